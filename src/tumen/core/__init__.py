@@ -1,0 +1,63 @@
+"""core: the hall, words everyone shares.
+
+What: recipes, artifacts, the arithmetic of shapes, units, the error tree, events.
+In: a TOML file; folders with a manifest.
+Out: frozen objects, digests, one-line errors.
+Never: torch, network, printing; no other room.
+Read next: recipe.py, then artifact.py.
+"""
+
+from tumen.core import artifact, errors, events, units
+from tumen.core.artifact import Manifest, hash_of, manifest_of, verify, write_text, writing
+from tumen.core.errors import (
+    ArtifactError,
+    DiskError,
+    EngineError,
+    ExportError,
+    GateError,
+    InputError,
+    PlanError,
+    RecipeError,
+    RunnerBusy,
+    RunnerError,
+    TrainError,
+    TumenError,
+    disk,
+)
+from tumen.core.events import Events
+from tumen.core.recipe import Recipe, load_recipe
+from tumen.core.shape import Experts, Frozen, Gqa, Mla, Shape
+
+__all__ = [
+    "ArtifactError",
+    "DiskError",
+    "EngineError",
+    "Events",
+    "Experts",
+    "ExportError",
+    "Frozen",
+    "GateError",
+    "Gqa",
+    "InputError",
+    "Manifest",
+    "Mla",
+    "PlanError",
+    "Recipe",
+    "RecipeError",
+    "RunnerBusy",
+    "RunnerError",
+    "Shape",
+    "TrainError",
+    "TumenError",
+    "artifact",
+    "disk",
+    "errors",
+    "events",
+    "hash_of",
+    "load_recipe",
+    "manifest_of",
+    "units",
+    "verify",
+    "write_text",
+    "writing",
+]

@@ -1,0 +1,195 @@
+"""Artifacts: a folder with payload files and a `manifest.json` that says what it is and what it came from.
+
+    manifest = {kind, schema, digest, inputs, made_by, made_from: [digests], facts, files: {name: {bytes, sha256}}}
+
+`digest` covers the kind and the payload bytes, nothing else, so that the same inputs give the same digest on every run.
+`inputs` is the hash of what the maker was asked (section of the recipe, parents, maker's version): when it is what one would
+ask today, the artifact is done already. `facts` (times, sizes, losses) are for people and never part of a digest.
+A new artifact is written into a sibling folder and renamed into place, so a kill leaves the old one or the new one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tumen import __version__
+from tumen.core.errors import ArtifactError, disk
+
+MANIFEST = "manifest.json"
+SCHEMA = 1
+Kind = Literal["corpus", "tokenizer", "dataset", "checkpoint", "bundle", "scorecard", "plan", "calibration"]
+
+
+class Payload(BaseModel):
+    """One file of an artifact: size in bytes and SHA-256 in hex."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    bytes: int
+    sha256: str
+
+
+class Manifest(BaseModel):
+    """What an artifact folder says about itself."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    kind: Kind
+    schema_version: int = SCHEMA
+    digest: str
+    inputs: str
+    made_by: str
+    made_from: list[str]
+    facts: dict[str, Any] = {}
+    files: dict[str, Payload]
+
+
+def hash_of(value: Any) -> str:
+    """Short hash (16 hex digits) of anything JSON can say, independent of key order."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=_plain)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    raise TypeError(f"{type(value).__name__} has no plain form")
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file in hex, read in blocks."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _payloads(folder: Path) -> dict[str, Payload]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    return {
+        str(path.relative_to(folder)): Payload(bytes=path.stat().st_size, sha256=file_hash(path)) for path in files
+    }
+
+
+@contextmanager
+def writing(
+    folder: Path, kind: Kind, inputs: str, made_from: Sequence[str], facts: dict[str, Any] | None = None
+) -> Iterator[Path]:
+    """Write an artifact: yields an empty folder beside `folder`, then seals it with a manifest and puts it in place.
+
+    Args:
+        folder: where the artifact will stand; an older one there is replaced at the end.
+        kind, inputs, made_from: see the module's docstring.
+        facts: filled by the caller until the block ends.
+
+    Raises:
+        DiskError: the disk refuses; `folder` is as it was.
+    """
+    stage = folder.with_name(f".{folder.name}.{os.getpid()}.new")
+    with disk(folder):
+        shutil.rmtree(stage, ignore_errors=True)
+        stage.mkdir(parents=True)
+        try:
+            yield stage
+            files = _payloads(stage)
+            digest = hash_of([kind, {name: payload.sha256 for name, payload in files.items()}])
+            manifest = Manifest(
+                kind=kind,
+                digest=digest,
+                inputs=inputs,
+                made_by=f"tumen {__version__}",
+                made_from=list(made_from),
+                facts=facts or {},
+                files=files,
+            )
+            write_text(stage / MANIFEST, manifest.model_dump_json(indent=1))
+            replace_folder(stage, folder)
+        finally:
+            shutil.rmtree(stage, ignore_errors=True)
+
+
+def replace_folder(stage: Path, folder: Path) -> None:
+    """Put `stage` where `folder` is; at any instant a reader finds the old, none for a blink, or the new."""
+    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    if folder.exists():
+        os.replace(folder, old)
+    os.replace(stage, folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file so that a kill leaves the old or the new content, never half of it.
+
+    Raises:
+        DiskError: the disk refuses; the old content stands.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with disk(path):
+        try:
+            with open(part, "w", encoding="utf-8") as handle:
+                handle.write(text)
+                handle.flush()
+                os.fsync(handle.fileno())
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def manifest_of(folder: Path, kind: Kind | None = None) -> Manifest:
+    """Read and check the manifest of an artifact folder, not its payload.
+
+    Raises:
+        ArtifactError: no such folder, no manifest, a damaged one, another kind, or a newer schema.
+    """
+    path = folder / MANIFEST
+    if not folder.is_dir():
+        raise ArtifactError(f"{folder}: no such artifact; `tumen run RECIPE` makes it")
+    try:
+        manifest = Manifest.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise ArtifactError(f"{folder}: has no {MANIFEST}, so it is no artifact; `tumen run RECIPE` makes one") from None
+    except (ValidationError, ValueError):
+        raise ArtifactError(f"{path}: damaged manifest; delete {folder} and run the recipe again") from None
+    if manifest.schema_version > SCHEMA:
+        raise ArtifactError(f"{path}: schema {manifest.schema_version} is newer than this tumen ({SCHEMA}); upgrade tumen")
+    if kind and manifest.kind != kind:
+        raise ArtifactError(f"{folder}: is a {manifest.kind}, a {kind} is needed here")
+    return manifest
+
+
+def verify(folder: Path, kind: Kind | None = None) -> Manifest:
+    """Check an artifact's payload against its manifest: every file there, whole and unchanged.
+
+    Raises:
+        ArtifactError: says which file is missing, cut short or changed.
+    """
+    manifest = manifest_of(folder, kind)
+    for name, payload in manifest.files.items():
+        path = folder / name
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise ArtifactError(f"{folder}: manifest names {name!r}, which lies outside of it; refused")
+        if not path.is_file():
+            raise ArtifactError(f"{path}: missing; delete {folder} and run the recipe again")
+        size = path.stat().st_size
+        if size != payload.bytes:
+            raise ArtifactError(f"{path}: {size} bytes, the manifest says {payload.bytes}; delete {folder} and run again")
+        if file_hash(path) != payload.sha256:
+            raise ArtifactError(f"{path}: content is not what was written (SHA-256 differs); delete {folder} and run again")
+    digest = hash_of([manifest.kind, {name: payload.sha256 for name, payload in manifest.files.items()}])
+    if digest != manifest.digest:
+        raise ArtifactError(f"{folder / MANIFEST}: digest {manifest.digest} does not fit its files; refused")
+    return manifest
+
+
+def done(folder: Path, kind: Kind, inputs: str) -> Manifest | None:
+    """The manifest if `folder` already holds, whole, what `inputs` asks for; else None."""
+    try:
+        manifest = verify(folder, kind)
+    except ArtifactError:
+        return None
+    return manifest if manifest.inputs == inputs else None

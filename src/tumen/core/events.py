@@ -1,0 +1,59 @@
+"""Append-only events: what happened, one JSON object a line, readable while it is written.
+
+A line is written with one `write` call on a file opened for appending, so several processes may share a file; a line cut
+short by a kill is skipped by the reader.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tumen.core.errors import disk
+
+
+class Events:
+    """A writer of events.
+
+    Args:
+        path: the file; its folder is made. `None` keeps the events in memory only (`Events(None).seen`).
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self.seen: list[dict[str, Any]] = []
+        if path:
+            with disk(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+
+    def emit(self, event: str, **facts: Any) -> None:
+        """Append one event with the time in seconds since 1970 and this process's id."""
+        row = {"time": round(time.time(), 3), "pid": os.getpid(), "event": event, **facts}
+        if self.path is None:
+            self.seen.append(row)
+            return
+        line = (json.dumps(row, ensure_ascii=False) + "\n").encode()
+        with disk(self.path):
+            handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+            try:
+                os.write(handle, line)
+            finally:
+                os.close(handle)
+
+
+def read(path: Path, event: str | None = None) -> Iterator[dict[str, Any]]:
+    """Yield the events of a file, oldest first; lines that a kill cut short are skipped."""
+    if not path.exists():
+        return
+    with open(path, "rb") as lines:
+        for line in lines:
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(row, dict) and (event is None or row.get("event") == event):
+                yield row

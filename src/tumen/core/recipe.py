@@ -1,0 +1,251 @@
+"""The recipe: one TOML that drives plan, data, tiers, shrink, serve, gate and home.
+
+A recipe is frozen; a field nobody knows is a fault; all faults of a file are told at once with their dotted paths. A room gets
+its own section and the artifacts it needs, never the whole recipe. A variant is another file or `--set family.cloud.train.steps=10`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from tumen.core.errors import RecipeError
+from tumen.core.shape import Frozen, Positive, Shape
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Language = Literal["en", "zh", "de"]
+
+
+class Data(Frozen):
+    """Where sentences come from. `source` is a name of `tumen.data.source.SOURCES` or `"my_pkg.mod:Class"`."""
+
+    source: str = "home"
+    path: str | None = Field(None, description="file of a local source, or name of a Hugging Face data set")
+    languages: tuple[Language, ...] = ("en", "zh", "de")
+    sentences: Positive = Field(40_000, description="training sentences")
+    validation: Positive = Field(600, description="sentences for the validation loss")
+    exam: Positive = Field(300, description="exam sentences a language")
+    hold_templates: Share = Field(0.1, description="share of whole templates kept for the exam")
+    hold_names: Share = Field(0.2, description="share of whole names kept for the exam")
+    home_entities: tuple[Positive, Positive] = Field((50, 200), description="smallest and largest generated home")
+    not_home: Share = Field(0.25, description="share of sentences that are not for the home")
+
+
+class Tokenizer(Frozen):
+    """Byte-fallback BPE. A small vocabulary is the cheapest speed-up on a device."""
+
+    vocab: Annotated[int, Field(ge=512, le=262_144)] = 2048
+
+
+class Train(Frozen):
+    """One training run of one tier. Rates are per step; `rows` x `row_tokens` tokens make a step."""
+
+    steps: Positive
+    rows: Positive = 32
+    row_tokens: Positive = 128
+    rate: float = Field(2e-3, gt=0, description="peak learning rate")
+    warmup: Share = Field(0.05, description="share of the steps that warm up linearly")
+    decay: Share = Field(0.4, description="share of the steps, at the end, that decay linearly to zero")
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = Field(0.1, ge=0)
+    clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
+    sentence_weight: float = Field(0.1, ge=0, description="loss weight of the sentence; the action weighs 1")
+    precision: Literal["bf16", "fp32"] = "bf16"
+    compile: bool = Field(True, description="torch.compile the blocks; needs a C++ compiler on a CPU")
+    checkpoint_every: Positive = 100
+    keep: Positive = 2
+    threads: int = Field(0, ge=0, description="0: the cores this process may use")
+
+
+class Distil(Frozen):
+    """Learn from another tier's logits (arXiv 1503.02531): `weight` on the teacher, the rest on the data."""
+
+    teacher: str
+    weight: Share = 0.7
+    temperature: float = Field(1.0, gt=0)
+
+
+class Tier(Frozen):
+    """A size in the model family."""
+
+    shape: Shape
+    train: Train
+    distil: Distil | None = None
+    quantise: Literal["int8", "int4", "bf16"] = "int8"
+
+
+class Serve(Frozen):
+    """Which tier answers. The device goes first; `unsure` is the confidence below which the cloud tier is asked."""
+
+    device: str = "device"
+    cloud: str | None = "cloud"
+    cloud_url: str | None = Field(None, description="any OpenAI-compatible endpoint, such as http://127.0.0.1:8000/v1")
+    cloud_model: str | None = Field(None, description="the model's name at cloud_url")
+    cloud_key_env: str = Field("TUMEN_CLOUD_KEY", description="environment variable that holds the key of cloud_url")
+    unsure: Share = 0.5
+    threads: Positive = 1
+    context: Positive = 512
+
+
+class Gate(Frozen):
+    """Floors a bundle must reach before `talk` and `serve` show it."""
+
+    exact: Share = Field(0.0, description="exact actions, in each language")
+    agreement: Share = Field(0.0, description="positions where the exported model writes torch's token")
+    of_cloud: Share = Field(0.0, description="device score as a share of the cloud's")
+    false_acts: Share = Field(1.0, description="most acts on sentences that are not for the home")
+    invented: int = Field(0, ge=0, description="most devices that do not exist")
+    size_of_cloud: Share = Field(1.0, description="device bytes as a share of the cloud's")
+
+
+class Fleet(Frozen):
+    """The cards a team has and the engine that starts processes on them."""
+
+    cards: str = Field("cpu:1", description="card:count, such as h800:10000; several with commas")
+    engine: str = "local"
+
+
+class Recipe(Frozen):
+    """One recipe, from sentences to a gated bundle."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$", description="names the run's folder")
+    seed: int = 0
+    data: Data = Data()
+    tokenizer: Tokenizer = Tokenizer()
+    family: dict[str, Tier] = Field(min_length=1)
+    serve: Serve = Serve()
+    gate: Gate = Gate()
+    fleet: Fleet = Fleet()
+    home: str | None = Field(None, description="TOML of the home that `tumen talk` acts on; default: the example")
+
+    @model_validator(mode="after")
+    def _tiers(self) -> Recipe:
+        for name, tier in self.family.items():
+            if tier.distil and (tier.distil.teacher not in self.family or tier.distil.teacher == name):
+                raise ValueError(f"family.{name}.distil.teacher: {tier.distil.teacher!r} is no other tier of the family")
+        if self.serve.device not in self.family:
+            raise ValueError(f"serve.device: {self.serve.device!r} is no tier; the family has {', '.join(self.family)}")
+        if self.serve.cloud and not self.serve.cloud_url and self.serve.cloud not in self.family:
+            raise ValueError(f"serve.cloud: {self.serve.cloud!r} is no tier; the family has {', '.join(self.family)}")
+        return self
+
+    def tiers_in_order(self) -> list[str]:
+        """Tier names with every teacher before its students.
+
+        Raises:
+            RecipeError: teachers form a circle.
+        """
+        order: list[str] = []
+        waiting = dict(self.family)
+        while waiting:
+            ready = [n for n, tier in waiting.items() if not tier.distil or tier.distil.teacher in order]
+            if not ready:
+                raise RecipeError(self.name, [f"family: teachers form a circle among {', '.join(waiting)}"])
+            order += ready
+            for name in ready:
+                del waiting[name]
+        return order
+
+
+def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
+    """Read a recipe and apply `--set` changes such as `family.cloud.train.steps=10`.
+
+    Raises:
+        RecipeError: the file is missing, no UTF-8, no TOML, or has faults; all of them are listed.
+    """
+    try:
+        tree = tomllib.loads(path.read_bytes().decode("utf-8"))
+    except FileNotFoundError:
+        near = sorted(str(p) for p in path.parent.glob("*.toml")) if path.parent.is_dir() else []
+        hint = f"; beside it: {', '.join(near)}" if near else ""
+        raise RecipeError(str(path), [f"no such file{hint}"]) from None
+    except IsADirectoryError:
+        raise RecipeError(str(path), ["is a folder; name the .toml file in it"]) from None
+    except UnicodeDecodeError as error:
+        raise RecipeError(str(path), [f"not UTF-8 at byte {error.start}; save the file as UTF-8"]) from None
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(str(path), [f"not TOML: {error}"]) from None
+    for change in changes:
+        _apply(tree, change, str(path))
+    return recipe_of(tree, str(path))
+
+
+def recipe_of(tree: Mapping[str, Any], where: str) -> Recipe:
+    """Check a parsed recipe; `where` names it in the error.
+
+    Raises:
+        RecipeError: with every fault.
+    """
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        raise RecipeError(where, [_fault(Recipe, detail) for detail in error.errors()]) from None
+
+
+def _apply(tree: dict[str, Any], change: str, where: str) -> None:
+    path, equals, text = change.partition("=")
+    if not equals or not path.strip():
+        raise RecipeError(where, [f"--set {change!r}: write it as dotted.path=value"])
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *parents, leaf = path.strip().split(".")
+    node = tree
+    for parent in parents:
+        node = node.setdefault(parent, {})
+        if not isinstance(node, dict):
+            raise RecipeError(where, [f"--set {change!r}: {parent!r} is a value, not a section"])
+    node[leaf] = value
+
+
+def _fault(model: type[BaseModel], detail: Any) -> str:
+    """One line for one fault: dotted path, what is wrong, and the nearest known name."""
+    path = [str(part) for part in detail["loc"] if not _is_tag(part, detail["loc"])]
+    message = detail["msg"].removeprefix("Value error, ")
+    if detail["type"] == "extra_forbidden":
+        known = _fields_at(model, detail["loc"][:-1])
+        near = difflib.get_close_matches(str(path[-1]), known, n=1, cutoff=0.5)
+        message = "unknown field" + (f"; did you mean {near[0]!r}?" if near else f"; known here: {', '.join(sorted(known))}")
+    elif detail["type"] == "missing":
+        message = "missing"
+    elif "input" in detail and not isinstance(detail["input"], (dict, BaseModel)):
+        message = f"{message}, not {detail['input']!r}"
+    return f"{'.'.join(path)}: {message}" if path else message
+
+
+def _is_tag(part: Any, loc: Sequence[Any]) -> bool:
+    """Pydantic puts the tag of a discriminated union into the path; people do not write it."""
+    index = list(loc).index(part)
+    return part in ("mla", "gqa") and index > 0 and loc[index - 1] == "attention"
+
+
+def _fields_at(model: type[BaseModel], loc: Sequence[Any]) -> list[str]:
+    """Names of the fields that may stand at a path of the recipe."""
+    kinds: list[Any] = [model]
+    for part in loc:
+        inner: list[Any] = []
+        for kind in kinds:
+            if isinstance(kind, type) and issubclass(kind, BaseModel) and part in kind.model_fields:
+                inner += _models_in(kind.model_fields[part].annotation)
+            elif typing.get_origin(kind) is dict:
+                inner += _models_in(typing.get_args(kind)[1])
+        kinds = inner or kinds
+    return sorted({f for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel) for f in kind.model_fields})
+
+
+def _models_in(annotation: Any) -> list[Any]:
+    """The models (and dicts of models) inside an annotation such as `Mla | Gqa | None`."""
+    origin = typing.get_origin(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return [model for part in typing.get_args(annotation) for model in _models_in(part)]
+    if origin is Annotated:
+        return _models_in(typing.get_args(annotation)[0])
+    return [annotation]

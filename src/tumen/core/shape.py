@@ -1,0 +1,179 @@
+"""The arithmetic of an architecture: one `Shape` says what is built, planned, exported and counted.
+
+Two families from one shape (DeepSeek-V2, arXiv 2405.04434; Llama, arXiv 2302.13971):
+    attention   `Mla` (latent attention, section 2.1) or `Gqa` (grouped queries)
+    feed        a gated dense FFN (SwiGLU) in every layer, or DeepSeekMoE (section 2.2) after `dense_layers` dense ones
+Counts are exact integers and equal what torch holds (tests/core/test_shape.py, tests/contracts/).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Positive = Annotated[int, Field(gt=0)]
+
+
+class Frozen(BaseModel):
+    """Base of everything a recipe is made of: frozen, and a field nobody knows is a fault."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Mla(Frozen):
+    """Multi-head latent attention (arXiv 2405.04434, equations 9-19).
+
+    Keys and values are read from one latent of `kv_rank` a token; `rope_dim` more carry the position, shared by all heads.
+    `q_rank` compresses the query as well; llama.cpp wants it set for every layer count but 26 and 27.
+    """
+
+    kind: Literal["mla"] = "mla"
+    heads: Positive
+    kv_rank: Positive
+    q_rank: Positive | None = None
+    nope_dim: Positive = 128
+    rope_dim: Positive = 64
+    v_dim: Positive = 128
+    rope_theta: float = Field(10_000.0, gt=0)
+
+    @property
+    def query_dim(self) -> int:
+        """Width of one query head: the part without position and the part with it."""
+        return self.nope_dim + self.rope_dim
+
+    def parameters(self, width: int) -> int:
+        """Weights of one attention block at model width `width`, bottleneck norms included."""
+        query = self.heads * self.query_dim
+        down_q = width * self.q_rank + self.q_rank + self.q_rank * query if self.q_rank else width * query
+        down_kv = width * (self.kv_rank + self.rope_dim) + self.kv_rank
+        up_kv = self.kv_rank * self.heads * (self.nope_dim + self.v_dim)
+        return down_q + down_kv + up_kv + self.heads * self.v_dim * width
+
+    def cache_elements(self) -> int:
+        """Elements kept per token and layer: the latent and the shared rotary key."""
+        return self.kv_rank + self.rope_dim
+
+    @model_validator(mode="after")
+    def _even_rope(self) -> Mla:
+        if self.rope_dim % 2:
+            raise ValueError(f"rope_dim {self.rope_dim} must be even: rotary positions turn pairs")
+        return self
+
+
+class Gqa(Frozen):
+    """Grouped-query attention (arXiv 2305.13245); `kv_heads == heads` is plain multi-head attention."""
+
+    kind: Literal["gqa"] = "gqa"
+    heads: Positive
+    kv_heads: Positive
+    head_dim: Positive = 64
+    rope_theta: float = Field(10_000.0, gt=0)
+
+    @property
+    def query_dim(self) -> int:
+        """Width of one query head."""
+        return self.head_dim
+
+    def parameters(self, width: int) -> int:
+        """Weights of one attention block at model width `width`."""
+        return width * self.head_dim * (2 * self.heads + 2 * self.kv_heads)
+
+    def cache_elements(self) -> int:
+        """Elements kept per token and layer: keys and values of every group."""
+        return 2 * self.kv_heads * self.head_dim
+
+    @model_validator(mode="after")
+    def _groups(self) -> Gqa:
+        if self.heads % self.kv_heads:
+            raise ValueError(f"heads {self.heads} must be a multiple of kv_heads {self.kv_heads}")
+        if self.head_dim % 2:
+            raise ValueError(f"head_dim {self.head_dim} must be even: rotary positions turn pairs")
+        return self
+
+
+Attention = Annotated[Mla | Gqa, Field(discriminator="kind")]
+
+
+class Experts(Frozen):
+    """DeepSeekMoE (arXiv 2405.04434, section 2.2): shared experts see every token, `top_k` of `routed` are chosen.
+
+    `balance` is the factor of the expert-level balance loss (equation 23); `scale` multiplies the routed sum; `capacity` is
+    the room of one expert in training, as a multiple of an even share: what overflows is dropped, never at evaluation.
+    """
+
+    routed: Positive
+    top_k: Positive
+    width: Positive
+    shared: int = Field(1, ge=0)
+    dense_layers: int = Field(1, ge=0)
+    balance: float = Field(0.003, ge=0)
+    scale: float = Field(1.0, gt=0)
+    normalise: bool = False
+    capacity: float = Field(1.5, gt=0)
+
+    @model_validator(mode="after")
+    def _choice(self) -> Experts:
+        if self.top_k > self.routed:
+            raise ValueError(f"top_k {self.top_k} cannot be more than routed {self.routed}")
+        return self
+
+
+class Shape(Frozen):
+    """One decoder-only transformer. `vocab` is 0 in a recipe that takes the vocabulary from its tokeniser."""
+
+    width: Positive
+    layers: Positive
+    feed_forward: Positive
+    attention: Attention
+    experts: Experts | None = None
+    vocab: int = Field(0, ge=0)
+    tied: bool = True
+    norm_eps: float = Field(1e-5, gt=0)
+
+    @model_validator(mode="after")
+    def _layers(self) -> Shape:
+        if self.experts and self.experts.dense_layers >= self.layers:
+            raise ValueError(f"experts.dense_layers {self.experts.dense_layers} must be below layers {self.layers}")
+        return self
+
+    @property
+    def moe_layers(self) -> int:
+        """Layers whose feed-forward is a mixture of experts."""
+        return self.layers - self.experts.dense_layers if self.experts else 0
+
+    def _block(self, routed: int) -> int:
+        """Weights of all blocks when `routed` experts a mixture layer are counted."""
+        dense = 3 * self.width * self.feed_forward
+        total = self.layers * (self.attention.parameters(self.width) + 2 * self.width)
+        total += (self.layers - self.moe_layers) * dense
+        if self.experts:
+            gate = self.width * self.experts.routed
+            total += self.moe_layers * (3 * self.width * self.experts.width * (routed + self.experts.shared) + gate)
+        return total
+
+    def parameters(self) -> int:
+        """All weights, embeddings and head included."""
+        embeddings = self.vocab * self.width * (1 if self.tied else 2)
+        return self._block(self.experts.routed if self.experts else 0) + embeddings + self.width
+
+    def active_parameters(self) -> int:
+        """Weights that one token uses: `top_k` routed experts instead of all."""
+        embeddings = self.vocab * self.width * (1 if self.tied else 2)
+        return self._block(self.experts.top_k if self.experts else 0) + embeddings + self.width
+
+    def cache_elements(self) -> int:
+        """Elements of the key-value cache per token, all layers (DeepSeek-V2: 34,560)."""
+        return self.layers * self.attention.cache_elements()
+
+    def cache_bytes(self, bits: float = 16) -> float:
+        """Bytes of the key-value cache per token at `bits` an element."""
+        return self.cache_elements() * bits / 8
+
+    def flops_per_token(self, context: int) -> int:
+        """Forward multiply-adds times two for one token that attends to `context` tokens: matmuls and attention scores."""
+        head = self.vocab * self.width
+        matmuls = self._block(self.experts.top_k if self.experts else 0) + head
+        v_dim = self.attention.v_dim if isinstance(self.attention, Mla) else self.attention.head_dim
+        scores = self.layers * self.attention.heads * (self.attention.query_dim + v_dim) * context
+        return 2 * (matmuls + scores)
