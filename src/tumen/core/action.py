@@ -1,0 +1,290 @@
+"""The language of actions: what a model may write after a sentence, as JSON under a grammar.
+
+    turn on the kitchen light  ->  {"lang":"en","intent":"HassTurnOn","domain":"light","area":"kitchen"}
+
+Intents and slots carry the names of Home Assistant's Assist (developers.home-assistant.io/docs/intent_builtin). A slot is either
+*closed* (one of the values below) or *copied* (words of the sentence, in their order, never anything else). Areas and floors
+share the slot `area`: which of the two a word means is the home's business, not the model's. `none` is a sentence that is not
+for the home.
+
+On the wire a copied value that starts with a spaced word begins with a space (`"area":" kitchen"`), so that the word is the same
+token in the sentence and in the action; `parse` and `tidy` take it away again.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tumen.core.errors import InputError
+
+LANGUAGES = ("en", "zh", "de")
+MAX_SENTENCE = 300  # characters; people speak about 15 words, a letter is not a command
+
+CLOSED: dict[str, tuple[str, ...]] = {
+    "lang": LANGUAGES,
+    "domain": ("light", "fan", "cover", "lock", "switch", "person"),
+    "device_class": ("awning", "blind", "curtain", "door", "garage", "gate", "shade", "shutter", "window"),
+    "state": ("on", "off", "open", "closed", "opening", "closing", "locked", "unlocked"),
+    "ask": ("any", "all", "which", "how_many", "where"),
+    "scope": ("all",),
+    "step": ("up", "down"),
+    "media_class": ("artist", "album", "track", "playlist", "podcast", "movie", "tv_show"),
+    "fan_mode": ("auto", "on", "off", "low", "medium", "high", "top", "middle", "focus", "diffuse"),
+}
+COPIED = (
+    *("name", "area", "brightness", "color", "temperature", "position", "percentage", "volume"),
+    *("hours", "minutes", "seconds", "start_hours", "start_minutes", "start_seconds"),
+    *("item", "message", "query", "zone", "command"),
+)
+NUMBERS = frozenset(
+    ("brightness", "temperature", "position", "percentage", "volume", "hours", "minutes", "seconds")
+    + ("start_hours", "start_minutes", "start_seconds")
+)
+PLACE = ("name", "area")
+START = ("name", "area", "start_hours", "start_minutes", "start_seconds")
+SPAN = ("hours", "minutes", "seconds")
+
+INTENTS: dict[str, tuple[str, ...]] = {
+    "HassTurnOn": ("domain", "device_class", "scope", *PLACE),
+    "HassTurnOff": ("domain", "device_class", "scope", *PLACE),
+    "HassGetState": ("domain", "device_class", "state", "ask", *PLACE, "zone"),
+    "HassLightSet": ("domain", "scope", "step", *PLACE, "brightness", "color", "temperature"),
+    "HassSetPosition": ("domain", "device_class", *PLACE, "position"),
+    "HassClimateGetTemperature": PLACE,
+    "HassClimateSetTemperature": (*PLACE, "temperature"),
+    "HassClimateSetFanMode": ("fan_mode", *PLACE),
+    "HassFanSetSpeed": (*PLACE, "percentage"),
+    "HassVacuumStart": PLACE,
+    "HassVacuumReturnToBase": PLACE,
+    "HassVacuumCleanArea": PLACE,
+    "HassLawnMowerStartMowing": PLACE,
+    "HassLawnMowerDock": PLACE,
+    "HassMediaPause": PLACE,
+    "HassMediaUnpause": PLACE,
+    "HassMediaNext": PLACE,
+    "HassMediaPrevious": PLACE,
+    "HassMediaPlayerMute": PLACE,
+    "HassMediaPlayerUnmute": PLACE,
+    "HassMediaSearchAndPlay": ("media_class", *PLACE, "query"),
+    "HassSetVolume": (*PLACE, "volume"),
+    "HassSetVolumeRelative": ("step", *PLACE, "volume"),
+    "HassStartTimer": ("name", *SPAN, "command"),
+    "HassCancelTimer": START,
+    "HassCancelAllTimers": ("area",),
+    "HassIncreaseTimer": (*PLACE, *SPAN, *START[2:]),
+    "HassDecreaseTimer": (*PLACE, *SPAN, *START[2:]),
+    "HassPauseTimer": START,
+    "HassUnpauseTimer": START,
+    "HassTimerStatus": START,
+    "HassListAddItem": ("name", "item"),
+    "HassListCompleteItem": ("name", "item"),
+    "HassListRemoveItem": ("name", "item"),
+    "HassShoppingListAddItem": ("item",),
+    "HassShoppingListCompleteItem": ("item",),
+    "HassBroadcast": ("area", "message"),
+    "HassGetWeather": ("name",),
+    "HassGetCurrentTime": (),
+    "HassGetCurrentDate": (),
+    "HassNevermind": (),
+    "HassRespond": (),
+    "none": (),
+}
+DOMAINS: dict[str, tuple[str, ...]] = {
+    "lights": ("HassLightSet",),
+    "climate": ("HassClimateGetTemperature", "HassClimateSetTemperature", "HassClimateSetFanMode"),
+    "covers": ("HassSetPosition",),
+    "fans": ("HassFanSetSpeed",),
+    "vacuum": ("HassVacuumStart", "HassVacuumReturnToBase", "HassVacuumCleanArea"),
+    "garden": ("HassLawnMowerStartMowing", "HassLawnMowerDock"),
+    "media": tuple(name for name in INTENTS if "Media" in name or "Volume" in name),
+    "timers": tuple(name for name in INTENTS if "Timer" in name),
+    "lists": tuple(name for name in INTENTS if "List" in name),
+    "questions": ("HassGetState", "HassGetWeather", "HassGetCurrentTime", "HassGetCurrentDate"),
+    "on and off": ("HassTurnOn", "HassTurnOff"),
+    "talk": ("HassBroadcast", "HassNevermind", "HassRespond"),
+    "not home": ("none",),
+}
+ACTS = frozenset(INTENTS) - {"none", "HassNevermind", "HassRespond"} - set(DOMAINS["questions"]) - {"HassClimateGetTemperature", "HassTimerStatus"}
+
+BEGIN, DO, END = "<s>", "<do>", "</s>"
+
+
+@dataclass(frozen=True)
+class Action:
+    """One understood sentence. `slots` holds closed and copied values as text, without the language."""
+
+    intent: str
+    lang: str = "en"
+    slots: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def domain(self) -> str:
+        """The row of the scorecard it belongs to."""
+        return next((name for name, intents in DOMAINS.items() if self.intent in intents), "not home")
+
+    def json(self) -> str:
+        """Compact JSON with slots in the order of the grammar."""
+        ordered = {name: self.slots[name] for name in INTENTS[self.intent] if name in self.slots}
+        return json.dumps({"lang": self.lang, "intent": self.intent, **ordered}, ensure_ascii=False, separators=(",", ":"))
+
+    def wire(self) -> str:
+        """The text a model is trained to write: compact JSON, copied words with the space they had in the sentence."""
+        parts = [f'{{"lang":"{self.lang}"', f',"intent":"{self.intent}"']
+        for name in INTENTS[self.intent]:
+            if name in self.slots:
+                value = self.slots[name]
+                parts.append(f',"{name}":"{value if name in CLOSED else spaced(value)}"')
+        return "".join(parts) + "}"
+
+
+def is_cjk(char: str) -> bool:
+    """Whether a character is written without spaces around it (Chinese, and Japanese kana)."""
+    return "\u3040" <= char <= "\u30ff" or "\u3400" <= char <= "\u9fff" or "\uf900" <= char <= "\ufaff"
+
+
+def spaced(words: str) -> str:
+    """Copied words with the leading space a spaced word has inside a sentence."""
+    return words if not words or is_cjk(words[0]) else " " + words
+
+
+def normalise(sentence: str) -> str:
+    """The one form in which a sentence is trained on, asked and copied from.
+
+    Lower case, NFKC, no quotes, braces, angle brackets or end marks, single spaces, and a space between scripts, digits and signs
+    (`调到80%` -> `调到 80 %`), so that words are the same tokens wherever they stand.
+
+    Raises:
+        InputError: nothing is left, or it is longer than `MAX_SENTENCE` characters.
+    """
+    if len(sentence) > 4 * MAX_SENTENCE:
+        raise InputError(f"the sentence has {len(sentence)} characters, {MAX_SENTENCE} is the most; say it shorter")
+    text = unicodedata.normalize("NFKC", sentence).lower()
+    text = "".join(" " if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp") else char for char in text)
+    text = re.sub(r"[\"“”„‟«»{}\[\]<>|\\`*#_~^=;!?¡¿。、，；！？…《》「」『』]+", " ", text.replace("’", "'"))
+    text = re.sub(r"(?<!\d)[.,:]+|[.,:]+(?!\d)", " ", text)
+    text = re.sub(r"(?<=\d)(?=[^\d\s.,:/])|(?<=[^\d\s.,:/+-])(?=\d)", " ", text)
+    text = re.sub(r"(?<=[a-zäöüß%°])(?=[\u3040-\u30ff\u3400-\u9fff])|(?<=[\u3040-\u30ff\u3400-\u9fff])(?=[a-zäöüß%°])", " ", text)
+    text = " ".join(text.split())
+    if not text:
+        raise InputError("the sentence is empty; say or type a command")
+    if len(text) > MAX_SENTENCE:
+        raise InputError(f"the sentence has {len(text)} characters, {MAX_SENTENCE} is the most; say it shorter")
+    return text
+
+
+def units(sentence: str) -> list[str]:
+    """What may be copied: the spaced words of a normalised sentence (with their space) and its single CJK characters."""
+    found: list[str] = []
+    for word in sentence.split():
+        run = ""
+        fresh = True
+        for char in word:
+            if is_cjk(char):
+                if run:
+                    found.append((" " if fresh else "") + run)
+                    run = ""
+                found.append(char)
+                fresh = False
+            else:
+                run += char
+        if run:
+            found.append((" " if fresh else "") + run)
+    return found
+
+
+def structure_tokens() -> list[str]:
+    """Pieces of an action that are one token each: `{"lang":"en"`, `,"intent":"HassTurnOn"`, `,"area":"`, the quote and the end."""
+    tokens = [f'{{"lang":"{lang}"' for lang in LANGUAGES]
+    tokens += [f',"intent":"{intent}"' for intent in INTENTS]
+    tokens += [f',"{slot}":"{value}"' for slot, values in CLOSED.items() if slot != "lang" for value in values]
+    tokens += [f',"{slot}":"' for slot in COPIED]
+    return [*tokens, '"', "}"]
+
+
+def pieces(wire: str) -> Iterator[str]:
+    """Cut an action on the wire into structure tokens and copied text, in order."""
+    closed = "|".join(slot for slot in CLOSED if slot != "lang")
+    pattern = rf'\{{"lang":"\w+"|,"(?:intent|{closed})":"\w+"|,"\w+":"|"|\}}|[^"{{}}]+'
+    yield from re.findall(pattern, wire)
+
+
+def parse(text: str) -> Action:
+    """Read an action, from the wire or as plain compact JSON.
+
+    Raises:
+        InputError: no JSON object, or an intent, slot or closed value that does not exist.
+    """
+    try:
+        tree = json.loads(text)
+    except ValueError:
+        raise InputError(f"not an action: {text[:80]!r}") from None
+    if not isinstance(tree, dict) or tree.get("intent") not in INTENTS or tree.get("lang") not in LANGUAGES:
+        raise InputError(f"not an action: {text[:80]!r}")
+    slots: dict[str, str] = {}
+    for name, value in tree.items():
+        if name in ("lang", "intent"):
+            continue
+        if name not in INTENTS[tree["intent"]] or not isinstance(value, str):
+            raise InputError(f"{tree['intent']} has no slot {name!r}: {text[:80]!r}")
+        if name in CLOSED and value not in CLOSED[name]:
+            raise InputError(f"{name} cannot be {value!r}: {text[:80]!r}")
+        slots[name] = value.strip()
+    return Action(tree["intent"], tree["lang"], slots)
+
+
+def grammar(sentence: str) -> str:
+    """GBNF for the actions a normalised sentence allows: real intents, their slots, and words of the sentence alone.
+
+    A span is a run of neighbouring `units`; rule `u<i>` reads unit i and may go on to i+1 (llama.cpp grammars/README.md).
+    """
+    words = units(sentence)
+    rules = [_FIXED]
+    rules.append("span ::= " + " | ".join(f"u{i}" for i in range(len(words))))
+    for i, word in enumerate(words):
+        onward = f" u{i + 1}?" if i + 1 < len(words) else ""
+        rules.append(f"u{i} ::= {json.dumps(word, ensure_ascii=False)}{onward}")
+    return "\n".join(rules)
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _rule(slot: str) -> str:
+    return slot.replace("_", "-")
+
+
+def _fixed_rules() -> str:
+    """The part of the grammar that no sentence changes."""
+    choices = " | ".join(f"i{n}" for n in range(len(INTENTS)))
+    lines = [f'root ::= lang ({choices}) "}}"']
+    lines.append("lang ::= " + " | ".join(_quoted(f'{{"lang":"{lang}"') for lang in LANGUAGES))
+    for n, (intent, slots) in enumerate(INTENTS.items()):
+        head = _quoted(f',"intent":"{intent}"')
+        lines.append(" ".join([f"i{n} ::= {head}", *(f"{_rule(slot)}?" for slot in slots)]))
+    for slot, values in CLOSED.items():
+        if slot != "lang":
+            lines.append(f"{_rule(slot)} ::= " + " | ".join(_quoted(f',"{slot}":"{value}"') for value in values))
+    quote = _quoted('"')
+    for slot in COPIED:
+        head = _quoted(f',"{slot}":"')
+        lines.append(f"{_rule(slot)} ::= {head} span {quote}")
+    return "\n".join(lines)
+
+
+_FIXED = _fixed_rules()
+
+
+def tidy(wire: str) -> str:
+    """Compact JSON from the wire: the leading space of copied values is taken away."""
+    return wire.replace('":" ', '":"')
+
+
+def messages_of(sentence: str) -> list[dict[str, Any]]:
+    """The chat form of a sentence, as an OpenAI client sends it."""
+    return [{"role": "user", "content": sentence}]
