@@ -8,5 +8,6 @@ Read next: engine.py, then local.py.
 """
 
 from tumen.cluster.engine import ENGINES, Engine, Job, Node, Status, connect
+from tumen.cluster.local import die_with_parent
 
-__all__ = ["ENGINES", "Engine", "Job", "Node", "Status", "connect"]
+__all__ = ["ENGINES", "Engine", "Job", "Node", "Status", "connect", "die_with_parent"]

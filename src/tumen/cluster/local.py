@@ -59,7 +59,7 @@ class Local:
                     stderr=subprocess.STDOUT,
                     stdin=subprocess.DEVNULL,
                     start_new_session=True,
-                    preexec_fn=_die_with_parent,
+                    preexec_fn=die_with_parent,
                 )
             write_text(folder / "pid", f"{process.pid} {_started(process.pid)}")
         return str(folder)
@@ -113,7 +113,7 @@ def _reap(pid: int) -> None:
         pass  # started by another process
 
 
-def _die_with_parent() -> None:
-    """Linux: the kernel kills the job's shell when its starter dies, also by kill -9; the command follows (see `tumen train`)."""
+def die_with_parent() -> None:
+    """Linux: the kernel kills this process when its starter dies, also by kill -9. The job's shell and its command both ask for it."""
     pr_set_pdeathsig = 1
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)

@@ -27,7 +27,12 @@ from tumen.core.errors import InputError
 
 HASS_LANGUAGE = {"en": "en", "zh": "zh-CN", "de": "de"}
 # Home Assistant's slot names -> ours. A floor is an area to the ear; only the home knows the difference.
-RENAMED = {"floor": "area", "volume_level": "volume", "search_query": "query", "conversation_command": "command"}
+RENAMED = {
+    "floor": "area", "volume_level": "volume", "search_query": "query", "conversation_command": "command",
+    "volume_step": "step",
+}  # fmt: skip
+# How people say a number; CLDR's other rule sets are for cheques, years and dates.
+SPOKEN = ("spellout-cardinal", "spellout-numbering")
 HOME_LISTS = ("name", "area", "floor")
 ASKS = ("any", "all", "which", "how_many", "where")
 OPEN_LISTS = ("bs_open_states", "bs_door_states")
@@ -184,7 +189,7 @@ class Speaker:
         return False
 
     def _list(self, node: ListReference, template: Template, pieces: list[tuple[str, str | None]], slots: dict[str, str]) -> bool:
-        name, slot = node.list_name, RENAMED.get(node.slot_name, node.slot_name)
+        name, slot = node.list_name, slot_of(node)
         if name in HOME_LISTS:
             words = self.home.name(self.rng, template.lang, name, template.domains)
             closed = None
@@ -195,7 +200,7 @@ class Speaker:
         if closed is None and slot in CLOSED:
             return False
         if closed is not None:
-            slots[slot if slot != "volume_step" else "step"] = closed
+            slots[slot] = closed
             pieces.append((words, None))
             return True
         if slot in slots and slot not in template.fixed and any(owner == slot for _, owner in pieces):
@@ -209,10 +214,11 @@ class Speaker:
         if isinstance(source, Sequence) and not isinstance(source, str):
             return str(self.rng.choice(source)), None
         if isinstance(source, RangeSlotList):
-            slots.update({"step": name.rsplit("_", 1)[1]} if name.startswith("volume_step_") else {})
+            if name.startswith("volume_step_"):
+                slots["step"] = name.removeprefix("volume_step_")
             return self._number(source, template.lang), None
         if isinstance(source, TextSlotList):
-            return self._text(source, name, node.slot_name, template)
+            return self._text(source, name, slot_of(node), template)
         words = self.fillers.get(name)
         return (self.rng.choice(words) if words else None), None
 
@@ -224,8 +230,7 @@ class Speaker:
         words, out = "".join(text for text, _ in inner), str(value.value_out)
         if slot == "state":
             out = state_of(name, out, words, template.lang)
-        closed = {"volume_step": "step"}.get(slot, slot)
-        return words, (out if out in CLOSED.get(closed, ()) else None)
+        return words, (out if out in CLOSED.get(slot, ()) else None)
 
     def _number(self, source: RangeSlotList, lang: str) -> str:
         numbers = range(source.start, source.stop + 1, source.step)
@@ -235,7 +240,13 @@ class Speaker:
         if self.rng.random() < 0.6:
             return str(number)
         spoken = get_rbnf_engine(HASS_LANGUAGE[lang]).format_number(number).text_by_ruleset
-        return self.rng.choice(sorted({text.replace("\u00ad", "") for text in spoken.values()}))
+        kinds = [text for name, text in spoken.items() if name.startswith(SPOKEN) and "financial" not in name and "days" not in name]
+        return self.rng.choice(sorted({text.replace("\u00ad", "") for text in kinds or spoken.values()}))
+
+
+def slot_of(node: ListReference) -> str:
+    """Our slot for a list of Home Assistant's; a volume step in percent says by how much, not which way."""
+    return "volume" if node.list_name.startswith("volume_step_") else RENAMED.get(node.slot_name, node.slot_name)
 
 
 def state_of(list_name: str, value: str, words: str, lang: str) -> str:

@@ -185,7 +185,8 @@ def validate(network: Transformer, dataset: Path, section: Train, device: torch.
     loader = Loader(shards, section.rows, section.row_tokens, seed)
     batches = math.ceil(loader.rows_per_epoch() / section.rows)
     only_actions = section.model_copy(update={"sentence_weight": 0.0})
-    losses = [float(loss_of(network, next(loader), only_actions, device)) for _ in range(batches)]
+    with torch.compiler.set_stance("force_eager"):  # a few batches do not pay for another compilation
+        losses = [float(loss_of(network, next(loader), only_actions, device)) for _ in range(batches)]
     network.train()
     return sum(losses) / len(losses)
 
