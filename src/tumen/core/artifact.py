@@ -113,6 +113,14 @@ def writing(
             shutil.rmtree(stage, ignore_errors=True)
 
 
+def add_facts(folder: Path, facts: dict[str, Any]) -> Manifest:
+    """Add facts to a sealed artifact; its digest stays, for facts are no part of it."""
+    manifest = manifest_of(folder)
+    richer = manifest.model_copy(update={"facts": {**manifest.facts, **facts}})
+    write_text(folder / MANIFEST, richer.model_dump_json(indent=1))
+    return richer
+
+
 def replace_folder(stage: Path, folder: Path) -> None:
     """Put `stage` where `folder` is; at any instant a reader finds the old, none for a blink, or the new."""
     old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
