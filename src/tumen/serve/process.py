@@ -1,0 +1,234 @@
+"""The parent's end of a child that holds a model: start it, speak HTTP over its socket, notice its death."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from tumen.core.errors import InputError, RunnerError
+
+CHILD = Path(__file__).with_name("child.py")
+START_SECONDS = 30.0
+ANSWER_SECONDS = 30.0
+STOP_SECONDS = 2.0
+LAST_WORDS_BYTES = 4096
+ANSWER_BYTES = 8 << 20
+
+
+class Call(http.client.HTTPConnection):
+    """One request and its answer over the child's socket. One connection each: hanging up is how to stop the model."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=ANSWER_SECONDS)
+        self._path = path
+        self._line = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)  # http.client lets go of its own early
+        self.hung_up = False
+
+    def connect(self) -> None:
+        """Connect to the child."""
+        self._line.settimeout(ANSWER_SECONDS)
+        self._line.connect(str(self._path))
+        self.sock = self._line
+
+    def send_json(self, route: str, body: dict[str, Any]) -> http.client.HTTPResponse:
+        """Send a request and wait for the head of its answer."""
+        headers = {"content-type": "application/json", "connection": "close"}
+        self.request("POST", route, json.dumps(body).encode(), headers)
+        return self.getresponse()
+
+    def hang_up(self) -> None:
+        """End the call from any thread; the child stops generating at the next token."""
+        self.hung_up = True
+        with contextlib.suppress(OSError):
+            self._line.shutdown(socket.SHUT_RDWR)
+
+
+class Process:
+    """A child that holds one model. Thread-safe; started again once when it is found dead.
+
+    Args:
+        name: for messages.
+        model: a GGUF that `gguf_check.check` has passed.
+        threads, context: of llama.cpp; context in tokens.
+    """
+
+    def __init__(self, name: str, model: Path, threads: int, context: int) -> None:
+        self.name, self._model, self._threads, self._context = name, model, threads, context
+        self._lock = threading.Lock()
+        self._popen: subprocess.Popen[bytes] | None = None
+        self._folder: Path | None = None
+        self.starts = 0
+
+    @property
+    def pid(self) -> int | None:
+        """The child's process id, or `None` when it is not alive."""
+        popen = self._popen
+        return popen.pid if popen and popen.poll() is None else None
+
+    def start(self) -> None:
+        """Start the child and wait until it is ready.
+
+        Raises:
+            RunnerError: it ended or said nothing in time; the line has its last words.
+        """
+        self._folder = Path(tempfile.mkdtemp(prefix="tumen-", dir=_short_folder()))  # mode 0700: ours alone
+        with tempfile.TemporaryFile() as words:
+            self._popen = subprocess.Popen(
+                [sys.executable, "-P", CHILD, self._model, self._socket, str(self._threads), str(self._context)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=words,
+                start_new_session=True,  # a Ctrl-C at the terminal is the parent's business
+                env={**os.environ, "OMP_NUM_THREADS": str(self._threads), "GGML_NO_BACKTRACE": "1"},
+            )
+            if not _says_ready(self._popen):
+                why = self._ending(slow=self._popen.poll() is None)
+                self.stop()
+                said = _last_words(words)
+                raise RunnerError(f"{self._model}: the runner did not start ({why}){': ' + said if said else ''}")
+        self.starts += 1
+
+    def stop(self) -> None:
+        """End the child and remove its socket. Safe to call twice."""
+        popen, folder = self._popen, self._folder
+        if popen and popen.stdin and popen.stdout:
+            with contextlib.suppress(BrokenPipeError):
+                popen.stdin.close()
+            popen.stdout.close()
+            try:
+                popen.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                popen.kill()
+                popen.wait()
+        if folder:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def revive(self) -> bool:
+        """Start the child again if it is dead. Returns whether it was.
+
+        Raises:
+            RunnerError: it does not start.
+        """
+        with self._lock:
+            if self.pid is not None:
+                return False
+            self.stop()
+            self.start()
+            return True
+
+    @contextlib.contextmanager
+    def call(self) -> Iterator[Call]:
+        """A connection to the living child, closed at the end.
+
+        Raises:
+            RunnerError: the child died or stalled meanwhile; it is started again by the next call.
+        """
+        call = Call(self._socket)
+        try:
+            call.connect()
+            yield call
+        except TimeoutError:
+            self._kill()
+            raise RunnerError(
+                f"{self.name}: no answer in {ANSWER_SECONDS:.0f} s; the runner was ended, the next sentence starts it again"
+            ) from None
+        except (OSError, http.client.HTTPException):
+            if call.hung_up:
+                raise RunnerError(f"{self.name}: the answer was not wanted any more") from None
+            raise RunnerError(
+                f"{self.name}: the runner died while answering ({self._ending()}); the next sentence starts it again"
+            ) from None
+        finally:
+            call.close()
+
+    @property
+    def _socket(self) -> Path:
+        if self._folder is None:
+            raise RunnerError(f"{self.name}: the runner is not started")
+        return self._folder / "llama.sock"
+
+    def _kill(self) -> None:
+        if self._popen:
+            self._popen.kill()
+
+    def _ending(self, slow: bool = False) -> str:
+        """How the child ended, for people."""
+        if slow or self._popen is None:
+            return f"not ready after {START_SECONDS:.0f} s"
+        try:
+            code = self._popen.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            return "it closed the connection"
+        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+
+
+def read_json(answer: http.client.HTTPResponse) -> dict[str, Any]:
+    """The JSON of an answer that came whole.
+
+    Raises:
+        InputError: more tokens than the context holds.
+        RunnerError: the runner refused, or sent something else.
+    """
+    tree = parse_json(answer.read(ANSWER_BYTES))
+    if answer.status != 200:
+        raise refusal(tree)
+    return tree
+
+
+def parse_json(raw: bytes) -> dict[str, Any]:
+    """One JSON object from the child.
+
+    Raises:
+        RunnerError: it is none.
+    """
+    try:
+        tree = json.loads(raw)
+    except ValueError:
+        tree = None
+    if not isinstance(tree, dict):
+        raise RunnerError(f"the runner answered with {len(raw)} bytes that are no JSON object")
+    return tree
+
+
+def refusal(tree: dict[str, Any]) -> InputError | RunnerError:
+    """The error for a refusal of llama.cpp's server."""
+    error = tree.get("error")
+    if not isinstance(error, dict):
+        return RunnerError("the runner refused and did not say why")
+    if error.get("type") == "exceed_context_size_error":
+        n_prompt, n_ctx = error.get("n_prompt_tokens"), error.get("n_ctx")
+        return InputError(f"the sentence takes {n_prompt} tokens, the runner's context is {n_ctx}; say it shorter")
+    return RunnerError(f"the runner refused: {error.get('message')}")
+
+
+def _short_folder() -> str | None:
+    """Where the socket goes: its path may have 107 bytes, and some temporary folders are longer than that."""
+    return None if len(tempfile.gettempdir()) < 80 else "/tmp"
+
+
+def _says_ready(popen: subprocess.Popen[bytes]) -> bool:
+    assert popen.stdout is not None
+    readable, _, _ = select.select([popen.stdout], [], [], START_SECONDS)
+    return bool(readable) and popen.stdout.readline() == b"ready\n"
+
+
+def _last_words(words: IO[bytes]) -> str:
+    """The first error llama.cpp wrote, else the last line."""
+    size = words.seek(0, os.SEEK_END)
+    words.seek(max(0, size - LAST_WORDS_BYTES))
+    lines = [line.strip() for line in words.read().decode("utf-8", "replace").splitlines() if line.strip()]
+    errors = [line.split(" E ", 1)[1].strip() for line in lines if " E " in line]
+    return (errors or lines[-1:] or [""])[0]
