@@ -168,6 +168,7 @@ def normalise(sentence: str) -> str:
     text = re.sub(r"[\"“”„‟«»{}\[\]<>|\\`*#_~^=;!?¡¿。、，；！？…《》「」『』]+", " ", text.replace("’", "'"))
     text = re.sub(r"(?<!\d)[.,:]+|[.,:]+(?!\d)|(?<=\w)-|-(?!\d)", " ", text)
     text = re.sub(r"(?<=\d)(?=[^\d\s.,:/])|(?<=[^\d\s.,:/+-])(?=\d)", " ", text)
+    text = re.sub(r"(?<=[^\W\d_])(?=[%°])|(?<=%)(?=\S)", " ", text)
     text = re.sub(r"(?<=[a-zäöüß%°])(?=[\u3040-\u30ff\u3400-\u9fff])|(?<=[\u3040-\u30ff\u3400-\u9fff])(?=[a-zäöüß%°])", " ", text)
     text = " ".join(text.split())
     if not text:

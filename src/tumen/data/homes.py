@@ -1,7 +1,7 @@
 """Generated homes: 50 to 200 entities with areas, floors and aliases, in the schema of `tumen.assistant`'s home files.
 
-Names are split once, by hash: a base name or room that is held back appears in exam homes alone. One name in eight is invented
-from syllables, so that a model must copy what it has never seen.
+Names are split once, by hash: a base name or room that is held back appears in exam homes alone. Many names of training homes are
+invented from syllables, so that a model learns to copy what it has never seen instead of what it has.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-INVENTED = 0.12
+INVENTED = {False: 0.4, True: 0.1}  # share of invented names in training homes and in exam homes
 SHARE_OF_DOMAIN = {
     "light": 30, "switch": 14, "cover": 9, "fan": 6, "media_player": 7, "climate": 5, "lock": 5, "vacuum": 3, "scene": 6,
     "script": 3, "todo": 4, "lawn_mower": 1, "person": 4, "sensor": 4, "binary_sensor": 4, "button": 2, "input_boolean": 2,
@@ -77,7 +77,8 @@ def generate(rng: random.Random, lang: str, entities: tuple[int, int], hold: flo
         exam: whether this home is for an exam (held-back names only) or for training (the others only).
     """
     words = names_of(lang)
-    areas = _some(rng, _side(words["areas"], hold, exam), 6, 14) + [invented(rng, lang)]
+    areas = _some(rng, _side(words["areas"], hold, exam), 6, 14)
+    areas += [invented(rng, lang) for _ in range(max(1, round(INVENTED[exam] * len(areas))))]
     floors = _some(rng, _side(words["floors"], hold, exam, least=2), 2, 3)
     tree: dict[str, Any] = {
         "name": f"{lang} home",
@@ -88,7 +89,7 @@ def generate(rng: random.Random, lang: str, entities: tuple[int, int], hold: flo
     }
     by_domain: dict[str, list[str]] = {}
     taken = {name.lower() for name in areas + floors}
-    domains = [d for d in SHARE_OF_DOMAIN if words["devices"].get(d)]
+    domains = [d for d in SHARE_OF_DOMAIN if words["names"].get(d)]
     for number in range(rng.randint(*entities)):
         domain = rng.choices(domains, [SHARE_OF_DOMAIN[d] for d in domains])[0]
         name = _entity_name(rng, lang, words, domain, areas, hold, exam)
@@ -117,18 +118,16 @@ def _some(rng: random.Random, names: Sequence[str], low: int, high: int) -> list
 def _entity_name(
     rng: random.Random, lang: str, words: Mapping[str, Any], domain: str, areas: Sequence[str], hold: float, exam: bool
 ) -> str:
-    if domain != "person" and rng.random() < INVENTED:
+    """A listed name, one composed from a pattern (`{adjective} {thing}`), or an invented one."""
+    more = words["more"]
+    nouns = more.get(domain)
+    if domain != "person" and rng.random() < INVENTED[exam]:
         base = invented(rng, lang)
-        return base if rng.random() < 0.4 else _join(lang, base, rng.choice(words["devices"][domain]))
-    base = rng.choice(_side(words["devices"][domain], hold, exam))
-    if domain in ("person", "weather", "todo", "scene", "script"):
-        return base
-    draw = rng.random()
-    if draw < 0.2:
-        return _join(lang, rng.choice(words["qualities"]), base)
-    if draw < 0.35:
-        return _join(lang, rng.choice(areas), base)
-    return base
+        return _join(lang, base, rng.choice(nouns)) if nouns and rng.random() < 0.4 else base
+    if not nouns or rng.random() < 0.6:
+        return str(rng.choice(_side(words["names"][domain], hold, exam)))
+    parts = {"thing": nouns, "area": areas} | {key: more[key] for key in ("adjective", "place") if key in more}
+    return str(rng.choice(more["alias"])).format(**{key: rng.choice(options) for key, options in parts.items()})
 
 
 def _join(lang: str, left: str, right: str) -> str:

@@ -85,12 +85,12 @@ def _fillers(rng: random.Random, lang: str) -> dict[str, list[str]]:
     """Words for Home Assistant's wildcards, from the lists of our phrases; one in five is invented."""
     lists = phrases(lang)["lists"]
     wildcards = {
-        "message": "messages", "search_query": "queries", "zone": "zones", "timer_name": "timer_names", "timer_command": "commands",
-        "shopping_list_item": "items", "todo_list_item": "tasks",
+        "message": "message", "search_query": "query", "zone": "zone", "timer_name": "timer_name", "timer_command": "command",
+        "shopping_list_item": "item", "todo_list_item": "todo_item",
     }  # fmt: skip
     filled = {}
     for wildcard, name in wildcards.items():
-        words = [str(word) for word in lists[name]]
+        words = [str(word) for word in lists.get(name, ())]
         filled[wildcard] = words + [invented(rng, lang) for _ in range(max(2, len(words) // 5))]
     return filled
 

@@ -146,7 +146,7 @@ SLURP_HOME: dict[str, Accept] = {
     "hue_lightup": _light("up"),
     "hue_lightdim": _light("down"),
     "hue_lightchange": lambda action: action.intent == "HassLightSet" and "step" not in action.slots,
-    "hue_lighton": _is("HassTurnOn"),
+    "hue_lighton": lambda action: action.intent == "HassTurnOn" or _light("up")(action),  # "it's dark in here" is both
     "hue_lightoff": _is("HassTurnOff"),
     "cleaning": _is("HassVacuumStart", "HassVacuumCleanArea"),
     "coffee": lambda action: action.intent == "HassTurnOn" and "name" in action.slots,
