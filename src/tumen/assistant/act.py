@@ -142,7 +142,7 @@ def _relevant(resolved: Resolved, home: Home) -> tuple[str, ...]:
     targets = resolved.targets
     if resolved.intent != "HassLightSet" or len(targets) < 2:
         return targets
-    able = tuple(id_ for id_ in targets if not _lacking(home.entities[id_], resolved.values))
+    able = tuple(id_ for id_ in targets if not lacks(home.entities[id_], resolved.values))
     if "step" in resolved.values:
         able = tuple(id_ for id_ in able if home.state(id_).get("state") == "on") or able
     return able or targets
@@ -186,7 +186,7 @@ def _in_range(entity: Entity, slot: str, value: float, low: float, high: float, 
     return plain(value)
 
 
-def _lacking(entity: Entity, values: Mapping[str, Any]) -> str | None:
+def lacks(entity: Entity, values: Mapping[str, Any]) -> str | None:
     """What a light is asked for and cannot do."""
     if entity.supports is None:
         return None
@@ -195,7 +195,7 @@ def _lacking(entity: Entity, values: Mapping[str, Any]) -> str | None:
 
 
 def _light(entity: Entity, state: State, values: Mapping[str, Any]) -> State:
-    lacking = _lacking(entity, values)
+    lacking = lacks(entity, values)
     if lacking:
         raise _Refused("lacks", entity=entity.id, slot=lacking)
     fields: State = {"state": "on"}

@@ -160,7 +160,7 @@ class Entity(Called):
 
     def start(self) -> State:
         """The changing fields when the home is loaded, with those its state implies."""
-        state = {name: getattr(self, name) for name in CHANGING if getattr(self, name) is not None}
+        state = {name: _plain(getattr(self, name)) for name in CHANGING if getattr(self, name) is not None}
         state["state"] = self.state or STATES.get(self.domain, ("unknown",))[0]
         if self.domain in ("cover", "valve"):
             state.setdefault("position", 0 if state["state"] == "closed" else 100)
@@ -247,6 +247,10 @@ class Plan(Frozen):
                     f"entity {scene.id!r}: sets no field {f!r}{_near(f, CHANGING)}" for f in fields if f not in CHANGING
                 ]
         return found
+
+
+def _plain(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _kinds(floors: list[str], areas: list[str], ids: list[str]) -> tuple[tuple[str, list[str]], ...]:

@@ -88,9 +88,8 @@ class Index:
             self._add_spot(place, Spot(place.id, areas))
         self._names = [self._read_names(number, entity) for number, entity in enumerate(entities)]
         self._senses = [self._senses_of(number) for number in range(len(entities))]
-        self._vocabulary = sorted(
-            w for w in {*self._canon, *self.spots, *kind_words()} if len(w) >= 5 and not is_cjk(w[0])
-        )
+        known = {*self._canon, *self.spots, *self._wide, *self._exact, *kind_words()}
+        self._vocabulary = sorted(word for word in known if len(word) >= 5 and not is_cjk(word[0]))
 
     def _add_spot(self, place: Named, spot: Spot) -> None:
         for name in place.names:
@@ -229,7 +228,7 @@ class Index:
     def correct(self, words: str, lang: str) -> str | None:
         """The words with small typos mended against the home's own words; None when there is nothing to mend.
 
-        Words of 5 to 7 letters may have one slip, longer ones two; the first letter is right; shorter words, numbers
+        Words of 5 to 9 letters may have one slip, longer ones two; the first letter is right; shorter words, numbers
         and words the home knows are left alone; of two equally near words none is taken.
         """
         out, mended = [], False
@@ -242,10 +241,11 @@ class Index:
     def _mendable(self, piece: str) -> bool:
         if len(piece) < 5 or not piece.isalpha() or is_cjk(piece[0]) or self._known(piece):
             return False
-        return all(form not in self._canon and form not in self.spots for form in (piece, *forms(piece)))
+        known = (self._canon, self.spots, self._wide)
+        return not any(form in table for form in (piece, *forms(piece)) for table in known)
 
     def _nearest(self, piece: str) -> str | None:
-        bound = 1 if len(piece) < 8 else 2
+        bound = 1 if len(piece) < 10 else 2
         best: list[str] = []
         for word in self._vocabulary:
             if word[0] != piece[0] or abs(len(word) - len(piece)) > bound:

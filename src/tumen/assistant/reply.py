@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tumen.assistant.act import Change, Outcome
+from tumen.assistant.act import Change, Outcome, lacks
 from tumen.assistant.home import Home, Timer
 from tumen.assistant.values import Value, plain
 from tumen.assistant.verdict import TOLD, Question, Refusal, Resolved
@@ -103,6 +103,11 @@ class _Said:
         counted = self.counted(ids)
         return REPLIES[self.lang]["in"].format(names=counted, place=self.place(place)) if place else counted
 
+    def where(self, id_: str) -> str:
+        """The room of an entity, or its own name when that tells more."""
+        entity = self.home.entities[id_]
+        return self.title(entity.area) if entity.area and entity.domain == "climate" else self.title(id_)
+
     def place(self, place: str) -> str:
         return self.listed([self.title(part) for part in place.replace("+", ",").split(",")])
 
@@ -162,8 +167,18 @@ def _done(said: _Said, outcome: Outcome) -> str:
         return _already(said, outcome, own)
     text = _made(said, outcome.resolved, [change for change in own if change.real])
     if len(made) < len(own):
-        return said.fill("part", reply=text, count=len(own) - len(made))
-    return text + _still_off(said, own)
+        text = said.fill("part", reply=text, count=len(own) - len(made))
+    return _skipped(said, outcome, text) + _still_off(said, own)
+
+
+def _skipped(said: _Said, outcome: Outcome, text: str) -> str:
+    """Lights of a group that cannot do what was asked are told apart from those that did it."""
+    things = [said.home.entities[id_] for id_ in outcome.resolved.targets if id_ in said.home.entities]
+    lacking = {thing.id: lacks(thing, outcome.resolved.values) for thing in things}
+    left = [id_ for id_, slot in lacking.items() if slot]
+    if outcome.resolved.intent != "HassLightSet" or not left:
+        return text
+    return said.fill("skipped", reply=text, names=said.names(left), slot=said.word(lacking[left[0]]))
 
 
 def _still_off(said: _Said, own: Sequence[Change]) -> str:
@@ -286,7 +301,7 @@ def _answer(said: _Said, outcome: Outcome) -> str:
     if resolved.intent == "HassGetWeather":
         return said.fill("weather", what=_facts(said, facts))
     if resolved.intent == "HassClimateGetTemperature":
-        told = [said.fill("temperature", names=said.title(id_), what=f"{degrees} °C") for id_, degrees in facts.items()]
+        told = [said.fill("temperature", names=said.where(id_), what=f"{degrees} °C") for id_, degrees in facts.items()]
         return (" " if said.lang != "zh" else "").join(told)
     if resolved.intent == "HassTimerStatus":
         timers = said.home.timers

@@ -23,7 +23,7 @@ from tumen.assistant.home import SHOPPING, Home, Timer
 from tumen.assistant.values import Unknown, Values, plain
 from tumen.assistant.verdict import Resolved, Verdict
 from tumen.assistant.words import EVERYWHERE, fold, spoken
-from tumen.core.action import CLOSED, COPIED, Action
+from tumen.core.action import CLOSED, COPIED, INTENTS, Action
 
 EVIDENCE = frozenset(("lang", "domain", "device_class", "scope", "name", "area"))
 SPANS = (("hours", 3600), ("minutes", 60), ("seconds", 1))
@@ -46,7 +46,7 @@ def resolve(
     search = Search(action, home, here or home.here, tuple(last))
     try:
         _read_values(search, values or _VALUES)
-        return _WAYS.get(action.intent, _devices)(search)
+        return _WAYS.get(action.intent, _devices if action.intent in INTENTS else _not_home)(search)
     except Stop as stop:
         return stop.result
 
@@ -162,7 +162,7 @@ def _start_timer(search: Search) -> Resolved:
     name = search.slot("name")
     if name:
         search.values["name"] = " ".join(name.split())
-    search.place = search.here
+    search.place = search.home.here
     return search.done()
 
 

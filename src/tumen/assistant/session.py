@@ -21,6 +21,7 @@ from tumen.assistant.words import ALL, ALL_STOPS, LAST, NEVERMIND, ORDINALS, UND
 from tumen.core.action import Action, normalise
 from tumen.core.errors import TumenError
 
+FRESH_SECONDS = 120
 KEPT = 20
 """Turns that can be undone."""
 
@@ -107,9 +108,15 @@ class Session:
         self.home, self.understand, self.values = home, understand, values or Values()
         self.pending: Question | None = None
         self.last: tuple[str, ...] = ()
-        self.area: str | None = None
+        self._area: tuple[str, float] | None = None
         self.lang = "en"
         self._undoable: list[Outcome] = []
+
+    @property
+    def area(self) -> str | None:
+        """The area spoken of in the last two minutes: where "the lights" are if nobody knows the speaker's room."""
+        fresh = self._area and self.home.clock().timestamp() - self._area[1] <= FRESH_SECONDS
+        return (self._area[0] or None) if self._area and fresh else None
 
     def say(self, sentence: str) -> Turn:
         """Answer one sentence. A sentence nobody can take is a turn whose reply is the one-line error."""
@@ -169,7 +176,7 @@ class Session:
             self.last = resolved.targets
             areas = {self.home.entities[id_].area for id_ in resolved.targets if id_ in self.home.entities}
             if len(areas) == 1:
-                self.area = areas.pop()
+                self._area = (areas.pop() or "", self.home.clock().timestamp())
         if outcome.changed:
             self._undoable = [*self._undoable[1 - KEPT :], outcome]
 

@@ -121,8 +121,9 @@ _COLORS: dict[str, str] = {
     "darkgreen": "dark green|深绿|墨绿|dunkelgrün",
 }
 _UNITS = re.compile(
-    r"(?:%|per ?cent|prozent|°|degrees?|grad|celsius|fahrenheit|kelvin|开尔文|摄氏度?|华氏度?|度|hours?|hrs?|stunden?|std|"
-    r"小时|钟头|minutes?|mins?|minuten?|分钟|分|seconds?|secs?|sekunden?|秒钟|秒|(?<=\d )[kcfh]|(?<=° )[cf]|(?<=\d)k)$"
+    r"(?:%|per ?cent|prozent|°|degrees?|grad|celsius|fahrenheit|kelvin|开尔文|摄氏度?|华氏度?|度|hours?|hrs?|"
+    r"stunden?|std|小时|钟头|minutes?|mins?|minuten?|分钟|分|"
+    r"seconds?|secs?|sekunden?|秒钟|秒|(?<=\d )[kcfh]|(?<=° )[cf]|(?<=\d)k)$"
 )
 _HALVES = {
     "half",
@@ -193,7 +194,7 @@ class Values:
 
         The speaker's language is asked first, then the others. Fahrenheit is turned into Celsius.
         """
-        said = fold(words)
+        said = re.sub(r"^(?:to |the |auf |der |die |das |den )+(?=.)", "", fold(words))
         known = self._look_up(slot, said, lang)
         if known is not None:
             return known
