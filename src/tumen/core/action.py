@@ -142,6 +142,9 @@ class Action:
         return "".join(parts) + "}"
 
 
+CJK = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"  # characters written without spaces around them, as a class of `re`
+
+
 def is_cjk(char: str) -> bool:
     """Whether a character is written without spaces around it (Chinese, and Japanese kana)."""
     return "\u3040" <= char <= "\u30ff" or "\u3400" <= char <= "\u9fff" or "\uf900" <= char <= "\ufaff"
@@ -165,11 +168,11 @@ def normalise(sentence: str) -> str:
         raise InputError(f"the sentence has {len(sentence)} characters, {MAX_SENTENCE} is the most; say it shorter")
     text = unicodedata.normalize("NFKC", sentence).lower()
     text = "".join(" " if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp") else char for char in text)
-    text = re.sub(r"[\"“”„‟«»{}\[\]<>|\\`*#_~^=;!?¡¿。、，；！？…《》「」『』]+", " ", text.replace("’", "'"))
-    text = re.sub(r"(?<!\d)[.,:]+|[.,:]+(?!\d)|(?<=\w)-|-(?!\d)", " ", text)
+    text = re.sub(r"[\"“”„‟«»{}\[\]<>|\\`*#_~^=;!?¡¿▁。、，；！？…《》「」『』]+", " ", text.replace("’", "'"))
+    text = re.sub(rf"(?<!\d)[.,:]+|[.,:]+(?!\d)|(?<=\w)(?<![{CJK}])-|-(?!\d)", " ", text)
     text = re.sub(r"(?<=\d)(?=[^\d\s.,:/])|(?<=[^\d\s.,:/+-])(?=\d)", " ", text)
     text = re.sub(r"(?<=[^\W\d_])(?=[%°])|(?<=%)(?=\S)", " ", text)
-    text = re.sub(r"(?<=[a-zäöüß%°])(?=[\u3040-\u30ff\u3400-\u9fff])|(?<=[\u3040-\u30ff\u3400-\u9fff])(?=[a-zäöüß%°])", " ", text)
+    text = re.sub(rf"(?<=[^\s{CJK}])(?=[{CJK}])|(?<=[{CJK}])(?=[^\s{CJK}])", " ", text)
     text = " ".join(text.split())
     if not text:
         raise InputError("the sentence is empty; say or type a command")
@@ -222,9 +225,9 @@ def parse(text: str) -> Action:
     """
     try:
         tree = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise InputError(f"not an action: {text[:80]!r}") from None
-    if not isinstance(tree, dict) or tree.get("intent") not in INTENTS or tree.get("lang") not in LANGUAGES:
+    if not isinstance(tree, dict) or str(tree.get("intent")) not in INTENTS or tree.get("lang") not in LANGUAGES:
         raise InputError(f"not an action: {text[:80]!r}")
     slots: dict[str, str] = {}
     for name, value in tree.items():
@@ -232,6 +235,8 @@ def parse(text: str) -> Action:
             continue
         if name not in INTENTS[tree["intent"]] or not isinstance(value, str):
             raise InputError(f"{tree['intent']} has no slot {name!r}: {text[:80]!r}")
+        if not value.strip():
+            raise InputError(f"{name} is empty: {text[:80]!r}")
         if name in CLOSED and value not in CLOSED[name]:
             raise InputError(f"{name} cannot be {value!r}: {text[:80]!r}")
         slots[name] = value.strip()

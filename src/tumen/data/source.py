@@ -12,15 +12,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from tumen.core.action import Action, normalise, parse
+from tumen.core.action import COPIED, Action, normalise, parse
 from tumen.core.errors import InputError
 from tumen.core.recipe import Data
 from tumen.data.homes import GeneratedHome, generate, invented, is_held
 from tumen.data.lexicon import lexicon
-from tumen.data.templates import Example, Speaker, Template, load_templates, phrases, skip_words
+from tumen.data.templates import Example, Speaker, Template, copied_words, load_templates, phrases, skip_words
 
 TRAINING_HOMES, EXAM_HOMES = 24, 6  # a language
 SMALL_INTENT = 5  # intents with fewer templates keep all of them for training
+SPLIT_NAMES = {
+    "train": "train", "validation": "validation", "valid": "validation", "dev": "validation", "exam": "exam", "test": "exam",
+}  # fmt: skip
 POLITE = 0.15  # share of home commands that get one of Home Assistant's skip words
 
 
@@ -112,10 +115,10 @@ def _sentences(
         key = rng.choices(sides[side], weights[side])[0]
         number = rng.randrange(len(homes))
         example = Speaker(rng, homes[number], fillers).say(rng.choice(groups[key]))
+        if example and polite and not side and rng.random() < POLITE:
+            example = _politely(rng, example, polite)
         if example is None or example.sentence in seen:
             continue
-        if polite and not side and rng.random() < POLITE:
-            example = _politely(rng, example, polite)
         seen.add(example.sentence)
         wanted -= 1
         home = first_home + number if first_home >= 0 else -1
@@ -127,7 +130,10 @@ def _politely(rng: random.Random, example: Example, words: Sequence[str]) -> Exa
     word = rng.choice(words)
     joint = "" if example.action.lang == "zh" else " "
     parts = (word, example.sentence) if rng.random() < 0.7 else (example.sentence, word)
-    return Example(normalise(joint.join(parts)), example.action, example.template)
+    try:
+        return Example(normalise(joint.join(parts)), example.action, example.template)
+    except InputError:  # one word too many
+        return example
 
 
 class FileSource:
@@ -162,18 +168,35 @@ def corpus_of(rows: Iterable[Mapping[str, Any]], section: Data, where: str) -> C
         InputError: names the first row that is no example.
     """
     corpus = Corpus(values=lexicon(section.languages))
-    names = {"train": "train", "validation": "validation", "valid": "validation", "dev": "validation", "exam": "exam", "test": "exam"}
     for number, row in enumerate(rows, start=1):
         try:
-            action = row["action"] if isinstance(row["action"], str) else json.dumps(row["action"])
-            example = Example(normalise(str(row["sentence"])), parse(action), f"{where}:{number}")
-        except (KeyError, InputError) as error:
-            raise InputError(f"{where}, row {number}: {error}; a row has a sentence and an action as JSON") from None
-        split = names.get(str(row.get("split", "")), "") or _split_by_hash(example.sentence)
+            sentence = normalise(str(row["sentence"]))
+            action = parse(row["action"] if isinstance(row["action"], str) else json.dumps(row["action"]))
+            example = Example(sentence, _copied(action, sentence), f"{where}:{number}")
+            split = SPLIT_NAMES[str(row["split"])] if row.get("split") else _split_by_hash(sentence)
+        except KeyError as error:
+            raise InputError(f"{where}, row {number}: no {error}; a row has a sentence, an action as JSON, maybe a split") from None
+        except InputError as error:
+            raise InputError(f"{where}, row {number}: {error}") from None
         getattr(corpus, split).append(example)
     if not corpus.train:
         raise InputError(f"{where}: no training rows in it")
     return corpus
+
+
+def _copied(action: Action, sentence: str) -> Action:
+    """The action with its free words as they stand in the sentence.
+
+    Raises:
+        InputError: words that are not in the sentence, so no model could copy them.
+    """
+    slots = dict(action.slots)
+    for slot in slots.keys() & set(COPIED):
+        found = copied_words(sentence, slots[slot])
+        if found is None:
+            raise InputError(f"{slot} {slots[slot]!r} is not in the sentence {sentence!r}; free words are copied from it")
+        slots[slot] = found
+    return Action(action.intent, action.lang, slots)
 
 
 def _split_by_hash(sentence: str) -> str:
@@ -186,10 +209,7 @@ def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
     if not path.is_file():
         raise InputError(f"{path}: no such file; data.path is read from where the command runs")
     if path.suffix == ".parquet":
-        import pyarrow.parquet
-
-        for batch in pyarrow.parquet.ParquetFile(path).iter_batches():
-            yield from batch.to_pylist()
+        yield from _parquet_rows(path)
         return
     try:
         with open(path, encoding="utf-8", newline="") as lines:
@@ -201,6 +221,20 @@ def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
                     yield _json_row(line, path, number)
     except UnicodeDecodeError:
         raise InputError(f"{path}: not UTF-8; save the file as UTF-8") from None
+    except csv.Error as error:
+        raise InputError(f"{path}: no TSV ({error})") from None
+
+
+def _parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    try:
+        import pyarrow.parquet
+    except ImportError:
+        raise InputError(f"{path}: Parquet needs the extra: pip install 'tumen[data]'") from None
+    try:
+        for batch in pyarrow.parquet.ParquetFile(path).iter_batches():
+            yield from batch.to_pylist()
+    except pyarrow.ArrowInvalid:
+        raise InputError(f"{path}: no Parquet, or cut short") from None
 
 
 def _json_row(line: str, path: Path, number: int) -> Mapping[str, Any]:
