@@ -26,7 +26,7 @@ from tumen.assistant.words import EVERYWHERE, fold, spoken
 from tumen.core.action import CLOSED, COPIED, INTENTS, Action
 
 EVIDENCE = frozenset(("lang", "domain", "device_class", "scope", "name", "area"))
-SPANS = (("hours", 3600), ("minutes", 60), ("seconds", 1))
+SECONDS = {"duration": "seconds", "start": "start_seconds"}
 _VALUES = Values()
 
 
@@ -52,19 +52,14 @@ def resolve(
 
 
 def _read_values(search: Search, reader: Values) -> None:
-    """Words of value slots into numbers and text; the spans of a timer into seconds."""
+    """Words of value slots into numbers and text; time spans into seconds."""
     for slot, words in search.action.slots.items():
         if slot in EVIDENCE or not (slot in CLOSED or slot in COPIED):
             continue
         value = words if slot in CLOSED else reader.read(slot, words, search.lang)
         if isinstance(value, Unknown):
             raise search.refuse("value", slot=slot, words=words)
-        search.values[slot] = value
-    if "Timer" in search.intent:
-        for prefix in ("", "start_"):
-            parts = [(search.values.pop(prefix + unit, None), seconds) for unit, seconds in SPANS]
-            if any(part is not None for part, _ in parts):
-                search.values[prefix + "seconds"] = plain(sum(float(part or 0) * seconds for part, seconds in parts))
+        search.values[SECONDS.get(slot, slot)] = value
 
 
 def _devices(search: Search) -> Resolved:
