@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -293,11 +293,12 @@ def _spelled(said: str, lang: str) -> float | None:
 
 
 def _whole(said: str, lang: str) -> int | None:
-    table = _number_words(lang)
     bare = said.replace("-", " ")
-    for form in (bare, bare.replace(" and ", " "), re.sub(r"^an? ", "one ", bare), bare.replace(" ", "")):
-        if form in table:
-            return table[form]
+    forms = (bare, bare.replace(" and ", " "), re.sub(r"^an? ", "one ", bare), bare.replace(" ", ""))
+    for table in (_number_words, _larger_number_words):  # the second takes a moment to build and is seldom needed
+        found = next((table(lang)[form] for form in forms if form in table(lang)), None)
+        if found is not None:
+            return found
     return None
 
 
@@ -344,18 +345,28 @@ def _hundreds(said: str, lang: str) -> float | None:
 
 @cache
 def _number_words(lang: str) -> dict[str, int]:
-    """Words -> number for 0 to 999 and every 50 up to 10,000, from Unicode's spell-out rules, folded."""
+    """Words -> number for 0 to 100."""
+    return _spell_out(lang, range(101)) | _MORE_WORDS[lang]
+
+
+@cache
+def _larger_number_words(lang: str) -> dict[str, int]:
+    """Words -> number for 101 to 999 and every 50 up to 10,000; 两百五 is 250."""
+    short = {f"{above}百{below}": n * 100 + d * 10 for above, n in _ones() for below, d in _ones()}
+    return _spell_out(lang, (*range(101, 1000), *range(1000, 10_001, 50))) | (short if lang == "zh" else {})
+
+
+def _spell_out(lang: str, numbers: Iterable[int]) -> dict[str, int]:
+    """Unicode's spell-out rules turned round, words folded."""
     from unicode_rbnf import RbnfEngine
 
     engine = RbnfEngine.for_language(lang)
-    table: dict[str, int] = dict(_MORE_WORDS[lang])
-    for number in (*range(1000), *range(1000, 10_001, 50)):
+    table: dict[str, int] = {}
+    for number in numbers:
         for text in engine.format_number(number, ruleset_names=_RULES[lang]).text_by_ruleset.values():
             word = fold(text).replace("\u00ad", "").replace("-", " ")
             for form in (word, word.replace("〇", "零"), re.sub(r"^ein(?=hundert|tausend)", "", word)):
                 table.setdefault(form, number)
-    if lang == "zh":  # 两百五 is 250
-        table |= {f"{table_word}百{digit}": n * 100 + d * 10 for table_word, n in _ones() for digit, d in _ones()}
     return table
 
 
@@ -365,7 +376,7 @@ _RULES = {
     "de": ["spellout-numbering", "spellout-cardinal-neuter"],
 }
 _MORE_WORDS: dict[str, dict[str, int]] = {
-    "en": {"a": 1, "an": 1, "a single": 1, "a couple": 2, "a dozen": 12},
+    "en": {"a": 1, "an": 1, "a single": 1, "a couple": 2, "a dozen": 12, "hundred": 100},
     "zh": {"俩": 2, "两": 2},
     "de": {**dict.fromkeys(("eine", "einen", "einer", "eines", "einem"), 1), "zwo": 2},
 }
