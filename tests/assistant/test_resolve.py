@@ -183,7 +183,7 @@ GetState | name=anna ask=where | person.anna
 GetState | name=bob ask=where | !absent
 GetState | state=on ask=which area=kitchen | {KITCHEN_ALL}
 CancelTimer | name=pizza | !no_timer
-StartTimer | name=pizza minutes=five |
+StartTimer | name=pizza duration=five minutes |
 StartTimer | name=pizza | ?
 GetCurrentTime | |
 Nevermind | |
@@ -391,9 +391,9 @@ def test_equality_is_what_is_done(home: Home) -> None:
 
 
 def test_timer_values_are_seconds(home: Home) -> None:
-    verdict = resolve(action_of("StartTimer", "en", "hours=one minutes=half"), home)
+    verdict = resolve(action_of("StartTimer", "en", "duration=one and a half hours"), home)
     assert isinstance(verdict, Resolved)
-    assert verdict.values == {"seconds": 3630}
+    assert verdict.values == {"seconds": 5400}
 
 
 def test_a_question_names_five_and_keeps_all() -> None:

@@ -157,8 +157,8 @@ def spaced(words: str) -> str:
 def normalise(sentence: str) -> str:
     """The one form in which a sentence is trained on, asked and copied from.
 
-    Lower case, NFKC, no quotes, braces, angle brackets, hyphens or end marks, single spaces, and a space between scripts, digits and
-    signs (`调到80%` -> `调到 80 %`), so that words are the same tokens wherever they stand.
+    Lower case, NFKC, no quotes, braces, angle brackets, hyphens or end marks; a space before every word, number and sign, none before
+    a CJK character (`调到80%吧` -> `调到 80 %吧`), so that words are the same tokens wherever they stand.
 
     Raises:
         InputError: nothing is left, or it is longer than `MAX_SENTENCE` characters.
@@ -171,8 +171,8 @@ def normalise(sentence: str) -> str:
     text = re.sub(rf"(?<!\d)[.,:]+|[.,:]+(?!\d)|(?<=\w)(?<![{CJK}])-|-(?!\d)", " ", text)
     text = re.sub(r"(?<=\d)(?=[^\d\s.,:/])|(?<=[^\d\s.,:/+-])(?=\d)", " ", text)
     text = re.sub(r"(?<=[^\W\d_])(?=[%°])|(?<=%)(?=\S)", " ", text)
-    text = re.sub(rf"(?<=[^\s{CJK}])(?=[{CJK}])|(?<=[{CJK}])(?=[^\s{CJK}])", " ", text)
-    text = " ".join(text.split())
+    text = re.sub(rf"(?<=[{CJK}])(?=[^\s{CJK}])", " ", " ".join(text.split()))
+    text = re.sub(rf" +(?=[{CJK}])", "", text).strip()
     if not text:
         raise InputError("the sentence is empty; say or type a command")
     if len(text) > MAX_SENTENCE:
