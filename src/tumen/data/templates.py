@@ -37,10 +37,12 @@ TIME = {"hours": "duration", "minutes": "duration", "seconds": "duration"} | {
     "start_hours": "start", "start_minutes": "start", "start_seconds": "start"
 }  # fmt: skip
 TIME_UNIT = {
-    "en": re.compile(r"( an?)?( full)? (hours?|hrs?|minutes?|mins?|seconds?|secs?)\b( and a half\b)?"),
-    "de": re.compile(r" (stunden?|std|minuten?|min|sekunden?|sek)\b( und eine halbe\b)?"),
+    "en": re.compile(r"( an?| full| more| extra| another)* (hours?|hrs?|minutes?|mins?|seconds?|secs?)\b( and a half\b)?"),
+    "de": re.compile(r"( weitere| mehr| ganze)? (stunden?|std|minuten?|min|sekunden?|sek)\b( und eine halbe\b)?"),
     "zh": re.compile(r" ?(个)?(半)?(小时|钟头|分钟|分|秒钟|秒)(半)?(钟)?"),
 }
+# `{floor} [floor]` said of a floor that is called `ground floor` already.
+STUTTER = re.compile(r"\b(floor|level|light|lights|lamp|fan|etage|stock|geschoss|licht|lampe) \1\b|geschossgeschoss|([楼层灯的])\2")
 # How people say a number; CLDR's other rule sets are for cheques, years and dates.
 SPOKEN = ("spellout-cardinal", "spellout-numbering")
 HOME_LISTS = ("name", "area", "floor")
@@ -170,6 +172,8 @@ class Speaker:
         try:
             sentence = normalise(raw)
         except InputError:
+            return None
+        if STUTTER.search(sentence):
             return None
         for slot in {slot for _, slot in pieces if slot and slot not in TIME}:
             words = "".join(text for text, owner in pieces if owner == slot)
