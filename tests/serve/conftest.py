@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ import pytest
 
 from tumen.core import artifact
 from tumen.core.action import BEGIN, DO, END, structure_tokens
-from tumen.serve import DeviceRunner, load
+from tumen.serve import Completion, DeviceRunner, Seconds, bind, load, server_of
 
 WORDS = ["▁", "▁turn", "▁on", "▁off", "▁the", "▁kitchen", "▁light", "▁lamp", "▁room", "▁80", "▁%", *"打开关厨房的灯"]
 LETTERS = list("abcdefghijklmnopqrstuvwxyzäöüß0123456789',.")
@@ -94,12 +97,12 @@ def _add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
         adders[type(value)](key, value)
 
 
-def write_bundle(folder: Path, tier: str = "device", **model: Any) -> Path:
+def write_bundle(folder: Path, tier: str = "device", serve: dict[str, Any] | None = None, **model: Any) -> Path:
     """A bundle artifact around a tiny model."""
     with artifact.writing(folder, "bundle", "test", []) as stage:
         write_gguf(stage / "model.gguf", **model)
         (stage / "values.json").write_text("{}")
-        facts = {"recipe": "pocket", "tier": tier, "quantise": "int8", "serve": {"unsure": 0.5}, "gate": {}}
+        facts = {"recipe": "pocket", "tier": tier, "quantise": "int8", "serve": serve or {"unsure": 0.5}, "gate": {}}
         (stage / "bundle.json").write_text(json.dumps(facts))
     return folder
 
@@ -124,3 +127,61 @@ def shared_runner(bundle: Path) -> Iterator[DeviceRunner]:
     """One runner for tests that do not hurt it."""
     with load(bundle) as runner:
         yield runner
+
+
+class FakeRunner:
+    """A runner that does as it is told: answers with one action, raises a fault, or dawdles between pieces."""
+
+    def __init__(self, name: str = "fake", confidence: float = 0.9, fault: Exception | None = None) -> None:
+        self.name, self.confidence, self.fault = name, confidence, fault
+        self.heard: list[str] = []
+        self.pause_seconds = 0.0
+        self.pieces_sent = 0
+        self.closed = self.left_early = False
+
+    async def act(self, sentence: str) -> Completion:
+        self.heard.append(sentence)
+        if self.fault:
+            raise self.fault
+        text = '{"lang":"en","intent":"HassTurnOn","name":"lamp"}'
+        return Completion(text, (1, 2), (("x", -0.1),), self.confidence, Seconds(0.0, 0.0, 0.0), 3, 2)
+
+    async def stream(self, sentence: str) -> AsyncIterator[str | Completion]:
+        done = await self.act(sentence)
+        try:
+            for char in done.text * (20 if self.pause_seconds else 1):
+                await asyncio.sleep(self.pause_seconds)
+                self.pieces_sent += 1
+                yield char
+        except (asyncio.CancelledError, GeneratorExit):
+            self.left_early = True
+            raise
+        yield done
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+@contextmanager
+def run_app(application: Any) -> Iterator[str]:
+    """Serve an ASGI application on a free loopback port; yields its base URL."""
+    with bind("127.0.0.1", 0) as listener:
+        server = server_of(application)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+        finally:
+            server.should_exit = True
+            thread.join(10)
+            assert not thread.is_alive()
+
+
+@pytest.fixture(scope="session")
+def fake() -> type[FakeRunner]:
+    return FakeRunner
+
+
+@pytest.fixture(scope="session")
+def running() -> Callable[[Any], AbstractContextManager[str]]:
+    return run_app

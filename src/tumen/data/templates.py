@@ -128,7 +128,7 @@ def _own_templates(lang: str) -> Iterator[Template]:
     grammar = Grammar(lang, rules, tree.get("lists", {}))
     for intent, blocks in tree["intents"].items():
         for block in blocks:
-            domains = tuple(block.get("domains", ()))
+            domains = _domains(block.get("requires_context"))
             for text in block["sentences"]:
                 fixed = {name: str(value) for name, value in block.get("slots", {}).items()}
                 key = hash_of([lang, intent, text, sorted(fixed.items())])
@@ -212,7 +212,8 @@ class Speaker:
         """Words from a list, and the closed value they stand for (None when the words themselves are copied)."""
         source = template.grammar.lists.get(name)
         if isinstance(source, Sequence) and not isinstance(source, str):
-            return str(self.rng.choice(source)), None
+            entry = self.rng.choice(source)
+            return (entry["in"], str(entry["out"])) if isinstance(entry, Mapping) else (str(entry), None)
         if isinstance(source, RangeSlotList):
             if name.startswith("volume_step_"):
                 slots["step"] = name.removeprefix("volume_step_")

@@ -1,8 +1,9 @@
 """The OpenAI-compatible HTTP surface over a router: `/v1/models`, `/v1/chat/completions`, `/healthz`.
 
-The last message of the user is the sentence; the answer's content is the action as compact JSON. `model` is the recipe's
-name (the router chooses), or a tier to insist on. Where it was answered and why stands in the headers `x-tumen-route`,
-`x-tumen-reason` and `x-tumen-confidence` and in the field `tumen`. Nothing a client says reaches a log.
+The last message of the user is the sentence; the answer's content is the action as compact JSON. `model` is the
+recipe's name (the router chooses), or a tier to insist on. Where it was answered and why stands in the headers
+`x-tumen-route`, `x-tumen-reason` and `x-tumen-confidence` and in the field `tumen`. Nothing a client says reaches a
+log.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
+import traceback
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, cast
@@ -20,6 +22,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from tumen.core import Events
 from tumen.core.errors import InputError, RunnerError
 from tumen.serve.guard import Chat, RequestError, check_caller, check_chat, check_private, parse_body, read_body
 from tumen.serve.router import Answer, Router, Tier
@@ -30,15 +33,16 @@ MOST_AT_ONCE = 32
 Headers = dict[str, str]
 
 
-def app(router: Router, name: str, key: str | None = None) -> Starlette:
+def app(router: Router, name: str, key: str | None = None, events: Events | None = None) -> Starlette:
     """The ASGI application.
 
     Args:
         router: answers; closed when the application shuts down.
         name: of the recipe; the model that stands for the router's own choice.
         key: what clients must send as Bearer; `None` serves programs on this machine only.
+        events: told of faults of the server, by kind and place, never with what was said.
     """
-    surface = Surface(router, name, key)
+    surface = Surface(router, name, key, events or Events(None))
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -57,7 +61,6 @@ def app(router: Router, name: str, key: str | None = None) -> Starlette:
             HTTPException: _on_http,
             InputError: _on_input,
             RunnerError: _on_runner,
-            Exception: _on_fault,
         },
         lifespan=lifespan,
     )
@@ -66,8 +69,8 @@ def app(router: Router, name: str, key: str | None = None) -> Starlette:
 class Surface:
     """The three endpoints."""
 
-    def __init__(self, router: Router, name: str, key: str | None) -> None:
-        self._router, self._name, self._key = router, name, key
+    def __init__(self, router: Router, name: str, key: str | None, events: Events) -> None:
+        self._router, self._name, self._key, self._events = router, name, key, events
         self._started, self._busy = int(time.time()), 0
 
     async def health(self, request: Request) -> Response:
@@ -85,6 +88,16 @@ class Surface:
 
     async def chat(self, request: Request) -> Response:
         """One sentence in, one action out."""
+        try:
+            return await self._chat(request)
+        except (InputError, RunnerError, HTTPException):
+            raise
+        except Exception as error:
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            self._events.emit("server fault", kind=type(error).__name__, where=f"{place.filename}:{place.lineno}")
+            return _json(_error_body("a fault of this server", "server_error", "internal_error", None), 500)
+
+    async def _chat(self, request: Request) -> Response:
         check_caller(request, self._key)
         if self._busy >= MOST_AT_ONCE:
             raise RequestError(
@@ -230,7 +243,3 @@ async def _on_input(request: Request, error: Exception) -> Response:
 
 async def _on_runner(request: Request, error: Exception) -> Response:
     return _json(_error_body(str(error), "server_error", "runner_failed", None), 503, _headers({"retry-after": "1"}))
-
-
-async def _on_fault(request: Request, error: Exception) -> Response:
-    return _json(_error_body("a fault of this server", "server_error", "internal_error", None), 500)

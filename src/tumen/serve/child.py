@@ -1,7 +1,8 @@
 """The child process that holds a model: llama.cpp's own server behind a private socket, and nothing else.
 
-Run by its path, so that nothing of tumen is loaded: `python -P child.py MODEL SOCKET THREADS CONTEXT`. It says `ready` on its
-standard output and lives until its standard input ends, which the kernel sees to however the parent dies.
+Run by its path, so that nothing of tumen is loaded: `python -P child.py MODEL SOCKET THREADS CONTEXT`. It says
+`ready` on its standard output and lives until its standard input ends, which the kernel sees to however the parent
+dies.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The device runner: a bundle's GGUF in llama.cpp, in a child process of its own.
 
-The child is there because a malformed model can abort the process that loads it, and an app must outlive that. Decoding is
-greedy, one thread by default, under the grammar of the one sentence. Why a socket and not a pipe: docs/decisions.
+The child is there because a malformed model can abort the process that loads it, and an app must outlive that.
+Decoding is greedy, one thread by default, under the grammar of the one sentence. Why a socket and not a pipe:
+docs/decisions.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tumen.core import Events, artifact
 from tumen.core.action import DO, grammar, normalise, tidy
 from tumen.core.errors import ArtifactError, InputError, RunnerError
 from tumen.core.recipe import Gate, Serve
 from tumen.serve import gguf_check
-from tumen.serve.process import Call, Process, parse_json, read_json, refusal
+from tumen.serve.process import Call, Process, RunnerDiedError, parse_json, read_json, refusal
 from tumen.serve.runner import Completion, Seconds, Tidier, confidence
 
 ROUTE = "/completion"
@@ -35,8 +36,8 @@ class Bundle(BaseModel):
     recipe: str
     tier: str
     quantise: str = "int8"
-    serve: Serve = Field(default_factory=Serve)
-    gate: Gate = Field(default_factory=Gate)
+    serve: Serve = Serve()
+    gate: Gate = Gate()
 
 
 def bundle_of(folder: Path) -> Bundle:
@@ -79,8 +80,8 @@ def load(folder: Path, threads: int = 1, context: int = 512, events: Events | No
 class DeviceRunner:
     """A `Runner` over a child process, for async code; `ask`, `complete` and `stop` are for code that waits.
 
-    A child found dead is started again once before the sentence is sent (event `runner restarted`); one that dies while
-    answering costs that answer a `RunnerError` and is started again by the next.
+    A child that died is started again (event `runner restarted`) and asked once more, as answers depend on nothing but
+    the sentence. One that dies again, or in the middle of a stream, costs that answer a `RunnerError`.
     """
 
     def __init__(self, process: Process, events: Events) -> None:
@@ -167,12 +168,33 @@ class DeviceRunner:
         return self._process
 
     def _whole(self, body: dict[str, Any]) -> dict[str, Any]:
-        with self._living().call() as call:
-            return read_json(call.send_json(ROUTE, body))
+        try:
+            with self._living().call() as call:
+                return read_json(call.send_json(ROUTE, body))
+        except RunnerDiedError:
+            with self._living().call() as call:
+                return read_json(call.send_json(ROUTE, body))
 
     def _pieces(self, body: dict[str, Any], calls: list[Call]) -> Iterator[str | Completion]:
-        """The child's events, as text and at last a `Completion`. `calls` gets the connection, to hang up."""
+        """The child's events, as text and at last a `Completion`. `calls` gets the connections, to hang up."""
         start, trees, tidier = time.perf_counter(), list[dict[str, Any]](), Tidier()
+        try:
+            for tree in self._trees(body, calls):
+                trees.append(tree)
+                if piece := tidier(tree.get("content", "")):
+                    yield piece
+        except RunnerDiedError:
+            if trees or len(calls) > 1:
+                raise
+            yield from self._pieces(body, calls)
+            return
+        if not trees or trees[-1].get("stop_type") != "eos":
+            raise RunnerError(f"{self.name}: the runner stopped before the action was whole; send the sentence again")
+        done = _completion(trees, start)
+        yield Completion(**{**vars(done), "text": tidy(done.text), "confidence": confidence(done.logprobs)})
+
+    def _trees(self, body: dict[str, Any], calls: list[Call]) -> Iterator[dict[str, Any]]:
+        """The JSON of each event of one streamed answer."""
         with self._living().call() as call:
             calls.append(call)
             answer = call.send_json(ROUTE, body)
@@ -182,13 +204,7 @@ class DeviceRunner:
                 if line.startswith(b"error:"):
                     raise refusal({"error": parse_json(line[6:])})
                 if line.startswith(b"data: {"):
-                    trees.append(parse_json(line[6:]))
-                    if piece := tidier(trees[-1].get("content", "")):
-                        yield piece
-        if not trees or trees[-1].get("stop_type") != "eos":
-            raise RunnerError(f"{self.name}: the runner stopped before the action was whole; send the sentence again")
-        done = _completion(trees, start)
-        yield Completion(**{**vars(done), "text": tidy(done.text), "confidence": confidence(done.logprobs)})
+                    yield parse_json(line[6:])
 
 
 def _action_request(words: str) -> dict[str, Any]:

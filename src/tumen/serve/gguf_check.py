@@ -5,9 +5,9 @@ Layout (ggml/docs/gguf.md, version 3, little-endian):
     "GGUF" | version u32 | tensors u64 | pairs u64 | pairs: key, type u32, value
     | tensors: name, dims u32, dim u64 ..., type u32, offset u64 | padding to the alignment | data
 
-llama.cpp aborts its whole process on some headers (a block_count of 2^31-1) and accepts others that cannot be meant (an end
-token that does not exist). Here each count is compared with the bytes that are left before anything is read, so a hostile file
-costs neither memory nor time, and every refusal is one line.
+llama.cpp aborts its whole process on some headers (a block_count of 2^31-1) and accepts others that cannot be meant
+(an end token that does not exist). Here each count is compared with the bytes that are left before anything is read,
+so a hostile file costs neither memory nor time, and every refusal is one line.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Checks on what comes in over HTTP. What a client gets wrong is a `RequestError` with the status it deserves, never a 500."""
+"""Checks on what comes in over HTTP. A client's fault is a `RequestError` with the status it deserves, never a 500."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from tumen.core.errors import InputError
 
@@ -90,6 +90,8 @@ async def read_body(request: Request) -> bytes:
                 body += block
                 if len(body) > BODY_BYTES:
                     raise too_large
+    except ClientDisconnect:
+        raise RequestError(400, "client_gone", "the body broke off") from None
     except TimeoutError:
         raise RequestError(408, "request_timeout", f"the body did not arrive in {BODY_SECONDS:.0f} s") from None
     return body
@@ -162,7 +164,7 @@ def _is(*kinds: type) -> Callable[[Any], bool]:
 FLAG = ("true or false", _is(bool))
 COUNT = ("a whole number from 1 to 1000000", _is_count(1, 1_000_000))
 PENALTY = ("a number from -2 to 2", _is_number(-2, 2))
-# What a field must be. An action is whole or not there and decoding is greedy: the fields under "no effect" change nothing.
+# What a field must be. An action is whole or not there and decoding is greedy: fields under "no effect" change nothing.
 FIELDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "model": ("text", _is(str)),
     "messages": ("a list", _is(list)),

@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import select
 import shutil
 import signal
@@ -14,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,6 +27,11 @@ ANSWER_SECONDS = 30.0
 STOP_SECONDS = 2.0
 LAST_WORDS_BYTES = 4096
 ANSWER_BYTES = 8 << 20
+SECRET = re.compile("KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
+
+
+class RunnerDiedError(RunnerError):
+    """The child ended before its answer was whole."""
 
 
 class Call(http.client.HTTPConnection):
@@ -70,6 +76,7 @@ class Process:
         self._lock = threading.Lock()
         self._popen: subprocess.Popen[bytes] | None = None
         self._folder: Path | None = None
+        self._over = False
         self.starts = 0
 
     @property
@@ -82,27 +89,82 @@ class Process:
         """Start the child and wait until it is ready.
 
         Raises:
-            RunnerError: it ended or said nothing in time; the line has its last words.
+            RunnerError: it cannot be started, ended, or said nothing in time; the line has its last words.
         """
-        self._folder = Path(tempfile.mkdtemp(prefix="tumen-", dir=_short_folder()))  # mode 0700: ours alone
-        with tempfile.TemporaryFile() as words:
-            self._popen = subprocess.Popen(
-                [sys.executable, "-P", CHILD, self._model, self._socket, str(self._threads), str(self._context)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=words,
-                start_new_session=True,  # a Ctrl-C at the terminal is the parent's business
-                env={**os.environ, "OMP_NUM_THREADS": str(self._threads), "GGML_NO_BACKTRACE": "1"},
-            )
-            if not _says_ready(self._popen):
-                why = self._ending(slow=self._popen.poll() is None)
-                self.stop()
-                said = _last_words(words)
-                raise RunnerError(f"{self._model}: the runner did not start ({why}){': ' + said if said else ''}")
+        try:
+            self._folder = Path(tempfile.mkdtemp(prefix="tumen-", dir=_short_folder()))  # mode 0700: ours alone
+            with tempfile.TemporaryFile() as words:
+                self._popen = self._spawn(words)
+                said = _first_line(self._popen)
+                if said != b"ready\n":
+                    why = f"not ready after {START_SECONDS:.0f} s" if said is None else _ending(self._popen)
+                    self._end()
+                    last = _last_words(words)
+                    raise RunnerError(f"{self._model}: the runner did not start ({why}){': ' + last if last else ''}")
+        except OSError as error:
+            self._end()
+            raise RunnerError(f"{self._model}: the runner cannot be started: {error.strerror}") from None
         self.starts += 1
 
     def stop(self) -> None:
-        """End the child and remove its socket. Safe to call twice."""
+        """End the child for good and remove its socket. Safe to call twice."""
+        with self._lock:
+            self._over = True
+            self._end()
+
+    def revive(self) -> bool:
+        """Start the child again if it is dead. Returns whether it was.
+
+        Raises:
+            RunnerError: it does not start, or was stopped on purpose.
+        """
+        with self._lock:
+            if self._over:
+                raise RunnerError(f"{self.name}: the runner is closed")
+            if self.pid is not None:
+                return False
+            self._end()
+            self.start()
+            return True
+
+    @contextlib.contextmanager
+    def call(self) -> Iterator[Call]:
+        """A connection to the living child, closed at the end.
+
+        Raises:
+            RunnerDiedError: the child died meanwhile; `revive` starts it again.
+            RunnerError: it stalled, or the call was hung up.
+        """
+        call, popen = Call(self._socket), self._popen
+        try:
+            call.connect()
+            yield call
+        except TimeoutError:
+            if popen:
+                popen.kill()
+            raise RunnerError(
+                f"{self.name}: no answer in {ANSWER_SECONDS:.0f} s; it was ended, the next sentence starts it again"
+            ) from None
+        except (OSError, http.client.HTTPException):
+            if call.hung_up:
+                raise RunnerError(f"{self.name}: the answer was not wanted any more") from None
+            raise RunnerDiedError(
+                f"{self.name}: the runner died while answering ({_ending(popen)}); the next sentence starts it again"
+            ) from None
+        finally:
+            call.close()
+
+    def _spawn(self, words: IO[bytes]) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-P", CHILD, self._model, self._socket, str(self._threads), str(self._context)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=words,
+            start_new_session=True,  # a Ctrl-C at the terminal is the parent's business
+            env=_without_secrets(os.environ) | {"OMP_NUM_THREADS": str(self._threads), "GGML_NO_BACKTRACE": "1"},
+        )
+
+    def _end(self) -> None:
         popen, folder = self._popen, self._folder
         if popen and popen.stdin and popen.stdout:
             with contextlib.suppress(BrokenPipeError):
@@ -116,63 +178,27 @@ class Process:
         if folder:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def revive(self) -> bool:
-        """Start the child again if it is dead. Returns whether it was.
-
-        Raises:
-            RunnerError: it does not start.
-        """
-        with self._lock:
-            if self.pid is not None:
-                return False
-            self.stop()
-            self.start()
-            return True
-
-    @contextlib.contextmanager
-    def call(self) -> Iterator[Call]:
-        """A connection to the living child, closed at the end.
-
-        Raises:
-            RunnerError: the child died or stalled meanwhile; it is started again by the next call.
-        """
-        call = Call(self._socket)
-        try:
-            call.connect()
-            yield call
-        except TimeoutError:
-            self._kill()
-            raise RunnerError(
-                f"{self.name}: no answer in {ANSWER_SECONDS:.0f} s; the runner was ended, the next sentence starts it again"
-            ) from None
-        except (OSError, http.client.HTTPException):
-            if call.hung_up:
-                raise RunnerError(f"{self.name}: the answer was not wanted any more") from None
-            raise RunnerError(
-                f"{self.name}: the runner died while answering ({self._ending()}); the next sentence starts it again"
-            ) from None
-        finally:
-            call.close()
-
     @property
     def _socket(self) -> Path:
         if self._folder is None:
             raise RunnerError(f"{self.name}: the runner is not started")
         return self._folder / "llama.sock"
 
-    def _kill(self) -> None:
-        if self._popen:
-            self._popen.kill()
 
-    def _ending(self, slow: bool = False) -> str:
-        """How the child ended, for people."""
-        if slow or self._popen is None:
-            return f"not ready after {START_SECONDS:.0f} s"
-        try:
-            code = self._popen.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            return "it closed the connection"
-        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+def _without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
+    """The child reads a model file from who knows where: keys are none of its business."""
+    return {name: value for name, value in environment.items() if not SECRET.search(name)}
+
+
+def _ending(popen: subprocess.Popen[bytes] | None) -> str:
+    """How a child ended, for people."""
+    if popen is None:
+        return "it was never started"
+    try:
+        code = popen.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        return "it closed the connection"
+    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
 
 def read_json(answer: http.client.HTTPResponse) -> dict[str, Any]:
@@ -219,10 +245,11 @@ def _short_folder() -> str | None:
     return None if len(tempfile.gettempdir()) < 80 else "/tmp"
 
 
-def _says_ready(popen: subprocess.Popen[bytes]) -> bool:
-    assert popen.stdout is not None
-    readable, _, _ = select.select([popen.stdout], [], [], START_SECONDS)
-    return bool(readable) and popen.stdout.readline() == b"ready\n"
+def _first_line(popen: subprocess.Popen[bytes]) -> bytes | None:
+    """What the child says first; nothing if it ended, `None` if it is silent for too long."""
+    if popen.stdout is None or not select.select([popen.stdout], [], [], START_SECONDS)[0]:
+        return None
+    return popen.stdout.readline()
 
 
 def _last_words(words: IO[bytes]) -> str:

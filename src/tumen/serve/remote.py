@@ -1,7 +1,7 @@
 """The remote runner: any OpenAI-compatible endpoint, named by the recipe and by nothing else.
 
-The sentence goes out as the user's message together with the JSON schema of actions. What comes back is believed only as
-far as it is an action whose copied words stand in the sentence.
+The sentence goes out as the user's message together with the JSON schema of actions. What comes back is believed only
+as far as it is an action whose copied words stand in the sentence.
 """
 
 from __future__ import annotations

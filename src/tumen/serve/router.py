@@ -1,8 +1,8 @@
 """Which tier answers: a policy decides, the router does. The device always goes first, so offline nothing changes.
 
-A policy is a pure function of four facts. It is total (any float is a confidence, NaN counts as unsure), a private sentence
-never leaves the device, and a dead cloud costs nothing but its answer. Why the device first: the confidence of a model that
-has run tells far more than the text alone (docs/decisions).
+A policy is a pure function of four facts. It is total (any float is a confidence, NaN counts as unsure), a private
+sentence never leaves the device, and a dead cloud costs nothing but its answer. Why the device first: the confidence
+of a model that has run tells far more than the text alone (docs/decisions).
 """
 
 from __future__ import annotations

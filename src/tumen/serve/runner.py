@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from tumen.core.action import tidy
+
 
 @dataclass(frozen=True)
 class Seconds:
@@ -71,11 +73,12 @@ class Runner(Protocol):
 
 
 def confidence(logprobs: Sequence[tuple[str, float]]) -> float:
-    """The probability the model gives to the action it wrote, from 0 to 1: the product over its tokens but the language.
+    """The probability the model gives to its action, from 0 to 1: the product over its tokens but the language.
 
-    The log-probabilities are the model's own, before the grammar (llama.cpp reports them so), which gives the product its
-    meaning: a token the grammar had to force against the model's will pulls it down, while one the model would have written
-    anyway (a closing quote) weighs next to nothing. The language is left out because no act depends on it.
+    The log-probabilities are the model's own, before the grammar (llama.cpp reports them so), which gives the product
+    its meaning: a token the grammar had to force against the model's will pulls it down, while one the model would
+    have written anyway (a closing quote) weighs next to nothing. The language is left out because no act depends on
+    it.
     """
     written, total = "", 0.0
     for piece, logprob in logprobs:
@@ -93,6 +96,6 @@ class Tidier:
 
     def __call__(self, piece: str) -> str:
         """The piece without that space."""
-        opens = self._tail.endswith('":"') and piece.startswith(" ")
-        self._tail = (self._tail + piece)[-3:]
-        return (piece[1:] if opens else piece).replace('":" ', '":"')
+        joined, before = self._tail + piece, len(self._tail)
+        self._tail = joined[-3:]  # too short to hold the four characters that lose one
+        return tidy(joined)[before:]

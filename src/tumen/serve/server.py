@@ -72,7 +72,7 @@ def serve(
     with bind(host, port) as listener:
         router = connect(bundle, cloud, events)
         ready(f"http://{host}:{listener.getsockname()[1]}/v1")
-        server_of(app(router, bundle_of(bundle).recipe, key)).run(sockets=[listener])
+        server_of(app(router, bundle_of(bundle).recipe, key, events)).run(sockets=[listener])
 
 
 def server_of(application: Starlette) -> uvicorn.Server:
@@ -99,9 +99,11 @@ def bind(host: str, port: int) -> socket.socket:
         InputError: the address is not this machine's, or the port not ours to take.
     """
     try:
+        if not 0 <= port <= 65_535:  # some resolvers wrap larger ones round
+            raise OSError
         family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, proto)
-    except (OSError, OverflowError):
+    except (OSError, UnicodeError):
         raise InputError(f"{host}:{port} is no address to listen on; try 127.0.0.1:{PORT}") from None
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
