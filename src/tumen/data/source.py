@@ -67,7 +67,7 @@ class HomeSource:
             corpus.train += said[round(section.validation * share) :]
             exam_homes = [generate(rng, lang, section.home_entities, section.hold_names, exam=True) for _ in range(EXAM_HOMES)]
             known = {example.sentence for example in said}
-            fresh = _sentences(rng, held, exam_homes, fillers, section.exam, section.not_home, (), len(corpus.homes), known)
+            fresh = _sentences(rng, held or trained, exam_homes, fillers, section.exam, section.not_home, (), len(corpus.homes), known)
             corpus.exam += fresh
             corpus.homes += [home.tree for home in exam_homes]
         random.Random(seed).shuffle(corpus.train)
@@ -269,8 +269,3 @@ def source_of(name: str) -> Source:
         raise InputError(f"data.source {name!r} cannot be imported: {error}") from None
     source: Source = found()
     return source
-
-
-def action_of(row: Mapping[str, Any]) -> Action:
-    """The action of a corpus row."""
-    return parse(str(row["action"]))
