@@ -7,8 +7,8 @@ import json
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-
 from tests.core.gbnf import Grammar
+
 from tumen.core import InputError
 from tumen.core.action import (
     ACTS,

@@ -17,7 +17,18 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from tumen.cli import chain
-from tumen.core import Events, InputError, Manifest, Recipe, RunnerBusy, TrainError, disk, load_recipe, units, write_text
+from tumen.core import (
+    Events,
+    InputError,
+    Manifest,
+    Recipe,
+    RunnerBusy,
+    TrainError,
+    disk,
+    load_recipe,
+    units,
+    write_text,
+)
 from tumen.core.artifact import done, verify
 from tumen.core.events import read
 

@@ -11,10 +11,10 @@ from typing import Any
 from tumen.core.action import parse
 from tumen.core.artifact import Manifest, verify, writing
 from tumen.core.recipe import Data, Tokenizer
+from tumen.data.shards import write_shards
 from tumen.data.source import Corpus, source_of
 from tumen.data.templates import Example
 from tumen.data.tokenizer import Codec, train_tokenizer
-from tumen.data.shards import write_shards
 
 SPLITS = ("train", "validation", "exam")
 
