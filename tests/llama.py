@@ -20,7 +20,9 @@ class Llama:
         self.process.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.process.stop()
 
     def ask(self, route: str, **body: Any) -> dict[str, Any]:
@@ -35,6 +37,12 @@ class Llama:
     def greedy(self, prompt: list[int], count: int) -> list[int]:
         """The likeliest continuation, `count` tokens long, whatever they are."""
         tree = self.ask(
-            "/completion", prompt=prompt, n_predict=count, temperature=0, ignore_eos=True, return_tokens=True, cache_prompt=False
+            "/completion",
+            prompt=prompt,
+            n_predict=count,
+            temperature=0,
+            ignore_eos=True,
+            return_tokens=True,
+            cache_prompt=False,
         )
         return list(tree["tokens"])

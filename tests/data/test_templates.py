@@ -18,7 +18,15 @@ from tumen.data.templates import Example, Speaker, Template, copied_words, load_
 LANGUAGES = ("en", "zh", "de")
 FILLERS = {
     name: ["milk", "two words", "牛奶"]
-    for name in ("message", "search_query", "zone", "timer_name", "timer_command", "shopping_list_item", "todo_list_item")
+    for name in (
+        "message",
+        "search_query",
+        "zone",
+        "timer_name",
+        "timer_command",
+        "shopping_list_item",
+        "todo_list_item",
+    )
 }
 
 

@@ -17,6 +17,8 @@ from typing import Any
 
 import yaml
 
+from tumen.data.templates import phrases
+
 TRIES = 30  # draws until a name lies on the wanted side of the split
 INVENTED = {False: 0.4, True: 0.1}  # share of invented names in training homes and in exam homes
 SHARE_OF_DOMAIN = {
@@ -36,6 +38,11 @@ def names_of(lang: str) -> Mapping[str, Any]:
     """Lists of names of a language from `phrases/names.yaml`."""
     tree = yaml.safe_load(resources.files("tumen.data").joinpath("phrases/names.yaml").read_text("utf-8"))
     return dict(tree[lang])
+
+
+def _listed(lang: str) -> set[str]:
+    """Words that our phrases say by themselves. They are trained on, so no exam home has a device of such a name."""
+    return {str(word).casefold() for words in phrases(lang).get("lists", {}).values() for word in words}
 
 
 def is_held(text: str, share: float) -> bool:
@@ -90,14 +97,14 @@ def generate(rng: random.Random, lang: str, entities: tuple[int, int], hold: flo
         "entity": [],
     }
     by_domain: dict[str, list[str]] = {}
-    taken = {name.lower() for name in areas + floors}
+    taken = {name.casefold() for name in areas + floors} | (_listed(lang) if exam else set())
     domains = [d for d in SHARE_OF_DOMAIN if words["names"].get(d)]
     for number in range(rng.randint(*entities)):
         domain = rng.choices(domains, [SHARE_OF_DOMAIN[d] for d in domains])[0]
         name = _on_side(lambda domain=domain: _entity_name(rng, lang, words, domain, areas, exam), hold, exam)
-        if name is None or name.lower() in taken:
+        if name is None or name.casefold() in taken:
             continue
-        taken.add(name.lower())
+        taken.add(name.casefold())
         by_domain.setdefault(domain, []).append(name)
         area = f"area_{rng.randrange(len(areas))}"
         entity: dict[str, Any] = {"id": f"{domain}.e{number}", "name": name, "area": area}
