@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from hassil.expression import Alternative, Expression, Group, ListReference, RuleReference
+
 from tumen.core.action import CLOSED, COPIED, INTENTS, LANGUAGES, MAX_SENTENCE, normalise, parse
 from tumen.data.homes import GeneratedHome, generate, names_of
 from tumen.data.templates import TIME, HOME_LISTS, Example, Speaker, Template, load_templates, phrases

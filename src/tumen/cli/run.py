@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import shutil
 import sys
@@ -18,7 +17,18 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from tumen.cli import chain
-from tumen.core import ArtifactError, Events, InputError, Manifest, Recipe, RunnerBusy, TrainError, disk, load_recipe, units, write_text
+from tumen.core import (
+    Events,
+    InputError,
+    Manifest,
+    Recipe,
+    RunnerBusy,
+    TrainError,
+    disk,
+    load_recipe,
+    units,
+    write_text,
+)
 from tumen.core.artifact import done, verify
 from tumen.core.events import read
 
@@ -223,15 +233,3 @@ class Board:
             yield update
         finally:
             self.progress.remove_task(task)
-
-
-def run_digest(where: Path) -> dict[str, str]:
-    """Digests of every artifact of a run, for comparing two runs."""
-    found = {}
-    for path in sorted(where.rglob("manifest.json")):
-        if not any(part.startswith(".") for part in path.relative_to(where).parts):
-            try:
-                found[str(path.parent.relative_to(where))] = json.loads(path.read_text())["digest"]
-            except (ValueError, KeyError):
-                raise ArtifactError(f"{path}: damaged manifest") from None
-    return found

@@ -56,6 +56,7 @@ class HomeSource:
     def corpus(self, section: Data, seed: int) -> Corpus:
         corpus = Corpus(values=lexicon(section.languages))
         share = 1 / len(section.languages)
+        known: set[str] = set()
         for lang in section.languages:
             rng = random.Random(f"{seed} {lang}")
             trained, held = split_templates(load_templates(lang), section.hold_templates)
@@ -65,13 +66,16 @@ class HomeSource:
                 generate(rng, lang, section.home_entities, section.hold_names, exam=False)
                 for _ in range(max(6, wanted // SENTENCES_A_HOME))
             ]
-            said = list(_sentences(rng, trained, homes, fillers, wanted, section.not_home, skip_words(lang)))
+            said = list(_sentences(rng, trained, homes, fillers, wanted, section.not_home, skip_words(lang), known=known))
+            known |= {example.sentence for example in said}
             corpus.validation += said[: round(section.validation * share)]
             corpus.train += said[round(section.validation * share) :]
             exam_homes = [generate(rng, lang, section.home_entities, section.hold_names, exam=True) for _ in range(EXAM_HOMES)]
-            known = {example.sentence for example in said}
-            fresh = _sentences(rng, held, exam_homes, fillers, section.exam, section.not_home, (), len(corpus.homes), known)
-            corpus.exam += fresh
+            asked = list(
+                _sentences(rng, held or trained, exam_homes, fillers, section.exam, section.not_home, (), len(corpus.homes), known)
+            )
+            known |= {example.sentence for example in asked}
+            corpus.exam += asked
             corpus.homes += [home.tree for home in exam_homes]
         random.Random(seed).shuffle(corpus.train)
         return corpus
@@ -268,12 +272,7 @@ def source_of(name: str) -> Source:
         raise InputError(f"data.source {name!r} is unknown; known: {', '.join(SOURCES)}, or 'package.module:Class'")
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError) as error:
         raise InputError(f"data.source {name!r} cannot be imported: {error}") from None
     source: Source = found()
     return source
-
-
-def action_of(row: Mapping[str, Any]) -> Action:
-    """The action of a corpus row."""
-    return parse(str(row["action"]))
