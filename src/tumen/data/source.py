@@ -5,10 +5,13 @@ from __future__ import annotations
 import csv
 import importlib
 import json
+import multiprocessing
+import os
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,7 +20,7 @@ from tumen.core.errors import InputError
 from tumen.core.recipe import Data
 from tumen.data.homes import GeneratedHome, generate, invented, is_held
 from tumen.data.lexicon import lexicon
-from tumen.data.templates import Example, Speaker, Template, copied_words, load_templates, phrases, skip_words
+from tumen.data.templates import Example, Speaker, Template, copied_words, literals, load_templates, phrases, skip_words
 
 SENTENCES_A_HOME, EXAM_HOMES = 25, 6  # many homes: names that return often are learnt by heart instead of copied
 SMALL_INTENT = 5  # intents with fewer templates keep all of them for training
@@ -54,45 +57,66 @@ class HomeSource:
     """Commands to generated homes in the recipe's languages, and sentences that are not for a home."""
 
     def corpus(self, section: Data, seed: int) -> Corpus:
+        workers = min(len(section.languages), len(os.sched_getaffinity(0)))
+        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+            parts = list(pool.map(_language, [section] * len(section.languages), section.languages, [seed] * len(section.languages)))
         corpus = Corpus(values=lexicon(section.languages))
-        share = 1 / len(section.languages)
-        known: set[str] = set()
-        for lang in section.languages:
-            rng = random.Random(f"{seed} {lang}")
-            trained, held = split_templates(load_templates(lang), section.hold_templates)
-            fillers = _fillers(rng, lang)
-            wanted = round((section.sentences + section.validation) * share)
-            homes = [
-                generate(rng, lang, section.home_entities, section.hold_names, exam=False)
-                for _ in range(max(6, wanted // SENTENCES_A_HOME))
-            ]
-            said = list(_sentences(rng, trained, homes, fillers, wanted, section.not_home, skip_words(lang), known=known))
-            known |= {example.sentence for example in said}
-            corpus.validation += said[: round(section.validation * share)]
-            corpus.train += said[round(section.validation * share) :]
-            exam_homes = [generate(rng, lang, section.home_entities, section.hold_names, exam=True) for _ in range(EXAM_HOMES)]
-            asked = list(
-                _sentences(rng, held or trained, exam_homes, fillers, section.exam, section.not_home, (), len(corpus.homes), known)
-            )
-            known |= {example.sentence for example in asked}
-            corpus.exam += asked
-            corpus.homes += [home.tree for home in exam_homes]
+        for part in parts:
+            corpus.exam += [replace(e, home=e.home + len(corpus.homes)) if e.home >= 0 else e for e in part.exam]
+            corpus.homes += part.homes
+        taken = {example.sentence for example in corpus.exam}
+        for part in parts:
+            for split in ("validation", "train"):
+                fresh = [example for example in getattr(part, split) if example.sentence not in taken]
+                getattr(corpus, split).extend(fresh)
+                taken |= {example.sentence for example in fresh}
         random.Random(seed).shuffle(corpus.train)
         return corpus
 
 
+def _language(section: Data, lang: str, seed: int) -> Corpus:
+    """One language of `HomeSource`, in a process of its own."""
+    corpus, share, rng = Corpus(), 1 / len(section.languages), random.Random(f"{seed} {lang}")
+    trained, held = split_templates(load_templates(lang), section.hold_templates)
+    exam_homes = [generate(rng, lang, section.home_entities, section.hold_names, exam=True) for _ in range(EXAM_HOMES)]
+    fillers = _fillers(rng, lang)
+    corpus.exam = list(_sentences(rng, held or trained, exam_homes, fillers, section.exam, section.not_home, (), exam=True))
+    corpus.homes = [home.tree for home in exam_homes]
+    wanted = round((section.sentences + section.validation) * share)
+    homes = [
+        generate(rng, lang, section.home_entities, section.hold_names, exam=False) for _ in range(max(6, wanted // SENTENCES_A_HOME))
+    ]
+    said = list(_sentences(rng, trained, homes, fillers, wanted, section.not_home, skip_words(lang)))
+    cut = round(section.validation * share)
+    corpus.validation, corpus.train = said[:cut], said[cut:]
+    return corpus
+
+
 def split_templates(templates: Sequence[Template], hold: float) -> tuple[list[Template], list[Template]]:
-    """(trained, held back): whole templates, by hash; small intents keep theirs for training."""
-    sizes: dict[tuple[str, str], int] = defaultdict(int)
+    """(trained, held back): whole templates, by hash.
+
+    A template is held back only if other templates of the same meaning teach each of its words: what is examined is a new
+    combination of words and names, not a word that nobody could know. Small intents keep all of theirs.
+    """
+    sizes = Counter((template.intent, template.topic) for template in templates)
+    held = {t.id for t in templates if is_held(t.id, hold) and sizes[t.intent, t.topic] >= SMALL_INTENT}
+    taught: dict[Any, set[str]] = defaultdict(set)
     for template in templates:
-        sizes[template.intent, template.topic] += 1
-    held = [t for t in templates if is_held(t.id, hold) and sizes[t.intent, t.topic] >= SMALL_INTENT]
-    ids = {template.id for template in held}
-    return [template for template in templates if template.id not in ids], held
+        if template.id not in held:
+            taught[_meaning(template)] |= literals(template)
+    for template in templates:
+        if template.id in held and not literals(template) <= taught[_meaning(template)]:
+            held.discard(template.id)
+            taught[_meaning(template)] |= literals(template)
+    return [t for t in templates if t.id not in held], [t for t in templates if t.id in held]
+
+
+def _meaning(template: Template) -> Any:
+    return template.intent, tuple(sorted(template.fixed.items()))
 
 
 def _fillers(rng: random.Random, lang: str) -> dict[str, list[str]]:
-    """Words for Home Assistant's wildcards, from the lists of our phrases; one in five is invented."""
+    """Words for Home Assistant's wildcards, from the lists of our phrases; half of them are invented."""
     lists = phrases(lang)["lists"]
     wildcards = {
         "message": "message", "search_query": "query", "zone": "zone", "timer_name": "timer_name", "timer_command": "command",
@@ -101,13 +125,13 @@ def _fillers(rng: random.Random, lang: str) -> dict[str, list[str]]:
     filled = {}
     for wildcard, name in wildcards.items():
         words = [str(word) for word in lists.get(name, ())]
-        filled[wildcard] = words + [invented(rng, lang) for _ in range(max(2, len(words) // 5))]
+        filled[wildcard] = words + [invented(rng, lang) for _ in range(max(20, len(words)))]
     return filled
 
 
 def _sentences(
     rng: random.Random, templates: Sequence[Template], homes: Sequence[GeneratedHome], fillers: Mapping[str, Sequence[str]],
-    wanted: int, not_home: float, polite: Sequence[str], first_home: int = -1, known: Iterable[str] = (),
+    wanted: int, not_home: float, polite: Sequence[str], exam: bool = False,
 ) -> Iterator[Example]:  # fmt: skip
     """Distinct sentences: intents by the root of their number of templates, templates evenly."""
     groups: dict[tuple[str, str], list[Template]] = defaultdict(list)
@@ -115,7 +139,8 @@ def _sentences(
         groups[template.intent, template.topic].append(template)
     sides = [[key for key in groups if (key[0] == "none") == flag] for flag in (False, True)]
     weights = [[len(groups[key]) ** 0.5 for key in side] for side in sides]
-    seen, tries = set(known), 0
+    seen: set[str] = set()
+    tries = 0
     while wanted and tries < 60 * wanted + 1000:
         tries += 1
         side = 1 if sides[1] and rng.random() < not_home else 0
@@ -128,8 +153,7 @@ def _sentences(
             continue
         seen.add(example.sentence)
         wanted -= 1
-        home = first_home + number if first_home >= 0 else -1
-        yield Example(example.sentence, example.action, example.template, home)
+        yield replace(example, home=number if exam else -1)
 
 
 def _politely(rng: random.Random, example: Example, words: Sequence[str]) -> Example:

@@ -22,7 +22,7 @@ from hassil.intents import RangeSlotList, TextSlotList
 from hassil.numbers import get_rbnf_engine
 from home_assistant_intents import get_intents
 
-from tumen.core.action import CLOSED, INTENTS, Action, normalise, units
+from tumen.core.action import CLOSED, INTENTS, Action, is_cjk, normalise, units
 from tumen.core.artifact import hash_of
 from tumen.core.errors import InputError
 
@@ -318,6 +318,23 @@ def copied_words(sentence: str, words: str) -> str | None:
         if position > start and begin < start + len(wanted):
             run += unit
     return run.strip()
+
+
+def literals(template: Template) -> set[str]:
+    """Every word that a template may say by itself, rules included; characters where words are not spaced."""
+    found: set[str] = set()
+    waiting, seen = [template.expression], set()
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, TextChunk):
+            found |= {char for char in node.text if is_cjk(char)} | {word for word in node.text.lower().split() if not is_cjk(word[0])}
+        elif isinstance(node, RuleReference) and node.rule_name not in seen:
+            seen.add(node.rule_name)
+            rule = template.grammar.rules.get(node.rule_name)
+            waiting += [rule.expression] if rule else []
+        elif isinstance(node, Group):
+            waiting += node.items
+    return found
 
 
 def skip_words(lang: str) -> list[str]:
