@@ -161,6 +161,32 @@ def spot_of(search: Search, words: str) -> tuple[Spot | None, tuple[Spot, ...]]:
     return (wide[0], ()) if len(wide) == 1 else (None, wide)
 
 
+def everywhere(search: Search, words: str) -> bool:
+    """Whether a place is the whole home, or none was named."""
+    if not words or search.home.index.spot(words, search.lang):
+        return not words
+    parts = search.home.index.parse(words, search.lang)
+    return spoken(words) in EVERYWHERE or (parts.everywhere and not (parts.core or parts.spots or parts.kind))
+
+
+def place_of(search: Search) -> Spot | None:
+    """The place of the slot `area`; None for the whole home.
+
+    Raises:
+        Stop: there is no such place.
+    """
+    words = search.slot("area")
+    if everywhere(search, words):
+        return None
+    spot = spot_of(search, words)[0]
+    if spot is None:
+        better = search.home.index.correct(words, search.lang)
+        spot = spot_of(search, better)[0] if better else None
+    if spot is None:
+        raise search.refuse("place", words=words)
+    return spot
+
+
 def _joined(words: str) -> list[str]:
     """`kitchen and hallway` -> both."""
     plain = fold(words)
@@ -194,9 +220,8 @@ def _readings(search: Search) -> Iterator[tuple[str, str]]:
 
 def _look(search: Search, name: str, area: str) -> list[str]:
     """One reading of the evidence."""
-    everywhere = spoken(area) in EVERYWHERE and search.home.index.spot(area, search.lang) is None
-    if not area or everywhere:
-        if everywhere:
+    if not area or everywhere(search, area):
+        if area:
             _rewrite(search, scope="all")
         return _named(search, [name], None) if name else _group(search, search.kind, None)
     spot, several = spot_of(search, area)
@@ -290,7 +315,21 @@ def _by_kind(search: Search, parts: Parts, spot: Spot | None) -> list[str]:
     found = _group(search, parts.kind or search.kind, place)
     if found and place:
         search.place = place.id
-    return found
+    named = (
+        []
+        if parts.plural or parts.all or parts.here or search.everyone
+        else _plainly_named(search, found, parts, place)
+    )
+    return named or found
+
+
+def _plainly_named(search: Search, ids: Sequence[str], parts: Parts, place: Spot | None) -> list[str]:
+    """The one of a room called by room and kind alone, in whatever order: `the light in the kitchen`."""
+    if not parts.word or place is None or len(place.areas) != 1 or len(ids) < 2:
+        return []
+    index = search.home.index
+    named = [e.id for n, e in enumerate(index.entities) if e.id in ids and index.plainly(n, parts.word)]
+    return named if len(named) == 1 else []
 
 
 def _by_core(search: Search, parts: Parts, spot: Spot | None) -> list[str]:
@@ -421,8 +460,8 @@ def _absent(search: Search) -> Stop:
         return search.refuse("cannot", entity=other)
     name, area = search.slot("name"), search.slot("area")
     about: dict[str, Value] = {}
-    spot = spot_of(search, area)[0] if area and spoken(area) not in EVERYWHERE else None
-    if area and spot is None and spoken(area) not in EVERYWHERE:
+    spot = None if everywhere(search, area) else spot_of(search, area)[0]
+    if area and spot is None and not everywhere(search, area):
         return search.refuse("place", words=area)
     if spot:
         about["place"] = spot.id
@@ -458,4 +497,4 @@ def _only(slots: Mapping[str, str], *names: str) -> dict[str, str]:
     return {name: slots[name] for name in names if name in slots}
 
 
-__all__ = ["Search", "Stop", "find", "spot_of"]
+__all__ = ["Search", "Stop", "everywhere", "find", "place_of", "spot_of"]

@@ -16,7 +16,7 @@ from typing import Protocol
 from rapidfuzz.distance import OSA
 
 from tumen.assistant.kinds import GENERAL, NEAR, STRICT, Kind, compound_tails, kind_word, kind_words
-from tumen.assistant.words import ALL, ALL_STOPS, EVERYWHERE, HERE, STOP, forms, split
+from tumen.assistant.words import ALL, ALL_STOPS, EVERYWHERE, HERE, STOP, counted, forms, split
 from tumen.core.action import is_cjk
 
 _WINDOW = 4  # the most spaced words one place or kind word is written in
@@ -53,10 +53,14 @@ class Spot:
 
 @dataclass(frozen=True)
 class Parts:
-    """A phrase taken apart. `here`, `everywhere`, `all` and `plural` say which of these words or forms were in it."""
+    """A phrase taken apart. `word` is the kind word as the tables have it, `plural` whether it stood in another form.
+
+    `here`, `everywhere` and `all` say which of these words were in it.
+    """
 
     core: frozenset[str]
     kind: Kind | None = None
+    word: str = ""
     spots: tuple[Spot, ...] = ()
     here: bool = False
     everywhere: bool = False
@@ -67,6 +71,7 @@ class Parts:
 @dataclass(frozen=True)
 class _Name:
     core: frozenset[str]
+    word: str
     senses: frozenset[str]
 
 
@@ -104,7 +109,7 @@ class Index:
     def _read_names(self, number: int, entity: Located) -> tuple[_Name, ...]:
         found = []
         for name in entity.names:
-            pieces = split(name)
+            pieces = counted(split(name))
             for key in {"".join(pieces), *("".join(_without_stops(pieces, lang)) for lang in STOP)} - {""}:
                 known = self._exact.setdefault(key, [])
                 if number not in known:
@@ -114,7 +119,7 @@ class Index:
                 self._canon.setdefault(piece, piece)
                 for form in forms(piece):
                     self._canon.setdefault(form, piece)
-            found.append(_Name(parts.core, _sense(parts.kind, entity)))
+            found.append(_Name(parts.core, parts.word, _sense(parts.kind, entity)))
         return tuple(found)
 
     def _senses_of(self, number: int) -> frozenset[str]:
@@ -124,7 +129,7 @@ class Index:
 
     def exact(self, words: str, lang: str) -> tuple[list[int], list[int]]:
         """Entities called just these words, and those called so in another number or case."""
-        pieces = split(words)
+        pieces = counted(split(words))
         keys = {"".join(pieces), "".join(_without_stops(pieces, lang))} - {""}
         plain = {number for key in keys for number in self._exact.get(key, ())}
         bent = {number for key in keys for form in forms(key) for number in self._exact.get(form, ())}
@@ -167,6 +172,10 @@ class Index:
         """Whether an entity itself carries the sense of a kind."""
         return kind.sense in self._senses[number]
 
+    def plainly(self, number: int, word: str) -> bool:
+        """Whether an entity is called by its place and this kind word and no more: the `kitchen light` of a kitchen."""
+        return any(not name.core and name.word == word for name in self._names[number])
+
     def match(self, number: int, core: frozenset[str]) -> int:
         """How an entity's names meet a core: 2 the same words, 1 the name has more, 0 not at all."""
         best = 0
@@ -190,7 +199,7 @@ class Index:
             wide: False reads no kind of two words (`garage door`), so that its first may be a place.
         """
         reader = _Reader(self, lang, own, places, wide)
-        for piece in self._pieces(split(words)):
+        for piece in self._pieces(counted(split(words))):
             reader.feed(piece)
         return reader.parts()
 
@@ -245,6 +254,9 @@ class Index:
         return not any(form in table for form in (piece, *forms(piece)) for table in known)
 
     def _nearest(self, piece: str) -> str | None:
+        plain = piece.replace("ae", "a").replace("oe", "o").replace("ue", "u")  # Kueche
+        if plain != piece and (self._known(plain) or plain in self._canon or len(self._compound(plain)) > 1):
+            return plain
         bound = 1 if len(piece) < 10 else 2
         best: list[str] = []
         for word in self._vocabulary:
@@ -284,7 +296,7 @@ class _Reader:
         self.pending: list[str] = []
         self.core: list[str] = []
         self.spots: list[Spot] = []
-        self.kinds: list[tuple[Kind, list[str], bool]] = []
+        self.kinds: list[tuple[Kind, str, list[str]]] = []
         self.flags: set[str] = set()
 
     def feed(self, piece: str) -> None:
@@ -298,14 +310,15 @@ class _Reader:
     def parts(self) -> Parts:
         """What was read. The last kind word is the head of the phrase; earlier ones (`TV light`) belong to its core."""
         self._flush()
-        kind, plural = None, False
+        kind, word, plural = None, "", False
         if self.kinds:
-            kind, _, plural = self.kinds.pop()
-            self.core += [piece for _, pieces, _ in self.kinds for piece in pieces]
+            kind, word, last = self.kinds.pop()
+            plural = "".join(last) != word
+            self.core += [piece for *_, pieces in self.kinds for piece in pieces]
         core = [piece for piece in self.core if piece not in ALL_STOPS]
         names = frozenset(self.index.canon(piece) for piece in core)
         marks = {flag: flag in self.flags for flag in ("here", "everywhere", "all")}
-        return Parts(names, kind, tuple(self.spots), plural=plural, **marks)
+        return Parts(names, kind, word, tuple(self.spots), plural=plural, **marks)
 
     def _flush(self) -> None:
         pieces, self.pending = self.pending, []
@@ -341,7 +354,7 @@ class _Reader:
             return True
         kind = kind_word(word)
         if kind and (self.wide or len(pieces) == 1 or joined):
-            self.kinds.append((kind[0], [word] if joined else pieces, kind[1]))
+            self.kinds.append((*kind, [word] if joined else pieces))
             return True
         if joined and word in STOP["zh"]:
             return True

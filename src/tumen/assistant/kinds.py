@@ -174,9 +174,7 @@ def compound_tails() -> dict[str, str]:
 
 
 @cache
-def kind_word(word: str) -> tuple[Kind, bool] | None:
-    """The kind a word (pieces written together) names, and whether it stood in a plural or another case."""
+def kind_word(word: str) -> tuple[Kind, str] | None:
+    """The kind a word (pieces written together) names, and the word as the table has it; None if it names none."""
     table = kind_words()
-    if word in table:
-        return table[word], False
-    return next(((table[form], True) for form in forms(word) if form in table), None)
+    return next(((table[form], form) for form in (word, *forms(word)) if form in table), None)

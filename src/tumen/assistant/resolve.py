@@ -18,15 +18,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from tumen.assistant.find import Search, Stop, find, spot_of
+from tumen.assistant.find import Search, Stop, find, place_of, spot_of
 from tumen.assistant.home import SHOPPING, Home, Timer
 from tumen.assistant.values import Unknown, Values, plain
 from tumen.assistant.verdict import Resolved, Verdict
-from tumen.assistant.words import EVERYWHERE, fold, spoken
+from tumen.assistant.words import fold
 from tumen.core.action import CLOSED, COPIED, INTENTS, Action
 
 EVIDENCE = frozenset(("lang", "domain", "device_class", "scope", "name", "area"))
-SPANS = (("hours", 3600), ("minutes", 60), ("seconds", 1))
+SECONDS = {"duration": "seconds", "start": "start_seconds"}
 _VALUES = Values()
 
 
@@ -52,19 +52,14 @@ def resolve(
 
 
 def _read_values(search: Search, reader: Values) -> None:
-    """Words of value slots into numbers and text; the spans of a timer into seconds."""
+    """Words of value slots into numbers and text; time spans into seconds."""
     for slot, words in search.action.slots.items():
         if slot in EVIDENCE or not (slot in CLOSED or slot in COPIED):
             continue
         value = words if slot in CLOSED else reader.read(slot, words, search.lang)
         if isinstance(value, Unknown):
             raise search.refuse("value", slot=slot, words=words)
-        search.values[slot] = value
-    if "Timer" in search.intent:
-        for prefix in ("", "start_"):
-            parts = [(search.values.pop(prefix + unit, None), seconds) for unit, seconds in SPANS]
-            if any(part is not None for part, _ in parts):
-                search.values[prefix + "seconds"] = plain(sum(float(part or 0) * seconds for part, seconds in parts))
+        search.values[SECONDS.get(slot, slot)] = value
 
 
 def _devices(search: Search) -> Resolved:
@@ -87,10 +82,7 @@ def _temperature(search: Search) -> Resolved:
         return _devices(search)
     entities = search.home.entities.values()
     known = [e for e in entities if e.domain == "climate" or (e.domain == "sensor" and e.device_class == "temperature")]
-    area = search.slot("area")
-    spot = spot_of(search, area)[0] if area and spoken(area) not in EVERYWHERE else None
-    if area and spot is None and spoken(area) not in EVERYWHERE:
-        raise search.refuse("place", words=area)
+    spot = place_of(search)
     areas = spot.areas if spot else frozenset(filter(None, (search.here,)))
     near = [e for e in known if e.area in areas] if spot else [e for e in known if e.area in areas] or known
     found = [e.id for e in near if e.domain == "climate"] or [e.id for e in near]
@@ -104,7 +96,7 @@ def _temperature(search: Search) -> Resolved:
 def _vacuum(search: Search) -> Resolved:
     """A vacuum comes from wherever it stands: a place it is not in does not exclude it."""
     if search.slot("area") and not search.slot("name"):
-        spot = spot_of(search, search.slot("area"))[0]
+        spot = place_of(search)
         inside = [e for e in search.home.entities.values() if e.domain == "vacuum" and spot and e.area in spot.areas]
         if not inside:
             return _clean(search)
@@ -113,10 +105,7 @@ def _vacuum(search: Search) -> Resolved:
 
 def _clean(search: Search) -> Resolved:
     """Which areas (`values["area"]`, ids with commas) and which vacuum: the named, the only, the floor's."""
-    words = search.slot("area")
-    spot = spot_of(search, words)[0] if words and spoken(words) not in EVERYWHERE else None
-    if words and spot is None and spoken(words) not in EVERYWHERE:
-        raise search.refuse("place", words=words)
+    words, spot = search.slot("area"), place_of(search)
     if spot:
         search.values["area"], search.place = ",".join(sorted(spot.areas)), spot.id
     elif search.here and not words:
@@ -185,10 +174,8 @@ def _keep_timer_words(search: Search) -> None:
     """Name and area of a timer are values: which timers run is not for an exam to know."""
     if search.slot("name"):
         search.values["name"] = " ".join(search.slot("name").split())
-    if search.slot("area") and spoken(search.slot("area")) not in EVERYWHERE:
-        spot = spot_of(search, search.slot("area"))[0]
-        if spot is None:
-            raise search.refuse("place", words=search.slot("area"))
+    spot = place_of(search)
+    if spot:
         search.values["area"] = ",".join(sorted(spot.areas))
 
 

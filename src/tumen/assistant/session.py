@@ -107,6 +107,7 @@ class Session:
     def __init__(self, home: Home, understand: Understand, values: Values | None = None) -> None:
         self.home, self.understand, self.values = home, understand, values or Values()
         self.pending: Question | None = None
+        self._asked: Action | None = None
         self.last: tuple[str, ...] = ()
         self._area: tuple[str, float] | None = None
         self.lang = "en"
@@ -161,6 +162,7 @@ class Session:
     def _close(self, turn: Turn, verdict: Verdict, clock: _Clock) -> Turn:
         """Act if there is something to act on, remember, and say it."""
         self.pending = verdict if isinstance(verdict, Question) else None
+        self._asked = turn.action if self.pending else None
         outcome = act(verdict, self.home) if isinstance(verdict, Resolved) else None
         clock.stage("act")
         if outcome and not outcome.refusal and isinstance(verdict, Resolved):
@@ -197,22 +199,34 @@ class Session:
         clock.stage("reply")
         return Turn(sentence, text, None, back.resolved, back, why="undo", seconds=clock.seconds)
 
+    def _meant(self, question: Question, said: str) -> Resolved | None:
+        """An answer as an action: nothing after all, one of the options, or the device or room that was missing."""
+        if spoken(said) in NEVERMIND:
+            return Resolved("HassNevermind", question.lang)
+        numbers = chosen(question, said)
+        if numbers:
+            return question.choose(*numbers)
+        if self._asked is None or question.reason not in _FILLS:
+            return None
+        filled = Action(self._asked.intent, self._asked.lang, {**self._asked.slots, _FILLS[question.reason]: said})
+        verdict = resolve(filled, self.home, self.values)
+        return verdict if isinstance(verdict, Resolved) else None
+
     def _answered(self, sentence: str, said: str, clock: _Clock) -> Turn | None:
         """The answer to the pending question, if that is what was said."""
         question = self.pending
         if question is None:
             return None
-        if spoken(said) in NEVERMIND:
-            verdict: Verdict = Resolved("HassNevermind", question.lang)
-        else:
-            numbers = chosen(question, said)
-            if not numbers:
-                return None
-            verdict = question.choose(*numbers)
+        verdict = self._meant(question, said)
+        if verdict is None:
+            return None
         clock.stage("understand")
         clock.stage("resolve")
         turn = Turn(sentence, "", None, verdict, why="answer to the question", seconds=clock.seconds)
         return self._close(turn, verdict, clock)
+
+
+_FILLS = {"what": "name", "where": "area"}
 
 
 def chosen(question: Question, said: str) -> tuple[int, ...]:

@@ -43,7 +43,8 @@ HERE = _words(
 EVERYWHERE = _words(
     "everywhere|home|house|whole house|entire house|whole home|apartment|flat",
     "haus|ganze haus|ganzen haus|wohnung|ganze wohnung|ganzen wohnung|uberall|zuhause",
-    "全屋|家里|家里面|全家|整个家|整个屋子|家|到处",
+    "every room|all rooms|all the rooms|alle zimmer|allen zimmern|alle raume|allen raumen",
+    "全屋|家里|家里面|全家|整个家|整个屋子|家|到处|所有房间|每个房间|各个房间",
 )
 ALL = _words(
     "all|every|each|both|everything|alle|allen|aller|alles|jede|jedes|beide|beiden|samtliche",
@@ -70,6 +71,16 @@ UNDO = _words(
 )
 
 
+COUNTED = {
+    **{
+        word: str(n)
+        for n, word in enumerate(("one", "two", "three", "four", "five", "six", "seven", "eight", "nine"), 1)
+    },
+    **{word: str(n) for n, word in enumerate(("eins", "zwei", "drei", "vier", "funf", "sechs", "sieben", "acht"), 1)},
+}
+"""Number words in names: `lamp two` is `Lamp 2`."""
+
+
 @lru_cache(maxsize=8192)
 def fold(text: str) -> str:
     """One spelling: lower case, no accents, `ss` for `ß`, no apostrophes, single spaces."""
@@ -86,6 +97,11 @@ def split(text: str) -> tuple[str, ...]:
         plain = re.sub(rf"\b{digits[0]} ?{digits[2:]}\b", word, plain)
     plain = re.sub(rf"(?<!\d)([1-9])\s*(?=[{_CJK}])", lambda found: "一二三四五六七八九"[int(found[1]) - 1], plain)
     return tuple(re.findall(rf"[{_CJK}]+|[^\W_{_CJK}]+", plain))
+
+
+def counted(pieces: tuple[str, ...]) -> tuple[str, ...]:
+    """The pieces of a name with its number words as digits; a first word is no number."""
+    return (*pieces[:1], *(COUNTED.get(piece, piece) for piece in pieces[1:]))
 
 
 @lru_cache(maxsize=16384)

@@ -53,6 +53,7 @@ class Train(Frozen):
     steps: Positive
     rows: Positive = 32
     row_tokens: Positive = 128
+    optimizer: Literal["adamw", "muon"] = "adamw"
     rate: float = Field(2e-3, gt=0, description="peak learning rate")
     warmup: Share = Field(0.05, description="share of the steps that warm up linearly")
     decay: Share = Field(0.4, description="share of the steps, at the end, that decay linearly to zero")

@@ -24,7 +24,7 @@ from tumen.core.recipe import Train
 from tumen.data import Batch, Loader, read_shards
 from tumen.model import Transformer, build, causal_mask
 from tumen.train import checkpoint
-from tumen.train.optimizer import FlatAdamW, rate_at
+from tumen.train.optimizer import FlatOptimizer, rate_at
 
 HEAD_ROWS = 128  # the head's rows are padded to a multiple, so that it has few distinct shapes
 LOG_EVERY = 10
@@ -76,7 +76,7 @@ def fit(
     prepare_torch(section)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = build(shape, seed).to(device)
-    optimizer = FlatAdamW(network, section, torch.bfloat16 if section.precision == "bf16" else torch.float32)
+    optimizer = FlatOptimizer(network, section, torch.bfloat16 if section.precision == "bf16" else torch.float32)
     loader = Loader(read_shards(dataset / "train"), section.rows, section.row_tokens, seed)
     check_vocab(loader, shape)
     work = out.with_name(f".{out.name}.work")
@@ -123,7 +123,7 @@ def check_vocab(loader: Loader, shape: Shape) -> None:
 
 
 def _go_on(
-    work: Path, inputs: str, optimizer: FlatAdamW, loader: Loader, events: Events, start: Mapping[str, Tensor] | None
+    work: Path, inputs: str, optimizer: FlatOptimizer, loader: Loader, events: Events, start: Mapping[str, Tensor] | None
 ) -> int:
     """Restore the newest whole checkpoint; returns the steps that are done."""
     state = checkpoint.newest(work, inputs, events)
@@ -138,7 +138,7 @@ def _go_on(
 
 
 @torch.no_grad()
-def _start_from(optimizer: FlatAdamW, start: Mapping[str, Tensor]) -> None:
+def _start_from(optimizer: FlatOptimizer, start: Mapping[str, Tensor]) -> None:
     for name, master in optimizer.named_master().items():
         if name not in start or start[name].shape != master.shape:
             raise TrainError(f"the weights to start from have no {name} of shape {tuple(master.shape)}; another architecture?")
