@@ -35,14 +35,8 @@ class Llama:
         return list(self.ask("/tokenize", content=text, add_special=True, parse_special=True)["tokens"])
 
     def greedy(self, prompt: list[int], count: int) -> list[int]:
-        """The likeliest continuation, `count` tokens long, whatever they are."""
+        """The likeliest continuation, at most `count` tokens long; the end token is in it if it was reached."""
         tree = self.ask(
-            "/completion",
-            prompt=prompt,
-            n_predict=count,
-            temperature=0,
-            ignore_eos=True,
-            return_tokens=True,
-            cache_prompt=False,
+            "/completion", prompt=prompt, n_predict=count, temperature=0, return_tokens=True, cache_prompt=False
         )
         return list(tree["tokens"])

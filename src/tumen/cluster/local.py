@@ -81,7 +81,11 @@ class Local:
     def status(self, job_id: str) -> Status:
         folder = Path(job_id)
         alive = self._pid(folder) is not None  # asked first: a job that ends in between has written its exit code
-        return parse((folder / "exit").read_text() if (folder / "exit").exists() else None, alive)
+        if not (folder / "exit").exists():
+            return parse(None, alive)
+        if child := self._children.pop(folder, None):
+            child.wait()  # its last line was to write this file
+        return parse((folder / "exit").read_text(), alive)
 
     def logs(self, job_id: str) -> str:
         path = Path(job_id) / "log"
