@@ -11,6 +11,7 @@ from tumen.assistant.home import Area, Entity, Floor, Home, Timer
 from tumen.assistant.reply import reply
 from tumen.assistant.resolve import resolve
 from tumen.assistant.session import Session, Turn, Understand, Understood
+from tumen.assistant.understand import Reader
 from tumen.assistant.values import Unknown, Values
 from tumen.assistant.verdict import Option, Question, Refusal, Resolved, Verdict
 
@@ -24,6 +25,7 @@ __all__ = [
     "Option",
     "Outcome",
     "Question",
+    "Reader",
     "Refusal",
     "Resolved",
     "Session",
