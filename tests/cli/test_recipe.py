@@ -20,8 +20,8 @@ def test_show_has_every_default(tumen: Tumen) -> None:
 def test_check_says_how_large_tiers_are(tumen: Tumen) -> None:
     said = tumen("recipe", "check", TINY).stdout
     assert "a good recipe, tiny" in said
-    assert "cloud: 144k parameters" in said
-    assert "device: 102k parameters, 102k active, 256 bytes of cache a token" in said
+    assert "cloud: 164k parameters, 140k active, 192 bytes of cache a token" in said
+    assert "device: 107k parameters, 107k active, 256 bytes of cache a token" in said
 
 
 def test_schema_is_json(tumen: Tumen) -> None:

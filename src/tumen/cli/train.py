@@ -21,7 +21,7 @@ def train(
 
     die_with_parent()
     recipe = read_run_recipe(run)
-    stage = next((stage for stage in chain.stages(recipe) if stage.name == tier and stage.tier), None)
+    stage = next((stage for stage in chain.stages(recipe) if stage.name == tier and stage.kind == "checkpoint"), None)
     if stage is None:
         raise InputError(f"{tier!r} is no tier of {recipe.name}; it has {', '.join(recipe.family)}")
     try:
