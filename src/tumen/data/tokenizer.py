@@ -43,7 +43,11 @@ def train_tokenizer(texts: Iterable[str], vocab: int) -> Tokenizer:
             pre_tokenizers.Digits(individual_digits=True),
         ]
     )
-    trainer = trainers.BpeTrainer(vocab_size=vocab, special_tokens=fixed, show_progress=False, min_frequency=3)
+    # Rare characters are left to bytes: with all of a Chinese corpus's, nothing would remain for whole words of other languages.
+    alphabet = max(64, (vocab - len(fixed)) // 3)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab, special_tokens=fixed, show_progress=False, min_frequency=3, limit_alphabet=alphabet
+    )
     learner.train_from_iterator(texts, trainer)
     return _without_specials(learner)
 
