@@ -13,7 +13,7 @@ from hassil.expression import Alternative, Expression, Group, ListReference, Rul
 
 from tumen.core.action import CLOSED, COPIED, INTENTS, LANGUAGES, MAX_SENTENCE, normalise, parse
 from tumen.data.homes import GeneratedHome, generate, names_of
-from tumen.data.templates import TIME, HOME_LISTS, Example, Speaker, Template, load_templates, phrases
+from tumen.data.templates import HOME_LISTS, TIME, Example, Speaker, Template, load_templates, phrases
 
 # Lists that fill the wildcards of Home Assistant's templates (source.py).
 WILDCARDS = {"message", "query", "zone", "timer_name", "command", "item", "todo_item"}

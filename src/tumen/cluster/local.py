@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import shlex
 import signal
@@ -16,7 +15,7 @@ import time
 from pathlib import Path
 
 from tumen.cluster.engine import Job, Node, Status
-from tumen.core import EngineError, disk, write_text
+from tumen.core import EngineError, disk, lifetime, write_text
 
 # oneDNN compiles a kernel for each matmul shape and forgets all but 1,024 of them; a mixture of experts has more. Twice the
 # speed of a step, but only when it is set before torch is loaded (docs/log.md, 2026-11-22).
@@ -133,9 +132,8 @@ def _strike(group: int, blow: signal.Signals) -> None:
 
 
 def die_with_parent() -> None:
-    """Linux: the kernel kills this process when its starter dies, also by kill -9. The job's shell and its command both ask for it."""
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    """End this process when its starter dies. The job's shell and its command both ask for it (core/lifetime.py)."""
+    lifetime.die_with_parent()
     shell = os.environ.get(SHELL)
     if shell and not _started(int(shell)):
         os.kill(os.getpid(), signal.SIGKILL)  # it died before we asked; nobody waits for us

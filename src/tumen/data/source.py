@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from tumen.core import lifetime
 from tumen.core.action import COPIED, Action, normalise, parse
 from tumen.core.errors import InputError
 from tumen.core.recipe import Data
@@ -58,7 +59,8 @@ class HomeSource:
 
     def corpus(self, section: Data, seed: int) -> Corpus:
         workers = min(len(section.languages), len(os.sched_getaffinity(0)))
-        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        spawn = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(workers, spawn, lifetime.die_with_parent, (os.getpid(),)) as pool:
             parts = list(pool.map(_language, [section] * len(section.languages), section.languages, [seed] * len(section.languages)))
         corpus = Corpus(values=lexicon(section.languages))
         for part in parts:
