@@ -78,9 +78,7 @@ def test_an_answer_is_structure_and_the_words_of_its_sentence(codec: Codec) -> N
     assert codec.decode(ids[:-1]) == action.wire()
     words = codec.text(" kitchen")
     prompt = codec.prompt("turn on the kitchen light")
-    assert any(prompt[i : i + len(words)] == words for i in range(len(prompt))), (
-        "the same tokens in sentence and action"
-    )
+    assert any(prompt[i : i + len(words)] == words for i in range(len(prompt))), "the same tokens in sentence and action"
     assert any(ids[i : i + len(words)] == words for i in range(len(ids)))
 
 
@@ -142,9 +140,7 @@ class TestLlama:
 
     def test_cuts_sentences_the_same_way(self, llama: Llama, codec: Codec, sentences: list[str]) -> None:
         assert len(sentences) == 200
-        assert [llama.tokens(f"{sentence}{DO}") for sentence in sentences] == [
-            codec.prompt(sentence) for sentence in sentences
-        ]
+        assert [llama.tokens(f"{sentence}{DO}") for sentence in sentences] == [codec.prompt(sentence) for sentence in sentences]
 
     @pytest.mark.parametrize(
         "text", ["𠮷野家 👩‍👩‍👧", "ünïcödé łøst", "3.5 °c", "it's 7:30", "a/b + c & (d)", "кухня", "кухня台所"]

@@ -82,10 +82,7 @@ class TestUpdate:
             network.loss(x).backward()
             norms.append(optimizer.step(0.0))
         assert norms[0] == pytest.approx(norms[1])
-        kept = [
-            torch.cat([optimizer.moments()[f"{i}.exp_avg"] for i in (0, 1)]).norm() / 0.1
-            for optimizer in (loose, tight)
-        ]
+        kept = [torch.cat([optimizer.moments()[f"{i}.exp_avg"] for i in (0, 1)]).norm() / 0.1 for optimizer in (loose, tight)]
         assert float(kept[0]) == pytest.approx(norms[0], rel=1e-3)
         assert float(kept[1]) == pytest.approx(0.01, rel=1e-3)
 

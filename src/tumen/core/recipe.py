@@ -1,7 +1,8 @@
 """The recipe: one TOML that drives plan, data, tiers, shrink, serve, gate and home.
 
-A recipe is frozen; a field nobody knows is a fault; all faults of a file are told at once with their dotted paths. A room gets
-its own section and the artifacts it needs, never the whole recipe. A variant is another file or `--set family.cloud.train.steps=10`.
+A recipe is frozen; a field nobody knows is a fault; all faults of a file are told at once with their dotted paths. A room
+gets its own section and the artifacts it needs, never the whole recipe. A variant is another file or
+`--set family.cloud.train.steps=10`.
 """
 
 from __future__ import annotations
