@@ -44,8 +44,8 @@ class Card:
 
     def flops(self, precision: str) -> float:
         """Dense peak of a precision; a card without 8- or 4-bit units runs it at the next wider rate."""
-        widest = {"fp8": self.fp8_flops or self.bf16_flops, "fp4": self.fp4_flops or self.fp8_flops or self.bf16_flops}
-        return widest.get(precision, self.bf16_flops)
+        eight = self.fp8_flops or self.bf16_flops
+        return {"fp8": eight, "fp8-row": eight, "fp4": self.fp4_flops or eight}.get(precision, self.bf16_flops)
 
 
 @dataclass(frozen=True)

@@ -70,12 +70,13 @@ class Case:
     recompute: Number  # 0 none, 1 selective, 2 full
     redo_matmul: Number  # share of the forward matmuls done again in the backward pass
     redo_rest: Number  # share of the other forward operators done again
+    dropped: Number  # share of the activations that need not be kept for it
     schedule: Number  # index into SCHEDULES
     # the card and its links
     matmul_flops: Number  # peak of the matmul precision, dense
     half_flops: Number  # peak of bf16, dense
     matmul_share: Number  # best share of the peak a large matmul was measured to reach
-    fp8: Number  # 0 for 16-bit matmuls, 1 for 8-bit, 2 for 4-bit
+    fp8: Number  # matmuls: 0 for 16-bit, 1 for 8-bit, 2 for 4-bit, 3 for 8-bit with a scale a row
     generation: Number  # 0 Ampere, 1 Hopper, 2 Blackwell, 3 other
     memory_bytes: Number
     memory_rate: Number  # bytes a second
@@ -91,6 +92,7 @@ class Case:
     pp_overlap: Number
     ep_overlap: Number
     scatter: Number  # pipeline sends split over the TP ranks
+    rails: Number  # network cards of a node one group can use
     reduce_bytes: Number  # of one gradient element on the wire
     launch: Number  # host time of a layer, in units of the fitted one
     dropout: Number  # 1 when dropout masks are kept

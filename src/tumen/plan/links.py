@@ -21,7 +21,7 @@ def rate(case: Case, physics: Physics, group: Number, stride: Number) -> Number:
     """
     local = inside(case, group, stride)
     link = case.link_rate * physics.link
-    across = np.minimum(link, local * case.nic_rate * physics.network)
+    across = np.minimum(link, np.minimum(local, case.rails) * case.nic_rate * physics.network)
     return np.where(local >= group, link, across)
 
 

@@ -48,31 +48,30 @@ class Bytes:
 def layer_activations(case: Case, routed_share: Number) -> Number:
     """Bytes one layer keeps for the backward pass of one micro-batch without recompute.
 
-    A token keeps: the inputs of both norms and of both projections (8 h, split under sequence parallelism), q, k, v and the
-    attention's output, the feed-forward's inner tensors, dropout masks, and a s a b scores when attention is unfused.
+    A token keeps: the inputs and outputs of both norms (8 h, split under sequence parallelism), q, k, v and the attention's
+    output, the feed-forward's inner tensors, dropout masks, and a s a b scores when attention is unfused. An 8-bit matmul
+    keeps its input in one byte: the norms' outputs, the attention's output, the activation's output.
     """
     split = np.where(case.sp > 0, case.tp, 1.0)
     q, t = case.tokens, case.tp
     unfused = case.kernel % 4 == 0
-    kept = (8.0 + 2.0 * case.dropout) * case.width / split
-    heads = case.heads * case.query_dim + case.kv_elements + case.heads * case.value_dim
+    item = np.where(case.fp8 > 0, 1.0, 2.0)
+    kept = (4.0 + 2.0 * item + 2.0 * case.dropout) * case.width / split
+    heads = 2.0 * (case.heads * case.query_dim + case.kv_elements) + item * case.heads * case.value_dim
     latent = 2.0 * case.down_columns
-    inner_dense = case.feed_forward * (1 - routed_share) + case.shared_width * routed_share
-    inner = 2.0 * case.matrices * inner_dense / t
-    routed = case.top_k * (4.0 * case.width + 2.0 * case.matrices * case.expert_width) / t
+    inner = (2.0 * (case.matrices - 1) + item) * (case.feed_forward * (1 - routed_share) + case.shared_width * routed_share)
+    expert = (item + 2.0) * case.width + (2.0 * (case.matrices - 1) + item) * case.expert_width
+    routed = case.top_k * expert * routed_share
     scores = np.where(unfused, 2.0 + 3.0 * case.dropout, 0.0) * case.heads * case.seq / t
-    scores = np.where(case.recompute == SELECTIVE, np.where(unfused, 0.0, scores), scores)
-    return q * (kept + 2.0 * heads / t + latent + inner + routed * routed_share + scores)
+    scores = np.where(case.recompute == SELECTIVE, 0.0, scores)
+    return q * (kept + latent + (heads + inner + routed) / t + scores)
 
 
 def kept_activations(case: Case, routed_share: Number) -> Number:
-    """The same with recompute: only the layer's input when everything is done again."""
+    """The same with recompute: only the layer's input when everything is done again, else what the policy keeps."""
     whole = layer_activations(case, routed_share)
-    split = np.where((case.sp > 0), case.tp, 1.0)
-    checkpoint = 2.0 * case.tokens * case.width / split
-    part = np.maximum(case.redo_matmul, case.redo_rest)
-    some = checkpoint + (whole - checkpoint) * (1.0 - 0.6 * part)
-    return np.where(case.recompute >= FULL, checkpoint, np.where(part > 0, some, whole))
+    checkpoint = 2.0 * case.tokens * case.width / np.where(case.sp > 0, case.tp, 1.0)
+    return np.where(case.recompute >= FULL, checkpoint, checkpoint + (whole - checkpoint) * (1.0 - case.dropped))
 
 
 def in_flight(case: Case, stage: Number) -> Number:
@@ -115,8 +114,7 @@ def stage_bytes(case: Case, stage: Number) -> Bytes:
 
     live = in_flight(case, stage)
     activations = layers * kept_activations(case, share) * live
-    redone = (case.recompute >= FULL) | (case.redo_matmul > 0) | (case.redo_rest > 0)
-    working = np.where(redone, layer_activations(case, share), 0.0)
+    working = np.where(case.recompute >= FULL, 1.0, case.dropped) * layer_activations(case, share)
     logits = np.where(last, 1.0, 0.0) * case.tokens * case.vocab / case.tp * (2.0 + 4.0)
     embedded = np.where(first, 2.0 * case.tokens * case.width * live, 0.0)
     return Bytes(weights, gradients, states, activations + embedded, working, logits)

@@ -19,11 +19,12 @@ class Physics:
 
     matmul_ampere: float = 0.88  # share of the best measured matmul that training sees
     matmul_hopper: float = 0.8
-    matmul_blackwell: float = 0.85
+    matmul_blackwell: float = 0.75
     matmul_other: float = 0.8
     matmul8_hopper: float = 0.9  # the same for 8-bit, as a multiple of the 16-bit one
-    matmul8_blackwell: float = 0.85
+    matmul8_blackwell: float = 0.95
     matmul4: float = 0.7
+    matmul8_row: float = 0.65  # scales a row: no library kernel
     knee: float = 200.0  # side of a matmul that runs at half the best rate on an A100
     knee_power: float = 0.6
     grouped: float = 1.1  # grouped matmuls of experts against one matmul
@@ -45,7 +46,7 @@ class Physics:
     link: float = 0.75
     network: float = 0.75
     network_p2p: float = 0.7
-    all_to_all: float = 1.3
+    all_to_all: float = 0.7  # share of either link that dispatch and combine reach
     link_latency: float = 8e-6
     network_latency: float = 15e-6
     bucket_bytes: float = 2e8
@@ -69,7 +70,7 @@ class Physics:
 NAMES = tuple(f.name for f in fields(Physics))
 SHARES = frozenset(
     ("tp_hidden", "tp_hidden_backward", "cp_hidden", "ep_hidden", "fsdp_hidden", "dp_hidden", "pp_hidden", "link", "network")
-    + ("network_p2p", "memory", "pp_shown", "flash1", "flash2", "flash3", "batched")
+    + ("all_to_all", "network_p2p", "memory", "pp_shown", "flash1", "flash2", "flash3", "batched")
 )
 
 

@@ -17,18 +17,18 @@ from tumen.plan.case import Case, network, stack
 from tumen.plan.software import Software, framework_of, software
 
 Row = Mapping[str, str]
+# policy -> (kind, share of matmuls done again, share of other operators, share of activations not kept)
 RECOMPUTE = {
-    "": (0, 0.0, 0.0),
-    "none": (0, 0.0, 0.0),
-    "full": (2, 1.0, 1.0),
-    "selective": (1, 0.0, 0.0),
-    "selective-op": (0, 0.5, 0.6),  # torchtitan saves every second matmul
-    "selective(block)": (0, 0.33, 0.33),  # every third block
-    "norm,act": (0, 0.0, 0.5),
-    "layernorm,moe": (0, 0.6, 1.0),
-    "rmsnorm+mla-up": (0, 0.15, 0.5),
+    "none": (0, 0.0, 0.0, 0.0),
+    "selective": (1, 0.0, 0.0, 0.0),  # the attention core, arXiv 2205.05198
+    "norm,act": (0, 0.0, 0.5, 0.33),
+    "rmsnorm+mla-up": (0, 0.15, 0.5, 0.45),
+    "selective-op": (0, 0.4, 0.8, 0.55),  # torchtitan keeps every second matmul
+    "selective(block)": (0, 0.33, 0.33, 0.33),  # every third block
+    "layernorm,moe": (0, 0.6, 0.8, 0.7),
+    "full": (2, 1.0, 1.0, 1.0),
 }
-CANDIDATE_RECOMPUTE = ("none", "selective", "full")
+CANDIDATE_RECOMPUTE = ("none", "norm,act", "layernorm,moe", "full")
 
 
 @dataclass(frozen=True)
@@ -200,8 +200,10 @@ def zero_of(row: Row) -> tuple[int, int]:
 
 
 def precision_of(row: Row) -> str:
-    """bf16, fp8 or fp4 matmuls."""
+    """bf16, fp8, fp8-row or fp4 matmuls."""
     text = row.get("precision", "").lower()
+    if "rowwise" in text:
+        return "fp8-row"
     return "fp4" if "fp4" in text else "fp8" if "fp8" in text or "cs default" in text else "bf16"
 
 
@@ -292,15 +294,17 @@ def recompute_of(name: str) -> dict[str, float]:
     """
     if name not in RECOMPUTE:
         raise ValueError(f"recompute {name!r} is unknown; known: {', '.join(filter(None, RECOMPUTE))}")
-    kind, share, rest = RECOMPUTE[name]
-    return {"recompute": kind, "redo_matmul": share, "redo_rest": rest}
+    kind, matmuls, rest, dropped = RECOMPUTE[name]
+    return {"recompute": kind, "redo_matmul": matmuls, "redo_rest": rest, "dropped": dropped}
 
 
 def choices_of_chunks(layers: int, pp: int, row: Row) -> list[int]:
     """Interleaving where it is not published: none and every divisor up to 8."""
     if pp == 1 or row["source"].endswith("-oom"):
         return [1]
-    return [v for v in range(1, 9) if layers % (pp * v) == 0] or [1]
+    stage = -(-layers // pp)
+    even = layers % pp == 0
+    return [v for v in range(1, 9) if (layers % (pp * v) == 0 if even else v <= stage)]
 
 
 def least_recompute(options: list[Case]) -> Case:
@@ -315,7 +319,7 @@ def card_fields(card: Card, precision: str) -> dict[str, float]:
         "matmul_flops": card.flops(precision),
         "half_flops": card.bf16_flops,
         "matmul_share": card.best_matmul,
-        "fp8": {"fp8": 1.0, "fp4": 2.0}.get(precision, 0.0),
+        "fp8": {"fp8": 1.0, "fp4": 2.0, "fp8-row": 3.0}.get(precision, 0.0),
         "generation": GENERATIONS.index(card.generation),
         "memory_bytes": card.memory_bytes,
         "memory_rate": card.memory_rate,

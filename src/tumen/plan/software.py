@@ -25,6 +25,7 @@ class Software:
     pp_overlap: bool
     ep_overlap: bool
     scatter: bool
+    rails: int
     reduce_bytes: float
     launch: float
     dropout: bool
@@ -46,6 +47,7 @@ class Software:
             "pp_overlap": self.pp_overlap,
             "ep_overlap": self.ep_overlap,
             "scatter": self.scatter,
+            "rails": self.rails,
             "reduce_bytes": self.reduce_bytes,
             "launch": self.launch,
             "dropout": self.dropout,

@@ -61,10 +61,11 @@ def matmul_rate(case: Case, physics: Physics, rows: Number, columns: Number, inn
     """
     share16 = generation(case, physics.matmul_ampere, physics.matmul_hopper, physics.matmul_blackwell, physics.matmul_other)
     share8 = generation(case, 1.0, physics.matmul8_hopper, physics.matmul8_blackwell, 1.0)
-    share = share16 * np.where(case.fp8 > 0, share8, 1.0) * np.where(case.fp8 > 1, physics.matmul4, 1.0)
+    share = share16 * np.where(case.fp8 > 0, share8, 1.0)
+    share = share * np.where(case.fp8 == 2, physics.matmul4, np.where(case.fp8 == 3, physics.matmul8_row, 1.0))
     side = 3.0 / (1.0 / np.maximum(rows, 1) + 1.0 / np.maximum(columns, 1) + 1.0 / np.maximum(inner, 1))
     knee = physics.knee * (case.matmul_flops / 312e12) ** physics.knee_power
-    return case.matmul_flops * case.matmul_share * share * side / (side + knee)
+    return case.matmul_flops * np.minimum(case.matmul_share * share, 1.0) * side / (side + knee)
 
 
 def matmul(case: Case, physics: Physics, rows: Number, columns: Number, inner: Number, copies: Number = 1.0) -> Number:
@@ -181,10 +182,10 @@ def expert_traffic(case: Case, physics: Physics) -> Number:
     nodes = case.ep / inside
     reach = np.where(case.group_limit > 0, np.minimum(case.group_limit, nodes), nodes)
     sent = np.minimum(case.top_k, reach) * (1.0 - 1.0 / nodes)
-    across = copies * sent / (case.nic_rate * physics.network)
-    within = copies * case.top_k * (1.0 - 1.0 / inside) / (case.link_rate * physics.link)
+    across = copies * sent / (case.nic_rate * physics.all_to_all)
+    within = copies * case.top_k * (1.0 - 1.0 / inside) / (case.link_rate * physics.all_to_all)
     latency = physics.link_latency * inside + np.where(nodes > 1, physics.network_latency * nodes, 0.0)
-    return np.where((case.experts > 0) & (case.ep > 1), np.maximum(across, within) * physics.all_to_all + latency, 0.0)
+    return np.where((case.experts > 0) & (case.ep > 1), np.maximum(across, within) + latency, 0.0)
 
 
 def overlapped(work: Number, traffic: Number, hidden: Number) -> Number:
