@@ -94,6 +94,11 @@ class Case:
     scatter: Number  # pipeline sends split over the TP ranks
     rails: Number  # network cards of a node one group can use
     reduce_bytes: Number  # of one gradient element on the wire
+    gradient_bytes: Number  # of one gradient element in memory
+    slim: Number  # 8-bit matmuls keep their inputs in one byte
+    loss_bytes: Number  # kept for one logit at the peak
+    buffer_bytes: Number  # flat buckets the framework holds for its traffic
+    loose_gradients: Number  # a new gradient lives beside the main copy before it is added
     launch: Number  # host time of a layer, in units of the fitted one
     dropout: Number  # 1 when dropout masks are kept
     factor: Number  # software factor of (framework, release)

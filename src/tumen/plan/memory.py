@@ -21,7 +21,7 @@ RESERVE = 1.13  # reserved over allocated: fragmentation of a caching allocator,
 
 @dataclass(frozen=True)
 class Bytes:
-    """Bytes of a card on one stage by kind; `total` is the allocator's peak, `reserved` what the driver sees."""
+    """Bytes of a card on one stage by kind; `total` is the allocator's peak."""
 
     weights: Number
     gradients: Number
@@ -29,6 +29,7 @@ class Bytes:
     activations: Number
     working: Number
     logits: Number
+    buffers: Number
 
     @property
     def total(self) -> Number:
@@ -37,8 +38,13 @@ class Bytes:
 
     @property
     def reserved(self) -> Number:
-        """What a tool outside the process sees: fragments, context and communicators as well."""
-        return self.total * RESERVE + CONTEXT_BYTES + COMMUNICATORS_BYTES
+        """What the allocator took from the driver, fragments included."""
+        return self.total * RESERVE
+
+    @property
+    def driver(self) -> Number:
+        """What a tool outside the process sees: context and communicators as well."""
+        return self.reserved + self.buffers + CONTEXT_BYTES + COMMUNICATORS_BYTES
 
     def at(self, index: int) -> Bytes:
         """One row of a table."""
@@ -55,7 +61,7 @@ def layer_activations(case: Case, routed_share: Number) -> Number:
     split = np.where(case.sp > 0, case.tp, 1.0)
     q, t = case.tokens, case.tp
     unfused = case.kernel % 4 == 0
-    item = np.where(case.fp8 > 0, 1.0, 2.0)
+    item = np.where((case.fp8 > 0) & (case.slim > 0), 1.0, 2.0)
     kept = (4.0 + 2.0 * item + 2.0 * case.dropout) * case.width / split
     heads = 2.0 * (case.heads * case.query_dim + case.kv_elements) + item * case.heads * case.value_dim
     latent = 2.0 * case.down_columns
@@ -86,38 +92,57 @@ def in_flight(case: Case, stage: Number) -> Number:
     return np.where(case.pp > 1, np.where(case.vpp > 1, np.minimum(chunked, m), plain), 1.0)
 
 
+def stage_layers(case: Case, stage: Number) -> tuple[Number, Number]:
+    """(layers, share of them with experts) of a stage; the dense layers come first, MTP layers last."""
+    even = np.mod(case.layers, case.pp) == 0
+    last = np.asarray(stage == case.pp - 1)
+    count = np.where(even, case.layers / case.pp, np.where(last, case.last_layers, case.stage_layers))
+    before = np.where(even, case.layers / case.pp, case.stage_layers) * stage
+    dense = np.clip(case.layers - case.moe_layers - before, 0, count)
+    extra = np.where(last, case.mtp, 0.0)
+    mixed = np.where(case.moe_layers > 0, count - dense + extra, 0.0)
+    whole = np.maximum(count + extra, 1e-9)
+    return whole, mixed / whole
+
+
 def stage_bytes(case: Case, stage: Number) -> Bytes:
     """Bytes of one card on pipeline stage `stage`; 0 is the first, pp - 1 the last."""
     first, last = np.asarray(stage == 0), np.asarray(stage == case.pp - 1)
-    share = case.moe_layers / case.layers
-    even = case.layers / case.pp
-    layers = np.where(last & (case.pp > 1), case.last_layers, case.stage_layers)
-    layers = np.where(np.mod(case.layers, case.pp) == 0, even, layers) + np.where(last, case.mtp, 0.0)
+    layers, share = stage_layers(case, stage)
     dense, mixture = layer_weights(case)
     routed = case.matrices * case.width * case.expert_width * case.experts / case.ep * share
     table = (case.vocab + case.positions) * case.width / case.tp
     both = np.where((case.tied > 0) & (case.pp == 1), 1.0, first * 1.0 + last * 1.0)
-    shared = layers * (dense * (1 - share) + mixture * share - routed) + table * both
-    routed = layers * routed
+    layer = dense * (1 - share) + mixture * share
+    shared, routed = layers * (layer - routed) + table * both, layers * routed
 
-    group = np.where(case.shard > 1, case.shard, 1.0)
-    expert_group = np.maximum(group * case.cp * case.tp / case.ep, 1.0)
-    group = np.where(case.zero < 3, group * case.cp, group)
-    sharded = shared / group + routed / np.where(case.experts > 0, expert_group, group)
+    group = np.maximum(case.shard, 1.0)
+    expert_group = np.where(case.experts > 0, np.maximum(group * case.tp / case.ep, 1.0), group)
+    sharded = shared / group + routed / expert_group
     held = shared + routed
-    whole = np.where(case.zero >= 3, 0.0, 1.0)
-    # FSDP keeps fp32 weights and gradients in shards and gathers two layers at a time
-    gathered = 2.0 * 2.0 * (dense * (1 - share) + mixture * share) + 4.0 * table
-    weights = whole * 2.0 * held + (1 - whole) * gathered
-    gradients = np.where(case.zero >= 2, 4.0 * sharded, case.reduce_bytes * held)
-    states = np.where(case.zero >= 3, 12.0, 12.0) * np.where(case.zero > 0, sharded, held)
+    # ZeRO-3 keeps weights, gradients and states in shards and gathers a layer (or a table) at a time, the next one early
+    gathered = 2.0 * np.maximum(1.5 * layer, table) + 2.0 * table
+    apart = case.zero >= 3
+    weights = np.where(apart, gathered, 2.0 * held)
+    gradients = np.where(apart | ((case.zero == 2) & (case.pp == 1)), 4.0 * sharded, case.gradient_bytes * held)
+    states = 12.0 * np.where(case.zero > 0, sharded, held)
 
-    live = in_flight(case, stage)
-    activations = layers * kept_activations(case, share) * live
-    working = np.where(case.recompute >= FULL, 1.0, case.dropped) * layer_activations(case, share)
-    logits = np.where(last, 1.0, 0.0) * case.tokens * case.vocab / case.tp * (2.0 + 4.0)
-    embedded = np.where(first, 2.0 * case.tokens * case.width * live, 0.0)
-    return Bytes(weights, gradients, states, activations + embedded, working, logits)
+    activations = layers * kept_activations(case, share) * in_flight(case, stage)
+    logits = np.where(last, 1.0, 0.0) * case.tokens * case.vocab / case.tp * case.loss_bytes
+    return Bytes(weights, gradients, states, activations, working_bytes(case, share), logits, case.buffer_bytes + 0.0 * held)
+
+
+def working_bytes(case: Case, routed_share: Number) -> Number:
+    """What lives only inside one layer's backward pass.
+
+    Recomputed activations and their gradients, the inputs sequence parallelism gathers, and, without fused accumulation, the
+    gradient of the largest matmul in 16 and 32 bits.
+    """
+    redone = np.where(case.recompute >= FULL, 1.0, case.dropped)
+    gathered = np.where((case.sp > 0) & (case.tp > 1), 2.0 * 2.0 * case.tokens * case.width, 0.0)
+    largest = case.width * (case.matrices - 1) * np.maximum(case.feed_forward, case.expert_width) / case.tp
+    loose = np.where(case.loose_gradients > 0, 6.0 * largest, 0.0)
+    return 1.2 * redone * layer_activations(case, routed_share) + gathered + loose
 
 
 def peak(case: Case) -> Bytes:
@@ -128,5 +153,6 @@ def peak(case: Case) -> Bytes:
 
 
 def fits(case: Case, margin: float = 0.0) -> Number:
-    """Whether the allocator's peak and the context fit the card with a share `margin` to spare."""
-    return peak(case).total + CONTEXT_BYTES <= case.memory_bytes * (1.0 - margin)
+    """Whether the allocator's peak, the framework's buffers and the context fit the card with a share `margin` to spare."""
+    bytes_ = peak(case)
+    return bytes_.total + bytes_.buffers + CONTEXT_BYTES <= case.memory_bytes * (1.0 - margin)

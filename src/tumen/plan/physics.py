@@ -43,6 +43,7 @@ class Physics:
     eager: float = 1.6
     compiled: float = 0.7
     permute: float = 8.0  # passes over routed tokens
+    permute_fused: float = 6.0  # the same where dispatch and permutation are one kernel (domains wider than a node)
     link: float = 0.75
     network: float = 0.75
     network_p2p: float = 0.7
@@ -61,7 +62,8 @@ class Physics:
     pp_shown: float = 0.6
     launch: float = 4e-4
     launch_tp: float = 2e-4
-    launch_moe: float = 1.0
+    launch_moe: float = 2.0
+    launch_moe_graph: float = 1.0  # where the router and its dispatch are captured in a graph
     launch_backward: float = 1.2
     launch_power: float = 4.0
     step_overhead: float = 0.01

@@ -28,6 +28,7 @@ RECOMPUTE = {
     "layernorm,moe": (0, 0.6, 0.8, 0.7),
     "full": (2, 1.0, 1.0, 1.0),
 }
+HEADROOM = 0.10  # what an operator leaves free for fragments when choosing what to recompute
 CANDIDATE_RECOMPUTE = ("none", "norm,act", "layernorm,moe", "full")
 
 
@@ -97,7 +98,7 @@ def published(row: Row) -> Published | Refused:
         soft, cases = cases_of(row)
     except (TumenError, ValueError) as error:
         return Refused(row["id"], row["source"], " ".join(str(error).split())[:160])
-    kind = "driver" if "nvidia-smi" in row["notes"] else "reserved" if "reserved" in row["notes"] else "allocated"
+    kind = "driver" if "nvidia-smi" in row["notes"] else "reserved" if soft.framework == "torchtitan" else "allocated"
     gigabyte = 2.0**30 if kind == "driver" else 1e9
     named = all(row.get(name) for name in ("tp", "pp", "dp", "micro_batch", "global_batch"))
     zero = zero_of(row)[0]
@@ -192,8 +193,8 @@ def zero_of(row: Row) -> tuple[int, int]:
     ranks = int(next(g for g in found.groups() if g)) if found else 0
     if text.startswith("hsdp"):
         return 3, whole(row, "gpus_per_node", 8)
-    if "zero2" in text:
-        return 2, ranks
+    if "zero2" in text or ("fsdp" in text and whole(row, "pp", 1) > 1 and "zero3" not in text):
+        return 2, ranks  # a pipeline gathers its weights once a step
     if "zero3" in text or "fsdp" in text:
         return 3, ranks
     return (1, ranks) if "zero1" in text else (0, 0)
@@ -234,9 +235,11 @@ def software_of(row: Row) -> Software:
     if row["attention"] == "mha-unfused":
         found = replace(found, kernel="unfused")
     if framework == "torchtitan":
-        found = replace(found, fused="eager" if notes.startswith("eager") else "compiled", tp_overlap="AsyncTP" in notes)
+        eager = notes.startswith("eager")
+        found = replace(found, fused="eager", loss_bytes=10) if eager else found
+        found = replace(found, tp_overlap="AsyncTP" in notes)
     if framework == "megatron-deepspeed" and precision == "bf16":
-        found = replace(found, reduce_bytes=4)  # the bf16 optimizer keeps gradients in fp32
+        found = replace(found, reduce_bytes=4, gradient_bytes=4)  # the bf16 optimizer adds gradients up in fp32
     return found
 
 
@@ -269,7 +272,7 @@ def cases_of(row: Row) -> tuple[Software, tuple[Case, ...]]:
         "ep": whole(row, "ep", 1),
         "cp": cp,
         "zero": zero,
-        "shard": (ranks or dp) if zero else 1,
+        "shard": (ranks or dp * cp) if zero else 1,
         "sp": whole(row, "seq_parallel", 0),
     }
     if "unfused softmax" in row.get("notes", ""):
@@ -309,7 +312,7 @@ def choices_of_chunks(layers: int, pp: int, row: Row) -> list[int]:
 
 def least_recompute(options: list[Case]) -> Case:
     """The cheapest policy that fits; the last one when none does."""
-    fit = np.atleast_1d(memory.fits(stack(options)))
+    fit = np.atleast_1d(memory.fits(stack(options), margin=HEADROOM))
     return options[int(np.argmax(fit))] if fit.any() else options[-1]
 
 

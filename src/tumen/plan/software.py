@@ -27,6 +27,11 @@ class Software:
     scatter: bool
     rails: int
     reduce_bytes: float
+    gradient_bytes: float
+    slim: bool
+    loss_bytes: float
+    buffer_bytes: float
+    loose_gradients: bool
     launch: float
     dropout: bool
     factor: float = 1.0
@@ -49,6 +54,11 @@ class Software:
             "scatter": self.scatter,
             "rails": self.rails,
             "reduce_bytes": self.reduce_bytes,
+            "gradient_bytes": self.gradient_bytes,
+            "slim": self.slim,
+            "loss_bytes": self.loss_bytes,
+            "buffer_bytes": self.buffer_bytes,
+            "loose_gradients": self.loose_gradients,
             "launch": self.launch,
             "dropout": self.dropout,
             "factor": self.factor,

@@ -150,7 +150,8 @@ def elementwise(case: Case, physics: Physics, inner: Number) -> Number:
 def routing(case: Case, physics: Physics) -> Number:
     """Permuting tokens to experts and back, and the expert activations of one layer, forward."""
     copies = case.tokens / case.tp * case.top_k
-    moved = copies * (physics.permute * case.width * 2.0 + (4.0 * (case.matrices - 1) + 2.0) * case.expert_width)
+    passes = np.where(case.domain > case.node, physics.permute_fused, physics.permute)
+    moved = copies * (passes * case.width * 2.0 + (4.0 * (case.matrices - 1) + 2.0) * case.expert_width)
     return np.where(case.experts > 0, moved / (case.memory_rate * physics.memory), 0.0)
 
 
@@ -316,7 +317,7 @@ def step(case: Case, physics: Physics) -> Parts:
     forward_traffic = tensor_forward + ring_forward + routed_forward
     backward_traffic = tensor_backward + ring_backward + routed_backward
     backward_traffic = backward_traffic + redo * (tensor_forward + routed_forward) + redo_core * ring_forward
-    launches = host(case, physics) * (1 + share * physics.launch_moe)
+    launches = host(case, physics) * (1 + share * np.where(case.domain > case.node, physics.launch_moe_graph, physics.launch_moe))
     forward = forward_work + forward_traffic
     backward = backward_work + backward_traffic
     waits_forward = idle(forward, launches, physics)
