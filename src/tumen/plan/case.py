@@ -96,6 +96,7 @@ class Case:
     reduce_bytes: Number  # of one gradient element on the wire
     gradient_bytes: Number  # of one gradient element in memory
     slim: Number  # 8-bit matmuls keep their inputs in one byte
+    live_weights: Number  # weights ZeRO-3 may hold gathered at once
     loss_bytes: Number  # kept for one logit at the peak
     buffer_bytes: Number  # flat buckets the framework holds for its traffic
     loose_gradients: Number  # a new gradient lives beside the main copy before it is added

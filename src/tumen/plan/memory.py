@@ -121,7 +121,7 @@ def stage_bytes(case: Case, stage: Number) -> Bytes:
     sharded = shared / group + routed / expert_group
     held = shared + routed
     # ZeRO-3 keeps weights, gradients and states in shards and gathers a layer (or a table) at a time, the next one early
-    gathered = 2.0 * np.maximum(1.5 * layer, table) + 2.0 * table
+    gathered = 2.0 * np.minimum(np.maximum(1.5 * layer, table), case.live_weights) + 2.0 * table
     apart = case.zero >= 3
     weights = np.where(apart, gathered, 2.0 * held)
     gradients = np.where(apart | ((case.zero == 2) & (case.pp == 1)), 4.0 * sharded, case.gradient_bytes * held)
@@ -142,7 +142,7 @@ def working_bytes(case: Case, routed_share: Number) -> Number:
     gathered = np.where((case.sp > 0) & (case.tp > 1), 2.0 * 2.0 * case.tokens * case.width, 0.0)
     largest = case.width * (case.matrices - 1) * np.maximum(case.feed_forward, case.expert_width) / case.tp
     loose = np.where(case.loose_gradients > 0, 6.0 * largest, 0.0)
-    return 1.2 * redone * layer_activations(case, routed_share) + gathered + loose
+    return 1.5 * redone * layer_activations(case, routed_share) + gathered + loose
 
 
 def peak(case: Case) -> Bytes:

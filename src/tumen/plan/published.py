@@ -25,11 +25,16 @@ RECOMPUTE = {
     "rmsnorm+mla-up": (0, 0.15, 0.5, 0.45),
     "selective-op": (0, 0.4, 0.8, 0.55),  # torchtitan keeps every second matmul
     "selective(block)": (0, 0.33, 0.33, 0.33),  # every third block
+    "two of three(block)": (0, 0.67, 0.67, 0.67),
     "layernorm,moe": (0, 0.6, 0.8, 0.7),
     "full": (2, 1.0, 1.0, 1.0),
 }
 HEADROOM = 0.10  # what an operator leaves free for fragments when choosing what to recompute
-CANDIDATE_RECOMPUTE = ("none", "norm,act", "layernorm,moe", "full")
+# what a vague or missing policy may stand for, cheapest first: the first that fits is taken
+CANDIDATE_RECOMPUTE = {
+    "": ("none", "norm,act", "layernorm,moe", "full"),
+    "selective(block)": ("selective(block)", "two of three(block)", "full"),
+}
 
 
 @dataclass(frozen=True)
@@ -273,7 +278,7 @@ def cases_of(row: Row) -> tuple[Software, tuple[Case, ...]]:
         "cp": cp,
         "zero": zero,
         "shard": (ranks or dp * cp) if zero else 1,
-        "sp": whole(row, "seq_parallel", 0),
+        "sp": whole(row, "seq_parallel", 0) if number(row, "seq_parallel") is not None else soft.sequence_parallel and tp > 1,
     }
     if "unfused softmax" in row.get("notes", ""):
         fixed["kernel"] = 4
@@ -283,7 +288,7 @@ def cases_of(row: Row) -> tuple[Software, tuple[Case, ...]]:
         for v in chunks:
             options = [
                 Case(**fixed, micro=b, vpp=v, schedule=3 if dual else 1 if v > 1 else 0, **recompute_of(name))
-                for name in ([row["recompute"]] if row.get("recompute") else CANDIDATE_RECOMPUTE)
+                for name in CANDIDATE_RECOMPUTE.get(row.get("recompute", ""), (row["recompute"],))
             ]
             found.append(least_recompute(options))
     return soft, tuple(found)

@@ -29,11 +29,13 @@ class Software:
     reduce_bytes: float
     gradient_bytes: float
     slim: bool
+    live_weights: float
     loss_bytes: float
     buffer_bytes: float
     loose_gradients: bool
     launch: float
     dropout: bool
+    sequence_parallel: bool
     factor: float = 1.0
     factor_known: bool = False
 
@@ -56,6 +58,7 @@ class Software:
             "reduce_bytes": self.reduce_bytes,
             "gradient_bytes": self.gradient_bytes,
             "slim": self.slim,
+            "live_weights": self.live_weights,
             "loss_bytes": self.loss_bytes,
             "buffer_bytes": self.buffer_bytes,
             "loose_gradients": self.loose_gradients,
