@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tumen.plan.case import FULL, SELECTIVE, Case, Number, pick
-from tumen.plan.time import layer_weights
+from tumen.plan.counts import layer_weights
 
 CONTEXT_BYTES = 1.0e9  # CUDA context and libraries, outside the allocator
 COMMUNICATORS_BYTES = 1.5e9  # NCCL channels of several groups, outside the allocator

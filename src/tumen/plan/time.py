@@ -14,8 +14,9 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from tumen.plan import links
+from tumen.plan import bound, links
 from tumen.plan.case import FULL, SELECTIVE, Case, Number
+from tumen.plan.counts import layer_weights, stage_weights
 from tumen.plan.physics import Physics
 
 BACKWARD = 2.0  # matmuls of the backward pass: one for the input, one for the weights
@@ -200,27 +201,6 @@ def host(case: Case, physics: Physics) -> Number:
     return case.launch * (physics.launch + more)
 
 
-def layer_weights(case: Case) -> tuple[Number, Number]:
-    """Weights of one rank in a dense layer and in a mixture layer (after TP and EP)."""
-    h, t = case.width, case.tp
-    attention = h * case.down_columns + (case.up_rows * case.up_columns + case.kv_up_rows * case.kv_up_columns) / t
-    attention = attention + case.heads * case.value_dim * h / t
-    dense = attention + case.matrices * h * case.feed_forward / t
-    routed = case.matrices * h * case.expert_width * case.experts / case.ep
-    mixture = attention + routed + case.matrices * h * case.shared_width / t + h * case.experts
-    return dense, mixture
-
-
-def stage_weights(case: Case) -> tuple[Number, Number]:
-    """Weights of one rank on the fullest stage: (all but routed experts, routed experts)."""
-    dense, mixture = layer_weights(case)
-    routed = case.matrices * case.width * case.expert_width * case.experts / case.ep
-    share = case.moe_layers / case.layers
-    ends = case.vocab * case.width / case.tp * np.where((case.pp > 1) | (case.tied > 0), 1.0, 2.0)
-    shared = case.stage_layers * (dense * (1 - share) + (mixture - routed) * share) + ends
-    return shared, case.stage_layers * share * routed
-
-
 def sharded_traffic(case: Case, physics: Physics) -> tuple[Number, Number]:
     """FSDP (ZeRO-3): a gather in the forward and a gather and a scatter in the backward pass of each micro-batch.
 
@@ -344,7 +324,8 @@ def step(case: Case, physics: Physics) -> Parts:
         case.dp_overlap > 0, overlapped(physics.dp_window * stage_backward, gradients, physics.dp_hidden), gradients
     )
     update = optimizer(case, physics)
-    whole = case.factor * (m * slowest + fill + shown + update)
+    # a fast release may not be promised more than physics gives
+    whole = np.maximum(case.factor * (m * slowest + fill + shown + update), bound.seconds(case))
     scale = case.factor * m * depth
     return Parts(
         matmul=scale * (1 + BACKWARD + redo) * linear,
