@@ -53,6 +53,7 @@ class Physics:
     bucket_bytes: float = 2e8
     tp_hidden: float = 0.7
     tp_hidden_backward: float = 0.2
+    tp_meet: float = 2e-5  # wait for the slowest host at a collective, a rank
     cp_hidden: float = 0.8
     ep_hidden: float = 0.6
     fsdp_hidden: float = 0.85

@@ -291,7 +291,8 @@ def cases_of(row: Row) -> tuple[Software, tuple[Case, ...]]:
                 for name in CANDIDATE_RECOMPUTE.get(row.get("recompute", ""), (row["recompute"],))
             ]
             found.append(least_recompute(options))
-    return soft, tuple(found)
+    fit = np.atleast_1d(memory.fits(stack(found)))
+    return soft, tuple(case for case, ok in zip(found, fit, strict=True) if ok or not fit.any())
 
 
 def recompute_of(name: str) -> dict[str, float]:

@@ -167,7 +167,8 @@ def tensor_traffic(case: Case, physics: Physics) -> Number:
     """One all-reduce (or all-gather and reduce-scatter) over the TP group of one layer's activations."""
     size = case.tokens * case.width * 2.0
     seconds = links.all_reduce(case, physics, size, case.tp, 1.0)
-    return np.where(case.tp > 1, seconds, 0.0)
+    # ranks meet at every collective: the slowest host sets the pace
+    return np.where(case.tp > 1, seconds + physics.tp_meet * case.launch * case.tp, 0.0)
 
 
 def context_traffic(case: Case, physics: Physics) -> Number:
