@@ -61,12 +61,11 @@ class Physics:
     dp_window: float = 1.0
     pp_hidden: float = 0.8
     pp_shown: float = 0.6
-    launch: float = 4e-4
-    launch_tp: float = 2e-4
+    launch: float = 6e-4  # forward kernels of one layer
+    launch_tp: float = 1e-5  # more for (tp - 1) squared: ranks wait for each other's hosts
     launch_moe: float = 2.0
     launch_moe_graph: float = 1.0  # where the router and its dispatch are captured in a graph
     launch_backward: float = 1.2
-    launch_power: float = 4.0
     step_overhead: float = 0.01
 
 

@@ -21,6 +21,7 @@ from tumen.plan.physics import Physics
 
 BACKWARD = 2.0  # matmuls of the backward pass: one for the input, one for the weights
 FLASH_BACKWARD = 2.5  # five matmuls instead of two (arXiv 2307.08691, section 3.2)
+SHARPNESS = 8.0  # of the maximum of card and host: they run side by side but for a few waits
 REST_BACKWARD = 1.6  # bytes of the backward elementwise operators as a multiple of the forward ones
 
 
@@ -198,8 +199,7 @@ def overlapped(work: Number, traffic: Number, hidden: Number) -> Number:
 
 def host(case: Case, physics: Physics) -> Number:
     """Time the host needs to launch the forward kernels of one layer; the card waits when its own work is shorter."""
-    more = np.where(case.tp > 1, physics.launch_tp, 0.0)
-    return case.launch * (physics.launch + more)
+    return case.launch * (physics.launch + physics.launch_tp * (np.minimum(case.tp, case.node) - 1) ** 2)
 
 
 def sharded_traffic(case: Case, physics: Physics) -> tuple[Number, Number]:
@@ -301,8 +301,8 @@ def step(case: Case, physics: Physics) -> Parts:
     launches = host(case, physics) * (1 + share * np.where(case.domain > case.node, physics.launch_moe_graph, physics.launch_moe))
     forward = forward_work + forward_traffic
     backward = backward_work + backward_traffic
-    waits_forward = idle(forward, launches, physics)
-    waits_backward = idle(backward, launches * (physics.launch_backward + redo), physics)
+    waits_forward = idle(forward, launches)
+    waits_backward = idle(backward, launches * (physics.launch_backward + redo))
 
     extra = np.where(case.pp > 1, 0.0, 1.0) * case.mtp
     depth = case.stage_layers + extra
@@ -348,10 +348,9 @@ def step(case: Case, physics: Physics) -> Parts:
     )
 
 
-def idle(card: Number, launches: Number, physics: Physics) -> Number:
+def idle(card: Number, launches: Number) -> Number:
     """Time the card waits for the host: smooth maximum of both minus the card's own work."""
-    power = physics.launch_power
-    return (card**power + launches**power) ** (1.0 / power) - card
+    return (card**SHARPNESS + launches**SHARPNESS) ** (1.0 / SHARPNESS) - card
 
 
 def pipeline_bubble(case: Case, total: Number, slowest: Number, send: Number) -> Number:
