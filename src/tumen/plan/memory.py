@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tumen.plan.case import FULL, SELECTIVE, Case, Number, pick
+from tumen.plan.case import FULL, SCHEDULES, SELECTIVE, Case, Number, pick
 from tumen.plan.counts import layer_weights
 
 CONTEXT_BYTES = 1.0e9  # CUDA context and libraries, outside the allocator
@@ -87,7 +87,8 @@ def in_flight(case: Case, stage: Number) -> Number:
     (arXiv 2205.05198, section 4.2.3).
     """
     m = case.micro_batches
-    plain = np.minimum(case.pp - stage, m)
+    dual = case.schedule == SCHEDULES.index("dualpipe")  # both directions: p + 1 on every stage
+    plain = np.minimum(np.where(dual, case.pp + 1, case.pp - stage), m)
     chunked = (2 * (case.pp - stage - 1) + (case.vpp - 1) * case.pp + 1) / case.vpp
     return np.where(case.pp > 1, np.where(case.vpp > 1, np.minimum(chunked, m), plain), 1.0)
 
@@ -123,7 +124,8 @@ def stage_bytes(case: Case, stage: Number) -> Bytes:
     # ZeRO-3 keeps weights, gradients and states in shards and gathers a layer (or a table) at a time, the next one early
     gathered = 2.0 * np.minimum(np.maximum(1.5 * layer, table), case.live_weights) + 2.0 * table
     apart = case.zero >= 3
-    weights = np.where(apart, gathered, 2.0 * held)
+    twice = np.where(case.schedule == SCHEDULES.index("dualpipe"), 2.0, 1.0)  # both directions hold the weights
+    weights = np.where(apart, gathered, 2.0 * held * twice)
     gradients = np.where(apart | ((case.zero == 2) & (case.pp == 1)), 4.0 * sharded, case.gradient_bytes * held)
     states = 12.0 * np.where(case.zero > 0, sharded, held)
 

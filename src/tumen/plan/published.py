@@ -12,23 +12,12 @@ import numpy as np
 
 from tumen.core import Experts, Gqa, InputError, Mla, PlanError, Shape, TumenError
 from tumen.plan import memory
-from tumen.plan.cards import GENERATIONS, Card, card_of
+from tumen.plan.cards import Card, card_of
 from tumen.plan.case import Case, network, stack
+from tumen.plan.job import card_fields, recompute_of
 from tumen.plan.software import Software, framework_of, software
 
 Row = Mapping[str, str]
-# policy -> (kind, share of matmuls done again, share of other operators, share of activations not kept)
-RECOMPUTE = {
-    "none": (0, 0.0, 0.0, 0.0),
-    "selective": (1, 0.0, 0.0, 0.0),  # the attention core, arXiv 2205.05198
-    "norm,act": (0, 0.0, 0.5, 0.33),
-    "rmsnorm+mla-up": (0, 0.15, 0.5, 0.45),
-    "selective-op": (0, 0.4, 0.8, 0.55),  # torchtitan keeps every second matmul
-    "selective(block)": (0, 0.33, 0.33, 0.33),  # every third block
-    "two of three(block)": (0, 0.67, 0.67, 0.67),
-    "layernorm,moe": (0, 0.6, 0.8, 0.7),
-    "full": (2, 1.0, 1.0, 1.0),
-}
 HEADROOM = 0.10  # what an operator leaves free for fragments when choosing what to recompute
 # what a vague or missing policy may stand for, cheapest first: the first that fits is taken
 CANDIDATE_RECOMPUTE = {
@@ -295,18 +284,6 @@ def cases_of(row: Row) -> tuple[Software, tuple[Case, ...]]:
     return soft, tuple(case for case, ok in zip(found, fit, strict=True) if ok or not fit.any())
 
 
-def recompute_of(name: str) -> dict[str, float]:
-    """Fields of a recompute policy.
-
-    Raises:
-        ValueError: nobody taught us this policy.
-    """
-    if name not in RECOMPUTE:
-        raise ValueError(f"recompute {name!r} is unknown; known: {', '.join(filter(None, RECOMPUTE))}")
-    kind, matmuls, rest, dropped = RECOMPUTE[name]
-    return {"recompute": kind, "redo_matmul": matmuls, "redo_rest": rest, "dropped": dropped}
-
-
 def choices_of_chunks(layers: int, pp: int, row: Row) -> list[int]:
     """Interleaving where it is not published: none and every divisor up to 8."""
     if pp == 1 or row["source"].endswith("-oom"):
@@ -320,20 +297,3 @@ def least_recompute(options: list[Case]) -> Case:
     """The cheapest policy that fits; the last one when none does."""
     fit = np.atleast_1d(memory.fits(stack(options), margin=HEADROOM))
     return options[int(np.argmax(fit))] if fit.any() else options[-1]
-
-
-def card_fields(card: Card, precision: str) -> dict[str, float]:
-    """The fields of a case that come from the card."""
-    return {
-        "matmul_flops": card.flops(precision),
-        "half_flops": card.bf16_flops,
-        "matmul_share": card.best_matmul,
-        "fp8": {"fp8": 1.0, "fp4": 2.0, "fp8-row": 3.0}.get(precision, 0.0),
-        "generation": GENERATIONS.index(card.generation),
-        "memory_bytes": card.memory_bytes,
-        "memory_rate": card.memory_rate,
-        "link_rate": card.link_rate,
-        "nic_rate": card.nic_rate,
-        "node": card.node,
-        "domain": card.domain,
-    }
