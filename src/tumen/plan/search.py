@@ -22,7 +22,7 @@ from tumen.plan.job import RECOMPUTE, Job, Layout, base_case, divisors
 from tumen.plan.physics import Physics, fitted
 
 POLICIES = ("none", "norm,act", "layernorm,moe", "full")
-MOST_IDLE = 0.06  # cards a layout may leave idle to make the numbers even
+MOST_IDLE = 0.25  # share of the cards a layout may leave idle to make the numbers even
 HEADROOM = 0.08  # memory left free for fragments
 BLOCK = 1024
 
