@@ -155,8 +155,8 @@ def spaced(words: str) -> str:
 def normalise(sentence: str) -> str:
     """The one form in which a sentence is trained on, asked and copied from.
 
-    Lower case, NFKC, no quotes, braces, angle brackets or end marks, single spaces, and a space between scripts, digits and signs
-    (`调到80%` -> `调到 80 %`), so that words are the same tokens wherever they stand.
+    Lower case, NFKC, no quotes, braces, angle brackets, hyphens or end marks, single spaces, and a space between scripts, digits and
+    signs (`调到80%` -> `调到 80 %`), so that words are the same tokens wherever they stand.
 
     Raises:
         InputError: nothing is left, or it is longer than `MAX_SENTENCE` characters.
@@ -166,8 +166,9 @@ def normalise(sentence: str) -> str:
     text = unicodedata.normalize("NFKC", sentence).lower()
     text = "".join(" " if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp") else char for char in text)
     text = re.sub(r"[\"“”„‟«»{}\[\]<>|\\`*#_~^=;!?¡¿。、，；！？…《》「」『』]+", " ", text.replace("’", "'"))
-    text = re.sub(r"(?<!\d)[.,:]+|[.,:]+(?!\d)", " ", text)
+    text = re.sub(r"(?<!\d)[.,:]+|[.,:]+(?!\d)|(?<=\w)-|-(?!\d)", " ", text)
     text = re.sub(r"(?<=\d)(?=[^\d\s.,:/])|(?<=[^\d\s.,:/+-])(?=\d)", " ", text)
+    text = re.sub(r"(?<=[^\W\d_])(?=[%°])|(?<=%)(?=\S)", " ", text)
     text = re.sub(r"(?<=[a-zäöüß%°])(?=[\u3040-\u30ff\u3400-\u9fff])|(?<=[\u3040-\u30ff\u3400-\u9fff])(?=[a-zäöüß%°])", " ", text)
     text = " ".join(text.split())
     if not text:

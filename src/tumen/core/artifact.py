@@ -26,7 +26,7 @@ from tumen.core.errors import ArtifactError, disk
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
-Kind = Literal["corpus", "tokenizer", "dataset", "checkpoint", "bundle", "scorecard", "plan", "calibration"]
+Kind = Literal["corpus", "tokenizer", "dataset", "checkpoint", "logits", "bundle", "scorecard", "plan", "calibration"]
 
 
 class Payload(BaseModel):
@@ -111,6 +111,14 @@ def writing(
             replace_folder(stage, folder)
         finally:
             shutil.rmtree(stage, ignore_errors=True)
+
+
+def add_facts(folder: Path, facts: dict[str, Any]) -> Manifest:
+    """Add facts to a sealed artifact; its digest stays, for facts are no part of it."""
+    manifest = manifest_of(folder)
+    richer = manifest.model_copy(update={"facts": {**manifest.facts, **facts}})
+    write_text(folder / MANIFEST, richer.model_dump_json(indent=1))
+    return richer
 
 
 def replace_folder(stage: Path, folder: Path) -> None:

@@ -45,11 +45,13 @@ class Events:
                 os.close(handle)
 
 
-def read(path: Path, event: str | None = None) -> Iterator[dict[str, Any]]:
-    """Yield the events of a file, oldest first; lines that a kill cut short are skipped."""
+def read(path: Path, event: str | None = None, tail_bytes: int = 0) -> Iterator[dict[str, Any]]:
+    """Yield the events of a file, oldest first; lines that a kill cut short are skipped. `tail_bytes` reads the end alone."""
     if not path.exists():
         return
     with open(path, "rb") as lines:
+        if tail_bytes:
+            lines.seek(max(0, path.stat().st_size - tail_bytes))
         for line in lines:
             try:
                 row = json.loads(line)

@@ -1,0 +1,5 @@
+"""`python -m tumen` is `tumen`."""
+
+from tumen.cli import main
+
+main()

@@ -1,0 +1,58 @@
+"""cli: one file per verb, and the only place that knows every room.
+
+What: `tumen run | train | recipe | lineage | talk | serve | score | plan`.
+In: arguments. Out: text for people (or `--json`), exit codes from the error tree.
+Never: work that a room could do.
+Read next: run.py, then chain.py.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from tumen import __version__
+from tumen.core.errors import TumenError
+
+app = typer.Typer(
+    name="tumen",
+    help="One recipe from a cluster plan to a lamp that switches on.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+@app.callback(invoke_without_command=True)
+def version(show: bool = typer.Option(False, "--version", help="Print the version and stop.")) -> None:
+    """One recipe from a cluster plan to a lamp that switches on."""
+    if show:
+        print(f"tumen {__version__}")
+        raise typer.Exit
+
+
+def _add_verbs() -> None:
+    from tumen.cli import lineage, recipe, run, score, serve, talk, train
+
+    app.command("run")(run.run)
+    app.add_typer(recipe.app, name="recipe")
+    app.command("lineage")(lineage.lineage)
+    app.command("talk")(talk.talk)
+    app.command("serve")(serve.serve)
+    app.command("score")(score.score_)
+    app.command("train")(train.train)
+
+
+def main() -> None:
+    """Run the command line; errors for people become one line and an exit code."""
+    _add_verbs()
+    try:
+        app()
+    except TumenError as error:
+        print(f"tumen: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("\ntumen: stopped; nothing is lost, the same command goes on", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,102 @@
+"""The chain of a recipe: which artifact comes from which, what each was asked, and what is stale.
+
+    corpus -> tokenizer -> dataset -> <teacher> -> <student> -> bundle-<tier> -> bundle-<tier>/scorecard
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tumen.core import ArtifactError, Manifest, Recipe, hash_of, manifest_of
+from tumen.core.artifact import Kind
+
+# Raise a number when the code of a maker changes what it makes from the same inputs.
+MAKERS: dict[Kind, int] = {
+    "corpus": 1,
+    "tokenizer": 1,
+    "dataset": 1,
+    "checkpoint": 1,
+    "bundle": 1,
+    "scorecard": 1,
+}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One artifact of a run: its name (and folder), kind, the stages it is made from, and what it is asked besides them."""
+
+    name: str
+    kind: Kind
+    parents: tuple[str, ...]
+    asked: Any
+    tier: str = ""
+
+    def inputs(self, digests: dict[str, str]) -> str:
+        """Hash of everything that decides this artifact."""
+        return hash_of([self.kind, MAKERS[self.kind], self.asked, [digests.get(parent, "") for parent in self.parents]])
+
+
+def stages(recipe: Recipe) -> Iterator[Stage]:
+    """All stages of a recipe in an order that respects their parents."""
+    yield Stage("corpus", "corpus", (), {"data": recipe.data, "seed": recipe.seed})
+    yield Stage("tokenizer", "tokenizer", ("corpus",), {"tokenizer": recipe.tokenizer})
+    yield Stage("dataset", "dataset", ("corpus", "tokenizer"), {})
+    for name in recipe.tiers_in_order():
+        tier = recipe.family[name]
+        parents = ("dataset", "tokenizer") + ((tier.distil.teacher,) if tier.distil else ())
+        learnt = {"shape": tier.shape, "train": _deciding(tier.train.model_dump()), "distil": tier.distil, "seed": recipe.seed}
+        yield Stage(name, "checkpoint", parents, learnt, name)
+    served = served_tiers(recipe)
+    for name in served:
+        asked = {"quantise": recipe.family[name].quantise, "serve": recipe.serve, "gate": recipe.gate, "name": recipe.name}
+        yield Stage(f"bundle-{name}", "bundle", (name, "tokenizer", "corpus"), asked, name)
+    bundles = tuple(f"bundle-{name}" for name in served)
+    yield Stage(f"bundle-{recipe.serve.device}/scorecard", "scorecard", (*bundles, "corpus"), {"gate": recipe.gate})
+
+
+def served_tiers(recipe: Recipe) -> list[str]:
+    """The tiers that become bundles: the device's, and the cloud's when it runs here."""
+    cloud = recipe.serve.cloud if recipe.serve.cloud and not recipe.serve.cloud_url else None
+    return [recipe.serve.device] + ([cloud] if cloud and cloud != recipe.serve.device else [])
+
+
+def _deciding(train: dict[str, Any]) -> dict[str, Any]:
+    """Fields of a train section that decide the weights: not how often it is saved."""
+    return {name: value for name, value in train.items() if name not in ("checkpoint_every", "keep")}
+
+
+@dataclass(frozen=True)
+class Link:
+    """A stage as it stands on disk: `state` is done, stale, damaged or missing."""
+
+    stage: Stage
+    state: str
+    manifest: Manifest | None
+    why: str = ""
+
+
+def links(recipe: Recipe, run: Path) -> Iterator[Link]:
+    """The chain of a run folder, compared with what the recipe asks today."""
+    digests: dict[str, str] = {}
+    stale: set[str] = set()
+    for stage in stages(recipe):
+        try:
+            manifest = manifest_of(run / stage.name, stage.kind)
+        except ArtifactError as error:
+            missing = not (run / stage.name).exists()
+            stale.add(stage.name)
+            yield Link(stage, "missing" if missing else "damaged", None, "" if missing else str(error))
+            continue
+        digests[stage.name] = manifest.digest
+        old = [parent for parent in stage.parents if parent in stale]
+        if old:
+            stale.add(stage.name)
+            yield Link(stage, "stale", manifest, f"made from an older {', '.join(old)}")
+        elif manifest.inputs != stage.inputs(digests):
+            stale.add(stage.name)
+            yield Link(stage, "stale", manifest, "the recipe asks for something else now")
+        else:
+            yield Link(stage, "done", manifest)

@@ -1,0 +1,59 @@
+"""`tumen lineage`: what came from what, with digests, and what is stale."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import typer
+
+from tumen.cli import chain
+from tumen.cli.train import read_run_recipe
+from tumen.core import InputError, load_recipe, units
+
+
+def newest_run(root: Path = Path("runs")) -> Path:
+    """The run folder that was used last.
+
+    Raises:
+        InputError: there is none.
+    """
+    runs = sorted(root.glob("*/recipe.json"), key=lambda path: path.stat().st_mtime)
+    if not runs:
+        raise InputError(f"no run in {root.resolve()}: start one with `tumen run recipes/pocket.toml`, or name its folder")
+    return runs[-1].parent
+
+
+def lineage(
+    run: Path = typer.Argument(None, help="Folder of a run; default: the newest under runs/."),
+    recipe: Path = typer.Option(None, help="Compare with this recipe instead of the one the run was started with."),
+    changes: list[str] = typer.Option([], "--set", help="Change a field of --recipe."),
+    as_json: bool = typer.Option(False, "--json", help="Print JSON."),
+) -> None:
+    """Print the chain corpus -> tokenizer -> dataset -> tiers -> bundles -> scorecard with digests, and name what is stale."""
+    run = run or newest_run()
+    asked = load_recipe(recipe, changes) if recipe else read_run_recipe(run)
+    found = list(chain.links(asked, run))
+    if as_json:
+        rows = [
+            {
+                "name": link.stage.name,
+                "kind": link.stage.kind,
+                "state": link.state,
+                "why": link.why,
+                "digest": link.manifest.digest if link.manifest else None,
+                "made_from": link.manifest.made_from if link.manifest else [],
+            }
+            for link in found
+        ]
+        print(json.dumps(rows, indent=1))
+        return
+    print(f"{run}, recipe {asked.name}")
+    for link in found:
+        digest = link.manifest.digest if link.manifest else "-" * 16
+        size = sum(file.bytes for file in link.manifest.files.values()) if link.manifest else 0
+        origin = " + ".join(link.stage.parents) or asked.data.source
+        note = link.state if not link.why else f"{link.state}: {link.why}"
+        print(f"  {digest}  {link.stage.name:<24} <- {origin:<40} {units.show_bytes(size):>8}  {note}")
+    stale = [link.stage.name for link in found if link.state != "done"]
+    print(f"stale: {', '.join(stale)}; `tumen run` makes them anew" if stale else "nothing is stale")

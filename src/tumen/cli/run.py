@@ -1,0 +1,232 @@
+"""`tumen run RECIPE`: the whole chain. What is done stays; what a kill cut short goes on."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from tumen.cli import chain
+from tumen.core import ArtifactError, Events, Manifest, Recipe, RunnerBusy, TrainError, disk, load_recipe, units, write_text
+from tumen.core.artifact import done, verify
+from tumen.core.events import read
+
+POLL_SECONDS = 0.25
+QUIET_SECONDS = 15.0  # without a terminal: one line of progress this often
+
+
+def run(
+    recipe: Path = typer.Argument(..., help="A recipe, a TOML file."),
+    folder: Path = typer.Option(None, "--run", help="Folder of the run; default: runs/<name of the recipe>."),
+    changes: list[str] = typer.Option([], "--set", help="Change a field: family.cloud.train.steps=10. May be given often."),
+    until: str = typer.Option(None, help="Stop after this stage, such as dataset or cloud."),
+) -> None:
+    """Take a recipe through the whole chain, from sentences to a gated bundle. Kill it at any moment; it goes on where it was."""
+    asked = load_recipe(recipe, changes)
+    where = folder or Path("runs") / asked.name
+    with alone(where):
+        write_text(where / "recipe.json", asked.model_dump_json(indent=1))
+        events = Events(where / "events.jsonl")
+        made = make(asked, where, events, until)
+    if not made:
+        print(f"{where}: everything this recipe asks for is there, nothing to do")
+    card = where / f"bundle-{asked.serve.device}" / "scorecard"
+    if card.exists():
+        from tumen.score import show
+
+        print(show(card))
+        print(f'try: tumen talk "turn on the kitchen light"      ({where})')
+
+
+@contextmanager
+def alone(where: Path) -> Iterator[None]:
+    """Hold the run's lock, which the kernel frees however this process ends.
+
+    Raises:
+        RunnerBusy: another process works on this run.
+    """
+    with disk(where):
+        where.mkdir(parents=True, exist_ok=True)
+        handle = open(where / ".lock", "a+")  # noqa: SIM115  held until the block ends
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            handle.seek(0)
+            raise RunnerBusy(f"{where}: process {handle.read().strip() or '?'} works on this run; wait for it, or stop it") from None
+        handle.truncate(0)
+        handle.write(str(os.getpid()))
+        handle.flush()
+        yield
+
+
+def make(recipe: Recipe, where: Path, events: Events, until: str | None = None) -> list[str]:
+    """Make every stage that is not done; returns the names of those made.
+
+    Raises:
+        TumenError: the first stage that cannot be made; what was done before stays.
+    """
+    digests: dict[str, str] = {}
+    made: list[str] = []
+    with Board() as board:
+        for stage in chain.stages(recipe):
+            inputs = stage.inputs(digests)
+            manifest = done(where / stage.name, stage.kind, inputs)
+            if manifest is None:
+                _sweep(where / stage.name)
+                events.emit("stage", name=stage.name, state="started")
+                start = time.monotonic()
+                manifest = _make_stage(recipe, stage, where, inputs, digests, events, board)
+                seconds = time.monotonic() - start
+                events.emit("stage", name=stage.name, state="done", seconds=round(seconds, 2), digest=manifest.digest)
+                made.append(stage.name)
+                board.line(f"{stage.name:<24} {manifest.digest}  made in {units.show_seconds(seconds)}  {_told(manifest)}")
+            elif sys.stdout.isatty():
+                board.line(f"{stage.name:<24} {manifest.digest}  done before")
+            digests[stage.name] = manifest.digest
+            if stage.name == until:
+                break
+    return made
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed writers left beside an artifact."""
+    for rest in folder.parent.glob(f".{folder.name}.*"):
+        if rest.suffix in (".new", ".old"):
+            shutil.rmtree(rest, ignore_errors=True)
+
+
+def _make_stage(
+    recipe: Recipe, stage: chain.Stage, where: Path, inputs: str, digests: dict[str, str], events: Events, board: Board
+) -> Manifest:
+    from tumen import data
+
+    folder = where / stage.name
+    if stage.kind == "checkpoint":
+        return _train(recipe, stage, where, events, board)
+    with board.task(stage.name):
+        if stage.kind == "corpus":
+            return data.write_corpus(recipe.data, recipe.seed, folder, inputs)
+        if stage.kind == "tokenizer":
+            return data.write_tokenizer(recipe.tokenizer, where / "corpus", folder, inputs)
+        if stage.kind == "dataset":
+            return data.write_dataset(where / "corpus", where / "tokenizer", folder, inputs)
+        if stage.kind == "bundle":
+            from tumen.cli.pack import pack_and_check
+
+            return pack_and_check(recipe, stage.tier, where, inputs, events)
+        from tumen.cli.score import score_run
+
+        return score_run(recipe, where, inputs, events)
+
+
+def _train(recipe: Recipe, stage: chain.Stage, where: Path, events: Events, board: Board) -> Manifest:
+    """Train a tier through the engine and follow its events."""
+    from tumen.cluster import Job, connect
+
+    engine = connect(recipe.fleet.engine)
+    command = (sys.executable, "-m", "tumen", "train", str(where.resolve()), stage.tier)
+    job_folder = where / "jobs" / stage.tier
+    shutil.rmtree(job_folder, ignore_errors=True)
+    since = time.time()
+    job = engine.submit(Job(f"{recipe.name}-{stage.tier}", command, job_folder))
+    try:
+        with board.task(stage.name) as update:
+            while not (status := engine.status(job)).ended:
+                _follow(where / "events.jsonl", since, stage.tier, update)
+                time.sleep(POLL_SECONDS)
+    finally:
+        engine.cancel(job)
+    if status.state != "done":
+        words = [line for line in engine.logs(job).strip().splitlines() if line.strip()]
+        last = words[-1].removeprefix("tumen: ") if words else status.reason
+        raise TrainError(f"{stage.tier}: {last} (log: {job_folder / 'log'})")
+    return verify(where / stage.name, "checkpoint")
+
+
+def _follow(path: Path, since: float, tier: str, update: Callable[..., None]) -> None:
+    """Show the newest step of a tier."""
+    newest: dict[str, Any] | None = None
+    for row in read(path, tail_bytes=4096):
+        if row.get("event") in ("step", "logits") and row["time"] >= since:
+            newest = row
+    if newest and newest["event"] == "step" and newest["tier"] == tier:
+        text = f"loss {newest['loss']:.3f}, {newest['tokens_per_second']:,} tokens/s, {units.show_seconds(newest['seconds_left'])} left"
+        update(newest["step"], newest["steps"], text)
+    elif newest and newest["event"] == "logits":
+        update(newest["step"], newest["steps"], f"logits of {newest['tier']}")
+
+
+def _told(manifest: Manifest) -> str:
+    facts = manifest.facts
+    parts = []
+    for name in ("train", "exam", "vocab", "train_tokens", "validation_loss", "tokens_per_second", "agreement"):
+        if name in facts:
+            value = facts[name]
+            parts.append(f"{name.replace('_', ' ')} {value:,}" if isinstance(value, int) else f"{name.replace('_', ' ')} {value}")
+    size = sum(file.bytes for file in manifest.files.values())
+    return ", ".join([*parts, units.show_bytes(size)])
+
+
+class Board:
+    """Progress: a live bar on a terminal, a line now and then elsewhere."""
+
+    def __init__(self) -> None:
+        self.console = Console(highlight=False)
+        self.live = self.console.is_terminal
+        columns = (TextColumn("{task.description:<24}"), BarColumn(30), TimeElapsedColumn(), TextColumn("{task.fields[text]}"))
+        self.progress = Progress(*columns, console=self.console, transient=True)
+
+    def __enter__(self) -> Board:
+        if self.live:
+            self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.live:
+            self.progress.stop()
+
+    def line(self, text: str) -> None:
+        """A line that stays."""
+        self.console.print(text, soft_wrap=True)
+
+    @contextmanager
+    def task(self, name: str) -> Iterator[Callable[..., None]]:
+        """One stage at work; yields update(step, steps, text)."""
+        task = self.progress.add_task(name, total=None, text="")
+        last = time.monotonic()
+
+        def update(step: int, steps: int, text: str) -> None:
+            nonlocal last
+            self.progress.update(task, completed=step, total=steps, text=text)
+            if not self.live and time.monotonic() - last > QUIET_SECONDS:
+                last = time.monotonic()
+                self.line(f"{name:<24} step {step} of {steps}, {text}")
+
+        try:
+            yield update
+        finally:
+            self.progress.remove_task(task)
+
+
+def run_digest(where: Path) -> dict[str, str]:
+    """Digests of every artifact of a run, for comparing two runs."""
+    found = {}
+    for path in sorted(where.rglob("manifest.json")):
+        if not any(part.startswith(".") for part in path.relative_to(where).parts):
+            try:
+                found[str(path.parent.relative_to(where))] = json.loads(path.read_text())["digest"]
+            except (ValueError, KeyError):
+                raise ArtifactError(f"{path}: damaged manifest") from None
+    return found

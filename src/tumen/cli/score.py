@@ -1,0 +1,165 @@
+"""`tumen score BUNDLE`: the scorecard of a run, or an exam from outside."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from tumen.core import Events, InputError, Manifest, Recipe, manifest_of
+from tumen.core.action import parse
+
+REFERENCE_CASES = 60  # a language: the template matcher takes some 10 ms a sentence
+
+
+def score_run(recipe: Recipe, where: Path, inputs: str, events: Events) -> Manifest:
+    """Examine the bundles of a run and write the scorecard into the device bundle."""
+    from tumen import score
+    from tumen.assistant import Values
+    from tumen.cli.chain import served_tiers
+
+    device = where / f"bundle-{recipe.serve.device}"
+    values = Values.load(device / "values.json")
+    cases = list(score.own(where / "corpus"))
+    columns: dict[str, Any] = {}
+    seconds: dict[str, list[float]] = {}
+    sizes: dict[str, int] = {}
+    for column, tier in zip(("device", "cloud"), served_tiers(recipe), strict=False):
+        bundle = where / f"bundle-{tier}"
+        sizes[column] = sum(file.bytes for file in manifest_of(bundle, "bundle").files.values())
+        columns[column], seconds[column] = examine_bundle(bundle, cases, values, recipe.serve.threads)
+        events.emit("exam", column=column, exact=columns[column]["all"]["exact"], n=len(cases))
+    matcher = score.Matcher()
+    few = [case for lang in recipe.data.languages for case in _first(cases, lang, REFERENCE_CASES)]
+    columns["reference"], seconds["reference"] = score.examine(few, matcher.answer, values)
+    made_from = [manifest_of(where / f"bundle-{tier}").digest for tier in served_tiers(recipe)]
+    made_from.append(manifest_of(where / "corpus").digest)
+    return score.write_card(device, columns, seconds, sizes, made_from, recipe.gate, inputs)
+
+
+def _first(cases: Sequence[Any], lang: str, count: int) -> list[Any]:
+    return [case for case in cases if case.gold and case.gold.lang == lang][:count]
+
+
+def examine_bundle(bundle: Path, cases: Sequence[Any], values: Any, threads: int = 1) -> tuple[dict[str, Any], list[float]]:
+    """Rows by group and seconds of every answer of one bundle."""
+    from tumen import score
+    from tumen.serve import load
+
+    with load(bundle, threads=threads) as runner:
+
+        def ask(case: score.Case) -> score.Answer:
+            completion = runner.ask(case.sentence)
+            try:
+                action = parse(completion.text)
+            except InputError:
+                action = None
+            return score.Answer(action, completion.seconds.total, completion.confidence)
+
+        return score.examine(cases, ask, values)
+
+
+def score_(
+    bundle: Path = typer.Argument(..., help="A bundle, or the folder of a run (its device bundle)."),
+    exam: str = typer.Option("own", help="own, ohf or slurp-home."),
+    data: Path = typer.Option(None, help="ohf: a checkout of OHF-Voice/intents. slurp-home: a SLURP jsonl file."),
+    threads: int = typer.Option(1, help="Threads of the runner."),
+    as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
+) -> None:
+    """Examine a bundle. Without --exam: show the scorecard it carries."""
+    from tumen import score
+    from tumen.assistant import Values
+
+    folder = device_bundle(bundle)
+    if exam == "own" and data is None:
+        _show_own(folder, as_json)
+        return
+    if exam not in EXAMS:
+        raise InputError(f"--exam {exam!r} is unknown; known: own, {', '.join(EXAMS)}")
+    if data is None:
+        raise InputError(f"--exam {exam} reads files that you have: name them with --data")
+    values = Values.load(folder / "values.json")
+    cases = list(EXAMS[exam](data))
+    if not cases:
+        raise InputError(f"{data}: no sentences of this exam in it")
+    rows, seconds = examine_bundle(folder, cases, values, threads)
+    result = summary(exam, rows, [1000 * score.percentile(seconds, share) for share in (0.5, 0.95)])
+    print(json.dumps(result, ensure_ascii=False) if as_json else _table(result))
+
+
+def summary(exam: str, rows: dict[str, Any], latency_ms: Sequence[float]) -> dict[str, Any]:
+    """The one object every exam prints. `exact` and `intent` of slurp-home are of the requests to a home."""
+    main = rows["home"] if exam == "slurp-home" and "home" in rows else rows["all"]
+    aside = rows.get("not home", rows["all"]) if exam == "slurp-home" else rows["all"]
+    return {
+        "exam": exam,
+        "n": main["n"],
+        "exact": main["exact"],
+        "intent": main["intent"],
+        "slu_f1": None,
+        "false_acts": aside["false_acts"],
+        "invented": rows["all"]["invented"],
+        "latency_ms_p50": round(latency_ms[0], 2),
+        "latency_ms_p95": round(latency_ms[1], 2),
+        "by": {name: row for name, row in rows.items() if name != "all"},
+    }
+
+
+def _show_own(folder: Path, as_json: bool) -> None:
+    from tumen import score
+
+    card = folder / "scorecard"
+    if not as_json:
+        print(score.show(card))
+        return
+    rows = json.loads((card / "scorecard.json").read_text("utf-8"))["columns"]["device"]
+    facts = manifest_of(card, "scorecard").facts
+    print(json.dumps(summary("own", rows, [1000 * facts[key]["device"] for key in ("seconds_p50", "seconds_p95")]), ensure_ascii=False))
+
+
+def _table(result: dict[str, Any]) -> str:
+    lines = [
+        f"exam {result['exam']}: n {result['n']}, right intent {100 * result['intent']:.1f} %, exact {100 * result['exact']:.1f} %, "
+        + (f"false acts {100 * result['false_acts']:.2f} %, " if result["false_acts"] is not None else "")
+        + f"invented {result['invented']}, {result['latency_ms_p50']:.1f} ms median, {result['latency_ms_p95']:.1f} ms 95%"
+    ]
+    for name, row in sorted(result["by"].items()):
+        false = f"  false acts {100 * row['false_acts']:.2f} %" if row["false_acts"] is not None else ""
+        lines.append(f"  {name:<32}{row['n']:>6}  intent {100 * row['intent']:5.1f}  exact {100 * row['exact']:5.1f}{false}")
+    return "\n".join(lines)
+
+
+def _ohf(data: Path) -> Any:
+    from tumen import score
+
+    return score.ohf(data)
+
+
+def _slurp(data: Path) -> Any:
+    from tumen import score
+    from tumen.assistant import Home
+
+    return score.slurp_home(data, Home.load())
+
+
+EXAMS: dict[str, Callable[[Path], Any]] = {"ohf": _ohf, "slurp-home": _slurp}
+
+
+def device_bundle(path: Path) -> Path:
+    """A bundle folder as it is, or the device bundle of a run folder.
+
+    Raises:
+        InputError: neither.
+    """
+    if (path / "bundle.json").exists():
+        return path
+    if (path / "recipe.json").exists():
+        from tumen.cli.train import read_run_recipe
+
+        return path / f"bundle-{read_run_recipe(path).serve.device}"
+    raise InputError(f"{path}: neither a bundle nor the folder of a run; `tumen run RECIPE` makes both")
+
+

@@ -1,0 +1,26 @@
+"""`tumen serve`: OpenAI's HTTP before a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from tumen.cli.lineage import newest_run
+from tumen.cli.score import device_bundle
+from tumen.cli.talk import cloud_bundle
+
+
+def serve(
+    bundle: Path = typer.Argument(None, help="A bundle or a run; default: the newest under runs/."),
+    host: str = typer.Option("127.0.0.1", help="Off loopback a key in TUMEN_KEY is required."),
+    port: int = typer.Option(8765, help="0 takes any free port."),
+    ungated: bool = typer.Option(False, help="Also with a bundle below its floors."),
+) -> None:
+    """Answer /v1/models and /v1/chat/completions: device first, the cloud tier when the device is unsure."""
+    from tumen.score import insist
+    from tumen.serve import serve as run_server
+
+    folder = device_bundle(bundle or newest_run())
+    insist(folder, ungated)
+    run_server(folder, cloud_bundle(folder), host, port, ready=lambda url: print(f"listening on {url}", flush=True))

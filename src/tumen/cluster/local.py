@@ -1,0 +1,125 @@
+"""The local engine: processes of this machine. A job is a shell script in its folder; it dies with the process that started it.
+
+    job.sh    what runs          pid   process group and its start time, so that a reused pid is not mistaken for the job
+    log       what it printed    exit  its exit code, written when it ends
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shlex
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from tumen.cluster.engine import Job, Node, Status
+from tumen.core import EngineError, disk, write_text
+
+# oneDNN compiles a kernel for each matmul shape and forgets all but 1,024 of them; a mixture of experts has more. Twice the
+# speed of a step, but only when it is set before torch is loaded (docs/log.md, 2026-11-22).
+# OpenMP's threads wait by spinning; on a machine that is not all ours that made a step up to 16 times slower, sleeping does not.
+DEFAULTS = {
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "20000",
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "TOKENIZERS_PARALLELISM": "false",
+    "PYTHONUNBUFFERED": "1",
+}
+GRACE_SECONDS = 5.0
+
+
+def render(job: Job) -> str:
+    """The script of a job. One process: torchrun's variables are set by hand; several come with the cluster room's launcher."""
+    if job.processes != 1 or job.nodes != 1:
+        raise EngineError(f"{job.name}: the local engine starts one process, {job.nodes} x {job.processes} were asked for")
+    variables = {**DEFAULTS, "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1", **job.environment}
+    lines = ["#!/bin/sh", f"# {job.name}: written by tumen's local engine; run it by hand to see it fail"]
+    lines += [f"export {name}={shlex.quote(value)}" for name, value in sorted(variables.items())]
+    lines += [" ".join(map(shlex.quote, job.command)), "code=$?"]
+    exit_file = shlex.quote(str(job.folder / "exit"))
+    return "\n".join([*lines, f"echo $code > {exit_file}.part && mv {exit_file}.part {exit_file}", "exit $code", ""])
+
+
+def parse(exit_text: str | None, alive: bool) -> Status:
+    """Status from the exit file's text (None when there is none) and whether the process lives."""
+    if exit_text is not None and exit_text.strip().isdigit():
+        code = int(exit_text)
+        return Status("done" if code == 0 else "failed", code)
+    return Status("running") if alive else Status("lost", reason="it ended without an exit code: killed, or the machine restarted")
+
+
+class Local:
+    """`Engine` on this machine; a job's id is its folder."""
+
+    def submit(self, job: Job) -> str:
+        folder = job.folder.resolve()
+        with disk(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "exit").unlink(missing_ok=True)
+            write_text(folder / "job.sh", render(job))
+            with open(folder / "log", "ab") as log:
+                process = subprocess.Popen(
+                    ["/bin/sh", str(folder / "job.sh")],
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    stdin=subprocess.DEVNULL,
+                    start_new_session=True,
+                    preexec_fn=die_with_parent,
+                )
+            write_text(folder / "pid", f"{process.pid} {_started(process.pid)}")
+        return str(folder)
+
+    def status(self, job_id: str) -> Status:
+        folder = Path(job_id)
+        text = (folder / "exit").read_text() if (folder / "exit").exists() else None
+        return parse(text, self._pid(folder) is not None)
+
+    def logs(self, job_id: str) -> str:
+        path = Path(job_id) / "log"
+        return path.read_text("utf-8", errors="replace") if path.exists() else ""
+
+    def cancel(self, job_id: str) -> None:
+        for blow, patience in ((signal.SIGTERM, GRACE_SECONDS), (signal.SIGKILL, GRACE_SECONDS)):
+            pid = self._pid(Path(job_id))
+            if pid is None:
+                return
+            os.killpg(pid, blow)
+            deadline = time.monotonic() + patience
+            while self._pid(Path(job_id)) is not None and time.monotonic() < deadline:
+                time.sleep(0.02)
+
+    def nodes(self) -> list[Node]:
+        return [Node(os.uname().nodename, cards=1)]
+
+    def _pid(self, folder: Path) -> int | None:
+        """The job's process group if it is alive and really the job."""
+        try:
+            pid_text, started = (folder / "pid").read_text().split()
+        except (FileNotFoundError, ValueError):
+            return None
+        pid = int(pid_text)
+        _reap(pid)
+        return pid if _started(pid) == started else None
+
+
+def _started(pid: int) -> str:
+    """Start time of a process in clock ticks since boot, "" when there is none or it is a zombie."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+    return "" if fields[0] == "Z" else fields[19]
+
+
+def _reap(pid: int) -> None:
+    try:
+        os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        pass  # started by another process
+
+
+def die_with_parent() -> None:
+    """Linux: the kernel kills this process when its starter dies, also by kill -9. The job's shell and its command both ask for it."""
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)

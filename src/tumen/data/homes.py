@@ -1,0 +1,134 @@
+"""Generated homes: 50 to 200 entities with areas, floors and aliases, in the schema of `tumen.assistant`'s home files.
+
+Names are split once, by hash: a base name or room that is held back appears in exam homes alone. Many names of training homes are
+invented from syllables, so that a model learns to copy what it has never seen instead of what it has.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import yaml
+
+INVENTED = {False: 0.4, True: 0.1}  # share of invented names in training homes and in exam homes
+SHARE_OF_DOMAIN = {
+    "light": 30, "switch": 14, "cover": 9, "fan": 6, "media_player": 7, "climate": 5, "lock": 5, "vacuum": 3, "scene": 6,
+    "script": 3, "todo": 4, "lawn_mower": 1, "person": 4, "sensor": 4, "binary_sensor": 4, "button": 2, "input_boolean": 2,
+    "valve": 2, "weather": 2, "timer": 0,
+}  # fmt: skip
+STATES = {
+    "light": ("on", "off"), "switch": ("on", "off"), "fan": ("on", "off"), "cover": ("open", "closed"), "lock": ("locked", "unlocked"),
+    "media_player": ("playing", "paused", "idle"), "climate": ("heat", "off"), "vacuum": ("docked",), "lawn_mower": ("docked",),
+    "person": ("home", "not_home"), "binary_sensor": ("on", "off"), "valve": ("open", "closed"), "input_boolean": ("on", "off"),
+}  # fmt: skip
+
+
+@cache
+def names_of(lang: str) -> Mapping[str, Any]:
+    """Lists of names of a language from `phrases/names.yaml`."""
+    tree = yaml.safe_load(resources.files("tumen.data").joinpath("phrases/names.yaml").read_text("utf-8"))
+    return dict(tree[lang])
+
+
+def is_held(text: str, share: float) -> bool:
+    """Whether a template or name belongs to the exam; depends on the text alone."""
+    return int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) < share * 2**32
+
+
+def invented(rng: random.Random, lang: str) -> str:
+    """A name nobody has: two or three syllables, or two rare characters in Chinese."""
+    if lang == "zh":
+        return "".join(rng.choice("阿小云星月海风雷晨安乐朵朗琪宁泽沐瑶辰诺悠岚霖芸希尧澜") for _ in range(rng.choice((2, 2, 3))))
+    syllables = ("ba", "ko", "ri", "mel", "dun", "sa", "vi", "tor", "lin", "gra", "pe", "zu", "nox", "fi", "hal", "om", "ster", "ley")
+    return "".join(rng.choice(syllables) for _ in range(rng.choice((2, 2, 3))))
+
+
+@dataclass(frozen=True)
+class GeneratedHome:
+    """A home in one language. `tree` is a home file as a dict; `names` lists what can be said, by domain."""
+
+    lang: str
+    tree: Mapping[str, Any]
+    by_domain: Mapping[str, Sequence[str]]
+    areas: Sequence[str]
+    floors: Sequence[str]
+
+    def name(self, rng: random.Random, lang: str, kind: str, domains: Sequence[str]) -> str | None:
+        """A floor, an area, or the name of an entity of one of `domains`; None when this home has none."""
+        if kind == "floor":
+            return rng.choice(self.floors)
+        if kind == "area":
+            return rng.choice(self.areas)
+        known = [domain for domain in domains or self.by_domain if domain in self.by_domain]
+        return rng.choice(self.by_domain[rng.choice(known)]) if known else None
+
+
+def generate(rng: random.Random, lang: str, entities: tuple[int, int], hold: float, exam: bool) -> GeneratedHome:
+    """A home of between `entities[0]` and `entities[1]` devices.
+
+    Args:
+        hold: share of names kept for exams.
+        exam: whether this home is for an exam (held-back names only) or for training (the others only).
+    """
+    words = names_of(lang)
+    areas = _some(rng, _side(words["areas"], hold, exam), 6, 14)
+    areas += [invented(rng, lang) for _ in range(max(1, round(INVENTED[exam] * len(areas))))]
+    floors = _some(rng, _side(words["floors"], hold, exam, least=2), 2, 3)
+    tree: dict[str, Any] = {
+        "name": f"{lang} home",
+        "here": "area_0",
+        "floor": [{"id": f"floor_{i}", "name": name} for i, name in enumerate(floors)],
+        "area": [{"id": f"area_{i}", "name": name, "floor": f"floor_{i % len(floors)}"} for i, name in enumerate(areas)],
+        "entity": [],
+    }
+    by_domain: dict[str, list[str]] = {}
+    taken = {name.lower() for name in areas + floors}
+    domains = [d for d in SHARE_OF_DOMAIN if words["names"].get(d)]
+    for number in range(rng.randint(*entities)):
+        domain = rng.choices(domains, [SHARE_OF_DOMAIN[d] for d in domains])[0]
+        name = _entity_name(rng, lang, words, domain, areas, hold, exam)
+        if name.lower() in taken:
+            continue
+        taken.add(name.lower())
+        by_domain.setdefault(domain, []).append(name)
+        area = f"area_{rng.randrange(len(areas))}"
+        entity: dict[str, Any] = {"id": f"{domain}.e{number}", "name": name, "area": area}
+        if domain in STATES:
+            entity["state"] = rng.choice(STATES[domain])
+        tree["entity"].append(entity)
+    return GeneratedHome(lang, tree, by_domain, areas, floors)
+
+
+def _side(names: Sequence[str], hold: float, exam: bool, least: int = 1) -> list[str]:
+    """The names of one side of the split; all of them where a side would be too small to speak of."""
+    mine = [name for name in names if is_held(name, hold) == exam]
+    return mine if len(mine) >= least else list(names)
+
+
+def _some(rng: random.Random, names: Sequence[str], low: int, high: int) -> list[str]:
+    return rng.sample(list(names), min(len(names), rng.randint(low, high)))
+
+
+def _entity_name(
+    rng: random.Random, lang: str, words: Mapping[str, Any], domain: str, areas: Sequence[str], hold: float, exam: bool
+) -> str:
+    """A listed name, one composed from a pattern (`{adjective} {thing}`), or an invented one."""
+    more = words["more"]
+    nouns = more.get(domain)
+    if domain != "person" and rng.random() < INVENTED[exam]:
+        base = invented(rng, lang)
+        return _join(lang, base, rng.choice(nouns)) if nouns and rng.random() < 0.4 else base
+    if not nouns or rng.random() < 0.6:
+        return str(rng.choice(_side(words["names"][domain], hold, exam)))
+    parts = {"thing": nouns, "area": areas} | {key: more[key] for key in ("adjective", "place") if key in more}
+    return str(rng.choice(more["alias"])).format(**{key: rng.choice(options) for key, options in parts.items()})
+
+
+def _join(lang: str, left: str, right: str) -> str:
+    return left + right if lang == "zh" else f"{left} {right}"

@@ -1,0 +1,115 @@
+"""Byte-fallback BPE with a small vocabulary, made so that llama.cpp's own tokeniser cuts a sentence the same way.
+
+Pieces in order: control tokens, 256 bytes, the structure tokens of an action (one token each), then learned pieces. Words carry the
+space before them (`▁kitchen`); a CJK character and a digit are always pieces of their own, so that copying them never meets a
+merge that the sentence did not have. What the vocabulary lacks falls back to bytes: nothing is unknown.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+from tumen.core.action import BEGIN, DO, END, Action, pieces, structure_tokens
+from tumen.core.errors import ArtifactError
+
+UNKNOWN = "<unk>"
+CONTROL = (UNKNOWN, BEGIN, END, DO)
+BYTES = tuple(f"<0x{value:02X}>" for value in range(256))
+CJK = r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]"
+SPACE = "▁"
+
+
+def train_tokenizer(texts: Iterable[str], vocab: int) -> Tokenizer:
+    """Learn the pieces of normalised sentences.
+
+    Args:
+        texts: normalised sentences and copied words.
+        vocab: number of tokens, all kinds together.
+
+    Returns:
+        a `tokenizers.Tokenizer` whose ids are stable for the same texts.
+    """
+    fixed = [*CONTROL, *BYTES, *structure_tokens()]
+    learner = Tokenizer(models.BPE(unk_token=UNKNOWN, byte_fallback=True))
+    learner.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), normalizers.Replace(" ", SPACE)])
+    learner.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(CJK), "isolated"),
+            pre_tokenizers.Split(SPACE, "merged_with_next"),
+            pre_tokenizers.Digits(individual_digits=True),
+        ]
+    )
+    trainer = trainers.BpeTrainer(vocab_size=vocab, special_tokens=fixed, show_progress=False, min_frequency=3)
+    learner.train_from_iterator(texts, trainer)
+    return _without_specials(learner)
+
+
+def _without_specials(learner: Tokenizer) -> Tokenizer:
+    """The same pieces with only control and structure tokens matched in text (a typed `<0x41>` is text, not a byte)."""
+    tree = json.loads(learner.to_str())
+    tree["added_tokens"] = [token for token in tree["added_tokens"] if token["content"] not in BYTES]
+    for token in tree["added_tokens"]:
+        token["special"] = token["content"] in CONTROL
+        token["normalized"] = False
+    tree["pre_tokenizer"] = None
+    tree["normalizer"] = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
+    fresh = Tokenizer.from_str(json.dumps(tree))
+    fresh.decoder = decoders.Sequence([decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()])
+    return fresh
+
+
+class Codec:
+    """Sentences and actions to token ids and back.
+
+    Args:
+        tokenizer: from `train_tokenizer`, or a folder written by `save`.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+        self.vocab: int = tokenizer.get_vocab_size()
+        self.begin, self.do, self.end = (tokenizer.token_to_id(token) for token in (BEGIN, DO, END))
+        self.structure = {token: tokenizer.token_to_id(token) for token in structure_tokens()}
+
+    @classmethod
+    def load(cls, folder: Path) -> Codec:
+        """Read `tokenizer.json` of a folder.
+
+        Raises:
+            ArtifactError: missing or damaged.
+        """
+        path = folder / "tokenizer.json"
+        try:
+            return cls(Tokenizer.from_str(path.read_text("utf-8")))
+        except FileNotFoundError:
+            raise ArtifactError(f"{path}: missing; run the recipe again") from None
+        except Exception as error:  # the library raises bare Exception
+            raise ArtifactError(f"{path}: no tokeniser in it ({error}); run the recipe again") from None
+
+    def save(self, folder: Path) -> None:
+        """Write `tokenizer.json`."""
+        (folder / "tokenizer.json").write_text(self.tokenizer.to_str(), "utf-8")
+
+    def prompt(self, sentence: str) -> list[int]:
+        """`<s> sentence <do>` of a normalised sentence."""
+        return [self.begin, *self.text(f" {sentence}"), self.do]
+
+    def text(self, text: str) -> list[int]:
+        """Ids of plain text; spaces count."""
+        return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def answer(self, action: Action) -> list[int]:
+        """The action on the wire and the end token."""
+        ids: list[int] = []
+        for piece in pieces(action.wire()):
+            token = self.structure.get(piece)
+            ids += [token] if token is not None else self.text(piece)
+        return [*ids, self.end]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ids, structure tokens included."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=False))

@@ -1,0 +1,14 @@
+"""model: which network?
+
+What: a decoder-only transformer from one `Shape`: MLA or GQA attention, dense or DeepSeekMoE feed-forward.
+In: a `Shape` with its vocabulary.
+Out: a `Transformer` with stable parameter names, `Cache` for decoding, greedy continuation, public names of its weights.
+Never: data, optimisers, files.
+Read next: transformer.py, then attention.py and experts.py.
+"""
+
+from tumen.model.cache import Cache
+from tumen.model.decode import greedy
+from tumen.model.transformer import Transformer, build, causal_mask
+
+__all__ = ["Cache", "Transformer", "build", "causal_mask", "greedy"]

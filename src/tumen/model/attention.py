@@ -1,0 +1,129 @@
+"""Attention: latent (MLA, arXiv 2405.04434 section 2.1) and grouped-query (GQA, arXiv 2305.13245), one interface.
+
+Shapes: B rows, T tokens, S keys, D model width, H heads. Both take a `Context` and an optional cache of this layer.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tumen.core import Gqa, Mla
+from tumen.model.cache import Cache
+from tumen.model.rope import rotate
+
+
+class Context(NamedTuple):
+    """What every layer needs of a batch: rotary tables (B, 1, T, rope / 2) and the additive mask (B, 1, T, S)."""
+
+    cos: Tensor
+    sin: Tensor
+    mask: Tensor
+
+
+class Norm(nn.Module):
+    """RMSNorm (arXiv 1910.07467) over the last dimension, computed in fp32."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+
+
+def linear(inner: int, outer: int) -> nn.Linear:
+    """A matrix without bias."""
+    return nn.Linear(inner, outer, bias=False)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    """Softmax attention, q (B, H, T, d), k (B, H, S, d), v (B, H, S, e) -> (B, T, H * e).
+
+    On a CPU the plain form is faster than the fused one at the short rows of commands, forward and backward
+    (benchmarks/train_step.py); GPUs take the fused kernel (not run here).
+    """
+    if q.is_cuda:
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    else:
+        scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5 + mask
+        out = scores.softmax(dim=-1) @ v
+    return out.transpose(1, 2).flatten(2)
+
+
+class GroupedAttention(nn.Module):
+    """Grouped-query attention with rotary positions on every feature."""
+
+    def __init__(self, width: int, shape: Gqa) -> None:
+        super().__init__()
+        self.shape = shape
+        self.q = linear(width, shape.heads * shape.head_dim)
+        self.k = linear(width, shape.kv_heads * shape.head_dim)
+        self.v = linear(width, shape.kv_heads * shape.head_dim)
+        self.out = linear(shape.heads * shape.head_dim, width)
+
+    def forward(self, x: Tensor, context: Context, cache: Cache | None = None) -> Tensor:
+        B, T, _ = x.shape
+        shape = self.shape
+        q = rotate(self.q(x).view(B, T, shape.heads, -1).transpose(1, 2), context.cos, context.sin)
+        k = rotate(self.k(x).view(B, T, shape.kv_heads, -1).transpose(1, 2), context.cos, context.sin)
+        v = self.v(x).view(B, T, shape.kv_heads, -1).transpose(1, 2)
+        if cache is not None:
+            k, v = cache.extend(k, v)
+        group = shape.heads // shape.kv_heads
+        if group > 1:
+            k, v = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1)
+        return self.out(attend(q, k, v, context.mask))
+
+
+class LatentAttention(nn.Module):
+    """Multi-head latent attention: keys and values come from one latent a token, equations 9-19 of the paper.
+
+    Without a cache the latent is expanded to keys and values (cheapest for whole rows); with one, only the latent and the
+    shared rotary key are kept and the expansion is absorbed into query and output.
+    """
+
+    def __init__(self, width: int, shape: Mla, eps: float) -> None:
+        super().__init__()
+        self.shape = shape
+        query = shape.heads * shape.query_dim
+        if shape.q_rank:
+            self.q_down, self.q_norm = linear(width, shape.q_rank), Norm(shape.q_rank, eps)
+            self.q_up = linear(shape.q_rank, query)
+        else:
+            self.q_up = linear(width, query)
+        self.kv_down = linear(width, shape.kv_rank + shape.rope_dim)
+        self.kv_norm = Norm(shape.kv_rank, eps)
+        self.kv_up = linear(shape.kv_rank, shape.heads * (shape.nope_dim + shape.v_dim))
+        self.out = linear(shape.heads * shape.v_dim, width)
+
+    def forward(self, x: Tensor, context: Context, cache: Cache | None = None) -> Tensor:
+        B, T, _ = x.shape
+        shape = self.shape
+        q = self.q_up(self.q_norm(self.q_down(x)) if shape.q_rank else x)
+        q_nope, q_rope = q.view(B, T, shape.heads, -1).transpose(1, 2).split((shape.nope_dim, shape.rope_dim), dim=-1)
+        q_rope = rotate(q_rope, context.cos, context.sin)
+        latent, k_rope = self.kv_down(x).split((shape.kv_rank, shape.rope_dim), dim=-1)
+        latent, k_rope = self.kv_norm(latent), rotate(k_rope.unsqueeze(1), context.cos, context.sin)
+        if cache is not None:
+            latents, k_rope = cache.extend(latent.unsqueeze(1), k_rope)
+            return self._absorbed(q_nope, q_rope, latents, k_rope, context.mask)
+        kv = self.kv_up(latent).view(B, T, shape.heads, -1).transpose(1, 2)
+        k_nope, v = kv.split((shape.nope_dim, shape.v_dim), dim=-1)
+        k = torch.cat((k_nope, k_rope.expand(-1, shape.heads, -1, -1)), dim=-1)
+        return self.out(attend(torch.cat((q_nope, q_rope), dim=-1), k, v, context.mask))
+
+    def _absorbed(self, q_nope: Tensor, q_rope: Tensor, latents: Tensor, k_rope: Tensor, mask: Tensor) -> Tensor:
+        """Attention inside the latent (section 2.1.2, "absorbed"): latents (B, 1, S, r), k_rope (B, 1, S, rope)."""
+        shape = self.shape
+        up = self.kv_up.weight.view(shape.heads, shape.nope_dim + shape.v_dim, shape.kv_rank)
+        w_uk, w_uv = up.split((shape.nope_dim, shape.v_dim), dim=1)  # (H, nope, r), (H, v, r)
+        q_latent = torch.einsum("bhtn,hnr->bhtr", q_nope, w_uk)
+        scores = q_latent @ latents.transpose(-1, -2) + q_rope @ k_rope.transpose(-1, -2)
+        weights = (scores * shape.query_dim**-0.5 + mask).softmax(dim=-1)
+        out = torch.einsum("bhtr,hvr->bhtv", weights @ latents, w_uv)
+        return self.out(out.transpose(1, 2).flatten(2))

@@ -1,0 +1,30 @@
+"""score: judge.
+
+What: exams, what counts as the same action, shares with intervals, scorecards, the gate.
+In: anything that answers a sentence with an action; cases.
+Out: a scorecard artifact, tables, one line that says why a bundle is refused.
+Never: training, or a look at an exam before it is scored.
+Read next: judge.py, then exams.py and card.py.
+"""
+
+from tumen.score.card import examine, gate, insist, show, write_card
+from tumen.score.exams import ohf, own, slurp_home
+from tumen.score.judge import Answer, Case, percentile, same, tally
+from tumen.score.reference import Matcher
+
+__all__ = [
+    "Answer",
+    "Case",
+    "Matcher",
+    "examine",
+    "gate",
+    "insist",
+    "ohf",
+    "own",
+    "percentile",
+    "same",
+    "show",
+    "slurp_home",
+    "tally",
+    "write_card",
+]

@@ -1,0 +1,144 @@
+"""Scorecards: device, cloud and reference on the same exam, and the gate a bundle must pass.
+
+The artifact's `scorecard.json` holds what is the same on every run (answers); times are facts of its manifest.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tumen.assistant import Values
+from tumen.core import ArtifactError, GateError, Manifest, manifest_of, units, verify, writing
+from tumen.core.recipe import Gate
+from tumen.score.judge import Answer, Case, percentile, tally
+
+Ask = Callable[[Case], Answer]
+
+
+def examine(cases: Sequence[Case], ask: Ask, values: Values) -> tuple[dict[str, Any], list[float]]:
+    """Put every case to `ask`; returns rows by group and the seconds of each answer."""
+    answers = [ask(case) for case in cases]
+    rows = {name: counts.row() for name, counts in tally(cases, answers, values).items()}
+    return rows, [answer.seconds for answer in answers]
+
+
+def write_card(
+    bundle: Path, columns: Mapping[str, Mapping[str, Any]], seconds: Mapping[str, Sequence[float]], sizes: Mapping[str, int],
+    made_from: Sequence[str], gate: Gate, inputs: str,
+) -> Manifest:  # fmt: skip
+    """Write the scorecard of a device bundle into it.
+
+    Args:
+        columns: {device, cloud, reference} -> rows by group.
+        seconds: of every answer, by column.
+        sizes: bytes of device and cloud.
+        made_from: digests of the bundles and the corpus, the device bundle's first.
+    """
+    agreement = {name: manifest_of(bundle.with_name(f"bundle-{name}")).facts.get("agreement") for name in sizes if name in columns}
+    card = {"columns": columns, "bytes": dict(sizes)}
+    faults = shortfalls(card, gate, manifest_of(bundle, "bundle").facts.get("agreement"))
+    facts = {
+        "seconds_p50": {name: round(percentile(times, 0.5), 5) for name, times in seconds.items()},
+        "seconds_p95": {name: round(percentile(times, 0.95), 5) for name, times in seconds.items()},
+        "agreement": agreement,
+        "passed": not faults,
+    }
+    with writing(bundle / "scorecard", "scorecard", inputs, list(made_from), facts) as stage:
+        (stage / "scorecard.json").write_text(json.dumps({**card, "shortfalls": faults}, indent=1, ensure_ascii=False), "utf-8")
+    return verify(bundle / "scorecard", "scorecard")
+
+
+def shortfalls(card: Mapping[str, Any], gate: Gate, agreement: float | None) -> list[str]:
+    """What keeps a bundle from being shown, one line each; empty when it may be."""
+    device, cloud = card["columns"]["device"], card["columns"].get("cloud")
+    found = [
+        f"exact actions in {lang}: {row['exact']:.1%}, the floor is {gate.exact:.1%}"
+        for lang, row in device.items()
+        if lang in ("en", "zh", "de") and row["exact"] < gate.exact
+    ]
+    everything = device["all"]
+    if everything["false_acts"] is not None and everything["false_acts"] > gate.false_acts:
+        found.append(f"false acts: {everything['false_acts']:.1%}, at most {gate.false_acts:.1%}")
+    if everything["invented"] > gate.invented:
+        found.append(f"invented words: {everything['invented']}, at most {gate.invented}")
+    if agreement is not None and agreement < gate.agreement:
+        found.append(f"agreement with torch: {agreement:.2%}, the floor is {gate.agreement:.2%}")
+    if cloud:
+        share = everything["exact"] / max(cloud["all"]["exact"], 1e-9)
+        if share < gate.of_cloud:
+            found.append(f"share of the cloud's score: {share:.1%}, the floor is {gate.of_cloud:.1%}")
+        size = card["bytes"]["device"] / card["bytes"]["cloud"]
+        if size > gate.size_of_cloud:
+            found.append(f"share of the cloud's bytes: {size:.1%}, at most {gate.size_of_cloud:.1%}")
+    return found
+
+
+def gate(bundle: Path) -> str:
+    """Check that a bundle may be shown. Returns one line that says why not, or "" when it may.
+
+    Raises:
+        ArtifactError: its scorecard is damaged or belongs to another bundle.
+    """
+    made = verify(bundle, "bundle")
+    card = bundle / "scorecard"
+    if not card.exists():
+        return "it has no scorecard: nobody examined it"
+    scored = verify(card, "scorecard")
+    if made.digest not in scored.made_from:
+        raise ArtifactError(f"{card}: belongs to another bundle; run the recipe again")
+    about = json.loads((bundle / "bundle.json").read_text("utf-8"))
+    result = json.loads((card / "scorecard.json").read_text("utf-8"))
+    return "; ".join(shortfalls(result, Gate.model_validate(about["gate"]), made.facts.get("agreement")))
+
+
+def insist(bundle: Path, ungated: bool) -> None:
+    """Let a bundle pass or refuse it.
+
+    Raises:
+        GateError: it is below a floor and `ungated` was not given.
+    """
+    why = gate(bundle)
+    if why and not ungated:
+        raise GateError(f"{bundle} is not good enough to be shown: {why}. Train it better, or look at it with --ungated")
+
+
+def show(card: Path) -> str:
+    """A scorecard as a table for people; losing rows are in it."""
+    scored = manifest_of(card, "scorecard")
+    result = json.loads((card / "scorecard.json").read_text("utf-8"))
+    columns = result["columns"]
+    names = [name for name in ("device", "cloud", "reference") if name in columns]
+    lines = [f"{'exact actions, %':<18}{'n':>6}  " + "".join(f"{name:>26}" for name in names)]
+    groups = sorted(columns["device"], key=_order)
+    for group in groups:
+        cells = "".join(f"{_cell(columns[name].get(group)):>26}" for name in names)
+        lines.append(f"{group:<18}{columns['device'][group]['n']:>6}  {cells}")
+    facts = scored.facts
+    for title, key in (("ms, median", "seconds_p50"), ("ms, 95%", "seconds_p95")):
+        lines.append(f"{title:<26}" + "".join(f"{1000 * facts[key].get(name, 0):>26.1f}" for name in names))
+    size = "".join(f"{units.show_bytes(result['bytes'][name]) if name in result['bytes'] else '':>26}" for name in names)
+    lines.append(f"{'size':<26}{size}")
+    agreement = facts.get("agreement", {})
+    lines.append(f"{'tokens equal to torch':<26}" + "".join(f"{_percent(agreement.get(name)):>26}" for name in names))
+    for title, key in (("false acts", "false_acts"), ("invented words", "invented")):
+        cells = (columns[name]["all"][key] for name in names)
+        lines.append(f"{title:<26}" + "".join(f"{_percent(cell) if key == 'false_acts' else cell:>26}" for cell in cells))
+    verdict = "passed" if not result["shortfalls"] else "not passed: " + "; ".join(result["shortfalls"])
+    return "\n".join([*lines, f"gate: {verdict}", "share [95% interval], (corrected for the best constant answer)"])
+
+
+def _order(group: str) -> tuple[int, str]:
+    return (("all", "en", "zh", "de").index(group) if group in ("all", "en", "zh", "de") else 9, group)
+
+
+def _cell(row: Mapping[str, Any] | None) -> str:
+    if not row or not row.get("n"):
+        return "-"
+    return f"{100 * row['exact']:.1f} [{100 * row['low']:.1f}, {100 * row['high']:.1f}] ({100 * row['corrected']:.1f})"
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.2f} %"

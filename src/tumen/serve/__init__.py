@@ -1,0 +1,37 @@
+"""serve: answer.
+
+What: runs a bundle's model in a child process, asks a cloud tier when the device is unsure, and speaks OpenAI's HTTP.
+In: a bundle folder (`model.gguf`, `bundle.json`, manifest); a sentence; HTTP requests nobody has checked.
+Out: a `Completion` (compact JSON action, log-probabilities, confidence, seconds), the tier it came from and why.
+Never: torch; a model file llama.cpp has not been protected from; a private sentence outside; a sentence in a log.
+Read next: runner.py (the boundary), device.py, router.py, then api.py.
+"""
+
+from tumen.serve.api import app
+from tumen.serve.device import Bundle, DeviceRunner, bundle_of, load
+from tumen.serve.remote import RemoteRunner
+from tumen.serve.router import POLICIES, Answer, Route, Router, device_first, policy_of
+from tumen.serve.runner import Completion, Runner, Seconds
+from tumen.serve.server import bind, connect, serve, server_of
+
+__all__ = [
+    "POLICIES",
+    "Answer",
+    "Bundle",
+    "Completion",
+    "DeviceRunner",
+    "RemoteRunner",
+    "Route",
+    "Router",
+    "Runner",
+    "Seconds",
+    "app",
+    "bind",
+    "bundle_of",
+    "connect",
+    "device_first",
+    "load",
+    "policy_of",
+    "serve",
+    "server_of",
+]

@@ -1,0 +1,121 @@
+"""From bundles to a listening server: the parts put together."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import uvicorn
+from starlette.applications import Starlette
+
+from tumen.core import Events
+from tumen.core.errors import InputError, RunnerBusy
+from tumen.serve.api import app
+from tumen.serve.device import DeviceRunner, bundle_of, load
+from tumen.serve.guard import LOOPBACK
+from tumen.serve.remote import RemoteRunner
+from tumen.serve.router import Router
+
+KEY_ENV = "TUMEN_KEY"
+PORT = 8765
+BACKLOG = 128
+DRAIN_SECONDS = 2
+
+
+def connect(bundle: Path, cloud: Path | None = None, events: Events | None = None) -> Router:
+    """Start the runners a bundle's recipe asks for and put a router before them.
+
+    Args:
+        bundle: the device tier's bundle; its `serve` section rules.
+        cloud: a bundle of the cloud tier on this machine; without it `serve.cloud_url`, if there is one.
+
+    Raises:
+        ArtifactError, RunnerError: see `load`.
+    """
+    serve = bundle_of(bundle).serve
+    device = load(bundle, serve.threads, serve.context, events)
+    try:
+        upper: DeviceRunner | RemoteRunner | None = None
+        if cloud:
+            upper = load(cloud, serve.threads, serve.context, events)
+        elif serve.cloud_url:
+            upper = RemoteRunner(serve.cloud_url, serve.cloud_model or "default", serve.cloud_key_env)
+    except BaseException:
+        device.stop()
+        raise
+    return Router(device, upper, serve)
+
+
+def serve(
+    bundle: Path,
+    cloud: Path | None = None,
+    host: str = "127.0.0.1",
+    port: int = PORT,
+    events: Events | None = None,
+    ready: Callable[[str], None] = lambda url: None,
+) -> None:
+    """Serve until interrupted. `ready` is called with the base URL once clients are heard.
+
+    Raises:
+        InputError: `host` is not this machine and $TUMEN_KEY is not set.
+        RunnerBusy: the port is taken.
+        ArtifactError, RunnerError: see `load`.
+    """
+    key = os.environ.get(KEY_ENV) or None
+    if key is None and host not in LOOPBACK:
+        raise InputError(
+            f"{host} can be reached from other machines; set {KEY_ENV} to a key for clients, or serve on 127.0.0.1"
+        )
+    with bind(host, port) as listener:
+        router = connect(bundle, cloud, events)
+        ready(f"http://{host}:{listener.getsockname()[1]}/v1")
+        server_of(app(router, bundle_of(bundle).recipe, key, events)).run(sockets=[listener])
+
+
+def server_of(application: Starlette) -> uvicorn.Server:
+    """A server that writes no logs and does not wait long for slow clients."""
+    return uvicorn.Server(
+        uvicorn.Config(
+            application,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            ws="none",
+            limit_concurrency=256,
+            timeout_keep_alive=5,
+            timeout_graceful_shutdown=DRAIN_SECONDS,
+        )
+    )
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes any that is free.
+
+    Raises:
+        RunnerBusy: the port is taken.
+        InputError: the address is not this machine's, or the port not ours to take.
+    """
+    try:
+        if not 0 <= port <= 65_535:  # some resolvers wrap larger ones round
+            raise OSError
+        family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, proto)
+    except (OSError, UnicodeError):
+        raise InputError(f"{host}:{port} is no address to listen on; try 127.0.0.1:{PORT}") from None
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise RunnerBusy(
+                f"port {port} on {host} is taken; stop what listens there or choose another, such as {port + 1}"
+            ) from None
+        raise InputError(
+            f"{host}:{port}: {os.strerror(error.errno or 0)}; choose another host or a port above 1023"
+        ) from None
+    return listener
