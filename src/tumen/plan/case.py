@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tumen.core import Mla, Shape
 
 Array = NDArray[np.float64]
+Index = NDArray[np.int64]
 Number = Any  # a float or an Array: the model is written once for both
 
 NONE, SELECTIVE, FULL = 0.0, 1.0, 2.0

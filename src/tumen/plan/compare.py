@@ -145,17 +145,24 @@ def grow(job: Job, fleet: str, steps: Sequence[tuple[float, str]], planning: Pla
     )
 
 
-def own_and_rented(job: Job, own: Group, rented: Group, own_price: float, rented_price: float, planning: Planning) -> Comparison:
+def own_and_rented(
+    job: Job, own: Group, rented: Group, own_price: float, rented_price: float, planning: Planning
+) -> Comparison:
     """Own cards alone against own and rented ones together in one job, at two prices a card and hour.
 
     Raises:
         PlanError: the cards differ in kind: one synchronous job needs one.
     """
     if own.card.name != rented.card.name:
-        raise PlanError(f"own {own.card.name} and rented {rented.card.name} differ; one job needs one kind, rent {own.card.name}")
+        raise PlanError(
+            f"own {own.card.name} and rented {rented.card.name} differ; one job needs one kind, rent {own.card.name}"
+        )
     both = Group(own.card, own.count + rented.count)
     mixed = (own.count * own_price + rented.count * rented_price) / both.count
-    priced = [(own, own_price, f"own {own.card.name}:{own.count}"), (both, mixed, f"own + rented {own.card.name}:{both.count}")]
+    priced = [
+        (own, own_price, f"own {own.card.name}:{own.count}"),
+        (both, mixed, f"own + rented {own.card.name}:{both.count}"),
+    ]
     sides = []
     for group, price, name in priced:
         chosen = planning.model_copy(update={"price": price})
@@ -163,5 +170,7 @@ def own_and_rented(job: Job, own: Group, rented: Group, own_price: float, rented
     extra = sides[1].money - sides[0].money
     saved = sides[0].days - sides[1].days
     each = f"{extra / saved:,.0f} {planning.currency} for each day saved" if saved > 0 else "no day is saved"
-    says = (f"renting {rented.count} cards saves {units.show_seconds(max(saved, 0) * 86400)} and changes the bill by {extra:+,.0f}: {each}",)
+    says = (
+        f"renting {rented.count} cards saves {units.show_seconds(max(saved, 0) * 86400)} and changes the bill by {extra:+,.0f}: {each}",
+    )
     return Comparison(name=job.name, currency=planning.currency, sides=tuple(sides), says=says)

@@ -122,7 +122,12 @@ def reliability(cards: int, node: int, parameters: float, plan: Planning) -> Rel
 
 
 def simulate(
-    every_seconds: float, save_seconds: float, between_seconds: float, restart_seconds: float, days: float, seed: int = 0
+    every_seconds: float,
+    save_seconds: float,
+    between_seconds: float,
+    restart_seconds: float,
+    days: float,
+    seed: int = 0,
 ) -> float:
     """Goodput of one played run: work, save, fail at exponential times, restart from the last save."""
     draw = np.random.default_rng(seed)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tumen.plan import time
-from tumen.plan.case import Array, Case, stack
+from tumen.plan.case import Array, Case, Index, stack
 from tumen.plan.physics import NAMES, SHARES, Physics, from_vector, vector
 from tumen.plan.published import Published
 
@@ -30,9 +30,9 @@ class Table:
 
     rows: tuple[Published, ...]
     cases: Case
-    starts: Array
+    starts: Index
     releases: tuple[str, ...]
-    release_of: Array  # index into releases, a row
+    release_of: Index  # index into releases, a row
     seconds: Array
     weights: Array
 
@@ -70,7 +70,8 @@ class Fitted:
     def predict(self, table: Table) -> Array:
         """Seconds of each row of a table; a release the fit has not seen has factor 1."""
         factors = np.array([self.factors.get(name, 1.0) for name in table.releases])
-        return table.predict(self.physics) * factors[table.release_of]
+        seconds: Array = table.predict(self.physics) * factors[table.release_of]
+        return seconds
 
 
 def fit(table: Table, start: Physics | None = None, rounds: int = 12) -> Fitted:
@@ -105,7 +106,9 @@ def objective(table: Table, x: Array, logs: Array, prior: Array, scale: Array) -
     """Pseudo-Huber loss of the rows and the ridge."""
     error = residuals(table, x, logs)
     loss = 2 * TAIL**2 * (np.sqrt(1 + (error / TAIL) ** 2) - 1) / NOISE**2
-    return float((table.weights * loss).sum() + (((x - prior) / scale) ** 2).sum() + ((logs / FACTOR_SPREAD) ** 2).sum())
+    return float(
+        (table.weights * loss).sum() + (((x - prior) / scale) ** 2).sum() + ((logs / FACTOR_SPREAD) ** 2).sum()
+    )
 
 
 def linearised(table: Table, x: Array, logs: Array) -> tuple[Array, Array]:

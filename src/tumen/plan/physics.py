@@ -71,7 +71,17 @@ class Physics:
 
 NAMES = tuple(f.name for f in fields(Physics))
 SHARES = frozenset(
-    ("tp_hidden", "tp_hidden_backward", "cp_hidden", "ep_hidden", "fsdp_hidden", "dp_hidden", "pp_hidden", "link", "network")
+    (
+        "tp_hidden",
+        "tp_hidden_backward",
+        "cp_hidden",
+        "ep_hidden",
+        "fsdp_hidden",
+        "dp_hidden",
+        "pp_hidden",
+        "link",
+        "network",
+    )
     + ("all_to_all", "network_p2p", "memory", "pp_shown", "flash1", "flash2", "flash3", "batched")
 )
 

@@ -196,7 +196,11 @@ def choice(job: Job, layout: Layout, card: Card, fleet: int, planning: Planning)
         stages=stages_of(case, layout),
         tokens_per_day=figure(job.batch * job.seq / step * 86400, "tokens/d", 1 / slow, 1 / fast),
         goodput=Figure(
-            value=reliable.goodput, low=reliable.goodput_low, high=reliable.goodput_high, unit="share", grade="datasheet"
+            value=reliable.goodput,
+            low=reliable.goodput_low,
+            high=reliable.goodput_high,
+            unit="share",
+            grade="datasheet",
         ),
         days=figure(lasting, "d", low, high),
         card_hours=figure(hours, "card-hours", low, high),
@@ -239,7 +243,9 @@ def failures_of(reliable: Reliability, step_seconds: float) -> Failures:
     """The reliability of a run in the units of a plan."""
     every = reliable.save_every_seconds
     return Failures(
-        between_failures_hours=reliable.between_failures_seconds / 3600 if math.isfinite(reliable.between_failures_seconds) else 1e9,
+        between_failures_hours=reliable.between_failures_seconds / 3600
+        if math.isfinite(reliable.between_failures_seconds)
+        else 1e9,
         save_seconds=reliable.save_seconds,
         save_every_seconds=every,
         save_every_steps=max(round(every / step_seconds), 1),
@@ -287,7 +293,11 @@ def neighbours(best: Layout) -> list[tuple[str, Layout]]:
     found += [other("plain 1F1B", vpp=1, schedule="1f1b")] if best.schedule != "1f1b" else []
     found += [other("no recompute", recompute="none")] if best.recompute != "none" else []
     found += [other("full recompute", recompute="full")] if best.recompute != "full" else []
-    found += [other(f"ep {best.ep * 2}", ep=best.ep * 2), other(f"ep {best.ep // 2}", ep=best.ep // 2)] if best.ep > 1 else []
+    found += (
+        [other(f"ep {best.ep * 2}", ep=best.ep * 2), other(f"ep {best.ep // 2}", ep=best.ep // 2)]
+        if best.ep > 1
+        else []
+    )
     found += [other(f"micro-batch {best.micro_batch * 2}", micro_batch=best.micro_batch * 2)]
     return found
 

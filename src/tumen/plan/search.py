@@ -17,7 +17,7 @@ import numpy as np
 from tumen.core import PlanError
 from tumen.plan import bound, memory, time
 from tumen.plan.cards import Card
-from tumen.plan.case import SCHEDULES, Array, Case
+from tumen.plan.case import SCHEDULES, Array, Case, Index
 from tumen.plan.job import RECOMPUTE, Job, Layout, base_case, divisors
 from tumen.plan.physics import Physics, fitted
 
@@ -154,7 +154,13 @@ def layout_of(row: Array) -> Layout:
 
 
 def search(
-    job: Job, card: Card, cards: int, top: int = 5, space: Space | None = None, physics: Physics | None = None, prune: bool = True
+    job: Job,
+    card: Card,
+    cards: int,
+    top: int = 5,
+    space: Space | None = None,
+    physics: Physics | None = None,
+    prune: bool = True,
 ) -> Found:
     """The `top` fastest layouts that fit.
 
@@ -190,7 +196,7 @@ def search(
     )
 
 
-def time_best(cases: Case, index: Array, meshes: Array, physics: Physics, top: int, prune: bool) -> tuple[Array, int]:
+def time_best(cases: Case, index: Index, meshes: Index, physics: Physics, top: int, prune: bool) -> tuple[Array, int]:
     """Seconds of every layout that could be the best of a leading mesh, infinity for the rest; and how many were timed."""
     seconds = np.full(np.size(cases.tp), np.inf)
     floor = bound.seconds(cases.take(index))
@@ -206,14 +212,14 @@ def time_best(cases: Case, index: Array, meshes: Array, physics: Physics, top: i
     return seconds, timed
 
 
-def worst_kept(seconds: Array, meshes: Array, top: int) -> float:
+def worst_kept(seconds: Array, meshes: Index, top: int) -> float:
     """Seconds of the `top`-th mesh so far; infinity before there are as many."""
     best = np.full(int(meshes.max()) + 1, np.inf)
     np.minimum.at(best, meshes, seconds)
     return float(np.partition(best, top - 1)[top - 1]) if len(best) >= top else np.inf
 
 
-def distinct(rows: Array, meshes: Array, seconds: Array, top: int) -> list[int]:
+def distinct(rows: Array, meshes: Index, seconds: Array, top: int) -> list[int]:
     """The fastest row of each mesh (tp, pp, cp, ep), in order; ties go to less recompute, then to the smaller tp."""
     finite = np.flatnonzero(np.isfinite(seconds))
     order = finite[np.lexsort((rows[finite, 0], rows[finite, 7], np.round(seconds[finite], 9)))]
