@@ -122,6 +122,9 @@ class Planning(Frozen):
     precision: Literal["bf16", "fp8", "fp4"] | None = Field(None, description="of the matmuls; default: the tier's own")
     framework: str = Field("default", description="a name of plan/software.toml")
     release: str = Field("", description="release of the framework, such as 2026-04")
+    pin: dict[Literal["tp", "pp", "vpp", "ep", "cp", "micro_batch", "zero"], Positive] = Field(
+        {}, description="parts of the layout that are decided already, such as { pp = 16, ep = 8 }"
+    )
     price: float | None = Field(None, ge=0, description="of one card and hour; default: the card's assumption")
     currency: str = Field("USD", min_length=1)
     energy_price: float = Field(0.1, ge=0, description="of one kilowatt-hour")

@@ -62,11 +62,20 @@ def job_of(recipe: Recipe, tier: str | None = None) -> Job:
         shape = shape.model_copy(update={"vocab": recipe.tokenizer.vocab})
     train = chosen.train
     seq = plan.sequence_tokens or train.row_tokens
-    batch = max(round(units.count(plan.batch_tokens) / seq), 1) if plan.batch_tokens else train.rows
+    batch = sequences(plan.batch_tokens, seq) if plan.batch_tokens else train.rows
     tokens = units.count(plan.tokens) if plan.tokens else float(train.steps * train.rows * train.row_tokens)
     precision = plan.precision or ("bf16" if train.precision == "bf16" else "fp32")
     soft = software(plan.framework, plan.release)
     return Job(shape, seq, batch, tokens, precision, soft, f"{recipe.name}/{name}")
+
+
+def sequences(batch_tokens: str | int, seq: int) -> int:
+    """Sequences of a step: exact for a number, four significant bits for a text such as `4M`, so that meshes divide it."""
+    count = max(round(units.count(batch_tokens) / seq), 1)
+    if isinstance(batch_tokens, int) or count < 16:
+        return count
+    unit = 1 << (count.bit_length() - 4)
+    return max(round(count / unit), 1) * unit
 
 
 def case_of(job: Job, layout: Layout, card: Card) -> Case:

@@ -152,10 +152,14 @@ def working_bytes(case: Case, routed_share: Number) -> Number:
 
 
 def peak(case: Case) -> Bytes:
-    """Bytes on the fullest stage."""
-    ends = stage_bytes(case, np.zeros_like(np.asarray(case.pp, dtype=float))), stage_bytes(case, case.pp - 1)
-    worse = np.asarray(ends[1].total > ends[0].total)
-    return Bytes(**{name: np.where(worse, getattr(ends[1], name), getattr(ends[0], name)) for name in vars(ends[0])})
+    """Bytes on the fullest stage: the first, the second (the first may hold lighter dense layers) or the last."""
+    zero = np.zeros_like(np.asarray(case.pp, dtype=float))
+    fullest = stage_bytes(case, zero)
+    for stage in (np.minimum(zero + 1, case.pp - 1), case.pp - 1):
+        other = stage_bytes(case, stage)
+        worse = np.asarray(other.total > fullest.total)
+        fullest = Bytes(**{n: np.where(worse, getattr(other, n), getattr(fullest, n)) for n in vars(fullest)})
+    return fullest
 
 
 def fits(case: Case, margin: float = 0.0) -> Number:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -17,7 +18,7 @@ from tumen.plan.case import Case, stack
 from tumen.plan.failure import Reliability, reliability
 from tumen.plan.job import Job, Layout, case_of
 from tumen.plan.physics import fitted
-from tumen.plan.search import Found, search, tally
+from tumen.plan.search import Found, pinned, search, space_of, tally
 
 Grade = Literal["measured", "calibrated", "datasheet"]
 COOLING = 1.3  # energy of the building over energy of the cards (PUE)
@@ -70,6 +71,7 @@ class Choice(Frozen):
     card_hours: Figure
     energy_kwh: Figure
     money: Figure
+    hours_per_trillion: Figure
 
 
 class Loser(Frozen):
@@ -131,7 +133,8 @@ def solve(job: Job, group: Group, planning: Planning | None = None, top: int = 5
     card = group.card
     if group.count < 1:
         raise PlanError(f"{group.count} cards cannot train; the smallest fleet is {card.name}:1")
-    found = search(job, card, group.count, top)
+    space = pinned(space_of(job, card, group.count), planning.pin, job)
+    found = search(job, card, group.count, top, space)
     choices = tuple(choice(job, layout, card, group.count, planning) for layout in found.layouts)
     best = found.layouts[0]
     reliable = reliability(best.cards, card.node, job.shape.parameters(), planning)
@@ -156,6 +159,37 @@ def solve(job: Job, group: Group, planning: Planning | None = None, top: int = 5
         considered=dict(tally(found)),
         warnings=tuple(warnings(job, card, group.count, found)),
     )
+
+
+class Anchor(Frozen):
+    """What one measured run of another network says about the same software and cards."""
+
+    name: str
+    published: float
+    predicted: float
+
+    @property
+    def factor(self) -> float:
+        """Measured over predicted."""
+        return self.published / self.predicted
+
+
+def hours_per_trillion(plan: Plan) -> float:
+    """Card-hours for a trillion tokens while the run computes (failures and pauses not counted, as published figures are)."""
+    tokens = plan.batch_sequences * plan.sequence_tokens
+    return plan.best.step_seconds.value * plan.best.cards / 3600 / tokens * 1e12
+
+
+def anchored(job: Job, other: Job, group: Group, published: float, planning: Planning | None = None) -> tuple[Job, Anchor]:
+    """A job whose software factor comes from one published run of another network: `published` card-hours a trillion tokens.
+
+    Raises:
+        PlanError: the other network cannot be planned on the group.
+    """
+    plain = replace(other, soft=replace(other.soft, factor=1.0))
+    anchor = Anchor(name=other.name, published=published, predicted=hours_per_trillion(solve(plain, group, planning, top=1)))
+    soft = replace(job.soft, factor=anchor.factor, factor_known=True)
+    return replace(job, soft=soft), anchor
 
 
 def choice(job: Job, layout: Layout, card: Card, fleet: int, planning: Planning) -> Choice:
@@ -193,6 +227,7 @@ def choice(job: Job, layout: Layout, card: Card, fleet: int, planning: Planning)
         bound_by=max(limits, key=lambda name: limits[name]),
         mfu=model_flops(case) / (step * layout.cards * card.flops(job.precision)),
         memory_bytes=figure(peak, "B", 1 - MEMORY_ERROR, 1 + MEMORY_ERROR),
+        hours_per_trillion=figure(step * layout.cards / 3600 / (job.batch * job.seq) * 1e12, "card-hours/T tokens", fast, slow),
         stages=stages_of(case, layout),
         tokens_per_day=figure(job.batch * job.seq / step * 86400, "tokens/d", 1 / slow, 1 / fast),
         goodput=Figure(
@@ -266,7 +301,7 @@ def losers(job: Job, best: Layout, card: Card, best_seconds: float) -> list[Lose
         step = float(time.step(case, fitted()).step[0]) * card.speed
         peak = float(memory.peak(case).total[0])
         if not bool(memory.fits(case)[0]):
-            reason = f"does not fit: {peak / 1e9:.0f} GB a card of {card.memory_bytes / 1e9:.0f} GB"
+            reason = f"does not fit: {peak / 1e9:.0f} GB and the context on a card of {card.memory_bytes / 1e9:.0f} GB"
         else:
             reason = why_slower(stack([case_of(job, best, card)]), case, step / best_seconds - 1)
         found.append(Loser(change=change, reason=reason, step_seconds=step))

@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tumen.core import PlanError
+from tumen.core import Mla, PlanError
 from tumen.plan import bound, memory, time
 from tumen.plan.cards import Card
 from tumen.plan.case import SCHEDULES, Array, Case, Index
-from tumen.plan.job import RECOMPUTE, Job, Layout, base_case, divisors
+from tumen.plan.job import RECOMPUTE, Job, Layout, base_case, divisors, nearest
 from tumen.plan.physics import Physics, fitted
 
-POLICIES = ("none", "norm,act", "layernorm,moe", "full")
+POLICIES = ("none", "norm,act", "rmsnorm+mla-up", "layernorm,moe", "full")
 MOST_IDLE = 0.25  # share of the cards a layout may leave idle to make the numbers even
 HEADROOM = 0.08  # memory left free for fragments
 BLOCK = 1024
@@ -67,6 +67,36 @@ def space_of(job: Job, card: Card, cards: int) -> Space:
     return Space(tensor, pipeline, context=context, expert=expert)
 
 
+PINS = {
+    "tp": "tensor",
+    "pp": "pipeline",
+    "vpp": "chunks",
+    "ep": "expert",
+    "cp": "context",
+    "micro_batch": "micro",
+    "zero": "zero",
+}
+
+
+def pinned(space: Space, pin: Mapping[str, int], job: Job) -> Space:
+    """The space with parts of the layout decided.
+
+    Raises:
+        PlanError: a part the network cannot have, with the nearest legal value.
+    """
+    heads, layers = job.shape.attention.heads, job.shape.layers
+    routed = job.shape.experts.routed if job.shape.experts else 1
+    for name, most in (("tp", heads), ("ep", routed)):
+        value = pin.get(name, 1)
+        if most % value:
+            best = nearest(divisors(most), value)
+            what = "heads" if name == "tp" else "experts"
+            raise PlanError(f"{name} {value} does not divide {most} {what}; the nearest that does is {best}")
+    if pin.get("pp", 1) > layers:
+        raise PlanError(f"pp {pin['pp']} is more than {layers} layers; the most is {layers}")
+    return replace(space, **{PINS[name]: (value,) for name, value in pin.items()})  # type: ignore[arg-type]
+
+
 def even_enough(layers: int, pp: int) -> bool:
     """Stages of nearly equal size: the last one holds at least half of the others' layers."""
     most = -(-layers // pp)
@@ -95,10 +125,17 @@ def lattice(job: Job, card: Card, cards: int, space: Space) -> Iterator[tuple[fl
                     for policy, zero in itertools.product(space.policies, space.zero):
                         if zero == 3 and (pp > 1 or shape.experts):
                             continue
-                        if policy == "layernorm,moe" and not shape.experts:
+                        if not offered(policy, job):
                             continue
                         kind = SCHEDULES.index(schedule)
                         yield tp, pp, vpp, cp, ep, dp, micro, POLICIES.index(policy), zero, kind
+
+
+def offered(policy: str, job: Job) -> bool:
+    """Whether a recompute policy means anything for a network."""
+    if policy == "layernorm,moe":
+        return job.shape.experts is not None
+    return policy != "rmsnorm+mla-up" or isinstance(job.shape.attention, Mla)
 
 
 def widest_group(batch: int, most: int, micro: int) -> int:
@@ -170,9 +207,10 @@ def search(
     if cards < 1:
         raise PlanError(f"{cards} cards cannot train; the smallest fleet is {card.name}:1")
     physics = physics or fitted()
-    rows = np.array(list(lattice(job, card, cards, space or space_of(job, card, cards))), dtype=float)
+    space = space or space_of(job, card, cards)
+    rows = np.array(list(lattice(job, card, cards, space)), dtype=float)
     if not len(rows):
-        raise PlanError(f"no layout of {cards} cards divides a batch of {job.batch}; {nearest_batch(job, cards)}")
+        raise PlanError(why_none(job, cards, space))
     cases = table_of(job, card, cards, rows)
     peaks = memory.peak(cases)
     fit = peaks.total + peaks.buffers + memory.CONTEXT_BYTES <= card.memory_bytes * (1 - HEADROOM)
@@ -227,12 +265,13 @@ def distinct(rows: Array, meshes: Index, seconds: Array, top: int) -> list[int]:
     return [int(i) for i in order[np.sort(first)][:top]]
 
 
-def nearest_batch(job: Job, cards: int) -> str:
-    """Which batch would divide the cards."""
-    if job.batch < cards:
-        return f"use at most {job.batch} cards, or a batch of at least {cards} sequences"
-    whole = job.batch - job.batch % 64 or 64
-    return f"the nearest batch with many divisors is {whole} sequences"
+def why_none(job: Job, cards: int, space: Space) -> str:
+    """Why no layout is legal, with the nearest legal value."""
+    least = min(space.tensor) * min(space.pipeline) * min(space.context)
+    if least > cards:
+        return f"{cards} cards are fewer than tp x pp x cp of the layout; the least is {least} cards"
+    whole = max(round(job.batch / 64), 1) * 64
+    return f"batch {job.batch} is not divided by any mesh of {cards} cards; the nearest batch with many divisors is {whole} sequences"
 
 
 def more_cards(job: Job, card: Card, cards: int) -> str:
