@@ -83,14 +83,14 @@ def read(path: Path) -> tuple[list[Published], list[Refused]]:
 def published(row: Row) -> Published | Refused:
     """One row, or why not."""
     oom = "OOM" in row.get("notes", "") or row["source"].endswith("-oom")
-    seconds = number(row, "target_step_s") or number(row, "step_time_s")
-    weight = number(row, "memory_GB_per_gpu")
-    reason = missing(row) or (
-        "" if seconds or weight or oom else "neither a step time nor a memory figure is published"
-    )
-    if reason:
-        return Refused(row["id"], row["source"], reason)
     try:
+        seconds = number(row, "target_step_s") or number(row, "step_time_s")
+        weight = number(row, "memory_GB_per_gpu")
+        reason = missing(row)
+        if not (reason or seconds or weight or oom):
+            reason = "neither a step time nor a memory figure is published"
+        if reason:
+            return Refused(row["id"], row["source"], reason)
         soft, cases = cases_of(row)
     except (TumenError, ValueError) as error:
         return Refused(row["id"], row["source"], " ".join(str(error).split())[:160])
@@ -132,9 +132,12 @@ def number(row: Row, name: str) -> float | None:
     text = (row.get(name) or "").strip()
     if not text:
         return None
-    value = float(text)
-    if not np.isfinite(value):
-        raise ValueError(f"{name} is {text}")
+    try:
+        value = float(text)
+    except ValueError:
+        raise ValueError(f"{name} is {text!r}, no number") from None
+    if not 0 <= value < np.inf:
+        raise ValueError(f"{name} is {text}; it must be a finite number from 0")
     return value
 
 
