@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import tomllib
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import Any
+
+from tumen.core import PlanError
 
 KERNELS = ("unfused", "flash1", "flash2", "flash3")
 FUSED = ("eager", "hand", "compiled")
@@ -89,8 +92,15 @@ def framework_of(source: str) -> str:
 
 
 def software(framework: str = "default", release: str = "") -> Software:
-    """Facts and factor of a release; an unknown one takes the defaults of its framework and the middle factor 1."""
+    """Facts and factor of a release; an unknown one takes the defaults of its framework and the middle factor 1.
+
+    Raises:
+        PlanError: nobody described the framework.
+    """
     table = _table("software.toml")
+    if framework not in table:
+        near = difflib.get_close_matches(framework, table, n=1, cutoff=0.0)
+        raise PlanError(f"unknown framework {framework!r}; did you mean {near[0]!r}? Known: {', '.join(table)}")
     facts = dict(table["default"])
     for entry in sorted(table.get(framework, {}).get("release", []), key=lambda e: str(e["since"])):
         if not release or str(entry["since"]) <= release or entry is table[framework]["release"][0]:
