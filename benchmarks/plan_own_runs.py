@@ -2,8 +2,8 @@
 
     python benchmarks/plan_own_runs.py [--compile] [--profile profile.json]
 
-Each configuration trains in a process of its own on random tokens (`python -m tumen.train.calibrate`). The held-out ones are
-never seen by the calibration. Exit code 1 when the median error of time or memory is above 15%.
+Each configuration trains in a process of its own on random tokens (`python -m tumen.train.calibrate`). The held-out
+ones are never seen by the calibration. Exit code 1 when the median error of time or memory is above 15%.
 """
 
 from __future__ import annotations
@@ -46,8 +46,13 @@ def main() -> None:
     if options.profile:
         profile = calibrate.load(options.profile)
     else:
-        profile = calibrate.calibrate(calibrate.benchmark(calibrate.default_configurations(options.compile), options.steps))
-    print(f"profile from {len(profile.sources)} runs on {profile.machine}: fits them within {profile.fit_error:.0%} / {profile.fit_memory_error:.0%}")
+        profile = calibrate.calibrate(
+            calibrate.benchmark(calibrate.default_configurations(options.compile), options.steps)
+        )
+    print(
+        f"profile from {len(profile.sources)} runs on {profile.machine}: fits them within "
+        f"{profile.fit_error:.0%} / {profile.fit_memory_error:.0%}"
+    )
     print({name: float(f"{value:.3g}") for name, value in profile.seconds_per.items()})
     time_errors, memory_errors = [], []
     for entry in HELD_OUT:
@@ -57,8 +62,10 @@ def main() -> None:
         time_errors.append(abs(seconds / seen.step_seconds - 1))
         memory_errors.append(abs(size / seen.peak_bytes - 1))
         print(
-            f"{seen.source:32s} step {seconds:6.3f} s predicted, {seen.step_seconds:6.3f} s actual ({seconds / seen.step_seconds - 1:+.0%}); "
-            f"memory {size / 1e9:.2f} GB predicted, {seen.peak_bytes / 1e9:.2f} GB actual ({size / seen.peak_bytes - 1:+.0%})",
+            f"{seen.source:32s} step {seconds:6.3f} s predicted, {seen.step_seconds:6.3f} s actual "
+            f"({seconds / seen.step_seconds - 1:+.0%}); "
+            f"memory {size / 1e9:.2f} GB predicted, {seen.peak_bytes / 1e9:.2f} GB actual "
+            f"({size / seen.peak_bytes - 1:+.0%})",
             flush=True,
         )
     middle = statistics.median(time_errors), statistics.median(memory_errors)

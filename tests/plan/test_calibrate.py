@@ -41,7 +41,10 @@ def test_known_rates_predict_unseen_runs() -> None:
 
 
 def test_no_rate_is_negative() -> None:
-    noisy = [one.model_copy(update={"step_seconds": one.step_seconds * (1 + 0.5 * (-1) ** k)}) for k, one in enumerate(observations())]
+    noisy = [
+        one.model_copy(update={"step_seconds": one.step_seconds * (1 + 0.5 * (-1) ** k)})
+        for k, one in enumerate(observations())
+    ]
     assert min(calibrate.calibrate(noisy).seconds_per.values()) >= 0
 
 
@@ -68,7 +71,12 @@ def test_profile_round_trip_and_card(tmp_path: Path) -> None:
 def run_folder(tmp_path: Path) -> Path:
     """A run with a recipe and a few steps of one tier."""
     train = {"steps": 30, "rows": 8, "row_tokens": 64}
-    shape = {"width": 64, "layers": 2, "feed_forward": 128, "attention": {"kind": "gqa", "heads": 2, "kv_heads": 1, "head_dim": 32}}
+    shape = {
+        "width": 64,
+        "layers": 2,
+        "feed_forward": 128,
+        "attention": {"kind": "gqa", "heads": 2, "kv_heads": 1, "head_dim": 32},
+    }
     recipe = {"name": "small", "family": {"device": {"shape": shape, "train": train}}, "serve": {"cloud": "device"}}
     (tmp_path / "recipe.json").write_text(json.dumps(recipe))
     events = Events(tmp_path / "events.jsonl")

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from tumen.core.recipe import Planning
-from tumen.plan.failure import between_failures, best_interval, goodput, reliability, simulate, spares, young
+from tumen.plan.failure import best_interval, between_failures, goodput, reliability, simulate, spares, young
 
 LLAMA3 = 3.79  # node failures in 1,000 node-days, arXiv 2407.21783
 
@@ -25,7 +25,9 @@ def test_llama3_goodput_is_inside() -> None:
     assert found.goodput == pytest.approx(0.90, abs=0.04)
 
 
-@pytest.mark.parametrize(("between", "save", "restart"), [(5.1 * 3600, 30, 600), (7.8 * 3600, 60, 900), (50 * 3600, 40, 600)])
+@pytest.mark.parametrize(
+    ("between", "save", "restart"), [(5.1 * 3600, 30, 600), (7.8 * 3600, 60, 900), (50 * 3600, 40, 600)]
+)
 def test_simulation_agrees(between: float, save: float, restart: float) -> None:
     every = best_interval(save, between, restart)
     played = sum(simulate(every, save, between, restart, days=400, seed=seed) for seed in range(4)) / 4

@@ -19,13 +19,17 @@ from tumen.plan.software import software
 def rows(job: Job, truth: Physics, slower: float) -> list[Published]:
     """Runs of a world with constants `truth`; one framework is `slower`."""
     found = []
-    for k, (tp, pp, micro) in enumerate([(1, 1, 1), (2, 1, 1), (4, 2, 1), (8, 4, 2), (8, 8, 1), (4, 4, 4), (2, 8, 2), (8, 1, 1)] * 3):
+    for k, (tp, pp, micro) in enumerate(
+        [(1, 1, 1), (2, 1, 1), (4, 2, 1), (8, 4, 2), (8, 8, 1), (4, 4, 4), (2, 8, 2), (8, 1, 1)] * 3
+    ):
         name = "a" if k % 2 else "b"
         layout = Layout(tp=tp, pp=pp, dp=128 // (tp * pp), micro_batch=micro, recompute="full")
         case = case_of(job, layout, cards()["h100" if k % 3 else "a100"])
         seconds = float(time.step(stack([case]), truth).step[0]) * (slower if name == "a" else 1.0)
         soft = replace(software(), framework=name, release="1")
-        found.append(Published(f"{name}-{k}", name, "gpt", soft, (case,), seconds, None, "allocated", False, True, True, False))
+        found.append(
+            Published(f"{name}-{k}", name, "gpt", soft, (case,), seconds, None, "allocated", False, True, True, False)
+        )
     return found
 
 

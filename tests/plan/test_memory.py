@@ -13,7 +13,9 @@ from tumen.plan.software import software
 
 
 def test_activations_are_korthikantis(gpt3: Shape) -> None:
-    """s b h (34 + 5 a s / h) a layer without parallelism, 34 / t with sequence parallelism (arXiv 2205.05198, table 2)."""
+    """s b h (34 + 5 a s / h) a layer without parallelism, 34 / t with sequence parallelism (arXiv 2205.05198, table
+    2).
+    """
     job = Job(gpt3, 2048, 8, 1e9, soft=software("megatron-lm", "2022-05"))
     plain = stack([case_of(job, Layout(dp=1), cards()["a100"])])
     sbh = 2048 * 12288
@@ -23,7 +25,7 @@ def test_activations_are_korthikantis(gpt3: Shape) -> None:
 
 
 def test_a_published_peak() -> None:
-    """Llama 3 70B cut to 12 layers, tp 8 on 8 B200, Megatron-LM 0.14: 30.38 GB allocated (SimuMax's published table)."""
+    """Llama 3 70B cut to 12 layers, tp 8 on 8 B200, Megatron-LM 0.14: 30.38 GB allocated (SimuMax's table)."""
     attention = Gqa(heads=64, kv_heads=8, head_dim=128)
     shape = Shape(width=8192, layers=12, feed_forward=28672, attention=attention, vocab=128256, tied=False)
     job = Job(shape, 4096, 4, 1e9, soft=software("megatron-core-plain", "2026-05"))

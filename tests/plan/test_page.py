@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -70,12 +71,14 @@ def test_page_is_self_contained(plan: Plan) -> None:
 
 @pytest.mark.parametrize(("stages", "micro"), [(1, 4), (4, 4), (4, 9), (8, 3)])
 def test_timeline_is_1f1b(stages: int, micro: int) -> None:
-    """The exact schedule takes (m + p - 1)(F + B), the closed form of the step model; every op runs once, after its inputs."""
+    """The exact schedule takes (m + p - 1)(F + B), the closed form of the step model; every op runs once, after its
+    inputs.
+    """
     slots = one_forward_one_backward(stages, micro, 1.0, 2.0)
     assert all(len(row) == 2 * micro for row in slots)
     assert max(stop for row in slots for _, _, stop in row) == pytest.approx((micro + stages - 1) * 3.0)
     for row in slots:
-        assert all(a[2] <= b[1] for a, b in zip(row, row[1:], strict=False))
+        assert all(a[2] <= b[1] for a, b in pairwise(row))
 
 
 def test_compare_says_what_is_bought() -> None:

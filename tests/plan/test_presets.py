@@ -33,7 +33,9 @@ def test_active_parameters() -> None:
     """What one token is multiplied with: the embedding table is looked up, not multiplied."""
     v2, lite = (job_of(load_recipe(RECIPES / name)).shape for name in ("v2.toml", "v2-lite.toml"))
     assert v2.active_parameters() - v2.vocab * v2.width == pytest.approx(21e9, rel=0.01)
-    assert lite.active_parameters() - lite.vocab * lite.width == pytest.approx(2.4e9, rel=0.025)  # printed with two digits
+    assert lite.active_parameters() - lite.vocab * lite.width == pytest.approx(
+        2.4e9, rel=0.025
+    )  # printed with two digits
 
 
 def test_cache_of_v2_told_apart() -> None:
@@ -47,7 +49,9 @@ def test_cache_of_v2_told_apart() -> None:
 
 @pytest.mark.parametrize("count", [1024, 2048])
 def test_v2_from_67b_alone(count: int) -> None:
-    """172.8K H800-hours a trillion tokens, from the 67B's 300.6K, inside an interval no wider than 25%; a constant MFU says 94K."""
+    """172.8K H800-hours a trillion tokens, from the 67B's 300.6K, inside an interval no wider than 25%; a constant
+    MFU says 94K.
+    """
     v2, v1 = load_recipe(RECIPES / "v2.toml"), load_recipe(RECIPES / "v1-67b.toml")
     group = first_group(fleet_of(f"h800:{count}"))
     job, anchor = anchored(job_of(v2), job_of(v1), group, 300_600.0, v1.plan)

@@ -12,10 +12,46 @@ from tumen.plan import cards, check
 from tumen.plan.published import Published, Refused, links_of, precision_of, published, read, shape_of, zero_of
 
 COLUMNS = (
-    "id,source,published,model,layers,hidden,heads,kv_heads,head_dim,ffn,ffn_gated,attention,vocab,seq,n_experts,topk,moe_ffn,"
-    "n_shared_ffn,dense_layers,gpu,n_gpus,gpus_per_node,interconnect,precision,tp,pp,vpp,dp,ep,cp,zero_fsdp,seq_parallel,"
-    "recompute,micro_batch,global_batch,step_time_s,memory_GB_per_gpu,target_step_s,notes"
-).split(",")
+    "id",
+    "source",
+    "published",
+    "model",
+    "layers",
+    "hidden",
+    "heads",
+    "kv_heads",
+    "head_dim",
+    "ffn",
+    "ffn_gated",
+    "attention",
+    "vocab",
+    "seq",
+    "n_experts",
+    "topk",
+    "moe_ffn",
+    "n_shared_ffn",
+    "dense_layers",
+    "gpu",
+    "n_gpus",
+    "gpus_per_node",
+    "interconnect",
+    "precision",
+    "tp",
+    "pp",
+    "vpp",
+    "dp",
+    "ep",
+    "cp",
+    "zero_fsdp",
+    "seq_parallel",
+    "recompute",
+    "micro_batch",
+    "global_batch",
+    "step_time_s",
+    "memory_GB_per_gpu",
+    "target_step_s",
+    "notes",
+)
 ROW = dict.fromkeys(COLUMNS, "") | {
     "id": "own-1",
     "source": "own",
@@ -72,13 +108,22 @@ def test_wide_domains_come_from_the_row() -> None:
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("none", (0, 0)), ("zero1-in-node(8)", (1, 8)), ("fsdp-64", (3, 64)), ("hsdp", (3, 8)), ("zero3", (3, 0)), ("", (0, 0))],
+    [
+        ("none", (0, 0)),
+        ("zero1-in-node(8)", (1, 8)),
+        ("fsdp-64", (3, 64)),
+        ("hsdp", (3, 8)),
+        ("zero3", (3, 0)),
+        ("", (0, 0)),
+    ],
 )
 def test_sharding(text: str, expected: tuple[int, int]) -> None:
     assert zero_of(ROW | {"zero_fsdp": text}) == expected
 
 
-@pytest.mark.parametrize(("text", "expected"), [("bf16", "bf16"), ("fp8-cs (fp8-mx)", "fp8"), ("nvfp4", "fp4"), ("mxfp8", "fp8")])
+@pytest.mark.parametrize(
+    ("text", "expected"), [("bf16", "bf16"), ("fp8-cs (fp8-mx)", "fp8"), ("nvfp4", "fp4"), ("mxfp8", "fp8")]
+)
 def test_precision(text: str, expected: str) -> None:
     assert precision_of(ROW | {"precision": text}) == expected
 
@@ -120,7 +165,11 @@ def test_gaps_are_refused_with_a_reason(change: dict[str, str], says: str) -> No
 
 def test_report(tmp_path: Path) -> None:
     path = tmp_path / "runs.csv"
-    rows = [ROW, ROW | {"id": "own-2", "layers": ""}, ROW | {"id": "own-3", "notes": "OOM", "layers": "200", "hidden": "16384"}]
+    rows = [
+        ROW,
+        ROW | {"id": "own-2", "layers": ""},
+        ROW | {"id": "own-3", "notes": "OOM", "layers": "200", "hidden": "16384"},
+    ]
     with open(path, "w", newline="", encoding="utf-8") as lines:
         writer = csv.DictWriter(lines, COLUMNS)
         writer.writeheader()
@@ -131,7 +180,16 @@ def test_report(tmp_path: Path) -> None:
     assert report.oom == {"n": 1, "rejected": 1}
     assert len(report.refused) == 1
     assert report.below_bound == 0
-    assert set(report.json()) >= {"all", "dense_published_plan", "moe", "memory", "oom", "sources", "refused", "seconds"}
+    assert set(report.json()) >= {
+        "all",
+        "dense_published_plan",
+        "moe",
+        "memory",
+        "oom",
+        "sources",
+        "refused",
+        "seconds",
+    }
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:

@@ -15,7 +15,14 @@ from tumen.plan.physics import NAMES, SHARES, Physics, fitted, from_vector, vect
 
 POWERS = st.sampled_from([1, 2, 4, 8])
 SHAPES = (
-    Shape(width=4096, layers=32, feed_forward=11008, attention=Gqa(heads=32, kv_heads=8, head_dim=128), vocab=32000, tied=False),
+    Shape(
+        width=4096,
+        layers=32,
+        feed_forward=11008,
+        attention=Gqa(heads=32, kv_heads=8, head_dim=128),
+        vocab=32000,
+        tied=False,
+    ),
     Shape(
         width=2048,
         layers=24,
@@ -40,8 +47,10 @@ SHAPES = (
     precision=st.sampled_from(["bf16", "fp8"]),
     zero=st.sampled_from([0, 1, 3]),
 )
-def test_no_plan_beats_physics(shape, card, tp, pp, dp, ep, micro, recompute, precision, zero) -> None:  # noqa: ANN001
-    layout = Layout(tp=tp, pp=pp, dp=dp, ep=ep, micro_batch=micro, recompute=recompute, zero=zero, sequence_parallel=tp > 1)
+def test_no_plan_beats_physics(shape, card, tp, pp, dp, ep, micro, recompute, precision, zero) -> None:
+    layout = Layout(
+        tp=tp, pp=pp, dp=dp, ep=ep, micro_batch=micro, recompute=recompute, zero=zero, sequence_parallel=tp > 1
+    )
     job = Job(shape, 2048, 64, 1e9, precision)
     try:
         case = stack([case_of(job, layout, cards()[card])])
@@ -69,9 +78,13 @@ def test_a_table_is_its_rows(gpt3_job: Job) -> None:
 
 
 def test_megatron_175b_is_known(gpt3_job: Job) -> None:
-    """Published: 24,3xx samples ... 1,024 A100s, batch 1,536, tp 8, pp 16, full recompute: about 32 s a step (138 TFLOP/s)."""
+    """Published: 24,3xx samples ... 1,024 A100s, batch 1,536, tp 8, pp 16, full recompute: about 32 s a step (138
+    TFLOP/s).
+    """
     layout = Layout(tp=8, pp=16, dp=8, micro_batch=1, recompute="full", zero=0)
-    case = stack([case_of(gpt3_job, layout, cards()["a100"])]).but(kernel=0.0, dropout=1.0, dp_overlap=0.0, pp_overlap=0.0)
+    case = stack([case_of(gpt3_job, layout, cards()["a100"])]).but(
+        kernel=0.0, dropout=1.0, dp_overlap=0.0, pp_overlap=0.0
+    )
     assert float(time.step(case, fitted()).step[0]) == pytest.approx(32.0, rel=0.12)
 
 

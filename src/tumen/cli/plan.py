@@ -51,7 +51,9 @@ def plan_recipe(
     compare: str = typer.Option(None, "--compare", help="Fleets side by side: h800:6500,h800:10000."),
     grow: list[str] = typer.Option([], "--grow", help="A fleet that grows: DAY=card:count, such as 3=h800:10000."),
     rent: str = typer.Option(None, "--rent", help="Rented cards beside the own ones: card:count@price."),
-    anchor: str = typer.Option(None, "--anchor", help="One published run of another recipe: RECIPE=card-hours a trillion tokens."),
+    anchor: str = typer.Option(
+        None, "--anchor", help="One published run of another recipe: RECIPE=card-hours a trillion tokens."
+    ),
     why: bool = typer.Option(False, "--why", help="Parts of a step, bytes by stage, why the others lose."),
     page: Path = typer.Option(None, "--html", help="Write one self-contained page."),
     out: Path = typer.Option(None, "--out", help="Write plan.json here, for `tumen train` and `tumen launch`."),
@@ -98,7 +100,10 @@ def anchored(job: Any, cards: str, anchor: str) -> Any:
     other = load_recipe(Path(path))
     group = room.first_group(room.fleet_of(cards))
     job, found = room.anchored(job, room.job_of(other), group, units.count(hours), other.plan)
-    print(f"anchor: {found.name} takes {found.published:,.0f} card-hours a trillion tokens, {found.predicted:,.0f} predicted: factor {found.factor:.3f}")
+    print(
+        f"anchor: {found.name} takes {found.published:,.0f} card-hours a trillion tokens, "
+        f"{found.predicted:,.0f} predicted: factor {found.factor:.3f}"
+    )
     return job
 
 
@@ -124,7 +129,10 @@ def growth_text(growth: Any, currency: str) -> str:
         f"  {fleet:16s} {days:6.1f} days, {tokens / 1e12:8.2f} T tokens"
         for fleet, days, tokens in zip(growth.fleets, growth.phase_days, growth.phase_tokens, strict=False)
     ]
-    total = f"{growth.days:.1f} days instead of {growth.days_without:.1f}, {growth.card_hours:,.0f} card-hours, {growth.money:,.0f} {currency}"
+    total = (
+        f"{growth.days:.1f} days instead of {growth.days_without:.1f}, {growth.card_hours:,.0f} "
+        f"card-hours, {growth.money:,.0f} {currency}"
+    )
     return "\n".join([*rows, total])
 
 
@@ -132,7 +140,7 @@ def rented(job: Any, own: str, rent: str, planning: Any) -> Any:
     """Own cards beside own and rented ones."""
     from tumen import plan as room
 
-    cards, at, price = rent.partition("@")
+    cards, _, price = rent.partition("@")
     try:
         rented_price = float(price)
     except ValueError:
@@ -155,7 +163,9 @@ def check(path: Path = typer.Argument(..., help="CSV of published runs."), as_js
 def calibrate(
     events: list[Path] = typer.Option([], "--events", help="Folder of a run to learn from; may be given often."),
     card: str = typer.Option("cpu", "--card", help="The card this machine has."),
-    compiled: bool = typer.Option(False, "--compile", help="Benchmark with torch.compile, as runs do; takes minutes longer."),
+    compiled: bool = typer.Option(
+        False, "--compile", help="Benchmark with torch.compile, as runs do; takes minutes longer."
+    ),
     out: Path = typer.Option(Path("profile.json"), "--out", help="Where the profile goes."),
 ) -> None:
     """Minutes of micro-benchmarks, or the events of runs, become a profile for this card."""
@@ -167,7 +177,10 @@ def calibrate(
     seen = seen or room.benchmark(room.default_configurations(compiled))
     profile = room.calibrate(seen, card)
     room.store(profile, out)
-    print(f"{out}: {len(seen)} measurements, they are met within {profile.fit_error:.0%} (time) and {profile.fit_memory_error:.0%} (memory)")
+    print(
+        f"{out}: {len(seen)} measurements, they are met within {profile.fit_error:.0%} (time) and "
+        f"{profile.fit_memory_error:.0%} (memory)"
+    )
 
 
 @app.command()
@@ -234,9 +247,15 @@ def cards(as_json: bool = JSON) -> None:
         print(json.dumps({name: asdict(card) for name, card in room.cards().items()}))
         return
     for name, card in room.cards().items():
-        peak = f"{card.bf16_flops / 1e12:.0f} TF bf16, {card.memory_bytes / 1e9:.0f} GB at {card.memory_rate / 1e12:.2f} TB/s"
+        peak = (
+            f"{card.bf16_flops / 1e12:.0f} TF bf16, {card.memory_bytes / 1e9:.0f} GB at "
+            f"{card.memory_rate / 1e12:.2f} TB/s"
+        )
         links = f"link {card.link_rate / 1e9:.0f} GB/s in {card.domain}, network {card.nic_rate / 1e9:g} GB/s a card"
-        print(f"{name:12s} {peak}; {links}; {card.watts:.0f} W, {card.price:g} USD/h; {card.source}" + (f"; CONFLICT: {card.conflict}" if card.conflict else ""))
+        print(
+            f"{name:12s} {peak}; {links}; {card.watts:.0f} W, {card.price:g} USD/h; {card.source}"
+            + (f"; CONFLICT: {card.conflict}" if card.conflict else "")
+        )
 
 
 if __name__ == "__main__":

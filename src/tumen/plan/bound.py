@@ -2,8 +2,9 @@
 
     step >= max(arithmetic, memory, tensor, sharded, gradients, pipeline, expert) of an otherwise perfect machine
 
-Each term stands alone because everything else could overlap with it; rates are peaks and full links. Sources: the arithmetic of
-arXiv 2104.04473 (section 3) and arXiv 2205.05198, the traffic of arXiv 1910.02054 (section 7) and 2405.04434 (section 3.1.3).
+Each term stands alone because everything else could overlap with it; rates are peaks and full links. Sources: the
+arithmetic of arXiv 2104.04473 (section 3) and arXiv 2205.05198, the traffic of arXiv 1910.02054 (section 7) and
+2405.04434 (section 3.1.3).
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ def forward_flops(case: Case) -> tuple[Number, Number]:
     mixture = case.matrices * h * (case.expert_width * case.top_k + case.shared_width) + h * case.experts
     layer = attention + (1 - share) * dense + share * mixture
     weights = (case.layers + case.mtp) * layer + (1 + case.mtp) * case.vocab * h
-    context = np.where(case.window > 0, np.minimum(case.window, case.seq), case.seq)
-    causal = np.where(case.window > 0, np.minimum(1.0, 1.0 - 0.5 * context / case.seq), 0.5)
+    context: Number = np.where(case.window > 0, np.minimum(case.window, case.seq), case.seq)
+    causal: Number = np.where(case.window > 0, np.minimum(1.0, 1.0 - 0.5 * context / case.seq), 0.5)
     scores = case.layers * case.heads * (case.query_dim + case.value_dim) * context * causal
     return 2.0 * weights, 2.0 * scores
 

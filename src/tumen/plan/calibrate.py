@@ -5,8 +5,9 @@ A single process on one card (a CPU here, a GPU elsewhere) takes
     step_seconds = matmul flops / rate + elementwise bytes / rate + optimizer bytes / rate + launches x time + fixed
     peak_bytes   = fixed + a x weights + b x activations
 
-The rates are fitted, all at once and never below zero, to observations: events of a run (`step` lines with `step_seconds` and
-`peak_bytes`) or the micro-benchmark of the training room, started as a child process so that this room never loads it.
+The rates are fitted, all at once and never below zero, to observations: events of a run (`step` lines with
+`step_seconds` and `peak_bytes`) or the micro-benchmark of the training room, started as a child process so that this
+room never loads it.
 """
 
 from __future__ import annotations
@@ -82,8 +83,10 @@ class Actual(Frozen):
         """For people."""
         slower, larger = self.actual_seconds / self.predicted_seconds - 1, self.actual_bytes / self.predicted_bytes - 1
         return (
-            f"{self.tier}: step {self.predicted_seconds:.3f} s predicted, {self.actual_seconds:.3f} s actual ({slower:+.0%}); "
-            f"memory {self.predicted_bytes / 1e9:.2f} GB predicted, {self.actual_bytes / 1e9:.2f} GB actual ({larger:+.0%})"
+            f"{self.tier}: step {self.predicted_seconds:.3f} s predicted, {self.actual_seconds:.3f} s actual "
+            f"({slower:+.0%}); "
+            f"memory {self.predicted_bytes / 1e9:.2f} GB predicted, {self.actual_bytes / 1e9:.2f} GB actual "
+            f"({larger:+.0%})"
         )
 
 
@@ -215,7 +218,9 @@ def benchmark(configurations: Sequence[tuple[Shape, Train]], steps: int = 8) -> 
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=BENCHMARK_SECONDS, check=False)
         except subprocess.TimeoutExpired:
-            raise PlanError(f"the benchmark took longer than {BENCHMARK_SECONDS} s; calibrate from a run: --events RUN") from None
+            raise PlanError(
+                f"the benchmark took longer than {BENCHMARK_SECONDS} s; calibrate from a run: --events RUN"
+            ) from None
         if done.returncode:
             last = (done.stderr.strip().splitlines() or ["no output"])[-1]
             raise PlanError(f"the benchmark {BENCHMARK} failed: {last}; calibrate from a run instead: --events RUN")
@@ -228,7 +233,12 @@ def benchmark(configurations: Sequence[tuple[Shape, Train]], steps: int = 8) -> 
 
 def default_configurations(compiled: bool = False) -> list[tuple[Shape, Train]]:
     """Small networks that tell the terms apart: narrow and wide, short and long rows, dense and with experts."""
-    sizes = ((128, 2, 384, 2048, 8, 128), (256, 4, 768, 2048, 16, 128), (384, 6, 1024, 4096, 8, 256), (256, 2, 512, 8192, 32, 64))
+    sizes = (
+        (128, 2, 384, 2048, 8, 128),
+        (256, 4, 768, 2048, 16, 128),
+        (384, 6, 1024, 4096, 8, 256),
+        (256, 2, 512, 8192, 32, 64),
+    )
     found = []
     for width, layers, inner, vocab, rows, row_tokens in sizes:
         shape = Shape.model_validate(
@@ -278,7 +288,9 @@ def load(path: Path) -> Profile:
     try:
         return Profile.model_validate_json(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise PlanError(f"{path}: no calibration profile ({str(error).splitlines()[0]}); make one with `tumen plan calibrate`") from None
+        raise PlanError(
+            f"{path}: no calibration profile ({str(error).splitlines()[0]}); make one with `tumen plan calibrate`"
+        ) from None
 
 
 def actual(run: Path, profile: Profile) -> list[Actual]:

@@ -1,8 +1,9 @@
 """A case: everything the cost model needs to know about one question, as numbers that broadcast.
 
 Each field is a float or an array; a case with arrays is a whole table of questions (rows of a file, or the layouts of a
-search), and every function of `time`, `memory` and `bound` takes it in one pass. Sizes are in elements, rates in units per
-second, links one way and per card. Field names say what they count; symbols of the Megatron papers stand in brackets.
+search), and every function of `time`, `memory` and `bound` takes it in one pass. Sizes are in elements, rates in
+units per second, links one way and per card. Field names say what they count; symbols of the Megatron papers stand in
+brackets.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Predicted against published: the table by which the planner is judged.
 
-A row with a factor of its own release uses it; every constant is the shipped one. Refused rows are counted with their reason.
+A row with a factor of its own release uses it; every constant is the shipped one. Refused rows are counted with their
+reason.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import time as clock
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -135,7 +137,7 @@ def predict(rows: Sequence[Published]) -> tuple[list[Row], dict[str, float], Arr
     table = stack([case for row in rows for case in row.cases])
     starts = np.cumsum([0, *[len(row.cases) for row in rows]])
     steps = time.step(table, physics.fitted()).step
-    chosen = np.array([a + int(np.argmin(steps[a:b])) for a, b in zip(starts, starts[1:], strict=False)])
+    chosen = np.array([a + int(np.argmin(steps[a:b])) for a, b in pairwise(starts)])
     cases = table.take(chosen)
     peak, fit = memory.peak(cases), np.atleast_1d(memory.fits(cases))
     kinds = {"allocated": peak.total, "reserved": peak.reserved, "driver": peak.driver}

@@ -1,4 +1,6 @@
-"""What another fleet buys: plans side by side, a fleet that grows during the run, own and rented cards at two prices."""
+"""What another fleet buys: plans side by side, a fleet that grows during the run, own and rented cards at two
+prices.
+"""
 
 from __future__ import annotations
 
@@ -100,9 +102,11 @@ def bought(first: Side, other: Side, currency: str) -> str:
     money = other.money - first.money
     sure = "outside" if other.days_high < first.days_low or other.days_low > first.days_high else "inside"
     return (
-        f"{other.fleet} instead of {first.fleet}: {first.days:.1f} -> {other.days:.1f} days ({faster:.2f}x with {ideal:.2f}x the cards), "
+        f"{other.fleet} instead of {first.fleet}: {first.days:.1f} -> {other.days:.1f} days ({faster:.2f}x "
+        f"with {ideal:.2f}x the cards), "
         f"{money:+,.0f} {currency}, goodput {first.goodput:.1%} -> {other.goodput:.1%}, a failure every "
-        f"{first.between_failures_hours:.1f} -> {other.between_failures_hours:.1f} h; the difference is {sure} both error bars, "
+        f"{first.between_failures_hours:.1f} -> {other.between_failures_hours:.1f} h; the difference is {sure} "
+        "both error bars, "
         "though errors of one model mostly cancel in a ratio"
     )
 
@@ -171,6 +175,7 @@ def own_and_rented(
     saved = sides[0].days - sides[1].days
     each = f"{extra / saved:,.0f} {planning.currency} for each day saved" if saved > 0 else "no day is saved"
     says = (
-        f"renting {rented.count} cards saves {units.show_seconds(max(saved, 0) * 86400)} and changes the bill by {extra:+,.0f}: {each}",
+        f"renting {rented.count} cards saves {units.show_seconds(max(saved, 0) * 86400)} and changes the bill "
+        f"by {extra:+,.0f}: {each}",
     )
     return Comparison(name=job.name, currency=planning.currency, sides=tuple(sides), says=says)

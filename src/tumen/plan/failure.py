@@ -3,9 +3,10 @@
     1 / MTTF = nodes x r_node / (1000 days) + r_job          hardware grows with the fleet, software does not
     goodput  = tau / (M e^(R/M) (e^((tau + delta)/M) - 1))   Daly 2006, equation 20, exponential failures
 
-tau is the time between saves, delta what a save blocks, R detection and restart. Young's sqrt(2 delta M) starts the search for
-the best tau. `simulate` plays the same process event by event; both agree where the formula holds (tests/plan/test_failure.py).
-Default rates are published ones: 2.3-6.5 node failures in 1,000 node-days (arXiv 2410.21680; 3.79 for Llama 3, arXiv 2407.21783).
+tau is the time between saves, delta what a save blocks, R detection and restart. Young's sqrt(2 delta M) starts the
+search for the best tau. `simulate` plays the same process event by event; both agree where the formula holds
+(tests/plan/test_failure.py). Default rates are published ones: 2.3-6.5 node failures in 1,000 node-days (arXiv
+2410.21680; 3.79 for Llama 3, arXiv 2407.21783).
 """
 
 from __future__ import annotations
@@ -82,7 +83,9 @@ def save_time(parameters: float, nodes: float, node_bytes_per_second: float) -> 
 
 
 def spares(nodes: int, node_rate: float, repair_days: float = 2.0, risk: float = 0.05) -> int:
-    """Spare nodes so that, with broken ones `repair_days` in repair, the run waits in at most `risk` of the time (Poisson)."""
+    """Spare nodes so that, with broken ones `repair_days` in repair, the run waits in at most `risk` of the time
+    (Poisson).
+    """
     mean = nodes * node_rate / 1000.0 * repair_days
     term = cumulative = math.exp(-mean)
     count = 0
@@ -94,7 +97,9 @@ def spares(nodes: int, node_rate: float, repair_days: float = 2.0, risk: float =
 
 
 def reliability(cards: int, node: int, parameters: float, plan: Planning) -> Reliability:
-    """Goodput of a run on `cards` cards, with the range of published failure rates and of restarts half and double as long."""
+    """Goodput of a run on `cards` cards, with the range of published failure rates and of restarts half and double as
+    long.
+    """
     nodes = max(math.ceil(cards / node), 1)
     save = save_time(parameters, nodes, plan.checkpoint_bytes_per_second)
     restart = plan.detect_seconds + plan.restart_seconds

@@ -1,4 +1,6 @@
-"""What is asked: a network, the work of the run, and the cards; checked with the nearest legal value in each refusal."""
+"""What is asked: a network, the work of the run, and the cards; checked with the nearest legal value in each
+refusal.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +72,9 @@ def job_of(recipe: Recipe, tier: str | None = None) -> Job:
 
 
 def sequences(batch_tokens: str | int, seq: int) -> int:
-    """Sequences of a step: exact for a number, four significant bits for a text such as `4M`, so that meshes divide it."""
+    """Sequences of a step: exact for a number, four significant bits for a text such as `4M`, so that meshes divide
+    it.
+    """
     count = max(round(units.count(batch_tokens) / seq), 1)
     if isinstance(batch_tokens, int) or count < 16:
         return count
@@ -222,7 +226,8 @@ def legal(job: Job, layout: Layout, card: Card) -> None:
     if layout.dp * layout.micro_batch > job.batch:
         least = layout.dp * layout.micro_batch
         raise PlanError(
-            f"batch {job.batch} is smaller than the mesh: micro-batch {layout.micro_batch} x dp {layout.dp}; use {least}"
+            f"batch {job.batch} is smaller than the mesh: micro-batch {layout.micro_batch} x dp {layout.dp}; "
+            f"use {least}"
         )
 
 

@@ -16,8 +16,9 @@ def inside(case: Case, group: Number, stride: Number) -> Number:
 def rate(case: Case, physics: Physics, group: Number, stride: Number) -> Number:
     """Bytes a second that one rank of a group sees, one way.
 
-    The rings of a group use every network card its ranks have in a node: a group inside one domain sees the scale-up link,
-    one with r ranks in a domain sees min(link, r x card). Naming the rate per card avoids the usual trap of per-node figures.
+    The rings of a group use every network card its ranks have in a node: a group inside one domain sees the scale-up
+    link, one with r ranks in a domain sees min(link, r x card). Naming the rate per card avoids the usual trap of
+    per-node figures.
     """
     local = inside(case, group, stride)
     link = case.link_rate * physics.link

@@ -54,9 +54,9 @@ class Bytes:
 def layer_activations(case: Case, routed_share: Number) -> Number:
     """Bytes one layer keeps for the backward pass of one micro-batch without recompute.
 
-    A token keeps: the inputs and outputs of both norms (8 h, split under sequence parallelism), q, k, v and the attention's
-    output, the feed-forward's inner tensors, dropout masks, and a s a b scores when attention is unfused. An 8-bit matmul
-    keeps its input in one byte: the norms' outputs, the attention's output, the activation's output.
+    A token keeps: the inputs and outputs of both norms (8 h, split under sequence parallelism), q, k, v and the
+    attention's output, the feed-forward's inner tensors, dropout masks, and a s a b scores when attention is unfused.
+    An 8-bit matmul keeps its input in one byte: the norms' outputs, the attention's output, the activation's output.
     """
     split = np.where(case.sp > 0, case.tp, 1.0)
     q, t = case.tokens, case.tp
@@ -123,7 +123,8 @@ def stage_bytes(case: Case, stage: Number) -> Bytes:
     expert_group = np.where(case.experts > 0, np.maximum(group * case.tp / case.ep, 1.0), group)
     sharded = shared / group + routed / expert_group
     held = shared + routed
-    # ZeRO-3 keeps weights, gradients and states in shards and gathers a layer (or a table) at a time, the next one early
+    # ZeRO-3 keeps weights, gradients and states in shards and gathers a layer (or a table) at a time, the next one
+    # early
     gathered = 2.0 * np.minimum(np.maximum(1.5 * layer, table), case.live_weights) + 2.0 * table
     apart = case.zero >= 3
     twice = np.where(case.schedule == SCHEDULES.index("dualpipe"), 2.0, 1.0)  # both directions hold the weights
@@ -141,8 +142,8 @@ def stage_bytes(case: Case, stage: Number) -> Bytes:
 def working_bytes(case: Case, routed_share: Number) -> Number:
     """What lives only inside one layer's backward pass.
 
-    Recomputed activations and their gradients, the inputs sequence parallelism gathers, and, without fused accumulation, the
-    gradient of the largest matmul in 16 and 32 bits.
+    Recomputed activations and their gradients, the inputs sequence parallelism gathers, and, without fused
+    accumulation, the gradient of the largest matmul in 16 and 32 bits.
     """
     redone = np.where(case.recompute >= FULL, 1.0, case.dropped)
     gathered = np.where((case.sp > 0) & (case.tp > 1), 2.0 * 2.0 * case.tokens * case.width, 0.0)
@@ -163,6 +164,8 @@ def peak(case: Case) -> Bytes:
 
 
 def fits(case: Case, margin: float = 0.0) -> Number:
-    """Whether the allocator's peak, the framework's buffers and the context fit the card with a share `margin` to spare."""
+    """Whether the allocator's peak, the framework's buffers and the context fit the card with a share `margin` to
+    spare.
+    """
     bytes_ = peak(case)
     return bytes_.total + bytes_.buffers + CONTEXT_BYTES <= case.memory_bytes * (1.0 - margin)

@@ -1,4 +1,6 @@
-"""A plan as one self-contained page: figures, memory by stage, the timeline of a step, goodput and days against cards."""
+"""A plan as one self-contained page: figures, memory by stage, the timeline of a step, goodput and days against
+cards.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,8 @@ def page(plan: Plan, planning: Planning) -> str:
     title = f"{plan.name} on {plan.fleet_cards} x {plan.card}"
     parts = [
         f"<h1>{escape(title)}</h1>",
-        f"<p>{units.show_count(plan.parameters)} parameters, {units.show_count(plan.tokens)} tokens. {escape(layout_text(plan.best.layout))}.</p>",
+        f"<p>{units.show_count(plan.parameters)} parameters, {units.show_count(plan.tokens)} tokens. "
+        f"{escape(layout_text(plan.best.layout))}.</p>",
         *(f"<p><strong>Note:</strong> {escape(warning)}</p>" for warning in plan.warnings),
         figures(plan),
         "<h2>Where a step goes</h2>",
@@ -45,7 +48,8 @@ def page(plan: Plan, planning: Planning) -> str:
         table([(loser.change, loser.reason) for loser in plan.losers], ("change", "reason")),
     ]
     body = "\n".join(parts)
-    return f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style></head><body>{body}</body></html>\n'
+    head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style>'
+    return f'<!doctype html><html lang="en"><head>{head}</head><body>{body}</body></html>\n'
 
 
 def figures(plan: Plan) -> str:
@@ -63,7 +67,9 @@ def figures(plan: Plan) -> str:
     }
     rows = [(name, ranged(figure, show), figure.grade) for name, (figure, show) in shown.items()]
     rows.append(("MFU", f"{best.mfu:.1%}", best.step_seconds.grade))
-    rows.append(("physical bound of a step", f"{units.show_seconds(best.bound_seconds)} ({best.bound_by})", "datasheet"))
+    rows.append(
+        ("physical bound of a step", f"{units.show_seconds(best.bound_seconds)} ({best.bound_by})", "datasheet")
+    )
     rows.append(("a failure every", f"{plan.failures.between_failures_hours:.1f} h", "datasheet"))
     return table(rows, ("figure", "value (range)", "evidence"))
 
@@ -92,18 +98,24 @@ def layouts(plan: Plan) -> str:
 
 def key(names: Sequence[str]) -> str:
     """The colours of a picture."""
-    spans = (f'<span><i style="background:{COLOURS[k % len(COLOURS)]}"></i>{escape(name)}</span>' for k, name in enumerate(names))
+    spans = (
+        f'<span><i style="background:{COLOURS[k % len(COLOURS)]}"></i>{escape(name)}</span>'
+        for k, name in enumerate(names)
+    )
     return f'<p class="key">{"".join(spans)}</p>'
 
 
 def picture(width: int, height: int, label: str, content: str) -> str:
     """An SVG figure with a text for screen readers."""
-    return f'<figure><svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label, quote=True)}">{content}</svg></figure>'
+    label = escape(label, quote=True)
+    svg = f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{label}">{content}</svg>'
+    return f"<figure>{svg}</figure>"
 
 
 def rectangle(x: float, y: float, width: float, height: float, colour: str, tip: str = "") -> str:
     """One filled rectangle with a tooltip."""
-    return f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(width, 0):.1f}" height="{max(height, 0):.1f}" fill="{colour}"><title>{escape(tip)}</title></rect>'
+    place = f'x="{x:.1f}" y="{y:.1f}" width="{max(width, 0):.1f}" height="{max(height, 0):.1f}"'
+    return f'<rect {place} fill="{colour}"><title>{escape(tip)}</title></rect>'
 
 
 def text(x: float, y: float, words: str, anchor: str = "start") -> str:
@@ -138,12 +150,24 @@ def timeline(plan: Plan, most_stages: int = 8, most_micro: int = 12) -> str:
         for kind, start, stop in row:
             x, wide = 70 + 820 * start / end, 820 * (stop - start) / end
             name = "forward" if kind == "f" else "backward"
-            content += rectangle(x, 8 + 26 * stage, wide - 0.6, 18, COLOURS[0] if kind == "f" else COLOURS[3], f"{name} {start:.3g}-{stop:.3g} s")
-    caption = f"{micro} micro-batches on {stages} stages of {best.layout['pp']} in 1F1B order; the plan's own schedule is {best.layout['schedule']}"
+            content += rectangle(
+                x,
+                8 + 26 * stage,
+                wide - 0.6,
+                18,
+                COLOURS[0] if kind == "f" else COLOURS[3],
+                f"{name} {start:.3g}-{stop:.3g} s",
+            )
+    caption = (
+        f"{micro} micro-batches on {stages} stages of {best.layout['pp']} in 1F1B order; the "
+        f"plan's own schedule is {best.layout['schedule']}"
+    )
     return picture(900, 16 + 26 * stages, caption, content) + f"<figcaption>{escape(caption)}</figcaption>"
 
 
-def one_forward_one_backward(stages: int, micro: int, forward: float, backward: float) -> list[list[tuple[str, float, float]]]:
+def one_forward_one_backward(
+    stages: int, micro: int, forward: float, backward: float
+) -> list[list[tuple[str, float, float]]]:
     """The exact 1F1B timeline (arXiv 2104.04473, figure 4): for each stage its ("f" | "b", start, stop)."""
     order = []
     for stage in range(stages):
@@ -212,6 +236,10 @@ def fleet_picture(plan: Plan, planning: Planning) -> str:
         x = 60 + 130 * k
         content += rectangle(x - 2, 160 - 150 * high, 4, 150 * (high - low), COLOURS[1], f"{low:.1%} .. {high:.1%}")
         content += f'<circle cx="{x}" cy="{160 - 150 * good:.1f}" r="4" fill="{COLOURS[0]}"/>'
-        content += text(x, 178, f"{count:,}", "middle") + text(x, 150 - 150 * good, f"{good:.1%}", "middle") + text(x, 196, f"{days:.1f} d", "middle")
+        content += (
+            text(x, 178, f"{count:,}", "middle")
+            + text(x, 150 - 150 * good, f"{good:.1%}", "middle")
+            + text(x, 196, f"{days:.1f} d", "middle")
+        )
     label = "goodput with its range, and days at ideal scaling of the step, against cards"
     return picture(900, 205, label, content) + f"<figcaption>{escape(label)}</figcaption>"

@@ -1,4 +1,6 @@
-"""The constants of the cost model: few, named, with a prior each; `physics.toml` holds the fitted values and how they came."""
+"""The constants of the cost model: few, named, with a prior each; `physics.toml` holds the fitted values and how they
+came.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +73,7 @@ class Physics:
 
 NAMES = tuple(f.name for f in fields(Physics))
 SHARES = frozenset(
-    (
+    {
         "tp_hidden",
         "tp_hidden_backward",
         "cp_hidden",
@@ -81,8 +83,15 @@ SHARES = frozenset(
         "pp_hidden",
         "link",
         "network",
-    )
-    + ("all_to_all", "network_p2p", "memory", "pp_shown", "flash1", "flash2", "flash3", "batched")
+        "all_to_all",
+        "network_p2p",
+        "memory",
+        "pp_shown",
+        "flash1",
+        "flash2",
+        "flash3",
+        "batched",
+    }
 )
 
 

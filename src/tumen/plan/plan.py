@@ -133,7 +133,7 @@ def solve(job: Job, group: Group, planning: Planning | None = None, top: int = 5
     card = group.card
     if group.count < 1:
         raise PlanError(f"{group.count} cards cannot train; the smallest fleet is {card.name}:1")
-    space = pinned(space_of(job, card, group.count), planning.pin, job)
+    space = pinned(space_of(job, card, group.count), dict(planning.pin.items()), job)
     found = search(job, card, group.count, top, space)
     choices = tuple(choice(job, layout, card, group.count, planning) for layout in found.layouts)
     best = found.layouts[0]
@@ -175,19 +175,26 @@ class Anchor(Frozen):
 
 
 def hours_per_trillion(plan: Plan) -> float:
-    """Card-hours for a trillion tokens while the run computes (failures and pauses not counted, as published figures are)."""
+    """Card-hours for a trillion tokens while the run computes (failures and pauses not counted, as published figures
+    are).
+    """
     tokens = plan.batch_sequences * plan.sequence_tokens
     return plan.best.step_seconds.value * plan.best.cards / 3600 / tokens * 1e12
 
 
-def anchored(job: Job, other: Job, group: Group, published: float, planning: Planning | None = None) -> tuple[Job, Anchor]:
-    """A job whose software factor comes from one published run of another network: `published` card-hours a trillion tokens.
+def anchored(
+    job: Job, other: Job, group: Group, published: float, planning: Planning | None = None
+) -> tuple[Job, Anchor]:
+    """A job whose software factor comes from one published run of another network: `published` card-hours a trillion
+    tokens.
 
     Raises:
         PlanError: the other network cannot be planned on the group.
     """
     plain = replace(other, soft=replace(other.soft, factor=1.0))
-    anchor = Anchor(name=other.name, published=published, predicted=hours_per_trillion(solve(plain, group, planning, top=1)))
+    anchor = Anchor(
+        name=other.name, published=published, predicted=hours_per_trillion(solve(plain, group, planning, top=1))
+    )
     soft = replace(job.soft, factor=anchor.factor, factor_known=True)
     return replace(job, soft=soft), anchor
 
@@ -227,7 +234,9 @@ def choice(job: Job, layout: Layout, card: Card, fleet: int, planning: Planning)
         bound_by=max(limits, key=lambda name: limits[name]),
         mfu=model_flops(case) / (step * layout.cards * card.flops(job.precision)),
         memory_bytes=figure(peak, "B", 1 - MEMORY_ERROR, 1 + MEMORY_ERROR),
-        hours_per_trillion=figure(step * layout.cards / 3600 / (job.batch * job.seq) * 1e12, "card-hours/T tokens", fast, slow),
+        hours_per_trillion=figure(
+            step * layout.cards / 3600 / (job.batch * job.seq) * 1e12, "card-hours/T tokens", fast, slow
+        ),
         stages=stages_of(case, layout),
         tokens_per_day=figure(job.batch * job.seq / step * 86400, "tokens/d", 1 / slow, 1 / fast),
         goodput=Figure(
@@ -319,7 +328,7 @@ def neighbours(best: Layout) -> list[tuple[str, Layout]]:
         if int(values["pp"]) == 1 or values["schedule"] != "interleaved":
             values["vpp"] = 1
         values["schedule"] = "1f1b" if int(values["pp"]) == 1 else values["schedule"]
-        return change, Layout(**values)  # type: ignore[arg-type]
+        return change, Layout(**values)
 
     found = [other(f"tp {best.tp * 2}", tp=best.tp * 2)]
     found += [other(f"tp {best.tp // 2}", tp=best.tp // 2)] if best.tp > 1 else []

@@ -1,8 +1,8 @@
 """The best layouts of a job on a fleet: every legal one is considered, few are timed.
 
-The lattice (tp, pp, vpp, cp, ep, dp, micro-batch, recompute, ZeRO, schedule) is laid out as one table; what does not fit in
-memory goes first, then what even a perfect machine would run slower than plans already timed (`bound`). The bound is below the
-model everywhere, so the result equals exhaustive enumeration (tests/plan/test_search.py).
+The lattice (tp, pp, vpp, cp, ep, dp, micro-batch, recompute, ZeRO, schedule) is laid out as one table; what does not
+fit in memory goes first, then what even a perfect machine would run slower than plans already timed (`bound`). The
+bound is below the model everywhere, so the result equals exhaustive enumeration (tests/plan/test_search.py).
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def offered(policy: str, job: Job) -> bool:
 
 
 def widest_group(batch: int, most: int, micro: int) -> int:
-    """The largest data-parallel group up to `most` that divides the batch into whole micro-batches; 0 when none does."""
+    """The largest data-parallel group up to `most` that divides the batch into whole micro-batches; 0 if none does."""
     if batch % micro:
         return 0
     whole = batch // micro
@@ -235,7 +235,9 @@ def search(
 
 
 def time_best(cases: Case, index: Index, meshes: Index, physics: Physics, top: int, prune: bool) -> tuple[Array, int]:
-    """Seconds of every layout that could be the best of a leading mesh, infinity for the rest; and how many were timed."""
+    """Seconds of every layout that could be the best of a leading mesh, infinity for the rest; and how many were
+    timed.
+    """
     seconds = np.full(np.size(cases.tp), np.inf)
     floor = bound.seconds(cases.take(index))
     order = index[np.argsort(floor, kind="stable")]
@@ -271,7 +273,10 @@ def why_none(job: Job, cards: int, space: Space) -> str:
     if least > cards:
         return f"{cards} cards are fewer than tp x pp x cp of the layout; the least is {least} cards"
     whole = max(round(job.batch / 64), 1) * 64
-    return f"batch {job.batch} is not divided by any mesh of {cards} cards; the nearest batch with many divisors is {whole} sequences"
+    return (
+        f"batch {job.batch} is not divided by any mesh of {cards} cards; the nearest batch with many "
+        f"divisors is {whole} sequences"
+    )
 
 
 def more_cards(job: Job, card: Card, cards: int) -> str:

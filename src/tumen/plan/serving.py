@@ -1,7 +1,9 @@
-"""Serving a fleet of devices: requests a second, what stays on the device, cards in the cloud, cost of a million tokens.
+"""Serving a fleet of devices: requests a second, what stays on the device, cards in the cloud, cost of a million
+tokens.
 
-Decoding reads the active weights once a step for the whole batch and each sequence's cache; prefill is arithmetic. Both take
-the larger of bytes and flops (arXiv 2211.05102, section 2). The answer is a sizing, not a benchmark: grade "datasheet".
+Decoding reads the active weights once a step for the whole batch and each sequence's cache; prefill is arithmetic.
+Both take the larger of bytes and flops (arXiv 2211.05102, section 2). The answer is a sizing, not a benchmark: grade
+"datasheet".
 """
 
 from __future__ import annotations
@@ -78,7 +80,8 @@ def size(
         raise PlanError("--devices and --requests must be above 0; the least that makes sense is 1 and 1/day")
     if not 0 <= demand.on_device <= 1:
         raise PlanError(
-            f"--on-device {demand.on_device:g} is no share; the nearest legal value is {min(max(demand.on_device, 0), 1):g}"
+            f"--on-device {demand.on_device:g} is no share; the nearest legal value is "
+            f"{min(max(demand.on_device, 0), 1):g}"
         )
     mean = demand.devices * demand.requests_per_day / DAY
     peak = mean * demand.peak_over_mean

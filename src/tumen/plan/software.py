@@ -1,4 +1,6 @@
-"""What frameworks do (facts of `software.toml`) and how fast a release was measured to be (factors of `physics.toml`)."""
+"""What frameworks do (facts of `software.toml`) and how fast a release was measured to be (factors of
+`physics.toml`).
+"""
 
 from __future__ import annotations
 

@@ -2,10 +2,10 @@
 
     step = factor x ( pipeline(stage forward + backward + exposed sends) + exposed gradient traffic + optimizer )
 
-A matmul takes the larger of its arithmetic at a size-dependent rate and its bytes; other operators take their bytes. Traffic
-of a group follows alpha + bytes / rate (arXiv 2104.04473 section 3; Thakur et al. 2005 for the rings) with the rule of
-`links.rate`: a group with r ranks in a node sees the scale-up link or r network cards, whichever is less. What software
-overlaps is said by the case, how well by the constants of `physics.toml`.
+A matmul takes the larger of its arithmetic at a size-dependent rate and its bytes; other operators take their bytes.
+Traffic of a group follows alpha + bytes / rate (arXiv 2104.04473 section 3; Thakur et al. 2005 for the rings) with
+the rule of `links.rate`: a group with r ranks in a node sees the scale-up link or r network cards, whichever is less.
+What software overlaps is said by the case, how well by the constants of `physics.toml`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ REST_BACKWARD = 1.6  # bytes of the backward elementwise operators as a multiple
 
 @dataclass(frozen=True)
 class Parts:
-    """Seconds of a step by cause; they add up to `step`. `stage_forward` and `stage_backward` are of one micro-batch."""
+    """Seconds of a step by cause; they add up to `step`. `stage_forward` and `stage_backward`: one micro-batch."""
 
     matmul: Number
     attention: Number
@@ -99,7 +99,9 @@ def feed_matmuls(case: Case, physics: Physics, width: Number) -> Number:
 
 
 def expert_tokens(case: Case) -> Number:
-    """Tokens one expert sees in a micro-batch, experts evenly loaded: the group's tokens times top_k over the experts."""
+    """Tokens one expert sees in a micro-batch, experts evenly loaded: the group's tokens times top_k over the
+    experts.
+    """
     return case.ep * case.tokens / case.tp * case.top_k / np.maximum(case.experts, 1)
 
 
@@ -113,19 +115,19 @@ def expert_matmuls(case: Case, physics: Physics) -> Number:
 
 def core_forward(case: Case, physics: Physics) -> Number:
     """The attention core of one layer, forward: flash kernels by arithmetic, unfused ones by their bytes as well."""
-    context = np.where(case.window > 0, np.minimum(case.window, case.seq), case.seq)
+    context: Number = np.where(case.window > 0, np.minimum(case.window, case.seq), case.seq)
     pairs = case.tokens * context * case.heads / case.tp
-    causal = np.where(case.window > 0, np.minimum(1.0, 1.0 - 0.5 * context / case.seq), 0.5)
+    causal: Number = np.where(case.window > 0, np.minimum(1.0, 1.0 - 0.5 * context / case.seq), 0.5)
     flops = 2.0 * pairs * (case.query_dim + case.value_dim)
     kernel = np.asarray(case.kernel, dtype=int)
-    share = np.choose(kernel, (1.0, physics.flash1, physics.flash2, physics.flash3, 1.0))
+    share: Number = np.choose(kernel, (1.0, physics.flash1, physics.flash2, physics.flash3, 1.0))
     share = share * generation(case, 1.0, physics.flash_hopper, physics.flash_blackwell, 1.0)
     # small heads and short rows leave the matrix units idle
     share = share * case.query_dim / (case.query_dim + physics.head_knee) * context / (context + physics.context_knee)
     flash = flops * causal / (case.half_flops * share)
-    aligned = np.where(np.mod(case.query_dim, 8) == 0, 1.0, physics.unaligned)
+    aligned: Number = np.where(np.mod(case.query_dim, 8) == 0, 1.0, physics.unaligned)
     rate = case.half_flops * case.matmul_share * physics.batched / aligned
-    scores = np.where(kernel == 4, physics.softmax_unfused, 1.0) * physics.score_bytes * pairs
+    scores: Number = np.where(kernel == 4, physics.softmax_unfused, 1.0) * physics.score_bytes * pairs
     unfused = flops / rate + scores / (case.memory_rate * physics.memory)
     return np.where((kernel == 0) | (kernel == 4), unfused, flash)
 
@@ -139,8 +141,9 @@ def core_backward(case: Case, physics: Physics) -> Number:
 def elementwise(case: Case, physics: Physics, inner: Number) -> Number:
     """Norms, residuals, dropout, activation and layout changes of one layer with a feed-forward of `inner`, forward.
 
-    Bytes a token: 22 h for two norms and two bias-dropout-adds (split by TP under sequence parallelism only), 12 for each
-    element of q, k, v, 4 (matrices - 1) + 2 for each of the activation (arXiv 2205.05198, section 4 counts the same tensors).
+    Bytes a token: 22 h for two norms and two bias-dropout-adds (split by TP under sequence parallelism only), 12 for
+    each element of q, k, v, 4 (matrices - 1) + 2 for each of the activation (arXiv 2205.05198, section 4 counts the
+    same tensors).
     """
     split = np.where(case.sp > 0, case.tp, 1.0)
     heads = case.heads * case.query_dim + case.kv_elements
@@ -228,7 +231,8 @@ def sends(case: Case, physics: Physics) -> Number:
 def gradient_traffic(case: Case, physics: Physics) -> Number:
     """Gradients (and, sharded, parameters) over the data-parallel group once a step.
 
-    Ring all-reduce 2 (d - 1) / d, or reduce-scatter and all-gather under ZeRO-1/2. Expert weights have the smaller group.
+    Ring all-reduce 2 (d - 1) / d, or reduce-scatter and all-gather under ZeRO-1/2. Expert weights have the smaller
+    group.
     """
     shared, routed = stage_weights(case)
     group = case.dp * case.cp

@@ -1,6 +1,8 @@
-"""`python -m tumen.train.calibrate '{"shape": ..., "train": ..., "steps": 8}'`: one measured configuration as a JSON line.
+"""`python -m tumen.train.calibrate '{"shape": ..., "train": ..., "steps": 8}'`: one measured configuration as a JSON
+line.
 
-Started by `tumen plan calibrate` as a child process: peak memory belongs to a process, and the planner never loads torch.
+Started by `tumen plan calibrate` as a child process: peak memory belongs to a process, and the planner never loads
+torch.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ def batch_of(shape: Shape, section: Train, seed: int) -> Batch:
 
 
 def measure(shape: Shape, section: Train, steps: int) -> dict[str, object]:
-    """Step in seconds (lower quartile: other processes only ever add) and peak bytes of a short run on random tokens."""
+    """Step in seconds (lower quartile: other processes only ever add) and peak bytes of a short run, random tokens."""
     prepare_torch(section)
     network = build(shape, 0)
     optimizer = FlatAdamW(network, section, torch.bfloat16 if section.precision == "bf16" else torch.float32)
