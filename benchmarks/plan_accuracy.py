@@ -15,10 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from tumen.plan import check, published
+from tumen.plan import bound, published
 from tumen.plan.case import Array
 from tumen.plan.fit import Fitted, Table, fit
 from tumen.plan.physics import NAMES
+from tumen.plan.report import dense_with_plan
 
 CONSTANTS = Path(__file__).parents[1] / "src/tumen/plan/physics.toml"
 
@@ -52,8 +53,6 @@ def left_out(table: Table, start: Fitted) -> Array:
 def constant_mfu(table: Table) -> Array:
     """The floor: one MFU a (generation, precision, experts), the median of the same rows."""
     cases = table.cases.take(table.starts)
-    from tumen.plan import bound
-
     ideal = bound.arithmetic(cases.but(recompute=0.0, redo_matmul=0.0))
     keys = [f"{g}/{p}/{e > 0}" for g, p, e in zip(cases.generation, cases.fp8, cases.experts, strict=True)]
     share = ideal / table.seconds
@@ -110,7 +109,7 @@ def main() -> None:
     print(f"{'':26s}    n | {'in sample':^20s} | {'5-fold':^20s} | {'source left out':^20s} | {'constant MFU':^20s}")
     groups: dict[str, Callable[[published.Published], bool]] = {
         "all": lambda row: True,
-        "dense, published plan": check.dense_with_plan,
+        "dense, published plan": dense_with_plan,
         "dense": lambda row: row.dense,
         "mixture of experts": lambda row: not row.dense,
     }

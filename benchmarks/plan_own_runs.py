@@ -13,9 +13,9 @@ import statistics
 import sys
 from pathlib import Path
 
+from tumen import plan
 from tumen.core import Shape
 from tumen.core.recipe import Train
-from tumen.plan import calibrate
 
 HELD_OUT = (
     {"width": 192, "layers": 3, "feed_forward": 512, "vocab": 2048, "rows": 12, "row_tokens": 128},
@@ -44,11 +44,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8)
     options = parser.parse_args()
     if options.profile:
-        profile = calibrate.load(options.profile)
+        profile = plan.load_profile(options.profile)
     else:
-        profile = calibrate.calibrate(
-            calibrate.benchmark(calibrate.default_configurations(options.compile), options.steps)
-        )
+        profile = plan.calibrate(plan.benchmark(plan.default_configurations(options.compile), options.steps))
     print(
         f"profile from {len(profile.sources)} runs on {profile.machine}: fits them within "
         f"{profile.fit_error:.0%} / {profile.fit_memory_error:.0%}"
@@ -57,8 +55,8 @@ def main() -> None:
     time_errors, memory_errors = [], []
     for entry in HELD_OUT:
         shape, train = configuration(entry, options.compile)
-        seen = calibrate.benchmark([(shape, train)], options.steps)[0]
-        seconds, size = calibrate.predict(profile, shape, train)
+        seen = plan.benchmark([(shape, train)], options.steps)[0]
+        seconds, size = plan.predict(profile, shape, train)
         time_errors.append(abs(seconds / seen.step_seconds - 1))
         memory_errors.append(abs(size / seen.peak_bytes - 1))
         print(

@@ -3,7 +3,8 @@
     python benchmarks/plan_search.py [--calculon FOLDER --python PYTHON] [--limit SECONDS] [--out FILE]
 
 FOLDER is a checkout of calculon (github.com/calculon-ai/calculon), PYTHON an interpreter with psutil and pandas. It is
-asked for the best execution of GPT-3 175B on 1,024 A100s; a question it does not finish within the limit is reported as such.
+asked for the best execution of GPT-3 175B on 1,024 A100s; a question not finished within
+the limit is reported as such.
 """
 
 from __future__ import annotations

@@ -49,3 +49,10 @@ def test_hardware_grows_with_the_fleet_and_software_does_not() -> None:
 
 def test_spares_rise_with_the_fleet() -> None:
     assert 0 <= spares(8, 4.0) <= spares(1250, 4.0) <= spares(2048, 4.0) < 60
+
+
+def test_without_spares_elastic_beats_waiting() -> None:
+    found = reliability(10_000, 8, 236e9, Planning(failures=LLAMA3))
+    assert found.waiting_goodput < found.elastic_goodput < found.goodput
+    alone = reliability(10_000, 8, 236e9, Planning(failures=LLAMA3, stragglers=0.05))
+    assert alone.goodput == pytest.approx(found.goodput * 0.95 / 0.99)

@@ -6,7 +6,7 @@ import pytest
 
 from tumen.core import PlanError
 from tumen.plan import Job, Layout, cards, solve
-from tumen.plan.cards import Group
+from tumen.plan.card import Group
 from tumen.plan.job import case_of
 from tumen.plan.search import Space, search, space_of
 

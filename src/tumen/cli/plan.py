@@ -169,14 +169,13 @@ def calibrate(
     out: Path = typer.Option(Path("profile.json"), "--out", help="Where the profile goes."),
 ) -> None:
     """Minutes of micro-benchmarks, or the events of runs, become a profile for this card."""
-    from tumen.plan import calibrate as room
-    from tumen.plan.cards import card_of
+    from tumen import plan as room
 
-    card_of(card)
+    room.card_of(card)
     seen = [one for run in events for one in room.observed(run)]
     seen = seen or room.benchmark(room.default_configurations(compiled))
     profile = room.calibrate(seen, card)
-    room.store(profile, out)
+    room.store_profile(profile, out)
     print(
         f"{out}: {len(seen)} measurements, they are met within {profile.fit_error:.0%} (time) and "
         f"{profile.fit_memory_error:.0%} (memory)"
@@ -190,10 +189,10 @@ def actual(
     as_json: bool = JSON,
 ) -> None:
     """Predicted against actual for every tier of a run; the line is kept in the run's events."""
+    from tumen import plan as room
     from tumen.core import Events
-    from tumen.plan import calibrate as room
 
-    found = room.actual(run, room.load(profile))
+    found = room.actual(run, room.load_profile(profile))
     log = Events(run / "events.jsonl")
     for one in found:
         log.emit("plan_actual", **one.model_dump())

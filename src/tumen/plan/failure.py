@@ -39,6 +39,8 @@ class Reliability:
     goodput_high: float
     spare_nodes: int
     failures_per_day: float
+    waiting_goodput: float  # without spares, waiting for every repair
+    elastic_goodput: float  # without spares, going on with the nodes that are left
 
 
 def between_failures(nodes: float, node_rate: float, job_rate: float = 0.0) -> float:
@@ -96,6 +98,16 @@ def spares(nodes: int, node_rate: float, repair_days: float = 2.0, risk: float =
     return count
 
 
+def whole_share(nodes: int, plan: Planning) -> float:
+    """Share of the time all nodes are up at once with no replacements: no repair is under way (Poisson)."""
+    return math.exp(-nodes * plan.failures / 1000.0 * plan.repair_days)
+
+
+def elastic_share(plan: Planning) -> float:
+    """Mean share of the nodes that are up: what an elastic run works with, its data-parallel group shrunk to them."""
+    return 1.0 / (1.0 + plan.failures / 1000.0 * plan.repair_days)
+
+
 def reliability(cards: int, node: int, parameters: float, plan: Planning) -> Reliability:
     """Goodput of a run on `cards` cards, with the range of published failure rates and of restarts half and double as
     long.
@@ -106,9 +118,11 @@ def reliability(cards: int, node: int, parameters: float, plan: Planning) -> Rel
     mean = between_failures(nodes, plan.failures, plan.software_failures)
     every = best_interval(save, mean, restart)
 
+    fast = 1.0 - plan.stragglers
+
     def at(rate: float, slower: float) -> float:
         m = between_failures(nodes, rate, plan.software_failures * (rate / plan.failures if plan.failures else 1.0))
-        return goodput(best_interval(save, m, restart * slower), save, m, restart * slower)
+        return goodput(best_interval(save, m, restart * slower), save, m, restart * slower) * fast
 
     low_rate, high_rate = min(LOW_RATE, plan.failures), max(HIGH_RATE, plan.failures)
     return Reliability(
@@ -118,11 +132,13 @@ def reliability(cards: int, node: int, parameters: float, plan: Planning) -> Rel
         save_every_seconds=every,
         young_seconds=young(save, mean) if math.isfinite(mean) else math.inf,
         restart_seconds=restart,
-        goodput=goodput(every, save, mean, restart),
+        goodput=goodput(every, save, mean, restart) * fast,
         goodput_low=at(high_rate, 1.5),
         goodput_high=at(low_rate, 0.5),
-        spare_nodes=spares(nodes, plan.failures),
+        spare_nodes=spares(nodes, plan.failures, plan.repair_days),
         failures_per_day=DAY / mean if math.isfinite(mean) else 0.0,
+        waiting_goodput=goodput(every, save, mean, restart) * fast * whole_share(nodes, plan),
+        elastic_goodput=goodput(every, save, mean, restart) * fast * elastic_share(plan),
     )
 
 

@@ -2,7 +2,7 @@
 
 Robust ridge regression on log(predicted / published) by Gauss-Newton with numerical derivatives: constants are pulled
 to their priors, factors to 1, sources weigh by a root of their rows so that no table rules the fit. Nothing is fitted
-to a row or a model. What a fit says about sources it has not seen (`tumen.plan.check.left_out`) is what we believe.
+to a row or a model. What a fit says about sources it has not seen (`tumen.plan.report.left_out`) is what we believe.
 """
 
 from __future__ import annotations

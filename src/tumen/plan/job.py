@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from tumen.core import PlanError, Shape, units
 from tumen.core.recipe import Planning, Recipe
-from tumen.plan.cards import GENERATIONS, Card, Group
+from tumen.plan.card import GENERATIONS, Card, Group
 from tumen.plan.case import Case, network
 from tumen.plan.software import Software, software
 
@@ -141,7 +141,8 @@ RECOMPUTE = {
     "none": (0, 0.0, 0.0, 0.0),
     "selective": (1, 0.0, 0.0, 0.0),  # the attention core, arXiv 2205.05198
     "norm,act": (0, 0.0, 0.5, 0.33),
-    "rmsnorm+mla-up": (0, 0.15, 0.5, 0.45),
+    # norms, MLA up projections and expert outputs are made again (arXiv 2412.19437, section 3.2.3)
+    "rmsnorm+mla-up": (0, 0.15, 0.5, 0.57),
     "selective-op": (0, 0.4, 0.8, 0.55),  # torchtitan keeps every second matmul
     "selective(block)": (0, 0.33, 0.33, 0.33),  # every third block
     "two of three(block)": (0, 0.67, 0.67, 0.67),

@@ -13,7 +13,7 @@ from tumen.core import PlanError
 from tumen.core.recipe import Planning
 from tumen.core.shape import Frozen
 from tumen.plan import bound, memory, time
-from tumen.plan.cards import Card, Group
+from tumen.plan.card import Card, Group
 from tumen.plan.case import Case, stack
 from tumen.plan.failure import Reliability, reliability
 from tumen.plan.job import Job, Layout, case_of
@@ -91,6 +91,8 @@ class Failures(Frozen):
     save_every_steps: int
     spare_nodes: int
     failures_per_day: float
+    waiting_goodput: float
+    elastic_goodput: float
 
 
 class Plan(Frozen):
@@ -295,6 +297,8 @@ def failures_of(reliable: Reliability, step_seconds: float) -> Failures:
         save_every_steps=max(round(every / step_seconds), 1),
         spare_nodes=reliable.spare_nodes,
         failures_per_day=reliable.failures_per_day,
+        waiting_goodput=reliable.waiting_goodput,
+        elastic_goodput=reliable.elastic_goodput,
     )
 
 

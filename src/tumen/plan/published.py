@@ -12,7 +12,7 @@ import numpy as np
 
 from tumen.core import Experts, Gqa, InputError, Mla, PlanError, Shape, TumenError
 from tumen.plan import memory
-from tumen.plan.cards import Card, card_of
+from tumen.plan.card import Card, card_of
 from tumen.plan.case import Case, network, stack
 from tumen.plan.job import card_fields, recompute_of
 from tumen.plan.software import Software, framework_of, software

@@ -16,7 +16,7 @@ import numpy as np
 
 from tumen.core import Mla, PlanError
 from tumen.plan import bound, memory, time
-from tumen.plan.cards import Card
+from tumen.plan.card import Card
 from tumen.plan.case import SCHEDULES, Array, Case, Index
 from tumen.plan.job import RECOMPUTE, Job, Layout, base_case, divisors, nearest
 from tumen.plan.physics import Physics, fitted

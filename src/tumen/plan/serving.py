@@ -12,7 +12,7 @@ import math
 
 from tumen.core import PlanError, Shape, units
 from tumen.core.shape import Frozen
-from tumen.plan.cards import Card
+from tumen.plan.card import Card
 
 DAY = 86400.0
 MEMORY_SHARE = 0.75  # of the memory rate a decode step reaches

@@ -11,8 +11,8 @@ import pytest
 
 from tumen.core import Events, InputError, PlanError
 from tumen.core.events import read as read_events
-from tumen.plan import calibrate, card_of
-from tumen.plan.calibrate import MEMORY_TERMS, TIME_TERMS, Observation
+from tumen.plan import calibration, card_of
+from tumen.plan.calibration import MEMORY_TERMS, TIME_TERMS, Observation
 
 RATES = np.array([2e-11, 3e-10, 1e-10, 1e-4, 4e-3])
 SIZES = np.array([3e8, 1.1, 0.9])
@@ -21,20 +21,20 @@ SIZES = np.array([3e8, 1.1, 0.9])
 def observations() -> list[Observation]:
     """Runs of a machine with known rates."""
     found = []
-    for shape, train in calibrate.default_configurations():
-        seconds = float(calibrate.time_terms(shape, train) @ RATES)
-        size = float(calibrate.memory_terms(shape, train) @ SIZES)
+    for shape, train in calibration.default_configurations():
+        seconds = float(calibration.time_terms(shape, train) @ RATES)
+        size = float(calibration.memory_terms(shape, train) @ SIZES)
         found.append(Observation(shape=shape, train=train, step_seconds=seconds, peak_bytes=size, source="made"))
     return found
 
 
 def test_known_rates_predict_unseen_runs() -> None:
     seen = observations()
-    profile = calibrate.calibrate(seen)
+    profile = calibration.calibrate(seen)
     shape = seen[1].shape.model_copy(update={"layers": 6, "width": 320})
-    seconds, size = calibrate.predict(profile, shape, seen[1].train)
-    assert seconds == pytest.approx(float(calibrate.time_terms(shape, seen[1].train) @ RATES), rel=0.1)
-    assert size == pytest.approx(float(calibrate.memory_terms(shape, seen[1].train) @ SIZES), rel=0.1)
+    seconds, size = calibration.predict(profile, shape, seen[1].train)
+    assert seconds == pytest.approx(float(calibration.time_terms(shape, seen[1].train) @ RATES), rel=0.1)
+    assert size == pytest.approx(float(calibration.memory_terms(shape, seen[1].train) @ SIZES), rel=0.1)
     assert profile.fit_error < 0.05
     assert set(profile.seconds_per) == set(TIME_TERMS)
     assert set(profile.bytes_per) == set(MEMORY_TERMS)
@@ -45,19 +45,19 @@ def test_no_rate_is_negative() -> None:
         one.model_copy(update={"step_seconds": one.step_seconds * (1 + 0.5 * (-1) ** k)})
         for k, one in enumerate(observations())
     ]
-    assert min(calibrate.calibrate(noisy).seconds_per.values()) >= 0
+    assert min(calibration.calibrate(noisy).seconds_per.values()) >= 0
 
 
 def test_nothing_measured() -> None:
     with pytest.raises(PlanError, match="--events"):
-        calibrate.calibrate([])
+        calibration.calibrate([])
 
 
 def test_profile_round_trip_and_card(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "profile.json"
-    profile = calibrate.calibrate(observations())
-    calibrate.store(profile, path)
-    assert calibrate.load(path) == profile
+    profile = calibration.calibrate(observations())
+    calibration.store_profile(profile, path)
+    assert calibration.load_profile(path) == profile
     card = card_of("cpu", path)
     assert card.grade == "calibrated"
     assert card.bf16_flops == pytest.approx(profile.rates["bf16_flops"])
@@ -65,7 +65,7 @@ def test_profile_round_trip_and_card(tmp_path: Path) -> None:
         card_of("h100", path)
     path.write_text("{")
     with pytest.raises(PlanError, match="no calibration profile"):
-        calibrate.load(path)
+        calibration.load_profile(path)
 
 
 def run_folder(tmp_path: Path) -> Path:
@@ -87,7 +87,7 @@ def run_folder(tmp_path: Path) -> Path:
 
 def test_events_become_observations(tmp_path: Path) -> None:
     """The first line holds compilation and does not count into the step, but its memory does."""
-    (seen,) = calibrate.observed(run_folder(tmp_path))
+    (seen,) = calibration.observed(run_folder(tmp_path))
     assert seen.step_seconds == pytest.approx(0.3)
     assert seen.peak_bytes == 5e8 + 40
     assert seen.shape.vocab == 2048
@@ -95,7 +95,7 @@ def test_events_become_observations(tmp_path: Path) -> None:
 
 def test_predicted_against_actual(tmp_path: Path) -> None:
     run = run_folder(tmp_path)
-    (found,) = calibrate.actual(run, calibrate.calibrate(calibrate.observed(run)))
+    (found,) = calibration.actual(run, calibration.calibrate(calibration.observed(run)))
     assert found.predicted_seconds == pytest.approx(found.actual_seconds, rel=0.3)
     assert "device: step" in found.line()
     assert list(read_events(run / "events.jsonl", "step"))
@@ -103,11 +103,11 @@ def test_predicted_against_actual(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no run folder"):
-        calibrate.observed(tmp_path)
+        calibration.observed(tmp_path)
     run_folder(tmp_path)
     (tmp_path / "events.jsonl").unlink()
     with pytest.raises(InputError, match="no steps"):
-        calibrate.observed(tmp_path)
+        calibration.observed(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -119,6 +119,6 @@ def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
     ],
 )
 def test_a_benchmark_that_fails_says_so(monkeypatch: pytest.MonkeyPatch, answer: object, says: str) -> None:
-    monkeypatch.setattr(calibrate.subprocess, "run", lambda *_, **__: answer)
+    monkeypatch.setattr(calibration.subprocess, "run", lambda *_, **__: answer)
     with pytest.raises(PlanError, match=says):
-        calibrate.benchmark(calibrate.default_configurations()[:1])
+        calibration.benchmark(calibration.default_configurations()[:1])

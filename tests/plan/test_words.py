@@ -28,7 +28,7 @@ from tumen.plan import (
     size,
     solve,
 )
-from tumen.plan.page import one_forward_one_backward
+from tumen.plan.pictures import one_forward_one_backward
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tumen.core import units
-from tumen.plan.check import Errors, Report
-from tumen.plan.compare import Comparison, layout_text
+from tumen.plan.comparison import Comparison, layout_text
 from tumen.plan.plan import Choice, Figure, Plan
+from tumen.plan.report import Errors, Report
 from tumen.plan.serving import Serving
 
 PARTS = {
@@ -55,6 +55,10 @@ def lines(plan: Plan, why: bool) -> Iterator[str]:
         f"steps ({run.save_every_seconds:.0f} s)"
     )
     yield f"               keep {run.spare_nodes} spare nodes; goodput {ranged(best.goodput, lambda v: f'{v:.1%}')}"
+    yield (
+        f"               without spares: {run.elastic_goodput:.1%} elastic, {run.waiting_goodput:.1%} "
+        "waiting for repairs"
+    )
     yield f"  days         {ranged(best.days, lambda v: f'{v:.1f}')}"
     yield f"  card-hours   {ranged(best.card_hours, units.show_count)}"
     yield f"  a trillion   {ranged(best.hours_per_trillion, units.show_count)} card-hours while it computes"

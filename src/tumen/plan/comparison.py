@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from tumen.core import PlanError, units
 from tumen.core.recipe import Planning
 from tumen.core.shape import Frozen
-from tumen.plan.cards import Group, fleet_of
+from tumen.plan.card import Group, fleet_of
 from tumen.plan.job import Job, first_group
 from tumen.plan.plan import Plan, solve
 

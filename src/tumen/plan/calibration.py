@@ -268,7 +268,7 @@ def default_configurations(compiled: bool = False) -> list[tuple[Shape, Train]]:
     return [*found, (mixture, Train(steps=8, rows=16, row_tokens=128, compile=compiled))]
 
 
-def store(profile: Profile, path: Path) -> None:
+def store_profile(profile: Profile, path: Path) -> None:
     """Write a profile.
 
     Raises:
@@ -279,7 +279,7 @@ def store(profile: Profile, path: Path) -> None:
         path.write_text(profile.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
-def load(path: Path) -> Profile:
+def load_profile(path: Path) -> Profile:
     """Read a profile.
 
     Raises:
