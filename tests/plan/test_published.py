@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 import pytest
@@ -180,6 +181,7 @@ def test_report(tmp_path: Path) -> None:
     assert report.oom == {"n": 1, "rejected": 1}
     assert len(report.refused) == 1
     assert report.below_bound == 0
+    assert json.loads(json.dumps(report.json()))["all"]["n"] == 2
     assert set(report.json()) >= {
         "all",
         "dense_published_plan",

@@ -124,7 +124,7 @@ def check(path: Path) -> Report:
         sweeps=tuple(sweeps(rows, by)),
         factors=released,
         refused=tuple(refused),
-        below_bound=sum(v.predicted_seconds < bound_ for v, bound_ in zip(verdicts, ideal, strict=True)),
+        below_bound=sum(v.predicted_seconds < float(low) for v, low in zip(verdicts, ideal, strict=True)),
         seconds=round(clock.perf_counter() - start, 3),
         rows=tuple(verdicts),
     )
