@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tumen.core import load_recipe
+from tumen.core import Experts, Mla, Shape, load_recipe
 from tumen.plan import cards, first_group, fleet_of, job_of, solve
 from tumen.plan.plan import anchored
 
@@ -27,6 +27,24 @@ COUNTS = [
 def test_parameters(recipe: str, tier: str | None, published: float, tolerance: float) -> None:
     job = job_of(load_recipe(RECIPES / recipe), tier)
     assert job.shape.parameters() == pytest.approx(published, rel=tolerance)
+
+
+def test_published_counts(gpt3: Shape) -> None:
+    """GPT-3 with biases and learned positions, 174.6B (arXiv 2104.04473); DeepSeek-V3, 671B (arXiv 2412.19437)."""
+    assert gpt3.parameters() == pytest.approx(174.6e9, rel=1e-3)
+    v3 = Shape(
+        width=7168,
+        layers=61,
+        feed_forward=18432,
+        attention=Mla(heads=128, kv_rank=512, q_rank=1536),
+        experts=Experts(routed=256, top_k=8, width=2048, shared=1, dense_layers=3),
+        vocab=129280,
+        tied=False,
+    )
+    assert v3.parameters() == pytest.approx(671e9, rel=1e-3)
+    predicting = v3.model_copy(update={"mtp": 1})
+    assert predicting.parameters() - v3.parameters() == pytest.approx(11.6e9, rel=0.01)
+    assert predicting.flops_per_token(4096) > v3.flops_per_token(4096)
 
 
 def test_active_parameters() -> None:

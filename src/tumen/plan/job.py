@@ -64,8 +64,10 @@ def job_of(recipe: Recipe, tier: str | None = None) -> Job:
         shape = shape.model_copy(update={"vocab": recipe.tokenizer.vocab})
     train = chosen.train
     seq = plan.sequence_tokens or train.row_tokens
-    batch = sequences(plan.batch_tokens, seq) if plan.batch_tokens else train.rows
-    tokens = units.count(plan.tokens) if plan.tokens else float(train.steps * train.rows * train.row_tokens)
+    batch = train.rows if plan.batch_tokens is None else sequences(plan.batch_tokens, seq)
+    tokens = float(train.steps * train.rows * train.row_tokens) if plan.tokens is None else units.count(plan.tokens)
+    if tokens < batch * seq:
+        raise PlanError(f"plan.tokens {plan.tokens} is less than one step; the least is {batch * seq}")
     precision = plan.precision or ("bf16" if train.precision == "bf16" else "fp32")
     soft = software(plan.framework, plan.release)
     return Job(shape, seq, batch, tokens, precision, soft, f"{recipe.name}/{name}")
@@ -75,7 +77,9 @@ def sequences(batch_tokens: str | int, seq: int) -> int:
     """Sequences of a step: exact for a number, four significant bits for a text such as `4M`, so that meshes divide
     it.
     """
-    count = max(round(units.count(batch_tokens) / seq), 1)
+    count = round(units.count(batch_tokens) / seq)
+    if count < 1:
+        raise PlanError(f"plan.batch_tokens {batch_tokens} is less than one sequence; the least is {seq}")
     if isinstance(batch_tokens, int) or count < 16:
         return count
     unit = 1 << (count.bit_length() - 4)

@@ -92,6 +92,10 @@ def pinned(space: Space, pin: Mapping[str, int], job: Job) -> Space:
             best = nearest(divisors(most), value)
             what = "heads" if name == "tp" else "experts"
             raise PlanError(f"{name} {value} does not divide {most} {what}; the nearest that does is {best}")
+    if pin.get("zero", 1) > 3:
+        raise PlanError(f"zero {pin['zero']} is no stage; the nearest legal value is 3")
+    if pin.get("micro_batch", 1) > job.batch:
+        raise PlanError(f"micro_batch {pin['micro_batch']} is more than the batch; the most is {job.batch}")
     if pin.get("pp", 1) > layers:
         raise PlanError(f"pp {pin['pp']} is more than {layers} layers; the most is {layers}")
     return replace(space, **{PINS[name]: (value,) for name, value in pin.items()})  # type: ignore[arg-type]
