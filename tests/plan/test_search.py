@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tumen.core import PlanError
+from tumen.core.recipe import Planning
 from tumen.plan import Job, Layout, cards, solve
 from tumen.plan.card import Group
 from tumen.plan.job import case_of
@@ -77,3 +78,13 @@ def test_losers_have_reasons(gpt3_job: Job) -> None:
 def test_space_knows_experts(v2_job: Job, gpt3_job: Job) -> None:
     assert space_of(gpt3_job, cards()["h100"], 64).expert == (1,)
     assert 16 in space_of(v2_job, cards()["h100"], 64).expert
+
+
+def test_schedules_and_network_are_the_users(gpt3_job: Job) -> None:
+    group = Group(cards()["h100"], 1024)
+    free = solve(gpt3_job, group, Planning())
+    plain = solve(gpt3_job, group, Planning(schedules=("1f1b",)))
+    thin = solve(gpt3_job, group, Planning(oversubscription=4.0))
+    assert all(choice.layout["schedule"] == "1f1b" for choice in plain.choices)
+    assert plain.best.step_seconds.value >= free.best.step_seconds.value
+    assert thin.best.step_seconds.value > free.best.step_seconds.value

@@ -125,6 +125,10 @@ class Planning(Frozen):
     pin: dict[Literal["tp", "pp", "vpp", "ep", "cp", "micro_batch", "zero"], Positive] = Field(
         {}, description="parts of the layout that are decided already, such as { pp = 16, ep = 8 }"
     )
+    schedules: tuple[Literal["1f1b", "interleaved", "zero-bubble", "dualpipe"], ...] = Field(
+        ("1f1b", "interleaved", "zero-bubble", "dualpipe"), description="pipeline schedules the framework can run", min_length=1
+    )
+    oversubscription: float = Field(1.0, ge=1, description="of the network between nodes: 2 halves every card's rate")
     price: float | None = Field(None, ge=0, description="of one card and hour; default: the card's assumption")
     currency: str = Field("USD", min_length=1)
     energy_price: float = Field(0.1, ge=0, description="of one kilowatt-hour")

@@ -132,10 +132,11 @@ def solve(job: Job, group: Group, planning: Planning | None = None, top: int = 5
         PlanError: no layout is legal or fits; says the nearest that is.
     """
     planning = planning or Planning()
-    card = group.card
+    card = replace(group.card, nic_rate=group.card.nic_rate / planning.oversubscription)
     if group.count < 1:
         raise PlanError(f"{group.count} cards cannot train; the smallest fleet is {card.name}:1")
-    space = pinned(space_of(job, card, group.count), dict(planning.pin.items()), job)
+    space = replace(space_of(job, card, group.count), schedules=planning.schedules)
+    space = pinned(space, dict(planning.pin.items()), job)
     found = search(job, card, group.count, top, space)
     choices = tuple(choice(job, layout, card, group.count, planning) for layout in found.layouts)
     best = found.layouts[0]
