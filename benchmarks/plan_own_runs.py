@@ -41,7 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--profile", type=Path)
-    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=12)
     options = parser.parse_args()
     if options.profile:
         profile = plan.load_profile(options.profile)
@@ -53,9 +53,8 @@ def main() -> None:
     )
     print({name: float(f"{value:.3g}") for name, value in profile.seconds_per.items()})
     time_errors, memory_errors = [], []
-    for entry in HELD_OUT:
-        shape, train = configuration(entry, options.compile)
-        seen = plan.benchmark([(shape, train)], options.steps)[0]
+    configurations = [configuration(entry, options.compile) for entry in HELD_OUT]
+    for (shape, train), seen in zip(configurations, plan.benchmark(configurations, options.steps), strict=True):
         seconds, size = plan.predict(profile, shape, train)
         time_errors.append(abs(seconds / seen.step_seconds - 1))
         memory_errors.append(abs(size / seen.peak_bytes - 1))
