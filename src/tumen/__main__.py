@@ -2,4 +2,5 @@
 
 from tumen.cli import main
 
-main()
+if __name__ == "__main__":  # processes that sample sentences import this file again
+    main()

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 from hassil.expression import Alternative, Expression, Group, ListReference, RuleReference
+
 from tumen.core.action import CLOSED, COPIED, INTENTS, LANGUAGES, MAX_SENTENCE, normalise, parse
 from tumen.data.homes import GeneratedHome, generate, names_of
-from tumen.data.templates import HOME_LISTS, Example, Speaker, Template, load_templates, phrases
+from tumen.data.templates import HOME_LISTS, TIME, Example, Speaker, Template, load_templates, phrases
 
 # Lists that fill the wildcards of Home Assistant's templates (source.py).
 WILDCARDS = {"message", "query", "zone", "timer_name", "command", "item", "todo_item"}
@@ -81,6 +82,7 @@ def test_slots_belong_to_the_intent(lang: str) -> None:
             continue
         for reference in references(template, template.expression):
             name, slot = reference.list_name, "area" if reference.slot_name == "floor" else reference.slot_name
+            slot = TIME.get(slot, slot)
             if slot not in allowed and (slot != name or slot in (*CLOSED, *COPIED)):
                 faults.append(f"{template.intent} has no slot {slot}")
             if name == "name" and not template.domains:

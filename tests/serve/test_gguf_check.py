@@ -61,7 +61,7 @@ BYTES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "tensors 2^62": (lambda d: put(d, 8, "Q", 1 << 62), "tensors"),
     "tensors -1": (lambda d: put(d, 8, "q", -1), "tensors"),
     "tensors 0": (lambda d: put(d, 8, "Q", 0), "tensors"),
-    "tensors one more": (lambda d: put(d, 8, "Q", 13), "left|claims|UTF-8"),
+    "tensors one more": (lambda d: put(d, 8, "Q", 13), "left|claims|UTF-8|dimensions"),
     "pairs 2^62": (lambda d: put(d, 16, "Q", 1 << 62), "pairs"),
     "pairs 4096": (lambda d: put(d, 16, "Q", 4096), "type|left|claims"),
     "key length 2^63-1": (lambda d: put(d, 24, "Q", (1 << 63) - 1), "claims"),

@@ -134,7 +134,7 @@ ANSWERS = {
         "not in the sentence",
     ),
     "half a word": (http(reply('{"lang":"en","intent":"HassTurnOn","name":"lam"}')), "not in the sentence"),
-    "an empty name": (http(reply('{"lang":"en","intent":"HassTurnOn","name":""}')), "not in the sentence"),
+    "an empty name": (http(reply('{"lang":"en","intent":"HassTurnOn","name":""}')), "no action"),
     "no choices": (http(b"{}"), "no action"),
     "a list": (http(b"[]"), "no JSON object"),
     "a web page": (http(b"<html>hello"), "no JSON object"),

@@ -27,12 +27,12 @@ def newest_run(root: Path = Path("runs")) -> Path:
 def lineage(
     run: Path = typer.Argument(None, help="Folder of a run; default: the newest under runs/."),
     recipe: Path = typer.Option(None, help="Compare with this recipe instead of the one the run was started with."),
-    changes: list[str] = typer.Option([], "--set", help="Change a field of --recipe."),
+    changes: list[str] = typer.Option([], "--set", help="Compare as if a field were changed: family.cloud.train.steps=10."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
     """Print the chain corpus -> tokenizer -> dataset -> tiers -> bundles -> scorecard with digests, and name what is stale."""
     run = run or newest_run()
-    asked = load_recipe(recipe, changes) if recipe else read_run_recipe(run)
+    asked = load_recipe(recipe, changes) if recipe else read_run_recipe(run, changes)
     found = list(chain.links(asked, run))
     if as_json:
         rows = [

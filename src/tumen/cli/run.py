@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import shutil
 import sys
@@ -18,7 +17,18 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from tumen.cli import chain
-from tumen.core import ArtifactError, Events, Manifest, Recipe, RunnerBusy, TrainError, disk, load_recipe, units, write_text
+from tumen.core import (
+    Events,
+    InputError,
+    Manifest,
+    Recipe,
+    RunnerBusy,
+    TrainError,
+    disk,
+    load_recipe,
+    units,
+    write_text,
+)
 from tumen.core.artifact import done, verify
 from tumen.core.events import read
 
@@ -35,6 +45,9 @@ def run(
     """Take a recipe through the whole chain, from sentences to a gated bundle. Kill it at any moment; it goes on where it was."""
     asked = load_recipe(recipe, changes)
     where = folder or Path("runs") / asked.name
+    names = [stage.name for stage in chain.stages(asked)]
+    if until and until not in names:
+        raise InputError(f"--until {until!r} is no stage; they are {', '.join(names)}")
     with alone(where):
         write_text(where / "recipe.json", asked.model_dump_json(indent=1))
         events = Events(where / "events.jsonl")
@@ -79,12 +92,12 @@ def make(recipe: Recipe, where: Path, events: Events, until: str | None = None) 
     """
     digests: dict[str, str] = {}
     made: list[str] = []
+    _sweep(where)
     with Board() as board:
         for stage in chain.stages(recipe):
             inputs = stage.inputs(digests)
             manifest = done(where / stage.name, stage.kind, inputs)
             if manifest is None:
-                _sweep(where / stage.name)
                 events.emit("stage", name=stage.name, state="started")
                 start = time.monotonic()
                 manifest = _make_stage(recipe, stage, where, inputs, digests, events, board)
@@ -100,11 +113,13 @@ def make(recipe: Recipe, where: Path, events: Events, until: str | None = None) 
     return made
 
 
-def _sweep(folder: Path) -> None:
-    """Remove what killed writers left beside an artifact."""
-    for rest in folder.parent.glob(f".{folder.name}.*"):
+def _sweep(where: Path) -> None:
+    """Remove what killed writers left beside their artifacts; the lock says that none of them is at work."""
+    for rest in [*where.glob(".*"), *where.glob("*/.*")]:
         if rest.suffix in (".new", ".old"):
             shutil.rmtree(rest, ignore_errors=True)
+        elif rest.suffix == ".part":
+            rest.unlink(missing_ok=True)
 
 
 def _make_stage(
@@ -218,15 +233,3 @@ class Board:
             yield update
         finally:
             self.progress.remove_task(task)
-
-
-def run_digest(where: Path) -> dict[str, str]:
-    """Digests of every artifact of a run, for comparing two runs."""
-    found = {}
-    for path in sorted(where.rglob("manifest.json")):
-        if not any(part.startswith(".") for part in path.relative_to(where).parts):
-            try:
-                found[str(path.parent.relative_to(where))] = json.loads(path.read_text())["digest"]
-            except (ValueError, KeyError):
-                raise ArtifactError(f"{path}: damaged manifest") from None
-    return found

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import typer
 
 from tumen.cli import chain
 from tumen.core import Events, InputError, RecipeError, TrainError, manifest_of
-from tumen.core.recipe import Recipe, recipe_of
+from tumen.core.recipe import Recipe, changed
 
 
 def train(
@@ -20,7 +21,7 @@ def train(
 
     die_with_parent()
     recipe = read_run_recipe(run)
-    stage = next((stage for stage in chain.stages(recipe) if stage.name == tier and stage.tier), None)
+    stage = next((stage for stage in chain.stages(recipe) if stage.name == tier and stage.kind == "checkpoint"), None)
     if stage is None:
         raise InputError(f"{tier!r} is no tier of {recipe.name}; it has {', '.join(recipe.family)}")
     try:
@@ -45,8 +46,8 @@ def train(
         fit(settings.train, shape, run / "dataset", run / tier, **common)
 
 
-def read_run_recipe(run: Path) -> Recipe:
-    """The recipe a run folder was started with.
+def read_run_recipe(run: Path, changes: Sequence[str] = ()) -> Recipe:
+    """The recipe a run folder was started with, after `--set` changes.
 
     Raises:
         RecipeError: there is none.
@@ -55,7 +56,7 @@ def read_run_recipe(run: Path) -> Recipe:
 
     path = run / "recipe.json"
     try:
-        return recipe_of(json.loads(path.read_text("utf-8")), str(path))
+        return changed(json.loads(path.read_text("utf-8")), changes, str(path))
     except FileNotFoundError:
         raise RecipeError(str(path), ["no such file; `tumen run RECIPE` starts a run"]) from None
     except ValueError:

@@ -94,7 +94,7 @@ def connect(name: str) -> Engine:
         raise EngineError(f"fleet.engine {name!r} is unknown; known: {', '.join(ENGINES)}, or 'package.module:Class'")
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError) as error:
         raise EngineError(f"fleet.engine {name!r} cannot be imported: {error}") from None
     engine: Engine = found()
     return engine

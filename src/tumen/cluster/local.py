@@ -1,12 +1,12 @@
 """The local engine: processes of this machine. A job is a shell script in its folder; it dies with the process that started it.
 
     job.sh    what runs          pid   process group and its start time, so that a reused pid is not mistaken for the job
-    log       what it printed    exit  its exit code, written when it ends
+    log       what it printed    exit  its exit code, or `cancelled`, written when it ends
 """
 
 from __future__ import annotations
 
-import ctypes
+import contextlib
 import os
 import shlex
 import signal
@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from tumen.cluster.engine import Job, Node, Status
-from tumen.core import EngineError, disk, write_text
+from tumen.core import EngineError, disk, lifetime, write_text
 
 # oneDNN compiles a kernel for each matmul shape and forgets all but 1,024 of them; a mixture of experts has more. Twice the
 # speed of a step, but only when it is set before torch is loaded (docs/log.md, 2026-11-22).
@@ -27,6 +27,7 @@ DEFAULTS = {
     "PYTHONUNBUFFERED": "1",
 }
 GRACE_SECONDS = 5.0
+SHELL = "TUMEN_JOB_SHELL"  # pid of the job's shell, for `die_with_parent`
 
 
 def render(job: Job) -> str:
@@ -36,6 +37,7 @@ def render(job: Job) -> str:
     variables = {**DEFAULTS, "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1", **job.environment}
     lines = ["#!/bin/sh", f"# {job.name}: written by tumen's local engine; run it by hand to see it fail"]
     lines += [f"export {name}={shlex.quote(value)}" for name, value in sorted(variables.items())]
+    lines += [f"export {SHELL}=$$", "trap : TERM  # the command is told to stop; this shell stays to write how it ended"]
     lines += [" ".join(map(shlex.quote, job.command)), "code=$?"]
     exit_file = shlex.quote(str(job.folder / "exit"))
     return "\n".join([*lines, f"echo $code > {exit_file}.part && mv {exit_file}.part {exit_file}", "exit $code", ""])
@@ -43,14 +45,19 @@ def render(job: Job) -> str:
 
 def parse(exit_text: str | None, alive: bool) -> Status:
     """Status from the exit file's text (None when there is none) and whether the process lives."""
-    if exit_text is not None and exit_text.strip().isdigit():
-        code = int(exit_text)
-        return Status("done" if code == 0 else "failed", code)
+    said = (exit_text or "").strip()
+    if said == "cancelled":
+        return Status("cancelled")
+    if said.isdigit():
+        return Status("done" if int(said) == 0 else "failed", int(said))
     return Status("running") if alive else Status("lost", reason="it ended without an exit code: killed, or the machine restarted")
 
 
 class Local:
     """`Engine` on this machine; a job's id is its folder."""
+
+    def __init__(self) -> None:
+        self._children: dict[Path, subprocess.Popen[bytes]] = {}
 
     def submit(self, job: Job) -> str:
         folder = job.folder.resolve()
@@ -59,7 +66,7 @@ class Local:
             (folder / "exit").unlink(missing_ok=True)
             write_text(folder / "job.sh", render(job))
             with open(folder / "log", "ab") as log:
-                process = subprocess.Popen(
+                process = self._children[folder] = subprocess.Popen(
                     ["/bin/sh", str(folder / "job.sh")],
                     stdout=log,
                     stderr=subprocess.STDOUT,
@@ -72,22 +79,28 @@ class Local:
 
     def status(self, job_id: str) -> Status:
         folder = Path(job_id)
-        text = (folder / "exit").read_text() if (folder / "exit").exists() else None
-        return parse(text, self._pid(folder) is not None)
+        alive = self._pid(folder) is not None  # asked first: a job that ends in between has written its exit code
+        if not (folder / "exit").exists():
+            return parse(None, alive)
+        if child := self._children.pop(folder, None):
+            child.wait()  # its last line was to write this file
+        return parse((folder / "exit").read_text(), alive)
 
     def logs(self, job_id: str) -> str:
         path = Path(job_id) / "log"
         return path.read_text("utf-8", errors="replace") if path.exists() else ""
 
     def cancel(self, job_id: str) -> None:
-        for blow, patience in ((signal.SIGTERM, GRACE_SECONDS), (signal.SIGKILL, GRACE_SECONDS)):
-            pid = self._pid(Path(job_id))
-            if pid is None:
-                return
-            os.killpg(pid, blow)
-            deadline = time.monotonic() + patience
-            while self._pid(Path(job_id)) is not None and time.monotonic() < deadline:
+        folder = Path(job_id)
+        pid = self._pid(folder)
+        if pid is None:
+            return
+        for blow in (signal.SIGTERM, signal.SIGKILL):
+            _strike(pid, blow)
+            deadline = time.monotonic() + GRACE_SECONDS
+            while self._pid(folder) is not None and time.monotonic() < deadline:
                 time.sleep(0.02)
+        write_text(folder / "exit", "cancelled\n")
 
     def nodes(self) -> list[Node]:
         return [Node(os.uname().nodename, cards=1)]
@@ -99,7 +112,8 @@ class Local:
         except (FileNotFoundError, ValueError):
             return None
         pid = int(pid_text)
-        _reap(pid)
+        if folder in self._children:
+            self._children[folder].poll()
         return pid if _started(pid) == started else None
 
 
@@ -112,14 +126,14 @@ def _started(pid: int) -> str:
     return "" if fields[0] == "Z" else fields[19]
 
 
-def _reap(pid: int) -> None:
-    try:
-        os.waitpid(pid, os.WNOHANG)
-    except ChildProcessError:
-        pass  # started by another process
+def _strike(group: int, blow: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):  # nobody is left
+        os.killpg(group, blow)
 
 
 def die_with_parent() -> None:
-    """Linux: the kernel kills this process when its starter dies, also by kill -9. The job's shell and its command both ask for it."""
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    """End this process when its starter dies. The job's shell and its command both ask for it (core/lifetime.py)."""
+    lifetime.die_with_parent()
+    shell = os.environ.get(SHELL)
+    if shell and not _started(int(shell)):
+        os.kill(os.getpid(), signal.SIGKILL)  # it died before we asked; nobody waits for us

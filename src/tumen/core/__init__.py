@@ -7,7 +7,7 @@ Never: torch, network, printing; no other room.
 Read next: recipe.py, then artifact.py.
 """
 
-from tumen.core import artifact, errors, events, units
+from tumen.core import artifact, errors, events, lifetime, units
 from tumen.core.artifact import Manifest, hash_of, manifest_of, verify, write_text, writing
 from tumen.core.errors import (
     ArtifactError,
@@ -54,6 +54,7 @@ __all__ = [
     "errors",
     "events",
     "hash_of",
+    "lifetime",
     "load_recipe",
     "manifest_of",
     "units",

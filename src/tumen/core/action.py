@@ -7,6 +7,9 @@ Intents and slots carry the names of Home Assistant's Assist (developers.home-as
 share the slot `area`: which of the two a word means is the home's business, not the model's. `none` is a sentence that is not
 for the home.
 
+A time span is one copied run (`fifty hours and 44 minutes`): the number comes before its unit, so a model that reads from left to
+right cannot know early which of hours and minutes it is looking at.
+
 On the wire a copied value that starts with a spaced word begins with a space (`"area":" kitchen"`), so that the word is the same
 token in the sentence and in the action; `parse` and `tidy` take it away again.
 """
@@ -38,16 +41,12 @@ CLOSED: dict[str, tuple[str, ...]] = {
 }
 COPIED = (
     *("name", "area", "brightness", "color", "temperature", "position", "percentage", "volume"),
-    *("hours", "minutes", "seconds", "start_hours", "start_minutes", "start_seconds"),
+    *("duration", "start"),
     *("item", "message", "query", "zone", "command"),
 )
-NUMBERS = frozenset(
-    ("brightness", "temperature", "position", "percentage", "volume", "hours", "minutes", "seconds")
-    + ("start_hours", "start_minutes", "start_seconds")
-)
+NUMBERS = frozenset(("brightness", "temperature", "position", "percentage", "volume", "duration", "start"))
 PLACE = ("name", "area")
-START = ("name", "area", "start_hours", "start_minutes", "start_seconds")
-SPAN = ("hours", "minutes", "seconds")
+WHICH = ("name", "area", "start")  # a timer: by name, room, or the time it was started with
 
 INTENTS: dict[str, tuple[str, ...]] = {
     "HassTurnOn": ("domain", "device_class", "scope", *PLACE),
@@ -73,14 +72,14 @@ INTENTS: dict[str, tuple[str, ...]] = {
     "HassMediaSearchAndPlay": ("media_class", *PLACE, "query"),
     "HassSetVolume": (*PLACE, "volume"),
     "HassSetVolumeRelative": ("step", *PLACE, "volume"),
-    "HassStartTimer": ("name", *SPAN, "command"),
-    "HassCancelTimer": START,
+    "HassStartTimer": ("name", "duration", "command"),
+    "HassCancelTimer": WHICH,
     "HassCancelAllTimers": ("area",),
-    "HassIncreaseTimer": (*PLACE, *SPAN, *START[2:]),
-    "HassDecreaseTimer": (*PLACE, *SPAN, *START[2:]),
-    "HassPauseTimer": START,
-    "HassUnpauseTimer": START,
-    "HassTimerStatus": START,
+    "HassIncreaseTimer": ("name", "area", "duration", "start"),
+    "HassDecreaseTimer": ("name", "area", "duration", "start"),
+    "HassPauseTimer": WHICH,
+    "HassUnpauseTimer": WHICH,
+    "HassTimerStatus": WHICH,
     "HassListAddItem": ("name", "item"),
     "HassListCompleteItem": ("name", "item"),
     "HassListRemoveItem": ("name", "item"),
@@ -142,6 +141,9 @@ class Action:
         return "".join(parts) + "}"
 
 
+CJK = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"  # characters written without spaces around them, as a class of `re`
+
+
 def is_cjk(char: str) -> bool:
     """Whether a character is written without spaces around it (Chinese, and Japanese kana)."""
     return "\u3040" <= char <= "\u30ff" or "\u3400" <= char <= "\u9fff" or "\uf900" <= char <= "\ufaff"
@@ -155,8 +157,8 @@ def spaced(words: str) -> str:
 def normalise(sentence: str) -> str:
     """The one form in which a sentence is trained on, asked and copied from.
 
-    Lower case, NFKC, no quotes, braces, angle brackets, hyphens or end marks, single spaces, and a space between scripts, digits and
-    signs (`调到80%` -> `调到 80 %`), so that words are the same tokens wherever they stand.
+    Lower case, NFKC, no quotes, braces, angle brackets, hyphens or end marks; a space before every word, number and sign, none before
+    a CJK character (`调到80%吧` -> `调到 80 %吧`), so that words are the same tokens wherever they stand.
 
     Raises:
         InputError: nothing is left, or it is longer than `MAX_SENTENCE` characters.
@@ -165,12 +167,12 @@ def normalise(sentence: str) -> str:
         raise InputError(f"the sentence has {len(sentence)} characters, {MAX_SENTENCE} is the most; say it shorter")
     text = unicodedata.normalize("NFKC", sentence).lower()
     text = "".join(" " if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp") else char for char in text)
-    text = re.sub(r"[\"“”„‟«»{}\[\]<>|\\`*#_~^=;!?¡¿。、，；！？…《》「」『』]+", " ", text.replace("’", "'"))
-    text = re.sub(r"(?<!\d)[.,:]+|[.,:]+(?!\d)|(?<=\w)-|-(?!\d)", " ", text)
+    text = re.sub(r"[\"“”„‟«»{}\[\]<>|\\`*#_~^=;!?¡¿▁。、，；！？…《》「」『』]+", " ", text.replace("’", "'"))
+    text = re.sub(rf"(?<!\d)[.,:]+|[.,:]+(?!\d)|(?<=\w)(?<![{CJK}])-|-(?!\d)", " ", text)
     text = re.sub(r"(?<=\d)(?=[^\d\s.,:/])|(?<=[^\d\s.,:/+-])(?=\d)", " ", text)
     text = re.sub(r"(?<=[^\W\d_])(?=[%°])|(?<=%)(?=\S)", " ", text)
-    text = re.sub(r"(?<=[a-zäöüß%°])(?=[\u3040-\u30ff\u3400-\u9fff])|(?<=[\u3040-\u30ff\u3400-\u9fff])(?=[a-zäöüß%°])", " ", text)
-    text = " ".join(text.split())
+    text = re.sub(rf"(?<=[{CJK}])(?=[^\s{CJK}])", " ", " ".join(text.split()))
+    text = re.sub(rf" +(?=[{CJK}])", "", text).strip()
     if not text:
         raise InputError("the sentence is empty; say or type a command")
     if len(text) > MAX_SENTENCE:
@@ -222,9 +224,9 @@ def parse(text: str) -> Action:
     """
     try:
         tree = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise InputError(f"not an action: {text[:80]!r}") from None
-    if not isinstance(tree, dict) or tree.get("intent") not in INTENTS or tree.get("lang") not in LANGUAGES:
+    if not isinstance(tree, dict) or str(tree.get("intent")) not in INTENTS or tree.get("lang") not in LANGUAGES:
         raise InputError(f"not an action: {text[:80]!r}")
     slots: dict[str, str] = {}
     for name, value in tree.items():
@@ -232,6 +234,8 @@ def parse(text: str) -> Action:
             continue
         if name not in INTENTS[tree["intent"]] or not isinstance(value, str):
             raise InputError(f"{tree['intent']} has no slot {name!r}: {text[:80]!r}")
+        if not value.strip():
+            raise InputError(f"{name} is empty: {text[:80]!r}")
         if name in CLOSED and value not in CLOSED[name]:
             raise InputError(f"{name} cannot be {value!r}: {text[:80]!r}")
         slots[name] = value.strip()

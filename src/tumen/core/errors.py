@@ -99,11 +99,12 @@ class EngineError(TumenError):
     exit_code = 11
 
 
-DISK_ERRNOS = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the quota is used up",
-    errno.EROFS: "the disk is read-only",
-    errno.EACCES: "permission denied",
+DISK_ERRNOS = {  # what happened, and what to do
+    errno.ENOSPC: ("the disk is full", "make room"),
+    errno.EDQUOT: ("the quota is used up", "make room"),
+    errno.EROFS: ("the disk is read-only", "make it writable, or name another folder"),
+    errno.EACCES: ("permission denied", "make it writable, or name another folder"),
+    errno.EPERM: ("not permitted", "make it writable, or name another folder"),
 }
 
 
@@ -115,6 +116,5 @@ def disk(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in DISK_ERRNOS:
             raise
-        raise DiskError(
-            f"{path}: {DISK_ERRNOS[error.errno]}; what was written before is intact. Make room and run the same command again"
-        ) from error
+        happened, remedy = DISK_ERRNOS[error.errno]
+        raise DiskError(f"{path}: {happened}; what was written before is intact: {remedy} and run the same command again") from error

@@ -1,11 +1,12 @@
 """Append-only events: what happened, one JSON object a line, readable while it is written.
 
 A line is written with one `write` call on a file opened for appending, so several processes may share a file; a line cut
-short by a kill is skipped by the reader.
+short by a kill is skipped by the reader, and the next writer starts on a line of its own.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -29,6 +30,8 @@ class Events:
         if path:
             with disk(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
+                if _is_cut(path):
+                    self._append(b"\n")
 
     def emit(self, event: str, **facts: Any) -> None:
         """Append one event with the time in seconds since 1970 and this process's id."""
@@ -36,13 +39,26 @@ class Events:
         if self.path is None:
             self.seen.append(row)
             return
-        line = (json.dumps(row, ensure_ascii=False) + "\n").encode()
         with disk(self.path):
-            handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-            try:
-                os.write(handle, line)
-            finally:
-                os.close(handle)
+            self._append((json.dumps(row, ensure_ascii=False) + "\n").encode())
+
+    def _append(self, line: bytes) -> None:
+        assert self.path is not None
+        handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            if os.write(handle, line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))  # a full disk takes what it can
+        finally:
+            os.close(handle)
+
+
+def _is_cut(path: Path) -> bool:
+    """Whether the last line of a file has no end."""
+    if not path.exists() or not path.stat().st_size:
+        return False
+    with open(path, "rb") as lines:
+        lines.seek(-1, os.SEEK_END)
+        return lines.read(1) != b"\n"
 
 
 def read(path: Path, event: str | None = None, tail_bytes: int = 0) -> Iterator[dict[str, Any]]:

@@ -7,10 +7,11 @@ its own section and the artifacts it needs, never the whole recipe. A variant is
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,6 +20,8 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from tumen.core.errors import RecipeError
 from tumen.core.shape import Frozen, Positive, Shape
 
+STAGE_NAMES = ("corpus", "tokenizer", "dataset", "jobs", "bundle-*", "*-logits")
+TIER_NAME = r"(?!(corpus|tokenizer|dataset|jobs)$|bundle-|.*-logits$)[a-z0-9][a-z0-9_-]*"
 Share = Annotated[float, Field(ge=0, le=1)]
 Language = Literal["en", "zh", "de"]
 
@@ -50,6 +53,7 @@ class Train(Frozen):
     steps: Positive
     rows: Positive = 32
     row_tokens: Positive = 128
+    optimizer: Literal["adamw", "muon"] = "adamw"
     rate: float = Field(2e-3, gt=0, description="peak learning rate")
     warmup: Share = Field(0.05, description="share of the steps that warm up linearly")
     decay: Share = Field(0.4, description="share of the steps, at the end, that decay linearly to zero")
@@ -157,30 +161,33 @@ class Recipe(Frozen):
 
     @model_validator(mode="after")
     def _tiers(self) -> Recipe:
-        for name, tier in self.family.items():
-            if tier.distil and (tier.distil.teacher not in self.family or tier.distil.teacher == name):
-                raise ValueError(f"family.{name}.distil.teacher: {tier.distil.teacher!r} is no other tier of the family")
-        if self.serve.device not in self.family:
-            raise ValueError(f"serve.device: {self.serve.device!r} is no tier; the family has {', '.join(self.family)}")
-        if self.serve.cloud and not self.serve.cloud_url and self.serve.cloud not in self.family:
-            raise ValueError(f"serve.cloud: {self.serve.cloud!r} is no tier; the family has {', '.join(self.family)}")
+        faults = list(self._tier_faults())
+        if faults:
+            raise ValueError("\n".join(faults))
         return self
 
-    def tiers_in_order(self) -> list[str]:
-        """Tier names with every teacher before its students.
+    def _tier_faults(self) -> Iterator[str]:
+        """Names that fit nothing, each with its dotted path."""
+        tiers = f"is no tier; the family has {', '.join(self.family)}"
+        strangers = False
+        for name, tier in self.family.items():
+            if not re.fullmatch(TIER_NAME, name):
+                yield f"family.{name}: a tier's name is its folder: small letters, digits, - and _, and none of {', '.join(STAGE_NAMES)}"
+            if tier.distil and (tier.distil.teacher not in self.family or tier.distil.teacher == name):
+                strangers = True
+                yield f"family.{name}.distil.teacher: {tier.distil.teacher!r} is no other tier of the family"
+        if not strangers and len(order := self.tiers_in_order()) < len(self.family):
+            yield f"family: teachers form a circle among {', '.join(name for name in self.family if name not in order)}"
+        if self.serve.device not in self.family:
+            yield f"serve.device: {self.serve.device!r} {tiers}"
+        if self.serve.cloud and not self.serve.cloud_url and self.serve.cloud not in self.family:
+            yield f"serve.cloud: {self.serve.cloud!r} {tiers}"
 
-        Raises:
-            RecipeError: teachers form a circle.
-        """
+    def tiers_in_order(self) -> list[str]:
+        """Tier names with every teacher before its students."""
         order: list[str] = []
-        waiting = dict(self.family)
-        while waiting:
-            ready = [n for n, tier in waiting.items() if not tier.distil or tier.distil.teacher in order]
-            if not ready:
-                raise RecipeError(self.name, [f"family: teachers form a circle among {', '.join(waiting)}"])
-            order += ready
-            for name in ready:
-                del waiting[name]
+        for _ in self.family:  # one more generation of students each time
+            order += [n for n, tier in self.family.items() if n not in order and (not tier.distil or tier.distil.teacher in order)]
         return order
 
 
@@ -198,13 +205,26 @@ def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
         raise RecipeError(str(path), [f"no such file{hint}"]) from None
     except IsADirectoryError:
         raise RecipeError(str(path), ["is a folder; name the .toml file in it"]) from None
+    except OSError as error:
+        raise RecipeError(str(path), [f"cannot be read: {error.strerror}"]) from None
     except UnicodeDecodeError as error:
         raise RecipeError(str(path), [f"not UTF-8 at byte {error.start}; save the file as UTF-8"]) from None
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(str(path), [f"not TOML: {error}"]) from None
+    except RecursionError:
+        raise RecipeError(str(path), ["nested too deep to be a recipe"]) from None
+    return changed(tree, changes, str(path))
+
+
+def changed(tree: dict[str, Any], changes: Sequence[str], where: str) -> Recipe:
+    """Check a parsed recipe after `--set` changes, which are made in `tree`; `where` names it in the error.
+
+    Raises:
+        RecipeError: with every fault.
+    """
     for change in changes:
-        _apply(tree, change, str(path))
-    return recipe_of(tree, str(path))
+        _apply(tree, change, where)
+    return recipe_of(tree, where)
 
 
 def recipe_of(tree: Mapping[str, Any], where: str) -> Recipe:
@@ -216,7 +236,7 @@ def recipe_of(tree: Mapping[str, Any], where: str) -> Recipe:
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
-        raise RecipeError(where, [_fault(Recipe, detail) for detail in error.errors()]) from None
+        raise RecipeError(where, [line for detail in error.errors() for line in _faults(Recipe, detail)]) from None
 
 
 def _apply(tree: dict[str, Any], change: str, where: str) -> None:
@@ -236,9 +256,12 @@ def _apply(tree: dict[str, Any], change: str, where: str) -> None:
     node[leaf] = value
 
 
-def _fault(model: type[BaseModel], detail: Any) -> str:
-    """One line for one fault: dotted path, what is wrong, and the nearest known name."""
-    path = [str(part) for part in detail["loc"] if not _is_tag(part, detail["loc"])]
+def _faults(model: type[BaseModel], detail: Any) -> list[str]:
+    """A line for each fault: dotted path, what is wrong, and the nearest known name."""
+    loc = detail["loc"]
+    path = [str(part) for index, part in enumerate(loc) if not _is_tag(loc, index)]
+    if not path:
+        return str(detail["msg"]).removeprefix("Value error, ").split("\n")  # found by the recipe itself, paths included
     message = detail["msg"].removeprefix("Value error, ")
     if detail["type"] == "extra_forbidden":
         known = _fields_at(model, detail["loc"][:-1])
@@ -248,13 +271,12 @@ def _fault(model: type[BaseModel], detail: Any) -> str:
         message = "missing"
     elif "input" in detail and not isinstance(detail["input"], (dict, BaseModel)):
         message = f"{message}, not {detail['input']!r}"
-    return f"{'.'.join(path)}: {message}" if path else message
+    return [f"{'.'.join(path)}: {message}"]
 
 
-def _is_tag(part: Any, loc: Sequence[Any]) -> bool:
+def _is_tag(loc: Sequence[Any], index: int) -> bool:
     """Pydantic puts the tag of a discriminated union into the path; people do not write it."""
-    index = list(loc).index(part)
-    return part in ("mla", "gqa") and index > 0 and loc[index - 1] == "attention"
+    return loc[index] in ("mla", "gqa") and index > 0 and loc[index - 1] == "attention"
 
 
 def _fields_at(model: type[BaseModel], loc: Sequence[Any]) -> list[str]:
@@ -267,8 +289,14 @@ def _fields_at(model: type[BaseModel], loc: Sequence[Any]) -> list[str]:
                 inner += _models_in(kind.model_fields[part].annotation)
             elif typing.get_origin(kind) is dict:
                 inner += _models_in(typing.get_args(kind)[1])
-        kinds = inner or kinds
+        kinds = inner or [kind for kind in kinds if _is_tagged(kind, part)] or kinds
     return sorted({f for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel) for f in kind.model_fields})
+
+
+def _is_tagged(kind: Any, tag: Any) -> bool:
+    """Whether a model is the one of its union that has this tag."""
+    field = kind.model_fields.get("kind") if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+    return field is not None and field.default == tag
 
 
 def _models_in(annotation: Any) -> list[Any]:

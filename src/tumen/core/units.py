@@ -8,6 +8,7 @@ from tumen.core.errors import InputError
 
 DECIMAL = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}
 BINARY = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}
+ROUNDS_UP = 0.9995  # with three digits this is one of the next unit, not 1e+03 of this one
 SECONDS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "day": 86400.0, "w": 604800.0}
 
 
@@ -19,7 +20,7 @@ def count(text: str | int | float) -> float:
     """
     if isinstance(text, (int, float)):
         return float(text)
-    match = re.fullmatch(r"\s*([0-9][0-9_,]*\.?[0-9]*(?:[eE][+-]?[0-9]+)?)\s*([A-Za-z]*)\s*", text)
+    match = re.fullmatch(r"\s*([0-9][0-9_]*(?:,[0-9]{3})*(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?)\s*([A-Za-z]*)\s*", text)
     if not match or match[2] not in DECIMAL:
         raise InputError(f"{text!r} is not a count: write a number with one of k M G B T P, such as 8.1T")
     return float(match[1].replace("_", "").replace(",", "")) * DECIMAL[match[2]]
@@ -56,7 +57,7 @@ def seconds(text: str | int | float) -> float:
 def show_count(value: float) -> str:
     """Write a count with three digits: `236B`, `8.1T`, `512`."""
     for suffix, scale in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("k", 1e3)):
-        if abs(value) >= scale:
+        if abs(value) >= ROUNDS_UP * scale:
             return f"{value / scale:.3g}{suffix}"
     return f"{value:.3g}"
 
@@ -64,14 +65,14 @@ def show_count(value: float) -> str:
 def show_bytes(value: float) -> str:
     """Write a size in decimal bytes with three digits: `2.42 MB`."""
     for suffix, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if abs(value) >= scale:
+        if abs(value) >= ROUNDS_UP * scale:
             return f"{value / scale:.3g} {suffix}"
     return f"{value:.0f} B"
 
 
 def show_seconds(value: float) -> str:
     """Write a duration for people: `12 ms`, `9.5 s`, `3:05 min`, `7.8 h`, `54 d`."""
-    if value < 1:
+    if value < ROUNDS_UP:
         return f"{value * 1000:.3g} ms"
     if value < 60:
         return f"{value:.3g} s"

@@ -8,13 +8,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tumen.core.action import COPIED, parse
+from tumen.core.action import parse
 from tumen.core.artifact import Manifest, verify, writing
 from tumen.core.recipe import Data, Tokenizer
+from tumen.data.shards import write_shards
 from tumen.data.source import Corpus, source_of
 from tumen.data.templates import Example
 from tumen.data.tokenizer import Codec, train_tokenizer
-from tumen.data.shards import write_shards
 
 SPLITS = ("train", "validation", "exam")
 
@@ -82,8 +82,3 @@ def write_dataset(corpus: Path, tokenizer: Path, folder: Path, inputs: str) -> M
 def _encoded(codec: Codec, row: Mapping[str, Any]) -> tuple[list[int], list[int]]:
     action = parse(json.dumps(row["action"]))
     return codec.prompt(row["sentence"]), codec.answer(action)
-
-
-def copied_texts(action: Mapping[str, str]) -> Iterator[str]:
-    """Words an action copies from its sentence."""
-    return (value for slot, value in action.items() if slot in COPIED)

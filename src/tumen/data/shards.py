@@ -58,6 +58,14 @@ def write_shards(folder: Path, examples: Iterable[tuple[Sequence[int], Sequence[
     return len(tokens)
 
 
+def _fit(shards: Shards) -> bool:
+    """Whether every example begins where the one before it ends, with its answer inside."""
+    starts, answers = shards.starts, shards.answers
+    if len(answers) == 0 or len(starts) != len(answers) + 1 or int(starts[0]) != 0 or int(starts[-1]) != len(shards.tokens):
+        return False
+    return bool((starts[:-1] < answers).all() and (answers < starts[1:]).all())
+
+
 def read_shards(folder: Path) -> Shards:
     """Map the arrays of a split and check that they belong together.
 
@@ -74,6 +82,6 @@ def read_shards(folder: Path) -> Shards:
         except (ValueError, EOFError, OSError):
             raise ArtifactError(f"{path}: cut short or damaged; delete its folder and run the recipe again") from None
     shards = Shards(*arrays)
-    if len(shards.starts) != len(shards.answers) + 1 or int(shards.starts[-1]) != len(shards.tokens):
+    if not _fit(shards):
         raise ArtifactError(f"{folder}: its arrays do not belong together; delete it and run the recipe again")
     return shards

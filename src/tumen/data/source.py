@@ -5,22 +5,29 @@ from __future__ import annotations
 import csv
 import importlib
 import json
+import multiprocessing
+import os
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from tumen.core.action import Action, normalise, parse
+from tumen.core import lifetime
+from tumen.core.action import COPIED, Action, normalise, parse
 from tumen.core.errors import InputError
 from tumen.core.recipe import Data
 from tumen.data.homes import GeneratedHome, generate, invented, is_held
 from tumen.data.lexicon import lexicon
-from tumen.data.templates import Example, Speaker, Template, load_templates, phrases, skip_words
+from tumen.data.templates import Example, Speaker, Template, copied_words, literals, load_templates, phrases, skip_words
 
-TRAINING_HOMES, EXAM_HOMES = 24, 6  # a language
+SENTENCES_A_HOME, EXAM_HOMES = 25, 6  # many homes: names that return often are learnt by heart instead of copied
 SMALL_INTENT = 5  # intents with fewer templates keep all of them for training
+SPLIT_NAMES = {
+    "train": "train", "validation": "validation", "valid": "validation", "dev": "validation", "exam": "exam", "test": "exam",
+}  # fmt: skip
 POLITE = 0.15  # share of home commands that get one of Home Assistant's skip words
 
 
@@ -51,38 +58,67 @@ class HomeSource:
     """Commands to generated homes in the recipe's languages, and sentences that are not for a home."""
 
     def corpus(self, section: Data, seed: int) -> Corpus:
+        workers = min(len(section.languages), len(os.sched_getaffinity(0)))
+        spawn = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(workers, spawn, lifetime.die_with_parent, (os.getpid(),)) as pool:
+            parts = list(pool.map(_language, [section] * len(section.languages), section.languages, [seed] * len(section.languages)))
         corpus = Corpus(values=lexicon(section.languages))
-        share = 1 / len(section.languages)
-        for lang in section.languages:
-            rng = random.Random(f"{seed} {lang}")
-            trained, held = split_templates(load_templates(lang), section.hold_templates)
-            fillers = _fillers(rng, lang)
-            homes = [generate(rng, lang, section.home_entities, section.hold_names, exam=False) for _ in range(TRAINING_HOMES)]
-            wanted = round((section.sentences + section.validation) * share)
-            said = list(_sentences(rng, trained, homes, fillers, wanted, section.not_home, skip_words(lang)))
-            corpus.validation += said[: round(section.validation * share)]
-            corpus.train += said[round(section.validation * share) :]
-            exam_homes = [generate(rng, lang, section.home_entities, section.hold_names, exam=True) for _ in range(EXAM_HOMES)]
-            known = {example.sentence for example in said}
-            fresh = _sentences(rng, held, exam_homes, fillers, section.exam, section.not_home, (), len(corpus.homes), known)
-            corpus.exam += fresh
-            corpus.homes += [home.tree for home in exam_homes]
+        for part in parts:
+            corpus.exam += [replace(e, home=e.home + len(corpus.homes)) if e.home >= 0 else e for e in part.exam]
+            corpus.homes += part.homes
+        taken = {example.sentence for example in corpus.exam}
+        for part in parts:
+            for split in ("validation", "train"):
+                fresh = [example for example in getattr(part, split) if example.sentence not in taken]
+                getattr(corpus, split).extend(fresh)
+                taken |= {example.sentence for example in fresh}
         random.Random(seed).shuffle(corpus.train)
         return corpus
 
 
+def _language(section: Data, lang: str, seed: int) -> Corpus:
+    """One language of `HomeSource`, in a process of its own."""
+    corpus, share, rng = Corpus(), 1 / len(section.languages), random.Random(f"{seed} {lang}")
+    trained, held = split_templates(load_templates(lang), section.hold_templates)
+    exam_homes = [generate(rng, lang, section.home_entities, section.hold_names, exam=True) for _ in range(EXAM_HOMES)]
+    fillers = _fillers(rng, lang)
+    corpus.exam = list(_sentences(rng, held or trained, exam_homes, fillers, section.exam, section.not_home, (), exam=True))
+    corpus.homes = [home.tree for home in exam_homes]
+    wanted = round((section.sentences + section.validation) * share)
+    homes = [
+        generate(rng, lang, section.home_entities, section.hold_names, exam=False) for _ in range(max(6, wanted // SENTENCES_A_HOME))
+    ]
+    said = list(_sentences(rng, trained, homes, fillers, wanted, section.not_home, skip_words(lang)))
+    cut = round(section.validation * share)
+    corpus.validation, corpus.train = said[:cut], said[cut:]
+    return corpus
+
+
 def split_templates(templates: Sequence[Template], hold: float) -> tuple[list[Template], list[Template]]:
-    """(trained, held back): whole templates, by hash; small intents keep theirs for training."""
-    sizes: dict[tuple[str, str], int] = defaultdict(int)
+    """(trained, held back): whole templates, by hash.
+
+    A template is held back only if other templates of the same meaning teach each of its words: what is examined is a new
+    combination of words and names, not a word that nobody could know. Small intents keep all of theirs.
+    """
+    sizes = Counter((template.intent, template.topic) for template in templates)
+    held = {t.id for t in templates if is_held(t.id, hold) and sizes[t.intent, t.topic] >= SMALL_INTENT}
+    taught: dict[Any, set[str]] = defaultdict(set)
     for template in templates:
-        sizes[template.intent, template.topic] += 1
-    held = [t for t in templates if is_held(t.id, hold) and sizes[t.intent, t.topic] >= SMALL_INTENT]
-    ids = {template.id for template in held}
-    return [template for template in templates if template.id not in ids], held
+        if template.id not in held:
+            taught[_meaning(template)] |= literals(template)
+    for template in templates:
+        if template.id in held and not literals(template) <= taught[_meaning(template)]:
+            held.discard(template.id)
+            taught[_meaning(template)] |= literals(template)
+    return [t for t in templates if t.id not in held], [t for t in templates if t.id in held]
+
+
+def _meaning(template: Template) -> Any:
+    return template.intent, tuple(sorted(template.fixed.items()))
 
 
 def _fillers(rng: random.Random, lang: str) -> dict[str, list[str]]:
-    """Words for Home Assistant's wildcards, from the lists of our phrases; one in five is invented."""
+    """Words for Home Assistant's wildcards, from the lists of our phrases; half of them are invented."""
     lists = phrases(lang)["lists"]
     wildcards = {
         "message": "message", "search_query": "query", "zone": "zone", "timer_name": "timer_name", "timer_command": "command",
@@ -91,13 +127,13 @@ def _fillers(rng: random.Random, lang: str) -> dict[str, list[str]]:
     filled = {}
     for wildcard, name in wildcards.items():
         words = [str(word) for word in lists.get(name, ())]
-        filled[wildcard] = words + [invented(rng, lang) for _ in range(max(2, len(words) // 5))]
+        filled[wildcard] = words + [invented(rng, lang) for _ in range(max(20, len(words)))]
     return filled
 
 
 def _sentences(
     rng: random.Random, templates: Sequence[Template], homes: Sequence[GeneratedHome], fillers: Mapping[str, Sequence[str]],
-    wanted: int, not_home: float, polite: Sequence[str], first_home: int = -1, known: Iterable[str] = (),
+    wanted: int, not_home: float, polite: Sequence[str], exam: bool = False,
 ) -> Iterator[Example]:  # fmt: skip
     """Distinct sentences: intents by the root of their number of templates, templates evenly."""
     groups: dict[tuple[str, str], list[Template]] = defaultdict(list)
@@ -105,21 +141,21 @@ def _sentences(
         groups[template.intent, template.topic].append(template)
     sides = [[key for key in groups if (key[0] == "none") == flag] for flag in (False, True)]
     weights = [[len(groups[key]) ** 0.5 for key in side] for side in sides]
-    seen, tries = set(known), 0
+    seen: set[str] = set()
+    tries = 0
     while wanted and tries < 60 * wanted + 1000:
         tries += 1
         side = 1 if sides[1] and rng.random() < not_home else 0
         key = rng.choices(sides[side], weights[side])[0]
         number = rng.randrange(len(homes))
         example = Speaker(rng, homes[number], fillers).say(rng.choice(groups[key]))
+        if example and polite and not side and rng.random() < POLITE:
+            example = _politely(rng, example, polite)
         if example is None or example.sentence in seen:
             continue
-        if polite and not side and rng.random() < POLITE:
-            example = _politely(rng, example, polite)
         seen.add(example.sentence)
         wanted -= 1
-        home = first_home + number if first_home >= 0 else -1
-        yield Example(example.sentence, example.action, example.template, home)
+        yield replace(example, home=number if exam else -1)
 
 
 def _politely(rng: random.Random, example: Example, words: Sequence[str]) -> Example:
@@ -127,7 +163,10 @@ def _politely(rng: random.Random, example: Example, words: Sequence[str]) -> Exa
     word = rng.choice(words)
     joint = "" if example.action.lang == "zh" else " "
     parts = (word, example.sentence) if rng.random() < 0.7 else (example.sentence, word)
-    return Example(normalise(joint.join(parts)), example.action, example.template)
+    try:
+        return Example(normalise(joint.join(parts)), example.action, example.template)
+    except InputError:  # one word too many
+        return example
 
 
 class FileSource:
@@ -162,18 +201,35 @@ def corpus_of(rows: Iterable[Mapping[str, Any]], section: Data, where: str) -> C
         InputError: names the first row that is no example.
     """
     corpus = Corpus(values=lexicon(section.languages))
-    names = {"train": "train", "validation": "validation", "valid": "validation", "dev": "validation", "exam": "exam", "test": "exam"}
     for number, row in enumerate(rows, start=1):
         try:
-            action = row["action"] if isinstance(row["action"], str) else json.dumps(row["action"])
-            example = Example(normalise(str(row["sentence"])), parse(action), f"{where}:{number}")
-        except (KeyError, InputError) as error:
-            raise InputError(f"{where}, row {number}: {error}; a row has a sentence and an action as JSON") from None
-        split = names.get(str(row.get("split", "")), "") or _split_by_hash(example.sentence)
+            sentence = normalise(str(row["sentence"]))
+            action = parse(row["action"] if isinstance(row["action"], str) else json.dumps(row["action"]))
+            example = Example(sentence, _copied(action, sentence), f"{where}:{number}")
+            split = SPLIT_NAMES[str(row["split"])] if row.get("split") else _split_by_hash(sentence)
+        except KeyError as error:
+            raise InputError(f"{where}, row {number}: no {error}; a row has a sentence, an action as JSON, maybe a split") from None
+        except InputError as error:
+            raise InputError(f"{where}, row {number}: {error}") from None
         getattr(corpus, split).append(example)
     if not corpus.train:
         raise InputError(f"{where}: no training rows in it")
     return corpus
+
+
+def _copied(action: Action, sentence: str) -> Action:
+    """The action with its free words as they stand in the sentence.
+
+    Raises:
+        InputError: words that are not in the sentence, so no model could copy them.
+    """
+    slots = dict(action.slots)
+    for slot in slots.keys() & set(COPIED):
+        found = copied_words(sentence, slots[slot])
+        if found is None:
+            raise InputError(f"{slot} {slots[slot]!r} is not in the sentence {sentence!r}; free words are copied from it")
+        slots[slot] = found
+    return Action(action.intent, action.lang, slots)
 
 
 def _split_by_hash(sentence: str) -> str:
@@ -186,10 +242,7 @@ def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
     if not path.is_file():
         raise InputError(f"{path}: no such file; data.path is read from where the command runs")
     if path.suffix == ".parquet":
-        import pyarrow.parquet
-
-        for batch in pyarrow.parquet.ParquetFile(path).iter_batches():
-            yield from batch.to_pylist()
+        yield from _parquet_rows(path)
         return
     try:
         with open(path, encoding="utf-8", newline="") as lines:
@@ -201,6 +254,20 @@ def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
                     yield _json_row(line, path, number)
     except UnicodeDecodeError:
         raise InputError(f"{path}: not UTF-8; save the file as UTF-8") from None
+    except csv.Error as error:
+        raise InputError(f"{path}: no TSV ({error})") from None
+
+
+def _parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    try:
+        import pyarrow.parquet
+    except ImportError:
+        raise InputError(f"{path}: Parquet needs the extra: pip install 'tumen[data]'") from None
+    try:
+        for batch in pyarrow.parquet.ParquetFile(path).iter_batches():
+            yield from batch.to_pylist()
+    except pyarrow.ArrowInvalid:
+        raise InputError(f"{path}: no Parquet, or cut short") from None
 
 
 def _json_row(line: str, path: Path, number: int) -> Mapping[str, Any]:
@@ -231,12 +298,7 @@ def source_of(name: str) -> Source:
         raise InputError(f"data.source {name!r} is unknown; known: {', '.join(SOURCES)}, or 'package.module:Class'")
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError) as error:
         raise InputError(f"data.source {name!r} cannot be imported: {error}") from None
     source: Source = found()
     return source
-
-
-def action_of(row: Mapping[str, Any]) -> Action:
-    """The action of a corpus row."""
-    return parse(str(row["action"]))

@@ -8,6 +8,7 @@ random and remembers which words filled which slot.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -21,7 +22,7 @@ from hassil.intents import RangeSlotList, TextSlotList
 from hassil.numbers import get_rbnf_engine
 from home_assistant_intents import get_intents
 
-from tumen.core.action import CLOSED, INTENTS, Action, normalise, units
+from tumen.core.action import CLOSED, INTENTS, Action, is_cjk, normalise, units
 from tumen.core.artifact import hash_of
 from tumen.core.errors import InputError
 
@@ -31,6 +32,17 @@ RENAMED = {
     "floor": "area", "volume_level": "volume", "search_query": "query", "conversation_command": "command",
     "volume_step": "step",
 }  # fmt: skip
+# Parts of a time span; in an action they are one run of words.
+TIME = {"hours": "duration", "minutes": "duration", "seconds": "duration"} | {
+    "start_hours": "start", "start_minutes": "start", "start_seconds": "start"
+}  # fmt: skip
+TIME_UNIT = {
+    "en": re.compile(r"( an?| full| more| extra| another)* (hours?|hrs?|minutes?|mins?|seconds?|secs?)\b( and a half\b)?"),
+    "de": re.compile(r"( weitere| mehr| ganze)? (stunden?|std|minuten?|min|sekunden?|sek)\b( und eine halbe\b)?"),
+    "zh": re.compile(r" ?(个)?(半)?(小时|钟头|分钟|分|秒钟|秒)(半)?(钟)?"),
+}
+# `{floor} [floor]` said of a floor that is called `ground floor` already.
+STUTTER = re.compile(r"\b(floor|level|light|lights|lamp|fan|etage|stock|geschoss|licht|lampe) \1\b|geschossgeschoss|([楼层灯的])\2")
 # How people say a number; CLDR's other rule sets are for cheques, years and dates.
 SPOKEN = ("spellout-cardinal", "spellout-numbering")
 HOME_LISTS = ("name", "area", "floor")
@@ -161,12 +173,19 @@ class Speaker:
             sentence = normalise(raw)
         except InputError:
             return None
-        for slot in {slot for _, slot in pieces if slot}:
+        if STUTTER.search(sentence):
+            return None
+        for slot in {slot for _, slot in pieces if slot and slot not in TIME}:
             words = "".join(text for text, owner in pieces if owner == slot)
             copied = copied_words(sentence, words)
             if copied is None or slot not in INTENTS[template.intent]:
                 return None
             slots[slot] = copied
+        for slot in {TIME[owner] for _, owner in pieces if owner in TIME}:
+            span = time_span(sentence, [text for text, owner in pieces if owner and TIME.get(owner) == slot], template.lang)
+            if span is None or slot not in INTENTS[template.intent]:
+                return None
+            slots[slot] = span
         return Example(sentence, Action(template.intent, template.lang, slots), template.id)
 
     def _walk(self, node: Expression, template: Template, pieces: list[tuple[str, str | None]], slots: dict[str, str]) -> bool:
@@ -205,7 +224,7 @@ class Speaker:
             return True
         if slot in slots and slot not in template.fixed and any(owner == slot for _, owner in pieces):
             return False  # one slot, one run of words
-        pieces.append((words, slot if slot in INTENTS[template.intent] else None))
+        pieces.append((words, slot if slot in INTENTS[template.intent] or slot in TIME else None))
         return True
 
     def _value(self, name: str, node: ListReference, template: Template, slots: dict[str, str]) -> tuple[str | None, str | None]:
@@ -261,6 +280,26 @@ def _opens(words: str) -> bool:
     return any(part in words.lower() for part in ("auf", "offen", "öffnet", "zu", "schlossen"))
 
 
+def time_span(sentence: str, parts: Sequence[str], lang: str) -> str | None:
+    """The run from the first number of a time span to the unit after the last one, or None when it is not to be found.
+
+    Args:
+        sentence: normalised.
+        parts: the numbers in the order they are said; some hold their unit already (`eine halbe stunde`).
+    """
+    first, position = -1, 0
+    for part in parts:
+        wanted = normalise(part)
+        at = f"{sentence} ".find(wanted, position)
+        if at < 0:
+            return None
+        first, position = (at if first < 0 else first), at + len(wanted)
+    unit = TIME_UNIT[lang].match(sentence, position)
+    if unit is None and not TIME_UNIT[lang].search(f" {parts[-1].lower()}"):
+        return None
+    return copied_words(sentence, sentence[first : unit.end() if unit else position])
+
+
 def copied_words(sentence: str, words: str) -> str | None:
     """The run of whole units of a normalised sentence that holds `words` (`küchen` gives `küchenlicht`), or None."""
     try:
@@ -279,6 +318,23 @@ def copied_words(sentence: str, words: str) -> str | None:
         if position > start and begin < start + len(wanted):
             run += unit
     return run.strip()
+
+
+def literals(template: Template) -> set[str]:
+    """Every word that a template may say by itself, rules included; characters where words are not spaced."""
+    found: set[str] = set()
+    waiting, seen = [template.expression], set()
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, TextChunk):
+            found |= {char for char in node.text if is_cjk(char)} | {word for word in node.text.lower().split() if not is_cjk(word[0])}
+        elif isinstance(node, RuleReference) and node.rule_name not in seen:
+            seen.add(node.rule_name)
+            rule = template.grammar.rules.get(node.rule_name)
+            waiting += [rule.expression] if rule else []
+        elif isinstance(node, Group):
+            waiting += node.items
+    return found
 
 
 def skip_words(lang: str) -> list[str]:

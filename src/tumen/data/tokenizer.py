@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from tumen.core.action import BEGIN, DO, END, Action, pieces, structure_tokens
 from tumen.core.errors import ArtifactError
@@ -43,7 +43,11 @@ def train_tokenizer(texts: Iterable[str], vocab: int) -> Tokenizer:
             pre_tokenizers.Digits(individual_digits=True),
         ]
     )
-    trainer = trainers.BpeTrainer(vocab_size=vocab, special_tokens=fixed, show_progress=False, min_frequency=3)
+    # Rare characters are left to bytes: with all of a Chinese corpus's, nothing would remain for whole words of other languages.
+    alphabet = max(64, (vocab - len(fixed)) // 3)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab, special_tokens=fixed, show_progress=False, min_frequency=3, limit_alphabet=alphabet
+    )
     learner.train_from_iterator(texts, trainer)
     return _without_specials(learner)
 
@@ -84,11 +88,14 @@ class Codec:
         """
         path = folder / "tokenizer.json"
         try:
-            return cls(Tokenizer.from_str(path.read_text("utf-8")))
+            codec = cls(Tokenizer.from_str(path.read_text("utf-8")))
         except FileNotFoundError:
             raise ArtifactError(f"{path}: missing; run the recipe again") from None
         except Exception as error:  # the library raises bare Exception
             raise ArtifactError(f"{path}: no tokeniser in it ({error}); run the recipe again") from None
+        if None in (codec.begin, codec.do, codec.end, *codec.structure.values()):
+            raise ArtifactError(f"{path}: another kind of tokeniser, it lacks tokens of actions; run the recipe again")
+        return codec
 
     def save(self, folder: Path) -> None:
         """Write `tokenizer.json`."""

@@ -14,6 +14,9 @@ from tumen.model.experts import FeedForward, MixtureOfExperts
 from tumen.model.rope import angles
 
 
+ENDS = 0.02  # deviation of embedding and head in a fresh network, so that its first loss is the logarithm of the vocabulary
+
+
 class Block(nn.Module):
     """x + attention(norm x), then x + feed-forward(norm x)."""
 
@@ -22,7 +25,9 @@ class Block(nn.Module):
         kind = shape.attention
         self.norm_in = Norm(shape.width, shape.norm_eps)
         self.attention: nn.Module = (
-            LatentAttention(shape.width, kind, shape.norm_eps) if isinstance(kind, Mla) else GroupedAttention(shape.width, kind)
+            LatentAttention(shape.width, kind, shape.norm_eps)
+            if isinstance(kind, Mla)
+            else GroupedAttention(shape.width, kind)
         )
         self.norm_out = Norm(shape.width, shape.norm_eps)
         mixture = shape.experts is not None and layer >= shape.experts.dense_layers
@@ -54,7 +59,9 @@ class Transformer(nn.Module):
         self.norm = Norm(shape.width, shape.norm_eps)
         self.output = None if shape.tied else linear(shape.width, shape.vocab)
 
-    def forward(self, ids: Tensor, positions: Tensor, mask: Tensor, caches: list[Cache] | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, ids: Tensor, positions: Tensor, mask: Tensor, caches: list[Cache] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Hidden states after the last norm, and the sum of the balance losses.
 
         Args:
@@ -88,9 +95,9 @@ def build(shape: Shape, seed: int = 0) -> Transformer:
     for name, weight in network.named_parameters():
         if weight.dim() < 2:
             continue
-        inner = shape.width if name.startswith("embed") else weight.shape[-1] if weight.dim() == 2 else weight.shape[-2]
-        deviation = residual if name.endswith(("out.weight", "down.weight", ".down")) else 1 / math.sqrt(inner)
-        deviation = 0.02 if name.startswith("embed") else deviation
+        inner = weight.shape[-1] if weight.dim() == 2 else weight.shape[-2]
+        deviation = residual if name.endswith((".out.weight", ".down.weight", ".down")) else 1 / math.sqrt(inner)
+        deviation = ENDS if name.startswith(("embed", "output")) else deviation
         with torch.no_grad():
             weight.normal_(0, deviation, generator=generator)
     return network

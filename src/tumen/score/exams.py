@@ -68,8 +68,12 @@ def _ohf_cases(tree: Mapping[str, Any], intent: str, lang: str) -> Iterator[Case
 
 
 def _ohf_action(intent: str, lang: str, slots: Mapping[str, Any]) -> Action:
-    """Expected slots under our names; a volume step in percent is a direction and an amount."""
+    """Expected slots under our names; a volume step in percent is a direction and an amount, a time span one run of words."""
     found: dict[str, str] = {}
+    for slot, prefix in (("duration", ""), ("start", "start_")):
+        parts = [f"{slots[prefix + unit]} {unit}" for unit in ("hours", "minutes", "seconds") if prefix + unit in slots]
+        if parts and slot in INTENTS[intent]:
+            found[slot] = " ".join(parts)
     for name, value in slots.items():
         slot = OHF_SLOTS.get(name, name)
         if slot == "step" and isinstance(value, (int, float)):
@@ -159,6 +163,8 @@ SLURP_ENTITIES = {"house_place": ("area", "name"), "device_type": ("name", "area
 SLURP_OURS = {
     "lists": ("HassShoppingListAddItem", "HassShoppingListCompleteItem", "HassListAddItem", "HassListRemoveItem", "HassListCompleteItem"),
     "audio": ("HassSetVolume", "HassSetVolumeRelative", "HassMediaPlayerMute", "HassMediaPlayerUnmute", "HassMediaPause"),
+    "weather": ("HassGetWeather", "HassClimateGetTemperature"),
+    "datetime": ("HassGetCurrentTime", "HassGetCurrentDate", "HassTimerStatus"),
     "play": tuple(name for name in INTENTS if "Media" in name),
     "music": tuple(name for name in INTENTS if "Media" in name),
 }

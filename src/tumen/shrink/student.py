@@ -62,7 +62,7 @@ def distil(
 def write_logits(teacher: Path, dataset: Path, out: Path, section: Train, events: Events) -> None:
     """Run the teacher once over the training shard and keep its likeliest tokens; does nothing if that is done already."""
     parents = [verify(teacher, "checkpoint").digest, verify(dataset, "dataset").digest]
-    inputs = "-".join([*parents, str(KEPT)])
+    inputs = "-".join([*parents, str(KEPT), f"{section.rows}x{section.row_tokens}"])  # bf16 sums differ with the batch
     try:
         if verify(out, "logits").inputs == inputs:
             return

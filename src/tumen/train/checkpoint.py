@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tumen.core import ArtifactError, Events, Shape, TrainError, verify, writing
+from tumen.core import ArtifactError, Events, Shape, TrainError, manifest_of, verify, writing
 
 WEIGHTS, MOMENTS, STATE, SHAPE = "weights.safetensors", "moments.safetensors", "state.json", "shape.json"
 
@@ -35,7 +35,7 @@ class State:
 
 
 def save(folder: Path, state: State, inputs: str, keep: int) -> None:
-    """Write `folder/step-<n>` and remove all but the newest `keep`.
+    """Write `folder/step-<n>` and remove all but the newest `keep`, and those that were made for other inputs.
 
     Raises:
         DiskError: the disk refuses; the checkpoints before are intact.
@@ -44,13 +44,26 @@ def save(folder: Path, state: State, inputs: str, keep: int) -> None:
         _save(state.weights, stage / WEIGHTS)
         _save(state.moments, stage / MOMENTS)
         (stage / STATE).write_text(json.dumps({"step": state.step, "loader": state.loader}))
-    for old in sorted(folder.glob("step-*"))[:-keep]:
+    ours = [path for path in _newest_first(folder) if _made_for(path, inputs)]
+    for old in set(_newest_first(folder)) - set(ours[:keep]):
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    return sorted(folder.glob("step-*"), key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
+
+
+def _made_for(path: Path, inputs: str) -> bool:
+    """Whether a checkpoint is of these inputs; a damaged manifest is of none."""
+    try:
+        return manifest_of(path, "checkpoint").inputs == inputs
+    except ArtifactError:
+        return False
 
 
 def newest(folder: Path, inputs: str, events: Events) -> State | None:
     """The newest whole checkpoint made for `inputs`; a damaged one is reported in events and passed over."""
-    for path in sorted(folder.glob("step-*"), reverse=True):
+    for path in _newest_first(folder):
         try:
             manifest = verify(path, "checkpoint")
             if manifest.inputs != inputs:

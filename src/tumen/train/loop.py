@@ -24,7 +24,7 @@ from tumen.core.recipe import Train
 from tumen.data import Batch, Loader, read_shards
 from tumen.model import Transformer, build, causal_mask
 from tumen.train import checkpoint
-from tumen.train.optimizer import FlatAdamW, rate_at
+from tumen.train.optimizer import FlatOptimizer, rate_at
 
 HEAD_ROWS = 128  # the head's rows are padded to a multiple, so that it has few distinct shapes
 LOG_EVERY = 10
@@ -38,6 +38,7 @@ class Targets:
     rows: Tensor  # (A,) indices into (B * T)
     tokens: Tensor  # (A,)
     weights: Tensor  # (A,), 0 for padding
+    answers: Tensor  # (A,) 1 where the target belongs to an action, which is where a teacher has an opinion
     sources: Tensor  # (A,)
 
 
@@ -75,7 +76,7 @@ def fit(
     prepare_torch(section)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = build(shape, seed).to(device)
-    optimizer = FlatAdamW(network, section, torch.bfloat16 if section.precision == "bf16" else torch.float32)
+    optimizer = FlatOptimizer(network, section, torch.bfloat16 if section.precision == "bf16" else torch.float32)
     loader = Loader(read_shards(dataset / "train"), section.rows, section.row_tokens, seed)
     check_vocab(loader, shape)
     work = out.with_name(f".{out.name}.work")
@@ -122,7 +123,7 @@ def check_vocab(loader: Loader, shape: Shape) -> None:
 
 
 def _go_on(
-    work: Path, inputs: str, optimizer: FlatAdamW, loader: Loader, events: Events, start: Mapping[str, Tensor] | None
+    work: Path, inputs: str, optimizer: FlatOptimizer, loader: Loader, events: Events, start: Mapping[str, Tensor] | None
 ) -> int:
     """Restore the newest whole checkpoint; returns the steps that are done."""
     state = checkpoint.newest(work, inputs, events)
@@ -137,7 +138,7 @@ def _go_on(
 
 
 @torch.no_grad()
-def _start_from(optimizer: FlatAdamW, start: Mapping[str, Tensor]) -> None:
+def _start_from(optimizer: FlatOptimizer, start: Mapping[str, Tensor]) -> None:
     for name, master in optimizer.named_master().items():
         if name not in start or start[name].shape != master.shape:
             raise TrainError(f"the weights to start from have no {name} of shape {tuple(master.shape)}; another architecture?")
@@ -151,12 +152,13 @@ def targets_of(batch: Batch, sentence_weight: float) -> Targets:
     targets = batch.targets.reshape(-1)
     answers = batch.answers.reshape(-1).astype(bool)
     rows = np.flatnonzero(answers if sentence_weight == 0 else targets >= 0)
-    weights = np.where(answers[rows], 1.0, sentence_weight).astype(np.float32)
+    inside = answers[rows].astype(np.float32)
+    weights = np.where(inside, 1.0, sentence_weight).astype(np.float32)
     padding = -len(rows) % HEAD_ROWS
-    rows, weights = np.pad(rows, (0, padding)), np.pad(weights, (0, padding))
+    rows, weights, inside = (np.pad(part, (0, padding)) for part in (rows, weights, inside))
     tokens = np.maximum(targets[rows], 0)
     sources = np.maximum(batch.sources.reshape(-1)[rows], 0)
-    return Targets(*(torch.from_numpy(part) for part in (rows, tokens, weights, sources)))
+    return Targets(*(torch.from_numpy(part) for part in (rows, tokens, weights, inside, sources)))
 
 
 def loss_of(
@@ -171,7 +173,8 @@ def loss_of(
     logits = network.head(states.flatten(0, 1)[targets.rows.to(device)]).float()
     loss = F.cross_entropy(logits, targets.tokens.to(device), reduction="none")
     if distil:
-        share, extra = distil
+        weight, extra = distil
+        share = weight * targets.answers.to(device)  # the teacher was asked about actions alone
         loss = (1 - share) * loss + share * extra(logits, targets.sources)
     weights = targets.weights.to(device)
     return (loss * weights).sum() / weights.sum() + balance
@@ -244,10 +247,10 @@ class Clock:
             peak_bytes=peak_bytes(),
         )
 
-    def pause(self, event: str, **facts: Any) -> None:
+    def pause(self, event: str, step: int, **facts: Any) -> None:
         """Something that is not a step: it does not count into the step time."""
-        self.events.emit(event, tier=self.tier, **facts)
-        self.last = time.perf_counter()
+        self.events.emit(event, tier=self.tier, step=step, **facts)
+        self.last_step, self.last = step, time.perf_counter()
 
     def facts(self) -> dict[str, Any]:
         """For the manifest."""

@@ -1,0 +1,23 @@
+"""Processes that must not outlive the one that started them, however it ends."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def die_with_parent(parent: int | None = None) -> None:
+    """Linux: the kernel kills this process when its starter dies, also by kill -9. Other systems: nothing happens.
+
+    Args:
+        parent: pid of the starter; if it is gone by now, this process ends at once.
+    """
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl is None:
+        return
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if parent is not None and os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,42 @@
+"""The command line as people start it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Tumen = Callable[..., "subprocess.CompletedProcess[str]"]
+TINY = Path(__file__).parents[1] / "tiny.toml"
+
+
+@pytest.fixture(scope="session")
+def tumen() -> Tumen:
+    """`tumen <arguments>` in a process of its own, at most three minutes."""
+
+    def run(*arguments: object, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "tumen", *map(str, arguments)]
+        environment = {**os.environ, "COLUMNS": "200", "TERM": "dumb"}
+        return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment, timeout=180, check=False)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def whole(tumen: Tumen, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny recipe taken to its end by `tumen run`. Nobody changes it: copies are broken."""
+    run = tmp_path_factory.mktemp("runs") / "tiny"
+    done = tumen("run", TINY, "--run", run)
+    assert done.returncode == 0, done.stderr
+    return run
+
+
+@pytest.fixture
+def run(whole: Path, tmp_path: Path) -> Path:
+    """A copy of the finished run, to be changed."""
+    return Path(shutil.copytree(whole, tmp_path / "tiny"))

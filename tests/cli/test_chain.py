@@ -1,0 +1,70 @@
+"""The chain of a recipe: what is made from what, and what a change makes stale."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.cli.conftest import TINY
+
+from tumen.cli.chain import links, served_tiers, stages
+from tumen.core import load_recipe
+
+ALL = ["corpus", "tokenizer", "dataset", "cloud", "device", "bundle-device", "bundle-cloud", "bundle-device/scorecard"]
+
+
+def stale_after(run: Path, *changes: str) -> list[str]:
+    return [link.stage.name for link in links(load_recipe(TINY, changes), run) if link.state == "stale"]
+
+
+def test_stages_in_order() -> None:
+    found = list(stages(load_recipe(TINY)))
+    assert [stage.name for stage in found] == ALL
+    assert found[4].parents == ("dataset", "tokenizer", "cloud")
+
+
+def test_a_cloud_elsewhere_is_not_packed() -> None:
+    recipe = load_recipe(TINY, ["serve.cloud_url='http://x/v1'"])
+    assert served_tiers(recipe) == ["device"]
+    assert "bundle-cloud" not in [stage.name for stage in stages(recipe)]
+    assert served_tiers(load_recipe(TINY, ["serve.cloud='device'"])) == ["device"]
+
+
+def test_nothing_is_stale_after_a_run(whole: Path) -> None:
+    assert [link.state for link in links(load_recipe(TINY), whole)] == ["done"] * len(ALL)
+
+
+@pytest.mark.parametrize(
+    ("change", "first"),
+    [
+        ("seed=8", "corpus"),
+        ("data.exam=20", "corpus"),
+        ("tokenizer.vocab=800", "tokenizer"),
+        ("family.cloud.train.steps=9", "cloud"),
+    ],
+)
+def test_a_change_makes_everything_after_it_stale(whole: Path, change: str, first: str) -> None:
+    assert stale_after(whole, change) == ALL[ALL.index(first) :]
+
+
+def test_a_change_of_the_student_leaves_the_teacher(whole: Path) -> None:
+    assert stale_after(whole, "family.device.train.rate=0.1") == ["device", "bundle-device", "bundle-device/scorecard"]
+    assert stale_after(whole, "family.device.quantise=int4") == ["bundle-device", "bundle-device/scorecard"]
+    assert stale_after(whole, "gate.exact=0.5") == ALL[5:]
+
+
+@pytest.mark.parametrize("change", ["family.cloud.train.checkpoint_every=7", "family.cloud.train.keep=1", "fleet.engine='local'"])
+def test_what_decides_nothing_makes_nothing_stale(whole: Path, change: str) -> None:
+    assert stale_after(whole, change) == []
+
+
+def test_missing_and_damaged(run: Path) -> None:
+    (run / "tokenizer" / "tokenizer.json").unlink()
+    (run / "tokenizer" / "manifest.json").unlink()
+    (run / "tokenizer").rmdir()
+    (run / "device" / "manifest.json").write_text("{")
+    states = {link.stage.name: link.state for link in links(load_recipe(TINY), run)}
+    assert states["corpus"] == "done"
+    assert states["tokenizer"] == "missing"
+    assert states["dataset"] == states["cloud"] == "stale"
+    assert states["device"] == "damaged"

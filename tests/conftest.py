@@ -1,0 +1,110 @@
+"""What many rooms' tests share: the tiny recipe, what is made from it once, and a disk that is full."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tumen.core import Recipe, Shape, load_recipe
+
+TINY = Path(__file__).with_name("tiny.toml")
+
+
+@pytest.fixture(scope="session")
+def recipe() -> Recipe:
+    """The tiny recipe."""
+    return load_recipe(TINY)
+
+
+@pytest.fixture(scope="session")
+def corpus(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The corpus artifact of the tiny recipe."""
+    from tumen.data import write_corpus
+
+    folder = tmp_path_factory.mktemp("tiny") / "corpus"
+    write_corpus(recipe.data, recipe.seed, folder, "tiny")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tokenizer(recipe: Recipe, corpus: Path) -> Path:
+    """The tokeniser artifact of the tiny recipe."""
+    from tumen.data import write_tokenizer
+
+    write_tokenizer(recipe.tokenizer, corpus, corpus.with_name("tokenizer"), "tiny")
+    return corpus.with_name("tokenizer")
+
+
+@pytest.fixture(scope="session")
+def dataset(corpus: Path, tokenizer: Path) -> Path:
+    """The dataset artifact of the tiny recipe."""
+    from tumen.data import write_dataset
+
+    write_dataset(corpus, tokenizer, corpus.with_name("dataset"), "tiny")
+    return corpus.with_name("dataset")
+
+
+@pytest.fixture(scope="session")
+def shape_of(recipe: Recipe, tokenizer: Path) -> Callable[[str], Shape]:
+    """The shape of a tier with the vocabulary of the tokeniser."""
+    from tumen.data import Codec
+
+    vocab = Codec.load(tokenizer).vocab
+    return lambda tier: recipe.family[tier].shape.model_copy(update={"vocab": vocab})
+
+
+@pytest.fixture(scope="session")
+def cloud(recipe: Recipe, dataset: Path, shape_of: Callable[[str], Shape]) -> Path:
+    """The cloud tier of the tiny recipe, trained."""
+    from tumen.train import fit
+
+    folder = dataset.with_name("cloud")
+    fit(recipe.family["cloud"].train, shape_of("cloud"), dataset, folder, seed=recipe.seed, inputs="tiny")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def device(recipe: Recipe, dataset: Path, cloud: Path, shape_of: Callable[[str], Shape]) -> Path:
+    """The device tier of the tiny recipe, distilled from the cloud tier."""
+    from tumen.core import Events
+    from tumen.shrink import distil
+
+    tier, folder = recipe.family["device"], dataset.with_name("device")
+    assert tier.distil is not None
+    distil(
+        tier.train, shape_of("device"), tier.distil, cloud, dataset, folder,
+        seed=recipe.seed, inputs="tiny", made_from=[], events=Events(None),
+    )  # fmt: skip
+    return folder
+
+
+@pytest.fixture
+def copy_of(tmp_path: Path) -> Callable[[Path], Path]:
+    """A copy of a folder, to be broken."""
+    return lambda folder: Path(shutil.copytree(folder, tmp_path / folder.name))
+
+
+def _mounted(folder: Path, options: str) -> bool:
+    folder.mkdir()
+    return subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True).returncode == 0
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real disk of one megabyte. Needs root."""
+    folder = tmp_path / "disk"
+    if not _mounted(folder, "size=1m"):
+        pytest.skip("a small disk is mounted by root alone")
+    yield folder
+    subprocess.run(["mount", "-o", "remount,rw", folder], check=False, capture_output=True)
+    subprocess.run(["umount", folder], check=True)
+
+
+@pytest.fixture
+def make_read_only(small_disk: Path) -> Callable[[], None]:
+    """Turns the small disk read-only."""
+    return lambda: subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True) and None

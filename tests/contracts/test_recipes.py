@@ -1,0 +1,36 @@
+"""What every recipe that ships keeps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tumen.cli import chain
+from tumen.core import load_recipe
+
+RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
+
+
+def test_there_is_one() -> None:
+    assert RECIPES
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_is_good_and_called_like_its_file(path: Path) -> None:
+    recipe = load_recipe(path)
+    assert recipe.name == path.stem
+    names = [stage.name for stage in chain.stages(recipe)]
+    assert len(names) == len(set(names))
+    seen: set[str] = set()
+    for stage in chain.stages(recipe):
+        assert set(stage.parents) <= seen, f"{stage.name} comes before what it is made from"
+        seen.add(stage.name)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_student_is_smaller_than_its_teacher(path: Path) -> None:
+    recipe = load_recipe(path)
+    for tier in recipe.family.values():
+        if tier.distil:
+            assert tier.shape.parameters() < recipe.family[tier.distil.teacher].shape.parameters()

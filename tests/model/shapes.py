@@ -1,0 +1,24 @@
+"""One small shape of every kind the model room builds."""
+
+from __future__ import annotations
+
+from tumen.core import Experts, Gqa, Mla, Shape
+
+GQA = Gqa(heads=4, kv_heads=2, head_dim=8)
+MLA = Mla(heads=2, kv_rank=16, q_rank=12, nope_dim=8, rope_dim=4, v_dim=8)
+EXPERTS = Experts(routed=4, top_k=2, width=16, shared=1, dense_layers=1)
+
+SHAPES = {
+    "gqa": Shape(width=32, layers=2, feed_forward=48, vocab=50, attention=GQA),
+    "mha": Shape(
+        width=32, layers=2, feed_forward=48, vocab=50, attention=Gqa(heads=2, kv_heads=2, head_dim=8), tied=False
+    ),
+    "mla": Shape(width=32, layers=2, feed_forward=48, vocab=50, attention=MLA),
+    "mla without query rank": Shape(
+        width=32, layers=2, feed_forward=48, vocab=50, attention=MLA.model_copy(update={"q_rank": None})
+    ),
+    "mla moe": Shape(width=32, layers=2, feed_forward=48, vocab=50, attention=MLA, experts=EXPERTS),
+    "gqa moe": Shape(
+        width=32, layers=3, feed_forward=48, vocab=50, attention=GQA, experts=EXPERTS.model_copy(update={"shared": 0})
+    ),
+}

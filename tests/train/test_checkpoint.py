@@ -1,0 +1,148 @@
+"""Checkpoints: whole or passed over."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from tumen.core import ArtifactError, DiskError, Events, verify
+from tumen.train import load_tensors, read_final
+from tumen.train.checkpoint import MOMENTS, STATE, WEIGHTS, State, newest, save
+
+
+def state_at(step: int, size: int = 4) -> State:
+    return State({"w": torch.full((size,), float(step))}, {"m": torch.ones(2)}, step, {"epoch": step // 3, "row": step})
+
+
+def steps_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_comes_back(tmp_path: Path) -> None:
+    save(tmp_path, state_at(5), "in", keep=2)
+    found = newest(tmp_path, "in", Events(None))
+    assert found is not None
+    assert (found.step, found.loader) == (5, {"epoch": 1, "row": 5})
+    assert torch.equal(found.weights["w"], torch.full((4,), 5.0))
+    assert torch.equal(found.moments["m"], torch.ones(2))
+
+
+def test_none_yet(tmp_path: Path) -> None:
+    assert newest(tmp_path / "nothing", "in", Events(None)) is None
+
+
+def test_the_newest_are_kept(tmp_path: Path) -> None:
+    for step in (1, 2, 3, 4):
+        save(tmp_path, state_at(step), "in", keep=2)
+    assert steps_in(tmp_path) == ["step-000003", "step-000004"]
+
+
+def test_newest_beyond_a_million_steps(tmp_path: Path) -> None:
+    for step in (999_999, 1_000_000, 1_000_001):
+        save(tmp_path, state_at(step), "in", keep=2)
+    found = newest(tmp_path, "in", Events(None))
+    assert found is not None
+    assert found.step == 1_000_001
+    assert steps_in(tmp_path) == ["step-1000000", "step-1000001"]
+
+
+def test_those_of_another_recipe_are_not_used_and_do_not_push_ours_out(tmp_path: Path) -> None:
+    for step in (300, 400):
+        save(tmp_path, state_at(step), "old recipe", keep=2)
+    assert newest(tmp_path, "new recipe", Events(None)) is None
+    save(tmp_path, state_at(100), "new recipe", keep=2)
+    found = newest(tmp_path, "new recipe", Events(None))
+    assert found is not None
+    assert found.step == 100
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, MOMENTS, STATE, "manifest.json"])
+@pytest.mark.parametrize("how", ["truncated", "changed", "missing"])
+def test_a_damaged_one_is_passed_over_with_an_event(tmp_path: Path, name: str, how: str) -> None:
+    for step in (2, 4):
+        save(tmp_path, state_at(step), "in", keep=2)
+    path = tmp_path / "step-000004" / name
+    if how == "truncated":
+        os.truncate(path, path.stat().st_size // 2)
+    elif how == "changed":
+        content = bytearray(path.read_bytes())
+        content[-3] ^= 1
+        path.write_bytes(content)
+    else:
+        path.unlink()
+    events = Events(None)
+    found = newest(tmp_path, "in", events)
+    assert found is not None
+    assert found.step == 2
+    (event,) = events.seen
+    assert event["event"] == "checkpoint_damaged"
+    assert "step-000004" in event["path"]
+
+
+def test_all_damaged(tmp_path: Path) -> None:
+    save(tmp_path, state_at(2), "in", keep=2)
+    (tmp_path / "step-000002" / WEIGHTS).unlink()
+    assert newest(tmp_path, "in", Events(None)) is None
+
+
+def test_full_disk_keeps_the_one_before(small_disk: Path) -> None:
+    save(small_disk / "work", state_at(1), "in", keep=2)
+    with pytest.raises(DiskError, match="the disk is full"):
+        save(small_disk / "work", state_at(2, size=1 << 19), "in", keep=2)
+    found = newest(small_disk / "work", "in", Events(None))
+    assert found is not None
+    assert found.step == 1
+    assert steps_in(small_disk / "work") == ["step-000001"]
+
+
+class TestTensors:
+    def refused(self, path: Path, part: str) -> None:
+        with pytest.raises(ArtifactError) as caught:
+            load_tensors(path)
+        assert part in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+    def test_missing(self, tmp_path: Path) -> None:
+        self.refused(tmp_path / "none", "missing")
+
+    @pytest.mark.parametrize("keep", [0, 4, 8, 30, -1])
+    def test_cut(self, tmp_path: Path, keep: int) -> None:
+        save(tmp_path, state_at(1), "in", keep=1)
+        path = tmp_path / "step-000001" / WEIGHTS
+        os.truncate(path, keep if keep >= 0 else path.stat().st_size - 1)
+        self.refused(path, str(path))
+
+    def test_a_header_that_claims_more_than_there_is(self, tmp_path: Path) -> None:
+        (tmp_path / "w").write_bytes(struct.pack("<Q", 1 << 60) + b"{}")
+        self.refused(tmp_path / "w", "cut short or no safetensors")
+
+    def test_something_else(self, tmp_path: Path) -> None:
+        (tmp_path / "w").write_bytes(b"GGUF" + bytes(100))
+        self.refused(tmp_path / "w", "w: ")
+
+
+class TestFinal:
+    def test_reads_what_was_trained(self, cloud: Path) -> None:
+        shape, weights = read_final(cloud)
+        assert sum(weight.numel() for weight in weights.values()) == shape.parameters()
+        assert all(weight.dtype == torch.float32 for weight in weights.values())
+
+    def test_truncated(self, cloud: Path, copy_of: Callable[[Path], Path]) -> None:
+        copy = copy_of(cloud)
+        os.truncate(copy / WEIGHTS, 1000)
+        with pytest.raises(ArtifactError, match="1000 bytes, the manifest says"):
+            read_final(copy)
+
+    def test_another_shape(self, cloud: Path, tmp_path: Path) -> None:
+        from tumen.train.checkpoint import write_final
+
+        shape, weights = read_final(cloud)
+        write_final(tmp_path / "x", weights, shape.model_copy(update={"feed_forward": 999}), "", [], {})
+        verify(tmp_path / "x")
+        with pytest.raises(ArtifactError, match="its shape has"):
+            read_final(tmp_path / "x")
