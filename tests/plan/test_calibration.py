@@ -42,8 +42,7 @@ def test_known_rates_predict_unseen_runs() -> None:
 
 def test_no_rate_is_negative() -> None:
     noisy = [
-        one.model_copy(update={"step_seconds": one.step_seconds * (1 + 0.5 * (-1) ** k)})
-        for k, one in enumerate(observations())
+        one.model_copy(update={"step_seconds": one.step_seconds * (1 + 0.5 * (-1) ** k)}) for k, one in enumerate(observations())
     ]
     assert min(calibration.calibrate(noisy).seconds_per.values()) >= 0
 
@@ -122,3 +121,11 @@ def test_a_benchmark_that_fails_says_so(monkeypatch: pytest.MonkeyPatch, answer:
     monkeypatch.setattr(calibration.subprocess, "run", lambda *_, **__: answer)
     with pytest.raises(PlanError, match=says):
         calibration.benchmark(calibration.default_configurations()[:1])
+
+
+def test_muon_is_more_work() -> None:
+    shape, train = calibration.default_configurations()[0]
+    plain = calibration.time_terms(shape, train)
+    muon = calibration.time_terms(shape, train.model_copy(update={"optimizer": "muon"}))
+    assert muon[0] > plain[0]
+    assert list(muon[1:]) == list(plain[1:])

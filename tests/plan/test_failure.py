@@ -25,9 +25,7 @@ def test_llama3_goodput_is_inside() -> None:
     assert found.goodput == pytest.approx(0.90, abs=0.04)
 
 
-@pytest.mark.parametrize(
-    ("between", "save", "restart"), [(5.1 * 3600, 30, 600), (7.8 * 3600, 60, 900), (50 * 3600, 40, 600)]
-)
+@pytest.mark.parametrize(("between", "save", "restart"), [(5.1 * 3600, 30, 600), (7.8 * 3600, 60, 900), (50 * 3600, 40, 600)])
 def test_simulation_agrees(between: float, save: float, restart: float) -> None:
     every = best_interval(save, between, restart)
     played = sum(simulate(every, save, between, restart, days=400, seed=seed) for seed in range(4)) / 4

@@ -122,9 +122,7 @@ def test_sharding(text: str, expected: tuple[int, int]) -> None:
     assert zero_of(ROW | {"zero_fsdp": text}) == expected
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"), [("bf16", "bf16"), ("fp8-cs (fp8-mx)", "fp8"), ("nvfp4", "fp4"), ("mxfp8", "fp8")]
-)
+@pytest.mark.parametrize(("text", "expected"), [("bf16", "bf16"), ("fp8-cs (fp8-mx)", "fp8"), ("nvfp4", "fp4"), ("mxfp8", "fp8")])
 def test_precision(text: str, expected: str) -> None:
     assert precision_of(ROW | {"precision": text}) == expected
 

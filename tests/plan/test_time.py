@@ -48,9 +48,7 @@ SHAPES = (
     zero=st.sampled_from([0, 1, 3]),
 )
 def test_no_plan_beats_physics(shape, card, tp, pp, dp, ep, micro, recompute, precision, zero) -> None:
-    layout = Layout(
-        tp=tp, pp=pp, dp=dp, ep=ep, micro_batch=micro, recompute=recompute, zero=zero, sequence_parallel=tp > 1
-    )
+    layout = Layout(tp=tp, pp=pp, dp=dp, ep=ep, micro_batch=micro, recompute=recompute, zero=zero, sequence_parallel=tp > 1)
     job = Job(shape, 2048, 64, 1e9, precision)
     try:
         case = stack([case_of(job, layout, cards()[card])])
@@ -82,9 +80,7 @@ def test_megatron_175b_is_known(gpt3_job: Job) -> None:
     TFLOP/s).
     """
     layout = Layout(tp=8, pp=16, dp=8, micro_batch=1, recompute="full", zero=0)
-    case = stack([case_of(gpt3_job, layout, cards()["a100"])]).but(
-        kernel=0.0, dropout=1.0, dp_overlap=0.0, pp_overlap=0.0
-    )
+    case = stack([case_of(gpt3_job, layout, cards()["a100"])]).but(kernel=0.0, dropout=1.0, dp_overlap=0.0, pp_overlap=0.0)
     assert float(time.step(case, fitted()).step[0]) == pytest.approx(32.0, rel=0.12)
 
 

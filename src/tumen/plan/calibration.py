@@ -95,6 +95,8 @@ def time_terms(shape: Shape, train: Train) -> Array:
     tokens = train.rows * train.row_tokens
     context = train.row_tokens  # the masked scores of a row are computed in full
     flops = 3.0 * tokens * shape.flops_per_token(context)
+    if train.optimizer == "muon":
+        flops += orthogonal_flops(shape)
     heads = shape.attention.heads * shape.attention.query_dim
     inner = shape.feed_forward
     if shape.experts:
@@ -105,6 +107,13 @@ def time_terms(shape: Shape, train: Train) -> Array:
     launches = float(shape.layers * (40 if isinstance(shape.attention, Mla) else 28))
     launches += shape.moe_layers * (shape.experts.routed * 12 if shape.experts else 0)
     return np.array([flops, moved, 40.0 * shape.parameters(), launches, 1.0])
+
+
+def orthogonal_flops(shape: Shape) -> float:
+    """Muon's five Newton-Schulz rounds on every matrix of the blocks: 4 r^2 c + 2 r^3 each (arXiv 2502.16982, section 2.1)."""
+    ends = shape.vocab * shape.width * (1 if shape.tied else 2)
+    short = min(shape.width, shape.experts.width if shape.experts else shape.feed_forward)
+    return 5.0 * (shape.parameters() - ends) * 5.0 * short
 
 
 def memory_terms(shape: Shape, train: Train) -> Array:

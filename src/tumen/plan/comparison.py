@@ -149,18 +149,14 @@ def grow(job: Job, fleet: str, steps: Sequence[tuple[float, str]], planning: Pla
     )
 
 
-def own_and_rented(
-    job: Job, own: Group, rented: Group, own_price: float, rented_price: float, planning: Planning
-) -> Comparison:
+def own_and_rented(job: Job, own: Group, rented: Group, own_price: float, rented_price: float, planning: Planning) -> Comparison:
     """Own cards alone against own and rented ones together in one job, at two prices a card and hour.
 
     Raises:
         PlanError: the cards differ in kind: one synchronous job needs one.
     """
     if own.card.name != rented.card.name:
-        raise PlanError(
-            f"own {own.card.name} and rented {rented.card.name} differ; one job needs one kind, rent {own.card.name}"
-        )
+        raise PlanError(f"own {own.card.name} and rented {rented.card.name} differ; one job needs one kind, rent {own.card.name}")
     both = Group(own.card, own.count + rented.count)
     mixed = (own.count * own_price + rented.count * rented_price) / both.count
     priced = [

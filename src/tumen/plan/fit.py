@@ -106,9 +106,7 @@ def objective(table: Table, x: Array, logs: Array, prior: Array, scale: Array) -
     """Pseudo-Huber loss of the rows and the ridge."""
     error = residuals(table, x, logs)
     loss = 2 * TAIL**2 * (np.sqrt(1 + (error / TAIL) ** 2) - 1) / NOISE**2
-    return float(
-        (table.weights * loss).sum() + (((x - prior) / scale) ** 2).sum() + ((logs / FACTOR_SPREAD) ** 2).sum()
-    )
+    return float((table.weights * loss).sum() + (((x - prior) / scale) ** 2).sum() + ((logs / FACTOR_SPREAD) ** 2).sum())
 
 
 def linearised(table: Table, x: Array, logs: Array) -> tuple[Array, Array]:

@@ -221,18 +221,13 @@ def legal(job: Job, layout: Layout, card: Card) -> None:
     if experts and (experts.routed % layout.ep or (layout.dp * layout.cp * layout.tp) % layout.ep):
         options = [d for d in divisors(experts.routed) if (layout.dp * layout.cp * layout.tp) % d == 0]
         best = nearest(options, layout.ep)
-        raise PlanError(
-            f"ep {layout.ep} does not divide {experts.routed} experts and the ranks of a stage; nearest is {best}"
-        )
+        raise PlanError(f"ep {layout.ep} does not divide {experts.routed} experts and the ranks of a stage; nearest is {best}")
     if job.seq % layout.cp:
-        raise PlanError(
-            f"cp {layout.cp} does not divide {job.seq} tokens; the nearest is {nearest(divisors(job.seq), layout.cp)}"
-        )
+        raise PlanError(f"cp {layout.cp} does not divide {job.seq} tokens; the nearest is {nearest(divisors(job.seq), layout.cp)}")
     if layout.dp * layout.micro_batch > job.batch:
         least = layout.dp * layout.micro_batch
         raise PlanError(
-            f"batch {job.batch} is smaller than the mesh: micro-batch {layout.micro_batch} x dp {layout.dp}; "
-            f"use {least}"
+            f"batch {job.batch} is smaller than the mesh: micro-batch {layout.micro_batch} x dp {layout.dp}; use {least}"
         )
 
 

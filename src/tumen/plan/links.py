@@ -37,9 +37,7 @@ def ring(case: Case, physics: Physics, size: Number, group: Number, stride: Numb
     return wire + messages * (group - 1) * latency(case, physics, group, stride)
 
 
-def all_reduce(
-    case: Case, physics: Physics, size: Number, group: Number, stride: Number, messages: Number = 1.0
-) -> Number:
+def all_reduce(case: Case, physics: Physics, size: Number, group: Number, stride: Number, messages: Number = 1.0) -> Number:
     """All-reduce of `size` bytes: ring bandwidth 2 (g - 1) / g, tree latency 2 log2 g."""
     wire = 2 * size * (group - 1) / group / rate(case, physics, group, stride)
     hops = 2 * np.log2(np.maximum(group, 1.0))

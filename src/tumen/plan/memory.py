@@ -65,9 +65,7 @@ def layer_activations(case: Case, routed_share: Number) -> Number:
     kept = (4.0 + 2.0 * item + 2.0 * case.dropout) * case.width / split
     heads = 2.0 * (case.heads * case.query_dim + case.kv_elements) + item * case.heads * case.value_dim
     latent = 2.0 * case.down_columns
-    inner = (2.0 * (case.matrices - 1) + item) * (
-        case.feed_forward * (1 - routed_share) + case.shared_width * routed_share
-    )
+    inner = (2.0 * (case.matrices - 1) + item) * (case.feed_forward * (1 - routed_share) + case.shared_width * routed_share)
     expert = (item + 2.0) * case.width + (2.0 * (case.matrices - 1) + item) * case.expert_width
     routed = case.top_k * expert * routed_share
     scores = np.where(unfused, 2.0 + 3.0 * case.dropout, 0.0) * case.heads * case.seq / t
@@ -134,9 +132,7 @@ def stage_bytes(case: Case, stage: Number) -> Bytes:
 
     activations = layers * kept_activations(case, share) * in_flight(case, stage)
     logits = np.where(last, 1.0, 0.0) * case.tokens * case.vocab / case.tp * case.loss_bytes
-    return Bytes(
-        weights, gradients, states, activations, working_bytes(case, share), logits, case.buffer_bytes + 0.0 * held
-    )
+    return Bytes(weights, gradients, states, activations, working_bytes(case, share), logits, case.buffer_bytes + 0.0 * held)
 
 
 def working_bytes(case: Case, routed_share: Number) -> Number:

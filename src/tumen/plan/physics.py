@@ -115,6 +115,4 @@ def vector(physics: Physics) -> Array:
 
 def from_vector(numbers: Array) -> Physics:
     """The inverse of `vector`."""
-    return Physics(
-        **{n: float(1 / (1 + np.exp(-x)) if n in SHARES else np.exp(x)) for n, x in zip(NAMES, numbers, strict=True)}
-    )
+    return Physics(**{n: float(1 / (1 + np.exp(-x)) if n in SHARES else np.exp(x)) for n, x in zip(NAMES, numbers, strict=True)})

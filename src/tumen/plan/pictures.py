@@ -67,9 +67,7 @@ def figures(plan: Plan) -> str:
     }
     rows = [(name, ranged(figure, show), figure.grade) for name, (figure, show) in shown.items()]
     rows.append(("MFU", f"{best.mfu:.1%}", best.step_seconds.grade))
-    rows.append(
-        ("physical bound of a step", f"{units.show_seconds(best.bound_seconds)} ({best.bound_by})", "datasheet")
-    )
+    rows.append(("physical bound of a step", f"{units.show_seconds(best.bound_seconds)} ({best.bound_by})", "datasheet"))
     rows.append(("a failure every", f"{plan.failures.between_failures_hours:.1f} h", "datasheet"))
     return table(rows, ("figure", "value (range)", "evidence"))
 
@@ -98,10 +96,7 @@ def layouts(plan: Plan) -> str:
 
 def key(names: Sequence[str]) -> str:
     """The colours of a picture."""
-    spans = (
-        f'<span><i style="background:{COLOURS[k % len(COLOURS)]}"></i>{escape(name)}</span>'
-        for k, name in enumerate(names)
-    )
+    spans = (f'<span><i style="background:{COLOURS[k % len(COLOURS)]}"></i>{escape(name)}</span>' for k, name in enumerate(names))
     return f'<p class="key">{"".join(spans)}</p>'
 
 
@@ -165,9 +160,7 @@ def timeline(plan: Plan, most_stages: int = 8, most_micro: int = 12) -> str:
     return picture(900, 16 + 26 * stages, caption, content) + f"<figcaption>{escape(caption)}</figcaption>"
 
 
-def one_forward_one_backward(
-    stages: int, micro: int, forward: float, backward: float
-) -> list[list[tuple[str, float, float]]]:
+def one_forward_one_backward(stages: int, micro: int, forward: float, backward: float) -> list[list[tuple[str, float, float]]]:
     """The exact 1F1B timeline (arXiv 2104.04473, figure 4): for each stage its ("f" | "b", start, stop)."""
     order = []
     for stage in range(stages):

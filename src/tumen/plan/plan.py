@@ -185,9 +185,7 @@ def hours_per_trillion(plan: Plan) -> float:
     return plan.best.step_seconds.value * plan.best.cards / 3600 / tokens * 1e12
 
 
-def anchored(
-    job: Job, other: Job, group: Group, published: float, planning: Planning | None = None
-) -> tuple[Job, Anchor]:
+def anchored(job: Job, other: Job, group: Group, published: float, planning: Planning | None = None) -> tuple[Job, Anchor]:
     """A job whose software factor comes from one published run of another network: `published` card-hours a trillion
     tokens.
 
@@ -195,9 +193,7 @@ def anchored(
         PlanError: the other network cannot be planned on the group.
     """
     plain = replace(other, soft=replace(other.soft, factor=1.0))
-    anchor = Anchor(
-        name=other.name, published=published, predicted=hours_per_trillion(solve(plain, group, planning, top=1))
-    )
+    anchor = Anchor(name=other.name, published=published, predicted=hours_per_trillion(solve(plain, group, planning, top=1)))
     soft = replace(job.soft, factor=anchor.factor, factor_known=True)
     return replace(job, soft=soft), anchor
 
@@ -237,9 +233,7 @@ def choice(job: Job, layout: Layout, card: Card, fleet: int, planning: Planning)
         bound_by=max(limits, key=lambda name: limits[name]),
         mfu=model_flops(case) / (step * layout.cards * card.flops(job.precision)),
         memory_bytes=figure(peak, "B", 1 - MEMORY_ERROR, 1 + MEMORY_ERROR),
-        hours_per_trillion=figure(
-            step * layout.cards / 3600 / (job.batch * job.seq) * 1e12, "card-hours/T tokens", fast, slow
-        ),
+        hours_per_trillion=figure(step * layout.cards / 3600 / (job.batch * job.seq) * 1e12, "card-hours/T tokens", fast, slow),
         stages=stages_of(case, layout),
         tokens_per_day=figure(job.batch * job.seq / step * 86400, "tokens/d", 1 / slow, 1 / fast),
         goodput=Figure(
@@ -342,11 +336,7 @@ def neighbours(best: Layout) -> list[tuple[str, Layout]]:
     found += [other("plain 1F1B", vpp=1, schedule="1f1b")] if best.schedule != "1f1b" else []
     found += [other("no recompute", recompute="none")] if best.recompute != "none" else []
     found += [other("full recompute", recompute="full")] if best.recompute != "full" else []
-    found += (
-        [other(f"ep {best.ep * 2}", ep=best.ep * 2), other(f"ep {best.ep // 2}", ep=best.ep // 2)]
-        if best.ep > 1
-        else []
-    )
+    found += [other(f"ep {best.ep * 2}", ep=best.ep * 2), other(f"ep {best.ep // 2}", ep=best.ep // 2)] if best.ep > 1 else []
     found += [other(f"micro-batch {best.micro_batch * 2}", micro_batch=best.micro_batch * 2)]
     return found
 

@@ -250,18 +250,12 @@ def cases_of(row: Row) -> tuple[Software, tuple[Case, ...]]:
     tp, pp, cp = whole(row, "tp", 1), whole(row, "pp", 1), whole(row, "cp", 1)
     dp = whole(row, "dp", max(cards_used // (tp * pp * cp), 1))
     if tp * pp * cp * dp != cards_used:
-        raise PlanError(
-            f"tp {tp} x pp {pp} x cp {cp} x dp {dp} is {tp * pp * cp * dp}, not the {cards_used} cards of the row"
-        )
+        raise PlanError(f"tp {tp} x pp {pp} x cp {cp} x dp {dp} is {tp * pp * cp * dp}, not the {cards_used} cards of the row")
     batch = whole(row, "global_batch", 1)
-    micros = (
-        [whole(row, "micro_batch", 0)] if number(row, "micro_batch") else [b for b in (1, 2, 4, 8) if b * dp <= batch]
-    )
+    micros = [whole(row, "micro_batch", 0)] if number(row, "micro_batch") else [b for b in (1, 2, 4, 8) if b * dp <= batch]
     chunks = [whole(row, "vpp", 0)] if number(row, "vpp") else choices_of_chunks(shape.layers, pp, row)
     if micros and micros[0] * dp > batch:
-        raise PlanError(
-            f"batch {batch} is smaller than the mesh: micro_batch {micros[0]} x dp {dp}; the least is {micros[0] * dp}"
-        )
+        raise PlanError(f"batch {batch} is smaller than the mesh: micro_batch {micros[0]} x dp {dp}; the least is {micros[0] * dp}")
     zero, ranks = zero_of(row)
     precision = precision_of(row)
     fixed = {
@@ -278,9 +272,7 @@ def cases_of(row: Row) -> tuple[Software, tuple[Case, ...]]:
         "cp": cp,
         "zero": zero,
         "shard": (ranks or dp * cp) if zero else 1,
-        "sp": whole(row, "seq_parallel", 0)
-        if number(row, "seq_parallel") is not None
-        else soft.sequence_parallel and tp > 1,
+        "sp": whole(row, "seq_parallel", 0) if number(row, "seq_parallel") is not None else soft.sequence_parallel and tp > 1,
     }
     if "unfused softmax" in row.get("notes", ""):
         fixed["kernel"] = 4

@@ -115,9 +115,7 @@ def check(path: Path) -> Report:
         dense_unsharded=errors([by[r.id] for r in rows if r.seconds and r.dense and not r.sharded]),
         moe=errors([by[r.id] for r in rows if r.seconds and not r.dense]),
         memory=weights([by[r.id] for r in weighed if r.memory_kind != "driver"]),
-        memory_sources={
-            s: weights([by[r.id] for r in weighed if r.source == s]) for s in dict.fromkeys(r.source for r in weighed)
-        },
+        memory_sources={s: weights([by[r.id] for r in weighed if r.source == s]) for s in dict.fromkeys(r.source for r in weighed)},
         oom={"n": len(failed), "rejected": sum(not v.fits for v in failed)},
         ran_rejected=tuple(v.id for v in verdicts if not v.out_of_memory and not v.fits),
         sources={s: errors([v for v in timed if v.source == s]) for s in dict.fromkeys(v.source for v in timed)},

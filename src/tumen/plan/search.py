@@ -278,8 +278,7 @@ def why_none(job: Job, cards: int, space: Space) -> str:
         return f"{cards} cards are fewer than tp x pp x cp of the layout; the least is {least} cards"
     whole = max(round(job.batch / 64), 1) * 64
     return (
-        f"batch {job.batch} is not divided by any mesh of {cards} cards; the nearest batch with many "
-        f"divisors is {whole} sequences"
+        f"batch {job.batch} is not divided by any mesh of {cards} cards; the nearest batch with many divisors is {whole} sequences"
     )
 
 

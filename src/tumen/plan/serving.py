@@ -68,9 +68,7 @@ def rate_of(text: str) -> float:
     return units.count(number) / days[period]
 
 
-def size(
-    shape: Shape, demand: Demand, card: Card, bits: float, cache_bits: float, price: float, currency: str
-) -> Serving:
+def size(shape: Shape, demand: Demand, card: Card, bits: float, cache_bits: float, price: float, currency: str) -> Serving:
     """Cards and money for a demand on one model.
 
     Raises:
@@ -80,8 +78,7 @@ def size(
         raise PlanError("--devices and --requests must be above 0; the least that makes sense is 1 and 1/day")
     if not 0 <= demand.on_device <= 1:
         raise PlanError(
-            f"--on-device {demand.on_device:g} is no share; the nearest legal value is "
-            f"{min(max(demand.on_device, 0), 1):g}"
+            f"--on-device {demand.on_device:g} is no share; the nearest legal value is {min(max(demand.on_device, 0), 1):g}"
         )
     mean = demand.devices * demand.requests_per_day / DAY
     peak = mean * demand.peak_over_mean

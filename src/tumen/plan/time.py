@@ -61,9 +61,7 @@ def matmul_rate(case: Case, physics: Physics, rows: Number, columns: Number, inn
 
     k grows with the card: a faster card needs a larger matmul to fill it.
     """
-    share16 = generation(
-        case, physics.matmul_ampere, physics.matmul_hopper, physics.matmul_blackwell, physics.matmul_other
-    )
+    share16 = generation(case, physics.matmul_ampere, physics.matmul_hopper, physics.matmul_blackwell, physics.matmul_other)
     share8 = generation(case, 1.0, physics.matmul8_hopper, physics.matmul8_blackwell, 1.0)
     share = share16 * np.where(case.fp8 > 0, share8, 1.0)
     share = share * np.where(case.fp8 == 2, physics.matmul4, np.where(case.fp8 == 3, physics.matmul8_row, 1.0))
@@ -273,11 +271,7 @@ def step(case: Case, physics: Physics) -> Parts:
     redo_core = np.where(case.recompute >= SELECTIVE, np.where((case.kernel % 4 == 0) | (redo >= 1), 1.0, redo), 0.0)
 
     mixture = expert_matmuls(case, physics) + feed_matmuls(case, physics, case.shared_width)
-    linear = (
-        attention_matmuls(case, physics)
-        + (1 - share) * feed_matmuls(case, physics, case.feed_forward)
-        + share * mixture
-    )
+    linear = attention_matmuls(case, physics) + (1 - share) * feed_matmuls(case, physics, case.feed_forward) + share * mixture
     core = core_forward(case, physics)
     inner = (1 - share) * case.feed_forward + share * case.shared_width
     rest = elementwise(case, physics, inner) + share * routing(case, physics)
@@ -308,9 +302,7 @@ def step(case: Case, physics: Physics) -> Parts:
     forward_traffic = tensor_forward + ring_forward + routed_forward
     backward_traffic = tensor_backward + ring_backward + routed_backward
     backward_traffic = backward_traffic + redo * (tensor_forward + routed_forward) + redo_core * ring_forward
-    launches = host(case, physics) * (
-        1 + share * np.where(case.domain > case.node, physics.launch_moe_graph, physics.launch_moe)
-    )
+    launches = host(case, physics) * (1 + share * np.where(case.domain > case.node, physics.launch_moe_graph, physics.launch_moe))
     forward = forward_work + forward_traffic
     backward = backward_work + backward_traffic
     waits_forward = idle(forward, launches)
@@ -330,14 +322,10 @@ def step(case: Case, physics: Physics) -> Parts:
     send = 2.0 * sends(case, physics) * case.vpp
     send_shown = send * np.where(case.pp_overlap > 0, 1 - physics.pp_hidden, physics.pp_shown)
     slowest = np.where(case.pp > 1, np.maximum(middle, last), last) + send_shown
-    total = np.where(
-        case.pp > 1, middle * case.layers / case.stage_layers + head + case.mtp / case.stage_layers * middle, last
-    )
+    total = np.where(case.pp > 1, middle * case.layers / case.stage_layers + head + case.mtp / case.stage_layers * middle, last)
     fill = pipeline_bubble(case, total, slowest, send * case.pp / case.vpp)
     gradients = gradient_traffic(case, physics)
-    shown = np.where(
-        case.dp_overlap > 0, overlapped(physics.dp_window * stage_backward, gradients, physics.dp_hidden), gradients
-    )
+    shown = np.where(case.dp_overlap > 0, overlapped(physics.dp_window * stage_backward, gradients, physics.dp_hidden), gradients)
     update = optimizer(case, physics)
     # a fast release may not be promised more than physics gives
     whole = np.maximum(case.factor * (m * slowest + fill + shown + update), bound.seconds(case))

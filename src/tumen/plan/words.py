@@ -37,10 +37,7 @@ def lines(plan: Plan, why: bool) -> Iterator[str]:
     best, run = plan.best, plan.failures
     active = f", {units.show_count(plan.active_parameters)} active" if plan.active_parameters != plan.parameters else ""
     yield f"{plan.name}: {units.show_count(plan.parameters)} parameters{active}, {units.show_count(plan.tokens)} tokens"
-    yield (
-        f"on {plan.fleet_cards} x {plan.card}, {plan.precision}, {plan.batch_sequences} x "
-        f"{plan.sequence_tokens} tokens a step"
-    )
+    yield (f"on {plan.fleet_cards} x {plan.card}, {plan.precision}, {plan.batch_sequences} x {plan.sequence_tokens} tokens a step")
     yield ""
     yield f"  layout       {layout_text(best.layout)} on {best.cards} cards"
     yield (
@@ -55,17 +52,12 @@ def lines(plan: Plan, why: bool) -> Iterator[str]:
         f"steps ({run.save_every_seconds:.0f} s)"
     )
     yield f"               keep {run.spare_nodes} spare nodes; goodput {ranged(best.goodput, lambda v: f'{v:.1%}')}"
-    yield (
-        f"               without spares: {run.elastic_goodput:.1%} elastic, {run.waiting_goodput:.1%} "
-        "waiting for repairs"
-    )
+    yield (f"               without spares: {run.elastic_goodput:.1%} elastic, {run.waiting_goodput:.1%} waiting for repairs")
     yield f"  days         {ranged(best.days, lambda v: f'{v:.1f}')}"
     yield f"  card-hours   {ranged(best.card_hours, units.show_count)}"
     yield f"  a trillion   {ranged(best.hours_per_trillion, units.show_count)} card-hours while it computes"
     yield f"  energy       {ranged(best.energy_kwh, units.show_count)} kWh"
-    yield (
-        f"  money        {ranged(best.money, lambda v: f'{v:,.0f}')} {plan.currency} at {plan.price:g} a card and hour"
-    )
+    yield (f"  money        {ranged(best.money, lambda v: f'{v:,.0f}')} {plan.currency} at {plan.price:g} a card and hour")
     yield f"  evidence     {best.step_seconds.grade}; software {plan.software}, factor {plan.software_factor:.3f}"
     for warning in plan.warnings:
         yield f"  note         {warning}"
@@ -103,9 +95,7 @@ def reasons(plan: Plan) -> Iterator[str]:
     for one in best.stages if len(best.stages) <= 8 else (*best.stages[:3], *best.stages[-2:]):
         kinds = (one.weights, one.gradients, one.optimizer, one.activations, one.working, one.logits)
         yield (
-            f"    stage {one.stage:3d}  "
-            + "  ".join(f"{kind / 1e9:6.1f}" for kind in kinds)
-            + f"   = {one.total / 1e9:6.1f} GB"
+            f"    stage {one.stage:3d}  " + "  ".join(f"{kind / 1e9:6.1f}" for kind in kinds) + f"   = {one.total / 1e9:6.1f} GB"
         )
     yield ""
     yield "  one decision away:"
@@ -133,10 +123,7 @@ def table(report: Report) -> Iterator[str]:
     for name, errors in report.memory_sources.items():
         yield error_row("  memory " + name, errors)
     yield ""
-    yield (
-        f"out of memory: {report.oom['rejected']} of {report.oom['n']} rejected; {len(report.ran_rejected)} "
-        "that ran rejected"
-    )
+    yield (f"out of memory: {report.oom['rejected']} of {report.oom['n']} rejected; {len(report.ran_rejected)} that ran rejected")
     for sweep in report.sweeps:
         over = (sweep.chosen_over_best - 1) * 100
         yield (
@@ -161,17 +148,12 @@ def error_row(name: str, errors: Errors) -> str:
 
 def beside(comparison: Comparison) -> Iterator[str]:
     """A comparison as text."""
-    yield (
-        f"{comparison.name}: {'fleet':24s} {'days':>18s} {'goodput':>20s} {'failure every':>14s} {'money':>16s}  layout"
-    )
+    yield (f"{comparison.name}: {'fleet':24s} {'days':>18s} {'goodput':>20s} {'failure every':>14s} {'money':>16s}  layout")
     for side in comparison.sides:
         days = f"{side.days:.1f} ({side.days_low:.1f}..{side.days_high:.1f})"
         good = f"{side.goodput:.1%} ({side.goodput_low:.0%}..{side.goodput_high:.0%})"
         money = f"{side.money:,.0f} {comparison.currency}"
-        yield (
-            f"  {side.fleet:30s} {days:>18s} {good:>20s} {side.between_failures_hours:12.1f} h {money:>16s}  "
-            f"{side.layout}"
-        )
+        yield (f"  {side.fleet:30s} {days:>18s} {good:>20s} {side.between_failures_hours:12.1f} h {money:>16s}  {side.layout}")
     yield from (f"  {sentence}" for sentence in comparison.says)
 
 
@@ -180,8 +162,7 @@ def serving_lines(found: Serving) -> Iterator[str]:
     yield f"requests a second   {found.mean_requests:,.0f} mean, {found.peak_requests:,.0f} at the peak"
     yield f"tokens a second     {found.mean_tokens:,.0f} mean, {found.peak_tokens:,.0f} at the peak"
     yield (
-        f"answered on device  {found.on_device:.0%}; the cloud sees {found.cloud_peak_requests:,.0f} "
-        "requests a second at the peak"
+        f"answered on device  {found.on_device:.0%}; the cloud sees {found.cloud_peak_requests:,.0f} requests a second at the peak"
     )
     yield (
         f"one replica         {found.cards_a_replica} cards, {found.sequences_a_replica} sequences, "

@@ -20,7 +20,7 @@ from tumen.core.recipe import Train
 from tumen.data import Batch
 from tumen.model import build
 from tumen.train.loop import loss_of, peak_bytes, prepare_torch
-from tumen.train.optimizer import FlatAdamW
+from tumen.train.optimizer import FlatOptimizer
 
 WARM = 2  # steps that are not counted: allocation and compilation
 
@@ -45,7 +45,7 @@ def measure(shape: Shape, section: Train, steps: int) -> dict[str, object]:
     """Step in seconds (lower quartile: other processes only ever add) and peak bytes of a short run, random tokens."""
     prepare_torch(section)
     network = build(shape, 0)
-    optimizer = FlatAdamW(network, section, torch.bfloat16 if section.precision == "bf16" else torch.float32)
+    optimizer = FlatOptimizer(network, section, torch.bfloat16 if section.precision == "bf16" else torch.float32)
     if section.compile:
         for block in network.blocks:
             block.compile(dynamic=False)
