@@ -2,7 +2,9 @@
 
 Activations follow Korthikanti et al. (arXiv 2205.05198, section 4) with flash attention, gated feed-forwards, grouped
 keys, latent attention and experts; the number of micro-batches in flight follows 1F1B (arXiv 2104.04473, section 2.2).
-Nothing here is fitted to a model or a row: each term is a tensor somebody keeps.
+No term
+belongs to a row or a model. Three numbers were chosen by looking at published peaks: RESERVE, the factor 1.5 of recomputed
+activations in `working_bytes`, and the share each recompute policy drops (job.RECOMPUTE).
 """
 
 from __future__ import annotations
