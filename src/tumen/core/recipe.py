@@ -173,7 +173,8 @@ class Recipe(Frozen):
         strangers = False
         for name, tier in self.family.items():
             if not re.fullmatch(TIER_NAME, name):
-                yield f"family.{name}: a tier's name is its folder: small letters, digits, - and _, and none of {', '.join(STAGE_NAMES)}"
+                taken = ", ".join(STAGE_NAMES)
+                yield f"family.{name}: a tier's name is its folder: small letters, digits, - and _, and none of {taken}"
             if tier.distil and (tier.distil.teacher not in self.family or tier.distil.teacher == name):
                 strangers = True
                 yield f"family.{name}.distil.teacher: {tier.distil.teacher!r} is no other tier of the family"
