@@ -118,9 +118,7 @@ class TestNormalise:
         with pytest.raises(InputError, match="empty"):
             normalise(text)
 
-    @pytest.mark.parametrize(
-        "text", ["a" * 10_000, "灯" * (MAX_SENTENCE + 1), "\ufdfa" * MAX_SENTENCE, "a" * (MAX_SENTENCE + 1)]
-    )
+    @pytest.mark.parametrize("text", ["a" * 10_000, "灯" * (MAX_SENTENCE + 1), "\ufdfa" * MAX_SENTENCE, "a" * (MAX_SENTENCE + 1)])
     def test_too_long(self, text: str) -> None:
         with pytest.raises(InputError, match=f"{MAX_SENTENCE} is the most"):
             normalise(text)
