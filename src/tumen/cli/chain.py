@@ -1,6 +1,6 @@
 """The chain of a recipe: which artifact comes from which, what each was asked, and what is stale.
 
-    corpus -> tokenizer -> dataset -> <teacher> -> <student> -> bundle-<tier> -> bundle-<tier>/scorecard
+corpus -> tokenizer -> dataset -> <teacher> -> <student> -> bundle-<tier> -> bundle-<tier>/scorecard
 """
 
 from __future__ import annotations

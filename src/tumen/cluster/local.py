@@ -1,7 +1,7 @@
 """The local engine: processes of this machine. A job is a shell script in its folder; it dies with the process that started it.
 
-    job.sh    what runs          pid   process group and its start time, so that a reused pid is not mistaken for the job
-    log       what it printed    exit  its exit code, or `cancelled`, written when it ends
+job.sh    what runs          pid   process group and its start time, so that a reused pid is not mistaken for the job
+log       what it printed    exit  its exit code, or `cancelled`, written when it ends
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ class Codec:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
         self.vocab: int = tokenizer.get_vocab_size()
-        self.begin, self.do, self.end = (tokenizer.token_to_id(token) for token in (BEGIN, DO, END))
+        self.begin, self.do, self.end = (int(tokenizer.token_to_id(token) or 0) for token in (BEGIN, DO, END))
         self.structure = {token: tokenizer.token_to_id(token) for token in structure_tokens()}
 
     @classmethod
