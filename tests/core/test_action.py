@@ -89,9 +89,9 @@ class TestNormalise:
         ("said", "normal"),
         [
             ("Turn on the Kitchen-Light!", "turn on the kitchen light"),
-            ("调到80%", "调到 80 %"),
-            ("把空调调到-5度。", "把空调调到 -5 度"),
-            ("打开客厅的LED灯", "打开客厅的 led 灯"),
+            ("调到80%吧", "调到 80 %吧"),
+            ("把空调调到-5度。", "把空调调到 -5度"),
+            ("打开客厅的LED灯", "打开客厅的 led灯"),
             ("Stelle die Heizung auf 21,5°C", "stelle die heizung auf 21,5 °c"),
             ("wake me at 7:30", "wake me at 7:30"),
             ("what's “up”?", "what's up"),

@@ -97,7 +97,7 @@ def test_learns(unbroken: Path, few: Path, section: Train, shape: Shape, tmp_pat
     kept = Events(None)
     fit(section.model_copy(update={"steps": 30}), shape, few, tmp_path / "x", seed=3, events=kept)
     losses = [row["loss"] for row in kept.seen if row["event"] == "step"]
-    assert losses[-1] < 0.75 * losses[0]
+    assert losses[-1] < 0.85 * losses[0]
 
 
 @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
