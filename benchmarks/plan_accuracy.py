@@ -102,10 +102,7 @@ def main() -> None:
     if options.write:
         write(found, options.runs, table)
     columns = [found.predict(table), folds(table, found), left_out(table, found), constant_mfu(table)]
-    print(
-        f"{len(table.rows)} rows with a time, {len(refused)} refused; median / p90 / worst of the absolute "
-        "error in percent"
-    )
+    print(f"{len(table.rows)} rows with a time, {len(refused)} refused; median / p90 / worst of the absolute error in percent")
     print(f"{'':26s}    n | {'in sample':^20s} | {'5-fold':^20s} | {'source left out':^20s} | {'constant MFU':^20s}")
     groups: dict[str, Callable[[published.Published], bool]] = {
         "all": lambda row: True,

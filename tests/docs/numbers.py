@@ -18,10 +18,43 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 UNITS = (
-    *("%", "‰", "percent", "points?", "×", "x", "-?fold", "times", "ns", "µs", "us", "ms", "s", "sec", "seconds?", "min", "minutes?"),
+    *(
+        "%",
+        "‰",
+        "percent",
+        "points?",
+        "×",
+        "x",
+        "-?fold",
+        "times",
+        "ns",
+        "µs",
+        "us",
+        "ms",
+        "s",
+        "sec",
+        "seconds?",
+        "min",
+        "minutes?",
+    ),
     *("h", "hours?", "d", "days?", "weeks?", "months?", "(?:k|M|G|T)?(?:tokens?|tok)/(?:cpu-)?s", "tokens? (?:a|per) second"),
-    *("[kKMGTP]?i?B", "bytes?", "(?:kilo|mega|giga)bytes?", "[kMGTPE]?FLOP(?:S|/s)?", "[kKMG]?Wh?", "[kMG]?Hz", "USD", "EUR", "€", "dollars?"),
-    *("(?:requests?|sentences?|steps?|commands?|examples?)/s", "(?:requests?|sentences?|steps?) (?:a|per) second", "tokens? a sentence"),
+    *(
+        "[kKMGTP]?i?B",
+        "bytes?",
+        "(?:kilo|mega|giga)bytes?",
+        "[kMGTPE]?FLOP(?:S|/s)?",
+        "[kKMG]?Wh?",
+        "[kMG]?Hz",
+        "USD",
+        "EUR",
+        "€",
+        "dollars?",
+    ),
+    *(
+        "(?:requests?|sentences?|steps?|commands?|examples?)/s",
+        "(?:requests?|sentences?|steps?) (?:a|per) second",
+        "tokens? a sentence",
+    ),
 )
 CLAIM = re.compile(rf"(?<![\w.#/-])[~<>≤≥±]?\d[\d,.]*[kKMGTB]?(?:[ \u00a0-]?(?:{'|'.join(UNITS)}))(?![\w/])|[$€]\s?\d")
 TAG = re.compile(r"\*(measured|simulated|published)\*", re.IGNORECASE)

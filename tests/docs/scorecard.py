@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.docs.rooms import ROOT, keep
+
 from tumen.core import hash_of, load_recipe, units
 
 RESULT = ROOT / "benchmarks" / "results" / "pocket.json"

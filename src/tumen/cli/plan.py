@@ -51,9 +51,7 @@ def plan_recipe(
     compare: str = typer.Option(None, "--compare", help="Fleets side by side: h800:6500,h800:10000."),
     grow: list[str] = typer.Option([], "--grow", help="A fleet that grows: DAY=card:count, such as 3=h800:10000."),
     rent: str = typer.Option(None, "--rent", help="Rented cards beside the own ones: card:count@price."),
-    anchor: str = typer.Option(
-        None, "--anchor", help="One published run of another recipe: RECIPE=card-hours a trillion tokens."
-    ),
+    anchor: str = typer.Option(None, "--anchor", help="One published run of another recipe: RECIPE=card-hours a trillion tokens."),
     why: bool = typer.Option(False, "--why", help="Parts of a step, bytes by stage, why the others lose."),
     page: Path = typer.Option(None, "--html", help="Write one self-contained page."),
     out: Path = typer.Option(None, "--out", help="Write plan.json here, for `tumen train` and `tumen launch`."),
@@ -163,9 +161,7 @@ def check(path: Path = typer.Argument(..., help="CSV of published runs."), as_js
 def calibrate(
     events: list[Path] = typer.Option([], "--events", help="Folder of a run to learn from; may be given often."),
     card: str = typer.Option("cpu", "--card", help="The card this machine has."),
-    compiled: bool = typer.Option(
-        False, "--compile", help="Benchmark with torch.compile, as runs do; takes minutes longer."
-    ),
+    compiled: bool = typer.Option(False, "--compile", help="Benchmark with torch.compile, as runs do; takes minutes longer."),
     out: Path = typer.Option(Path("profile.json"), "--out", help="Where the profile goes."),
 ) -> None:
     """Minutes of micro-benchmarks, or the events of runs, become a profile for this card."""
@@ -246,10 +242,7 @@ def cards(as_json: bool = JSON) -> None:
         print(json.dumps({name: asdict(card) for name, card in room.cards().items()}))
         return
     for name, card in room.cards().items():
-        peak = (
-            f"{card.bf16_flops / 1e12:.0f} TF bf16, {card.memory_bytes / 1e9:.0f} GB at "
-            f"{card.memory_rate / 1e12:.2f} TB/s"
-        )
+        peak = f"{card.bf16_flops / 1e12:.0f} TF bf16, {card.memory_bytes / 1e9:.0f} GB at {card.memory_rate / 1e12:.2f} TB/s"
         links = f"link {card.link_rate / 1e9:.0f} GB/s in {card.domain}, network {card.nic_rate / 1e9:g} GB/s a card"
         print(
             f"{name:12s} {peak}; {links}; {card.watts:.0f} W, {card.price:g} USD/h; {card.source}"

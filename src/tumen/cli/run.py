@@ -33,6 +33,7 @@ from tumen.core.artifact import done, verify
 from tumen.core.events import read
 
 POLL_SECONDS = 0.25
+PROFILE = Path("profile.json")  # what `tumen plan calibrate` writes
 QUIET_SECONDS = 15.0  # without a terminal: one line of progress this often
 
 
@@ -52,6 +53,8 @@ def run(
         write_text(where / "recipe.json", asked.model_dump_json(indent=1))
         events = Events(where / "events.jsonl")
         made = make(asked, where, events, until)
+        if any(name in asked.family for name in made):
+            predicted(where, events)
     if not made:
         print(f"{where}: everything this recipe asks for is there, nothing to do")
     card = where / f"bundle-{asked.serve.device}" / "scorecard"
@@ -60,6 +63,18 @@ def run(
 
         print(show(card))
         print(f'try: tumen talk "turn on the kitchen light"      ({where})')
+
+
+def predicted(where: Path, events: Events, profile: Path = PROFILE) -> None:
+    """Print what the planner had said of the tiers' steps and memory beside what came; kept in the run's events."""
+    from tumen import plan
+
+    if not profile.exists():
+        print(f"no prediction to hold against this run: `tumen plan calibrate` makes a {profile} for this machine")
+        return
+    for one in plan.actual(where, plan.load_profile(profile)):
+        events.emit("plan_actual", **one.model_dump())
+        print(one.line())
 
 
 @contextmanager

@@ -82,7 +82,7 @@ def score_(
     if data is None:
         raise InputError(f"--exam {exam} reads files that you have: name them with --data")
     values = Values.load(folder / "values.json")
-    cases = list(EXAMS[exam](data))
+    cases = list(EXAMS[exam](data, values))
     if not cases:
         raise InputError(f"{data}: no sentences of this exam in it")
     rows, seconds = examine_bundle(folder, cases, values, threads)
@@ -137,20 +137,20 @@ def _table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _ohf(data: Path) -> Any:
+def _ohf(data: Path, values: Any) -> Any:
     from tumen import score
 
-    return score.ohf(data)
+    return score.ohf(data, values)
 
 
-def _slurp(data: Path) -> Any:
+def _slurp(data: Path, values: Any) -> Any:
     from tumen import score
     from tumen.assistant import Home
 
     return score.slurp_home(data, Home.load())
 
 
-EXAMS: dict[str, Callable[[Path], Any]] = {"ohf": _ohf, "slurp-home": _slurp}
+EXAMS: dict[str, Callable[[Path, Any], Any]] = {"ohf": _ohf, "slurp-home": _slurp}
 
 
 def device_bundle(path: Path) -> Path:

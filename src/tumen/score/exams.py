@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tumen.assistant import Home
+from tumen.assistant import Home, Values
 from tumen.core.action import CLOSED, INTENTS, Action, normalise, parse
 from tumen.core.errors import InputError
-from tumen.score.judge import Case
+from tumen.score.judge import Case, same
 
+UNSAID = ("ask", "domain", "scope")
 OHF_LANGUAGES = {"en": "en", "zh-CN": "zh", "de": "de"}
 OHF_SLOTS = {
     "floor": "area",
@@ -40,7 +42,7 @@ def own(corpus: Path, languages: tuple[str, ...] = ()) -> Iterator[Case]:
                 yield Case(row["sentence"], gold, home, (gold.lang, gold.domain))
 
 
-def ohf(folder: Path) -> Iterator[Case]:
+def ohf(folder: Path, values: Values) -> Iterator[Case]:
     """Home Assistant's test sentences for the intents and languages we have, each with the home its file declares.
 
     Raises:
@@ -59,27 +61,37 @@ def ohf(folder: Path) -> Iterator[Case]:
                 continue
             try:
                 tree = yaml.safe_load(path.read_text("utf-8"))
-                yield from _ohf_cases(tree, intent, OHF_LANGUAGES[language.name])
+                yield from _ohf_cases(tree, intent, OHF_LANGUAGES[language.name], values)
             except (yaml.YAMLError, UnicodeDecodeError, AttributeError, KeyError, TypeError) as error:
                 raise InputError(f"{path}: not a test file of OHF-Voice/intents ({type(error).__name__}: {error})") from None
 
 
-def _ohf_cases(tree: Mapping[str, Any], intent: str, lang: str) -> Iterator[Case]:
+def _ohf_cases(tree: Mapping[str, Any], intent: str, lang: str, values: Values) -> Iterator[Case]:
     for test in tree.get("tests", ()):
         slots = dict(test.get("slots") or {})
         gold = _ohf_action(intent, lang, slots)
         home = Home.of(_ohf_home(tree, slots, test.get("context") or {}))
         for sentence in test["sentences"]:
-            yield Case(normalise(sentence), gold, home, (lang, gold.domain, intent))
+            yield Case(normalise(sentence), gold, home, (lang, gold.domain, intent), _ohf_judge(gold, home, values))
+
+
+def _ohf_judge(gold: Action, home: Home, values: Values) -> Callable[[Action], tuple[bool, bool]]:
+    """The test files leave out what an answer may say besides (which of any, all, how many; the domain): only what they name counts."""
+
+    def judge(given: Action) -> tuple[bool, bool]:
+        if given.intent != gold.intent:
+            return False, False
+        spare = {slot: value for slot, value in given.slots.items() if slot in UNSAID and slot not in gold.slots}
+        bare = replace(given, slots={slot: value for slot, value in given.slots.items() if slot not in spare})
+        fuller = replace(gold, slots={**gold.slots, **spare})
+        return True, same(bare, gold, home, values) or same(given, fuller, home, values)
+
+    return judge
 
 
 def _ohf_action(intent: str, lang: str, slots: Mapping[str, Any]) -> Action:
     """Expected slots under our names; a volume step in percent is a direction and an amount, a time span one run of words."""
-    found: dict[str, str] = {}
-    for slot, prefix in (("duration", ""), ("start", "start_")):
-        parts = [f"{slots[prefix + unit]} {unit}" for unit in ("hours", "minutes", "seconds") if prefix + unit in slots]
-        if parts and slot in INTENTS[intent]:
-            found[slot] = " ".join(parts)
+    found = spans(slots, intent)
     for name, value in slots.items():
         slot = OHF_SLOTS.get(name, name)
         if slot == "step" and isinstance(value, (int, float)):
@@ -94,6 +106,16 @@ def _ohf_action(intent: str, lang: str, slots: Mapping[str, Any]) -> Action:
         elif slot == "state":
             found["zone"] = normalise(text)
     return Action(intent, lang, found)
+
+
+def spans(slots: Mapping[str, Any], intent: str) -> dict[str, str]:
+    """Home Assistant's hours, minutes and seconds as our one run of words."""
+    found = {}
+    for slot, prefix in (("duration", ""), ("start", "start_")):
+        parts = [f"{slots[prefix + unit]} {unit}" for unit in ("hours", "minutes", "seconds") if prefix + unit in slots]
+        if parts and slot in INTENTS[intent]:
+            found[slot] = " ".join(parts)
+    return found
 
 
 def _ohf_home(tree: Mapping[str, Any], slots: Mapping[str, Any], context: Mapping[str, Any]) -> dict[str, Any]:

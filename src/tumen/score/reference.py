@@ -10,7 +10,7 @@ from typing import Any
 from tumen.assistant import Home
 from tumen.core.action import CLOSED, INTENTS, Action, normalise
 from tumen.core.errors import InputError
-from tumen.score.exams import OHF_SLOTS
+from tumen.score.exams import OHF_SLOTS, spans
 from tumen.score.judge import Answer, Case
 
 LANGUAGE = {"en": "en", "zh": "zh-CN", "de": "de"}
@@ -72,7 +72,7 @@ def _action(match: Any, lang: str) -> Action:
     intent = match.intent.name
     if intent not in INTENTS:
         return Action("none", lang)
-    slots: dict[str, str] = {}
+    slots = spans({name: entity.value for name, entity in match.entities.items()}, intent)
     for name, entity in match.entities.items():
         slot = OHF_SLOTS.get(name, name)
         value = str(entity.value)
