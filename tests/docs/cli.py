@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import typer
-
 from tests.docs.rooms import ROOT, keep, opening
+
 from tumen import cli
 
 PAGE = ROOT / "docs" / "cli.md"

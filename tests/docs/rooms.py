@@ -1,7 +1,7 @@
 """One page a room, its upper part made from docstrings so that it cannot rot.
 
-    python -m tests.docs.rooms            write docs/<room>.md (what stands below the generated part is kept)
-    python -m tests.docs.rooms --check    fail when a page is missing or stale
+python -m tests.docs.rooms            write docs/<room>.md (what stands below the generated part is kept)
+python -m tests.docs.rooms --check    fail when a page is missing or stale
 """
 
 from __future__ import annotations
