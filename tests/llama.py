@@ -20,9 +20,7 @@ class Llama:
         self.process.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.process.stop()
 
     def ask(self, route: str, **body: Any) -> dict[str, Any]:
@@ -36,7 +34,5 @@ class Llama:
 
     def greedy(self, prompt: list[int], count: int) -> list[int]:
         """The likeliest continuation, at most `count` tokens long; the end token is in it if it was reached."""
-        tree = self.ask(
-            "/completion", prompt=prompt, n_predict=count, temperature=0, return_tokens=True, cache_prompt=False
-        )
+        tree = self.ask("/completion", prompt=prompt, n_predict=count, temperature=0, return_tokens=True, cache_prompt=False)
         return list(tree["tokens"])

@@ -209,9 +209,7 @@ def test_questions_are_answered_from_the_state(home: Home, values: dict[str, str
 
 def test_temperature_weather_and_clock(home: Home) -> None:
     assert do(home, "ClimateGetTemperature", "climate.living_room").answer.facts == {"climate.living_room": 20.5}  # type: ignore[union-attr]
-    assert do(home, "ClimateGetTemperature", "sensor.garden_temperature").answer.facts == {
-        "sensor.garden_temperature": 12.5
-    }  # type: ignore[union-attr]
+    assert do(home, "ClimateGetTemperature", "sensor.garden_temperature").answer.facts == {"sensor.garden_temperature": 12.5}  # type: ignore[union-attr]
     assert do(home, "GetWeather", "weather.home").answer.facts["state"] == "sunny"  # type: ignore[union-attr]
     assert do(home, "GetCurrentTime").answer.facts["hour"] == 20  # type: ignore[union-attr]
 

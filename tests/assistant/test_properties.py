@@ -14,9 +14,7 @@ NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 HOME = Home.load(clock=lambda: NOON)
 NAMES = sorted({name.lower() for entity in HOME.plan.entity for name in entity.names})
 PLACES = sorted({name.lower() for place in (*HOME.plan.area, *HOME.plan.floor) for name in place.names})
-SAID = (
-    "lights|lamp|灯|licht|blinds|the door|all|alle|所有的灯|it|here|hier|tv|max|half|eighty|百分之八十|21.5|-4|red|rot"
-)
+SAID = "lights|lamp|灯|licht|blinds|the door|all|alle|所有的灯|it|here|hier|tv|max|half|eighty|百分之八十|21.5|-4|red|rot"
 WORDS = st.sampled_from([*NAMES, *PLACES, *SAID.split("|"), "5", "1e9", "home", "kitchen and hallway", "的", "", "'"])
 TEXT = st.one_of(WORDS, st.tuples(WORDS, WORDS).map(" ".join), st.text(max_size=12))
 
@@ -103,9 +101,7 @@ def test_any_home_will_do(tree: dict[str, Any], action: Action) -> None:
 
 
 ROOMS = [
-    f"{which} {room}"
-    for which in ("upper", "lower", "guest", "old")
-    for room in ("bedroom", "hall", "study", "bathroom", "pantry")
+    f"{which} {room}" for which in ("upper", "lower", "guest", "old") for room in ("bedroom", "hall", "study", "bathroom", "pantry")
 ]
 KINDS = (
     *(("light", "lamp"), ("light", "ceiling light"), ("light", "wall light"), ("cover", "blind"), ("fan", "fan")),

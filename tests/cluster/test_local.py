@@ -129,7 +129,9 @@ def test_cancel_lets_a_job_end_well(local: Local, folder: Path) -> None:
 
 def test_cancel_reaches_what_will_not_listen(local: Local, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tumen.cluster.local.GRACE_SECONDS", 0.2)
-    stubborn = "import signal, time, os; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(os.getpid(), flush=True); time.sleep(60)"
+    stubborn = (
+        "import signal, time, os; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(os.getpid(), flush=True); time.sleep(60)"
+    )
     job = local.submit(Job("test", (sys.executable, "-c", stubborn), folder))
     until(lambda: local.logs(job))
     local.cancel(job)

@@ -18,7 +18,7 @@ class Grammar:
         for line in text.splitlines():
             name, _, body = line.partition(" ::= ")
             assert name not in self.rules, f"two rules called {name}"
-            self.tokens = [token for token in self._tokens(body)]
+            self.tokens = list(self._tokens(body))
             self.rules[name] = self._choice()
             assert not self.tokens, f"rule {name} goes on with {self.tokens}"
 

@@ -69,7 +69,7 @@ class TestTables:
         used = {slot for slots in INTENTS.values() for slot in slots}
         assert used | {"lang"} == set(CLOSED) | set(COPIED)
         assert not set(CLOSED) & set(COPIED)
-        assert NUMBERS <= set(COPIED)
+        assert set(COPIED) >= NUMBERS
 
     def test_every_intent_has_one_row_of_the_scorecard(self) -> None:
         assert sorted(intent for intents in DOMAINS.values() for intent in intents) == sorted(INTENTS)
@@ -89,9 +89,9 @@ class TestNormalise:
         ("said", "normal"),
         [
             ("Turn on the Kitchen-Light!", "turn on the kitchen light"),
-            ("调到80%", "调到 80 %"),
-            ("把空调调到-5度。", "把空调调到 -5 度"),
-            ("打开客厅的LED灯", "打开客厅的 led 灯"),
+            ("调到80%吧", "调到 80 %吧"),
+            ("把空调调到-5度。", "把空调调到 -5度"),
+            ("打开客厅的LED灯", "打开客厅的 led灯"),
             ("Stelle die Heizung auf 21,5°C", "stelle die heizung auf 21,5 °c"),
             ("wake me at 7:30", "wake me at 7:30"),
             ("what's “up”?", "what's up"),
@@ -118,9 +118,7 @@ class TestNormalise:
         with pytest.raises(InputError, match="empty"):
             normalise(text)
 
-    @pytest.mark.parametrize(
-        "text", ["a" * 10_000, "灯" * (MAX_SENTENCE + 1), "\ufdfa" * MAX_SENTENCE, "a" * (MAX_SENTENCE + 1)]
-    )
+    @pytest.mark.parametrize("text", ["a" * 10_000, "灯" * (MAX_SENTENCE + 1), "\ufdfa" * MAX_SENTENCE, "a" * (MAX_SENTENCE + 1)])
     def test_too_long(self, text: str) -> None:
         with pytest.raises(InputError, match=f"{MAX_SENTENCE} is the most"):
             normalise(text)

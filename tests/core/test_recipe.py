@@ -83,9 +83,7 @@ def test_did_you_mean_reaches_through_a_union(kind: str, field: str, near: str) 
 
 def test_known_names_of_a_union_are_those_of_its_kind() -> None:
     found = faults(family={"device": TIER | {"shape": SHAPE | {"attention": GQA | {"qqq": 1}}}})
-    assert found == [
-        "family.device.shape.attention.qqq: unknown field; known here: head_dim, heads, kind, kv_heads, rope_theta"
-    ]
+    assert found == ["family.device.shape.attention.qqq: unknown field; known here: head_dim, heads, kind, kv_heads, rope_theta"]
 
 
 def test_a_tier_may_be_called_like_a_kind_of_attention() -> None:

@@ -66,9 +66,7 @@ def test_a_batch_is_what_the_shards_say(lengths: list[int]) -> None:
             assert batch.targets[row, places].tolist() == [*range(start + 1, stop), -1]
             assert batch.sources[row, places].tolist() == [*range(start + 1, stop), -1]
             first = int(shards.answers[example])
-            assert batch.answers[row, places].tolist() == [
-                int(source >= first) for source in range(start + 1, stop)
-            ] + [0]
+            assert batch.answers[row, places].tolist() == [int(source >= first) for source in range(start + 1, stop)] + [0]
     assert next(order, None) is None
     padding = batch.documents == 0
     assert not batch.ids[padding].any()

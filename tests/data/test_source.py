@@ -30,9 +30,7 @@ def jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 def tsv(path: Path, rows: list[dict[str, Any]]) -> Path:
-    lines = ["\t".join(rows[0])] + [
-        "\t".join(v if isinstance(v, str) else json.dumps(v) for v in row.values()) for row in rows
-    ]
+    lines = ["\t".join(rows[0])] + ["\t".join(v if isinstance(v, str) else json.dumps(v) for v in row.values()) for row in rows]
     path.write_text("\n".join(lines) + "\n", "utf-8")
     return path
 
@@ -79,9 +77,7 @@ class TestHome:
         assert not {row["template"] for row in trained} & {row["template"] for row in exam}
         homes = json.loads((corpus / "homes.json").read_text("utf-8"))
         for lang in ("en", "zh", "de"):
-            names = {
-                row["action"]["name"] for row in trained if row["action"]["lang"] == lang and "name" in row["action"]
-            }
+            names = {row["action"]["name"] for row in trained if row["action"]["lang"] == lang and "name" in row["action"]}
             mine = [home for home in homes if home["name"].startswith(lang)]
             theirs = {entity["name"].casefold() for home in mine for entity in home["entity"]}
             assert len(theirs) > 20
@@ -102,9 +98,7 @@ class TestHome:
         assert len(digests) == 2
 
     def test_nothing_held_back_still_gives_an_exam(self, recipe: Recipe) -> None:
-        section = recipe.data.model_copy(
-            update={"sentences": 60, "languages": ("en",), "hold_templates": 0.0, "hold_names": 0.0}
-        )
+        section = recipe.data.model_copy(update={"sentences": 60, "languages": ("en",), "hold_templates": 0.0, "hold_names": 0.0})
         assert len(source_of("home").corpus(section, 0).exam) == section.exam
 
     def test_share_of_sentences_that_are_not_for_the_home(self, recipe: Recipe, corpus: Path) -> None:
@@ -144,9 +138,7 @@ class TestFile:
             "sentence": "Schalte das Küchenlicht an",
             "action": {"lang": "de", "intent": "HassTurnOn", "area": "Küchen"},
         }
-        assert read(jsonl(tmp_path / "own.jsonl", [row | {"split": "train"}])).train[0].action.slots == {
-            "area": "küchenlicht"
-        }
+        assert read(jsonl(tmp_path / "own.jsonl", [row | {"split": "train"}])).train[0].action.slots == {"area": "küchenlicht"}
 
     def test_through_to_a_dataset(self, tmp_path: Path, recipe: Recipe) -> None:
         section = Data(source="file", path=str(jsonl(tmp_path / "own.jsonl", rows_of(400))))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -78,9 +80,7 @@ def test_an_answer_is_structure_and_the_words_of_its_sentence(codec: Codec) -> N
     assert codec.decode(ids[:-1]) == action.wire()
     words = codec.text(" kitchen")
     prompt = codec.prompt("turn on the kitchen light")
-    assert any(prompt[i : i + len(words)] == words for i in range(len(prompt))), (
-        "the same tokens in sentence and action"
-    )
+    assert any(prompt[i : i + len(words)] == words for i in range(len(prompt))), "the same tokens in sentence and action"
     assert any(ids[i : i + len(words)] == words for i in range(len(ids)))
 
 
@@ -90,8 +90,16 @@ def test_chinese_characters_and_digits_stand_alone(codec: Codec, text: str) -> N
     assert all(len(piece) == 1 or piece in BYTES for piece in pieces)
 
 
-def test_same_texts_same_tokeniser() -> None:
-    assert train_tokenizer(TEXTS, 600).to_str() == train_tokenizer(TEXTS, 600).to_str()
+def test_same_texts_same_tokeniser_in_another_process(corpus: Path) -> None:
+    """The library counts in hash maps of random order; what is rare and equally rare must not depend on it."""
+    code = (
+        "import hashlib, sys; from pathlib import Path; from tumen.data import read_corpus\n"
+        "from tumen.data.tokenizer import train_tokenizer\n"
+        "texts = [row['sentence'] for row in read_corpus(Path(sys.argv[1]), 'train')]\n"
+        "print(hashlib.sha256(train_tokenizer(texts, 700).to_str().encode()).hexdigest())"
+    )
+    found = {subprocess.run([sys.executable, "-c", code, corpus], capture_output=True, check=True).stdout for _ in range(5)}
+    assert len(found) == 1
 
 
 def test_the_vocabulary_is_at_most_what_was_asked() -> None:
@@ -142,9 +150,7 @@ class TestLlama:
 
     def test_cuts_sentences_the_same_way(self, llama: Llama, codec: Codec, sentences: list[str]) -> None:
         assert len(sentences) == 200
-        assert [llama.tokens(f"{sentence}{DO}") for sentence in sentences] == [
-            codec.prompt(sentence) for sentence in sentences
-        ]
+        assert [llama.tokens(f"{sentence}{DO}") for sentence in sentences] == [codec.prompt(sentence) for sentence in sentences]
 
     @pytest.mark.parametrize(
         "text", ["𠮷野家 👩‍👩‍👧", "ünïcödé łøst", "3.5 °c", "it's 7:30", "a/b + c & (d)", "кухня", "кухня台所"]

@@ -10,9 +10,7 @@ EXPERTS = Experts(routed=4, top_k=2, width=16, shared=1, dense_layers=1)
 
 SHAPES = {
     "gqa": Shape(width=32, layers=2, feed_forward=48, vocab=50, attention=GQA),
-    "mha": Shape(
-        width=32, layers=2, feed_forward=48, vocab=50, attention=Gqa(heads=2, kv_heads=2, head_dim=8), tied=False
-    ),
+    "mha": Shape(width=32, layers=2, feed_forward=48, vocab=50, attention=Gqa(heads=2, kv_heads=2, head_dim=8), tied=False),
     "mla": Shape(width=32, layers=2, feed_forward=48, vocab=50, attention=MLA),
     "mla without query rank": Shape(
         width=32, layers=2, feed_forward=48, vocab=50, attention=MLA.model_copy(update={"q_rank": None})

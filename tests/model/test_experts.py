@@ -80,8 +80,7 @@ def test_gradients_are_those_of_the_paper(shared: int, normalise: bool) -> None:
         (out * direction).sum().backward()
         assert x.grad is not None
         found.append(
-            {name: weight.grad.clone() for name, weight in layer.named_parameters() if weight.grad is not None}
-            | {"x": x.grad}
+            {name: weight.grad.clone() for name, weight in layer.named_parameters() if weight.grad is not None} | {"x": x.grad}
         )
     assert set(found[0]) == set(found[1]) == {name for name, _ in layer.named_parameters()} | {"x"}
     for name, gradient in found[0].items():
@@ -150,9 +149,7 @@ class TestBalance:
         assert float(layer._balance(even, chosen)) == pytest.approx(1.0)
         generator = torch.Generator().manual_seed(0)
         for _ in range(50):
-            affinity = (3 * torch.randn(64, 4, generator=generator) + torch.randn(4, generator=generator)).softmax(
-                dim=-1
-            )
+            affinity = (3 * torch.randn(64, 4, generator=generator) + torch.randn(4, generator=generator)).softmax(dim=-1)
             crowd = F.one_hot(affinity.argmax(dim=-1), 4)
             assert float(layer._balance(affinity, crowd)) > 0.999
         all_on_one = torch.tensor([[0.97, 0.01, 0.01, 0.01]]).expand(16, -1)

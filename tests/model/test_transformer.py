@@ -33,9 +33,7 @@ def lively(shape: Shape, seed: int = 0) -> Transformer:
     return network
 
 
-def states_of(
-    network: Transformer, ids: Tensor, documents: Tensor | None = None, positions: Tensor | None = None
-) -> Tensor:
+def states_of(network: Transformer, ids: Tensor, documents: Tensor | None = None, positions: Tensor | None = None) -> Tensor:
     """Hidden states of rows, each one document unless said otherwise."""
     if documents is None:
         documents = torch.ones_like(ids)

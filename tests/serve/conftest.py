@@ -31,9 +31,7 @@ def vocabulary() -> list[tuple[str, int]]:
     return rows + [(word, NORMAL) for word in [*WORDS, *LETTERS]]
 
 
-def write_gguf(
-    path: Path, seed: int = 0, width: int = 32, layers: int = 1, changes: dict[str, Any] | None = None
-) -> Path:
+def write_gguf(path: Path, seed: int = 0, width: int = 32, layers: int = 1, changes: dict[str, Any] | None = None) -> Path:
     """A llama GGUF with random weights. `changes` overrides or (with None) leaves out pairs, by key."""
     rng, rows, heads, inner = np.random.default_rng(seed), vocabulary(), 2, 2 * width
     pairs: dict[str, Any] = {

@@ -41,9 +41,7 @@ def client(url: str) -> Iterator[openai.OpenAI]:
         yield one
 
 
-def post(
-    base: str, body: bytes, path: str = "/v1/chat/completions", method: str = "POST", **headers: str
-) -> tuple[int, Any, Any]:
+def post(base: str, body: bytes, path: str = "/v1/chat/completions", method: str = "POST", **headers: str) -> tuple[int, Any, Any]:
     """(status, headers, JSON) of one raw request."""
     line = http.client.HTTPConnection(base.split("/")[2], timeout=10)
     sent = {"content-type": "application/json"} | {name.replace("_", "-"): value for name, value in headers.items()}
@@ -340,9 +338,7 @@ def test_a_key_is_asked_for(running: Running, fake: Any, given: str | None) -> N
         for path, method in (("/v1/chat/completions", "POST"), ("/v1/models", "GET")):
             status, _, tree = post(base, json.dumps(HELLO).encode(), path, method, **wrong)
             assert (status, tree["error"]["type"]) == (401, "authentication_error")
-        assert (
-            chat(base, HELLO, authorization="Bearer s3cret", host="tumen.example", origin="https://a.example")[0] == 200
-        )
+        assert chat(base, HELLO, authorization="Bearer s3cret", host="tumen.example", origin="https://a.example")[0] == 200
         assert post(base, b"", "/healthz", "GET")[0] == 200
         with (
             openai.OpenAI(base_url=base, api_key="wrong", max_retries=0) as client,
@@ -377,9 +373,7 @@ def test_a_dead_runner_is_503(running: Running, fake: Any, stream: bool, model: 
     assert tree["error"]["message"] == "the runner died"
 
 
-def test_our_own_fault_is_500_and_repeats_nothing(
-    running: Running, fake: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_our_own_fault_is_500_and_repeats_nothing(running: Running, fake: Any, caplog: pytest.LogCaptureFixture) -> None:
     events, device = Events(None), fake(fault=KeyError("my secret sentence"))
     with running(app(Router(device, None, SERVE), "pocket", events=events)) as base:
         status, _, tree = chat(base, HELLO)
@@ -464,9 +458,7 @@ def test_more_at_once_than_may_wait_is_429(running: Running, fake: Any, monkeypa
         assert chat(base, HELLO)[0] == 200
 
 
-def test_nothing_said_reaches_a_log(
-    url: str, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_nothing_said_reaches_a_log(url: str, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> None:
     caplog.set_level("DEBUG")
     for tree in (HELLO, {**HELLO, "stream": True}, {**HELLO, "model": "zebra"}):
         body = json.dumps(tree).replace("turn on the light", "zebra lamp on").encode()

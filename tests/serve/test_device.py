@@ -250,9 +250,7 @@ def test_no_room_for_a_socket_is_one_line(bundle: Path, monkeypatch: pytest.Monk
 def list_ports(pid: int) -> list[str]:
     """TCP listeners among a process's open files."""
     inodes = {str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()}
-    rows = [
-        row.split() for name in ("tcp", "tcp6") for row in Path(f"/proc/{pid}/net/{name}").read_text().splitlines()[1:]
-    ]
+    rows = [row.split() for name in ("tcp", "tcp6") for row in Path(f"/proc/{pid}/net/{name}").read_text().splitlines()[1:]]
     return [row[1] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in inodes]
 
 

@@ -160,9 +160,7 @@ def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
-def test_any_damage_to_the_header_is_refused_or_harmless(
-    tmp_path_factory: Any, good: bytes, data: st.DataObject
-) -> None:
+def test_any_damage_to_the_header_is_refused_or_harmless(tmp_path_factory: Any, good: bytes, data: st.DataObject) -> None:
     """Never another exception, whatever bytes stand in the header."""
     at = data.draw(st.integers(0, good.index(b"ffn_down.weight") + 40))
     noise = data.draw(st.binary(min_size=1, max_size=9))

@@ -88,9 +88,7 @@ def test_a_cloud_bundle_that_is_broken_leaves_no_child_behind(
     tmp_path: Path, bundle: Path, make_bundle: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stopped: list[str] = []
-    monkeypatch.setattr(
-        DeviceRunner, "stop", lambda self, stop=DeviceRunner.stop: (stopped.append(self.name), stop(self))
-    )
+    monkeypatch.setattr(DeviceRunner, "stop", lambda self, stop=DeviceRunner.stop: (stopped.append(self.name), stop(self)))
     cloud = make_bundle(tmp_path / "cloud", tier="cloud")
     (cloud / "model.gguf").write_bytes(b"")
     with pytest.raises(Exception, match="0 bytes"):

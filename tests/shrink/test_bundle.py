@@ -100,9 +100,7 @@ class TestGate:
         with pytest.raises(ExportError, match=r"at 0\.00% of 36 positions, the recipe's floor is 50\.00%"):
             check_export(device, tokenizer, sentences, lambda prompt: [0, 0, 0], 0.5)
 
-    def test_an_export_that_says_nothing_does_not_pass(
-        self, device: Path, tokenizer: Path, sentences: list[str]
-    ) -> None:
+    def test_an_export_that_says_nothing_does_not_pass(self, device: Path, tokenizer: Path, sentences: list[str]) -> None:
         with pytest.raises(ExportError):
             check_export(device, tokenizer, sentences, lambda prompt: [], 0.5)
 
@@ -129,9 +127,7 @@ class TestGate:
         from tumen.train.checkpoint import write_final
 
         shape, weights = read_final(device)
-        turned = dict(weights) | {
-            "blocks.1.attention.out.weight": weights["blocks.1.attention.out.weight"].flip(0) * 40
-        }
+        turned = dict(weights) | {"blocks.1.attention.out.weight": weights["blocks.1.attention.out.weight"].flip(0) * 40}
         write_final(tmp_path / "tampered", turned, shape, "", [], {})
         pack(tmp_path / "tampered", tokenizer, corpus, "int8", ABOUT, tmp_path / "bundle", "in")
         with pytest.raises(ExportError, match="not the model that was trained"):

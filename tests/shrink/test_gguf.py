@@ -92,9 +92,7 @@ def test_every_weight_is_there_once(name: str, tmp_path: Path, trained: Callable
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_facts_of_the_file_are_facts_of_the_shape(
-    name: str, tmp_path: Path, trained: Callable[[str], Any], codec: Codec
-) -> None:
+def test_facts_of_the_file_are_facts_of_the_shape(name: str, tmp_path: Path, trained: Callable[[str], Any], codec: Codec) -> None:
     shape, _ = trained(name)
     found = fields(written(tmp_path, trained, codec, name, "int8"))
     kind = name.split(",")[0].split()[0]
@@ -111,9 +109,7 @@ def test_facts_of_the_file_are_facts_of_the_shape(
         assert found["deepseek2.leading_dense_block_count"] == dense
     kinds = found["tokenizer.ggml.token_type"]
     tokens = found["tokenizer.ggml.tokens"]
-    assert {tokens[i] for i, number in enumerate(kinds) if number == gguf.TokenType.USER_DEFINED} == set(
-        structure_tokens()
-    )
+    assert {tokens[i] for i, number in enumerate(kinds) if number == gguf.TokenType.USER_DEFINED} == set(structure_tokens())
     assert tokens[found["tokenizer.ggml.bos_token_id"]] == "<s>"
     assert DO in found["tokenizer.chat_template"]
 
@@ -130,9 +126,7 @@ def test_llama_writes_torchs_tokens(
     """With whole weights (bf16 rounds them, so torch gets the rounded ones too), at nearly every place of free-running text."""
     shape, weights = trained(name)
     network = build(shape).eval()
-    network.load_state_dict(
-        {key: w.bfloat16().float() if w.dim() > 1 and "router" not in key else w for key, w in weights.items()}
-    )
+    network.load_state_dict({key: w.bfloat16().float() if w.dim() > 1 and "router" not in key else w for key, w in weights.items()})
     places = same = 0
     with Llama(written(tmp_path, trained, codec, name, "bf16")) as llama:
         for sentence in sentences:
@@ -166,9 +160,7 @@ def test_quantised_weights_are_near_and_as_small_as_said(
         whole = weights[ours]
         assert float((back - whole).norm() / whole.norm()) < BOUND[quantise]
     embedding = tensors["token_embd.weight"]
-    assert 8 * embedding.n_bytes / embedding.n_elements == max(8.5, BITS[quantise]), (
-        "the embedding feels four bits most"
-    )
+    assert 8 * embedding.n_bytes / embedding.n_elements == max(8.5, BITS[quantise]), "the embedding feels four bits most"
 
 
 @pytest.mark.parametrize("quantise", ["int8", "int4"])
@@ -189,9 +181,7 @@ def test_quantised_files_run(
 
 
 def test_rows_that_no_block_fits_stay_in_bf16(tmp_path: Path, codec: Codec) -> None:
-    shape = Shape(
-        width=48, layers=1, feed_forward=64, vocab=codec.vocab, attention=Gqa(heads=2, kv_heads=1, head_dim=32)
-    )
+    shape = Shape(width=48, layers=1, feed_forward=64, vocab=codec.vocab, attention=Gqa(heads=2, kv_heads=1, head_dim=32))
     write_gguf(tmp_path / "m.gguf", shape, build(shape).state_dict(), codec, "int4", "t")
     kinds = {tensor.name: tensor.tensor_type.name for tensor in gguf.GGUFReader(tmp_path / "m.gguf").tensors}
     assert kinds["blk.0.ffn_up.weight"] == "BF16"

@@ -33,9 +33,7 @@ def logits_of(seed: int, rows: int, vocab: int) -> torch.Tensor:
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 1000), vocab=st.integers(2, 12))
-def test_with_every_token_kept_it_is_the_whole_divergence(
-    seed: int, vocab: int, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_with_every_token_kept_it_is_the_whole_divergence(seed: int, vocab: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("kept")
     teacher, student = logits_of(seed, 3, vocab), logits_of(seed + 1, 3, vocab)
     shards = one_example(folder, teacher, vocab)
@@ -103,9 +101,7 @@ class TestLogits:
         ids, logp = np.load(kept / "ids.npy"), np.load(kept / "logp.npy")
         assert ids.shape == logp.shape == (int((shards.starts[1:] - shards.answers).sum()), KEPT)
         for example in (0, 100, len(shards) - 1):
-            start, answer, stop = (
-                int(at) for at in (shards.starts[example], shards.answers[example], shards.starts[example + 1])
-            )
+            start, answer, stop = (int(at) for at in (shards.starts[example], shards.answers[example], shards.starts[example + 1]))
             row = torch.from_numpy(np.asarray(shards.tokens[start:stop], np.int64))[None]
             with torch.no_grad():
                 states, _ = network(row, torch.arange(stop - start)[None], causal_mask(torch.ones_like(row)))
@@ -136,9 +132,7 @@ class TestLogits:
         assert (np.exp(logp).sum(axis=1) < 1.01).all()
 
 
-def test_a_student_comes_from_its_teacher(
-    cloud: Path, device: Path, dataset: Path, shape_of: Callable[[str], Shape]
-) -> None:
+def test_a_student_comes_from_its_teacher(cloud: Path, device: Path, dataset: Path, shape_of: Callable[[str], Shape]) -> None:
     assert verify(cloud.with_name("cloud-logits"), "logits").made_from == [verify(cloud).digest, verify(dataset).digest]
     assert manifest_of(device).made_from == [verify(cloud.with_name("cloud-logits")).digest]
     assert read_final(device)[0] == shape_of("device")

@@ -40,9 +40,7 @@ class Change:
     def fields(self) -> dict[str, tuple[Any, Any]]:
         """The fields that differ: name -> (before, after)."""
         before, after = self.before or {}, self.after or {}
-        return {
-            name: (before.get(name), after.get(name)) for name in before | after if before.get(name) != after.get(name)
-        }
+        return {name: (before.get(name), after.get(name)) for name in before | after if before.get(name) != after.get(name)}
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,7 @@ class Outcome:
         return tuple(change for change in self.changes if change.real)
 
 
-class _Refused(Exception):  # noqa: N818  (becomes a Refusal, nothing has been written yet)
+class _Refused(Exception):
     def __init__(self, reason: str, **about: Value) -> None:
         super().__init__(reason)
         self.reason, self.about = reason, about
@@ -85,9 +83,7 @@ def act(resolved: Resolved, home: Home) -> Outcome:
             return Outcome(resolved, answer=_ANSWERS[resolved.intent](resolved, home))
         changes = _WHOLE[resolved.intent](resolved, home) if resolved.intent in _WHOLE else _each(resolved, home)
     except _Refused as refused:
-        return Outcome(
-            resolved, refusal=Refusal(resolved.intent, resolved.lang, refused.reason, refused.about, resolved.values)
-        )
+        return Outcome(resolved, refusal=Refusal(resolved.intent, resolved.lang, refused.reason, refused.about, resolved.values))
     for change in changes:
         if change.real:
             home.put(change.id, change.after)
@@ -180,9 +176,7 @@ def _turn_off(entity: Entity, state: State, values: Mapping[str, Any]) -> State:
 
 def _in_range(entity: Entity, slot: str, value: float, low: float, high: float, unit: str) -> float:
     if not low <= value <= high:
-        raise _Refused(
-            "range", entity=entity.id, slot=slot, value=plain(value), low=plain(low), high=plain(high), unit=unit
-        )
+        raise _Refused("range", entity=entity.id, slot=slot, value=plain(value), low=plain(low), high=plain(high), unit=unit)
     return plain(value)
 
 
@@ -235,9 +229,7 @@ def _needed(values: Mapping[str, Any], slot: str) -> Any:
 
 def _climate(entity: Entity, state: State, values: Mapping[str, Any]) -> State:
     degrees = _needed(values, "temperature")
-    return {
-        "temperature": _in_range(entity, "temperature", degrees, entity.min_temperature, entity.max_temperature, "°C")
-    }
+    return {"temperature": _in_range(entity, "temperature", degrees, entity.min_temperature, entity.max_temperature, "°C")}
 
 
 def _fan_mode(entity: Entity, state: State, values: Mapping[str, Any]) -> State:

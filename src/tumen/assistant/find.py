@@ -21,7 +21,7 @@ from tumen.core.action import Action
 LIGHT = Kind(frozenset(("light",)))
 
 
-class Stop(Exception):  # noqa: N818  (carries a result out of the search, it is no error)
+class Stop(Exception):
     """A question or a refusal on its way to `resolve`."""
 
     def __init__(self, result: Question | Refusal) -> None:
@@ -315,11 +315,7 @@ def _by_kind(search: Search, parts: Parts, spot: Spot | None) -> list[str]:
     found = _group(search, parts.kind or search.kind, place)
     if found and place:
         search.place = place.id
-    named = (
-        []
-        if parts.plural or parts.all or parts.here or search.everyone
-        else _plainly_named(search, found, parts, place)
-    )
+    named = [] if parts.plural or parts.all or parts.here or search.everyone else _plainly_named(search, found, parts, place)
     return named or found
 
 
@@ -339,12 +335,7 @@ def _by_core(search: Search, parts: Parts, spot: Spot | None) -> list[str]:
     best: dict[int, list[int]] = {}
     for number, entity in enumerate(index.entities):
         level = index.match(number, parts.core)
-        if (
-            level
-            and _touchable(search, entity.id)
-            and _inside(entity.area, place)
-            and all(index.fits(number, k) for k in kinds)
-        ):
+        if level and _touchable(search, entity.id) and _inside(entity.area, place) and all(index.fits(number, k) for k in kinds):
             best.setdefault(level, []).append(number)
     found = best[max(best)] if best else []
     literal = [n for n in found if parts.kind and parts.kind.sense and index.says(n, parts.kind)]

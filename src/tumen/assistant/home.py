@@ -73,11 +73,7 @@ class Called(Frozen):
     @cached_property
     def names(self) -> tuple[str, ...]:
         """The name, then every alias."""
-        flat = (
-            self.aliases
-            if isinstance(self.aliases, tuple)
-            else tuple(n for names in self.aliases.values() for n in names)
-        )
+        flat = self.aliases if isinstance(self.aliases, tuple) else tuple(n for names in self.aliases.values() for n in names)
         return tuple(dict.fromkeys((self.name, *flat)))
 
     def called(self, lang: str) -> str:
@@ -227,14 +223,10 @@ class Plan(Frozen):
         floors, areas, ids = [p.id for p in self.floor], [p.id for p in self.area], [e.id for e in self.entity]
         found = [f"{kind} {id_!r} is there twice" for kind, all_ in _kinds(floors, areas, ids) for id_ in _twice(all_)]
         found += [
-            f"area {a.id!r}: no floor {a.floor!r}{_near(a.floor, floors)}"
-            for a in self.area
-            if a.floor and a.floor not in floors
+            f"area {a.id!r}: no floor {a.floor!r}{_near(a.floor, floors)}" for a in self.area if a.floor and a.floor not in floors
         ]
         found += [
-            f"entity {e.id!r}: no area {e.area!r}{_near(e.area, areas)}"
-            for e in self.entity
-            if e.area and e.area not in areas
+            f"entity {e.id!r}: no area {e.area!r}{_near(e.area, areas)}" for e in self.entity if e.area and e.area not in areas
         ]
         if self.here and self.here not in areas:
             found.append(f"here: no area {self.here!r}{_near(self.here, areas)}")
@@ -243,9 +235,7 @@ class Plan(Frozen):
             for target, fields in scene.sets.items():
                 if target not in known:
                     found.append(f"entity {scene.id!r}: sets no entity {target!r}{_near(target, ids)}")
-                found += [
-                    f"entity {scene.id!r}: sets no field {f!r}{_near(f, CHANGING)}" for f in fields if f not in CHANGING
-                ]
+                found += [f"entity {scene.id!r}: sets no field {f!r}{_near(f, CHANGING)}" for f in fields if f not in CHANGING]
         return found
 
 

@@ -186,9 +186,7 @@ class Index:
                 best = 1
         return best
 
-    def parse(
-        self, words: str, lang: str | None = None, own: str | None = None, places: bool = True, wide: bool = True
-    ) -> Parts:
+    def parse(self, words: str, lang: str | None = None, own: str | None = None, places: bool = True, wide: bool = True) -> Parts:
         """Take a phrase apart.
 
         Args:
@@ -328,11 +326,7 @@ class _Reader:
         at, rest = 0, ""
         while at < len(pieces):
             width = next(
-                (
-                    w
-                    for w in range(min(window, len(pieces) - at), 0, -1)
-                    if self._take(pieces[at : at + w], rest_joined)
-                ),
+                (w for w in range(min(window, len(pieces) - at), 0, -1) if self._take(pieces[at : at + w], rest_joined)),
                 0,
             )
             if width:
@@ -362,11 +356,7 @@ class _Reader:
 
     def _take_place(self, word: str) -> bool:
         spot = next((self.index.spots[form] for form in (word, *forms(word)) if form in self.index.spots), None)
-        if (
-            spot is None
-            or (self.own is not None and self.own not in spot.areas)
-            or (self.lang is None and self.own is None)
-        ):
+        if spot is None or (self.own is not None and self.own not in spot.areas) or (self.lang is None and self.own is None):
             return False
         self.spots.append(spot)
         return True

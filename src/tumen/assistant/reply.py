@@ -129,9 +129,7 @@ class _Said:
 
     def fields(self, change: Change) -> str:
         """What a change made of an entity, in a few words."""
-        return ", ".join(
-            self.quantity(name, after) for name, (_, after) in change.fields().items() if after is not None
-        )
+        return ", ".join(self.quantity(name, after) for name, (_, after) in change.fields().items() if after is not None)
 
     def time(self, seconds: float) -> str:
         """`1 h 5 min`."""
@@ -183,11 +181,7 @@ def _skipped(said: _Said, outcome: Outcome, text: str) -> str:
 
 def _still_off(said: _Said, own: Sequence[Change]) -> str:
     """A target temperature of a device that is off changes nothing yet, so it is said."""
-    idle = [
-        c
-        for c in own
-        if c.id.startswith("climate.") and (c.after or {}).get("state") == "off" and "temperature" in c.fields()
-    ]
+    idle = [c for c in own if c.id.startswith("climate.") and (c.after or {}).get("state") == "off" and "temperature" in c.fields()]
     gap = "" if said.lang == "zh" else " "
     return gap + said.fill("still_off") if idle and len(idle) == len(own) else ""
 
@@ -197,9 +191,7 @@ def _already(said: _Said, outcome: Outcome, own: Sequence[Change]) -> str:
     if not ids:
         return said.fill("nevermind")
     what = _what(said, outcome.resolved, own[0])
-    return said.fill(
-        "already" if len(ids) == 1 else "already_all", names=said.names(ids, outcome.resolved.place), what=what
-    )
+    return said.fill("already" if len(ids) == 1 else "already_all", names=said.names(ids, outcome.resolved.place), what=what)
 
 
 def _what(said: _Said, resolved: Resolved, change: Change) -> str:
@@ -305,10 +297,7 @@ def _answer(said: _Said, outcome: Outcome) -> str:
         return (" " if said.lang != "zh" else "").join(told)
     if resolved.intent == "HassTimerStatus":
         timers = said.home.timers
-        told = [
-            said.fill("timer_left", names=said.timer(i, timers[i].fields()), time=said.time(left))
-            for i, left in facts.items()
-        ]
+        told = [said.fill("timer_left", names=said.timer(i, timers[i].fields()), time=said.time(left)) for i, left in facts.items()]
         return (" " if said.lang != "zh" else "").join(told)
     return _states(said, resolved, answer.matching, answer.among, facts)
 
@@ -325,9 +314,7 @@ def _facts(said: _Said, facts: Mapping[str, Any]) -> str:
     return ("，" if said.lang == "zh" else ", ").join(parts)
 
 
-def _states(
-    said: _Said, resolved: Resolved, matching: Sequence[str], among: Sequence[str], facts: Mapping[str, Value]
-) -> str:
+def _states(said: _Said, resolved: Resolved, matching: Sequence[str], among: Sequence[str], facts: Mapping[str, Value]) -> str:
     ask = str(resolved.values.get("ask", ""))
     if "asked" not in facts:
         if len(among) == 1:
@@ -349,9 +336,7 @@ def _states(
     key = {"any": "any", "which": "which", "where": "which"}.get(ask)
     if key:
         return said.fill(f"{key}_{'yes' if matching else 'no'}", names=names, count=count)
-    return said.fill(
-        "how_many_some" if 0 < len(matching) <= TOLD else "how_many", part=len(matching), count=count, names=names
-    )
+    return said.fill("how_many_some" if 0 < len(matching) <= TOLD else "how_many", part=len(matching), count=count, names=names)
 
 
 def _shown_state(said: _Said, id_: str) -> str:

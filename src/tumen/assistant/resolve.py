@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 
 from tumen.assistant.find import Search, Stop, find, place_of, spot_of
 from tumen.assistant.home import SHOPPING, Home, Timer
-from tumen.assistant.values import Unknown, Values, plain
+from tumen.assistant.values import Unknown, Values
 from tumen.assistant.verdict import Resolved, Verdict
 from tumen.assistant.words import fold
 from tumen.core.action import CLOSED, COPIED, INTENTS, Action
@@ -30,9 +30,7 @@ SECONDS = {"duration": "seconds", "start": "start_seconds"}
 _VALUES = Values()
 
 
-def resolve(
-    action: Action, home: Home, values: Values | None = None, here: str | None = None, last: Sequence[str] = ()
-) -> Verdict:
+def resolve(action: Action, home: Home, values: Values | None = None, here: str | None = None, last: Sequence[str] = ()) -> Verdict:
     """Map an action onto a home. Total: every action gives one of the three results; nothing is changed, nothing
     raised.
 

@@ -126,11 +126,7 @@ class Session:
             said = normalise(sentence)
         except TumenError as error:
             return self._failed(sentence, error, clock)
-        return (
-            self._undo(sentence, said, clock)
-            or self._answered(sentence, said, clock)
-            or self._understood(sentence, said, clock)
-        )
+        return self._undo(sentence, said, clock) or self._answered(sentence, said, clock) or self._understood(sentence, said, clock)
 
     def due(self) -> tuple[Turn, ...]:
         """The turns of timers that have run out since: their command is carried out, or that time is up is said."""
@@ -169,9 +165,7 @@ class Session:
             self._remember(verdict, outcome)
         text = reply(outcome or verdict, self.home)  # type: ignore[arg-type]
         clock.stage("reply")
-        return Turn(
-            turn.sentence, text, turn.action, verdict, outcome, turn.tier, turn.why, turn.confidence, clock.seconds
-        )
+        return Turn(turn.sentence, text, turn.action, verdict, outcome, turn.tier, turn.why, turn.confidence, clock.seconds)
 
     def _remember(self, resolved: Resolved, outcome: Outcome) -> None:
         if resolved.targets:
@@ -260,8 +254,7 @@ def _fits(words: Sequence[str], label: str) -> bool:
     bent = {form for piece in pieces for form in (piece, *forms(piece))}
     whole = "".join(pieces)
     return bool(words) and all(
-        bool({word, *forms(word)} & bent)
-        or (len(word) >= (1 if ord(word[0]) > 0x2E80 else 4) and _plain(word) in whole)
+        bool({word, *forms(word)} & bent) or (len(word) >= (1 if ord(word[0]) > 0x2E80 else 4) and _plain(word) in whole)
         for word in words
     )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -122,6 +122,8 @@ _COLORS: dict[str, str] = {
     "lightgreen": "light green|浅绿|hellgrün",
     "darkgreen": "dark green|深绿|墨绿|dunkelgrün",
 }
+
+
 class Values:
     """Reads the value of a slot from words.
 

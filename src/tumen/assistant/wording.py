@@ -283,14 +283,8 @@ REPLIES: dict[str, dict[str, str]] = {
 
 WORDS: dict[str, dict[str, str]] = {
     "en": {
-        **{
-            state: state
-            for state in ("on", "off", "open", "closed", "locked", "unlocked", "playing", "paused", "idle", "docked")
-        },
-        **{
-            state: state
-            for state in ("cleaning", "mowing", "opening", "closing", "heating", "sunny", "cloudy", "rainy", "snowy")
-        },
+        **{state: state for state in ("on", "off", "open", "closed", "locked", "unlocked", "playing", "paused", "idle", "docked")},
+        **{state: state for state in ("cleaning", "mowing", "opening", "closing", "heating", "sunny", "cloudy", "rainy", "snowy")},
         "home": "at home",
         "not_home": "away",
         "returning": "on the way to its base",

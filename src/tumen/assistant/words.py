@@ -23,9 +23,7 @@ def _words(*lines: str) -> frozenset[str]:
 
 
 STOP = {
-    "en": _words(
-        "the|a|an|my|our|your|his|her|their|its|this|that|these|those|of|in|on|at|to|for|from|with|by|please|some|any"
-    ),
+    "en": _words("the|a|an|my|our|your|his|her|their|its|this|that|these|those|of|in|on|at|to|for|from|with|by|please|some|any"),
     "de": _words(
         "der|die|das|den|dem|des|ein|eine|einen|einem|einer|eines|mein|meine|meinen|meinem|meiner|unser|unsere|unseren",
         "unserem|unserer|dein|deine|deinen|deinem|im|in|am|an|auf|aus|vom|von|zum|zur|bei|beim|ins|mit|bitte",
@@ -72,10 +70,7 @@ UNDO = _words(
 
 
 COUNTED = {
-    **{
-        word: str(n)
-        for n, word in enumerate(("one", "two", "three", "four", "five", "six", "seven", "eight", "nine"), 1)
-    },
+    **{word: str(n) for n, word in enumerate(("one", "two", "three", "four", "five", "six", "seven", "eight", "nine"), 1)},
     **{word: str(n) for n, word in enumerate(("eins", "zwei", "drei", "vier", "funf", "sechs", "sieben", "acht"), 1)},
 }
 """Number words in names: `lamp two` is `Lamp 2`."""

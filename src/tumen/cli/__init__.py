@@ -34,10 +34,11 @@ def version(show: bool = typer.Option(False, "--version", help="Print the versio
 
 
 def _add_verbs() -> None:
-    from tumen.cli import lineage, recipe, run, score, serve, talk, train
+    from tumen.cli import lineage, plan, recipe, run, score, serve, talk, train
 
     app.command("run")(run.run)
     app.add_typer(recipe.app, name="recipe")
+    app.add_typer(plan.app, name="plan")
     app.command("lineage")(lineage.lineage)
     app.command("talk")(talk.talk)
     app.command("serve")(serve.serve)

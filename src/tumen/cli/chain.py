@@ -1,6 +1,6 @@
 """The chain of a recipe: which artifact comes from which, what each was asked, and what is stale.
 
-    corpus -> tokenizer -> dataset -> <teacher> -> <student> -> bundle-<tier> -> bundle-<tier>/scorecard
+corpus -> tokenizer -> dataset -> <teacher> -> <student> -> bundle-<tier> -> bundle-<tier>/scorecard
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MAKERS: dict[Kind, int] = {
     "corpus": 2,
     "tokenizer": 1,
     "dataset": 1,
-    "checkpoint": 2,
+    "checkpoint": 3,
     "bundle": 1,
     "scorecard": 1,
 }

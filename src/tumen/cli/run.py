@@ -77,7 +77,9 @@ def alone(where: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             handle.seek(0)
-            raise RunnerBusy(f"{where}: process {handle.read().strip() or '?'} works on this run; wait for it, or stop it") from None
+            raise RunnerBusy(
+                f"{where}: process {handle.read().strip() or '?'} works on this run; wait for it, or stop it"
+            ) from None
         handle.truncate(0)
         handle.write(str(os.getpid()))
         handle.flush()
@@ -177,7 +179,8 @@ def _follow(path: Path, since: float, tier: str, update: Callable[..., None]) ->
         if row.get("event") in ("step", "logits") and row["time"] >= since:
             newest = row
     if newest and newest["event"] == "step" and newest["tier"] == tier:
-        text = f"loss {newest['loss']:.3f}, {newest['tokens_per_second']:,} tokens/s, {units.show_seconds(newest['seconds_left'])} left"
+        left = units.show_seconds(newest["seconds_left"])
+        text = f"loss {newest['loss']:.3f}, {newest['tokens_per_second']:,} tokens/s, {left} left"
         update(newest["step"], newest["steps"], text)
     elif newest and newest["event"] == "logits":
         update(newest["step"], newest["steps"], f"logits of {newest['tier']}")

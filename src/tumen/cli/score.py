@@ -117,12 +117,17 @@ def _show_own(folder: Path, as_json: bool) -> None:
         return
     rows = json.loads((card / "scorecard.json").read_text("utf-8"))["columns"]["device"]
     facts = manifest_of(card, "scorecard").facts
-    print(json.dumps(summary("own", rows, [1000 * facts[key]["device"] for key in ("seconds_p50", "seconds_p95")]), ensure_ascii=False))
+    print(
+        json.dumps(
+            summary("own", rows, [1000 * facts[key]["device"] for key in ("seconds_p50", "seconds_p95")]), ensure_ascii=False
+        )
+    )
 
 
 def _table(result: dict[str, Any]) -> str:
     lines = [
-        f"exam {result['exam']}: n {result['n']}, right intent {100 * result['intent']:.1f} %, exact {100 * result['exact']:.1f} %, "
+        f"exam {result['exam']}: n {result['n']}, "
+        f"right intent {100 * result['intent']:.1f} %, exact {100 * result['exact']:.1f} %, "
         + (f"false acts {100 * result['false_acts']:.2f} %, " if result["false_acts"] is not None else "")
         + f"invented {result['invented']}, {result['latency_ms_p50']:.1f} ms median, {result['latency_ms_p95']:.1f} ms 95%"
     ]
@@ -161,5 +166,3 @@ def device_bundle(path: Path) -> Path:
 
         return path / f"bundle-{read_run_recipe(path).serve.device}"
     raise InputError(f"{path}: neither a bundle nor the folder of a run; `tumen run RECIPE` makes both")
-
-

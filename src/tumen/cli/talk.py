@@ -61,7 +61,7 @@ def cloud_bundle(bundle: Path) -> Path | None:
 def _lines(home: Home) -> Iterator[str]:
     """Sentences of a conversation, until the end of input or `bye`."""
     if sys.stdin.isatty():
-        print(f"{home.name}, {len(home.entities)} devices. Speak English, 中文 or Deutsch; an empty line ends it.")
+        print(f"{len(home.entities)} devices. Speak English, 中文 or Deutsch; an empty line ends it.")
     while True:
         try:
             line = input("> " if sys.stdin.isatty() else "").strip()
@@ -94,7 +94,10 @@ def _state(fields: Any) -> str:
     """State and attributes of a device, those that are set."""
     if not fields:
         return "-"
-    return " ".join(str(value) if name == "state" else f"{name} {value}" for name, value in sorted(fields.items(), key=lambda item: item[0] != "state"))
+    return " ".join(
+        str(value) if name == "state" else f"{name} {value}"
+        for name, value in sorted(fields.items(), key=lambda item: item[0] != "state")
+    )
 
 
 def _plain(turn: Turn) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -32,7 +33,7 @@ def train(
         raise TrainError(f"training needs {error.name}, which is in the extra: pip install 'tumen[train]'") from None
     settings = recipe.family[tier]
     digests = {parent: manifest_of(run / parent).digest for parent in stage.parents}
-    common = {
+    common: dict[str, Any] = {
         "seed": recipe.seed,
         "inputs": stage.inputs(digests),
         "made_from": list(digests.values()),

@@ -108,7 +108,12 @@ DOMAINS: dict[str, tuple[str, ...]] = {
     "talk": ("HassBroadcast", "HassNevermind", "HassRespond"),
     "not home": ("none",),
 }
-ACTS = frozenset(INTENTS) - {"none", "HassNevermind", "HassRespond"} - set(DOMAINS["questions"]) - {"HassClimateGetTemperature", "HassTimerStatus"}
+ACTS = (
+    frozenset(INTENTS)
+    - {"none", "HassNevermind", "HassRespond"}
+    - set(DOMAINS["questions"])
+    - {"HassClimateGetTemperature", "HassTimerStatus"}
+)
 
 BEGIN, DO, END = "<s>", "<do>", "</s>"
 
@@ -157,8 +162,8 @@ def spaced(words: str) -> str:
 def normalise(sentence: str) -> str:
     """The one form in which a sentence is trained on, asked and copied from.
 
-    Lower case, NFKC, no quotes, braces, angle brackets, hyphens or end marks; a space before every word, number and sign, none before
-    a CJK character (`调到80%吧` -> `调到 80 %吧`), so that words are the same tokens wherever they stand.
+    Lower case, NFKC, no quotes, braces, angle brackets, hyphens or end marks; a space before every word, number and sign, none
+    before a CJK character (`调到80%吧` -> `调到 80 %吧`), so that words are the same tokens wherever they stand.
 
     Raises:
         InputError: nothing is left, or it is longer than `MAX_SENTENCE` characters.

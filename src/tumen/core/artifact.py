@@ -71,15 +71,11 @@ def file_hash(path: Path) -> str:
 
 def _payloads(folder: Path) -> dict[str, Payload]:
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
-    return {
-        str(path.relative_to(folder)): Payload(bytes=path.stat().st_size, sha256=file_hash(path)) for path in files
-    }
+    return {str(path.relative_to(folder)): Payload(bytes=path.stat().st_size, sha256=file_hash(path)) for path in files}
 
 
 @contextmanager
-def writing(
-    folder: Path, kind: Kind, inputs: str, made_from: Sequence[str], facts: dict[str, Any] | None = None
-) -> Iterator[Path]:
+def writing(folder: Path, kind: Kind, inputs: str, made_from: Sequence[str], facts: dict[str, Any] | None = None) -> Iterator[Path]:
     """Write an artifact: yields an empty folder beside `folder`, then seals it with a manifest and puts it in place.
 
     Args:

@@ -117,4 +117,6 @@ def disk(path: Path) -> Iterator[None]:
         if error.errno not in DISK_ERRNOS:
             raise
         happened, remedy = DISK_ERRNOS[error.errno]
-        raise DiskError(f"{path}: {happened}; what was written before is intact: {remedy} and run the same command again") from error
+        raise DiskError(
+            f"{path}: {happened}; what was written before is intact: {remedy} and run the same command again"
+        ) from error

@@ -1,7 +1,8 @@
 """The recipe: one TOML that drives plan, data, tiers, shrink, serve, gate and home.
 
-A recipe is frozen; a field nobody knows is a fault; all faults of a file are told at once with their dotted paths. A room gets
-its own section and the artifacts it needs, never the whole recipe. A variant is another file or `--set family.cloud.train.steps=10`.
+A recipe is frozen; a field nobody knows is a fault; all faults of a file are told at once with their dotted paths. A room
+gets its own section and the artifacts it needs, never the whole recipe. A variant is another file or
+`--set family.cloud.train.steps=10`.
 """
 
 from __future__ import annotations
@@ -116,6 +117,35 @@ class Fleet(Frozen):
     engine: str = "local"
 
 
+class Planning(Frozen):
+    """What the planner needs beyond the network: the work of the run, its price, and how the cluster fails."""
+
+    tier: str | None = Field(None, description="which tier is planned; default: the first of the family")
+    sequence_tokens: int | None = Field(None, gt=0, description="tokens of a sequence; default: the tier's row_tokens")
+    batch_tokens: str | int | None = Field(None, description="tokens of one step, such as 16M; default: rows x row_tokens")
+    tokens: str | int | None = Field(None, description="tokens of the whole run, such as 8.1T; default: from the tier's steps")
+    precision: Literal["bf16", "fp8", "fp4"] | None = Field(None, description="of the matmuls; default: the tier's own")
+    framework: str = Field("default", description="a name of plan/software.toml")
+    release: str = Field("", description="release of the framework, such as 2026-04")
+    pin: dict[Literal["tp", "pp", "vpp", "ep", "cp", "micro_batch", "zero"], Positive] = Field(
+        {}, description="parts of the layout that are decided already, such as { pp = 16, ep = 8 }"
+    )
+    schedules: tuple[Literal["1f1b", "interleaved", "zero-bubble", "dualpipe"], ...] = Field(
+        ("1f1b", "interleaved", "zero-bubble", "dualpipe"), description="pipeline schedules the framework can run", min_length=1
+    )
+    oversubscription: float = Field(1.0, ge=1, description="of the network between nodes: 2 halves every card's rate")
+    price: float | None = Field(None, ge=0, description="of one card and hour; default: the card's assumption")
+    currency: str = Field("USD", min_length=1)
+    energy_price: float = Field(0.1, ge=0, description="of one kilowatt-hour")
+    failures: float = Field(4.0, ge=0, description="node failures for 1,000 node-days")
+    software_failures: float = Field(0.05, ge=0, description="failures of the job itself for a day, whatever its size")
+    detect_seconds: float = Field(120.0, ge=0, description="until a failure is noticed")
+    restart_seconds: float = Field(480.0, ge=0, description="until the run computes again")
+    checkpoint_bytes_per_second: float = Field(2e9, gt=0, description="one node's rate to storage")
+    repair_days: float = Field(2.0, ge=0, description="until a broken node is back")
+    stragglers: Share = Field(0.01, description="share of the speed lost to slow nodes")
+
+
 class Recipe(Frozen):
     """One recipe, from sentences to a gated bundle."""
 
@@ -127,6 +157,7 @@ class Recipe(Frozen):
     serve: Serve = Serve()
     gate: Gate = Gate()
     fleet: Fleet = Fleet()
+    plan: Planning = Planning()
     home: str | None = Field(None, description="TOML of the home that `tumen talk` acts on; default: the example")
 
     @model_validator(mode="after")
@@ -142,7 +173,8 @@ class Recipe(Frozen):
         strangers = False
         for name, tier in self.family.items():
             if not re.fullmatch(TIER_NAME, name):
-                yield f"family.{name}: a tier's name is its folder: small letters, digits, - and _, and none of {', '.join(STAGE_NAMES)}"
+                taken = ", ".join(STAGE_NAMES)
+                yield f"family.{name}: a tier's name is its folder: small letters, digits, - and _, and none of {taken}"
             if tier.distil and (tier.distil.teacher not in self.family or tier.distil.teacher == name):
                 strangers = True
                 yield f"family.{name}.distil.teacher: {tier.distil.teacher!r} is no other tier of the family"

@@ -2,7 +2,7 @@
 
 Two families from one shape (DeepSeek-V2, arXiv 2405.04434; Llama, arXiv 2302.13971):
     attention   `Mla` (latent attention, section 2.1) or `Gqa` (grouped queries)
-    feed        a gated dense FFN (SwiGLU) in every layer, or DeepSeekMoE (section 2.2) after `dense_layers` dense ones
+    feed        a dense FFN (gated SwiGLU, or GPT-3's plain one) in every layer, or DeepSeekMoE (section 2.2) after `dense_layers` dense ones
 Counts are exact integers and equal what torch holds (tests/core/test_shape.py, tests/contracts/).
 """
 
@@ -111,6 +111,7 @@ class Experts(Frozen):
     scale: float = Field(1.0, gt=0)
     normalise: bool = False
     capacity: float = Field(1.5, gt=0)
+    device_limit: int = Field(0, ge=0, description="most devices (nodes) a token is sent to; 0: no limit")
 
     @model_validator(mode="after")
     def _choice(self) -> Experts:
@@ -130,6 +131,11 @@ class Shape(Frozen):
     vocab: int = Field(0, ge=0)
     tied: bool = True
     norm_eps: float = Field(1e-5, gt=0)
+    gated: bool = Field(True, description="SwiGLU with three matrices; false: the plain two of GPT-3")
+    biases: bool = Field(False, description="biases on every projection and norm, as in GPT-3")
+    positions: int = Field(0, ge=0, description="learned positions; 0: rotary")
+    window: int = Field(0, ge=0, description="sliding attention window in tokens; 0: full")
+    mtp: int = Field(0, ge=0, description="multi-token-prediction layers (arXiv 2412.19437, section 2.2)")
 
     @model_validator(mode="after")
     def _layers(self) -> Shape:
@@ -144,23 +150,38 @@ class Shape(Frozen):
 
     def _block(self, routed: int) -> int:
         """Weights of all blocks when `routed` experts a mixture layer are counted."""
-        dense = 3 * self.width * self.feed_forward
-        total = self.layers * (self.attention.parameters(self.width) + 2 * self.width)
-        total += (self.layers - self.moe_layers) * dense
+        matrices = 3 if self.gated else 2
+        dense = matrices * self.width * self.feed_forward
+        mixture = 0
         if self.experts:
             gate = self.width * self.experts.routed
-            total += self.moe_layers * (3 * self.width * self.experts.width * (routed + self.experts.shared) + gate)
-        return total
+            mixture = matrices * self.width * self.experts.width * (routed + self.experts.shared) + gate
+        every = self.attention.parameters(self.width) + 2 * self.width + self._layer_biases()
+        total = self.layers * every + (self.layers - self.moe_layers) * dense + self.moe_layers * mixture
+        # one more layer a predicted token, two norms and the projection that joins both inputs; embedding and head are shared
+        return total + self.mtp * (every + (mixture or dense) + 2 * self.width * self.width + 2 * self.width)
+
+    def _layer_biases(self) -> int:
+        """Biases of one layer: qkv, attention output, both feed-forward matrices and the two norms."""
+        if not self.biases:
+            return 0
+        qkv = self.attention.heads * self.attention.query_dim
+        if isinstance(self.attention, Gqa):
+            qkv += 2 * self.attention.kv_heads * self.attention.head_dim
+        return qkv + self.width + self.feed_forward * (2 if self.gated else 1) + self.width + 2 * self.width
+
+    def _ends(self) -> int:
+        """Weights before and after the layers: embedding, head, learned positions, last norm."""
+        embeddings = self.vocab * self.width * (1 if self.tied else 2)
+        return embeddings + self.positions * self.width + self.width * (2 if self.biases else 1)
 
     def parameters(self) -> int:
         """All weights, embeddings and head included."""
-        embeddings = self.vocab * self.width * (1 if self.tied else 2)
-        return self._block(self.experts.routed if self.experts else 0) + embeddings + self.width
+        return self._block(self.experts.routed if self.experts else 0) + self._ends()
 
     def active_parameters(self) -> int:
         """Weights that one token uses: `top_k` routed experts instead of all."""
-        embeddings = self.vocab * self.width * (1 if self.tied else 2)
-        return self._block(self.experts.top_k if self.experts else 0) + embeddings + self.width
+        return self._block(self.experts.top_k if self.experts else 0) + self._ends()
 
     def cache_elements(self) -> int:
         """Elements of the key-value cache per token, all layers (DeepSeek-V2: 34,560)."""
@@ -172,8 +193,9 @@ class Shape(Frozen):
 
     def flops_per_token(self, context: int) -> int:
         """Forward multiply-adds times two for one token that attends to `context` tokens: matmuls and attention scores."""
-        head = self.vocab * self.width
+        head = self.vocab * self.width * (1 + self.mtp)
+        context = min(context, self.window) if self.window else context
         matmuls = self._block(self.experts.top_k if self.experts else 0) + head
         v_dim = self.attention.v_dim if isinstance(self.attention, Mla) else self.attention.head_dim
-        scores = self.layers * self.attention.heads * (self.attention.query_dim + v_dim) * context
+        scores = (self.layers + self.mtp) * self.attention.heads * (self.attention.query_dim + v_dim) * context
         return 2 * (matmuls + scores)

@@ -11,7 +11,7 @@ import hashlib
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib import resources
 from typing import Any
 
@@ -27,9 +27,10 @@ SHARE_OF_DOMAIN = {
     "valve": 2, "weather": 2, "timer": 0,
 }  # fmt: skip
 STATES = {
-    "light": ("on", "off"), "switch": ("on", "off"), "fan": ("on", "off"), "cover": ("open", "closed"), "lock": ("locked", "unlocked"),
-    "media_player": ("playing", "paused", "idle"), "climate": ("heat", "off"), "vacuum": ("docked",), "lawn_mower": ("docked",),
-    "person": ("home", "not_home"), "binary_sensor": ("on", "off"), "valve": ("open", "closed"), "input_boolean": ("on", "off"),
+    "light": ("on", "off"), "switch": ("on", "off"), "fan": ("on", "off"), "cover": ("open", "closed"),
+    "lock": ("locked", "unlocked"), "media_player": ("playing", "paused", "idle"), "climate": ("heat", "off"),
+    "vacuum": ("docked",), "lawn_mower": ("docked",), "person": ("home", "not_home"), "binary_sensor": ("on", "off"),
+    "valve": ("open", "closed"), "input_boolean": ("on", "off"),
 }  # fmt: skip
 
 
@@ -56,7 +57,26 @@ def invented(rng: random.Random, lang: str) -> str:
         return _join(lang, *(rng.choice(strange_words(lang)) for _ in range(rng.choice((1, 1, 2)))))
     if lang == "zh":
         return "".join(rng.choice("阿小云星月海风雷晨安乐朵朗琪宁泽沐瑶辰诺悠岚霖芸希尧澜") for _ in range(rng.choice((2, 2, 3))))
-    syllables = ("ba", "ko", "ri", "mel", "dun", "sa", "vi", "tor", "lin", "gra", "pe", "zu", "nox", "fi", "hal", "om", "ster", "ley")
+    syllables = (
+        "ba",
+        "ko",
+        "ri",
+        "mel",
+        "dun",
+        "sa",
+        "vi",
+        "tor",
+        "lin",
+        "gra",
+        "pe",
+        "zu",
+        "nox",
+        "fi",
+        "hal",
+        "om",
+        "ster",
+        "ley",
+    )
     return "".join(rng.choice(syllables) for _ in range(rng.choice((2, 2, 3))))
 
 
@@ -98,7 +118,9 @@ def generate(rng: random.Random, lang: str, entities: tuple[int, int], hold: flo
     """
     words = names_of(lang)
     areas = _some(rng, _side(words["areas"], hold, exam), 6, 14)
-    areas += [_on_side(lambda: invented(rng, lang), hold, exam) or areas[0] for _ in range(max(1, round(INVENTED[exam] * len(areas))))]
+    areas += [
+        _on_side(lambda: invented(rng, lang), hold, exam) or areas[0] for _ in range(max(1, round(INVENTED[exam] * len(areas))))
+    ]
     floors = _some(rng, _side(words["floors"], hold, exam, least=2), 2, 3)
     tree: dict[str, Any] = {
         "name": f"{lang} home",
@@ -112,7 +134,7 @@ def generate(rng: random.Random, lang: str, entities: tuple[int, int], hold: flo
     domains = [d for d in SHARE_OF_DOMAIN if words["names"].get(d)]
     for number in range(rng.randint(*entities)):
         domain = rng.choices(domains, [SHARE_OF_DOMAIN[d] for d in domains])[0]
-        name = _on_side(lambda domain=domain: _entity_name(rng, lang, words, domain, areas, exam), hold, exam)
+        name = _on_side(partial(_entity_name, rng, lang, words, domain, areas, exam), hold, exam)
         if name is None or name.casefold() in taken:
             continue
         taken.add(name.casefold())
@@ -141,9 +163,7 @@ def _some(rng: random.Random, names: Sequence[str], low: int, high: int) -> list
     return rng.sample(list(names), min(len(names), rng.randint(low, high)))
 
 
-def _entity_name(
-    rng: random.Random, lang: str, words: Mapping[str, Any], domain: str, areas: Sequence[str], exam: bool
-) -> str:
+def _entity_name(rng: random.Random, lang: str, words: Mapping[str, Any], domain: str, areas: Sequence[str], exam: bool) -> str:
     """A listed name, one composed from a pattern (`{adjective} {thing}`), or an invented one."""
     more = words["more"]
     nouns = more.get(domain)

@@ -1,8 +1,8 @@
 """Packed shards: all tokens of a split in one memory-mapped array, and where each example and its action begin.
 
-    tokens.npy   uint16 or uint32 (N,)   every example's tokens, one after the other
-    starts.npy   int64 (examples + 1,)   example i is tokens[starts[i] : starts[i + 1]]
-    answers.npy  int64 (examples,)       first token of its action, so loss and sentence can be told apart
+tokens.npy   uint16 or uint32 (N,)   every example's tokens, one after the other
+starts.npy   int64 (examples + 1,)   example i is tokens[starts[i] : starts[i + 1]]
+answers.npy  int64 (examples,)       first token of its action, so loss and sentence can be told apart
 """
 
 from __future__ import annotations

@@ -61,7 +61,9 @@ class HomeSource:
         workers = min(len(section.languages), len(os.sched_getaffinity(0)))
         spawn = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(workers, spawn, lifetime.die_with_parent, (os.getpid(),)) as pool:
-            parts = list(pool.map(_language, [section] * len(section.languages), section.languages, [seed] * len(section.languages)))
+            parts = list(
+                pool.map(_language, [section] * len(section.languages), section.languages, [seed] * len(section.languages))
+            )
         corpus = Corpus(values=lexicon(section.languages))
         for part in parts:
             corpus.exam += [replace(e, home=e.home + len(corpus.homes)) if e.home >= 0 else e for e in part.exam]
@@ -86,7 +88,8 @@ def _language(section: Data, lang: str, seed: int) -> Corpus:
     corpus.homes = [home.tree for home in exam_homes]
     wanted = round((section.sentences + section.validation) * share)
     homes = [
-        generate(rng, lang, section.home_entities, section.hold_names, exam=False) for _ in range(max(6, wanted // SENTENCES_A_HOME))
+        generate(rng, lang, section.home_entities, section.hold_names, exam=False)
+        for _ in range(max(6, wanted // SENTENCES_A_HOME))
     ]
     said = list(_sentences(rng, trained, homes, fillers, wanted, section.not_home, skip_words(lang)))
     cut = round(section.validation * share)
@@ -188,9 +191,7 @@ class HubSource:
             import datasets
         except ImportError:
             raise InputError("data.source = 'hub' needs the extra: pip install 'tumen[hub]'") from None
-        rows = (
-            {**row, "split": split} for split, part in datasets.load_dataset(section.path).items() for row in part
-        )
+        rows = ({**row, "split": split} for split, part in datasets.load_dataset(section.path).items() for row in part)
         return corpus_of(rows, section, section.path)
 
 

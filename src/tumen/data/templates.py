@@ -260,8 +260,10 @@ class Speaker:
         if self.rng.random() < 0.6:
             return str(number)
         spoken = get_rbnf_engine(HASS_LANGUAGE[lang]).format_number(number).text_by_ruleset
-        kinds = [text for name, text in spoken.items() if name.startswith(SPOKEN) and "financial" not in name and "days" not in name]
-        return self.rng.choice(sorted({text.replace("\u00ad", "") for text in kinds or spoken.values()}))
+        kinds = [
+            text for name, text in spoken.items() if name.startswith(SPOKEN) and "financial" not in name and "days" not in name
+        ]
+        return str(self.rng.choice(sorted({text.replace("\u00ad", "") for text in kinds or spoken.values()})))
 
 
 def slot_of(node: ListReference) -> str:
@@ -327,7 +329,9 @@ def literals(template: Template) -> set[str]:
     while waiting:
         node = waiting.pop()
         if isinstance(node, TextChunk):
-            found |= {char for char in node.text if is_cjk(char)} | {word for word in node.text.lower().split() if not is_cjk(word[0])}
+            found |= {char for char in node.text if is_cjk(char)} | {
+                word for word in node.text.lower().split() if not is_cjk(word[0])
+            }
         elif isinstance(node, RuleReference) and node.rule_name not in seen:
             seen.add(node.rule_name)
             rule = template.grammar.rules.get(node.rule_name)

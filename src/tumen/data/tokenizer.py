@@ -8,6 +8,7 @@ merge that the sentence did not have. What the vocabulary lacks falls back to by
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -43,13 +44,24 @@ def train_tokenizer(texts: Iterable[str], vocab: int) -> Tokenizer:
             pre_tokenizers.Digits(individual_digits=True),
         ]
     )
-    # Rare characters are left to bytes: with all of a Chinese corpus's, nothing would remain for whole words of other languages.
-    alphabet = max(64, (vocab - len(fixed)) // 3)
+    texts = list(texts)
+    alphabet = _alphabet(texts, max(64, (vocab - len(fixed)) // 3))
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab, special_tokens=fixed, show_progress=False, min_frequency=3, limit_alphabet=alphabet
-    )
+        vocab_size=vocab, special_tokens=fixed, show_progress=False, min_frequency=3,
+        initial_alphabet=alphabet, limit_alphabet=len(alphabet),
+    )  # fmt: skip
     learner.train_from_iterator(texts, trainer)
     return _without_specials(learner)
+
+
+def _alphabet(texts: Sequence[str], count: int) -> list[str]:
+    """The most frequent characters, of equals the first by code point: the library, left alone, picks among them by chance.
+
+    Rarer characters are left to bytes: with all of a Chinese corpus's, nothing would remain for whole words of other languages.
+    """
+    seen = Counter(char for text in texts for char in text if char != " ")
+    best = sorted(seen, key=lambda char: (-seen[char], char))[: count - 1]
+    return [SPACE, *best]
 
 
 def _without_specials(learner: Tokenizer) -> Tokenizer:
@@ -76,7 +88,7 @@ class Codec:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
         self.vocab: int = tokenizer.get_vocab_size()
-        self.begin, self.do, self.end = (tokenizer.token_to_id(token) for token in (BEGIN, DO, END))
+        self.begin, self.do, self.end = (int(tokenizer.token_to_id(token) or 0) for token in (BEGIN, DO, END))
         self.structure = {token: tokenizer.token_to_id(token) for token in structure_tokens()}
 
     @classmethod

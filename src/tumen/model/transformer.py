@@ -13,7 +13,6 @@ from tumen.model.cache import Cache
 from tumen.model.experts import FeedForward, MixtureOfExperts
 from tumen.model.rope import angles
 
-
 ENDS = 0.02  # deviation of embedding and head in a fresh network, so that its first loss is the logarithm of the vocabulary
 
 
@@ -25,9 +24,7 @@ class Block(nn.Module):
         kind = shape.attention
         self.norm_in = Norm(shape.width, shape.norm_eps)
         self.attention: nn.Module = (
-            LatentAttention(shape.width, kind, shape.norm_eps)
-            if isinstance(kind, Mla)
-            else GroupedAttention(shape.width, kind)
+            LatentAttention(shape.width, kind, shape.norm_eps) if isinstance(kind, Mla) else GroupedAttention(shape.width, kind)
         )
         self.norm_out = Norm(shape.width, shape.norm_eps)
         mixture = shape.experts is not None and layer >= shape.experts.dense_layers
@@ -59,9 +56,7 @@ class Transformer(nn.Module):
         self.norm = Norm(shape.width, shape.norm_eps)
         self.output = None if shape.tied else linear(shape.width, shape.vocab)
 
-    def forward(
-        self, ids: Tensor, positions: Tensor, mask: Tensor, caches: list[Cache] | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, ids: Tensor, positions: Tensor, mask: Tensor, caches: list[Cache] | None = None) -> tuple[Tensor, Tensor]:
         """Hidden states after the last norm, and the sum of the balance losses.
 
         Args:
@@ -88,7 +83,7 @@ class Transformer(nn.Module):
 
 
 def build(shape: Shape, seed: int = 0) -> Transformer:
-    """A freshly initialised fp32 network: normal weights, those that write to the residual smaller by depth (GPT-2, section 2.3)."""
+    """A fresh fp32 network: normal weights, those that write to the residual smaller by depth (GPT-2, section 2.3)."""
     network = Transformer(shape)
     generator = torch.Generator().manual_seed(seed)
     residual = 0.5 / math.sqrt(shape.width) / math.sqrt(2 * shape.layers)

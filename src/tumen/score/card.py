@@ -124,8 +124,8 @@ def show(card: Path) -> str:
     agreement = facts.get("agreement", {})
     lines.append(f"{'tokens equal to torch':<26}" + "".join(f"{_percent(agreement.get(name)):>26}" for name in names))
     for title, key in (("false acts", "false_acts"), ("invented words", "invented")):
-        cells = (columns[name]["all"][key] for name in names)
-        lines.append(f"{title:<26}" + "".join(f"{_percent(cell) if key == 'false_acts' else cell:>26}" for cell in cells))
+        found = [columns[name]["all"][key] for name in names]
+        lines.append(f"{title:<26}" + "".join(f"{_percent(cell) if key == 'false_acts' else cell:>26}" for cell in found))
     verdict = "passed" if not result["shortfalls"] else "not passed: " + "; ".join(result["shortfalls"])
     return "\n".join([*lines, f"gate: {verdict}", "share [95% interval], (corrected for the best constant answer)"])
 

@@ -1,8 +1,8 @@
 """Exams: cases from the run's own held-back templates and names, and from files a user has.
 
-    own         corpus artifact: templates and names that training never saw
-    ohf         a checkout of OHF-Voice/intents (CC BY 4.0): tests/<language>/<Intent>/*.yaml, Home Assistant's own sentences
-    slurp-home  SLURP jsonl (CC BY 4.0): scenario `iot` are requests to a home, all others are not
+own         corpus artifact: templates and names that training never saw
+ohf         a checkout of OHF-Voice/intents (CC BY 4.0): tests/<language>/<Intent>/*.yaml, Home Assistant's own sentences
+slurp-home  SLURP jsonl (CC BY 4.0): scenario `iot` are requests to a home, all others are not
 """
 
 from __future__ import annotations
@@ -18,7 +18,13 @@ from tumen.core.errors import InputError
 from tumen.score.judge import Case
 
 OHF_LANGUAGES = {"en": "en", "zh-CN": "zh", "de": "de"}
-OHF_SLOTS = {"floor": "area", "volume_level": "volume", "search_query": "query", "conversation_command": "command", "volume_step": "step"}
+OHF_SLOTS = {
+    "floor": "area",
+    "volume_level": "volume",
+    "search_query": "query",
+    "conversation_command": "command",
+    "volume_step": "step",
+}
 
 
 def own(corpus: Path, languages: tuple[str, ...] = ()) -> Iterator[Case]:
@@ -101,7 +107,9 @@ def _ohf_home(tree: Mapping[str, Any], slots: Mapping[str, Any], context: Mappin
     for place in (slots.get("area"), context.get("area"), *(row.get("area") for row in tree.get("entities") or ())):
         if place is not None:
             areas.setdefault(str(place), None)
-    floor_ids, area_ids = ({name: f"{kind}_{i}" for i, name in enumerate(sorted(names))} for kind, names in (("floor", floors), ("area", areas)))
+    floor_ids, area_ids = (
+        {name: f"{kind}_{i}" for i, name in enumerate(sorted(names))} for kind, names in (("floor", floors), ("area", areas))
+    )
     entities = []
     for number, row in enumerate(tree.get("entities") or ()):
         place = row.get("area") or (slots.get("area") if _name(row) == slots.get("name") else None)
@@ -161,7 +169,13 @@ SLURP_HOME: dict[str, Accept] = {
 SLURP_ENTITIES = {"house_place": ("area", "name"), "device_type": ("name", "area"), "color_type": ("color",)}
 # Scenarios that ask for something this home does, under another name: an act of these intents is no false act there.
 SLURP_OURS = {
-    "lists": ("HassShoppingListAddItem", "HassShoppingListCompleteItem", "HassListAddItem", "HassListRemoveItem", "HassListCompleteItem"),
+    "lists": (
+        "HassShoppingListAddItem",
+        "HassShoppingListCompleteItem",
+        "HassListAddItem",
+        "HassListRemoveItem",
+        "HassListCompleteItem",
+    ),
     "audio": ("HassSetVolume", "HassSetVolumeRelative", "HassMediaPlayerMute", "HassMediaPlayerUnmute", "HassMediaPause"),
     "weather": ("HassGetWeather", "HassClimateGetTemperature"),
     "datetime": ("HassGetCurrentTime", "HassGetCurrentDate", "HassTimerStatus"),

@@ -94,7 +94,7 @@ def same(given: Action, gold: Action, home: Home | None, values: Values) -> bool
     if home is not None:
         ours, theirs = resolve(given, home, values), resolve(gold, home, values)
         if isinstance(ours, Resolved) and isinstance(theirs, Resolved):
-            return _open(ours.key()) == _open(theirs.key())
+            return bool(_open(ours.key()) == _open(theirs.key()))
     return _slots(given, values) == _slots(gold, values)
 
 
@@ -153,8 +153,8 @@ def _marks(case: Case, given: Action | None, values: Values) -> tuple[bool, bool
     if given is None:
         return False, False
     if case.accepts is not None:
-        marks: tuple[bool, bool] = case.accepts(given)
-        return marks
+        right, exact = case.accepts(given)
+        return bool(right), bool(exact)
     if case.gold is None:
         return False, False
     return given.intent == case.gold.intent, same(given, case.gold, case.home, values)

@@ -36,7 +36,9 @@ class Matcher:
         """The best match of a case, or no action."""
         start = time.perf_counter()
         lang = case.gold.lang if case.gold else "en"
-        match = self.hassil.recognize_best(case.sentence, _intents(lang), slot_lists=self._lists(case.home, lang), language=LANGUAGE[lang])
+        match = self.hassil.recognize_best(
+            case.sentence, _intents(lang), slot_lists=self._lists(case.home, lang), language=LANGUAGE[lang]
+        )
         action = _action(match, lang) if match else Action("none", lang)
         return Answer(action, time.perf_counter() - start)
 

@@ -100,9 +100,7 @@ class Surface:
     async def _chat(self, request: Request) -> Response:
         check_caller(request, self._key)
         if self._busy >= MOST_AT_ONCE:
-            raise RequestError(
-                429, "too_many_requests", f"{MOST_AT_ONCE} requests are waiting already; try again shortly"
-            )
+            raise RequestError(429, "too_many_requests", f"{MOST_AT_ONCE} requests are waiting already; try again shortly")
         self._busy += 1
         try:
             chat = check_chat(parse_body(await read_body(request)))
@@ -146,9 +144,7 @@ async def _one(completion: Completion) -> AsyncGenerator[str | Completion, None]
     yield completion
 
 
-async def _chunks(
-    chat: Chat, pieces: AsyncGenerator[str | Completion, None], tier: Tier, why: str
-) -> AsyncGenerator[bytes, None]:
+async def _chunks(chat: Chat, pieces: AsyncGenerator[str | Completion, None], tier: Tier, why: str) -> AsyncGenerator[bytes, None]:
     """Chunks of a chat completion; one that fails midway ends with an error event and without `[DONE]`."""
     head = {
         "id": _new_id("chatcmpl"),
@@ -233,9 +229,7 @@ async def _on_http(request: Request, error: Exception) -> Response:
 
 
 async def _on_input(request: Request, error: Exception) -> Response:
-    refused = (
-        error if isinstance(error, RequestError) else RequestError(400, "invalid_sentence", str(error), "messages")
-    )
+    refused = error if isinstance(error, RequestError) else RequestError(400, "invalid_sentence", str(error), "messages")
     kind = "authentication_error" if refused.status == 401 else "invalid_request_error"
     headers = {"retry-after": "1"} if refused.status == 429 else {}
     return _json(_error_body(str(refused), kind, refused.code, refused.param), refused.status, _headers(headers))

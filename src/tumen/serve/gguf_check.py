@@ -280,6 +280,4 @@ def _check_tokens(pairs: Mapping[str, Any], arch: str, tensors: Mapping[str, Ten
     expected = (pairs[f"{arch}.embedding_length"], len(tokens))
     embedding = tensors.get("token_embd.weight")
     if embedding is None or embedding.dims != expected:
-        raise _FaultError(
-            f"token_embd.weight is {_short(embedding and list(embedding.dims))}, {list(expected)} is needed"
-        )
+        raise _FaultError(f"token_embd.weight is {_short(embedding and list(embedding.dims))}, {list(expected)} is needed")

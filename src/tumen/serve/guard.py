@@ -51,9 +51,7 @@ def check_caller(request: Request, key: str | None) -> None:
     if key is None:
         origin = request.headers.get("origin")
         if not _loopback("//" + request.headers.get("host", "")) or (origin is not None and not _loopback(origin)):
-            raise RequestError(
-                403, "not_local", "without TUMEN_KEY only programs on this machine are served, at http://127.0.0.1"
-            )
+            raise RequestError(403, "not_local", "without TUMEN_KEY only programs on this machine are served, at http://127.0.0.1")
         return
     scheme, _, given = request.headers.get("authorization", "").partition(" ")
     # Digests of equal length, compared in constant time: nothing to learn from how long it takes.
@@ -104,9 +102,7 @@ def parse_body(body: bytes) -> dict[str, Any]:
         RequestError: 400.
     """
     try:
-        tree = json.loads(
-            body.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_constant, parse_float=_finite
-        )
+        tree = json.loads(body.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_constant, parse_float=_finite)
     except UnicodeDecodeError as error:
         raise RequestError(400, "invalid_json", f"the body is not UTF-8 at byte {error.start}") from None
     except RecursionError:

@@ -106,9 +106,7 @@ class RemoteRunner:
             timeout = aiohttp.ClientTimeout(total=self._patience, connect=min(CONNECT_SECONDS, self._patience))
             self._session = aiohttp.ClientSession(timeout=timeout)
         body = {"model": self._model, "messages": messages_of(words), "temperature": 0, "max_tokens": MOST_TOKENS}
-        body |= {
-            "response_format": {"type": "json_schema", "json_schema": {"name": "action", "schema": action_schema()}}
-        }
+        body |= {"response_format": {"type": "json_schema", "json_schema": {"name": "action", "schema": action_schema()}}}
         body |= {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
         key = os.environ.get(self._key_env)
         headers = {"authorization": f"Bearer {key}"} if key else {}

@@ -39,11 +39,7 @@ def device_first(confidence: float, unsure: float, private: bool, cloud_alive: b
     if confidence >= unsure:
         return Route("device", f"sure, {confidence:.2f} is at least {unsure:.2f}")
     doubt = f"{confidence:.2f} is below {unsure:.2f}"
-    return (
-        Route("cloud", f"unsure, {doubt}")
-        if cloud_alive
-        else Route("device", f"unsure, {doubt}, but no cloud tier answers")
-    )
+    return Route("cloud", f"unsure, {doubt}") if cloud_alive else Route("device", f"unsure, {doubt}, but no cloud tier answers")
 
 
 def device_only(confidence: float, unsure: float, private: bool, cloud_alive: bool) -> Route:
@@ -128,9 +124,7 @@ class Router:
         if tier == "device":
             return self.device
         if private:
-            raise InputError(
-                "a private sentence stays on the device; ask the tier 'device' or leave the choice to the router"
-            )
+            raise InputError("a private sentence stays on the device; ask the tier 'device' or leave the choice to the router")
         if self.cloud is None:
             raise InputError("there is no cloud tier here; ask the tier 'device'")
         return self.cloud
@@ -169,9 +163,7 @@ class Router:
             await self.cloud.close()
 
 
-async def _attempt(
-    runner: Runner, sentence: str, *faults: type[TumenError]
-) -> tuple[Completion | None, TumenError | None]:
+async def _attempt(runner: Runner, sentence: str, *faults: type[TumenError]) -> tuple[Completion | None, TumenError | None]:
     """A runner's completion, or why there is none."""
     try:
         return await runner.act(sentence), None

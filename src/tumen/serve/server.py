@@ -66,9 +66,7 @@ def serve(
     """
     key = os.environ.get(KEY_ENV) or None
     if key is None and host not in LOOPBACK:
-        raise InputError(
-            f"{host} can be reached from other machines; set {KEY_ENV} to a key for clients, or serve on 127.0.0.1"
-        )
+        raise InputError(f"{host} can be reached from other machines; set {KEY_ENV} to a key for clients, or serve on 127.0.0.1")
     with bind(host, port) as listener:
         router = connect(bundle, cloud, events)
         ready(f"http://{host}:{listener.getsockname()[1]}/v1")
@@ -115,7 +113,5 @@ def bind(host: str, port: int) -> socket.socket:
             raise RunnerBusy(
                 f"port {port} on {host} is taken; stop what listens there or choose another, such as {port + 1}"
             ) from None
-        raise InputError(
-            f"{host}:{port}: {os.strerror(error.errno or 0)}; choose another host or a port above 1023"
-        ) from None
+        raise InputError(f"{host}:{port}: {os.strerror(error.errno or 0)}; choose another host or a port above 1023") from None
     return listener

@@ -75,7 +75,7 @@ def check_export(checkpoint: Path, tokenizer: Path, sentences: Iterable[str], co
     whole = sum(all(row) for row in equal) / max(1, len(equal))
     if agreement < floor:
         raise ExportError(
-            f"the exported model writes torch's token at {agreement:.2%} of {positions} positions, the recipe's floor is {floor:.2%}: "
+            f"the exported model writes torch's token at {agreement:.2%} of {positions} positions, the floor is {floor:.2%}: "
             "it is not the model that was trained. Quantise less (int8), or train with more steps"
         )
     return {"positions": positions, "agreement": round(agreement, 5), "sentences": len(equal), "whole": round(whole, 5)}
@@ -92,6 +92,5 @@ def _equal(network: Transformer, pairs: Sequence[tuple[list[int], list[int]]]) -
     states, _ = network(ids, positions, causal_mask(torch.ones_like(ids)))
     best = network.head(states).argmax(dim=-1).tolist()
     return [
-        [best[row][len(prompt) - 1 + i] == token for i, token in enumerate(written)]
-        for row, (prompt, written) in enumerate(pairs)
+        [best[row][len(prompt) - 1 + i] == token for i, token in enumerate(written)] for row, (prompt, written) in enumerate(pairs)
     ]

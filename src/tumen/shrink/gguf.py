@@ -16,7 +16,7 @@ from gguf import GGMLQuantizationType as Kind
 from torch import Tensor
 
 from tumen.core import ExportError, Gqa, Mla, Shape
-from tumen.core.action import BEGIN, DO, END, structure_tokens
+from tumen.core.action import BEGIN, DO, structure_tokens
 from tumen.data import Codec
 from tumen.data.tokenizer import BYTES, CONTROL, UNKNOWN
 

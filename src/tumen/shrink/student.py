@@ -82,7 +82,9 @@ def write_logits(teacher: Path, dataset: Path, out: Path, section: Train, events
     for number in range(batches):
         batch = next(loader)
         rows, sources = action_rows(batch)
-        states, _ = network(*(torch.from_numpy(a) for a in (batch.ids, batch.positions)), causal_mask(torch.from_numpy(batch.documents)))
+        states, _ = network(
+            *(torch.from_numpy(a) for a in (batch.ids, batch.positions)), causal_mask(torch.from_numpy(batch.documents))
+        )
         best = network.head(states.flatten(0, 1)[rows]).float().log_softmax(dim=-1).topk(KEPT)
         ids[places[sources]], logp[places[sources]] = best.indices.numpy(), best.values.numpy()
         if number % 20 == 0:
@@ -107,7 +109,7 @@ def action_rows(batch: Batch) -> tuple[Tensor, np.ndarray]:
 
 
 def kept_loss(kept: Path, shards: Shards, temperature: float) -> Callable[[Tensor, Tensor], Tensor]:
-    """A loss (logits (A, vocab), sources (A,)) -> (A,): KL of teacher to student over the kept tokens and one bucket for the rest."""
+    """A loss (logits (A, vocab), sources (A,)) -> (A,): KL of teacher to student, kept tokens and one bucket for the rest."""
     places = torch.from_numpy(action_places(shards))
     ids = torch.from_numpy(np.load(kept / "ids.npy", allow_pickle=False).astype(np.int64))
     logp = torch.from_numpy(np.load(kept / "logp.npy", allow_pickle=False).astype(np.float32))

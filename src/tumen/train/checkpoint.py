@@ -1,8 +1,8 @@
 """Checkpoints: safetensors and a few integers, sealed by a manifest. A damaged one is passed over for the one before it.
 
-    step-000400/weights.safetensors   fp32 master weights by name
-    step-000400/moments.safetensors   the optimiser's state
-    step-000400/state.json            {step, loader: {epoch, row}}
+step-000400/weights.safetensors   fp32 master weights by name
+step-000400/moments.safetensors   the optimiser's state
+step-000400/state.json            {step, loader: {epoch, row}}
 """
 
 from __future__ import annotations

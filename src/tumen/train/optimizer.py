@@ -41,7 +41,8 @@ class FlatOptimizer:
 
     The network's parameters become views of `self.weights` (in `dtype`), their gradients views of one buffer; the update runs in
     fp32 on `self.master` and is copied back. With `optimizer = "muon"` the matrices inside the blocks are updated by Muon, those
-    of one shape in one batch; embeddings, head and routers always by AdamW. Matrices decay, vectors (norms) do not.
+    of one shape in one batch; embeddings, head, routers and the many small experts (whose turn would cost more than the step
+    itself) always by AdamW. Matrices decay, vectors (norms) do not.
 
     Args:
         network: its parameters are moved into the flat buffer.
@@ -87,7 +88,7 @@ class FlatOptimizer:
         """0: Muon, 1: AdamW with decay, 2: AdamW without."""
         if parameter.dim() < 2:
             return 2
-        inside = name.startswith("blocks.") and "router" not in name
+        inside = name.startswith("blocks.") and "router" not in name and parameter.dim() == 2
         return 0 if inside and self.section.optimizer == "muon" else 1
 
     def step(self, rate: float) -> float:

@@ -1,0 +1,74 @@
+"""Predicted against actual on this machine: calibrate on some configurations, judge on others.
+
+    python benchmarks/plan_own_runs.py [--compile] [--profile profile.json]
+
+Each configuration trains in a process of its own on random tokens (`python -m tumen.train.calibrate`). The held-out
+ones are never seen by the calibration. Exit code 1 when the median error of time or memory is above 15%.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from pathlib import Path
+
+from tumen import plan
+from tumen.core import Shape
+from tumen.core.recipe import Train
+
+HELD_OUT = (
+    {"width": 192, "layers": 3, "feed_forward": 512, "vocab": 2048, "rows": 12, "row_tokens": 128},
+    {"width": 256, "layers": 6, "feed_forward": 768, "vocab": 4096, "rows": 8, "row_tokens": 192},
+    {"width": 320, "layers": 4, "feed_forward": 1024, "vocab": 2048, "rows": 16, "row_tokens": 96},
+    {"width": 384, "layers": 3, "feed_forward": 1024, "vocab": 8192, "rows": 6, "row_tokens": 256},
+    {"width": 256, "layers": 3, "feed_forward": 512, "vocab": 2048, "rows": 32, "row_tokens": 128},
+    {"width": 256, "layers": 3, "feed_forward": 768, "vocab": 2048, "rows": 24, "row_tokens": 128, "experts": 8},
+)
+
+
+def configuration(entry: dict[str, int], compiled: bool) -> tuple[Shape, Train]:
+    """A shape and its training section from one line of the table."""
+    size = {key: entry[key] for key in ("width", "layers", "feed_forward", "vocab")}
+    attention = {"kind": "gqa", "heads": entry["width"] // 64, "kv_heads": 1, "head_dim": 64}
+    experts = {"routed": entry["experts"], "top_k": 2, "width": 256, "capacity": 1.25} if "experts" in entry else None
+    shape = Shape.model_validate({**size, "attention": attention, "experts": experts})
+    return shape, Train(steps=8, rows=entry["rows"], row_tokens=entry["row_tokens"], compile=compiled)
+
+
+def main() -> None:
+    """Print the table and judge it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--profile", type=Path)
+    parser.add_argument("--steps", type=int, default=12)
+    options = parser.parse_args()
+    if options.profile:
+        profile = plan.load_profile(options.profile)
+    else:
+        profile = plan.calibrate(plan.benchmark(plan.default_configurations(options.compile), options.steps))
+    print(
+        f"profile from {len(profile.sources)} runs on {profile.machine}: fits them within "
+        f"{profile.fit_error:.0%} / {profile.fit_memory_error:.0%}"
+    )
+    print({name: float(f"{value:.3g}") for name, value in profile.seconds_per.items()})
+    time_errors, memory_errors = [], []
+    configurations = [configuration(entry, options.compile) for entry in HELD_OUT]
+    for (shape, train), seen in zip(configurations, plan.benchmark(configurations, options.steps), strict=True):
+        seconds, size = plan.predict(profile, shape, train)
+        time_errors.append(abs(seconds / seen.step_seconds - 1))
+        memory_errors.append(abs(size / seen.peak_bytes - 1))
+        print(
+            f"{seen.source:32s} step {seconds:6.3f} s predicted, {seen.step_seconds:6.3f} s actual "
+            f"({seconds / seen.step_seconds - 1:+.0%}); "
+            f"memory {size / 1e9:.2f} GB predicted, {seen.peak_bytes / 1e9:.2f} GB actual "
+            f"({size / seen.peak_bytes - 1:+.0%})",
+            flush=True,
+        )
+    middle = statistics.median(time_errors), statistics.median(memory_errors)
+    print(f"median error: time {middle[0]:.1%}, memory {middle[1]:.1%} over {len(HELD_OUT)} held-out configurations")
+    sys.exit(max(middle) > 0.15)
+
+
+if __name__ == "__main__":
+    main()

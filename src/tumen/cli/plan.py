@@ -1,0 +1,269 @@
+"""`tumen plan RECIPE | check | calibrate | actual | fleet | cards`: know what a run takes before paying for it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from tumen.core import InputError, PlanError, disk, load_recipe
+
+
+class RecipeFirst(TyperGroup):
+    """A group whose first word may also be a recipe: `plan RECIPE` is `plan recipe RECIPE`."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The named command, or `recipe` when the first word names none."""
+        if args and args[0] not in self.commands:
+            args = ["recipe", *args]
+        return super().resolve_command(ctx, args)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Options before the recipe belong to it: `plan --fleet h800:8 RECIPE`."""
+        if args and args[0].startswith("-") and args[0] not in ("--help", "-h"):
+            args = ["recipe", *args]
+        return list(super().parse_args(ctx, args))
+
+
+app = typer.Typer(
+    cls=RecipeFirst,
+    help="What a run takes: layout, memory, time, failures, money. `tumen plan RECIPE --fleet h800:10000`.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+RECIPE = typer.Argument(..., help="A recipe, a TOML file.")
+CHANGES = typer.Option([], "--set", help="Change a field: plan.price=1.7. May be given often.")
+FLEET = typer.Option(None, "--fleet", help="card:count, such as h800:10000; default: the recipe's fleet.")
+PROFILE = typer.Option(None, "--profile", help="A calibration profile of the card, from `tumen plan calibrate`.")
+JSON = typer.Option(False, "--json", help="Print JSON.")
+
+
+@app.command("recipe")
+def plan_recipe(
+    path: Path = RECIPE,
+    changes: list[str] = CHANGES,
+    fleet: str = FLEET,
+    tier: str = typer.Option(None, "--tier", help="Tier of the family; default: plan.tier, or the first."),
+    compare: str = typer.Option(None, "--compare", help="Fleets side by side: h800:6500,h800:10000."),
+    grow: list[str] = typer.Option([], "--grow", help="A fleet that grows: DAY=card:count, such as 3=h800:10000."),
+    rent: str = typer.Option(None, "--rent", help="Rented cards beside the own ones: card:count@price."),
+    anchor: str = typer.Option(
+        None, "--anchor", help="One published run of another recipe: RECIPE=card-hours a trillion tokens."
+    ),
+    why: bool = typer.Option(False, "--why", help="Parts of a step, bytes by stage, why the others lose."),
+    page: Path = typer.Option(None, "--html", help="Write one self-contained page."),
+    out: Path = typer.Option(None, "--out", help="Write plan.json here, for `tumen train` and `tumen launch`."),
+    top: int = typer.Option(5, "--top", min=1, help="How many layouts are shown."),
+    profile: Path = PROFILE,
+    as_json: bool = JSON,
+) -> None:
+    """Plan a recipe on a fleet (the word `recipe` may be left out)."""
+    from tumen import plan as room
+
+    recipe = load_recipe(path, changes)
+    job = room.job_of(recipe, tier)
+    cards = fleet or recipe.fleet.cards
+    if anchor:
+        job = anchored(job, cards, anchor)
+    if compare:
+        found = room.compare(job, compare, recipe.plan)
+        print(found.model_dump_json(indent=2) if as_json else "\n".join(room.beside(found)))
+        return
+    if grow:
+        growth = room.grow(job, cards, [growth_of(text) for text in grow], recipe.plan)
+        print(growth.model_dump_json(indent=2) if as_json else growth_text(growth, recipe.plan.currency))
+        return
+    if rent:
+        both = rented(job, cards, rent, recipe.plan)
+        print(both.model_dump_json(indent=2) if as_json else "\n".join(room.beside(both)))
+        return
+    plan = room.solve(job, room.first_group(room.fleet_of(cards, profile)), recipe.plan, top)
+    if out:
+        write(out, plan.model_dump_json(indent=2) + "\n")
+    if page:
+        write(page, room.page(plan, recipe.plan))
+    print(plan.model_dump_json(indent=2) if as_json else room.explain(plan, why))
+
+
+def anchored(job: Any, cards: str, anchor: str) -> Any:
+    """The job with the software factor one published run gives."""
+    from tumen import plan as room
+    from tumen.core import units
+
+    path, equals, hours = anchor.rpartition("=")
+    if not equals:
+        raise PlanError(f"--anchor {anchor!r}: write RECIPE=card-hours, such as recipes/v1-67b.toml=300.6k")
+    other = load_recipe(Path(path))
+    group = room.first_group(room.fleet_of(cards))
+    job, found = room.anchored(job, room.job_of(other), group, units.count(hours), other.plan)
+    print(
+        f"anchor: {found.name} takes {found.published:,.0f} card-hours a trillion tokens, "
+        f"{found.predicted:,.0f} predicted: factor {found.factor:.3f}"
+    )
+    return job
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file, saying what to do when the disk refuses."""
+    with disk(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+
+def growth_of(text: str) -> tuple[float, str]:
+    """`3=h800:10000` as (3.0, "h800:10000")."""
+    day, equals, fleet = text.partition("=")
+    try:
+        return float(day), fleet if equals else ""
+    except ValueError:
+        raise PlanError(f"--grow {text!r}: write DAY=card:count, such as 3=h800:10000") from None
+
+
+def growth_text(growth: Any, currency: str) -> str:
+    """A growing run as text."""
+    rows = [
+        f"  {fleet:16s} {days:6.1f} days, {tokens / 1e12:8.2f} T tokens"
+        for fleet, days, tokens in zip(growth.fleets, growth.phase_days, growth.phase_tokens, strict=False)
+    ]
+    total = (
+        f"{growth.days:.1f} days instead of {growth.days_without:.1f}, {growth.card_hours:,.0f} "
+        f"card-hours, {growth.money:,.0f} {currency}"
+    )
+    return "\n".join([*rows, total])
+
+
+def rented(job: Any, own: str, rent: str, planning: Any) -> Any:
+    """Own cards beside own and rented ones."""
+    from tumen import plan as room
+
+    cards, _, price = rent.partition("@")
+    try:
+        rented_price = float(price)
+    except ValueError:
+        raise PlanError(f"--rent {rent!r}: write card:count@price, such as h800:3500@2.5") from None
+    group = room.first_group(room.fleet_of(own))
+    own_price = group.card.price if planning.price is None else planning.price
+    return room.own_and_rented(job, group, room.first_group(room.fleet_of(cards)), own_price, rented_price, planning)
+
+
+@app.command()
+def check(path: Path = typer.Argument(..., help="CSV of published runs."), as_json: bool = JSON) -> None:
+    """Predicted against published for every row: errors by source, memory, out-of-memory rows, refusals, ranking."""
+    from tumen import plan as room
+
+    report = room.check(path)
+    print(json.dumps(asdict(report)) if as_json else "\n".join(room.table(report)))
+
+
+@app.command()
+def calibrate(
+    events: list[Path] = typer.Option([], "--events", help="Folder of a run to learn from; may be given often."),
+    card: str = typer.Option("cpu", "--card", help="The card this machine has."),
+    compiled: bool = typer.Option(
+        False, "--compile", help="Benchmark with torch.compile, as runs do; takes minutes longer."
+    ),
+    out: Path = typer.Option(Path("profile.json"), "--out", help="Where the profile goes."),
+) -> None:
+    """Minutes of micro-benchmarks, or the events of runs, become a profile for this card."""
+    from tumen import plan as room
+
+    room.card_of(card)
+    seen = [one for run in events for one in room.observed(run)]
+    seen = seen or room.benchmark(room.default_configurations(compiled))
+    profile = room.calibrate(seen, card)
+    room.store_profile(profile, out)
+    print(
+        f"{out}: {len(seen)} measurements, they are met within {profile.fit_error:.0%} (time) and "
+        f"{profile.fit_memory_error:.0%} (memory)"
+    )
+
+
+@app.command()
+def actual(
+    run: Path = typer.Argument(..., help="Folder of a run."),
+    profile: Path = typer.Option(Path("profile.json"), "--profile", help="A calibration profile."),
+    as_json: bool = JSON,
+) -> None:
+    """Predicted against actual for every tier of a run; the line is kept in the run's events."""
+    from tumen import plan as room
+    from tumen.core import Events
+
+    found = room.actual(run, room.load_profile(profile))
+    log = Events(run / "events.jsonl")
+    for one in found:
+        log.emit("plan_actual", **one.model_dump())
+    print(json.dumps([one.model_dump() for one in found]) if as_json else "\n".join(one.line() for one in found))
+
+
+@app.command()
+def fleet(
+    devices: str = typer.Option(..., "--devices", help="Devices that ask, such as 120M."),
+    requests: str = typer.Option("1/day", "--requests", help="Requests of a device: 1/day, 5/hour, 10/week."),
+    recipe: Path = typer.Option(None, "--recipe", help="The cloud model; default: recipes/milm-6b.toml beside you."),
+    tier: str = typer.Option(None, "--tier", help="Tier of its family."),
+    card: str = typer.Option("h800", "--card", help="Card of the cloud."),
+    on_device: float = typer.Option(0.7, "--on-device", help="Share of requests the device answers."),
+    prompt_tokens: float = typer.Option(600, "--prompt-tokens"),
+    answer_tokens: float = typer.Option(60, "--answer-tokens"),
+    peak: float = typer.Option(3.0, "--peak", help="Peak over mean."),
+    bits: float = typer.Option(16, "--bits", help="Bits of a weight."),
+    cache_bits: float = typer.Option(16, "--cache-bits", help="Bits of a cache element."),
+    price: float = typer.Option(None, "--price", help="Of one card and hour."),
+    currency: str = typer.Option("USD", "--currency"),
+    as_json: bool = JSON,
+) -> None:
+    """Serving: requests and tokens a second, share on device, cards in the cloud, cost of a million tokens."""
+    from tumen import plan as room
+    from tumen.core import units
+
+    path = recipe or Path("recipes/milm-6b.toml")
+    if not path.exists():
+        raise InputError(f"{path}: no such recipe; name the cloud model with --recipe")
+    job = room.job_of(load_recipe(path), tier)
+    demand = room.Demand(
+        devices=units.count(devices),
+        requests_per_day=room.rate_of(requests),
+        prompt_tokens=prompt_tokens,
+        answer_tokens=answer_tokens,
+        on_device=on_device,
+        peak_over_mean=peak,
+    )
+    kind = room.card_of(card)
+    found = room.size(job.shape, demand, kind, bits, cache_bits, kind.price if price is None else price, currency)
+    print(found.model_dump_json(indent=2) if as_json else "\n".join(room.serving_lines(found)))
+
+
+@app.command()
+def cards(as_json: bool = JSON) -> None:
+    """Every card with its figures and their sources."""
+    from tumen import plan as room
+
+    if as_json:
+        print(json.dumps({name: asdict(card) for name, card in room.cards().items()}))
+        return
+    for name, card in room.cards().items():
+        peak = (
+            f"{card.bf16_flops / 1e12:.0f} TF bf16, {card.memory_bytes / 1e9:.0f} GB at "
+            f"{card.memory_rate / 1e12:.2f} TB/s"
+        )
+        links = f"link {card.link_rate / 1e9:.0f} GB/s in {card.domain}, network {card.nic_rate / 1e9:g} GB/s a card"
+        print(
+            f"{name:12s} {peak}; {links}; {card.watts:.0f} W, {card.price:g} USD/h; {card.source}"
+            + (f"; CONFLICT: {card.conflict}" if card.conflict else "")
+        )
+
+
+if __name__ == "__main__":
+    import sys
+
+    from tumen.core import TumenError
+
+    try:
+        app()
+    except TumenError as error:
+        print(f"tumen: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -1,0 +1,77 @@
+"""`python -m tumen.train.calibrate '{"shape": ..., "train": ..., "steps": 8}'`: one measured configuration as a JSON
+line.
+
+Started by `tumen plan calibrate` as a child process: peak memory belongs to a process, and the planner never loads
+torch.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+
+import numpy as np
+import torch
+
+from tumen.core import Shape
+from tumen.core.recipe import Train
+from tumen.data import Batch
+from tumen.model import build
+from tumen.train.loop import loss_of, peak_bytes, prepare_torch
+from tumen.train.optimizer import FlatOptimizer
+
+WARM = 2  # steps that are not counted: allocation and compilation
+
+
+def batch_of(shape: Shape, section: Train, seed: int) -> Batch:
+    """Random rows of one document each, every position learnt; (rows, row_tokens)."""
+    size = (section.rows, section.row_tokens)
+    ids = np.random.default_rng(seed).integers(0, shape.vocab, size)
+    ones, places = np.ones(size, dtype=np.int64), np.tile(np.arange(size[1]), (size[0], 1))
+    return Batch(
+        ids=ids,
+        documents=ones,
+        positions=places,
+        targets=np.roll(ids, -1, axis=1),
+        answers=ones,
+        sources=-ones,
+        samples=np.arange(size[0]),
+    )
+
+
+def measure(shape: Shape, section: Train, steps: int) -> dict[str, object]:
+    """Step in seconds (lower quartile: other processes only ever add) and peak bytes of a short run, random tokens."""
+    prepare_torch(section)
+    network = build(shape, 0)
+    optimizer = FlatOptimizer(network, section, torch.bfloat16 if section.precision == "bf16" else torch.float32)
+    if section.compile:
+        for block in network.blocks:
+            block.compile(dynamic=False)
+    network.train()
+    seconds = []
+    for step in range(WARM + steps):
+        batch = batch_of(shape, section, step)
+        start = time.perf_counter()
+        loss_of(network, batch, section, torch.device("cpu")).backward()
+        optimizer.step(section.rate)
+        seconds.append(time.perf_counter() - start)
+    return {
+        "shape": shape.model_dump(),
+        "train": section.model_dump(),
+        "step_seconds": statistics.quantiles(seconds[WARM:], n=4)[0],
+        "peak_bytes": peak_bytes(),
+        "source": f"benchmark {shape.width}x{shape.layers}, {section.rows}x{section.row_tokens}",
+    }
+
+
+def main() -> None:
+    """Measure the configuration of the first argument."""
+    question = json.loads(sys.argv[1])
+    shape, section = Shape.model_validate(question["shape"]), Train.model_validate(question["train"])
+    sys.stdout.write(json.dumps(measure(shape, section, int(question["steps"]))) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""Networks and jobs the planner's tests share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tumen.core import Gqa, Shape, load_recipe
+from tumen.plan import Job, job_of
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+
+
+@pytest.fixture
+def gpt3() -> Shape:
+    """GPT-3 175B as Megatron trained it (arXiv 2104.04473)."""
+    attention = Gqa(heads=96, kv_heads=96, head_dim=128)
+    return Shape(
+        width=12288,
+        layers=96,
+        feed_forward=49152,
+        attention=attention,
+        vocab=51200,
+        gated=False,
+        biases=True,
+        positions=2048,
+    )
+
+
+@pytest.fixture
+def gpt3_job(gpt3: Shape) -> Job:
+    return Job(gpt3, 2048, 1536, 3e11, name="gpt3")
+
+
+@pytest.fixture
+def v2_job() -> Job:
+    return job_of(load_recipe(RECIPES / "v2.toml"))

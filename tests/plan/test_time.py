@@ -1,0 +1,108 @@
+"""Step time: physics first, then agreement of the scalar and the table form."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tumen.core import Experts, Gqa, Mla, PlanError, Shape
+from tumen.plan import Job, Layout, bound, cards, links, time
+from tumen.plan.case import stack
+from tumen.plan.job import case_of
+from tumen.plan.physics import NAMES, SHARES, Physics, fitted, from_vector, vector
+
+POWERS = st.sampled_from([1, 2, 4, 8])
+SHAPES = (
+    Shape(
+        width=4096,
+        layers=32,
+        feed_forward=11008,
+        attention=Gqa(heads=32, kv_heads=8, head_dim=128),
+        vocab=32000,
+        tied=False,
+    ),
+    Shape(
+        width=2048,
+        layers=24,
+        feed_forward=8192,
+        attention=Mla(heads=16, kv_rank=512, q_rank=768),
+        experts=Experts(routed=64, top_k=6, width=1408, shared=2),
+        vocab=102400,
+    ),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    shape=st.sampled_from(SHAPES),
+    card=st.sampled_from(sorted(cards())),
+    tp=POWERS,
+    pp=POWERS,
+    dp=POWERS,
+    ep=POWERS,
+    micro=st.sampled_from([1, 2, 4]),
+    recompute=st.sampled_from(["none", "norm,act", "full"]),
+    precision=st.sampled_from(["bf16", "fp8"]),
+    zero=st.sampled_from([0, 1, 3]),
+)
+def test_no_plan_beats_physics(shape, card, tp, pp, dp, ep, micro, recompute, precision, zero) -> None:
+    layout = Layout(tp=tp, pp=pp, dp=dp, ep=ep, micro_batch=micro, recompute=recompute, zero=zero, sequence_parallel=tp > 1)
+    job = Job(shape, 2048, 64, 1e9, precision)
+    try:
+        case = stack([case_of(job, layout, cards()[card])])
+    except PlanError:
+        return
+    step = time.step(case, fitted()).step[0]
+    assert np.isfinite(step)
+    for name, limit in bound.terms(case).items():
+        assert step >= np.asarray(limit).max(), name
+
+
+def test_parts_add_up(gpt3_job: Job) -> None:
+    layout = Layout(tp=8, pp=8, dp=16, micro_batch=1, sequence_parallel=True)
+    found = time.step(stack([case_of(gpt3_job, layout, cards()["a100"])]), Physics())
+    parts = {k: v for k, v in found.rows().items() if k not in ("step", "stage_forward", "stage_backward")}
+    assert sum(float(np.sum(value)) for value in parts.values()) == pytest.approx(float(found.step[0]), rel=0.02)
+
+
+def test_a_table_is_its_rows(gpt3_job: Job) -> None:
+    layouts = [Layout(tp=8, pp=p, dp=64 // p, micro_batch=1) for p in (1, 2, 4, 8)]
+    cases = [case_of(gpt3_job, layout, cards()["h100"]) for layout in layouts]
+    together = time.step(stack(cases), fitted()).step
+    alone = [float(time.step(stack([case]), fitted()).step[0]) for case in cases]
+    assert together == pytest.approx(alone)
+
+
+def test_megatron_175b_is_known(gpt3_job: Job) -> None:
+    """Published: 24,3xx samples ... 1,024 A100s, batch 1,536, tp 8, pp 16, full recompute: about 32 s a step (138
+    TFLOP/s).
+    """
+    layout = Layout(tp=8, pp=16, dp=8, micro_batch=1, recompute="full", zero=0)
+    case = stack([case_of(gpt3_job, layout, cards()["a100"])]).but(kernel=0.0, dropout=1.0, dp_overlap=0.0, pp_overlap=0.0)
+    assert float(time.step(case, fitted()).step[0]) == pytest.approx(32.0, rel=0.12)
+
+
+def test_a_faster_link_never_hurts(gpt3_job: Job) -> None:
+    case = stack([case_of(gpt3_job, Layout(tp=8, pp=4, dp=4), cards()["h800"])])
+    slow = time.step(case, fitted()).step[0]
+    assert time.step(case.but(link_rate=450e9), fitted()).step[0] <= slow
+    assert time.step(case.but(nic_rate=100e9), fitted()).step[0] <= slow
+
+
+def test_a_group_sees_every_network_card_it_has(gpt3_job: Job) -> None:
+    """tp 8 leaves one rank a node to the data-parallel group: one network card; tp 1 leaves eight."""
+    case, physics = stack([case_of(gpt3_job, Layout(tp=8, dp=16), cards()["a100"])]), Physics()
+    one = links.rate(case, physics, 16.0, 8.0)
+    eight = links.rate(case, physics, 16.0, 1.0)
+    inside = links.rate(case, physics, 8.0, 1.0)
+    assert eight == pytest.approx(8 * one)
+    assert inside == pytest.approx(300e9 * physics.link)
+
+
+def test_vectors_of_constants_round_trip() -> None:
+    again = from_vector(vector(fitted()))
+    for name in NAMES:
+        assert getattr(again, name) == pytest.approx(getattr(fitted(), name))
+    assert all(0 < getattr(fitted(), name) < 1 for name in SHARES)
