@@ -22,7 +22,7 @@ UNITS = (
     *("ns", "µs", "us", "ms", "s", "sec", "seconds?", "min", "minutes?", "h", "hours?", "d", "days?", "weeks?", "months?"),
     *("(?:k|M|G|T)?(?:tokens?|tok)/(?:cpu-)?s", "(?:requests?|sentences?|steps?|commands?|examples?)/s"),
     *("(?:tokens?|requests?|sentences?|steps?) (?:a|per) second", "tokens? a sentence"),
-    *("[kKMGTP]?i?B", "bytes?", "(?:kilo|mega|giga)bytes?", "[kMGTPE]?FLOP(?:S|/s)?"),
+    *("(?:k|[KMGTP]i?)B", "bytes?", "(?:kilo|mega|giga)bytes?", "[kMGTPE]?FLOP(?:S|/s)?"),
     *("[kKMG]?Wh?", "[kMG]?Hz", "USD", "EUR", "€", "dollars?"),
 )
 CLAIM = re.compile(rf"(?<![\w.#/-])[~<>≤≥±]?\d[\d,.]*[kKMGTB]?(?:[ \u00a0-]?(?:{'|'.join(UNITS)}))(?![\w/])|[$€]\s?\d")

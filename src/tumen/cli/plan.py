@@ -51,9 +51,7 @@ def plan_recipe(
     compare: str = typer.Option(None, "--compare", help="Fleets side by side: h800:6500,h800:10000."),
     grow: list[str] = typer.Option([], "--grow", help="A fleet that grows: DAY=card:count, such as 3=h800:10000."),
     rent: str = typer.Option(None, "--rent", help="Rented cards beside the own ones: card:count@price."),
-    anchor: str = typer.Option(
-        None, "--anchor", help="One published run of another recipe: RECIPE=card-hours a trillion tokens."
-    ),
+    anchor: str = typer.Option(None, "--anchor", help="One published run of another recipe: RECIPE=card-hours a trillion tokens."),
     why: bool = typer.Option(False, "--why", help="Parts of a step, bytes by stage, why the others lose."),
     page: Path = typer.Option(None, "--html", help="Write one self-contained page."),
     out: Path = typer.Option(None, "--out", help="Write plan.json here, for `tumen train` and `tumen launch`."),
@@ -163,9 +161,7 @@ def check(path: Path = typer.Argument(..., help="CSV of published runs."), as_js
 def calibrate(
     events: list[Path] = typer.Option([], "--events", help="Folder of a run to learn from; may be given often."),
     card: str = typer.Option("cpu", "--card", help="The card this machine has."),
-    compiled: bool = typer.Option(
-        False, "--compile", help="Benchmark with torch.compile, as runs do; takes minutes longer."
-    ),
+    compiled: bool = typer.Option(False, "--compile", help="Benchmark with torch.compile, as runs do; takes minutes longer."),
     out: Path = typer.Option(Path("profile.json"), "--out", help="Where the profile goes."),
 ) -> None:
     """Minutes of micro-benchmarks, or the events of runs, become a profile for this card."""
@@ -207,13 +203,13 @@ def fleet(
     tier: str = typer.Option(None, "--tier", help="Tier of its family."),
     card: str = typer.Option("h800", "--card", help="Card of the cloud."),
     on_device: float = typer.Option(0.7, "--on-device", help="Share of requests the device answers."),
-    prompt_tokens: float = typer.Option(600, "--prompt-tokens"),
-    answer_tokens: float = typer.Option(60, "--answer-tokens"),
+    prompt_tokens: float = typer.Option(600, "--prompt-tokens", help="Tokens of a prompt, mean."),
+    answer_tokens: float = typer.Option(60, "--answer-tokens", help="Tokens of an answer, mean."),
     peak: float = typer.Option(3.0, "--peak", help="Peak over mean."),
     bits: float = typer.Option(16, "--bits", help="Bits of a weight."),
     cache_bits: float = typer.Option(16, "--cache-bits", help="Bits of a cache element."),
     price: float = typer.Option(None, "--price", help="Of one card and hour."),
-    currency: str = typer.Option("USD", "--currency"),
+    currency: str = typer.Option("USD", "--currency", help="Name of the currency of the price."),
     as_json: bool = JSON,
 ) -> None:
     """Serving: requests and tokens a second, share on device, cards in the cloud, cost of a million tokens."""
@@ -246,10 +242,7 @@ def cards(as_json: bool = JSON) -> None:
         print(json.dumps({name: asdict(card) for name, card in room.cards().items()}))
         return
     for name, card in room.cards().items():
-        peak = (
-            f"{card.bf16_flops / 1e12:.0f} TF bf16, {card.memory_bytes / 1e9:.0f} GB at "
-            f"{card.memory_rate / 1e12:.2f} TB/s"
-        )
+        peak = f"{card.bf16_flops / 1e12:.0f} TF bf16, {card.memory_bytes / 1e9:.0f} GB at {card.memory_rate / 1e12:.2f} TB/s"
         links = f"link {card.link_rate / 1e9:.0f} GB/s in {card.domain}, network {card.nic_rate / 1e9:g} GB/s a card"
         print(
             f"{name:12s} {peak}; {links}; {card.watts:.0f} W, {card.price:g} USD/h; {card.source}"
