@@ -2,9 +2,10 @@
 
     python benchmarks/pocket.py [--recipe recipes/pocket.toml] [--run FOLDER] [--out benchmarks/results/pocket.json] [--json]
 
-Runs `tumen run RECIPE` in an empty folder, as `./dev run` does, and copies what the run says about itself: seconds of every stage
-(events.jsonl), facts and digests of every artifact, the scorecard. Memory is that of all processes of the run together: the kernel's
-proportional share (Pss, shared pages counted once), read from /proc every `POLL_SECONDS`. Linux only. `./dev docs` takes it into README.md.
+Runs `tumen run RECIPE` in an empty folder, as `./dev run` does, and copies what the run says about itself: seconds of every
+stage (events.jsonl), facts and digests of every artifact, the scorecard. Memory is that of all processes of the run together:
+the kernel's proportional share (Pss, shared pages counted once), read from /proc every `POLL_SECONDS`. Linux only.
+`./dev docs` takes the result into README.md.
 """
 
 from __future__ import annotations
@@ -83,9 +84,8 @@ def watched(command: list[str], environment: dict[str, str]) -> tuple[float, int
 
 def machine() -> dict[str, Any]:
     """What it ran on."""
-    model = next(
-        (line.split(":", 1)[1].strip() for line in open("/proc/cpuinfo", encoding="utf-8") if line.startswith("model name")), ""
-    )
+    about = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    model = next((line.split(":", 1)[1].strip() for line in about if line.startswith("model name")), "")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "cpu": model or platform.machine(),

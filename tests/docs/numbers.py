@@ -4,9 +4,9 @@
 
 A number with a unit (5.9 ms, 97 %, 40k tokens/s, 3x; digits, not words) must stand in a block that carries one of the tags
 *measured*, *simulated*, *published*, and beside the tag a command or source: `code`, a link, an arXiv number, or the words
-"ad-hoc script, not kept". `Inline code` quotes programs and sentences and claims nothing itself. A block is a paragraph, an item of a list, a table or a fence; for a table or a fence the tag may stand
-in the paragraph next to it. Limits that are settings or goals, not claims, carry `<!-- setting -->` in their block or on
-the line before it.
+"ad-hoc script, not kept". `Inline code` quotes programs and sentences and claims nothing itself. A block is a paragraph, an item
+of a list, a table or a fence; for a table or a fence the tag may stand in the paragraph next to it. Limits that are settings
+or goals, not claims, carry `<!-- setting -->` in their block or on the line before it.
 """
 
 from __future__ import annotations
@@ -18,47 +18,16 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 UNITS = (
-    *(
-        "%",
-        "‰",
-        "percent",
-        "points?",
-        "×",
-        "x",
-        "-?fold",
-        "times",
-        "ns",
-        "µs",
-        "us",
-        "ms",
-        "s",
-        "sec",
-        "seconds?",
-        "min",
-        "minutes?",
-    ),
-    *("h", "hours?", "d", "days?", "weeks?", "months?", "(?:k|M|G|T)?(?:tokens?|tok)/(?:cpu-)?s", "tokens? (?:a|per) second"),
-    *(
-        "[kKMGTP]?i?B",
-        "bytes?",
-        "(?:kilo|mega|giga)bytes?",
-        "[kMGTPE]?FLOP(?:S|/s)?",
-        "[kKMG]?Wh?",
-        "[kMG]?Hz",
-        "USD",
-        "EUR",
-        "€",
-        "dollars?",
-    ),
-    *(
-        "(?:requests?|sentences?|steps?|commands?|examples?)/s",
-        "(?:requests?|sentences?|steps?) (?:a|per) second",
-        "tokens? a sentence",
-    ),
+    *("%", "‰", "percent", "points?", "×", "x", "-?fold", "times"),
+    *("ns", "µs", "us", "ms", "s", "sec", "seconds?", "min", "minutes?", "h", "hours?", "d", "days?", "weeks?", "months?"),
+    *("(?:k|M|G|T)?(?:tokens?|tok)/(?:cpu-)?s", "(?:requests?|sentences?|steps?|commands?|examples?)/s"),
+    *("(?:tokens?|requests?|sentences?|steps?) (?:a|per) second", "tokens? a sentence"),
+    *("(?:k|[KMGTP]i?)B", "bytes?", "(?:kilo|mega|giga)bytes?", "[kMGTPE]?FLOP(?:S|/s)?"),
+    *("[kKMG]?Wh?", "[kMG]?Hz", "USD", "EUR", "€", "dollars?"),
 )
 CLAIM = re.compile(rf"(?<![\w.#/-])[~<>≤≥±]?\d[\d,.]*[kKMGTB]?(?:[ \u00a0-]?(?:{'|'.join(UNITS)}))(?![\w/])|[$€]\s?\d")
 TAG = re.compile(r"\*(measured|simulated|published)\*", re.IGNORECASE)
-SOURCE = re.compile(r"`[^`]+`|\]\([^)]+\)|https?://|arXiv|ad-hoc script, not kept")
+SOURCE = re.compile(r"`[^`]+`|\]\([^)]+\)|https?://|arXiv|ad-hoc\s+script,\s+not\s+kept")
 QUIET = re.compile(r"<!--.*?-->|https?://\S+|`[^`\n]+`", re.DOTALL)
 SETTING = "<!-- setting -->"
 ITEM = re.compile(r"\s*(?:[-*+]|\d+\.) ")

@@ -87,8 +87,10 @@ def generated(room: str) -> str:
 
 
 def page(room: str, now: str | None) -> str:
-    """A room's page as it should be: fresh above the end mark, as it was below."""
-    below = now.partition(END)[2].removeprefix("\n") if now and END in now else FRESH
+    """A room's page as it should be: fresh above the end mark, as it was below. A page without the mark is all below."""
+    if now is None:
+        return generated(room) + FRESH
+    below = now.partition(END)[2].removeprefix("\n") if END in now else "\n" + re.sub(r"\A# .*\n+", "", now)
     return generated(room) + below
 
 

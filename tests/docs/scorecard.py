@@ -72,9 +72,10 @@ def percent(value: float | None, digits: int = 1) -> str:
 def words(result: Mapping[str, Any]) -> Iterator[str]:
     """Where the numbers come from, what is weak, what it cost."""
     about, versions = result["machine"], result["versions"]
+    made = ", ".join(f"{name} {versions[name]}" for name in ("python", "torch", "xllamacpp"))
     yield (
-        f"*Measured* by `{result['command']}` on {result['date']}: {about['cpu']}, {about['cores']} cores, {about['threads']} threads, "
-        f"load {about['load_before']} before, Python {versions['python']}, torch {versions['torch']}, xllamacpp {versions['xllamacpp']}. "
+        f"*Measured* by `{result['command']}` on {result['date']}: {about['cpu']}, {about['cores']} cores, "
+        f"threads: {about['threads']}, load {about['load_before']} before, {made}. "
         f"The exam has templates and names that training never saw. Recipe to gate: {units.show_seconds(result['seconds'])}, "
         f"peak memory of all processes {units.show_bytes(result['peak_bytes'])}. In brackets: 95 % intervals."
     )

@@ -203,13 +203,13 @@ def fleet(
     tier: str = typer.Option(None, "--tier", help="Tier of its family."),
     card: str = typer.Option("h800", "--card", help="Card of the cloud."),
     on_device: float = typer.Option(0.7, "--on-device", help="Share of requests the device answers."),
-    prompt_tokens: float = typer.Option(600, "--prompt-tokens"),
-    answer_tokens: float = typer.Option(60, "--answer-tokens"),
+    prompt_tokens: float = typer.Option(600, "--prompt-tokens", help="Tokens of a prompt, mean."),
+    answer_tokens: float = typer.Option(60, "--answer-tokens", help="Tokens of an answer, mean."),
     peak: float = typer.Option(3.0, "--peak", help="Peak over mean."),
     bits: float = typer.Option(16, "--bits", help="Bits of a weight."),
     cache_bits: float = typer.Option(16, "--cache-bits", help="Bits of a cache element."),
     price: float = typer.Option(None, "--price", help="Of one card and hour."),
-    currency: str = typer.Option("USD", "--currency"),
+    currency: str = typer.Option("USD", "--currency", help="Name of the currency of the price."),
     as_json: bool = JSON,
 ) -> None:
     """Serving: requests and tokens a second, share on device, cards in the cloud, cost of a million tokens."""

@@ -2,7 +2,7 @@
 
 Two families from one shape (DeepSeek-V2, arXiv 2405.04434; Llama, arXiv 2302.13971):
     attention   `Mla` (latent attention, section 2.1) or `Gqa` (grouped queries)
-    feed        a dense FFN (gated SwiGLU, or GPT-3's plain one) in every layer, or DeepSeekMoE (section 2.2) after `dense_layers` dense ones
+    feed        a dense FFN (gated SwiGLU, or GPT-3's plain one) in every layer, or DeepSeekMoE (section 2.2) after dense ones
 Counts are exact integers and equal what torch holds (tests/core/test_shape.py, tests/contracts/).
 """
 

@@ -1,4 +1,4 @@
-"""What copied words are worth: `maximum` is 100, `rot` is red, `eine halbe Stunde` is 30 minutes.
+"""What copied words are worth: `maximum` is 100, `rot` is red, `eine halbe Stunde` is `30 minutes`.
 
 Read from Home Assistant's lists, so that a bundle carries its own lexicon and a device needs no template package.
 """

@@ -76,7 +76,7 @@ def _ohf_cases(tree: Mapping[str, Any], intent: str, lang: str, values: Values) 
 
 
 def _ohf_judge(gold: Action, home: Home, values: Values) -> Callable[[Action], tuple[bool, bool]]:
-    """The test files leave out what an answer may say besides (which of any, all, how many; the domain): only what they name counts."""
+    """Only what a test file names counts: it leaves out what an answer may say besides (any or all, how many, the domain)."""
 
     def judge(given: Action) -> tuple[bool, bool]:
         if given.intent != gold.intent:
