@@ -3,13 +3,13 @@
 What: a stateful home, words onto its real devices, acts within their real ranges, replies in three languages,
 conversations. In: an `Action` (tumen.core.action), the TOML of a home, a lexicon of values. Out: `Resolved`,
 `Question` or `Refusal`; changes before -> after; one `Turn` a sentence. Never: torch, network, printing; a guessed or
-invented device; a change on refusal. Read next: resolve.py, then find.py, home.py, session.py.
+invented device; a change on refusal. Read next: resolution.py, then find.py, home.py, session.py.
 """
 
-from tumen.assistant.act import Answer, Change, Outcome, act, undo
+from tumen.assistant.acts import Answer, Change, Outcome, act, undo
 from tumen.assistant.home import Area, Entity, Floor, Home, Timer
-from tumen.assistant.reply import reply
-from tumen.assistant.resolve import resolve
+from tumen.assistant.replies import reply
+from tumen.assistant.resolution import resolve
 from tumen.assistant.session import Session, Turn, Understand, Understood
 from tumen.assistant.understand import Reader
 from tumen.assistant.values import Unknown, Values

@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from tumen.assistant.act import Change, Outcome, act, undo
+from tumen.assistant.acts import Change, Outcome, act, undo
 from tumen.assistant.home import Home
-from tumen.assistant.reply import reply, reply_finished, reply_undone
-from tumen.assistant.resolve import resolve
+from tumen.assistant.replies import reply, reply_finished, reply_undone
+from tumen.assistant.resolution import resolve
 from tumen.assistant.values import Values
 from tumen.assistant.verdict import Question, Refusal, Resolved, Verdict
 from tumen.assistant.words import ALL, ALL_STOPS, LAST, NEVERMIND, ORDINALS, UNDO, forms, split, spoken

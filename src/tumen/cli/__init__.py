@@ -1,6 +1,6 @@
 """cli: one file per verb, and the only place that knows every room.
 
-What: `tumen run | train | recipe | lineage | talk | serve | score | plan`.
+What: `tumen run | recipe | lineage | talk | serve | score | train`.
 In: arguments. Out: text for people (or `--json`), exit codes from the error tree.
 Never: work that a room could do.
 Read next: run.py, then chain.py.

@@ -18,7 +18,7 @@ MAKERS: dict[Kind, int] = {
     "corpus": 2,
     "tokenizer": 1,
     "dataset": 1,
-    "checkpoint": 2,
+    "checkpoint": 3,
     "bundle": 1,
     "scorecard": 1,
 }

@@ -19,10 +19,11 @@ from tumen.core import EngineError, disk, lifetime, write_text
 
 # oneDNN compiles a kernel for each matmul shape and forgets all but 1,024 of them; a mixture of experts has more. Twice the
 # speed of a step, but only when it is set before torch is loaded (docs/log.md, 2026-11-22).
-# OpenMP's threads wait by spinning; on a machine that is not all ours that made a step up to 16 times slower, sleeping does not.
+# OpenMP's threads wait by spinning: on a machine that is not all ours a step took up to 16 times longer. Sleeping at once costs
+# half the speed of a machine that is; spinning briefly keeps both within a quarter (docs/log.md, 2026-11-22).
 DEFAULTS = {
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "20000",
-    "OMP_WAIT_POLICY": "PASSIVE",
+    "GOMP_SPINCOUNT": "10000",
     "TOKENIZERS_PARALLELISM": "false",
     "PYTHONUNBUFFERED": "1",
 }

@@ -11,10 +11,13 @@ from tumen.data.loader import Batch, Loader
 from tumen.data.prepare import read_corpus, write_corpus, write_dataset, write_tokenizer
 from tumen.data.shards import Shards, read_shards, write_shards
 from tumen.data.source import SOURCES, Source
-from tumen.data.tokenizer import Codec
+from tumen.data.tokenizer import BYTES, CONTROL, UNKNOWN, Codec
 
 __all__ = [
+    "BYTES",
+    "CONTROL",
     "SOURCES",
+    "UNKNOWN",
     "Batch",
     "Codec",
     "Loader",

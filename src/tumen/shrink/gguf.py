@@ -17,8 +17,7 @@ from torch import Tensor
 
 from tumen.core import ExportError, Gqa, Mla, Shape
 from tumen.core.action import BEGIN, DO, structure_tokens
-from tumen.data import Codec
-from tumen.data.tokenizer import BYTES, CONTROL, UNKNOWN
+from tumen.data import BYTES, CONTROL, UNKNOWN, Codec
 
 QUANTISED = {"int8": Kind.Q8_0, "int4": Kind.Q4_0, "bf16": Kind.BF16}
 BLOCK = 32  # weights of a row that share a scale in Q8_0 and Q4_0

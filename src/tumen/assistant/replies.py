@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tumen.assistant.act import Change, Outcome, lacks
+from tumen.assistant.acts import Change, Outcome, lacks
 from tumen.assistant.home import Home, Timer
 from tumen.assistant.values import Value, plain
 from tumen.assistant.verdict import TOLD, Question, Refusal, Resolved
