@@ -38,7 +38,11 @@ def test_light_rooms_load_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
-def test_the_command_line_loads_no_torch_to_say_help() -> None:
-    code = "import sys; sys.argv = ['tumen', '--version']\nfrom tumen.cli import main\ntry: main()\nexcept SystemExit: pass\nprint('torch' in sys.modules)"
+def test_the_command_line_loads_no_torch_to_say_its_version() -> None:
+    code = (
+        "import sys; sys.argv = ['tumen', '--version']\n"
+        "from tumen.cli import main\n"
+        "try: main()\nexcept SystemExit: pass\nprint('torch' in sys.modules)"
+    )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert said.endswith("False\n")

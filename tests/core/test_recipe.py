@@ -231,8 +231,13 @@ class TestSet:
             load_recipe(path, ["family.device.train.step=1"])
 
 
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5),
-                    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)))  # fmt: skip
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+)
+
+
+@given(JSON)
 def test_whatever_stands_there_is_a_recipe_or_a_list_of_faults(value: object) -> None:
     with pytest.raises(RecipeError) as caught:
         recipe_of({"name": "x", "family": value}, "here")

@@ -9,7 +9,7 @@ import torch
 from tests.model.shapes import SHAPES
 from torch import Tensor
 
-from tumen.core import Shape
+from tumen.core import InputError, Shape
 from tumen.model import Cache, Transformer, build, causal_mask, greedy
 
 CLOSE = {"atol": 2e-5, "rtol": 1e-4}
@@ -176,3 +176,9 @@ def test_every_weight_learns(shape: Shape) -> None:
 def test_no_vocabulary(shape: Shape) -> None:
     with pytest.raises(ValueError, match="vocab is 0"):
         build(shape.model_copy(update={"vocab": 0}))
+
+
+@pytest.mark.parametrize(("name", "value"), [("gated", False), ("biases", True), ("positions", 16), ("window", 4), ("mtp", 1)])
+def test_what_is_only_planned_is_not_built_as_something_else(name: str, value: object) -> None:
+    with pytest.raises(InputError, match=rf"shape\.{name}: the planner counts it"):
+        build(SHAPES["gqa"].model_copy(update={name: value}))

@@ -97,7 +97,7 @@ class TestGate:
         assert found["whole"] == round(1 - 1 / len(sentences), 5)
 
     def test_the_floor_holds(self, device: Path, tokenizer: Path, sentences: list[str]) -> None:
-        with pytest.raises(ExportError, match=r"at 0\.00% of 36 positions, the recipe's floor is 50\.00%"):
+        with pytest.raises(ExportError, match=r"at 0\.00% of 36 positions, the floor is 50\.00%"):
             check_export(device, tokenizer, sentences, lambda prompt: [0, 0, 0], 0.5)
 
     def test_an_export_that_says_nothing_does_not_pass(self, device: Path, tokenizer: Path, sentences: list[str]) -> None:

@@ -237,7 +237,7 @@ class TestRefused:
 
     def test_weights_of_another_shape(self, few: Path, section: Train, shape: Shape, tmp_path: Path) -> None:
         weights = dict(build(shape.model_copy(update={"feed_forward": 64})).state_dict())
-        with pytest.raises(TrainError, match="no blocks.0.feed.down.weight of shape"):
+        with pytest.raises(TrainError, match=r"no blocks\.0\.feed\.down\.weight of shape"):
             fit(section, shape, few, tmp_path / "x", start=weights)
 
     def test_weights_to_start_from(self, few: Path, section: Train, shape: Shape, unbroken: Path, tmp_path: Path) -> None:

@@ -88,8 +88,12 @@ class Codec:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
         self.vocab: int = tokenizer.get_vocab_size()
-        self.begin, self.do, self.end = (int(tokenizer.token_to_id(token) or 0) for token in (BEGIN, DO, END))
-        self.structure = {token: tokenizer.token_to_id(token) for token in structure_tokens()}
+        known: dict[str, int] = tokenizer.get_vocab()
+        missing = [token for token in (BEGIN, DO, END, *structure_tokens()) if token not in known]
+        if missing:
+            raise ArtifactError(f"another kind of tokeniser, without {missing[0]!r}")
+        self.begin, self.do, self.end = (known[token] for token in (BEGIN, DO, END))
+        self.structure = {token: known[token] for token in structure_tokens()}
 
     @classmethod
     def load(cls, folder: Path) -> Codec:
@@ -100,14 +104,11 @@ class Codec:
         """
         path = folder / "tokenizer.json"
         try:
-            codec = cls(Tokenizer.from_str(path.read_text("utf-8")))
+            return cls(Tokenizer.from_str(path.read_text("utf-8")))
         except FileNotFoundError:
             raise ArtifactError(f"{path}: missing; run the recipe again") from None
         except Exception as error:  # the library raises bare Exception
             raise ArtifactError(f"{path}: no tokeniser in it ({error}); run the recipe again") from None
-        if None in (codec.begin, codec.do, codec.end, *codec.structure.values()):
-            raise ArtifactError(f"{path}: another kind of tokeniser, it lacks tokens of actions; run the recipe again")
-        return codec
 
     def save(self, folder: Path) -> None:
         """Write `tokenizer.json`."""

@@ -7,13 +7,16 @@ import math
 import torch
 from torch import Tensor, nn
 
-from tumen.core import Mla, Shape
+from tumen.core import InputError, Mla, Shape
 from tumen.model.attention import Context, GroupedAttention, LatentAttention, Norm, linear
 from tumen.model.cache import Cache
 from tumen.model.experts import FeedForward, MixtureOfExperts
 from tumen.model.rope import angles
 
 ENDS = 0.02  # deviation of embedding and head in a fresh network, so that its first loss is the logarithm of the vocabulary
+
+
+NOT_BUILT = {"gated": True, "biases": False, "positions": 0, "window": 0, "mtp": 0}  # fields of a shape that are planned alone
 
 
 class Block(nn.Module):
@@ -50,6 +53,11 @@ class Transformer(nn.Module):
         super().__init__()
         if not shape.vocab:
             raise ValueError("shape.vocab is 0: take it from the tokeniser first")
+        foreign = [name for name, ours in NOT_BUILT.items() if getattr(shape, name) != ours]
+        if foreign:
+            raise InputError(
+                f"shape.{', shape.'.join(foreign)}: the planner counts it, no network here has it; leave it out to train"
+            )
         self.shape = shape
         self.embed = nn.Embedding(shape.vocab, shape.width)
         self.blocks = nn.ModuleList(Block(shape, layer) for layer in range(shape.layers))
