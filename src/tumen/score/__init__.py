@@ -9,7 +9,7 @@ Read next: judge.py, then exams.py and card.py.
 
 from tumen.score.card import examine, gate, insist, show, write_card
 from tumen.score.exams import ohf, own, slurp_home
-from tumen.score.judge import Answer, Case, percentile, same, tally
+from tumen.score.judge import Answer, Case, percentile, same, tally, wilson
 from tumen.score.reference import Matcher
 
 __all__ = [
@@ -26,5 +26,6 @@ __all__ = [
     "show",
     "slurp_home",
     "tally",
+    "wilson",
     "write_card",
 ]
