@@ -1,9 +1,9 @@
 #!/bin/sh
 # tiny-cloud: written by tumen's local engine; run it by hand to see it fail
+export GOMP_SPINCOUNT=10000
 export LOCAL_RANK=0
 export LOCAL_WORLD_SIZE=1
 export MASTER_PORT='1 2'
-export GOMP_SPINCOUNT=10000
 export ONEDNN_PRIMITIVE_CACHE_CAPACITY=20000
 export PYTHONUNBUFFERED=1
 export RANK=0
