@@ -33,11 +33,13 @@ SAID = {
     "any lights on in the office": Action("HassGetState", "en", {"domain": "light", "state": "on", "ask": "any", "area": "office"}),
     "how warm is the living room": Action("HassClimateGetTemperature", "en", {"area": "living room"}),
     "what time is it": Action("HassGetCurrentTime", "en"),
-    "turn off the desk lamp in 10 minutes": Action("HassStartTimer", "en", {"minutes": "10", "command": "turn off desk lamp"}),
+    "turn off the desk lamp in 10 minutes": Action(
+        "HassStartTimer", "en", {"duration": "10 minutes", "command": "turn off desk lamp"}
+    ),
     "turn it on": Action("HassTurnOn", "en"),
     "lights on in here": Action("HassTurnOn", "en", {"domain": "light", "area": "here"}),
     "turn off desk lamp": Action("HassTurnOff", "en", {"name": "desk lamp"}),
-    "pizza timer for five minutes": Action("HassStartTimer", "en", {"minutes": "five", "name": "pizza"}),
+    "pizza timer for five minutes": Action("HassStartTimer", "en", {"duration": "five minutes", "name": "pizza"}),
 }
 
 

@@ -106,7 +106,7 @@ class TestOutside:
     def test_people_speak_to_a_home(self, tmp_path: Path) -> None:
         rows = [
             {"sentence": "dim the hall", "scenario": "iot", "action": "hue_lightdim",
-             "tokens": [{"surface": word} for word in "dim the hall".split()], "entities": [{"type": "house_place", "span": [2]}]},
+             "tokens": [{"surface": word} for word in ["dim", "the", "hall"]], "entities": [{"type": "house_place", "span": [2]}]},
             {"sentence": "wake me at six", "scenario": "alarm", "action": "set", "tokens": [], "entities": []},
             {"sentence": "add milk to my list", "scenario": "lists", "action": "createoradd", "tokens": [], "entities": []},
         ]  # fmt: skip
