@@ -205,8 +205,8 @@ def _told(manifest: Manifest) -> str:
     facts = manifest.facts
     parts = []
     for name in ("train", "exam", "vocab", "train_tokens", "validation_loss", "tokens_per_second", "agreement"):
-        if name in facts:
-            value = facts[name]
+        value = facts.get(name)
+        if isinstance(value, (int, float)):
             parts.append(f"{name.replace('_', ' ')} {value:,}" if isinstance(value, int) else f"{name.replace('_', ' ')} {value}")
     size = sum(file.bytes for file in manifest.files.values())
     return ", ".join([*parts, units.show_bytes(size)])

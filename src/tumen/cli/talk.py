@@ -97,6 +97,7 @@ def _state(fields: Any) -> str:
     return " ".join(
         str(value) if name == "state" else f"{name} {value}"
         for name, value in sorted(fields.items(), key=lambda item: item[0] != "state")
+        if value not in ("", None)
     )
 
 

@@ -111,21 +111,21 @@ def show(card: Path) -> str:
     result = json.loads((card / "scorecard.json").read_text("utf-8"))
     columns = result["columns"]
     names = [name for name in ("device", "cloud", "reference") if name in columns]
-    lines = [f"{'exact actions, %':<18}{'n':>6}  " + "".join(f"{name:>26}" for name in names)]
+    lines = [f"{'exact actions, %':<18}{'n':>6}  " + "".join(f"{name:>28}" for name in names)]
     groups = sorted(columns["device"], key=_order)
     for group in groups:
-        cells = "".join(f"{_cell(columns[name].get(group)):>26}" for name in names)
+        cells = "".join(f"{_cell(columns[name].get(group)):>28}" for name in names)
         lines.append(f"{group:<18}{columns['device'][group]['n']:>6}  {cells}")
     facts = scored.facts
     for title, key in (("ms, median", "seconds_p50"), ("ms, 95%", "seconds_p95")):
         lines.append(f"{title:<26}" + "".join(f"{1000 * facts[key].get(name, 0):>26.1f}" for name in names))
-    size = "".join(f"{units.show_bytes(result['bytes'][name]) if name in result['bytes'] else '':>26}" for name in names)
+    size = "".join(f"{units.show_bytes(result['bytes'][name]) if name in result['bytes'] else '':>28}" for name in names)
     lines.append(f"{'size':<26}{size}")
     agreement = facts.get("agreement", {})
-    lines.append(f"{'tokens equal to torch':<26}" + "".join(f"{_percent(agreement.get(name)):>26}" for name in names))
+    lines.append(f"{'tokens equal to torch':<26}" + "".join(f"{_percent(agreement.get(name)):>28}" for name in names))
     for title, key in (("false acts", "false_acts"), ("invented words", "invented")):
         found = [columns[name]["all"][key] for name in names]
-        lines.append(f"{title:<26}" + "".join(f"{_percent(cell) if key == 'false_acts' else cell:>26}" for cell in found))
+        lines.append(f"{title:<26}" + "".join(f"{_percent(cell) if key == 'false_acts' else cell:>28}" for cell in found))
     verdict = "passed" if not result["shortfalls"] else "not passed: " + "; ".join(result["shortfalls"])
     return "\n".join([*lines, f"gate: {verdict}", "share [95% interval], (corrected for the best constant answer)"])
 
