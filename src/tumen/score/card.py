@@ -118,7 +118,7 @@ def show(card: Path) -> str:
         lines.append(f"{group:<18}{columns['device'][group]['n']:>6}  {cells}")
     facts = scored.facts
     for title, key in (("ms, median", "seconds_p50"), ("ms, 95%", "seconds_p95")):
-        lines.append(f"{title:<26}" + "".join(f"{1000 * facts[key].get(name, 0):>26.1f}" for name in names))
+        lines.append(f"{title:<26}" + "".join(f"{1000 * facts[key].get(name, 0):>28.1f}" for name in names))
     size = "".join(f"{units.show_bytes(result['bytes'][name]) if name in result['bytes'] else '':>28}" for name in names)
     lines.append(f"{'size':<26}{size}")
     agreement = facts.get("agreement", {})
