@@ -75,7 +75,7 @@ def words(result: Mapping[str, Any]) -> Iterator[str]:
     made = ", ".join(f"{name} {versions[name]}" for name in ("python", "torch", "xllamacpp"))
     yield (
         f"*Measured* by `{result['command']}` on {result['date']}: {about['cpu']}, {about['cores']} cores, "
-        f"threads: {about['threads']}, load {about['load_before']} before, {made}. "
+        f"threads: {about['threads']}, load {about['load_before']} before, nice {about.get('nice', 0)}, {made}. "
         f"The exam has templates and names that training never saw. Recipe to gate: {units.show_seconds(result['seconds'])}, "
         f"peak memory of all processes {units.show_bytes(result['peak_bytes'])}. In brackets: 95 % intervals."
     )
