@@ -6,13 +6,12 @@ one thin call. Everything else (progress, resuming, healing) is written once aga
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
-from tumen.core import EngineError
+from tumen.core import EngineError, named
 
 State = Literal["waiting", "running", "done", "failed", "cancelled", "lost"]
 
@@ -89,12 +88,5 @@ def connect(name: str) -> Engine:
     Raises:
         EngineError: no such engine.
     """
-    module, colon, attribute = ENGINES.get(name, name).partition(":")
-    if not colon:
-        raise EngineError(f"fleet.engine {name!r} is unknown; known: {', '.join(ENGINES)}, or 'package.module:Class'")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise EngineError(f"fleet.engine {name!r} cannot be imported: {error}") from None
-    engine: Engine = found()
+    engine: Engine = named(name, ENGINES, "fleet.engine", EngineError)()
     return engine

@@ -27,6 +27,7 @@ from tumen.core.errors import (
 from tumen.core.events import Events
 from tumen.core.recipe import Recipe, load_recipe
 from tumen.core.shape import Experts, Frozen, Gqa, Mla, Shape
+from tumen.core.table import named
 
 __all__ = [
     "ArtifactError",
@@ -57,6 +58,7 @@ __all__ = [
     "lifetime",
     "load_recipe",
     "manifest_of",
+    "named",
     "units",
     "verify",
     "write_text",

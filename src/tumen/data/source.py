@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib
 import json
 import multiprocessing
 import os
@@ -19,6 +18,7 @@ from tumen.core import lifetime
 from tumen.core.action import COPIED, Action, normalise, parse
 from tumen.core.errors import InputError
 from tumen.core.recipe import Data
+from tumen.core.table import named
 from tumen.data.homes import GeneratedHome, generate, invented, is_held
 from tumen.data.lexicon import lexicon
 from tumen.data.templates import Example, Speaker, Template, copied_words, literals, load_templates, phrases, skip_words
@@ -294,12 +294,5 @@ def source_of(name: str) -> Source:
     Raises:
         InputError: no such source.
     """
-    module, colon, attribute = SOURCES.get(name, name).partition(":")
-    if not colon:
-        raise InputError(f"data.source {name!r} is unknown; known: {', '.join(SOURCES)}, or 'package.module:Class'")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"data.source {name!r} cannot be imported: {error}") from None
-    source: Source = found()
+    source: Source = named(name, SOURCES, "data.source", InputError)()
     return source

@@ -1,0 +1,25 @@
+"""Tables of names: `name -> "module:attribute"`, imported on use; a recipe may give `"my_pkg.mod:Class"` instead of a name."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tumen.core.errors import TumenError
+
+
+def named(name: str, table: Mapping[str, str], field: str, error: Callable[[str], TumenError]) -> Any:
+    """What a name of a table, or `"package.module:attribute"`, stands for.
+
+    Args:
+        field: of the recipe, for the message.
+        error: makes the room's own error of one line; it is raised for an unknown name or a failed import.
+    """
+    module, colon, attribute = table.get(name, name).partition(":")
+    if not colon:
+        raise error(f"{field} {name!r} is unknown; known: {', '.join(table)}, or 'package.module:Class'")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as fault:
+        raise error(f"{field} {name!r} cannot be imported: {fault}") from None
