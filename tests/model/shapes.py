@@ -16,6 +16,25 @@ SHAPES = {
         width=32, layers=2, feed_forward=48, vocab=50, attention=MLA.model_copy(update={"q_rank": None})
     ),
     "mla moe": Shape(width=32, layers=2, feed_forward=48, vocab=50, attention=MLA, experts=EXPERTS),
+    "mla moe on devices": Shape(
+        width=32,
+        layers=3,
+        feed_forward=48,
+        vocab=50,
+        tied=False,
+        attention=MLA,
+        experts=EXPERTS.model_copy(update={"routed": 8, "groups": 4, "device_limit": 2, "balance_devices": 0.05}),
+    ),
+    "mla moe v3": Shape(
+        width=32,
+        layers=2,
+        feed_forward=48,
+        vocab=50,
+        tied=False,
+        attention=MLA,
+        experts=EXPERTS.model_copy(update={"gate": "sigmoid", "bias_rate": 0.001, "normalise": True}),
+        mtp=1,
+    ),
     "gqa moe": Shape(
         width=32, layers=3, feed_forward=48, vocab=50, attention=GQA, experts=EXPERTS.model_copy(update={"shared": 0})
     ),

@@ -155,7 +155,7 @@ def test_overfits_one_batch(shape: Shape) -> None:
     documents, positions = torch.ones(4, 8, dtype=torch.long), torch.arange(8).expand(4, -1)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-2)
     for _ in range(80):
-        states, balance = network(ids[:, :-1], positions, causal_mask(documents))
+        states, balance, _ = network(ids[:, :-1], positions, causal_mask(documents))
         loss = torch.nn.functional.cross_entropy(network.head(states).flatten(0, 1), ids[:, 1:].flatten()) + balance
         optimizer.zero_grad()
         loss.backward()
@@ -165,7 +165,7 @@ def test_overfits_one_batch(shape: Shape) -> None:
 
 def test_every_weight_learns(shape: Shape) -> None:
     network, ids = lively(shape).train(), some_ids(8, 16)
-    states, balance = network(ids, torch.arange(16).expand(8, -1), causal_mask(torch.ones_like(ids)))
+    states, balance, _ = network(ids, torch.arange(16).expand(8, -1), causal_mask(torch.ones_like(ids)))
     (states.square().sum() + balance).backward()
     network.head(torch.ones(1, shape.width)).sum().backward()
     for name, weight in network.named_parameters():
@@ -178,7 +178,7 @@ def test_no_vocabulary(shape: Shape) -> None:
         build(shape.model_copy(update={"vocab": 0}))
 
 
-@pytest.mark.parametrize(("name", "value"), [("gated", False), ("biases", True), ("positions", 16), ("window", 4), ("mtp", 1)])
+@pytest.mark.parametrize(("name", "value"), [("gated", False), ("biases", True), ("positions", 16), ("window", 4)])
 def test_what_is_only_planned_is_not_built_as_something_else(name: str, value: object) -> None:
     with pytest.raises(InputError, match=rf"shape\.{name}: the planner counts it"):
         build(SHAPES["gqa"].model_copy(update={name: value}))

@@ -20,10 +20,12 @@ from hypothesis import strategies as st
 
 from tumen.core import ArtifactError, DiskError, Events, Recipe, Shape, TrainError, events, manifest_of, verify
 from tumen.core.recipe import Train
-from tumen.data import Batch, Loader, read_shards, write_shards
-from tumen.model import build
-from tumen.train import fit, loop
-from tumen.train.loop import guard, loss_of, prepare_torch, targets_of
+from tumen.data import Batch, Loader, Whole, read_shards, write_shards
+from tumen.model import build, causal_mask
+from tumen.train import alone, fit, loop, losses
+from tumen.train.loop import prepare_torch
+from tumen.train.losses import loss_of, targets_of
+from tumen.train.metrics import guard
 
 ROW = 192  # tokens
 
@@ -136,7 +138,7 @@ def test_a_damaged_newest_checkpoint_costs_its_steps_alone(
         fit(section, shape, few, tmp_path / "x", seed=3, inputs="in")
     work = tmp_path / ".x.work"
     assert sorted(path.name for path in work.iterdir()) == ["step-000003", "step-000006"]
-    damage(work / "step-000006" / "weights.safetensors")
+    damage(work / "step-000006" / "shard-00001-model-00001-of-00001.safetensors")
     kept = Events(None)
     fit(section, shape, few, tmp_path / "x", seed=3, inputs="in", events=kept)
     names = [row["event"] for row in kept.seen]
@@ -206,7 +208,7 @@ class TestRefused:
     def test_a_loss_that_is_no_number_names_its_samples(
         self, few: Path, section: Train, shape: Shape, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        real = loop.loss_of
+        real = alone.loss_of
         calls = 0
 
         def spoilt(*args: Any, **kwargs: Any) -> torch.Tensor:
@@ -214,7 +216,7 @@ class TestRefused:
             calls += 1
             return real(*args, **kwargs) * (float("nan") if calls == 5 else 1.0)
 
-        monkeypatch.setattr(loop, "loss_of", spoilt)
+        monkeypatch.setattr(alone, "loss_of", spoilt)
         with pytest.raises(TrainError) as caught:
             fit(section, shape, few, tmp_path / "x", seed=3, inputs="in")
         loader = Loader(read_shards(few / "train"), 4, ROW, 3)
@@ -225,7 +227,7 @@ class TestRefused:
 
     @pytest.mark.parametrize(("loss", "norm"), [(float("nan"), 1.0), (1.0, float("inf")), (float("inf"), 1.0)])
     def test_guard(self, loss: float, norm: float) -> None:
-        batch = Batch(*(np.zeros((1, 1), np.int64),) * 6, samples=np.asarray([7, 9]))
+        batch = Batch(*(np.zeros((1, 1), np.int64),) * 6, samples=np.asarray([7, 9]), whole=Whole(1, 1, 1))
         with pytest.raises(TrainError, match="samples 7, 9"):
             guard(loss, norm, 0, batch)
         guard(1.0, 1.0, 0, batch)
@@ -275,10 +277,10 @@ class TestLoss:
         network = build(plain)
         section = Train(steps=1, sentence_weight=weight)
         total = weights = 0.0
-        states, _ = network(
+        states, *_ = network(
             torch.from_numpy(batch.ids),
             torch.from_numpy(batch.positions),
-            loop.causal_mask(torch.from_numpy(batch.documents)),
+            causal_mask(torch.from_numpy(batch.documents)),
         )
         losses = F.cross_entropy(
             network.head(states).flatten(0, 1), torch.from_numpy(batch.targets).flatten().clamp_min(0), reduction="none"
@@ -292,7 +294,7 @@ class TestLoss:
 
     def test_targets_are_padded_with_nothing(self, batch: Batch) -> None:
         targets = targets_of(batch, 0.1)
-        assert len(targets.rows) % loop.HEAD_ROWS == 0
+        assert len(targets.rows) % losses.HEAD_ROWS == 0
         assert int((targets.weights > 0).sum()) == int((batch.targets >= 0).sum())
         assert int((targets.weights == 1).sum()) == int(batch.answers.sum()) == int(targets.answers.sum())
 
@@ -314,10 +316,10 @@ class TestLoss:
             )
         share = float((targets.weights * targets.answers).sum() / targets.weights.sum())
         assert data == pytest.approx(alone, rel=1e-5)
-        states, _ = network(
+        states, *_ = network(
             torch.from_numpy(batch.ids),
             torch.from_numpy(batch.positions),
-            loop.causal_mask(torch.from_numpy(batch.documents)),
+            causal_mask(torch.from_numpy(batch.documents)),
         )
         losses = F.cross_entropy(network.head(states.flatten(0, 1)[targets.rows]), targets.tokens, reduction="none").detach()
         inside = float((losses * targets.weights * targets.answers).sum() / targets.weights.sum())

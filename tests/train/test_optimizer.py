@@ -6,10 +6,19 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 
 from tumen.core.recipe import Train
 from tumen.train.optimizer import FlatOptimizer, orthogonal, rate_at
+
+
+def fill(optimizer: FlatOptimizer, weights: dict[str, Tensor], moments: dict[str, Tensor], step: int) -> None:
+    """What a checkpoint does: fill what the optimiser names, then go on from a step."""
+    with torch.no_grad():
+        for part, held in ((weights, optimizer.named_master()), (moments, optimizer.moments())):
+            for name, tensor in part.items():
+                held[name].copy_(tensor)
+    optimizer.restored(step)
 
 
 class Tiny(nn.Module):
@@ -82,7 +91,10 @@ class TestUpdate:
             network.loss(x).backward()
             norms.append(optimizer.step(0.0))
         assert norms[0] == pytest.approx(norms[1])
-        kept = [torch.cat([optimizer.moments()[f"{i}.exp_avg"] for i in (0, 1)]).norm() / 0.1 for optimizer in (loose, tight)]
+        kept = [
+            torch.cat([m.flatten() for name, m in optimizer.moments().items() if name.startswith("exp_avg.")]).norm() / 0.1
+            for optimizer in (loose, tight)
+        ]
         assert float(kept[0]) == pytest.approx(norms[0], rel=1e-3)
         assert float(kept[1]) == pytest.approx(0.01, rel=1e-3)
 
@@ -128,7 +140,7 @@ def test_restored_state_goes_on_in_the_same_bits() -> None:
     run(first, whole, range(4, 8))
     second = Tiny()
     other = FlatOptimizer(second, section, torch.bfloat16)
-    other.restore(weights, moments)
+    fill(other, weights, moments, 4)
     run(second, other, range(4, 8))
     assert torch.equal(whole.master, other.master)
     assert torch.equal(first.matrix, second.matrix)
@@ -192,7 +204,9 @@ class TestMuon:
     def test_without_it_everything_is_adamw(self) -> None:
         optimizer = FlatOptimizer(Layers(), Train(steps=1, optimizer="adamw"), torch.float32)
         assert optimizer.batches == []
-        assert set(optimizer.moments()) == {f"{i}.{name}" for i in (0, 1) for name in ("step", "exp_avg", "exp_avg_sq")}
+        assert set(optimizer.moments()) == {
+            f"{kind}.{name}" for name in optimizer.named_master() for kind in ("exp_avg", "exp_avg_sq")
+        }
 
     @pytest.mark.parametrize("kind", ["adamw", "muon"])
     def test_goes_on_in_the_same_bits(self, kind: str) -> None:
@@ -209,7 +223,7 @@ class TestMuon:
         kept = [{name: tensor.clone() for name, tensor in part().items()} for part in (first.named_master, first.moments)]
         run(whole, first, 3)
         second = FlatOptimizer(other, section, torch.bfloat16)
-        second.restore(*kept)
+        fill(second, *kept, 3)
         run(other, second, 3)
         assert torch.equal(first.master, second.master)
         assert whole.loss(IDS) < Layers().loss(IDS)

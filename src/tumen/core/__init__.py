@@ -25,6 +25,7 @@ from tumen.core.errors import (
     disk,
 )
 from tumen.core.events import Events
+from tumen.core.mesh import Mesh, mesh_of_plan, refuse_mesh
 from tumen.core.recipe import Recipe, load_recipe
 from tumen.core.shape import Experts, Frozen, Gqa, Mla, Shape
 from tumen.core.table import named
@@ -41,6 +42,7 @@ __all__ = [
     "Gqa",
     "InputError",
     "Manifest",
+    "Mesh",
     "Mla",
     "PlanError",
     "Recipe",
@@ -58,7 +60,9 @@ __all__ = [
     "lifetime",
     "load_recipe",
     "manifest_of",
+    "mesh_of_plan",
     "named",
+    "refuse_mesh",
     "units",
     "verify",
     "write_text",

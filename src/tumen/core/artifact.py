@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -69,19 +69,33 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def _payloads(folder: Path) -> dict[str, Payload]:
+def payload_of(path: Path) -> Payload:
+    """Size and digest of one file."""
+    return Payload(bytes=path.stat().st_size, sha256=file_hash(path))
+
+
+def _payloads(folder: Path, known: Mapping[str, Payload]) -> dict[str, Payload]:
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
-    return {str(path.relative_to(folder)): Payload(bytes=path.stat().st_size, sha256=file_hash(path)) for path in files}
+    names = {str(path.relative_to(folder)): path for path in files}
+    return {name: known.get(name) or payload_of(path) for name, path in names.items()}
 
 
 @contextmanager
-def writing(folder: Path, kind: Kind, inputs: str, made_from: Sequence[str], facts: dict[str, Any] | None = None) -> Iterator[Path]:
+def writing(
+    folder: Path,
+    kind: Kind,
+    inputs: str,
+    made_from: Sequence[str],
+    facts: dict[str, Any] | None = None,
+    known: Mapping[str, Payload] | None = None,
+) -> Iterator[Path]:
     """Write an artifact: yields an empty folder beside `folder`, then seals it with a manifest and puts it in place.
 
     Args:
         folder: where the artifact will stand; an older one there is replaced at the end.
         kind, inputs, made_from: see the module's docstring.
         facts: filled by the caller until the block ends.
+        known: likewise; digests of files that their writers hashed themselves, each its own, when many processes write.
 
     Raises:
         DiskError: the disk refuses; `folder` is as it was.
@@ -92,7 +106,7 @@ def writing(folder: Path, kind: Kind, inputs: str, made_from: Sequence[str], fac
         stage.mkdir(parents=True)
         try:
             yield stage
-            files = _payloads(stage)
+            files = _payloads(stage, known or {})
             digest = hash_of([kind, {name: payload.sha256 for name, payload in files.items()}])
             manifest = Manifest(
                 kind=kind,

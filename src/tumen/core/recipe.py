@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from tumen.core.errors import RecipeError
+from tumen.core.mesh import Mesh
 from tumen.core.shape import Frozen, Positive, Shape
 
 STAGE_NAMES = ("corpus", "tokenizer", "dataset", "jobs", "bundle-*", "*-logits")
@@ -49,7 +50,7 @@ class Tokenizer(Frozen):
 
 
 class Train(Frozen):
-    """One training run of one tier. Rates are per step; `rows` x `row_tokens` tokens make a step."""
+    """One training run of one tier. Rates are per step; `rows` x `row_tokens` tokens make a step, whatever the mesh."""
 
     steps: Positive
     rows: Positive = 32
@@ -67,6 +68,10 @@ class Train(Frozen):
     checkpoint_every: Positive = 100
     keep: Positive = 2
     threads: int = Field(0, ge=0, description="0: the cores this process may use")
+    expert_kernel: Literal["padded", "grouped", "loop"] = Field("padded", description="how experts are run (model/kernels.py)")
+    mtp_weight: float = Field(0.3, ge=0, description="loss weight of the token after the next (shape.mtp)")
+    save_later: bool = Field(False, description="write checkpoints while training goes on; pays on GPUs alone")
+    mesh: Mesh = Mesh()
 
 
 class Distil(Frozen):

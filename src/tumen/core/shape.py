@@ -98,8 +98,11 @@ Attention = Annotated[Mla | Gqa, Field(discriminator="kind")]
 class Experts(Frozen):
     """DeepSeekMoE (arXiv 2405.04434, section 2.2): shared experts see every token, `top_k` of `routed` are chosen.
 
-    `balance` is the factor of the expert-level balance loss (equation 23); `scale` multiplies the routed sum; `capacity` is
-    the room of one expert in training, as a multiple of an even share: what overflows is dropped, never at evaluation.
+    The routed experts lie on `groups` devices (0: one expert a device). In training a device takes `capacity` times an even
+    share of the tokens, those with the lowest affinity are dropped; `protect` of the sequences never lose one, and nothing is
+    dropped at evaluation (section 2.2.4). `balance`, `balance_devices` and `balance_communication` are the factors of the three
+    balance losses (equations 23-31; DeepSeek-V2: 0.003, 0.05, 0.02). `bias_rate` balances without a loss instead
+    (DeepSeek-V3, arXiv 2412.19437, section 2.1.2). `scale` multiplies the routed sum.
     """
 
     routed: Positive
@@ -107,16 +110,32 @@ class Experts(Frozen):
     width: Positive
     shared: int = Field(1, ge=0)
     dense_layers: int = Field(1, ge=0)
-    balance: float = Field(0.003, ge=0)
+    gate: Literal["softmax", "sigmoid"] = Field("softmax", description="affinity: softmax (V2) or sigmoid (V3)")
+    balance: float = Field(0.003, ge=0, description="factor of the expert-level balance loss")
+    balance_devices: float = Field(0.0, ge=0, description="factor of the device-level balance loss")
+    balance_communication: float = Field(0.0, ge=0, description="factor of the communication balance loss")
+    bias_rate: float = Field(0.0, ge=0, description="step of the balancing bias after each training step; 0: no bias (V3: 0.001)")
     scale: float = Field(1.0, gt=0)
     normalise: bool = False
     capacity: float = Field(1.5, gt=0)
+    protect: float = Field(0.1, ge=0, le=1, description="share of the sequences whose tokens are never dropped")
+    groups: int = Field(0, ge=0, description="devices the experts lie on; 0: one expert a device")
     device_limit: int = Field(0, ge=0, description="most devices (nodes) a token is sent to; 0: no limit")
+
+    @property
+    def devices(self) -> int:
+        """Devices the routed experts lie on."""
+        return self.groups or self.routed
 
     @model_validator(mode="after")
     def _choice(self) -> Experts:
         if self.top_k > self.routed:
             raise ValueError(f"top_k {self.top_k} cannot be more than routed {self.routed}")
+        if self.routed % self.devices:
+            raise ValueError(f"groups {self.groups} must divide routed {self.routed}")
+        reach = self.device_limit * (self.routed // self.devices)
+        if self.groups and self.device_limit and self.top_k > reach:
+            raise ValueError(f"device_limit {self.device_limit} leaves {reach} experts to choose from, top_k is {self.top_k}")
         return self
 
 
@@ -154,7 +173,7 @@ class Shape(Frozen):
         dense = matrices * self.width * self.feed_forward
         mixture = 0
         if self.experts:
-            gate = self.width * self.experts.routed
+            gate = (self.width + bool(self.experts.bias_rate)) * self.experts.routed
             mixture = matrices * self.width * self.experts.width * (routed + self.experts.shared) + gate
         every = self.attention.parameters(self.width) + 2 * self.width + self._layer_biases()
         total = self.layers * every + (self.layers - self.moe_layers) * dense + self.moe_layers * mixture

@@ -7,7 +7,7 @@ Never: torch, downloads without being asked, sentences of an exam in training.
 Read next: prepare.py, then source.py and templates.py.
 """
 
-from tumen.data.loader import Batch, Loader
+from tumen.data.loader import Batch, Loader, Whole
 from tumen.data.prepare import read_corpus, write_corpus, write_dataset, write_tokenizer
 from tumen.data.shards import Shards, read_shards, write_shards
 from tumen.data.source import SOURCES, Source
@@ -23,6 +23,7 @@ __all__ = [
     "Loader",
     "Shards",
     "Source",
+    "Whole",
     "read_corpus",
     "read_shards",
     "write_corpus",

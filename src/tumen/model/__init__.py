@@ -9,6 +9,21 @@ Read next: transformer.py, then attention.py and experts.py.
 
 from tumen.model.cache import Cache
 from tumen.model.decode import greedy
-from tumen.model.transformer import Transformer, build, causal_mask
+from tumen.model.experts import FeedForward, MixtureOfExperts
+from tumen.model.kernels import KERNELS, Travel
+from tumen.model.transformer import Block, Transformer, build, causal_mask, fresh, visible
 
-__all__ = ["Cache", "Transformer", "build", "causal_mask", "greedy"]
+__all__ = [
+    "KERNELS",
+    "Block",
+    "Cache",
+    "FeedForward",
+    "MixtureOfExperts",
+    "Transformer",
+    "Travel",
+    "build",
+    "causal_mask",
+    "fresh",
+    "greedy",
+    "visible",
+]

@@ -17,11 +17,21 @@ from tumen.model.rope import rotate
 
 
 class Context(NamedTuple):
-    """What every layer needs of a batch: rotary tables (B, 1, T, rope / 2) and the additive mask (B, 1, T, S)."""
+    """What every layer needs of a batch: rotary tables (B, 1, T, rope / 2) and the additive mask (B, 1, T, S).
+
+    For mixtures of experts: `real` (B, T), false on padding, and `safe` (B,), rows that lose no token; None: all, and none.
+    """
 
     cos: Tensor
     sin: Tensor
     mask: Tensor
+    real: Tensor | None = None
+    safe: Tensor | None = None
+
+
+def same(x: Tensor) -> Tensor:
+    """The seam of parallel training where nothing is to be done (train/parallel.py)."""
+    return x
 
 
 class Norm(nn.Module):
@@ -36,9 +46,22 @@ class Norm(nn.Module):
         return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
 
 
-def linear(inner: int, outer: int) -> nn.Linear:
+def local(weight: Tensor) -> Tensor:
+    """This rank's part of a weight that is split over tensor-parallel ranks; the weight itself where it is whole."""
+    part: Tensor = weight.to_local() if hasattr(weight, "to_local") else weight
+    return part
+
+
+class Linear(nn.Linear):
+    """A matrix, or this rank's part of one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, local(self.weight))
+
+
+def linear(inner: int, outer: int) -> Linear:
     """A matrix without bias."""
-    return nn.Linear(inner, outer, bias=False)
+    return Linear(inner, outer, bias=False)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
@@ -65,19 +88,21 @@ class GroupedAttention(nn.Module):
         self.k = linear(width, shape.kv_heads * shape.head_dim)
         self.v = linear(width, shape.kv_heads * shape.head_dim)
         self.out = linear(shape.heads * shape.head_dim, width)
+        self.enter = self.leave = self.whole = same
 
     def forward(self, x: Tensor, context: Context, cache: Cache | None = None) -> Tensor:
         B, T, _ = x.shape
-        shape = self.shape
-        q = rotate(self.q(x).view(B, T, shape.heads, -1).transpose(1, 2), context.cos, context.sin)
-        k = rotate(self.k(x).view(B, T, shape.kv_heads, -1).transpose(1, 2), context.cos, context.sin)
-        v = self.v(x).view(B, T, shape.kv_heads, -1).transpose(1, 2)
+        shape, x = self.shape, self.enter(x)
+        q = rotate(self.q(x).view(B, T, -1, shape.head_dim).transpose(1, 2), context.cos, context.sin)
+        k = rotate(self.k(x).view(B, T, -1, shape.head_dim).transpose(1, 2), context.cos, context.sin)
+        v = self.v(x).view(B, T, -1, shape.head_dim).transpose(1, 2)
+        k, v = self.whole(k), self.whole(v)
         if cache is not None:
             k, v = cache.extend(k, v)
         group = shape.heads // shape.kv_heads
         if group > 1:
             k, v = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1)
-        return self.out(attend(q, k, v, context.mask))
+        return self.leave(self.out(attend(q, k, v, context.mask)))
 
 
 class LatentAttention(nn.Module):
@@ -85,6 +110,9 @@ class LatentAttention(nn.Module):
 
     Without a cache the latent is expanded to keys and values (cheapest for whole rows); with one, only the latent and the
     shared rotary key are kept and the expansion is absorbed into query and output.
+
+    Seams of parallel training: `enter` and `leave` stand around what is split by heads, `whole` gathers the latent of a row whose
+    tokens lie on several ranks.
     """
 
     def __init__(self, width: int, shape: Mla, eps: float) -> None:
@@ -100,22 +128,25 @@ class LatentAttention(nn.Module):
         self.kv_norm = Norm(shape.kv_rank, eps)
         self.kv_up = linear(shape.kv_rank, shape.heads * (shape.nope_dim + shape.v_dim))
         self.out = linear(shape.heads * shape.v_dim, width)
+        self.enter = self.leave = self.whole = same
 
     def forward(self, x: Tensor, context: Context, cache: Cache | None = None) -> Tensor:
         B, T, _ = x.shape
         shape = self.shape
-        q = self.q_up(self.q_norm(self.q_down(x)) if shape.q_rank else x)
-        q_nope, q_rope = q.view(B, T, shape.heads, -1).transpose(1, 2).split((shape.nope_dim, shape.rope_dim), dim=-1)
+        q = self.q_up(self.enter(self.q_norm(self.q_down(x)) if shape.q_rank else x))
+        q_nope, q_rope = q.view(B, T, -1, shape.query_dim).transpose(1, 2).split((shape.nope_dim, shape.rope_dim), dim=-1)
         q_rope = rotate(q_rope, context.cos, context.sin)
         latent, k_rope = self.kv_down(x).split((shape.kv_rank, shape.rope_dim), dim=-1)
         latent, k_rope = self.kv_norm(latent), rotate(k_rope.unsqueeze(1), context.cos, context.sin)
+        latent, k_rope = self.enter(latent.unsqueeze(1)), self.enter(k_rope)
         if cache is not None:
-            latents, k_rope = cache.extend(latent.unsqueeze(1), k_rope)
+            latents, k_rope = cache.extend(latent, k_rope)
             return self._absorbed(q_nope, q_rope, latents, k_rope, context.mask)
-        kv = self.kv_up(latent).view(B, T, shape.heads, -1).transpose(1, 2)
+        latent, k_rope = self.whole(latent), self.whole(k_rope)  # (B, 1, S, r), (B, 1, S, rope)
+        kv = self.kv_up(latent.squeeze(1)).view(B, latent.shape[2], -1, shape.nope_dim + shape.v_dim).transpose(1, 2)
         k_nope, v = kv.split((shape.nope_dim, shape.v_dim), dim=-1)
-        k = torch.cat((k_nope, k_rope.expand(-1, shape.heads, -1, -1)), dim=-1)
-        return self.out(attend(torch.cat((q_nope, q_rope), dim=-1), k, v, context.mask))
+        k = torch.cat((k_nope, k_rope.expand(-1, k_nope.shape[1], -1, -1)), dim=-1)
+        return self.leave(self.out(attend(torch.cat((q_nope, q_rope), dim=-1), k, v, context.mask)))
 
     def _absorbed(self, q_nope: Tensor, q_rope: Tensor, latents: Tensor, k_rope: Tensor, mask: Tensor) -> Tensor:
         """Attention inside the latent (section 2.1.2, "absorbed"): latents (B, 1, S, r), k_rope (B, 1, S, rope)."""

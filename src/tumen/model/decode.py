@@ -29,7 +29,7 @@ def greedy(network: Transformer, prompt: Sequence[int], end: int, longest: int =
         positions = torch.arange(seen, seen + len(fresh)).unsqueeze(0)
         past = torch.arange(seen + len(fresh)).unsqueeze(0) <= positions[0].unsqueeze(1)  # (T, S)
         mask = torch.zeros(past.shape).masked_fill_(~past, float("-inf"))[None, None]
-        states, _ = network(ids, positions, mask, caches)
+        states, *_ = network(ids, positions, mask, caches)
         token = int(network.head(states[0, -1]).argmax())
         if token == end:
             break

@@ -1,22 +1,23 @@
 """Feed-forward layers: the gated dense one (SwiGLU, arXiv 2002.05202) and DeepSeekMoE (arXiv 2405.04434, section 2.2).
 
-In training every expert gets the same room (`capacity` x an even share), so that all matmuls keep one shape: on a CPU oneDNN
-compiles a kernel for each new shape, which used to cost more than the matmuls. What overflows is dropped, never at evaluation.
+A mixture's step: `route` (who is wanted), `keep` (who has room), then a kernel of model/kernels.py runs the experts.
+Shapes: B rows, T tokens, N = B T, D model width, E routed experts, K chosen ones, G devices the experts lie on.
+`enter`, `leave`, `over_sequence` and `travel` are the seams of parallel training: they do nothing in one process
+(train/parallel.py).
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tumen.core import Experts
-from tumen.model.attention import linear
-
-ROOM = 32  # rows of one expert are a multiple of this
+from tumen.core import Experts, InputError
+from tumen.model.attention import linear, local, same
+from tumen.model.kernels import Queue, Travel, padded, queue_of, rounded
 
 
 class FeedForward(nn.Module):
@@ -25,84 +26,147 @@ class FeedForward(nn.Module):
     def __init__(self, width: int, inner: int) -> None:
         super().__init__()
         self.gate, self.up, self.down = linear(width, inner), linear(width, inner), linear(inner, width)
+        self.enter = self.leave = same
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(F.silu(self.gate(x)) * self.up(x))
+        x = self.enter(x)
+        return self.leave(self.down(F.silu(self.gate(x)) * self.up(x)))
 
 
-class _Gather(torch.autograd.Function):
-    """Rows of `x` (N, D) in another order; both directions are plain gathers, so the result never depends on threads.
+class Fed(NamedTuple):
+    """What a mixture gives: its output (B, T, D), the balance loss (a scalar, mean over rows), and what happened to the tokens.
 
-    `forward_index` (M) names a row of x or N for a row of zeros; `backward_index` (N, k) names, for each row of x, the k
-    rows of the output that read it, or M for none.
+    `load` (E + 1,) fp32, no gradient: tokens that wanted each expert, and last the choices that were dropped.
     """
 
-    @staticmethod
-    def forward(x: Tensor, forward_index: Tensor, backward_index: Tensor) -> Tensor:
-        return F.pad(x, (0, 0, 0, 1))[forward_index]
+    out: Tensor
+    balance: Tensor
+    load: Tensor
 
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        ctx.save_for_backward(inputs[2])
 
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        (index,) = ctx.saved_tensors
-        return F.pad(grads[0], (0, 0, 0, 1))[index].sum(dim=1), None, None
+class Choice(NamedTuple):
+    """Of every token: `expert` (N, K) chosen, their `weight` (N, K) in the sum, and all `affinity` (N, E), fp32."""
+
+    expert: Tensor
+    weight: Tensor
+    affinity: Tensor
 
 
 class MixtureOfExperts(nn.Module):
-    """Shared experts plus the `top_k` best of the routed ones, weighted by their softmax affinity (equations 20-22)."""
+    """Shared experts plus the `top_k` best of the routed ones, weighted by their affinity (equations 20-22)."""
+
+    bias: Tensor | None
 
     def __init__(self, width: int, shape: Experts) -> None:
         super().__init__()
+        if shape.device_limit and not shape.groups:
+            raise InputError(f"experts.device_limit {shape.device_limit} needs experts.groups: on how many devices do they lie?")
         self.shape = shape
         self.router = linear(width, shape.routed)
         self.gate = nn.Parameter(torch.empty(shape.routed, width, shape.width))
         self.up = nn.Parameter(torch.empty(shape.routed, width, shape.width))
         self.down = nn.Parameter(torch.empty(shape.routed, shape.width, width))
         self.shared = FeedForward(width, shape.width * shape.shared) if shape.shared else None
+        self.register_buffer("bias", torch.zeros(shape.routed) if shape.bias_rate else None)
+        self.kernel = padded
+        self.enter = self.leave = self.over_sequence = same
+        self.travel = Travel()
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x (B, T, D) -> output (B, T, D) and the balance loss, a scalar already times its factor."""
+    def forward(self, x: Tensor, real: Tensor | None = None, safe: Tensor | None = None) -> Fed:
+        """x (B, T, D), real (B, T) false where a row is padded (padding is not routed), safe (B,) rows that lose no token."""
+        rows = x.flatten(0, 1)
+        real = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if real is None else real
+        choice = self.route(rows)
+        kept = self.keep(choice, real, safe)
+        out = self._routed(rows, choice, kept)
+        if self.shared is not None:
+            out = out + self.shared(rows)
+        wanted = self._wanted(choice, real)
+        load = torch.cat((wanted.sum(dim=(0, 1)), (real.flatten().unsqueeze(1) & ~kept).sum().unsqueeze(0))).detach()
+        return Fed(out.view_as(x), self.balance(choice, wanted, real), load)
+
+    def route(self, rows: Tensor) -> Choice:
+        """The experts of every token: the best `top_k` on the best `device_limit` devices (section 2.2.2)."""
         shape = self.shape
-        rows = x.flatten(0, 1)  # (N, D)
-        affinity = self.router(rows).float().softmax(dim=-1)  # (N, E)
-        weight, choice = affinity.topk(shape.top_k, dim=-1)  # (N, k)
+        logits = self.router(rows).float()
+        affinity = logits.softmax(dim=-1) if shape.gate == "softmax" else logits.sigmoid()
+        liking = affinity.detach() if self.bias is None else affinity.detach() + self.bias
+        if shape.device_limit:
+            # a device is as good as its best expert; in V3 as its best two (arXiv 2412.19437, section 2.1.2)
+            grouped = liking.view(len(rows), shape.devices, -1)
+            best = 1 if shape.gate == "softmax" else max(1, shape.top_k // shape.device_limit)
+            device = grouped.topk(best, dim=-1).values.sum(dim=-1).topk(shape.device_limit, dim=-1).indices
+            far = torch.ones(grouped.shape[:2], dtype=torch.bool, device=rows.device).scatter(1, device, False)
+            liking = grouped.masked_fill(far.unsqueeze(-1), float("-inf")).flatten(1)
+        expert = liking.topk(shape.top_k, dim=-1).indices
+        weight = affinity.gather(1, expert)
         if shape.normalise:
             weight = weight / weight.sum(dim=-1, keepdim=True)
-        chosen = F.one_hot(choice.flatten(), shape.routed)  # (N * k, E)
-        out = self._routed(rows, choice, chosen)  # (N, k, D)
-        mixed = (out * (weight * shape.scale).unsqueeze(-1).to(out.dtype)).sum(dim=1)
-        if self.shared is not None:
-            mixed = mixed + self.shared(rows)
-        return mixed.view_as(x), self._balance(affinity, chosen)
+        return Choice(expert, weight * shape.scale, affinity)
 
-    def _balance(self, affinity: Tensor, chosen: Tensor) -> Tensor:
-        """Expert-level balance loss (equations 23-25): factor * sum over experts of f_i P_i, 1 times the factor when even."""
-        load = chosen.float().mean(dim=0) * self.shape.routed
-        return self.shape.balance * (load * affinity.mean(dim=0)).sum()
+    def keep(self, choice: Choice, real: Tensor, safe: Tensor | None) -> Tensor:
+        """Which choices (N, K) are computed: in training each device's best up to its budget (section 2.2.4)."""
+        shape = self.shape
+        wanted = real.flatten().unsqueeze(1).expand_as(choice.expert)
+        if not self.training:
+            return wanted
+        budget = self._budget(len(choice.expert))
+        safe = torch.zeros_like(real[:, 0]) if safe is None else safe
+        safe = safe.unsqueeze(1).expand_as(real).reshape(-1, 1).expand_as(wanted)
+        device = torch.where(wanted, choice.expert // (shape.routed // shape.devices), shape.devices).flatten()
+        liking = choice.affinity.detach().gather(1, choice.expert) + 2 * safe  # below 1, protected ones above 2
+        place = queue_of(device, shape.devices, liking.flatten()).place.view_as(wanted)
+        return wanted & ((place < budget) | safe)
 
-    def _routed(self, rows: Tensor, choice: Tensor, chosen: Tensor) -> Tensor:
-        """The chosen experts' outputs (N, k, D); a dropped choice gives zeros."""
-        shape, N = self.shape, rows.shape[0]
-        room = self._room(N, chosen)
-        expert = choice.flatten()  # (N * k,)
-        place = (chosen.cumsum(dim=0) - 1).gather(1, expert.unsqueeze(1)).squeeze(1)  # queue position in the expert
-        size = shape.routed * room
-        slot = torch.where(place < room, expert * room + place, size)  # (N * k,), `size` is dropped
-        reader = torch.full((size + 1,), N * shape.top_k, dtype=slot.dtype, device=slot.device)
-        reader = reader.scatter(0, slot, torch.arange(N * shape.top_k, device=slot.device))[:size]  # slot -> choice
-        gathered = _Gather.apply(rows, reader // shape.top_k, slot.view(N, shape.top_k))  # (E * room, D)
-        queue = gathered.view(shape.routed, room, -1)
-        inner = F.silu(torch.bmm(queue, self.gate)) * torch.bmm(queue, self.up)
-        out = torch.bmm(inner, self.down).flatten(0, 1)
-        return _Gather.apply(out, slot, reader.unsqueeze(1)).view(N, shape.top_k, -1)
+    def _budget(self, tokens: int) -> int:
+        """Choices one device computes of `tokens` tokens."""
+        return rounded(math.ceil(self.shape.capacity * tokens * self.shape.top_k / self.shape.devices))
 
-    def _room(self, tokens: int, chosen: Tensor) -> int:
-        """Rows kept for each expert: a fixed share in training, the fullest queue at evaluation, where nothing is dropped."""
-        if self.training:
-            wanted = math.ceil(self.shape.capacity * tokens * self.shape.top_k / self.shape.routed)
-        else:
-            wanted = int(chosen.sum(dim=0).max())
-        return math.ceil(max(wanted, 1) / ROOM) * ROOM
+    def _routed(self, rows: Tensor, choice: Choice, kept: Tensor) -> Tensor:
+        """The weighted sum of the chosen experts' outputs (N, D); a dropped choice adds nothing."""
+        shape = self.shape
+        expert = torch.where(kept, choice.expert, shape.routed).flatten()
+        queue = queue_of(expert, shape.routed, choice.affinity.detach().gather(1, choice.expert).flatten())
+        room = self._room(len(rows), queue)
+        weights = (local(self.gate), local(self.up), local(self.down))
+        out = self.kernel(self.enter(rows), queue, room, weights, self.travel)  # (N * K, D)
+        weight = self.enter(choice.weight * kept).to(out.dtype)
+        return self.leave((out.view(*choice.expert.shape, -1) * weight.unsqueeze(-1)).sum(dim=1))
+
+    def _room(self, tokens: int, queue: Queue) -> int:
+        """Rows an expert's queue is padded to; where the budget is a device's own, an expert's share is known by counting alone."""
+        if self.training and self.shape.devices == self.shape.routed:
+            return self._budget(tokens)
+        return rounded(self.travel.widest(int(queue.counts.max())))
+
+    def _wanted(self, choice: Choice, real: Tensor) -> Tensor:
+        """1 where a token chose an expert, (B, T, E) fp32, drops not yet taken off."""
+        chosen = torch.zeros_like(choice.affinity).scatter(1, choice.expert, 1.0)
+        return chosen.view(*real.shape, -1) * real.unsqueeze(-1)
+
+    def balance(self, choice: Choice, wanted: Tensor, real: Tensor) -> Tensor:
+        """The three balance losses (equations 23-31), each row a sequence, averaged over the rows.
+
+        expert: sum of f_i P_i; device: sum of f'_d P'_d; communication: sum of f''_d P''_d. Every sum is 1 when even.
+        """
+        shape = self.shape
+        tokens = self.over_sequence(real.sum(dim=1, keepdim=True).float()).clamp(min=1)  # (B, 1)
+        sums = choice.affinity.sum(dim=-1, keepdim=True) if shape.gate == "sigmoid" else 1.0
+        P = ((choice.affinity / sums).view_as(wanted) * real.unsqueeze(-1)).sum(dim=1) / tokens  # (B, E)
+        f = self.over_sequence(wanted.sum(dim=1)) * (shape.routed / shape.top_k) / tokens
+        loss = shape.balance * (f * P).sum(dim=1)
+        if shape.balance_devices or shape.balance_communication:
+            P_device = P.unflatten(1, (shape.devices, -1)).sum(dim=-1)  # (B, G)
+            f_device = f.unflatten(1, (shape.devices, -1)).mean(dim=-1)
+            reach = min(shape.device_limit or shape.devices, shape.top_k)
+            sent = wanted.unflatten(2, (shape.devices, -1)).amax(dim=-1)  # (B, T, G)
+            f_sent = self.over_sequence(sent.sum(dim=1)) * (shape.devices / reach) / tokens
+            loss = loss + shape.balance_devices * (f_device * P_device).sum(dim=1)
+            loss = loss + shape.balance_communication * (f_sent * P_device).sum(dim=1)
+        return loss.mean()
+
+    @torch.no_grad()
+    def rebalance(self, load: Tensor) -> None:
+        """After a step: experts with less than the mean load (E,) are liked more, the others less (arXiv 2412.19437, eq. 16)."""
+        if self.bias is not None:
+            self.bias += self.shape.bias_rate * torch.sign(load.mean() - load)

@@ -89,7 +89,7 @@ def _equal(network: Transformer, pairs: Sequence[tuple[list[int], list[int]]]) -
     for row, (prompt, written) in enumerate(pairs):
         ids[row, : len(prompt) + len(written)] = torch.tensor(prompt + written)
     positions = torch.arange(longest).expand_as(ids)
-    states, _ = network(ids, positions, causal_mask(torch.ones_like(ids)))
+    states, *_ = network(ids, positions, causal_mask(torch.ones_like(ids)))
     best = network.head(states).argmax(dim=-1).tolist()
     return [
         [best[row][len(prompt) - 1 + i] == token for i, token in enumerate(written)] for row, (prompt, written) in enumerate(pairs)

@@ -82,7 +82,7 @@ def write_logits(teacher: Path, dataset: Path, out: Path, section: Train, events
     for number in range(batches):
         batch = next(loader)
         rows, sources = action_rows(batch)
-        states, _ = network(
+        states, *_ = network(
             *(torch.from_numpy(a) for a in (batch.ids, batch.positions)), causal_mask(torch.from_numpy(batch.documents))
         )
         best = network.head(states.flatten(0, 1)[rows]).float().log_softmax(dim=-1).topk(KEPT)

@@ -8,6 +8,7 @@ Read next: loop.py, then optimizer.py and checkpoint.py.
 """
 
 from tumen.train.checkpoint import load_tensors, read_final
-from tumen.train.loop import fit, loss_of, prepare_torch
+from tumen.train.loop import fit, prepare_torch
+from tumen.train.losses import loss_of
 
 __all__ = ["fit", "load_tensors", "loss_of", "prepare_torch", "read_final"]

@@ -17,10 +17,11 @@ import torch
 
 from tumen.core import Shape
 from tumen.core.recipe import Train
-from tumen.data import Batch
-from tumen.model import build
-from tumen.train.loop import loss_of, peak_bytes, prepare_torch
-from tumen.train.optimizer import FlatOptimizer
+from tumen.data import Batch, Whole
+from tumen.train.alone import Alone
+from tumen.train.loop import prepare_torch
+from tumen.train.metrics import peak_bytes
+from tumen.train.team import Team
 
 WARM = 2  # steps that are not counted: allocation and compilation
 
@@ -38,24 +39,20 @@ def batch_of(shape: Shape, section: Train, seed: int) -> Batch:
         answers=ones,
         sources=-ones,
         samples=np.arange(size[0]),
+        whole=Whole(size[0], ids.size, 0),
     )
 
 
 def measure(shape: Shape, section: Train, steps: int) -> dict[str, object]:
     """Step in seconds (lower quartile: other processes only ever add) and peak bytes of a short run, random tokens."""
     prepare_torch(section)
-    network = build(shape, 0)
-    optimizer = FlatOptimizer(network, section, torch.bfloat16 if section.precision == "bf16" else torch.float32)
-    if section.compile:
-        for block in network.blocks:
-            block.compile(dynamic=False)
-    network.train()
+    learner = Alone(section, shape, Team(0, 1, torch.device("cpu")), 0)
     seconds = []
     for step in range(WARM + steps):
         batch = batch_of(shape, section, step)
         start = time.perf_counter()
-        loss_of(network, batch, section, torch.device("cpu")).backward()
-        optimizer.step(section.rate)
+        learner.learn(batch)
+        learner.step(section.rate)
         seconds.append(time.perf_counter() - start)
     return {
         "shape": shape.model_dump(),

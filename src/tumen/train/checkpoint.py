@@ -1,8 +1,10 @@
-"""Checkpoints: safetensors and a few integers, sealed by a manifest. A damaged one is passed over for the one before it.
+"""Checkpoints: torch's distributed format in safetensors and a few integers, sealed by a manifest.
 
-step-000400/weights.safetensors   fp32 master weights by name
-step-000400/moments.safetensors   the optimiser's state
-step-000400/state.json            {step, loader: {epoch, row}}
+    step-000400/shard-00001-model-00001-of-00001.safetensors   what rank 0 holds: fp32 weights and the optimiser's moments
+    step-000400/state.json                                     {step, loader: {epoch, row, seen}}
+
+Every rank writes and hashes its own file; any number of ranks reads it back. It appears whole or not at all, a damaged one is
+passed over for the one before it, and no pickle is written or read.
 """
 
 from __future__ import annotations
@@ -10,69 +12,188 @@ from __future__ import annotations
 import json
 import shutil
 import struct
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import async_save, save
+from torch.distributed.tensor import DTensor
 
-from tumen.core import ArtifactError, Events, Shape, TrainError, manifest_of, verify, writing
+from tumen.core import ArtifactError, Events, Shape, TrainError, disk, manifest_of, verify, writing
+from tumen.core.artifact import Payload, payload_of
+from tumen.train.alone import Learner
+from tumen.train.team import Team
 
-WEIGHTS, MOMENTS, STATE, SHAPE = "weights.safetensors", "moments.safetensors", "state.json", "shape.json"
+WEIGHTS, STATE, SHAPE = "weights.safetensors", "state.json", "shape.json"
 
 
 @dataclass(frozen=True)
 class State:
-    """A point to go on from: weights and moments by name, finished steps, the loader's integers."""
+    """Where a run stands: finished steps and the loader's integers."""
 
-    weights: dict[str, Tensor]
-    moments: dict[str, Tensor]
     step: int
     loader: dict[str, int]
 
 
-def save(folder: Path, state: State, inputs: str, keep: int) -> None:
-    """Write `folder/step-<n>` and remove all but the newest `keep`, and those that were made for other inputs.
+@dataclass
+class Pending:
+    """A checkpoint between its writing and its seal; `digests` of all ranks' files end in its manifest."""
+
+    target: Path
+    stage: Path
+    sealing: ExitStack
+    digests: dict[str, Payload]
+    written: Any = None
+
+
+class Checkpoints:
+    """The working checkpoints of one run.
+
+    Args:
+        folder: where `step-<n>` stand.
+        team: who writes.
+        inputs: what the run is made for; checkpoints of other inputs are not used, and swept.
+        keep: newest ones that stay.
+        later: copy the state and write it while training goes on (pays on GPUs; a CPU only moves the cost).
+    """
+
+    def __init__(self, folder: Path, team: Team, inputs: str, keep: int, events: Events, later: bool = False) -> None:
+        self.folder, self.team, self.inputs, self.keep, self.events, self.later = folder, team, inputs, keep, events, later
+        self._pending: Pending | None = None
+
+    def save(self, learner: Learner, state: State) -> None:
+        """Write `step-<n>` and remove all but the newest `keep`.
+
+        Raises:
+            DiskError: the disk refuses; the checkpoints before are intact.
+        """
+        self.finish()
+        target, sealing, digests, stage = self.folder / f"step-{state.step:06d}", ExitStack(), dict[str, Payload](), None
+        with self.team.first() as mine:
+            if mine:
+                stage = sealing.enter_context(writing(target, "checkpoint", self.inputs, [], {"step": state.step}, digests))
+                (stage / STATE).write_text(json.dumps({"step": state.step, "loader": state.loader}))
+        stage = Path(self.team.tell(stage))
+        self._pending = Pending(target, stage, sealing, digests)
+        writer = HuggingFaceStorageWriter(str(stage), save_distributed=True)
+        with or_nothing(sealing, target), quiet():
+            write = async_save if self.later else save
+            self._pending.written = write(learner.tensors(), storage_writer=writer, no_dist=self.team.world == 1)
+        if not self.later:
+            self.finish()
+
+    def finish(self) -> None:
+        """Wait for what is still being written, and seal it.
+
+        Raises:
+            DiskError: the disk refuses; the checkpoints before are intact.
+        """
+        if self._pending is None:
+            return
+        pending, self._pending = self._pending, None
+        with or_nothing(pending.sealing, pending.target):
+            if self.later:
+                pending.written.result()
+            own = pending.stage / f"shard-{self.team.rank + 1:05d}-model-00001-of-00001.safetensors"
+            for part in self.team.all({own.name: payload_of(own)} if own.exists() else {}):
+                pending.digests.update(part)
+        with self.team.first() as mine:
+            if mine:
+                pending.sealing.close()
+                self._sweep()
+
+    def _sweep(self) -> None:
+        ours = [path for path in newest_first(self.folder) if made_for(path, self.inputs)]
+        for old in set(newest_first(self.folder)) - set(ours[: self.keep]):
+            shutil.rmtree(old, ignore_errors=True)
+
+    def restore(self, learner: Learner) -> State | None:
+        """Fill the learner from the newest whole checkpoint of these inputs; a damaged one is told in events and passed over.
+
+        Raises:
+            ArtifactError: a whole checkpoint that holds another network.
+        """
+        with self.team.first() as mine:
+            path = self._newest() if mine else None
+        path = self.team.tell(path)
+        if path is None:
+            return None
+        state = State(**json.loads((path / STATE).read_text()))
+        fill(learner.tensors(), path, self.team)
+        learner.restored(state.step)
+        return state
+
+    def _newest(self) -> Path | None:
+        for path in newest_first(self.folder):
+            try:
+                if verify(path, "checkpoint").inputs == self.inputs:
+                    return path
+            except ArtifactError as error:
+                self.events.emit("checkpoint_damaged", path=str(path), error=str(error), action="the one before is used")
+        return None
+
+
+def fill(tensors: dict[str, Tensor], path: Path, team: Team) -> None:
+    """Read a checkpoint's tensors into place, whatever ranks wrote it.
 
     Raises:
-        DiskError: the disk refuses; the checkpoints before are intact.
+        ArtifactError: it lacks a tensor, or holds one of another shape.
     """
-    with writing(folder / f"step-{state.step:06d}", "checkpoint", inputs, [], {"step": state.step}) as stage:
-        _save(state.weights, stage / WEIGHTS)
-        _save(state.moments, stage / MOMENTS)
-        (stage / STATE).write_text(json.dumps({"step": state.step, "loader": state.loader}))
-    ours = [path for path in _newest_first(folder) if _made_for(path, inputs)]
-    for old in set(_newest_first(folder)) - set(ours[:keep]):
-        shutil.rmtree(old, ignore_errors=True)
+    reader = HuggingFaceStorageReader(str(path))
+    held = reader.read_metadata().state_dict_metadata
+    for name, tensor in tensors.items():
+        shape = getattr(held.get(name), "size", None)
+        if shape is None or tuple(shape) != tuple(tensor.shape):
+            what = "is missing" if shape is None else f"has shape {tuple(shape)}"
+            raise ArtifactError(f"{path}: {name} {what}, {tuple(tensor.shape)} is needed; it is of another network: remove it")
+    with quiet():
+        load(tensors, storage_reader=reader, no_dist=team.world == 1)
 
 
-def _newest_first(folder: Path) -> list[Path]:
+@contextmanager
+def quiet() -> Iterator[None]:
+    """One process is meant, torch need not warn of it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*torch.distributed is disabled, unavailable or uninitialized.*")
+        yield
+
+
+@contextmanager
+def or_nothing(sealing: ExitStack, target: Path) -> Iterator[None]:
+    """Write inside; when any rank cannot, the half-written stage is removed and what the disk said is raised."""
+    try:
+        yield
+    except (Exception, CheckpointException) as error:
+        causes = [cause for cause, _ in error.failures.values()] if isinstance(error, CheckpointException) else [error]
+        cause = next((cause for cause in causes if isinstance(cause, OSError)), causes[0])
+        if not isinstance(cause, OSError):
+            cause = TrainError(f"{target}: cannot be written ({cause}); the checkpoints before are intact")
+        with disk(target), sealing:
+            raise cause from error
+
+
+def newest_first(folder: Path) -> list[Path]:
+    """Working checkpoints by their step."""
     return sorted(folder.glob("step-*"), key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
 
 
-def _made_for(path: Path, inputs: str) -> bool:
+def made_for(path: Path, inputs: str) -> bool:
     """Whether a checkpoint is of these inputs; a damaged manifest is of none."""
     try:
         return manifest_of(path, "checkpoint").inputs == inputs
     except ArtifactError:
         return False
-
-
-def newest(folder: Path, inputs: str, events: Events) -> State | None:
-    """The newest whole checkpoint made for `inputs`; a damaged one is reported in events and passed over."""
-    for path in _newest_first(folder):
-        try:
-            manifest = verify(path, "checkpoint")
-            if manifest.inputs != inputs:
-                continue
-            state = json.loads((path / STATE).read_text())
-            return State(load_tensors(path / WEIGHTS), load_tensors(path / MOMENTS), state["step"], state["loader"])
-        except ArtifactError as error:
-            events.emit("checkpoint_damaged", path=str(path), error=str(error), action="the one before is used")
-    return None
 
 
 def write_final(
@@ -116,6 +237,22 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         raise ArtifactError(f"{path}: missing; run the recipe again") from None
     except (SafetensorError, ValueError) as error:
         raise ArtifactError(f"{path}: no whole safetensors ({error}); delete its folder and run the recipe again") from None
+
+
+def whole(learner: Learner, team: Team, scratch: Path) -> dict[str, Tensor]:
+    """The learner's fp32 weights on rank 0 by name, put together from a checkpoint when they are spread over ranks."""
+    spread = {name: tensor for name, tensor in learner.tensors().items() if name.startswith("weights.")}
+    if team.world > 1:
+        reader = HuggingFaceStorageReader(str(scratch))
+        metas = reader.read_metadata().state_dict_metadata
+        held = {
+            name: meta for name, meta in metas.items() if name.startswith("weights.") and isinstance(meta, TensorStorageMetadata)
+        }
+        if team.rank == 0:
+            spread = {name: torch.empty(meta.size, dtype=meta.properties.dtype) for name, meta in held.items()}
+            with quiet():
+                load(spread, storage_reader=reader, no_dist=True)
+    return {name.removeprefix("weights."): tensor for name, tensor in spread.items() if not isinstance(tensor, DTensor)}
 
 
 def _save(tensors: dict[str, Tensor], path: Path) -> None:

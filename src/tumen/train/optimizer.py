@@ -1,12 +1,20 @@
-"""AdamW (arXiv 1711.05101) and Muon (arXiv 2502.16982) with fp32 master weights over one flat buffer, and the rate of a step."""
+"""AdamW (arXiv 1711.05101) and Muon (arXiv 2502.16982) with fp32 master weights, and the rate of a step.
+
+`FlatOptimizer` holds one process's weights in one buffer; `ShardedOptimizer` updates each rank's part of weights that are
+spread over a mesh. Both keep the same moments under the same names, so a checkpoint of one goes on in the other.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from itertools import groupby
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
 from tumen.core.recipe import Train
 
@@ -36,13 +44,23 @@ def orthogonal(update: Tensor) -> Tensor:
     return (x.transpose(1, 2) if tall else x).float()
 
 
+def zone(name: str, parameter: Tensor, section: Train) -> int:
+    """0: Muon, 1: AdamW with decay, 2: AdamW without.
+
+    Muon turns the matrices inside the blocks; embeddings, head, routers and the many small experts (whose turn would cost more
+    than the step itself) are always AdamW's. Matrices decay, vectors (norms) do not.
+    """
+    if parameter.dim() < 2:
+        return 2
+    inside = name.startswith(("blocks.", "mtp.")) and "router" not in name and parameter.dim() == 2
+    return 0 if inside and section.optimizer == "muon" else 1
+
+
 class FlatOptimizer:
     """One optimiser whose weights, gradients and moments are each one flat tensor: a step is a handful of vector operations.
 
     The network's parameters become views of `self.weights` (in `dtype`), their gradients views of one buffer; the update runs in
-    fp32 on `self.master` and is copied back. With `optimizer = "muon"` the matrices inside the blocks are updated by Muon, those
-    of one shape in one batch; embeddings, head, routers and the many small experts (whose turn would cost more than the step
-    itself) always by AdamW. Matrices decay, vectors (norms) do not.
+    fp32 on `self.master` and is copied back. Muon turns all matrices of one shape in one batch.
 
     Args:
         network: its parameters are moved into the flat buffer.
@@ -52,24 +70,23 @@ class FlatOptimizer:
 
     def __init__(self, network: nn.Module, section: Train, dtype: torch.dtype) -> None:
         self.section = section
-        named = sorted(network.named_parameters(), key=lambda item: (self._zone(*item), _matrix(item[1]), item[0]))
+        named = sorted(network.named_parameters(), key=lambda item: (zone(item[0], item[1], section), _matrix(item[1]), item[0]))
         self.layout = [(name, parameter.shape, parameter.numel()) for name, parameter in named]
         device = named[0][1].device
         self.master = torch.cat([parameter.detach().float().flatten() for _, parameter in named])
         self.weights = self.master.to(dtype) if dtype != torch.float32 else self.master
         self.gradient = torch.zeros_like(self.weights)
+        self.summed: Tensor | None = None
         offset, sizes = 0, [0, 0, 0]
         for name, parameter in named:
             stop = offset + parameter.numel()
-            sizes[self._zone(name, parameter)] += parameter.numel()
+            sizes[zone(name, parameter, section)] += parameter.numel()
             parameter.data = self.weights[offset:stop].view(parameter.shape)
             parameter.grad = self.gradient[offset:stop].view(parameter.shape)
             offset = stop
         self.cuts = (sizes[0], sizes[0] + sizes[1])
-        self.batches = [
-            (shape, sum(p.numel() for _, p in group))
-            for shape, group in groupby((item for item in named if self._zone(*item) == 0), key=lambda item: _matrix(item[1]))
-        ]
+        turned = [_matrix(parameter) for name, parameter in named if zone(name, parameter, section) == 0]
+        self.batches = [(shape, shape[0] * shape[1] * len(list(group))) for shape, group in groupby(turned)]
         self.momentum = torch.zeros(sizes[0], device=device)
         self.parts = [nn.Parameter(self.master[self.cuts[0] : self.cuts[1]]), nn.Parameter(self.master[self.cuts[1] :])]
         groups = [
@@ -84,16 +101,9 @@ class FlatOptimizer:
                 "exp_avg_sq": torch.zeros_like(part),
             }
 
-    def _zone(self, name: str, parameter: Tensor) -> int:
-        """0: Muon, 1: AdamW with decay, 2: AdamW without."""
-        if parameter.dim() < 2:
-            return 2
-        inside = name.startswith("blocks.") and "router" not in name and parameter.dim() == 2
-        return 0 if inside and self.section.optimizer == "muon" else 1
-
     def step(self, rate: float) -> float:
         """Update with the gradients collected so far, clear them, and return their norm before clipping (may be NaN: no update)."""
-        gradient = self.gradient.float()
+        gradient = self.gradient.float() if self.summed is None else self.summed.add_(self.gradient)
         norm = float(gradient.norm())
         if math.isfinite(norm):
             gradient *= min(1.0, self.section.clip / (norm + 1e-6))
@@ -105,7 +115,13 @@ class FlatOptimizer:
             if self.weights is not self.master:
                 self.weights.copy_(self.master)
         self.gradient.zero_()
+        self.summed = None
         return norm
+
+    def collect(self) -> None:
+        """Between the micro-batches of a step: bf16 gradients are added up in fp32."""
+        self.summed = self.gradient.float() if self.summed is None else self.summed.add_(self.gradient)
+        self.gradient.zero_()
 
     @torch.no_grad()
     def _muon(self, gradient: Tensor, rate: float) -> None:
@@ -132,21 +148,128 @@ class FlatOptimizer:
         return found
 
     def moments(self) -> dict[str, Tensor]:
-        """The optimiser's state as flat tensors."""
-        adam = {
-            f"{index}.{name}": tensor for index, part in enumerate(self.parts) for name, tensor in self.adam.state[part].items()
-        }
-        return adam | ({"momentum": self.momentum} if self.batches else {})
+        """The optimiser's state by kind and the network's names, views of its flat tensors."""
+        found: dict[str, Tensor] = {}
+        offset = 0
+        for name, shape, count in self.layout:
+            part = 0 if offset < self.cuts[0] else 1 if offset < self.cuts[1] else 2
+            start = offset - (0, *self.cuts)[part]
+            if part == 0:
+                flats = {"momentum": self.momentum}
+            else:
+                state = self.adam.state[self.parts[part - 1]]
+                flats = {kind: state[kind] for kind in ("exp_avg", "exp_avg_sq")}
+            found |= {f"{kind}.{name}": flat[start : start + count].view(shape) for kind, flat in flats.items()}
+            offset += count
+        return found
 
     @torch.no_grad()
-    def restore(self, weights: dict[str, Tensor], moments: dict[str, Tensor]) -> None:
-        """Take weights and moments from a checkpoint, bit by bit."""
-        for name, master in self.named_master().items():
-            master.copy_(weights[name])
+    def restored(self, step: int) -> None:
+        """Go on after `named_master` and `moments` were filled from a checkpoint of `step` finished steps."""
         if self.weights is not self.master:
             self.weights.copy_(self.master)
-        for name, tensor in self.moments().items():
-            tensor.copy_(moments[name])
+        for part in self.parts:
+            self.adam.state[part]["step"].fill_(step)
+
+
+class ShardedOptimizer:
+    """The same updates on this rank's parts of weights spread over a mesh (fp32 DTensors of FSDP2).
+
+    Args:
+        named: the network's parameters by name.
+        section: optimizer, betas, weight decay, clip.
+        copies: for each name, how many ranks hold each element of it.
+        total: sums a number over all ranks.
+    """
+
+    def __init__(
+        self, named: Mapping[str, DTensor], section: Train, copies: Mapping[str, float], total: Callable[[Tensor], Tensor]
+    ) -> None:
+        self.section, self.named, self.copies, self.total = section, dict(named), copies, total
+        self.local = {name: nn.Parameter(weight.to_local().detach()) for name, weight in named.items()}
+        zones = {name: zone(name, weight, section) for name, weight in named.items()}
+        self.turned = [name for name in named if zones[name] == 0]
+        self.momentum = {name: torch.zeros_like(self.local[name].data) for name in self.turned}
+        decayed, plain = ([self.local[name] for name in named if zones[name] == kind] for kind in (1, 2))
+        groups = [{"params": decayed, "weight_decay": section.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        groups = [group for group in groups if group["params"]]
+        self.adam = torch.optim.AdamW(groups, lr=section.rate, betas=section.betas, fused=True)
+        for part in (*decayed, *plain):
+            self.adam.state[part] = {
+                "step": torch.zeros((), dtype=torch.float32, device=part.device),
+                "exp_avg": torch.zeros_like(part.data),
+                "exp_avg_sq": torch.zeros_like(part.data),
+            }
+
+    @torch.no_grad()
+    def step(self, rate: float) -> float:
+        """As `FlatOptimizer.step`; the norm is that of the whole network's gradient."""
+        given: dict[str, Any] = {name: weight.grad for name, weight in self.named.items() if weight.grad is not None}
+        gradients: dict[str, Tensor] = {name: gradient.to_local() for name, gradient in given.items()}
+        squares = [gradient.float().square().sum() / self.copies[name] for name, gradient in gradients.items()]
+        norm = float(self.total(torch.stack(squares).sum() if squares else torch.zeros(()))) ** 0.5
+        if math.isfinite(norm):
+            scale = min(1.0, self.section.clip / (norm + 1e-6))
+            for name, gradient in gradients.items():
+                gradient *= scale
+                if name in self.momentum:
+                    self._turn(name, gradient, rate)
+                else:
+                    self.local[name].grad = gradient
+            for group in self.adam.param_groups:
+                group["lr"] = rate
+            self.adam.step()
+        for weight in (*self.named.values(), *self.local.values()):
+            weight.grad = None
+        return norm
+
+    def _turn(self, name: str, gradient: Tensor, rate: float) -> None:
+        """Muon on one matrix: gathered whole, turned by every rank, of which each keeps its part."""
+        weight, momentum = self.named[name], self.momentum[name]
+        momentum.mul_(MOMENTUM).add_(gradient)
+        part = gradient.add(momentum, alpha=MOMENTUM)
+        turned = orthogonal(self._spread(name, part).full_tensor().unsqueeze(0))[0]
+        scale = ROOT_MEAN_SQUARE * math.sqrt(max(weight.shape))
+        self.local[name].data.mul_(1 - rate * self.section.weight_decay).sub_(part_of(turned, weight), alpha=rate * scale)
+
+    def named_master(self) -> dict[str, DTensor]:
+        """fp32 weights by the network's names, spread."""
+        detached: dict[str, Any] = {name: weight.detach() for name, weight in self.named.items()}
+        return detached
+
+    def moments(self) -> dict[str, DTensor]:
+        """The optimiser's state by kind and the network's names, spread like the weights."""
+        found = {f"momentum.{name}": self._spread(name, momentum) for name, momentum in self.momentum.items()}
+        for name, part in self.local.items():
+            if name not in self.momentum:
+                state = self.adam.state[part]
+                found |= {f"{kind}.{name}": self._spread(name, state[kind]) for kind in ("exp_avg", "exp_avg_sq")}
+        return found
+
+    def _spread(self, name: str, part: Tensor) -> DTensor:
+        weight = self.named[name]
+        return DTensor.from_local(
+            part, weight.device_mesh, weight.placements, run_check=False, shape=weight.shape, stride=weight.stride()
+        )
+
+    def restored(self, step: int) -> None:
+        """As `FlatOptimizer.restored`."""
+        for state in self.adam.state.values():
+            state["step"].fill_(step)
+
+
+def put(tensor: Tensor, whole: Tensor) -> None:
+    """Fill a tensor, or this rank's part of one, from a whole one."""
+    if isinstance(tensor, DTensor):
+        tensor.to_local().copy_(part_of(whole, tensor))
+    else:
+        tensor.copy_(whole)
+
+
+def part_of(whole: Tensor, like: DTensor) -> Tensor:
+    """The part of a whole tensor that this rank holds of `like`."""
+    size, offset = compute_local_shape_and_global_offset(like.shape, like.device_mesh, like.placements)
+    return whole[tuple(slice(start, start + length) for start, length in zip(offset, size, strict=True))]
 
 
 def _matrix(parameter: Tensor) -> tuple[int, int]:

@@ -1,0 +1,97 @@
+"""The processes that train together, as torchrun's variables say: their ranks, and what they tell each other."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from tumen.core import TrainError
+
+PATIENCE = timedelta(minutes=10)  # of a collective; whoever watches the run is quicker (cluster)
+
+
+@dataclass(frozen=True)
+class Team:
+    """This process among its peers; alone it is rank 0 of 1 and talks to nobody."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    def tell(self, said: Any) -> Any:
+        """What rank 0 says, on every rank."""
+        if self.world == 1:
+            return said
+        box = [said]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def all(self, said: Any) -> list[Any]:
+        """What every rank says, on every rank."""
+        if self.world == 1:
+            return [said]
+        found: list[Any] = [None] * self.world
+        dist.all_gather_object(found, said)
+        return found
+
+    def total(self, number: Tensor) -> Tensor:
+        """The sum over all ranks."""
+        if self.world > 1:
+            dist.all_reduce(number)
+        return number
+
+    @contextmanager
+    def first(self) -> Iterator[bool]:
+        """Rank 0 works inside, the others wait; its error is everybody's. Yields whether this is rank 0."""
+        fault: Exception | None = None
+        try:
+            if self.rank == 0:
+                yield True
+            else:
+                yield False
+        except Exception as error:
+            if self.rank:
+                raise
+            fault = error
+        fault = self.tell(fault)
+        if fault is not None:
+            raise fault
+
+
+def join(ranks: int) -> Team:
+    """Meet the other ranks under torchrun's variables (WORLD_SIZE, RANK, LOCAL_RANK, MASTER_ADDR, MASTER_PORT).
+
+    Raises:
+        TrainError: other than `ranks` processes were started, or they do not find each other.
+    """
+    try:
+        world, rank, local = (
+            int(os.environ.get(name, unset)) for name, unset in (("WORLD_SIZE", 1), ("RANK", 0), ("LOCAL_RANK", 0))
+        )
+    except ValueError as error:
+        raise TrainError(f"torchrun's variables WORLD_SIZE, RANK and LOCAL_RANK are no numbers: {error}") from None
+    if world != ranks:
+        raise TrainError(f"the mesh needs {ranks} ranks, {world} were started; start {ranks}, or change the mesh")
+    device = torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
+    if world > 1 and not dist.is_initialized():
+        if device.type == "cuda":  # not run here
+            torch.cuda.set_device(device)
+        try:
+            dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+        except (ValueError, RuntimeError) as error:
+            raise TrainError(f"the {world} ranks do not meet at MASTER_ADDR:MASTER_PORT: {str(error).splitlines()[0]}") from None
+    return Team(rank, world, device)
+
+
+def leave() -> None:
+    """Part from the other ranks."""
+    if dist.is_initialized():
+        dist.destroy_process_group()

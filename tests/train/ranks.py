@@ -1,0 +1,200 @@
+"""What test_parallel.py runs on 2 or 4 gloo ranks: each mesh learns a step of the real MLA + MoE network beside one process.
+
+python -m tests.train.ranks WORLD OUT    starts the ranks and writes what they found as JSON
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.multiprocessing
+
+from tumen.core import Experts, Gqa, Mla, Shape
+from tumen.core.recipe import Train
+from tumen.data import Batch, Whole
+
+ROWS, TOKENS = 8, 16
+MLA = Mla(heads=4, kv_rank=16, q_rank=12, nope_dim=8, rope_dim=4, v_dim=8)
+# A shape of DeepSeek-V2: first layer dense, shared and routed experts, devices, all three balance losses.
+EXPERTS = Experts(
+    routed=8, top_k=3, width=16, shared=1, groups=4, device_limit=2, scale=2.0, capacity=8.0,
+    balance=0.3, balance_devices=0.5, balance_communication=0.2,
+)  # fmt: skip
+V2 = Shape(width=32, layers=4, feed_forward=48, vocab=60, tied=False, attention=MLA, experts=EXPERTS)
+TIED = V2.model_copy(update={"tied": True, "layers": 2})
+LITE = V2.model_copy(update={"attention": MLA.model_copy(update={"q_rank": None}), "layers": 2})
+V3 = Shape(
+    width=32, layers=2, feed_forward=48, vocab=60, tied=False, attention=MLA, mtp=1,
+    experts=Experts(routed=4, top_k=2, width=16, gate="sigmoid", normalise=True, bias_rate=0.01, capacity=8.0),
+)  # fmt: skip
+LLAMA = Shape(width=32, layers=2, feed_forward=48, vocab=60, attention=Gqa(heads=4, kv_heads=4, head_dim=8))
+SHAPES = {"v2": V2, "tied": TIED, "lite": LITE, "v3": V3, "llama": LLAMA}
+
+# name -> shape, mesh. Every dimension alone and what is combined on clusters.
+MESHES: dict[int, dict[str, tuple[str, dict[str, Any]]]] = {
+    2: {
+        "fsdp": ("v2", {"dp": 2}),
+        "fsdp, tied": ("tied", {"dp": 2}),
+        "fsdp, micro-batches": ("v2", {"dp": 2, "micro_rows": 2}),
+        "zero 1, micro-batches": ("v2", {"dp": 2, "micro_rows": 2, "zero": 1}),
+        "fsdp, recompute": ("v2", {"dp": 2, "recompute": "full"}),
+        "fsdp, selective": ("v2", {"dp": 2, "recompute": "selective"}),
+        "copies": ("v2", {"dp": 2, "replicate": 2}),
+        "tp": ("v2", {"tp": 2}),
+        "tp, lite": ("lite", {"tp": 2}),
+        "tp, llama": ("llama", {"tp": 2}),
+        "ep": ("v2", {"dp": 2, "ep": 2}),
+        "ep, v3": ("v3", {"dp": 2, "ep": 2}),
+        "cp": ("v2", {"cp": 2}),
+        "cp, llama": ("llama", {"cp": 2}),
+        "pp 1f1b": ("v2", {"pp": 2, "micro_rows": 2}),
+        "pp interleaved": ("v2", {"pp": 2, "chunks": 2, "schedule": "interleaved", "micro_rows": 2}),
+        "pp zero-bubble": ("v2", {"pp": 2, "chunks": 2, "schedule": "zero-bubble", "micro_rows": 2}),
+        "pp dualpipe": ("v2", {"pp": 2, "chunks": 2, "schedule": "dualpipe", "micro_rows": 2}),
+    },
+    4: {
+        "fsdp": ("v2", {"dp": 4}),
+        "hsdp": ("v2", {"dp": 4, "replicate": 2}),
+        "tp": ("v2", {"tp": 4}),
+        "ep": ("v2", {"dp": 4, "ep": 4}),
+        "cp": ("v2", {"cp": 4, "micro_rows": 4}),
+        "pp": ("v2", {"pp": 4, "micro_rows": 2}),
+        "fsdp x tp": ("v2", {"dp": 2, "tp": 2}),
+        "fsdp x tp, v3": ("v3", {"dp": 2, "tp": 2}),
+        "fsdp x ep": ("v2", {"dp": 4, "ep": 2}),
+        "hsdp x ep": ("v2", {"dp": 4, "ep": 2, "replicate": 2}),
+        "fsdp x cp": ("v2", {"dp": 2, "cp": 2}),
+        "ep x tp": ("v2", {"dp": 2, "ep": 2, "tp": 2}),
+        "ep x cp": ("v2", {"dp": 2, "ep": 2, "cp": 2}),
+        "tp x cp": ("v2", {"tp": 2, "cp": 2}),
+        "pp x fsdp": ("v2", {"pp": 2, "dp": 2, "micro_rows": 2}),
+        "pp x tp": ("v2", {"pp": 2, "tp": 2, "micro_rows": 2}),
+        "pp x cp": ("v2", {"pp": 2, "cp": 2, "micro_rows": 2}),
+        "dualpipe x ep": ("v2", {"pp": 2, "chunks": 2, "schedule": "dualpipe", "dp": 2, "ep": 2, "micro_rows": 1}),
+    },
+}
+
+
+def section_of(mesh: dict[str, Any], **fields: Any) -> Train:
+    """Fp32, so that what differs is the mesh and not the rounding."""
+    fields = {"steps": 4, "rows": ROWS, "row_tokens": TOKENS, "precision": "fp32", "compile": False, "threads": 1} | fields
+    return Train.model_validate(fields | {"mesh": mesh})
+
+
+def batch_of(seed: int, rank: int = 0, ranks: int = 1) -> Batch:
+    """Packed rows of two documents and some padding; a rank's rows of them."""
+    rng = np.random.default_rng(seed)
+    ids = rng.integers(1, 60, (ROWS, TOKENS))
+    cut, stop = rng.integers(4, 8, ROWS), rng.integers(12, TOKENS + 1, ROWS)
+    at = np.arange(TOKENS)
+    documents = np.where(at >= stop[:, None], 0, np.where(at < cut[:, None], 1, 2))
+    positions = np.where(documents == 2, at - cut[:, None], at) * (documents > 0)
+    last = np.roll(documents, -1, 1) != documents
+    last[:, -1] = True
+    targets = np.where(last | (documents == 0), -1, np.roll(ids, -1, 1))
+    answers = ((positions > 1) & (targets >= 0)).astype(np.int64)
+    whole = Whole(ROWS, int(answers.sum()), int(((targets >= 0) & (answers == 0)).sum()))
+    mine = slice(rank, None, ranks)
+    parts = [part.astype(np.int64)[mine] for part in (ids * (documents > 0), documents, positions, targets, answers, targets * 0)]
+    return Batch(*parts, samples=np.arange(ROWS), whole=whole)
+
+
+def lively(name: str, whole: torch.Tensor) -> torch.Tensor:
+    """Weights under which every layer matters, by name, so that all ranks agree."""
+    generator = torch.Generator().manual_seed(sum(name.encode()))
+    if whole.dim() < 2:
+        return torch.empty(whole.shape).uniform_(0.5, 1.5, generator=generator)
+    return torch.empty(whole.shape).normal_(0, whole.shape[-1] ** -0.5, generator=generator)
+
+
+def one_process(shape: Shape, section: Train) -> dict[str, Any]:
+    """Loss, gradients, norm, and the loss of the next step without a mesh."""
+    from tumen.train.alone import Alone
+    from tumen.train.team import Team
+
+    alone = Alone(section.model_copy(update={"mesh": section.mesh.__class__()}), shape, Team(0, 1, torch.device("cpu")), 0)
+    with torch.no_grad():
+        for name, tensor in alone.optimizer.named_master().items():
+            tensor.copy_(lively(name, tensor))
+    alone.restored(0)
+    loss = alone.learn(batch_of(5))
+    gradients = {name: weight.grad.clone() for name, weight in alone.network.named_parameters()}
+    norm = alone.step(1e-2)
+    section = section.model_copy(update={"sentence_weight": 0.0})
+    return {
+        "loss": loss,
+        "gradients": gradients,
+        "norm": norm,
+        "next": alone.learn(batch_of(6)),
+        "eval": alone.evaluate([batch_of(7)], section),
+    }
+
+
+def beside(shape: Shape, section: Train, world: int) -> dict[str, float]:
+    """The same on this rank's mesh; the largest differences."""
+    from tumen.train.optimizer import put
+    from tumen.train.parallel import Together
+    from tumen.train.team import Team
+
+    team = Team(dist.get_rank(), world, torch.device("cpu"))
+    reference = one_process(shape, section)
+    learner = Together(section, shape, team, 0)
+    with torch.no_grad():
+        for name, tensor in learner.optimizer.named_master().items():
+            put(tensor, lively(name, torch.empty(tensor.shape)))
+    rank, ranks = learner.data_rank, learner.data_ranks
+    loss = learner.learn(batch_of(5, rank, ranks))
+    worst = 0.0
+    for name, weight in learner.optimizer.named.items():
+        gradient = weight.grad.full_tensor()
+        wanted = reference["gradients"][name]
+        worst = max(worst, float((gradient - wanted).abs().max() / wanted.abs().max().clamp(min=1e-3)))
+    norm = learner.step(1e-2)
+    after = learner.learn(batch_of(6, rank, ranks))
+    evaluated = learner.evaluate([batch_of(7, rank, ranks)], section.model_copy(update={"sentence_weight": 0.0}))
+    return {
+        "loss": abs(loss - reference["loss"]),
+        "gradient": worst,
+        "norm": abs(norm / reference["norm"] - 1),
+        "next": abs(after - reference["next"]),
+        "eval": abs(evaluated - reference["eval"]),
+    }
+
+
+def work(rank: int, world: int, out: str, only: str) -> None:
+    """One rank: all meshes of its world, one after the other."""
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=os.environ["TUMEN_TEST_PORT"], RANK=str(rank), WORLD_SIZE=str(world))
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    dist.init_process_group("gloo", timeout=timedelta(seconds=60))
+    found: dict[str, Any] = {}
+    for name, (shape, mesh) in MESHES[world].items():
+        if only and only != name:
+            continue
+        try:
+            found[name] = beside(SHAPES[shape], section_of(mesh), world)
+        except Exception:
+            found[name] = traceback.format_exc()
+            raise
+        finally:
+            Path(f"{out}.{rank}").write_text(json.dumps(found))
+    dist.destroy_process_group()
+
+
+def main() -> None:
+    """Start the ranks."""
+    world, out, only = int(sys.argv[1]), sys.argv[2], sys.argv[3] if len(sys.argv) > 3 else ""
+    torch.multiprocessing.spawn(work, args=(world, out, only), nprocs=world)
+
+
+if __name__ == "__main__":
+    main()
