@@ -15,9 +15,9 @@ from tests.llama import Llama
 from tumen.core import Experts, ExportError, Gqa, Mla, Shape
 from tumen.core.action import DO, structure_tokens
 from tumen.data import Codec, read_shards
-from tumen.model import build, greedy
+from tumen.model import build, greedy, interleave
 from tumen.serve import gguf_check
-from tumen.shrink.gguf import interleave, write_gguf
+from tumen.shrink.gguf import write_gguf
 from tumen.train.loop import loss_of
 
 # Widths are multiples of 32, the block of Q8_0 and Q4_0; llama.cpp needs a query rank for MLA of any depth but 26 and 27 layers.
