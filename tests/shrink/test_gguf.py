@@ -12,7 +12,7 @@ import pytest
 import torch
 from tests.llama import Llama
 
-from tumen.core import Experts, ExportError, Gqa, Mla, Shape
+from tumen.core import Experts, ExportError, Gqa, Mla, Shape, Yarn
 from tumen.core.action import DO, structure_tokens
 from tumen.data import Codec, read_shards
 from tumen.model import build, greedy, interleave
@@ -212,3 +212,11 @@ def test_what_llama_has_no_name_for_is_refused(tmp_path: Path, codec: Codec) -> 
     )
     with pytest.raises(ExportError, match="experts with GQA"):
         write_gguf(tmp_path / "m.gguf", shape, build(shape).state_dict(), codec, "int8", "t")
+
+
+def test_stretched_positions_are_refused(tmp_path: Path, codec: Codec) -> None:
+    stretched = MLA.model_copy(update={"yarn": Yarn(factor=4, original=64)})
+    shape = Shape(width=64, layers=2, feed_forward=64, vocab=codec.vocab, attention=stretched)
+    with pytest.raises(ExportError, match=r"GGUF: attention\.yarn is not written"):
+        write_gguf(tmp_path / "m.gguf", shape, build(shape).state_dict(), codec, "int8", "t")
+    assert not (tmp_path / "m.gguf").exists()

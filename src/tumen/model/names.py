@@ -198,5 +198,5 @@ def check_weights(
     faults += [f"{name} is unknown to this architecture" for name in held if name not in wanted]
     faults += [f"{name} is {held[name]}, not {size}" for name, size in wanted.items() if held.get(name, size) != size]
     if faults:
-        more = f" (and {len(faults) - 1} faults more)" if len(faults) > 1 else ""
+        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
         raise error(f"{where}: {faults[0]}{more}")
