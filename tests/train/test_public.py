@@ -27,6 +27,7 @@ from tumen.core import (
     verify,
 )
 from tumen.model import build, causal_mask, config_of
+from tumen.model.rope import angles
 from tumen.train import export_public, import_public, read_final, start_from
 from tumen.train.checkpoint import write_final
 
@@ -132,6 +133,23 @@ def test_we_compute_its_logits_and_give_back_its_bits(name: str, auto: Any, tmp_
     assert same_bits(theirs, tmp_path / "back")
 
 
+@pytest.mark.parametrize("dim", [2, 8, 64])
+@pytest.mark.parametrize("original", [1, 16, 4096, 10**9])
+@pytest.mark.parametrize(("mscale", "mscale_all_dim"), [(0.707, 0.707), (1.3, 0.4), (1.0, 0.0)])
+def test_yarn_turns_as_in_transformers(auto: Any, dim: int, original: int, mscale: float, mscale_all_dim: float) -> None:
+    from transformers import AutoConfig
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    yarn = Yarn(factor=40, original=original, mscale=mscale, mscale_all_dim=mscale_all_dim)
+    attention = LITE.model_copy(update={"rope_dim": dim, "yarn": yarn})
+    config = AutoConfig.for_model(**config_of(SHAPES["lite"].model_copy(update={"attention": attention})))
+    frequencies, scale = ROPE_INIT_FUNCTIONS["yarn"](config, "cpu")
+    turns = torch.arange(1.0, 50.0)[:, None] * frequencies
+    cos, sin = angles(torch.arange(1, 50), dim, attention.rope_theta, yarn)
+    torch.testing.assert_close(cos, turns.cos() * scale, atol=1e-5, rtol=0)
+    torch.testing.assert_close(sin, turns.sin() * scale, atol=1e-5, rtol=0)
+
+
 def tensors_in(folder: Path) -> dict[str, torch.Tensor]:
     return {name: tensor for path in folder.glob("*.safetensors") for name, tensor in load_file(path).items()}
 
@@ -151,6 +169,10 @@ def exported(folder: Path, name: str = "lite", **options: Any) -> Path:
 class TestOut:
     def test_one_small_file_has_no_index(self, tmp_path: Path) -> None:
         assert sorted(path.name for path in exported(tmp_path).iterdir()) == ["config.json", "model.safetensors"]
+
+    def test_claims_no_token_ids_of_its_own(self, tmp_path: Path) -> None:
+        config = json.loads((exported(tmp_path) / "config.json").read_text())
+        assert config["bos_token_id"] is config["eos_token_id"] is None
 
     def test_no_file_is_larger_than_asked_and_the_index_names_all(self, tmp_path: Path) -> None:
         folder = exported(tmp_path, shard_bytes=30_000)
@@ -242,7 +264,7 @@ class TestIn:
         verify(out, "checkpoint")
         (_, ours), (shape, weights) = read_final(folder.with_name("ours")), read_final(out)
         assert shape == SHAPES["lite"]
-        assert list(weights) == list(ours)
+        assert weights.keys() == ours.keys()
         assert all(torch.equal(weights[name], weight) for name, weight in ours.items())
 
     def test_no_folder(self, tmp_path: Path) -> None:
@@ -252,6 +274,21 @@ class TestIn:
     def test_a_config_that_is_none(self, folder: Path, text: str) -> None:
         (folder / "config.json").write_text(text)
         self.refuses(folder, "config.json: ")
+
+    @pytest.mark.parametrize(
+        ("field", "value", "part"),
+        [
+            ("num_hidden_layers", 10**12, "files are missing"),
+            ("n_routed_experts", 10**12, "files are missing"),
+            ("intermediate_size", 10**15, "not (1000000000000000, 32)"),
+            ("vocab_size", 10**25, "too large to exist"),
+            ("hidden_size", 10**18, "too large to exist"),
+        ],
+    )
+    def test_a_config_that_describes_a_giant(self, folder: Path, field: str, value: int, part: str) -> None:
+        config = json.loads((folder / "config.json").read_text()) | {field: value}
+        (folder / "config.json").write_text(json.dumps(config))
+        self.refuses(folder, part)
 
     @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt"])
     def test_pickle_is_never_opened(self, tmp_path: Path, name: str) -> None:

@@ -34,6 +34,7 @@ BESIDE = (  # files of a public folder that belong to its tokeniser
     "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
     "merges.txt", "chat_template.jinja", "generation_config.json",
 )  # fmt: skip
+UNKNOWN_IDS = {"bos_token_id": None, "eos_token_id": None}  # readers would take 1 and 2 for granted
 KEPT = ("bos_token_id", "eos_token_id", "pad_token_id", "max_position_embeddings", "initializer_range", "use_cache")
 HOW_TRAINED = ("balance", "capacity")  # fields of experts that say how, not what, was trained
 
@@ -65,7 +66,8 @@ def export_public(
     _refuse_full(out)
     verify(checkpoint, "checkpoint")
     shape = _shape_of_artifact(checkpoint)
-    config = config_of(shape) | {"torch_dtype": str(TYPES[precision]).removeprefix("torch.")} | (_kept(like, shape) if like else {})
+    about = {"torch_dtype": str(TYPES[precision]).removeprefix("torch.")} | (_kept(like, shape) if like else UNKNOWN_IDS)
+    config = config_of(shape) | about
     names = list(names_of(shape))
     stage = out.with_name(f".{out.name}.{os.getpid()}.new")
     with disk(out), ExitStack() as files:
@@ -96,9 +98,9 @@ def import_public(folder: Path, out: Path) -> Shape:
     _refuse_full(out)
     config = _config(folder)
     shape = shape_of(config, str(folder / CONFIG))
-    names = list(names_of(shape))
     with ExitStack() as files:
         source = Tensors(files, _weight_files(folder), InputError)
+        names = _names_within(shape, len(source.sizes), folder)
         check_weights({name.public: name.size for name in names}, source.sizes, str(folder), InputError)
         facts = {"source": str(folder), "parameters": shape.parameters()}
         with writing(out, "checkpoint", hash_of(["public", config]), [], facts) as stage:
@@ -167,6 +169,17 @@ def _kept(like: Path, shape: Shape) -> dict[str, Any]:
     if _network(shape_of(config, str(like / CONFIG))) != _network(shape):
         raise InputError(f"{like}: is of another shape than the checkpoint; its tokeniser does not belong to it")
     return {name: config[name] for name in KEPT if name in config}
+
+
+def _names_within(shape: Shape, count: int, folder: Path) -> list[Name]:
+    """All names of a shape that a stranger's config describes; what no `count` tensors can hold is refused before it is built."""
+    least = shape.layers + (shape.experts.routed if shape.experts else 0)
+    if count < least:
+        raise InputError(f"{folder}: holds {count} tensors, {CONFIG} describes more than {least}; files are missing")
+    try:
+        return list(names_of(shape))
+    except (RuntimeError, TypeError, OverflowError):
+        raise InputError(f"{folder / CONFIG}: describes tensors that are too large to exist") from None
 
 
 def _weight_files(folder: Path) -> list[Path]:
