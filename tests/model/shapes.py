@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tumen.core import Experts, Gqa, Mla, Shape
+from tumen.core import Experts, Gqa, Mla, Shape, Yarn
 
 GQA = Gqa(heads=4, kv_heads=2, head_dim=8)
 MLA = Mla(heads=2, kv_rank=16, q_rank=12, nope_dim=8, rope_dim=4, v_dim=8)
@@ -15,6 +15,10 @@ SHAPES = {
     "mla without query rank": Shape(
         width=32, layers=2, feed_forward=48, vocab=50, attention=MLA.model_copy(update={"q_rank": None})
     ),
+    "mla, stretched": Shape(
+        width=32, layers=2, feed_forward=48, vocab=50,
+        attention=MLA.model_copy(update={"yarn": Yarn(factor=4, original=4, mscale=0.8, mscale_all_dim=0.6)}),
+    ),
     "mla moe": Shape(width=32, layers=2, feed_forward=48, vocab=50, attention=MLA, experts=EXPERTS),
     "mla moe on devices": Shape(
         width=32,
@@ -23,7 +27,7 @@ SHAPES = {
         vocab=50,
         tied=False,
         attention=MLA,
-        experts=EXPERTS.model_copy(update={"routed": 8, "groups": 4, "device_limit": 2, "balance_devices": 0.05}),
+        experts=EXPERTS.model_copy(update={"routed": 8, "groups": 4, "device_limit": 2}),
     ),
     "mla moe v3": Shape(
         width=32,
@@ -38,4 +42,4 @@ SHAPES = {
     "gqa moe": Shape(
         width=32, layers=3, feed_forward=48, vocab=50, attention=GQA, experts=EXPERTS.model_copy(update={"shared": 0})
     ),
-}
+}  # fmt: skip

@@ -12,12 +12,12 @@ import pytest
 import torch
 from tests.llama import Llama
 
-from tumen.core import Experts, ExportError, Gqa, Mla, Shape
+from tumen.core import Experts, ExportError, Gqa, Mla, Shape, Yarn
 from tumen.core.action import DO, structure_tokens
 from tumen.data import Codec, read_shards
-from tumen.model import build, greedy
+from tumen.model import build, greedy, interleave
 from tumen.serve import gguf_check
-from tumen.shrink.gguf import interleave, write_gguf
+from tumen.shrink.gguf import write_gguf
 from tumen.train.loop import loss_of
 
 # Widths are multiples of 32, the block of Q8_0 and Q4_0; llama.cpp needs a query rank for MLA of any depth but 26 and 27 layers.
@@ -212,3 +212,11 @@ def test_what_llama_has_no_name_for_is_refused(tmp_path: Path, codec: Codec) -> 
     )
     with pytest.raises(ExportError, match="experts with GQA"):
         write_gguf(tmp_path / "m.gguf", shape, build(shape).state_dict(), codec, "int8", "t")
+
+
+def test_stretched_positions_are_refused(tmp_path: Path, codec: Codec) -> None:
+    stretched = MLA.model_copy(update={"yarn": Yarn(factor=4, original=64)})
+    shape = Shape(width=64, layers=2, feed_forward=64, vocab=codec.vocab, attention=stretched)
+    with pytest.raises(ExportError, match=r"GGUF: attention\.yarn is not written"):
+        write_gguf(tmp_path / "m.gguf", shape, build(shape).state_dict(), codec, "int8", "t")
+    assert not (tmp_path / "m.gguf").exists()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tumen.core import ArtifactError, Manifest, Recipe, hash_of, manifest_of
+from tumen.core import ArtifactError, InputError, Manifest, Recipe, hash_of, manifest_of
 from tumen.core.artifact import Kind
 
 # Raise a number when the code of a maker changes what it makes from the same inputs.
@@ -47,7 +47,14 @@ def stages(recipe: Recipe) -> Iterator[Stage]:
     for name in recipe.tiers_in_order():
         tier = recipe.family[name]
         parents = ("dataset", "tokenizer") + ((tier.distil.teacher,) if tier.distil else ())
-        learnt = {"shape": tier.shape, "train": _deciding(tier.train.model_dump()), "distil": tier.distil, "seed": recipe.seed}
+        learnt: dict[str, Any] = {
+            "shape": tier.shape,
+            "train": _deciding(tier.train.model_dump()),
+            "distil": tier.distil,
+            "seed": recipe.seed,
+        }
+        if tier.start:
+            learnt["start"] = start_digest(name, tier.start)
         yield Stage(name, "checkpoint", parents, learnt, name)
     served = served_tiers(recipe)
     for name in served:
@@ -55,6 +62,19 @@ def stages(recipe: Recipe) -> Iterator[Stage]:
         yield Stage(f"bundle-{name}", "bundle", (name, "tokenizer", "corpus"), asked, name)
     bundles = tuple(f"bundle-{name}" for name in served)
     yield Stage(f"bundle-{recipe.serve.device}/scorecard", "scorecard", (*bundles, "corpus"), {"gate": recipe.gate})
+
+
+def start_digest(tier: str, start: str) -> str:
+    """Digest of the checkpoint that a tier starts from.
+
+    Raises:
+        InputError: there is none.
+    """
+    try:
+        return manifest_of(Path(start), "checkpoint").digest
+    except ArtifactError as error:
+        why = str(error).partition(";")[0]
+        raise InputError(f"family.{tier}.start: {why}; `tumen import` makes one from a public checkpoint") from None
 
 
 def served_tiers(recipe: Recipe) -> list[str]:

@@ -28,7 +28,7 @@ def train(
     try:
         from tumen.data import Codec
         from tumen.shrink import distil
-        from tumen.train import fit
+        from tumen.train import fit, start_from
     except ModuleNotFoundError as error:
         raise TrainError(f"training needs {error.name}, which is in the extra: pip install 'tumen[train]'") from None
     settings = recipe.family[tier]
@@ -40,6 +40,9 @@ def train(
         "events": Events(run / "events.jsonl"),
     }
     shape = settings.shape.model_copy(update={"vocab": Codec.load(run / "tokenizer").vocab})
+    if settings.start:
+        common["start"] = start_from(Path(settings.start), shape)
+        common["made_from"] += [chain.start_digest(tier, settings.start)]
     if settings.distil:
         teacher = run / settings.distil.teacher
         distil(settings.train, shape, settings.distil, teacher, run / "dataset", run / tier, **common)

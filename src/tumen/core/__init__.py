@@ -27,7 +27,7 @@ from tumen.core.errors import (
 from tumen.core.events import Events
 from tumen.core.mesh import Mesh, mesh_of_plan, refuse_mesh
 from tumen.core.recipe import Recipe, load_recipe
-from tumen.core.shape import Experts, Frozen, Gqa, Mla, Shape
+from tumen.core.shape import Experts, Frozen, Gqa, Mla, Shape, Yarn
 from tumen.core.table import named
 
 __all__ = [
@@ -52,6 +52,7 @@ __all__ = [
     "Shape",
     "TrainError",
     "TumenError",
+    "Yarn",
     "artifact",
     "disk",
     "errors",

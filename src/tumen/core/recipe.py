@@ -89,6 +89,7 @@ class Tier(Frozen):
     train: Train
     distil: Distil | None = None
     quantise: Literal["int8", "int4", "bf16"] = "int8"
+    start: str | None = Field(None, description="checkpoint to start from, such as one that `tumen import` wrote")
 
 
 class Serve(Frozen):

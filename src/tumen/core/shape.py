@@ -8,6 +8,7 @@ Counts are exact integers and equal what torch holds (tests/core/test_shape.py, 
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -19,6 +20,34 @@ class Frozen(BaseModel):
     """Base of everything a recipe is made of: frozen, and a field nobody knows is a fault."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Yarn(Frozen):
+    """Positions beyond the trained context (YaRN, arXiv 2309.00071): slow frequencies are divided by `factor`, fast ones stay.
+
+    `mscale` and `mscale_all_dim` are DeepSeek-V2's two temperatures, of the rotary features and of all.
+    """
+
+    factor: float = Field(ge=1, description="how much longer the context becomes")
+    original: Positive = Field(description="tokens of the context before")
+    beta_fast: float = Field(32.0, gt=0, description="turns within the old context from which on a frequency stays")
+    beta_slow: float = Field(1.0, gt=0, description="turns within the old context up to which a frequency is divided")
+    mscale: float = Field(1.0, ge=0)
+    mscale_all_dim: float = Field(0.0, ge=0)
+
+    @property
+    def turn_scale(self) -> float:
+        """Factor of cosine and sine."""
+        return self._temperature(self.mscale) / self._temperature(self.mscale_all_dim)
+
+    @property
+    def score_scale(self) -> float:
+        """Factor of the attention scores."""
+        temperature = self._temperature(self.mscale_all_dim)
+        return temperature * temperature
+
+    def _temperature(self, weight: float) -> float:
+        return 0.1 * weight * math.log(self.factor) + 1
 
 
 class Mla(Frozen):
@@ -36,6 +65,12 @@ class Mla(Frozen):
     rope_dim: Positive = 64
     v_dim: Positive = 128
     rope_theta: float = Field(10_000.0, gt=0)
+    yarn: Yarn | None = None
+
+    @property
+    def score_scale(self) -> float:
+        """What query times key is multiplied with before the softmax."""
+        return float(self.query_dim**-0.5) * (self.yarn.score_scale if self.yarn else 1.0)
 
     @property
     def query_dim(self) -> int:
@@ -74,6 +109,11 @@ class Gqa(Frozen):
     def query_dim(self) -> int:
         """Width of one query head."""
         return self.head_dim
+
+    @property
+    def score_scale(self) -> float:
+        """What query times key is multiplied with before the softmax."""
+        return float(self.head_dim**-0.5)
 
     def parameters(self, width: int) -> int:
         """Weights of one attention block at model width `width`."""

@@ -64,16 +64,16 @@ def linear(inner: int, outer: int) -> Linear:
     return Linear(inner, outer, bias=False)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float) -> Tensor:
     """Softmax attention, q (B, H, T, d), k (B, H, S, d), v (B, H, S, e) -> (B, T, H * e).
 
     On a CPU the plain form is faster than the fused one at the short rows of commands, forward and backward
     (benchmarks/train_step.py); GPUs take the fused kernel (not run here).
     """
     if q.is_cuda:
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
     else:
-        scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5 + mask
+        scores = q @ k.transpose(-1, -2) * scale + mask
         out = scores.softmax(dim=-1) @ v
     return out.transpose(1, 2).flatten(2)
 
@@ -102,7 +102,7 @@ class GroupedAttention(nn.Module):
         group = shape.heads // shape.kv_heads
         if group > 1:
             k, v = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1)
-        return self.leave(self.out(attend(q, k, v, context.mask)))
+        return self.leave(self.out(attend(q, k, v, context.mask, shape.score_scale)))
 
 
 class LatentAttention(nn.Module):
@@ -146,7 +146,7 @@ class LatentAttention(nn.Module):
         kv = self.kv_up(latent.squeeze(1)).view(B, latent.shape[2], -1, shape.nope_dim + shape.v_dim).transpose(1, 2)
         k_nope, v = kv.split((shape.nope_dim, shape.v_dim), dim=-1)
         k = torch.cat((k_nope, k_rope.expand(-1, k_nope.shape[1], -1, -1)), dim=-1)
-        return self.leave(self.out(attend(torch.cat((q_nope, q_rope), dim=-1), k, v, context.mask)))
+        return self.leave(self.out(attend(torch.cat((q_nope, q_rope), dim=-1), k, v, context.mask, shape.score_scale)))
 
     def _absorbed(self, q_nope: Tensor, q_rope: Tensor, latents: Tensor, k_rope: Tensor, mask: Tensor) -> Tensor:
         """Attention inside the latent (section 2.1.2, "absorbed"): latents (B, 1, S, r), k_rope (B, 1, S, rope)."""
@@ -155,6 +155,6 @@ class LatentAttention(nn.Module):
         w_uk, w_uv = up.split((shape.nope_dim, shape.v_dim), dim=1)  # (H, nope, r), (H, v, r)
         q_latent = torch.einsum("bhtn,hnr->bhtr", q_nope, w_uk)
         scores = q_latent @ latents.transpose(-1, -2) + q_rope @ k_rope.transpose(-1, -2)
-        weights = (scores * shape.query_dim**-0.5 + mask).softmax(dim=-1)
+        weights = (scores * shape.score_scale + mask).softmax(dim=-1)
         out = torch.einsum("bhtr,hvr->bhtv", weights @ latents, w_uv)
         return self.out(out.transpose(1, 2).flatten(2))

@@ -5,24 +5,46 @@ Exports that want neighbouring pairs (GGUF, DeepSeek's own code) get permuted we
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
+from tumen.core import Yarn
 
-def angles(positions: Tensor, dim: int, theta: float) -> tuple[Tensor, Tensor]:
+
+def angles(positions: Tensor, dim: int, theta: float, yarn: Yarn | None = None) -> tuple[Tensor, Tensor]:
     """Cosine and sine of every position and frequency.
 
     Args:
         positions: (..., T) integers.
         dim: even number of rotated features.
         theta: base of the frequencies.
+        yarn: stretches them; its temperature of the turns is in the result.
 
     Returns:
         two fp32 tensors (..., T, dim / 2).
     """
     frequency = theta ** (-torch.arange(0, dim // 2, dtype=torch.float32, device=positions.device) * 2 / dim)
-    angle = positions.float().unsqueeze(-1) * frequency
-    return angle.cos(), angle.sin()
+    if yarn is None:
+        angle = positions.float().unsqueeze(-1) * frequency
+        return angle.cos(), angle.sin()
+    angle = positions.float().unsqueeze(-1) * _stretched(frequency, theta, yarn)
+    return angle.cos() * yarn.turn_scale, angle.sin() * yarn.turn_scale
+
+
+def _stretched(frequency: Tensor, theta: float, yarn: Yarn) -> Tensor:
+    """YaRN's frequencies (arXiv 2309.00071, section 3.2; the ramp over indices is that of DeepSeek-V2's published code)."""
+    count = len(frequency)
+
+    def index(turns: float) -> float:
+        """Which frequency turns that often within the old context."""
+        return count * math.log(yarn.original / (turns * 2 * math.pi)) / math.log(theta)
+
+    low, high = max(math.floor(index(yarn.beta_fast)), 0), min(math.ceil(index(yarn.beta_slow)), 2 * count - 1)
+    places = torch.arange(count, dtype=torch.float32, device=frequency.device)
+    slow = ((places - low) / (high - low or 1e-3)).clamp(0, 1)  # (dim / 2,) share that is divided
+    return frequency * (1 - slow) + frequency / yarn.factor * slow
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

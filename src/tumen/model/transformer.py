@@ -122,7 +122,8 @@ class Transformer(nn.Module):
         """
         kind = self.shape.attention
         x = x if self.embed is None else self.embed(x)
-        cos, sin = angles(positions.unsqueeze(1), kind.rope_dim if isinstance(kind, Mla) else kind.head_dim, kind.rope_theta)
+        turned, yarn = (kind.rope_dim, kind.yarn) if isinstance(kind, Mla) else (kind.head_dim, None)
+        cos, sin = angles(positions.unsqueeze(1), turned, kind.rope_theta, yarn)
         context = Context(cos.to(x.dtype), sin.to(x.dtype), mask.to(x.dtype), real, safe)
         feds: list[Fed] = []
         for name, block in self.blocks.items():

@@ -11,26 +11,18 @@ from pathlib import Path
 
 import gguf
 import numpy as np
-import torch
 from gguf import GGMLQuantizationType as Kind
 from torch import Tensor
 
 from tumen.core import ExportError, Gqa, Mla, Shape
 from tumen.core.action import BEGIN, DO, structure_tokens
 from tumen.data import BYTES, CONTROL, UNKNOWN, Codec
+from tumen.model import interleave
 
 QUANTISED = {"int8": Kind.Q8_0, "int4": Kind.Q4_0, "bf16": Kind.BF16}
 BLOCK = 32  # weights of a row that share a scale in Q8_0 and Q4_0
 CONTEXT = 512
 TEMPLATE = "{{ '" + BEGIN + "' }}{{ messages[-1]['content'] }}{{ '" + DO + "' }}"
-
-
-def interleave(weight: Tensor, heads: int, rope: int) -> Tensor:
-    """Reorder rows (heads * d, inner) so that the last `rope` features of each head turn as neighbours instead of halves."""
-    rows = weight.view(heads, -1, weight.shape[-1])
-    plain, turned = rows[:, : rows.shape[1] - rope], rows[:, rows.shape[1] - rope :]
-    turned = turned.view(heads, 2, rope // 2, -1).transpose(1, 2).flatten(1, 2)
-    return torch.cat((plain, turned), dim=1).flatten(0, 1)
 
 
 def write_gguf(path: Path, shape: Shape, weights: Mapping[str, Tensor], codec: Codec, quantise: str, name: str) -> None:
@@ -49,6 +41,8 @@ def write_gguf(path: Path, shape: Shape, weights: Mapping[str, Tensor], codec: C
     if isinstance(shape.attention, Gqa) and shape.experts:
         raise ExportError("GGUF: experts with GQA have no architecture in llama.cpp that we write; use MLA, or bf16 safetensors")
     mla = isinstance(shape.attention, Mla)
+    if isinstance(shape.attention, Mla) and shape.attention.yarn:
+        raise ExportError("GGUF: attention.yarn is not written; export to hf and convert with llama.cpp's own script")
     writer = gguf.GGUFWriter(path, "deepseek2" if mla else "llama")
     writer.add_name(name)
     _add_shape(writer, shape)

@@ -8,7 +8,7 @@ A position is the place of the target among all action tokens of the shard, in o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +36,7 @@ def distil(
     inputs: str,
     made_from: list[str],
     events: Events,
+    start: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Train `shape` on a dataset and on a teacher's distributions; writes the checkpoint artifact `out`.
 
@@ -55,6 +56,7 @@ def distil(
         made_from=[*made_from, verify(kept, "logits").digest],
         events=events,
         distil=(distilling.weight, extra),
+        start=start,
     )
 
 

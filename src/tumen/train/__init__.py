@@ -1,14 +1,15 @@
 """train: learn.
 
 What: one training run of one tier on packed shards, with exact resume.
-In: a recipe's train section, a shape, a dataset folder; torchrun's variables.
-Out: a checkpoint artifact (safetensors), events.
+In: a recipe's train section, a shape, a dataset folder; torchrun's variables; a public checkpoint to start from.
+Out: a checkpoint artifact (safetensors), events; the same as a folder that transformers reads.
 Never: engines, downloads, pickle.
-Read next: loop.py, then optimizer.py and checkpoint.py.
+Read next: loop.py, then optimizer.py and checkpoint.py; public.py for the way in and out.
 """
 
 from tumen.train.checkpoint import load_tensors, read_final
 from tumen.train.loop import fit, prepare_torch
 from tumen.train.losses import loss_of
+from tumen.train.public import export_public, import_public, start_from
 
-__all__ = ["fit", "load_tensors", "loss_of", "prepare_torch", "read_final"]
+__all__ = ["export_public", "fit", "import_public", "load_tensors", "loss_of", "prepare_torch", "read_final", "start_from"]

@@ -1,0 +1,76 @@
+"""`tumen export` and `tumen import`: a checkpoint out to the folder that transformers reads, and such a folder in."""
+
+from __future__ import annotations
+
+import json
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from tumen.core import Shape, TrainError, units
+
+
+class Precision(Enum):
+    """Types that weights are written in."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+
+
+class To(Enum):
+    """What a checkpoint is written for."""
+
+    hf = "hf"
+
+
+def export(
+    checkpoint: Path = typer.Argument(..., help="A trained tier, such as runs/pocket/cloud, or what `tumen import` wrote."),
+    out: Path = typer.Argument(..., help="A new folder."),
+    to: To = typer.Option(To.hf, help="hf: config.json and safetensors, as transformers reads them."),
+    precision: Precision = typer.Option(Precision.fp32, help="Of the written weights; bf16 rounds."),
+    shard: str = typer.Option("5GB", help="Most bytes of one file."),
+    like: Path = typer.Option(None, help="A public folder of the same shape: its tokeniser files and token ids are taken over."),
+) -> None:
+    """Write a checkpoint as DeepseekV2ForCausalLM (MLA) or LlamaForCausalLM (GQA without experts)."""
+    try:
+        from tumen.train import export_public
+    except ModuleNotFoundError as error:
+        raise _without(error) from None
+    export_public(checkpoint, out, int(units.size_bytes(shard)), precision.value, like)
+    size = units.show_bytes(sum(path.stat().st_size for path in out.iterdir()))
+    print(f"{out}: {json.loads((out / 'config.json').read_text())['architectures'][0]}, {precision.value}, {size}")
+
+
+def import_(
+    folder: Path = typer.Argument(..., help="A folder with config.json and safetensors."),
+    out: Path = typer.Argument(..., help="A new folder for the checkpoint."),
+) -> None:
+    """Read a DeepseekV2ForCausalLM or LlamaForCausalLM as a checkpoint that a tier can start from; prints what its recipe says."""
+    try:
+        from tumen.train import import_public
+    except ModuleNotFoundError as error:
+        raise _without(error) from None
+    shape = import_public(folder, out)
+    print(f"{out}: {units.show_count(shape.parameters())} parameters. In a recipe of the same vocabulary:")
+    print("\n".join(_section(shape, out)))
+
+
+def _section(shape: Shape, out: Path) -> list[str]:
+    """Lines of a recipe for a tier that starts from an imported checkpoint."""
+    fields = shape.model_dump(exclude_defaults=True, exclude={"vocab", "attention", "experts"})
+    lines = ["[family.cloud]", f"start = {json.dumps(str(out))}", "", "[family.cloud.shape]"]
+    lines += [f"{name} = {_toml(value)}" for name, value in fields.items()]
+    lines += [f"attention = {_toml({'kind': shape.attention.kind} | shape.attention.model_dump(exclude_defaults=True))}"]
+    return lines + ([f"experts = {_toml(shape.experts.model_dump(exclude_defaults=True))}"] if shape.experts else [])
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{name} = {_toml(inner)}" for name, inner in value.items()) + " }"
+    return json.dumps(value)
+
+
+def _without(error: ModuleNotFoundError) -> TrainError:
+    return TrainError(f"weights need {error.name}, which is in the extra: pip install 'tumen[train]'")

@@ -1,0 +1,94 @@
+"""`tumen export` and `tumen import`, and a tier that starts from what came in."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tomllib
+from pathlib import Path
+
+import pytest
+from tests.cli.conftest import TINY, Tumen
+
+from tumen.cli import chain
+from tumen.core import Experts, InputError, Mla, Shape, Yarn, load_recipe, manifest_of
+from tumen.core.recipe import recipe_of
+
+
+@pytest.fixture(scope="module")
+def public(whole: Path, tumen: Tumen, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The device tier of the finished run as a public folder `hf`, and back in as `start`."""
+    folder = tmp_path_factory.mktemp("public")
+    out = tumen("export", whole / "device", folder / "hf", "--to", "hf", "--shard", "50kB")
+    assert out.returncode == 0, out.stderr
+    assert "LlamaForCausalLM, fp32" in out.stdout
+    back = tumen("import", folder / "hf", folder / "start")
+    assert back.returncode == 0, back.stderr
+    (folder / "said").write_text(back.stdout)
+    return folder
+
+
+def test_the_weights_are_the_same_again(whole: Path, public: Path) -> None:
+    import torch
+
+    from tumen.train import read_final
+
+    (_, ours), (_, again) = read_final(whole / "device"), read_final(public / "start")
+    assert all(torch.equal(again[name], weight) for name, weight in ours.items())
+    assert len(list((public / "hf").glob("*.safetensors"))) > 1
+
+
+def test_import_says_what_a_recipe_says(public: Path) -> None:
+    head, _, text = (public / "said").read_text().partition("\n")
+    assert head.startswith(f"{public / 'start'}: ")
+    tier = tomllib.loads(text)["family"]["cloud"]
+    recipe = recipe_of({"name": "x", "family": {"cloud": tier | {"train": {"steps": 1}}}, "serve": {"device": "cloud"}}, "x")
+    shape = recipe.family["cloud"].shape
+    assert shape == load_recipe(TINY).family["device"].shape.model_copy(update={"tied": shape.tied})
+    assert recipe.family["cloud"].start == str(public / "start")
+
+
+def test_every_field_of_a_shape_is_said() -> None:
+    from tumen.cli.export import _section
+
+    shape = Shape(
+        width=64, layers=3, feed_forward=96, norm_eps=1e-6, tied=False,
+        attention=Mla(heads=2, kv_rank=8, yarn=Yarn(factor=40, original=4096, mscale=0.7, mscale_all_dim=0.7)),
+        experts=Experts(routed=8, top_k=2, width=8, groups=4, device_limit=2, scale=16.0),
+    )  # fmt: skip
+    said = tomllib.loads("\n".join(_section(shape, Path("in"))))
+    assert Shape.model_validate(said["family"]["cloud"]["shape"]) == shape
+
+
+def test_refused_in_one_line(whole: Path, tmp_path: Path, tumen: Tumen) -> None:
+    said = tumen("export", whole / "cloud", tmp_path / "hf")
+    assert said.returncode == 8
+    assert said.stderr.count("\n") == 1
+    assert "norm_eps" in said.stderr
+    said = tumen("import", whole / "cloud", tmp_path / "in")
+    assert (said.returncode, said.stderr.count("\n")) == (4, 1)
+    assert list(tmp_path.iterdir()) == []
+
+
+class TestStart:
+    def inputs(self, *changes: str) -> str:
+        stage = next(stage for stage in chain.stages(load_recipe(TINY, changes)) if stage.name == "device")
+        return stage.inputs({})
+
+    def test_decides_the_tier_by_its_content_not_its_place(self, public: Path, tmp_path: Path) -> None:
+        here = self.inputs(f"family.device.start='{public / 'start'}'")
+        there = tmp_path / "moved"
+        shutil.copytree(public / "start", there)
+        assert self.inputs(f"family.device.start='{there}'") == here != self.inputs()
+
+    def test_none_there(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match=r"family\.device\.start: .*none: no such artifact; `tumen import`"):
+            self.inputs(f"family.device.start='{tmp_path / 'none'}'")
+
+    def test_a_run_starts_from_it(self, run: Path, public: Path, tumen: Tumen) -> None:
+        change = f"family.device.start='{public / 'start'}'"
+        said = tumen("run", TINY, "--run", run, "--set", change, "--until", "device")
+        assert said.returncode == 0, said.stderr
+        assert manifest_of(public / "start").digest in manifest_of(run / "device").made_from
+        state = {row["name"]: row["state"] for row in json.loads(tumen("lineage", run, "--json").stdout)}
+        assert (state["cloud"], state["device"], state["bundle-device"]) == ("done", "done", "stale")
