@@ -60,10 +60,18 @@ def test_rendered_text_is_as_it_was() -> None:
     assert render(job) == GOLDEN.read_text()
 
 
-@pytest.mark.parametrize(("nodes", "processes"), [(2, 1), (1, 8)])
-def test_one_process_alone(nodes: int, processes: int) -> None:
-    with pytest.raises(EngineError, match=f"{nodes} x {processes} were asked for"):
-        render(Job("x", ("true",), Path("/x"), nodes=nodes, processes=processes))
+def test_one_machine_alone() -> None:
+    with pytest.raises(EngineError, match="has one machine, 2 nodes were asked for"):
+        render(Job("x", ("true",), Path("/x"), nodes=2))
+
+
+def test_several_ranks_are_torchruns() -> None:
+    text = render(Job("x", ("python", "-m", "tumen"), Path("/x"), processes=4))
+    assert (
+        f"{sys.executable} -m tumen.cluster.torchrun --standalone --nproc-per-node 4 --max-restarts 0 --no-python python -m tumen"
+        in text
+    )
+    assert "WORLD_SIZE" not in text, "torchrun says it"
 
 
 @pytest.mark.parametrize(

@@ -21,11 +21,14 @@ from tumen.core import (
     Events,
     InputError,
     Manifest,
+    PlanError,
     Recipe,
     RunnerBusy,
     TrainError,
     disk,
     load_recipe,
+    mesh_of_plan,
+    read_plan,
     units,
     write_text,
 )
@@ -42,6 +45,7 @@ def run(
     folder: Path = typer.Option(None, "--run", help="Folder of the run; default: runs/<name of the recipe>."),
     changes: list[str] = typer.Option([], "--set", help="Change a field: family.cloud.train.steps=10. May be given often."),
     until: str = typer.Option(None, help="Stop after this stage, such as dataset or cloud."),
+    plan: Path = typer.Option(None, "--plan", help="A plan.json of `tumen plan --out`; its tier trains on its mesh."),
 ) -> None:
     """Take a recipe through the whole chain, from sentences to a gated bundle. Kill it at any moment; it goes on where it was."""
     asked = load_recipe(recipe, changes)
@@ -50,6 +54,9 @@ def run(
     if until and until not in names:
         raise InputError(f"--until {until!r} is no stage; they are {', '.join(names)}")
     with alone(where):
+        if plan:
+            asked = planned(asked, plan)
+            write_text(where / "plan.json", plan.read_text("utf-8"))
         write_text(where / "recipe.json", asked.model_dump_json(indent=1))
         events = Events(where / "events.jsonl")
         made = make(asked, where, events, until)
@@ -63,6 +70,22 @@ def run(
 
         print(show(card))
         print(f'try: tumen talk "turn on the kitchen light"      ({where})')
+
+
+def planned(recipe: Recipe, path: Path) -> Recipe:
+    """The recipe with a plan's layout as the mesh of the tier it was made for.
+
+    Raises:
+        PlanError: no plan, or one for another tier or batch.
+    """
+    plan = read_plan(path)
+    name = str(plan.get("name", "")).rpartition("/")[2]
+    if name not in recipe.family:
+        raise PlanError(f"{path}: planned for {plan.get('name')!r}, no tier of {recipe.name}; it has {', '.join(recipe.family)}")
+    tier = recipe.family[name]
+    mesh = mesh_of_plan(plan, str(path), tier.train.rows, tier.train.row_tokens)
+    train = tier.train.model_copy(update={"mesh": mesh})
+    return recipe.model_copy(update={"family": {**recipe.family, name: tier.model_copy(update={"train": train})}})
 
 
 def predicted(where: Path, events: Events, profile: Path = PROFILE) -> None:
@@ -172,7 +195,8 @@ def _train(recipe: Recipe, stage: chain.Stage, where: Path, events: Events, boar
     job_folder = where / "jobs" / stage.tier
     shutil.rmtree(job_folder, ignore_errors=True)
     since = time.time()
-    job = engine.submit(Job(f"{recipe.name}-{stage.tier}", command, job_folder))
+    ranks = recipe.family[stage.tier].train.mesh.ranks
+    job = engine.submit(Job(f"{recipe.name}-{stage.tier}", command, job_folder, processes=ranks))
     try:
         with board.task(stage.name) as update:
             while not (status := engine.status(job)).ended:
@@ -182,7 +206,10 @@ def _train(recipe: Recipe, stage: chain.Stage, where: Path, events: Events, boar
         engine.cancel(job)
     if status.state != "done":
         words = [line for line in engine.logs(job).strip().splitlines() if line.strip()]
-        last = words[-1].removeprefix("tumen: ") if words else status.reason
+        ours = [line for line in words if line.startswith("tumen: ")] or words[
+            -1:
+        ]  # torchrun has the last word, not the first cause
+        last = ours[0].removeprefix("tumen: ") if ours else status.reason
         raise TrainError(f"{stage.tier}: {last} (log: {job_folder / 'log'})")
     return verify(where / stage.name, "checkpoint")
 

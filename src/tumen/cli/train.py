@@ -9,13 +9,14 @@ from typing import Any
 import typer
 
 from tumen.cli import chain
-from tumen.core import Events, InputError, RecipeError, TrainError, manifest_of
-from tumen.core.recipe import Recipe, changed
+from tumen.core import Events, InputError, RecipeError, TrainError, manifest_of, mesh_of_plan, read_plan
+from tumen.core.recipe import Recipe, Train, changed
 
 
 def train(
     run: Path = typer.Argument(..., help="Folder of a run, with its recipe.json."),
     tier: str = typer.Argument(..., help="Name of a tier of the recipe's family."),
+    plan: Path = typer.Option(None, "--plan", help="A plan.json of `tumen plan --out`; default: the mesh of the recipe."),
 ) -> None:
     """Train one tier of a run under torchrun's variables (an engine calls this)."""
     from tumen.cluster import die_with_parent
@@ -28,10 +29,11 @@ def train(
     try:
         from tumen.data import Codec
         from tumen.shrink import distil
-        from tumen.train import fit, start_from
+        from tumen.train import fit, leave, start_from
     except ModuleNotFoundError as error:
         raise TrainError(f"training needs {error.name}, which is in the extra: pip install 'tumen[train]'") from None
     settings = recipe.family[tier]
+    section = meshed(settings.train, plan)
     digests = {parent: manifest_of(run / parent).digest for parent in stage.parents}
     common: dict[str, Any] = {
         "seed": recipe.seed,
@@ -45,9 +47,22 @@ def train(
         common["made_from"] += [chain.start_digest(tier, settings.start)]
     if settings.distil:
         teacher = run / settings.distil.teacher
-        distil(settings.train, shape, settings.distil, teacher, run / "dataset", run / tier, **common)
+        distil(section, shape, settings.distil, teacher, run / "dataset", run / tier, **common)
     else:
-        fit(settings.train, shape, run / "dataset", run / tier, **common)
+        fit(section, shape, run / "dataset", run / tier, **common)
+    leave()
+
+
+def meshed(section: Train, plan: Path | None) -> Train:
+    """The section with the mesh of a plan, where there is one.
+
+    Raises:
+        PlanError: no plan, or one for another batch.
+    """
+    if plan is None:
+        return section
+    mesh = mesh_of_plan(read_plan(plan), str(plan), section.rows, section.row_tokens)
+    return section.model_copy(update={"mesh": mesh})
 
 
 def read_run_recipe(run: Path, changes: Sequence[str] = ()) -> Recipe:

@@ -11,6 +11,7 @@ import os
 import shlex
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -32,16 +33,25 @@ SHELL = "TUMEN_JOB_SHELL"  # pid of the job's shell, for `die_with_parent`
 
 
 def render(job: Job) -> str:
-    """The script of a job. One process: torchrun's variables are set by hand; several come with the cluster room's launcher."""
-    if job.processes != 1 or job.nodes != 1:
-        raise EngineError(f"{job.name}: the local engine starts one process, {job.nodes} x {job.processes} were asked for")
-    variables = {**DEFAULTS, "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1", **job.environment}
+    """The script of a job. One process: torchrun's variables are set by hand; several are torchrun's."""
+    if job.nodes != 1:
+        raise EngineError(f"{job.name}: the local engine has one machine, {job.nodes} nodes were asked for")
+    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"} if job.processes == 1 else {}
+    variables = {**DEFAULTS, **alone, **job.environment}
     lines = ["#!/bin/sh", f"# {job.name}: written by tumen's local engine; run it by hand to see it fail"]
     lines += [f"export {name}={shlex.quote(value)}" for name, value in sorted(variables.items())]
     lines += [f"export {SHELL}=$$", "trap : TERM  # the command is told to stop; this shell stays to write how it ended"]
-    lines += [" ".join(map(shlex.quote, job.command)), "code=$?"]
+    lines += [" ".join(map(shlex.quote, launched(job))), "code=$?"]
     exit_file = shlex.quote(str(job.folder / "exit"))
     return "\n".join([*lines, f"echo $code > {exit_file}.part && mv {exit_file}.part {exit_file}", "exit $code", ""])
+
+
+def launched(job: Job) -> tuple[str, ...]:
+    """The command, under torchrun when it is to run as several ranks; the first rank that fails ends all."""
+    if job.processes == 1:
+        return job.command
+    many = ("--standalone", "--nproc-per-node", str(job.processes), "--max-restarts", "0", "--no-python")
+    return (sys.executable, "-m", "tumen.cluster.torchrun", *many, *job.command)
 
 
 def parse(exit_text: str | None, alive: bool) -> Status:

@@ -25,7 +25,7 @@ from tumen.core.errors import (
     disk,
 )
 from tumen.core.events import Events
-from tumen.core.mesh import Mesh, mesh_of_plan, refuse_mesh
+from tumen.core.mesh import Mesh, mesh_of_plan, read_plan, refuse_mesh
 from tumen.core.recipe import Recipe, load_recipe
 from tumen.core.shape import Experts, Frozen, Gqa, Mla, Shape, Yarn
 from tumen.core.table import named
@@ -63,6 +63,7 @@ __all__ = [
     "manifest_of",
     "mesh_of_plan",
     "named",
+    "read_plan",
     "refuse_mesh",
     "units",
     "verify",

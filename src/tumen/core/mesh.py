@@ -7,7 +7,9 @@ What is split never changes what is learnt: a step sees the same rows on every m
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
@@ -90,6 +92,19 @@ def mesh_of_plan(plan: Mapping[str, Any], where: str, rows: int, row_tokens: int
     except ValidationError as error:
         why = "; ".join(detail["msg"].removeprefix("Value error, ") for detail in error.errors())
         raise PlanError(f"{where}: this layout is not built ({why}); plan with [plan] pin or schedules") from None
+
+
+def read_plan(path: Path) -> dict[str, Any]:
+    """What a plan.json holds.
+
+    Raises:
+        PlanError: missing, or no JSON object.
+    """
+    try:
+        plan = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise PlanError(f"{path}: no plan ({str(error).splitlines()[0]}); `tumen plan RECIPE --out {path}` writes one") from None
+    return plan if isinstance(plan, dict) else {}
 
 
 def refuse_mesh(mesh: Mesh, shape: Shape, rows: int, row_tokens: int, world: int) -> None:

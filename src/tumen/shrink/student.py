@@ -19,7 +19,7 @@ from tumen.core import ArtifactError, Events, Shape, verify, writing
 from tumen.core.recipe import Distil, Train
 from tumen.data import Batch, Loader, Shards, read_shards
 from tumen.model import build, causal_mask
-from tumen.train import fit, prepare_torch, read_final
+from tumen.train import fit, join, prepare_torch, read_final
 
 KEPT = 8  # likeliest tokens kept a position: their mass is above 0.999 once a teacher has learnt a grammar
 
@@ -44,7 +44,9 @@ def distil(
         TrainError, ArtifactError, DiskError: as `train.fit`.
     """
     kept = out.with_name(f"{teacher.name}-logits")
-    write_logits(teacher, dataset, kept, section, events)
+    with join(section.mesh.ranks).first() as mine:
+        if mine:
+            write_logits(teacher, dataset, kept, section, events)
     extra = kept_loss(kept, read_shards(dataset / "train"), distilling.temperature)
     fit(
         section,

@@ -11,5 +11,17 @@ from tumen.train.checkpoint import load_tensors, read_final
 from tumen.train.loop import fit, prepare_torch
 from tumen.train.losses import loss_of
 from tumen.train.public import export_public, import_public, start_from
+from tumen.train.team import join, leave
 
-__all__ = ["export_public", "fit", "import_public", "load_tensors", "loss_of", "prepare_torch", "read_final", "start_from"]
+__all__ = [
+    "export_public",
+    "fit",
+    "import_public",
+    "join",
+    "leave",
+    "load_tensors",
+    "loss_of",
+    "prepare_torch",
+    "read_final",
+    "start_from",
+]

@@ -110,7 +110,8 @@ def learner_of(section: Train, shape: Shape, team: Team, seed: int, distil: tupl
 
 def prepare_torch(section: Train) -> None:
     """Threads and determinism. One environment variable matters before torch is loaded: the engine sets it (cluster/local.py)."""
-    torch.set_num_threads(section.threads or len(os.sched_getaffinity(0)))
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # ranks that share this machine's cores
+    torch.set_num_threads(section.threads or max(1, len(os.sched_getaffinity(0)) // here))
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # we read nothing that was not written; filling costs a fifth
 

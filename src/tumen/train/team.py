@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tumen.core import TrainError
 
-PATIENCE = timedelta(minutes=10)  # of a collective; whoever watches the run is quicker (cluster)
+PATIENCE = timedelta(minutes=30)  # of a collective; whoever watches the run is quicker (cluster)
 
 
 @dataclass(frozen=True)
