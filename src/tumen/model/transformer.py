@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tumen.core import InputError, Mla, Shape
-from tumen.model.attention import Context, GroupedAttention, LatentAttention, Norm, linear, same
+from tumen.model.attention import Context, GroupedAttention, LatentAttention, Norm, linear
 from tumen.model.cache import Cache
 from tumen.model.experts import Fed, FeedForward, MixtureOfExperts
 from tumen.model.rope import angles
@@ -88,7 +88,6 @@ class Transformer(nn.Module):
         self.output = None if shape.tied else linear(shape.width, shape.vocab)
         self.mtp = Ahead(shape) if shape.mtp else None
         self.loads: list[Tensor] = []  # of the mixtures in the last forward pass, see `Fed.load`
-        self.over_sequence = same
 
     def cut(self, first: int, last: int) -> Transformer:
         """Keep the layers first..last - 1; the embedding stays with layer 0, the head with the last layer."""
@@ -153,11 +152,11 @@ class Transformer(nn.Module):
         return [block.feed for block in self.every_block() if isinstance(block.feed, MixtureOfExperts)]
 
     def safe_rows(self, ids: Tensor) -> Tensor | None:
-        """Which rows of ids (B, T) lose no token: those whose tokens' sum falls into the first `protect`, the same on any mesh."""
+        """Which rows of ids (B, T) lose no token: a share of `protect`, by a hash of their tokens, so the same on any mesh."""
         experts = self.shape.experts
         if experts is None or not self.training:
             return None
-        return self.over_sequence(ids.sum(dim=1)) % 1000 < 1000 * experts.protect
+        return (ids.sum(dim=1) * 2654435761) % 2**32 < experts.protect * 2**32  # Knuth's multiplicative hash
 
 
 def refuse_unbuilt(shape: Shape) -> None:

@@ -120,7 +120,8 @@ class FlatOptimizer:
 
     def collect(self) -> None:
         """Between the micro-batches of a step: bf16 gradients are added up in fp32."""
-        self.summed = self.gradient.float() if self.summed is None else self.summed.add_(self.gradient)
+        self.summed = torch.zeros_like(self.gradient, dtype=torch.float32) if self.summed is None else self.summed
+        self.summed.add_(self.gradient)
         self.gradient.zero_()
 
     @torch.no_grad()

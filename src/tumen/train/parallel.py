@@ -224,7 +224,6 @@ def _experts_placement(block: Block, grid: Grid) -> Any:
 
 def _join_rows(network: Transformer, group: dist.ProcessGroup) -> None:
     """Context parallel seams: latents are gathered, counts over a row are summed."""
-    network.over_sequence = partial(summed, group=group)
     for block in network.every_block():
         block.attention.whole = lambda x: _Whole.apply(x, group)  # type: ignore[assignment]
     for mixture in network.mixtures():
@@ -370,8 +369,8 @@ class Together:
         """This rank's share of the step's loss; under context parallelism of its slices of the rows."""
         own, told = self._told(batch)
         following = torch.roll(told["ids"], -1, 1) if network.training and network.shape.mtp else None
-        safe = told["safe"] if self.shape.experts and network.training else None
-        out = network(told["ids"], told["positions"], told["mask"], real=told["real"], safe=safe, following=following)
+        asked = {name: told.get(name) for name in ("real", "safe")}
+        out = network(told["ids"], told["positions"], told["mask"], **asked, following=following)
         total = whole_weight(batch, self.section.sentence_weight)
         loss = cross_entropy(network, out.states, targets_of(own, self.section.sentence_weight), self.distil) / total
         if not network.training:
@@ -402,9 +401,8 @@ class Together:
             "real": documents > 0,
             "share": torch.full((rows,), 1 / batch.whole.rows, device=self.team.device),
         }
-        if self.shape.experts:
-            told["safe"] = torch.from_numpy(batch.ids).sum(dim=1).to(self.team.device) % 1000 < 1000 * self.shape.experts.protect
-        return own, told
+        safe = self.networks[0].safe_rows(torch.from_numpy(batch.ids).to(self.team.device))
+        return own, told | ({} if safe is None else {"safe": safe})
 
     def _pipelined(self, batch: Batch) -> Tensor:
         """A step through torch's schedule; the loss on the rank that has the last stage, 0 elsewhere."""
@@ -430,7 +428,7 @@ class Together:
     def _asked(self, batch: Batch) -> dict[str, Tensor]:
         """What a pipeline's stages are told: also the targets, and their weights in the step's loss; all are cut along the rows."""
         own, told = self._told(batch)
-        told["safe"] = told.get("safe", torch.zeros(len(batch.ids), dtype=torch.bool, device=self.team.device))
+        told.setdefault("safe", torch.zeros(len(batch.ids), dtype=torch.bool, device=self.team.device))
         weight = np.where(own.answers > 0, 1.0, self.section.sentence_weight) * (own.targets >= 0)
         weight = weight / whole_weight(batch, self.section.sentence_weight)
         told["weights"] = torch.from_numpy(weight.astype(np.float32)).to(self.team.device)

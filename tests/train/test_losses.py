@@ -1,0 +1,85 @@
+"""What a step minimises: micro-batches add up, and one token further is asked as the paper says."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tests.train.ranks import SHAPES, batch_of, section_of
+
+from tumen.model import build, causal_mask
+from tumen.train.alone import Alone
+from tumen.train.losses import further, loss_of, whole_weight
+from tumen.train.team import Team
+
+CPU = torch.device("cpu")
+
+
+def alone(shape: str, mesh: dict[str, object]) -> Alone:
+    return Alone(section_of(mesh), SHAPES[shape], Team(0, 1, CPU), 0)
+
+
+@pytest.mark.parametrize("shape", ["v2", "v3", "llama"])
+@pytest.mark.parametrize("micro_rows", [1, 2, 4])
+def test_micro_batches_add_up_to_the_step(shape: str, micro_rows: int) -> None:
+    learner, reference = alone(shape, {"micro_rows": micro_rows}), alone(shape, {})
+    assert learner.learn(batch_of(5)) == pytest.approx(reference.learn(batch_of(5)), rel=1e-5)
+    assert learner.step(1e-2) == pytest.approx(reference.step(1e-2), rel=1e-4)
+    assert learner.learn(batch_of(6)) == pytest.approx(reference.learn(batch_of(6)), rel=1e-3)
+
+
+@pytest.mark.parametrize("recompute", ["selective", "full"])
+def test_what_is_computed_again_is_the_same(recompute: str) -> None:
+    losses = []
+    for kind in ("none", recompute):
+        learner = alone("v2", {"recompute": kind})
+        losses.append([learner.learn(batch_of(5)), learner.step(1e-2), learner.learn(batch_of(6))])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
+class TestFurther:
+    def test_asks_for_the_token_after_the_next_of_the_same_document(self) -> None:
+        batch = batch_of(5)
+        after = further(batch)
+        for r, row in enumerate(batch.ids):
+            for t in range(len(row)):
+                inside = t + 2 < len(row) and batch.documents[r, t] == batch.documents[r, t + 2] > 0
+                assert after.targets[r, t] == (row[t + 2] if inside else -1)
+
+    def test_the_loss_is_the_formula(self) -> None:
+        """arXiv 2412.19437, equations 21 to 25: lambda times the mean cross-entropy of the module's head, which is the model's."""
+        batch = batch_of(5)
+        network, section = build(SHAPES["v3"], 1).train(), section_of({}, mtp_weight=0.3)
+        found = float(loss_of(network, batch, section, CPU).detach())
+        without = float(loss_of(network, batch, section.model_copy(update={"mtp_weight": 0.0}), CPU).detach())
+        ids, positions, documents = (torch.from_numpy(part) for part in (batch.ids, batch.positions, batch.documents))
+        told = {"real": documents > 0, "safe": network.safe_rows(ids), "following": torch.roll(ids, -1, 1)}
+        out = network(ids, positions, causal_mask(documents), **told)
+        assert out.ahead is not None
+        after = further(batch)
+        targets = torch.from_numpy(after.targets).flatten()
+        losses = F.cross_entropy(network.head(out.ahead).flatten(0, 1), targets.clamp_min(0), reduction="none").detach()
+        weights = torch.where(torch.from_numpy(after.answers).flatten() > 0, 1.0, section.sentence_weight) * (targets >= 0)
+        wanted = 0.3 * float((losses * weights).sum()) / whole_weight(batch, section.sentence_weight)
+        assert found - without == pytest.approx(wanted, rel=1e-3)
+
+
+def test_evaluation_drops_nothing_and_counts_no_balance() -> None:
+    shape = SHAPES["v2"]
+    assert shape.experts is not None
+    starved = shape.model_copy(update={"experts": shape.experts.model_copy(update={"capacity": 0.01, "balance": 9.0})})
+    both = [Alone(section_of({}), one, Team(0, 1, CPU), 0).evaluate([batch_of(7)], section_of({})) for one in (shape, starved)]
+    assert both[0] == both[1]
+
+
+def test_safe_rows_are_a_share_chosen_by_their_tokens() -> None:
+    network = build(SHAPES["v2"]).train()
+    ids = torch.randint(0, 60, (4000, 16), generator=torch.Generator().manual_seed(0))
+    safe = network.safe_rows(ids)
+    assert safe is not None
+    assert 0.05 < float(safe.float().mean()) < 0.2
+    order = torch.randperm(4000, generator=torch.Generator().manual_seed(1))
+    again = network.safe_rows(ids[order])
+    assert again is not None
+    assert torch.equal(again, safe[order])
+    assert network.eval().safe_rows(ids) is None
