@@ -25,6 +25,7 @@ PAGES = (Path("/usr/share/man"), Path("/usr/share/doc"), Path("/usr/share/perl")
 LEAST = 200  # characters; less is no text
 MOST = 2_000_000  # bytes of a file; what is larger is data
 NAMES = (".md", ".rst", ".txt", ".pod")
+MACRO = re.compile(r"^[.'](?:SH|SS|TP|PP|P|IP|B|I|BR|IR|RB|RI|BI|IB|Nm|Nd|Sh|Pp|It|Fl|Ar)\b *")
 LETTERS = 0.6  # a table of numbers is no text
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain
 from typing import TypeVar
 
 from tumen.core.errors import InputError
@@ -30,7 +29,7 @@ def mixed(
     """
     if not all(0 < weight < float("inf") for weight in weights):
         raise InputError(f"weights of a mix must be above zero, not {', '.join(map(str, weights))}; leave a source out instead")
-    streams = [chain.from_iterable(open_() for _ in range(times)) for open_, times in zip(sources, passes, strict=True)]
+    streams = [_read(open_, times) for open_, times in zip(sources, passes, strict=True)]
     given = [0.0] * len(streams)
     while True:
         turn = min(range(len(streams)), key=lambda i: (given[i] / weights[i], i))
@@ -41,3 +40,8 @@ def mixed(
             return
         given[turn] += size(row)
         yield row
+
+
+def _read(source: Callable[[], Iterable[T]], times: int) -> Iterator[T]:
+    for _ in range(times):
+        yield from source()

@@ -69,7 +69,7 @@ def _ours(error: BaseException) -> TumenError:
     while fault is not None:
         cause = getattr(fault, "cause", None) or fault.__cause__
         if isinstance(cause, TumenError):
-            return type(cause)(str(cause))
+            return type(cause)(str(cause).splitlines()[0])  # Ray adds lines of its own
         fault = cause
     return TumenError(f"Ray could not finish: {str(error).strip().splitlines()[-1]}")
 
