@@ -88,7 +88,7 @@ class TestSeen:
         seen = Seen()
         for start in range(0, 100_000, 1000):
             seen.add(np.arange(start + 1, start + 1001, dtype=np.uint64))
-        assert seen.slots.nbytes <= 48 * seen.count
+        assert seen.slots.nbytes <= 32 * seen.count
 
 
 class TestExam:

@@ -31,7 +31,7 @@ from tumen.data.workers import chunks, cores, ordered
 
 SPLITS = ("train", "validation", "exam")
 HELD_TEXTS = 0.05  # share of plain texts kept for validation, at most data.validation of them
-LEARNT_BYTES = 100_000_000  # of a corpus are enough to learn a tokeniser from
+LEARNT_BYTES = 50_000_000  # of a corpus are enough to learn a tokeniser from
 Row = Mapping[str, Any]
 Engine = Literal["local", "ray"]
 
