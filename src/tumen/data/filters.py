@@ -4,7 +4,7 @@ quality  rules of Gopher (arXiv 2112.11446, appendix A1.1) that hold in any lang
 exam     rows that share a run of 13 words with an exam (arXiv 2005.14165, appendix C), or are a shorter exam text as a whole
 exact    rows whose folded text came before
 near     rows alike to one before: MinHash (Broder 1997, "On the resemblance and containment of documents") of runs of 5 words in
-         14 bands of 8, so that 75 % alike is found with a probability of 0.77, 90 % with 0.9996 (the numbers of FineWeb, arXiv 2406.17557)
+         14 bands of 8 (the numbers of FineWeb, arXiv 2406.17557): 75 % alike is found with a probability of 0.77, 90 % with 0.9996
 
 A *word* is a run of letters and digits, or one character of a script without spaces, so all of it works in Chinese.
 
