@@ -41,9 +41,10 @@ class Stage:
 
 def stages(recipe: Recipe) -> Iterator[Stage]:
     """All stages of a recipe in an order that respects their parents."""
-    yield Stage("corpus", "corpus", (), {"data": recipe.data, "seed": recipe.seed})
+    data = recipe.data.model_dump(mode="json", exclude={"engine", "document_tokens"})  # where it is made, and what comes later
+    yield Stage("corpus", "corpus", (), {"data": data, "seed": recipe.seed})
     yield Stage("tokenizer", "tokenizer", ("corpus",), {"tokenizer": recipe.tokenizer})
-    yield Stage("dataset", "dataset", ("corpus", "tokenizer"), {})
+    yield Stage("dataset", "dataset", ("corpus", "tokenizer"), {"document_tokens": recipe.document_tokens()})
     for name in recipe.tiers_in_order():
         tier = recipe.family[name]
         parents = ("dataset", "tokenizer") + ((tier.distil.teacher,) if tier.distil else ())
@@ -56,6 +57,8 @@ def stages(recipe: Recipe) -> Iterator[Stage]:
         if tier.start:
             learnt["start"] = start_digest(name, tier.start)
         yield Stage(name, "checkpoint", parents, learnt, name)
+    if recipe.data.is_text():
+        return  # nothing in it acts on a home: no bundle, no scorecard
     served = served_tiers(recipe)
     for name in served:
         asked = {"quantise": recipe.family[name].quantise, "serve": recipe.serve, "gate": recipe.gate, "name": recipe.name}

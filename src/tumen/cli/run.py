@@ -176,7 +176,9 @@ def _make_stage(
         if stage.kind == "tokenizer":
             return data.write_tokenizer(recipe.tokenizer, where / "corpus", folder, inputs)
         if stage.kind == "dataset":
-            return data.write_dataset(where / "corpus", where / "tokenizer", folder, inputs)
+            return data.write_dataset(
+                where / "corpus", where / "tokenizer", folder, inputs, recipe.document_tokens(), recipe.data.engine
+            )
         if stage.kind == "bundle":
             from tumen.cli.pack import pack_and_check
 

@@ -28,11 +28,34 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Language = Literal["en", "zh", "de"]
 
 
+Filter = Literal["quality", "exam", "exact", "near"]
+FILTERS: dict[str, tuple[Filter, ...]] = {"text": ("quality", "exam", "exact", "near"), "home": ()}
+PATH = "file of a local source, folder or glob of texts, or name of a Hugging Face data set"
+
+
+class Part(Frozen):
+    """One source of a mix. `weight` is its share of the characters, against the other weights, whatever its size."""
+
+    source: str = "text"
+    path: str | None = Field(None, description=PATH)
+    weight: float = Field(gt=0)
+    passes: Positive = Field(1, description="how often its rows may be used; the mix ends when one source is used up")
+
+
 class Data(Frozen):
     """Where sentences come from. `source` is a name of `tumen.data.source.SOURCES` or `"my_pkg.mod:Class"`."""
 
     source: str = "home"
-    path: str | None = Field(None, description="file of a local source, or name of a Hugging Face data set")
+    path: str | None = Field(None, description=PATH)
+    mix: tuple[Part, ...] = Field((), description="several sources instead of `source` and `path`")
+    filters: tuple[Filter, ...] | None = Field(
+        None, description="what rows must pass; default: all four for text, none for homes (split by template), else exam and exact"
+    )
+    exams: tuple[str, ...] = Field((), description="files (JSONL, TSV, Parquet, txt) whose sentences are kept out of training")
+    document_tokens: int | None = Field(
+        None, gt=1, description="longest piece of a plain text in tokens; default: the smallest row_tokens of the family"
+    )
+    engine: Literal["local", "ray"] = Field("local", description="ray: texts are filtered and encoded on a Ray cluster")
     languages: tuple[Language, ...] = ("en", "zh", "de")
     sentences: Positive = Field(40_000, description="training sentences")
     validation: Positive = Field(600, description="sentences for the validation loss")
@@ -41,6 +64,29 @@ class Data(Frozen):
     hold_names: Share = Field(0.2, description="share of whole names kept for the exam")
     home_entities: tuple[Positive, Positive] = Field((50, 200), description="smallest and largest generated home")
     not_home: Share = Field(0.25, description="share of sentences that are not for the home")
+
+    @model_validator(mode="after")
+    def _mixed(self) -> Data:
+        if self.mix and self.path:
+            raise ValueError("path and mix exclude each other: give every source of the mix its own path")
+        if self.engine == "ray" and not self.is_text():
+            raise ValueError("engine 'ray' is for plain texts: set source (or every source of the mix) to 'text'")
+        return self
+
+    def parts(self) -> tuple[Part, ...]:
+        """The sources, also when there is one."""
+        return self.mix or (Part(source=self.source, path=self.path, weight=1),)
+
+    def is_text(self) -> bool:
+        """Whether all of it is plain text, without actions."""
+        return all(part.source == "text" for part in self.parts())
+
+    def passed(self) -> tuple[Filter, ...]:
+        """The filters that rows must pass; a named exam is always kept out."""
+        kinds = {part.source for part in self.parts()}
+        usual = FILTERS.get(min(kinds), ("exam", "exact")) if len(kinds) == 1 else ("exam", "exact")
+        chosen = usual if self.filters is None else self.filters
+        return (*chosen, "exam") if self.exams and "exam" not in chosen else chosen
 
 
 class Tokenizer(Frozen):
@@ -186,10 +232,17 @@ class Recipe(Frozen):
                 yield f"family.{name}.distil.teacher: {tier.distil.teacher!r} is no other tier of the family"
         if not strangers and len(order := self.tiers_in_order()) < len(self.family):
             yield f"family: teachers form a circle among {', '.join(name for name in self.family if name not in order)}"
+        for name, tier in self.family.items():
+            if self.data.document_tokens and self.data.document_tokens > tier.train.row_tokens:
+                yield f"data.document_tokens: {self.data.document_tokens} do not fit into family.{name}.train.row_tokens"
         if self.serve.device not in self.family:
             yield f"serve.device: {self.serve.device!r} {tiers}"
         if self.serve.cloud and not self.serve.cloud_url and self.serve.cloud not in self.family:
             yield f"serve.cloud: {self.serve.cloud!r} {tiers}"
+
+    def document_tokens(self) -> int:
+        """Most tokens of a piece of plain text."""
+        return self.data.document_tokens or min(tier.train.row_tokens for tier in self.family.values())
 
     def tiers_in_order(self) -> list[str]:
         """Tier names with every teacher before its students."""
@@ -297,6 +350,8 @@ def _fields_at(model: type[BaseModel], loc: Sequence[Any]) -> list[str]:
                 inner += _models_in(kind.model_fields[part].annotation)
             elif typing.get_origin(kind) is dict:
                 inner += _models_in(typing.get_args(kind)[1])
+            elif typing.get_origin(kind) is tuple:
+                inner += _models_in(typing.get_args(kind)[0])
         kinds = inner or [kind for kind in kinds if _is_tagged(kind, part)] or kinds
     return sorted({f for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel) for f in kind.model_fields})
 

@@ -1,14 +1,17 @@
 """data: from what?
 
-What: sentences and their actions, a tokeniser, packed shards, a loader whose state is two integers.
-In: a recipe's data section; PyPI template packages, or a team's own file or data set.
+What: sentences and their actions, or plain texts; filters, a mix, a tokeniser, packed shards, a loader with a small state.
+In: a recipe's data section; PyPI template packages, or a team's own files or data set.
 Out: the artifacts corpus, tokenizer, dataset; batches.
 Never: torch, downloads without being asked, sentences of an exam in training.
-Read next: prepare.py, then source.py and templates.py.
+Read next: prepare.py, then source.py and templates.py, or filters.py and mix.py.
 """
 
+from tumen.data.filters import Judge, exam_keys, sift
 from tumen.data.loader import Batch, Loader, Whole
+from tumen.data.mix import mixed
 from tumen.data.prepare import read_corpus, write_corpus, write_dataset, write_tokenizer
+from tumen.data.read import read_sentences, read_text
 from tumen.data.shards import Shards, read_shards, write_shards
 from tumen.data.source import SOURCES, Source
 from tumen.data.tokenizer import BYTES, CONTROL, UNKNOWN, Codec
@@ -20,12 +23,18 @@ __all__ = [
     "UNKNOWN",
     "Batch",
     "Codec",
+    "Judge",
     "Loader",
     "Shards",
     "Source",
     "Whole",
+    "exam_keys",
+    "mixed",
     "read_corpus",
+    "read_sentences",
     "read_shards",
+    "read_text",
+    "sift",
     "write_corpus",
     "write_dataset",
     "write_shards",

@@ -1,35 +1,76 @@
-"""Three makers of artifacts: source -> corpus -> tokeniser -> dataset."""
+"""Three makers of artifacts: sources -> corpus -> tokeniser -> dataset. All of them stream, but for sources that hold sentences.
+
+corpus     rows of every source -> filters -> split -> mix -> train.jsonl, validation.jsonl, exam.jsonl; homes.json, values.json
+dataset    rows -> tokens, in many processes -> shards; a plain text is cut into pieces that fit a row of training
+"""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tumen.core.action import parse
 from tumen.core.artifact import Manifest, verify, writing
-from tumen.core.recipe import Data, Tokenizer
-from tumen.data.shards import write_shards
+from tumen.core.errors import InputError
+from tumen.core.recipe import Data, Part, Tokenizer
+from tumen.data.filters import Judge, exam_keys, folded, sift, text_key
+from tumen.data.homes import is_held
+from tumen.data.mix import mixed
+from tumen.data.read import read_sentences
+from tumen.data.shards import Packed, packed, write_packed
 from tumen.data.source import Corpus, source_of
 from tumen.data.templates import Example
 from tumen.data.tokenizer import Codec, train_tokenizer
+from tumen.data.workers import chunks, cores, ordered
 
 SPLITS = ("train", "validation", "exam")
+HELD_TEXTS = 0.05  # share of plain texts kept for validation, at most data.validation of them
+LEARNT_BYTES = 50_000_000  # of a corpus are enough to learn a tokeniser from
+Row = Mapping[str, Any]
+Engine = Literal["local", "ray"]
 
 
 def write_corpus(section: Data, seed: int, folder: Path, inputs: str) -> Manifest:
-    """Sentences with their actions, split; exam homes; the lexicon of values."""
-    corpus = source_of(section.source).corpus(section, seed)
-    with writing(folder, "corpus", inputs, [], _facts(corpus)) as stage:
-        for split in SPLITS:
-            rows = getattr(corpus, split)
-            with open(stage / f"{split}.jsonl", "w", encoding="utf-8") as lines:
-                lines.writelines(json.dumps(_row(example), ensure_ascii=False) + "\n" for example in rows)
-        (stage / "homes.json").write_text(json.dumps(corpus.homes, ensure_ascii=False), "utf-8")
-        (stage / "values.json").write_text(json.dumps(corpus.values, ensure_ascii=False, indent=1), "utf-8")
+    """Rows of all sources, filtered, split and mixed; exam homes; the lexicon of values.
+
+    The facts say how many rows each filter removed.
+
+    Raises:
+        InputError: a source, row or exam that cannot be read; or nothing is left to train on.
+    """
+    parts = section.parts()
+    corpora = [_corpus(section, part, seed) for part in parts]
+    exam = [_row(example) for corpus in corpora for example in corpus.exam]
+    removed: Counter[str] = Counter()
+    judge = Judge(section.passed(), exam_keys(chain(map(_text, exam), *map(read_sentences, map(Path, section.exams)))))
+    facts: dict[str, Any] = {}
+    with writing(folder, "corpus", inputs, [], facts) as stage:
+        rows = _on_ray(section, judge, removed) if section.engine == "ray" else _local(corpora, judge, removed)
+        told = _write_splits(rows, exam, parts, section.validation, stage)
+        if not told["train"].rows:
+            raise InputError(f"{_names(parts)}: no training rows left; removed: {dict(removed) or 'none'}")
+        facts |= _facts(told) | ({"removed": dict(sorted(removed.items()))} if removed or judge.filters else {})
+        homes = [home for corpus in corpora for home in corpus.homes]
+        (stage / "homes.json").write_text(json.dumps(homes, ensure_ascii=False), "utf-8")
+        values = {lang: slots for corpus in corpora for lang, slots in corpus.values.items()}
+        (stage / "values.json").write_text(json.dumps(values, ensure_ascii=False, indent=1), "utf-8")
     return verify(folder, "corpus")
+
+
+def _corpus(section: Data, part: Part, seed: int) -> Corpus:
+    """What one source of the section gives."""
+    alone = section.model_copy(update={"source": part.source, "path": part.path, "mix": ()})
+    return source_of(part.source).corpus(alone, seed)
+
+
+def _names(parts: Sequence[Part]) -> str:
+    return ", ".join(part.path or part.source for part in parts)
 
 
 def _row(example: Example) -> dict[str, Any]:
@@ -41,44 +82,175 @@ def _row(example: Example) -> dict[str, Any]:
     }
 
 
-def _facts(corpus: Corpus) -> dict[str, Any]:
-    facts: dict[str, Any] = {split: len(getattr(corpus, split)) for split in SPLITS}
+def _text(row: Row) -> str:
+    return str(row["text"] if "text" in row else row["sentence"])
+
+
+Placed = tuple[int, str, Row]  # (number of the source, split or "" when the text's hash decides, row)
+
+
+def _local(corpora: Sequence[Corpus], judge: Judge, removed: Counter[str]) -> Iterator[Placed]:
+    """What passes, source by source."""
+    return sift(chain.from_iterable(map(_placed, range(len(corpora)), corpora)), lambda one: _text(one[2]), judge, removed, cores())
+
+
+def _placed(part: int, corpus: Corpus) -> Iterator[Placed]:
+    """Validation goes first, so that a training row that repeats it is the one to go."""
+    for split, examples in (("validation", corpus.validation), ("train", corpus.train)):
+        yield from ((part, split, _row(example)) for example in examples)
+    yield from ((part, "", {"text": text}) for text in corpus.texts)
+
+
+def _on_ray(section: Data, judge: Judge, removed: Counter[str]) -> Iterator[Placed]:
+    from tumen.data import on_ray
+
+    paths = [part.path or "" for part in section.parts()]
+    return ((part, "", {"text": text}) for part, text in on_ray.sift_texts(paths, judge, removed))
+
+
+class _Lines:
+    """A JSONL file that is being written, and what is told of it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.rows, self.characters = path, 0, 0
+        self.languages: Counter[str] = Counter()
+        self.templates: set[str] = set()
+
+    def __enter__(self) -> _Lines:
+        self.file = open(self.path, "w", encoding="utf-8")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+    def add(self, row: Row) -> None:
+        """One row more."""
+        self.file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        self.rows += 1
+        self.characters += len(_text(row))
+        if "action" in row:
+            self.languages[row["action"]["lang"]] += 1
+            self.templates.add(row["template"])
+
+
+def _write_splits(rows: Iterable[Placed], exam: Iterable[Row], parts: Sequence[Part], most: int, stage: Path) -> dict[str, _Lines]:
+    """Write every split; the training rows of several sources are written apart first, then mixed."""
+    told = {split: _Lines(stage / f"{split}.jsonl") for split in SPLITS}
+    apart = [_Lines(stage / f"{number}.jsonl") for number in range(len(parts))] if len(parts) > 1 else [told["train"]]
+    with ExitStack() as files:
+        for lines in {*told.values(), *apart} - ({told["train"]} if len(parts) > 1 else set()):
+            files.enter_context(lines)
+        for row in exam:
+            told["exam"].add(row)
+        for part, split, row in rows:
+            held = split == "validation" or (not split and told["validation"].rows < most and _is_validation(_text(row)))
+            (told["validation"] if held else apart[part]).add(row)
+    if len(parts) > 1:
+        _mix(apart, parts, told["train"])
+    return told
+
+
+def _is_validation(text: str) -> bool:
+    """By the hash of the folded text, so that no copy stands on the other side."""
+    return is_held(f"validation {folded(text)}", HELD_TEXTS)
+
+
+def _mix(apart: Sequence[_Lines], parts: Sequence[Part], train: _Lines) -> None:
+    for lines, part in zip(apart, parts, strict=True):
+        if not lines.rows:
+            raise InputError(f"data.mix: {part.path or part.source} has no training rows left; leave it out, or see data.filters")
+    streams = [partial(_read, lines.path) for lines in apart]
+    with train:
+        for row in mixed(streams, [part.weight for part in parts], [part.passes for part in parts], lambda row: len(_text(row))):
+            train.add(row)
+    for lines in apart:
+        lines.path.unlink()
+
+
+def _facts(told: Mapping[str, _Lines]) -> dict[str, Any]:
+    facts: dict[str, Any] = {split: told[split].rows for split in SPLITS}
+    facts["train_characters"] = told["train"].characters
     for split in ("train", "exam"):
-        rows = getattr(corpus, split)
-        facts[f"{split}_languages"] = dict(Counter(example.action.lang for example in rows))
-        facts[f"{split}_templates"] = len({example.template for example in rows})
+        facts[f"{split}_languages"] = dict(told[split].languages)
+        facts[f"{split}_templates"] = len(told[split].templates)
     return facts
 
 
 def read_corpus(folder: Path, split: str) -> Iterator[dict[str, Any]]:
-    """Rows of a split: sentence, action (dict), template, home."""
-    with open(folder / f"{split}.jsonl", encoding="utf-8") as lines:
+    """Rows of a split: sentence, action (dict), template, home; or text alone."""
+    return _read(folder / f"{split}.jsonl")
+
+
+def _read(path: Path) -> Iterator[dict[str, Any]]:
+    with open(path, encoding="utf-8") as lines:
         for line in lines:
             yield json.loads(line)
 
 
 def write_tokenizer(section: Tokenizer, corpus: Path, folder: Path, inputs: str) -> Manifest:
-    """A tokeniser learnt from the training sentences."""
+    """A tokeniser learnt from the training rows; of more than `LEARNT_BYTES`, from a share of them that their hashes pick."""
     parent = verify(corpus, "corpus")
-    texts = [str(row["sentence"]) for row in read_corpus(corpus, "train")]
-    codec = Codec(train_tokenizer(texts, section.vocab))
+    share = LEARNT_BYTES / max(1, (corpus / "train.jsonl").stat().st_size)
+    texts = (_text(row) for row in read_corpus(corpus, "train"))
+    learnt = [text for text in texts if share >= 1 or text_key(text) < share * 2**64]
+    codec = Codec(train_tokenizer(learnt, section.vocab))
     with writing(folder, "tokenizer", inputs, [parent.digest], {"vocab": codec.vocab}) as stage:
         codec.save(stage)
     return verify(folder, "tokenizer")
 
 
-def write_dataset(corpus: Path, tokenizer: Path, folder: Path, inputs: str) -> Manifest:
-    """Packed shards of the training and validation split."""
+def write_dataset(
+    corpus: Path, tokenizer: Path, folder: Path, inputs: str,
+    document_tokens: int = 512, engine: Engine = "local", workers: int = 0,
+) -> Manifest:  # fmt: skip
+    """Packed shards of the training and validation split: the same bytes for any engine and number of workers.
+
+    Args:
+        document_tokens: most tokens of a piece of plain text.
+        workers: processes that encode; 0: as many as there are cores.
+    """
     parents = [verify(corpus, "corpus").digest, verify(tokenizer, "tokenizer").digest]
-    codec = Codec.load(tokenizer)
+    encoder = Encoder(tokenizer, document_tokens)
     facts: dict[str, Any] = {}
     with writing(folder, "dataset", inputs, parents, facts) as stage:
         for split in ("train", "validation"):
-            pairs = (_encoded(codec, row) for row in read_corpus(corpus, split))
-            facts[f"{split}_tokens"] = write_shards(stage / split, pairs, codec.vocab)
+            facts[f"{split}_tokens"] = write_packed(stage / split, _encoded(encoder, corpus / f"{split}.jsonl", engine, workers))
     return verify(folder, "dataset")
 
 
-def _encoded(codec: Codec, row: Mapping[str, Any]) -> tuple[list[int], list[int]]:
-    action = parse(json.dumps(row["action"]))
-    return codec.prompt(row["sentence"]), codec.answer(action)
+def _encoded(encoder: Encoder, path: Path, engine: Engine, workers: int) -> Iterator[Packed]:
+    if engine == "ray":
+        from tumen.data import on_ray
+
+        yield from on_ray.encode_lines(path, encoder)
+        return
+    with open(path, encoding="utf-8") as lines:
+        yield from (part for _, part in ordered(encoder, ((None, some) for some in chunks(lines)), workers or cores()))
+
+
+class Encoder:
+    """Lines of a corpus to packed tokens; can be sent to other processes, where it reads the tokeniser once.
+
+    Args:
+        tokenizer: an artifact.
+        document_tokens: most tokens of a piece of plain text.
+    """
+
+    def __init__(self, tokenizer: Path, document_tokens: int) -> None:
+        self.tokenizer, self.document_tokens = tokenizer, document_tokens
+        self.codec = Codec.load(tokenizer)
+
+    def __reduce__(self) -> tuple[Callable[..., Encoder], tuple[Path, int]]:
+        return Encoder, (self.tokenizer, self.document_tokens)
+
+    def __call__(self, lines: Sequence[str]) -> Packed:
+        """The examples of some lines."""
+        return packed((pair for line in lines for pair in self.pairs(json.loads(line))), self.codec.vocab)
+
+    def pairs(self, row: Row) -> Iterator[tuple[list[int], list[int]]]:
+        """(prompt, answer) of a sentence; of a text one pair a piece, with the begin token as its prompt, so that all is learnt."""
+        if "text" not in row:
+            yield self.codec.prompt(row["sentence"]), self.codec.answer(parse(json.dumps(row["action"])))
+            return
+        ids, room = self.codec.document(row["text"]), self.document_tokens - 1
+        yield from (([self.codec.begin], ids[at : at + room]) for at in range(0, len(ids), room))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import multiprocessing
 import os
@@ -21,6 +20,7 @@ from tumen.core.recipe import Data
 from tumen.core.table import named
 from tumen.data.homes import GeneratedHome, generate, invented, is_held
 from tumen.data.lexicon import lexicon
+from tumen.data.read import read_rows, read_text, text_files
 from tumen.data.templates import Example, Speaker, Template, copied_words, literals, load_templates, phrases, skip_words
 
 SENTENCES_A_HOME, EXAM_HOMES = 25, 6  # many homes: names that return often are learnt by heart instead of copied
@@ -33,13 +33,17 @@ POLITE = 0.15  # share of home commands that get one of Home Assistant's skip wo
 
 @dataclass
 class Corpus:
-    """Examples by split, the homes that exam sentences speak of, and what their words are worth."""
+    """Examples by split, the homes that exam sentences speak of, and what their words are worth.
+
+    `texts` are documents without an action; their split is decided by their hash. They may be more than memory holds.
+    """
 
     train: list[Example] = field(default_factory=list)
     validation: list[Example] = field(default_factory=list)
     exam: list[Example] = field(default_factory=list)
     homes: list[Mapping[str, Any]] = field(default_factory=list)
     values: Mapping[str, Any] = field(default_factory=dict)
+    texts: Iterable[str] = ()
 
 
 class Source(Protocol):
@@ -173,12 +177,12 @@ def _politely(rng: random.Random, example: Example, words: Sequence[str]) -> Exa
 
 
 class FileSource:
-    """A team's own file: JSONL, TSV or Parquet with the columns `sentence` and `action` (JSON), and maybe `split`."""
+    """A team's own file: JSONL (.gz too), TSV or Parquet with the columns `sentence` and `action` (JSON), and maybe `split`."""
 
     def corpus(self, section: Data, seed: int) -> Corpus:
         if not section.path:
             raise InputError("data.path is missing: name the JSONL, TSV or Parquet file that data.source = 'file' reads")
-        return corpus_of(_rows(Path(section.path)), section, section.path)
+        return corpus_of(read_rows(Path(section.path)), section, section.path)
 
 
 class HubSource:
@@ -239,52 +243,31 @@ def _split_by_hash(sentence: str) -> str:
     return "validation" if is_held(f"validation {sentence}", 0.05) else "train"
 
 
-def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; data.path is read from where the command runs")
-    if path.suffix == ".parquet":
-        yield from _parquet_rows(path)
-        return
-    try:
-        with open(path, encoding="utf-8", newline="") as lines:
-            if path.suffix == ".tsv":
-                yield from csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
-                return
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    yield _json_row(line, path, number)
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: not UTF-8; save the file as UTF-8") from None
-    except csv.Error as error:
-        raise InputError(f"{path}: no TSV ({error})") from None
+class TextSource:
+    """Plain texts, see `read_text`: no actions, every token is learnt."""
+
+    def corpus(self, section: Data, seed: int) -> Corpus:
+        if not section.path:
+            raise InputError("data.path is missing: name the file, folder or glob that data.source = 'text' reads")
+        text_files(section.path)
+        return Corpus(texts=Texts(section.path))
 
 
-def _parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
-    try:
-        import pyarrow.parquet
-    except ImportError:
-        raise InputError(f"{path}: Parquet needs the extra: pip install 'tumen[data]'") from None
-    try:
-        for batch in pyarrow.parquet.ParquetFile(path).iter_batches():
-            yield from batch.to_pylist()
-    except pyarrow.ArrowInvalid:
-        raise InputError(f"{path}: no Parquet, or cut short") from None
+@dataclass(frozen=True)
+class Texts:
+    """The documents of a path, read anew each time."""
 
+    path: str
 
-def _json_row(line: str, path: Path, number: int) -> Mapping[str, Any]:
-    try:
-        row = json.loads(line)
-    except ValueError:
-        raise InputError(f"{path}, line {number}: no JSON; the file may be cut short") from None
-    if not isinstance(row, dict):
-        raise InputError(f"{path}, line {number}: a JSON object is needed")
-    return row
+    def __iter__(self) -> Iterator[str]:
+        return read_text(self.path)
 
 
 SOURCES = {
     "home": "tumen.data.source:HomeSource",
     "file": "tumen.data.source:FileSource",
     "hub": "tumen.data.source:HubSource",
+    "text": "tumen.data.source:TextSource",
 }
 
 

@@ -8,6 +8,7 @@ merge that the sentence did not have. What the vocabulary lacks falls back to by
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ CONTROL = (UNKNOWN, BEGIN, END, DO)
 BYTES = tuple(f"<0x{value:02X}>" for value in range(256))
 CJK = r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]"
 SPACE = "▁"
+TYPED = re.compile(rf"(?<=<)(?={'|'.join(re.escape(token[1:]) for token in CONTROL)})")  # inside a control token of a text
 
 
 def train_tokenizer(texts: Iterable[str], vocab: int) -> Tokenizer:
@@ -40,6 +42,7 @@ def train_tokenizer(texts: Iterable[str], vocab: int) -> Tokenizer:
     learner.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(CJK), "isolated"),
+            pre_tokenizers.Split("\n", "isolated"),
             pre_tokenizers.Split(SPACE, "merged_with_next"),
             pre_tokenizers.Digits(individual_digits=True),
         ]
@@ -121,6 +124,10 @@ class Codec:
     def text(self, text: str) -> list[int]:
         """Ids of plain text; spaces count."""
         return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def document(self, text: str) -> list[int]:
+        """Ids of any text and the end token; a `</s>` that somebody wrote is text, not a control token."""
+        return [*(token for part in TYPED.split(text) for token in self.text(part)), self.end]
 
     def answer(self, action: Action) -> list[int]:
         """The action on the wire and the end token."""

@@ -1,0 +1,163 @@
+"""Readers of a team's files: rows of JSONL, TSV or Parquet, and plain texts. Each reads on and on, never a whole file."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tumen.core.errors import InputError
+
+TEXT_CHARACTERS = 200_000  # a longer .txt is cut into documents of about this size at line ends, so that memory stays bounded
+TEXT_SUFFIXES = (".txt", ".txt.gz", ".jsonl", ".jsonl.gz", ".parquet")
+
+
+def read_rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    """Rows of a JSONL (.gz too), TSV or Parquet file.
+
+    Raises:
+        InputError: missing, cut short, not UTF-8, or a line that is no JSON object; names file and line.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; data.path is read from where the command runs")
+    if path.suffix == ".parquet":
+        yield from _parquet_rows(path)
+        return
+    with _lines(path) as lines:
+        if path.suffix == ".tsv":
+            yield from csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
+            return
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                yield _json_row(line, path, number)
+
+
+def read_text(path: Path | str) -> Iterator[str]:
+    """Documents of a file, a folder (read to its depths, in order of names) or a glob.
+
+    A `.txt` is one document, cut at line ends after `TEXT_CHARACTERS`; a row of `.jsonl` or `.parquet` is one, in its column
+    `text`. `.txt` and `.jsonl` may be gzipped.
+
+    Raises:
+        InputError: no such file, a kind that is not read, nothing in it, cut short, or a row without text; names file and row.
+    """
+    for file in text_files(path):
+        yield from read_text_file(file)
+
+
+def text_files(path: Path | str) -> list[Path]:
+    """The files of a path, folder or glob that hold text, in order of their names.
+
+    Raises:
+        InputError: there is none.
+    """
+    found = Path(path)
+    if found.is_file():
+        if not found.name.endswith(TEXT_SUFFIXES):
+            raise InputError(f"{path}: not read as text; it may end in {', '.join(TEXT_SUFFIXES)}")
+        return [found]
+    paths = found.rglob("*") if found.is_dir() else map(Path, glob.glob(str(path), recursive=True))  # noqa: PTH207  absolute too
+    files = sorted(file for file in paths if file.name.endswith(TEXT_SUFFIXES) and file.is_file())
+    if not files:
+        raise InputError(f"{path}: no such file, or a folder without {', '.join(TEXT_SUFFIXES)}; it is read from where you are")
+    return files
+
+
+def read_text_file(path: Path) -> Iterator[str]:
+    """Documents of one file; see `read_text`."""
+    empty = True
+    for text in _txt(path) if path.name.endswith((".txt", ".txt.gz")) else _column(path):
+        empty = False
+        yield text
+    if empty:
+        raise InputError(f"{path}: no text in it; delete it, or leave it out of data.path")
+
+
+def read_sentences(path: Path) -> Iterator[str]:
+    """What an exam file asks: a line of a .txt, the column `sentence` or `text` of other rows.
+
+    Raises:
+        InputError: the file cannot be read, or a row has neither.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such exam; data.exams are read from where the command runs")
+    if path.suffix == ".txt":
+        with _lines(path) as lines:
+            yield from (line for line in lines if line.strip())
+        return
+    for number, row in enumerate(read_rows(path), start=1):
+        text = row.get("sentence", row.get("text"))
+        if not isinstance(text, str):
+            raise InputError(f"{path}, row {number}: no sentence or text in it; an exam file has one of these columns")
+        yield text
+
+
+@contextmanager
+def _lines(path: Path) -> Iterator[Iterable[str]]:
+    """Lines of a text file, gzipped or not; what breaks while they are read becomes one line that names the file."""
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as raw:
+            yield io.TextIOWrapper(raw, encoding="utf-8")
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not UTF-8; save the file as UTF-8") from None
+    except (EOFError, gzip.BadGzipFile, zlib.error):
+        raise InputError(f"{path}: no gzip, or cut short; fetch it again") from None
+    except csv.Error as error:
+        raise InputError(f"{path}: no TSV ({error})") from None
+
+
+def _txt(path: Path) -> Iterator[str]:
+    parts: list[str] = []
+    size = 0
+    with _lines(path) as lines:
+        for line in lines:
+            parts.append(line)
+            size += len(line)
+            if size >= TEXT_CHARACTERS:
+                yield "".join(parts)
+                parts, size = [], 0
+    if "".join(parts).strip():
+        yield "".join(parts)
+
+
+def _column(path: Path) -> Iterator[str]:
+    """The column `text`, checked."""
+    for number, row in enumerate(read_rows(path), start=1):
+        text = row.get("text")
+        if not isinstance(text, str):
+            raise InputError(f"{path}, row {number}: its text is {text!r:.40}, not a string; a row has a column 'text'")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(f"{path}, row {number}: half a character (a lone surrogate) at {error.start}; mend the row") from None
+        yield text
+
+
+def _parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    try:
+        import pyarrow.parquet
+    except ImportError:
+        raise InputError(f"{path}: Parquet needs the extra: pip install 'tumen[data]'") from None
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(1024):
+                yield from batch.to_pylist()
+    except (pyarrow.ArrowInvalid, OSError):
+        raise InputError(f"{path}: no Parquet, or cut short") from None
+
+
+def _json_row(line: str, path: Path, number: int) -> Mapping[str, Any]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        raise InputError(f"{path}, line {number}: no JSON; the file may be cut short") from None
+    if not isinstance(row, dict):
+        raise InputError(f"{path}, line {number}: a JSON object is needed")
+    return row
