@@ -109,7 +109,9 @@ class Train(Frozen):
     weight_decay: float = Field(0.1, ge=0)
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
     sentence_weight: float = Field(0.1, ge=0, description="loss weight of the sentence; the action weighs 1")
-    precision: Literal["bf16", "fp32"] = "bf16"
+    precision: Literal["auto", "bf16", "fp32"] = Field(
+        "auto", description="what the network computes in; auto: bf16 where the machine multiplies it at full speed, else fp32"
+    )
     compile: bool = Field(True, description="torch.compile the blocks; needs a C++ compiler on a CPU")
     checkpoint_every: Positive = 100
     keep: Positive = 2

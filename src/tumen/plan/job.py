@@ -68,7 +68,7 @@ def job_of(recipe: Recipe, tier: str | None = None) -> Job:
     tokens = float(train.steps * train.rows * train.row_tokens) if plan.tokens is None else units.count(plan.tokens)
     if tokens < batch * seq:
         raise PlanError(f"plan.tokens {plan.tokens} is less than one step; the least is {batch * seq}")
-    precision = plan.precision or ("bf16" if train.precision == "bf16" else "fp32")
+    precision = plan.precision or ("fp32" if train.precision == "fp32" else "bf16")
     soft = software(plan.framework, plan.release)
     return Job(shape, seq, batch, tokens, precision, soft, f"{recipe.name}/{name}")
 

@@ -19,7 +19,7 @@ from tumen.core import ArtifactError, Events, Shape, verify, writing
 from tumen.core.recipe import Distil, Train
 from tumen.data import Batch, Loader, Shards, read_shards
 from tumen.model import build, causal_mask
-from tumen.train import fit, join, prepare_torch, read_final
+from tumen.train import fit, half, join, prepare_torch, read_final
 
 KEPT = 8  # likeliest tokens kept a position: their mass is above 0.999 once a teacher has learnt a grammar
 
@@ -76,7 +76,7 @@ def write_logits(teacher: Path, dataset: Path, out: Path, section: Train, events
     shape, weights = read_final(teacher)
     network = build(shape)
     network.load_state_dict(weights)
-    network = network.to(torch.bfloat16).eval()
+    network = network.to(half(torch.device("cpu"))).eval()
     shards = read_shards(dataset / "train")
     places = action_places(shards)
     count = int(places[-1]) + 1

@@ -11,11 +11,12 @@ from tumen.train.checkpoint import load_tensors, read_final
 from tumen.train.loop import fit, prepare_torch
 from tumen.train.losses import loss_of
 from tumen.train.public import export_public, import_public, start_from
-from tumen.train.team import join, leave
+from tumen.train.team import half, join, leave
 
 __all__ = [
     "export_public",
     "fit",
+    "half",
     "import_public",
     "join",
     "leave",

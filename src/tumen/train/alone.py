@@ -16,7 +16,7 @@ from tumen.data import Batch
 from tumen.model import KERNELS, Transformer, build
 from tumen.train.losses import Extra, loss_of
 from tumen.train.optimizer import FlatOptimizer
-from tumen.train.team import Team
+from tumen.train.team import Team, type_of
 
 KEPT = {torch.ops.aten.mm.default, torch.ops.aten.bmm.default, torch.ops.aten.addmm.default}  # not computed again when selective
 
@@ -60,7 +60,7 @@ class Alone:
     def __init__(self, section: Train, shape: Shape, team: Team, seed: int, distil: tuple[float, Extra] | None = None) -> None:
         self.section, self.device, self.distil = section, team.device, distil
         self.network = prepared(build(shape, seed).to(team.device), section)
-        self.optimizer = FlatOptimizer(self.network, section, torch.bfloat16 if section.precision == "bf16" else torch.float32)
+        self.optimizer = FlatOptimizer(self.network, section, type_of(section, team.device))
         self._loads: Tensor | None = None
         if section.compile:
             for block in self.network.every_block():

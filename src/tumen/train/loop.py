@@ -24,7 +24,7 @@ from tumen.train.checkpoint import Checkpoints, State, whole, write_final
 from tumen.train.losses import Extra
 from tumen.train.metrics import Clock, epochs, guard
 from tumen.train.optimizer import put, rate_at
-from tumen.train.team import Team, join
+from tumen.train.team import Team, join, type_of
 
 
 def fit(
@@ -84,7 +84,7 @@ def fit(
     checkpoints.finish()
     validation = validate(learner, dataset, section, seed)
     facts = clock.facts() | {"validation_loss": round(validation, 4), "epochs": round(epochs(loader), 2)}
-    facts |= {"ranks": team.world, "seen": loader.seen}
+    facts |= {"ranks": team.world, "seen": loader.seen, "computed_in": str(type_of(section, team.device)).removeprefix("torch.")}
     with team.first() as mine:
         if mine:
             events.emit("validation", tier=out.name, step=step, loss=validation)

@@ -17,6 +17,7 @@ from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
 from tumen.core.recipe import Train
+from tumen.train.team import half
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
@@ -32,12 +33,15 @@ def rate_at(section: Train, step: int) -> float:
 
 
 def orthogonal(update: Tensor) -> Tensor:
-    """The nearest matrices with singular values near 1 (Newton-Schulz, five steps in bf16). update: (n, rows, columns)."""
+    """The nearest matrices with singular values near 1: five Newton-Schulz steps, in bf16 where that is fast.
+
+    update: (n, rows, columns)
+    """
     a, b, c = NEWTON_SCHULZ
-    x = update.bfloat16()
+    x = update.to(half(update.device))
     tall = x.shape[1] > x.shape[2]
     x = x.transpose(1, 2) if tall else x
-    x = x / (x.float().norm(dim=(1, 2), keepdim=True) + 1e-7).bfloat16()
+    x = x / (x.float().norm(dim=(1, 2), keepdim=True) + 1e-7).to(x.dtype)
     for _ in range(ITERATIONS):
         square = x @ x.transpose(1, 2)
         x = a * x + (b * square + c * square @ square) @ x

@@ -41,7 +41,7 @@ from tumen.model import Block, FeedForward, MixtureOfExperts, Transformer, Trave
 from tumen.train.alone import added, prepared, rebalance
 from tumen.train.losses import Extra, cross_entropy, further, targets_of, whole_weight
 from tumen.train.optimizer import ShardedOptimizer, put
-from tumen.train.team import Team
+from tumen.train.team import Team, type_of
 
 SCHEDULES = {
     "1f1b": Schedule1F1B,
@@ -188,7 +188,7 @@ def spread(network: Transformer, root: nn.Module, grid: Grid, section: Train) ->
             for name in EXPERTS:
                 _split(block.feed, name, grid.sparse["ep"], 0)
     prepared(network, section)
-    policy = MixedPrecisionPolicy(param_dtype=half_of(section), reduce_dtype=torch.float32)
+    policy = MixedPrecisionPolicy(param_dtype=type_of(section, torch.device(grid.all.device_type)), reduce_dtype=torch.float32)
     shared = grid.dense["replicate", "spread"] if mesh.replicate > 1 else grid.dense["spread"]
     again = mesh.zero == 3 and mesh.pp == 1  # a pipeline's backward passes want the weights they met forward
     for block in network.every_block():
@@ -200,11 +200,6 @@ def spread(network: Transformer, root: nn.Module, grid: Grid, section: Train) ->
     for module in gathered(root):
         module.set_gradient_divide_factor(1.0)
         module.set_force_sum_reduction_for_comms(True)
-
-
-def half_of(section: Train) -> torch.dtype:
-    """What the network computes in; weights and gradients are reduced in fp32."""
-    return torch.bfloat16 if section.precision == "bf16" else torch.float32
 
 
 def gathered(root: nn.Module) -> list[FSDPModule]:
@@ -452,7 +447,12 @@ class Together:
             if here != there and self.grid.place["pp"] == here:
                 dist.send(x.contiguous(), ranks[there], group=group)
             if here != there and self.grid.place["pp"] == there:
-                x = torch.empty(*told["positions"].shape, self.shape.width, dtype=half_of(self.section), device=self.team.device)
+                x = torch.empty(
+                    *told["positions"].shape,
+                    self.shape.width,
+                    dtype=type_of(self.section, self.team.device),
+                    device=self.team.device,
+                )
                 dist.recv(x, ranks[here], group=group)
         return nothing.sum()
 

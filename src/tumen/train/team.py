@@ -14,8 +14,22 @@ import torch.distributed as dist
 from torch import Tensor
 
 from tumen.core import TrainError
+from tumen.core.recipe import Train
 
 PATIENCE = timedelta(minutes=30)  # of a collective; whoever watches the run is quicker (cluster)
+
+
+def half(device: torch.device) -> torch.dtype:
+    """bf16 where the device multiplies it at full speed, else fp32: without AVX-512 or AMX a CPU emulates bf16, several times
+    slower than fp32 (benchmarks/train_step.py).
+    """
+    fast = device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.bfloat16 if fast else torch.float32
+
+
+def type_of(section: Train, device: torch.device) -> torch.dtype:
+    """What the network computes in; master weights and moments are fp32 always."""
+    return {"bf16": torch.bfloat16, "fp32": torch.float32, "auto": half(device)}[section.precision]
 
 
 @dataclass(frozen=True)
