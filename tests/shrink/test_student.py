@@ -15,7 +15,7 @@ from tumen.core import Events, Recipe, Shape, manifest_of, verify
 from tumen.data import Shards, read_shards
 from tumen.model import build, causal_mask
 from tumen.shrink.student import KEPT, action_places, kept_loss, write_logits
-from tumen.train import read_final
+from tumen.train import half, read_final
 
 
 def one_example(folder: Path, teacher: torch.Tensor, kept: int) -> Shards:
@@ -95,7 +95,7 @@ class TestLogits:
         shape, weights = read_final(cloud)
         network = build(shape)
         network.load_state_dict(weights)
-        network = network.to(torch.bfloat16).eval()
+        network = network.to(half(torch.device("cpu"))).eval()
         shards = read_shards(dataset / "train")
         places = action_places(shards)
         ids, logp = np.load(kept / "ids.npy"), np.load(kept / "logp.npy")
@@ -104,7 +104,7 @@ class TestLogits:
             start, answer, stop = (int(at) for at in (shards.starts[example], shards.answers[example], shards.starts[example + 1]))
             row = torch.from_numpy(np.asarray(shards.tokens[start:stop], np.int64))[None]
             with torch.no_grad():
-                states, _ = network(row, torch.arange(stop - start)[None], causal_mask(torch.ones_like(row)))
+                states, *_ = network(row, torch.arange(stop - start)[None], causal_mask(torch.ones_like(row)))
                 wanted = network.head(states)[0].float().log_softmax(-1)
             for token in range(answer, stop):
                 row_logp = wanted[token - start - 1]
