@@ -144,14 +144,15 @@ def test_moved_from_mesh_to_mesh_it_learns_the_same(run: Run, data: Path, tmp_pa
         torch.testing.assert_close(weight, wanted[name], rtol=0, atol=1e-4, msg=name)
 
 
-class TestDamaged:
-    @pytest.fixture(scope="class", params=["one", "ep"])
-    def killed(self, request: pytest.FixtureRequest, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-        run = Run(request.param, tmp_path_factory.mktemp("killed") / "cloud", data)
-        die(run, Death("after a step", 7))
-        assert checkpoints(run) == ["step-000004", "step-000006"]
-        return run
+@pytest.fixture(scope="module", params=["one", "ep"])
+def killed(request: pytest.FixtureRequest, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    run = Run(request.param, tmp_path_factory.mktemp("killed") / "cloud", data)
+    die(run, Death("after a step", 7))
+    assert checkpoints(run) == ["step-000004", "step-000006"]
+    return run
 
+
+class TestDamaged:
     @pytest.mark.parametrize("how", ["cut", "flipped"])
     @pytest.mark.parametrize("name", ["shard-00001", "shard-00002", "state.json", "manifest.json"])
     def test_the_one_before_is_used(self, name: str, how: str, killed: Run, unbroken: Unbroken, tmp_path: Path) -> None:
@@ -203,9 +204,10 @@ class TestFaultOfOneRank:
 def test_killed_while_it_writes_later_the_one_before_is_there(mesh: str, place: str, run: Run, unbroken: Unbroken) -> None:
     run = replace(run, mesh=mesh, fields={"save_later": True})
     die(run, Death(place, 6, 0))
-    assert checkpoints(run)[-1] == "step-000004"
+    newest = checkpoints(run)[-1]
+    assert newest in ("step-000002", "step-000004"), "the one being written is not seen"
     finish_like(run, unbroken(mesh))
-    assert [event["step"] for event in told(run, "resumed")] == [4]
+    assert [f"step-{event['step']:06d}" for event in told(run, "resumed")] == [newest]
 
 
 class TestRefusedBeforeTheFirstStep:

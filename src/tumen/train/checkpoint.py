@@ -98,6 +98,11 @@ class Checkpoints:
         if not self.later:
             self.finish()
 
+    def look(self) -> None:
+        """Seal what is written by now: a death costs the steps since the last save, not since the one before."""
+        if self.later and self._pending and all(self.team.all(self._pending.written.done())):
+            self.finish()
+
     def finish(self) -> None:
         """Wait for what is still being written, and seal it.
 

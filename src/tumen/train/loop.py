@@ -77,6 +77,7 @@ def fit(
         guard(loss, norm, step, batch)
         step += 1
         clock.tick(step, loss, norm, learner, loader)
+        checkpoints.look()
         if step % section.checkpoint_every == 0 and step < section.steps:
             checkpoints.save(learner, State(step, loader.state()))
             clock.pause("checkpoint", step=step)
