@@ -69,6 +69,16 @@ def test_what_is_written_later_is_what_stood_when_it_was_asked(tmp_path: Path) -
     assert (again.kept["weights.w"] == 5).all()
 
 
+def test_what_is_written_later_is_sealed_when_it_is_looked_at(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, ALONE, "in", 2, Events(None), later=True)
+    checkpoints.save(Holder(5), State(5, {"epoch": 0, "row": 0, "seen": 0}))
+    assert checkpoints._pending is not None
+    checkpoints._pending.written.result()
+    assert not list(tmp_path.glob("step-*"))
+    checkpoints.look()
+    assert steps_in(tmp_path) == ["step-000005"]
+
+
 def test_no_pickle_is_written(tmp_path: Path) -> None:
     save(tmp_path, 5, "in", keep=2)
     assert sorted(path.name for path in (tmp_path / "step-000005").iterdir()) == ["manifest.json", SHARD, STATE]

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -30,10 +31,11 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import async_save, save
 from torch.distributed.tensor import DTensor
 
-from tumen.core import ArtifactError, Events, Shape, TrainError, disk, manifest_of, verify, writing
+from tumen.core import ArtifactError, Events, Shape, TrainError, TumenError, disk, manifest_of, verify, writing
 from tumen.core.artifact import Payload, payload_of
+from tumen.core.errors import DISK_ERRNOS
 from tumen.train.alone import Learner
-from tumen.train.team import Team
+from tumen.train.team import Team, peers
 
 WEIGHTS, STATE, SHAPE = "weights.safetensors", "state.json", "shape.json"
 
@@ -71,6 +73,8 @@ class Checkpoints:
     def __init__(self, folder: Path, team: Team, inputs: str, keep: int, events: Events, later: bool = False) -> None:
         self.folder, self.team, self.inputs, self.keep, self.events, self.later = folder, team, inputs, keep, events, later
         self._pending: Pending | None = None
+        # What is written later is agreed on in another thread: training's own group would mix up the two.
+        self._group = dist.new_group(backend="gloo") if later and team.world > 1 else None
 
     def save(self, learner: Learner, state: State) -> None:
         """Write `step-<n>` and remove all but the newest `keep`.
@@ -89,8 +93,14 @@ class Checkpoints:
         writer = HuggingFaceStorageWriter(str(stage), save_distributed=True)
         with or_nothing(sealing, target), quiet():
             write = async_save if self.later else save
-            self._pending.written = write(learner.tensors(), storage_writer=writer, no_dist=self.team.world == 1)
+            alone = self.team.world == 1
+            self._pending.written = write(learner.tensors(), storage_writer=writer, process_group=self._group, no_dist=alone)
         if not self.later:
+            self.finish()
+
+    def look(self) -> None:
+        """Seal what is written by now: a death costs the steps since the last save, not since the one before."""
+        if self.later and self._pending and all(self.team.all(self._pending.written.done())):
             self.finish()
 
     def finish(self) -> None:
@@ -106,7 +116,7 @@ class Checkpoints:
             if self.later:
                 pending.written.result()
             own = pending.stage / f"shard-{self.team.rank + 1:05d}-model-00001-of-00001.safetensors"
-            for part in self.team.all({own.name: payload_of(own)} if own.exists() else {}):
+            for part in self.team.each(lambda: {own.name: payload_of(own)} if own.exists() else {}):
                 pending.digests.update(part)
         with self.team.first() as mine:
             if mine:
@@ -125,6 +135,8 @@ class Checkpoints:
             ArtifactError: a whole checkpoint that holds another network.
         """
         with self.team.first() as mine:
+            for left in self.folder.glob(".step-*") if mine else ():  # a kill left it half written
+                shutil.rmtree(left, ignore_errors=True)
             path = self._newest() if mine else None
         path = self.team.tell(path)
         if path is None:
@@ -151,14 +163,22 @@ def fill(tensors: dict[str, Tensor], path: Path, team: Team) -> None:
         ArtifactError: it lacks a tensor, or holds one of another shape.
     """
     reader = HuggingFaceStorageReader(str(path))
-    held = reader.read_metadata().state_dict_metadata
+    team.each(lambda: check_held(tensors, reader.read_metadata().state_dict_metadata, path))
+    with quiet():
+        load(tensors, storage_reader=reader, no_dist=team.world == 1)
+
+
+def check_held(tensors: Mapping[str, Tensor], held: Mapping[str, Any], path: Path) -> None:
+    """Refuse a checkpoint of another network.
+
+    Raises:
+        ArtifactError: it lacks a tensor, or holds one of another shape.
+    """
     for name, tensor in tensors.items():
         shape = getattr(held.get(name), "size", None)
         if shape is None or tuple(shape) != tuple(tensor.shape):
             what = "is missing" if shape is None else f"has shape {tuple(shape)}"
             raise ArtifactError(f"{path}: {name} {what}, {tuple(tensor.shape)} is needed; it is of another network: remove it")
-    with quiet():
-        load(tensors, storage_reader=reader, no_dist=team.world == 1)
 
 
 @contextmanager
@@ -173,12 +193,14 @@ def quiet() -> Iterator[None]:
 def or_nothing(sealing: ExitStack, target: Path) -> Iterator[None]:
     """Write inside; when any rank cannot, the half-written stage is removed and what the disk said is raised."""
     try:
-        yield
+        with peers():
+            yield
     except (Exception, CheckpointException) as error:
         causes = [cause for cause, _ in error.failures.values()] if isinstance(error, CheckpointException) else [error]
         cause = next((cause for cause in causes if isinstance(cause, OSError)), causes[0])
-        if not isinstance(cause, OSError):
-            cause = TrainError(f"{target}: cannot be written ({cause}); the checkpoints before are intact")
+        if not isinstance(cause, TumenError) and getattr(cause, "errno", None) not in DISK_ERRNOS:
+            why = f"{type(cause).__name__}: {cause}".splitlines()[0]
+            cause = TrainError(f"{target}: cannot be written ({why}); the checkpoints before are intact")
         with disk(target), sealing:
             raise cause from error
 

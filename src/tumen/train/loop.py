@@ -24,9 +24,10 @@ from tumen.train.checkpoint import Checkpoints, State, whole, write_final
 from tumen.train.losses import Extra
 from tumen.train.metrics import Clock, epochs, guard
 from tumen.train.optimizer import put, rate_at
-from tumen.train.team import Team, join, type_of
+from tumen.train.team import Team, join, peers, type_of
 
 
+@peers()
 def fit(
     section: Train,
     shape: Shape,
@@ -67,7 +68,7 @@ def fit(
     loader = Loader(shards, section.rows, section.row_tokens, seed, learner.data_rank, learner.data_ranks)
     work = out.with_name(f".{out.name}.work")
     checkpoints = Checkpoints(work, team, inputs, section.keep, events, section.save_later)
-    step = _go_on(checkpoints, learner, loader, events, start)
+    step = first = _go_on(checkpoints, learner, loader, events, start)
     clock = Clock(events, section, step, out.name)
     while step < section.steps:
         batch = next(loader)
@@ -76,10 +77,11 @@ def fit(
         guard(loss, norm, step, batch)
         step += 1
         clock.tick(step, loss, norm, learner, loader)
+        checkpoints.look()
         if step % section.checkpoint_every == 0 and step < section.steps:
             checkpoints.save(learner, State(step, loader.state()))
             clock.pause("checkpoint", step=step)
-    if team.world > 1:  # what is spread over ranks is put together from disk
+    if team.world > 1 and step > first:  # what is spread over ranks is put together from disk
         checkpoints.save(learner, State(step, loader.state()))
     checkpoints.finish()
     validation = validate(learner, dataset, section, seed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,6 +17,7 @@ from tumen.core import TrainError
 from tumen.core.recipe import Train
 
 PATIENCE = timedelta(minutes=30)  # of a collective; whoever watches the run is quicker (cluster)
+GONE = ("connection closed", "connection reset", "connection was likely closed", "broken pipe", "timed out", "remote process")
 
 
 def half(device: torch.device) -> torch.dtype:
@@ -56,6 +57,19 @@ class Team:
         dist.all_gather_object(found, said)
         return found
 
+    def each(self, make: Callable[[], Any]) -> list[Any]:
+        """What every rank makes, on every rank; the error of one is everybody's, so that none waits for it."""
+        made, fault = None, None
+        try:
+            made = make()
+        except Exception as error:
+            fault = error
+        found = self.all((made, fault))
+        for _, fault in found:
+            if fault is not None:
+                raise fault
+        return [made for made, _ in found]
+
     def total(self, number: Tensor) -> Tensor:
         """The sum over all ranks."""
         if self.world > 1:
@@ -78,6 +92,31 @@ class Team:
         fault = self.tell(fault)
         if fault is not None:
             raise fault
+
+
+@contextmanager
+def peers() -> Iterator[None]:
+    """Around what ranks do together: a rank that is gone is one line on those that waited for it.
+
+    Raises:
+        TrainError: another rank ended or hangs.
+    """
+    try:
+        yield
+    except RuntimeError as error:  # what gloo and NCCL raise, DistBackendError included
+        if not dist.is_initialized() or not any(sign in text for text in _causes(error) for sign in GONE):
+            raise
+        raise TrainError(
+            f"rank {dist.get_rank()}: another rank ended or hangs; what that one said is the reason. "
+            "The last checkpoint is intact: start all ranks again"
+        ) from error
+
+
+def _causes(error: BaseException | None) -> Iterator[str]:
+    """What an error says, and the ones it comes from: a pipeline's schedule wraps them."""
+    while error is not None:
+        yield str(error).lower()
+        error = error.__cause__ or error.__context__
 
 
 def join(ranks: int) -> Team:
