@@ -16,6 +16,7 @@ from tumen.core.recipe import Recipe, changed
 def train(
     run: Path = typer.Argument(..., help="Folder of a run, with its recipe.json."),
     tier: str = typer.Argument(..., help="Name of a tier of the recipe's family."),
+    profile: Path = typer.Option(None, help="Profile a few steps into this folder (trace.json, profile.md) and stop."),
 ) -> None:
     """Train one tier of a run under torchrun's variables (an engine calls this)."""
     from tumen.cluster import die_with_parent
@@ -28,10 +29,14 @@ def train(
     try:
         from tumen.data import Codec
         from tumen.shrink import distil
-        from tumen.train import fit, start_from
+        from tumen.train import fit, profile_steps, start_from
     except ModuleNotFoundError as error:
         raise TrainError(f"training needs {error.name}, which is in the extra: pip install 'tumen[train]'") from None
     settings = recipe.family[tier]
+    shape = settings.shape.model_copy(update={"vocab": Codec.load(run / "tokenizer").vocab})
+    if profile:
+        print(profile_steps(settings.train, shape, run / "dataset", profile, seed=recipe.seed, tier=tier))
+        return
     digests = {parent: manifest_of(run / parent).digest for parent in stage.parents}
     common: dict[str, Any] = {
         "seed": recipe.seed,
@@ -39,7 +44,6 @@ def train(
         "made_from": list(digests.values()),
         "events": Events(run / "events.jsonl"),
     }
-    shape = settings.shape.model_copy(update={"vocab": Codec.load(run / "tokenizer").vocab})
     if settings.start:
         common["start"] = start_from(Path(settings.start), shape)
         common["made_from"] += [chain.start_digest(tier, settings.start)]
