@@ -84,9 +84,10 @@ def step_flops(section: Train, shape: Shape) -> int:
 
 
 def measured_peak(section: Train, device: torch.device) -> float:
-    """FLOPs a second of square matmuls on this card, in the training's precision and threads: the best size's median.
+    """FLOPs a second of square matmuls on this card, in the training's precision and threads.
 
-    Small ones first: a CPU without bf16 of its own gets slower the larger they are. Draws nothing from a random generator.
+    The fastest of a few of each size, as other processes only ever add to a time; small ones first, as a CPU without bf16 of its
+    own gets slower the larger they are. Draws nothing from a random generator.
     """
     dtype, best, start = torch.bfloat16 if section.precision == "bf16" else torch.float32, 0.0, time.perf_counter()
     for side in PEAK_SIDES[device.type]:
@@ -95,7 +96,7 @@ def measured_peak(section: Train, device: torch.device) -> float:
         while len(seconds) < PEAK_TIMES and not (best and time.perf_counter() - start > PEAK_SECONDS):
             seconds.append(_matmul_seconds(square))
         if seconds[1:]:  # the first one builds its kernel
-            best = max(best, 2 * side**3 / statistics.median(seconds[1:]))
+            best = max(best, 2 * side**3 / min(seconds[1:]))
     return best
 
 

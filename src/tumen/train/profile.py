@@ -43,6 +43,7 @@ GROUPS = {
     "optimizer": "update, clipping, sums of gradients",
     "communication": "between ranks",
     "data loading": "packing the next rows",
+    "other": "backward, of a forward operator that is not known",
     "host": "Python, waiting, the profiler itself",
 }
 SENT = ("c10d", "gloo:", "nccl:", "record_param_comms", "_c10d_functional", "FSDP::")
@@ -249,7 +250,7 @@ def _group(event: Any, forward: dict[int, str]) -> str:
     if any("AccumulateGrad" in one.name for one in _chain(event)):
         return "optimizer"
     numbered = (forward[one.sequence_nr] for one in _chain(event) if one.sequence_nr in forward)
-    return next(numbered, "norms and elementwise")
+    return next(numbered, "other")
 
 
 def _name(event: Any) -> str:
@@ -272,7 +273,7 @@ def page_of(tier: str, section: Train, team: Team, speed: Speed, step: float, op
         f"{torch.get_num_threads()} thread(s), torch {torch.__version__}; fresh weights, no teacher.",
         "",
         f"As trained: {units.show_seconds(speed.seconds)} a step, {per_second}, MFU {speed.flops / speed.seconds / speed.peak:.1%} "
-        f"of the measured {speed.peak / 1e9:,.0f} GFLOP/s.",
+        f"of the measured {speed.peak / 1e9:,.1f} GFLOP/s.",
         "",
         f"Profiled: {units.show_seconds(step)} a step, blocks not compiled; shares are of these steps.",
         "",
