@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from tests.train.test_parallel import free_port
 
 from tumen.core import DiskError, PlanError, Shape
 from tumen.core.recipe import Train
@@ -98,6 +102,33 @@ def test_a_shared_expert_is_dense_and_a_router_is_not(shape: Shape) -> None:
     assert id(mixture.router) not in groups, "it is inside of its mixture"
     assert groups[id(mixture.shared.down)] == "dense matmuls"
     assert groups[id(network.every_block()[0].attention)] == "attention"
+
+
+RANK = """
+import sys
+from pathlib import Path
+from tumen.core import Shape
+from tumen.core.recipe import Train
+from tumen.train import profile_steps
+from tumen.train.team import leave
+profile_steps(Train.model_validate_json(sys.argv[1]), Shape.model_validate_json(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4]))
+leave()
+"""
+
+
+def test_two_ranks_write_one_page_with_what_they_exchange(section: Train, shape: Shape, dataset: Path, tmp_path: Path) -> None:
+    mesh = section.mesh.model_copy(update={"dp": 2})
+    asked = [section.model_copy(update={"mesh": mesh}).model_dump_json(), shape.model_dump_json(), dataset, tmp_path / "x"]
+    place = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    children = [
+        subprocess.Popen([sys.executable, "-c", RANK, *map(str, asked)], env=place | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
+        for rank in range(2)
+    ]
+    assert [child.wait(120) for child in children] == [0, 0]
+    found = shares((tmp_path / "x" / "profile.md").read_text())
+    assert found["communication"] > 0
+    assert found.get("other", 0) < 10
+    assert sum(found.values()) == pytest.approx(100, abs=0.5)
 
 
 class TestRefused:
