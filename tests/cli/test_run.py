@@ -155,6 +155,17 @@ class TestLineage:
 
 
 class TestTrain:
+    def test_profile_leaves_the_run_alone(self, tumen: Tumen, run: Path, tmp_path: Path) -> None:
+        text = (run / "recipe.json").read_text().replace('"bf16"', '"fp32"', 1)
+        (run / "recipe.json").write_text(text)
+        before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+        done = tumen("train", run, "cloud", "--profile", tmp_path / "profile")
+        assert done.returncode == 0, done.stderr
+        assert "# Where a step of cloud goes" in done.stdout
+        assert done.stdout.startswith((tmp_path / "profile" / "profile.md").read_text())
+        assert (tmp_path / "profile" / "trace.json").exists()
+        assert {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()} == before
+
     def test_unknown_tier(self, tumen: Tumen, whole: Path) -> None:
         for tier in ("phone", "bundle-device", "corpus"):
             done = tumen("train", whole, tier)

@@ -79,3 +79,34 @@ def test_full_disk(small_disk: Path) -> None:
     (small_disk / "filler").unlink()
     Events(path).emit("after")
     assert names(path) == ["step"] * whole + ["after"]
+
+
+class TestTail:
+    def test_gives_each_event_once(self, tmp_path: Path) -> None:
+        path = tmp_path / "events.jsonl"
+        tail = events.Tail(path)
+        assert tail.new() == []
+        writer = Events(path)
+        writer.emit("a")
+        writer.emit("b")
+        assert [row["event"] for row in tail.new()] == ["a", "b"]
+        writer.emit("c")
+        assert [row["event"] for row in tail.new()] == ["c"]
+        assert tail.new() == []
+
+    def test_waits_for_the_end_of_a_line(self, tmp_path: Path) -> None:
+        path = tmp_path / "events.jsonl"
+        tail = events.Tail(path)
+        path.write_text('{"event": "a"}\n{"event": ')
+        assert [row["event"] for row in tail.new()] == ["a"]
+        with open(path, "a") as file:
+            file.write('"b"}\n{"cut\n[1]\n{"event": "c"}\n')
+        assert [row["event"] for row in tail.new()] == ["b", "c"], "what a kill cut is passed over"
+
+    def test_a_shorter_file_is_another_one(self, tmp_path: Path) -> None:
+        path = tmp_path / "events.jsonl"
+        path.write_text('{"event": "a"}\n{"event": "b"}\n')
+        tail = events.Tail(path)
+        tail.new()
+        path.write_text('{"event": "c"}\n')
+        assert [row["event"] for row in tail.new()] == ["c"]

@@ -242,6 +242,13 @@ class TestRefused:
         with pytest.raises(TrainError, match=r"no blocks\.0\.feed\.down\.weight of shape"):
             fit(section, shape, few, tmp_path / "x", start=weights)
 
+    def test_weights_that_are_no_numbers(self, few: Path, section: Train, shape: Shape, tmp_path: Path) -> None:
+        weights = {name: tensor.clone() for name, tensor in build(shape).state_dict().items()}
+        weights["blocks.1.norm_in.weight"][3:5] = float("nan")
+        with pytest.raises(TrainError, match=r"hold 2 NaN or infinite numbers in blocks\.1\.norm_in\.weight"):
+            fit(section, shape, few, tmp_path / "x", start=weights)
+        assert list(tmp_path.iterdir()) == []
+
     def test_weights_to_start_from(self, few: Path, section: Train, shape: Shape, unbroken: Path, tmp_path: Path) -> None:
         from tumen.train import read_final
 

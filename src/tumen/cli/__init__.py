@@ -1,6 +1,6 @@
 """cli: one file per verb, and the only place that knows every room.
 
-What: `tumen run | recipe | plan | lineage | talk | serve | score | export | import | train`.
+What: `tumen run | recipe | plan | lineage | talk | serve | score | export | import | train | metrics`.
 In: arguments. Out: text for people (or `--json`), exit codes from the error tree.
 Never: work that a room could do.
 Read next: run.py, then chain.py.
@@ -34,7 +34,7 @@ def version(show: bool = typer.Option(False, "--version", help="Print the versio
 
 
 def _add_verbs() -> None:
-    from tumen.cli import export, lineage, plan, recipe, run, score, serve, talk, train
+    from tumen.cli import export, lineage, metrics, plan, recipe, run, score, serve, talk, train
 
     app.command("run")(run.run)
     app.add_typer(recipe.app, name="recipe")
@@ -46,6 +46,7 @@ def _add_verbs() -> None:
     app.command("export")(export.export)
     app.command("import")(export.import_)
     app.command("train")(train.train)
+    app.command("metrics")(metrics.metrics)
 
 
 def main() -> None:

@@ -87,8 +87,10 @@ def served_tiers(recipe: Recipe) -> list[str]:
 
 
 def _deciding(train: dict[str, Any]) -> dict[str, Any]:
-    """Fields of a train section that decide the weights: not how often it is saved, nor over how many ranks it is spread."""
-    return {name: value for name, value in train.items() if name not in ("checkpoint_every", "keep", "save_later", "mesh")}
+    """Fields of a train section that decide the weights: not how often it is saved, when it gives up, nor over how many ranks
+    it is spread."""
+    besides = ("checkpoint_every", "keep", "save_later", "spike", "mesh")
+    return {name: value for name, value in train.items() if name not in besides}
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ def train(
     run: Path = typer.Argument(..., help="Folder of a run, with its recipe.json."),
     tier: str = typer.Argument(..., help="Name of a tier of the recipe's family."),
     plan: Path = typer.Option(None, "--plan", help="A plan.json of `tumen plan --out`; default: the mesh of the recipe."),
+    profile: Path = typer.Option(None, help="Profile a few steps into this folder (trace.json, profile.md) and stop."),
 ) -> None:
     """Train one tier of a run under torchrun's variables (an engine calls this)."""
     from tumen.cluster import die_with_parent
@@ -29,11 +30,15 @@ def train(
     try:
         from tumen.data import Codec
         from tumen.shrink import distil
-        from tumen.train import fit, leave, start_from
+        from tumen.train import fit, leave, profile_steps, start_from
     except ModuleNotFoundError as error:
         raise TrainError(f"training needs {error.name}, which is in the extra: pip install 'tumen[train]'") from None
     settings = recipe.family[tier]
     section = meshed(settings.train, plan)
+    shape = settings.shape.model_copy(update={"vocab": Codec.load(run / "tokenizer").vocab})
+    if profile:
+        print(profile_steps(section, shape, run / "dataset", profile, seed=recipe.seed, tier=tier))
+        return
     digests = {parent: manifest_of(run / parent).digest for parent in stage.parents}
     common: dict[str, Any] = {
         "seed": recipe.seed,
@@ -41,7 +46,6 @@ def train(
         "made_from": list(digests.values()),
         "events": Events(run / "events.jsonl"),
     }
-    shape = settings.shape.model_copy(update={"vocab": Codec.load(run / "tokenizer").vocab})
     if settings.start:
         common["start"] = start_from(Path(settings.start), shape)
         common["made_from"] += [chain.start_digest(tier, settings.start)]

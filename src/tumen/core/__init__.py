@@ -1,13 +1,13 @@
 """core: the hall, words everyone shares.
 
 What: recipes, artifacts, the arithmetic of shapes, units, the error tree, events.
-In: a TOML file; folders with a manifest.
-Out: frozen objects, digests, one-line errors.
+In: a TOML file; folders with a manifest; a run's events.
+Out: frozen objects, digests, one-line errors; TensorBoard's files, Prometheus' text.
 Never: torch, network, printing; no other room.
 Read next: recipe.py, then artifact.py.
 """
 
-from tumen.core import artifact, errors, events, lifetime, units
+from tumen.core import artifact, errors, events, exporters, lifetime, units
 from tumen.core.artifact import Manifest, hash_of, manifest_of, verify, write_text, writing
 from tumen.core.errors import (
     ArtifactError,
@@ -57,6 +57,7 @@ __all__ = [
     "disk",
     "errors",
     "events",
+    "exporters",
     "hash_of",
     "lifetime",
     "load_recipe",

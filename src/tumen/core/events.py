@@ -69,9 +69,37 @@ def read(path: Path, event: str | None = None, tail_bytes: int = 0) -> Iterator[
         if tail_bytes:
             lines.seek(max(0, path.stat().st_size - tail_bytes))
         for line in lines:
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(row, dict) and (event is None or row.get("event") == event):
+            row = _row(line)
+            if row and (event is None or row.get("event") == event):
                 yield row
+
+
+class Tail:
+    """A reader of a file that grows: each call of `new` gives the events appended since the one before.
+
+    A line that has no end yet waits for it; a file that became shorter is another file, and read from its start.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.offset = path, 0
+
+    def new(self) -> list[dict[str, Any]]:
+        """What came since, oldest first."""
+        if not self.path.exists():
+            return []
+        with open(self.path, "rb") as lines:
+            if lines.seek(0, os.SEEK_END) < self.offset:
+                self.offset = 0
+            lines.seek(self.offset)
+            whole = lines.read().rpartition(b"\n")
+        self.offset += len(whole[0] + whole[1])
+        return [row for line in whole[0].split(b"\n") if (row := _row(line))]
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    """An event, or nothing where a kill cut the line."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) else None

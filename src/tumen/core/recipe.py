@@ -118,6 +118,9 @@ class Train(Frozen):
     threads: int = Field(0, ge=0, description="0: the cores this process may use")
     expert_kernel: Literal["padded", "grouped", "loop"] = Field("padded", description="how experts are run (model/kernels.py)")
     mtp_weight: float = Field(0.3, ge=0, description="loss weight of the token after the next (shape.mtp)")
+    spike: float = Field(
+        0.0, ge=0, description="stop at a loss this many median deviations above the median of the last 100 steps; 0: never"
+    )
     save_later: bool = Field(False, description="write checkpoints while training goes on; pays on GPUs alone")
     mesh: Mesh = Mesh()
 

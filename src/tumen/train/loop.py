@@ -22,9 +22,9 @@ from tumen.data import Loader, read_shards
 from tumen.train.alone import Alone, Learner
 from tumen.train.checkpoint import Checkpoints, State, whole, write_final
 from tumen.train.losses import Extra
-from tumen.train.metrics import Clock, epochs, guard
+from tumen.train.metrics import Clock, Spikes, epochs, guard
 from tumen.train.optimizer import put, rate_at
-from tumen.train.team import Team, join, peers, type_of
+from tumen.train.team import Team, join, name_of, peers, type_of
 
 
 @peers()
@@ -55,7 +55,8 @@ def fit(
 
     Raises:
         PlanError: the mesh does not divide the network or the step.
-        TrainError: the loss is not a number, ranks are missing, or the weights to start from have another shape.
+        TrainError: the loss is not a number or leaps, ranks are missing, or the weights to start from have another shape or
+            hold what is no number.
         ArtifactError: shards are missing or damaged.
         DiskError: no room; the last checkpoint is intact.
     """
@@ -69,14 +70,15 @@ def fit(
     work = out.with_name(f".{out.name}.work")
     checkpoints = Checkpoints(work, team, inputs, section.keep, events, section.save_later)
     step = first = _go_on(checkpoints, learner, loader, events, start)
-    clock = Clock(events, section, step, out.name)
+    clock, spikes = Clock(events, section, shape, team, step, out.name), Spikes(section)
     while step < section.steps:
         batch = next(loader)
         loss = learner.learn(batch)
         norm = learner.step(rate_at(section, step))
         guard(loss, norm, step, batch)
+        spikes.guard(loss, step, batch)
         step += 1
-        clock.tick(step, loss, norm, learner, loader)
+        clock.tick(step, loss, norm, learner, loader, batch)
         checkpoints.look()
         if step % section.checkpoint_every == 0 and step < section.steps:
             checkpoints.save(learner, State(step, loader.state()))
@@ -86,7 +88,7 @@ def fit(
     checkpoints.finish()
     validation = validate(learner, dataset, section, seed)
     facts = clock.facts() | {"validation_loss": round(validation, 4), "epochs": round(epochs(loader), 2)}
-    facts |= {"ranks": team.world, "seen": loader.seen, "computed_in": str(type_of(section, team.device)).removeprefix("torch.")}
+    facts |= {"ranks": team.world, "seen": loader.seen, "computed_in": name_of(type_of(section, team.device))}
     with team.first() as mine:
         if mine:
             events.emit("validation", tier=out.name, step=step, loss=validation)
@@ -143,6 +145,10 @@ def _go_on(checkpoints: Checkpoints, learner: Learner, loader: Loader, events: E
 @torch.no_grad()
 def _start_from(learner: Learner, start: Mapping[str, Tensor]) -> None:
     """Fill a fresh learner with given weights, each rank its part."""
+    for name, given in start.items():  # every rank looks at all of them, so that all refuse
+        wrong = int((~torch.isfinite(given)).sum())
+        if wrong:
+            raise TrainError(f"the weights to start from hold {wrong} NaN or infinite numbers in {name}; take another checkpoint")
     for name, tensor in learner.tensors().items():
         kind, _, ours = name.partition(".")
         if kind != "weights":

@@ -1,21 +1,30 @@
-"""What a run says of itself: progress in events, expert load, memory, and the guard that stops what has gone wrong."""
+"""What a run says of itself: progress in events, utilisation, expert load, memory, and the guards that stop what has gone wrong."""
 
 from __future__ import annotations
 
 import math
+import statistics
 import time
+from collections import deque
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from tumen.core import Events, TrainError
+from tumen.core import Events, Shape, TrainError
 from tumen.core.recipe import Train
 from tumen.data import Batch, Loader
 from tumen.train.alone import Learner
 from tumen.train.optimizer import rate_at
+from tumen.train.team import Team, name_of, type_of
 
 LOG_EVERY = 10
+WINDOW, ENOUGH = 100, 20  # losses that say what is usual, and how many of them it takes to say so
+LEAST_DEVIATION = 0.01  # of the median: a loss that hardly moves is not to be stopped at its first move
+PEAK_STEPS = 50  # fewer steps than this do not pay for measuring the peak
+PEAK_SECONDS, PEAK_TIMES = 0.3, 5  # no matmul is begun after so long, and a size is given so many
+PEAK_SIDES = {"cpu": (128, 256, 512, 1024), "cuda": (4096, 8192)}  # of square matrices
 
 
 def guard(loss: float, norm: float, step: int, batch: Batch) -> None:
@@ -25,11 +34,78 @@ def guard(loss: float, norm: float, step: int, batch: Batch) -> None:
         TrainError: with the step and its sample ids.
     """
     if not math.isfinite(loss) or not math.isfinite(norm):
-        names = ", ".join(map(str, batch.samples[:8].tolist()))
         raise TrainError(
-            f"step {step}: loss {loss}, gradient norm {norm}; samples {names} ... of the training shard. "
+            f"step {step}: loss {loss}, gradient norm {norm}; samples {named(batch)} of the training shard. "
             "Lower train.rate, or look at these samples; the last checkpoint is intact"
         )
+
+
+def named(batch: Batch) -> str:
+    """The first samples of a step."""
+    return ", ".join(map(str, batch.samples[:8].tolist())) + " ..."
+
+
+class Spikes:
+    """Stops where the loss leaps: above the median of the last `WINDOW` steps by `train.spike` median absolute deviations.
+
+    It watches once the rate has warmed up. What is usual is not kept in checkpoints: a resumed run learns it again in `ENOUGH`
+    steps, and its weights are the same as ever.
+    """
+
+    def __init__(self, section: Train) -> None:
+        self.threshold, self.first = section.spike, round(section.warmup * section.steps)
+        self.losses: deque[float] = deque(maxlen=WINDOW)
+
+    def guard(self, loss: float, step: int, batch: Batch) -> None:
+        """After a step, on every rank.
+
+        Raises:
+            TrainError: with the step, its loss, the usual one, and its sample ids.
+        """
+        if self.threshold and step >= self.first and len(self.losses) >= ENOUGH:
+            usual = statistics.median(self.losses)
+            deviation = statistics.median(abs(one - usual) for one in self.losses)
+            if loss > usual + self.threshold * max(deviation, LEAST_DEVIATION * usual):
+                raise TrainError(
+                    f"step {step}: loss {loss:.4f} leaps, {usual:.4f} (give or take {deviation:.4f}) is usual; samples "
+                    f"{named(batch)} of the training shard. Lower train.rate, look at these samples, or raise train.spike "
+                    f"{self.threshold:g}; the last checkpoint is intact"
+                )
+        self.losses.append(loss)
+
+
+def step_flops(section: Train, shape: Shape) -> int:
+    """Model FLOPs of a step: 3 x forward (the backward pass is twice the forward pass) for rows x row_tokens tokens.
+
+    As PaLM counts them (arXiv 2204.02311, appendix B): matmuls and attention over the whole row, nothing for recomputation. A
+    padded place counts like a token, as in `tokens_per_second`; `real_tokens` says how many were real.
+    """
+    return 3 * shape.flops_per_token(section.row_tokens) * section.rows * section.row_tokens
+
+
+def measured_peak(section: Train, device: torch.device) -> float:
+    """FLOPs a second of square matmuls on this card, in the training's precision and threads.
+
+    The fastest of a few of each size, as other processes only ever add to a time; small ones first, as a CPU without bf16 of its
+    own gets slower the larger they are. Draws nothing from a random generator.
+    """
+    dtype, best, start = type_of(section, device), 0.0, time.perf_counter()
+    for side in PEAK_SIDES[device.type]:
+        square = torch.arange(side * side, device=device).sin().view(side, side).to(dtype)
+        seconds: list[float] = []
+        while len(seconds) < PEAK_TIMES and not (best and time.perf_counter() - start > PEAK_SECONDS):
+            seconds.append(_matmul_seconds(square))
+        if seconds[1:]:  # the first one builds its kernel
+            best = max(best, 2 * side**3 / min(seconds[1:]))
+    return best
+
+
+def _matmul_seconds(square: Tensor) -> float:
+    start = time.perf_counter()
+    square @ square
+    if square.is_cuda:  # not run here
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
 
 
 def epochs(loader: Loader) -> float:
@@ -38,16 +114,26 @@ def epochs(loader: Loader) -> float:
 
 
 class Clock:
-    """Progress in events: loss, rate, tokens a second, seconds left."""
+    """Progress in events: loss, rate, tokens a second, utilisation, seconds left."""
 
-    def __init__(self, events: Events, section: Train, step: int, tier: str) -> None:
+    def __init__(self, events: Events, section: Train, shape: Shape, team: Team, step: int, tier: str) -> None:
         self.events, self.section, self.tier = events, section, tier
-        self.first, self.start = step, time.perf_counter()
-        self.last_step, self.last = step, self.start
+        self.flops, self.peak = step_flops(section, shape), 0.0
         self.seconds: list[float] = []
         events.emit("train", tier=tier, step=step, steps=section.steps)
+        if section.steps - step >= PEAK_STEPS:
+            self.peak = sum(team.all(measured_peak(section, team.device)))  # all at once, as they train
+            events.emit(
+                "peak",
+                tier=tier,
+                flops_per_second=round(self.peak),
+                ranks=team.world,
+                precision=name_of(type_of(section, team.device)),
+            )
+        self.start = self.last = time.perf_counter()
+        self.last_step = step
 
-    def tick(self, step: int, loss: float, norm: float, learner: Learner, loader: Loader) -> None:
+    def tick(self, step: int, loss: float, norm: float, learner: Learner, loader: Loader, batch: Batch) -> None:
         """After a step, on every rank."""
         if step % LOG_EVERY and step != self.section.steps:
             return
@@ -65,13 +151,19 @@ class Clock:
             gradient_norm=round(norm, 4),
             rate=rate_at(self.section, step - 1),
             tokens=tokens,
+            real_tokens=real_tokens(batch),
             step_seconds=round(step_seconds, 4),
             tokens_per_second=round(tokens / step_seconds),
             seconds_left=round((self.section.steps - step) * float(np.median(self.seconds[-20:])), 1),
             peak_bytes=peak_bytes(),
             seen=loader.seen,
+            **self._utilisation(step_seconds),
             **load_facts(learner.loads()),
         )
+
+    def _utilisation(self, step_seconds: float) -> dict[str, float]:
+        """Model FLOPs utilisation over the measured peak of all ranks, where that is known."""
+        return {"mfu": round(self.flops / step_seconds / self.peak, 4)} if self.peak else {}
 
     def pause(self, event: str, step: int, **facts: Any) -> None:
         """Something that is not a step: it does not count into the step time."""
@@ -88,7 +180,13 @@ class Clock:
             "seconds_here": round(time.perf_counter() - self.start, 1),
             "tokens_per_second": round(tokens / median) if median else 0,
             "peak_bytes": peak_bytes(),
+            **(self._utilisation(median) if median else {}),
         }
+
+
+def real_tokens(batch: Batch) -> int:
+    """Tokens of the whole step, over all ranks, without padding: every example has one token more than targets."""
+    return batch.whole.answers + batch.whole.sentences + len(batch.samples)
 
 
 def load_facts(loads: Tensor | None) -> dict[str, float]:

@@ -33,6 +33,11 @@ def type_of(section: Train, device: torch.device) -> torch.dtype:
     return {"bf16": torch.bfloat16, "fp32": torch.float32, "auto": half(device)}[section.precision]
 
 
+def name_of(dtype: torch.dtype) -> str:
+    """bf16 or fp32."""
+    return {torch.bfloat16: "bf16", torch.float32: "fp32"}[dtype]
+
+
 @dataclass(frozen=True)
 class Team:
     """This process among its peers; alone it is rank 0 of 1 and talks to nobody."""

@@ -1,0 +1,290 @@
+"""Where the time of a step goes: a few steps under torch's profiler, as a trace for a browser and a page for people.
+
+Forward, an operator belongs to the innermost scope around it (hooks on the modules, while profiling alone). Backward, it belongs
+where the forward operator with autograd's same sequence number was. What no operator took is the host's: Python, waiting, the
+profiler itself.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.autograd.profiler import record_function
+from torch.profiler import ProfilerActivity
+from torch.profiler import profile as profiler
+
+from tumen.core import Shape, disk, units, write_text
+from tumen.core.recipe import Train
+from tumen.data import Loader, read_shards
+from tumen.model import FeedForward, MixtureOfExperts, Transformer
+from tumen.train.alone import Learner
+from tumen.train.loop import check_vocab, learner_of, prepare_torch
+from tumen.train.metrics import measured_peak, real_tokens, step_flops
+from tumen.train.optimizer import rate_at
+from tumen.train.team import Team, join, name_of, type_of
+
+WARM, STEPS = 2, 3  # steps that are not counted, and those that are
+TOP = 12  # operators on the page
+SCOPE = "tumen: "
+GROUPS = {
+    "attention": "scores, softmax, rotary turns, norms of latents",
+    "experts": "router, queues, routed experts",
+    "dense matmuls": "attention's projections, dense and shared feed-forwards",
+    "head and loss": "logits and cross-entropy of what is learnt",
+    "norms and elementwise": "norms, residuals, activations, embedding, masks",
+    "optimizer": "update, clipping, sums of gradients",
+    "communication": "between ranks",
+    "data loading": "packing the next rows",
+    "other": "backward, of a forward operator that is not known",
+    "host": "Python, waiting, the profiler itself",
+}
+SENT = ("c10d", "gloo:", "nccl:", "record_param_comms", "_c10d_functional", "FSDP::")
+ROOT, LEARN = SCOPE + "step", SCOPE + "head and loss"  # in `learn`, what no module holds is the loss
+
+
+@dataclass(frozen=True)
+class Op:
+    """One operator of one group over all profiled steps."""
+
+    name: str
+    group: str
+    seconds: float
+    calls: int
+
+
+def profile_steps(section: Train, shape: Shape, dataset: Path, out: Path, *, seed: int = 0, tier: str = "tier") -> str:
+    """Profile a few steps of fresh weights; writes `trace.json` (Chrome's format, Perfetto reads it) and `profile.md` into `out`.
+
+    Nothing else is written: no checkpoint of a run is read or touched. Speed and utilisation are measured first, on steps as they
+    are trained; then the same steps are profiled with the blocks uncompiled, as a compiled block has no parts to tell apart.
+
+    Args:
+        section, shape, dataset, seed: as `fit`.
+        out: a folder, made if it is not there.
+        tier: names the page.
+
+    Returns:
+        The page, on every rank; rank 0 alone writes.
+
+    Raises:
+        PlanError, TrainError, ArtifactError, DiskError: as `fit`.
+    """
+    team = join(section.mesh.ranks)
+    prepare_torch(section)
+    shards = read_shards(dataset / "train")
+    check_vocab(int(shards.tokens.max()), shape)
+
+    learner = learner_of(section, shape, team, seed)
+    loader = Loader(shards, section.rows, section.row_tokens, seed, learner.data_rank, learner.data_ranks)
+    _steps(learner, loader, section, WARM)
+    seconds, real = _timed(learner, loader, section)
+    peak = sum(team.all(measured_peak(section, team.device)))
+    if section.compile:
+        del learner
+        learner = learner_of(section.model_copy(update={"compile": False}), shape, team, seed)
+        _steps(learner, loader, section, WARM)
+    with scopes(networks_of(learner)), profiler(activities=_activities(team.device)) as seen:
+        _steps(learner, loader, section, STEPS)
+        _wait(team.device)
+    step, ops = attributed(seen.events() or [], team.device)
+    speed = Speed(seconds, real, step_flops(section, shape), peak)
+    page = page_of(tier, section, team, speed, step, ops)
+    with team.first() as mine:
+        if mine:
+            with disk(out):
+                out.mkdir(parents=True, exist_ok=True)
+                seen.export_chrome_trace(str(out / "trace.json"))
+            write_text(out / "profile.md", page)
+    return page
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Steps as they are trained: seconds and real tokens of one, its model FLOPs, and the measured peak of all ranks."""
+
+    seconds: float
+    real_tokens: float
+    flops: int
+    peak: float
+
+
+def _timed(learner: Learner, loader: Loader, section: Train) -> tuple[float, float]:
+    """Mean seconds and real tokens of a step, without the profiler."""
+    start = time.perf_counter()
+    real = _steps(learner, loader, section, STEPS)
+    return (time.perf_counter() - start) / STEPS, real / STEPS
+
+
+def _steps(learner: Learner, loader: Loader, section: Train, count: int) -> int:
+    """Learn `count` steps under scopes, which cost nothing without a profiler; returns their real tokens."""
+    real = 0
+    for _ in range(count):
+        with record_function(ROOT):
+            with record_function(SCOPE + "data loading"):
+                batch = next(loader)
+            with record_function(LEARN):
+                learner.learn(batch)
+            with record_function(SCOPE + "optimizer"):
+                learner.step(rate_at(section, 0))
+            real += real_tokens(batch)
+    return real
+
+
+def _activities(device: torch.device) -> list[ProfilerActivity]:
+    gpu = [ProfilerActivity.CUDA] if device.type == "cuda" else []  # not run here
+    return [ProfilerActivity.CPU, *gpu]
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":  # not run here
+        torch.cuda.synchronize()
+
+
+def networks_of(learner: Any) -> list[Transformer]:
+    """The networks of a learner: one, or a stage's each."""
+    found: list[Transformer] = getattr(learner, "networks", None) or [learner.network]
+    return found
+
+
+def scoped(network: Transformer) -> Iterator[tuple[nn.Module, str]]:
+    """Modules and the group of what happens in them, but for what happens in a module inside."""
+    yield network, "norms and elementwise"
+    for block in network.every_block():
+        yield block.attention, "attention"
+    for name, module in network.named_modules():
+        if isinstance(module, MixtureOfExperts):
+            yield module, "experts"
+        elif isinstance(module, FeedForward):
+            yield module, "norms and elementwise"
+        elif isinstance(module, nn.Linear) and not name.endswith(".router"):
+            yield module, "dense matmuls"
+
+
+@contextmanager
+def scopes(networks: Iterable[Transformer]) -> Iterator[None]:
+    """While inside, the modules' forward passes stand in named scopes."""
+    hooks, entered = [], list[record_function]()
+
+    def enter(group: str) -> Any:
+        def hook(*_: Any) -> None:
+            entered.append(record_function(SCOPE + group))
+            entered[-1].__enter__()
+
+        return hook
+
+    def leave(*_: Any) -> None:
+        entered.pop().__exit__(None, None, None)
+
+    for network in networks:
+        for module, group in scoped(network):
+            hooks += [module.register_forward_pre_hook(enter(group)), module.register_forward_hook(leave, always_call=True)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def attributed(events: Iterable[Any], device: torch.device) -> tuple[float, list[Op]]:
+    """Seconds of one profiled step, and the operators of all profiled steps, the longest first; their sum is that of the steps."""
+    events = list(events)
+    roots = [event for event in events if event.name == ROOT]
+    threads = {event.thread for event in roots}
+    ours = [event for event in events if event.thread in threads and _root(event)]
+    forward = {event.sequence_nr: group for event in ours if event.sequence_nr >= 0 and (group := _scope(event))}
+    clock = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
+    seconds, calls = defaultdict[tuple[str, str], float](float), Counter[tuple[str, str]]()
+    for event in ours:
+        key = _name(event), _group(event, forward)
+        seconds[key] += getattr(event, clock) / 1e6
+        calls[key] += 1
+    whole = sum(event.time_range.elapsed_us() for event in roots) / 1e6
+    idle = max(0.0, whole - sum(seconds.values()))
+    seconds["(nothing on the device)", "host"] += idle if device.type == "cuda" else 0.0
+    ops = [Op(name, group, taken, calls[name, group]) for (name, group), taken in seconds.items() if taken]
+    return whole / max(1, len(roots)), sorted(ops, key=lambda op: -op.seconds)
+
+
+def _chain(event: Any) -> Iterator[Any]:
+    """An event and those around it, the innermost first."""
+    while event is not None:
+        yield event
+        event = event.cpu_parent
+
+
+def _root(event: Any) -> bool:
+    return any(one.name == ROOT for one in _chain(event))
+
+
+def _is_backward(event: Any) -> bool:
+    return any(one.name.startswith("autograd::engine::evaluate_function") for one in _chain(event))
+
+
+def _scope(event: Any) -> str | None:
+    """The innermost group around a forward operator; none backward, or outside of all groups."""
+    for one in _chain(event):
+        if one.name.startswith("autograd::engine::evaluate_function"):
+            return None
+        if one.name.startswith(SCOPE) and one.name != ROOT:
+            return str(one.name.removeprefix(SCOPE))
+    return None
+
+
+def _group(event: Any, forward: dict[int, str]) -> str:
+    """Where an event's own time belongs."""
+    if event.name.startswith(SCOPE):
+        inside = event.name.removeprefix(SCOPE)
+        return inside if inside == "data loading" else "host"  # numpy's work has no operators
+    if any(one.name.startswith(SENT) for one in _chain(event)):
+        return "communication"
+    if (group := _scope(event)) or not _is_backward(event):
+        return group or "host"
+    if any("AccumulateGrad" in one.name for one in _chain(event)):
+        return "optimizer"
+    numbered = (forward[one.sequence_nr] for one in _chain(event) if one.sequence_nr in forward)
+    return next(numbered, "other")
+
+
+def _name(event: Any) -> str:
+    """An operator's name; autograd's own bookkeeping under the node it runs, a scope's own time as Python's."""
+    if event.name.startswith(SCOPE):
+        return "(Python)"
+    return str(event.name.removeprefix("autograd::engine::evaluate_function: "))
+
+
+def page_of(tier: str, section: Train, team: Team, speed: Speed, step: float, ops: list[Op]) -> str:
+    """One page of Markdown."""
+    whole = sum(op.seconds for op in ops) or 1.0
+    groups = {name: sum(op.seconds for op in ops if op.group == name) for name in GROUPS}
+    tokens = section.rows * section.row_tokens
+    per_second = f"{tokens / speed.seconds:,.0f} tokens/s ({speed.real_tokens / tokens:.0%} of them real, the rest is padding)"
+    lines = [
+        f"# Where a step of {tier} goes",
+        "",
+        f"{section.rows} rows of {section.row_tokens} tokens, {name_of(type_of(section, team.device))}, {team.world} rank(s) on {team.device.type}, "
+        f"{torch.get_num_threads()} thread(s) each, torch {torch.__version__}; fresh weights, no teacher; seen from rank 0.",
+        "",
+        f"As trained: {units.show_seconds(speed.seconds)} a step, {per_second}, MFU {speed.flops / speed.seconds / speed.peak:.1%} "
+        f"of the measured {speed.peak / 1e9:,.1f} GFLOP/s.",
+        "",
+        f"Profiled: {units.show_seconds(step)} a step, blocks not compiled; shares are of these steps.",
+        "",
+        "| group | share | ms a step | what |",
+        "| --- | ---: | ---: | --- |",
+    ]
+    lines += [
+        f"| {name} | {taken / whole:.1%} | {1000 * step * taken / whole:,.2f} | {GROUPS[name]} |"
+        for name, taken in sorted(groups.items(), key=lambda item: -item[1])
+        if taken
+    ]
+    lines += ["", "| operator | group | share | calls a step |", "| --- | --- | ---: | ---: |"]
+    lines += [f"| `{op.name}` | {op.group} | {op.seconds / whole:.1%} | {op.calls / STEPS:,.0f} |" for op in ops[:TOP]]
+    return "\n".join(lines) + "\n"
