@@ -8,22 +8,23 @@ from typing import Any
 
 import typer
 
-from tumen.cli import chain
+from tumen.cli import arms, chain
 from tumen.core import Events, InputError, RecipeError, TrainError, manifest_of
 from tumen.core.recipe import Recipe, changed
 
 
 def train(
     run: Path = typer.Argument(..., help="Folder of a run, with its recipe.json."),
-    tier: str = typer.Argument(..., help="Name of a tier of the recipe's family."),
+    tier: str = typer.Argument(..., help="Name of a tier of the recipe's family, or arms/<arm>/seed-<n>."),
 ) -> None:
     """Train one tier of a run under torchrun's variables (an engine calls this)."""
     from tumen.cluster import die_with_parent
 
     die_with_parent()
     recipe = read_run_recipe(run)
-    stage = next((stage for stage in chain.stages(recipe) if stage.name == tier and stage.kind == "checkpoint"), None)
-    if stage is None:
+    known = arms.arm_stages(recipe, run) if tier.startswith(f"{arms.FOLDER}/") else chain.stages(recipe)
+    stage = next((stage for stage in known if stage.name == tier and stage.kind == "checkpoint"), None)
+    if stage is None or stage.settings is None:
         raise InputError(f"{tier!r} is no tier of {recipe.name}; it has {', '.join(recipe.family)}")
     try:
         from tumen.data import Codec
@@ -31,13 +32,13 @@ def train(
         from tumen.train import fit, start_from
     except ModuleNotFoundError as error:
         raise TrainError(f"training needs {error.name}, which is in the extra: pip install 'tumen[train]'") from None
-    settings = recipe.family[tier]
+    settings = stage.settings
     digests = {parent: manifest_of(run / parent).digest for parent in stage.parents}
     common: dict[str, Any] = {
-        "seed": recipe.seed,
+        "seed": stage.seed,
         "inputs": stage.inputs(digests),
         "made_from": list(digests.values()),
-        "events": Events(run / "events.jsonl"),
+        "events": Events((run / tier).with_name("events.jsonl")),
     }
     shape = settings.shape.model_copy(update={"vocab": Codec.load(run / "tokenizer").vocab})
     if settings.start:
