@@ -333,7 +333,9 @@ def _cells(row: dict[str, Any], found: dict[str, Any]) -> dict[str, str]:
 
 
 def _flops(value: float) -> str:
-    return f"{value:.4g}" if value < 1e6 else f"{value:.3e}".replace("e+", "e")
+    """As `2.998e13`: four digits show that arms are equal."""
+    digits, _, power = f"{value:.3e}".partition("e")
+    return f"{digits}e{int(power)}"
 
 
 def _mean(mean: dict[str, Any], sign: str = "") -> str:
