@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tumen.cli import chain
+from tumen.cli import arms, chain
 from tumen.core import load_recipe
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
@@ -34,3 +34,11 @@ def test_a_student_is_smaller_than_its_teacher(path: Path) -> None:
     for tier in recipe.family.values():
         if tier.distil:
             assert tier.shape.parameters() < recipe.family[tier.distil.teacher].shape.parameters()
+
+
+@pytest.mark.parametrize("path", [path for path in RECIPES if load_recipe(path).arms], ids=lambda path: path.stem)
+def test_arms_spend_alike(path: Path, tmp_path: Path) -> None:
+    rows = arms.plan_of(load_recipe(path), tmp_path)["arms"]
+    assert len(rows) > 1
+    spent = [row["flops"] for row in rows]
+    assert max(spent) - min(spent) < max(row["step_flops"] for row in rows)

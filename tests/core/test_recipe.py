@@ -111,7 +111,7 @@ def test_a_tier_that_teaches_itself() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["corpus", "tokenizer", "dataset", "jobs", "bundle-x", "cloud-logits", "../up", "a/b", "", ".hid", "Ä"]
+    "name", ["corpus", "tokenizer", "dataset", "jobs", "arms", "bundle-x", "cloud-logits", "../up", "a/b", "", ".hid", "Ä"]
 )
 def test_a_tier_that_would_take_another_folder_is_refused(name: str) -> None:
     found = faults(family={"device": TIER, name: TIER})

@@ -12,6 +12,7 @@ from typing import Any
 
 from tumen.core import ArtifactError, InputError, Manifest, Recipe, hash_of, manifest_of
 from tumen.core.artifact import Kind
+from tumen.core.recipe import Tier
 
 # Raise a number when the code of a maker changes what it makes from the same inputs.
 MAKERS: dict[Kind, int] = {
@@ -21,18 +22,25 @@ MAKERS: dict[Kind, int] = {
     "checkpoint": 3,
     "bundle": 1,
     "scorecard": 1,
+    "arms": 1,
+    "calibration": 1,
 }
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One artifact of a run: its name (and folder), kind, the stages it is made from, and what it is asked besides them."""
+    """One artifact of a run: its name (and folder), kind, the stages it is made from, and what it is asked besides them.
+
+    A checkpoint's stage also says what is trained: `settings` and the `seed` of weights and order.
+    """
 
     name: str
     kind: Kind
     parents: tuple[str, ...]
     asked: Any
     tier: str = ""
+    settings: Tier | None = None
+    seed: int = 0
 
     def inputs(self, digests: dict[str, str]) -> str:
         """Hash of everything that decides this artifact."""
@@ -46,25 +54,34 @@ def stages(recipe: Recipe) -> Iterator[Stage]:
     yield Stage("tokenizer", "tokenizer", ("corpus",), {"tokenizer": recipe.tokenizer})
     yield Stage("dataset", "dataset", ("corpus", "tokenizer"), {"document_tokens": recipe.document_tokens()})
     for name in recipe.tiers_in_order():
-        tier = recipe.family[name]
-        parents = ("dataset", "tokenizer") + ((tier.distil.teacher,) if tier.distil else ())
-        learnt: dict[str, Any] = {
-            "shape": tier.shape,
-            "train": _deciding(tier.train.model_dump()),
-            "distil": tier.distil,
-            "seed": recipe.seed,
-        }
-        if tier.start:
-            learnt["start"] = start_digest(name, tier.start)
-        yield Stage(name, "checkpoint", parents, learnt, name)
+        yield learning(name, recipe.family[name], recipe.seed)
     if recipe.data.is_text():
         return  # nothing in it acts on a home: no bundle, no scorecard
     served = served_tiers(recipe)
     for name in served:
-        asked = {"quantise": recipe.family[name].quantise, "serve": recipe.serve, "gate": recipe.gate, "name": recipe.name}
-        yield Stage(f"bundle-{name}", "bundle", (name, "tokenizer", "corpus"), asked, name)
+        yield packing(f"bundle-{name}", name, recipe.family[name], recipe)
     bundles = tuple(f"bundle-{name}" for name in served)
     yield Stage(f"bundle-{recipe.serve.device}/scorecard", "scorecard", (*bundles, "corpus"), {"gate": recipe.gate})
+
+
+def learning(name: str, tier: Tier, seed: int) -> Stage:
+    """The stage that trains a tier."""
+    parents = ("dataset", "tokenizer") + ((tier.distil.teacher,) if tier.distil else ())
+    learnt: dict[str, Any] = {
+        "shape": tier.shape,
+        "train": _deciding(tier.train.model_dump()),
+        "distil": tier.distil,
+        "seed": seed,
+    }
+    if tier.start:
+        learnt["start"] = start_digest(name, tier.start)
+    return Stage(name, "checkpoint", parents, learnt, name, tier, seed)
+
+
+def packing(name: str, tier: str, settings: Tier, recipe: Recipe) -> Stage:
+    """The stage that makes a bundle of a trained tier."""
+    asked = {"quantise": settings.quantise, "serve": recipe.serve, "gate": recipe.gate, "name": recipe.name}
+    return Stage(name, "bundle", (tier, "tokenizer", "corpus"), asked, tier, settings)
 
 
 def start_digest(tier: str, start: str) -> str:
@@ -77,7 +94,8 @@ def start_digest(tier: str, start: str) -> str:
         return manifest_of(Path(start), "checkpoint").digest
     except ArtifactError as error:
         why = str(error).partition(";")[0]
-        raise InputError(f"family.{tier}.start: {why}; `tumen import` makes one from a public checkpoint") from None
+        field = tier.replace("/", ".") if "/" in tier else f"family.{tier}"
+        raise InputError(f"{field}.start: {why}; `tumen import` makes one from a public checkpoint") from None
 
 
 def served_tiers(recipe: Recipe) -> list[str]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from tumen.core import Events, Manifest, Recipe, verify
+from tumen.cli.chain import Stage
+from tumen.core import Events, ExportError, Manifest, Recipe, verify
 from tumen.core.artifact import add_facts, replace_folder
 
 
-def pack_and_check(recipe: Recipe, tier: str, where: Path, inputs: str, events: Events) -> Manifest:
-    """Write `bundle-<tier>`; it stands there only if llama.cpp writes what torch would.
+def pack_and_check(recipe: Recipe, bundle: Stage, where: Path, inputs: str, events: Events) -> Manifest:
+    """Write the bundle of a tier; it stands there only if llama.cpp writes what torch would.
 
     Raises:
         ExportError: agreement below the recipe's floor; an older bundle stays as it was.
@@ -19,11 +20,15 @@ def pack_and_check(recipe: Recipe, tier: str, where: Path, inputs: str, events: 
     from tumen.serve import load
     from tumen.shrink import check_export, pack
 
+    if bundle.settings is None:
+        raise ExportError(f"{bundle.name}: nothing says how {bundle.tier} is packed")
+    tier = bundle.tier
     about = {"recipe": recipe.name, "tier": tier, "serve": recipe.serve.model_dump(), "gate": recipe.gate.model_dump()}
-    stage, final = where / f".packing-{tier}", where / f"bundle-{tier}"
+    final = where / bundle.name
+    stage = final.with_name(f".packing-{final.name}")
     shutil.rmtree(stage, ignore_errors=True)
     try:
-        pack(where / tier, where / "tokenizer", where / "corpus", recipe.family[tier].quantise, about, stage, inputs)
+        pack(where / tier, where / "tokenizer", where / "corpus", bundle.settings.quantise, about, stage, inputs)
         sentences = [row["sentence"] for row in read_corpus(where / "corpus", "exam")]
         with load(stage, context=recipe.serve.context) as runner:
             checked = check_export(

@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -124,8 +124,18 @@ def alone(where: Path) -> Iterator[None]:
         yield
 
 
-def make(recipe: Recipe, where: Path, events: Events, until: str | None = None) -> list[str]:
+def make(
+    recipe: Recipe,
+    where: Path,
+    events: Events,
+    until: str | None = None,
+    stages: Iterable[chain.Stage] | None = None,
+    board: Board | None = None,
+) -> list[str]:
     """Make every stage that is not done; returns the names of those made.
+
+    Args:
+        stages: default: the chain of the recipe. Taken one by one, so a later one may be decided by what an earlier one made.
 
     Raises:
         TumenError: the first stage that cannot be made; what was done before stays.
@@ -133,8 +143,8 @@ def make(recipe: Recipe, where: Path, events: Events, until: str | None = None) 
     digests: dict[str, str] = {}
     made: list[str] = []
     _sweep(where)
-    with Board() as board:
-        for stage in chain.stages(recipe):
+    with board or Board() as board:
+        for stage in chain.stages(recipe) if stages is None else stages:
             inputs = stage.inputs(digests)
             manifest = done(where / stage.name, stage.kind, inputs)
             if manifest is None:
@@ -155,7 +165,7 @@ def make(recipe: Recipe, where: Path, events: Events, until: str | None = None) 
 
 def _sweep(where: Path) -> None:
     """Remove what killed writers left beside their artifacts; the lock says that none of them is at work."""
-    for rest in [*where.glob(".*"), *where.glob("*/.*")]:
+    for rest in list(where.rglob(".*")):
         if rest.suffix in (".new", ".old"):
             shutil.rmtree(rest, ignore_errors=True)
         elif rest.suffix == ".part":
@@ -170,6 +180,10 @@ def _make_stage(
     folder = where / stage.name
     if stage.kind == "checkpoint":
         return _train(recipe, stage, where, events, board)
+    if stage.kind == "calibration":
+        from tumen.cli.arms import write_pace
+
+        return write_pace(recipe, stage, where, inputs)
     with board.task(stage.name):
         if stage.kind == "corpus":
             return data.write_corpus(recipe.data, recipe.seed, folder, inputs)
@@ -182,7 +196,11 @@ def _make_stage(
         if stage.kind == "bundle":
             from tumen.cli.pack import pack_and_check
 
-            return pack_and_check(recipe, stage.tier, where, inputs, events)
+            return pack_and_check(recipe, stage, where, inputs, events)
+        if stage.kind == "arms":
+            from tumen.cli.arms import write_table
+
+            return write_table(recipe, where, inputs)
         from tumen.cli.score import score_run
 
         return score_run(recipe, where, inputs, events)
@@ -194,24 +212,23 @@ def _train(recipe: Recipe, stage: chain.Stage, where: Path, events: Events, boar
 
     engine = connect(recipe.fleet.engine)
     command = (sys.executable, "-m", "tumen", "train", str(where.resolve()), stage.tier)
-    job_folder = where / "jobs" / stage.tier
+    job_folder, said = where / "jobs" / stage.tier, where / stage.tier
     shutil.rmtree(job_folder, ignore_errors=True)
     since = time.time()
-    ranks = recipe.family[stage.tier].train.mesh.ranks
-    job = engine.submit(Job(f"{recipe.name}-{stage.tier}", command, job_folder, processes=ranks))
+    ranks = stage.settings.train.mesh.ranks if stage.settings else 1
+    name = f"{recipe.name}-{stage.tier.replace('/', '-')}"
+    job = engine.submit(Job(name, command, job_folder, processes=ranks))
     try:
         with board.task(stage.name) as update:
             while not (status := engine.status(job)).ended:
-                _follow(where / "events.jsonl", since, stage.tier, update)
+                _follow(said.with_name("events.jsonl"), since, said.name, update)
                 time.sleep(POLL_SECONDS)
     finally:
         engine.cancel(job)
     if status.state != "done":
         words = [line for line in engine.logs(job).strip().splitlines() if line.strip()]
-        ours = [line for line in words if line.startswith("tumen: ")] or words[
-            -1:
-        ]  # torchrun has the last word, not the first cause
-        last = ours[0].removeprefix("tumen: ") if ours else status.reason
+        causes = [line for line in words if line.startswith("tumen: ")] or words[-1:]  # torchrun has the last word, not the cause
+        last = causes[0].removeprefix("tumen: ") if causes else status.reason
         raise TrainError(f"{stage.tier}: {last} (log: {job_folder / 'log'})")
     return verify(where / stage.name, "checkpoint")
 
@@ -244,8 +261,8 @@ def _told(manifest: Manifest) -> str:
 class Board:
     """Progress: a live bar on a terminal, a line now and then elsewhere."""
 
-    def __init__(self) -> None:
-        self.console = Console(highlight=False)
+    def __init__(self, stderr: bool = False) -> None:
+        self.console = Console(highlight=False, stderr=stderr)
         self.live = self.console.is_terminal
         columns = (TextColumn("{task.description:<24}"), BarColumn(30), TimeElapsedColumn(), TextColumn("{task.fields[text]}"))
         self.progress = Progress(*columns, console=self.console, transient=True)

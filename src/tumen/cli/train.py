@@ -8,14 +8,14 @@ from typing import Any
 
 import typer
 
-from tumen.cli import chain
+from tumen.cli import arms, chain
 from tumen.core import Events, InputError, RecipeError, TrainError, manifest_of, mesh_of_plan, read_plan
 from tumen.core.recipe import Recipe, Train, changed
 
 
 def train(
     run: Path = typer.Argument(..., help="Folder of a run, with its recipe.json."),
-    tier: str = typer.Argument(..., help="Name of a tier of the recipe's family."),
+    tier: str = typer.Argument(..., help="Name of a tier of the recipe's family, or arms/<arm>/seed-<n>."),
     plan: Path = typer.Option(None, "--plan", help="A plan.json of `tumen plan --out`; default: the mesh of the recipe."),
     profile: Path = typer.Option(None, help="Profile a few steps into this folder (trace.json, profile.md) and stop."),
 ) -> None:
@@ -24,8 +24,9 @@ def train(
 
     die_with_parent()
     recipe = read_run_recipe(run)
-    stage = next((stage for stage in chain.stages(recipe) if stage.name == tier and stage.kind == "checkpoint"), None)
-    if stage is None:
+    known = arms.arm_stages(recipe, run) if tier.startswith(f"{arms.FOLDER}/") else chain.stages(recipe)
+    stage = next((stage for stage in known if stage.name == tier and stage.kind == "checkpoint"), None)
+    if stage is None or stage.settings is None:
         raise InputError(f"{tier!r} is no tier of {recipe.name}; it has {', '.join(recipe.family)}")
     try:
         from tumen.data import Codec
@@ -33,18 +34,18 @@ def train(
         from tumen.train import fit, leave, profile_steps, start_from
     except ModuleNotFoundError as error:
         raise TrainError(f"training needs {error.name}, which is in the extra: pip install 'tumen[train]'") from None
-    settings = recipe.family[tier]
+    settings = stage.settings
     section = meshed(settings.train, plan)
     shape = settings.shape.model_copy(update={"vocab": Codec.load(run / "tokenizer").vocab})
     if profile:
-        print(profile_steps(section, shape, run / "dataset", profile, seed=recipe.seed, tier=tier))
+        print(profile_steps(section, shape, run / "dataset", profile, seed=stage.seed, tier=tier))
         return
     digests = {parent: manifest_of(run / parent).digest for parent in stage.parents}
     common: dict[str, Any] = {
-        "seed": recipe.seed,
+        "seed": stage.seed,
         "inputs": stage.inputs(digests),
         "made_from": list(digests.values()),
-        "events": Events(run / "events.jsonl"),
+        "events": Events((run / tier).with_name("events.jsonl")),
     }
     if settings.start:
         common["start"] = start_from(Path(settings.start), shape)

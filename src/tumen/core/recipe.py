@@ -16,14 +16,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from tumen.core.errors import RecipeError
+from tumen.core import units
+from tumen.core.errors import InputError, RecipeError
 from tumen.core.mesh import Mesh
 from tumen.core.shape import Frozen, Positive, Shape
 
-STAGE_NAMES = ("corpus", "tokenizer", "dataset", "jobs", "bundle-*", "*-logits")
-TIER_NAME = r"(?!(corpus|tokenizer|dataset|jobs)$|bundle-|.*-logits$)[a-z0-9][a-z0-9_-]*"
+STAGE_NAMES = ("corpus", "tokenizer", "dataset", "jobs", "arms", "bundle-*", "*-logits")
+ARM_NAME = r"(?!table$)[a-z0-9][a-z0-9_-]*"
+TIER_NAME = r"(?!(corpus|tokenizer|dataset|jobs|arms)$|bundle-|.*-logits$)[a-z0-9][a-z0-9_-]*"
 Share = Annotated[float, Field(ge=0, le=1)]
 Language = Literal["en", "zh", "de"]
 
@@ -203,6 +205,58 @@ class Planning(Frozen):
     stragglers: Share = Field(0.01, description="share of the speed lost to slow nodes")
 
 
+class Arm(Frozen):
+    """One variant: a tier of the family with changes. `set` works as `--set` does: the value at a path is replaced whole."""
+
+    tier: str = Field(description="tier of the family it starts from")
+    set: dict[str, Any] = Field({}, description='changes by path in the tier, such as { "train.rate" = 1e-3 }')
+    without: tuple[str, ...] = Field((), description='what the tier has and the arm has not, such as ["shape.experts", "distil"]')
+
+    @model_validator(mode="before")
+    @classmethod
+    def _table(cls, value: Any) -> Any:
+        if not isinstance(value, dict | Arm):
+            raise ValueError("neither a field (seeds, budget, seconds, exam) nor an arm, which is a table with a tier")
+        return value
+
+
+class Arms(Frozen):
+    """Variants trained side by side, `[arms.NAME]` each, at one budget and several seeds of weights and order."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Arm]
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((1, 2, 3), min_length=1)
+    budget: str | float | None = Field(None, description="FLOPs of an arm and seed, such as 2e15")
+    seconds: float | None = Field(None, gt=0, description="instead: seconds of training steps of an arm and seed, on this machine")
+    exam: bool = Field(False, description="pack every arm and put the recipe's exam to it")
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> Arms:
+        if (self.budget is None) == (self.seconds is None):
+            raise ValueError("set one of budget (FLOPs) and seconds")
+        if self.budget is not None and self.flops() <= 0:
+            raise ValueError(f"budget {self.budget!r} must be above 0 FLOPs")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("a seed stands twice in seeds")
+        if not self.each():
+            raise ValueError("there is no arm; write a table [arms.NAME] with a tier for each")
+        for name in self.each():
+            if not re.fullmatch(ARM_NAME, name):
+                raise ValueError(f"{name!r}: an arm's name is its folder: small letters, digits, - and _, and not 'table'")
+        return self
+
+    def flops(self) -> float:
+        """The budget as a number."""
+        try:
+            return units.count(self.budget or 0)
+        except InputError as error:
+            raise ValueError(f"budget: {error}") from None
+
+    def each(self) -> dict[str, Arm]:
+        """The arms by name, in the recipe's order."""
+        return self.__pydantic_extra__
+
+
 class Recipe(Frozen):
     """One recipe, from sentences to a gated bundle."""
 
@@ -215,6 +269,7 @@ class Recipe(Frozen):
     gate: Gate = Gate()
     fleet: Fleet = Fleet()
     plan: Planning = Planning()
+    arms: Arms | None = Field(None, description="variants that `tumen arms` trains side by side")
     home: str | None = Field(None, description="TOML of the home that `tumen talk` acts on; default: the example")
 
     @model_validator(mode="after")
@@ -244,6 +299,39 @@ class Recipe(Frozen):
             yield f"serve.device: {self.serve.device!r} {tiers}"
         if self.serve.cloud and not self.serve.cloud_url and self.serve.cloud not in self.family:
             yield f"serve.cloud: {self.serve.cloud!r} {tiers}"
+        for name, arm in self.arms.each().items() if self.arms else ():
+            if arm.tier in self.family:
+                yield from (f"arms.{name}.{fault}" for fault in self._arm_faults(name, arm))
+            else:
+                yield f"arms.{name}.tier: {arm.tier!r} {tiers}"
+
+    def _arm_faults(self, name: str, arm: Arm) -> Iterator[str]:
+        """What is wrong with an arm of a known tier, paths from the tier on."""
+        if "train.steps" in arm.set:
+            yield "set: train.steps follows from the budget"
+        try:
+            tier = self.arm(name)
+        except ValidationError as error:
+            yield from (line for detail in error.errors() for line in _faults(Tier, detail))
+        except ValueError as error:
+            yield f"set: {error}"
+        else:
+            if tier.distil and tier.distil.teacher not in self.family:
+                yield f"distil.teacher: {tier.distil.teacher!r} is no tier; the family has {', '.join(self.family)}"
+
+    def arm(self, name: str) -> Tier:
+        """An arm as the tier it is; its steps are still those of the tier it comes from.
+
+        Raises:
+            ValueError: its changes do not fit (a checked recipe has no such arm).
+        """
+        arm = (self.arms or Arms()).each()[name]
+        tree = self.family[arm.tier].model_dump()
+        for path in arm.without:
+            _put(tree, path, None)
+        for path, value in arm.set.items():
+            _put(tree, path, value)
+        return Tier.model_validate(tree)
 
     def document_tokens(self) -> int:
         """Most tokens of a piece of plain text."""
@@ -313,13 +401,26 @@ def _apply(tree: dict[str, Any], change: str, where: str) -> None:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text
+    try:
+        _put(tree, path, value)
+    except ValueError as error:
+        raise RecipeError(where, [f"--set {change!r}: {error}"]) from None
+
+
+def _put(tree: dict[str, Any], path: str, value: Any) -> None:
+    """Set what stands at a dotted path, making the sections above it.
+
+    Raises:
+        ValueError: a part of the path is a value, not a section.
+    """
     *parents, leaf = path.strip().split(".")
-    node = tree
     for parent in parents:
-        node = node.setdefault(parent, {})
-        if not isinstance(node, dict):
-            raise RecipeError(where, [f"--set {change!r}: {parent!r} is a value, not a section"])
-    node[leaf] = value
+        if tree.get(parent) is None:
+            tree[parent] = {}
+        tree = tree[parent]
+        if not isinstance(tree, dict):
+            raise ValueError(f"{parent!r} is a value, not a section")
+    tree[leaf] = value
 
 
 def _faults(model: type[BaseModel], detail: Any) -> list[str]:
@@ -357,6 +458,8 @@ def _fields_at(model: type[BaseModel], loc: Sequence[Any]) -> list[str]:
                 inner += _models_in(typing.get_args(kind)[1])
             elif typing.get_origin(kind) is tuple:
                 inner += _models_in(typing.get_args(kind)[0])
+            elif kind is Arms:
+                inner.append(Arm)
         kinds = inner or [kind for kind in kinds if _is_tagged(kind, part)] or kinds
     return sorted({f for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel) for f in kind.model_fields})
 

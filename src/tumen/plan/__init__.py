@@ -7,6 +7,7 @@ Never: torch, network, printing; a constant fitted to a row or a model.
 Read next: case.py, then time.py, memory.py, search.py; plan.py joins them.
 """
 
+from tumen.plan.budget import Spent, spent, step_flops, steps_within
 from tumen.plan.calibration import (
     Actual,
     Observation,
@@ -46,6 +47,7 @@ __all__ = [
     "Profile",
     "Report",
     "Serving",
+    "Spent",
     "actual",
     "anchored",
     "benchmark",
@@ -71,6 +73,9 @@ __all__ = [
     "serving_lines",
     "size",
     "solve",
+    "spent",
+    "step_flops",
+    "steps_within",
     "store_profile",
     "table",
 ]

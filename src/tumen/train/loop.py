@@ -87,7 +87,7 @@ def fit(
         checkpoints.save(learner, State(step, loader.state()))
     checkpoints.finish()
     validation = validate(learner, dataset, section, seed)
-    facts = clock.facts() | {"validation_loss": round(validation, 4), "epochs": round(epochs(loader), 2)}
+    facts = clock.facts() | {"validation_loss": round(validation, 6), "epochs": round(epochs(loader), 2)}
     facts |= {"ranks": team.world, "seen": loader.seen, "computed_in": name_of(type_of(section, team.device))}
     with team.first() as mine:
         if mine:

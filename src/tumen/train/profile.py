@@ -269,7 +269,8 @@ def page_of(tier: str, section: Train, team: Team, speed: Speed, step: float, op
     lines = [
         f"# Where a step of {tier} goes",
         "",
-        f"{section.rows} rows of {section.row_tokens} tokens, {name_of(type_of(section, team.device))}, {team.world} rank(s) on {team.device.type}, "
+        f"{section.rows} rows of {section.row_tokens} tokens, {name_of(type_of(section, team.device))}, "
+        f"{team.world} rank(s) on {team.device.type}, "
         f"{torch.get_num_threads()} thread(s) each, torch {torch.__version__}; fresh weights, no teacher; seen from rank 0.",
         "",
         f"As trained: {units.show_seconds(speed.seconds)} a step, {per_second}, MFU {speed.flops / speed.seconds / speed.peak:.1%} "

@@ -1,0 +1,344 @@
+"""`tumen arms RECIPE`: named variants of a tier at one budget and several seeds, and one table with error bars.
+
+    corpus -> tokenizer -> dataset -> <teachers>       shared with `tumen run` of the same folder
+        -> arms/<arm>/seed-<n>                         checkpoints (and arms/<arm>/bundle-<n> when there is an exam)
+        -> arms/table                                  table.json
+With a budget in seconds, `arms/<arm>/pace` keeps what a step was measured to take here, so that a run that goes on asks for the
+same steps.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from tumen.cli import chain
+from tumen.core import (
+    Events,
+    InputError,
+    Manifest,
+    PlanError,
+    Recipe,
+    Shape,
+    TrainError,
+    load_recipe,
+    manifest_of,
+    units,
+    verify,
+    write_text,
+    writing,
+)
+from tumen.core.recipe import Arms, Tier
+
+FOLDER = "arms"
+TABLE = f"{FOLDER}/table"
+PACE_STEPS = 8
+PACKAGES = ("tumen", "torch", "numpy")
+
+
+def arms(
+    recipe: Path = typer.Argument(..., help="A recipe with [arms], a TOML file."),
+    folder: Path = typer.Option(None, "--run", help="Folder of the run; default: runs/<name of the recipe>."),
+    changes: list[str] = typer.Option([], "--set", help="Change a field: arms.budget=1e14. May be given often."),
+    plan: bool = typer.Option(False, "--plan", help="Only say what every arm would spend; trains nothing."),
+    as_json: bool = typer.Option(False, "--json", help="Print JSON."),
+) -> None:
+    """Train a recipe's arms at one budget over several seeds and compare them. Kill it at any moment; what is done stays done."""
+    from tumen.cli.run import Board, alone, make
+
+    asked = load_recipe(recipe, changes)
+    section = arms_of(asked)
+    where = folder or Path("runs") / asked.name
+    planned = None if section.seconds else plan_of(asked, where)  # an arm that fits no step is refused before anything is made
+    if plan:
+        if planned is None:
+            raise InputError("--plan: a budget in seconds is measured while it runs; set arms.budget to plan")
+        print(json.dumps(planned, indent=1) if as_json else "\n".join(lines(planned)))
+        return
+    with alone(where):
+        write_text(where / "recipe.json", asked.model_dump_json(indent=1))
+        make(asked, where, Events(where / "events.jsonl"), stages=stages(asked, where), board=Board(stderr=as_json))
+    print(json.dumps(result(where), indent=1) if as_json else show(where))
+
+
+def arms_of(recipe: Recipe) -> Arms:
+    """The recipe's arms.
+
+    Raises:
+        InputError: it has none.
+    """
+    if recipe.arms is None:
+        raise InputError(f"{recipe.name} has no [arms]; see recipes/arms-pocket.toml")
+    return recipe.arms
+
+
+def plan_of(recipe: Recipe, where: Path) -> dict[str, Any]:
+    """What every arm would spend; with the recipe's vocabulary while there is no tokeniser yet."""
+    vocab = _vocab(where) if (where / "tokenizer").exists() else recipe.tokenizer.vocab
+    tiers = {name: budgeted(recipe, where, name, vocab) for name in arms_of(recipe).each()}
+    rows = [{"name": name, **spending(recipe, where, tier, vocab)} for name, tier in tiers.items()]
+    return {**_heading(recipe), "arms": rows}
+
+
+def _heading(recipe: Recipe) -> dict[str, Any]:
+    section = arms_of(recipe)
+    budget = {"budget_seconds": section.seconds} if section.seconds else {"budget_flops": section.flops()}
+    return {"recipe": recipe.name, **budget, "seeds": list(section.seeds)}
+
+
+def _vocab(where: Path) -> int:
+    from tumen.data import Codec
+
+    return Codec.load(where / "tokenizer").vocab
+
+
+def stages(recipe: Recipe, where: Path) -> Iterator[chain.Stage]:
+    """What the arms need of the recipe's chain, then the arms."""
+    teachers = {teacher for name in arms_of(recipe).each() for teacher in teachers_of(recipe, recipe.arm(name))}
+    for stage in chain.stages(recipe):
+        if stage.kind in ("corpus", "tokenizer", "dataset") or stage.name in teachers:
+            yield stage
+    yield from arm_stages(recipe, where)
+
+
+def teachers_of(recipe: Recipe, tier: Tier) -> list[str]:
+    """A tier's teacher, its teacher, and so on."""
+    found = []
+    while tier.distil:
+        found.append(tier.distil.teacher)
+        tier = recipe.family[tier.distil.teacher]
+    return found
+
+
+def arm_stages(recipe: Recipe, where: Path) -> Iterator[chain.Stage]:
+    """Seed after seed, each arm once, so that a run cut short has compared something; the table comes last.
+
+    Stages are taken one by one: the steps of an arm are known when the tokeniser (and the paces) before it are made.
+    """
+    section, vocab = arms_of(recipe), _vocab(where)
+    for name in section.each() if section.seconds else ():
+        yield _pace_stage(name, recipe.arm(name), vocab)
+    tiers = {name: budgeted(recipe, where, name, vocab) for name in section.each()}
+    made: list[str] = []
+    for seed in section.seeds:
+        for name, tier in tiers.items():
+            trained = chain.learning(f"{FOLDER}/{name}/seed-{seed}", tier, seed)
+            yield trained
+            made.append(trained.name)
+            if section.exam:
+                packed = chain.packing(f"{FOLDER}/{name}/bundle-{seed}", trained.name, tier, recipe)
+                yield packed
+                made.append(packed.name)
+    spends = [spending(recipe, where, tier, vocab) for tier in tiers.values()]
+    yield chain.Stage(TABLE, "arms", tuple(made), {"arms": section, "spent": spends})
+
+
+def whole_shape(tier: Tier, vocab: int) -> Shape:
+    """A tier's shape with its vocabulary."""
+    return tier.shape.model_copy(update={"vocab": vocab})
+
+
+def budgeted(recipe: Recipe, where: Path, name: str, vocab: int) -> Tier:
+    """An arm with the steps its budget pays for.
+
+    Raises:
+        PlanError: not even one.
+    """
+    from tumen import plan
+
+    section, tier = arms_of(recipe), recipe.arm(name)
+    if section.seconds:
+        pace = json.loads((where / FOLDER / name / "pace" / "pace.json").read_text("utf-8"))["step_seconds"]
+        steps = int(section.seconds // pace)
+        if not steps:
+            raise PlanError(
+                f"arms.{name}: one step takes {pace:.3g} s here, the budget is {section.seconds:g} s; raise arms.seconds"
+            )
+    else:
+        steps = plan.steps_within(section.flops(), whole_shape(tier, vocab), tier.train, f"arms.{name}")
+    return tier.model_copy(update={"train": tier.train.model_copy(update={"steps": steps})})
+
+
+def spending(recipe: Recipe, where: Path, tier: Tier, vocab: int) -> dict[str, Any]:
+    """What one seed of an arm spends, and what is spent apart from it: its teachers, and (when the dataset is there) asking one."""
+    from tumen import plan
+
+    row = {
+        **plan.spent(whole_shape(tier, vocab), tier.train).model_dump(),
+        "teacher": None,
+        "teacher_flops": 0,
+        "start": tier.start,
+    }
+    teachers = teachers_of(recipe, tier)
+    if teachers:
+        shapes = [whole_shape(recipe.family[name], vocab) for name in teachers]
+        trained = sum(plan.spent(shape, recipe.family[name].train).flops for name, shape in zip(teachers, shapes, strict=True))
+        dataset = where / "dataset"
+        tokens = manifest_of(dataset).facts["train_tokens"] if dataset.exists() else 0
+        asked = tokens * shapes[0].flops_per_token(tier.train.row_tokens)
+        row |= {"teacher": teachers[0], "teacher_flops": trained + asked}
+    return row
+
+
+def _pace_stage(name: str, tier: Tier, vocab: int) -> chain.Stage:
+    asked = {"shape": whole_shape(tier, vocab), "train": tier.train.model_copy(update={"steps": PACE_STEPS})}
+    return chain.Stage(f"{FOLDER}/{name}/pace", "calibration", (), asked)
+
+
+def write_pace(recipe: Recipe, stage: chain.Stage, where: Path, inputs: str) -> Manifest:
+    """Measure the step of an arm by a short training of random tokens, started as the real one will be."""
+    from tumen.cluster import Job, connect
+
+    engine, folder = connect(recipe.fleet.engine), where / "jobs" / stage.name
+    question = json.dumps({name: part.model_dump() for name, part in stage.asked.items()} | {"steps": PACE_STEPS})
+    command = (sys.executable, "-m", "tumen.train.calibrate", question)
+    shutil.rmtree(folder, ignore_errors=True)
+    job = engine.submit(Job(f"{recipe.name}-{stage.name.replace('/', '-')}", command, folder))
+    try:
+        while not (status := engine.status(job)).ended:
+            time.sleep(0.1)
+    finally:
+        engine.cancel(job)
+    said = engine.logs(job).strip().splitlines() or [status.reason]
+    if status.state != "done":
+        raise TrainError(f"{stage.name}: {said[-1]} (log: {folder / 'log'})")
+    found = json.loads(said[-1])
+    with writing(where / stage.name, "calibration", inputs, [], {"step_seconds": found["step_seconds"]}) as out:
+        (out / "pace.json").write_text(json.dumps(found, indent=1), "utf-8")
+    return verify(where / stage.name, "calibration")
+
+
+def write_table(recipe: Recipe, where: Path, inputs: str) -> Manifest:
+    """Write the artifact `arms/table` from the arms' checkpoints: losses in its payload, speeds and machine in its facts."""
+    section, vocab = arms_of(recipe), _vocab(where)
+    rows, speeds, parents = [], {}, []
+    first: list[float] = []
+    for name in section.each():
+        made = [manifest_of(where / FOLDER / name / f"seed-{seed}", "checkpoint") for seed in section.seeds]
+        losses = [float(one.facts["validation_loss"]) for one in made]
+        first = first or losses
+        row = {"name": name, **spending(recipe, where, budgeted(recipe, where, name, vocab), vocab)}
+        row |= {"epochs": made[0].facts["epochs"], "losses": losses, **compared(losses, first if losses is not first else None)}
+        if section.exam:
+            row["exam"] = exam_of(recipe, where, name)
+        rows.append(row)
+        speeds[name] = round(sum(one.facts["tokens_per_second"] for one in made) / len(made))
+        parents += [one.digest for one in made]
+    facts = {"tokens_per_second": speeds, **_circumstances()}
+    with writing(where / TABLE, "arms", inputs, parents, facts) as out:
+        (out / "table.json").write_text(json.dumps({**_heading(recipe), "arms": rows}, indent=1), "utf-8")
+    return verify(where / TABLE, "arms")
+
+
+def compared(values: Sequence[float], first: Sequence[float] | None) -> dict[str, Any]:
+    """Mean over seeds, and the difference to the first arm seed by seed (None for itself), as {mean, low, high}."""
+    from tumen import score
+
+    against = score.difference(values, first)._asdict() if first else None
+    return {"loss": score.over_seeds(values)._asdict(), "against_first": against}
+
+
+def exam_of(recipe: Recipe, where: Path, name: str) -> dict[str, Any]:
+    """Exact actions of an arm's bundles in the recipe's exam: share by seed and {mean, low, high}."""
+    from tumen import score
+    from tumen.assistant import Values
+    from tumen.cli.score import examine_bundle
+
+    cases, shares = list(score.own(where / "corpus")), []
+    for seed in arms_of(recipe).seeds:
+        bundle = where / FOLDER / name / f"bundle-{seed}"
+        rows, _ = examine_bundle(bundle, cases, Values.load(bundle / "values.json"), recipe.serve.threads)
+        shares.append(rows["all"]["exact"])
+    return {"n": len(cases), "shares": shares, **score.over_seeds(shares)._asdict()}
+
+
+def _circumstances() -> dict[str, Any]:
+    """Machine, its load, versions and command of a measurement."""
+    cores = len(os.sched_getaffinity(0))
+    return {
+        "machine": f"{_processor()}, {cores} cores, {platform.system()} {platform.release()}",
+        "load": round(os.getloadavg()[0], 2),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "command": " ".join(["tumen", *sys.argv[1:]]),
+    }
+
+
+def _processor() -> str:
+    """The processor's name, or its kind where Linux does not say."""
+    cpuinfo = Path("/proc/cpuinfo")
+    named = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")] if cpuinfo.exists() else []
+    return named[0].partition(": ")[2] if named else platform.machine()
+
+
+def result(where: Path) -> dict[str, Any]:
+    """The table of a run with its facts, for programs."""
+    facts = manifest_of(where / TABLE, "arms").facts
+    return {**json.loads((where / TABLE / "table.json").read_text("utf-8")), **facts}
+
+
+def show(where: Path) -> str:
+    """The table of a run, for people."""
+    found = result(where)
+    versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
+    return "\n".join(
+        [
+            *lines(found),
+            f"measured by `{found['command']}` on {found['machine']}, load {found['load']}; {versions}; kept in {where / TABLE}",
+        ]
+    )
+
+
+def lines(found: dict[str, Any]) -> Iterator[str]:
+    """A heading, a row for each arm, and what the columns mean; losses are there when there are any."""
+    seeds = ", ".join(map(str, found["seeds"]))
+    budget = f"{_flops(found['budget_flops'])} FLOPs" if "budget_flops" in found else f"{found['budget_seconds']:g} s of steps"
+    yield f"{found['recipe']}: {budget} an arm and seed; seeds {seeds}"
+    rows = [_cells(row, found) for row in found["arms"]]
+    widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in rows[0]}
+    for row in [{name: name for name in rows[0]}, *rows]:
+        yield "  ".join(f"{row[name]:<{width}}" if name == "arm" else f"{row[name]:>{width}}" for name, width in widths.items())
+    if "loss" in found["arms"][0]:
+        sure = "95% interval over seeds (Student's t)" if len(found["seeds"]) > 1 else "one seed: no interval"
+        yield f"loss: validation, nats a learnt token; {sure}; against: minus the first arm, seed by seed"
+    yield "FLOPs: matmuls and scores of the steps, forward and backward; a teacher's, apart: its training and one pass to ask it"
+
+
+def _cells(row: dict[str, Any], found: dict[str, Any]) -> dict[str, str]:
+    """One row of the table as text, by column."""
+    cells = {"arm": row["name"]}
+    if "loss" in row:
+        cells |= {"loss": _mean(row["loss"]), "against": _mean(row["against_first"], "+") if row["against_first"] else "-"}
+    if "exam" in row:
+        cells["exact"] = _mean(row["exam"])
+    cells |= {
+        "steps": f"{row['steps']:,}",
+        "tokens": units.show_count(row["tokens"]),
+        "weights": units.show_count(row["parameters"]),
+        "active": units.show_count(row["active_parameters"]),
+        "FLOPs": _flops(row["flops"]),
+        "apart": f"{row['teacher']} {_flops(row['teacher_flops'])}" if row["teacher"] else "start" if row["start"] else "-",
+        "KV bytes/token": f"{row['cache_bytes']:.0f}",
+    }
+    return cells | ({"tokens/s": f"{found['tokens_per_second'][row['name']]:,}"} if "tokens_per_second" in found else {})
+
+
+def _flops(value: float) -> str:
+    """As `2.998e13`: four digits show that arms are equal."""
+    digits, _, power = f"{value:.3e}".partition("e")
+    return f"{digits}e{int(power)}"
+
+
+def _mean(mean: dict[str, Any], sign: str = "") -> str:
+    if mean["low"] is None:
+        return f"{mean['mean']:{sign}.4f} (no interval)"
+    return f"{mean['mean']:{sign}.4f} [{mean['low']:{sign}.4f}, {mean['high']:{sign}.4f}]"

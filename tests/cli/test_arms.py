@@ -1,0 +1,217 @@
+"""`tumen arms`: variants at one budget over seeds, on top of a finished tiny run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from tests.cli.conftest import TINY, Tumen
+
+from tumen.cli.arms import arm_stages, budgeted, lines, plan_of
+from tumen.core import InputError, PlanError, RecipeError, events, load_recipe, manifest_of, verify
+from tumen.plan import spent
+
+BUDGET = 6e9
+ARMS = f"""
+[arms]
+seeds = [1, 2]
+budget = "{BUDGET:g}"
+
+[arms.dense]
+tier = "cloud"
+without = ["shape.experts"]
+set = {{ "shape.feed_forward" = 192, "train.rate" = 1e-3 }}
+
+[arms.taught]
+tier = "device"
+"""
+
+
+@pytest.fixture(scope="session")
+def recipe_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("arms") / "tiny.toml"
+    path.write_text(TINY.read_text() + ARMS)
+    return path
+
+
+@pytest.fixture(scope="session")
+def trained(tumen: Tumen, whole: Path, recipe_path: Path) -> Path:
+    """A finished run whose arms are trained too. Nobody changes it."""
+    run = Path(shutil.copytree(whole, recipe_path.with_name("run")))
+    done = tumen("arms", recipe_path, "--run", run)
+    assert done.returncode == 0, done.stderr
+    (run / "said.txt").write_text(done.stdout)
+    return run
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """A copy of it, to be changed."""
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+def made(run: Path, since: int = 0) -> list[str]:
+    rows = [row["name"] for row in events.read(run / "events.jsonl", "stage") if row["state"] == "done"]
+    return rows[since:]
+
+
+def test_what_the_run_had_is_shared_and_seeds_come_in_turns(trained: Path, whole: Path) -> None:
+    names = [f"arms/{arm}/seed-{seed}" for seed in (1, 2) for arm in ("dense", "taught")]
+    assert made(trained, len(made(whole))) == [*names, "arms/table"]
+    for name in names:
+        assert manifest_of(whole / "dataset").digest in verify(trained / name, "checkpoint").made_from
+    assert manifest_of(whole / "cloud").digest in manifest_of(trained / "arms/taught/seed-1").made_from
+    digests = {manifest_of(trained / name).digest for name in names}
+    assert len(digests) == len(names), "every seed and arm is another network"
+    assert json.loads((trained / "arms/dense/seed-1/shape.json").read_text())["experts"] is None
+
+
+def test_arms_spend_alike(trained: Path) -> None:
+    rows = json.loads((trained / "arms/table/table.json").read_text())["arms"]
+    assert [row["name"] for row in rows] == ["dense", "taught"]
+    for row in rows:
+        assert 0 <= BUDGET - row["flops"] < row["step_flops"]
+        facts = manifest_of(trained / "arms" / row["name"] / "seed-2").facts
+        assert (facts["steps"], facts["tokens"]) == (row["steps"], row["tokens"])
+    assert rows[0]["steps"] != rows[1]["steps"]
+    taught = rows[1]
+    cloud = load_recipe(TINY).family["cloud"]
+    training = spent(cloud.shape.model_copy(update={"vocab": 700}), cloud.train).flops
+    assert taught["teacher"] == "cloud"
+    assert training < taught["teacher_flops"] < 2 * training, "eight steps, and a pass to ask it"
+    assert rows[0]["teacher_flops"] == 0
+
+
+def test_the_table(trained: Path) -> None:
+    said = (trained / "said.txt").read_text()
+    table = said[said.index("tiny: 6.000e9 FLOPs an arm and seed; seeds 1, 2") :].splitlines()
+    assert table[1].split()[:6] == ["arm", "loss", "against", "steps", "tokens", "weights"]
+    assert [line.split()[0] for line in table[2:4]] == ["dense", "taught"]
+    assert len({len(line) for line in table[1:4]}) == 1, "columns are straight"
+    assert "95% interval over seeds (Student's t)" in table[4]
+    assert "measured by `tumen arms " in table[6]
+    found = verify(trained / "arms/table", "arms")
+    assert set(found.facts) == {"tokens_per_second", "machine", "load", "versions", "command"}
+    assert set(found.facts["tokens_per_second"]) == {"dense", "taught"}
+
+
+def test_losses_and_differences_are_those_of_the_checkpoints(trained: Path) -> None:
+    rows = json.loads((trained / "arms/table/table.json").read_text())["arms"]
+    for row in rows:
+        losses = [manifest_of(trained / "arms" / row["name"] / f"seed-{seed}").facts["validation_loss"] for seed in (1, 2)]
+        assert row["losses"] == losses
+        assert row["loss"]["low"] < row["loss"]["mean"] < row["loss"]["high"]
+    assert rows[0]["against_first"] is None
+    pairs = [ours - theirs for ours, theirs in zip(rows[1]["losses"], rows[0]["losses"], strict=True)]
+    assert rows[1]["against_first"]["mean"] == pytest.approx(sum(pairs) / 2)
+
+
+def test_what_is_done_is_not_done_again(tumen: Tumen, run: Path, recipe_path: Path) -> None:
+    before = len(made(run))
+    again = tumen("arms", recipe_path, "--run", run, "--json")
+    assert again.returncode == 0, again.stderr
+    assert [row["name"] for row in json.loads(again.stdout)["arms"]] == ["dense", "taught"]
+    assert made(run, before) == []
+    old = manifest_of(run / "arms/dense/seed-2").digest
+    shutil.rmtree(run / "arms/dense/seed-2")
+    fewer = tumen("arms", recipe_path, "--run", run)
+    assert fewer.returncode == 0, fewer.stderr
+    assert made(run, before) == ["arms/dense/seed-2"]
+    assert manifest_of(run / "arms/dense/seed-2").digest == old, "the same seed is the same network"
+
+
+def test_one_seed_has_no_interval_and_an_exam_is_put(tumen: Tumen, run: Path, recipe_path: Path) -> None:
+    before = len(made(run))
+    done = tumen("arms", recipe_path, "--run", run, "--set", "arms.seeds=[2]", "--set", "arms.exam=true")
+    assert done.returncode == 0, done.stderr
+    assert made(run, before) == [*(f"arms/{arm}/bundle-2" for arm in ("dense", "taught")), "arms/table"]
+    assert done.stdout.count("(no interval)") == 2 + 1 + 2, "loss, against, exact"
+    assert "one seed: no interval" in done.stdout
+    for row in json.loads((run / "arms/table/table.json").read_text())["arms"]:
+        assert row["exam"]["n"] == 36
+        assert 0 <= row["exam"]["mean"] <= 1
+
+
+def test_seconds_are_measured_and_kept(tumen: Tumen, run: Path, recipe_path: Path) -> None:
+    text = recipe_path.read_text().replace(f'budget = "{BUDGET:g}"', "seconds = 1e-6")
+    path = run.with_name("seconds.toml")
+    path.write_text(text[: text.index("[arms.taught]")])
+    done = tumen("arms", path, "--run", run)
+    assert done.returncode == 6
+    assert done.stderr.startswith("tumen: arms.dense: one step takes ")
+    assert done.stderr.count("\n") == 1
+    pace = json.loads((run / "arms/dense/pace/pace.json").read_text())["step_seconds"]
+    recipe = load_recipe(path, [f"arms.seconds={7.5 * pace}"])
+    vocab = 700
+    assert budgeted(recipe, run, "dense", vocab).train.steps == 7
+    names = [stage.name for stage in arm_stages(recipe, run)]
+    assert names == ["arms/dense/pace", "arms/dense/seed-1", "arms/dense/seed-2", "arms/table"]
+    refused = tumen("arms", path, "--run", run, "--plan")
+    assert refused.returncode == 4
+    assert "set arms.budget to plan" in refused.stderr
+
+
+def test_plan_trains_nothing(tumen: Tumen, recipe_path: Path, tmp_path: Path) -> None:
+    done = tumen("arms", recipe_path, "--plan", "--json", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [row["name"] for row in json.loads(done.stdout)["arms"]] == ["dense", "taught"]
+    assert list(tmp_path.iterdir()) == []
+
+
+class TestBad:
+    def test_no_arms(self, tumen: Tumen, tmp_path: Path) -> None:
+        done = tumen("arms", TINY, folder=tmp_path)
+        assert done.returncode == InputError.exit_code
+        assert done.stderr == "tumen: tiny has no [arms]; see recipes/arms-pocket.toml\n"
+
+    def test_less_than_a_step(self, tumen: Tumen, recipe_path: Path, tmp_path: Path) -> None:
+        done = tumen("arms", recipe_path, "--set", "arms.budget='1k'", folder=tmp_path)
+        assert done.returncode == PlanError.exit_code
+        assert done.stderr.startswith("tumen: arms.dense: one step takes 1.96e+09 FLOPs, the budget is 1e+03; ")
+        assert done.stderr.count("\n") == 1
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize(
+        ("change", "fault"),
+        [
+            ("arms.budget=0", "arms: budget 0.0 must be above 0 FLOPs"),
+            ("arms.budget='much'", "arms: budget: 'much' is not a count"),
+            ("arms.seconds=5", "arms: set one of budget (FLOPs) and seconds"),
+            ("arms.buget='2e15'", "arms.buget: neither a field (seeds, budget, seconds, exam) nor an arm"),
+            ("arms.seeds=[]", "arms.seeds: "),
+            ("arms.seeds=[1, 1]", "arms: a seed stands twice in seeds"),
+            ("arms.table={ tier = 'cloud' }", "arms: 'table': an arm's name is its folder"),
+            ("arms.dense.tier='cluod'", "arms.dense.tier: 'cluod' is no tier; the family has cloud, device"),
+            ("arms.dense.teir='cloud'", "arms.dense.teir: unknown field; did you mean 'tier'?"),
+            ("arms.dense.set={ 'train.steps' = 3 }", "arms.dense.set: train.steps follows from the budget"),
+            ("arms.dense.set={ 'shape.widht' = 3 }", "arms.dense.shape.widht: unknown field; did you mean 'width'?"),
+            (
+                "arms.dense.set={ 'shape.attention.hads' = 3 }",
+                "arms.dense.shape.attention.hads: unknown field; did you mean 'heads'?",
+            ),
+            ("arms.dense.set={ 'shape.layers.x' = 3 }", "arms.dense.set: 'layers' is a value, not a section"),
+            ("arms.dense.set={ 'shape.layers' = 'two' }", "arms.dense.shape.layers: "),
+            ("arms.dense.without=['shape.width']", "arms.dense.shape.width: "),
+            ("arms.taught.set={ 'distil.teacher' = 'nobody' }", "arms.taught.distil.teacher: 'nobody' is no tier"),
+        ],
+    )
+    def test_is_one_fault_with_its_path(self, recipe_path: Path, change: str, fault: str) -> None:
+        with pytest.raises(RecipeError) as caught:
+            load_recipe(recipe_path, [change])
+        assert len(caught.value.faults) == 1
+        assert caught.value.faults[0].startswith(fault)
+
+
+def test_a_recipe_survives_its_folder(recipe_path: Path) -> None:
+    from tumen.core import Recipe
+
+    recipe = load_recipe(recipe_path)
+    assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
+
+
+def test_a_plan_has_no_losses(recipe_path: Path, tmp_path: Path) -> None:
+    said = list(lines(plan_of(load_recipe(recipe_path), tmp_path)))
+    assert len(said) == 1 + 3 + 1
+    assert "loss" not in said[1]

@@ -1,0 +1,44 @@
+"""What a budget buys: as many steps as fit, so networks of one budget differ by less than a step."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tumen.core import Experts, Gqa, PlanError, Shape
+from tumen.core.recipe import Train
+from tumen.plan import spent, step_flops, steps_within
+
+DENSE = Shape(width=16, layers=2, feed_forward=32, attention=Gqa(heads=2, kv_heads=1, head_dim=8), vocab=64)
+MIXED = DENSE.model_copy(update={"experts": Experts(routed=8, top_k=1, width=16)})
+
+
+def test_a_step_by_hand() -> None:
+    # weights that multiply: layers and head; norms are counted with their layer
+    attention, feed, norms = 16 * 8 * (2 * 2 + 2 * 1), 3 * 16 * 32, 2 * 16
+    scores = 2 * 2 * (8 + 8) * 10  # layers x heads x (query + value) x context
+    forward = 2 * (2 * (attention + feed + norms) + 64 * 16 + scores)
+    assert step_flops(DENSE, Train(steps=1, rows=3, row_tokens=10)) == 3 * forward * 30
+
+
+@given(st.floats(1e6, 1e12), st.integers(1, 8), st.sampled_from([DENSE, MIXED]))
+def test_the_budget_is_used_up_to_less_than_a_step(budget: float, rows: int, shape: Shape) -> None:
+    train = Train(steps=1, rows=rows, row_tokens=16)
+    if budget < step_flops(shape, train):
+        with pytest.raises(PlanError, match=r"arms\.x: one step takes"):
+            steps_within(budget, shape, train, "arms.x")
+        return
+    steps = steps_within(budget, shape, train, "arms.x")
+    used = spent(shape, train.model_copy(update={"steps": steps}))
+    assert 0 <= budget - used.flops < used.step_flops
+    assert used.flops == steps * used.step_flops
+    assert used.tokens == steps * rows * 16
+
+
+def test_experts_that_are_not_chosen_cost_nothing() -> None:
+    few = MIXED.model_copy(update={"experts": Experts(routed=4, top_k=1, width=16)})
+    train = Train(steps=1, rows=1, row_tokens=16)
+    router = 3 * 2 * 16 * 4 * 16  # four more rows of the router: forward and backward, two operations, width, tokens
+    assert step_flops(MIXED, train) - step_flops(few, train) == router
+    assert spent(MIXED, train).parameters > spent(MIXED, train).active_parameters
