@@ -45,7 +45,8 @@ class Child:
     def __init__(self, contestant: Contestant, script: Path, threads: int) -> None:
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), **contestant.environment}
         command = [sys.executable, str(script), "--child", json.dumps(dict(contestant.asked) | {"threads": threads})]
-        self.errors = tempfile.TemporaryFile("w+")  # no pipe: nobody reads while it runs, and a full pipe stops the writer
+        # a file and no pipe: nobody reads while it runs, and a full pipe stops the writer
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.process = subprocess.Popen(
             command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True
         )
@@ -164,7 +165,8 @@ def headline(result: Mapping[str, Any]) -> str:
     """One line that says on what."""
     about = result["machine"]
     packages = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
-    return f"{about['cpu']} ({', '.join(about['instructions'])}), {about['cores']} cores, load before {about['load_before']}; {packages}"
+    kind = f"{about['cpu']} ({', '.join(about['instructions'])}), {about['cores']} cores"
+    return f"{kind}, load before {about['load_before']}; {packages}"
 
 
 def write(name: str, result: Mapping[str, Any], out: Path | None) -> None:

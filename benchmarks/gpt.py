@@ -1,4 +1,7 @@
-"""A GPT as in karpathy/nanoGPT (model.py), written again for a fair contest: LayerNorm, learned positions, GELU MLP, fused attention."""
+"""A GPT as in karpathy/nanoGPT (model.py), written again for a fair contest.
+
+LayerNorm, learned positions, GELU MLP, fused attention.
+"""
 
 from __future__ import annotations
 

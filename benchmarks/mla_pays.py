@@ -2,11 +2,11 @@
 
     python benchmarks/mla_pays.py [--rounds 15] [--contexts 512 2048 8192 32768] [--precision bf16 fp32] [--quick] [--json]
 
-One attention block at DeepSeek-V2-Lite's sizes (width 2048), batch 1, one thread, random weights. All kinds have the same budget of
-weights within 2 % (printed): heads and head width of the others are solved for. Caches are filled once to the context and have room
-for one token more, which each timed step overwrites, so that no copy grows with the context (our own `Cache` copies everything it
-holds for each token: that cost is the same per byte for all, and left out here). Kinds take turns within a round; `MLA again` is the
-same module a second time and says how much of a difference is noise. CPU time, so that other work on the machine counts less.
+One attention block at DeepSeek-V2-Lite's sizes (width 2048), batch 1, one thread, random weights. All kinds have the same budget
+of weights within 2 % (printed): heads and head width of the others are solved for. Caches are filled once to the context and have
+room for one token more, which each timed step overwrites, so that no copy grows with the context (our own `Cache` copies everything
+it holds for each token: that cost is the same per byte for all, and left out here). Kinds take turns within a round; `MLA again` is
+the same module a second time and says how much of a difference is noise. CPU time, so that other work on the machine counts less.
 
     MLA           our `LatentAttention` with a cache: absorbed, attention inside the latent
     MLA expanded  the same cache, keys and values of the whole context made again for each token
@@ -239,8 +239,8 @@ def show(result: dict[str, Any]) -> None:
     )
     part = result["saving"]
     print(
-        f"\nThe 93.3 % of the DeepSeek-V2 report has two parts: {part['v2_bytes']:,} bytes a token against {part['dense_67b_bytes']:,} of "
-        f"DeepSeek 67B is {part['from_mla']:.1%}, from MLA (and fewer layers); 6 bits an element instead of 16 make it "
+        f"\nThe 93.3 % of the DeepSeek-V2 report has two parts: {part['v2_bytes']:,} bytes a token against "
+        f"{part['dense_67b_bytes']:,} of DeepSeek 67B is {part['from_mla']:.1%}, from MLA (and fewer layers); 6 bits an element instead of 16 make it "
         f"{part['from_mla_and_6_bits']:.1%}."
     )
 

@@ -2,9 +2,9 @@
 
     python benchmarks/train_step.py [--steps 24] [--block 3] [--threads 1 2] [--precision bf16 fp32] [--no-mfu] [--quick] [--json]
 
-`moe`: MLA + DeepSeekMoE, 30.8M weights, 9.1M of them active. Ours, as `fit` runs it, against `DeepseekV2ForCausalLM` of transformers
-made from our own exported config: the same network weight for weight. `dense`: grouped queries against `LlamaForCausalLM` and a GPT
-as in karpathy/nanoGPT. 2 rows of 512 random tokens a step, every token learnt, AdamW.
+`moe`: MLA + DeepSeekMoE, 30.8M weights, 9.1M of them active. Ours, as `fit` runs it, against `DeepseekV2ForCausalLM` of
+transformers made from our own exported config: the same network weight for weight. `dense`: grouped queries against
+`LlamaForCausalLM` and a GPT as in karpathy/nanoGPT. 2 rows of 512 random tokens a step, every token learnt, AdamW.
 
 Equal: sizes (asserted), tokens, loss, optimiser class, clipping. Not equal, in the peers' favour: at bf16 their weights and moments
 are bf16 alone, ours have fp32 beside them; ours computes the balance loss and is deterministic. In ours' favour: an expert that is
@@ -185,7 +185,7 @@ def child(asked: dict[str, Any]) -> None:
 
 def contest(heat: str, precision: str, threads: int, given: argparse.Namespace) -> dict[str, Any]:
     """One table: medians of each contestant, the noise, and ratios against ours."""
-    common = {"heat": heat, "precision": precision, "quick": given.quick}
+    common = {"heat": heat, "precision": precision, "quick": given.quick} | ({"compile": False} if given.quick else {})
     found = [Contestant(name, common | asked, ENGINE if engine else {}) for name, asked, engine in HEATS[heat]]
     if given.quick:
         found = [one for one in found if one.name in QUICK]
@@ -223,7 +223,8 @@ def show(result: dict[str, Any]) -> Iterator[str]:
     shape = shape_named(result["heat"], result["quick"])
     size = f"{shape.parameters() / 1e6:.1f}M weights, {shape.active_parameters() / 1e6:.1f}M active"
     noise = result["noise"]
-    yield f"\n{result['heat']}, {size}, {result['precision']}, threads {result['threads']}; two equals differ {noise['wall']:.3f}x (CPU {noise['cpu']:.3f}x)\n"
+    equals = f"two equals differ {noise['wall']:.3f}x (CPU {noise['cpu']:.3f}x)"
+    yield f"\n{result['heat']}, {size}, {result['precision']}, threads {result['threads']}; {equals}\n"
     yield table(
         ("contestant", "tokens/s", "CPU us/token", "speed over ours", "by CPU time"),
         [
@@ -354,7 +355,7 @@ def main() -> None:
     parser.add_argument("--precision", nargs="+", choices=("bf16", "fp32"), default=["bf16", "fp32"])
     parser.add_argument("--heat", nargs="+", choices=tuple(HEATS), default=list(HEATS))
     parser.add_argument("--no-mfu", action="store_true")
-    parser.add_argument("--quick", action="store_true", help="two layers, few steps, one thread: does it run?")
+    parser.add_argument("--quick", action="store_true", help="two layers, few steps, one thread: nothing compiled: does it run?")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--child", help=argparse.SUPPRESS)
