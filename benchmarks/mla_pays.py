@@ -240,7 +240,8 @@ def show(result: dict[str, Any]) -> None:
     part = result["saving"]
     print(
         f"\nThe 93.3 % of the DeepSeek-V2 report has two parts: {part['v2_bytes']:,} bytes a token against "
-        f"{part['dense_67b_bytes']:,} of DeepSeek 67B is {part['from_mla']:.1%}, from MLA (and fewer layers); 6 bits an element instead of 16 make it "
+        f"{part['dense_67b_bytes']:,} of DeepSeek 67B is "
+        f"{part['from_mla']:.1%}, from MLA (and fewer layers); 6 bits an element instead of 16 make it "
         f"{part['from_mla_and_6_bits']:.1%}."
     )
 
