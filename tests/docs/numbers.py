@@ -29,6 +29,7 @@ CLAIM = re.compile(rf"(?<![\w.#/-])[~<>≤≥±]?\d[\d,.]*[kKMGTB]?(?:[ \u00a0-]
 TAG = re.compile(r"\*(measured|simulated|published)\*", re.IGNORECASE)
 SOURCE = re.compile(r"`[^`]+`|\]\([^)]+\)|https?://|arXiv|ad-hoc\s+script,\s+not\s+kept")
 QUIET = re.compile(r"<!--.*?-->|https?://\S+|`[^`\n]+`", re.DOTALL)
+DEFAULT = re.compile(r"\[default: [^\]]*\]")  # in a page of --help
 SETTING = "<!-- setting -->"
 ITEM = re.compile(r"\s*(?:[-*+]|\d+\.) ")
 
@@ -81,7 +82,7 @@ def faults(page: str, name: str) -> Iterator[str]:
     """One line for each block with a number that does not say where it comes from."""
     found = blocks(page)
     for place, block in enumerate(found):
-        claim = CLAIM.search(QUIET.sub(" ", block.text) if block.kind != "fence" else block.text)
+        claim = CLAIM.search((QUIET if block.kind != "fence" else DEFAULT).sub(" ", block.text))
         if not claim:
             continue
         near = [found[i] for i in (place - 1, place + 1) if 0 <= i < len(found)]
