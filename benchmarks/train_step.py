@@ -201,8 +201,8 @@ def contest(heat: str, precision: str, threads: int, given: argparse.Namespace) 
             "steps": len(steps[name]),
             "tokens_per_second": round(tokens / seconds),
             "cpu_microseconds_per_token": round(1e6 * busy / tokens, 1),
-            "times_ours": round(middle["ours"][0] / seconds, 3),
-            "times_ours_cpu": round(middle["ours"][1] / busy, 3),
+            "times_ours": middle["ours"][0] / seconds,
+            "times_ours_cpu": middle["ours"][1] / busy,
         }
         for name, (seconds, busy) in middle.items()
     }
@@ -316,7 +316,7 @@ def utilisation(precision: str, given: argparse.Namespace) -> list[dict[str, Any
     ]
     for kind, width, layers, rows, row_tokens in cells:
         asked = {"fill": True, "kind": kind, "width": width, "layers": layers, "rows": rows, "row_tokens": row_tokens}
-        asked |= {"precision": precision, "quick": given.quick, "steps": 2 if given.quick else 5}
+        asked |= {"precision": precision, "quick": given.quick, "steps": 2 if given.quick else 5, "compile": not given.quick}
         heat = take_turns(
             [Contestant(f"{kind} {width}x{layers}, {rows}x{row_tokens}", asked, ENGINE)], Path(__file__), max(given.threads), []
         )
