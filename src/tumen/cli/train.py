@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ def train(
     from tumen.cluster import die_with_parent
 
     die_with_parent()
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str((run / ".compiled").resolve()))  # nobody else's, and gone with the run
     recipe = read_run_recipe(run)
     known = arms.arm_stages(recipe, run) if tier.startswith(f"{arms.FOLDER}/") else chain.stages(recipe)
     stage = next((stage for stage in known if stage.name == tier and stage.kind == "checkpoint"), None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -63,6 +64,7 @@ class Alone:
         self.optimizer = FlatOptimizer(self.network, section, type_of(section, team.device))
         self._loads: Tensor | None = None
         if section.compile:
+            remove_broken_libraries()
             for block in self.network.every_block():
                 block.compile(dynamic=False)
 
@@ -99,6 +101,15 @@ class Alone:
             losses = [float(loss_of(self.network, batch, section, self.device)) for batch in batches]
             self.network.train()
         return sum(losses) / len(losses)
+
+
+def remove_broken_libraries() -> None:
+    """A process killed while it compiled leaves empty libraries in torch's cache, on which the next one would fail."""
+    from torch._inductor.runtime.cache_dir_utils import cache_dir
+
+    for library in Path(cache_dir()).rglob("*.so"):
+        if library.stat().st_size == 0:
+            library.unlink(missing_ok=True)
 
 
 def prepared(network: Transformer, section: Train) -> Transformer:

@@ -103,6 +103,8 @@ def learner_of(section: Train, shape: Shape, team: Team, seed: int, distil: tupl
         PlanError: the mesh does not divide the network or the step.
     """
     refuse_mesh(section.mesh, shape, section.rows, section.row_tokens, team.world)
+    if section.expert_kernel == "grouped" and section.compile and type_of(section, team.device) == torch.float32:
+        raise TrainError("expert_kernel 'grouped' compiles in bf16 alone, and this is fp32: set compile = false, or 'padded'")
     if section.mesh.ranks == 1:
         return Alone(section, shape, team, seed, distil)
     if distil and section.mesh.pp > 1:
