@@ -18,7 +18,7 @@ from tumen.data import Codec, read_shards
 from tumen.model import build, greedy, interleave
 from tumen.serve import gguf_check
 from tumen.shrink.gguf import write_gguf
-from tumen.train.loop import loss_of
+from tumen.train import loss_of
 
 # Widths are multiples of 32, the block of Q8_0 and Q4_0; llama.cpp needs a query rank for MLA of any depth but 26 and 27 layers.
 GQA = Gqa(heads=2, kv_heads=1, head_dim=32)
@@ -220,3 +220,11 @@ def test_stretched_positions_are_refused(tmp_path: Path, codec: Codec) -> None:
     with pytest.raises(ExportError, match=r"GGUF: attention\.yarn is not written"):
         write_gguf(tmp_path / "m.gguf", shape, build(shape).state_dict(), codec, "int8", "t")
     assert not (tmp_path / "m.gguf").exists()
+
+
+@pytest.mark.parametrize("field", [{"groups": 2, "device_limit": 1}, {"gate": "sigmoid"}, {"bias_rate": 0.001}])
+def test_routing_that_llama_cpp_does_not_know_is_refused(field: dict[str, Any], tmp_path: Path, codec: Codec) -> None:
+    experts = Experts(routed=4, top_k=2, width=32, **field)
+    shape = Shape(width=64, layers=2, feed_forward=64, vocab=codec.vocab, attention=MLA, experts=experts)
+    with pytest.raises(ExportError, match="GGUF: device_limit, sigmoid"):
+        write_gguf(tmp_path / "m.gguf", shape, build(shape).state_dict(), codec, "int8", "t")

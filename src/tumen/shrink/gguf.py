@@ -43,6 +43,8 @@ def write_gguf(path: Path, shape: Shape, weights: Mapping[str, Tensor], codec: C
     mla = isinstance(shape.attention, Mla)
     if isinstance(shape.attention, Mla) and shape.attention.yarn:
         raise ExportError("GGUF: attention.yarn is not written; export to hf and convert with llama.cpp's own script")
+    if shape.experts and (shape.experts.device_limit or shape.experts.gate == "sigmoid" or shape.experts.bias_rate):
+        raise ExportError("GGUF: device_limit, sigmoid gates and balancing biases are not written; export to hf where it has them")
     writer = gguf.GGUFWriter(path, "deepseek2" if mla else "llama")
     writer.add_name(name)
     _add_shape(writer, shape)
