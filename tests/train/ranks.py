@@ -5,6 +5,7 @@ python -m tests.train.ranks WORLD OUT    starts the ranks and writes what they f
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import sys
@@ -116,12 +117,14 @@ def lively(name: str, whole: torch.Tensor) -> torch.Tensor:
     return torch.empty(whole.shape).normal_(0, whole.shape[-1] ** -0.5, generator=generator)
 
 
-def one_process(shape: Shape, section: Train) -> dict[str, Any]:
+@functools.cache
+def one_process(name: str) -> dict[str, Any]:
     """Loss, gradients, norm, and the loss of the next step without a mesh."""
     from tumen.train.alone import Alone
     from tumen.train.team import Team
 
-    alone = Alone(section.model_copy(update={"mesh": section.mesh.__class__()}), shape, Team(0, 1, torch.device("cpu")), 0)
+    section = section_of({})
+    alone = Alone(section, SHAPES[name], Team(0, 1, torch.device("cpu")), 0)
     with torch.no_grad():
         for name, tensor in alone.optimizer.named_master().items():
             tensor.copy_(lively(name, tensor))
@@ -139,15 +142,15 @@ def one_process(shape: Shape, section: Train) -> dict[str, Any]:
     }
 
 
-def beside(shape: Shape, section: Train, world: int) -> dict[str, float]:
+def beside(name: str, section: Train, world: int) -> dict[str, float]:
     """The same on this rank's mesh; the largest differences."""
     from tumen.train.optimizer import put
     from tumen.train.parallel import Together
     from tumen.train.team import Team
 
     team = Team(dist.get_rank(), world, torch.device("cpu"))
-    reference = one_process(shape, section)
-    learner = Together(section, shape, team, 0)
+    reference = one_process(name)
+    learner = Together(section, SHAPES[name], team, 0)
     with torch.no_grad():
         for name, tensor in learner.optimizer.named_master().items():
             put(tensor, lively(name, torch.empty(tensor.shape)))
@@ -181,7 +184,7 @@ def work(rank: int, world: int, out: str, only: str) -> None:
         if only and only != name:
             continue
         try:
-            found[name] = beside(SHAPES[shape], section_of(mesh), world)
+            found[name] = beside(shape, section_of(mesh), world)
         except Exception:
             found[name] = traceback.format_exc()
             raise
