@@ -129,3 +129,10 @@ def test_muon_is_more_work() -> None:
     muon = calibration.time_terms(shape, train.model_copy(update={"optimizer": "muon"}))
     assert muon[0] > plain[0]
     assert list(muon[1:]) == list(plain[1:])
+
+
+def test_without_a_profile_there_is_an_order_of_size() -> None:
+    shape, section = calibration.default_configurations()[1]
+    seconds, size = calibration.predict(calibration.uncalibrated(), shape, section)
+    assert 0.02 < seconds < 20
+    assert 4e8 < size < 8e9

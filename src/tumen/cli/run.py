@@ -92,10 +92,10 @@ def predicted(where: Path, events: Events, profile: Path = PROFILE) -> None:
     """Print what the planner had said of the tiers' steps and memory beside what came; kept in the run's events."""
     from tumen import plan
 
-    if not profile.exists():
-        print(f"no prediction to hold against this run: `tumen plan calibrate` makes a {profile} for this machine")
-        return
-    for one in plan.actual(where, plan.load_profile(profile)):
+    known = profile.exists()
+    if not known:
+        print(f"predicted for a generic machine; `tumen plan calibrate` makes a {profile} for this one")
+    for one in plan.actual(where, plan.load_profile(profile) if known else plan.uncalibrated()):
         events.emit("plan_actual", **one.model_dump())
         print(one.line())
 

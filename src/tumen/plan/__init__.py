@@ -20,6 +20,7 @@ from tumen.plan.calibration import (
     observed,
     predict,
     store_profile,
+    uncalibrated,
 )
 from tumen.plan.card import Card, Group, card_of, cards, fleet_of
 from tumen.plan.comparison import Comparison, Growth, compare, grow, own_and_rented
@@ -78,4 +79,5 @@ __all__ = [
     "steps_within",
     "store_profile",
     "table",
+    "uncalibrated",
 ]

@@ -38,6 +38,7 @@ BENCHMARK = "tumen.train.calibrate"
 BENCHMARK_SECONDS = 600
 # What a rate is where no observation says otherwise: a generic core. A fit is pulled to it lightly.
 PRIOR_SECONDS = (1 / 5e10, 1 / 5e9, 1 / 5e9, 2e-4, 5e-3)
+PRIOR_BYTES = (4e8, 1.0, 1.0)
 PULL = 0.02
 STATE_BYTES = 16  # fp32 weight, gradient and two moments
 
@@ -155,7 +156,7 @@ def calibrate(observations: Sequence[Observation], card: str = "cpu") -> Profile
     work = np.array([time_terms(seen.shape, seen.train) for seen in observations])
     kept = np.array([memory_terms(seen.shape, seen.train) for seen in observations])
     found = nonnegative(work, seconds, np.array(PRIOR_SECONDS))
-    held = nonnegative(kept, sizes, np.array([4e8, 1.0, 1.0]))
+    held = nonnegative(kept, sizes, np.array(PRIOR_BYTES))
     flops = 1.0 / found[0] if found[0] > 0 else 1.0 / PRIOR_SECONDS[0]
     rate = 1.0 / found[1] if found[1] > 0 else 1.0 / PRIOR_SECONDS[1]
     return Profile(
@@ -170,6 +171,22 @@ def calibrate(observations: Sequence[Observation], card: str = "cpu") -> Profile
         memory_bytes=float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) if card == "cpu" else 0.0,
         fit_error=float(np.median(np.abs(work @ found / seconds - 1))),
         fit_memory_error=float(np.median(np.abs(kept @ held / sizes - 1))),
+    )
+
+
+def uncalibrated() -> Profile:
+    """What a generic core is taken to do where nothing was measured: good for the order of size, no more."""
+    return Profile(
+        card="cpu",
+        machine="a generic core",
+        made="",
+        sources=(),
+        compiled=False,
+        seconds_per=dict(zip(TIME_TERMS, PRIOR_SECONDS, strict=True)),
+        bytes_per=dict(zip(MEMORY_TERMS, PRIOR_BYTES, strict=True)),
+        rates={},
+        fit_error=1.0,
+        fit_memory_error=1.0,
     )
 
 
