@@ -153,8 +153,10 @@ class LatentAttention(nn.Module):
         shape = self.shape
         up = self.kv_up.weight.view(shape.heads, shape.nope_dim + shape.v_dim, shape.kv_rank)
         w_uk, w_uv = up.split((shape.nope_dim, shape.v_dim), dim=1)  # (H, nope, r), (H, v, r)
-        q_latent = torch.einsum("bhtn,hnr->bhtr", q_nope, w_uk)
-        scores = q_latent @ latents.transpose(-1, -2) + q_rope @ k_rope.transpose(-1, -2)
-        weights = (scores * shape.score_scale + mask).softmax(dim=-1)
-        out = torch.einsum("bhtr,hvr->bhtv", weights @ latents, w_uv)
+        B, H, T, _ = q_nope.shape
+        q_latent = torch.einsum("bhtn,hnr->bhtr", q_nope, w_uk).flatten(1, 2)  # heads as rows: the one latent is never copied
+        latents, k_rope = latents.squeeze(1), k_rope.squeeze(1)
+        scores = q_latent @ latents.transpose(1, 2) + q_rope.flatten(1, 2) @ k_rope.transpose(1, 2)  # (B, H T, S)
+        weights = (scores.view(B, H, T, -1) * shape.score_scale + mask).softmax(dim=-1)
+        out = torch.einsum("bhtr,hvr->bhtv", (weights.flatten(1, 2) @ latents).view(B, H, T, -1), w_uv)
         return self.out(out.transpose(1, 2).flatten(2))
