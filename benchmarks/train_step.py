@@ -307,12 +307,9 @@ def fill(asked: dict[str, Any]) -> None:
 def utilisation(precision: str, given: argparse.Namespace) -> list[dict[str, Any]]:
     """Our step at shapes that fill the machine, one process each."""
     found = []
-    sizes = [(256, 2)] if given.quick else FILL
+    sizes = [(256, 2)] if given.quick else [size for size in FILL if size[0] in given.fill]
     cells = [
-        (kind, *size, *rows)
-        for kind in ("dense", "moe")
-        for size in sizes
-        for rows in ([(1, 512)] if given.quick else [(4, 512), (1, 2048)])
+        (kind, *size, *rows) for kind in ("dense", "moe") for size in sizes for rows in ([(1, 512)] if given.quick else [(4, 512)])
     ]
     for kind, width, layers, rows, row_tokens in cells:
         asked = {"fill": True, "kind": kind, "width": width, "layers": layers, "rows": rows, "row_tokens": row_tokens}
@@ -355,6 +352,9 @@ def main() -> None:
     parser.add_argument("--precision", nargs="+", choices=("bf16", "fp32"), default=["bf16", "fp32"])
     parser.add_argument("--heat", nargs="+", choices=tuple(HEATS), default=list(HEATS))
     parser.add_argument("--no-mfu", action="store_true")
+    parser.add_argument(
+        "--fill", type=int, nargs="+", default=[512, 1024], help="widths that are to fill the machine, of 512, 1024, 2048"
+    )
     parser.add_argument("--quick", action="store_true", help="two layers, few steps, one thread: nothing compiled: does it run?")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--json", action="store_true")
