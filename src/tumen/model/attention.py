@@ -68,7 +68,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float) -> Tenso
     """Softmax attention, q (B, H, T, d), k (B, H, S, d), v (B, H, S, e) -> (B, T, H * e).
 
     On a CPU the plain form is faster than the fused one at the short rows of commands, forward and backward
-    (benchmarks/train_step.py); GPUs take the fused kernel (not run here).
+    (docs/log.md, 2026-11-22); GPUs take the fused kernel (not run here).
     """
     if q.is_cuda:
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)

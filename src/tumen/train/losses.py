@@ -6,7 +6,7 @@ Shapes: B rows, T tokens, A learnt positions, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -74,11 +74,28 @@ def loss_of(
     the balance losses and that of the token after the next.
     """
     ids, documents, positions = (torch.from_numpy(part).to(device) for part in (batch.ids, batch.documents, batch.positions))
-    targets = targets_of(batch, section.sentence_weight)
+    told = {
+        "ids": ids,
+        "positions": positions,
+        "mask": causal_mask(documents),
+        "real": documents > 0,
+        "safe": network.safe_rows(ids),
+    }
+    return told_loss(network, batch, told, section, distil)
+
+
+def told_loss(
+    network: Transformer, batch: Batch, told: Mapping[str, Tensor | None], section: Train, distil: tuple[float, Extra] | None
+) -> Tensor:
+    """`loss_of` for a network that is told its batch as tensors: ids, positions, mask, real and maybe safe."""
+    ids, positions, mask = told["ids"], told["positions"], told["mask"]
+    assert ids is not None
+    assert positions is not None
+    assert mask is not None
     following = torch.roll(ids, -1, 1) if network.training and network.shape.mtp else None
-    out = network(ids, positions, causal_mask(documents), real=documents > 0, safe=network.safe_rows(ids), following=following)
+    out = network(ids, positions, mask, real=told["real"], safe=told.get("safe"), following=following)
     total = whole_weight(batch, section.sentence_weight)
-    loss = cross_entropy(network, out.states, targets, distil) / total
+    loss = cross_entropy(network, out.states, targets_of(batch, section.sentence_weight), distil) / total
     if network.training:
         loss = loss + out.balance * (len(batch.ids) / batch.whole.rows)
     if out.ahead is not None:

@@ -39,7 +39,7 @@ from tumen.core.recipe import Train
 from tumen.data import Batch
 from tumen.model import Block, FeedForward, MixtureOfExperts, Transformer, Travel, fresh, visible
 from tumen.train.alone import added, prepared, rebalance
-from tumen.train.losses import Extra, cross_entropy, further, targets_of, whole_weight
+from tumen.train.losses import Extra, told_loss, whole_weight
 from tumen.train.optimizer import ShardedOptimizer, put
 from tumen.train.team import Team, type_of
 
@@ -363,17 +363,7 @@ class Together:
     def _loss(self, network: Transformer, batch: Batch) -> Tensor:
         """This rank's share of the step's loss; under context parallelism of its slices of the rows."""
         own, told = self._told(batch)
-        following = torch.roll(told["ids"], -1, 1) if network.training and network.shape.mtp else None
-        asked = {name: told.get(name) for name in ("real", "safe")}
-        out = network(told["ids"], told["positions"], told["mask"], **asked, following=following)
-        total = whole_weight(batch, self.section.sentence_weight)
-        loss = cross_entropy(network, out.states, targets_of(own, self.section.sentence_weight), self.distil) / total
-        if not network.training:
-            return loss
-        if out.ahead is not None:
-            after = targets_of(further(own), self.section.sentence_weight)
-            loss = loss + self.section.mtp_weight * cross_entropy(network, out.ahead, after, None) / total
-        return loss + out.balance * told["share"].sum()
+        return told_loss(network, own, told, self.section, self.distil if network.training else None)
 
     def _told(self, batch: Batch) -> tuple[Batch, dict[str, Tensor]]:
         """This rank's columns of a batch, and what the network is told: ids, positions, mask, real, safe, share of the step."""

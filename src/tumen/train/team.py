@@ -22,7 +22,7 @@ GONE = ("connection closed", "connection reset", "connection was likely closed",
 
 def half(device: torch.device) -> torch.dtype:
     """bf16 where the device multiplies it at full speed, else fp32: without AVX-512 or AMX a CPU emulates bf16, several times
-    slower than fp32 (benchmarks/train_step.py).
+    slower than fp32 (docs/log.md, 2026-11-25).
     """
     fast = device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return torch.bfloat16 if fast else torch.float32
