@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tumen.core import ArtifactError, artifact
+from tumen.core.gguf_check import check
 from tumen.serve import load
-from tumen.serve.gguf_check import check
 from tumen.serve.process import Process
 
 Make = Callable[..., Path]
@@ -133,7 +133,8 @@ PAIRS: dict[str, tuple[dict[str, Any], str]] = {
     "scores of another length": ({"tokenizer.ggml.scores": [0.0]}, "scores"),
     "scores not finite": ({"tokenizer.ggml.scores": [float("inf")]}, "finite"),
     "types of another length": ({"tokenizer.ggml.token_type": [1]}, "token_type"),
-    "another tokeniser": ({"tokenizer.ggml.model": "gpt2"}, "'gpt2'"),
+    "another tokeniser": ({"tokenizer.ggml.model": "wordpiece"}, "'wordpiece'"),
+    "bytes of another tokeniser": ({"tokenizer.ggml.model": "gpt2"}, "256 byte tokens"),
 }
 
 

@@ -7,7 +7,7 @@ Never: torch, network, printing; no other room.
 Read next: recipe.py, then artifact.py.
 """
 
-from tumen.core import artifact, errors, events, exporters, lifetime, units
+from tumen.core import artifact, errors, events, exporters, gguf_check, lifetime, units
 from tumen.core.artifact import Manifest, hash_of, manifest_of, verify, write_text, writing
 from tumen.core.errors import (
     ArtifactError,
@@ -26,6 +26,7 @@ from tumen.core.errors import (
 )
 from tumen.core.events import Events
 from tumen.core.mesh import Mesh, mesh_of_plan, read_plan, refuse_mesh
+from tumen.core.public import architecture_of, config_of, shape_of
 from tumen.core.recipe import Recipe, load_recipe
 from tumen.core.shape import Experts, Frozen, Gqa, Mla, Shape, Yarn
 from tumen.core.table import named
@@ -53,11 +54,14 @@ __all__ = [
     "TrainError",
     "TumenError",
     "Yarn",
+    "architecture_of",
     "artifact",
+    "config_of",
     "disk",
     "errors",
     "events",
     "exporters",
+    "gguf_check",
     "hash_of",
     "lifetime",
     "load_recipe",
@@ -66,6 +70,7 @@ __all__ = [
     "named",
     "read_plan",
     "refuse_mesh",
+    "shape_of",
     "units",
     "verify",
     "write_text",

@@ -14,7 +14,8 @@ from tumen.data.prepare import read_corpus, write_corpus, write_dataset, write_t
 from tumen.data.read import read_sentences, read_text
 from tumen.data.shards import Shards, read_shards, write_shards
 from tumen.data.source import SOURCES, Source
-from tumen.data.tokenizer import BYTES, CONTROL, UNKNOWN, Codec
+from tumen.data.tokenizer import BYTES, CONTROL, UNKNOWN, Codec, Outside
+from tumen.data.vocabulary import Row, Vocabulary, vocabulary_of
 
 __all__ = [
     "BYTES",
@@ -25,8 +26,11 @@ __all__ = [
     "Codec",
     "Judge",
     "Loader",
+    "Outside",
+    "Row",
     "Shards",
     "Source",
+    "Vocabulary",
     "Whole",
     "exam_keys",
     "mixed",
@@ -35,6 +39,7 @@ __all__ = [
     "read_shards",
     "read_text",
     "sift",
+    "vocabulary_of",
     "write_corpus",
     "write_dataset",
     "write_shards",

@@ -15,9 +15,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
-from tumen.core.action import parse
+from tumen.core.action import parse, structure_tokens, units
 from tumen.core.artifact import Manifest, verify, writing
 from tumen.core.errors import InputError
+from tumen.core.outside import vocabulary_digest
 from tumen.core.recipe import Data, Part, Tokenizer
 from tumen.data.filters import Judge, exam_keys, folded, sift, text_key
 from tumen.data.homes import is_held
@@ -26,7 +27,8 @@ from tumen.data.read import read_sentences
 from tumen.data.shards import Packed, packed, write_packed
 from tumen.data.source import Corpus, source_of
 from tumen.data.templates import Example
-from tumen.data.tokenizer import Codec, train_tokenizer
+from tumen.data.tokenizer import Codec, Outside, train_tokenizer
+from tumen.data.vocabulary import vocabulary_of
 from tumen.data.workers import chunks, cores, ordered
 
 SPLITS = ("train", "validation", "exam")
@@ -188,15 +190,39 @@ def _read(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def write_tokenizer(section: Tokenizer, corpus: Path, folder: Path, inputs: str) -> Manifest:
-    """A tokeniser learnt from the training rows; of more than `LEARNT_BYTES`, from a share of them that their hashes pick."""
-    parent = verify(corpus, "corpus")
-    share = LEARNT_BYTES / max(1, (corpus / "train.jsonl").stat().st_size)
-    texts = (_text(row) for row in read_corpus(corpus, "train"))
-    learnt = [text for text in texts if share >= 1 or text_key(text) < share * 2**64]
-    codec = Codec(train_tokenizer(learnt, section.vocab))
-    with writing(folder, "tokenizer", inputs, [parent.digest], {"vocab": codec.vocab}) as stage:
+    """A tokeniser learnt from the training rows; of more than `LEARNT_BYTES`, from a share of them that their hashes pick.
+
+    Or that of an outside model (`section.start`), without the tokens that no row needs if it is trimmed.
+
+    Raises:
+        InputError: the outside model has no vocabulary that is read here.
+    """
+    parents = [verify(corpus, "corpus").digest]
+    if section.start:
+        codec: Codec = _outside(section, corpus)
+        parents.append(vocabulary_digest(Path(section.start)))
+    else:
+        share = LEARNT_BYTES / max(1, (corpus / "train.jsonl").stat().st_size)
+        texts = (_text(row) for row in read_corpus(corpus, "train"))
+        codec = Codec(train_tokenizer([text for text in texts if share >= 1 or text_key(text) < share * 2**64], section.vocab))
+    with writing(folder, "tokenizer", inputs, parents, {"vocab": codec.vocab}) as stage:
         codec.save(stage)
     return verify(folder, "tokenizer")
+
+
+def _outside(section: Tokenizer, corpus: Path) -> Outside:
+    """The vocabulary of an outside model, trimmed to what the rows need, with tokens of our own for pieces of actions."""
+    vocabulary = vocabulary_of(Path(section.start or ""))
+    if section.trim is not None:
+        rows = chain(read_corpus(corpus, "train"), read_corpus(corpus, "validation"))
+        cut = chain(structure_tokens(), chain.from_iterable(map(_cut, rows)))
+        vocabulary = vocabulary.trimmed(cut, section.trim)
+    return Outside(vocabulary.with_tokens(structure_tokens()) if section.pieces else vocabulary)
+
+
+def _cut(row: Row) -> list[str]:
+    """What of a row is encoded at once: a whole text, or the units of a sentence (an action copies no others)."""
+    return [row["text"]] if "text" in row else units(row["sentence"])
 
 
 def write_dataset(

@@ -11,12 +11,14 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from tumen.core.action import BEGIN, DO, END, Action, pieces, structure_tokens
+from tumen.core.action import BEGIN, DO, END, Action, pieces, structure_tokens, units
 from tumen.core.errors import ArtifactError
+from tumen.data.vocabulary import FILE, Vocabulary
 
 UNKNOWN = "<unk>"
 CONTROL = (UNKNOWN, BEGIN, END, DO)
@@ -96,15 +98,18 @@ class Codec:
         if missing:
             raise ArtifactError(f"another kind of tokeniser, without {missing[0]!r}")
         self.begin, self.do, self.end = (known[token] for token in (BEGIN, DO, END))
-        self.structure = {token: known[token] for token in structure_tokens()}
+        self.structure = {token: [known[token]] for token in structure_tokens()}
+        self.vocabulary: Vocabulary | None = None
 
     @classmethod
     def load(cls, folder: Path) -> Codec:
-        """Read `tokenizer.json` of a folder.
+        """Read `vocabulary.json` (of an outside model) or `tokenizer.json` of a folder.
 
         Raises:
             ArtifactError: missing or damaged.
         """
+        if (folder / FILE).is_file():
+            return Outside(Vocabulary.load(folder))
         path = folder / "tokenizer.json"
         try:
             return cls(Tokenizer.from_str(path.read_text("utf-8")))
@@ -129,14 +134,58 @@ class Codec:
         """Ids of any text and the end token; a `</s>` that somebody wrote is text, not a control token."""
         return [*(token for part in TYPED.split(text) for token in self.text(part)), self.end]
 
+    def words(self, text: str) -> list[int]:
+        """Ids of copied words: those that they have in a sentence."""
+        return self.text(text)
+
     def answer(self, action: Action) -> list[int]:
         """The action on the wire and the end token."""
-        ids: list[int] = []
-        for piece in pieces(action.wire()):
-            token = self.structure.get(piece)
-            ids += [token] if token is not None else self.text(piece)
-        return [*ids, self.end]
+        ids = (self.structure.get(piece) or self.words(piece) for piece in pieces(action.wire()))
+        return [*chain.from_iterable(ids), self.end]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids, structure tokens included."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=False))
+
+
+class Outside(Codec):
+    """The same with the vocabulary of an outside model.
+
+    A sentence is cut unit by unit and an action piece by piece, so that a copied unit is the same run of tokens in both. Its
+    control tokens are never found in a text.
+    """
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self.vocabulary = vocabulary
+        self.tokenizer, self.vocab = vocabulary.tokenizer(), len(vocabulary.tokens)
+        ids = {token: number for number, token in enumerate(vocabulary.tokens)}
+        self.begin, self.do, self.end = (ids[token] for token in (vocabulary.begin, vocabulary.do, vocabulary.end))
+        self.structure = {piece: [ids[piece]] if piece in ids else self.text(piece) for piece in structure_tokens()}
+
+    def save(self, folder: Path) -> None:
+        """Write `vocabulary.json`."""
+        self.vocabulary.save(folder)
+
+    def prompt(self, sentence: str) -> list[int]:
+        """Begin token, units of a normalised sentence, the token that parts it from the action."""
+        return [self.begin, *self.words(sentence), self.do]
+
+    def words(self, text: str) -> list[int]:
+        """Ids unit by unit."""
+        return [token for unit in units(text) for token in self.text(unit)]
+
+    def document(self, text: str) -> list[int]:
+        """Ids of any text and the end token."""
+        return [*self.text(text), self.end]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ids; control tokens and our own as they are written."""
+        vocabulary, parts, run = self.vocabulary, [], list[int]()
+        first = self.vocab - vocabulary.added
+        for token in ids:
+            if token < first and token not in vocabulary.control:
+                run.append(token)
+                continue
+            parts += [self.tokenizer.decode(run), vocabulary.tokens[token]]
+            run = []
+        return "".join([*parts, self.tokenizer.decode(run)])

@@ -17,11 +17,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from tumen.core import Events, artifact
+from tumen.core import Events, artifact, gguf_check
 from tumen.core.action import DO, grammar, normalise, tidy
 from tumen.core.errors import ArtifactError, InputError, RunnerError
 from tumen.core.recipe import Gate, Serve
-from tumen.serve import gguf_check
 from tumen.serve.process import Call, Process, RunnerDiedError, parse_json, read_json, refusal
 from tumen.serve.runner import Completion, Seconds, Tidier, confidence
 

@@ -1,8 +1,9 @@
 """Bundles: what goes on a device. One folder, one digest, nothing outside of it is needed.
 
     model.gguf    weights, tokeniser, chat template
+    adapters/     of a tier that learnt beside an outside model: <name>.gguf, read with model.gguf as it is
     values.json   what copied words are worth, by language and slot
-    bundle.json   {recipe, tier, quantise, serve, gate}
+    bundle.json   {recipe, tier, quantise, serve, gate, adapter, control}
     scorecard/    put there by `score`, an artifact of its own made from the bundle
 The export gate compares tokens: what llama.cpp writes from the bundle against what torch would have written at that place.
 """
@@ -10,6 +11,7 @@ The export gate compares tokens: what llama.cpp writes from the bundle against w
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -17,35 +19,97 @@ from typing import Any
 
 import torch
 
-from tumen.core import ExportError, Manifest, verify, writing
+from tumen.core import ExportError, Manifest, Shape, hash_of, verify, writing
+from tumen.core.gguf_check import check_adapter
+from tumen.core.outside import header_of, is_gguf, shape_of_start
+from tumen.core.recipe import ARM_NAME
 from tumen.data import Codec
 from tumen.model import Transformer, build, causal_mask
-from tumen.shrink.gguf import write_gguf
-from tumen.train import read_final
+from tumen.shrink.gguf import write_adapter, write_gguf
+from tumen.train import Adapter, is_adapter, read_adapter, read_final
 
 Complete = Callable[[list[int]], list[int]]  # prompt ids -> greedy ids, the end token included if it was reached
 BATCH = 64
+ADAPTERS = "adapters"
 
 
-def pack(checkpoint: Path, tokenizer: Path, corpus: Path, quantise: str, about: dict[str, Any], out: Path, inputs: str) -> Manifest:
+def pack(
+    checkpoint: Path, tokenizer: Path, corpus: Path, quantise: str, about: dict[str, Any], out: Path, inputs: str, merge: bool = False
+) -> Manifest:
     """Make a bundle from a trained tier.
 
     Args:
         checkpoint, tokenizer, corpus: artifacts.
-        quantise: int8, int4 or bf16.
+        quantise: int8, int4 or bf16. The base of an adapter that is a GGUF and taken whole goes in as it came.
         about: content of bundle.json: recipe's name, tier, serve and gate sections.
+        merge: of an adapter and its base make one model.
 
     Raises:
         ExportError: the tier cannot be written as GGUF.
     """
     parents = [verify(checkpoint, "checkpoint"), verify(tokenizer, "tokenizer"), verify(corpus, "corpus")]
-    shape, weights = read_final(checkpoint)
-    facts = {"parameters": shape.parameters(), "active_parameters": shape.active_parameters(), "quantise": quantise}
+    codec, name = Codec.load(tokenizer), f"{about['recipe']}-{about['tier']}"
+    facts: dict[str, Any] = {}
     with writing(out, "bundle", inputs, [parent.digest for parent in parents], facts) as stage:
-        write_gguf(stage / "model.gguf", shape, weights, Codec.load(tokenizer), quantise, f"{about['recipe']}-{about['tier']}")
+        if is_adapter(checkpoint) and not merge:
+            shape, told = _write_beside(stage, checkpoint, codec, quantise, name, str(about["tier"]))
+        else:
+            shape, weights = read_final(checkpoint)
+            write_gguf(stage / "model.gguf", shape, weights, codec, quantise, name)
+            told = {"quantise": quantise}
         shutil.copy(corpus / "values.json", stage / "values.json")
-        (stage / "bundle.json").write_text(json.dumps({**about, "quantise": quantise}, indent=1))
-        facts["bytes"] = sum(path.stat().st_size for path in stage.iterdir())
+        told |= {"control": [codec.begin, codec.do]} if codec.vocabulary else {}
+        (stage / "bundle.json").write_text(json.dumps({**about, **told}, indent=1))
+        facts |= {"parameters": shape.parameters(), "active_parameters": shape.active_parameters(), "quantise": told["quantise"]}
+        facts["bytes"] = sum(path.stat().st_size for path in stage.rglob("*") if path.is_file())
+    return verify(out, "bundle")
+
+
+def _write_beside(stage: Path, checkpoint: Path, codec: Codec, quantise: str, name: str, tier: str) -> tuple[Shape, dict[str, Any]]:
+    """Base and adapter as files of their own; returns the base's shape and what bundle.json says of them."""
+    shape, adapter, tensors = read_adapter(checkpoint)
+    base = Path(adapter.start.path)
+    weights = adapter.base(shape)  # is what the adapter was trained on, or is refused
+    whole = is_gguf(base) and adapter.rows is None and adapter.start.layers is None
+    if whole:
+        shutil.copyfile(base, stage / "model.gguf")
+    else:
+        write_gguf(stage / "model.gguf", shape, weights, codec, quantise, name)
+    (stage / ADAPTERS).mkdir()
+    write_adapter(stage / ADAPTERS / f"{tier}.gguf", shape, tensors, adapter.start.alpha, name)
+    return shape, {"quantise": "as it came" if whole else quantise, "adapter": tier, "base": _base(adapter)}
+
+
+def _base(adapter: Adapter) -> str:
+    """What two adapters that may share a base have in common."""
+    return hash_of([adapter.digest, adapter.start.layers, adapter.rows])
+
+
+def add_adapter(bundle: Path, checkpoint: Path, name: str, out: Path) -> Manifest:
+    """A bundle with one more adapter on the same base, to be chosen by its name.
+
+    Args:
+        bundle: of a tier that is an adapter itself.
+        checkpoint: an adapter trained on the same base.
+        name: small letters, digits, - and _.
+
+    Raises:
+        ExportError: the adapter's base is not the bundle's, the name is taken, or no name for a file.
+    """
+    parents = [verify(bundle, "bundle"), verify(checkpoint, "checkpoint")]
+    _, adapter, tensors = read_adapter(checkpoint)
+    if json.loads((bundle / "bundle.json").read_text()).get("base") != _base(adapter):
+        raise ExportError(f"{checkpoint}: was trained on another base than that of {bundle}; adapters share one")
+    if not re.fullmatch(ARM_NAME, name) or (bundle / ADAPTERS / f"{name}.gguf").exists():
+        raise ExportError(f"{name!r} is taken, or no name for an adapter: small letters, digits, - and _")
+    with writing(out, "bundle", hash_of([name, *(one.digest for one in parents)]), [one.digest for one in parents]) as stage:
+        for file in parents[0].files:
+            (stage / file).parent.mkdir(exist_ok=True)
+            shutil.copyfile(bundle / file, stage / file)
+        (stage / ADAPTERS).mkdir(exist_ok=True)
+        shape = shape_of_start(stage / "model.gguf")
+        write_adapter(stage / ADAPTERS / f"{name}.gguf", shape, tensors, adapter.start.alpha, name)
+        check_adapter(stage / ADAPTERS / f"{name}.gguf", header_of(stage / "model.gguf"))
     return verify(out, "bundle")
 
 

@@ -19,7 +19,7 @@ from tumen.core import ArtifactError, Events, Shape, verify, writing
 from tumen.core.recipe import Distil, Train
 from tumen.data import Batch, Loader, Shards, read_shards
 from tumen.model import build, causal_mask
-from tumen.train import fit, half, join, prepare_torch, read_final
+from tumen.train import Adapter, fit, half, join, prepare_torch, read_final
 
 KEPT = 8  # likeliest tokens kept a position: their mass is above 0.999 once a teacher has learnt a grammar
 
@@ -37,6 +37,7 @@ def distil(
     made_from: list[str],
     events: Events,
     start: Mapping[str, Tensor] | None = None,
+    adapter: Adapter | None = None,
 ) -> None:
     """Train `shape` on a dataset and on a teacher's distributions; writes the checkpoint artifact `out`.
 
@@ -59,6 +60,7 @@ def distil(
         events=events,
         distil=(distilling.weight, extra),
         start=start,
+        adapter=adapter,
     )
 
 
