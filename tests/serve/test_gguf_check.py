@@ -134,7 +134,7 @@ PAIRS: dict[str, tuple[dict[str, Any], str]] = {
     "scores not finite": ({"tokenizer.ggml.scores": [float("inf")]}, "finite"),
     "types of another length": ({"tokenizer.ggml.token_type": [1]}, "token_type"),
     "another tokeniser": ({"tokenizer.ggml.model": "wordpiece"}, "'wordpiece'"),
-    "bytes of another tokeniser": ({"tokenizer.ggml.model": "gpt2"}, "256 byte tokens"),
+    "bytes of another tokeniser": ({"tokenizer.ggml.model": "gpt2"}, "205 byte tokens"),
 }
 
 

@@ -42,7 +42,9 @@ class Reader:
         """
         answer = self._loop.run(self.router.act(sentence, self.private))
         completion = answer.completion
-        return Read(parse(completion.text), answer.tier, answer.why, completion.confidence, answer.seconds)
+        return Read(
+            parse(completion.text, self.router.device.ontology), answer.tier, answer.why, completion.confidence, answer.seconds
+        )
 
     def __enter__(self) -> Reader:
         return self

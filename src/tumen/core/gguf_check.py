@@ -30,6 +30,7 @@ MOST_TEXT_BYTES = 1 << 20
 MOST_NAME_BYTES = 63  # GGML_MAX_NAME is 64 with its closing zero
 MOST_CONTEXT = 1 << 24
 BYTE_TOKENS = 256
+COMMON = (*range(0x20, 0x7F), *range(0x80, 0xC0), *range(0xC2, 0xF0))  # bytes of printable text; SmolLM2 lacks some of the others
 TOKENISERS = ("llama", "gpt2")  # SentencePiece's kind, and byte-level BPE with merges
 MOST_RANK = 4096  # of an adapter
 
@@ -298,9 +299,9 @@ def _check_tokens(pairs: Mapping[str, Any], arch: str, tensors: Mapping[str, Ten
         raise _FaultError("tokenizer.ggml.tokens is no list of tokens")
     if len(set(tokens)) != len(tokens):
         raise _FaultError("tokenizer.ggml.tokens has a token twice")
-    letters = {f"<0x{byte:02X}>" for byte in range(BYTE_TOKENS)} if model == "llama" else set(byte_letters())
+    letters = {f"<0x{byte:02X}>" for byte in range(BYTE_TOKENS)} if model == "llama" else {byte_letters()[byte] for byte in COMMON}
     if not letters <= set(tokens):
-        raise _FaultError(f"tokenizer.ggml.tokens has not all {BYTE_TOKENS} byte tokens")
+        raise _FaultError(f"tokenizer.ggml.tokens has not all {len(letters)} byte tokens")
     if model == "gpt2":
         _check_merges(pairs.get("tokenizer.ggml.merges"), set(tokens))
     for part in ("scores", "token_type") if model == "llama" else ("token_type",):

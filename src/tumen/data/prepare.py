@@ -15,9 +15,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
-from tumen.core.action import parse, structure_tokens, units
+from tumen.core.action import parse, units
 from tumen.core.artifact import Manifest, verify, writing
 from tumen.core.errors import InputError
+from tumen.core.ontology import Ontology
 from tumen.core.outside import vocabulary_digest
 from tumen.core.recipe import Data, Part, Tokenizer
 from tumen.data.filters import Judge, exam_keys, folded, sift, text_key
@@ -28,7 +29,7 @@ from tumen.data.shards import Packed, packed, write_packed
 from tumen.data.source import Corpus, source_of
 from tumen.data.templates import Example
 from tumen.data.tokenizer import Codec, Outside, train_tokenizer
-from tumen.data.vocabulary import vocabulary_of
+from tumen.data.vocabulary import Vocabulary, vocabulary_of
 from tumen.data.workers import chunks, cores, ordered
 
 SPLITS = ("train", "validation", "exam")
@@ -39,7 +40,7 @@ Engine = Literal["local", "ray"]
 
 
 def write_corpus(section: Data, seed: int, folder: Path, inputs: str) -> Manifest:
-    """Rows of all sources, filtered, split and mixed; exam homes; the lexicon of values.
+    """Rows of all sources, filtered, split and mixed; exam homes; the lexicon of values; the ontology.
 
     The facts say how many rows each filter removed.
 
@@ -48,7 +49,8 @@ def write_corpus(section: Data, seed: int, folder: Path, inputs: str) -> Manifes
     """
     parts = section.parts()
     corpora = [_corpus(section, part, seed) for part in parts]
-    exam = [_row(example) for corpus in corpora for example in corpus.exam]
+    ontology = _joined(corpora, parts)
+    exam = [_row(example, corpus) for corpus in corpora for example in corpus.exam]
     removed: Counter[str] = Counter()
     judge = Judge(section.passed(), exam_keys(chain(map(_text, exam), *map(read_sentences, map(Path, section.exams)))))
     facts: dict[str, Any] = {}
@@ -62,6 +64,7 @@ def write_corpus(section: Data, seed: int, folder: Path, inputs: str) -> Manifes
         (stage / "homes.json").write_text(json.dumps(homes, ensure_ascii=False), "utf-8")
         values = {lang: slots for corpus in corpora for lang, slots in corpus.values.items()}
         (stage / "values.json").write_text(json.dumps(values, ensure_ascii=False, indent=1), "utf-8")
+        ontology.save(stage)
     return verify(folder, "corpus")
 
 
@@ -71,14 +74,21 @@ def _corpus(section: Data, part: Part, seed: int) -> Corpus:
     return source_of(part.source).corpus(alone, seed)
 
 
+def _joined(corpora: Sequence[Corpus], parts: Sequence[Part]) -> Ontology:
+    try:
+        return Ontology.joined(corpus.ontology for corpus in corpora)
+    except ValueError as error:
+        raise InputError(f"{_names(parts)}: {error}") from None
+
+
 def _names(parts: Sequence[Part]) -> str:
     return ", ".join(part.path or part.source for part in parts)
 
 
-def _row(example: Example) -> dict[str, Any]:
+def _row(example: Example, corpus: Corpus) -> dict[str, Any]:
     return {
         "sentence": example.sentence,
-        "action": json.loads(example.action.json()),
+        "action": json.loads(example.action.json(corpus.ontology)),
         "template": example.template,
         "home": example.home,
     }
@@ -99,7 +109,7 @@ def _local(corpora: Sequence[Corpus], judge: Judge, removed: Counter[str]) -> It
 def _placed(part: int, corpus: Corpus) -> Iterator[Placed]:
     """Validation goes first, so that a training row that repeats it is the one to go."""
     for split, examples in (("validation", corpus.validation), ("train", corpus.train)):
-        yield from ((part, split, _row(example)) for example in examples)
+        yield from ((part, split, _row(example, corpus)) for example in examples)
     yield from ((part, "", {"text": text}) for text in corpus.texts)
 
 
@@ -197,27 +207,27 @@ def write_tokenizer(section: Tokenizer, corpus: Path, folder: Path, inputs: str)
     Raises:
         InputError: the outside model has no vocabulary that is read here.
     """
-    parents = [verify(corpus, "corpus").digest]
+    parents, ontology = [verify(corpus, "corpus").digest], Ontology.load(corpus)
     if section.start:
-        codec: Codec = _outside(section, corpus)
+        codec: Codec = Outside(_vocabulary(section, corpus, ontology), ontology)
         parents.append(vocabulary_digest(Path(section.start)))
     else:
         share = LEARNT_BYTES / max(1, (corpus / "train.jsonl").stat().st_size)
         texts = (_text(row) for row in read_corpus(corpus, "train"))
-        codec = Codec(train_tokenizer([text for text in texts if share >= 1 or text_key(text) < share * 2**64], section.vocab))
+        learnt = [text for text in texts if share >= 1 or text_key(text) < share * 2**64]
+        codec = Codec(train_tokenizer(learnt, section.vocab, ontology), ontology)
     with writing(folder, "tokenizer", inputs, parents, {"vocab": codec.vocab}) as stage:
         codec.save(stage)
     return verify(folder, "tokenizer")
 
 
-def _outside(section: Tokenizer, corpus: Path) -> Outside:
+def _vocabulary(section: Tokenizer, corpus: Path, ontology: Ontology) -> Vocabulary:
     """The vocabulary of an outside model, trimmed to what the rows need, with tokens of our own for pieces of actions."""
-    vocabulary = vocabulary_of(Path(section.start or ""))
+    found, structure = vocabulary_of(Path(section.start or "")), ontology.structure_tokens()
     if section.trim is not None:
         rows = chain(read_corpus(corpus, "train"), read_corpus(corpus, "validation"))
-        cut = chain(structure_tokens(), chain.from_iterable(map(_cut, rows)))
-        vocabulary = vocabulary.trimmed(cut, section.trim)
-    return Outside(vocabulary.with_tokens(structure_tokens()) if section.pieces else vocabulary)
+        found = found.trimmed(chain(structure, chain.from_iterable(map(_cut, rows))), section.trim)
+    return found.with_tokens(structure) if section.pieces else found
 
 
 def _cut(row: Row) -> list[str]:
@@ -276,7 +286,7 @@ class Encoder:
     def pairs(self, row: Row) -> Iterator[tuple[list[int], list[int]]]:
         """(prompt, answer) of a sentence; of a text one pair a piece, with the begin token as its prompt, so that all is learnt."""
         if "text" not in row:
-            yield self.codec.prompt(row["sentence"]), self.codec.answer(parse(json.dumps(row["action"])))
+            yield self.codec.prompt(row["sentence"]), self.codec.answer(parse(json.dumps(row["action"]), self.codec.ontology))
             return
         ids, room = self.codec.document(row["text"]), self.document_tokens - 1
         yield from (([self.codec.begin], ids[at : at + room]) for at in range(0, len(ids), room))

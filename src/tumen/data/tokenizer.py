@@ -16,8 +16,9 @@ from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from tumen.core.action import BEGIN, DO, END, Action, pieces, structure_tokens, units
+from tumen.core.action import BEGIN, DO, END, HOME, Action, pieces, units
 from tumen.core.errors import ArtifactError
+from tumen.core.ontology import Ontology
 from tumen.data.vocabulary import FILE, Vocabulary
 
 UNKNOWN = "<unk>"
@@ -28,17 +29,18 @@ SPACE = "▁"
 TYPED = re.compile(rf"(?<=<)(?={'|'.join(re.escape(token[1:]) for token in CONTROL)})")  # inside a control token of a text
 
 
-def train_tokenizer(texts: Iterable[str], vocab: int) -> Tokenizer:
+def train_tokenizer(texts: Iterable[str], vocab: int, ontology: Ontology = HOME) -> Tokenizer:
     """Learn the pieces of normalised sentences.
 
     Args:
         texts: normalised sentences and copied words.
         vocab: number of tokens, all kinds together.
+        ontology: its structure tokens are in it.
 
     Returns:
         a `tokenizers.Tokenizer` whose ids are stable for the same texts.
     """
-    fixed = [*CONTROL, *BYTES, *structure_tokens()]
+    fixed = [*CONTROL, *BYTES, *ontology.structure_tokens()]
     learner = Tokenizer(models.BPE(unk_token=UNKNOWN, byte_fallback=True))
     learner.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), normalizers.Replace(" ", SPACE)])
     learner.pre_tokenizer = pre_tokenizers.Sequence(
@@ -87,39 +89,42 @@ class Codec:
     """Sentences and actions to token ids and back.
 
     Args:
-        tokenizer: from `train_tokenizer`, or a folder written by `save`.
+        tokenizer: from `train_tokenizer`.
+        ontology: what actions may hold.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self.tokenizer = tokenizer
+    def __init__(self, tokenizer: Tokenizer, ontology: Ontology = HOME) -> None:
+        self.tokenizer, self.ontology = tokenizer, ontology
         self.vocab: int = tokenizer.get_vocab_size()
         known: dict[str, int] = tokenizer.get_vocab()
-        missing = [token for token in (BEGIN, DO, END, *structure_tokens()) if token not in known]
+        missing = [token for token in (BEGIN, DO, END, *ontology.structure_tokens()) if token not in known]
         if missing:
             raise ArtifactError(f"another kind of tokeniser, without {missing[0]!r}")
         self.begin, self.do, self.end = (known[token] for token in (BEGIN, DO, END))
-        self.structure = {token: [known[token]] for token in structure_tokens()}
+        self.structure = {token: [known[token]] for token in ontology.structure_tokens()}
         self.vocabulary: Vocabulary | None = None
 
     @classmethod
     def load(cls, folder: Path) -> Codec:
-        """Read `vocabulary.json` (of an outside model) or `tokenizer.json` of a folder.
+        """Read `tokenizer.json` (of an outside model: `vocabulary.json`) and `ontology.json` of a folder.
 
         Raises:
             ArtifactError: missing or damaged.
         """
         if (folder / FILE).is_file():
-            return Outside(Vocabulary.load(folder))
+            return Outside(Vocabulary.load(folder), Ontology.load(folder))
         path = folder / "tokenizer.json"
         try:
-            return cls(Tokenizer.from_str(path.read_text("utf-8")))
+            read = Tokenizer.from_str(path.read_text("utf-8"))
         except FileNotFoundError:
             raise ArtifactError(f"{path}: missing; run the recipe again") from None
         except Exception as error:  # the library raises bare Exception
             raise ArtifactError(f"{path}: no tokeniser in it ({error}); run the recipe again") from None
+        return cls(read, Ontology.load(folder))
 
     def save(self, folder: Path) -> None:
-        """Write `tokenizer.json`."""
+        """Write `tokenizer.json` and `ontology.json`."""
+        self.ontology.save(folder)
         (folder / "tokenizer.json").write_text(self.tokenizer.to_str(), "utf-8")
 
     def prompt(self, sentence: str) -> list[int]:
@@ -140,7 +145,7 @@ class Codec:
 
     def answer(self, action: Action) -> list[int]:
         """The action on the wire and the end token."""
-        ids = (self.structure.get(piece) or self.words(piece) for piece in pieces(action.wire()))
+        ids = (self.structure.get(piece) or self.words(piece) for piece in pieces(action.wire(self.ontology), self.ontology))
         return [*chain.from_iterable(ids), self.end]
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -155,15 +160,16 @@ class Outside(Codec):
     control tokens are never found in a text.
     """
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
-        self.vocabulary = vocabulary
+    def __init__(self, vocabulary: Vocabulary, ontology: Ontology = HOME) -> None:
+        self.vocabulary, self.ontology = vocabulary, ontology
         self.tokenizer, self.vocab = vocabulary.tokenizer(), len(vocabulary.tokens)
         ids = {token: number for number, token in enumerate(vocabulary.tokens)}
         self.begin, self.do, self.end = (ids[token] for token in (vocabulary.begin, vocabulary.do, vocabulary.end))
-        self.structure = {piece: [ids[piece]] if piece in ids else self.text(piece) for piece in structure_tokens()}
+        self.structure = {piece: [ids[piece]] if piece in ids else self.text(piece) for piece in ontology.structure_tokens()}
 
     def save(self, folder: Path) -> None:
-        """Write `vocabulary.json`."""
+        """Write `vocabulary.json` and `ontology.json`."""
+        self.ontology.save(folder)
         self.vocabulary.save(folder)
 
     def prompt(self, sentence: str) -> list[int]:

@@ -16,7 +16,7 @@ from pydantic import ConfigDict, ValidationError
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
 from tumen.core.errors import ArtifactError, InputError
-from tumen.core.gguf_check import Header, byte_letters
+from tumen.core.gguf_check import COMMON, Header, byte_letters
 from tumen.core.outside import header_of, is_gguf, read_json
 from tumen.core.shape import Frozen
 
@@ -202,7 +202,7 @@ def _of_folder(folder: Path) -> Vocabulary:
     except Exception as error:  # the library raises bare Exception
         raise InputError(f"{path}: no tokeniser in it ({error})") from None
     model = tree["model"]
-    if model["type"] != "BPE" or not set(byte_letters()) <= set(model["vocab"]):
+    if model["type"] != "BPE" or not {byte_letters()[byte] for byte in COMMON} <= set(model["vocab"]):
         raise InputError(f"{path}: its vocabulary is no byte-level BPE, which is the only kind that is read")
     if (tree["normalizer"] or {"type": "NFC"})["type"] != "NFC":  # sentences are NFKC already
         raise InputError(f"{path}: it changes texts before it cuts them ({tree['normalizer']['type']}); that is not read")

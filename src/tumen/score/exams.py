@@ -16,6 +16,7 @@ from typing import Any
 from tumen.assistant import Home, Values
 from tumen.core.action import CLOSED, INTENTS, Action, normalise, parse
 from tumen.core.errors import InputError
+from tumen.core.ontology import Ontology
 from tumen.score.judge import Case, same
 
 UNSAID = ("ask", "domain", "scope")
@@ -32,14 +33,14 @@ OHF_SLOTS = {
 def own(corpus: Path, languages: tuple[str, ...] = ()) -> Iterator[Case]:
     """The exam split of a corpus artifact, grouped by language and domain."""
     trees = json.loads((corpus / "homes.json").read_text("utf-8"))
-    homes = [Home.of(tree) for tree in trees]
+    homes, ontology = [Home.of(tree) for tree in trees], Ontology.load(corpus)
     with open(corpus / "exam.jsonl", encoding="utf-8") as lines:
         for line in lines:
             row = json.loads(line)
-            gold = parse(json.dumps(row["action"]))
+            gold = parse(json.dumps(row["action"]), ontology)
             if not languages or gold.lang in languages:
                 home = homes[row["home"]] if row["home"] >= 0 else None
-                yield Case(row["sentence"], gold, home, (gold.lang, gold.domain))
+                yield Case(row["sentence"], gold, home, (gold.lang, ontology.group(gold.intent)))
 
 
 def ohf(folder: Path, values: Values) -> Iterator[Case]:

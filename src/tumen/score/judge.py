@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tumen.assistant import Home, Resolved, Values, resolve
-from tumen.core.action import ACTS, COPIED, Action, units
+from tumen.core.action import ACTS, CLOSED, COPIED, Action, units
 
 Z95 = 1.959964
 OPEN = {"open": "on", "closed": "off"}  # a window sensor that is on is an open window (Home Assistant's binary_sensor)
@@ -25,6 +25,7 @@ class Case:
     home: Home | None = None
     groups: tuple[str, ...] = ()
     accepts: Any = None  # a judge of its own: Action -> (right intent, exact)
+    facts: Any = None  # what else the exam knows of the sentence
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def invents(action: Action, sentence: str) -> bool:
     """Whether an action holds words that are no run of the sentence."""
     words = units(sentence)
     text = "".join(words).strip()
-    return any(value not in text for slot, value in action.slots.items() if slot in COPIED)
+    return any(run not in text for slot in action.slots if slot not in CLOSED for run in action.runs(slot))
 
 
 def would_act(action: Action | None, home: Home | None, values: Values) -> bool:
@@ -140,7 +141,7 @@ def tally(cases: Iterable[Case], answers: Iterable[Answer], values: Values) -> d
             counts.n += 1
             counts.exact += exact
             counts.intent += right
-            counts.golds[case.gold.json() if case.gold else ""] += 1
+            counts.golds[str(case.gold or case.facts or "")] += 1
             counts.not_home += not_home
             counts.false_acts += wrong and would_act(answer.action, case.home, values)
             counts.false_intents += wrong

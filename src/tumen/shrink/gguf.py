@@ -14,7 +14,7 @@ from gguf import GGMLQuantizationType as Kind
 from torch import Tensor
 
 from tumen.core import ExportError, Gqa, Mla, Shape
-from tumen.core.action import BEGIN, DO, structure_tokens
+from tumen.core.action import BEGIN, DO
 from tumen.data import BYTES, CONTROL, UNKNOWN, Codec
 from tumen.model import gguf_name, interleave, to_gguf, turned
 
@@ -58,7 +58,7 @@ def write_gguf(path: Path, shape: Shape, weights: Mapping[str, Tensor], codec: C
 
 
 def write_adapter(path: Path, shape: Shape, tensors: Mapping[str, Tensor], alpha: float, name: str) -> None:
-    """Write a LoRA adapter for llama.cpp (its convert_lora_to_gguf.py): rows of B are turned as the matrix's own are, A is as it is.
+    """Write a LoRA adapter for llama.cpp (its convert_lora_to_gguf.py): rows of B are turned as the matrix's own are.
 
     Args:
         tensors: `<matrix>.lora_a` (rank, inner) and `<matrix>.lora_b` (outer, rank), by our names.
@@ -172,7 +172,7 @@ def _add_learnt(writer: gguf.GGUFWriter, codec: Codec) -> None:
     """SentencePiece-type BPE: what llama.cpp merges first is the piece with the highest score, so the score is minus the id."""
     vocabulary = sorted(codec.tokenizer.get_vocab().items(), key=lambda item: item[1])
     tokens = [token for token, _ in vocabulary]
-    structure = set(structure_tokens())
+    structure = set(codec.structure)
     kinds = [
         gguf.TokenType.UNKNOWN if token == UNKNOWN
         else gguf.TokenType.CONTROL if token in CONTROL

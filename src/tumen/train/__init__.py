@@ -4,15 +4,15 @@ What: one training run of one tier on packed shards, with exact resume.
 In: a recipe's train section, a shape, a dataset folder; torchrun's variables; an outside model to start from.
 Out: a checkpoint artifact (safetensors), whole or an adapter, events; the same as a folder that transformers reads; a profile of a few steps.
 Never: engines, downloads, pickle.
-Read next: loop.py, then optimizer.py and checkpoint.py; public.py and outside.py for the way in and out, lora.py for adapters.
+Read next: loop.py, then optimizer.py and checkpoint.py; public.py and outside.py for the way in and out; lora.py.
 """
 
 from tumen.train.checkpoint import load_tensors
 from tumen.train.loop import fit, prepare_torch
 from tumen.train.lora import Adapter, is_adapter, merged, read_adapter, read_final
 from tumen.train.losses import loss_of
-from tumen.train.profile import profile_steps
 from tumen.train.outside import start_from
+from tumen.train.profile import profile_steps
 from tumen.train.public import export_public, import_public
 from tumen.train.team import half, join, leave
 
