@@ -33,7 +33,9 @@ def score_run(recipe: Recipe, where: Path, inputs: str, events: Events) -> Manif
         columns[column], answers = examine_bundle(bundle, cases, values, recipe.serve.threads)
         seconds[column] = [answer.seconds for answer in answers]
         events.emit("exam", column=column, exact=columns[column]["all"]["exact"], n=len(cases))
-    few = [case for lang in recipe.data.languages for case in _first(cases, lang, REFERENCE_CASES) if case.gold.intent in HOME.intents]
+    few = [
+        case for lang in recipe.data.languages for case in _first(cases, lang, REFERENCE_CASES) if case.gold.intent in HOME.intents
+    ]
     if few:  # the template matcher knows no other intents
         columns["reference"], answers = score.examine(few, score.Matcher().answer, values)
         seconds["reference"] = [answer.seconds for answer in answers]
