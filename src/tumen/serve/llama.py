@@ -295,7 +295,8 @@ class Context:
     def save(self) -> bytes:
         """What the context has read, as bytes for `restore`."""
         room = ctypes.create_string_buffer(self.api.llama_state_seq_get_size(self._context, 0))
-        return room.raw[: self.api.llama_state_seq_get_data(self._context, room, len(room), 0)]
+        size = self.api.llama_state_seq_get_data(self._context, room, len(room), 0)
+        return room.raw[:size]
 
     def restore(self, state: bytes, length: int) -> None:
         """Take up a saved state of `length` tokens, of the same model and adapters.
