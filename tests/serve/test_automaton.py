@@ -108,7 +108,9 @@ def test_every_action_of_the_grammar_can_be_walked(pattern: str) -> None:
         assert Grammar(grammar(sentence)).accepts(left)
         while left:
             assert state.ids is not None
-            token = max((t for t in state.ids.tolist() if left.startswith(vocabulary.texts[t])), key=lambda t: len(vocabulary.texts[t]))
+            token = max(
+                (t for t in state.ids.tolist() if left.startswith(vocabulary.texts[t])), key=lambda t: len(vocabulary.texts[t])
+            )
             left, state = left[len(vocabulary.texts[token]) :], state.after(token)
         assert state.ids is not None
         assert state.ids.tolist() == [END]

@@ -32,7 +32,9 @@ def test_the_structs_of_this_build_are_where_they_should_be() -> None:
     refuse_other_layout(api.llama_model_default_params(), api.llama_context_default_params())
 
 
-@pytest.mark.parametrize(("kind", "field", "value"), [(ModelParams, "use_extra_bufts", False), (ContextParams, "yarn_beta_fast", 0.0)])
+@pytest.mark.parametrize(
+    ("kind", "field", "value"), [(ModelParams, "use_extra_bufts", False), (ContextParams, "yarn_beta_fast", 0.0)]
+)
 def test_another_layout_is_refused_in_one_line(kind: type[ModelParams | ContextParams], field: str, value: object) -> None:
     given = kind(**{name: default for name, _, default in kind.table if default is not None})
     refuse_other_layout(given)

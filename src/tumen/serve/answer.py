@@ -81,7 +81,7 @@ class Answerer:
     def _prompt(self, prefix: str | list[int] | None, prompt: str | list[int]) -> tuple[list[int], list[int]]:
         """The tokens of the kept beginning, and of all of it."""
         cut = self.model.inner if prefix else lambda text: self.model.tokens(text, begin=True)
-        before = self.model.tokens(prefix, begin=True) if isinstance(prefix, str) and prefix else list(prefix or ())  # type: ignore[arg-type]
+        before = self.model.tokens(prefix, begin=True) if isinstance(prefix, str) and prefix else list(prefix or ())
         whole = [*before, *(cut(prompt) if isinstance(prompt, str) else prompt)]
         if len(whole) >= self.decoder.context.size:
             size = self.decoder.context.size

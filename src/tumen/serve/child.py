@@ -37,8 +37,7 @@ def _without_doors() -> None:
 def serve(answerer: Answerer, listener: socket.socket) -> None:
     """Answer until standard input ends."""
     while True:
-        ready, _, _ = select.select([0, listener], [], [])
-        if 0 in ready:
+        if 0 in _readable(0, listener.fileno(), seconds=None):
             return
         line, _ = listener.accept()
         with line, contextlib.suppress(OSError):  # it was hung up: the next one, please
@@ -55,8 +54,8 @@ def answer(answerer: Answerer, line: socket.socket) -> None:
     try:
         request, parts = receive(line.recv), []
         for part in answerer.parts(request):
-            if select.select([0, line], [], [], 0)[0]:
-                return  # nobody listens any more
+            if _readable(0, line.fileno(), seconds=0):
+                return  # hung up, or the parent is gone
             if request.get("stream"):
                 send(line.sendall, part)
             else:
@@ -67,6 +66,11 @@ def answer(answerer: Answerer, line: socket.socket) -> None:
         send(line.sendall, {"error": str(error), "kind": "input" if isinstance(error, InputError) else "runner"})
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         send(line.sendall, {"error": f"a request that makes no sense ({error})", "kind": "runner"})
+
+
+def _readable(*files: int, seconds: float | None) -> list[int]:
+    """Those of which there is something to read, be it the end."""
+    return select.select(files, [], [], seconds)[0]
 
 
 def main() -> int:
@@ -85,7 +89,7 @@ def main() -> int:
     except ConnectionError:
         return 0  # the parent is gone already
     except TumenError as error:
-        print(error, file=sys.stderr)
+        sys.stderr.write(f"{error}\n")
         return 1
     path = Path(settings["socket"])
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Iterable, Sequence
-from ctypes import POINTER, byref, c_bool, c_char_p, c_float, c_int, c_size_t, c_uint8, c_void_p
+from ctypes import POINTER, c_bool, c_char_p, c_float, c_int, c_size_t, c_uint8, c_void_p
 from functools import cache, cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -98,7 +98,7 @@ PROTOTYPES: dict[str, tuple[Any, ...]] = {  # name -> (result, argument, ...)
     "llama_n_ctx": (c_int, c_void_p),
     "llama_set_n_threads": (None, c_void_p, c_int, c_int),
     "llama_decode": (c_int, c_void_p, Batch),
-    "llama_get_logits": (c_void_p, c_void_p),
+    "llama_get_logits": (POINTER(c_float), c_void_p),
     "llama_get_memory": (c_void_p, c_void_p),
     "llama_memory_seq_rm": (c_bool, c_void_p, c_int, c_int, c_int),
     "llama_state_seq_get_size": (c_size_t, c_void_p, c_int),
@@ -113,7 +113,7 @@ PROTOTYPES: dict[str, tuple[Any, ...]] = {  # name -> (result, argument, ...)
 
 @cache
 def library() -> Any:
-    """The C library, with its prototypes and with nothing but errors on standard error.
+    """The C library, with its prototypes, silent: its errors are kept in `last_words`.
 
     Raises:
         RunnerError: the wheel is missing, lacks a function, or lays its structs out differently.
@@ -129,7 +129,7 @@ def library() -> Any:
     except (StopIteration, OSError, AttributeError) as error:
         raise RunnerError(_other_build(str(error) or "no library in it")) from None
     refuse_other_layout(api.llama_model_default_params(), api.llama_context_default_params())
-    api.llama_log_set(_log, None)
+    api.llama_log_set(_heard, None)
     return api
 
 
@@ -145,17 +145,17 @@ def refuse_other_layout(*defaults: Params) -> None:
 
 
 def _other_build(why: str) -> str:
-    return f"this xllamacpp is another build than {BUILD} ({why}); pip install '{BUILD.replace(' ', '==')}', or adapt serve/llama.py"
+    return f"this xllamacpp is another build than {BUILD} ({why}); install that one, pip install '{BUILD.replace(' ', '==')}'"
 
 
-@ctypes.CFUNCTYPE(None, c_int, c_char_p, c_void_p)
-def _log(level: int, text: bytes, _: object) -> None:
+def _hear(level: int, text: bytes, _: object) -> None:
     if level == ERROR:
         last_words.append(text.decode("utf-8", "replace").strip())
         del last_words[:-8]
 
 
-last_words: list[str] = []  # what llama.cpp complained about last; it never holds a sentence
+last_words: list[str] = []  # what llama.cpp complained about last; no sentence is ever among it
+_heard = ctypes.CFUNCTYPE(None, c_int, c_char_p, c_void_p)(_hear)
 
 
 class Model:
@@ -279,8 +279,7 @@ class Context:
         if code := self.api.llama_decode(self._context, self._batch):
             raise RunnerError(f"llama.cpp cannot decode (code {code}){': ' + last_words[-1] if last_words else ''}")
         self.length += count
-        room = (c_float * (rows * self._vocab)).from_address(self.api.llama_get_logits(self._context))
-        return np.frombuffer(room, np.float32).reshape(rows, self._vocab)
+        return np.ctypeslib.as_array(self.api.llama_get_logits(self._context), (rows, self._vocab))
 
     def forget(self, length: int) -> None:
         """Go back to the first `length` tokens.
