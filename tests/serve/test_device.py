@@ -173,12 +173,13 @@ def test_a_sentence_that_kills_twice_is_given_up(bundle: Path, monkeypatch: pyte
 
 
 def test_a_child_that_hangs_is_ended(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "ANSWER_SECONDS", 0.3)
     with load(bundle) as runner:
         assert runner.pid is not None
         os.kill(runner.pid, signal.SIGSTOP)
-        with pytest.raises(RunnerError, match="no answer in"):
-            runner.ask("turn on")
+        with monkeypatch.context() as patch:
+            patch.setattr(process, "ANSWER_SECONDS", 0.3)
+            with pytest.raises(RunnerError, match="no answer in"):
+                runner.ask("turn on")
         assert eventually(lambda: runner.pid is None)
         assert parse(runner.ask("turn on").text)
 

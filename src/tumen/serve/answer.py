@@ -1,8 +1,8 @@
 """In the child: from a request to the parts of its answer.
 
 Requests: `{"prompt", "units" | "among" | nothing, "prefix", "limit", "stream"}` for text, `{"text"}` for the tokens of a text.
-A prompt is text, which gets the model's begin token, or token ids as they are. With `units` the answer is an action of the ontology,
-with `among` one of a few texts, with neither it is free. The last part says why it stopped: `end`, `limit` or `full`.
+A prompt is text, which gets the model's begin token, or token ids as they are. With `units` the answer is an action of the
+ontology, with `among` one of a few texts, with neither it is free. The last part says why it stopped: `end`, `limit` or `full`.
 """
 
 from __future__ import annotations

@@ -19,14 +19,16 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tumen.core import Events, artifact
-from tumen.core.action import CLOSED, DO, INTENTS, LANGUAGES, normalise, tidy, units
+from tumen.core.action import DO, normalise, tidy, units
 from tumen.core.errors import ArtifactError, InputError, RunnerError
+from tumen.core.ontology import Ontology
 from tumen.core.recipe import Gate, Serve
 from tumen.serve import gguf_check
 from tumen.serve.process import Call, Process, RunnerDiedError
 from tumen.serve.runner import Completion, Seconds, Tidier, confidence
 
 WORKERS = 4
+WRITTEN = ("languages", "intents", "closed", "several")  # of an ontology, what decides how an action is written
 
 
 class Bundle(BaseModel):
@@ -77,10 +79,11 @@ def load(
     bundle, model = bundle_of(folder), folder / "model.gguf"
     for path in (model, draft) if draft else (model,):
         gguf_check.check(path)
-    settings = {"ontology": {"languages": LANGUAGES, "intents": INTENTS, "closed": CLOSED}, "draft": draft and str(draft)}
+    ontology = Ontology.load(folder)
+    settings = {"ontology": ontology.model_dump(include=set(WRITTEN)), "draft": draft and str(draft)}
     process = Process(f"{bundle.recipe}/{bundle.tier}", model, threads, context, **settings)
     process.start()
-    return DeviceRunner(process, events or Events(None), bundle.prefix)
+    return DeviceRunner(process, ontology, events or Events(None), bundle.prefix)
 
 
 class DeviceRunner:
@@ -90,8 +93,8 @@ class DeviceRunner:
     the sentence. One that dies again, or in the middle of a stream, costs that answer a `RunnerError`.
     """
 
-    def __init__(self, process: Process, events: Events, prefix: str = "") -> None:
-        self._process, self._events, self._prefix = process, events, prefix
+    def __init__(self, process: Process, ontology: Ontology, events: Events, prefix: str = "") -> None:
+        self._process, self.ontology, self._events, self._prefix = process, ontology, events, prefix
         self._workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="tumen-device")
 
     @property
