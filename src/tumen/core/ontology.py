@@ -141,7 +141,11 @@ class Ontology(Frozen):
         Raises:
             ArtifactError: missing or damaged.
         """
-        path = folder / FILE
+        return cls.read(folder / FILE)
+
+    @classmethod
+    def read(cls, path: Path) -> Ontology:
+        """Read one from a file; raises as `load`."""
         try:
             return cls.model_validate_json(path.read_bytes())
         except FileNotFoundError:

@@ -18,7 +18,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 
 from tumen.core.action import BEGIN, DO, END, HOME, Action, pieces, units
 from tumen.core.errors import ArtifactError
-from tumen.core.ontology import Ontology
+from tumen.core.ontology import JOINT, Ontology
 from tumen.data.vocabulary import FILE, Vocabulary
 
 UNKNOWN = "<unk>"
@@ -156,8 +156,9 @@ class Codec:
 class Outside(Codec):
     """The same with the vocabulary of an outside model.
 
-    A sentence is cut unit by unit and an action piece by piece, so that a copied unit is the same run of tokens in both. Its
-    control tokens are never found in a text.
+    A sentence is cut unit by unit and an action piece by piece, so that a copied unit is the same run of tokens in both. Where a
+    piece is no token of its own, the quote that closes it is cut with the piece after it (`","`), as texts the model knows are;
+    runners cut the same way (serve/automaton.py). Its control tokens are never found in a text.
     """
 
     def __init__(self, vocabulary: Vocabulary, ontology: Ontology = HOME) -> None:
@@ -165,7 +166,8 @@ class Outside(Codec):
         self.tokenizer, self.vocab = vocabulary.tokenizer(), len(vocabulary.tokens)
         ids = {token: number for number, token in enumerate(vocabulary.tokens)}
         self.begin, self.do, self.end = (ids[token] for token in (vocabulary.begin, vocabulary.do, vocabulary.end))
-        self.structure = {piece: [ids[piece]] if piece in ids else self.text(piece) for piece in ontology.structure_tokens()}
+        structure = ontology.structure_tokens()
+        self.structure = {piece: [ids[piece]] for piece in structure} if set(structure) <= ids.keys() else {}
 
     def save(self, folder: Path) -> None:
         """Write `vocabulary.json` and `ontology.json`."""
@@ -179,6 +181,24 @@ class Outside(Codec):
     def words(self, text: str) -> list[int]:
         """Ids unit by unit."""
         return [token for unit in units(text) for token in self.text(unit)]
+
+    def answer(self, action: Action) -> list[int]:
+        """The action on the wire and the end token."""
+        if self.structure:
+            return super().answer(action)
+        ids, quote = list[int](), ""
+        known = set(self.ontology.structure_tokens())
+        for piece in pieces(action.wire(self.ontology), self.ontology):
+            if piece not in known:
+                ids += self.words(piece)
+            elif piece == JOINT:
+                ids += self.text(piece)
+            else:
+                text, quote = quote + piece, ""
+                if text.endswith('"') and not text.endswith(':"'):
+                    text, quote = text[:-1], '"'
+                ids += self.text(text)
+        return [*ids, self.end]
 
     def document(self, text: str) -> list[int]:
         """Ids of any text and the end token."""

@@ -63,7 +63,7 @@ def pack(
             write_gguf(stage / "model.gguf", shape, weights, codec, quantise, name)
             told = {"quantise": quantise}
         shutil.copy(corpus / "values.json", stage / "values.json")
-        told |= {"control": [codec.begin, codec.do]} if codec.vocabulary else {}
+        told |= {"control": [codec.begin, codec.do, codec.end]} if codec.vocabulary else {}
         (stage / "bundle.json").write_text(json.dumps({**about, **told}, indent=1))
         facts |= {"parameters": shape.parameters(), "active_parameters": shape.active_parameters(), "quantise": told["quantise"]}
         facts["bytes"] = sum(path.stat().st_size for path in stage.rglob("*") if path.is_file())
