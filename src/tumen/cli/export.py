@@ -29,8 +29,9 @@ class To(Enum):
 def export(
     checkpoint: Path = typer.Argument(..., help="A trained tier, such as runs/pocket/cloud, or what `tumen import` wrote."),
     out: Path = typer.Argument(..., help="A new folder; for an adapter, a new file."),
-    to: To = typer.Option(To.hf, help="hf: config.json and safetensors, as transformers reads them; an adapter merged with its base. "
-        "adapter: the adapter alone, a GGUF that llama.cpp reads beside the base."),
+    to: To = typer.Option(
+        To.hf, help="hf: config.json and safetensors (an adapter: with its base); adapter: a GGUF that is read beside its base."
+    ),
     precision: Precision = typer.Option(Precision.fp32, help="Of the written weights; bf16 rounds."),
     shard: str = typer.Option("5GB", help="Most bytes of one file."),
     like: Path = typer.Option(None, help="A public folder of the same shape: its tokeniser files and token ids are taken over."),

@@ -1,8 +1,8 @@
 """What an outside model says of itself, read without torch: its shape, from a GGUF header or a folder.
 
-    model.gguf               a file; architectures `llama` and `deepseek2` (github.com/ggml-org/ggml/docs/gguf.md)
-    config.json              in a folder that transformers wrote
-    shape.json               in a checkpoint artifact, such as `tumen import` writes
+model.gguf               a file; architectures `llama` and `deepseek2` (github.com/ggml-org/ggml/docs/gguf.md)
+config.json              in a folder that transformers wrote
+shape.json               in a checkpoint artifact, such as `tumen import` writes
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from tumen.data.read import read_sentences
 from tumen.data.shards import Packed, packed, write_packed
 from tumen.data.source import Corpus, source_of
 from tumen.data.templates import Example
-from tumen.data.tokenizer import Codec, Outside, train_tokenizer
+from tumen.data.tokenizer import Codec, Outside, shifted, train_tokenizer
 from tumen.data.vocabulary import Vocabulary, vocabulary_of
 from tumen.data.workers import chunks, cores, ordered
 
@@ -226,7 +226,7 @@ def _vocabulary(section: Tokenizer, corpus: Path, ontology: Ontology) -> Vocabul
     found, structure = vocabulary_of(Path(section.start or "")), ontology.structure_tokens()
     if section.trim is not None:
         rows = chain(read_corpus(corpus, "train"), read_corpus(corpus, "validation"))
-        found = found.trimmed(chain(structure, chain.from_iterable(map(_cut, rows))), section.trim)
+        found = found.trimmed(chain(structure, map(shifted, structure), chain.from_iterable(map(_cut, rows))), section.trim)
     return found.with_tokens(structure) if section.pieces else found
 
 

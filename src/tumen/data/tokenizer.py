@@ -153,6 +153,16 @@ class Codec:
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=False))
 
 
+def closes(piece: str) -> bool:
+    """Whether a piece of an action ends with the quote that closes a value."""
+    return piece.endswith('"') and not piece.endswith(':"')
+
+
+def shifted(piece: str) -> str:
+    """A piece of an action with the quote before it and without its own closing one."""
+    return ("" if piece.startswith("{") else '"') + (piece[:-1] if closes(piece) else piece)
+
+
 class Outside(Codec):
     """The same with the vocabulary of an outside model.
 
@@ -194,10 +204,9 @@ class Outside(Codec):
             elif piece == JOINT:
                 ids += self.text(piece)
             else:
-                text, quote = quote + piece, ""
-                if text.endswith('"') and not text.endswith(':"'):
-                    text, quote = text[:-1], '"'
-                ids += self.text(text)
+                text = quote + piece
+                quote = '"' if closes(text) else ""
+                ids += self.text(text.removesuffix(quote))
         return [*ids, self.end]
 
     def document(self, text: str) -> list[int]:

@@ -28,9 +28,7 @@ BEGINS = ("<|im_start|>", "<|begin_of_text|>", "<｜begin▁of▁sentence｜>", 
 PARTS = ("<|im_end|>", "<|end_header_id|>", "<｜Assistant｜>")
 ENDS = ("<|endoftext|>", "<|end_of_text|>", "<｜end▁of▁sentence｜>", "</s>")
 
-LLAMA3 = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 QWEN2 = LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
 
 
@@ -106,8 +104,8 @@ class Vocabulary(Frozen):
             kept.update(_standing(word, ranks))
             kept.update({word} & known if self.pre in WHOLE_WORDS else ())
         less = self._only(kept)
-        after, rows = less.tokenizer(), less.rows or ()
-        wrong = next((w for w in words if _merged(before, w) != [rows[number] for number in _merged(after, w)]), None)
+        after = less.tokenizer()
+        wrong = next((word for word in words if _merged(before, word) != _merged(after, word)), None)
         if wrong is not None:
             raise InputError(f"trimmed, {wrong!r} would be cut otherwise; leave tokenizer.trim out")
         return less
@@ -154,9 +152,9 @@ def _plainly(row: Row) -> int:
     return row
 
 
-def _merged(tokenizer: Tokenizer, word: str) -> list[int]:
-    """Ids of one word in letters, which is not cut again."""
-    return [token.id for token in tokenizer.model.tokenize(word)]
+def _merged(tokenizer: Tokenizer, word: str) -> list[str]:
+    """Tokens of one word in letters, which is not cut again."""
+    return [token.value for token in tokenizer.model.tokenize(word)]
 
 
 def _standing(word: str, ranks: dict[str, int]) -> Iterator[str]:
@@ -240,9 +238,7 @@ def _vocabulary(
     do = _first((*PARTS, *named, LINE), [*named, LINE], (begin, end))
     if not begin or not end:
         raise InputError(f"{path}: has {len(named)} control tokens; two are needed, to begin and to end")
-    return Vocabulary(
-        tokens=tuple(tokens), merges=tuple(merges), control=tuple(control), pre=pre, begin=begin, do=do, end=end
-    )
+    return Vocabulary(tokens=tuple(tokens), merges=tuple(merges), control=tuple(control), pre=pre, begin=begin, do=do, end=end)
 
 
 def _first(wanted: Iterable[str], there: Sequence[str], taken: Sequence[str]) -> str:

@@ -83,11 +83,15 @@ def load(
     for path in (model, draft) if draft else (model,):
         gguf_check.check(path)
     ontology, adapters = Ontology.load(folder), adapters_of(folder)
-    settings = {"ontology": ontology.model_dump(include=set(WRITTEN)), "draft": draft and str(draft), "control": bundle.control}
-    beside = {name: {"path": str(path), "ontology": what.model_dump(include=set(WRITTEN))} for name, (path, what) in adapters.items()}
-    process = Process(f"{bundle.recipe}/{bundle.tier}", model, threads, context, adapters=beside, **settings)
+    settings: dict[str, Any] = {"ontology": _written(ontology), "draft": draft and str(draft), "control": bundle.control}
+    settings["adapters"] = {name: {"path": str(path), "ontology": _written(what)} for name, (path, what) in adapters.items()}
+    process = Process(f"{bundle.recipe}/{bundle.tier}", model, threads, context, **settings)
     process.start()
     return DeviceRunner(process, ontology, events or Events(None), bundle, {name: what for name, (_, what) in adapters.items()})
+
+
+def _written(ontology: Ontology) -> dict[str, Any]:
+    return ontology.model_dump(include=set(WRITTEN))
 
 
 def adapters_of(folder: Path) -> dict[str, tuple[Path, Ontology]]:
