@@ -47,10 +47,11 @@ class Ontology(Frozen):
     def _words(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         return _checked(names)
 
-    @field_validator("intents", "closed", "groups")
+    @field_validator("intents", "closed")
     @classmethod
     def _tables(cls, table: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
-        return {name: _checked(names) for name, names in table.items() if _checked((name,) if " " not in name else ()) is not None}
+        _checked(tuple(table))
+        return {name: _checked(names) for name, names in table.items()}
 
     @model_validator(mode="after")
     def _known(self) -> Ontology:

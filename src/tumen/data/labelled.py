@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from tumen.core.action import Action, normalise
 from tumen.core.errors import InputError
 from tumen.core.ontology import JOINT, NONE, Ontology
@@ -173,8 +175,8 @@ def ontology_of(rows: Iterable[Labelled]) -> Ontology:
             several=tuple(several),
             groups={group: tuple(names) for group, names in groups.items()},
         )
-    except ValueError as error:
-        raise InputError(f"labels: {str(error).splitlines()[-1].strip()}") from None
+    except ValidationError as error:
+        raise InputError(f"labels: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
 
 
 def action_of(row: Labelled, sentence: str, ontology: Ontology) -> Action:
