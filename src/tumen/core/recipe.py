@@ -133,6 +133,7 @@ class Distil(Frozen):
     teacher: str
     weight: Share = 0.7
     temperature: float = Field(1.0, gt=0)
+    live: bool = Field(False, description="ask the teacher at every step, for all tokens, instead of storing its likeliest ones")
 
 
 class Tier(Frozen):
