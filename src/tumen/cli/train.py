@@ -32,7 +32,7 @@ def train(
         raise InputError(f"{tier!r} is no tier of {recipe.name}; it has {', '.join(recipe.family)}")
     try:
         from tumen.data import Codec
-        from tumen.shrink import distil
+        from tumen.shrink import distil, pruned
         from tumen.train import Adapter, fit, leave, profile_steps, start_from
     except ModuleNotFoundError as error:
         raise TrainError(f"training needs {error.name}, which is in the extra: pip install 'tumen[train]'") from None
@@ -57,6 +57,8 @@ def train(
         if settings.start.tune == "lora":
             base = settings.start.model_copy(update={"path": str(Path(settings.start.path).resolve())})
             common["adapter"] = Adapter(start=base, digest=digest, rows=rows)
+    if settings.prune:
+        common["start"] = pruned(run / settings.prune, shape, run / "dataset", section)
     if settings.distil:
         teacher = run / settings.distil.teacher
         distil(section, shape, settings.distil, teacher, run / "dataset", run / tier, **common)

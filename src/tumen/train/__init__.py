@@ -10,7 +10,7 @@ Read next: loop.py, then optimizer.py and checkpoint.py; public.py, outside.py: 
 from tumen.train.checkpoint import load_tensors
 from tumen.train.loop import fit, prepare_torch
 from tumen.train.lora import Adapter, is_adapter, merged, read_adapter, read_final
-from tumen.train.losses import loss_of
+from tumen.train.losses import Extra, Targets, Told, loss_of
 from tumen.train.outside import start_from
 from tumen.train.profile import profile_steps
 from tumen.train.public import export_public, import_public
@@ -18,6 +18,9 @@ from tumen.train.team import half, join, leave
 
 __all__ = [
     "Adapter",
+    "Extra",
+    "Targets",
+    "Told",
     "export_public",
     "fit",
     "half",
