@@ -84,7 +84,7 @@ def learning(name: str, tier: Tier, seed: int) -> Stage:
 
 def packing(name: str, tier: str, settings: Tier, recipe: Recipe) -> Stage:
     """The stage that makes a bundle of a trained tier."""
-    asked = {"quantise": settings.quantise, "serve": recipe.serve, "gate": recipe.gate, "name": recipe.name}
+    asked: dict[str, Any] = {"quantise": settings.quantise, "serve": recipe.serve, "gate": recipe.gate, "name": recipe.name}
     asked |= {"merge": settings.start.merge} if settings.start and settings.start.tune == "lora" else {}
     return Stage(name, "bundle", (tier, "tokenizer", "corpus"), asked, tier, settings)
 

@@ -52,7 +52,7 @@ def train(
     if settings.start:
         digest = chain.start_digest(tier, settings.start.path)
         common["made_from"] += [digest]
-        rows = codec.vocabulary and codec.vocabulary.rows
+        rows = codec.vocabulary.rows if codec.vocabulary else None
         common["start"] = start_from(Path(settings.start.path), shape, settings.start.layers, rows)
         if settings.start.tune == "lora":
             base = settings.start.model_copy(update={"path": str(Path(settings.start.path).resolve())})

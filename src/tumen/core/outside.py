@@ -193,7 +193,8 @@ def _tied(header: Header, path: Path) -> bool:
     if header.architecture != "deepseek2" or head.kind != embedding.kind:
         return False
     data = np.memmap(path, np.uint8, "r", header.data_start)
-    return bool(np.array_equal(*(data[one.offset : one.offset + one.bytes] for one in (head, embedding))))
+    ours, theirs = (data[one.offset : one.offset + one.bytes] for one in (head, embedding))
+    return np.array_equal(ours, theirs)
 
 
 def _grouped(about: _About, width: int) -> Gqa:

@@ -171,6 +171,8 @@ class Outside(Codec):
     runners cut the same way (serve/automaton.py). Its control tokens are never found in a text.
     """
 
+    vocabulary: Vocabulary
+
     def __init__(self, vocabulary: Vocabulary, ontology: Ontology = HOME) -> None:
         self.vocabulary, self.ontology = vocabulary, ontology
         self.tokenizer, self.vocab = vocabulary.tokenizer(), len(vocabulary.tokens)

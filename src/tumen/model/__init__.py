@@ -12,7 +12,18 @@ from tumen.model.decode import greedy
 from tumen.model.experts import FeedForward, MixtureOfExperts
 from tumen.model.gguf_names import from_gguf, gguf_name, gguf_sizes, to_gguf, turned
 from tumen.model.kernels import KERNELS, Travel
-from tumen.model.names import Name, check_weights, from_public, interleave, inwards, names_of, outwards, sizes_of, to_public
+from tumen.model.names import (
+    Name,
+    check_weights,
+    from_public,
+    interleave,
+    inwards,
+    layer_of,
+    names_of,
+    outwards,
+    sizes_of,
+    to_public,
+)
 from tumen.model.transformer import Block, Transformer, build, causal_mask, fresh, visible
 
 __all__ = [
@@ -35,6 +46,7 @@ __all__ = [
     "greedy",
     "interleave",
     "inwards",
+    "layer_of",
     "names_of",
     "outwards",
     "sizes_of",

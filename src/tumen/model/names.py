@@ -75,6 +75,12 @@ class Name(NamedTuple):
     turn: Turn
 
 
+def layer_of(ours: str) -> int | None:
+    """The layer of a weight of ours; None at the ends."""
+    found = LAYER.search(ours)
+    return int(found[0]) if found else None
+
+
 def interleave(weight: Tensor, heads: int, rope: int) -> Tensor:
     """Reorder rows (heads * d, inner) so that the last `rope` features of each head turn as neighbours instead of halves."""
     return _reorder(weight, heads, rope, (2, rope // 2))

@@ -101,9 +101,10 @@ def adapters_of(folder: Path) -> dict[str, tuple[Path, Ontology]]:
         ArtifactError: one is no adapter of the bundle's model.
     """
     paths = sorted(folder.glob("adapters/*.gguf"))
-    base = gguf_check.check(folder / "model.gguf") if paths else None
-    for path in paths if base else ():
-        gguf_check.check_adapter(path, base)
+    if paths:
+        base = gguf_check.check(folder / "model.gguf")
+        for path in paths:
+            gguf_check.check_adapter(path, base)
     return {path.stem: (path, Ontology.read(path.with_suffix(".json"))) for path in paths}
 
 

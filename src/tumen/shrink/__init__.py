@@ -1,6 +1,6 @@
 """shrink: fit the pocket.
 
-What: a smaller tier distilled from a larger one, or cut out of it; GGUF at int8 or int4; a bundle, adapters beside a base; the gate.
+What: a smaller tier distilled from a larger one, or cut out of it; GGUF at int8 or int4; bundles, adapters in them; the gate.
 In: checkpoint artifacts, a dataset, a tokeniser.
 Out: checkpoint and bundle artifacts, agreement with torch.
 Never: running a bundle (a runner is handed in), downloads.

@@ -22,7 +22,6 @@ from tumen.core.outside import digest_of_start
 from tumen.core.recipe import Start
 from tumen.data import Row
 from tumen.model import Transformer, fresh
-from tumen.model.attention import Linear
 from tumen.train.checkpoint import SHAPE, load_tensors, read_whole, write_final
 from tumen.train.outside import start_from
 
@@ -54,12 +53,11 @@ class Adapter(Frozen):
         return start_from(path, shape, self.start.layers, self.rows)
 
 
-class Adapted(Linear):
+class Adapted(nn.Linear):
     """A frozen matrix with an adapter beside it."""
 
     def __init__(self, frozen: nn.Linear, scale: float, a: Tensor, b: Tensor) -> None:
-        nn.Module.__init__(self)
-        self.in_features, self.out_features, self.bias = frozen.in_features, frozen.out_features, None
+        super().__init__(frozen.in_features, frozen.out_features, bias=False, device="meta")
         self.weight = nn.Parameter(frozen.weight.detach(), requires_grad=False)
         self.lora_a, self.lora_b, self.scale = nn.Parameter(a), nn.Parameter(b), scale
 

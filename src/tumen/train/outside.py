@@ -21,8 +21,7 @@ from torch import Tensor
 from tumen.core import ArtifactError, InputError, Shape, TrainError, shape_of
 from tumen.core.outside import CONFIG, header_of, is_gguf, read_json, shape_of_gguf
 from tumen.data import Row
-from tumen.model import Name, check_weights, from_gguf, from_public, gguf_sizes, names_of
-from tumen.model.names import LAYER
+from tumen.model import Name, check_weights, from_gguf, from_public, gguf_sizes, layer_of, names_of
 from tumen.train.checkpoint import read_whole
 
 INDEX = "model.safetensors.index.json"
@@ -96,7 +95,7 @@ def start_from(path: Path, shape: Shape, layers: int | None = None, rows: Sequen
     theirs, weights = read_start(path)
     if layers and layers < theirs.layers:
         theirs = theirs.model_copy(update={"layers": layers})
-        weights = {name: weight for name, weight in weights.items() if _layer(name) < layers}
+        weights = {name: weight for name, weight in weights.items() if (layer_of(name) or 0) < layers}
     if rows is not None:
         if max(max(row) if isinstance(row, tuple) else row for row in rows) >= theirs.vocab:
             raise TrainError(f"{path}: has {theirs.vocab} tokens, the tokeniser's come from a model of more: start from that one")
@@ -111,11 +110,6 @@ def start_from(path: Path, shape: Shape, layers: int | None = None, rows: Sequen
 def _picked(matrix: Tensor, rows: Sequence[Row]) -> Tensor:
     """Rows of a matrix, and means of several."""
     return torch.stack([matrix[list(row)].mean(dim=0) if isinstance(row, tuple) else matrix[row] for row in rows])
-
-
-def _layer(name: str) -> int:
-    found = LAYER.search(name)
-    return int(found[0]) if found else -1
 
 
 def differing(theirs: Shape, ours: Shape) -> tuple[str, Any, Any] | None:
