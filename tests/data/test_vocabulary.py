@@ -14,7 +14,7 @@ from tests.strangers import CONTROL, cut_of, train_bpe
 from tumen.core import InputError
 from tumen.core.action import HOME, Action, normalise, parse, units
 from tumen.core.recipe import Tokenizer as Section
-from tumen.data import Codec, Outside, Vocabulary, read_corpus, vocabulary_of, write_dataset, write_tokenizer
+from tumen.data import Codec, Outside, Vocabulary, read_corpus, refuse_other, vocabulary_of, write_dataset, write_tokenizer
 from tumen.data.vocabulary import PRE
 from tumen.serve.llama import Model
 
@@ -160,6 +160,13 @@ class TestTrimmed:
 
 
 class TestRefused:
+    def test_another_models_tokens(self, vocabulary: Vocabulary, stranger: Path, tmp_path: Path) -> None:
+        less = vocabulary.trimmed([" kitchen"], 5).with_tokens(['{"lang":"en"'])
+        refuse_other(less, stranger)
+        train_bpe(["the other one says other things"] * 5, tmp_path, 500)
+        with pytest.raises(InputError, match=r"is not the tokeniser's .*; set tokenizer\.start to it"):
+            refuse_other(less, tmp_path)
+
     def test_sentencepiece(self, device: Path, tokenizer: Path, tmp_path: Path) -> None:
         from tumen.shrink.gguf import write_gguf
         from tumen.train import read_final

@@ -31,7 +31,7 @@ def train(
     if stage is None or stage.settings is None:
         raise InputError(f"{tier!r} is no tier of {recipe.name}; it has {', '.join(recipe.family)}")
     try:
-        from tumen.data import Codec
+        from tumen.data import Codec, refuse_other
         from tumen.shrink import distil, pruned
         from tumen.train import Adapter, fit, leave, profile_steps, start_from
     except ModuleNotFoundError as error:
@@ -52,7 +52,10 @@ def train(
     if settings.start:
         digest = chain.start_digest(tier, settings.start.path)
         common["made_from"] += [digest]
-        rows = codec.vocabulary.rows if codec.vocabulary else None
+        rows = None
+        if codec.vocabulary:
+            refuse_other(codec.vocabulary, Path(settings.start.path))
+            rows = codec.vocabulary.rows
         common["start"] = start_from(Path(settings.start.path), shape, settings.start.layers, rows)
         if settings.start.tune == "lora":
             base = settings.start.model_copy(update={"path": str(Path(settings.start.path).resolve())})

@@ -465,7 +465,7 @@ def _with_shapes(tree: Mapping[str, Any], where: str) -> Mapping[str, Any]:
             if "shape" not in tier:
                 tiers[name] = {**tier, "shape": _shape_of(start)}
             if "start" not in learnt and has_vocabulary(Path(start["path"])):
-                learnt = {"start": start["path"], **learnt}
+                learnt = {"start": start["path"], "vocab": shape_of_start(Path(start["path"])).vocab, **learnt}
         except InputError as error:
             faults.append(f"family.{name}.start.path: {error}")
     if faults:

@@ -16,7 +16,7 @@ from tumen.data.read import read_sentences, read_text
 from tumen.data.shards import Shards, read_shards, write_shards
 from tumen.data.source import SOURCES, Source
 from tumen.data.tokenizer import BYTES, CONTROL, UNKNOWN, Codec, Outside
-from tumen.data.vocabulary import Row, Vocabulary, vocabulary_of
+from tumen.data.vocabulary import Row, Vocabulary, refuse_other, vocabulary_of
 
 __all__ = [
     "BYTES",
@@ -43,6 +43,7 @@ __all__ = [
     "read_slurp_rows",
     "read_snips",
     "read_text",
+    "refuse_other",
     "sift",
     "vocabulary_of",
     "write_corpus",

@@ -182,6 +182,19 @@ def vocabulary_of(path: Path) -> Vocabulary:
     return _of_folder(path)
 
 
+def refuse_other(vocabulary: Vocabulary, path: Path) -> None:
+    """Hold a tokeniser against the model that a tier starts from.
+
+    Raises:
+        InputError: the model's rows mean other tokens.
+    """
+    theirs = vocabulary_of(path).tokens
+    rows = vocabulary.rows or tuple(range(len(vocabulary.tokens)))
+    for token, row in zip(vocabulary.tokens, rows, strict=True):
+        if isinstance(row, int) and (row >= len(theirs) or theirs[row] != token):
+            raise InputError(f"{path}: its token {row} is not the tokeniser's {token!r}; set tokenizer.start to it")
+
+
 def _of_gguf(header: Header, path: Path) -> Vocabulary:
     pairs = {key.removeprefix("tokenizer.ggml."): value for key, value in header.pairs.items() if key.startswith("tokenizer.")}
     if pairs["model"] != "gpt2":
