@@ -196,6 +196,15 @@ class TestRefused:
             vocabulary_of(tmp_path)
         assert "\n" not in str(caught.value)
 
+    @pytest.mark.parametrize(
+        ("merges", "says"),
+        [(["t u", "t u"], "a merge twice"), (["t  u"], "does not join two tokens"), (["turn nobody"], "does not join two tokens")],
+    )
+    def test_merges_that_cannot_be_meant(self, stranger: Path, tmp_path: Path, merges: list[str], says: str) -> None:
+        path = cut_of(stranger, tmp_path / "m.gguf", 1, {"tokenizer.ggml.merges": merges})
+        with pytest.raises(InputError, match=says):
+            vocabulary_of(path)
+
     def test_none_there(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="no such file"):
             vocabulary_of(tmp_path)
