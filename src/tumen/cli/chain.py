@@ -21,7 +21,7 @@ MAKERS: dict[Kind, int] = {
     "tokenizer": 2,
     "dataset": 1,
     "checkpoint": 3,
-    "bundle": 2,
+    "bundle": 3,
     "scorecard": 1,
     "arms": 1,
     "calibration": 1,
