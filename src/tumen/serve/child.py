@@ -64,7 +64,7 @@ def answer(answerer: Answerer, line: socket.socket) -> None:
             send(line.sendall, merged(parts))
     except TumenError as error:
         send(line.sendall, {"error": str(error), "kind": "input" if isinstance(error, InputError) else "runner"})
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         send(line.sendall, {"error": f"a request that makes no sense ({error})", "kind": "runner"})
 
 
