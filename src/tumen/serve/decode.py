@@ -152,7 +152,7 @@ class Decoder:
             token = choose(row, state)
             fresh.append(Written(token, logprob(row, token)))
             state = state.after(token)
-            if only(state) == self._end:  # nothing else may come, so nobody is asked
+            if only(state) == self._end and len(fresh) < left:  # nothing else may come, so nobody is asked
                 fresh.append(Written(self._end, 0.0))
                 state = state.after(self._end)
             if over(state) or at == len(plan) or token != plan[at]:
@@ -164,11 +164,11 @@ class Decoder:
         plan: list[int] = []
         guesses: Iterator[int] | None = None
         while len(plan) < room and not over(state):
-            token = only(state)
-            if guesses is None and token is None:
+            forced = only(state)
+            if guesses is None and forced is None:
                 guesses = iter(self._guess([*read, *plan], state))
-            guess = next(guesses, None) if guesses is not None else None
-            token = guess if token is None else (token if self._ride else None)
+            guess = None if guesses is None else next(guesses, None)
+            token = guess if forced is None or not self._ride else forced
             if token is None or token == self._end or not allows(state, token):
                 break
             plan.append(token)
