@@ -10,22 +10,25 @@ from __future__ import annotations
 import codecs
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from tumen.core.errors import InputError, RunnerError
 from tumen.serve.automaton import Among, Form, Free, State
-from tumen.serve.decode import Decoder, FromDraft, FromSentence, FromText, Proposer
+from tumen.serve.decode import Decoder, FromDraft, FromHabit, FromText, Proposer
 from tumen.serve.llama import Model
 
 Part = dict[str, Any]
+CUTS = 4096  # words whose tokens are remembered: people say the same ones again
 
 
 class Answerer:
     """A loaded model and what it may write.
 
     Args:
-        settings: `model` and maybe `draft` (paths), `threads`, `context` (tokens), maybe `ontology` (as in ontology.json).
+        settings: `model` and maybe `draft` (paths), `threads`, `context` (tokens), maybe `ontology` (as in ontology.json), `guess`
+            (whether to propose what was usual before).
 
     Raises:
         RunnerError: llama.cpp refuses a file, or the draft has other tokens.
@@ -34,14 +37,14 @@ class Answerer:
     def __init__(self, settings: Mapping[str, Any]) -> None:
         size, threads = settings["context"], settings["threads"]
         self.model = model = Model(Path(settings["model"]))
-        proposers: list[Proposer] = [FromSentence(), FromText()]
+        proposers: list[Proposer] = [FromHabit(), FromText()] if settings.get("guess") else []
         if path := settings.get("draft"):
             draft = Model(Path(path))
             refuse_other_tokens(model, draft)
-            proposers.insert(1, FromDraft(draft.context(size, threads)))
+            proposers.append(FromDraft(draft.context(size, threads)))
         self.decoder = Decoder(model.context(size, threads), model.end, proposers)
         ontology = settings.get("ontology")
-        self._form = Form(ontology, model.inner, model.end) if ontology else None
+        self._form = Form(ontology, lru_cache(CUTS)(model.inner), model.end) if ontology else None
 
     def parts(self, request: Mapping[str, Any]) -> Iterator[Part]:
         """The parts of an answer, one a forward pass.

@@ -60,7 +60,12 @@ def bundle_of(folder: Path) -> Bundle:
 
 
 def load(
-    folder: Path, threads: int = 1, context: int = 512, events: Events | None = None, draft: Path | None = None
+    folder: Path,
+    threads: int = 1,
+    context: int = 512,
+    events: Events | None = None,
+    draft: Path | None = None,
+    guess: bool = False,
 ) -> DeviceRunner:
     """Check a bundle and start its runner.
 
@@ -70,6 +75,7 @@ def load(
         context: tokens of sentence and action together.
         events: told when a dead child is started again.
         draft: GGUF of a smaller model with the same tokens, which proposes what this one then checks.
+        guess: whether what was usual before is proposed. It pays where a pass costs much more than a token in it (docs/serve.md).
 
     Raises:
         ArtifactError: the bundle is not what its manifest says, or its GGUF cannot be meant.
@@ -80,7 +86,7 @@ def load(
     for path in (model, draft) if draft else (model,):
         gguf_check.check(path)
     ontology = Ontology.load(folder)
-    settings = {"ontology": ontology.model_dump(include=set(WRITTEN)), "draft": draft and str(draft)}
+    settings = {"ontology": ontology.model_dump(include=set(WRITTEN)), "draft": draft and str(draft), "guess": guess}
     process = Process(f"{bundle.recipe}/{bundle.tier}", model, threads, context, **settings)
     process.start()
     return DeviceRunner(process, ontology, events or Events(None), bundle.prefix)

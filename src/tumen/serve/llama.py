@@ -96,7 +96,7 @@ PROTOTYPES: dict[str, tuple[Any, ...]] = {  # name -> (result, argument, ...)
     "llama_tokenize": (c_int, c_void_p, c_char_p, c_int, c_void_p, c_int, c_bool, c_bool),
     "llama_token_to_piece": (c_int, c_void_p, c_int, c_char_p, c_int, c_int, c_bool),
     "llama_decode": (c_int, c_void_p, Batch),
-    "llama_get_logits": (POINTER(c_float), c_void_p),
+    "llama_get_logits": (c_void_p, c_void_p),
     "llama_get_memory": (c_void_p, c_void_p),
     "llama_memory_seq_rm": (c_bool, c_void_p, c_int, c_int, c_int),
     "llama_state_seq_get_size": (c_size_t, c_void_p, c_int),
@@ -256,6 +256,7 @@ class Context:
         self.size: int = size
         self._memory = self.api.llama_get_memory(self._context)
         self._tokens, self._wanted = np.zeros(size, np.int32), np.zeros(size, np.int8)
+        self._views: dict[tuple[int, int], Logits] = {}
         self._batch = Batch(token=self._tokens.ctypes.data, logits=self._wanted.ctypes.data)
 
     def decode(self, tokens: Sequence[int], rows: int = 1) -> Logits:
@@ -276,7 +277,14 @@ class Context:
         if code := self.api.llama_decode(self._context, self._batch):
             raise RunnerError(f"llama.cpp cannot decode (code {code}){': ' + last_words[-1] if last_words else ''}")
         self.length += count
-        return np.ctypeslib.as_array(self.api.llama_get_logits(self._context), (rows, self._vocab))
+        return self._view(self.api.llama_get_logits(self._context), rows)
+
+    def _view(self, address: int, rows: int) -> Logits:
+        """Memory of llama.cpp's as an array. It is mostly the same memory, so the arrays are kept."""
+        if (address, rows) not in self._views:
+            pointer = ctypes.cast(address, POINTER(c_float))
+            self._views[address, rows] = np.ctypeslib.as_array(pointer, (rows, self._vocab))
+        return self._views[address, rows]
 
     def forget(self, length: int) -> None:
         """Go back to the first `length` tokens.
