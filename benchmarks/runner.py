@@ -3,9 +3,9 @@
     python benchmarks/runner.py BUNDLE [--rounds 40] [--json]
 
 Rows: `load` until ready, `first` answer, `ask` (blocking) and `act` (async) of the product, which decodes in a loop of its own;
-then llama.cpp's server under a grammar, asked over `socket` (HTTP over a private Unix socket, what the product did before), `pipe` (JSON
-lines, answered in the child by `handle_completions`) and `tcp` (HTTP on a loopback port by aiohttp, connection kept). Milliseconds,
-one thread.
+then llama.cpp's server under a grammar, asked over `socket` (HTTP over a private Unix socket, what the product did before), `pipe`
+(JSON lines, answered in the child by `handle_completions`) and `tcp` (HTTP on a loopback port by aiohttp, connection kept).
+Milliseconds, one thread.
 """
 
 from __future__ import annotations
