@@ -8,6 +8,7 @@ answer is that of plain greedy decoding, and a forced token never costs a pass o
 
 from __future__ import annotations
 
+import math
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Hashable, Iterator, Sequence
 from typing import NamedTuple, Protocol
@@ -40,7 +41,8 @@ class Proposer(Protocol):
         ...
 
     def learn(self, state: State, token: int) -> None:
-        """Hear what was chosen at a place where there was a choice."""
+        """Hear what was chosen at a place where there was a choice; most need not know."""
+        return
 
 
 class FromSentence(Proposer):
@@ -255,8 +257,7 @@ def choose(row: NDArray[np.float32], state: State) -> int:
 
 def logprob(row: NDArray[np.float32], token: int) -> float:
     """The natural logarithm of a token's probability among all tokens."""
-    with np.errstate(over="ignore"):  # so unlikely that float32 has no number for it: minus infinity
-        return -float(np.log(np.exp(row - row[token]).sum()))
+    return -math.log(np.exp(row - row[token]).sum())  # minus infinity if so unlikely that float32 has no number for it
 
 
 def only(state: State) -> int | None:
