@@ -17,6 +17,7 @@ from contextlib import aclosing
 from pathlib import Path
 
 import pytest
+from tests.serve.conftest import vocabulary
 
 from tumen.core import ArtifactError, Events, InputError, RunnerError, artifact
 from tumen.core.action import CLOSED, DO, normalise, parse, tidy
@@ -73,6 +74,52 @@ def test_plain_completion_tells_every_token_of_a_split_character(shared_runner: 
     done = shared_runner.complete([1, 3], among=["鑫鑫"], max_tokens=9)  # six bytes, six tokens, and the end
     assert done.text == "鑫鑫"
     assert len(done.tokens) == 7 == done.completion_tokens
+
+
+def test_a_prefix_is_read_once(shared_runner: DeviceRunner) -> None:
+    few_shot = "turn on the light" * 4
+    first = shared_runner.complete("kitchen" + DO, prefix=few_shot, max_tokens=5)
+    again = shared_runner.complete("kitchen" + DO, prefix=few_shot, max_tokens=5)
+    ids = shared_runner.complete(shared_runner.tokens("lamp")[1:], prefix=shared_runner.tokens(few_shot), max_tokens=5)
+    assert first.reused_tokens == 0
+    assert again.reused_tokens == ids.reused_tokens == len(shared_runner.tokens(few_shot))
+    assert again.prompt_tokens == first.prompt_tokens > again.reused_tokens
+    assert again.tokens == first.tokens
+    assert shared_runner.complete("kitchen" + DO, max_tokens=5).reused_tokens == 0
+
+
+def test_an_action_takes_fewer_passes_than_tokens(shared_runner: DeviceRunner) -> None:
+    answers = [shared_runner.ask(sentence) for sentence in SENTENCES]
+    assert all(0 < done.passes < done.completion_tokens for done in answers)
+
+
+def test_a_request_that_makes_no_sense_costs_itself_alone(shared_runner: DeviceRunner) -> None:
+    pid = shared_runner.pid
+    for request in ({}, {"prompt": 7}, {"prompt": [10**12]}, {"prompt": "a", "units": 3}, {"text": None}, {"prompt": [-1]}):
+        with pytest.raises(RunnerError, match="no sense|cannot decode"):
+            list(shared_runner._parts(request, []))
+    with pytest.raises(InputError, match="the prompt is empty"):
+        shared_runner.complete([])
+    assert shared_runner.ask("turn on").text
+    assert shared_runner.pid == pid
+
+
+def test_a_draft_changes_the_passes_and_nothing_else(
+    bundle: Path, shared_runner: DeviceRunner, tmp_path: Path, make_gguf: Callable[..., Path]
+) -> None:
+    with load(bundle, draft=make_gguf(tmp_path / "draft.gguf")) as runner:  # as wise as the model itself
+        for sentence in SENTENCES:
+            done, plain = runner.ask(sentence), shared_runner.ask(sentence)
+            assert (done.text, done.tokens) == (plain.text, plain.tokens)
+            assert done.passes <= plain.passes
+    words = make_gguf(tmp_path / "other.gguf", changes={"tokenizer.ggml.tokens": other_pieces()})
+    with pytest.raises(RunnerError, match="the draft has another vocabulary"):
+        load(bundle, draft=words)
+
+
+def other_pieces() -> list[str]:
+    pieces = [piece for piece, _ in vocabulary()]
+    return [*pieces[:-2], pieces[-1], pieces[-2]]
 
 
 @pytest.mark.parametrize("sentence", ["", " \n", "?!", "turn " * 2000])

@@ -11,23 +11,26 @@ from __future__ import annotations
 import codecs
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from tumen.core.errors import InputError, RunnerError
 from tumen.serve.automaton import Among, Form, Free, State
-from tumen.serve.decode import Decoder, FromDraft, FromSentence, FromText, Proposer
+from tumen.serve.decode import Decoder, FromDraft, FromHabit, FromText, Proposer
 from tumen.serve.llama import Model
 
 Part = dict[str, Any]
+CUTS = 4096  # words whose tokens are remembered: people say the same ones again
 
 
 class Answerer:
     """A loaded model and what it may write.
 
     Args:
-        settings: `model` and maybe `draft` (paths), `threads`, `context` (tokens), maybe `ontology` (as in ontology.json); of an
-            outside vocabulary `control` (ids that begin, part and end); maybe `adapters`: name -> {path, ontology}.
+        settings: `model` and maybe `draft` (paths), `threads`, `context` (tokens), maybe `ontology` (as in ontology.json), `guess`
+            (whether to propose what was usual before); of an outside vocabulary `control` (ids that begin, part and end);
+            maybe `adapters`: name -> {path, ontology}.
 
     Raises:
         RunnerError: llama.cpp refuses a file, or the draft has other tokens.
@@ -36,18 +39,19 @@ class Answerer:
     def __init__(self, settings: Mapping[str, Any]) -> None:
         size, threads = settings["context"], settings["threads"]
         self.model = model = Model(Path(settings["model"]))
-        proposers: list[Proposer] = [FromSentence(), FromText()]
+        proposers: list[Proposer] = [FromHabit(), FromText()] if settings.get("guess") else []
         if path := settings.get("draft"):
             draft = Model(Path(path))
             refuse_other_tokens(model, draft)
-            proposers.insert(1, FromDraft(draft.context(size, threads)))
+            proposers.append(FromDraft(draft.context(size, threads)))
         self._control: Sequence[int] | None = settings.get("control")
         self.end = self._control[2] if self._control else model.end
         self.decoder = Decoder(model.context(size, threads), self.end, proposers)
         given = settings.get("adapters") or {}
         self._adapters = {name: model.adapter(Path(one["path"])) for name, one in given.items()}
         ontologies = {None: settings.get("ontology"), **{name: one["ontology"] for name, one in given.items()}}
-        self._forms = {name: Form(one, model.inner, self.end) for name, one in ontologies.items() if one}
+        cut = lru_cache(CUTS)(model.inner)
+        self._forms = {name: Form(one, cut, self.end) for name, one in ontologies.items() if one}
         self._adapter: str | None = None
 
     def parts(self, request: Mapping[str, Any]) -> Iterator[Part]:

@@ -145,14 +145,14 @@ class Words:
 
 
 class At:
-    """Somewhere in the structure of an action."""
+    """Somewhere in the structure of an action; `place` is the same for all sentences."""
 
     def __init__(self, form: Form, words: Words, trie: Trie) -> None:
-        self._form, self._words, self._trie, self.ids = form, words, trie, trie.ids
+        self._form, self._words, self.place, self.ids = form, words, trie, trie.ids
 
     def after(self, token: int) -> State:
         """On in the trie; at the end of a text, where it leads."""
-        trie = self._trie.ways[token]
+        trie = self.place.ways[token]
         here = At(self._form, self._words, trie)
         if trie.goal is None:
             return here if trie.ways else DONE
@@ -188,14 +188,17 @@ class Copying:
 class Either:
     """A place from which what was begun may go on, or end. The two never share a token: names and words hold no quote."""
 
-    def __init__(self, onward: State, ended: State) -> None:
-        self.onward, self._ended = onward, ended
-        self._first = frozenset(_ids(onward))
-        self.ids = _sorted([*_ids(onward), *_ids(ended)])
+    def __init__(self, onward: At | Copying, ended: At) -> None:
+        self.onward, self.ended, self.place = onward, ended, ended.place
+        self.ids = _sorted([*onward.ids.tolist(), *ended.ids.tolist()])
+
+    def goes_on(self, token: int) -> bool:
+        """Whether a token goes on with what was begun."""
+        return token not in self.ended.place.ways
 
     def after(self, token: int) -> State:
         """After one of either's tokens."""
-        return (self.onward if token in self._first else self._ended).after(token)
+        return (self.onward if self.goes_on(token) else self.ended).after(token)
 
 
 class Among:
@@ -222,12 +225,8 @@ def _shifted(text: str) -> str:
     return ("" if text.startswith("{") else '"') + (text if text.endswith((':"', "}")) else text[:-1])
 
 
-def _ids(state: State) -> Iterable[int]:
-    return () if state.ids is None else state.ids.tolist()
-
-
 def _sorted(tokens: Iterable[int]) -> NDArray[np.int32]:
-    return np.sort(np.fromiter(tokens, np.int32))
+    return np.array(sorted(tokens), np.int32)
 
 
 DONE = Among(Trie())

@@ -8,6 +8,7 @@ kernel sees to however the parent dies.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import resource
 import select
@@ -64,7 +65,7 @@ def answer(answerer: Answerer, line: socket.socket) -> None:
             send(line.sendall, merged(parts))
     except TumenError as error:
         send(line.sendall, {"error": str(error), "kind": "input" if isinstance(error, InputError) else "runner"})
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         send(line.sendall, {"error": f"a request that makes no sense ({error})", "kind": "runner"})
 
 
@@ -76,6 +77,8 @@ def _readable(*files: int, seconds: float | None) -> list[int]:
 def main() -> int:
     """Load, say ready, answer until the parent is gone. Returns an exit code when loading fails."""
     _without_doors()
+    import numpy as np
+
     from tumen.core.errors import TumenError
     from tumen.serve.answer import Answerer
     from tumen.serve.frames import receive
@@ -98,6 +101,8 @@ def main() -> int:
         silence = os.open(os.devnull, os.O_WRONLY)
         os.dup2(silence, 1)
         os.dup2(silence, 2)  # a sentence must never reach a log
+        np.seterr(over="ignore")  # of a probability too small for float32: its logarithm is minus infinity
+        gc.disable()  # nothing here goes round in circles, and a sentence should not wait for the search
         os.write(ready, b"ready\n")
         serve(answerer, listener)
     with contextlib.suppress(FileNotFoundError):  # the parent removed it first

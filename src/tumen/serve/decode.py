@@ -8,16 +8,18 @@ answer is that of plain greedy decoding, and a forced token never costs a pass o
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+import math
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Hashable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tumen.serve.automaton import Copying, Either, State
+from tumen.serve.automaton import At, Copying, Either, State
 from tumen.serve.llama import Adapter, Context
 
+ONWARD = -1  # no token: that a run of words went on
 KEPT_STATES = 4  # prefixes whose state is held as bytes, beside the one in the context
 
 
@@ -38,8 +40,12 @@ class Proposer(Protocol):
         """What may follow `read` (the prompt and the answer so far), from `state` on; nothing if it has no idea."""
         ...
 
+    def learn(self, state: State, token: int) -> None:
+        """Hear what was chosen at a place where there was a choice; most need not know."""
+        return
 
-class FromSentence:
+
+class FromSentence(Proposer):
     """In a copied run: the sentence goes on as it did. `most` tokens at a time."""
 
     def __init__(self, most: int = 4) -> None:
@@ -51,7 +57,48 @@ class FromSentence:
         return inside.onward[: self._most] if isinstance(inside, Copying) else ()
 
 
-class FromText:
+class FromHabit(Proposer):
+    """What was mostly chosen at a place of an action before: the language people here speak, the slot an intent mostly has, whether
+    a copied run mostly ends there. Goes on for as long as all of it together was the case more often than `least`.
+    """
+
+    def __init__(self, least: float = 0.5, most: int = 2) -> None:
+        self._least, self._most = least, most
+        self._seen: defaultdict[Hashable, Counter[int]] = defaultdict(Counter)
+
+    def propose(self, read: Sequence[int], state: State) -> Sequence[int]:
+        """The usual way on."""
+        found: list[int] = []
+        sure = 1.0
+        while len(found) < self._most and not over(state):
+            token = only(state)
+            if token is None:
+                token, share = self._usual(state)
+                sure *= share
+            if token is None or sure < self._least:
+                break
+            found.append(token)
+            state = state.after(token)
+        return found
+
+    def learn(self, state: State, token: int) -> None:
+        """Remember a choice; of copied words only that the run went on."""
+        if isinstance(state, At | Either):
+            onward = isinstance(state, Either) and state.goes_on(token)
+            self._seen[type(state), state.place][ONWARD if onward else token] += 1
+
+    def _usual(self, state: State) -> tuple[int | None, float]:
+        """What was chosen most often here, and its share."""
+        seen = self._seen.get((type(state), state.place)) if isinstance(state, At | Either) else None
+        if not seen:
+            return None, 0.0
+        token, count = seen.most_common(1)[0]
+        if token == ONWARD and isinstance(state, Either):
+            token = int(state.onward.ids[0])
+        return token, count / (seen.total() + 1)
+
+
+class FromText(Proposer):
     """In free text: what followed the last `match` tokens when they stood there before (prompt lookup, A. Saxena 2023)."""
 
     def __init__(self, match: int = 3, most: int = 8) -> None:
@@ -68,7 +115,7 @@ class FromText:
         return ()
 
 
-class FromDraft:
+class FromDraft(Proposer):
     """What a smaller model with the same vocabulary would write, under the same automaton."""
 
     def __init__(self, context: Context, most: int = 4) -> None:
@@ -151,8 +198,11 @@ class Decoder:
         for at, row in enumerate(rows[:left]):
             token = choose(row, state)
             fresh.append(Written(token, logprob(row, token)))
+            if only(state) is None:
+                for proposer in self.proposers:
+                    proposer.learn(state, token)
             state = state.after(token)
-            if only(state) == self._end:  # nothing else may come, so nobody is asked
+            if only(state) == self._end and len(fresh) < left:  # nothing else may come, so nobody is asked
                 fresh.append(Written(self._end, 0.0))
                 state = state.after(self._end)
             if over(state) or at == len(plan) or token != plan[at]:
@@ -164,11 +214,11 @@ class Decoder:
         plan: list[int] = []
         guesses: Iterator[int] | None = None
         while len(plan) < room and not over(state):
-            token = only(state)
-            if guesses is None and token is None:
+            forced = only(state)
+            if guesses is None and forced is None:
                 guesses = iter(self._guess([*read, *plan], state))
-            guess = next(guesses, None) if guesses is not None else None
-            token = guess if token is None else (token if self._ride else None)
+            guess = None if guesses is None else next(guesses, None)
+            token = guess if forced is None or not self._ride else forced
             if token is None or token == self._end or not allows(state, token):
                 break
             plan.append(token)
@@ -207,8 +257,7 @@ def choose(row: NDArray[np.float32], state: State) -> int:
 
 def logprob(row: NDArray[np.float32], token: int) -> float:
     """The natural logarithm of a token's probability among all tokens."""
-    top = row.max()
-    return float(row[token] - top - np.log(np.exp(row - top).sum()))
+    return -math.log(np.exp(row - row[token]).sum())  # minus infinity if so unlikely that float32 has no number for it
 
 
 def only(state: State) -> int | None:

@@ -63,7 +63,12 @@ def bundle_of(folder: Path) -> Bundle:
 
 
 def load(
-    folder: Path, threads: int = 1, context: int = 512, events: Events | None = None, draft: Path | None = None
+    folder: Path,
+    threads: int = 1,
+    context: int = 512,
+    events: Events | None = None,
+    draft: Path | None = None,
+    guess: bool = False,
 ) -> DeviceRunner:
     """Check a bundle and start its runner.
 
@@ -73,6 +78,7 @@ def load(
         context: tokens of sentence and action together.
         events: told when a dead child is started again.
         draft: GGUF of a smaller model with the same tokens, which proposes what this one then checks.
+        guess: whether what was usual before is proposed. It pays where a pass costs much more than a token in it (docs/serve.md).
 
     Raises:
         ArtifactError: the bundle is not what its manifest says, or its GGUF cannot be meant.
@@ -83,7 +89,8 @@ def load(
     for path in (model, draft) if draft else (model,):
         gguf_check.check(path)
     ontology, adapters = Ontology.load(folder), adapters_of(folder)
-    settings: dict[str, Any] = {"ontology": _written(ontology), "draft": draft and str(draft), "control": bundle.control}
+    settings: dict[str, Any] = {"ontology": _written(ontology), "draft": draft and str(draft), "guess": guess}
+    settings["control"] = bundle.control
     settings["adapters"] = {name: {"path": str(path), "ontology": _written(what)} for name, (path, what) in adapters.items()}
     process = Process(f"{bundle.recipe}/{bundle.tier}", model, threads, context, **settings)
     process.start()

@@ -7,7 +7,7 @@ every field is held against the default that the library itself gives, and a lib
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from ctypes import POINTER, c_bool, c_char_p, c_float, c_int, c_size_t, c_uint8, c_void_p
 from functools import cache, cached_property
 from importlib.util import find_spec
@@ -95,10 +95,8 @@ PROTOTYPES: dict[str, tuple[Any, ...]] = {  # name -> (result, argument, ...)
     "llama_vocab_is_eog": (c_bool, c_void_p, c_int),
     "llama_tokenize": (c_int, c_void_p, c_char_p, c_int, c_void_p, c_int, c_bool, c_bool),
     "llama_token_to_piece": (c_int, c_void_p, c_int, c_char_p, c_int, c_int, c_bool),
-    "llama_n_ctx": (c_int, c_void_p),
-    "llama_set_n_threads": (None, c_void_p, c_int, c_int),
     "llama_decode": (c_int, c_void_p, Batch),
-    "llama_get_logits": (POINTER(c_float), c_void_p),
+    "llama_get_logits": (c_void_p, c_void_p),
     "llama_get_memory": (c_void_p, c_void_p),
     "llama_memory_seq_rm": (c_bool, c_void_p, c_int, c_int, c_int),
     "llama_state_seq_get_size": (c_size_t, c_void_p, c_int),
@@ -171,14 +169,16 @@ class Model:
         self._model = self.api.llama_model_load_from_file(str(path).encode(), self.api.llama_model_default_params())
         if not self._model:
             raise RunnerError(last_words[0] if last_words else f"{path}: llama.cpp does not take it")
-        self._vocab = self.api.llama_model_get_vocab(self._model)
+        self._vocab, self._pieces = self.api.llama_model_get_vocab(self._model), dict[int, bytes]()
         self.vocab: int = self.api.llama_vocab_n_tokens(self._vocab)
         self.end: int = self.api.llama_vocab_eos(self._vocab)
+        if self.end < 0:
+            raise RunnerError(f"{path}: names no end token, so nothing it writes would end; set tokenizer.ggml.eos_token_id")
 
     def tokens(self, text: str, begin: bool = False) -> list[int]:
         """Ids of a text, control tokens read as such. `begin` puts the model's own begin token before it."""
         raw = text.encode()
-        room = (c_int * (len(raw) + 2))()
+        room = (c_int * (3 * len(raw) + 2))()  # a space may be three bytes there, and every byte a token
         count = self.api.llama_tokenize(self._vocab, raw, len(raw), room, len(room), begin, True)
         if count < 0:
             raise RunnerError("llama.cpp cannot cut the text into tokens")
@@ -193,17 +193,14 @@ class Model:
         """Of a tokeniser that puts a space of its own before a text: what a line's end is; else nothing."""
         return self.tokens("\n") if self.piece(self.tokens("a")[0]).startswith(b" ") else []
 
-    @cached_property
-    def piece(self) -> Callable[[int], bytes]:
+    def piece(self, token: int) -> bytes:
         """The bytes a token stands for; none for a control token."""
-        room, size = ctypes.create_string_buffer(512), 512
-
-        @cache
-        def bytes_of(token: int) -> bytes:
-            count = self.api.llama_token_to_piece(self._vocab, token, room, size, 0, False)
-            return room.raw[: max(0, count)]
-
-        return bytes_of
+        if token not in self._pieces:
+            size = self.api.llama_token_to_piece(self._vocab, token, None, 0, 0, False)  # of no room: what it would take, below 0
+            room = ctypes.create_string_buffer(-size)
+            self.api.llama_token_to_piece(self._vocab, token, room, -size, 0, False)
+            self._pieces[token] = room.raw
+        return self._pieces[token]
 
     def is_end(self, token: int) -> bool:
         """Whether generation ends with it."""
@@ -260,6 +257,7 @@ class Context:
         self.size: int = size
         self._memory = self.api.llama_get_memory(self._context)
         self._tokens, self._wanted = np.zeros(size, np.int32), np.zeros(size, np.int8)
+        self._views: dict[tuple[int, int], Logits] = {}
         self._batch = Batch(token=self._tokens.ctypes.data, logits=self._wanted.ctypes.data)
 
     def decode(self, tokens: Sequence[int], rows: int = 1) -> Logits:
@@ -280,7 +278,14 @@ class Context:
         if code := self.api.llama_decode(self._context, self._batch):
             raise RunnerError(f"llama.cpp cannot decode (code {code}){': ' + last_words[-1] if last_words else ''}")
         self.length += count
-        return np.ctypeslib.as_array(self.api.llama_get_logits(self._context), (rows, self._vocab))
+        return self._view(self.api.llama_get_logits(self._context), rows)
+
+    def _view(self, address: int, rows: int) -> Logits:
+        """Memory of llama.cpp's as an array. It is mostly the same memory, so the arrays are kept."""
+        if (address, rows) not in self._views:
+            pointer = ctypes.cast(address, POINTER(c_float))
+            self._views[address, rows] = np.ctypeslib.as_array(pointer, (rows, self._vocab))
+        return self._views[address, rows]
 
     def forget(self, length: int) -> None:
         """Go back to the first `length` tokens.
@@ -316,10 +321,6 @@ class Context:
         if self.api.llama_set_adapters_lora(self._context, pointers, len(given), scales):
             raise RunnerError("the adapters do not fit this model")
         self.forget(0)
-
-    def threads(self, count: int) -> None:
-        """How many threads a pass takes; more than the cores that are really free makes it slower."""
-        self.api.llama_set_n_threads(self._context, count, count)
 
     def close(self) -> None:
         """Free it."""

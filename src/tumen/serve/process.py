@@ -77,7 +77,7 @@ class Process:
         name: for messages.
         model: a GGUF that `gguf_check.check` has passed.
         threads, context: of llama.cpp; context in tokens.
-        settings: `ontology` and `draft`, see `answer.Answerer`.
+        settings: `ontology`, `draft` and `guess`, see `answer.Answerer`.
     """
 
     def __init__(self, name: str, model: Path, threads: int = 1, context: int = 512, **settings: Any) -> None:
