@@ -1,6 +1,6 @@
 """The chain of a recipe: which artifact comes from which, what each was asked, and what is stale.
 
-corpus -> tokenizer -> dataset -> <teacher> -> <student> -> bundle-<tier> -> bundle-<tier>/scorecard
+corpus -> tokenizer -> dataset -> <teacher> -> <student> [-> <tier>-grid [-> <tier>-aware]] -> bundle-<tier> -> bundle-<tier>/scorecard
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ MAKERS: dict[Kind, int] = {
     "tokenizer": 1,
     "dataset": 1,
     "checkpoint": 3,
-    "bundle": 1,
+    "grid": 1,
+    "bundle": 2,
     "scorecard": 1,
     "arms": 1,
     "calibration": 1,
@@ -59,7 +60,7 @@ def stages(recipe: Recipe) -> Iterator[Stage]:
         return  # nothing in it acts on a home: no bundle, no scorecard
     served = served_tiers(recipe)
     for name in served:
-        yield packing(f"bundle-{name}", name, recipe.family[name], recipe)
+        yield from packing(f"bundle-{name}", name, recipe.family[name], recipe, recipe.seed)
     bundles = tuple(f"bundle-{name}" for name in served)
     yield Stage(f"bundle-{recipe.serve.device}/scorecard", "scorecard", (*bundles, "corpus"), {"gate": recipe.gate})
 
@@ -78,10 +79,21 @@ def learning(name: str, tier: Tier, seed: int) -> Stage:
     return Stage(name, "checkpoint", parents, learnt, name, tier, seed)
 
 
-def packing(name: str, tier: str, settings: Tier, recipe: Recipe) -> Stage:
-    """The stage that makes a bundle of a trained tier."""
-    asked = {"quantise": settings.quantise, "serve": recipe.serve, "gate": recipe.gate, "name": recipe.name}
-    return Stage(name, "bundle", (tier, "tokenizer", "corpus"), asked, tier, settings)
+def packing(name: str, tier: str, settings: Tier, recipe: Recipe, seed: int) -> Iterator[Stage]:
+    """The stages that make a bundle of a trained tier: where the recipe asks for it, its grids, and training on them."""
+    quantise, parents = settings.quantise, [tier, "tokenizer", "corpus"]
+    if not quantise.plain:
+        asked = quantise.model_dump(include={"to", "budget", "among", "calibrate"}) | {"seed": seed, "name": recipe.name}
+        parents.append(f"{tier}-grid")
+        yield Stage(f"{tier}-grid", "grid", (tier, "tokenizer", "dataset"), asked, tier, settings, seed)
+    if quantise.aware:
+        train = quantise.section(settings.train)
+        asked = {"train": _deciding(train.model_dump()), "teach": quantise.teach, "seed": seed}
+        parents.append(f"{tier}-aware")
+        aware = settings.model_copy(update={"train": train, "distil": None, "start": None})
+        yield Stage(f"{tier}-aware", "checkpoint", (tier, f"{tier}-grid", "dataset", "tokenizer"), asked, f"{tier}-aware", aware, seed)
+    asked = {"quantise": quantise.word, "serve": recipe.serve, "gate": recipe.gate, "name": recipe.name}
+    yield Stage(name, "bundle", tuple(parents), asked, tier, settings)
 
 
 def start_digest(tier: str, start: str) -> str:

@@ -1,13 +1,15 @@
 """shrink: fit the pocket.
 
-What: a smaller tier distilled from a larger one; GGUF at int8 or int4; a bundle; the export gate.
+What: a smaller tier distilled from a larger one; every matrix on a grid of its own, trained there; GGUF; a bundle; the export gate.
 In: checkpoint artifacts, a dataset, a tokeniser.
-Out: checkpoint and bundle artifacts, agreement with torch.
+Out: checkpoint, grid and bundle artifacts, agreement with torch.
 Never: running a bundle (a runner is handed in), downloads.
-Read next: student.py, then gguf.py and bundle.py.
+Read next: student.py, then grid.py, choose.py and aware.py, then gguf.py and bundle.py.
 """
 
+from tumen.shrink.aware import learn_grid
 from tumen.shrink.bundle import check_export, pack
+from tumen.shrink.choose import write_grid
 from tumen.shrink.student import distil
 
-__all__ = ["check_export", "distil", "pack"]
+__all__ = ["check_export", "distil", "learn_grid", "pack", "write_grid"]

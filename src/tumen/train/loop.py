@@ -23,7 +23,7 @@ from tumen.train.alone import Alone, Learner
 from tumen.train.checkpoint import Checkpoints, State, whole, write_final
 from tumen.train.losses import Extra
 from tumen.train.metrics import Clock, Spikes, epochs, guard
-from tumen.train.optimizer import put, rate_at
+from tumen.train.optimizer import Seen, put, rate_at
 from tumen.train.team import Team, join, name_of, peers, type_of
 
 
@@ -40,6 +40,7 @@ def fit(
     events: Events | None = None,
     distil: tuple[float, Extra] | None = None,
     start: Mapping[str, Tensor] | None = None,
+    seen: Seen | None = None,
 ) -> None:
     """Train `shape` on a dataset artifact and write the checkpoint artifact `out`.
 
@@ -52,6 +53,7 @@ def fit(
         inputs: what the artifact is made for, see core.artifact.
         distil: weight of a teacher and its loss; the rest is on the data.
         start: weights to start from instead of fresh ones.
+        seen: what the network computes with, made from the fp32 weights after every step; for one process.
 
     Raises:
         PlanError: the mesh does not divide the network or the step.
@@ -65,7 +67,7 @@ def fit(
     prepare_torch(section)
     shards = read_shards(dataset / "train")
     check_vocab(int(np.max(shards.tokens)), shape)
-    learner = learner_of(section, shape, team, seed, distil)
+    learner = learner_of(section, shape, team, seed, distil, seen)
     loader = Loader(shards, section.rows, section.row_tokens, seed, learner.data_rank, learner.data_ranks)
     work = out.with_name(f".{out.name}.work")
     checkpoints = Checkpoints(work, team, inputs, section.keep, events, section.save_later)
@@ -96,7 +98,14 @@ def fit(
             shutil.rmtree(work, ignore_errors=True)
 
 
-def learner_of(section: Train, shape: Shape, team: Team, seed: int, distil: tuple[float, Extra] | None = None) -> Learner:
+def learner_of(
+    section: Train,
+    shape: Shape,
+    team: Team,
+    seed: int,
+    distil: tuple[float, Extra] | None = None,
+    seen: Seen | None = None,
+) -> Learner:
     """The learner a mesh asks for: one process alone, or this rank of many.
 
     Raises:
@@ -106,7 +115,9 @@ def learner_of(section: Train, shape: Shape, team: Team, seed: int, distil: tupl
     if section.expert_kernel == "grouped" and section.compile and type_of(section, team.device) == torch.float32:
         raise TrainError("expert_kernel 'grouped' compiles in bf16 alone, and this is fp32: set compile = false, or 'padded'")
     if section.mesh.ranks == 1:
-        return Alone(section, shape, team, seed, distil)
+        return Alone(section, shape, team, seed, distil, seen)
+    if seen:
+        raise TrainError(f"training on a grid is built for one process, the mesh has {section.mesh.ranks}; set train.mesh to 1")
     if distil and section.mesh.pp > 1:
         raise TrainError("distillation over a pipeline is not built; use dp, ep, cp and tp")
     from tumen.train.parallel import Together  # a second of imports that one process does without
