@@ -2,7 +2,7 @@
 
 Straight-through (arXiv 1308.3432): the gradient at the rounded weights is taken for that at the weights themselves. Scales are
 searched anew every few steps and held in between, when a step costs one rounding more. What is learnt is the unquantised tier's own
-distributions (`teach`), which say more about a sentence than its one right action.
+distributions (`teach`), asked for as it goes, whole: what it kept of a few likely tokens would leave the others free to move.
 
 The last search is after the last step, on the weights of the checkpoint, and packing makes the same search: what was validated is
 what is shipped, bit by bit.
@@ -10,20 +10,21 @@ what is shipped, bit by bit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from tumen.core import Events, Shape, TrainError, verify
+from tumen.core import Events, Shape, TrainError
 from tumen.core.recipe import GridName, Train
-from tumen.data import read_shards
+from tumen.data import Shards, read_shards
+from tumen.model import build, causal_mask
 from tumen.shrink.choose import read_grid
 from tumen.shrink.gguf import tensors_of
 from tumen.shrink.grid import GRIDS, Scales
 from tumen.shrink.places import Places
-from tumen.shrink.student import kept_loss, write_logits
 from tumen.train import fit, read_final
 
 HOLD = 20  # steps between two searches for scales
@@ -61,6 +62,31 @@ class OnGrid:
         return self.places.back(weights, seen)
 
 
+def asked(shape: Shape, weights: Mapping[str, Tensor], shards: Shards) -> Callable[[Tensor, Tensor], Tensor]:
+    """A loss (logits (A, vocab), sources (A,)) -> (A,): KL from a teacher, run over the examples that the sources lie in."""
+    teacher = build(shape).eval()
+    teacher.load_state_dict(dict(weights))
+
+    @torch.no_grad()
+    def said(sources: np.ndarray) -> Tensor:
+        examples, rows = np.unique(np.searchsorted(shards.starts, sources, side="right") - 1, return_inverse=True)
+        starts, lengths = shards.starts[examples], shards.lengths[examples]
+        ids = np.zeros((len(examples), int(lengths.max())), np.int64)
+        for row, (start, length) in enumerate(zip(starts, lengths, strict=True)):
+            ids[row, :length] = shards.tokens[start : start + length]
+        tokens, real = torch.from_numpy(ids), torch.from_numpy(np.arange(ids.shape[1]) < lengths[:, None])
+        positions = torch.arange(ids.shape[1]).expand_as(tokens)
+        states, *_ = teacher(tokens, positions, causal_mask(torch.ones_like(tokens)), real=real)
+        before = np.maximum(sources - starts[rows] - 1, 0)  # padding asks for token 0, which nothing stands before
+        return teacher.head(states[torch.from_numpy(rows), torch.from_numpy(before)]).float().log_softmax(dim=-1)
+
+    def loss(logits: Tensor, sources: Tensor) -> Tensor:
+        wanted = said(sources.numpy())
+        return (wanted.exp() * (wanted - logits.log_softmax(dim=-1))).sum(dim=-1)
+
+    return loss
+
+
 def learn_grid(
     section: Train,
     teach: float,
@@ -87,12 +113,6 @@ def learn_grid(
         raise TrainError(f"train.checkpoint_every is {section.checkpoint_every}: on a grid it must be a multiple of {HOLD}")
     shape, weights = read_final(checkpoint)
     choice = read_grid(grid)
-    distil = None
-    if teach:
-        kept = out.with_name(f"{out.name}-logits")
-        write_logits(checkpoint, dataset, kept, section, events, section.steps, seed)
-        distil = (teach, kept_loss(kept, read_shards(dataset / "train"), 1.0))
-        made_from = [*made_from, verify(kept, "logits").digest]
     fit(
         section,
         shape,
@@ -102,7 +122,7 @@ def learn_grid(
         inputs=inputs,
         made_from=made_from,
         events=events,
-        distil=distil,
+        distil=(teach, asked(shape, weights, read_shards(dataset / "train"))) if teach else None,
         start=weights,
         seen=OnGrid(shape, weights, choice.grids, choice.importance, section.steps),
     )

@@ -63,18 +63,10 @@ def distil(
 
 
 @torch.inference_mode()
-def write_logits(
-    teacher: Path, dataset: Path, out: Path, section: Train, events: Events, steps: int | None = None, seed: int = 0
-) -> None:
-    """Run the teacher once over the training shard and keep its likeliest tokens; does nothing if that is done already.
-
-    Args:
-        steps, seed: only over the batches of the first steps of a training with this seed; zeros elsewhere.
-    """
+def write_logits(teacher: Path, dataset: Path, out: Path, section: Train, events: Events) -> None:
+    """Run the teacher once over the training shard and keep its likeliest tokens; does nothing if that is done already."""
     parents = [verify(teacher, "checkpoint").digest, verify(dataset, "dataset").digest]
     inputs = "-".join([*parents, str(KEPT), f"{section.rows}x{section.row_tokens}"])  # bf16 sums differ with the batch
-    if steps:
-        inputs += f"-{steps}-{seed}"
     try:
         if verify(out, "logits").inputs == inputs:
             return
@@ -89,8 +81,8 @@ def write_logits(
     places = action_places(shards)
     count = int(places[-1]) + 1
     ids, logp = np.zeros((count, KEPT), shards.tokens.dtype), np.zeros((count, KEPT), np.float16)
-    loader = Loader(shards, section.rows, section.row_tokens, seed)
-    batches = steps or math.ceil(loader.rows_per_epoch() / section.rows)
+    loader = Loader(shards, section.rows, section.row_tokens, 0)
+    batches = math.ceil(loader.rows_per_epoch() / section.rows)
     for number in range(batches):
         batch = next(loader)
         rows, sources = action_rows(batch)
