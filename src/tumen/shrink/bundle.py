@@ -1,6 +1,7 @@
 """Bundles: what goes on a device. One folder, one digest, nothing outside of it is needed.
 
     model.gguf    weights, tokeniser, chat template
+    ontology.json intents and slots (core/ontology.py)
     values.json   what copied words are worth, by language and slot
     bundle.json   {recipe, tier, quantise, serve, gate}
     scorecard/    put there by `score`, an artifact of its own made from the bundle
@@ -56,6 +57,7 @@ def pack(
     facts = {"parameters": shape.parameters(), "active_parameters": shape.active_parameters(), "quantise": quantise}
     with writing(out, "bundle", inputs, [parent.digest for parent in parents], facts) as stage:
         model, codec, name = stage / "model.gguf", Codec.load(tokenizer), f"{about['recipe']}-{about['tier']}"
+        codec.ontology.save(stage)
         if grid:
             choice = read_grid(grid)
             write_gguf(model, shape, weights, codec, choice.grids, name, choice.importance)
