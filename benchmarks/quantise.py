@@ -1,6 +1,6 @@
 """What quantisation costs: KL from the unquantised tier's next-token distributions to the quantised one's, method by method.
 
-    python benchmarks/quantise.py RUN [--tier device] [--seeds 1 2 3] [--steps 200] [--sentences 600] [--out FILE]
+    python benchmarks/quantise.py RUN [--tier device] [--trained int4] [--seeds 1 2 3] [--steps 200] [--sentences 600] [--out FILE]
 
 Over the action tokens of validation sentences, which no training saw and no calibration reads. Methods: ggml's own quantiser without
 importance (round-to-nearest, the floor) and with it; our search for scales without and with it; grids mixed to a byte budget; training
@@ -22,7 +22,7 @@ from contest import circumstances, headline, table, write
 from ggml import quantised
 from torch import Tensor
 
-from tumen.core import Events, manifest_of, units
+from tumen.core import Events, units
 from tumen.core.recipe import LADDER, GridName, Quantise, Recipe
 from tumen.model import build
 from tumen.score import over_seeds
@@ -36,7 +36,7 @@ from tumen.shrink.places import Places
 from tumen.train import read_final
 
 WORDS = ("int8", "int4", *LADDER)
-TRAINED = ("int4", "q2_k")
+TEACH = {"aware, data alone": 0.0, "aware, own distributions": 1.0}
 Grids = Mapping[str, GridName]
 See = Callable[[str, Tensor, GridName], Tensor]  # a matrix by the file's name -> the same on its grid
 
@@ -115,24 +115,25 @@ def mixed(tier: Tier) -> Iterator[dict[str, Any]]:
         yield found | {"predicted": predicted, "counts": {grid: list(chosen.values()).count(grid) for grid in set(chosen.values())}}
 
 
-def trained(tier: Tier, steps: int, seeds: list[int]) -> Iterator[dict[str, Any]]:
-    """Training on the grid, one row a method and seed; the seed is that of calibration and order."""
+def trained(tier: Tier, word: str, steps: int, seeds: list[int]) -> Iterator[dict[str, Any]]:
+    """Training on the grid, not compiled, one row a method and seed; the seed is that of calibration and order."""
     recipe = Recipe.model_validate_json((tier.run / "recipe.json").read_text("utf-8"))
+    dataset, checkpoint = tier.run / "dataset", tier.run / tier.name
+    asked = Quantise(to=word, aware=True, steps=steps, calibrate=tier.calibrate)
+    section = asked.section(recipe.family[tier.name].train).model_copy(update={"compile": False})
     for seed in seeds:
-        for word in TRAINED:
-            asked = Quantise(to=word, aware=True, steps=steps, calibrate=tier.calibrate)
-            with tempfile.TemporaryDirectory() as name:
-                folder, dataset = Path(name), tier.run / "dataset"
-                write_grid(tier.run / tier.name, tier.run / "tokenizer", dataset, asked, "x", folder / "grid", seed=seed, inputs="")
-                choice = read_grid(folder / "grid")
-                for method, teach in (("aware, data alone", 0.0), ("aware, half and half", 0.5), ("aware, own distributions", 1.0)):
-                    section = asked.section(recipe.family[tier.name].train)
-                    out = folder / f"aware-{teach}"
-                    learn_grid(section, teach, tier.run / tier.name, folder / "grid", dataset, out, seed=seed, inputs="",
-                               made_from=[], events=Events(None))  # fmt: skip
-                    see = lambda n, t, g, c=choice: GRIDS[g].see(t, GRIDS[g].fit(t, c.importance.get(n)))  # noqa: E731
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            write_grid(checkpoint, tier.run / "tokenizer", dataset, asked, "x", folder / "grid", seed=seed, inputs="")
+            choice = read_grid(folder / "grid")
+            for number, (method, teach) in enumerate(TEACH.items()):
+                out = folder / str(number)
+                learn_grid(section, teach, checkpoint, folder / "grid", dataset, out, seed=seed, inputs="",
+                           made_from=[], events=Events(None))  # fmt: skip
+                with torch.no_grad():
+                    see = lambda n, t, g, scales=choice.scales: GRIDS[g].see(t, scales[n])  # noqa: E731
                     row = tier.row(method, word, choice.grids, see, read_final(out)[1])
-                    yield row | {"seed": seed, "steps": steps, "seconds": manifest_of(out).facts.get("seconds")}
+                yield row | {"seed": seed, "steps": steps, "rate": asked.rate}
 
 
 def by_kind(tier: Tier) -> Iterator[dict[str, Any]]:
@@ -146,9 +147,9 @@ def by_kind(tier: Tier) -> Iterator[dict[str, Any]]:
 
 def recovered(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """The share of round-to-nearest's KL that training on the grid takes away, over seeds."""
-    for word in TRAINED:
+    for word in dict.fromkeys(row["grid"] for row in rows if "seed" in row):
         floor = next(row["kl"] for row in rows if row["method"].startswith("round") and row["grid"] == word)
-        methods = dict.fromkeys(row["method"] for row in rows if row.get("seed") is not None and row["grid"] == word)
+        methods = dict.fromkeys(row["method"] for row in rows if "seed" in row and row["grid"] == word)
         for method in methods:
             shares = [1 - row["kl"] / floor for row in rows if row["method"] == method and row["grid"] == word]
             yield {"method": method, "grid": word, "shares": shares, **over_seeds(shares)._asdict()}
@@ -179,6 +180,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--tier", default="device")
+    parser.add_argument("--trained", nargs="*", default=["int4"], help="words that are trained on")
     parser.add_argument("--seeds", type=int, nargs="*", default=[1, 2, 3])
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--sentences", type=int, default=600)
@@ -190,10 +192,10 @@ def main() -> None:
         tier = Tier(asked.run, asked.tier, asked.sentences, asked.calibrate)
         rows = [*rounded(tier), *mixed(tier)]
         kinds = list(by_kind(tier))
-    rows += trained(tier, asked.steps, asked.seeds)
+    rows += [row for word in asked.trained for row in trained(tier, word, asked.steps, asked.seeds)]
     result |= {"tier": asked.tier, "parameters": tier.shape.parameters(), "sentences": asked.sentences,
                "positions": sum(len(kept) for kept in tier.reference.kept), "rows": rows, "kinds": kinds,
-               "recovered": list(recovered(rows)) if asked.seeds else []}  # fmt: skip
+               "recovered": list(recovered(rows))}  # fmt: skip
     print(shown(result))
     write("quantise", result, asked.out)
 

@@ -154,7 +154,7 @@ class Quantise(Frozen):
     calibrate: int = Field(256, ge=0, description="training sentences that say which columns of a matrix matter; 0: none")
     aware: bool = Field(False, description="train on the grid, straight-through, after the tier is trained")
     steps: Positive = Field(200, description="of training on the grid")
-    rate: float = Field(3e-4, gt=0, description="peak learning rate of training on the grid; it falls linearly to zero")
+    rate: float = Field(1e-4, gt=0, description="peak learning rate of training on the grid; it falls linearly to zero")
     teach: Share = Field(1.0, description="share of the loss on the unquantised tier's own distributions; the rest is on the data")
 
     @model_validator(mode="before")
@@ -185,9 +185,9 @@ class Quantise(Frozen):
             raise ValueError(f"budget: {error}") from None
 
     def section(self, train: Train) -> Train:
-        """A tier's train section as it trains on the grid: actions alone, the rate falling from a small peak."""
+        """A tier's train section as it trains on the grid: actions alone, AdamW, the rate falling from a small peak."""
         short = {"steps": self.steps, "rate": self.rate, "warmup": 0.05, "decay": 1.0}
-        return train.model_copy(update={**short, "sentence_weight": 0.0, "checkpoint_every": 100})
+        return train.model_copy(update={**short, "optimizer": "adamw", "sentence_weight": 0.0})
 
     @property
     def plain(self) -> bool:

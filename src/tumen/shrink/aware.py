@@ -1,11 +1,11 @@
 """Training on the grid: the network computes with what a device will have, the gradient moves the fp32 weights behind it.
 
-Straight-through (arXiv 1308.3432): the gradient at the rounded weights is taken for that at the weights themselves. Scales are
-searched anew every few steps and held in between, when a step costs one rounding more. What is learnt is the unquantised tier's own
-distributions (`teach`), asked for as it goes, whole: what it kept of a few likely tokens would leave the others free to move.
+Straight-through (arXiv 1308.3432): the gradient at the rounded weights is taken for that at the weights themselves. The grid is the
+one that was chosen before (choose.py), scales and all: weights move from point to point of it, and a step costs one rounding more.
+What is learnt is the unquantised tier's own distributions (`teach`), asked for as it goes, whole: a few kept tokens would leave the
+others free to move.
 
-The last search is after the last step, on the weights of the checkpoint, and packing makes the same search: what was validated is
-what is shipped, bit by bit.
+Packing takes the same scales and rounds the same way: what was validated is what is shipped, bit by bit.
 """
 
 from __future__ import annotations
@@ -17,49 +17,33 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tumen.core import Events, Shape, TrainError
-from tumen.core.recipe import GridName, Train
+from tumen.core import Events, Shape
+from tumen.core.recipe import Train
 from tumen.data import Shards, read_shards
 from tumen.model import build, causal_mask
-from tumen.shrink.choose import read_grid
+from tumen.shrink.choose import Choice, read_grid
 from tumen.shrink.gguf import tensors_of
-from tumen.shrink.grid import GRIDS, Scales
+from tumen.shrink.grid import GRIDS
 from tumen.shrink.places import Places
 from tumen.train import fit, read_final
-
-HOLD = 20  # steps between two searches for scales
-
 
 class OnGrid:
     """What a device will have of given weights: `train.fit(seen=...)`.
 
     Args:
         weights: by our names; their sizes.
-        grids: by the file's names; what it does not name stays as it is.
-        importance: by the file's names, see `Grid.fit`.
-        last: the step after which scales are searched a last time.
+        choice: the grid of each matrix and its scales; what it does not name stays as it is.
     """
 
-    def __init__(
-        self,
-        shape: Shape,
-        weights: Mapping[str, Tensor],
-        grids: Mapping[str, GridName],
-        importance: Mapping[str, Tensor],
-        last: int,
-    ) -> None:
-        self.shape, self.grids, self.importance, self.last = shape, grids, importance, last
-        self.places = Places(shape, weights)
-        self.scales: dict[str, Scales] = {}
+    def __init__(self, shape: Shape, weights: Mapping[str, Tensor], choice: Choice) -> None:
+        self.shape, self.choice, self.places = shape, choice, Places(shape, weights)
 
     @torch.no_grad()
-    def __call__(self, weights: Mapping[str, Tensor], step: int) -> dict[str, Tensor]:
-        """fp32 weights by our names, after so many steps -> the same on the grid."""
+    def __call__(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """fp32 weights by our names -> the same on the grid."""
         tensors = tensors_of(self.shape, weights)
-        if step % HOLD == 0 or step == self.last:
-            self.scales = {name: GRIDS[grid].fit(tensors[name], self.importance.get(name)) for name, grid in self.grids.items()}
-        seen = {name: GRIDS[grid].see(tensors[name], self.scales[name]) for name, grid in self.grids.items()}
-        return self.places.back(weights, seen)
+        grids, scales = self.choice.grids, self.choice.scales
+        return self.places.back(weights, {name: GRIDS[grid].see(tensors[name], scales[name]) for name, grid in grids.items()})
 
 
 def asked(shape: Shape, weights: Mapping[str, Tensor], shards: Shards) -> Callable[[Tensor, Tensor], Tensor]:
@@ -107,12 +91,9 @@ def learn_grid(
         teach: share of the loss on the unquantised tier's distributions.
 
     Raises:
-        TrainError: checkpoints would fall between two searches; else as `train.fit`.
+        TrainError, ArtifactError, DiskError: as `train.fit`.
     """
-    if section.checkpoint_every % HOLD:
-        raise TrainError(f"train.checkpoint_every is {section.checkpoint_every}: on a grid it must be a multiple of {HOLD}")
     shape, weights = read_final(checkpoint)
-    choice = read_grid(grid)
     fit(
         section,
         shape,
@@ -124,5 +105,5 @@ def learn_grid(
         events=events,
         distil=(teach, asked(shape, weights, read_shards(dataset / "train"))) if teach else None,
         start=weights,
-        seen=OnGrid(shape, weights, choice.grids, choice.importance, section.steps),
+        seen=OnGrid(shape, weights, read_grid(grid)),
     )

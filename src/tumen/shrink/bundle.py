@@ -46,7 +46,7 @@ def pack(
         checkpoint, tokenizer, corpus: artifacts.
         quantise: int8, int4 or a grid's name; with `grid`, what the bundle calls it.
         about: content of bundle.json: recipe's name, tier, serve and gate sections.
-        grid: artifact that says the grid of every matrix and what matters in it.
+        grid: artifact that says the grid of every matrix and its scales.
 
     Raises:
         ExportError: the tier cannot be written as GGUF, or the file is not of the size that was chosen.
@@ -60,7 +60,7 @@ def pack(
         codec.ontology.save(stage)
         if grid:
             choice = read_grid(grid)
-            write_gguf(model, shape, weights, codec, choice.grids, name, choice.importance)
+            write_gguf(model, shape, weights, codec, choice.grids, name, choice.scales)
             if choice.bytes not in (None, size := model.stat().st_size):
                 raise ExportError(f"{model.name} has {size} bytes, {choice.bytes} were chosen; delete {grid} and run again")
         else:

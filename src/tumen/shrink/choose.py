@@ -4,8 +4,8 @@ What a matrix costs on a grid is the KL of the model's output when that matrix a
 shards. Small errors of different matrices add up nearly (the table of benchmarks/quantise.py shows how nearly), so the choice is
 a knapsack with one item a matrix, solved exactly.
 
-    grids.json               {grids: {matrix: grid}, bytes: of model.gguf or null, options: {matrix: {grid: [bytes, KL]}}}
-    importance.safetensors   by the file's names, (..., 1, columns)
+    grids.json           {grids: {matrix: grid}, bytes: of model.gguf or null, options: {matrix: {grid: [bytes, KL]}}}
+    scales.safetensors   <matrix>.d and .dmin in half precision, .level and .depth as whole numbers (grid.py)
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -25,7 +26,7 @@ from tumen.core.recipe import GridName, Quantise
 from tumen.data import Codec
 from tumen.model import build
 from tumen.shrink.divergence import Reference, some_batches
-from tumen.shrink.grid import GRIDS
+from tumen.shrink.grid import GRIDS, Scales
 from tumen.shrink.gguf import grids_of, matrices_of, tensors_of, write_gguf
 from tumen.shrink.importance import importance_of
 from tumen.shrink.places import Places
@@ -33,7 +34,7 @@ from tumen.train import load_tensors, read_final
 
 ALIGN = 32  # bytes; a tensor of a GGUF file starts at a multiple
 MOST_UNITS = 1 << 17  # steps of the budget that the solver looks at; sizes are rounded up to one where the budget is larger
-CHOICE, IMPORTANCE = "grids.json", "importance.safetensors"
+CHOICE, SCALES = "grids.json", "scales.safetensors"
 TWIN = {"output.weight": "token_embd.weight"}  # a tied embedding that deepseek2 wants twice
 
 
@@ -51,7 +52,7 @@ class Choice(NamedTuple):
     """What an artifact `grid` says. `bytes` of the model file; None where no budget was asked."""
 
     grids: dict[str, GridName]
-    importance: dict[str, Tensor]
+    scales: dict[str, Scales]
     bytes: int | None
 
 
@@ -78,6 +79,7 @@ def write_grid(
     """
     parents = [verify(checkpoint, "checkpoint"), verify(tokenizer, "tokenizer"), verify(dataset, "dataset")]
     shape, weights = read_final(checkpoint)
+    tensors = tensors_of(shape, weights)
     batches = some_batches(dataset / "train", quantise.calibrate, seed) if quantise.calibrate else []
     network = build(shape)
     network.load_state_dict(weights)
@@ -85,7 +87,7 @@ def write_grid(
     options: Options = {}
     size = None
     if quantise.to:
-        grids = grids_of(tensors_of(shape, weights), quantise.to)
+        grids = grids_of(tensors, quantise.to)
     else:
         options = measured(Reference(shape, weights, batches), shape, weights, importance, quantise.among, told)
         rest = header_bytes(shape, weights, Codec.load(tokenizer), name)
@@ -95,7 +97,8 @@ def write_grid(
     facts = {"grids": {grid: list(grids.values()).count(grid) for grid in sorted(set(grids.values()))}, "bytes": size}
     with writing(out, "grid", inputs, [parent.digest for parent in parents], facts) as stage:
         (stage / CHOICE).write_text(json.dumps({"grids": grids, "bytes": size, "options": options}, indent=1))
-        save_file(importance, stage / IMPORTANCE)
+        scales = {name: GRIDS[grid].fit(tensors[name], importance.get(name)) for name, grid in grids.items()}
+        save_file(stored(scales), stage / SCALES)
     return verify(out, "grid")
 
 
@@ -110,7 +113,15 @@ def read_grid(folder: Path) -> Choice:
     unknown = set(found["grids"].values()) - set(GRIDS)
     if unknown:
         raise ArtifactError(f"{folder}: grid {', '.join(sorted(unknown))} is not known here; known: {', '.join(GRIDS)}")
-    return Choice(found["grids"], load_tensors(folder / IMPORTANCE), found["bytes"])
+    held = load_tensors(folder / SCALES)
+    scales = {name: Scales(*(held[f"{name}.{part}"].float() for part in Scales._fields)) for name in found["grids"]}
+    return Choice(found["grids"], scales, found["bytes"])
+
+
+def stored(scales: Mapping[str, Scales]) -> dict[str, Tensor]:
+    """Scales as a file keeps them; all of it exact."""
+    kinds = {"d": torch.half, "dmin": torch.half, "level": torch.int16, "depth": torch.int16}
+    return {f"{name}.{part}": one._asdict()[part].to(kind) for name, one in scales.items() for part, kind in kinds.items()}
 
 
 def measured(

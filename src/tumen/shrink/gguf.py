@@ -19,7 +19,7 @@ from tumen.core.action import BEGIN, DO
 from tumen.core.recipe import GridName
 from tumen.data import BYTES, CONTROL, UNKNOWN, Codec
 from tumen.model import interleave
-from tumen.shrink.grid import GRIDS, fitting
+from tumen.shrink.grid import GRIDS, Scales, fitting
 
 WORDS: Mapping[str, GridName] = {"int8": "q8_0", "int4": "q4_0"}
 ENDS = ("token_embd.weight", "output.weight")
@@ -34,7 +34,7 @@ def write_gguf(
     codec: Codec,
     quantise: str | Mapping[str, GridName],
     name: str,
-    importance: Mapping[str, Tensor] | None = None,
+    scales: Mapping[str, Scales] | None = None,
 ) -> None:
     """Write one model file.
 
@@ -43,7 +43,7 @@ def write_gguf(
         codec: its vocabulary must be the shape's.
         quantise: int8 (Q8_0), int4 (Q4_0; the embedding stays Q8_0) or a grid's name; or the grid of every matrix by the file's
             names. A row that no block fits falls back (`Grid.otherwise`).
-        importance: by the file's names, see `Grid.fit`.
+        scales: of every matrix by the file's names; default: the best for these weights.
 
     Raises:
         ExportError: vocabulary and shape differ, or llama.cpp has no architecture for the shape.
@@ -57,7 +57,7 @@ def write_gguf(
     _add_shape(writer, shape)
     _add_tokenizer(writer, codec)
     for tensor_name, tensor in tensors.items():
-        _add_tensor(writer, tensor_name, tensor, grids.get(tensor_name), (importance or {}).get(tensor_name))
+        _add_tensor(writer, tensor_name, tensor, grids.get(tensor_name), (scales or {}).get(tensor_name))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -94,14 +94,14 @@ def grids_of(tensors: Mapping[str, Tensor], word: str) -> dict[str, GridName]:
     }
 
 
-def _add_tensor(writer: gguf.GGUFWriter, name: str, tensor: Tensor, grid: GridName | None, importance: Tensor | None) -> None:
+def _add_tensor(writer: gguf.GGUFWriter, name: str, tensor: Tensor, grid: GridName | None, scales: Scales | None) -> None:
     """A matrix goes in on its grid, everything else in fp32."""
     tensor = tensor.detach().float().contiguous()
     if grid is None:
         writer.add_tensor(name, tensor.numpy())
         return
     chosen = GRIDS[grid]
-    writer.add_tensor(name, chosen.encode(tensor, chosen.fit(tensor, importance)).numpy(), raw_dtype=chosen.kind)
+    writer.add_tensor(name, chosen.encode(tensor, scales or chosen.fit(tensor)).numpy(), raw_dtype=chosen.kind)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

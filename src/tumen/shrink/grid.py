@@ -7,8 +7,8 @@ A row is cut into blocks and a block into parts. Within a part
 with a whole number `code` for each weight, whole numbers `level` and `depth` for each part, and half-precision `d` and `dmin` for
 each block (k-quants: github.com/ggerganov/llama.cpp/pull/1684). Q8_0, Q5_0 and Q4_0 have one part, no levels and no floor.
 
-`Scales` are all of it but the codes, and given them the best code is the nearest: training holds scales and rounds at every step
-(aware.py), packing rounds once and writes bytes. Both go through `Grid.codes` and `Grid.values`, so they give the same bits.
+`Scales` are all of it but the codes, and given them the best code is the nearest: training rounds at every step (aware.py), packing
+rounds once and writes bytes. Both go through `Grid.codes` and `Grid.values`, so they give the same bits.
 Which scales are best is searched here, not taken from ggml: the format says what scales may be, not how to choose them.
 """
 

@@ -22,7 +22,7 @@ from tumen.train.team import half
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
 MOMENTUM = 0.95
-Seen = Callable[[Mapping[str, Tensor], int], Mapping[str, Tensor]]  # fp32 weights, finished steps -> what is computed with
+Seen = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]  # fp32 weights by name -> what is computed with
 ROOT_MEAN_SQUARE = 0.2  # of an AdamW update in practice; Muon's is scaled to it, so that both share one rate and decay
 
 
@@ -75,7 +75,7 @@ class FlatOptimizer:
     """
 
     def __init__(self, network: nn.Module, section: Train, dtype: torch.dtype, seen: Seen | None = None) -> None:
-        self.section, self.seen, self.steps = section, seen, 0
+        self.section, self.seen = section, seen
         named = sorted(network.named_parameters(), key=lambda item: (zone(item[0], item[1], section), _matrix(item[1]), item[0]))
         self.layout = [(name, parameter.shape, parameter.numel()) for name, parameter in named]
         device = named[0][1].device
@@ -118,7 +118,6 @@ class FlatOptimizer:
             for group in self.adam.param_groups:
                 group["lr"] = rate
             self.adam.step()
-            self.steps += 1
             self._show()
         self.gradient.zero_()
         self.summed = None
@@ -153,7 +152,7 @@ class FlatOptimizer:
             self.weights.copy_(self.master)
         if self.seen:
             mine = self._named(self.weights)
-            for name, weight in self.seen(self.named_master(), self.steps).items():
+            for name, weight in self.seen(self.named_master()).items():
                 mine[name].copy_(weight)
 
     def named_master(self) -> dict[str, Tensor]:
@@ -183,7 +182,6 @@ class FlatOptimizer:
     @torch.no_grad()
     def restored(self, step: int) -> None:
         """Go on after `named_master` and `moments` were filled from a checkpoint of `step` finished steps."""
-        self.steps = step
         self._show()
         for part in self.parts:
             self.adam.state[part]["step"].fill_(step)
