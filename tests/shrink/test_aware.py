@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
-from tumen.core import Events, Recipe, TrainError, verify
+from tumen.core import Events, Recipe, verify
 from tumen.core.recipe import Quantise, Train
-from tumen.data import read_shards
-from tumen.model import build
 from tumen.shrink import learn_grid, pack, write_grid
-from tumen.shrink.aware import OnGrid, asked
+from tumen.shrink.aware import OnGrid
 from tumen.shrink.choose import read_grid
-from tumen.shrink.divergence import Reference, answers_logp, some_batches
-from tumen.shrink.gguf import grids_of, read_weights, tensors_of
+from tumen.shrink.divergence import Reference, some_batches
+from tumen.shrink.gguf import read_weights
 from tumen.shrink.places import Places
 from tumen.train import read_final
 
@@ -76,21 +73,6 @@ def test_the_validated_network_computed_with_the_shipped_weights(aware: Path, gr
         return round(validate(learner, dataset, section, 3), 6)
 
     assert verify(aware, "checkpoint").facts["validation_loss"] == loss_of(shipped, shape) != loss_of(weights, shape)
-
-
-def test_the_teacher_says_what_it_says_in_a_packed_row(sure: Path, dataset: Path) -> None:
-    """Asked by places in the shard, it is the same as in the rows that training packs."""
-    shape, weights = read_final(sure)
-    [batch] = some_batches(dataset / "train", 1, 0)
-    network = build(shape).eval()
-    network.load_state_dict(weights)
-    with torch.no_grad():
-        wanted = answers_logp(network, batch)
-    sources = torch.from_numpy(batch.sources.reshape(-1)[np.flatnonzero(batch.answers.reshape(-1))])
-    loss = asked(shape, weights, read_shards(dataset / "train"))
-    assert float(loss(wanted, sources).abs().max()) < 1e-5
-    other = wanted.roll(1, dims=1).log_softmax(-1)
-    torch.testing.assert_close(loss(other, sources), (wanted.exp() * (wanted - other)).sum(-1), atol=1e-4, rtol=1e-4)
 
 
 def test_training_on_the_grid_comes_nearer_to_the_whole_model(

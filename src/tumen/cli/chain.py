@@ -67,13 +67,15 @@ def stages(recipe: Recipe) -> Iterator[Stage]:
 
 def learning(name: str, tier: Tier, seed: int) -> Stage:
     """The stage that trains a tier."""
-    parents = ("dataset", "tokenizer") + ((tier.distil.teacher,) if tier.distil else ())
+    parents = ("dataset", "tokenizer", *tier.made_from())
     learnt: dict[str, Any] = {
         "shape": tier.shape,
         "train": _deciding(tier.train.model_dump()),
         "distil": tier.distil,
         "seed": seed,
     }
+    if tier.prune:
+        learnt["prune"] = tier.prune
     if tier.start:
         learnt["start"] = start_digest(name, tier.start)
     return Stage(name, "checkpoint", parents, learnt, name, tier, seed)
@@ -90,7 +92,7 @@ def packing(name: str, tier: str, settings: Tier, recipe: Recipe, seed: int) -> 
         train = quantise.section(settings.train)
         asked = {"train": _deciding(train.model_dump()), "teach": quantise.teach, "seed": seed}
         parents.append(f"{tier}-aware")
-        aware = settings.model_copy(update={"train": train, "distil": None, "start": None})
+        aware = settings.model_copy(update={"train": train, "distil": None, "start": None, "prune": None})
         yield Stage(f"{tier}-aware", "checkpoint", (tier, f"{tier}-grid", "dataset", "tokenizer"), asked, f"{tier}-aware", aware, seed)
     asked = {"quantise": quantise.word, "serve": recipe.serve, "gate": recipe.gate, "name": recipe.name}
     yield Stage(name, "bundle", tuple(parents), asked, tier, settings)

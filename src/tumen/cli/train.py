@@ -32,7 +32,7 @@ def train(
         raise InputError(f"{tier!r} is no tier of {recipe.name}; it has {', '.join(recipe.family)}")
     try:
         from tumen.data import Codec
-        from tumen.shrink import distil, learn_grid
+        from tumen.shrink import distil, learn_grid, pruned
         from tumen.train import fit, leave, profile_steps, start_from
     except ModuleNotFoundError as error:
         raise TrainError(f"training needs {error.name}, which is in the extra: pip install 'tumen[train]'") from None
@@ -52,6 +52,8 @@ def train(
     if settings.start:
         common["start"] = start_from(Path(settings.start), shape)
         common["made_from"] += [chain.start_digest(tier, settings.start)]
+    if settings.prune:
+        common["start"] = pruned(run / settings.prune, shape, run / "dataset", section)
     if stage.name.endswith("-aware"):
         trained, grid = (run / parent for parent in stage.parents[:2])
         learn_grid(section, settings.quantise.teach, trained, grid, run / "dataset", run / tier, **common)

@@ -1,15 +1,16 @@
 """shrink: fit the pocket.
 
-What: a smaller tier distilled from a larger one; every matrix on a grid of its own, trained there; GGUF; a bundle; the export gate.
+What: a smaller tier distilled from a larger one, or cut out of it; every matrix on its own grid, trained there; a bundle; its gate.
 In: checkpoint artifacts, a dataset, a tokeniser.
 Out: checkpoint, grid and bundle artifacts, agreement with torch.
 Never: running a bundle (a runner is handed in), downloads.
-Read next: student.py, then grid.py, choose.py and aware.py, then gguf.py and bundle.py.
+Read next: student.py and prune.py, then grid.py, choose.py and aware.py, then gguf.py and bundle.py.
 """
 
 from tumen.shrink.aware import learn_grid
 from tumen.shrink.bundle import check_export, pack
 from tumen.shrink.choose import write_grid
+from tumen.shrink.prune import pruned
 from tumen.shrink.student import distil
 
-__all__ = ["check_export", "distil", "learn_grid", "pack", "write_grid"]
+__all__ = ["check_export", "distil", "learn_grid", "pack", "pruned", "write_grid"]

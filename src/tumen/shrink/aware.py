@@ -10,21 +10,20 @@ Packing takes the same scales and rounds the same way: what was validated is wha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from tumen.core import Events, Shape
 from tumen.core.recipe import Train
-from tumen.data import Shards, read_shards
-from tumen.model import build, causal_mask
+from tumen.model import build
 from tumen.shrink.choose import Choice, read_grid
 from tumen.shrink.gguf import tensors_of
 from tumen.shrink.grid import GRIDS
 from tumen.shrink.places import Places
+from tumen.shrink.student import live_loss
 from tumen.train import fit, read_final
 
 class OnGrid:
@@ -44,31 +43,6 @@ class OnGrid:
         tensors = tensors_of(self.shape, weights)
         grids, scales = self.choice.grids, self.choice.scales
         return self.places.back(weights, {name: GRIDS[grid].see(tensors[name], scales[name]) for name, grid in grids.items()})
-
-
-def asked(shape: Shape, weights: Mapping[str, Tensor], shards: Shards) -> Callable[[Tensor, Tensor], Tensor]:
-    """A loss (logits (A, vocab), sources (A,)) -> (A,): KL from a teacher, run over the examples that the sources lie in."""
-    teacher = build(shape).eval()
-    teacher.load_state_dict(dict(weights))
-
-    @torch.no_grad()
-    def said(sources: np.ndarray) -> Tensor:
-        examples, rows = np.unique(np.searchsorted(shards.starts, sources, side="right") - 1, return_inverse=True)
-        starts, lengths = shards.starts[examples], shards.lengths[examples]
-        ids = np.zeros((len(examples), int(lengths.max())), np.int64)
-        for row, (start, length) in enumerate(zip(starts, lengths, strict=True)):
-            ids[row, :length] = shards.tokens[start : start + length]
-        tokens, real = torch.from_numpy(ids), torch.from_numpy(np.arange(ids.shape[1]) < lengths[:, None])
-        positions = torch.arange(ids.shape[1]).expand_as(tokens)
-        states, *_ = teacher(tokens, positions, causal_mask(torch.ones_like(tokens)), real=real)
-        before = np.maximum(sources - starts[rows] - 1, 0)  # padding asks for token 0, which nothing stands before
-        return teacher.head(states[torch.from_numpy(rows), torch.from_numpy(before)]).float().log_softmax(dim=-1)
-
-    def loss(logits: Tensor, sources: Tensor) -> Tensor:
-        wanted = said(sources.numpy())
-        return (wanted.exp() * (wanted - logits.log_softmax(dim=-1))).sum(dim=-1)
-
-    return loss
 
 
 def learn_grid(
@@ -94,6 +68,8 @@ def learn_grid(
         TrainError, ArtifactError, DiskError: as `train.fit`.
     """
     shape, weights = read_final(checkpoint)
+    whole = build(shape).eval().requires_grad_(requires_grad=False)  # in fp32: the rounding of bf16 is as large as what is to be learnt
+    whole.load_state_dict(weights)
     fit(
         section,
         shape,
@@ -103,7 +79,7 @@ def learn_grid(
         inputs=inputs,
         made_from=made_from,
         events=events,
-        distil=(teach, asked(shape, weights, read_shards(dataset / "train"))) if teach else None,
+        distil=(teach, live_loss(whole, 1.0)) if teach else None,
         start=weights,
         seen=OnGrid(shape, weights, read_grid(grid)),
     )
