@@ -2,10 +2,10 @@
 
     python benchmarks/quantise.py RUN [--tier device] [--trained int4] [--seeds 1 2 3] [--steps 200] [--sentences 600] [--out FILE]
 
-Over the action tokens of validation sentences, which no training saw and no calibration reads. Methods: ggml's own quantiser without
-importance (round-to-nearest, the floor) and with it; our search for scales without and with it; grids mixed to a byte budget; training
-on the grid, on the data alone and on the unquantised tier's distributions. A row is every matrix on that grid, but `int4`, which keeps
-embedding and head at Q8_0. Bytes are those of the matrices. Then: what one kind of matrix alone costs.
+Over the action tokens of validation sentences, which no training saw and no calibration reads. Methods: ggml's own quantiser
+without importance (round-to-nearest, the floor) and with it; our search for scales without and with it; grids mixed to a byte
+budget; training on the grid, on the data alone and on the unquantised tier's distributions. A row is every matrix on that grid, but
+`int4`, which keeps embedding and head at Q8_0. Bytes are those of the matrices. Then: what one kind of matrix alone costs.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from tumen.score import over_seeds
 from tumen.shrink import learn_grid, write_grid
 from tumen.shrink.choose import cheapest, measured, padded, read_grid, twins
 from tumen.shrink.divergence import Reference, some_batches
-from tumen.shrink.grid import GRIDS
 from tumen.shrink.gguf import grids_of, matrices_of, tensors_of
+from tumen.shrink.grid import GRIDS
 from tumen.shrink.importance import importance_of
 from tumen.shrink.places import Places
 from tumen.train import read_final
@@ -155,13 +155,18 @@ def recovered(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
             yield {"method": method, "grid": word, "shares": shares, **over_seeds(shares)._asdict()}
 
 
+def said(row: Mapping[str, Any]) -> tuple[str, str]:
+    """A row's divergence, mean and 99 %."""
+    return f"{row['kl']:.2g}", f"{row['kl_99']:.2g}"
+
+
 def shown(result: Mapping[str, Any]) -> str:
     """Tables in Markdown."""
     cells = [
-        [row["method"], row["grid"], row["bits"], units.show_bytes(row["bytes"]), f"{row['kl']:.5f}", f"{row['kl_99']:.4f}", row.get("seed", "")]
+        [row["method"], row["grid"], row["bits"], units.show_bytes(row["bytes"]), *said(row), row.get("seed", "")]
         for row in result["rows"]
     ]
-    kinds = [[row["method"], row["grid"], f"{row['kl']:.6f}", f"{row['kl_99']:.5f}"] for row in result["kinds"]]
+    kinds = [[row["method"], row["grid"], *said(row)] for row in result["kinds"]]
     shares = [
         [row["method"], row["grid"], f"{row['mean']:.1%}", "-" if row["low"] is None else f"[{row['low']:.1%}, {row['high']:.1%}]"]
         for row in result["recovered"]

@@ -45,7 +45,10 @@ def test_a_tier_that_is_quantised_with_care_has_more_stages() -> None:
 def test_what_training_on_the_grid_is_asked_leaves_the_choice_of_grids() -> None:
     asked = {}
     for steps in (60, 80):
-        chain = {stage.name: stage for stage in stages(load_recipe(TINY, [f"family.device.quantise={{to='int4', aware=true, steps={steps}}}"]))}
+        chain = {
+            stage.name: stage
+            for stage in stages(load_recipe(TINY, [f"family.device.quantise={{to='int4', aware=true, steps={steps}}}"]))
+        }
         asked[steps] = {name: chain[name].inputs({}) for name in ("device-grid", "device-aware")}
     assert asked[60]["device-grid"] == asked[80]["device-grid"]
     assert asked[60]["device-aware"] != asked[80]["device-aware"]

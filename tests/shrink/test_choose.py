@@ -85,9 +85,7 @@ class TestCheapest:
     @given(data=st.data(), count=st.integers(1, 5))
     def test_is_the_best_of_all(self, data: st.DataObject, count: int) -> None:
         sizes, costs = st.integers(1, 12).map(lambda n: 32 * n), st.floats(0, 1)
-        options: Options = {
-            str(i): {name: Option(data.draw(sizes), data.draw(costs)) for name in NAMES} for i in range(count)
-        }
+        options: Options = {str(i): {name: Option(data.draw(sizes), data.draw(costs)) for name in NAMES} for i in range(count)}
         budget = data.draw(st.integers(32, 32 * 12 * count))
         every = [dict(zip(options, picks, strict=True)) for picks in itertools.product(NAMES, repeat=count)]
         size = lambda picks: sum(options[name][grid].bytes for name, grid in picks.items())  # noqa: E731

@@ -22,7 +22,11 @@ def test_there_and_back(name: str) -> None:
 def test_what_is_not_named_stays() -> None:
     shape = SHAPES["deepseek2 moe"].model_copy(update={"vocab": 40})
     weights = build(shape, 1).state_dict()
-    one = {name: torch.zeros_like(tensor) for name, tensor in matrices_of(tensors_of(shape, weights)).items() if "blk.1.attn_k_b" in name}
+    one = {
+        name: torch.zeros_like(tensor)
+        for name, tensor in matrices_of(tensors_of(shape, weights)).items()
+        if "blk.1.attn_k_b" in name
+    }
     found = Places(shape, weights).back(weights, one)
     changed = [key for key in weights if not torch.equal(found[key], weights[key])]
     assert changed == ["blocks.1.attention.kv_up.weight"]

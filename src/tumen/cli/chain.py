@@ -1,6 +1,7 @@
 """The chain of a recipe: which artifact comes from which, what each was asked, and what is stale.
 
-corpus -> tokenizer -> dataset -> <teacher> -> <student> [-> <tier>-grid [-> <tier>-aware]] -> bundle-<tier> -> bundle-<tier>/scorecard
+corpus -> tokenizer -> dataset -> <teacher> -> <student> -> bundle-<tier> -> bundle-<tier>/scorecard
+and between a tier and its bundle, where the recipe quantises it with care: -> <tier>-grid -> <tier>-aware
 """
 
 from __future__ import annotations
@@ -93,7 +94,8 @@ def packing(name: str, tier: str, settings: Tier, recipe: Recipe, seed: int) -> 
         asked = {"train": _deciding(train.model_dump()), "teach": quantise.teach, "seed": seed}
         parents.append(f"{tier}-aware")
         aware = settings.model_copy(update={"train": train, "distil": None, "start": None, "prune": None})
-        yield Stage(f"{tier}-aware", "checkpoint", (tier, f"{tier}-grid", "dataset", "tokenizer"), asked, f"{tier}-aware", aware, seed)
+        made_from = (tier, f"{tier}-grid", "dataset", "tokenizer")
+        yield Stage(f"{tier}-aware", "checkpoint", made_from, asked, f"{tier}-aware", aware, seed)
     asked = {"quantise": quantise.word, "serve": recipe.serve, "gate": recipe.gate, "name": recipe.name}
     yield Stage(name, "bundle", tuple(parents), asked, tier, settings)
 

@@ -26,6 +26,7 @@ from tumen.shrink.places import Places
 from tumen.shrink.student import live_loss
 from tumen.train import fit, read_final
 
+
 class OnGrid:
     """What a device will have of given weights: `train.fit(seen=...)`.
 
@@ -68,7 +69,7 @@ def learn_grid(
         TrainError, ArtifactError, DiskError: as `train.fit`.
     """
     shape, weights = read_final(checkpoint)
-    whole = build(shape).eval().requires_grad_(requires_grad=False)  # in fp32: the rounding of bf16 is as large as what is to be learnt
+    whole = build(shape).eval().requires_grad_(requires_grad=False)  # in fp32: what is to be learnt is as small as bf16's rounding
     whole.load_state_dict(weights)
     fit(
         section,

@@ -26,8 +26,8 @@ from tumen.core.recipe import GridName, Quantise
 from tumen.data import Codec
 from tumen.model import build
 from tumen.shrink.divergence import Reference, some_batches
-from tumen.shrink.grid import GRIDS, Scales
 from tumen.shrink.gguf import grids_of, matrices_of, tensors_of, write_gguf
+from tumen.shrink.grid import GRIDS, Scales
 from tumen.shrink.importance import importance_of
 from tumen.shrink.places import Places
 from tumen.train import load_tensors, read_final

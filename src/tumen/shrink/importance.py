@@ -1,7 +1,7 @@
 """How much an error of each weight counts: the second moment of what it is multiplied with (as llama.cpp's imatrix).
 
-y = W x, so an error E of W costs |E x|^2, which is on average the sum over columns of E_c^2 mean(x_c^2) when columns are independent.
-The moments come from sentences of the training shards, by hooks on the network as it runs.
+y = W x, so an error E of W costs |E x|^2: on average the sum over columns of E_c^2 mean(x_c^2), when columns are independent. The
+moments come from sentences of the training shards, by hooks on the network as it runs.
 """
 
 from __future__ import annotations
@@ -99,7 +99,8 @@ def importance_of(network: Transformer, batches: Iterable[Batch]) -> dict[str, T
             moments.add("output.weight" if network.output is not None else "embed.weight", states.flatten(0, 1)[answers])
     ours = {name: _spread(network, moments, name, weight) for name, weight in network.state_dict().items()}
     theirs = tensors_of(network.shape, ours)
-    seen = {name: tensor[..., :1, :].clone(memory_format=torch.contiguous_format) for name, tensor in theirs.items() if tensor.dim() > 1}  # all rows are alike
+    first = {name: tensor[..., :1, :] for name, tensor in theirs.items() if tensor.dim() > 1}  # all rows are alike
+    seen = {name: row.clone(memory_format=torch.contiguous_format) for name, row in first.items()}
     return {name: tensor for name, tensor in seen.items() if not torch.isnan(tensor).any()}
 
 

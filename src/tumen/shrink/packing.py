@@ -22,7 +22,7 @@ def half_bytes(number: Tensor) -> Tensor:
 
 
 def stacked(codes: Tensor, groups: int, lanes: int, bits: int) -> Tensor:
-    """Codes (N, ... groups * lanes) of `bits` bits, several to a byte: a byte holds one code of each group, the first one lowest."""
+    """Codes (N, ... groups * lanes) of `bits` bits, a byte holding one of each group, the first lowest."""
     grouped = codes.reshape(len(codes), -1, groups, lanes)
     whole = torch.zeros_like(grouped[:, :, 0])
     for group in range(groups):
