@@ -2,8 +2,8 @@
 
     python benchmarks/tune_outside.py MODEL.gguf [--steps 3] [--threads 1] [--precision bf16 fp32] [--json]
 
-Every case is a process of its own: 8 rows of 128 places of English home commands, trimmed vocabulary with a token for each piece
-of an action, loss on actions alone, eager blocks. The first step is left out. Tokens are real ones, padding does not count. CPU time, so
+Every case is a process of its own: 8 rows of 128 places of English home commands, trimmed vocabulary with a token for each piece of
+an action, loss on actions alone, eager blocks. The first step is left out. Tokens are real ones, padding does not count. CPU time, so
 that other work on the machine counts less. More threads than free cores spin, so measure them on a quiet machine.
 """
 
@@ -62,7 +62,7 @@ def case(model: Path, folder: Path, tune: str, precision: str, threads: int, ste
     network = adapted(shape, weights, start, type_of(section, team.device), 0) if lora else build_of(shape, weights)
     del weights
     learner, loader = (
-        Alone(section, shape, team, 0, None, network),
+        Alone(section, shape, team, 0, network=network),
         Loader(read_shards(folder / "dataset" / "train"), ROWS, ROW_TOKENS, 0),
     )
     rates: list[tuple[float, float]] = []

@@ -30,6 +30,30 @@ def test_a_cloud_elsewhere_is_not_packed() -> None:
     assert served_tiers(load_recipe(TINY, ["serve.cloud='device'"])) == ["device"]
 
 
+def test_a_tier_that_is_quantised_with_care_has_more_stages() -> None:
+    budget = load_recipe(TINY, ["family.device.quantise={budget='1 MB'}"])
+    assert [stage.name for stage in stages(budget)][5:7] == ["device-grid", "bundle-device"]
+    aware = {stage.name: stage for stage in stages(load_recipe(TINY, ["family.device.quantise={to='int4', aware=true, steps=60}"]))}
+    assert list(aware)[4:8] == ["device", "device-grid", "device-aware", "bundle-device"]
+    assert aware["bundle-device"].parents == ("device", "tokenizer", "corpus", "device-grid", "device-aware")
+    trained = aware["device-aware"].settings
+    assert trained is not None
+    assert trained.train.steps == 60
+    assert trained.distil is None, "the tier's own teacher has done its work"
+
+
+def test_what_training_on_the_grid_is_asked_leaves_the_choice_of_grids() -> None:
+    asked = {}
+    for steps in (60, 80):
+        chain = {
+            stage.name: stage
+            for stage in stages(load_recipe(TINY, [f"family.device.quantise={{to='int4', aware=true, steps={steps}}}"]))
+        }
+        asked[steps] = {name: chain[name].inputs({}) for name in ("device-grid", "device-aware")}
+    assert asked[60]["device-grid"] == asked[80]["device-grid"]
+    assert asked[60]["device-aware"] != asked[80]["device-aware"]
+
+
 def test_nothing_is_stale_after_a_run(whole: Path) -> None:
     assert [link.state for link in links(load_recipe(TINY), whole)] == ["done"] * len(ALL)
 

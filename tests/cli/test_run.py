@@ -45,6 +45,21 @@ def test_again_it_does_nothing_and_says_so(tumen: Tumen, run: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
+def test_on_grids_within_a_budget_and_trained_there(tumen: Tumen, run: Path) -> None:
+    """The same tier again, small: chosen, trained on what was chosen, packed to the byte, examined, and then done."""
+    asked = "family.device.quantise={budget='100 kB', aware=true, steps=30, calibrate=32}"
+    done = tumen("run", TINY, "--run", run, "--set", asked)
+    assert done.returncode == 0, done.stderr
+    made = [line.split()[0] for line in done.stdout.splitlines() if "made in" in line]
+    assert made == ["device-grid", "device-aware", "bundle-device", "bundle-device/scorecard"]
+    chosen, packed = manifest_of(run / "device-grid").facts, manifest_of(run / "bundle-device").facts
+    assert (run / "bundle-device" / "model.gguf").stat().st_size == chosen["bytes"] <= 100_000
+    assert packed["quantise"] == "mixed, aware"
+    assert packed["agreement_on_grid"] >= 0.9
+    again = tumen("run", TINY, "--run", run, "--set", asked)
+    assert "nothing to do" in again.stdout
+
+
 def test_a_damaged_part_alone_is_made_again(tumen: Tumen, run: Path) -> None:
     before, since = digests(run), len(list(events.read(run / "events.jsonl", "stage")))
     os.truncate(run / "bundle-cloud" / "model.gguf", 1000)

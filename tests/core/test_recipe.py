@@ -57,6 +57,42 @@ def test_all_faults_are_told_at_once() -> None:
     assert "not 'many'" in text
 
 
+@pytest.mark.parametrize("word", ["int8", "int4", "bf16", "q4_k"])
+def test_a_word_says_how_a_tier_is_quantised(word: str) -> None:
+    found = recipe_of(tree(family={"device": TIER | {"quantise": word}}), "here").family["device"].quantise
+    assert (found.to, found.plain, found.word) == (word, True, word)
+
+
+def test_a_table_says_more() -> None:
+    table = {"budget": "1.5 MB", "aware": True, "steps": 50}
+    found = recipe_of(tree(family={"device": TIER | {"quantise": table}}), "here").family["device"]
+    assert found.quantise.budget_bytes() == 1_500_000
+    assert (found.quantise.plain, found.quantise.word) == (False, "mixed, aware")
+    section = found.quantise.section(found.train)
+    assert (section.steps, section.rows) == (50, found.train.rows)
+    assert Recipe.model_validate_json(recipe_of(tree(family={"device": found}), "here").model_dump_json())
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ({"to": "int4", "budget": "1 MB"}, "set one of to (a grid) and budget (bytes)"),
+        ({"aware": True}, "set one of to"),
+        ({"budget": "1 mile"}, "'1 mile' is not a size"),
+        ({"budget": 0}, "must be above 0 bytes"),
+        ({"budget": "1 MB", "calibrate": 0}, "a budget needs calibrate above 0"),
+        ({"to": "int3"}, "Input should be 'int8', 'int4'"),
+        ({"to": "int4", "awre": True}, "unknown field; did you mean 'aware'?"),
+        ("int3", "write a table, or one of int8, int4"),
+        (4, "write a table, or one of int8, int4"),
+    ],
+)
+def test_a_wish_that_cannot_be_is_one_line(table: object, words: str) -> None:
+    [fault] = faults(family={"device": TIER | {"quantise": table}})
+    assert fault.startswith("family.device.quantise")
+    assert words in fault
+
+
 def test_error_is_a_line_for_each_fault_under_the_name_of_the_file() -> None:
     with pytest.raises(RecipeError) as caught:
         recipe_of(tree(a=1, b=2), "some.toml")

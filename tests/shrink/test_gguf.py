@@ -179,6 +179,29 @@ def test_quantised_files_run(
     assert sum(equal) / len(equal) > (0.95 if quantise == "int8" else 0.75)
 
 
+WIDE = Shape(width=256, layers=2, feed_forward=512, attention=Gqa(heads=4, kv_heads=2, head_dim=64))
+
+
+@pytest.mark.parametrize("grid", ["q6_k", "q5_k", "q4_k", "q3_k", "q2_k", "q5_0"])
+def test_llama_computes_with_what_a_grid_means(grid: str, tmp_path: Path, codec: Codec, sentences: list[str]) -> None:
+    """Along what llama.cpp writes from each grid, torch writes the same with the weights that the bytes mean."""
+    from tumen.shrink.bundle import _equal
+    from tumen.shrink.gguf import read_weights
+    from tumen.shrink.places import Places
+
+    shape = WIDE.model_copy(update={"vocab": codec.vocab})
+    weights = build(shape, 1).state_dict()
+    weights["embed.weight"] *= 10  # so that a fresh network is sure of something
+    write_gguf(tmp_path / "m.gguf", shape, weights, codec, grid, "t")
+    assert {tensor.tensor_type.name for tensor in gguf.GGUFReader(tmp_path / "m.gguf").tensors} == {grid.upper(), "F32"}
+    network = build(shape).eval()
+    network.load_state_dict(Places(shape, weights).back(weights, read_weights(tmp_path / "m.gguf")))
+    with Llama(tmp_path / "m.gguf") as llama:
+        pairs = [(prompt, llama.greedy(prompt, 12)) for prompt in map(codec.prompt, sentences[:4])]
+    equal = [same for row in _equal(network, pairs) for same in row]
+    assert sum(equal) / len(equal) > 0.9
+
+
 def test_rows_that_no_block_fits_stay_in_bf16(tmp_path: Path, codec: Codec) -> None:
     shape = Shape(width=48, layers=1, feed_forward=64, vocab=codec.vocab, attention=Gqa(heads=2, kv_heads=1, head_dim=32))
     write_gguf(tmp_path / "m.gguf", shape, build(shape).state_dict(), codec, "int4", "t")

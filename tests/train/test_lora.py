@@ -171,4 +171,4 @@ class TestRefused:
         shape: Shape = shape_of_start(Path(start.path))
         adapter = Adapter(start=start, digest="")
         with pytest.raises(TrainError, match="an adapter learns in one process"):
-            loop.learner_of(spread, shape, Team(0, 2, torch.device("cpu")), 0, None, (adapter, {}))
+            loop.learner_of(spread, shape, Team(0, 2, torch.device("cpu")), 0, None, None, (adapter, {}))

@@ -135,9 +135,8 @@ def arm_stages(recipe: Recipe, where: Path) -> Iterator[chain.Stage]:
             yield trained
             made.append(trained.name)
             if section.exam:
-                packed = chain.packing(f"{FOLDER}/{name}/bundle-{seed}", trained.name, tier, recipe)
-                yield packed
-                made.append(packed.name)
+                yield from chain.packing(f"{FOLDER}/{name}/bundle-{seed}", trained.name, tier, recipe, seed)
+                made.append(f"{FOLDER}/{name}/bundle-{seed}")
     spends = [spending(recipe, where, tier, vocab) for tier in tiers.values()]
     yield chain.Stage(TABLE, "arms", tuple(made), {"arms": section, "spent": spends})
 

@@ -1,6 +1,7 @@
 """The chain of a recipe: which artifact comes from which, what each was asked, and what is stale.
 
 corpus -> tokenizer -> dataset -> <teacher> -> <student> -> bundle-<tier> -> bundle-<tier>/scorecard
+and between a tier and its bundle, where the recipe quantises it with care: -> <tier>-grid -> <tier>-aware
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ MAKERS: dict[Kind, int] = {
     "tokenizer": 2,
     "dataset": 1,
     "checkpoint": 3,
+    "grid": 1,
     "bundle": 3,
     "scorecard": 1,
     "arms": 1,
@@ -60,7 +62,7 @@ def stages(recipe: Recipe) -> Iterator[Stage]:
         return  # nothing in it acts on a home: no bundle, no scorecard
     served = served_tiers(recipe)
     for name in served:
-        yield packing(f"bundle-{name}", name, recipe.family[name], recipe)
+        yield from packing(f"bundle-{name}", name, recipe.family[name], recipe, recipe.seed)
     bundles = tuple(f"bundle-{name}" for name in served)
     yield Stage(f"bundle-{recipe.serve.device}/scorecard", "scorecard", (*bundles, "corpus"), {"gate": recipe.gate})
 
@@ -82,11 +84,23 @@ def learning(name: str, tier: Tier, seed: int) -> Stage:
     return Stage(name, "checkpoint", parents, learnt, name, tier, seed)
 
 
-def packing(name: str, tier: str, settings: Tier, recipe: Recipe) -> Stage:
-    """The stage that makes a bundle of a trained tier."""
-    asked: dict[str, Any] = {"quantise": settings.quantise, "serve": recipe.serve, "gate": recipe.gate, "name": recipe.name}
-    asked |= {"merge": settings.start.merge} if settings.start and settings.start.tune == "lora" else {}
-    return Stage(name, "bundle", (tier, "tokenizer", "corpus"), asked, tier, settings)
+def packing(name: str, tier: str, settings: Tier, recipe: Recipe, seed: int) -> Iterator[Stage]:
+    """The stages that make a bundle of a trained tier: where the recipe asks for it, its grids, and training on them."""
+    quantise, parents = settings.quantise, [tier, "tokenizer", "corpus"]
+    if not quantise.plain:
+        asked = quantise.model_dump(include={"to", "budget", "among", "calibrate"}) | {"seed": seed, "name": recipe.name}
+        parents.append(f"{tier}-grid")
+        yield Stage(f"{tier}-grid", "grid", (tier, "tokenizer", "dataset"), asked, tier, settings, seed)
+    if quantise.aware:
+        train = quantise.section(settings.train)
+        asked = {"train": _deciding(train.model_dump()), "teach": quantise.teach, "seed": seed}
+        parents.append(f"{tier}-aware")
+        aware = settings.model_copy(update={"train": train, "distil": None, "start": None, "prune": None})
+        made_from = (tier, f"{tier}-grid", "dataset", "tokenizer")
+        yield Stage(f"{tier}-aware", "checkpoint", made_from, asked, f"{tier}-aware", aware, seed)
+    told: dict[str, Any] = {"quantise": quantise.word, "serve": recipe.serve, "gate": recipe.gate, "name": recipe.name}
+    told |= {"merge": settings.start.merge} if settings.start and settings.start.tune == "lora" else {}
+    yield Stage(name, "bundle", tuple(parents), told, tier, settings)
 
 
 def start_digest(tier: str, start: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from tumen.cli.chain import Stage
@@ -22,14 +23,15 @@ def pack_and_check(recipe: Recipe, bundle: Stage, where: Path, inputs: str, even
 
     if bundle.settings is None:
         raise ExportError(f"{bundle.name}: nothing says how {bundle.tier} is packed")
-    tier = bundle.tier
+    tier, quantise = bundle.tier, bundle.settings.quantise
+    trained, grid = where / (f"{tier}-aware" if quantise.aware else tier), None if quantise.plain else where / f"{tier}-grid"
     about = {"recipe": recipe.name, "tier": tier, "serve": recipe.serve.model_dump(), "gate": recipe.gate.model_dump()}
     final = where / bundle.name
     stage = final.with_name(f".packing-{final.name}")
     shutil.rmtree(stage, ignore_errors=True)
     try:
         merge = bool(bundle.settings.start and bundle.settings.start.merge)
-        pack(where / tier, where / "tokenizer", where / "corpus", bundle.settings.quantise, about, stage, inputs, merge)
+        pack(trained, where / "tokenizer", where / "corpus", quantise.word, about, stage, inputs, grid, merge)
         sentences = [row["sentence"] for row in read_corpus(where / "corpus", "exam")]
         with load(stage, context=recipe.serve.context) as runner:
             checked = check_export(
@@ -38,6 +40,7 @@ def pack_and_check(recipe: Recipe, bundle: Stage, where: Path, inputs: str, even
                 sentences,
                 lambda prompt: list(runner.complete(prompt, logprobs=False).tokens),
                 recipe.gate.agreement,
+                stage / "model.gguf",
             )
         events.emit("export", tier=tier, **checked)
         add_facts(stage, checked)
@@ -45,3 +48,26 @@ def pack_and_check(recipe: Recipe, bundle: Stage, where: Path, inputs: str, even
     finally:
         shutil.rmtree(stage, ignore_errors=True)
     return verify(final, "bundle")
+
+
+def choose_grid(recipe: Recipe, stage: Stage, where: Path, inputs: str, told: Callable[..., None]) -> Manifest:
+    """Calibrate a trained tier and choose the grid of each of its matrices.
+
+    Raises:
+        ExportError: no choice is within the recipe's budget.
+    """
+    from tumen.shrink import write_grid
+
+    if stage.settings is None:
+        raise ExportError(f"{stage.name}: nothing says how {stage.tier} is quantised")
+    return write_grid(
+        where / stage.tier,
+        where / "tokenizer",
+        where / "dataset",
+        stage.settings.quantise,
+        f"{recipe.name}-{stage.tier}",
+        where / stage.name,
+        seed=stage.seed,
+        inputs=inputs,
+        told=lambda done, of: told(done, of, "matrices measured"),
+    )

@@ -184,7 +184,11 @@ def _make_stage(
         from tumen.cli.arms import write_pace
 
         return write_pace(recipe, stage, where, inputs)
-    with board.task(stage.name):
+    with board.task(stage.name) as update:
+        if stage.kind == "grid":
+            from tumen.cli.pack import choose_grid
+
+            return choose_grid(recipe, stage, where, inputs, update)
         if stage.kind == "corpus":
             return data.write_corpus(recipe.data, recipe.seed, folder, inputs)
         if stage.kind == "tokenizer":

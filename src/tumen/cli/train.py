@@ -32,7 +32,7 @@ def train(
         raise InputError(f"{tier!r} is no tier of {recipe.name}; it has {', '.join(recipe.family)}")
     try:
         from tumen.data import Codec, refuse_other
-        from tumen.shrink import distil, pruned
+        from tumen.shrink import distil, learn_grid, pruned
         from tumen.train import Adapter, fit, leave, profile_steps, start_from
     except ModuleNotFoundError as error:
         raise TrainError(f"training needs {error.name}, which is in the extra: pip install 'tumen[train]'") from None
@@ -62,7 +62,10 @@ def train(
             common["adapter"] = Adapter(start=base, digest=digest, rows=rows)
     if settings.prune:
         common["start"] = pruned(run / settings.prune, shape, run / "dataset", section)
-    if settings.distil:
+    if stage.name.endswith("-aware"):
+        trained, grid = (run / parent for parent in stage.parents[:2])
+        learn_grid(section, settings.quantise.teach, trained, grid, run / "dataset", run / tier, **common)
+    elif settings.distil:
         teacher = run / settings.distil.teacher
         distil(section, shape, settings.distil, teacher, run / "dataset", run / tier, **common)
     else:

@@ -26,7 +26,9 @@ from tumen.core.errors import ArtifactError, disk
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
-Kind = Literal["corpus", "tokenizer", "dataset", "checkpoint", "logits", "bundle", "scorecard", "arms", "plan", "calibration"]
+Kind = Literal[
+    "corpus", "tokenizer", "dataset", "checkpoint", "logits", "grid", "bundle", "scorecard", "arms", "plan", "calibration"
+]
 
 
 class Payload(BaseModel):

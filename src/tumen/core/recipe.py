@@ -24,9 +24,9 @@ from tumen.core.mesh import Mesh
 from tumen.core.outside import has_vocabulary, shape_of_start
 from tumen.core.shape import Frozen, Positive, Shape
 
-STAGE_NAMES = ("corpus", "tokenizer", "dataset", "jobs", "arms", "bundle-*", "*-logits")
+STAGE_NAMES = ("corpus", "tokenizer", "dataset", "jobs", "arms", "bundle-*", "*-logits", "*-grid", "*-aware")
 ARM_NAME = r"(?!table$)[a-z0-9][a-z0-9_-]*"
-TIER_NAME = r"(?!(corpus|tokenizer|dataset|jobs|arms)$|bundle-|.*-logits$)[a-z0-9][a-z0-9_-]*"
+TIER_NAME = r"(?!(corpus|tokenizer|dataset|jobs|arms)$|bundle-|.*-(logits|grid|aware)$)[a-z0-9][a-z0-9_-]*"
 Share = Annotated[float, Field(ge=0, le=1)]
 Language = Literal["en", "zh", "de"]
 
@@ -175,13 +175,78 @@ class Start(Frozen):
         return {"path": value} if isinstance(value, str) else value
 
 
+GridName = Literal["bf16", "q8_0", "q6_k", "q5_k", "q5_0", "q4_k", "q4_0", "q3_k", "q2_k"]
+Word = Literal["int8", "int4", GridName]
+LADDER: tuple[GridName, ...] = ("q8_0", "q6_k", "q5_k", "q5_0", "q4_k", "q4_0", "q3_k", "q2_k")
+
+
+class Quantise(Frozen):
+    """How a trained tier becomes small. A plain word, `quantise = "int4"`, is `{ to = "int4", calibrate = 0 }`.
+
+    int8 is Q8_0; int4 is Q4_0 with embedding and head at Q8_0; a grid's name is that grid for every matrix.
+    """
+
+    to: Word | None = Field(None, description="one grid for every matrix; set this or budget")
+    budget: str | int | None = Field(
+        None, description="most bytes of model.gguf, such as 1.5 MB: every matrix gets the grid of its own that costs least in sum"
+    )
+    among: tuple[GridName, ...] = Field(LADDER, min_length=1, description="grids that a budget may choose from")
+    calibrate: int = Field(256, ge=0, description="training sentences that say which columns of a matrix matter; 0: none")
+    aware: bool = Field(False, description="train on the grid, straight-through, after the tier is trained")
+    steps: Positive = Field(200, description="of training on the grid")
+    rate: float = Field(1e-4, gt=0, description="peak learning rate of training on the grid; it falls linearly to zero")
+    teach: Share = Field(1.0, description="share of the loss on the unquantised tier's own distributions; the rest is on the data")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _word(cls, value: Any) -> Any:
+        if isinstance(value, Quantise | dict):
+            return value
+        if value not in (words := typing.get_args(Word)):
+            raise ValueError(f"write a table, or one of {', '.join(words)}")
+        return {"to": value, "calibrate": 0}
+
+    @model_validator(mode="after")
+    def _one_goal(self) -> Quantise:
+        if (self.to is None) == (self.budget is None):
+            raise ValueError("set one of to (a grid) and budget (bytes)")
+        if self.budget is not None:
+            if self.budget_bytes() <= 0:
+                raise ValueError(f"budget {self.budget!r} must be above 0 bytes")
+            if not self.calibrate:
+                raise ValueError("a budget needs calibrate above 0: grids are chosen by what they do to these sentences")
+        return self
+
+    def budget_bytes(self) -> float:
+        """The budget as a number of bytes."""
+        try:
+            return units.size_bytes(self.budget or 0)
+        except InputError as error:
+            raise ValueError(f"budget: {error}") from None
+
+    def section(self, train: Train) -> Train:
+        """A tier's train section as it trains on the grid: actions alone, AdamW, the rate falling from a small peak."""
+        short = {"steps": self.steps, "rate": self.rate, "warmup": 0.05, "decay": 1.0}
+        return train.model_copy(update={**short, "optimizer": "adamw", "sentence_weight": 0.0})
+
+    @property
+    def plain(self) -> bool:
+        """Whether rounding is all that is asked."""
+        return not self.calibrate and not self.aware
+
+    @property
+    def word(self) -> str:
+        """What a bundle calls it."""
+        return f"{self.to or 'mixed'}{', aware' if self.aware else ''}"
+
+
 class Tier(Frozen):
     """A size in the model family. The shape of one that starts from an outside model is that model's."""
 
     shape: Shape
     train: Train
     distil: Distil | None = None
-    quantise: Literal["int8", "int4", "bf16"] = "int8"
+    quantise: Quantise = Quantise(to="int8", calibrate=0)
     start: Start | None = Field(None, description="weights to start from, instead of fresh ones")
     prune: str | None = Field(None, description="larger tier whose most important parts this one starts from")
 
@@ -193,6 +258,8 @@ class Tier(Frozen):
     def _one_start(self) -> Tier:
         if self.start and self.prune:
             raise ValueError("start and prune exclude each other: a tier starts from one set of weights")
+        if self.start and self.start.tune == "lora" and not self.start.merge and not self.quantise.plain:
+            raise ValueError("an adapter's base is packed as it came: set start.merge to calibrate or train on a grid")
         return self
 
 

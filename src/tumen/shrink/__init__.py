@@ -1,14 +1,16 @@
 """shrink: fit the pocket.
 
-What: a smaller tier distilled from a larger one, or cut out of it; GGUF at int8 or int4; bundles, adapters in them; the gate.
+What: a smaller tier, distilled from a larger one or cut out of it; every matrix on its grid; bundles, adapters in them; the gate.
 In: checkpoint artifacts, a dataset, a tokeniser.
-Out: checkpoint and bundle artifacts, agreement with torch.
+Out: checkpoint, grid and bundle artifacts, agreement with torch.
 Never: running a bundle (a runner is handed in), downloads.
-Read next: student.py and prune.py, then gguf.py and bundle.py.
+Read next: student.py and prune.py, then grid.py, choose.py and aware.py, then gguf.py and bundle.py.
 """
 
+from tumen.shrink.aware import learn_grid
 from tumen.shrink.bundle import add_adapter, check_export, export_adapter, pack
+from tumen.shrink.choose import write_grid
 from tumen.shrink.prune import pruned
 from tumen.shrink.student import distil
 
-__all__ = ["add_adapter", "check_export", "distil", "export_adapter", "pack", "pruned"]
+__all__ = ["add_adapter", "check_export", "distil", "export_adapter", "learn_grid", "pack", "pruned", "write_grid"]

@@ -28,7 +28,9 @@ from tumen.core.outside import header_of, is_gguf
 from tumen.core.recipe import ARM_NAME
 from tumen.data import Codec
 from tumen.model import Transformer, build, causal_mask
-from tumen.shrink.gguf import write_adapter, write_gguf
+from tumen.shrink.choose import read_grid
+from tumen.shrink.gguf import read_weights, write_adapter, write_gguf
+from tumen.shrink.places import Places
 from tumen.train import Adapter, is_adapter, read_adapter, read_final
 
 Complete = Callable[[list[int]], list[int]]  # prompt ids -> greedy ids, the end token included if it was reached
@@ -37,21 +39,31 @@ ADAPTERS = "adapters"
 
 
 def pack(
-    checkpoint: Path, tokenizer: Path, corpus: Path, quantise: str, about: dict[str, Any], out: Path, inputs: str,
+    checkpoint: Path,
+    tokenizer: Path,
+    corpus: Path,
+    quantise: str,
+    about: dict[str, Any],
+    out: Path,
+    inputs: str,
+    grid: Path | None = None,
     merge: bool = False,
-) -> Manifest:  # fmt: skip
+) -> Manifest:
     """Make a bundle from a trained tier.
 
     Args:
         checkpoint, tokenizer, corpus: artifacts.
-        quantise: int8, int4 or bf16. The base of an adapter that is a GGUF and taken whole goes in as it came.
+        quantise: int8, int4 or a grid's name; with `grid`, what the bundle calls it. The base of an adapter that is a GGUF and
+            taken whole goes in as it came.
         about: content of bundle.json: recipe's name, tier, serve and gate sections.
+        grid: artifact that says the grid of every matrix and its scales.
         merge: of an adapter and its base make one model.
 
     Raises:
-        ExportError: the tier cannot be written as GGUF.
+        ExportError: the tier cannot be written as GGUF, or the file is not of the size that was chosen.
     """
     parents = [verify(checkpoint, "checkpoint"), verify(tokenizer, "tokenizer"), verify(corpus, "corpus")]
+    parents += [verify(grid, "grid")] if grid else []
     codec, name = Codec.load(tokenizer), f"{about['recipe']}-{about['tier']}"
     facts: dict[str, Any] = {}
     with writing(out, "bundle", inputs, [parent.digest for parent in parents], facts) as stage:
@@ -60,7 +72,7 @@ def pack(
             shape, told = _write_beside(stage, checkpoint, codec, quantise, name, str(about["tier"]))
         else:
             shape, weights = read_final(checkpoint)
-            write_gguf(stage / "model.gguf", shape, weights, codec, quantise, name)
+            _write_model(stage / "model.gguf", shape, weights, codec, quantise, name, grid)
             told = {"quantise": quantise}
         shutil.copy(corpus / "values.json", stage / "values.json")
         told |= {"control": [codec.begin, codec.do, codec.end]} if codec.vocabulary else {}
@@ -68,6 +80,19 @@ def pack(
         facts |= {"parameters": shape.parameters(), "active_parameters": shape.active_parameters(), "quantise": told["quantise"]}
         facts["bytes"] = sum(path.stat().st_size for path in stage.rglob("*") if path.is_file())
     return verify(out, "bundle")
+
+
+def _write_model(
+    model: Path, shape: Shape, weights: Mapping[str, Tensor], codec: Codec, quantise: str, name: str, grid: Path | None
+) -> None:
+    """One whole model, on the grids that were chosen if there are any."""
+    if grid is None:
+        write_gguf(model, shape, weights, codec, quantise, name)
+        return
+    choice = read_grid(grid)
+    write_gguf(model, shape, weights, codec, choice.grids, name, choice.scales)
+    if choice.bytes not in (None, size := model.stat().st_size):
+        raise ExportError(f"{model.name} has {size} bytes, {choice.bytes} were chosen; delete {grid} and run again")
 
 
 def _write_beside(stage: Path, checkpoint: Path, codec: Codec, quantise: str, name: str, tier: str) -> tuple[Shape, dict[str, Any]]:
@@ -141,40 +166,59 @@ def export_adapter(checkpoint: Path, out: Path) -> None:
         write_adapter(out, shape, tensors, adapter.start.alpha, checkpoint.name)
 
 
-def check_export(checkpoint: Path, tokenizer: Path, sentences: Iterable[str], complete: Complete, floor: float) -> dict[str, Any]:
+def check_export(
+    checkpoint: Path, tokenizer: Path, sentences: Iterable[str], complete: Complete, floor: float, model: Path | None = None
+) -> dict[str, Any]:
     """Agreement of an exported model with torch, token by token along what the export writes.
 
     Args:
+        checkpoint: the unquantised tier, whatever training on a grid came after it.
         sentences: normalised.
         complete: greedy continuation by the exported model.
-        floor: least share of positions that must agree.
+        floor: least share of positions that must agree with the unquantised tier.
+        model: the exported file; torch is then also asked with the very weights that it holds.
 
     Returns:
-        {positions, agreement, sentences, whole}: `whole` is the share of sentences without any difference.
+        {positions, agreement, sentences, whole} with the unquantised tier: `whole` is the share of sentences without any
+        difference. With `model` also `agreement_on_grid`, with the file's own weights: what is left is the runner's arithmetic.
 
     Raises:
         ExportError: the agreement is below the floor.
     """
     codec = Codec.load(tokenizer)
     shape, weights = read_final(checkpoint)
-    network = build(shape)
+    network = build(shape).eval()
     network.load_state_dict(weights)
-    network.eval()
     pairs = [(prompt, complete(prompt)) for prompt in map(codec.prompt, sentences)]
-    equal = [same for start in range(0, len(pairs), BATCH) for same in _equal(network, pairs[start : start + BATCH])]
-    positions = sum(len(row) for row in equal)
-    agreement = sum(map(sum, equal)) / max(1, positions)
-    whole = sum(all(row) for row in equal) / max(1, len(equal))
+    equal = _all_equal(network, pairs)
+    agreement = _share(equal)
+    found = {"positions": sum(map(len, equal)), "agreement": agreement, "sentences": len(equal)}
+    found["whole"] = round(sum(map(all, equal)) / max(1, len(equal)), 5)
+    if model:
+        network.load_state_dict(Places(shape, weights).back(weights, read_weights(model)))
+        found["agreement_on_grid"] = _share(_all_equal(network, pairs))
     if agreement < floor:
         raise ExportError(
-            f"the exported model writes torch's token at {agreement:.2%} of {positions} positions, the floor is {floor:.2%}: "
-            "it is not the model that was trained. Quantise less (int8), or train with more steps"
+            f"the exported model writes torch's token at {agreement:.2%} of {found['positions']} positions, the floor is "
+            f"{floor:.2%}: it is not the model that was trained. Quantise less (int8), train on the grid (aware), or train with "
+            "more steps"
         )
-    return {"positions": positions, "agreement": round(agreement, 5), "sentences": len(equal), "whole": round(whole, 5)}
+    return found
+
+
+Pairs = Sequence[tuple[list[int], list[int]]]
+
+
+def _share(equal: list[list[bool]]) -> float:
+    return round(sum(map(sum, equal)) / max(1, sum(map(len, equal))), 5)
+
+
+def _all_equal(network: Transformer, pairs: Pairs) -> list[list[bool]]:
+    return [same for start in range(0, len(pairs), BATCH) for same in _equal(network, pairs[start : start + BATCH])]
 
 
 @torch.inference_mode()
-def _equal(network: Transformer, pairs: Sequence[tuple[list[int], list[int]]]) -> list[list[bool]]:
+def _equal(network: Transformer, pairs: Pairs) -> list[list[bool]]:
     """For every pair, whether torch's likeliest token is the written one, position by position."""
     longest = max(len(prompt) + len(written) for prompt, written in pairs)
     ids = torch.zeros(len(pairs), longest, dtype=torch.long)

@@ -10,16 +10,18 @@ from pathlib import Path
 
 import gguf
 import numpy as np
-from gguf import GGMLQuantizationType as Kind
+import torch
 from torch import Tensor
 
 from tumen.core import ExportError, Gqa, Mla, Shape
 from tumen.core.action import BEGIN, DO
+from tumen.core.recipe import GridName
 from tumen.data import BYTES, CONTROL, UNKNOWN, Codec
 from tumen.model import gguf_name, interleave, to_gguf, turned
+from tumen.shrink.grid import GRIDS, Scales, fitting
 
-QUANTISED = {"int8": Kind.Q8_0, "int4": Kind.Q4_0, "bf16": Kind.BF16}
-BLOCK = 32  # weights of a row that share a scale in Q8_0 and Q4_0
+WORDS: Mapping[str, GridName] = {"int8": "q8_0", "int4": "q4_0"}
+ENDS = ("token_embd.weight", "output.weight")
 CONTEXT = 512
 
 
@@ -28,32 +30,37 @@ def template(begin: str, do: str) -> str:
     return "{{ '" + begin + "' }}{{ messages[-1]['content'] }}{{ '" + do + "' }}"
 
 
-def write_gguf(path: Path, shape: Shape, weights: Mapping[str, Tensor], codec: Codec, quantise: str, name: str) -> None:
+def write_gguf(
+    path: Path,
+    shape: Shape,
+    weights: Mapping[str, Tensor],
+    codec: Codec,
+    quantise: str | Mapping[str, GridName],
+    name: str,
+    scales: Mapping[str, Scales] | None = None,
+) -> None:
     """Write one model file.
 
     Args:
         weights: fp32, by our names (model/transformer.py).
         codec: its vocabulary must be the shape's.
-        quantise: int8 (Q8_0), int4 (Q4_0; the embedding stays Q8_0) or bf16.
+        quantise: int8 (Q8_0), int4 (Q4_0; the embedding stays Q8_0) or a grid's name; or the grid of every matrix by the file's
+            names. A row that no block fits falls back (`Grid.otherwise`).
+        scales: of every matrix by the file's names; default: the best for these weights.
 
     Raises:
         ExportError: vocabulary and shape differ, or llama.cpp has no architecture for the shape.
     """
     if codec.vocab != shape.vocab:
         raise ExportError(f"the tokeniser has {codec.vocab} tokens, the model {shape.vocab}; train the tier again")
-    if isinstance(shape.attention, Gqa) and shape.experts:
-        raise ExportError("GGUF: experts with GQA have no architecture in llama.cpp that we write; use MLA, or bf16 safetensors")
-    mla = isinstance(shape.attention, Mla)
-    if isinstance(shape.attention, Mla) and shape.attention.yarn:
-        raise ExportError("GGUF: attention.yarn is not written; export to hf and convert with llama.cpp's own script")
-    if shape.experts and (shape.experts.device_limit or shape.experts.gate == "sigmoid" or shape.experts.bias_rate):
-        raise ExportError("GGUF: device_limit, sigmoid gates and balancing biases are not written; export to hf where it has them")
-    writer = gguf.GGUFWriter(path, "deepseek2" if mla else "llama")
+    tensors = tensors_of(shape, weights)
+    grids = grids_of(tensors, quantise) if isinstance(quantise, str) else quantise
+    writer = gguf.GGUFWriter(path, "deepseek2" if isinstance(shape.attention, Mla) else "llama")
     writer.add_name(name)
     _add_shape(writer, shape)
     _add_tokenizer(writer, codec)
-    for tensor_name, tensor in to_gguf(shape, weights):
-        _add_tensor(writer, tensor_name, tensor, QUANTISED[quantise])
+    for tensor_name, tensor in tensors.items():
+        _add_tensor(writer, tensor_name, tensor, grids.get(tensor_name), (scales or {}).get(tensor_name))
     _write(writer)
 
 
@@ -90,17 +97,53 @@ def _write(writer: gguf.GGUFWriter) -> None:
     writer.close()
 
 
-def _add_tensor(writer: gguf.GGUFWriter, name: str, tensor: Tensor, kind: Kind) -> None:
-    """Matrices are quantised, vectors and the router stay fp32; a row that no block fits stays in bf16."""
-    array = np.ascontiguousarray(tensor.float().numpy())
-    if tensor.dim() < 2 or "ffn_gate_inp" in name:
-        writer.add_tensor(name, array)
+def tensors_of(shape: Shape, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The file's tensors by its names, made of ours by cutting, turning and reordering alone.
+
+    Raises:
+        ExportError: llama.cpp has no architecture for the shape.
+    """
+    if isinstance(shape.attention, Gqa) and shape.experts:
+        raise ExportError("GGUF: experts with GQA have no architecture in llama.cpp that we write; use MLA, or bf16 safetensors")
+    if isinstance(shape.attention, Mla) and shape.attention.yarn:
+        raise ExportError("GGUF: attention.yarn is not written; export to hf and convert with llama.cpp's own script")
+    if shape.experts and (shape.experts.device_limit or shape.experts.gate == "sigmoid" or shape.experts.bias_rate):
+        raise ExportError("GGUF: device_limit, sigmoid gates and balancing biases are not written; export to hf where it has them")
+    return dict(to_gguf(shape, weights))
+
+
+def matrices_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those of the file's tensors that are put on a grid: vectors and the router stay fp32."""
+    return {name: tensor for name, tensor in tensors.items() if tensor.dim() > 1 and "ffn_gate_inp" not in name}
+
+
+def grids_of(tensors: Mapping[str, Tensor], word: str) -> dict[str, GridName]:
+    """One word's grid for every matrix, or what its rows fall back to."""
+    grid = WORDS.get(word, word)
+    # embedding and head are one matrix here and feel four bits most
+    return {
+        name: fitting("q8_0" if word == "int4" and name in ENDS else grid, tensor.shape[-1])  # type: ignore[arg-type]
+        for name, tensor in matrices_of(tensors).items()
+    }
+
+
+def _add_tensor(writer: gguf.GGUFWriter, name: str, tensor: Tensor, grid: GridName | None, scales: Scales | None) -> None:
+    """A matrix goes in on its grid, everything else in fp32."""
+    tensor = tensor.detach().float().contiguous()
+    if grid is None:
+        writer.add_tensor(name, tensor.numpy())
         return
-    if name in ("token_embd.weight", "output.weight") and kind == Kind.Q4_0:
-        kind = Kind.Q8_0  # embedding and head are one matrix here and feel four bits most
-    if tensor.shape[-1] % BLOCK:
-        kind = Kind.BF16
-    writer.add_tensor(name, gguf.quants.quantize(array, kind), raw_dtype=kind)
+    chosen = GRIDS[grid]
+    writer.add_tensor(name, chosen.encode(tensor, scales or chosen.fit(tensor)).numpy(), raw_dtype=chosen.kind)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """What a file's tensors mean, fp32, by its names and in its shapes."""
+    found = {}
+    for tensor in gguf.GGUFReader(path).tensors:
+        values = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+        found[tensor.name] = torch.from_numpy(np.array(values, np.float32)).view(*map(int, reversed(tensor.shape)))
+    return found
 
 
 def _add_shape(writer: gguf.GGUFWriter, shape: Shape) -> None:

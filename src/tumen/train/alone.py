@@ -16,7 +16,7 @@ from tumen.core.recipe import Train
 from tumen.data import Batch
 from tumen.model import KERNELS, Transformer, build
 from tumen.train.losses import Extra, loss_of
-from tumen.train.optimizer import FlatOptimizer
+from tumen.train.optimizer import FlatOptimizer, Seen
 from tumen.train.team import Team, type_of
 
 KEPT = {torch.ops.aten.mm.default, torch.ops.aten.bmm.default, torch.ops.aten.addmm.default}  # not computed again when selective
@@ -59,12 +59,18 @@ class Alone:
     data_rank, data_ranks = 0, 1
 
     def __init__(
-        self, section: Train, shape: Shape, team: Team, seed: int,
-        distil: tuple[float, Extra] | None = None, network: Transformer | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        section: Train,
+        shape: Shape,
+        team: Team,
+        seed: int,
+        distil: tuple[float, Extra] | None = None,
+        seen: Seen | None = None,
+        network: Transformer | None = None,
+    ) -> None:
         self.section, self.device, self.distil = section, team.device, distil
         self.network = prepared((network or build(shape, seed)).to(team.device), section)
-        self.optimizer = FlatOptimizer(self.network, section, type_of(section, team.device))
+        self.optimizer = FlatOptimizer(self.network, section, type_of(section, team.device), seen)
         self._loads: Tensor | None = None
         if section.compile:
             remove_broken_libraries()

@@ -24,7 +24,7 @@ from tumen.train.checkpoint import Checkpoints, State, whole, write_final
 from tumen.train.lora import Adapter, adapted, write_adapter
 from tumen.train.losses import Extra
 from tumen.train.metrics import Clock, Spikes, epochs, guard
-from tumen.train.optimizer import put, rate_at
+from tumen.train.optimizer import Seen, put, rate_at
 from tumen.train.team import Team, join, name_of, peers, type_of
 
 
@@ -42,6 +42,7 @@ def fit(
     distil: tuple[float, Extra] | None = None,
     start: Mapping[str, Tensor] | None = None,
     adapter: Adapter | None = None,
+    seen: Seen | None = None,
 ) -> None:
     """Train `shape` on a dataset artifact and write the checkpoint artifact `out`.
 
@@ -55,6 +56,7 @@ def fit(
         distil: weight of a teacher and its loss; the rest is on the data.
         start: weights to start from instead of fresh ones.
         adapter: learn that adapter beside the weights of `start`, which stay as they are.
+        seen: what the network computes with, made from the fp32 weights after every step; for one process.
 
     Raises:
         PlanError: the mesh does not divide the network or the step.
@@ -69,7 +71,7 @@ def fit(
     shards = read_shards(dataset / "train")
     check_vocab(int(np.max(shards.tokens)), shape)
     check_finite(start or {})
-    learner = learner_of(section, shape, team, seed, distil, (adapter, start or {}) if adapter else None)
+    learner = learner_of(section, shape, team, seed, distil, seen, (adapter, start or {}) if adapter else None)
     loader = Loader(shards, section.rows, section.row_tokens, seed, learner.data_rank, learner.data_ranks)
     work = out.with_name(f".{out.name}.work")
     checkpoints = Checkpoints(work, team, inputs, section.keep, events, section.save_later)
@@ -105,9 +107,14 @@ def fit(
 
 
 def learner_of(
-    section: Train, shape: Shape, team: Team, seed: int,
-    distil: tuple[float, Extra] | None = None, adapting: tuple[Adapter, Mapping[str, Tensor]] | None = None,
-) -> Learner:  # fmt: skip
+    section: Train,
+    shape: Shape,
+    team: Team,
+    seed: int,
+    distil: tuple[float, Extra] | None = None,
+    seen: Seen | None = None,
+    adapting: tuple[Adapter, Mapping[str, Tensor]] | None = None,
+) -> Learner:
     """The learner a mesh asks for: one process alone, or this rank of many.
 
     Raises:
@@ -121,9 +128,12 @@ def learner_of(
         raise TrainError("an adapter learns in one process: leave train.mesh out, or set start.tune to 'full'")
     if adapting:
         adapter, base = adapting
-        return Alone(section, shape, team, seed, distil, adapted(shape, base, adapter.start, type_of(section, team.device), seed))
+        network = adapted(shape, base, adapter.start, type_of(section, team.device), seed)
+        return Alone(section, shape, team, seed, distil, network=network)
     if section.mesh.ranks == 1:
-        return Alone(section, shape, team, seed, distil)
+        return Alone(section, shape, team, seed, distil, seen)
+    if seen:
+        raise TrainError(f"training on a grid is built for one process, the mesh has {section.mesh.ranks}; set train.mesh to 1")
     if distil and section.mesh.pp > 1:
         raise TrainError("distillation over a pipeline is not built; use dp, ep, cp and tp")
     from tumen.train.parallel import Together  # a second of imports that one process does without

@@ -22,6 +22,7 @@ from tumen.train.team import half
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
 MOMENTUM = 0.95
+Seen = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]  # fp32 weights by name -> what is computed with
 ROOT_MEAN_SQUARE = 0.2  # of an AdamW update in practice; Muon's is scaled to it, so that both share one rate and decay
 
 
@@ -70,16 +71,17 @@ class FlatOptimizer:
         network: those of its parameters that want a gradient are moved into the flat buffer.
         section: optimizer, betas, weight decay, clip.
         dtype: of the weights the network computes with.
+        seen: makes what the network computes with from the fp32 weights; the gradient is theirs all the same (straight-through).
     """
 
-    def __init__(self, network: nn.Module, section: Train, dtype: torch.dtype) -> None:
-        self.section = section
+    def __init__(self, network: nn.Module, section: Train, dtype: torch.dtype, seen: Seen | None = None) -> None:
+        self.section, self.seen = section, seen
         learnt = [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
         named = sorted(learnt, key=lambda item: (zone(item[0], item[1], section), _matrix(item[1]), item[0]))
         self.layout = [(name, parameter.shape, parameter.numel()) for name, parameter in named]
         device = named[0][1].device
         self.master = torch.cat([parameter.detach().float().flatten() for _, parameter in named])
-        self.weights = self.master.to(dtype) if dtype != torch.float32 else self.master
+        self.weights = self.master if dtype == torch.float32 and seen is None else self.master.to(dtype, copy=True)
         self.gradient = torch.zeros_like(self.weights)
         self.summed: Tensor | None = None
         offset, sizes = 0, [0, 0, 0]
@@ -117,8 +119,7 @@ class FlatOptimizer:
             for group in self.adam.param_groups:
                 group["lr"] = rate
             self.adam.step()
-            if self.weights is not self.master:
-                self.weights.copy_(self.master)
+            self._show()
         self.gradient.zero_()
         self.summed = None
         return norm
@@ -145,13 +146,23 @@ class FlatOptimizer:
             self.master[part].sub_(turned.flatten(), alpha=rate * scale)
             offset += count
 
+    @torch.no_grad()
+    def _show(self) -> None:
+        """Give the network the weights it computes with."""
+        if self.weights is not self.master:
+            self.weights.copy_(self.master)
+        if self.seen:
+            mine = self._named(self.weights)
+            for name, weight in self.seen(self.named_master()).items():
+                mine[name].copy_(weight)
+
     def named_master(self) -> dict[str, Tensor]:
         """fp32 weights by the network's names."""
-        found, offset = {}, 0
-        for name, shape, count in self.layout:
-            found[name] = self.master[offset : offset + count].view(shape)
-            offset += count
-        return found
+        return self._named(self.master)
+
+    def _named(self, flat: Tensor) -> dict[str, Tensor]:
+        parts = flat.split([count for _, _, count in self.layout])
+        return {name: part.view(shape) for (name, shape, _), part in zip(self.layout, parts, strict=True)}
 
     def moments(self) -> dict[str, Tensor]:
         """The optimiser's state by kind and the network's names, views of its flat tensors."""
@@ -172,8 +183,7 @@ class FlatOptimizer:
     @torch.no_grad()
     def restored(self, step: int) -> None:
         """Go on after `named_master` and `moments` were filled from a checkpoint of `step` finished steps."""
-        if self.weights is not self.master:
-            self.weights.copy_(self.master)
+        self._show()
         for part in self.parts:
             self.adam.state[part]["step"].fill_(step)
 

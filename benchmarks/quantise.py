@@ -1,0 +1,209 @@
+"""What quantisation costs: KL from the unquantised tier's next-token distributions to the quantised one's, method by method.
+
+    python benchmarks/quantise.py RUN [--tier device] [--trained int4] [--seeds 1 2 3] [--steps 200] [--sentences 600] [--out FILE]
+
+Over the action tokens of validation sentences, which no training saw and no calibration reads. Methods: ggml's own quantiser
+without importance (round-to-nearest, the floor) and with it; our search for scales without and with it; grids mixed to a byte
+budget; training on the grid, on the data alone and on the unquantised tier's distributions. A row is every matrix on that grid, but
+`int4`, which keeps embedding and head at Q8_0. Bytes are those of the matrices. Then: what one kind of matrix alone costs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import gguf
+import torch
+from contest import circumstances, headline, table, write
+from ggml import quantised
+from torch import Tensor
+
+from tumen.core import Events, units
+from tumen.core.recipe import LADDER, GridName, Quantise, Recipe
+from tumen.model import build
+from tumen.score import over_seeds
+from tumen.shrink import learn_grid, write_grid
+from tumen.shrink.choose import cheapest, measured, padded, read_grid, twins
+from tumen.shrink.divergence import Reference, some_batches
+from tumen.shrink.gguf import grids_of, matrices_of, tensors_of
+from tumen.shrink.grid import GRIDS
+from tumen.shrink.importance import importance_of
+from tumen.shrink.places import Places
+from tumen.train import read_final
+
+WORDS = ("int8", "int4", *LADDER)
+TEACH = {"aware, data alone": 0.0, "aware, own distributions": 1.0}
+Grids = Mapping[str, GridName]
+See = Callable[[str, Tensor, GridName], Tensor]  # a matrix by the file's name -> the same on its grid
+
+
+class Tier:
+    """A trained tier of a run, its held-out distributions and its importance."""
+
+    def __init__(self, run: Path, name: str, sentences: int, calibrate: int) -> None:
+        self.run, self.name, self.calibrate = run, name, calibrate
+        self.shape, self.weights = read_final(run / name)
+        self.reference = Reference(self.shape, self.weights, some_batches(run / "dataset" / "validation", sentences, 0))
+        network = build(self.shape)
+        network.load_state_dict(self.weights)
+        self.batches = some_batches(run / "dataset" / "train", calibrate, 0)
+        self.importance = importance_of(network, self.batches)
+        self.places = Places(self.shape, self.weights)
+        self.matrices = matrices_of(tensors_of(self.shape, self.weights))
+
+    def row(self, method: str, what: str, grids: Grids, see: See, weights: Mapping[str, Tensor] | None = None) -> dict[str, Any]:
+        """One row: bytes, bits a weight, and the divergence, of given weights (default: the tier's)."""
+        held = weights or self.weights
+        tensors = tensors_of(self.shape, held)
+        seen = self.places.back(held, {name: see(name, tensors[name], grid) for name, grid in grids.items()})
+        kl = self.reference.divergence(seen)
+        size = sum(padded(GRIDS[grid].bytes_of(tensors[name])) for name, grid in grids.items())
+        bits = 8 * size / sum(tensors[name].numel() for name in grids)
+        found = {"method": method, "grid": what, "bytes": size, "bits": round(bits, 2)}
+        row = found | {"kl": float(kl.mean()), "kl_99": float(kl.quantile(0.99)) if len(kl) < 1 << 24 else None}
+        print(f"  {method:<34} {what:<14} {row['bits']:5.2f} bits  KL {row['kl']:.5f}", flush=True)
+        return row
+
+    def searched(self, name: str, tensor: Tensor, grid: GridName) -> Tensor:
+        """Our search, all weights alike."""
+        return GRIDS[grid].see(tensor, GRIDS[grid].fit(tensor))
+
+    def weighed(self, name: str, tensor: Tensor, grid: GridName) -> Tensor:
+        """Our search, with importance."""
+        return GRIDS[grid].see(tensor, GRIDS[grid].fit(tensor, self.importance.get(name)))
+
+    def nearest(self, name: str, tensor: Tensor, grid: GridName) -> Tensor:
+        """ggml's rounding, without importance."""
+        return read_back(quantised(tensor.contiguous(), grid), grid)
+
+    def ggml(self, name: str, tensor: Tensor, grid: GridName) -> Tensor:
+        """ggml's rounding, with importance."""
+        return read_back(quantised(tensor.contiguous(), grid, self.importance.get(name)), grid)
+
+
+def read_back(data: Tensor, grid: GridName) -> Tensor:
+    """What bytes mean."""
+    return torch.from_numpy(gguf.quants.dequantize(data.numpy(), GRIDS[grid].kind))
+
+
+def rounded(tier: Tier) -> Iterator[dict[str, Any]]:
+    """Every grid by every way of rounding."""
+    yield tier.row("bf16", "bf16", grids_of(tier.matrices, "bf16"), tier.searched)
+    for word in WORDS:
+        grids = grids_of(tier.matrices, word)
+        yield tier.row("round to nearest (ggml)", word, grids, tier.nearest)
+        yield tier.row("ggml, importance", word, grids, tier.ggml)
+        yield tier.row("ours", word, grids, tier.searched)
+        yield tier.row("ours, importance", word, grids, tier.weighed)
+
+
+def mixed(tier: Tier) -> Iterator[dict[str, Any]]:
+    """Grids chosen one by one, at the bytes of uniform ones; `predicted` is the sum of what each matrix costs alone."""
+    reference = Reference(tier.shape, tier.weights, tier.batches)
+    options = measured(reference, tier.shape, tier.weights, tier.importance, LADDER)
+    for word in ("int8", "int4", "q4_k", "q3_k", "q2_k"):
+        grids = grids_of(tier.matrices, word)
+        size = sum(padded(GRIDS[grid].bytes_of(tier.matrices[name])) for name, grid in grids.items())
+        chosen = cheapest(options, size)
+        predicted = sum(options[name][grid].divergence for name, grid in chosen.items())
+        chosen |= {twin: chosen[one] for twin, one in twins(tier.shape).items()}
+        found = tier.row("mixed, importance", f"as {word}", chosen, tier.weighed)
+        yield found | {"predicted": predicted, "counts": {grid: list(chosen.values()).count(grid) for grid in set(chosen.values())}}
+
+
+def trained(tier: Tier, word: str, steps: int, seeds: list[int]) -> Iterator[dict[str, Any]]:
+    """Training on the grid, not compiled, one row a method and seed; the seed is that of calibration and order."""
+    recipe = Recipe.model_validate_json((tier.run / "recipe.json").read_text("utf-8"))
+    dataset, checkpoint = tier.run / "dataset", tier.run / tier.name
+    asked = Quantise(to=word, aware=True, steps=steps, calibrate=tier.calibrate)
+    section = asked.section(recipe.family[tier.name].train).model_copy(update={"compile": False})
+    for seed in seeds:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            write_grid(checkpoint, tier.run / "tokenizer", dataset, asked, "x", folder / "grid", seed=seed, inputs="")
+            choice = read_grid(folder / "grid")
+            for number, (method, teach) in enumerate(TEACH.items()):
+                out = folder / str(number)
+                learn_grid(section, teach, checkpoint, folder / "grid", dataset, out, seed=seed, inputs="",
+                           made_from=[], events=Events(None))  # fmt: skip
+                with torch.no_grad():
+                    see = lambda n, t, g, scales=choice.scales: GRIDS[g].see(t, scales[n])  # noqa: E731
+                    row = tier.row(method, word, choice.grids, see, read_final(out)[1])
+                yield row | {"seed": seed, "steps": steps, "rate": asked.rate}
+
+
+def by_kind(tier: Tier) -> Iterator[dict[str, Any]]:
+    """What all matrices of one kind cost when nothing else is quantised."""
+    kinds = sorted({name.split(".")[-2] for name in tier.matrices})
+    for kind in kinds:
+        for word in ("q8_0", "q4_0", "q2_k"):
+            named = {name: tensor for name, tensor in tier.matrices.items() if name.split(".")[-2] == kind}
+            yield tier.row(kind, word, grids_of(named, word), tier.weighed)
+
+
+def recovered(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The share of round-to-nearest's KL that training on the grid takes away, over seeds."""
+    for word in dict.fromkeys(row["grid"] for row in rows if "seed" in row):
+        floor = next(row["kl"] for row in rows if row["method"].startswith("round") and row["grid"] == word)
+        methods = dict.fromkeys(row["method"] for row in rows if "seed" in row and row["grid"] == word)
+        for method in methods:
+            shares = [1 - row["kl"] / floor for row in rows if row["method"] == method and row["grid"] == word]
+            yield {"method": method, "grid": word, "shares": shares, **over_seeds(shares)._asdict()}
+
+
+def said(row: Mapping[str, Any]) -> tuple[str, str]:
+    """A row's divergence, mean and 99 %."""
+    return f"{row['kl']:.2g}", f"{row['kl_99']:.2g}"
+
+
+def shown(result: Mapping[str, Any]) -> str:
+    """Tables in Markdown."""
+    cells = [
+        [row["method"], row["grid"], row["bits"], units.show_bytes(row["bytes"]), *said(row), row.get("seed", "")]
+        for row in result["rows"]
+    ]
+    kinds = [[row["method"], row["grid"], *said(row)] for row in result["kinds"]]
+    shares = [
+        [row["method"], row["grid"], f"{row['mean']:.1%}", "-" if row["low"] is None else f"[{row['low']:.1%}, {row['high']:.1%}]"]
+        for row in result["recovered"]
+    ]
+    return "\n\n".join(
+        [
+            headline(result),
+            table(("method", "grid", "bits a weight", "bytes", "KL, mean", "KL, 99 %", "seed"), cells),
+            table(("KL taken away", "grid", "mean", "95 % over seeds"), shares),
+            table(("only this kind", "grid", "KL, mean", "KL, 99 %"), kinds),
+        ]
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--tier", default="device")
+    parser.add_argument("--trained", nargs="*", default=["int4"], help="words that are trained on")
+    parser.add_argument("--seeds", type=int, nargs="*", default=[1, 2, 3])
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--sentences", type=int, default=600)
+    parser.add_argument("--calibrate", type=int, default=256)
+    parser.add_argument("--out", type=Path)
+    asked = parser.parse_args()
+    result = circumstances(("tumen", "torch", "gguf", "xllamacpp"))
+    with torch.no_grad():
+        tier = Tier(asked.run, asked.tier, asked.sentences, asked.calibrate)
+        rows = [*rounded(tier), *mixed(tier)]
+        kinds = list(by_kind(tier))
+    rows += [row for word in asked.trained for row in trained(tier, word, asked.steps, asked.seeds)]
+    result |= {"tier": asked.tier, "parameters": tier.shape.parameters(), "sentences": asked.sentences,
+               "positions": sum(len(kept) for kept in tier.reference.kept), "rows": rows, "kinds": kinds,
+               "recovered": list(recovered(rows))}  # fmt: skip
+    print(shown(result))
+    write("quantise", result, asked.out)
+
+
+if __name__ == "__main__":
+    main()

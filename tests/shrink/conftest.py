@@ -1,0 +1,23 @@
+"""A small tier that has learnt something, so that rounding it does some harm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tumen.core import Recipe, Shape
+
+
+@pytest.fixture(scope="session")
+def sure(recipe: Recipe, dataset: Path, shape_of: Callable[[str], Shape]) -> Path:
+    """The device tier of the tiny recipe after enough steps to be sure of its answers."""
+    from tumen.train import fit
+
+    section = recipe.family["device"].train.model_copy(
+        update={"steps": 160, "rate": 1e-2, "sentence_weight": 0.0, "checkpoint_every": 1000, "precision": "fp32"}
+    )
+    folder = dataset.with_name("sure")
+    fit(section, shape_of("device"), dataset, folder, seed=5, inputs="tiny")
+    return folder
