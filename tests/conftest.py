@@ -82,6 +82,22 @@ def device(recipe: Recipe, dataset: Path, cloud: Path, shape_of: Callable[[str],
     return folder
 
 
+@pytest.fixture(scope="session")
+def make_gguf() -> Callable[..., Path]:
+    """Writes a GGUF with random weights."""
+    from tests.bundles import write_gguf
+
+    return write_gguf
+
+
+@pytest.fixture(scope="session")
+def make_bundle() -> Callable[..., Path]:
+    """Writes a bundle around such a GGUF."""
+    from tests.bundles import write_bundle
+
+    return write_bundle
+
+
 @pytest.fixture
 def copy_of(tmp_path: Path) -> Callable[[Path], Path]:
     """A copy of a folder, to be broken."""

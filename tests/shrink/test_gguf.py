@@ -12,11 +12,10 @@ import pytest
 import torch
 from tests.llama import Llama
 
-from tumen.core import Experts, ExportError, Gqa, Mla, Shape, Yarn
+from tumen.core import Experts, ExportError, Gqa, Mla, Shape, Yarn, gguf_check
 from tumen.core.action import DO, structure_tokens
 from tumen.data import Codec, read_shards
 from tumen.model import build, greedy, interleave
-from tumen.serve import gguf_check
 from tumen.shrink.gguf import write_gguf
 from tumen.train import loss_of
 

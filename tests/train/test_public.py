@@ -268,7 +268,7 @@ class TestIn:
         assert all(torch.equal(weights[name], weight) for name, weight in ours.items())
 
     def test_no_folder(self, tmp_path: Path) -> None:
-        refused(InputError, "no such file", lambda: import_public(tmp_path / "none", tmp_path / "in"))
+        refused(InputError, "no such folder", lambda: import_public(tmp_path / "none", tmp_path / "in"))
 
     @pytest.mark.parametrize("text", ["{", "[]", "[" * 100_000])
     def test_a_config_that_is_none(self, folder: Path, text: str) -> None:
@@ -310,7 +310,34 @@ class TestIn:
     def test_a_header_that_claims_more_than_there_is(self, folder: Path) -> None:
         path = sorted(folder.glob("*.safetensors"))[0]
         path.write_bytes(struct.pack("<Q", 1 << 60) + path.read_bytes()[8:])
-        self.refuses(folder, "cut short or no safetensors")
+        self.refuses(folder, "the header claims")
+
+    def test_a_link_that_leaves(self, folder: Path) -> None:
+        path = sorted(folder.glob("*.safetensors"))[0]
+        os.replace(path, folder.parent / "ours" / "elsewhere")
+        path.symlink_to(folder.parent / "ours" / "elsewhere")
+        self.refuses(folder, "outside of its folder")
+
+    def test_overlapping_tensors(self, folder: Path) -> None:
+        path = sorted(folder.glob("*.safetensors"))[0]
+        raw = path.read_bytes()
+        length = struct.unpack("<Q", raw[:8])[0]
+        header = json.loads(raw[8 : 8 + length])
+        first, second = [name for name in header if name != "__metadata__"][:2]
+        header[second] = header[first]
+        text = json.dumps(header).encode()
+        path.write_bytes(struct.pack("<Q", len(text)) + text + raw[8 + length :])
+        self.refuses(folder, "the one before it ends at")
+
+    def test_code_in_the_folder_is_never_run(self, folder: Path) -> None:
+        """`auto_map` is in DeepSeek's own configs: the file it names is not imported (as vLLM did, CVE-2026-22807)."""
+        config = json.loads((folder / "config.json").read_text())
+        config["auto_map"] = {"AutoConfig": "configuration_own.Own", "AutoModelForCausalLM": "modeling_own.Own"}
+        (folder / "config.json").write_text(json.dumps(config))
+        for name in ("configuration_own.py", "modeling_own.py"):
+            (folder / name).write_text(f"open({str(folder.parent / 'ran')!r}, 'w')\nclass Own: pass\n")
+        import_public(folder, folder.with_name("in"))
+        assert not (folder.parent / "ran").exists()
 
     def test_a_file_is_missing(self, folder: Path) -> None:
         path = sorted(folder.glob("*.safetensors"))[0]
@@ -325,7 +352,7 @@ class TestIn:
     @pytest.mark.parametrize("text", ["{", "{}", '{"weight_map": 3}', "[]"])
     def test_an_index_that_is_none(self, folder: Path, text: str) -> None:
         (folder / "model.safetensors.index.json").write_text(text)
-        self.refuses(folder, "is no index")
+        self.refuses(folder, "model.safetensors.index.json: is no ")
 
     def changed(self, folder: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> None:
         path = next(path for path in folder.glob("*.safetensors") if "model.norm.weight" in load_file(path))

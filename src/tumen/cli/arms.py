@@ -31,6 +31,7 @@ from tumen.core import (
     Recipe,
     Shape,
     TrainError,
+    alone,
     load_recipe,
     manifest_of,
     units,
@@ -54,7 +55,7 @@ def arms(
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
     """Train a recipe's arms at one budget over several seeds and compare them. Kill it at any moment; what is done stays done."""
-    from tumen.cli.run import Board, alone, make
+    from tumen.cli.run import Board, make
 
     asked = load_recipe(recipe, changes)
     section = arms_of(asked)

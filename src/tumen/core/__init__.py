@@ -1,13 +1,14 @@
 """core: the hall, words everyone shares.
 
-What: recipes, artifacts, the arithmetic of shapes, units, the error tree, events.
+What: recipes, artifacts, whose bundles are let in and which is live, checks of foreign files, the arithmetic of shapes, units, the
+    error tree, events.
 In: a TOML file; folders with a manifest; a run's events.
 Out: frozen objects, digests, one-line errors; TensorBoard's files, Prometheus' text.
 Never: torch, network, printing; no other room.
 Read next: recipe.py, then artifact.py.
 """
 
-from tumen.core import artifact, errors, events, exporters, lifetime, units
+from tumen.core import artifact, errors, events, exporters, foreign, gguf_check, lifetime, place, safetensors_check, trust, units
 from tumen.core.artifact import Manifest, hash_of, manifest_of, verify, write_text, writing
 from tumen.core.errors import (
     ArtifactError,
@@ -25,6 +26,7 @@ from tumen.core.errors import (
     disk,
 )
 from tumen.core.events import Events
+from tumen.core.lock import alone
 from tumen.core.mesh import Mesh, mesh_of_plan, read_plan, refuse_mesh
 from tumen.core.recipe import Recipe, load_recipe
 from tumen.core.shape import Experts, Frozen, Gqa, Mla, Shape, Yarn
@@ -53,19 +55,25 @@ __all__ = [
     "TrainError",
     "TumenError",
     "Yarn",
+    "alone",
     "artifact",
     "disk",
     "errors",
     "events",
     "exporters",
+    "foreign",
+    "gguf_check",
     "hash_of",
     "lifetime",
     "load_recipe",
     "manifest_of",
     "mesh_of_plan",
     "named",
+    "place",
     "read_plan",
     "refuse_mesh",
+    "safetensors_check",
+    "trust",
     "units",
     "verify",
     "write_text",

@@ -1,31 +1,40 @@
 """score: judge.
 
-What: exams, what counts as the same action, shares and means with intervals, scorecards, the gate.
+What: exams, what counts as the same action, shares and means with intervals, scorecards, the gate, promotion and its way back.
 In: anything that answers a sentence with an action; cases.
-Out: a scorecard artifact, tables, one line that says why a bundle is refused.
+Out: a scorecard artifact, tables, one line that says why a bundle is refused; a bundle that is live in a place.
 Never: training, or a look at an exam before it is scored.
 Read next: judge.py, then exams.py and card.py.
 """
 
-from tumen.score.card import examine, gate, insist, show, write_card
+from tumen.score.card import examine, gate, insist, read_card, show, write_card
 from tumen.score.exams import ohf, own, slurp_home
-from tumen.score.judge import Answer, Case, percentile, same, tally, wilson
+from tumen.score.judge import Answer, Case, exam_digest, percentile, same, tally, wilson
+from tumen.score.paired import Interval, gap, ratio
+from tumen.score.promote import promote, rollback
 from tumen.score.reference import Matcher
 from tumen.score.seeds import Mean, difference, over_seeds
 
 __all__ = [
     "Answer",
     "Case",
+    "Interval",
     "Matcher",
     "Mean",
     "difference",
+    "exam_digest",
     "examine",
+    "gap",
     "gate",
     "insist",
     "ohf",
     "over_seeds",
     "own",
     "percentile",
+    "promote",
+    "ratio",
+    "read_card",
+    "rollback",
     "same",
     "show",
     "slurp_home",

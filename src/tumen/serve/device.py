@@ -17,16 +17,16 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from tumen.core import Events, artifact
+from tumen.core import Events, artifact, foreign, gguf_check, trust
 from tumen.core.action import DO, grammar, normalise, tidy
 from tumen.core.errors import ArtifactError, InputError, RunnerError
 from tumen.core.recipe import Gate, Serve
-from tumen.serve import gguf_check
 from tumen.serve.process import Call, Process, RunnerDiedError, parse_json, read_json, refusal
 from tumen.serve.runner import Completion, Seconds, Tidier, confidence
 
 ROUTE = "/completion"
 WORKERS = 4
+MOST_THREADS, MOST_CONTEXT, MOST_ABOUT_BYTES = 256, 1 << 20, 1 << 20
 
 
 class Bundle(BaseModel):
@@ -47,34 +47,41 @@ def bundle_of(folder: Path) -> Bundle:
         ArtifactError: missing or damaged.
     """
     path = folder / "bundle.json"
+    if not path.exists():
+        raise ArtifactError(f"{path}: missing, so {folder} is no bundle; run the recipe again")
     try:
-        return Bundle.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        raise ArtifactError(f"{path}: missing, so {folder} is no bundle; run the recipe again") from None
+        return Bundle.model_validate(foreign.read_json(path, most_bytes=MOST_ABOUT_BYTES))
     except ValidationError as error:
         where = ".".join(str(part) for part in error.errors()[0]["loc"])
         raise ArtifactError(f"{path}: damaged{' at ' + where if where else ''}; run the recipe again") from None
 
 
-def load(folder: Path, threads: int = 1, context: int = 512, events: Events | None = None) -> DeviceRunner:
-    """Check a bundle and start its runner.
+def load(
+    folder: Path, threads: int = 1, context: int = 512, events: Events | None = None, store: Path | None = None
+) -> DeviceRunner:
+    """Check a bundle and start its runner. What is cheap comes first: names and sizes, signature, headers, then every byte.
 
     Args:
         folder: a bundle artifact.
         threads: of llama.cpp; more than the cores that are really free makes it slower.
         context: tokens of sentence and action together.
-        events: told when a dead child is started again.
+        events: told of a bundle that nobody signed, and when a dead child is started again.
+        store: the trust store; default: TUMEN_TRUST, see core/trust.py.
 
     Raises:
-        ArtifactError: the bundle is not what its manifest says, or its GGUF cannot be meant.
+        ArtifactError: the bundle is not let in, not what its manifest says, too large, or its GGUF cannot be meant.
         RunnerError: the child does not start.
     """
-    artifact.verify(folder, "bundle")
+    events = events or Events(None)
+    trust.admit(folder, store, events)
     bundle, model = bundle_of(folder), folder / "model.gguf"
+    if threads > MOST_THREADS or context > MOST_CONTEXT:  # a stranger's bundle may ask for any number
+        raise ArtifactError(f"{folder}: asks for {threads} threads and {context} tokens; {MOST_THREADS} and {MOST_CONTEXT} are the most")
     gguf_check.check(model)
+    artifact.verify(folder, "bundle")
     process = Process(f"{bundle.recipe}/{bundle.tier}", model, threads, context)
     process.start()
-    return DeviceRunner(process, events or Events(None))
+    return DeviceRunner(process, events)
 
 
 class DeviceRunner:

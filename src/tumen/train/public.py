@@ -21,12 +21,25 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from tumen.core import ArtifactError, InputError, Shape, TrainError, disk, hash_of, verify, writing
+from tumen.core import (
+    ArtifactError,
+    InputError,
+    Shape,
+    TrainError,
+    disk,
+    foreign,
+    hash_of,
+    safetensors_check,
+    verify,
+    writing,
+)
+from tumen.core.foreign import Refusal
 from tumen.model import Name, check_weights, config_of, inwards, names_of, outwards, shape_of, sizes_of
 from tumen.train.checkpoint import SHAPE, WEIGHTS, read_final
 
 CONFIG, INDEX = "config.json", "model.safetensors.index.json"
 SHARD_BYTES = 5_000_000_000
+MOST_CONFIG_BYTES = 1 << 20
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 CODES = {torch.float32: "F32", torch.bfloat16: "BF16"}  # safetensors' names of types
 READ = ("F32", "BF16", "F16")  # types of public weights that are numbers by themselves, not codes with scales elsewhere
@@ -103,6 +116,7 @@ def import_public(folder: Path, out: Path) -> Shape:
         DiskError: no room; nothing is left behind.
     """
     _refuse_full(out)
+    foreign.check_folder(folder, InputError)
     config = _config(folder)
     shape = shape_of(config, str(folder / CONFIG))
     with ExitStack() as files:
@@ -159,12 +173,9 @@ def _shape_of_artifact(folder: Path) -> Shape:
 
 def _config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
-    try:
-        config = json.loads(path.read_text("utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"{path}: no such file; name a folder that transformers wrote") from None
-    except (ValueError, RecursionError):
-        raise InputError(f"{path}: is no JSON") from None
+    if not path.exists():
+        raise InputError(f"{path}: no such file; name a folder that transformers wrote")
+    config = foreign.read_json(path, InputError, MOST_CONFIG_BYTES)
     if not isinstance(config, dict):
         raise InputError(f"{path}: holds no object")
     return config
@@ -192,9 +203,10 @@ def _names_within(shape: Shape, count: int, folder: Path) -> list[Name]:
 def _weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a public folder, from its index or by their ending."""
     if (folder / INDEX).exists():
+        index = foreign.read_json(folder / INDEX, InputError)
         try:
-            named = sorted(set(json.loads((folder / INDEX).read_text("utf-8"))["weight_map"].values()))
-        except (ValueError, KeyError, TypeError, AttributeError):
+            named = sorted(set(index["weight_map"].values()))
+        except (KeyError, TypeError, AttributeError):
             raise InputError(f"{folder / INDEX}: is no index of weights") from None
         for name in named:
             if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
@@ -216,7 +228,7 @@ class Tensors:
         `error`: a file is missing, cut short or no safetensors, holds quantised weights, or two files hold one name.
     """
 
-    def __init__(self, files: ExitStack, paths: Sequence[Path], error: type[InputError] | type[ArtifactError]) -> None:
+    def __init__(self, files: ExitStack, paths: Sequence[Path], error: Refusal) -> None:
         self.sizes: dict[str, tuple[int, ...]] = {}
         self._where: dict[str, Any] = {}
         for path in paths:
@@ -235,15 +247,10 @@ class Tensors:
         return handle.get_tensor(name) if expert is None else handle.get_slice(name)[expert]
 
 
-def _opened(path: Path, error: type[InputError] | type[ArtifactError]) -> Any:
+def _opened(path: Path, error: Refusal) -> Any:
+    safetensors_check.check(path, error)
     try:
-        with open(path, "rb") as handle:
-            head = handle.read(8)
-        if len(head) < 8 or struct.unpack("<Q", head)[0] > path.stat().st_size - 8:
-            raise error(f"{path}: cut short or no safetensors")
         return safe_open(path, framework="pt")
-    except FileNotFoundError:
-        raise error(f"{path}: missing") from None
     except (SafetensorError, OSError, ValueError) as fault:
         raise error(f"{path}: no whole safetensors ({fault})") from None
 

@@ -13,18 +13,20 @@ so a hostile file costs neither memory nor time, and every refusal is one line.
 from __future__ import annotations
 
 import math
-import mmap
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from tumen.core.errors import ArtifactError
+from tumen.core.foreign import Refusal, check_file
 
 ARCHITECTURES = ("llama", "deepseek2")
 MOST_PAIRS, MOST_TENSORS, MOST_DIMS, MOST_LAYERS = 4096, 65_536, 4, 512
 MOST_ITEMS = 1 << 20  # of an array: the largest vocabulary in use has 262,144 tokens
+MOST_ITEMS_IN_ALL = 1 << 22
+MOST_HEADER_BYTES = 64 << 20
 MOST_TEXT_BYTES = 1 << 20
 MOST_NAME_BYTES = 63  # GGML_MAX_NAME is 64 with its closing zero
 MOST_CONTEXT = 1 << 24
@@ -73,29 +75,39 @@ class _FaultError(Exception):
 class _Cursor:
     """Reads forward in a file's bytes and never past their end."""
 
-    def __init__(self, data: mmap.mmap) -> None:
-        self.data, self.at, self.size = data, 0, len(data)
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self.file, self.at, self.size, self.items = file, 0, size, 0
 
     def need(self, count: int, what: str) -> None:
         if count > self.size - self.at:
             raise _FaultError(f"{what} needs {count} bytes, {self.size - self.at} are left")
+        if self.at + count > MOST_HEADER_BYTES:
+            raise _FaultError(f"{what} ends past the first {MOST_HEADER_BYTES} bytes, the most of a header")
+
+    def read(self, count: int, what: str) -> bytes:
+        self.need(count, what)
+        raw = self.file.read(count)  # never mapped: a file that shrinks under a map ends the process that looks
+        if len(raw) < count:
+            raise _FaultError(f"{what} ends early: the file is being changed")
+        self.at += count
+        return raw
 
     def take(self, form: str, what: str) -> Any:
-        width = struct.calcsize("<" + form)
-        self.need(width, what)
-        (value,) = struct.unpack_from("<" + form, self.data, self.at)
-        self.at += width
+        (value,) = struct.unpack("<" + form, self.read(struct.calcsize("<" + form), what))
         return value
+
+    def name(self, what: str, most: int) -> str:
+        text = self.text(what, most)
+        if not text.isprintable():
+            raise _FaultError(f"{what} has characters that cannot be printed")
+        return text
 
     def text(self, what: str, most: int = MOST_TEXT_BYTES) -> str:
         length = self.take("Q", what)
         if length > most:
             raise _FaultError(f"{what} claims {length} bytes, {most} is the most")
-        self.need(length, what)
-        raw = self.data[self.at : self.at + length]
-        self.at += length
         try:
-            return raw.decode("utf-8")
+            return self.read(length, what).decode("utf-8")
         except UnicodeDecodeError:
             raise _FaultError(f"{what} is not UTF-8") from None
 
@@ -114,14 +126,14 @@ class _Cursor:
             raise _FaultError(f"{what} is an array of type {kind}; numbers and strings are known")
         if count > MOST_ITEMS:
             raise _FaultError(f"{what} claims {count} items, {MOST_ITEMS} is the most")
+        self.items += count
+        if self.items > MOST_ITEMS_IN_ALL:
+            raise _FaultError(f"its lists have more than {MOST_ITEMS_IN_ALL} items together")
         if kind == STRING:
             self.need(8 * count, what)  # each string has at least its length
             return [self.text(what) for _ in range(count)]
-        width = struct.calcsize("<" + SCALARS[kind])
-        self.need(width * count, what)
-        values = list(struct.unpack_from(f"<{count}{SCALARS[kind]}", self.data, self.at))
-        self.at += width * count
-        return [_finite(value, what) for value in values]
+        raw = self.read(struct.calcsize("<" + SCALARS[kind]) * count, what)
+        return [_finite(value, what) for value in struct.unpack(f"<{count}{SCALARS[kind]}", raw)]
 
 
 def _finite(value: Any, what: str) -> Any:
@@ -130,29 +142,27 @@ def _finite(value: Any, what: str) -> Any:
     return value
 
 
-def check(path: Path) -> Header:
+def check(path: Path, error: Refusal = ArtifactError) -> Header:
     """Read a GGUF header and check it against the file and against itself.
 
     Raises:
-        ArtifactError: no GGUF, cut short, or a number in it that cannot be true.
+        `error`: no GGUF, cut short, or a number in it that cannot be true.
     """
+    size = check_file(path, error)
     try:
-        with open(path, "rb") as handle:
-            if handle.seek(0, 2) < 24:
-                raise _FaultError("too short for a GGUF header")
-            with mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                return _judge(_Cursor(data))
-    except FileNotFoundError:
-        raise ArtifactError(f"{path}: no such file; run the recipe again") from None
+        if size < 24:
+            raise _FaultError("too short for a GGUF header")
+        with open(path, "rb") as file:
+            return _judge(_Cursor(file, size))
     except _FaultError as fault:
-        raise ArtifactError(f"{path}: not a usable GGUF: {fault}; run the recipe again") from None
+        raise error(f"{path}: not a usable GGUF: {fault}; make or fetch it again") from None
 
 
 def _judge(cursor: _Cursor) -> Header:
     n_tensors, n_pairs = _opening(cursor)
     pairs: dict[str, Any] = {}
     for _ in range(n_pairs):
-        key = cursor.text("a key", MOST_NAME_BYTES * 4)
+        key = cursor.name("a key", MOST_NAME_BYTES * 4)
         if key in pairs:
             raise _FaultError(f"key {key!r} stands twice")
         pairs[key] = cursor.value(cursor.take("I", key), key)
@@ -169,9 +179,8 @@ def _judge(cursor: _Cursor) -> Header:
 
 
 def _opening(cursor: _Cursor) -> tuple[int, int]:
-    if cursor.data[:4] != b"GGUF":
+    if cursor.read(4, "the magic word") != b"GGUF":
         raise _FaultError("it does not begin with GGUF")
-    cursor.at = 4
     version = cursor.take("I", "the version")
     if version not in (2, 3):
         raise _FaultError(f"version {version} (2 and 3 are known, little-endian)")
@@ -184,7 +193,7 @@ def _opening(cursor: _Cursor) -> tuple[int, int]:
 
 
 def _tensor(cursor: _Cursor) -> Tensor:
-    name = cursor.text("a tensor's name", MOST_NAME_BYTES)
+    name = cursor.name("a tensor's name", MOST_NAME_BYTES)
     count = cursor.take("I", name)
     if not 0 < count <= MOST_DIMS:
         raise _FaultError(f"tensor {name!r} has {count} dimensions (1 to {MOST_DIMS})")
@@ -202,10 +211,10 @@ def _tensor(cursor: _Cursor) -> Tensor:
 
 
 def _check_places(cursor: _Cursor, pairs: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> int:
-    """Tensors lie one after another inside the file. Returns where the data starts."""
+    """Tensors lie one after another, without holes, to the end of the file. Returns where the data starts."""
     align = pairs.get("general.alignment", 32)
     if not isinstance(align, int) or not 8 <= align <= 65_536 or align & (align - 1):
-        raise _FaultError(f"general.alignment is {align!r} (a power of two from 8 to 65536)")
+        raise _FaultError(f"general.alignment is {_short(align)} (a power of two from 8 to 65536)")
     start = -(-cursor.at // align) * align
     end = 0
     for tensor in sorted(tensors.values(), key=lambda one: one.offset):
@@ -213,9 +222,13 @@ def _check_places(cursor: _Cursor, pairs: Mapping[str, Any], tensors: Mapping[st
             raise _FaultError(f"tensor {tensor.name!r} starts at {tensor.offset}, which is not aligned to {align}")
         if tensor.offset < end:
             raise _FaultError(f"tensor {tensor.name!r} overlaps the one before it")
+        if start + tensor.offset + tensor.bytes > cursor.size:
+            raise _FaultError(f"tensor {tensor.name!r} ends at byte {start + tensor.offset + tensor.bytes}, the file at {cursor.size}")
+        if tensor.offset - end >= align:
+            raise _FaultError(f"{tensor.offset - end} bytes before tensor {tensor.name!r} belong to none")
         end = tensor.offset + tensor.bytes
-        if start + end > cursor.size:
-            raise _FaultError(f"tensor {tensor.name!r} ends at byte {start + end}, the file at {cursor.size}")
+    if cursor.size - start - end >= align:
+        raise _FaultError(f"{cursor.size - start - end} bytes after its last tensor belong to none")
     return start
 
 
