@@ -57,7 +57,7 @@ def test_a_circle_of_links_ends(folder: Path) -> None:
 def test_what_is_no_file(folder: Path) -> None:
     os.mkfifo(folder / "pipe")
     refused(folder, "is a pipe")
-    os.unlink(folder / "pipe")
+    (folder / "pipe").unlink()
     with socket.socket(socket.AF_UNIX) as line:
         line.bind(os.path.relpath(folder / "s"))
         refused(folder, "is a socket")

@@ -173,7 +173,7 @@ def test_what_cannot_be_opened_does_not_hang(tmp_path: Path, kind: str) -> None:
     import os
 
     path = tmp_path / "model.gguf"
-    {"pipe": os.mkfifo, "folder": os.mkdir, "link to nowhere": lambda at: os.symlink("nowhere", at)}[kind](path)
+    {"pipe": os.mkfifo, "folder": os.mkdir, "link to nowhere": lambda at: at.symlink_to("nowhere")}[kind](path)
     with pytest.raises(ArtifactError, match="is a pipe|is a folder|link to nowhere"):
         check(path)
 

@@ -195,7 +195,7 @@ CHANGES: dict[str, tuple[Callable[[Path], Any], str]] = {
         "manifest was changed",
     ),
     "a better scorecard": (lambda b: _card(b, '{"exact": 1.0}'), "scorecard was changed"),
-    "no scorecard": (lambda b: os.rename(b / "scorecard", b.parent / "card"), "scorecard was changed"),
+    "no scorecard": (lambda b: (b / "scorecard").rename(b.parent / "card"), "scorecard was changed"),
     "a file more": (lambda b: (b / "draft.gguf").write_text("x"), "'draft.gguf' is in it and was not signed"),
     "a file more in the scorecard": (lambda b: (b / "scorecard" / "x").write_text("x"), "'scorecard/x' is in it"),
     "a hidden file": (lambda b: (b / ".x").write_text("x"), "'.x' is in it"),

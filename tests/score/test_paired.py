@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from tumen import score
 from tumen.score.paired import Interval
 
-# Bentur et al. 2009, as in Fagerland, Lydersen, Laake, Statistics in Medicine 33 (2014), table I: both 1, first 1, second 7, neither 12.
-AIRWAYS = ("1" + "1" + "0" * 7 + "0" * 12, "1" + "0" + "1" * 7 + "0" * 12)
+# Cavo et al. 2012, complete response before and after: both 59, the first alone 6, the second alone 16, neither 80.
+RESPONSES = ("1" * 59 + "1" * 6 + "0" * 16 + "0" * 80, "1" * 59 + "0" * 6 + "1" * 16 + "0" * 80)
 
 
 def test_the_published_example() -> None:
-    """Values of the R package contingencytables 3.1 (chapter 8) for the same table, to its printed digits."""
-    assert score.ratio(*AIRWAYS) == pytest.approx((0.25, 0.0651, 0.9069), abs=2e-3)
-    assert score.gap(*AIRWAYS) == pytest.approx((-0.2857, -0.5069, -0.0256), abs=2e-3)
+    """What another implementation says of this table: R's contingencytables, tests/testthat/test-ch8.R."""
+    assert score.ratio(*RESPONSES) == pytest.approx((0.8667, 0.7579, 0.9910), abs=6e-5)
+    assert score.gap(*RESPONSES) == pytest.approx((-0.0621, -0.1186, -0.0046), abs=6e-5)
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=200))

@@ -14,6 +14,7 @@ from tests.bundles import write_bundle
 
 from tumen.serve import Completion, DeviceRunner, Seconds, bind, load, server_of
 
+
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_bundle(tmp_path_factory.mktemp("bundle") / "device")

@@ -213,8 +213,8 @@ def check_sizes(folder: Path, manifest: Manifest) -> None:
     """
     for name, payload in manifest.files.items():
         path = folder / name
-        if not path.resolve().is_relative_to(folder.resolve()):
-            raise ArtifactError(f"{folder}: manifest names {ascii(name)}, which lies outside of it; refused")
+        if not name.isprintable() or not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
+            raise ArtifactError(f"{folder}: manifest names {name!a}, which lies outside of it; refused")
         if not path.is_file():
             raise ArtifactError(f"{path}: missing; delete {folder} and run the recipe again")
         size = path.stat().st_size

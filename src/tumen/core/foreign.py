@@ -24,7 +24,13 @@ MOST_NESTING = 32
 MOST_PARTS = 1 << 21  # objects and lists of one JSON text
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 ARCHIVES = {b"PK\x03\x04": "a zip archive", b"\x1f\x8b": "a gzip archive", b"\xfd7zXZ": "an xz archive", b"BZh": "a bzip2 archive"}
-KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
+KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 
 
 def check_folder(folder: Path, error: Refusal = ArtifactError) -> int:
@@ -66,7 +72,9 @@ def _size(path: Path, root: Path, error: Refusal) -> int:
     if path.is_symlink():
         target = Path(os.path.realpath(path))
         if not target.is_relative_to(root):
-            raise error(f"{shown(path)}: is a link to {shown(target)}, outside of its folder; refused (`cp -rL` makes a copy without)")
+            raise error(
+                f"{shown(path)}: is a link to {shown(target)}, outside of its folder; refused (`cp -rL` makes a copy without)"
+            )
     if path.is_dir():
         return 0
     return check_file(path, error)

@@ -223,7 +223,9 @@ def _check_places(cursor: _Cursor, pairs: Mapping[str, Any], tensors: Mapping[st
         if tensor.offset < end:
             raise _FaultError(f"tensor {tensor.name!r} overlaps the one before it")
         if start + tensor.offset + tensor.bytes > cursor.size:
-            raise _FaultError(f"tensor {tensor.name!r} ends at byte {start + tensor.offset + tensor.bytes}, the file at {cursor.size}")
+            raise _FaultError(
+                f"tensor {tensor.name!r} ends at byte {start + tensor.offset + tensor.bytes}, the file at {cursor.size}"
+            )
         if tensor.offset - end >= align:
             raise _FaultError(f"{tensor.offset - end} bytes before tensor {tensor.name!r} belong to none")
         end = tensor.offset + tensor.bytes

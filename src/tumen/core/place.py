@@ -1,6 +1,6 @@
 """The place where a device or a fleet looks for its bundle: one is live, those before it wait for a rollback.
 
-    place/live.json        {live, before}: names of folders below, newest first; replaced as a whole, so a kill leaves the old or the new
+    place/live.json        {live, before}: names of folders below, newest first; replaced whole, so a kill leaves old or new
     place/bundles/NAME/    a copy of a bundle with its scorecard and signature; NAME is <number of the promotion>-<digest>
     place/events.jsonl     what was promoted, refused and rolled back; only ever appended to
     place/.lock            held by the one process that changes any of this

@@ -165,7 +165,9 @@ class Gate(Frozen):
     agreement: Share = Field(0.0, description="positions where the exported model writes torch's token")
     of_cloud: Share = Field(0.0, description="device score as a share of the cloud's")
     of_cloud_classes: int = Field(0, ge=0, description="scenario classes in which the device reaches `class_of_cloud`")
-    class_of_cloud: Share = Field(0.98, description="device score of a class as a share of the cloud's, to count in of_cloud_classes")
+    class_of_cloud: Share = Field(
+        0.98, description="device score of a class as a share of the cloud's, to count in of_cloud_classes"
+    )
     false_acts: Share = Field(1.0, description="most acts on sentences that are not for the home")
     invented: int = Field(0, ge=0, description="most devices that do not exist")
     size_of_cloud: Share = Field(1.0, description="device bytes as a share of the cloud's")

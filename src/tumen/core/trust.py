@@ -111,7 +111,7 @@ def make_keys(path: Path, name: str) -> tuple[Path, str]:
         try:
             with open(handle, "wb") as file:
                 file.write(pem)
-            write_text(public_path, f'# Give this to those who load your bundles: --trust FILE, or {TRUST_ENV}.\n{_toml(about)}')
+            write_text(public_path, f"# Give this to those who load your bundles: --trust FILE, or {TRUST_ENV}.\n{_toml(about)}")
         except BaseException:
             path.unlink()
             raise

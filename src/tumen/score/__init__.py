@@ -11,7 +11,7 @@ from tumen.score.card import examine, gate, insist, read_card, show, write_card
 from tumen.score.exams import ohf, own, slurp_home
 from tumen.score.judge import Answer, Case, exam_digest, percentile, same, tally, wilson
 from tumen.score.paired import Interval, gap, ratio
-from tumen.score.promote import promote, rollback
+from tumen.score.promotion import promote, rollback
 from tumen.score.reference import Matcher
 from tumen.score.seeds import Mean, difference, over_seeds
 

@@ -204,7 +204,13 @@ def show(card: Path) -> str:
     if classes:
         lines.append(_reached(classes))
     verdict = "passed" if not result["shortfalls"] else "not passed: " + "; ".join(result["shortfalls"])
-    return "\n".join([*lines, f"gate: {verdict}", "share [95% interval], (corrected for the best constant answer); device / cloud: of pairs, interval by Bonett and Price (2006)"])
+    return "\n".join(
+        [
+            *lines,
+            f"gate: {verdict}",
+            "share [95% interval], (corrected for the best constant answer); device / cloud: in pairs (Bonett, Price 2006)",
+        ]
+    )
 
 
 def _against(row: Mapping[str, Any] | None) -> str:

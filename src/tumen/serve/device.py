@@ -76,7 +76,9 @@ def load(
     trust.admit(folder, store, events)
     bundle, model = bundle_of(folder), folder / "model.gguf"
     if threads > MOST_THREADS or context > MOST_CONTEXT:  # a stranger's bundle may ask for any number
-        raise ArtifactError(f"{folder}: asks for {threads} threads and {context} tokens; {MOST_THREADS} and {MOST_CONTEXT} are the most")
+        raise ArtifactError(
+            f"{folder}: asks for {threads} threads and {context} tokens; {MOST_THREADS} and {MOST_CONTEXT} are the most"
+        )
     gguf_check.check(model)
     artifact.verify(folder, "bundle")
     process = Process(f"{bundle.recipe}/{bundle.tier}", model, threads, context)

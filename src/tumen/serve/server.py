@@ -25,9 +25,7 @@ BACKLOG = 128
 DRAIN_SECONDS = 2
 
 
-def connect(
-    bundle: Path, cloud: Path | None = None, events: Events | None = None, store: Path | None = None
-) -> Router:
+def connect(bundle: Path, cloud: Path | None = None, events: Events | None = None, store: Path | None = None) -> Router:
     """Start the runners a bundle's recipe asks for and put a router before them.
 
     Args:

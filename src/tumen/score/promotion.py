@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tumen.core import ArtifactError, Events, GateError, TumenError, alone, manifest_of, place, trust, verify
+from tumen.core import ArtifactError, GateError, TumenError, alone, manifest_of, place, trust, verify
 from tumen.core.recipe import Gate
 from tumen.score.card import TOGETHER, gate, gate_of, read_card
 from tumen.score.paired import gap
@@ -39,7 +39,7 @@ def promote(bundle: Path, folder: Path, store: Path | None = None, keep: int = 3
         events = place.events_of(folder)
         try:
             signature = trust.admit(bundle, store, events) or trust.signature_of(bundle)
-            facts = {"bundle": str(bundle), "digest": verify(bundle, "bundle").digest}
+            facts: dict[str, Any] = {"bundle": str(bundle), "digest": verify(bundle, "bundle").digest}
             facts |= {"version": signature.version, "key": signature.key} if signature else {}
             _insist(bundle, folder, signature, new_exam)
         except TumenError as error:

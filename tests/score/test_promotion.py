@@ -26,7 +26,13 @@ def rows_of(marks: str, false_acts: float = 0.0, invented: int = 0) -> dict[str,
 
 
 def make(
-    folder: Path, marks: str, cloud: str = "", exam: str = "e1", agreement: float | None = 1.0, floors: Gate | None = None, **row: Any
+    folder: Path,
+    marks: str,
+    cloud: str = "",
+    exam: str = "e1",
+    agreement: float | None = 1.0,
+    floors: Gate | None = None,
+    **row: Any,
 ) -> Path:
     """A bundle whose scorecard has these marks; its content is its name."""
     floors = floors or Gate(exact=0.5, agreement=0.99, of_cloud=0.5)
@@ -104,7 +110,9 @@ def test_more_false_acts_or_inventions(tmp_path: Path, live: Path) -> None:
 
 
 def test_below_a_floor_or_unexamined(tmp_path: Path, live: Path) -> None:
-    stays(live, "exact actions in en: 40.0%, the floor", lambda: score.promote(make(tmp_path / "low", ("1" * 4 + "0" * 6) * 10), live))
+    stays(
+        live, "exact actions in en: 40.0%, the floor", lambda: score.promote(make(tmp_path / "low", ("1" * 4 + "0" * 6) * 10), live)
+    )
     good = ("1" * 9 + "0") * 10
     stays(live, "agreement with torch", lambda: score.promote(make(tmp_path / "off", good, agreement=0.9), live))
     stays(live, "export was not checked", lambda: score.promote(make(tmp_path / "unknown", good, agreement=None), live))
