@@ -70,7 +70,12 @@ def test_what_does_not_pass_is_not_promoted(tumen: Tumen, run: Path, tmp_path: P
     assert "no scorecard" in done.stderr
     assert done.stderr.count("\n") == 1
     assert not place.is_place(live)
-    for verb in (("talk", "--run", live, "hello"), ("serve", live), ("rollback", live), ("promote", tmp_path / "none", "--to", live)):
+    for verb in (
+        ("talk", "--run", live, "hello"),
+        ("serve", live),
+        ("rollback", live),
+        ("promote", tmp_path / "none", "--to", live),
+    ):
         done = tumen(*verb)
         assert done.returncode == 4, verb
         assert done.stderr.count("\n") == 1

@@ -17,6 +17,7 @@ from tests.bundles import write_bundle, write_gguf
 from tests.core.test_gguf_check import BYTES, PAIRS
 
 from tumen.core import ArtifactError, TumenError, artifact
+from tumen.core.action import HOME
 from tumen.core.artifact import Manifest, hash_of, payload_of
 from tumen.serve import load
 from tumen.serve.process import Process
@@ -37,6 +38,7 @@ def sealed(folder: Path, model: bytes, **about: Any) -> Path:
     with artifact.writing(folder, "bundle", "test", []) as stage:
         (stage / "model.gguf").write_bytes(model)
         (stage / "values.json").write_text("{}")
+        HOME.save(stage)
         (stage / "bundle.json").write_text(json.dumps({"recipe": "pocket", "tier": "device"} | about))
     return folder
 
@@ -89,8 +91,22 @@ FOLDERS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a giant manifest": (lambda b: os.truncate(b / "manifest.json", 1 << 36), "damaged manifest"),
     "a manifest nested deep": (lambda b: (b / "manifest.json").write_text("[" * 100_000), "damaged manifest"),
     "a bundle.json nested deep": (lambda b: ((b / "bundle.json").write_text('{"a":' * 9_000), resealed(b)), "nested|no JSON"),
-    "a bundle.json of megabytes": (lambda b: ((b / "bundle.json").write_text('"' + "a" * 2_000_000), resealed(b)), "is the most|no JSON"),
-    "a link for a model": (lambda b: ((b / "model.gguf").unlink(), (b / "model.gguf").symlink_to("/etc/passwd")), "outside of its folder"),
+    "a bundle.json of megabytes": (
+        lambda b: ((b / "bundle.json").write_text('"' + "a" * 2_000_000), resealed(b)),
+        "is the most|no JSON",
+    ),
+    "an ontology nested deep": (lambda b: ((b / "ontology.json").write_text("[" * 9_000), resealed(b)), "nested|no JSON"),
+    "an ontology of 40,000 intents": (
+        lambda b: (
+            (b / "ontology.json").write_text(json.dumps({"languages": ["en"], "intents": {f"i{n}": [] for n in range(40_000)}})),
+            resealed(b),
+        ),
+        "is the most",
+    ),
+    "a link for a model": (
+        lambda b: ((b / "model.gguf").unlink(), (b / "model.gguf").symlink_to("/etc/passwd")),
+        "outside of its folder",
+    ),
     "a link of a folder": (lambda b: (b / "more").symlink_to("/"), "outside of its folder"),
     "a pipe for a model": (lambda b: ((b / "model.gguf").unlink(), os.mkfifo(b / "model.gguf")), "is a pipe"),
     "a pipe for a manifest": (lambda b: ((b / "manifest.json").unlink(), os.mkfifo(b / "manifest.json")), "manifest"),
@@ -156,7 +172,9 @@ def test_any_damage_to_a_real_file_is_our_error_or_an_answer(tmp_path_factory: A
     header = good.index(b"ffn_down.weight") + 40
     for _ in range(data.draw(st.integers(1, 2))):
         at = data.draw(st.integers(0, header))
-        form, value = data.draw(st.sampled_from([("B", 255), ("B", 0), ("I", 0), ("I", (1 << 32) - 1), ("Q", 1 << 62), ("f", 1e38)]))
+        form, value = data.draw(
+            st.sampled_from([("B", 255), ("B", 0), ("I", 0), ("I", (1 << 32) - 1), ("Q", 1 << 62), ("f", 1e38)])
+        )
         raw[at : at + struct.calcsize(form)] = struct.pack("<" + form, value)
     folder = sealed(tmp_path_factory.mktemp("damaged") / "b", bytes(raw))
     start = time.monotonic()

@@ -32,7 +32,7 @@ Language = Literal["en", "zh", "de"]
 
 Filter = Literal["quality", "exam", "exact", "near"]
 FILTERS: dict[str, tuple[Filter, ...]] = {"text": ("quality", "exam", "exact", "near"), "home": ()}
-PATH = "file of a local source, folder or glob of texts, or name of a Hugging Face data set"
+PATH = "file of a local source, folder or glob of texts, folder of SNIPS, or name of a Hugging Face data set"
 
 
 class Part(Frozen):

@@ -10,6 +10,7 @@ Read next: judge.py, then exams.py and card.py.
 from tumen.score.card import examine, gate, insist, read_card, show, write_card
 from tumen.score.exams import ohf, own, slurp_home
 from tumen.score.judge import Answer, Case, exam_digest, percentile, same, tally, wilson
+from tumen.score.labelled import clinc, refusal_curve, refusals, slu_f1, slurp, slurp_f1, snips
 from tumen.score.paired import Interval, gap, ratio
 from tumen.score.promotion import promote, rollback
 from tumen.score.reference import Matcher
@@ -21,6 +22,7 @@ __all__ = [
     "Interval",
     "Matcher",
     "Mean",
+    "clinc",
     "difference",
     "exam_digest",
     "examine",
@@ -34,10 +36,16 @@ __all__ = [
     "promote",
     "ratio",
     "read_card",
+    "refusal_curve",
+    "refusals",
     "rollback",
     "same",
     "show",
+    "slu_f1",
+    "slurp",
+    "slurp_f1",
     "slurp_home",
+    "snips",
     "tally",
     "wilson",
     "write_card",
