@@ -31,6 +31,7 @@ MOST_TEXT_BYTES = 1 << 20
 MOST_NAME_BYTES = 63  # GGML_MAX_NAME is 64 with its closing zero
 MOST_CONTEXT = 1 << 24
 BYTE_TOKENS = 256
+TOKEN_TYPES = range(1, 7)  # normal, unknown, control, user's, unused, byte
 
 # Value types: number -> struct format; 8 is a string, 9 an array.
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
@@ -106,8 +107,11 @@ class _Cursor:
         length = self.take("Q", what)
         if length > most:
             raise _FaultError(f"{what} claims {length} bytes, {most} is the most")
+        raw = self.read(length, what)
+        if 0 in raw:  # where C would take it to end: two tokens become one, and llama.cpp aborts
+            raise _FaultError(f"{what} has a zero byte in a text")
         try:
-            return self.read(length, what).decode("utf-8")
+            return raw.decode("utf-8")
         except UnicodeDecodeError:
             raise _FaultError(f"{what} is not UTF-8") from None
 
@@ -287,6 +291,8 @@ def _check_tokens(pairs: Mapping[str, Any], arch: str, tensors: Mapping[str, Ten
         values = pairs.get(f"tokenizer.ggml.{part}")
         if not isinstance(values, list) or len(values) != len(tokens):
             raise _FaultError(f"tokenizer.ggml.{part} has not one value for each of {len(tokens)} tokens")
+    if not all(type(kind) is int and kind in TOKEN_TYPES for kind in pairs["tokenizer.ggml.token_type"]):
+        raise _FaultError(f"tokenizer.ggml.token_type has a value that is none ({TOKEN_TYPES[0]} to {TOKEN_TYPES[-1]})")
     for key in pairs:
         if key.startswith("tokenizer.ggml.") and key.endswith("_token_id"):
             _number(pairs, key, 0, len(tokens) - 1)
