@@ -66,13 +66,15 @@ def stages(recipe: Recipe) -> Iterator[Stage]:
 
 def learning(name: str, tier: Tier, seed: int) -> Stage:
     """The stage that trains a tier."""
-    parents = ("dataset", "tokenizer") + ((tier.distil.teacher,) if tier.distil else ())
+    parents = ("dataset", "tokenizer", *tier.made_from())
     learnt: dict[str, Any] = {
         "shape": tier.shape,
         "train": _deciding(tier.train.model_dump()),
         "distil": tier.distil,
         "seed": seed,
     }
+    if tier.prune:
+        learnt["prune"] = tier.prune
     if tier.start:
         learnt["start"] = start_digest(name, tier.start)
     return Stage(name, "checkpoint", parents, learnt, name, tier, seed)
