@@ -8,7 +8,20 @@ Never: torch, network, printing; no other room.
 Read next: recipe.py, then artifact.py.
 """
 
-from tumen.core import artifact, errors, events, exporters, foreign, gguf_check, lifetime, place, safetensors_check, trust, units
+from tumen.core import (
+    artifact,
+    errors,
+    events,
+    exporters,
+    foreign,
+    gguf_check,
+    lifetime,
+    place,
+    safetensors_check,
+    tokenizer_check,
+    trust,
+    units,
+)
 from tumen.core.artifact import Manifest, hash_of, manifest_of, verify, write_text, writing
 from tumen.core.errors import (
     ArtifactError,
@@ -73,6 +86,7 @@ __all__ = [
     "read_plan",
     "refuse_mesh",
     "safetensors_check",
+    "tokenizer_check",
     "trust",
     "units",
     "verify",
