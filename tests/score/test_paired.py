@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tumen import score
@@ -22,6 +22,7 @@ def test_the_published_example() -> None:
     assert score.gap(*RESPONSES) == pytest.approx((-0.0621, -0.1186, -0.0046), abs=6e-5)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=200))
 def test_an_interval_holds_its_value_and_is_the_mirror_of_its_mirror(pairs: list[tuple[bool, bool]]) -> None:
     first, second = ("".join("01"[mark] for mark in column) for column in zip(*pairs, strict=True))

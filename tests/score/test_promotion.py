@@ -223,5 +223,5 @@ class TestClasses:
         (vacuum,) = [line for line in shown.splitlines() if line.startswith("vacuum")]
         assert vacuum.endswith("<")
         assert "0.50 [0.3" in vacuum
-        assert "reaches its share of the cloud in 2 of 3 classes; not in those marked <: vacuum (surely below the cloud)" in shown
+        assert "reaches its share of the cloud in 2 of 3 classes; not in vacuum (surely below the cloud)" in shown
         assert "not passed: classes with 98% of the cloud's score: 2 of 3" in shown

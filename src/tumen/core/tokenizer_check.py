@@ -1,7 +1,8 @@
 """A `tokenizer.json`, judged before the `tokenizers` library parses it, which panics on some files and never ends on others.
 
-A panic is no `Exception` and passes whoever catches those. What may be in it is listed: a BPE vocabulary, steps that are known, patterns that cannot run away (no repeated repetition, no large
-counts), replacements that cannot blow a text up. Every refusal is one line.
+A panic is no `Exception` and passes whoever catches those. What may be in it is listed: a BPE vocabulary, steps that are known,
+patterns that cannot run away (no repeated repetition, no large counts), replacements that cannot blow a text up. Every refusal is
+one line.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ Never: training, or a look at an exam before it is scored.
 Read next: judge.py, then exams.py and card.py.
 """
 
-from tumen.score.card import examine, gate, insist, read_card, show, write_card
+from tumen.score.card import examine, gate, insist, reached, read_card, show, write_card
 from tumen.score.exams import ohf, own, slurp_home
 from tumen.score.judge import Answer, Case, exam_digest, percentile, same, tally, wilson
 from tumen.score.labelled import clinc, refusal_curve, refusals, slu_f1, slurp, slurp_f1, snips
@@ -35,6 +35,7 @@ __all__ = [
     "percentile",
     "promote",
     "ratio",
+    "reached",
     "read_card",
     "refusal_curve",
     "refusals",

@@ -201,7 +201,7 @@ def show(card: Path) -> str:
         found = [columns[name]["all"][key] for name in names]
         lines.append(f"{title:<26}" + "".join(f"{_percent(cell) if key == 'false_acts' else cell:>28}" for cell in found))
     if classes:
-        lines.append(_reached(classes))
+        lines.append(reached(classes))
     verdict = "passed" if not result["shortfalls"] else "not passed: " + "; ".join(result["shortfalls"])
     return "\n".join(
         [
@@ -220,12 +220,13 @@ def _against(row: Mapping[str, Any] | None) -> str:
     return f"{f'{shown[0]} [{shown[1]}, {shown[2]}]':>24} {' ' if row['reached'] else '<'}"
 
 
-def _reached(classes: Mapping[str, Mapping[str, Any]]) -> str:
+def reached(classes: Mapping[str, Mapping[str, Any]]) -> str:
+    """In how many scenario classes the device reaches its share of the cloud's score, and in which it does not."""
     missed = [name for name, row in classes.items() if not row["reached"]]
     surely = [name for name in missed if classes[name]["high"] is not None and classes[name]["high"] < 1]
     named = ", ".join(f"{name}{' (surely below the cloud)' if name in surely else ''}" for name in missed)
     told = f"device reaches its share of the cloud in {len(classes) - len(missed)} of {len(classes)} classes"
-    return told + (f"; not in those marked <: {named}" if named else "")
+    return told + (f"; not in {named}" if named else "")
 
 
 def _order(group: str) -> tuple[int, str]:
