@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from tumen.core import (
@@ -23,6 +26,7 @@ from tumen.core import (
     Mla,
     Shape,
     TrainError,
+    TumenError,
     Yarn,
     verify,
 )
@@ -282,6 +286,7 @@ class TestIn:
             ("n_routed_experts", 10**12, "files are missing"),
             ("intermediate_size", 10**15, "not (1000000000000000, 32)"),
             ("vocab_size", 10**25, "too large to exist"),
+            ("vocab_size", 0, "a network without tokens"),
             ("hidden_size", 10**18, "too large to exist"),
         ],
     )
@@ -338,6 +343,27 @@ class TestIn:
             (folder / name).write_text(f"open({str(folder.parent / 'ran')!r}, 'w')\nclass Own: pass\n")
         import_public(folder, folder.with_name("in"))
         assert not (folder.parent / "ran").exists()
+
+    @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(data=st.data())
+    def test_any_damage_is_one_line_or_harmless(self, folder: Path, data: st.DataObject) -> None:
+        copy = folder.parent / "spoilt"
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(folder, copy)
+        path = data.draw(st.sampled_from(sorted(copy.iterdir())))
+        raw = bytearray(path.read_bytes())
+        for _ in range(data.draw(st.integers(1, 3))):
+            at = data.draw(st.integers(0, min(len(raw), 2000) - 1))
+            noise = data.draw(st.binary(min_size=1, max_size=4) | st.sampled_from([b"-", b"9999999", b"null", b"[", b"}", b"1e99", b'""']))
+            raw[at : at + data.draw(st.sampled_from([0, len(noise)]))] = noise
+        path.write_bytes(bytes(raw))
+        out = folder.parent / "from-spoilt"
+        try:
+            import_public(copy, out)
+        except TumenError as error:
+            assert "\n" not in str(error)  # noqa: PT017 -- either outcome is right, a crash is not
+            assert not out.exists()
+        shutil.rmtree(out, ignore_errors=True)
 
     def test_a_file_is_missing(self, folder: Path) -> None:
         path = sorted(folder.glob("*.safetensors"))[0]

@@ -191,6 +191,8 @@ def _kept(like: Path, shape: Shape) -> dict[str, Any]:
 
 def _names_within(shape: Shape, count: int, folder: Path) -> list[Name]:
     """All names of a shape that a stranger's config describes; what no `count` tensors can hold is refused before it is built."""
+    if not shape.vocab:
+        raise InputError(f"{folder / CONFIG}: vocab_size is 0, a network without tokens")
     least = shape.layers + (shape.experts.routed if shape.experts else 0)
     if count < least:
         raise InputError(f"{folder}: holds {count} tensors, {CONFIG} describes more than {least}; files are missing")
