@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tumen import score
 from tumen.core import ArtifactError, GateError, InputError, RunnerBusy, TumenError, alone, artifact, events, place, trust
@@ -225,3 +227,34 @@ class TestClasses:
         assert "0.50 [0.3" in vacuum
         assert "reaches its share of the cloud in 2 of 3 classes; not in vacuum (surely below the cloud)" in shown
         assert "not passed: classes with 98% of the cloud's score: 2 of 3" in shown
+
+
+def leaves(tree: Any, above: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    inner = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    return [above] * bool(above) + [path for key, value in inner for path in leaves(value, (*above, key))]
+
+
+ODD = [None, True, -1, 0.5, 10**30, 1e300, "", "\n", "\0", "x" * 5000, [], {}, [1], {"a": 1}]
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_strangers_scorecard_is_read_or_one_line(tmp_path_factory: Any, data: st.DataObject) -> None:
+    folder = tmp_path_factory.mktemp("strange")
+    bundle = make(folder / "bundle-device", "1" * 100, cloud="1" * 99 + "0")
+    card = bundle / "scorecard"
+    facts = artifact.manifest_of(card).facts
+    tree = {"card": json.loads((card / "scorecard.json").read_text()), "facts": facts}
+    path = data.draw(st.sampled_from(leaves(tree)))
+    at: Any = tree
+    for key in path[:-1]:
+        at = at[key]
+    at[path[-1]] = data.draw(st.sampled_from(ODD))
+    facts = tree["facts"] if isinstance(tree["facts"], dict) else {}
+    with artifact.writing(card, "scorecard", "x", [artifact.manifest_of(bundle).digest], facts) as stage:
+        (stage / "scorecard.json").write_text(json.dumps(tree["card"]))
+    for act in (lambda: score.gate(bundle), lambda: score.show(card), lambda: score.promote(bundle, folder / "live")):
+        try:
+            act()
+        except TumenError as error:
+            assert "\n" not in str(error)  # noqa: PT017 -- either outcome is right, a crash is not

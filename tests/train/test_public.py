@@ -354,7 +354,9 @@ class TestIn:
         raw = bytearray(path.read_bytes())
         for _ in range(data.draw(st.integers(1, 3))):
             at = data.draw(st.integers(0, min(len(raw), 2000) - 1))
-            noise = data.draw(st.binary(min_size=1, max_size=4) | st.sampled_from([b"-", b"9999999", b"null", b"[", b"}", b"1e99", b'""']))
+            noise = data.draw(
+                st.binary(min_size=1, max_size=4) | st.sampled_from([b"-", b"9999999", b"null", b"[", b"}", b"1e99", b'""'])
+            )
             raw[at : at + data.draw(st.sampled_from([0, len(noise)]))] = noise
         path.write_bytes(bytes(raw))
         out = folder.parent / "from-spoilt"

@@ -152,11 +152,11 @@ def _show_own(folder: Path, as_json: bool) -> None:
         print(score.show(card))
         return
     rows = score.read_card(folder)["columns"]["device"]
-    facts = manifest_of(card, "scorecard").facts
+    facts = score.facts_of(folder)
     print(
         json.dumps(
             summary("own", rows, [])
-            | {f"latency_ms_{p}": round(1000 * facts[f"seconds_{p}"]["device"], 2) for p in ("p50", "p95")},
+            | {f"latency_ms_{p}": round(1000 * facts[f"seconds_{p}"].get("device", 0.0), 2) for p in ("p50", "p95")},
             ensure_ascii=False,
         )
     )

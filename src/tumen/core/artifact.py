@@ -201,7 +201,7 @@ def verify(folder: Path, kind: Kind | None = None) -> Manifest:
             )
     digest = hash_of([manifest.kind, {name: payload.sha256 for name, payload in manifest.files.items()}])
     if digest != manifest.digest:
-        raise ArtifactError(f"{folder / MANIFEST}: digest {manifest.digest} does not fit its files; refused")
+        raise ArtifactError(f"{folder / MANIFEST}: digest {ascii(manifest.digest)[:20]} does not fit its files; refused")
     return manifest
 
 

@@ -7,12 +7,13 @@ Never: training, or a look at an exam before it is scored.
 Read next: judge.py, then exams.py and card.py.
 """
 
-from tumen.score.card import examine, gate, insist, reached, read_card, show, write_card
+from tumen.score.card import examine, gate, insist, reached, show, write_card
 from tumen.score.exams import ohf, own, slurp_home
 from tumen.score.judge import Answer, Case, exam_digest, percentile, same, tally, wilson
 from tumen.score.labelled import clinc, refusal_curve, refusals, slu_f1, slurp, slurp_f1, snips
 from tumen.score.paired import Interval, gap, ratio
 from tumen.score.promotion import promote, rollback
+from tumen.score.reading import facts_of, read_card
 from tumen.score.reference import Matcher
 from tumen.score.seeds import Mean, difference, over_seeds
 
@@ -26,6 +27,7 @@ __all__ = [
     "difference",
     "exam_digest",
     "examine",
+    "facts_of",
     "gap",
     "gate",
     "insist",

@@ -10,13 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from tumen.assistant import Values
-from tumen.core import ArtifactError, GateError, Manifest, foreign, manifest_of, units, verify, writing
+from tumen.core import ArtifactError, GateError, Manifest, manifest_of, units, verify, writing
 from tumen.core.recipe import Gate
 from tumen.score.judge import Answer, Case, percentile, tally
 from tumen.score.paired import ratio
+from tumen.score.reading import agreement_of, facts_of, gate_of, read_card
 
 TOGETHER = ("all", "en", "zh", "de")  # groups that are no scenario class
 Ask = Callable[[Case], Answer]
@@ -133,38 +132,7 @@ def gate(bundle: Path) -> str:
     scored = verify(card, "scorecard")
     if made.digest not in scored.made_from:
         raise ArtifactError(f"{card}: belongs to another bundle; run the recipe again")
-    return "; ".join(shortfalls(read_card(bundle), gate_of(bundle), made.facts.get("agreement")))
-
-
-def read_card(bundle: Path) -> dict[str, Any]:
-    """What a bundle's `scorecard.json` says.
-
-    Raises:
-        ArtifactError: missing, damaged or of an older kind.
-    """
-    path = bundle / "scorecard" / "scorecard.json"
-    card = foreign.read_json(path)
-    try:
-        rows = [row for column in card["columns"].values() for row in column.values()]
-        whole = all(isinstance(row["n"], int) for row in rows) and "exact" in card["columns"]["device"]["all"]
-    except (KeyError, TypeError, AttributeError):
-        whole = False
-    if not whole:
-        raise ArtifactError(f"{path}: is no scorecard; `tumen run RECIPE` examines the bundle anew")
-    return dict(card)
-
-
-def gate_of(bundle: Path) -> Gate:
-    """The floors in a bundle's `bundle.json`.
-
-    Raises:
-        ArtifactError: damaged.
-    """
-    path = bundle / "bundle.json"
-    try:
-        return Gate.model_validate(foreign.read_json(path)["gate"])
-    except (KeyError, TypeError, ValidationError):
-        raise ArtifactError(f"{path}: has no gate that can be read; run the recipe again") from None
+    return "; ".join(shortfalls(read_card(bundle), gate_of(bundle), agreement_of(made, bundle)))
 
 
 def insist(bundle: Path, ungated: bool) -> None:
@@ -180,9 +148,8 @@ def insist(bundle: Path, ungated: bool) -> None:
 
 def show(card: Path) -> str:
     """A scorecard as a table for people; losing rows are in it."""
-    scored = manifest_of(card, "scorecard")
-    result = read_card(card.parent)
-    columns, classes = result["columns"], result.get("classes") or {}
+    result, facts = read_card(card.parent), facts_of(card.parent)
+    columns, classes = result["columns"], result["classes"]
     names = [name for name in ("device", "cloud", "reference") if name in columns]
     title = f"{'device / cloud':>26}" if classes else ""
     lines = [f"{'exact actions, %':<18}{'n':>6}  " + "".join(f"{name:>28}" for name in names) + title]
@@ -190,13 +157,11 @@ def show(card: Path) -> str:
     for group in groups:
         cells = "".join(f"{_cell(columns[name].get(group)):>28}" for name in names)
         lines.append(f"{group:<18}{columns['device'][group]['n']:>6}  {cells}{_against(classes.get(group))}")
-    facts = scored.facts
     for title, key in (("ms, median", "seconds_p50"), ("ms, 95%", "seconds_p95")):
         lines.append(f"{title:<26}" + "".join(f"{1000 * facts[key].get(name, 0):>28.1f}" for name in names))
     size = "".join(f"{units.show_bytes(result['bytes'][name]) if name in result['bytes'] else '':>28}" for name in names)
     lines.append(f"{'size':<26}{size}")
-    agreement = facts.get("agreement", {})
-    lines.append(f"{'tokens equal to torch':<26}" + "".join(f"{_percent(agreement.get(name)):>28}" for name in names))
+    lines.append(f"{'tokens equal to torch':<26}" + "".join(f"{_percent(facts['agreement'].get(name)):>28}" for name in names))
     for title, key in (("false acts", "false_acts"), ("invented words", "invented")):
         found = [columns[name]["all"][key] for name in names]
         lines.append(f"{title:<26}" + "".join(f"{_percent(cell) if key == 'false_acts' else cell:>28}" for cell in found))

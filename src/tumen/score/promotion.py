@@ -12,8 +12,9 @@ from typing import Any
 
 from tumen.core import ArtifactError, GateError, TumenError, alone, manifest_of, place, trust, verify
 from tumen.core.recipe import Gate
-from tumen.score.card import TOGETHER, gate, gate_of, read_card
+from tumen.score.card import TOGETHER, gate
 from tumen.score.paired import gap
+from tumen.score.reading import agreement_of, gate_of, read_card
 
 ON = "this place"
 
@@ -73,7 +74,7 @@ def _insist(bundle: Path, folder: Path, signature: trust.Signature | None, new_e
     """Refuse what must not become live."""
     floors, made = gate_of(bundle), manifest_of(bundle, "bundle")
     why = gate(bundle)
-    if not why and floors.agreement and made.facts.get("agreement") is None:
+    if not why and floors.agreement and agreement_of(made, bundle) is None:
         why = "its export was not checked against torch, and the recipe sets a floor"
     if why:
         raise GateError(f"{bundle} is not promoted: {why}")
@@ -106,7 +107,7 @@ def _refuse_worse(bundle: Path, live: Path, floors: Gate) -> None:
     except ArtifactError as error:
         raise GateError(f"{bundle} is not promoted: what is live cannot be compared with ({error})") from None
     card = read_card(bundle)
-    if not card.get("exam") or card["exam"] != before.get("exam"):
+    if not card["exam"] or card["exam"] != before["exam"]:
         raise GateError(
             f"{bundle} is not promoted: it and what is live were examined by different exams, so nobody can say whether it is "
             "worse; examine both by one, or let the floors alone judge with --new-exam"
@@ -134,7 +135,7 @@ def worse(card: Mapping[str, Any], live: Mapping[str, Any], floors: Gate) -> Ite
 
 def _sure(new: Mapping[str, Any], old: Mapping[str, Any]) -> str:
     """The interval of the difference, in pairs where the marks are there."""
-    if len(new.get("marks", "")) != new["n"] or len(old.get("marks", "")) != old["n"]:
+    if not new["marks"] or not old["marks"]:
         return ""
     _, low, high = gap(new["marks"], old["marks"])
     return f" (difference {low:+.1%} to {high:+.1%})" if low is not None and high is not None else ""
