@@ -132,6 +132,7 @@ class TestAdmit:
         monkeypatch.setenv("TUMEN_TRUST", str(store))
         with pytest.raises(ArtifactError, match="is not signed"):
             admit(make_bundle(tmp_path / "unsigned"), None, QUIET)
+        assert admit(tmp_path / "unsigned", "own", QUIET) is None, "a run loads what it has just made"
 
     def test_unsigned(self, bundle: Path, store: Path) -> None:
         (bundle / "signature.json").unlink()

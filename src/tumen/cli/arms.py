@@ -257,7 +257,7 @@ def exam_of(recipe: Recipe, where: Path, name: str) -> dict[str, Any]:
     cases, shares = list(score.own(where / "corpus")), []
     for seed in arms_of(recipe).seeds:
         bundle = where / FOLDER / name / f"bundle-{seed}"
-        rows, _ = examine_bundle(bundle, cases, Values.load(bundle / "values.json"), recipe.serve.threads)
+        rows, _ = examine_bundle(bundle, cases, Values.load(bundle / "values.json"), recipe.serve.threads, "own")
         shares.append(rows["all"]["exact"])
     return {"n": len(cases), "shares": shares, **score.over_seeds(shares)._asdict()}
 

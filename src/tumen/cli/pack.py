@@ -30,7 +30,7 @@ def pack_and_check(recipe: Recipe, bundle: Stage, where: Path, inputs: str, even
     try:
         pack(where / tier, where / "tokenizer", where / "corpus", bundle.settings.quantise, about, stage, inputs)
         sentences = [row["sentence"] for row in read_corpus(where / "corpus", "exam")]
-        with load(stage, context=recipe.serve.context) as runner:
+        with load(stage, context=recipe.serve.context, store="own") as runner:
             checked = check_export(
                 where / tier,
                 where / "tokenizer",

@@ -32,7 +32,7 @@ def score_run(recipe: Recipe, where: Path, inputs: str, events: Events) -> Manif
     for column, tier in zip(("device", "cloud"), served_tiers(recipe), strict=False):
         bundle = where / f"bundle-{tier}"
         sizes[column] = sum(file.bytes for file in manifest_of(bundle, "bundle").files.values())
-        columns[column], answers = examine_bundle(bundle, cases, values, recipe.serve.threads)
+        columns[column], answers = examine_bundle(bundle, cases, values, recipe.serve.threads, "own")
         seconds[column] = [answer.seconds for answer in answers]
         events.emit("exam", column=column, exact=columns[column]["all"]["exact"], n=len(cases))
     few = [
@@ -51,7 +51,7 @@ def _first(cases: Sequence[Any], lang: str, count: int) -> list[Any]:
 
 
 def examine_bundle(
-    bundle: Path, cases: Sequence[Any], values: Any, threads: int = 1, store: Path | None = None
+    bundle: Path, cases: Sequence[Any], values: Any, threads: int = 1, store: trust.Store = None
 ) -> tuple[dict[str, Any], list[Any]]:
     """Rows by group and every answer of one bundle."""
     from tumen import score

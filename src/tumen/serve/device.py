@@ -58,7 +58,7 @@ def bundle_of(folder: Path) -> Bundle:
 
 
 def load(
-    folder: Path, threads: int = 1, context: int = 512, events: Events | None = None, store: Path | None = None
+    folder: Path, threads: int = 1, context: int = 512, events: Events | None = None, store: trust.Store = None
 ) -> DeviceRunner:
     """Check a bundle and start its runner. What is cheap comes first: names and sizes, signature, headers, then every byte.
 
@@ -67,7 +67,7 @@ def load(
         threads: of llama.cpp; more than the cores that are really free makes it slower.
         context: tokens of sentence and action together.
         events: told of a bundle that nobody signed, and when a dead child is started again.
-        store: the trust store; default: TUMEN_TRUST, see core/trust.py.
+        store: the trust store; default: TUMEN_TRUST, see core/trust.py; "own" for a bundle of this run.
 
     Raises:
         ArtifactError: the bundle is not let in, not what its manifest says, too large, or its GGUF cannot be meant.
