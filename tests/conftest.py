@@ -108,6 +108,22 @@ def smollm2_cut(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return cut_of(smollm2, tmp_path_factory.mktemp("smollm2") / "cut.gguf", 2)
 
 
+@pytest.fixture(scope="session")
+def make_gguf() -> Callable[..., Path]:
+    """Writes a GGUF with random weights."""
+    from tests.bundles import write_gguf
+
+    return write_gguf
+
+
+@pytest.fixture(scope="session")
+def make_bundle() -> Callable[..., Path]:
+    """Writes a bundle around such a GGUF."""
+    from tests.bundles import write_bundle
+
+    return write_bundle
+
+
 @pytest.fixture
 def copy_of(tmp_path: Path) -> Callable[[Path], Path]:
     """A copy of a folder, to be broken."""

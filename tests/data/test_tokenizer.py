@@ -116,7 +116,7 @@ def test_save_and_load(codec: Codec, tmp_path: Path) -> None:
 def test_a_cut_file_is_refused(codec: Codec, tmp_path: Path, cut: int) -> None:
     codec.save(tmp_path)
     os.truncate(tmp_path / "tokenizer.json", cut)
-    with pytest.raises(ArtifactError, match="no tokeniser in it"):
+    with pytest.raises(ArtifactError, match="no tokeniser in it|is no JSON"):
         Codec.load(tmp_path)
 
 

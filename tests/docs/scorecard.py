@@ -16,6 +16,7 @@ from typing import Any
 from tests.docs.rooms import ROOT, keep
 
 from tumen.core import hash_of, load_recipe, units
+from tumen.score import reached
 
 RESULT = ROOT / "benchmarks" / "results" / "pocket.json"
 RECIPE = ROOT / "recipes" / "pocket.toml"
@@ -85,6 +86,8 @@ def words(result: Mapping[str, Any]) -> Iterator[str]:
     shortfalls = result["scorecard"]["shortfalls"]
     gate = "passed" if not shortfalls else "not passed: " + "; ".join(shortfalls)
     yield f"Weakest on the device (*measured*, in `benchmarks/results/pocket.json` with all others): {weak}. Gate: {gate}."
+    if classes := result["scorecard"].get("classes"):
+        yield f"By scenario class (*measured*, same file): {reached(classes)}."
     asked = load_recipe(RECIPE).model_dump(mode="json", exclude_unset=True)  # what it says, not what a newer default adds
     if hash_of(asked) != result["recipe_hash"]:
         yield f"The recipe has changed since: `{COMMAND}` measures it anew."

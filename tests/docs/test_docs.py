@@ -210,6 +210,7 @@ def result(shortfalls: list[str]) -> dict[str, object]:
         "scorecard": {
             "columns": {"device": column, "cloud": column, "reference": column},
             "bytes": {"device": 3_000_000, "cloud": 9_000_000}, "shortfalls": shortfalls,
+            "classes": {"lights": {"high": 0.9, "reached": False}, "timers": {"high": 1.1, "reached": True}},
         },
         "facts": {"bundle-device/scorecard": timed},
     }  # fmt: skip
@@ -219,6 +220,7 @@ def test_the_scorecard_is_written_with_its_source_and_its_weak_rows() -> None:
     text = scorecard.table(result(["exact actions in en: 50.0%, the floor is 95.0%"]))
     assert "| exact actions, English | 50.0 % [33.0, 67.0] of 30 |" in text
     assert "lights 25.0 % of 30" in text
+    assert "in 1 of 2 classes; not in lights (surely below the cloud)." in text
     assert "not passed: exact actions in en" in text
     assert "The recipe has changed since" in text
     assert not list(numbers.faults(text, "README.md"))

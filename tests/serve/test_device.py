@@ -177,7 +177,7 @@ def test_a_dead_child_is_started_again_and_says_so(bundle: Path) -> None:
         assert eventually(lambda: dead(pid))
         assert runner.ask("turn on").text == before.text
         assert runner.pid not in (None, pid)
-    assert [event["event"] for event in events.seen] == ["runner restarted"]
+    assert [event["event"] for event in events.seen] == ["bundle_unsigned", "runner restarted"]
 
 
 async def answer_of(runner: DeviceRunner, stream: bool) -> Completion:
@@ -197,7 +197,7 @@ def test_a_child_killed_midway_is_started_again_and_asked_once_more(bundle: Path
         os.kill(pid, signal.SIGSTOP)  # the request will be under way for certain
         threading.Timer(0.3, os.kill, (pid, signal.SIGKILL)).start()
         assert asyncio.run(answer_of(runner, stream)).text == before.text
-    assert [event["event"] for event in events.seen] == ["runner restarted"]
+    assert [event["event"] for event in events.seen] == ["bundle_unsigned", "runner restarted"]
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -323,7 +323,7 @@ def test_a_bundle_that_is_not_what_was_written_is_refused(tmp_path: Path, make_b
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"recipe": 1, "tier": "x"}', '{"recipe": "x"}', "\xff"])
 def test_a_damaged_bundle_json_is_one_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "bundle.json").write_bytes(text.encode("latin-1"))
-    with pytest.raises(ArtifactError, match="damaged") as caught:
+    with pytest.raises(ArtifactError, match="damaged|is no JSON") as caught:
         bundle_of(tmp_path)
     assert "\n" not in str(caught.value)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from tumen.core import (
@@ -23,6 +26,7 @@ from tumen.core import (
     Mla,
     Shape,
     TrainError,
+    TumenError,
     Yarn,
     config_of,
     verify,
@@ -269,7 +273,7 @@ class TestIn:
         assert all(torch.equal(weights[name], weight) for name, weight in ours.items())
 
     def test_no_folder(self, tmp_path: Path) -> None:
-        refused(InputError, "no such file", lambda: import_public(tmp_path / "none", tmp_path / "in"))
+        refused(InputError, "no such folder", lambda: import_public(tmp_path / "none", tmp_path / "in"))
 
     @pytest.mark.parametrize("text", ["{", "[]", "[" * 100_000])
     def test_a_config_that_is_none(self, folder: Path, text: str) -> None:
@@ -283,6 +287,7 @@ class TestIn:
             ("n_routed_experts", 10**12, "files are missing"),
             ("intermediate_size", 10**15, "not (1000000000000000, 32)"),
             ("vocab_size", 10**25, "too large to exist"),
+            ("vocab_size", 0, "a network without tokens"),
             ("hidden_size", 10**18, "too large to exist"),
         ],
     )
@@ -311,7 +316,57 @@ class TestIn:
     def test_a_header_that_claims_more_than_there_is(self, folder: Path) -> None:
         path = sorted(folder.glob("*.safetensors"))[0]
         path.write_bytes(struct.pack("<Q", 1 << 60) + path.read_bytes()[8:])
-        self.refuses(folder, "cut short or no safetensors")
+        self.refuses(folder, "the header claims")
+
+    def test_a_link_that_leaves(self, folder: Path) -> None:
+        path = sorted(folder.glob("*.safetensors"))[0]
+        os.replace(path, folder.parent / "ours" / "elsewhere")
+        path.symlink_to(folder.parent / "ours" / "elsewhere")
+        self.refuses(folder, "outside of its folder")
+
+    def test_overlapping_tensors(self, folder: Path) -> None:
+        path = sorted(folder.glob("*.safetensors"))[0]
+        raw = path.read_bytes()
+        length = struct.unpack("<Q", raw[:8])[0]
+        header = json.loads(raw[8 : 8 + length])
+        first, second = [name for name in header if name != "__metadata__"][:2]
+        header[second] = header[first]
+        text = json.dumps(header).encode()
+        path.write_bytes(struct.pack("<Q", len(text)) + text + raw[8 + length :])
+        self.refuses(folder, "the one before it ends at")
+
+    def test_code_in_the_folder_is_never_run(self, folder: Path) -> None:
+        """`auto_map` is in DeepSeek's own configs: the file it names is not imported (as vLLM did, CVE-2026-22807)."""
+        config = json.loads((folder / "config.json").read_text())
+        config["auto_map"] = {"AutoConfig": "configuration_own.Own", "AutoModelForCausalLM": "modeling_own.Own"}
+        (folder / "config.json").write_text(json.dumps(config))
+        for name in ("configuration_own.py", "modeling_own.py"):
+            (folder / name).write_text(f"open({str(folder.parent / 'ran')!r}, 'w')\nclass Own: pass\n")
+        import_public(folder, folder.with_name("in"))
+        assert not (folder.parent / "ran").exists()
+
+    @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(data=st.data())
+    def test_any_damage_is_one_line_or_harmless(self, folder: Path, data: st.DataObject) -> None:
+        copy = folder.parent / "spoilt"
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(folder, copy)
+        path = data.draw(st.sampled_from(sorted(copy.iterdir())))
+        raw = bytearray(path.read_bytes())
+        for _ in range(data.draw(st.integers(1, 3))):
+            at = data.draw(st.integers(0, min(len(raw), 2000) - 1))
+            noise = data.draw(
+                st.binary(min_size=1, max_size=4) | st.sampled_from([b"-", b"9999999", b"null", b"[", b"}", b"1e99", b'""'])
+            )
+            raw[at : at + data.draw(st.sampled_from([0, len(noise)]))] = noise
+        path.write_bytes(bytes(raw))
+        out = folder.parent / "from-spoilt"
+        try:
+            import_public(copy, out)
+        except TumenError as error:
+            assert "\n" not in str(error)  # noqa: PT017 -- either outcome is right, a crash is not
+            assert not out.exists()
+        shutil.rmtree(out, ignore_errors=True)
 
     def test_a_file_is_missing(self, folder: Path) -> None:
         path = sorted(folder.glob("*.safetensors"))[0]
@@ -326,7 +381,7 @@ class TestIn:
     @pytest.mark.parametrize("text", ["{", "{}", '{"weight_map": 3}', "[]"])
     def test_an_index_that_is_none(self, folder: Path, text: str) -> None:
         (folder / "model.safetensors.index.json").write_text(text)
-        self.refuses(folder, "is no index")
+        self.refuses(folder, "model.safetensors.index.json: is no ")
 
     def changed(self, folder: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> None:
         path = next(path for path in folder.glob("*.safetensors") if "model.norm.weight" in load_file(path))

@@ -7,7 +7,6 @@ own as `values.json`, the one below is what is known without it.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 from tumen.assistant.numbers import read_number
 from tumen.assistant.spans import read_span
 from tumen.assistant.words import fold
+from tumen.core import foreign
 from tumen.core.action import LANGUAGES, NUMBERS
 from tumen.core.errors import ArtifactError
 
@@ -142,9 +142,7 @@ class Values:
             ArtifactError: the file is missing or is no such lexicon.
         """
         try:
-            return cls(_checked(json.loads(path.read_bytes().decode("utf-8"))))
-        except FileNotFoundError:
-            raise ArtifactError(f"{path}: missing; run the recipe again") from None
+            return cls(_checked(foreign.read_json(path)))
         except ValueError as error:
             raise ArtifactError(f"{path}: no lexicon of values ({error}); run the recipe again") from None
 

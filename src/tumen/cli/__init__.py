@@ -1,6 +1,7 @@
 """cli: one file per verb, and the only place that knows every room.
 
-What: `tumen run | arms | recipe | plan | lineage | talk | serve | score | export | import | train | metrics`.
+What: `tumen run | arms | recipe | plan | lineage | talk | serve | score | keys | sign |
+    promote | rollback | export | import | train | metrics`.
 In: arguments. Out: text for people (or `--json`), exit codes from the error tree.
 Never: work that a room could do.
 Read next: run.py, then chain.py.
@@ -34,7 +35,7 @@ def version(show: bool = typer.Option(False, "--version", help="Print the versio
 
 
 def _add_verbs() -> None:
-    from tumen.cli import arms, export, lineage, metrics, plan, recipe, run, score, serve, talk, train
+    from tumen.cli import arms, export, lineage, metrics, plan, promote, recipe, run, score, serve, sign, talk, train
 
     app.command("run")(run.run)
     app.command("arms")(arms.arms)
@@ -44,6 +45,10 @@ def _add_verbs() -> None:
     app.command("talk")(talk.talk)
     app.command("serve")(serve.serve)
     app.command("score")(score.score_)
+    app.command("keys")(sign.keys)
+    app.command("sign")(sign.sign)
+    app.command("promote")(promote.promote)
+    app.command("rollback")(promote.rollback)
     app.command("export")(export.export)
     app.command("import")(export.import_)
     app.command("train")(train.train)

@@ -31,6 +31,7 @@ from tumen.core import (
     Recipe,
     Shape,
     TrainError,
+    alone,
     load_recipe,
     manifest_of,
     units,
@@ -54,7 +55,7 @@ def arms(
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
     """Train a recipe's arms at one budget over several seeds and compare them. Kill it at any moment; what is done stays done."""
-    from tumen.cli.run import Board, alone, make
+    from tumen.cli.run import Board, make
 
     asked = load_recipe(recipe, changes)
     section = arms_of(asked)
@@ -255,7 +256,7 @@ def exam_of(recipe: Recipe, where: Path, name: str) -> dict[str, Any]:
     cases, shares = list(score.own(where / "corpus")), []
     for seed in arms_of(recipe).seeds:
         bundle = where / FOLDER / name / f"bundle-{seed}"
-        rows, _ = examine_bundle(bundle, cases, Values.load(bundle / "values.json"), recipe.serve.threads)
+        rows, _ = examine_bundle(bundle, cases, Values.load(bundle / "values.json"), recipe.serve.threads, "own")
         shares.append(rows["all"]["exact"])
     return {"n": len(cases), "shares": shares, **score.over_seeds(shares)._asdict()}
 

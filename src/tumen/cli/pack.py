@@ -33,7 +33,7 @@ def pack_and_check(recipe: Recipe, bundle: Stage, where: Path, inputs: str, even
         merge = bool(bundle.settings.start and bundle.settings.start.merge)
         pack(trained, where / "tokenizer", where / "corpus", quantise.word, about, stage, inputs, grid, merge)
         sentences = [row["sentence"] for row in read_corpus(where / "corpus", "exam")]
-        with load(stage, context=recipe.serve.context) as runner:
+        with load(stage, context=recipe.serve.context, store="own") as runner:
             checked = check_export(
                 where / tier,
                 where / "tokenizer",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
 import sys
 import time
@@ -23,9 +21,8 @@ from tumen.core import (
     Manifest,
     PlanError,
     Recipe,
-    RunnerBusy,
     TrainError,
-    disk,
+    alone,
     load_recipe,
     mesh_of_plan,
     read_plan,
@@ -98,30 +95,6 @@ def predicted(where: Path, events: Events, profile: Path = PROFILE) -> None:
     for one in plan.actual(where, plan.load_profile(profile) if known else plan.uncalibrated()):
         events.emit("plan_actual", **one.model_dump())
         print(one.line())
-
-
-@contextmanager
-def alone(where: Path) -> Iterator[None]:
-    """Hold the run's lock, which the kernel frees however this process ends.
-
-    Raises:
-        RunnerBusy: another process works on this run.
-    """
-    with disk(where):
-        where.mkdir(parents=True, exist_ok=True)
-        handle = open(where / ".lock", "a+")  # noqa: SIM115  held until the block ends
-    with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            handle.seek(0)
-            raise RunnerBusy(
-                f"{where}: process {handle.read().strip() or '?'} works on this run; wait for it, or stop it"
-            ) from None
-        handle.truncate(0)
-        handle.write(str(os.getpid()))
-        handle.flush()
-        yield
 
 
 def make(

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from tumen.core import Events, InputError, Manifest, Recipe, manifest_of
+from tumen.core import DiskError, Events, InputError, Manifest, Recipe, manifest_of, place, trust
 from tumen.core.action import HOME, parse
 
+TRUST = typer.Option(None, "--trust", envvar="TUMEN_TRUST", help="A .pub file or a folder of them: whose bundles are let in.")
 REFERENCE_CASES = 60  # a language: the template matcher takes some 10 ms a sentence
 
 
@@ -30,7 +32,7 @@ def score_run(recipe: Recipe, where: Path, inputs: str, events: Events) -> Manif
     for column, tier in zip(("device", "cloud"), served_tiers(recipe), strict=False):
         bundle = where / f"bundle-{tier}"
         sizes[column] = sum(file.bytes for file in manifest_of(bundle, "bundle").files.values())
-        columns[column], answers = examine_bundle(bundle, cases, values, recipe.serve.threads)
+        columns[column], answers = examine_bundle(bundle, cases, values, recipe.serve.threads, "own")
         seconds[column] = [answer.seconds for answer in answers]
         events.emit("exam", column=column, exact=columns[column]["all"]["exact"], n=len(cases))
     few = [
@@ -41,19 +43,21 @@ def score_run(recipe: Recipe, where: Path, inputs: str, events: Events) -> Manif
         seconds["reference"] = [answer.seconds for answer in answers]
     made_from = [manifest_of(where / f"bundle-{tier}").digest for tier in served_tiers(recipe)]
     made_from.append(manifest_of(where / "corpus").digest)
-    return score.write_card(device, columns, seconds, sizes, made_from, recipe.gate, inputs)
+    return score.write_card(device, columns, seconds, sizes, made_from, recipe.gate, inputs, score.exam_digest(cases))
 
 
 def _first(cases: Sequence[Any], lang: str, count: int) -> list[Any]:
     return [case for case in cases if case.gold and case.gold.lang == lang][:count]
 
 
-def examine_bundle(bundle: Path, cases: Sequence[Any], values: Any, threads: int = 1) -> tuple[dict[str, Any], list[Any]]:
+def examine_bundle(
+    bundle: Path, cases: Sequence[Any], values: Any, threads: int = 1, store: trust.Store = None
+) -> tuple[dict[str, Any], list[Any]]:
     """Rows by group and every answer of one bundle."""
     from tumen import score
     from tumen.serve import load
 
-    with load(bundle, threads=threads) as runner:
+    with load(bundle, threads=threads, store=store) as runner:
 
         def ask(case: score.Case) -> score.Answer:
             completion = runner.ask(case.sentence)
@@ -73,12 +77,13 @@ def score_(
         None, help="File or folder of the exam: a checkout of OHF-Voice/intents, a SLURP jsonl, CLINC150's JSON, a folder of SNIPS."
     ),
     threads: int = typer.Option(1, help="Threads of the runner."),
+    store: Path = TRUST,
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
 ) -> None:
     """Examine a bundle. Without --exam: show the scorecard it carries."""
     from tumen.assistant import Values
 
-    folder = device_bundle(bundle)
+    folder = admitted(bundle, store)
     if exam == "own" and data is None:
         _show_own(folder, as_json)
         return
@@ -90,7 +95,7 @@ def score_(
     cases = list(EXAMS[exam](data, values))
     if not cases:
         raise InputError(f"{data}: no sentences of this exam in it")
-    rows, answers = examine_bundle(folder, cases, values, threads)
+    rows, answers = examine_bundle(folder, cases, values, threads, store)
     result = summary(exam, rows, [answer.seconds for answer in answers]) | _of_labels(exam, folder, cases, answers)
     print(json.dumps(result, ensure_ascii=False) if as_json else _table(result))
 
@@ -130,8 +135,13 @@ def summary(exam: str, rows: dict[str, Any], seconds: Sequence[float]) -> dict[s
         "invented": rows["all"]["invented"],
         "latency_ms_p50": round(p50, 2),
         "latency_ms_p95": round(p95, 2),
-        "by": {name: row for name, row in rows.items() if name != "all"},
+        "by": {name: _told(row) for name, row in rows.items() if name != "all"},
     }
+
+
+def _told(row: dict[str, Any]) -> dict[str, Any]:
+    """A row without the mark of every case."""
+    return {name: value for name, value in row.items() if name != "marks"}
 
 
 def _show_own(folder: Path, as_json: bool) -> None:
@@ -141,12 +151,12 @@ def _show_own(folder: Path, as_json: bool) -> None:
     if not as_json:
         print(score.show(card))
         return
-    rows = json.loads((card / "scorecard.json").read_text("utf-8"))["columns"]["device"]
-    facts = manifest_of(card, "scorecard").facts
+    rows = score.read_card(folder)["columns"]["device"]
+    facts = score.facts_of(folder)
     print(
         json.dumps(
             summary("own", rows, [])
-            | {f"latency_ms_{p}": round(1000 * facts[f"seconds_{p}"]["device"], 2) for p in ("p50", "p95")},
+            | {f"latency_ms_{p}": round(1000 * facts[f"seconds_{p}"].get("device", 0.0), 2) for p in ("p50", "p95")},
             ensure_ascii=False,
         )
     )
@@ -197,7 +207,7 @@ EXAMS: dict[str, Callable[[Path, Any], Any]] = {"ohf": _ohf, "slurp-home": _slur
 
 
 def device_bundle(path: Path) -> Path:
-    """A bundle folder as it is, or the device bundle of a run folder.
+    """A bundle folder as it is, the device bundle of a run folder, or what is live in a place.
 
     Raises:
         InputError: neither.
@@ -208,4 +218,23 @@ def device_bundle(path: Path) -> Path:
         from tumen.cli.train import read_run_recipe
 
         return path / f"bundle-{read_run_recipe(path).serve.device}"
+    if place.is_place(path):
+        return place.live_bundle(path)
     raise InputError(f"{path}: neither a bundle nor the folder of a run; `tumen run RECIPE` makes both")
+
+
+def admitted(path: Path, store: Path | None) -> Path:
+    """The bundle that a path means, let in by the trust store; the run or place that it stands in hears if nobody signed it.
+
+    Raises:
+        InputError, ArtifactError: see `device_bundle` and `trust.admit`.
+    """
+    folder = device_bundle(path)
+    above = folder.parents[1] if folder.parent.name == place.BUNDLES else folder.parent
+    kept = above / place.EVENTS
+    try:
+        events = Events(kept if kept.exists() and os.access(kept, os.W_OK) else None)
+    except DiskError:
+        events = Events(None)
+    trust.admit(folder, store, events)
+    return folder

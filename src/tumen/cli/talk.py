@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from tumen.cli.lineage import newest_run
-from tumen.cli.score import device_bundle
+from tumen.cli.score import TRUST, admitted
 from tumen.core import InputError
 
 if TYPE_CHECKING:
@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 
 def talk(
     sentence: list[str] = typer.Argument(None, help="What to say; without it, a conversation."),
-    run: Path = typer.Option(None, "--run", help="A run or a bundle; default: the newest under runs/."),
+    run: Path = typer.Option(None, "--run", help="A run, a bundle or a place of `tumen promote`; default: the newest under runs/."),
     home: Path = typer.Option(None, help="The home's TOML; default: the example with 60 devices."),
     save: bool = typer.Option(False, help="Write the changed home back to --home."),
     private: bool = typer.Option(False, help="Nothing leaves the device, however unsure it is."),
     ungated: bool = typer.Option(False, help="Also with a bundle below its floors."),
+    trust: Path = TRUST,
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object a turn."),
 ) -> None:
     """Say something to a home: prints what was understood, what changed, which tier answered and the time of each stage."""
@@ -35,10 +36,10 @@ def talk(
 
     if save and home is None:
         raise InputError("--save needs --home: the example home is not written to")
-    bundle = device_bundle(run or newest_run())
+    bundle = admitted(run or newest_run(), trust)
     insist(bundle, ungated)
     place = Home.load(home)
-    with Reader(connect(bundle, cloud_bundle(bundle)), private) as reader:
+    with Reader(connect(bundle, cloud_bundle(bundle), store=trust), private) as reader:
         session = Session(place, reader, Values.load(bundle / "values.json"))
         for said in [" ".join(sentence)] if sentence else _lines(place):
             turn = session.say(said)
@@ -54,8 +55,10 @@ def cloud_bundle(bundle: Path) -> Path | None:
     from tumen.serve import bundle_of
 
     serve = bundle_of(bundle).serve
-    beside = bundle.with_name(f"bundle-{serve.cloud}")
-    return beside if serve.cloud and not serve.cloud_url and serve.cloud != serve.device and beside.is_dir() else None
+    if not serve.cloud or serve.cloud_url or serve.cloud == serve.device:
+        return None
+    beside = (path for path in bundle.parent.glob("bundle-*") if path.is_dir())  # a stranger's name leads nowhere else
+    return next((path for path in beside if path.name == f"bundle-{serve.cloud}"), None)
 
 
 def _lines(home: Home) -> Iterator[str]:

@@ -1,13 +1,27 @@
 """core: the hall, words everyone shares.
 
-What: recipes, artifacts, the arithmetic of shapes, units, the error tree, events.
+What: recipes, artifacts, whose bundles are let in and which is live, checks of foreign files, the arithmetic of shapes, units, the
+    error tree, events.
 In: a TOML file; folders with a manifest; a run's events.
 Out: frozen objects, digests, one-line errors; TensorBoard's files, Prometheus' text.
 Never: torch, network, printing; no other room.
 Read next: recipe.py, then artifact.py.
 """
 
-from tumen.core import artifact, errors, events, exporters, gguf_check, lifetime, units
+from tumen.core import (
+    artifact,
+    errors,
+    events,
+    exporters,
+    foreign,
+    gguf_check,
+    lifetime,
+    place,
+    safetensors_check,
+    tokenizer_check,
+    trust,
+    units,
+)
 from tumen.core.artifact import Manifest, hash_of, manifest_of, verify, write_text, writing
 from tumen.core.errors import (
     ArtifactError,
@@ -25,6 +39,7 @@ from tumen.core.errors import (
     disk,
 )
 from tumen.core.events import Events
+from tumen.core.lock import alone
 from tumen.core.mesh import Mesh, mesh_of_plan, read_plan, refuse_mesh
 from tumen.core.public import architecture_of, config_of, shape_of
 from tumen.core.recipe import Recipe, load_recipe
@@ -54,6 +69,7 @@ __all__ = [
     "TrainError",
     "TumenError",
     "Yarn",
+    "alone",
     "architecture_of",
     "artifact",
     "config_of",
@@ -61,6 +77,7 @@ __all__ = [
     "errors",
     "events",
     "exporters",
+    "foreign",
     "gguf_check",
     "hash_of",
     "lifetime",
@@ -68,9 +85,13 @@ __all__ = [
     "manifest_of",
     "mesh_of_plan",
     "named",
+    "place",
     "read_plan",
     "refuse_mesh",
+    "safetensors_check",
     "shape_of",
+    "tokenizer_check",
+    "trust",
     "units",
     "verify",
     "write_text",

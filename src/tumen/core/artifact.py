@@ -22,6 +22,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tumen import __version__
+from tumen.core import foreign
 from tumen.core.errors import ArtifactError, disk
 
 MANIFEST = "manifest.json"
@@ -174,11 +175,11 @@ def manifest_of(folder: Path, kind: Kind | None = None) -> Manifest:
     path = folder / MANIFEST
     if not folder.is_dir():
         raise ArtifactError(f"{folder}: no such artifact; `tumen run RECIPE` makes it")
+    if not path.exists():
+        raise ArtifactError(f"{folder}: has no {MANIFEST}, so it is no artifact; `tumen run RECIPE` makes one")
     try:
-        manifest = Manifest.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        raise ArtifactError(f"{folder}: has no {MANIFEST}, so it is no artifact; `tumen run RECIPE` makes one") from None
-    except (ValidationError, ValueError):
+        manifest = Manifest.model_validate(foreign.read_json(path))
+    except (ValidationError, ArtifactError):
         raise ArtifactError(f"{path}: damaged manifest; delete {folder} and run the recipe again") from None
     if manifest.schema_version > SCHEMA:
         raise ArtifactError(f"{path}: schema {manifest.schema_version} is newer than this tumen ({SCHEMA}); upgrade tumen")
@@ -194,21 +195,33 @@ def verify(folder: Path, kind: Kind | None = None) -> Manifest:
         ArtifactError: says which file is missing, cut short or changed.
     """
     manifest = manifest_of(folder, kind)
+    check_sizes(folder, manifest)
+    for name, payload in manifest.files.items():
+        if file_hash(folder / name) != payload.sha256:
+            raise ArtifactError(
+                f"{folder / name}: content is not what was written (SHA-256 differs); delete {folder} and run again"
+            )
+    digest = hash_of([manifest.kind, {name: payload.sha256 for name, payload in manifest.files.items()}])
+    if digest != manifest.digest:
+        raise ArtifactError(f"{folder / MANIFEST}: digest {ascii(manifest.digest)[:20]} does not fit its files; refused")
+    return manifest
+
+
+def check_sizes(folder: Path, manifest: Manifest) -> None:
+    """Check that every file of an artifact is there and as long as it was: the part of `verify` that costs nothing.
+
+    Raises:
+        ArtifactError: says which file is missing, cut short, longer or somewhere else.
+    """
     for name, payload in manifest.files.items():
         path = folder / name
-        if not path.resolve().is_relative_to(folder.resolve()):
-            raise ArtifactError(f"{folder}: manifest names {name!r}, which lies outside of it; refused")
+        if not name.isprintable() or not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
+            raise ArtifactError(f"{folder}: manifest names {name!a}, which lies outside of it; refused")
         if not path.is_file():
             raise ArtifactError(f"{path}: missing; delete {folder} and run the recipe again")
         size = path.stat().st_size
         if size != payload.bytes:
             raise ArtifactError(f"{path}: {size} bytes, the manifest says {payload.bytes}; delete {folder} and run again")
-        if file_hash(path) != payload.sha256:
-            raise ArtifactError(f"{path}: content is not what was written (SHA-256 differs); delete {folder} and run again")
-    digest = hash_of([manifest.kind, {name: payload.sha256 for name, payload in manifest.files.items()}])
-    if digest != manifest.digest:
-        raise ArtifactError(f"{folder / MANIFEST}: digest {manifest.digest} does not fit its files; refused")
-    return manifest
 
 
 def done(folder: Path, kind: Kind, inputs: str) -> Manifest | None:

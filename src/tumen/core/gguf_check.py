@@ -14,18 +14,20 @@ see each other open such files: the device runner, and the reader of outside mod
 from __future__ import annotations
 
 import math
-import mmap
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from tumen.core.errors import ArtifactError
+from tumen.core.foreign import Refusal, check_file
 
 ARCHITECTURES = ("llama", "deepseek2")
 MOST_PAIRS, MOST_TENSORS, MOST_DIMS, MOST_LAYERS = 4096, 65_536, 4, 512
 MOST_ITEMS = 1 << 20  # of an array: the largest vocabulary in use has 262,144 tokens
+MOST_ITEMS_IN_ALL = 1 << 22
+MOST_HEADER_BYTES = 64 << 20
 MOST_TEXT_BYTES = 1 << 20
 MOST_NAME_BYTES = 63  # GGML_MAX_NAME is 64 with its closing zero
 MOST_CONTEXT = 1 << 24
@@ -33,6 +35,7 @@ BYTE_TOKENS = 256
 COMMON = (*range(0x20, 0x7F), *range(0x80, 0xC0), *range(0xC2, 0xF0))  # bytes of printable text; SmolLM2 lacks some of the others
 TOKENISERS = ("llama", "gpt2")  # SentencePiece's kind, and byte-level BPE with merges
 MOST_RANK = 4096  # of an adapter
+TOKEN_TYPES = range(1, 7)  # normal, unknown, control, user's, unused, byte
 
 # Value types: number -> struct format; 8 is a string, 9 an array.
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
@@ -78,27 +81,40 @@ class _FaultError(Exception):
 class _Cursor:
     """Reads forward in a file's bytes and never past their end."""
 
-    def __init__(self, data: mmap.mmap) -> None:
-        self.data, self.at, self.size = data, 0, len(data)
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self.file, self.at, self.size, self.items = file, 0, size, 0
 
     def need(self, count: int, what: str) -> None:
         if count > self.size - self.at:
             raise _FaultError(f"{what} needs {count} bytes, {self.size - self.at} are left")
+        if self.at + count > MOST_HEADER_BYTES:
+            raise _FaultError(f"{what} ends past the first {MOST_HEADER_BYTES} bytes, the most of a header")
+
+    def read(self, count: int, what: str) -> bytes:
+        self.need(count, what)
+        raw = self.file.read(count)  # never mapped: a file that shrinks under a map ends the process that looks
+        if len(raw) < count:
+            raise _FaultError(f"{what} ends early: the file is being changed")
+        self.at += count
+        return raw
 
     def take(self, form: str, what: str) -> Any:
-        width = struct.calcsize("<" + form)
-        self.need(width, what)
-        (value,) = struct.unpack_from("<" + form, self.data, self.at)
-        self.at += width
+        (value,) = struct.unpack("<" + form, self.read(struct.calcsize("<" + form), what))
         return value
+
+    def name(self, what: str, most: int) -> str:
+        text = self.text(what, most)
+        if not text.isprintable():
+            raise _FaultError(f"{what} has characters that cannot be printed")
+        return text
 
     def text(self, what: str, most: int = MOST_TEXT_BYTES) -> str:
         length = self.take("Q", what)
         if length > most:
             raise _FaultError(f"{what} claims {length} bytes, {most} is the most")
-        self.need(length, what)
-        raw = self.data[self.at : self.at + length]
-        self.at += length
+        raw = self.read(length, what)
+        if 0 in raw:  # where C would take it to end: two tokens become one, and llama.cpp aborts
+            raise _FaultError(f"{what} has a zero byte in a text")
         try:
             return raw.decode("utf-8")
         except UnicodeDecodeError:
@@ -119,14 +135,14 @@ class _Cursor:
             raise _FaultError(f"{what} is an array of type {kind}; numbers and strings are known")
         if count > MOST_ITEMS:
             raise _FaultError(f"{what} claims {count} items, {MOST_ITEMS} is the most")
+        self.items += count
+        if self.items > MOST_ITEMS_IN_ALL:
+            raise _FaultError(f"its lists have more than {MOST_ITEMS_IN_ALL} items together")
         if kind == STRING:
             self.need(8 * count, what)  # each string has at least its length
             return [self.text(what) for _ in range(count)]
-        width = struct.calcsize("<" + SCALARS[kind])
-        self.need(width * count, what)
-        values = list(struct.unpack_from(f"<{count}{SCALARS[kind]}", self.data, self.at))
-        self.at += width * count
-        return [_finite(value, what) for value in values]
+        raw = self.read(struct.calcsize("<" + SCALARS[kind]) * count, what)
+        return [_finite(value, what) for value in struct.unpack(f"<{count}{SCALARS[kind]}", raw)]
 
 
 def _finite(value: Any, what: str) -> Any:
@@ -135,20 +151,20 @@ def _finite(value: Any, what: str) -> Any:
     return value
 
 
-def check(path: Path) -> Header:
+def check(path: Path, error: Refusal = ArtifactError) -> Header:
     """Read a GGUF header and check it against the file and against itself.
 
     Raises:
-        ArtifactError: no GGUF, cut short, or a number in it that cannot be true.
+        `error`: no GGUF, cut short, or a number in it that cannot be true.
     """
-    return _checked(path, _judge)
+    return _checked(path, _judge, error)
 
 
-def check_adapter(path: Path, base: Header) -> Header:
+def check_adapter(path: Path, base: Header, error: Refusal = ArtifactError) -> Header:
     """Read an adapter's header and check it against the file and against the model it is for.
 
     Raises:
-        ArtifactError: no LoRA adapter, or one of another model.
+        `error`: no LoRA adapter, or one of another model.
     """
 
     def judge(cursor: _Cursor) -> Header:
@@ -156,22 +172,18 @@ def check_adapter(path: Path, base: Header) -> Header:
         _check_adapter(header, base)
         return header
 
-    return _checked(path, judge)
+    return _checked(path, judge, error)
 
 
-def _checked(path: Path, judge: Callable[[_Cursor], Header]) -> Header:
+def _checked(path: Path, judge: Callable[[_Cursor], Header], error: Refusal) -> Header:
+    size = check_file(path, error)
     try:
-        with open(path, "rb") as handle:
-            if handle.seek(0, 2) < 24:
-                raise _FaultError("too short for a GGUF header")
-            with mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                return judge(_Cursor(data))
-    except FileNotFoundError:
-        raise ArtifactError(f"{path}: no such file; run the recipe again") from None
-    except IsADirectoryError:
-        raise ArtifactError(f"{path}: is a folder, no GGUF file") from None
+        if size < 24:
+            raise _FaultError("too short for a GGUF header")
+        with open(path, "rb") as file:
+            return judge(_Cursor(file, size))
     except _FaultError as fault:
-        raise ArtifactError(f"{path}: not a usable GGUF: {fault}; run the recipe again") from None
+        raise error(f"{path}: not a usable GGUF: {fault}; make or fetch it again") from None
 
 
 def _judge(cursor: _Cursor) -> Header:
@@ -186,7 +198,7 @@ def _read(cursor: _Cursor) -> Header:
     n_tensors, n_pairs = _opening(cursor)
     pairs: dict[str, Any] = {}
     for _ in range(n_pairs):
-        key = cursor.text("a key", MOST_NAME_BYTES * 4)
+        key = cursor.name("a key", MOST_NAME_BYTES * 4)
         if key in pairs:
             raise _FaultError(f"key {key!r} stands twice")
         pairs[key] = cursor.value(cursor.take("I", key), key)
@@ -201,9 +213,8 @@ def _read(cursor: _Cursor) -> Header:
 
 
 def _opening(cursor: _Cursor) -> tuple[int, int]:
-    if cursor.data[:4] != b"GGUF":
+    if cursor.read(4, "the magic word") != b"GGUF":
         raise _FaultError("it does not begin with GGUF")
-    cursor.at = 4
     version = cursor.take("I", "the version")
     if version not in (2, 3):
         raise _FaultError(f"version {version} (2 and 3 are known, little-endian)")
@@ -216,7 +227,7 @@ def _opening(cursor: _Cursor) -> tuple[int, int]:
 
 
 def _tensor(cursor: _Cursor) -> Tensor:
-    name = cursor.text("a tensor's name", MOST_NAME_BYTES)
+    name = cursor.name("a tensor's name", MOST_NAME_BYTES)
     count = cursor.take("I", name)
     if not 0 < count <= MOST_DIMS:
         raise _FaultError(f"tensor {name!r} has {count} dimensions (1 to {MOST_DIMS})")
@@ -234,10 +245,10 @@ def _tensor(cursor: _Cursor) -> Tensor:
 
 
 def _check_places(cursor: _Cursor, pairs: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> int:
-    """Tensors lie one after another inside the file. Returns where the data starts."""
+    """Tensors lie one after another, without holes, to the end of the file. Returns where the data starts."""
     align = pairs.get("general.alignment", 32)
     if not isinstance(align, int) or not 8 <= align <= 65_536 or align & (align - 1):
-        raise _FaultError(f"general.alignment is {align!r} (a power of two from 8 to 65536)")
+        raise _FaultError(f"general.alignment is {_short(align)} (a power of two from 8 to 65536)")
     start = -(-cursor.at // align) * align
     end = 0
     for tensor in sorted(tensors.values(), key=lambda one: one.offset):
@@ -245,9 +256,15 @@ def _check_places(cursor: _Cursor, pairs: Mapping[str, Any], tensors: Mapping[st
             raise _FaultError(f"tensor {tensor.name!r} starts at {tensor.offset}, which is not aligned to {align}")
         if tensor.offset < end:
             raise _FaultError(f"tensor {tensor.name!r} overlaps the one before it")
+        if start + tensor.offset + tensor.bytes > cursor.size:
+            raise _FaultError(
+                f"tensor {tensor.name!r} ends at byte {start + tensor.offset + tensor.bytes}, the file at {cursor.size}"
+            )
+        if tensor.offset - end >= align:
+            raise _FaultError(f"{tensor.offset - end} bytes before tensor {tensor.name!r} belong to none")
         end = tensor.offset + tensor.bytes
-        if start + end > cursor.size:
-            raise _FaultError(f"tensor {tensor.name!r} ends at byte {start + end}, the file at {cursor.size}")
+    if cursor.size - start - end >= align:
+        raise _FaultError(f"{cursor.size - start - end} bytes after its last tensor belong to none")
     return start
 
 
@@ -308,6 +325,8 @@ def _check_tokens(pairs: Mapping[str, Any], arch: str, tensors: Mapping[str, Ten
         values = pairs.get(f"tokenizer.ggml.{part}")
         if not isinstance(values, list) or len(values) != len(tokens):
             raise _FaultError(f"tokenizer.ggml.{part} has not one value for each of {len(tokens)} tokens")
+    if not all(type(kind) is int and kind in TOKEN_TYPES for kind in pairs["tokenizer.ggml.token_type"]):
+        raise _FaultError(f"tokenizer.ggml.token_type has a value that is none ({TOKEN_TYPES[0]} to {TOKEN_TYPES[-1]})")
     for key in pairs:
         if key.startswith("tokenizer.ggml.") and key.endswith("_token_id"):
             _number(pairs, key, 0, len(tokens) - 1)

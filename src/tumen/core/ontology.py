@@ -14,10 +14,12 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from tumen.core import foreign
 from tumen.core.errors import ArtifactError
 from tumen.core.shape import Frozen
 
 FILE = "ontology.json"
+MOST_BYTES = 1 << 18  # a grammar is made of it for each sentence
 WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 NONE = "none"  # the intent of a sentence that asks for nothing we do
 JOINT = ";"  # between the runs of a slot that holds several
@@ -147,9 +149,7 @@ class Ontology(Frozen):
     def read(cls, path: Path) -> Ontology:
         """Read one from a file; raises as `load`."""
         try:
-            return cls.model_validate_json(path.read_bytes())
-        except FileNotFoundError:
-            raise ArtifactError(f"{path}: missing; run the recipe again") from None
+            return cls.model_validate(foreign.read_json(path, most_bytes=MOST_BYTES))
         except ValidationError as error:
             where = ".".join(str(part) for part in error.errors()[0]["loc"])
             raise ArtifactError(f"{path}: damaged{' at ' + where if where else ''}; run the recipe again") from None

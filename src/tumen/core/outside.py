@@ -7,7 +7,6 @@ shape.json               in a checkpoint artifact, such as `tumen import` writes
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,9 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from tumen.core import gguf_check
+from tumen.core import foreign, gguf_check
 from tumen.core.artifact import MANIFEST, file_hash, hash_of, manifest_of
-from tumen.core.errors import ArtifactError, InputError
+from tumen.core.errors import InputError
 from tumen.core.gguf_check import Header
 from tumen.core.public import shape_of
 from tumen.core.shape import Experts, Gqa, Mla, Shape
@@ -64,10 +63,7 @@ def header_of(path: Path) -> Header:
     Raises:
         InputError: no GGUF, or a number in it that cannot be true.
     """
-    try:
-        return gguf_check.check(path)
-    except ArtifactError as error:
-        raise InputError(str(error).removesuffix("; run the recipe again")) from None
+    return gguf_check.check(path, InputError)
 
 
 def shape_of_start(path: Path) -> Shape:
@@ -118,12 +114,9 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         InputError: no such file, no JSON, or no object.
     """
-    try:
-        tree = json.loads(path.read_text("utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"{path}: no such file; name a folder that transformers wrote") from None
-    except (ValueError, RecursionError):
-        raise InputError(f"{path}: is no JSON") from None
+    if not path.exists():
+        raise InputError(f"{path}: no such file; name a folder that transformers wrote")
+    tree = foreign.read_json(path, InputError)
     if not isinstance(tree, dict):
         raise InputError(f"{path}: holds no object")
     return tree

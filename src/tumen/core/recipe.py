@@ -282,9 +282,15 @@ class Gate(Frozen):
     exact: Share = Field(0.0, description="exact actions, in each language")
     agreement: Share = Field(0.0, description="positions where the exported model writes torch's token")
     of_cloud: Share = Field(0.0, description="device score as a share of the cloud's")
+    of_cloud_classes: int = Field(0, ge=0, description="scenario classes in which the device reaches `class_of_cloud`")
+    class_of_cloud: Share = Field(
+        0.98, description="device score of a class as a share of the cloud's, to count in of_cloud_classes"
+    )
     false_acts: Share = Field(1.0, description="most acts on sentences that are not for the home")
     invented: int = Field(0, ge=0, description="most devices that do not exist")
     size_of_cloud: Share = Field(1.0, description="device bytes as a share of the cloud's")
+    worse_than_live: Share = Field(0.01, description="most that a promotion may lose of exact actions, in all and in each language")
+    worse_in_class: Share = Field(0.05, description="most that a promotion may lose of exact actions in one scenario class")
 
 
 class Fleet(Frozen):

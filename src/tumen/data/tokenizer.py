@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
+from tumen.core import tokenizer_check
 from tumen.core.action import BEGIN, DO, END, HOME, Action, pieces, units
 from tumen.core.errors import ArtifactError
 from tumen.core.ontology import JOINT, Ontology
@@ -114,10 +115,9 @@ class Codec:
         if (folder / FILE).is_file():
             return Outside(Vocabulary.load(folder), Ontology.load(folder))
         path = folder / "tokenizer.json"
+        tree = tokenizer_check.check(path)
         try:
-            read = Tokenizer.from_str(path.read_text("utf-8"))
-        except FileNotFoundError:
-            raise ArtifactError(f"{path}: missing; run the recipe again") from None
+            read = Tokenizer.from_str(json.dumps(tree))
         except Exception as error:  # the library raises bare Exception
             raise ArtifactError(f"{path}: no tokeniser in it ({error}); run the recipe again") from None
         return cls(read, Ontology.load(folder))

@@ -15,9 +15,10 @@ from typing import Any
 from pydantic import ConfigDict, ValidationError
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
+from tumen.core import tokenizer_check
 from tumen.core.errors import ArtifactError, InputError
 from tumen.core.gguf_check import COMMON, Header, byte_letters
-from tumen.core.outside import header_of, is_gguf, read_json
+from tumen.core.outside import header_of, is_gguf
 from tumen.core.shape import Frozen
 
 FILE = "vocabulary.json"
@@ -206,7 +207,7 @@ def _of_gguf(header: Header, path: Path) -> Vocabulary:
 
 def _of_folder(folder: Path) -> Vocabulary:
     path = folder / "tokenizer.json"
-    tree = read_json(path)
+    tree = tokenizer_check.check(path, InputError)
     try:
         made = Tokenizer.from_str(json.dumps(tree))
         tree = json.loads(made.to_str())

@@ -14,7 +14,10 @@ from tumen.assistant import Values
 from tumen.core import ArtifactError, GateError, Manifest, manifest_of, units, verify, writing
 from tumen.core.recipe import Gate
 from tumen.score.judge import Answer, Case, percentile, tally
+from tumen.score.paired import ratio
+from tumen.score.reading import agreement_of, facts_of, gate_of, read_card
 
+TOGETHER = ("all", "en", "zh", "de")  # groups that are no scenario class
 Ask = Callable[[Case], Answer]
 
 
@@ -26,7 +29,7 @@ def examine(cases: Sequence[Case], ask: Ask, values: Values) -> tuple[dict[str, 
 
 def write_card(
     bundle: Path, columns: Mapping[str, Mapping[str, Any]], seconds: Mapping[str, Sequence[float]], sizes: Mapping[str, int],
-    made_from: Sequence[str], gate: Gate, inputs: str,
+    made_from: Sequence[str], gate: Gate, inputs: str, exam: str = "",
 ) -> Manifest:  # fmt: skip
     """Write the scorecard of a device bundle into it.
 
@@ -35,9 +38,10 @@ def write_card(
         seconds: of every answer, by column.
         sizes: bytes of device and cloud.
         made_from: digests of the bundles and the corpus, the device bundle's first.
+        exam: digest of the cases (`exam_digest`); scorecards of one exam can be compared case by case.
     """
     agreement = {name: manifest_of(bundle.with_name(f"bundle-{name}")).facts.get("agreement") for name in sizes if name in columns}
-    card = {"columns": columns, "bytes": dict(sizes)}
+    card = {"exam": exam, "columns": columns, "bytes": dict(sizes), "classes": classes_of(columns, gate.class_of_cloud)}
     faults = shortfalls(card, gate, manifest_of(bundle, "bundle").facts.get("agreement"))
     facts = {
         "seconds_p50": {name: round(percentile(times, 0.5), 5) for name, times in seconds.items()},
@@ -48,6 +52,33 @@ def write_card(
     with writing(bundle / "scorecard", "scorecard", inputs, list(made_from), facts) as stage:
         (stage / "scorecard.json").write_text(json.dumps({**card, "shortfalls": faults}, indent=1, ensure_ascii=False), "utf-8")
     return verify(bundle / "scorecard", "scorecard")
+
+
+def classes_of(columns: Mapping[str, Mapping[str, Any]], floor: float) -> dict[str, dict[str, Any]]:
+    """The device held against the cloud in every scenario class, in pairs of answers to the same case.
+
+    Args:
+        floor: the device's share of the cloud's score from which a class counts as reached.
+
+    Returns:
+        {class: {n, device, cloud, ratio, low, high, reached}}, nothing without a cloud column.
+    """
+    device, cloud = columns["device"], columns.get("cloud")
+    if not cloud:
+        return {}
+    found = {}
+    for name in sorted(device.keys() & cloud.keys() - set(TOGETHER)):
+        ours, theirs = device[name], cloud[name]
+        if ours["n"] and ours["n"] == theirs["n"] and "marks" in ours and "marks" in theirs:
+            row = {"n": ours["n"], "device": ours["exact"], "cloud": theirs["exact"]}
+            shares = {end: None if value is None else round(value, 4) for end, value in _ends(ours["marks"], theirs["marks"])}
+            reached = ours["marks"].count("1") >= floor * theirs["marks"].count("1")
+            found[name] = row | shares | {"reached": reached}
+    return found
+
+
+def _ends(ours: str, theirs: str) -> list[tuple[str, float | None]]:
+    return list(zip(("ratio", "low", "high"), ratio(ours, theirs), strict=True))
 
 
 def shortfalls(card: Mapping[str, Any], gate: Gate, agreement: float | None) -> list[str]:
@@ -69,10 +100,23 @@ def shortfalls(card: Mapping[str, Any], gate: Gate, agreement: float | None) -> 
         share = everything["exact"] / max(cloud["all"]["exact"], 1e-9)
         if share < gate.of_cloud:
             found.append(f"share of the cloud's score: {share:.1%}, the floor is {gate.of_cloud:.1%}")
+        found += _short_classes(card, gate)
         size = card["bytes"]["device"] / card["bytes"]["cloud"]
         if size > gate.size_of_cloud:
             found.append(f"share of the cloud's bytes: {size:.1%}, at most {gate.size_of_cloud:.1%}")
     return found
+
+
+def _short_classes(card: Mapping[str, Any], gate: Gate) -> list[str]:
+    """Too few classes in which the device reaches its share of the cloud, and which ones it misses."""
+    rows = classes_of(card["columns"], gate.class_of_cloud)  # anew: what the card says of itself decides nothing
+    missed = [name for name, row in rows.items() if not row["reached"]]
+    if len(rows) - len(missed) >= gate.of_cloud_classes:
+        return []
+    return [
+        f"classes with {gate.class_of_cloud:.0%} of the cloud's score: {len(rows) - len(missed)} of {len(rows)}, "
+        f"the floor is {gate.of_cloud_classes}; missed: {', '.join(missed) or 'none'}"
+    ]
 
 
 def gate(bundle: Path) -> str:
@@ -88,9 +132,7 @@ def gate(bundle: Path) -> str:
     scored = verify(card, "scorecard")
     if made.digest not in scored.made_from:
         raise ArtifactError(f"{card}: belongs to another bundle; run the recipe again")
-    about = json.loads((bundle / "bundle.json").read_text("utf-8"))
-    result = json.loads((card / "scorecard.json").read_text("utf-8"))
-    return "; ".join(shortfalls(result, Gate.model_validate(about["gate"]), made.facts.get("agreement")))
+    return "; ".join(shortfalls(read_card(bundle), gate_of(bundle), agreement_of(made, bundle)))
 
 
 def insist(bundle: Path, ungated: bool) -> None:
@@ -106,31 +148,54 @@ def insist(bundle: Path, ungated: bool) -> None:
 
 def show(card: Path) -> str:
     """A scorecard as a table for people; losing rows are in it."""
-    scored = manifest_of(card, "scorecard")
-    result = json.loads((card / "scorecard.json").read_text("utf-8"))
-    columns = result["columns"]
+    result, facts = read_card(card.parent), facts_of(card.parent)
+    columns, classes = result["columns"], result["classes"]
     names = [name for name in ("device", "cloud", "reference") if name in columns]
-    lines = [f"{'exact actions, %':<18}{'n':>6}  " + "".join(f"{name:>28}" for name in names)]
+    title = f"{'device / cloud':>26}" if classes else ""
+    lines = [f"{'exact actions, %':<18}{'n':>6}  " + "".join(f"{name:>28}" for name in names) + title]
     groups = sorted(columns["device"], key=_order)
     for group in groups:
         cells = "".join(f"{_cell(columns[name].get(group)):>28}" for name in names)
-        lines.append(f"{group:<18}{columns['device'][group]['n']:>6}  {cells}")
-    facts = scored.facts
+        lines.append(f"{group:<18}{columns['device'][group]['n']:>6}  {cells}{_against(classes.get(group))}")
     for title, key in (("ms, median", "seconds_p50"), ("ms, 95%", "seconds_p95")):
         lines.append(f"{title:<26}" + "".join(f"{1000 * facts[key].get(name, 0):>28.1f}" for name in names))
     size = "".join(f"{units.show_bytes(result['bytes'][name]) if name in result['bytes'] else '':>28}" for name in names)
     lines.append(f"{'size':<26}{size}")
-    agreement = facts.get("agreement", {})
-    lines.append(f"{'tokens equal to torch':<26}" + "".join(f"{_percent(agreement.get(name)):>28}" for name in names))
+    lines.append(f"{'tokens equal to torch':<26}" + "".join(f"{_percent(facts['agreement'].get(name)):>28}" for name in names))
     for title, key in (("false acts", "false_acts"), ("invented words", "invented")):
         found = [columns[name]["all"][key] for name in names]
         lines.append(f"{title:<26}" + "".join(f"{_percent(cell) if key == 'false_acts' else cell:>28}" for cell in found))
+    if classes:
+        lines.append(reached(classes))
     verdict = "passed" if not result["shortfalls"] else "not passed: " + "; ".join(result["shortfalls"])
-    return "\n".join([*lines, f"gate: {verdict}", "share [95% interval], (corrected for the best constant answer)"])
+    return "\n".join(
+        [
+            *lines,
+            f"gate: {verdict}",
+            "share [95% interval], (corrected for the best constant answer); device / cloud: in pairs (Bonett, Price 2006)",
+        ]
+    )
+
+
+def _against(row: Mapping[str, Any] | None) -> str:
+    """The device's share of the cloud's score in one class, and a mark where it misses its floor."""
+    if row is None:
+        return ""
+    shown = [f"{row[end]:.2f}" if row[end] is not None else "-" for end in ("ratio", "low", "high")]
+    return f"{f'{shown[0]} [{shown[1]}, {shown[2]}]':>24} {' ' if row['reached'] else '<'}"
+
+
+def reached(classes: Mapping[str, Mapping[str, Any]]) -> str:
+    """In how many scenario classes the device reaches its share of the cloud's score, and in which it does not."""
+    missed = [name for name, row in classes.items() if not row["reached"]]
+    surely = [name for name in missed if classes[name]["high"] is not None and classes[name]["high"] < 1]
+    named = ", ".join(f"{name}{' (surely below the cloud)' if name in surely else ''}" for name in missed)
+    told = f"device reaches its share of the cloud in {len(classes) - len(missed)} of {len(classes)} classes"
+    return told + (f"; not in {named}" if named else "")
 
 
 def _order(group: str) -> tuple[int, str]:
-    return (("all", "en", "zh", "de").index(group) if group in ("all", "en", "zh", "de") else 9, group)
+    return (TOGETHER.index(group) if group in TOGETHER else 9, group)
 
 
 def _cell(row: Mapping[str, Any] | None) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tumen.assistant import Home, Resolved, Values, at_home, resolve
+from tumen.core import hash_of
 from tumen.core.action import ACTS, CLOSED, COPIED, INTENTS, Action, units
 
 Z95 = 1.959964
@@ -49,9 +50,10 @@ class Tally:
     false_intents: int = 0
     invented: int = 0
     golds: Counter[str] = field(default_factory=Counter)
+    marks: list[str] = field(default_factory=list)
 
     def row(self) -> dict[str, Any]:
-        """For a scorecard: counts, shares, interval, chance-corrected share."""
+        """For a scorecard: counts, shares, interval, chance-corrected share, and a mark (1: exact) for each case in its order."""
         if not self.n:
             return {"n": 0}
         low, high = wilson(self.exact, self.n)
@@ -66,6 +68,7 @@ class Tally:
             "false_acts": round(self.false_acts / self.not_home, 4) if self.not_home else None,
             "false_intents": round(self.false_intents / self.not_home, 4) if self.not_home else None,
             "invented": self.invented,
+            "marks": "".join(self.marks),
         }
 
 
@@ -77,6 +80,11 @@ def wilson(hits: int, n: int) -> tuple[float, float]:
     middle = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = Z95 / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
     return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def exam_digest(cases: Iterable[Case]) -> str:
+    """Digest of an exam: its sentences, what they mean and their groups, in order. Marks of one digest are pairs."""
+    return hash_of([[case.sentence, str(case.gold), list(case.groups)] for case in cases])
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -141,6 +149,7 @@ def tally(cases: Iterable[Case], answers: Iterable[Answer], values: Values) -> d
             counts = tallies.setdefault(group, Tally())
             counts.n += 1
             counts.exact += exact
+            counts.marks.append("1" if exact else "0")
             counts.intent += right
             counts.golds[str(case.gold or case.facts or "")] += 1
             counts.not_home += not_home

@@ -18,7 +18,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from tumen.core import Events, artifact, gguf_check
+from tumen.core import Events, artifact, foreign, gguf_check, trust
 from tumen.core.action import DO, normalise, tidy, units
 from tumen.core.errors import ArtifactError, InputError, RunnerError
 from tumen.core.ontology import Ontology
@@ -28,6 +28,7 @@ from tumen.serve.runner import Completion, Seconds, Tidier, confidence
 
 WORKERS = 4
 WRITTEN = ("languages", "intents", "closed", "several")  # of an ontology, what decides how an action is written
+MOST_THREADS, MOST_CONTEXT, MOST_ABOUT_BYTES = 256, 1 << 20, 1 << 20
 
 
 class Bundle(BaseModel):
@@ -53,10 +54,10 @@ def bundle_of(folder: Path) -> Bundle:
         ArtifactError: missing or damaged.
     """
     path = folder / "bundle.json"
+    if not path.exists():
+        raise ArtifactError(f"{path}: missing, so {folder} is no bundle; run the recipe again")
     try:
-        return Bundle.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        raise ArtifactError(f"{path}: missing, so {folder} is no bundle; run the recipe again") from None
+        return Bundle.model_validate(foreign.read_json(path, most_bytes=MOST_ABOUT_BYTES))
     except ValidationError as error:
         where = ".".join(str(part) for part in error.errors()[0]["loc"])
         raise ArtifactError(f"{path}: damaged{' at ' + where if where else ''}; run the recipe again") from None
@@ -69,32 +70,40 @@ def load(
     events: Events | None = None,
     draft: Path | None = None,
     guess: bool = False,
+    store: trust.Store = None,
 ) -> DeviceRunner:
-    """Check a bundle and start its runner.
+    """Check a bundle and start its runner. What is cheap comes first: names and sizes, signature, headers, then every byte.
 
     Args:
         folder: a bundle artifact.
         threads: of llama.cpp; more than the cores that are really free makes it slower.
         context: tokens of sentence and action together.
-        events: told when a dead child is started again.
+        events: told of a bundle that nobody signed, and when a dead child is started again.
         draft: GGUF of a smaller model with the same tokens, which proposes what this one then checks.
         guess: whether what was usual before is proposed. It pays where a pass costs much more than a token in it (docs/serve.md).
+        store: the trust store; default: TUMEN_TRUST, see core/trust.py; "own" for a bundle of this run.
 
     Raises:
-        ArtifactError: the bundle is not what its manifest says, or its GGUF cannot be meant.
+        ArtifactError: the bundle is not let in, not what its manifest says, too large, or its GGUF cannot be meant.
         RunnerError: the child does not start.
     """
-    artifact.verify(folder, "bundle")
-    bundle, model = bundle_of(folder), folder / "model.gguf"
+    events = events or Events(None)
+    trust.admit(folder, store, events)
+    bundle, ontology, model = bundle_of(folder), Ontology.load(folder), folder / "model.gguf"
+    if threads > MOST_THREADS or context > MOST_CONTEXT:  # a stranger's bundle may ask for any number
+        raise ArtifactError(
+            f"{folder}: asks for {threads} threads and {context} tokens; {MOST_THREADS} and {MOST_CONTEXT} are the most"
+        )
     for path in (model, draft) if draft else (model,):
         gguf_check.check(path)
-    ontology, adapters = Ontology.load(folder), adapters_of(folder)
+    adapters = adapters_of(folder)
+    artifact.verify(folder, "bundle")
     settings: dict[str, Any] = {"ontology": _written(ontology), "draft": draft and str(draft), "guess": guess}
     settings["control"] = bundle.control
     settings["adapters"] = {name: {"path": str(path), "ontology": _written(what)} for name, (path, what) in adapters.items()}
     process = Process(f"{bundle.recipe}/{bundle.tier}", model, threads, context, **settings)
     process.start()
-    return DeviceRunner(process, ontology, events or Events(None), bundle, {name: what for name, (_, what) in adapters.items()})
+    return DeviceRunner(process, ontology, events, bundle, {name: what for name, (_, what) in adapters.items()})
 
 
 def _written(ontology: Ontology) -> dict[str, Any]:

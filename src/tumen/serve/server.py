@@ -25,22 +25,23 @@ BACKLOG = 128
 DRAIN_SECONDS = 2
 
 
-def connect(bundle: Path, cloud: Path | None = None, events: Events | None = None) -> Router:
+def connect(bundle: Path, cloud: Path | None = None, events: Events | None = None, store: Path | None = None) -> Router:
     """Start the runners a bundle's recipe asks for and put a router before them.
 
     Args:
         bundle: the device tier's bundle; its `serve` section rules.
         cloud: a bundle of the cloud tier on this machine; without it `serve.cloud_url`, if there is one.
+        store: the trust store of both; see `load`.
 
     Raises:
         ArtifactError, RunnerError: see `load`.
     """
     serve = bundle_of(bundle).serve
-    device = load(bundle, serve.threads, serve.context, events)
+    device = load(bundle, serve.threads, serve.context, events, store)
     try:
         upper: DeviceRunner | RemoteRunner | None = None
         if cloud:
-            upper = load(cloud, serve.threads, serve.context, events)
+            upper = load(cloud, serve.threads, serve.context, events, store)
         elif serve.cloud_url:
             upper = RemoteRunner(serve.cloud_url, serve.cloud_model or "default", serve.cloud_key_env, ontology=device.ontology)
     except BaseException:
@@ -55,6 +56,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = PORT,
     events: Events | None = None,
+    store: Path | None = None,
     ready: Callable[[str], None] = lambda url: None,
 ) -> None:
     """Serve until interrupted. `ready` is called with the base URL once clients are heard.
@@ -68,7 +70,7 @@ def serve(
     if key is None and host not in LOOPBACK:
         raise InputError(f"{host} can be reached from other machines; set {KEY_ENV} to a key for clients, or serve on 127.0.0.1")
     with bind(host, port) as listener:
-        router = connect(bundle, cloud, events)
+        router = connect(bundle, cloud, events, store)
         ready(f"http://{host}:{listener.getsockname()[1]}/v1")
         server_of(app(router, bundle_of(bundle).recipe, key, events)).run(sockets=[listener])
 

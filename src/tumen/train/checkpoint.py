@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import struct
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -31,7 +30,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import async_save, save
 from torch.distributed.tensor import DTensor
 
-from tumen.core import ArtifactError, Events, Shape, TrainError, TumenError, disk, manifest_of, verify, writing
+from tumen.core import ArtifactError, Events, Shape, TrainError, TumenError, disk, manifest_of, safetensors_check, verify, writing
 from tumen.core.artifact import Payload, payload_of
 from tumen.core.errors import DISK_ERRNOS
 from tumen.train.alone import Learner
@@ -163,7 +162,13 @@ def fill(tensors: dict[str, Tensor], path: Path, team: Team) -> None:
         ArtifactError: it lacks a tensor, or holds one of another shape.
     """
     reader = HuggingFaceStorageReader(str(path))
-    team.each(lambda: check_held(tensors, reader.read_metadata().state_dict_metadata, path))
+
+    def judge() -> None:
+        for file in sorted(path.glob("*.safetensors")):
+            safetensors_check.check(file)
+        check_held(tensors, reader.read_metadata().state_dict_metadata, path)
+
+    team.each(judge)
     with quiet():
         load(tensors, storage_reader=reader, no_dist=team.world == 1)
 
@@ -243,20 +248,14 @@ def read_whole(folder: Path) -> tuple[Shape, dict[str, Tensor]]:
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file; its header is checked against the file's size before anything is allocated.
+    """Read a safetensors file; its header is checked against the file before the library sees it.
 
     Raises:
         ArtifactError: missing, cut short or no safetensors.
     """
+    safetensors_check.check(path)
     try:
-        size = path.stat().st_size
-        with open(path, "rb") as handle:
-            head = handle.read(8)
-        if len(head) < 8 or struct.unpack("<Q", head)[0] > size - 8:
-            raise ArtifactError(f"{path}: cut short or no safetensors; delete its folder and run the recipe again")
         return load_file(path)
-    except FileNotFoundError:
-        raise ArtifactError(f"{path}: missing; run the recipe again") from None
     except (SafetensorError, ValueError) as error:
         raise ArtifactError(f"{path}: no whole safetensors ({error}); delete its folder and run the recipe again") from None
 

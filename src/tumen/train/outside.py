@@ -5,8 +5,6 @@ Quantised tensors are taken as the numbers they stand for. Every header, name an
 
 from __future__ import annotations
 
-import json
-import struct
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,7 +16,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from tumen.core import ArtifactError, InputError, Shape, TrainError, shape_of
+from tumen.core import InputError, Shape, TrainError, foreign, safetensors_check, shape_of
+from tumen.core.foreign import Refusal
 from tumen.core.outside import CONFIG, header_of, is_gguf, read_json, shape_of_gguf
 from tumen.data import Row
 from tumen.model import Name, check_weights, from_gguf, from_public, gguf_sizes, layer_of, names_of
@@ -71,6 +70,7 @@ def read_start(path: Path) -> tuple[Shape, dict[str, Tensor]]:
         return file.shape, dict(from_gguf(file.shape, file.read))
     if not (path / CONFIG).is_file():
         return read_whole(path)
+    foreign.check_folder(path, InputError)
     shape = shape_of(read_json(path / CONFIG), str(path / CONFIG))
     with ExitStack() as files:
         source = Tensors(files, weight_files(path), InputError)
@@ -133,6 +133,8 @@ def _flat(tree: Mapping[str, Any], above: str = "") -> dict[str, Any]:
 
 def names_within(shape: Shape, count: int, folder: Path) -> list[Name]:
     """All names of a shape that a stranger's config describes; what no `count` tensors can hold is refused before it is built."""
+    if not shape.vocab:
+        raise InputError(f"{folder / CONFIG}: vocab_size is 0, a network without tokens")
     least = shape.layers + (shape.experts.routed if shape.experts else 0)
     if count < least:
         raise InputError(f"{folder}: holds {count} tensors, {CONFIG} describes more than {least}; files are missing")
@@ -145,9 +147,10 @@ def names_within(shape: Shape, count: int, folder: Path) -> list[Name]:
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a public folder, from its index or by their ending."""
     if (folder / INDEX).exists():
+        index = foreign.read_json(folder / INDEX, InputError)
         try:
-            named = sorted(set(json.loads((folder / INDEX).read_text("utf-8"))["weight_map"].values()))
-        except (ValueError, KeyError, TypeError, AttributeError):
+            named = sorted(set(index["weight_map"].values()))
+        except (KeyError, TypeError, AttributeError):
             raise InputError(f"{folder / INDEX}: is no index of weights") from None
         for name in named:
             if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
@@ -169,7 +172,7 @@ class Tensors:
         `error`: a file is missing, cut short or no safetensors, holds quantised weights, or two files hold one name.
     """
 
-    def __init__(self, files: ExitStack, paths: Sequence[Path], error: type[InputError] | type[ArtifactError]) -> None:
+    def __init__(self, files: ExitStack, paths: Sequence[Path], error: Refusal) -> None:
         self.sizes: dict[str, tuple[int, ...]] = {}
         self._where: dict[str, Any] = {}
         for path in paths:
@@ -188,14 +191,9 @@ class Tensors:
         return handle.get_tensor(name) if expert is None else handle.get_slice(name)[expert]
 
 
-def _opened(path: Path, error: type[InputError] | type[ArtifactError]) -> Any:
+def _opened(path: Path, error: Refusal) -> Any:
+    safetensors_check.check(path, error)
     try:
-        with open(path, "rb") as handle:
-            head = handle.read(8)
-        if len(head) < 8 or struct.unpack("<Q", head)[0] > path.stat().st_size - 8:
-            raise error(f"{path}: cut short or no safetensors")
         return safe_open(path, framework="pt")
-    except FileNotFoundError:
-        raise error(f"{path}: missing") from None
     except (SafetensorError, OSError, ValueError) as fault:
         raise error(f"{path}: no whole safetensors ({fault})") from None

@@ -23,7 +23,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from tumen.core import ArtifactError, InputError, Shape, config_of, disk, hash_of, shape_of, verify, writing
+from tumen.core import ArtifactError, InputError, Shape, config_of, disk, foreign, hash_of, shape_of, verify, writing
 from tumen.core.outside import CONFIG, digest_of_start, has_vocabulary, is_gguf, read_json
 from tumen.data import vocabulary_of
 from tumen.model import Name, check_weights, from_gguf, inwards, names_of, outwards, sizes_of
@@ -109,6 +109,7 @@ def import_public(path: Path, out: Path) -> Shape:
         parts = (tensor for _, tensor in from_gguf(file.shape, file.read))
         _write_checkpoint(path, out, file.shape, parts)
         return file.shape
+    foreign.check_folder(path, InputError)
     shape = shape_of(read_json(path / CONFIG), str(path / CONFIG))
     with ExitStack() as files:
         source = Tensors(files, weight_files(path), InputError)
