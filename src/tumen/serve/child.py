@@ -1,18 +1,21 @@
 """The child process that holds a model: llama.cpp's own server behind a private socket, and nothing else.
 
-Run by its path, so that nothing of tumen is loaded: `python -P child.py MODEL SOCKET THREADS CONTEXT`. It says
+Run by its path, so that nothing of tumen is loaded: `python -P child.py MODEL SOCKET THREADS CONTEXT MEMORY`. It says
 `ready` on its standard output and lives until its standard input ends, which the kernel sees to however the parent
 dies.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
 import sys
 from pathlib import Path
 
 HTTP_THREADS = 4  # requests that may wait for the one slot; more wait in the parent
+STACK_BYTES = 1 << 19  # of the server's threads, when memory is limited
+SPARE_BYTES = 26 << 20  # what is mapped after the start and never touched: those stacks, llama.cpp's own reserves
 
 
 def _params(model: str, socket: str, threads: int, context: int) -> object:
@@ -35,16 +38,34 @@ def _params(model: str, socket: str, threads: int, context: int) -> object:
     return params
 
 
-def main(model: str, socket: str, threads: str, context: str) -> int:
+def _limit(memory: int) -> None:
+    """Never more than `memory` bytes, 0: as many as there are.
+
+    What the system knows to limit is address space, so what is mapped by now and not in use does not count, and threads get
+    small stacks (of which they use a few pages).
+    """
+    if not memory:
+        return
+    libc, attributes = ctypes.CDLL(None), ctypes.create_string_buffer(64)  # pthread_attr_t, 56 bytes
+    libc.pthread_attr_init(attributes)
+    libc.pthread_attr_setstacksize(attributes, ctypes.c_size_t(STACK_BYTES))
+    libc.pthread_setattr_default_np(attributes)
+    mapped, used = map(int, Path("/proc/self/statm").read_text().split()[:2])
+    most = memory + (mapped - used) * resource.getpagesize() + SPARE_BYTES
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+
+
+def main(model: str, socket: str, threads: str, context: str, memory: str) -> int:
     """Load, say ready, serve until the parent is gone. Returns an exit code when loading fails."""
     import xllamacpp
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _limit(int(memory))
     ready = os.dup(1)
     os.dup2(2, 1)  # whatever the library prints is no answer to the parent
     try:
         server = xllamacpp.Server(_params(model, socket, int(threads), int(context)))
-    except RuntimeError:
+    except (RuntimeError, MemoryError):
         return 1  # the reason stands on standard error already
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)

@@ -49,6 +49,7 @@ class Tensor:
     dims: tuple[int, ...]
     offset: int
     bytes: int
+    kind: int
 
 
 @dataclass(frozen=True)
@@ -198,7 +199,7 @@ def _tensor(cursor: _Cursor) -> Tensor:
         raise _FaultError(f"tensor {name!r} has shape {list(dims)}, which its type cannot hold")
     if size > cursor.size:
         raise _FaultError(f"tensor {name!r} claims {size} bytes, the file has {cursor.size}")
-    return Tensor(name, dims, offset, size)
+    return Tensor(name, dims, offset, size, kind)
 
 
 def _check_places(cursor: _Cursor, pairs: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> int:
