@@ -24,6 +24,7 @@ import gguf
 from pocket import machine
 
 from tumen.core import Experts, Shape
+from tumen.core.recipe import recipe_of
 from tumen.plan import (
     KINDS,
     Device,
@@ -58,25 +59,38 @@ def of_file(path: Path, name: str) -> Footprint:
     return footprint_of_header(pairs, tensors, path.stat().st_size, name)
 
 
+def of_recipe(path: Path) -> Footprint:
+    """A bundle of a run, from the run's recipe alone."""
+    run, name = path.parents[1], path.parent.name
+    recipe = recipe_of(json.loads((run / "recipe.json").read_text()), str(run))
+    tier = recipe.family[name.removeprefix("bundle-")]
+    shape = tier.shape.model_copy(update={"vocab": tier.shape.vocab or recipe.tokenizer.vocab})
+    return footprint_of_shape(shape, tier.quantise, f"{recipe.name}, {name}")
+
+
 def cases(folder: Path, run: Path | None, files: list[Path]) -> Iterator[tuple[Footprint, Path, tuple[int, ...]]]:
     """(what is predicted from, the file that is measured, threads). Synthetic files are predicted from their shape alone."""
     for name, (shape, quantise, threads) in SHAPES.items():
-        yield footprint_of_shape(shape, quantise, f"{name}, {quantise}"), write_synthetic(folder / "m.gguf", shape, quantise), threads
+        yield (
+            footprint_of_shape(shape, quantise, f"{name}, {quantise}"),
+            write_synthetic(folder / "m.gguf", shape, quantise),
+            threads,
+        )
     for path in files:
         yield of_file(path, path.stem), path, (1, 2)
     for path in sorted(run.glob("bundle-*/model.gguf")) if run else ():
-        yield of_file(path, f"{run.name}/{path.parent.name}" if run else path.stem), path, (1, 2)
+        yield of_recipe(path), path, (1, 2)
 
 
 def row(model: Footprint, path: Path, device: Device, threads: int) -> dict[str, Any]:
     """One case."""
     told = fit_on(model, device, threads, CONTEXT)
-    seen = try_model(path, model, threads, CONTEXT, far=False)
+    seen = try_model(path, model, threads, CONTEXT)
     size = path.stat().st_size
     return {
         "model": model.name,
         "threads": threads,
-        "reads": told.reads_from,
+        "from_memory": round(told.from_memory, 2),
         "parameters": model.parameters,
         "size": [told.file_bytes, size],
         "peak": [round(told.peak_bytes), round(seen.peak_bytes)],

@@ -21,7 +21,9 @@ def fit(
     memory: str = typer.Option(None, "--memory", help="Hard limit, such as 1GB; default: what the device has left for an app."),
     context: int = typer.Option(512, "--context", help="Tokens of sentence and action together."),
     changes: list[str] = typer.Option([], "--set", help="Change a field of the recipe. May be given often."),
-    calibrate: bool = typer.Option(False, "--calibrate", help="Measure this machine first, in minutes; then --device here knows it."),
+    calibrate: bool = typer.Option(
+        False, "--calibrate", help="Measure this machine first, in minutes; then --device here knows it."
+    ),
     profile: Path = typer.Option(PROFILE, "--profile", help="Where the measured figures of this machine are kept."),
     listed: bool = typer.Option(False, "--devices", help="Show every device with its sources instead."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
@@ -94,7 +96,9 @@ def _calibrate(profile: Path) -> None:
     trials = []
     for one in serve.try_here(tuple(range(1, len(os.sched_getaffinity(0)) + 1))):
         trials.append(one)
-        print(f"  {one.model.name}, {one.threads} threads: {1 / one.token_seconds:,.0f} tokens/s, {units.show_bytes(one.peak_bytes)}")
+        print(
+            f"  {one.model.name}, {one.threads} threads: {1 / one.token_seconds:,.0f} tokens/s, {units.show_bytes(one.peak_bytes)}"
+        )
     room.store_device(room.device_here(trials), profile)
     print(f"{profile}: {len(trials)} trials; `tumen fit BUNDLE --device here` uses it")
 
@@ -104,7 +108,7 @@ def _lines(device: Any, fits: list[Any], best: Any) -> Iterator[str]:
     yield f"{device.name}: {device.what}"
     trust = "measured on this machine" if device.grade == "measured" else "from published figures: within a factor of two"
     yield f"  {first.threads} threads, context {first.context}, limit {units.show_bytes(first.memory_limit_bytes)}; {trust}"
-    yield f"  models that read less than {units.show_bytes(device.cache_bytes)} a token stay in the cache"
+    yield f"  up to {units.show_bytes(device.cache_bytes / 2)} of weights stay in the cache, from twice that on they come from memory"
     for one in fits:
         yield from _fit_lines(one)
     yield f"best that fits: {best.model}" if best else "none of them fits"
@@ -112,6 +116,9 @@ def _lines(device: Any, fits: list[Any], best: Any) -> Iterator[str]:
 
 def _fit_lines(one: Any) -> Iterator[str]:
     memory = one.memory
+    place = (
+        "weights from memory" if one.from_memory == 1 else f"{one.from_memory:.0%} of the weights from memory, the rest from cache"
+    )
     yield f"{one.model}: {units.show_count(one.parameters)} parameters, {one.quantise}: {'fits' if one.fits else 'DOES NOT FIT'}"
     yield f"  on disk      {units.show_bytes(one.file_bytes)}, read once in {units.show_seconds(one.load_seconds)}"
     yield (
@@ -120,7 +127,9 @@ def _fit_lines(one: Any) -> Iterator[str]:
         f"{units.show_bytes(memory.buffers)}, runner {units.show_bytes(memory.runtime)}"
     )
     yield f"  first token  {units.show_seconds(one.first_token_seconds)} after a sentence of 24 tokens"
-    yield f"  speed        {one.tokens_per_second:,.1f} tokens/s, weights from the {one.reads_from}"
+    yield f"  speed        {one.tokens_per_second:,.1f} tokens/s, {place}"
+    if not one.fits and not any(cut.fits for cut in one.cuts):
+        yield "  cut          nothing here is enough: a narrower model, or a smaller vocabulary"
     for cut in one.cuts:
         yield (
             f"  cut          {cut.what}: peak {units.show_bytes(cut.peak_bytes)}, {cut.tokens_per_second:,.1f} tokens/s"

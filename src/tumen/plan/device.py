@@ -35,6 +35,7 @@ class Pace(Frozen):
         near, far: one token at a time, from the cache and from memory.
         many: each token of a prompt in one batch.
         node_seconds, prompt_node_seconds: one node of the graph, for one token and for a prompt.
+        choice_seconds: one expert of one layer, beside its weights.
         token_seconds, prompt_seconds: once for every token, once for every prompt.
         vocab_seconds: one entry of the vocabulary, for every token.
     """
@@ -45,6 +46,7 @@ class Pace(Frozen):
     node_seconds: float
     token_seconds: float
     vocab_seconds: float
+    choice_seconds: float
     prompt_node_seconds: float
     prompt_seconds: float
 
@@ -170,6 +172,7 @@ def _pace(entry: dict[str, Any], threads: int, memory_rate: float) -> Pace:
         node_seconds=node,
         token_seconds=entry["token_us"] * 1e-6,
         vocab_seconds=VOCABULARY_SECONDS,
+        choice_seconds=3 * node,
         prompt_node_seconds=2 * node,
         prompt_seconds=entry["token_us"] * 1e-6,
     )
@@ -180,13 +183,22 @@ def _rates(billions: Mapping[str, float], threads: int) -> dict[str, float]:
     return rates | {"F32": F32_SHARE * rates["F32"]}
 
 
+def memory_share(model: Footprint, cache_bytes: float) -> float:
+    """The share of a model's weights that comes from memory: none of what half the cache holds, all from the whole cache on.
+
+    The cache is not ours alone: what else runs, and the activations, take some of it.
+    """
+    return min(1.0, max(0.0, 2 * model.kept_bytes / cache_bytes - 1)) if cache_bytes else 1.0
+
+
 def decode_seconds(model: Footprint, device: Device, threads: int, context: int) -> float:
     """Seconds of one token after `context` others."""
     pace = device.pace(threads)
-    rates = pace.near if model.read_bytes <= device.cache_bytes else pace.far
-    weights = sum(count / _rate(rates, kind) for kind, count in model.read.items())
+    far = memory_share(model, device.cache_bytes)
+    weights = sum(count * (far / _rate(pace.far, kind) + (1 - far) / _rate(pace.near, kind)) for kind, count in model.read.items())
     scores = context * model.layers * model.score_elements / (SCORE_SHARE * _rate(pace.near, "BF16"))
-    overhead = model.nodes * pace.node_seconds + model.vocab * pace.vocab_seconds + pace.token_seconds
+    overhead = model.nodes * pace.node_seconds + model.choices * pace.choice_seconds
+    overhead += model.vocab * pace.vocab_seconds + pace.token_seconds
     return weights + scores + overhead
 
 

@@ -131,6 +131,17 @@ class Footprint:
         return sum(weights * BITS[kind] / 8 for kind, weights in self.read.items())
 
     @cached_property
+    def kept_bytes(self) -> int:
+        """Bytes of all weights that some token reads: what a cache must hold to serve them, every expert included."""
+        table = self.named("token_embd.weight")
+        return sum(one.bytes for one in self.tensors if one is not table or one is self.head)
+
+    @cached_property
+    def choices(self) -> int:
+        """Experts that one token is sent to, in all layers."""
+        return sum(round(self.share * one.dims[2]) for one in self.tensors if "ffn_up_exps" in one.name)
+
+    @cached_property
     def nodes(self) -> int:
         """Nodes of the runner's graph."""
         mixtures = sum("ffn_gate_inp" in tensor.name for tensor in self.tensors)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from tumen.core import PlanError
 from tumen.core.shape import Frozen
-from tumen.plan.device import Device, decode_seconds, prompt_seconds
+from tumen.plan.device import Device, decode_seconds, memory_share, prompt_seconds
 from tumen.plan.footprint import CACHE_CELLS, QUANTISED, Footprint
 
 PROMPT_TOKENS = 24  # a typical sentence
@@ -61,7 +61,7 @@ class Fit(Frozen):
     load_seconds: float
     first_token_seconds: float
     tokens_per_second: float
-    reads_from: str
+    from_memory: float
     fits: bool
     cuts: tuple[Cut, ...] = ()
 
@@ -108,7 +108,7 @@ def fit_on(model: Footprint, device: Device, threads: int = 1, context: int = 51
         load_seconds=model.file_bytes / device.storage_rate,
         first_token_seconds=prompt_seconds(model, device, threads, PROMPT_TOKENS),
         tokens_per_second=1 / token,
-        reads_from="cache" if model.read_bytes <= device.cache_bytes else "memory",
+        from_memory=memory_share(model, device.cache_bytes),
         fits=fits,
         cuts=() if fits else tuple(cuts(model, place)),
     )
@@ -127,16 +127,27 @@ def memory_of(model: Footprint, device: Device, context: int) -> Memory:
     )
 
 
-def cuts(model: Footprint, place: Place) -> Iterator[Cut]:
-    """Ways to come below a limit, the gentlest first: a shorter context, fewer bits, fewer layers."""
+def cuts(model: Footprint, place: Place) -> list[Cut]:
+    """Ways to come below a limit, the gentlest first: a shorter context, fewer bits, fewer layers; all at once if it takes that."""
+    single = list(_cuts(model, place))
+    least, quantise = replace(place, context=min(place.context, CACHE_CELLS)), SMALLER.get(model.quantise, ())[-1:]
+    smallest = model.but(quantise=quantise[0] if quantise else None)
+    if not any(one.fits for one in single) and (layers := most_layers(smallest, least)):
+        words = f"context {least.context}, {smallest.quantise}, layers {model.layers} -> {layers}"
+        single.append(cut(words, smallest.but(layers=layers), least))
+    return single
+
+
+def _cuts(model: Footprint, place: Place) -> Iterator[Cut]:
+    """One thing at a time, and layers with fewer bits."""
     if shorter := longest_context(model, place):
         yield cut(f"context {place.context} -> {shorter}", model, replace(place, context=shorter))
     for quantise in SMALLER.get(model.quantise, tuple(QUANTISED)):
         yield cut(f"{model.quantise} -> {quantise}", model.but(quantise=quantise), place)
-    for quantise in (None, *SMALLER.get(model.quantise, ())[-1:]):
-        smaller = model.but(quantise=quantise)
+    for fewer in (None, *SMALLER.get(model.quantise, ())[-1:]):
+        smaller = model.but(quantise=fewer)
         if layers := most_layers(smaller, place):
-            words = f"layers {model.layers} -> {layers}" + (f" and {model.quantise} -> {quantise}" if quantise else "")
+            words = f"layers {model.layers} -> {layers}" + (f" and {model.quantise} -> {fewer}" if fewer else "")
             yield cut(words, smaller.but(layers=layers), place)
 
 
