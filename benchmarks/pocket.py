@@ -106,7 +106,7 @@ def result_of(run: Path, recipe: Path) -> dict[str, Any]:
     ended = (row for row in events.read(run / "events.jsonl", "stage") if row["state"] == "done")
     return {
         "recipe": asked.name,
-        "recipe_hash": hash_of(asked),
+        "recipe_hash": hash_of(asked.model_dump(mode="json", exclude_unset=True)),
         "stage_seconds": {row["name"]: row["seconds"] for row in ended},
         "digests": {name: manifest.digest for name, manifest in manifests.items()},
         "facts": {name: manifest.facts for name, manifest in manifests.items()},

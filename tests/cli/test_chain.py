@@ -59,7 +59,8 @@ def test_what_decides_nothing_makes_nothing_stale(whole: Path, change: str) -> N
 
 
 def test_missing_and_damaged(run: Path) -> None:
-    (run / "tokenizer" / "tokenizer.json").unlink()
+    for file in ("tokenizer.json", "ontology.json"):
+        (run / "tokenizer" / file).unlink()
     (run / "tokenizer" / "manifest.json").unlink()
     (run / "tokenizer").rmdir()
     (run / "device" / "manifest.json").write_text("{")

@@ -18,6 +18,7 @@ from tumen.core.action import (
     DO,
     DOMAINS,
     END,
+    HOME,
     INTENTS,
     LANGUAGES,
     MAX_SENTENCE,
@@ -29,7 +30,6 @@ from tumen.core.action import (
     parse,
     pieces,
     spaced,
-    structure_tokens,
     tidy,
     units,
 )
@@ -79,7 +79,7 @@ class TestTables:
         assert not {"HassGetState", "none", "HassNevermind"} & ACTS
 
     def test_structure_tokens_are_different_and_hold_no_words(self) -> None:
-        tokens = structure_tokens()
+        tokens = HOME.structure_tokens()
         assert len(tokens) == len(set(tokens))
         assert not {BEGIN, DO, END} & set(tokens)
 
@@ -185,7 +185,7 @@ class TestWire:
 
     @given(spoken())
     def test_pieces_are_structure_tokens_and_copied_text(self, both: tuple[str, Action]) -> None:
-        wire, known = both[1].wire(), set(structure_tokens())
+        wire, known = both[1].wire(), set(HOME.structure_tokens())
         parts = list(pieces(wire))
         assert "".join(parts) == wire
         copied = [part for part in parts if part not in known]

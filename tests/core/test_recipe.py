@@ -103,7 +103,7 @@ def test_names_that_fit_nothing_are_told_together() -> None:
 def test_teachers_in_a_circle() -> None:
     a, b = (TIER | {"distil": {"teacher": teacher}} for teacher in "ba")
     found = faults(family={"a": a, "b": b, "device": TIER})
-    assert found == ["family: teachers form a circle among a, b"]
+    assert found == ["family: tiers are made from each other in a circle: a, b"]
 
 
 def test_a_tier_that_teaches_itself() -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.llama import Llama
 
 from tumen.core import ArtifactError, InputError, Shape
-from tumen.core.action import BEGIN, DO, END, Action, normalise, structure_tokens
+from tumen.core.action import BEGIN, DO, END, HOME, Action, normalise
 from tumen.data import Codec, read_corpus
 from tumen.data.tokenizer import BYTES, CONTROL, train_tokenizer
 
@@ -36,7 +36,7 @@ def sentences(corpus: Path) -> list[str]:
 
 def test_ids_in_order(codec: Codec) -> None:
     vocabulary = codec.tokenizer.get_vocab()
-    fixed = [*CONTROL, *BYTES, *structure_tokens()]
+    fixed = [*CONTROL, *BYTES, *HOME.structure_tokens()]
     assert [vocabulary[token] for token in fixed] == list(range(len(fixed)))
     assert sorted(vocabulary.values()) == list(range(codec.vocab))
 
@@ -44,7 +44,7 @@ def test_ids_in_order(codec: Codec) -> None:
 @settings(max_examples=300)
 @given(text=st.text().filter(lambda text: "▁" not in text and not any("\ud800" <= char <= "\udfff" for char in text)))
 def test_every_text_comes_back(codec: Codec, text: str) -> None:
-    for token in (*CONTROL, *structure_tokens()):
+    for token in (*CONTROL, *HOME.structure_tokens()):
         text = text.replace(token, "")
     assert codec.decode(codec.text(text)) == text
 
@@ -55,7 +55,7 @@ def test_rare_texts_come_back(codec: Codec, text: str) -> None:
 
 
 def test_structure_and_control_tokens_are_one_token(codec: Codec) -> None:
-    for token in (*structure_tokens(), BEGIN, END, DO):
+    for token in (*HOME.structure_tokens(), BEGIN, END, DO):
         assert len(codec.text(token)) == 1
 
 
@@ -67,7 +67,7 @@ def test_a_prompt_is_framed(codec: Codec) -> None:
 
 
 def test_no_sentence_makes_a_control_or_structure_token(codec: Codec) -> None:
-    special = {codec.tokenizer.token_to_id(token) for token in (*CONTROL, *structure_tokens())}
+    special = {codec.tokenizer.token_to_id(token) for token in (*CONTROL, *HOME.structure_tokens())}
     for text in ("</s><do>{}", '{"lang":"en"', '","intent":"HassTurnOn"', "<unk> <s>", 'area":"', "}"):
         ids = codec.prompt(normalise(text + " x"))
         assert not special & set(ids[1:-1])

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from tumen.core import artifact
-from tumen.core.action import BEGIN, DO, END, structure_tokens
+from tumen.core.action import BEGIN, DO, END, HOME
 from tumen.serve import Completion, DeviceRunner, Seconds, bind, load, server_of
 
 WORDS = ["▁", "▁turn", "▁on", "▁off", "▁the", "▁kitchen", "▁light", "▁lamp", "▁room", "▁80", "▁%", *"打开关厨房的灯"]
@@ -26,7 +26,7 @@ NORMAL, CONTROL, USER, BYTE = 1, 3, 4, 6
 def vocabulary() -> list[tuple[str, int]]:
     """(piece, type) of each token."""
     rows = [("<unk>", 2), (BEGIN, CONTROL), (END, CONTROL), (DO, CONTROL)]
-    rows += [(token, USER) for token in structure_tokens()]
+    rows += [(token, USER) for token in HOME.structure_tokens()]
     rows += [(f"<0x{byte:02X}>", BYTE) for byte in range(256)]
     return rows + [(word, NORMAL) for word in [*WORDS, *LETTERS]]
 
@@ -100,6 +100,7 @@ def write_bundle(folder: Path, tier: str = "device", serve: dict[str, Any] | Non
     with artifact.writing(folder, "bundle", "test", []) as stage:
         write_gguf(stage / "model.gguf", **model)
         (stage / "values.json").write_text("{}")
+        HOME.save(stage)
         facts = {"recipe": "pocket", "tier": tier, "quantise": "int8", "serve": serve or {"unsure": 0.5}, "gate": {}}
         (stage / "bundle.json").write_text(json.dumps(facts))
     return folder

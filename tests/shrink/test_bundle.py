@@ -47,7 +47,7 @@ def torchs(device: Path, tokenizer: Path) -> Callable[[list[int]], list[int]]:
 
 def test_a_bundle_is_whole(bundle: Path, device: Path, tokenizer: Path, corpus: Path) -> None:
     manifest = verify(bundle, "bundle")
-    assert sorted(manifest.files) == ["bundle.json", "model.gguf", "values.json"]
+    assert sorted(manifest.files) == ["bundle.json", "model.gguf", "ontology.json", "values.json"]
     assert manifest.made_from == [verify(folder).digest for folder in (device, tokenizer, corpus)]
     assert manifest.facts["bytes"] == sum(file.bytes for file in manifest.files.values())
     assert json.loads((bundle / "values.json").read_text()) == json.loads((corpus / "values.json").read_text())

@@ -13,7 +13,7 @@ import torch
 from tests.llama import Llama
 
 from tumen.core import Experts, ExportError, Gqa, Mla, Shape, Yarn
-from tumen.core.action import DO, structure_tokens
+from tumen.core.action import DO, HOME
 from tumen.data import Codec, read_shards
 from tumen.model import build, greedy, interleave
 from tumen.serve import gguf_check
@@ -109,7 +109,7 @@ def test_facts_of_the_file_are_facts_of_the_shape(name: str, tmp_path: Path, tra
         assert found["deepseek2.leading_dense_block_count"] == dense
     kinds = found["tokenizer.ggml.token_type"]
     tokens = found["tokenizer.ggml.tokens"]
-    assert {tokens[i] for i, number in enumerate(kinds) if number == gguf.TokenType.USER_DEFINED} == set(structure_tokens())
+    assert {tokens[i] for i, number in enumerate(kinds) if number == gguf.TokenType.USER_DEFINED} == set(HOME.structure_tokens())
     assert tokens[found["tokenizer.ggml.bos_token_id"]] == "<s>"
     assert DO in found["tokenizer.chat_template"]
 

@@ -11,11 +11,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tumen.core import Events, Recipe, Shape, manifest_of, verify
+from tumen.core import Events, Recipe, Shape, TrainError, manifest_of, verify
 from tumen.data import Shards, read_shards
 from tumen.model import build, causal_mask
-from tumen.shrink.student import KEPT, action_places, kept_loss, write_logits
-from tumen.train import half, read_final
+from tumen.shrink import distil
+from tumen.shrink.student import KEPT, action_places, kept_loss, live_loss, network_of, write_logits
+from tumen.train import Targets, half, read_final
 
 
 def one_example(folder: Path, teacher: torch.Tensor, kept: int) -> Shards:
@@ -25,6 +26,12 @@ def one_example(folder: Path, teacher: torch.Tensor, kept: int) -> Shards:
     np.save(folder / "logp.npy", best.values.numpy().astype(np.float16))
     count = len(teacher)
     return Shards(np.zeros(count + 2, np.uint16), np.asarray([0, count + 2]), np.asarray([2]))
+
+
+def asked(sources: list[int]) -> Targets:
+    """What the head is asked at places of a shard."""
+    rows = torch.arange(len(sources))
+    return Targets(rows, rows, torch.ones(len(rows)), torch.ones(len(rows)), torch.tensor(sources))
 
 
 def logits_of(seed: int, rows: int, vocab: int) -> torch.Tensor:
@@ -37,7 +44,7 @@ def test_with_every_token_kept_it_is_the_whole_divergence(seed: int, vocab: int,
     folder = tmp_path_factory.mktemp("kept")
     teacher, student = logits_of(seed, 3, vocab), logits_of(seed + 1, 3, vocab)
     shards = one_example(folder, teacher, vocab)
-    found = kept_loss(folder, shards, 1.0)(student, torch.tensor([2, 3, 4]))
+    found = kept_loss(folder, shards, 1.0)(student, asked([2, 3, 4]), {})
     p, q = teacher.log_softmax(-1), student.log_softmax(-1)
     torch.testing.assert_close(found, (p.exp() * (p - q)).sum(-1), atol=5e-3, rtol=5e-3)
 
@@ -46,7 +53,7 @@ def test_with_every_token_kept_it_is_the_whole_divergence(seed: int, vocab: int,
 def test_with_some_kept_the_rest_is_one_more_token(temperature: float, tmp_path: Path) -> None:
     teacher, student = logits_of(0, 2, 20), logits_of(1, 2, 20)
     shards = one_example(tmp_path, teacher, 5)
-    found = kept_loss(tmp_path, shards, temperature)(student, torch.tensor([2, 3]))
+    found = kept_loss(tmp_path, shards, temperature)(student, asked([2, 3]), {})
     for row in range(2):
         p, q = teacher[row].softmax(-1), student[row].softmax(-1)
         best = p.topk(5).indices
@@ -58,9 +65,9 @@ def test_with_some_kept_the_rest_is_one_more_token(temperature: float, tmp_path:
 def test_a_student_that_agrees_has_no_loss_and_every_other_has(tmp_path: Path) -> None:
     teacher = logits_of(0, 4, 20)
     loss = kept_loss(tmp_path, one_example(tmp_path, teacher, 8), 1.0)
-    places = torch.tensor([2, 3, 4, 5])
-    assert float(loss(teacher, places).abs().max()) < 2e-3
-    assert float(loss(teacher.flip(0), places).min()) > 0.05
+    places = asked([2, 3, 4, 5])
+    assert float(loss(teacher, places, {}).abs().max()) < 2e-3
+    assert float(loss(teacher.flip(0), places, {}).min()) > 0.05
 
 
 def test_a_loss_that_only_falls_towards_the_teacher(tmp_path: Path) -> None:
@@ -69,7 +76,7 @@ def test_a_loss_that_only_falls_towards_the_teacher(tmp_path: Path) -> None:
     optimizer = torch.optim.Adam([student], lr=0.1)
     for _ in range(200):
         optimizer.zero_grad()
-        value = loss(student, torch.tensor([2])).sum()
+        value = loss(student, asked([2]), {}).sum()
         value.backward()
         optimizer.step()
     torch.testing.assert_close(student.softmax(-1), teacher.softmax(-1), atol=0.01, rtol=0)
@@ -136,3 +143,34 @@ def test_a_student_comes_from_its_teacher(cloud: Path, device: Path, dataset: Pa
     assert verify(cloud.with_name("cloud-logits"), "logits").made_from == [verify(cloud).digest, verify(dataset).digest]
     assert manifest_of(device).made_from == [verify(cloud.with_name("cloud-logits")).digest]
     assert read_final(device)[0] == shape_of("device")
+
+
+class TestLive:
+    def test_a_teacher_taught_by_itself_has_nothing_to_learn(self, cloud: Path, dataset: Path) -> None:
+        shape, _ = read_final(cloud)
+        teacher = network_of(cloud, shape, torch.device("cpu"))
+        row = torch.from_numpy(np.asarray(read_shards(dataset / "train").tokens[:40], np.int64))[None]
+        told = {"ids": row, "positions": torch.arange(40)[None], "mask": causal_mask(torch.ones_like(row)), "real": None}
+        with torch.no_grad():
+            logits = teacher.head(teacher(*(told[name] for name in ("ids", "positions", "mask"))).states[0, :3]).float()
+        loss = live_loss(teacher, 1.0)
+        assert float(loss(logits, asked([0, 0, 0]), told).abs().max()) < 1e-4
+        assert float(loss(logits.flip(0), asked([0, 0, 0]), told)[0]) > 1e-4
+
+    def test_learns_without_stored_logits(
+        self, cloud: Path, dataset: Path, recipe: Recipe, shape_of: Callable[[str], Shape], tmp_path: Path
+    ) -> None:
+        tier = recipe.family["device"]
+        assert tier.distil is not None
+        asking = tier.distil.model_copy(update={"live": True})
+        few = tier.train.model_copy(update={"steps": 2})
+        distil(
+            few, shape_of("device"), asking, cloud, dataset, tmp_path / "device",
+            seed=1, inputs="", made_from=["teacher"], events=Events(None),
+        )  # fmt: skip
+        assert manifest_of(tmp_path / "device").made_from == ["teacher"]
+        assert not (tmp_path / "cloud-logits").exists()
+
+    def test_another_vocabulary_is_refused(self, cloud: Path, shape_of: Callable[[str], Shape]) -> None:
+        with pytest.raises(TrainError, match="one tokeniser"):
+            network_of(cloud, shape_of("device").model_copy(update={"vocab": 9}), torch.device("cpu"))

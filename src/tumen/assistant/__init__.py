@@ -7,6 +7,7 @@ invented device; a change on refusal. Read next: resolution.py, then find.py, ho
 """
 
 from tumen.assistant.acts import Answer, Change, Outcome, act, undo
+from tumen.assistant.aliases import at_home
 from tumen.assistant.home import Area, Entity, Floor, Home, Timer
 from tumen.assistant.replies import reply
 from tumen.assistant.resolution import resolve
@@ -37,6 +38,7 @@ __all__ = [
     "Values",
     "Verdict",
     "act",
+    "at_home",
     "reply",
     "resolve",
     "undo",

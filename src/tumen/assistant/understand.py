@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tumen.assistant.aliases import at_home
 from tumen.core.action import Action, parse
 from tumen.serve import Router
 
@@ -42,7 +43,8 @@ class Reader:
         """
         answer = self._loop.run(self.router.act(sentence, self.private))
         completion = answer.completion
-        return Read(parse(completion.text), answer.tier, answer.why, completion.confidence, answer.seconds)
+        action = at_home(parse(completion.text, self.router.device.ontology))
+        return Read(action, answer.tier, answer.why, completion.confidence, answer.seconds)
 
     def __enter__(self) -> Reader:
         return self

@@ -112,11 +112,10 @@ def stages(recipe: Recipe, where: Path) -> Iterator[chain.Stage]:
 
 
 def teachers_of(recipe: Recipe, tier: Tier) -> list[str]:
-    """A tier's teacher, its teacher, and so on."""
-    found = []
-    while tier.distil:
-        found.append(tier.distil.teacher)
-        tier = recipe.family[tier.distil.teacher]
+    """The tiers a tier is made from, those that they are made from, and so on."""
+    found = list(tier.made_from())
+    for name in found:
+        found += [other for other in recipe.family[name].made_from() if other not in found]
     return found
 
 

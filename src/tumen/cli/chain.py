@@ -16,11 +16,11 @@ from tumen.core.recipe import Tier
 
 # Raise a number when the code of a maker changes what it makes from the same inputs.
 MAKERS: dict[Kind, int] = {
-    "corpus": 2,
-    "tokenizer": 1,
+    "corpus": 3,
+    "tokenizer": 2,
     "dataset": 1,
     "checkpoint": 3,
-    "bundle": 1,
+    "bundle": 2,
     "scorecard": 1,
     "arms": 1,
     "calibration": 1,
@@ -66,13 +66,15 @@ def stages(recipe: Recipe) -> Iterator[Stage]:
 
 def learning(name: str, tier: Tier, seed: int) -> Stage:
     """The stage that trains a tier."""
-    parents = ("dataset", "tokenizer") + ((tier.distil.teacher,) if tier.distil else ())
+    parents = ("dataset", "tokenizer", *tier.made_from())
     learnt: dict[str, Any] = {
         "shape": tier.shape,
         "train": _deciding(tier.train.model_dump()),
         "distil": tier.distil,
         "seed": seed,
     }
+    if tier.prune:
+        learnt["prune"] = tier.prune
     if tier.start:
         learnt["start"] = start_digest(name, tier.start)
     return Stage(name, "checkpoint", parents, learnt, name, tier, seed)

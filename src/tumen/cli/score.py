@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from tumen.core import Events, InputError, Manifest, Recipe, manifest_of
-from tumen.core.action import parse
+from tumen.core.action import HOME, parse
 
 REFERENCE_CASES = 60  # a language: the template matcher takes some 10 ms a sentence
 
@@ -30,11 +30,15 @@ def score_run(recipe: Recipe, where: Path, inputs: str, events: Events) -> Manif
     for column, tier in zip(("device", "cloud"), served_tiers(recipe), strict=False):
         bundle = where / f"bundle-{tier}"
         sizes[column] = sum(file.bytes for file in manifest_of(bundle, "bundle").files.values())
-        columns[column], seconds[column] = examine_bundle(bundle, cases, values, recipe.serve.threads)
+        columns[column], answers = examine_bundle(bundle, cases, values, recipe.serve.threads)
+        seconds[column] = [answer.seconds for answer in answers]
         events.emit("exam", column=column, exact=columns[column]["all"]["exact"], n=len(cases))
-    matcher = score.Matcher()
-    few = [case for lang in recipe.data.languages for case in _first(cases, lang, REFERENCE_CASES)]
-    columns["reference"], seconds["reference"] = score.examine(few, matcher.answer, values)
+    few = [
+        case for lang in recipe.data.languages for case in _first(cases, lang, REFERENCE_CASES) if case.gold.intent in HOME.intents
+    ]
+    if few:  # the template matcher knows no other intents
+        columns["reference"], answers = score.examine(few, score.Matcher().answer, values)
+        seconds["reference"] = [answer.seconds for answer in answers]
     made_from = [manifest_of(where / f"bundle-{tier}").digest for tier in served_tiers(recipe)]
     made_from.append(manifest_of(where / "corpus").digest)
     return score.write_card(device, columns, seconds, sizes, made_from, recipe.gate, inputs)
@@ -44,8 +48,8 @@ def _first(cases: Sequence[Any], lang: str, count: int) -> list[Any]:
     return [case for case in cases if case.gold and case.gold.lang == lang][:count]
 
 
-def examine_bundle(bundle: Path, cases: Sequence[Any], values: Any, threads: int = 1) -> tuple[dict[str, Any], list[float]]:
-    """Rows by group and seconds of every answer of one bundle."""
+def examine_bundle(bundle: Path, cases: Sequence[Any], values: Any, threads: int = 1) -> tuple[dict[str, Any], list[Any]]:
+    """Rows by group and every answer of one bundle."""
     from tumen import score
     from tumen.serve import load
 
@@ -54,7 +58,7 @@ def examine_bundle(bundle: Path, cases: Sequence[Any], values: Any, threads: int
         def ask(case: score.Case) -> score.Answer:
             completion = runner.ask(case.sentence)
             try:
-                action = parse(completion.text)
+                action = parse(completion.text, runner.ontology)
             except InputError:
                 action = None
             return score.Answer(action, completion.seconds.total, completion.confidence)
@@ -64,13 +68,14 @@ def examine_bundle(bundle: Path, cases: Sequence[Any], values: Any, threads: int
 
 def score_(
     bundle: Path = typer.Argument(..., help="A bundle, or the folder of a run (its device bundle)."),
-    exam: str = typer.Option("own", help="own, ohf or slurp-home."),
-    data: Path = typer.Option(None, help="ohf: a checkout of OHF-Voice/intents. slurp-home: a SLURP jsonl file."),
+    exam: str = typer.Option("own", help="own, ohf, slurp-home, slurp, clinc or snips."),
+    data: Path = typer.Option(
+        None, help="File or folder of the exam: a checkout of OHF-Voice/intents, a SLURP jsonl, CLINC150's JSON, a folder of SNIPS."
+    ),
     threads: int = typer.Option(1, help="Threads of the runner."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
 ) -> None:
     """Examine a bundle. Without --exam: show the scorecard it carries."""
-    from tumen import score
     from tumen.assistant import Values
 
     folder = device_bundle(bundle)
@@ -85,13 +90,32 @@ def score_(
     cases = list(EXAMS[exam](data, values))
     if not cases:
         raise InputError(f"{data}: no sentences of this exam in it")
-    rows, seconds = examine_bundle(folder, cases, values, threads)
-    result = summary(exam, rows, [1000 * score.percentile(seconds, share) for share in (0.5, 0.95)])
+    rows, answers = examine_bundle(folder, cases, values, threads)
+    result = summary(exam, rows, [answer.seconds for answer in answers]) | _of_labels(exam, folder, cases, answers)
     print(json.dumps(result, ensure_ascii=False) if as_json else _table(result))
 
 
-def summary(exam: str, rows: dict[str, Any], latency_ms: Sequence[float]) -> dict[str, Any]:
-    """The one object every exam prints. `exact` and `intent` of slurp-home are of the requests to a home."""
+def _of_labels(exam: str, folder: Path, cases: Sequence[Any], answers: Sequence[Any]) -> dict[str, Any]:
+    """What an exam of a public data set tells besides."""
+    from tumen import score
+    from tumen.serve import bundle_of
+
+    if exam == "slurp":
+        return {"slu_f1": round(score.slurp_f1(cases, answers), 4)}
+    if exam != "clinc":
+        return {}
+    here = score.refusals(cases, answers, bundle_of(folder).serve.unsure)
+    return {"intent": here["in_scope"], "oos_recall": here["oos_recall"], "curve": score.refusal_curve(cases, answers)}
+
+
+def summary(exam: str, rows: dict[str, Any], seconds: Sequence[float]) -> dict[str, Any]:
+    """The one object every exam prints. `exact` and `intent` of slurp-home are of the requests to a home.
+
+    `intent` of clinc is of what is in scope, refusals counted as wrong, at the bundle's own `serve.unsure`.
+    """
+    from tumen.score import percentile
+
+    p50, p95 = (1000 * percentile(seconds, share) for share in (0.5, 0.95))
     main = rows["home"] if exam == "slurp-home" and "home" in rows else rows["all"]
     aside = rows.get("not home", rows["all"]) if exam == "slurp-home" else rows["all"]
     return {
@@ -100,10 +124,12 @@ def summary(exam: str, rows: dict[str, Any], latency_ms: Sequence[float]) -> dic
         "exact": main["exact"],
         "intent": main["intent"],
         "slu_f1": None,
+        "oos_recall": None,
+        "curve": None,
         "false_acts": aside["false_acts"],
         "invented": rows["all"]["invented"],
-        "latency_ms_p50": round(latency_ms[0], 2),
-        "latency_ms_p95": round(latency_ms[1], 2),
+        "latency_ms_p50": round(p50, 2),
+        "latency_ms_p95": round(p95, 2),
         "by": {name: row for name, row in rows.items() if name != "all"},
     }
 
@@ -119,7 +145,9 @@ def _show_own(folder: Path, as_json: bool) -> None:
     facts = manifest_of(card, "scorecard").facts
     print(
         json.dumps(
-            summary("own", rows, [1000 * facts[key]["device"] for key in ("seconds_p50", "seconds_p95")]), ensure_ascii=False
+            summary("own", rows, [])
+            | {f"latency_ms_{p}": round(1000 * facts[f"seconds_{p}"]["device"], 2) for p in ("p50", "p95")},
+            ensure_ascii=False,
         )
     )
 
@@ -128,7 +156,11 @@ def _table(result: dict[str, Any]) -> str:
     lines = [
         f"exam {result['exam']}: n {result['n']}, "
         f"right intent {100 * result['intent']:.1f} %, exact {100 * result['exact']:.1f} %, "
-        + (f"false acts {100 * result['false_acts']:.2f} %, " if result["false_acts"] is not None else "")
+        + "".join(
+            f"{title} {100 * result[name]:.2f} %, "
+            for name, title in (("slu_f1", "SLU-F1"), ("oos_recall", "out of scope refused"), ("false_acts", "false acts"))
+            if result[name] is not None
+        )
         + f"invented {result['invented']}, {result['latency_ms_p50']:.1f} ms median, {result['latency_ms_p95']:.1f} ms 95%"
     ]
     for name, row in sorted(result["by"].items()):
@@ -150,7 +182,18 @@ def _slurp(data: Path, values: Any) -> Any:
     return score.slurp_home(data, Home.load())
 
 
-EXAMS: dict[str, Callable[[Path, Any], Any]] = {"ohf": _ohf, "slurp-home": _slurp}
+def _labelled(name: str) -> Callable[[Path, Any], Any]:
+    def cases(data: Path, values: Any) -> Any:
+        from tumen import score
+
+        return {"slurp": score.slurp, "clinc": score.clinc, "snips": score.snips}[name](data)
+
+    return cases
+
+
+EXAMS: dict[str, Callable[[Path, Any], Any]] = {"ohf": _ohf, "slurp-home": _slurp} | {
+    name: _labelled(name) for name in ("slurp", "clinc", "snips")
+}
 
 
 def device_bundle(path: Path) -> Path:

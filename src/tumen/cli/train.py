@@ -32,7 +32,7 @@ def train(
         raise InputError(f"{tier!r} is no tier of {recipe.name}; it has {', '.join(recipe.family)}")
     try:
         from tumen.data import Codec
-        from tumen.shrink import distil
+        from tumen.shrink import distil, pruned
         from tumen.train import fit, leave, profile_steps, start_from
     except ModuleNotFoundError as error:
         raise TrainError(f"training needs {error.name}, which is in the extra: pip install 'tumen[train]'") from None
@@ -52,6 +52,8 @@ def train(
     if settings.start:
         common["start"] = start_from(Path(settings.start), shape)
         common["made_from"] += [chain.start_digest(tier, settings.start)]
+    if settings.prune:
+        common["start"] = pruned(run / settings.prune, shape, run / "dataset", section)
     if settings.distil:
         teacher = run / settings.distil.teacher
         distil(section, shape, settings.distil, teacher, run / "dataset", run / tier, **common)

@@ -2,7 +2,8 @@
 
     turn on the kitchen light  ->  {"lang":"en","intent":"HassTurnOn","domain":"light","area":"kitchen"}
 
-Intents and slots carry the names of Home Assistant's Assist (developers.home-assistant.io/docs/intent_builtin). A slot is either
+What may be said is an `Ontology` (core/ontology.py); `HOME` is the one of a home, with the names of Home Assistant's Assist
+(developers.home-assistant.io/docs/intent_builtin); other sources of sentences bring their own. A slot is either
 *closed* (one of the values below) or *copied* (words of the sentence, in their order, never anything else). Areas and floors
 share the slot `area`: which of the two a word means is the home's business, not the model's. `none` is a sentence that is not
 for the home.
@@ -24,6 +25,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tumen.core.errors import InputError
+from tumen.core.ontology import JOINT, NONE, Ontology
 
 LANGUAGES = ("en", "zh", "de")
 MAX_SENTENCE = 300  # characters; people speak about 15 words, a letter is not a command
@@ -91,7 +93,7 @@ INTENTS: dict[str, tuple[str, ...]] = {
     "HassGetCurrentDate": (),
     "HassNevermind": (),
     "HassRespond": (),
-    "none": (),
+    NONE: (),
 }
 DOMAINS: dict[str, tuple[str, ...]] = {
     "lights": ("HassLightSet",),
@@ -106,16 +108,24 @@ DOMAINS: dict[str, tuple[str, ...]] = {
     "questions": ("HassGetState", "HassGetWeather", "HassGetCurrentTime", "HassGetCurrentDate"),
     "on and off": ("HassTurnOn", "HassTurnOff"),
     "talk": ("HassBroadcast", "HassNevermind", "HassRespond"),
-    "not home": ("none",),
+    "not home": (NONE,),
 }
 ACTS = (
     frozenset(INTENTS)
-    - {"none", "HassNevermind", "HassRespond"}
+    - {NONE, "HassNevermind", "HassRespond"}
     - set(DOMAINS["questions"])
     - {"HassClimateGetTemperature", "HassTimerStatus"}
 )
 
 BEGIN, DO, END = "<s>", "<do>", "</s>"
+
+HOME = Ontology(
+    languages=LANGUAGES,
+    intents=INTENTS,
+    closed={slot: values for slot, values in CLOSED.items() if slot != "lang"},
+    groups=DOMAINS,
+    acts=tuple(intent for intent in INTENTS if intent in ACTS),
+)
 
 
 @dataclass(frozen=True)
@@ -128,22 +138,30 @@ class Action:
 
     @property
     def domain(self) -> str:
-        """The row of the scorecard it belongs to."""
+        """The row of a home's scorecard it belongs to."""
         return next((name for name, intents in DOMAINS.items() if self.intent in intents), "not home")
 
-    def json(self) -> str:
-        """Compact JSON with slots in the order of the grammar."""
-        ordered = {name: self.slots[name] for name in INTENTS[self.intent] if name in self.slots}
-        return json.dumps({"lang": self.lang, "intent": self.intent, **ordered}, ensure_ascii=False, separators=(",", ":"))
+    def json(self, ontology: Ontology = HOME) -> str:
+        """Compact JSON with slots in the order of the ontology."""
+        return json.dumps(
+            {"lang": self.lang, "intent": self.intent, **self._ordered(ontology)}, ensure_ascii=False, separators=(",", ":")
+        )
 
-    def wire(self) -> str:
+    def wire(self, ontology: Ontology = HOME) -> str:
         """The text a model is trained to write: compact JSON, copied words with the space they had in the sentence."""
         parts = [f'{{"lang":"{self.lang}"', f',"intent":"{self.intent}"']
-        for name in INTENTS[self.intent]:
-            if name in self.slots:
-                value = self.slots[name]
-                parts.append(f',"{name}":"{value if name in CLOSED else spaced(value)}"')
+        for name, value in self._ordered(ontology).items():
+            if name not in ontology.closed:
+                value = JOINT.join(spaced(run.strip()) for run in value.split(JOINT))
+            parts.append(f',"{name}":"{value}"')
         return "".join(parts) + "}"
+
+    def runs(self, slot: str) -> list[str]:
+        """The runs of words that a copied slot holds; most hold one."""
+        return [run.strip() for run in self.slots[slot].split(JOINT)]
+
+    def _ordered(self, ontology: Ontology) -> dict[str, str]:
+        return {name: self.slots[name] for name in ontology.intents[self.intent] if name in self.slots}
 
 
 CJK = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"  # characters written without spaces around them, as a class of `re`
@@ -205,94 +223,54 @@ def units(sentence: str) -> list[str]:
     return found
 
 
-def structure_tokens() -> list[str]:
-    """Pieces of an action that are one token each: `{"lang":"en"`, `,"intent":"HassTurnOn"`, `,"area":"`, the quote and the end."""
-    tokens = [f'{{"lang":"{lang}"' for lang in LANGUAGES]
-    tokens += [f',"intent":"{intent}"' for intent in INTENTS]
-    tokens += [f',"{slot}":"{value}"' for slot, values in CLOSED.items() if slot != "lang" for value in values]
-    tokens += [f',"{slot}":"' for slot in COPIED]
-    return [*tokens, '"', "}"]
+PIECES = re.compile(r'\{"lang":"\w+"|,"[\w.-]+":"[\w.-]+"(?=[,}])|,"[\w.-]+":"|"|\}|;|[^"{};]+')
 
 
-def pieces(wire: str) -> Iterator[str]:
+def pieces(wire: str, ontology: Ontology = HOME) -> Iterator[str]:
     """Cut an action on the wire into structure tokens and copied text, in order."""
-    closed = "|".join(slot for slot in CLOSED if slot != "lang")
-    pattern = rf'\{{"lang":"\w+"|,"(?:intent|{closed})":"\w+"|,"\w+":"|"|\}}|[^"{{}}]+'
-    yield from re.findall(pattern, wire)
+    for piece in PIECES.findall(wire):
+        name = piece[2:].partition('"')[0] if piece[:2] == ',"' else ""
+        if name and name != "intent" and name not in ontology.closed and not piece.endswith(':"'):
+            head = f',"{name}":"'  # a copied value that looks like a closed one: an unspaced word
+            yield from (head, piece[len(head) : -1], '"')
+        else:
+            yield piece
 
 
-def parse(text: str) -> Action:
+def parse(text: str, ontology: Ontology = HOME) -> Action:
     """Read an action, from the wire or as plain compact JSON.
 
     Raises:
-        InputError: no JSON object, or an intent, slot or closed value that does not exist.
+        InputError: no JSON object, or an intent, slot or closed value that the ontology has not.
     """
     try:
         tree = json.loads(text)
     except (ValueError, RecursionError):
         raise InputError(f"not an action: {text[:80]!r}") from None
-    if not isinstance(tree, dict) or str(tree.get("intent")) not in INTENTS or tree.get("lang") not in LANGUAGES:
+    if not isinstance(tree, dict) or str(tree.get("intent")) not in ontology.intents or tree.get("lang") not in ontology.languages:
         raise InputError(f"not an action: {text[:80]!r}")
     slots: dict[str, str] = {}
     for name, value in tree.items():
         if name in ("lang", "intent"):
             continue
-        if name not in INTENTS[tree["intent"]] or not isinstance(value, str):
+        if name not in ontology.intents[tree["intent"]] or not isinstance(value, str):
             raise InputError(f"{tree['intent']} has no slot {name!r}: {text[:80]!r}")
-        if not value.strip():
+        if not all(run.strip() for run in (value.split(JOINT) if name in ontology.several else (value,))):
             raise InputError(f"{name} is empty: {text[:80]!r}")
-        if name in CLOSED and value not in CLOSED[name]:
+        if name in ontology.closed and value not in ontology.closed[name]:
             raise InputError(f"{name} cannot be {value!r}: {text[:80]!r}")
-        slots[name] = value.strip()
+        slots[name] = JOINT.join(run.strip() for run in value.split(JOINT))
     return Action(tree["intent"], tree["lang"], slots)
 
 
-def grammar(sentence: str) -> str:
-    """GBNF for the actions a normalised sentence allows: real intents, their slots, and words of the sentence alone.
-
-    A span is a run of neighbouring `units`; rule `u<i>` reads unit i and may go on to i+1 (llama.cpp grammars/README.md).
-    """
-    words = units(sentence)
-    rules = [_FIXED]
-    rules.append("span ::= " + " | ".join(f"u{i}" for i in range(len(words))))
-    for i, word in enumerate(words):
-        onward = f" u{i + 1}?" if i + 1 < len(words) else ""
-        rules.append(f"u{i} ::= {json.dumps(word, ensure_ascii=False)}{onward}")
-    return "\n".join(rules)
-
-
-def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
-
-
-def _rule(slot: str) -> str:
-    return slot.replace("_", "-")
-
-
-def _fixed_rules() -> str:
-    """The part of the grammar that no sentence changes."""
-    choices = " | ".join(f"i{n}" for n in range(len(INTENTS)))
-    lines = [f'root ::= lang ({choices}) "}}"']
-    lines.append("lang ::= " + " | ".join(_quoted(f'{{"lang":"{lang}"') for lang in LANGUAGES))
-    for n, (intent, slots) in enumerate(INTENTS.items()):
-        head = _quoted(f',"intent":"{intent}"')
-        lines.append(" ".join([f"i{n} ::= {head}", *(f"{_rule(slot)}?" for slot in slots)]))
-    for slot, values in CLOSED.items():
-        if slot != "lang":
-            lines.append(f"{_rule(slot)} ::= " + " | ".join(_quoted(f',"{slot}":"{value}"') for value in values))
-    quote = _quoted('"')
-    for slot in COPIED:
-        head = _quoted(f',"{slot}":"')
-        lines.append(f"{_rule(slot)} ::= {head} span {quote}")
-    return "\n".join(lines)
-
-
-_FIXED = _fixed_rules()
+def grammar(sentence: str, ontology: Ontology = HOME) -> str:
+    """GBNF for the actions a normalised sentence allows: real intents, their slots, and words of the sentence alone."""
+    return ontology.grammar(units(sentence))
 
 
 def tidy(wire: str) -> str:
     """Compact JSON from the wire: the leading space of copied values is taken away."""
-    return wire.replace('":" ', '":"')
+    return wire.replace('":" ', '":"').replace("; ", ";")
 
 
 def messages_of(sentence: str) -> list[dict[str, Any]]:

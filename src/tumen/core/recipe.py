@@ -32,7 +32,7 @@ Language = Literal["en", "zh", "de"]
 
 Filter = Literal["quality", "exam", "exact", "near"]
 FILTERS: dict[str, tuple[Filter, ...]] = {"text": ("quality", "exam", "exact", "near"), "home": ()}
-PATH = "file of a local source, folder or glob of texts, or name of a Hugging Face data set"
+PATH = "file of a local source, folder or glob of texts, folder of SNIPS, or name of a Hugging Face data set"
 
 
 class Part(Frozen):
@@ -133,6 +133,7 @@ class Distil(Frozen):
     teacher: str
     weight: Share = 0.7
     temperature: float = Field(1.0, gt=0)
+    live: bool = Field(False, description="ask the teacher at every step, for all tokens, instead of storing its likeliest ones")
 
 
 class Tier(Frozen):
@@ -143,6 +144,17 @@ class Tier(Frozen):
     distil: Distil | None = None
     quantise: Literal["int8", "int4", "bf16"] = "int8"
     start: str | None = Field(None, description="checkpoint to start from, such as one that `tumen import` wrote")
+    prune: str | None = Field(None, description="larger tier whose most important parts this one starts from")
+
+    def made_from(self) -> tuple[str, ...]:
+        """Tiers that must be there before this one: its teacher, and the one it is cut from."""
+        return tuple(dict.fromkeys(name for name in (self.distil.teacher if self.distil else None, self.prune) if name))
+
+    @model_validator(mode="after")
+    def _one_start(self) -> Tier:
+        if self.start and self.prune:
+            raise ValueError("start and prune exclude each other: a tier starts from one set of weights")
+        return self
 
 
 class Serve(Frozen):
@@ -287,11 +299,12 @@ class Recipe(Frozen):
             if not re.fullmatch(TIER_NAME, name):
                 taken = ", ".join(STAGE_NAMES)
                 yield f"family.{name}: a tier's name is its folder: small letters, digits, - and _, and none of {taken}"
-            if tier.distil and (tier.distil.teacher not in self.family or tier.distil.teacher == name):
-                strangers = True
-                yield f"family.{name}.distil.teacher: {tier.distil.teacher!r} is no other tier of the family"
+            for field, other in (("distil.teacher", tier.distil and tier.distil.teacher), ("prune", tier.prune)):
+                if other and (other not in self.family or other == name):
+                    strangers = True
+                    yield f"family.{name}.{field}: {other!r} is no other tier of the family"
         if not strangers and len(order := self.tiers_in_order()) < len(self.family):
-            yield f"family: teachers form a circle among {', '.join(name for name in self.family if name not in order)}"
+            yield f"family: tiers are made from each other in a circle: {', '.join(n for n in self.family if n not in order)}"
         for name, tier in self.family.items():
             if self.data.document_tokens and self.data.document_tokens > tier.train.row_tokens:
                 yield f"data.document_tokens: {self.data.document_tokens} do not fit into family.{name}.train.row_tokens"
@@ -316,8 +329,8 @@ class Recipe(Frozen):
         except ValueError as error:
             yield f"set: {error}"
         else:
-            if tier.distil and tier.distil.teacher not in self.family:
-                yield f"distil.teacher: {tier.distil.teacher!r} is no tier; the family has {', '.join(self.family)}"
+            for other in (other for other in tier.made_from() if other not in self.family):
+                yield f"distil.teacher or prune: {other!r} is no tier; the family has {', '.join(self.family)}"
 
     def arm(self, name: str) -> Tier:
         """An arm as the tier it is; its steps are still those of the tier it comes from.
@@ -338,10 +351,10 @@ class Recipe(Frozen):
         return self.data.document_tokens or min(tier.train.row_tokens for tier in self.family.values())
 
     def tiers_in_order(self) -> list[str]:
-        """Tier names with every teacher before its students."""
+        """Tier names with every teacher, and every tier that another is cut from, before those made from it."""
         order: list[str] = []
         for _ in self.family:  # one more generation of students each time
-            order += [n for n, tier in self.family.items() if n not in order and (not tier.distil or tier.distil.teacher in order)]
+            order += [n for n, tier in self.family.items() if n not in order and all(other in order for other in tier.made_from())]
         return order
 
 

@@ -8,6 +8,7 @@ Read next: prepare.py, then source.py and templates.py, or filters.py and mix.py
 """
 
 from tumen.data.filters import Judge, exam_keys, sift
+from tumen.data.labelled import Labelled, read_clinc, read_slurp_rows, read_snips
 from tumen.data.loader import Batch, Loader, Whole
 from tumen.data.mix import mixed
 from tumen.data.prepare import read_corpus, write_corpus, write_dataset, write_tokenizer
@@ -24,15 +25,19 @@ __all__ = [
     "Batch",
     "Codec",
     "Judge",
+    "Labelled",
     "Loader",
     "Shards",
     "Source",
     "Whole",
     "exam_keys",
     "mixed",
+    "read_clinc",
     "read_corpus",
     "read_sentences",
     "read_shards",
+    "read_slurp_rows",
+    "read_snips",
     "read_text",
     "sift",
     "write_corpus",

@@ -48,7 +48,12 @@ def _listed(lang: str) -> set[str]:
 
 def is_held(text: str, share: float) -> bool:
     """Whether a template or name belongs to the exam; depends on the text alone, whatever its case."""
-    return int(hashlib.sha256(text.casefold().encode()).hexdigest()[:8], 16) < share * 2**32
+    return rank(text) < share * 2**32
+
+
+def rank(text: str) -> int:
+    """Where a text stands in an order that nothing but the text decides: 32 bits of its hash."""
+    return int(hashlib.sha256(text.casefold().encode()).hexdigest()[:8], 16)
 
 
 def invented(rng: random.Random, lang: str) -> str:

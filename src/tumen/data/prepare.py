@@ -18,6 +18,7 @@ from typing import Any, Literal
 from tumen.core.action import parse
 from tumen.core.artifact import Manifest, verify, writing
 from tumen.core.errors import InputError
+from tumen.core.ontology import Ontology
 from tumen.core.recipe import Data, Part, Tokenizer
 from tumen.data.filters import Judge, exam_keys, folded, sift, text_key
 from tumen.data.homes import is_held
@@ -37,7 +38,7 @@ Engine = Literal["local", "ray"]
 
 
 def write_corpus(section: Data, seed: int, folder: Path, inputs: str) -> Manifest:
-    """Rows of all sources, filtered, split and mixed; exam homes; the lexicon of values.
+    """Rows of all sources, filtered, split and mixed; exam homes; the lexicon of values; the ontology.
 
     The facts say how many rows each filter removed.
 
@@ -46,7 +47,8 @@ def write_corpus(section: Data, seed: int, folder: Path, inputs: str) -> Manifes
     """
     parts = section.parts()
     corpora = [_corpus(section, part, seed) for part in parts]
-    exam = [_row(example) for corpus in corpora for example in corpus.exam]
+    ontology = _joined(corpora, parts)
+    exam = [_row(example, corpus) for corpus in corpora for example in corpus.exam]
     removed: Counter[str] = Counter()
     judge = Judge(section.passed(), exam_keys(chain(map(_text, exam), *map(read_sentences, map(Path, section.exams)))))
     facts: dict[str, Any] = {}
@@ -60,6 +62,7 @@ def write_corpus(section: Data, seed: int, folder: Path, inputs: str) -> Manifes
         (stage / "homes.json").write_text(json.dumps(homes, ensure_ascii=False), "utf-8")
         values = {lang: slots for corpus in corpora for lang, slots in corpus.values.items()}
         (stage / "values.json").write_text(json.dumps(values, ensure_ascii=False, indent=1), "utf-8")
+        ontology.save(stage)
     return verify(folder, "corpus")
 
 
@@ -69,14 +72,21 @@ def _corpus(section: Data, part: Part, seed: int) -> Corpus:
     return source_of(part.source).corpus(alone, seed)
 
 
+def _joined(corpora: Sequence[Corpus], parts: Sequence[Part]) -> Ontology:
+    try:
+        return Ontology.joined(corpus.ontology for corpus in corpora)
+    except ValueError as error:
+        raise InputError(f"{_names(parts)}: {error}") from None
+
+
 def _names(parts: Sequence[Part]) -> str:
     return ", ".join(part.path or part.source for part in parts)
 
 
-def _row(example: Example) -> dict[str, Any]:
+def _row(example: Example, corpus: Corpus) -> dict[str, Any]:
     return {
         "sentence": example.sentence,
-        "action": json.loads(example.action.json()),
+        "action": json.loads(example.action.json(corpus.ontology)),
         "template": example.template,
         "home": example.home,
     }
@@ -97,7 +107,7 @@ def _local(corpora: Sequence[Corpus], judge: Judge, removed: Counter[str]) -> It
 def _placed(part: int, corpus: Corpus) -> Iterator[Placed]:
     """Validation goes first, so that a training row that repeats it is the one to go."""
     for split, examples in (("validation", corpus.validation), ("train", corpus.train)):
-        yield from ((part, split, _row(example)) for example in examples)
+        yield from ((part, split, _row(example, corpus)) for example in examples)
     yield from ((part, "", {"text": text}) for text in corpus.texts)
 
 
@@ -193,7 +203,8 @@ def write_tokenizer(section: Tokenizer, corpus: Path, folder: Path, inputs: str)
     share = LEARNT_BYTES / max(1, (corpus / "train.jsonl").stat().st_size)
     texts = (_text(row) for row in read_corpus(corpus, "train"))
     learnt = [text for text in texts if share >= 1 or text_key(text) < share * 2**64]
-    codec = Codec(train_tokenizer(learnt, section.vocab))
+    ontology = Ontology.load(corpus)
+    codec = Codec(train_tokenizer(learnt, section.vocab, ontology), ontology)
     with writing(folder, "tokenizer", inputs, [parent.digest], {"vocab": codec.vocab}) as stage:
         codec.save(stage)
     return verify(folder, "tokenizer")
@@ -250,7 +261,7 @@ class Encoder:
     def pairs(self, row: Row) -> Iterator[tuple[list[int], list[int]]]:
         """(prompt, answer) of a sentence; of a text one pair a piece, with the begin token as its prompt, so that all is learnt."""
         if "text" not in row:
-            yield self.codec.prompt(row["sentence"]), self.codec.answer(parse(json.dumps(row["action"])))
+            yield self.codec.prompt(row["sentence"]), self.codec.answer(parse(json.dumps(row["action"]), self.codec.ontology))
             return
         ids, room = self.codec.document(row["text"]), self.document_tokens - 1
         yield from (([self.codec.begin], ids[at : at + room]) for at in range(0, len(ids), room))

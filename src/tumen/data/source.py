@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tumen.core import lifetime
-from tumen.core.action import COPIED, Action, normalise, parse
+from tumen.core.action import HOME, Action, normalise, parse
 from tumen.core.errors import InputError
+from tumen.core.ontology import JOINT, Ontology
 from tumen.core.recipe import Data
 from tumen.core.table import named
 from tumen.data.homes import GeneratedHome, generate, invented, is_held
@@ -33,7 +34,7 @@ POLITE = 0.15  # share of home commands that get one of Home Assistant's skip wo
 
 @dataclass
 class Corpus:
-    """Examples by split, the homes that exam sentences speak of, and what their words are worth.
+    """Examples by split and what they may mean; the homes that exam sentences speak of, and what their words are worth.
 
     `texts` are documents without an action; their split is decided by their hash. They may be more than memory holds.
     """
@@ -44,6 +45,7 @@ class Corpus:
     homes: list[Mapping[str, Any]] = field(default_factory=list)
     values: Mapping[str, Any] = field(default_factory=dict)
     texts: Iterable[str] = ()
+    ontology: Ontology = HOME
 
 
 class Source(Protocol):
@@ -210,7 +212,7 @@ def corpus_of(rows: Iterable[Mapping[str, Any]], section: Data, where: str) -> C
         try:
             sentence = normalise(str(row["sentence"]))
             action = parse(row["action"] if isinstance(row["action"], str) else json.dumps(row["action"]))
-            example = Example(sentence, _copied(action, sentence), f"{where}:{number}")
+            example = Example(sentence, copied(action, sentence, HOME), f"{where}:{number}")
             split = SPLIT_NAMES[str(row["split"])] if row.get("split") else _split_by_hash(sentence)
         except KeyError as error:
             raise InputError(f"{where}, row {number}: no {error}; a row has a sentence, an action as JSON, maybe a split") from None
@@ -222,19 +224,23 @@ def corpus_of(rows: Iterable[Mapping[str, Any]], section: Data, where: str) -> C
     return corpus
 
 
-def _copied(action: Action, sentence: str) -> Action:
+def copied(action: Action, sentence: str, ontology: Ontology) -> Action:
     """The action with its free words as they stand in the sentence.
 
     Raises:
         InputError: words that are not in the sentence, so no model could copy them.
     """
     slots = dict(action.slots)
-    for slot in slots.keys() & set(COPIED):
-        found = copied_words(sentence, slots[slot])
-        if found is None:
-            raise InputError(f"{slot} {slots[slot]!r} is not in the sentence {sentence!r}; free words are copied from it")
-        slots[slot] = found
+    for slot in slots.keys() - ontology.closed.keys():
+        slots[slot] = JOINT.join(_copied_run(slot, run, sentence) for run in action.runs(slot))
     return Action(action.intent, action.lang, slots)
+
+
+def _copied_run(slot: str, run: str, sentence: str) -> str:
+    found = copied_words(sentence, run)
+    if found is None:
+        raise InputError(f"{slot} {run!r} is not in the sentence {sentence!r}; free words are copied from it")
+    return found
 
 
 def _split_by_hash(sentence: str) -> str:
@@ -268,6 +274,10 @@ SOURCES = {
     "file": "tumen.data.source:FileSource",
     "hub": "tumen.data.source:HubSource",
     "text": "tumen.data.source:TextSource",
+    "labelled": "tumen.data.labelled:LabelledSource",
+    "slurp": "tumen.data.labelled:SlurpSource",
+    "clinc": "tumen.data.labelled:ClincSource",
+    "snips": "tumen.data.labelled:SnipsSource",
 }
 
 

@@ -15,8 +15,9 @@ from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from tumen.core.action import BEGIN, DO, END, Action, pieces, structure_tokens
+from tumen.core.action import BEGIN, DO, END, HOME, Action, pieces
 from tumen.core.errors import ArtifactError
+from tumen.core.ontology import Ontology
 
 UNKNOWN = "<unk>"
 CONTROL = (UNKNOWN, BEGIN, END, DO)
@@ -26,17 +27,18 @@ SPACE = "▁"
 TYPED = re.compile(rf"(?<=<)(?={'|'.join(re.escape(token[1:]) for token in CONTROL)})")  # inside a control token of a text
 
 
-def train_tokenizer(texts: Iterable[str], vocab: int) -> Tokenizer:
+def train_tokenizer(texts: Iterable[str], vocab: int, ontology: Ontology = HOME) -> Tokenizer:
     """Learn the pieces of normalised sentences.
 
     Args:
         texts: normalised sentences and copied words.
         vocab: number of tokens, all kinds together.
+        ontology: its structure tokens are in it.
 
     Returns:
         a `tokenizers.Tokenizer` whose ids are stable for the same texts.
     """
-    fixed = [*CONTROL, *BYTES, *structure_tokens()]
+    fixed = [*CONTROL, *BYTES, *ontology.structure_tokens()]
     learner = Tokenizer(models.BPE(unk_token=UNKNOWN, byte_fallback=True))
     learner.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), normalizers.Replace(" ", SPACE)])
     learner.pre_tokenizer = pre_tokenizers.Sequence(
@@ -85,36 +87,39 @@ class Codec:
     """Sentences and actions to token ids and back.
 
     Args:
-        tokenizer: from `train_tokenizer`, or a folder written by `save`.
+        tokenizer: from `train_tokenizer`.
+        ontology: what actions may hold.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self.tokenizer = tokenizer
+    def __init__(self, tokenizer: Tokenizer, ontology: Ontology = HOME) -> None:
+        self.tokenizer, self.ontology = tokenizer, ontology
         self.vocab: int = tokenizer.get_vocab_size()
         known: dict[str, int] = tokenizer.get_vocab()
-        missing = [token for token in (BEGIN, DO, END, *structure_tokens()) if token not in known]
+        missing = [token for token in (BEGIN, DO, END, *ontology.structure_tokens()) if token not in known]
         if missing:
             raise ArtifactError(f"another kind of tokeniser, without {missing[0]!r}")
         self.begin, self.do, self.end = (known[token] for token in (BEGIN, DO, END))
-        self.structure = {token: known[token] for token in structure_tokens()}
+        self.structure = {token: known[token] for token in ontology.structure_tokens()}
 
     @classmethod
     def load(cls, folder: Path) -> Codec:
-        """Read `tokenizer.json` of a folder.
+        """Read `tokenizer.json` and `ontology.json` of a folder.
 
         Raises:
             ArtifactError: missing or damaged.
         """
         path = folder / "tokenizer.json"
         try:
-            return cls(Tokenizer.from_str(path.read_text("utf-8")))
+            read = Tokenizer.from_str(path.read_text("utf-8"))
         except FileNotFoundError:
             raise ArtifactError(f"{path}: missing; run the recipe again") from None
         except Exception as error:  # the library raises bare Exception
             raise ArtifactError(f"{path}: no tokeniser in it ({error}); run the recipe again") from None
+        return cls(read, Ontology.load(folder))
 
     def save(self, folder: Path) -> None:
-        """Write `tokenizer.json`."""
+        """Write `tokenizer.json` and `ontology.json`."""
+        self.ontology.save(folder)
         (folder / "tokenizer.json").write_text(self.tokenizer.to_str(), "utf-8")
 
     def prompt(self, sentence: str) -> list[int]:
@@ -132,7 +137,7 @@ class Codec:
     def answer(self, action: Action) -> list[int]:
         """The action on the wire and the end token."""
         ids: list[int] = []
-        for piece in pieces(action.wire()):
+        for piece in pieces(action.wire(self.ontology), self.ontology):
             token = self.structure.get(piece)
             ids += [token] if token is not None else self.text(piece)
         return [*ids, self.end]

@@ -10,6 +10,7 @@ Read next: judge.py, then exams.py and card.py.
 from tumen.score.card import examine, gate, insist, show, write_card
 from tumen.score.exams import ohf, own, slurp_home
 from tumen.score.judge import Answer, Case, percentile, same, tally, wilson
+from tumen.score.labelled import clinc, refusal_curve, refusals, slu_f1, slurp, slurp_f1, snips
 from tumen.score.reference import Matcher
 from tumen.score.seeds import Mean, difference, over_seeds
 
@@ -18,6 +19,7 @@ __all__ = [
     "Case",
     "Matcher",
     "Mean",
+    "clinc",
     "difference",
     "examine",
     "gate",
@@ -26,9 +28,15 @@ __all__ = [
     "over_seeds",
     "own",
     "percentile",
+    "refusal_curve",
+    "refusals",
     "same",
     "show",
+    "slu_f1",
+    "slurp",
+    "slurp_f1",
     "slurp_home",
+    "snips",
     "tally",
     "wilson",
     "write_card",

@@ -18,11 +18,10 @@ from tumen.score.judge import Answer, Case, percentile, tally
 Ask = Callable[[Case], Answer]
 
 
-def examine(cases: Sequence[Case], ask: Ask, values: Values) -> tuple[dict[str, Any], list[float]]:
-    """Put every case to `ask`; returns rows by group and the seconds of each answer."""
+def examine(cases: Sequence[Case], ask: Ask, values: Values) -> tuple[dict[str, Any], list[Answer]]:
+    """Put every case to `ask`; returns rows by group and every answer."""
     answers = [ask(case) for case in cases]
-    rows = {name: counts.row() for name, counts in tally(cases, answers, values).items()}
-    return rows, [answer.seconds for answer in answers]
+    return {name: counts.row() for name, counts in tally(cases, answers, values).items()}, answers
 
 
 def write_card(

@@ -13,9 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tumen.assistant import Home, Values
+from tumen.assistant import Home, Values, at_home
 from tumen.core.action import CLOSED, INTENTS, Action, normalise, parse
 from tumen.core.errors import InputError
+from tumen.core.ontology import NONE, Ontology
 from tumen.score.judge import Case, same
 
 UNSAID = ("ask", "domain", "scope")
@@ -32,14 +33,14 @@ OHF_SLOTS = {
 def own(corpus: Path, languages: tuple[str, ...] = ()) -> Iterator[Case]:
     """The exam split of a corpus artifact, grouped by language and domain."""
     trees = json.loads((corpus / "homes.json").read_text("utf-8"))
-    homes = [Home.of(tree) for tree in trees]
+    homes, ontology = [Home.of(tree) for tree in trees], Ontology.load(corpus)
     with open(corpus / "exam.jsonl", encoding="utf-8") as lines:
         for line in lines:
             row = json.loads(line)
-            gold = parse(json.dumps(row["action"]))
+            gold = parse(json.dumps(row["action"]), ontology)
             if not languages or gold.lang in languages:
                 home = homes[row["home"]] if row["home"] >= 0 else None
-                yield Case(row["sentence"], gold, home, (gold.lang, gold.domain))
+                yield Case(row["sentence"], gold, home, (gold.lang, ontology.group(gold.intent)))
 
 
 def ohf(folder: Path, values: Values) -> Iterator[Case]:
@@ -217,11 +218,19 @@ def slurp_home(path: Path, home: Home) -> Iterator[Case]:
             sentence, scenario, action = normalise(str(row["sentence"])), str(row["scenario"]), str(row["action"])
             if scenario == "iot":
                 group = f"iot {action}"
-                yield Case(sentence, None, home, ("home", group), _slurp_judge(action, list(_entities(row))))
+                yield Case(sentence, None, home, ("home", group), _at_home(_slurp_judge(action, list(_entities(row)))))
             else:
-                yield Case(sentence, Action("none", "en"), home, ("not home", scenario), _not_home(scenario))
+                yield Case(sentence, Action("none", "en"), home, ("not home", scenario), _at_home(_not_home(scenario)))
         except KeyError as error:
             raise InputError(f"{path}: a row has no {error}; --data names a jsonl file of SLURP") from None
+
+
+Judge = Callable[[Action], tuple[bool, bool]]
+
+
+def _at_home(judge: Judge) -> Judge:
+    """The judge of a home's actions, for a bundle that may say them in SLURP's labels."""
+    return lambda given: judge(at_home(given))
 
 
 def _entities(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -250,7 +259,7 @@ def _shares(given: str, words: str) -> bool:
 
 def _not_home(scenario: str) -> Callable[[Action], tuple[bool, bool]]:
     ours = SLURP_OURS.get(scenario, ())
-    return lambda given: (given.intent == "none" or given.intent in ours,) * 2
+    return lambda given: (given.intent == NONE or given.intent not in INTENTS or given.intent in ours,) * 2
 
 
 def _jsonl(path: Path) -> Iterator[Mapping[str, Any]]:

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tumen.assistant import Home, Resolved, Values, resolve
-from tumen.core.action import ACTS, COPIED, Action, units
+from tumen.assistant import Home, Resolved, Values, at_home, resolve
+from tumen.core.action import ACTS, CLOSED, COPIED, INTENTS, Action, units
 
 Z95 = 1.959964
 OPEN = {"open": "on", "closed": "off"}  # a window sensor that is on is an open window (Home Assistant's binary_sensor)
@@ -25,6 +25,7 @@ class Case:
     home: Home | None = None
     groups: tuple[str, ...] = ()
     accepts: Any = None  # a judge of its own: Action -> (right intent, exact)
+    facts: Any = None  # what else the exam knows of the sentence
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def invents(action: Action, sentence: str) -> bool:
     """Whether an action holds words that are no run of the sentence."""
     words = units(sentence)
     text = "".join(words).strip()
-    return any(value not in text for slot, value in action.slots.items() if slot in COPIED)
+    return any(run not in text for slot in action.slots if slot not in CLOSED for run in action.runs(slot))
 
 
 def would_act(action: Action | None, home: Home | None, values: Values) -> bool:
@@ -134,15 +135,16 @@ def tally(cases: Iterable[Case], answers: Iterable[Answer], values: Values) -> d
     for case, answer in zip(cases, answers, strict=True):
         right, exact = _marks(case, answer.action, values)
         not_home = case.gold is not None and case.gold.intent == "none"
-        wrong = not_home and not right and answer.action is not None and answer.action.intent in ACTS
+        given = at_home(answer.action) if answer.action else None
+        wrong = not_home and not right and given is not None and given.intent in ACTS
         for group in ("all", *case.groups):
             counts = tallies.setdefault(group, Tally())
             counts.n += 1
             counts.exact += exact
             counts.intent += right
-            counts.golds[case.gold.json() if case.gold else ""] += 1
+            counts.golds[str(case.gold or case.facts or "")] += 1
             counts.not_home += not_home
-            counts.false_acts += wrong and would_act(answer.action, case.home, values)
+            counts.false_acts += wrong and would_act(given, case.home, values)
             counts.false_intents += wrong
             counts.invented += bool(answer.action and invents(answer.action, case.sentence))
     return tallies
@@ -157,4 +159,6 @@ def _marks(case: Case, given: Action | None, values: Values) -> tuple[bool, bool
         return bool(right), bool(exact)
     if case.gold is None:
         return False, False
+    if case.gold.intent in INTENTS:
+        given = at_home(given)
     return given.intent == case.gold.intent, same(given, case.gold, case.home, values)

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from tumen.core import Events, artifact
 from tumen.core.action import DO, grammar, normalise, tidy
 from tumen.core.errors import ArtifactError, InputError, RunnerError
+from tumen.core.ontology import Ontology
 from tumen.core.recipe import Gate, Serve
 from tumen.serve import gguf_check
 from tumen.serve.process import Call, Process, RunnerDiedError, parse_json, read_json, refusal
@@ -70,11 +71,11 @@ def load(folder: Path, threads: int = 1, context: int = 512, events: Events | No
         RunnerError: the child does not start.
     """
     artifact.verify(folder, "bundle")
-    bundle, model = bundle_of(folder), folder / "model.gguf"
+    bundle, ontology, model = bundle_of(folder), Ontology.load(folder), folder / "model.gguf"
     gguf_check.check(model)
     process = Process(f"{bundle.recipe}/{bundle.tier}", model, threads, context)
     process.start()
-    return DeviceRunner(process, events or Events(None))
+    return DeviceRunner(process, ontology, events or Events(None))
 
 
 class DeviceRunner:
@@ -84,8 +85,8 @@ class DeviceRunner:
     the sentence. One that dies again, or in the middle of a stream, costs that answer a `RunnerError`.
     """
 
-    def __init__(self, process: Process, events: Events) -> None:
-        self._process, self._events = process, events
+    def __init__(self, process: Process, ontology: Ontology, events: Events) -> None:
+        self._process, self.ontology, self._events = process, ontology, events
         self._workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="tumen-device")
 
     @property
@@ -106,7 +107,7 @@ class DeviceRunner:
             RunnerError: the child died, stalled or refused.
         """
         start = time.perf_counter()
-        tree = self._whole(_action_request(normalise(sentence)))
+        tree = self._whole(self._action_request(normalise(sentence)))
         if tree.get("stop_type") != "eos":
             raise InputError("the action does not fit the runner's context beside the sentence; say it shorter")
         done = _completion([tree], start)
@@ -135,7 +136,7 @@ class DeviceRunner:
 
     async def stream(self, sentence: str) -> AsyncIterator[str | Completion]:
         """See `Runner.stream`."""
-        body = {**_action_request(normalise(sentence)), "stream": True}
+        body = {**self._action_request(normalise(sentence)), "stream": True}
         loop, calls = asyncio.get_running_loop(), list[Call]()
         pieces = self._pieces(body, calls)
         try:
@@ -159,6 +160,10 @@ class DeviceRunner:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.stop()
+
+    def _action_request(self, words: str) -> dict[str, Any]:
+        """The request for the action of a normalised sentence; it may write until the context is full."""
+        return _request(words + DO, grammar(words, self.ontology), -1, 1)
 
     def _living(self) -> Process:
         if self._process.revive():
@@ -203,11 +208,6 @@ class DeviceRunner:
                     raise refusal({"error": parse_json(line[6:])})
                 if line.startswith(b"data: {"):
                     yield parse_json(line[6:])
-
-
-def _action_request(words: str) -> dict[str, Any]:
-    """The request for the action of a normalised sentence; it may write until the context is full."""
-    return _request(words + DO, grammar(words), -1, 1)
 
 
 def _request(prompt: str | list[int], grammar: str | None, max_tokens: int, n_probs: int) -> dict[str, Any]:

@@ -14,8 +14,9 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from tumen.core.action import CLOSED, COPIED, INTENTS, Action, messages_of, normalise, parse, units
+from tumen.core.action import HOME, Action, messages_of, normalise, parse, units
 from tumen.core.errors import InputError, RunnerError
+from tumen.core.ontology import JOINT, Ontology
 from tumen.serve.runner import Completion, Seconds
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class RemoteRunner:
         model: its name there.
         key_env: environment variable that holds the key; unset means no key.
         patience_seconds: the most one answer may take in all.
+        ontology: what its actions may be.
 
     Raises:
         RunnerError: `url` is no http or https address.
@@ -46,12 +48,14 @@ class RemoteRunner:
         model: str = "default",
         key_env: str = "TUMEN_CLOUD_KEY",
         patience_seconds: float = PATIENCE_SECONDS,
+        ontology: Ontology = HOME,
     ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise RunnerError(f"serve.cloud_url {url!r} is no http address; write it like http://127.0.0.1:8000/v1")
         self._url, self._model, self._key_env, self._patience = url.rstrip("/"), model, key_env, patience_seconds
         self._host = parts.netloc.rpartition("@")[2]
+        self.ontology = ontology
         self._session: aiohttp.ClientSession | None = None
 
     @property
@@ -106,7 +110,9 @@ class RemoteRunner:
             timeout = aiohttp.ClientTimeout(total=self._patience, connect=min(CONNECT_SECONDS, self._patience))
             self._session = aiohttp.ClientSession(timeout=timeout)
         body = {"model": self._model, "messages": messages_of(words), "temperature": 0, "max_tokens": MOST_TOKENS}
-        body |= {"response_format": {"type": "json_schema", "json_schema": {"name": "action", "schema": action_schema()}}}
+        body |= {
+            "response_format": {"type": "json_schema", "json_schema": {"name": "action", "schema": action_schema(self.ontology)}}
+        }
         body |= {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
         key = os.environ.get(self._key_env)
         headers = {"authorization": f"Bearer {key}"} if key else {}
@@ -125,15 +131,15 @@ class RemoteRunner:
 
     def _completion(self, text: Any, tree: dict[str, Any], words: str, start: float) -> Completion:
         try:
-            action = parse(text if isinstance(text, str) else "")
+            action = parse(text if isinstance(text, str) else "", self.ontology)
         except InputError:
             raise RunnerError(f"{self.name}: answered with something that is no action") from None
-        if not grounded(action, words):
+        if not grounded(action, words, self.ontology):
             raise RunnerError(f"{self.name}: the action has words that are not in the sentence; refused")
         total = time.perf_counter() - start
         sure = _at(tree, "tumen", "confidence")
         return Completion(
-            text=action.json(),
+            text=action.json(self.ontology),
             tokens=(),
             logprobs=(),
             confidence=float(sure) if isinstance(sure, (int, float)) and 0 <= sure <= 1 else 0.0,
@@ -143,24 +149,24 @@ class RemoteRunner:
         )
 
 
-def action_schema() -> dict[str, Any]:
+def action_schema(ontology: Ontology = HOME) -> dict[str, Any]:
     """JSON schema of an action, for endpoints that decode under one."""
     copied = {"type": "string", "description": "words copied from the sentence"}
-    closed = {name: {"type": "string", "enum": list(values)} for name, values in CLOSED.items()}
-    slots = {"lang": closed.pop("lang"), "intent": {"type": "string", "enum": list(INTENTS)}, **closed}
-    properties = slots | dict.fromkeys(COPIED, copied)
+    fixed = {"lang": ontology.languages, "intent": tuple(ontology.intents), **ontology.closed}
+    properties: dict[str, Any] = {name: {"type": "string", "enum": list(values)} for name, values in fixed.items()}
+    properties |= dict.fromkeys(ontology.copied, copied)
     return {"type": "object", "properties": properties, "required": ["lang", "intent"], "additionalProperties": False}
 
 
-def grounded(action: Action, words: str) -> bool:
+def grounded(action: Action, words: str, ontology: Ontology = HOME) -> bool:
     """Whether each copied value of an action is a run of neighbouring `units` of the normalised sentence."""
     have = [unit.strip() for unit in units(words)]
-    for name, value in action.slots.items():
-        want = [unit.strip() for unit in units(value)]
-        runs = (have[at : at + len(want)] for at in range(len(have)))
-        if name in COPIED and (not want or want not in runs):
-            return False
-    return True
+    wanted = [run for name, value in action.slots.items() if name not in ontology.closed for run in value.split(JOINT)]
+    return all(_runs_in([unit.strip() for unit in units(run)], have) for run in wanted)
+
+
+def _runs_in(want: list[str], have: list[str]) -> bool:
+    return bool(want) and any(have[at : at + len(want)] == want for at in range(len(have)))
 
 
 def _tree(raw: bytes) -> dict[str, Any]:

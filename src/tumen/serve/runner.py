@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from tumen.core.action import tidy
+from tumen.core.ontology import Ontology
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,9 @@ class Completion:
 
 
 class Runner(Protocol):
-    """Something that turns one sentence into one action."""
+    """Something that turns one sentence into one action of its ontology."""
+
+    ontology: Ontology
 
     @property
     def name(self) -> str:

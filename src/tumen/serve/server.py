@@ -42,7 +42,7 @@ def connect(bundle: Path, cloud: Path | None = None, events: Events | None = Non
         if cloud:
             upper = load(cloud, serve.threads, serve.context, events)
         elif serve.cloud_url:
-            upper = RemoteRunner(serve.cloud_url, serve.cloud_model or "default", serve.cloud_key_env)
+            upper = RemoteRunner(serve.cloud_url, serve.cloud_model or "default", serve.cloud_key_env, ontology=device.ontology)
     except BaseException:
         device.stop()
         raise

@@ -1,6 +1,7 @@
 """Bundles: what goes on a device. One folder, one digest, nothing outside of it is needed.
 
     model.gguf    weights, tokeniser, chat template
+    ontology.json intents and slots (core/ontology.py)
     values.json   what copied words are worth, by language and slot
     bundle.json   {recipe, tier, quantise, serve, gate}
     scorecard/    put there by `score`, an artifact of its own made from the bundle
@@ -42,7 +43,9 @@ def pack(checkpoint: Path, tokenizer: Path, corpus: Path, quantise: str, about: 
     shape, weights = read_final(checkpoint)
     facts = {"parameters": shape.parameters(), "active_parameters": shape.active_parameters(), "quantise": quantise}
     with writing(out, "bundle", inputs, [parent.digest for parent in parents], facts) as stage:
-        write_gguf(stage / "model.gguf", shape, weights, Codec.load(tokenizer), quantise, f"{about['recipe']}-{about['tier']}")
+        codec = Codec.load(tokenizer)
+        codec.ontology.save(stage)
+        write_gguf(stage / "model.gguf", shape, weights, codec, quantise, f"{about['recipe']}-{about['tier']}")
         shutil.copy(corpus / "values.json", stage / "values.json")
         (stage / "bundle.json").write_text(json.dumps({**about, "quantise": quantise}, indent=1))
         facts["bytes"] = sum(path.stat().st_size for path in stage.iterdir())

@@ -15,7 +15,7 @@ from gguf import GGMLQuantizationType as Kind
 from torch import Tensor
 
 from tumen.core import ExportError, Gqa, Mla, Shape
-from tumen.core.action import BEGIN, DO, structure_tokens
+from tumen.core.action import BEGIN, DO
 from tumen.data import BYTES, CONTROL, UNKNOWN, Codec
 from tumen.model import interleave
 
@@ -111,7 +111,7 @@ def _add_tokenizer(writer: gguf.GGUFWriter, codec: Codec) -> None:
     """SentencePiece-type BPE: what llama.cpp merges first is the piece with the highest score, so the score is minus the id."""
     vocabulary = sorted(codec.tokenizer.get_vocab().items(), key=lambda item: item[1])
     tokens = [token for token, _ in vocabulary]
-    structure = set(structure_tokens())
+    structure = set(codec.structure)
     kinds = [
         gguf.TokenType.UNKNOWN if token == UNKNOWN
         else gguf.TokenType.CONTROL if token in CONTROL

@@ -1,25 +1,26 @@
-"""Distillation (arXiv 1503.02531): the teacher's most likely tokens are stored once, then a smaller tier learns from them.
+"""Distillation (arXiv 1503.02531): a smaller tier learns from a teacher's distributions, stored once or asked at every step.
 
     ids.npy     uint16 or uint32 (A, K)  the K likeliest tokens at every action position of the training shard
     logp.npy    float16 (A, K)           their log-probabilities, in nats
+Stored are a teacher's most likely tokens; `live` asks for all of its distribution and costs a forward pass more a step.
 A position is the place of the target among all action tokens of the shard, in order.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tumen.core import ArtifactError, Events, Shape, verify, writing
+from tumen.core import ArtifactError, Events, Shape, TrainError, verify, writing
 from tumen.core.recipe import Distil, Train
 from tumen.data import Batch, Loader, Shards, read_shards
-from tumen.model import build, causal_mask
-from tumen.train import fit, half, join, prepare_torch, read_final
+from tumen.model import Transformer, build, causal_mask
+from tumen.train import Extra, Targets, Told, fit, half, join, prepare_torch, read_final
 
 KEPT = 8  # likeliest tokens kept a position: their mass is above 0.999 once a teacher has learnt a grammar
 
@@ -43,23 +44,34 @@ def distil(
     Raises:
         TrainError, ArtifactError, DiskError: as `train.fit`.
     """
-    kept = out.with_name(f"{teacher.name}-logits")
-    with join(section.mesh.ranks).first() as mine:
-        if mine:
-            write_logits(teacher, dataset, kept, section, events)
-    extra = kept_loss(kept, read_shards(dataset / "train"), distilling.temperature)
-    fit(
-        section,
-        shape,
-        dataset,
-        out,
-        seed=seed,
-        inputs=inputs,
-        made_from=[*made_from, verify(kept, "logits").digest],
-        events=events,
-        distil=(distilling.weight, extra),
-        start=start,
-    )
+    team = join(section.mesh.ranks)
+    if distilling.live:
+        if section.mesh.cp > 1:
+            raise TrainError("distil.live: a teacher sees whole rows, and mesh.cp cuts them; use stored logits, or cp = 1")
+        extra = live_loss(network_of(teacher, shape, team.device), distilling.temperature)
+    else:
+        kept = out.with_name(f"{teacher.name}-logits")
+        with team.first() as mine:
+            if mine:
+                write_logits(teacher, dataset, kept, section, events)
+        extra = kept_loss(kept, read_shards(dataset / "train"), distilling.temperature)
+        made_from = [*made_from, verify(kept, "logits").digest]
+    teaching = (distilling.weight, extra)
+    fit(section, shape, dataset, out, seed=seed, inputs=inputs, made_from=made_from, events=events, distil=teaching, start=start)
+
+
+def network_of(teacher: Path, student: Shape, device: torch.device) -> Transformer:
+    """A teacher at work, in bf16 where that is fast.
+
+    Raises:
+        TrainError: teacher and student have other vocabularies.
+    """
+    shape, weights = read_final(teacher)
+    if shape.vocab != student.vocab:
+        raise TrainError(f"the teacher knows {shape.vocab} tokens, the student {student.vocab}: they need one tokeniser")
+    network = build(shape)
+    network.load_state_dict(weights)
+    return network.to(device, half(device)).eval().requires_grad_(requires_grad=False)
 
 
 @torch.inference_mode()
@@ -73,10 +85,7 @@ def write_logits(teacher: Path, dataset: Path, out: Path, section: Train, events
     except ArtifactError:
         pass
     prepare_torch(section)
-    shape, weights = read_final(teacher)
-    network = build(shape)
-    network.load_state_dict(weights)
-    network = network.to(half(torch.device("cpu"))).eval()
+    network = network_of(teacher, read_final(teacher)[0], torch.device("cpu"))
     shards = read_shards(dataset / "train")
     places = action_places(shards)
     count = int(places[-1]) + 1
@@ -112,14 +121,31 @@ def action_rows(batch: Batch) -> tuple[Tensor, np.ndarray]:
     return torch.from_numpy(rows), batch.sources.reshape(-1)[rows]
 
 
-def kept_loss(kept: Path, shards: Shards, temperature: float) -> Callable[[Tensor, Tensor], Tensor]:
-    """A loss (logits (A, vocab), sources (A,)) -> (A,): KL of teacher to student, kept tokens and one bucket for the rest."""
+def live_loss(teacher: Transformer, temperature: float) -> Extra:
+    """KL of a teacher that reads the same batch to the student, over the whole vocabulary."""
+
+    @torch.no_grad()
+    def known(targets: Targets, told: Told) -> Tensor:
+        ids, positions, mask = told["ids"], told["positions"], told["mask"]
+        states = teacher(ids, positions, mask, real=told["real"]).states
+        return teacher.head(states.flatten(0, 1)[targets.rows.to(states.device)]).float()
+
+    def loss(logits: Tensor, targets: Targets, told: Told) -> Tensor:
+        wanted = (known(targets, told) / temperature).log_softmax(dim=-1)
+        student = (logits / temperature).log_softmax(dim=-1)
+        return (wanted.exp() * (wanted - student)).sum(dim=-1) * temperature**2
+
+    return loss
+
+
+def kept_loss(kept: Path, shards: Shards, temperature: float) -> Extra:
+    """KL of teacher to student: the kept tokens, and one bucket for the rest."""
     places = torch.from_numpy(action_places(shards))
     ids = torch.from_numpy(np.load(kept / "ids.npy", allow_pickle=False).astype(np.int64))
     logp = torch.from_numpy(np.load(kept / "logp.npy", allow_pickle=False).astype(np.float32))
 
-    def loss(logits: Tensor, sources: Tensor) -> Tensor:
-        place = places[sources]
+    def loss(logits: Tensor, targets: Targets, told: Told) -> Tensor:
+        place = places[targets.sources]
         teacher = (logp[place] / temperature).to(logits.device)
         rest = (1 - logp[place].exp().sum(dim=-1, keepdim=True)).clamp_min(1e-6).to(logits.device)
         teacher = torch.cat((teacher, rest.log() / temperature), dim=-1).log_softmax(dim=-1)

@@ -9,12 +9,15 @@ Read next: loop.py, then optimizer.py and checkpoint.py; public.py for the way i
 
 from tumen.train.checkpoint import load_tensors, read_final
 from tumen.train.loop import fit, prepare_torch
-from tumen.train.losses import loss_of
+from tumen.train.losses import Extra, Targets, Told, loss_of
 from tumen.train.profile import profile_steps
 from tumen.train.public import export_public, import_public, start_from
 from tumen.train.team import half, join, leave
 
 __all__ = [
+    "Extra",
+    "Targets",
+    "Told",
     "export_public",
     "fit",
     "half",

@@ -19,7 +19,7 @@ from tumen.data import Batch
 from tumen.model import Transformer, causal_mask
 
 HEAD_ROWS = 128  # the head's rows are padded to a multiple, so that it has few distinct shapes
-Extra = Callable[[Tensor, Tensor], Tensor]  # (logits (A, V), sources (A,)) -> loss (A,)
+Told = Mapping[str, Tensor | None]  # a batch as tensors: ids, positions, mask, real and maybe safe
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,9 @@ class Targets:
     weights: Tensor  # (A,), 0 for padding
     answers: Tensor  # (A,) 1 where the target belongs to an action, which is where a teacher has an opinion
     sources: Tensor  # (A,)
+
+
+Extra = Callable[[Tensor, Targets, Told], Tensor]  # logits (A, V) and what they are of -> a teacher's loss (A,)
 
 
 def targets_of(batch: Batch, sentence_weight: float) -> Targets:
@@ -84,10 +87,8 @@ def loss_of(
     return told_loss(network, batch, told, section, distil)
 
 
-def told_loss(
-    network: Transformer, batch: Batch, told: Mapping[str, Tensor | None], section: Train, distil: tuple[float, Extra] | None
-) -> Tensor:
-    """`loss_of` for a network that is told its batch as tensors: ids, positions, mask, real and maybe safe."""
+def told_loss(network: Transformer, batch: Batch, told: Told, section: Train, distil: tuple[float, Extra] | None) -> Tensor:
+    """`loss_of` for a network that is told its batch as tensors."""
     ids, positions, mask = told["ids"], told["positions"], told["mask"]
     assert ids is not None
     assert positions is not None
@@ -95,16 +96,16 @@ def told_loss(
     following = torch.roll(ids, -1, 1) if network.training and network.shape.mtp else None
     out = network(ids, positions, mask, real=told["real"], safe=told.get("safe"), following=following)
     total = whole_weight(batch, section.sentence_weight)
-    loss = cross_entropy(network, out.states, targets_of(batch, section.sentence_weight), distil) / total
+    loss = cross_entropy(network, out.states, targets_of(batch, section.sentence_weight), told, distil) / total
     if network.training:
         loss = loss + out.balance * (len(batch.ids) / batch.whole.rows)
     if out.ahead is not None:
         after = targets_of(further(batch), section.sentence_weight)
-        loss = loss + section.mtp_weight * cross_entropy(network, out.ahead, after, None) / total
+        loss = loss + section.mtp_weight * cross_entropy(network, out.ahead, after, told, None) / total
     return loss
 
 
-def cross_entropy(network: Transformer, states: Tensor, targets: Targets, distil: tuple[float, Extra] | None) -> Tensor:
+def cross_entropy(network: Transformer, states: Tensor, targets: Targets, told: Told, distil: tuple[float, Extra] | None) -> Tensor:
     """Weighted sum over the learnt positions, in nats; states (B, T, D)."""
     device = states.device
     logits = network.head(states.flatten(0, 1)[targets.rows.to(device)]).float()
@@ -112,5 +113,5 @@ def cross_entropy(network: Transformer, states: Tensor, targets: Targets, distil
     if distil:
         weight, extra = distil
         share = weight * targets.answers.to(device)  # the teacher was asked about actions alone
-        loss = (1 - share) * loss + share * extra(logits, targets.sources)
+        loss = (1 - share) * loss + share * extra(logits, targets, told)
     return (loss * targets.weights.to(device)).sum()
