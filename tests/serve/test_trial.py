@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tumen.core import Events, Experts, RunnerError, Shape
+from tumen.core.action import HOME
 from tumen.plan import KINDS, Device, Tensor, device_here, fit_on, footprint_of_header, footprint_of_shape
 from tumen.serve import DeviceRunner, header_of, try_model, write_synthetic
 from tumen.serve.process import Process
@@ -50,7 +51,7 @@ def longest(path: Path, memory: float, threads: int = 1) -> tuple[int, int]:
     """The longest sentence a runner with a limit has room for: tokens it wrote, and threads of its process."""
     process = Process("limited", path, threads, 512, int(memory))
     process.start()
-    with DeviceRunner(process, Events(None)) as runner:
+    with DeviceRunner(process, HOME, Events(None)) as runner:
         done = runner.complete([BEGIN, *[300] * 480], None, 4, 0)
         return done.completion_tokens, len(list(Path(f"/proc/{runner.pid}/task").iterdir()))
 

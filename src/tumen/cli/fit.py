@@ -108,7 +108,7 @@ def _lines(device: Any, fits: list[Any], best: Any) -> Iterator[str]:
     yield f"{device.name}: {device.what}"
     trust = "measured on this machine" if device.grade == "measured" else "from published figures: within a factor of two"
     yield f"  {first.threads} threads, context {first.context}, limit {units.show_bytes(first.memory_limit_bytes)}; {trust}"
-    yield f"  up to {units.show_bytes(device.cache_bytes / 2)} of weights stay in the cache, from twice that on they come from memory"
+    yield f"  up to {units.show_bytes(device.cache_bytes / 2)} of weights stay in the cache, twice that comes from memory"
     for one in fits:
         yield from _fit_lines(one)
     yield f"best that fits: {best.model}" if best else "none of them fits"

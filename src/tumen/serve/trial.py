@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tumen.core import Events, Experts, Gqa, Mla, Shape
+from tumen.core.action import HOME
 from tumen.plan import Footprint, Trial, cache_size, footprint_of_shape
 from tumen.serve.device import DeviceRunner
 from tumen.serve.process import Process
@@ -78,7 +79,7 @@ def try_model(path: Path, model: Footprint, threads: int, context: int, rounds: 
     """
     process = Process(model.name, path, threads, context)
     process.start()
-    with DeviceRunner(process, Events(None)) as runner:
+    with DeviceRunner(process, HOME, Events(None)) as runner:
         pid, prompt = runner.pid or 0, [BEGIN, *(WORD + n for n in range(PROMPT - 1))]
         spent, tokens, prompts, wall = cpu_seconds(pid), list[float](), list[float](), 0.0
         while len(tokens) < rounds or wall < seconds:

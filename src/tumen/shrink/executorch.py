@@ -11,37 +11,38 @@ vendor's SDK, which nobody here has: that path is written to the documentation a
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+import json
+import os
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tumen.core import ExportError, Gqa, Shape, disk
-from tumen.model import MixtureOfExperts, Transformer
-from tumen.shrink.executorch_quantise import whole_numbers
+from tumen.model import Cache, MixtureOfExperts, Transformer, build
+from tumen.train import read_final
 
 LONGEST_PROMPT = 128  # tokens of one call; a longer prompt is read in pieces
 
 
-class StaticCache(nn.Module):
-    """Keys and values of one layer at their places, with the interface of `tumen.model.Cache`."""
+class StaticCache(Cache):
+    """Keys and values of one layer, (1, heads, context, features) each, filled at `places` (T,).
 
-    first: Tensor
-    second: Tensor
+    What a place holds before it is `filled` (context, 1) is nobody's promise on a device, so it is read as zero.
+    """
 
-    def __init__(self, first: tuple[int, int], second: tuple[int, int], context: int) -> None:
-        super().__init__()
-        self.register_buffer("first", torch.zeros(1, first[0], context, first[1]))
-        self.register_buffer("second", torch.zeros(1, second[0], context, second[1]))
-        self.places = torch.zeros(0)
+    def __init__(self, first: Tensor, second: Tensor, places: Tensor, filled: Tensor) -> None:
+        self.kept, self.places, self.filled = (first, second), places, filled
 
     def extend(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-        """Put T tokens at `places` and return all places; the mask hides those that hold nothing yet."""
-        self.first.index_copy_(2, self.places, first)
-        self.second.index_copy_(2, self.places, second)
-        return self.first, self.second
+        """Put T tokens at their places and return all places."""
+        for kept, fresh in zip(self.kept, (first, second), strict=True):
+            kept.index_copy_(2, self.places, fresh)
+        return torch.where(self.filled, self.kept[0], 0.0), torch.where(self.filled, self.kept[1], 0.0)
 
 
 class EveryExpert(nn.Module):
@@ -86,24 +87,31 @@ class Steps(nn.Module):
     def __init__(self, network: Transformer, context: int) -> None:
         super().__init__()
         shape = network.shape
-        self.embed: nn.Module | None = network.embed
+        if network.embed is None:
+            raise ExportError("this is a pipeline stage, no network")
+        self.embed: nn.Module = network.embed
         self.head = _matrix(network.head(torch.eye(shape.width)).T)
         for block in network.every_block():
             if isinstance(block.feed, MixtureOfExperts):
                 block.feed = EveryExpert(block.feed)
         network.embed = network.output = None
         self.network = network
-        self.caches = nn.ModuleList(StaticCache(*_kept(shape), context) for _ in range(shape.layers))
         self.register_buffer("keys", torch.arange(context))
+        for layer in range(shape.layers):
+            for part, (heads, features) in zip(("first", "second"), _kept(shape), strict=True):
+                self.register_buffer(f"{part}_{layer}", torch.zeros(1, heads, context, features))
 
     def forward(self, tokens: Tensor, start: Tensor) -> Tensor:
         """Tokens (1, T) after `start` (1,) others -> logits (1, vocabulary) after the last."""
         places = start + torch.arange(tokens.shape[1])
-        for cache in self.caches:
-            cache.places = places
-        mask = torch.where(self.keys.unsqueeze(0) <= places.unsqueeze(1), 0.0, float("-inf"))[None, None]
-        states, *_ = self.network(self.embed(tokens), places.unsqueeze(0), mask, list(self.caches))
-        return self.head(states[:, -1])
+        past = self.keys.unsqueeze(0) <= places.unsqueeze(1)  # (T, context)
+        caches: list[Cache] = [
+            StaticCache(getattr(self, f"first_{layer}"), getattr(self, f"second_{layer}"), places, past[-1].unsqueeze(1))
+            for layer in range(self.network.shape.layers)
+        ]
+        mask = torch.where(past, 0.0, float("-inf"))[None, None]
+        states, *_ = self.network(self.embed(tokens), places.unsqueeze(0), mask, caches)
+        return cast(Tensor, self.head(states[:, -1]))
 
 
 def _kept(shape: Shape) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -159,7 +167,8 @@ def export_pte(checkpoint: Path, out: Path, quantise: str, context: int, delegat
     shape, weights = read_final(checkpoint)
     network = build(shape)
     network.load_state_dict(weights)
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # exporters warn about their own insides, by the dozen
         steps = Steps(network.eval(), context).eval()
         if quantise == "int8":
             whole_numbers(steps)
@@ -182,13 +191,13 @@ def lowering(delegate: str, quantise: str, soc: str) -> Lower:
     """
     if delegate not in DELEGATES:
         raise ExportError(f"--delegate {delegate}: unknown; known: {', '.join(DELEGATES)}")
-    if quantise not in (("int8", "bf16") if delegate == "xnnpack" else ("bf16",)):
-        raise ExportError(f"ExecuTorch, {delegate}: {quantise} is not written; take bf16" + ("" if delegate != "xnnpack" else " or int8"))
-    _needed("executorch.exir", "pip install 'tumen[executorch]'")
+    written = ("int8", "bf16") if delegate == "xnnpack" else ("bf16",)
+    if quantise not in written:
+        raise ExportError(f"ExecuTorch, {delegate}: --quantise {quantise} is not written; take {' or '.join(written)}")
     return DELEGATES[delegate](soc)
 
 
-def _needed(name: str, remedy: str) -> None:
+def _needed(name: str, remedy: str = "pip install 'tumen[executorch]'") -> None:
     try:
         importlib.import_module(name)
     except ImportError as error:
@@ -197,6 +206,7 @@ def _needed(name: str, remedy: str) -> None:
 
 def _xnnpack(soc: str) -> Lower:
     """CPU; prompts of any length up to `LONGEST_PROMPT` in one call."""
+    _needed("executorch.exir")
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower
 
@@ -209,9 +219,10 @@ def _xnnpack(soc: str) -> Lower:
 
 
 def _qualcomm(soc: str) -> Lower:
-    """Hexagon by Qualcomm AI Engine Direct in fp16, one token a call (docs.pytorch.org/executorch/1.5, Qualcomm backend). Not run."""
+    """Hexagon by Qualcomm AI Engine Direct in fp16, one token a call (docs.pytorch.org/executorch, Qualcomm backend). Not run."""
     if not os.environ.get("QNN_SDK_ROOT"):
-        raise ExportError("--delegate qualcomm: QNN_SDK_ROOT is not set; install Qualcomm's AI Engine Direct SDK and name its folder there")
+        raise ExportError("--delegate qualcomm: QNN_SDK_ROOT is not set; it names the folder of Qualcomm's AI Engine Direct SDK")
+    _needed("executorch.exir")
     from executorch.backends.qualcomm.utils import utils as qnn
 
     chips = qnn.get_soc_to_chipset_map()
@@ -228,7 +239,8 @@ def _qualcomm(soc: str) -> Lower:
 def _mediatek(soc: str) -> Lower:
     """MediaTek's NPU by NeuroPilot, one token a call (docs.pytorch.org/executorch/1.5, MediaTek backend). Not run."""
     for name in ("mtk_converter", "mtk_neuron"):
-        _needed(name, "install the wheels of MediaTek's NeuroPilot Express SDK")
+        _needed(name, "--delegate mediatek wants the wheels of MediaTek's NeuroPilot Express SDK")
+    _needed("executorch.exir")
     from executorch.backends.mediatek import NeuropilotPartitioner
     from executorch.exir import to_edge_transform_and_lower
     from executorch.exir.backend.compile_spec_schema import CompileSpec
@@ -257,7 +269,7 @@ def run_pte(path: Path, end: int, longest: int) -> Callable[[list[int]], list[in
     Raises:
         ExportError: ExecuTorch is missing.
     """
-    _needed("executorch.runtime", "pip install 'tumen[executorch]'")
+    _needed("executorch.runtime")
     from executorch.runtime import Runtime
 
     method = Runtime.get().load_program(path).load_method("forward")
