@@ -3,8 +3,8 @@
     python benchmarks/tune_outside.py MODEL.gguf [--steps 3] [--threads 1] [--precision bf16 fp32] [--json]
 
 Every case is a process of its own: 8 rows of 128 places of English home commands, trimmed vocabulary with a token for each piece of
-an action, loss on actions alone, eager blocks. The first step is left out. Tokens are real ones, padding does not count. CPU time, so
-that other work on the machine counts less. More threads than free cores spin, so measure them on a quiet machine.
+an action, loss on actions alone, eager blocks. The first step is left out. Tokens are real ones, padding does not count. CPU time,
+so that other work on the machine counts less. More threads than free cores spin, so measure them on a quiet machine.
 """
 
 from __future__ import annotations

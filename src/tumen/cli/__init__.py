@@ -1,6 +1,6 @@
 """cli: one file per verb, and the only place that knows every room.
 
-What: `tumen run | arms | recipe | plan | lineage | talk | serve | score | keys | sign |
+What: `tumen run | arms | recipe | plan | fit | lineage | talk | serve | score | keys | sign |
     promote | rollback | export | import | train | metrics`.
 In: arguments. Out: text for people (or `--json`), exit codes from the error tree.
 Never: work that a room could do.
@@ -35,12 +35,13 @@ def version(show: bool = typer.Option(False, "--version", help="Print the versio
 
 
 def _add_verbs() -> None:
-    from tumen.cli import arms, export, lineage, metrics, plan, promote, recipe, run, score, serve, sign, talk, train
+    from tumen.cli import arms, export, fit, lineage, metrics, plan, promote, recipe, run, score, serve, sign, talk, train
 
     app.command("run")(run.run)
     app.command("arms")(arms.arms)
     app.add_typer(recipe.app, name="recipe")
     app.add_typer(plan.app, name="plan")
+    app.command("fit")(fit.fit)
     app.command("lineage")(lineage.lineage)
     app.command("talk")(talk.talk)
     app.command("serve")(serve.serve)

@@ -8,6 +8,7 @@ kernel sees to however the parent dies.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import os
 import resource
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 SILENCE_SECONDS = 5.0  # for a request that does not come, or an answer nobody takes
 WAITING = 64  # connections
+STACK_BYTES = 1 << 19  # of the runner's threads, when memory is limited
+SPARE_BYTES = 26 << 20  # what is mapped after the start and never touched: those stacks, llama.cpp's own reserves
 
 
 def _without_doors() -> None:
@@ -74,6 +77,23 @@ def _readable(*files: int, seconds: float | None) -> list[int]:
     return select.select(files, [], [], seconds)[0]
 
 
+def limit(memory: int) -> None:
+    """Never more than `memory` bytes, 0: as many as there are.
+
+    What the system knows to limit is address space, so what is mapped by now and not in use does not count, and threads get
+    small stacks (of which they use a few pages).
+    """
+    if not memory:
+        return
+    libc, attributes = ctypes.CDLL(None), ctypes.create_string_buffer(64)  # pthread_attr_t, 56 bytes
+    libc.pthread_attr_init(attributes)
+    libc.pthread_attr_setstacksize(attributes, ctypes.c_size_t(STACK_BYTES))
+    libc.pthread_setattr_default_np(attributes)
+    mapped, used = map(int, Path("/proc/self/statm").read_text().split()[:2])
+    most = memory + (mapped - used) * resource.getpagesize() + SPARE_BYTES
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+
+
 def main() -> int:
     """Load, say ready, answer until the parent is gone. Returns an exit code when loading fails."""
     _without_doors()
@@ -88,11 +108,15 @@ def main() -> int:
     os.dup2(2, 1)  # whatever the library prints is no answer to the parent
     try:
         settings = receive(partial(os.read, 0))
+        limit(settings.get("memory", 0))
         answerer = Answerer(settings)
     except ConnectionError:
         return 0  # the parent is gone already
     except TumenError as error:
         sys.stderr.write(f"{error}\n")
+        return 1
+    except MemoryError:
+        sys.stderr.write("no memory left within the limit\n")
         return 1
     path = Path(settings["socket"])
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:

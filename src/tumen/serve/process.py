@@ -77,12 +77,13 @@ class Process:
         name: for messages.
         model: a GGUF that `gguf_check.check` has passed.
         threads, context: of llama.cpp; context in tokens.
+        memory: most bytes the child may take, as a phone would have it; 0: as many as there are.
         settings: `ontology`, `draft` and `guess`, see `answer.Answerer`.
     """
 
-    def __init__(self, name: str, model: Path, threads: int = 1, context: int = 512, **settings: Any) -> None:
-        self.name, self._model, self._threads = name, model, threads
-        self._settings = settings | {"model": str(model), "threads": threads, "context": context}
+    def __init__(self, name: str, model: Path, threads: int = 1, context: int = 512, memory: int = 0, **settings: Any) -> None:
+        self.name, self._model, self._threads, self._memory = name, model, threads, memory
+        self._settings = settings | {"model": str(model), "threads": threads, "context": context, "memory": memory}
         self._lock = threading.Lock()
         self._popen: subprocess.Popen[bytes] | None = None
         self._folder: Path | None = None
@@ -111,7 +112,7 @@ class Process:
                     why = f"not ready after {START_SECONDS:.0f} s" if said is None else _ending(self._popen)
                     self._end()
                     last = _last_words(words)
-                    raise RunnerError(f"{self._model}: the runner did not start ({why}){': ' + last if last else ''}")
+                    raise RunnerError(f"{self._model}: the runner did not start ({why}){': ' + last if last else ''}{self._most}")
         except OSError as error:
             self._end()
             raise RunnerError(f"{self._model}: the runner cannot be started: {error.strerror}") from None
@@ -171,7 +172,8 @@ class Process:
             stdout=subprocess.PIPE,
             stderr=words,
             start_new_session=True,  # a Ctrl-C at the terminal is the parent's business
-            env=_without_secrets(os.environ) | {"OMP_NUM_THREADS": str(self._threads), "GGML_NO_BACKTRACE": "1"},
+            env=_without_secrets(os.environ)
+            | {"OMP_NUM_THREADS": str(self._threads), "GGML_NO_BACKTRACE": "1", "MALLOC_ARENA_MAX": "1"},
         )
 
     def _end(self) -> None:
@@ -187,6 +189,11 @@ class Process:
                 popen.wait()
         if folder:
             shutil.rmtree(folder, ignore_errors=True)
+
+    @property
+    def _most(self) -> str:
+        """The limit, for messages about a child that may have reached it."""
+        return f"; it may take {self._memory / 1e6:.0f} MB, `tumen fit` says what it needs" if self._memory else ""
 
     @property
     def _socket(self) -> Path:

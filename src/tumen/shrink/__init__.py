@@ -1,6 +1,7 @@
 """shrink: fit the pocket.
 
-What: a smaller tier, distilled from a larger one or cut out of it; every matrix on its grid; bundles, adapters in them; the gate.
+What: a smaller tier, distilled from a larger one or cut out of it; every matrix on its grid; GGUF bundles, adapters in them;
+    ExecuTorch's .pte; the gate.
 In: checkpoint artifacts, a dataset, a tokeniser.
 Out: checkpoint, grid and bundle artifacts, agreement with torch.
 Never: running a bundle (a runner is handed in), downloads.
@@ -10,7 +11,19 @@ Read next: student.py and prune.py, then grid.py, choose.py and aware.py, then g
 from tumen.shrink.aware import learn_grid
 from tumen.shrink.bundle import add_adapter, check_export, export_adapter, pack
 from tumen.shrink.choose import write_grid
+from tumen.shrink.executorch import export_pte, run_pte
 from tumen.shrink.prune import pruned
 from tumen.shrink.student import distil
 
-__all__ = ["add_adapter", "check_export", "distil", "export_adapter", "learn_grid", "pack", "pruned", "write_grid"]
+__all__ = [
+    "add_adapter",
+    "check_export",
+    "distil",
+    "export_adapter",
+    "export_pte",
+    "learn_grid",
+    "pack",
+    "pruned",
+    "run_pte",
+    "write_grid",
+]

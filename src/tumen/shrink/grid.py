@@ -120,8 +120,8 @@ class Grid:
         """The file's bytes (..., bytes of a row), uint8, of weights (..., columns)."""
         codes = self.codes(self.cut(weights), scales).flatten(1) + lift(self.low)
         level = scales.level.flatten(1) + lift(self.levels[0])
-        whole = [part.to(torch.uint8) for part in (codes, level, scales.depth.flatten(1))]
-        packed = PACK[self.kind](*whole, (half_bytes(scales.d), half_bytes(scales.dmin)))
+        codes, level, depth = (part.to(torch.uint8) for part in (codes, level, scales.depth.flatten(1)))
+        packed = PACK[self.kind](codes, level, depth, (half_bytes(scales.d), half_bytes(scales.dmin)))
         return packed.reshape(*weights.shape[:-1], -1)
 
     def _search(self, x: Tensor, count: Tensor) -> Scales:

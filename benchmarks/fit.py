@@ -1,0 +1,146 @@
+"""What `tumen fit` predicts against what the runner then takes, on models and thread counts that the calibration has not seen.
+
+    python benchmarks/fit.py [--run runs/pocket] [--file SmolLM2.gguf] [--out benchmarks/results/fit.json] [--json]
+
+Calibrates this machine (`tumen fit --calibrate`), then predicts and measures every case in the same run: size on disk, peak memory
+of the runner's process (after the longest sentence there is room for), seconds of a 24-token sentence, tokens a second after it.
+`cpu` is the runner's processor time over wall time and threads: far below 1, other work took the cores away and the row is worth
+little. Goals: size 3 %, peak memory 10 %, tokens a second 20 %.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import gguf
+from pocket import machine
+
+from tumen.core import Experts, Shape
+from tumen.core.recipe import recipe_of
+from tumen.plan import (
+    KINDS,
+    Device,
+    Footprint,
+    Tensor,
+    device_here,
+    fit_on,
+    footprint_of_header,
+    footprint_of_shape,
+)
+from tumen.serve import try_here, try_model, write_synthetic
+from tumen.serve.trial import shape_of
+
+CONTEXT = 512
+SIXTEEN = Experts(routed=16, top_k=4, shared=1, width=192, dense_layers=1)
+SHAPES: dict[str, tuple[Shape, str, tuple[int, ...]]] = {
+    "GQA 768 x 9, vocabulary 8k": (shape_of(768, 9, 2048, vocab=8192), "int8", (1, 2)),
+    "GQA 384 x 14, vocabulary 4k": (shape_of(384, 14, 1024, vocab=4096), "int4", (1, 2)),
+    "GQA 896 x 10, vocabulary 32k": (shape_of(896, 10, 2560, vocab=32_768), "bf16", (1, 2)),
+    "GQA 1536 x 6, vocabulary 16k": (shape_of(1536, 6, 4096, vocab=16_384), "int4", (1, 2)),
+    "MLA 384 x 10": (shape_of(384, 10, 1024, vocab=2048, mla=True), "int4", (1, 2)),
+    "MLA 512 x 8, 16 experts": (shape_of(512, 8, 1536, vocab=4096, mla=True, experts=SIXTEEN), "int8", (1, 2)),
+}
+GOALS = {"size": 0.03, "peak": 0.10, "rate": 0.20}
+
+
+def of_file(path: Path, name: str) -> Footprint:
+    """A GGUF of any tokeniser, read by the package `gguf`."""
+    reader = gguf.GGUFReader(path)
+    pairs = {key: field.contents() for key, field in reader.fields.items()}
+    tensors = [Tensor(one.name, tuple(map(int, one.shape)), KINDS[int(one.tensor_type)][0]) for one in reader.tensors]
+    return footprint_of_header(pairs, tensors, path.stat().st_size, name)
+
+
+def of_recipe(path: Path) -> Footprint:
+    """A bundle of a run, from the run's recipe alone."""
+    run, name = path.parents[1], path.parent.name
+    recipe = recipe_of(json.loads((run / "recipe.json").read_text()), str(run))
+    tier = recipe.family[name.removeprefix("bundle-")]
+    shape = tier.shape.model_copy(update={"vocab": tier.shape.vocab or recipe.tokenizer.vocab})
+    return footprint_of_shape(shape, tier.quantise, f"{recipe.name}, {name}")
+
+
+def cases(folder: Path, run: Path | None, files: list[Path]) -> Iterator[tuple[Footprint, Path, tuple[int, ...]]]:
+    """(what is predicted from, the file that is measured, threads). Synthetic files are predicted from their shape alone."""
+    for name, (shape, quantise, threads) in SHAPES.items():
+        yield (
+            footprint_of_shape(shape, quantise, f"{name}, {quantise}"),
+            write_synthetic(folder / "m.gguf", shape, quantise),
+            threads,
+        )
+    for path in files:
+        yield of_file(path, path.stem), path, (1, 2)
+    for path in sorted(run.glob("bundle-*/model.gguf")) if run else ():
+        yield of_recipe(path), path, (1, 2)
+
+
+def row(model: Footprint, path: Path, device: Device, threads: int) -> dict[str, Any]:
+    """One case."""
+    told = fit_on(model, device, threads, CONTEXT)
+    seen = try_model(path, model, threads, CONTEXT)
+    size = path.stat().st_size
+    return {
+        "model": model.name,
+        "threads": threads,
+        "from_memory": round(told.from_memory, 2),
+        "parameters": model.parameters,
+        "size": [told.file_bytes, size],
+        "peak": [round(told.peak_bytes), round(seen.peak_bytes)],
+        "rate": [round(told.tokens_per_second, 1), round(1 / seen.token_seconds, 1)],
+        "prompt_ms": [round(1e3 * told.first_token_seconds, 2), round(1e3 * seen.prompt_seconds, 2)],
+        "cpu": round(seen.cpu_share, 2),
+    }
+
+
+def off(pair: list[float]) -> float:
+    """How far the first is from the second."""
+    return pair[0] / pair[1] - 1
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, help="a run folder: its bundles are cases too")
+    parser.add_argument("--file", type=Path, action="append", default=[], help="a GGUF from elsewhere; may be given often")
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("results") / "fit.json")
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    about = {**machine(), "scheduler": {0: "other", 1: "fifo", 2: "round robin"}.get(os.sched_getscheduler(0), "?")}
+    cores = tuple(range(1, len(os.sched_getaffinity(0)) + 1))[:2]
+    device, rows = device_here(list(try_here(cores))), []
+    with tempfile.TemporaryDirectory() as folder:
+        for model, path, threads in cases(Path(folder), given.run, given.file):
+            rows += [row(model, path, device, count) for count in threads if count in cores]
+    worst = {what: round(max(abs(off(one[what])) for one in rows), 4) for what in (*GOALS, "prompt_ms")}
+    within = {what: sum(abs(off(one[what])) <= goal for one in rows) for what, goal in GOALS.items()}
+    result = {
+        "command": " ".join(["python", *sys.argv]),
+        "machine": about,
+        "xllamacpp": version("xllamacpp"),
+        "cases": len(rows),
+        "within_goal": within,
+        "worst": worst,
+        "rows": rows,
+        "device": device.model_dump(mode="json"),
+    }
+    given.out.parent.mkdir(exist_ok=True)
+    given.out.write_text(json.dumps(result, indent=1) + "\n")
+    if given.json:
+        print(json.dumps(result))
+        return
+    print(f"{len(rows)} cases; within the goal: {within}; worst: {worst}")
+    for one in rows:
+        errors = "  ".join(f"{what} {off(one[what]):+6.1%}" for what in (*GOALS, "prompt_ms"))
+        print(f"{one['model']:36s} {one['threads']} thr  {one['rate'][1]:8.1f} tok/s  {errors}  cpu {one['cpu']:.2f}")
+
+
+if __name__ == "__main__":
+    main()
