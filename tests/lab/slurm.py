@@ -56,6 +56,7 @@ ReturnToService=2
 SlurmdTimeout=6
 KillWait=5
 JobRequeue=1
+EnforcePartLimits=ALL
 SchedulerParameters=batch_sched_delay=1,sched_interval=2
 {nodes}
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP

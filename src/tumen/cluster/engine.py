@@ -12,12 +12,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from tumen.core import EngineError, disk, named, write_text
 from tumen.core.recipe import Fleet
 
-State = Literal["waiting", "running", "done", "failed", "cancelled", "lost"]
+State = Literal["waiting", "running", "silent", "done", "failed", "cancelled", "lost"]
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Status:
-    """What an engine knows of a job. `exit_code` is None until it ended."""
+    """What an engine knows of a job. `exit_code` is None until it ended; `silent`: the engine itself does not answer now."""
 
     state: State
     exit_code: int | None = None
@@ -89,8 +89,9 @@ class Engine(Protocol):
         ...
 
 
-class Drains(Protocol):
-    """What an engine of many machines can do besides: leave one out."""
+@runtime_checkable
+class Cluster(Engine, Protocol):
+    """An engine of many machines: its jobs outlive the process that started them, and a node can be left out."""
 
     def drain(self, node: str, why: str) -> None:
         """Give a node no new work; what runs on it goes on. Raises EngineError when it may not be done."""

@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tumen.cluster.engine import Job, Node, State, Status, ended, prepared, said_in
-from tumen.core import EngineError, disk, recipe, write_text
+from tumen.core import DiskError, EngineError, disk, recipe, write_text
 
 CALL_SECONDS = 60.0  # the longest that slurmctld may take to answer
-DEFAULTS = {"PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"}
+DEFAULTS = {"PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false", "TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE": "[rank ${rank}] "}
 NCCL = {  # a hang leaves a flight record of its collectives behind (pytorch.org/tutorials/unstable/flight_recorder_tutorial.html)
     "NCCL_DEBUG": "WARN",
     "TORCH_NCCL_ASYNC_ERROR_HANDLING": "1",
@@ -143,8 +143,9 @@ def parse(text: str) -> Status:
         number = int(code) or killed or (1 if state == "failed" else 0)
         return Status(state, number, "" if name in ("COMPLETED", "FAILED") else name)
     restarts = int(found.get("Restarts", "0"))
-    told = {"waiting": found.get("Reason", ""), "running": found.get("NodeList", "")}.get(state, "")
-    return Status(state, reason=told + (f", restarted {restarts} times" if restarts else ""))
+    reason = found.get("Reason", "None")
+    told = {"waiting": "" if reason == "None" else reason, "running": found.get("NodeList", "")}.get(state, "")
+    return Status(state, reason=", ".join(part for part in (told, f"restarted {restarts} times" if restarts else "") if part))
 
 
 def parse_accounting(text: str) -> Status | None:
@@ -182,8 +183,12 @@ class Slurm:
         self._refuse(job)
         script = prepared(job, "job.sh", self.render(job))
         number = _call("sbatch", "--parsable", str(script), about=f"slurm refused {job.name}").split(";")[0].strip()
-        with disk(script.parent):
-            write_text(script.parent / "id", number + "\n")
+        try:
+            with disk(script.parent):
+                write_text(script.parent / "id", number + "\n")
+        except DiskError:
+            _call("scancel", number, fails=False)  # nobody would find it again
+            raise
         return str(script.parent)
 
     def status(self, job_id: str) -> Status:
@@ -191,7 +196,12 @@ class Slurm:
         number = said_in(folder, "id").strip()
         if not number.isdigit():
             return Status("lost", reason=f"{folder} has no job of slurm")
-        live = parse(_call("scontrol", "show", "job", number, "--oneliner", fails=False))
+        try:
+            live = parse(_call("scontrol", "show", "job", number, "--oneliner", about="slurm does not answer"))
+        except EngineError as error:
+            if "Invalid job id" not in str(error):
+                return Status("silent", reason=str(error))
+            live = parse("")
         if live.state != "lost":
             return live
         if text := said_in(folder, "exit"):
