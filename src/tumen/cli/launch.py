@@ -28,11 +28,13 @@ def launch(
     run: Path = RUN,
     on: str = ON,
     tier: str = typer.Option(None, "--tier", help="Tier of the family; default: the first that is not trained."),
+    plan: Path = typer.Option(None, "--plan", help="A plan.json of `tumen plan --out`; its tier trains on its mesh."),
     dry_run: bool = typer.Option(False, "--dry-run", help="Print exactly what would be submitted and stop."),
     changes: list[str] = CHANGES,
 ) -> None:
     """Start a tier's training on an engine. A cluster's job outlives this command; a local one is waited for."""
     recipe, where = asked(run, on, changes)
+    recipe = running.planned(recipe, plan) if plan else recipe
     stage = chosen(recipe, where, tier, dry_run)
     engine, job = connect(recipe.fleet.engine, recipe.fleet), job_of(recipe, stage, where)
     if dry_run:
