@@ -33,7 +33,9 @@ LABELS = {"type": "object", "additionalProperties": TEXT}
 TERM = a("key operator", key=TEXT, operator=TEXT, values=TEXTS)
 AFFINITY = a(
     nodeAffinity=a(
-        requiredDuringSchedulingIgnoredDuringExecution=a("nodeSelectorTerms", nodeSelectorTerms=many(a(matchExpressions=many(TERM))))
+        requiredDuringSchedulingIgnoredDuringExecution=a(
+            "nodeSelectorTerms", nodeSelectorTerms=many(a(matchExpressions=many(TERM)))
+        )
     ),
     podAntiAffinity=a(
         requiredDuringSchedulingIgnoredDuringExecution=many(a("topologyKey", labelSelector=a(matchLabels=LABELS), topologyKey=TEXT))

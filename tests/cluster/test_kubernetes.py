@@ -111,7 +111,11 @@ def test_nodes() -> None:
     healthy = {"allocatable": {GPU: "8"}, "conditions": [{"type": "Ready", "status": "True"}]}
     items = [
         {"metadata": {"name": "a1"}, "spec": {}, "status": healthy},
-        {"metadata": {"name": "a2", "annotations": {"tumen/drained": "Xid 79"}}, "spec": {"unschedulable": True}, "status": healthy},
+        {
+            "metadata": {"name": "a2", "annotations": {"tumen/drained": "Xid 79"}},
+            "spec": {"unschedulable": True},
+            "status": healthy,
+        },
         {"metadata": {"name": "a3"}, "spec": {}, "status": {"conditions": [{"type": "Ready", "status": "Unknown"}]}},
     ]
     assert parse_nodes(json.dumps({"items": items})) == [

@@ -15,7 +15,9 @@ from tumen.cluster.slurm import Slurm, complaint, parse, parse_accounting, parse
 from tumen.core import DiskError, EngineError, recipe
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-SITE = recipe.Slurm(account="llm", partition="h800", qos="high", reservation="night", gres="gpu:h800", setup=("module load cuda/12.8",))
+SITE = recipe.Slurm(
+    account="llm", partition="h800", qos="high", reservation="night", gres="gpu:h800", setup=("module load cuda/12.8",)
+)
 SHOWN = (  # scontrol show job 2 --oneliner, Slurm 22.05.8, shortened in the middle
     "JobId=2 JobName=x UserId=root(0) GroupId=root(0) MCS_label=N/A Priority=4294901758 Nice=0 Account=(null) QOS=(null) "
     "JobState={state} Reason={reason} Dependency=(null) Requeue=1 Restarts={restarts} BatchFlag=1 Reboot=0 ExitCode={code} "
@@ -145,9 +147,7 @@ def test_read_only_folder_submits_nothing(
     assert not (tmp_path / "submitted").exists()
 
 
-def test_a_job_whose_id_cannot_be_kept_is_cancelled(
-    small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_job_whose_id_cannot_be_kept_is_cancelled(small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The disk fills up between the script and its number: nobody would find the job again."""
     stand_in(
         tmp_path,
@@ -165,6 +165,8 @@ def test_an_account_that_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     said = "sbatch: error: Batch job submission failed: Invalid account or account/partition combination specified"
     stand_in(tmp_path, sinfo="echo 'n1|idle|gpu:8|none'", sbatch=f"echo '{said}' >&2; exit 1")
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    with pytest.raises(EngineError, match="^slurm refused tiny-device: Invalid account or account/partition combination specified$"):
+    with pytest.raises(
+        EngineError, match="^slurm refused tiny-device: Invalid account or account/partition combination specified$"
+    ):
         Slurm(recipe.Slurm(account="theirs")).submit(replace(SMALL, folder=tmp_path / "job"))
     assert not (tmp_path / "job" / "id").exists()

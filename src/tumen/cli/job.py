@@ -61,6 +61,6 @@ def spread(fleet: Fleet, ranks: int) -> tuple[int, int, int, bool]:
 
 def cause(logs: str, status: Status) -> str:
     """Why a job ended, in one line: torchrun and srun have the last word in a log, not the cause."""
-    words = [re.sub(r"^\[rank \d+\] ?", "", line) for line in logs.strip().splitlines() if line.strip()]
-    causes = [line.removeprefix("tumen: ") for line in words if line.startswith("tumen: ") and not line.startswith("tumen: job ")]
-    return (causes or [status.reason] if status.reason else causes or words[-1:] or [""])[0]
+    words = [re.sub(r"^\[rank \d+\] ?", "", line) for line in logs.splitlines() if line.strip()]
+    told = [line.removeprefix("tumen: ") for line in words if re.match(r"tumen: (?!job \d+, start )", line)]
+    return (told[:1] or [status.reason] if told or status.reason else words[-1:] or [""])[0]

@@ -52,7 +52,9 @@ def launch(
         engine.submit(job)
         events.emit("launched", tier=stage.name, engine=recipe.fleet.engine, nodes=job.nodes, processes=job.processes)
     ranks = f"{job.nodes} nodes x {job.processes} ranks"
-    print(f"{stage.name}: submitted to {recipe.fleet.engine} as {named_by(job.folder)}, {ranks}; `tumen status {where}` says how it is")
+    print(
+        f"{stage.name}: submitted to {recipe.fleet.engine} as {named_by(job.folder)}, {ranks}; `tumen status {where}` says how it is"
+    )
 
 
 def status(run: Path = RUN, as_json: bool = JSON) -> None:
@@ -162,7 +164,9 @@ def chosen(recipe: Recipe, where: Path, tier: str | None, dry_run: bool) -> chai
     missing = [parent for parent in stage.parents if links[parent].state != "done"]
     if missing and not dry_run:
         first = "tumen launch" if missing[0] in recipe.family else f"tumen run RECIPE --run {where} --until"
-        raise InputError(f"{stage.name} learns from {missing[0]}, which is {links[missing[0]].state}; `{first} {missing[0]}` makes it")
+        raise InputError(
+            f"{stage.name} learns from {missing[0]}, which is {links[missing[0]].state}; `{first} {missing[0]}` makes it"
+        )
     return stage
 
 

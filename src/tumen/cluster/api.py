@@ -52,7 +52,9 @@ class Api:
             limit = aiohttp.ClientTimeout(total=ASK_SECONDS)
             async with (
                 aiohttp.ClientSession(timeout=limit) as session,
-                session.request(method, self.server + path, data=data, headers=headers, ssl=self.trust, allow_redirects=False) as said,
+                session.request(
+                    method, self.server + path, data=data, headers=headers, ssl=self.trust, allow_redirects=False
+                ) as said,
             ):
                 return said.status, await said.text(errors="replace")
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -90,12 +92,14 @@ def _from_kubeconfig(path: Path) -> Api:
         return Api(server, namespace, _token(user, path), _trust(cluster, user, path))
     except (KeyError, TypeError, AttributeError, ValueError, yaml.YAMLError) as error:
         said = str(error).splitlines()[0]
-        raise EngineError(f"{path}: no usable kubeconfig ({said}); `kubectl config view --minify` shows the current context") from None
+        raise EngineError(
+            f"{path}: no usable kubeconfig ({said}); `kubectl config view --minify` shows the current context"
+        ) from None
     except OSError as error:
         raise EngineError(f"{error.filename or path}: {error.strerror}, which {path} needs") from None
 
 
-def _called(rows: list[dict[str, Any]], name: str) -> dict[str, Any]:
+def _called(rows: list[dict[str, Any]], name: str) -> Any:
     for row in rows:
         if row["name"] == name:
             return row
@@ -105,7 +109,7 @@ def _called(rows: list[dict[str, Any]], name: str) -> dict[str, Any]:
 def _token(user: dict[str, Any], path: Path) -> str:
     """A bearer token: written down, in a file, or printed by a credential plugin; "" when a certificate is used."""
     if "tokenFile" in user:
-        return (path.parent / user["tokenFile"]).read_text("utf-8").strip()
+        return (path.parent / str(user["tokenFile"])).read_text("utf-8").strip()
     if "exec" not in user:
         return str(user.get("token", ""))
     plugin = user["exec"]

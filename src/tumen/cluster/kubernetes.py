@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from tumen.cluster.api import Api, connection
@@ -50,9 +50,12 @@ def render(job: Job, site: recipe.Kubernetes | None = None) -> str:
     except ModuleNotFoundError:
         raise EngineError("the Kubernetes engine needs yaml, which is in the extra: pip install 'tumen[kubernetes]'") from None
     tree = manifest(job, site or recipe.Kubernetes())
-    dumper = type("Dumper", (yaml.SafeDumper,), {})  # representers belong to a class
-    dumper.add_representer(str, _shown)
-    text = yaml.dump(tree, Dumper=dumper, sort_keys=False, width=120)
+
+    class Dumper(yaml.SafeDumper):  # type: ignore[misc]  # representers belong to a class
+        pass
+
+    Dumper.add_representer(str, _shown)
+    text = yaml.dump(tree, Dumper=Dumper, sort_keys=False, width=120)
     return f"# {job.name}: written by tumen's kubernetes engine; `kubectl create -f job.yaml` submits it by hand\n{text}"
 
 
@@ -90,7 +93,7 @@ def _pod(job: Job, site: recipe.Kubernetes, name: str) -> dict[str, Any]:
     """A pod: one torchrun agent that starts the node's ranks."""
     if not site.image:
         raise EngineError(f"{job.name}: set fleet.kubernetes.image to a container image with tumen[train] in it")
-    mounts = [PurePosixPath(path) for path in site.volumes]
+    mounts = [Path(path) for path in site.volumes]
     if not any(mount in job.folder.parents for mount in mounts):
         had = ", ".join(site.volumes) or "none"
         raise EngineError(f"{job.folder} is in no volume of fleet.kubernetes.volumes (there: {had}); pods would not see the run")
@@ -263,7 +266,7 @@ class Kubernetes:
 
 def _tells(pod: dict[str, Any]) -> bool:
     """Whether a pod's log says what happened: the first one's, and that of one that failed."""
-    return pod["metadata"].get("labels", {}).get(INDEX_LABEL) == "0" or pod.get("status", {}).get("phase") == "Failed"
+    return "0" == pod["metadata"].get("labels", {}).get(INDEX_LABEL) or "Failed" == pod.get("status", {}).get("phase")
 
 
 def _why(code: int, text: str) -> str:

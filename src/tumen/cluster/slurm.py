@@ -243,7 +243,9 @@ class Slurm:
         place = f"partition {self.site.partition}" if self.site.partition else "the cluster"
         nodes = [node for node in self.nodes() if node.name not in job.avoid]
         if self.site.partition and not nodes and not job.avoid:
-            raise EngineError(f"slurm has no {place}, or it is empty; it has {', '.join(self._partitions())}: set fleet.slurm.partition")
+            raise EngineError(
+                f"slurm has no {place}, or it is empty; it has {', '.join(self._partitions())}: set fleet.slurm.partition"
+            )
         if len(nodes) < job.nodes:
             raise EngineError(f"{job.name} asks for {job.nodes} nodes, {place} has {len(nodes)} besides those it avoids")
 
