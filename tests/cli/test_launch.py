@@ -128,7 +128,7 @@ def test_on_this_machine_it_waits(tumen: Tumen, ready: Path) -> None:
 
 def test_nothing_was_launched(tumen: Tumen, ready: Path) -> None:
     assert "nothing was launched" in tumen("status", ready).stdout
-    assert "nothing was launched; started so far: none" in tumen("logs", ready).stderr
+    assert "a tier was never launched; launched so far: none" in tumen("logs", ready).stderr
 
 
 def test_this_machine_is_a_node_that_cannot_be_drained(tumen: Tumen) -> None:

@@ -19,4 +19,4 @@ LARGE = Job(
     limit_seconds=36 * HOUR_SECONDS,
     avoid=("n17", "n203"),
 )
-SMALL = Job("tiny-device", COMMAND[:-1] + ("device",), Path("/runs/it's 100%/jobs/device"), whole=False)
+SMALL = Job("tiny-device", (*COMMAND[:-1], "device"), Path("/runs/it's 100%/jobs/device"), whole=False)

@@ -51,10 +51,8 @@ def launch(
             return
         engine.submit(job)
         events.emit("launched", tier=stage.name, engine=recipe.fleet.engine, nodes=job.nodes, processes=job.processes)
-    ranks = f"{job.nodes} nodes x {job.processes} ranks"
-    print(
-        f"{stage.name}: submitted to {recipe.fleet.engine} as {named_by(job.folder)}, {ranks}; `tumen status {where}` says how it is"
-    )
+    asked_for = f"{recipe.fleet.engine} as {named_by(job.folder)}, {job.nodes} nodes x {job.processes} ranks"
+    print(f"{stage.name}: submitted to {asked_for}; `tumen status {where}` says how it is")
 
 
 def status(run: Path = RUN, as_json: bool = JSON) -> None:
@@ -194,8 +192,8 @@ def one_of(recipe: Recipe, where: Path, tier: str | None) -> str:
         InputError: it was never started.
     """
     begun = list(jobs(recipe, where))
-    if tier and tier not in begun or not begun:
-        raise InputError(f"{where}: {tier or 'nothing'} was launched; started so far: {', '.join(begun) or 'none'}")
+    if not begun or (tier and tier not in begun):
+        raise InputError(f"{where}: {tier or 'a tier'} was never launched; launched so far: {', '.join(begun) or 'none'}")
     return tier or begun[-1]
 
 

@@ -24,8 +24,8 @@ State = Literal["waiting", "running", "silent", "done", "failed", "cancelled", "
 class Job:
     """What an engine starts: a command that finds torchrun's variables in its environment.
 
-    `processes` is the number of ranks on each node, `cards` that of accelerators (0: ranks compute on the CPU); `whole` takes a node
-    for itself. `grace_seconds` before `limit_seconds` are over, the ranks get SIGTERM. `avoid` names nodes to leave out.
+    `processes` is the number of ranks on each node, `cards` that of accelerators (0: ranks compute on the CPU); `whole` takes a
+    node for itself. `grace_seconds` before `limit_seconds` are over, the ranks get SIGTERM. `avoid` names nodes to leave out.
     """
 
     name: str
@@ -106,7 +106,7 @@ ENGINES = {
 
 
 def connect(name: str, fleet: Fleet | None = None) -> Engine:
-    """The engine a recipe names: one of `ENGINES` or `"package.module:Class"`. It gets its own section of `fleet`, where it has one.
+    """The engine a recipe names: one of `ENGINES` or `"package.module:Class"`; it gets its own section of `fleet`.
 
     Raises:
         EngineError: no such engine.

@@ -266,7 +266,8 @@ class Kubernetes:
 
 def _tells(pod: dict[str, Any]) -> bool:
     """Whether a pod's log says what happened: the first one's, and that of one that failed."""
-    return "0" == pod["metadata"].get("labels", {}).get(INDEX_LABEL) or "Failed" == pod.get("status", {}).get("phase")
+    first: bool = pod["metadata"].get("labels", {}).get(INDEX_LABEL) == "0"
+    return first or bool(pod.get("status", {}).get("phase") == "Failed")
 
 
 def _why(code: int, text: str) -> str:
