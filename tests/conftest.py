@@ -150,3 +150,20 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def make_read_only(small_disk: Path) -> Callable[[], None]:
     """Turns the small disk read-only."""
     return lambda: subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True) and None
+
+
+@pytest.fixture(scope="session")
+def slurm_lab() -> Iterator[None]:
+    """A Slurm cluster of eight nodes, each with its own host name and network. Needs root and slurm-wlm."""
+    from tests.lab import slurm
+
+    if why := slurm.cannot():
+        pytest.skip(why)
+    found = slurm.running()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in slurm.environment().items():
+            patch.setenv(name, value)
+        slurm.up(8)
+        yield
+        if not found:
+            slurm.down()

@@ -198,7 +198,7 @@ def write_pace(recipe: Recipe, stage: chain.Stage, where: Path, inputs: str) -> 
     """Measure the step of an arm by a short training of random tokens, started as the real one will be."""
     from tumen.cluster import Job, connect
 
-    engine, folder = connect(recipe.fleet.engine), where / "jobs" / stage.name
+    engine, folder = connect(recipe.fleet.engine, recipe.fleet), where / "jobs" / stage.name
     question = json.dumps({name: part.model_dump() for name, part in stage.asked.items()} | {"steps": PACE_STEPS})
     command = (sys.executable, "-m", "tumen.train.calibrate", question)
     shutil.rmtree(folder, ignore_errors=True)

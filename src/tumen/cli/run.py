@@ -33,6 +33,7 @@ from tumen.core.artifact import done, verify
 from tumen.core.events import read
 
 POLL_SECONDS = 0.25
+CLUSTER_POLL_SECONDS = 5.0  # a controller answers many people
 PROFILE = Path("profile.json")  # what `tumen plan calibrate` writes
 QUIET_SECONDS = 15.0  # without a terminal: one line of progress this often
 
@@ -152,7 +153,7 @@ def _make_stage(
 
     folder = where / stage.name
     if stage.kind == "checkpoint":
-        return _train(recipe, stage, where, events, board)
+        return train_tier(recipe, stage, where, events, board)
     if stage.kind == "calibration":
         from tumen.cli.arms import write_pace
 
@@ -183,30 +184,31 @@ def _make_stage(
         return score_run(recipe, where, inputs, events)
 
 
-def _train(recipe: Recipe, stage: chain.Stage, where: Path, events: Events, board: Board) -> Manifest:
-    """Train a tier through the engine and follow its events."""
-    from tumen.cluster import Job, connect
+def train_tier(recipe: Recipe, stage: chain.Stage, where: Path, events: Events, board: Board) -> Manifest:
+    """Train a tier through the engine and follow its events. A cluster's job of this tier that lives already is followed.
 
-    engine = connect(recipe.fleet.engine)
-    command = (sys.executable, "-m", "tumen", "train", str(where.resolve()), stage.tier)
-    job_folder, said = where / "jobs" / stage.tier, where / stage.tier
-    shutil.rmtree(job_folder, ignore_errors=True)
-    since = time.time()
-    ranks = stage.settings.train.mesh.ranks if stage.settings else 1
-    name = f"{recipe.name}-{stage.tier.replace('/', '-')}"
-    job = engine.submit(Job(name, command, job_folder, processes=ranks))
+    Raises:
+        TrainError: it ended without a checkpoint; says why.
+    """
+    from tumen.cli.job import cause, job_of
+    from tumen.cluster import Cluster, connect
+
+    engine, job = connect(recipe.fleet.engine, recipe.fleet), job_of(recipe, stage, where)
+    lives = isinstance(engine, Cluster) and not engine.status(str(job.folder)).ended
+    since = 0.0 if lives else time.time()
+    if not lives:
+        shutil.rmtree(job.folder, ignore_errors=True)
+        engine.submit(job)
+    job_id, said = str(job.folder), where / stage.tier
     try:
         with board.task(stage.name) as update:
-            while not (status := engine.status(job)).ended:
+            while not (status := engine.status(job_id)).ended:
                 _follow(said.with_name("events.jsonl"), since, said.name, update)
-                time.sleep(POLL_SECONDS)
+                time.sleep(CLUSTER_POLL_SECONDS if isinstance(engine, Cluster) else POLL_SECONDS)
     finally:
-        engine.cancel(job)
+        engine.cancel(job_id)
     if status.state != "done":
-        words = [line for line in engine.logs(job).strip().splitlines() if line.strip()]
-        causes = [line for line in words if line.startswith("tumen: ")] or words[-1:]  # torchrun has the last word, not the cause
-        last = causes[0].removeprefix("tumen: ") if causes else status.reason
-        raise TrainError(f"{stage.tier}: {last} (log: {job_folder / 'log'})")
+        raise TrainError(f"{stage.tier}: {cause(engine.logs(job_id), status)} (log: {job.folder / 'log'})")
     return verify(where / stage.name, "checkpoint")
 
 

@@ -1,13 +1,13 @@
 """cluster: where?
 
-What: the boundary to engines that start processes, and the local engine.
-In: a `Job`: a command, its folder, its environment.
-Out: a job id, its status and logs.
+What: the boundary to engines that start processes: this machine, Slurm, Kubernetes.
+In: a `Job`: a command, its folder, its environment, how many nodes, ranks and cards.
+Out: a job id, its status and logs; the nodes.
 Never: training, torch, waiting for a collective's timeout.
-Read next: engine.py, then local.py.
+Read next: engine.py, then local.py, then slurm.py.
 """
 
-from tumen.cluster.engine import ENGINES, Engine, Job, Node, Status, connect
+from tumen.cluster.engine import ENGINES, Cluster, Engine, Job, Node, Status, connect, rendered
 from tumen.cluster.local import die_with_parent
 
-__all__ = ["ENGINES", "Engine", "Job", "Node", "Status", "connect", "die_with_parent"]
+__all__ = ["ENGINES", "Cluster", "Engine", "Job", "Node", "Status", "connect", "die_with_parent", "rendered"]

@@ -1,7 +1,10 @@
 """The boundary to whatever starts processes: five verbs, and one text each way.
 
-A backend is two pure functions, `render(job) -> text` (what is submitted) and `parse(text) -> Status` (what the engine says), plus
-one thin call. Everything else (progress, resuming, healing) is written once against `Engine`.
+A backend is pure functions, `render(job) -> text` (what is submitted) and `parse(text) -> Status` (what the engine says), plus one
+thin call. Everything else (progress, resuming, healing) is written once against `Engine`.
+
+A job's id is its folder, which outlives every process. In it: `job.sh` or `job.yaml` (what was submitted), `id` (what the engine
+calls it), `log` (what it printed), `exit` (its exit code, or `cancelled`).
 """
 
 from __future__ import annotations
@@ -9,18 +12,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
-from tumen.core import EngineError, named
+from tumen.core import EngineError, disk, named, write_text
+from tumen.core.recipe import Fleet
 
-State = Literal["waiting", "running", "done", "failed", "cancelled", "lost"]
+State = Literal["waiting", "running", "silent", "done", "failed", "cancelled", "lost"]
 
 
 @dataclass(frozen=True)
 class Job:
     """What an engine starts: a command that finds torchrun's variables in its environment.
 
-    `folder` takes the rendered text and the logs; `processes` is the number of ranks on each node.
+    `processes` is the number of ranks on each node, `cards` that of accelerators (0: ranks compute on the CPU); `whole` takes a
+    node for itself. `grace_seconds` before `limit_seconds` are over, the ranks get SIGTERM. `avoid` names nodes to leave out.
     """
 
     name: str
@@ -29,11 +34,16 @@ class Job:
     environment: Mapping[str, str] = field(default_factory=dict)
     nodes: int = 1
     processes: int = 1
+    cards: int = 0
+    whole: bool = True
+    limit_seconds: float | None = None
+    grace_seconds: float = 300.0
+    avoid: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Status:
-    """What an engine knows of a job. `exit_code` is None until it ended."""
+    """What an engine knows of a job. `exit_code` is None until it ended; `silent`: the engine itself does not answer now."""
 
     state: State
     exit_code: int | None = None
@@ -56,10 +66,10 @@ class Node:
 
 
 class Engine(Protocol):
-    """Starts processes and says how they are. A job's id is a text that survives this process."""
+    """Starts processes and says how they are. A job's id is its folder, as text."""
 
     def submit(self, job: Job) -> str:
-        """Start a job; returns its id. Raises EngineError when the engine refuses."""
+        """Start a job; returns its id. Raises EngineError when the engine refuses; then nothing was started."""
         ...
 
     def status(self, job_id: str) -> Status:
@@ -79,14 +89,71 @@ class Engine(Protocol):
         ...
 
 
-ENGINES = {"local": "tumen.cluster.local:Local"}
+@runtime_checkable
+class Cluster(Engine, Protocol):
+    """An engine of many machines: its jobs outlive the process that started them, and a node can be left out."""
+
+    def drain(self, node: str, why: str) -> None:
+        """Give a node no new work; what runs on it goes on. Raises EngineError when it may not be done."""
+        ...
 
 
-def connect(name: str) -> Engine:
-    """The engine a recipe names: one of `ENGINES` or `"package.module:Class"`.
+ENGINES = {
+    "local": "tumen.cluster.local:Local",
+    "slurm": "tumen.cluster.slurm:Slurm",
+    "kubernetes": "tumen.cluster.kubernetes:Kubernetes",
+}
+
+
+def connect(name: str, fleet: Fleet | None = None) -> Engine:
+    """The engine a recipe names: one of `ENGINES` or `"package.module:Class"`; it gets its own section of `fleet`.
 
     Raises:
         EngineError: no such engine.
     """
-    engine: Engine = named(name, ENGINES, "fleet.engine", EngineError)()
+    kind = named(name, ENGINES, "fleet.engine", EngineError)
+    section = getattr(fleet, name, None) if name in ENGINES else None
+    engine: Engine = kind(section) if section is not None else kind()
     return engine
+
+
+def rendered(engine: Engine, job: Job) -> str:
+    """What an engine would be given for a job, nothing is started.
+
+    Raises:
+        EngineError: the engine cannot say, or the job cannot run on it.
+    """
+    if not hasattr(engine, "render"):
+        raise EngineError(f"{type(engine).__name__} has no render(job): it cannot show what it would submit")
+    return str(engine.render(job))
+
+
+def prepared(job: Job, file: str, text: str) -> Path:
+    """Write what will be submitted into the job's folder, emptied of what an earlier job said; returns the file.
+
+    Raises:
+        DiskError: the folder cannot be written; nothing was submitted.
+    """
+    folder = job.folder.resolve()
+    with disk(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in ("exit", "id"):
+            (folder / old).unlink(missing_ok=True)
+        write_text(folder / file, text)
+    return folder / file
+
+
+def ended(exit_text: str) -> Status:
+    """Status from the text of a job's `exit` file."""
+    said = exit_text.strip()
+    if said.isdigit():
+        return Status("done" if int(said) == 0 else "failed", int(said))
+    return Status("cancelled") if said == "cancelled" else Status("lost", reason=f"its exit file says {said[:40]!r}")
+
+
+def said_in(folder: Path, file: str) -> str:
+    """Text of a file of a job's folder, "" when there is none."""
+    try:
+        return (folder / file).read_text("utf-8", errors="replace")
+    except OSError:
+        return ""

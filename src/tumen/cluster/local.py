@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from tumen.cluster.engine import Job, Node, Status
+from tumen.cluster.engine import Job, Node, Status, ended, prepared, said_in
 from tumen.core import EngineError, disk, lifetime, write_text
 
 # oneDNN compiles a kernel for each matmul shape and forgets all but 1,024 of them; a mixture of experts has more. Twice the
@@ -56,11 +56,8 @@ def launched(job: Job) -> tuple[str, ...]:
 
 def parse(exit_text: str | None, alive: bool) -> Status:
     """Status from the exit file's text (None when there is none) and whether the process lives."""
-    said = (exit_text or "").strip()
-    if said == "cancelled":
-        return Status("cancelled")
-    if said.isdigit():
-        return Status("done" if int(said) == 0 else "failed", int(said))
+    if exit_text and (status := ended(exit_text)).state != "lost":
+        return status
     return Status("running") if alive else Status("lost", reason="it ended without an exit code: killed, or the machine restarted")
 
 
@@ -70,12 +67,11 @@ class Local:
     def __init__(self) -> None:
         self._children: dict[Path, subprocess.Popen[bytes]] = {}
 
+    render = staticmethod(render)
+
     def submit(self, job: Job) -> str:
-        folder = job.folder.resolve()
+        folder = prepared(job, "job.sh", render(job)).parent
         with disk(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "exit").unlink(missing_ok=True)
-            write_text(folder / "job.sh", render(job))
             with open(folder / "log", "ab") as log:
                 process = self._children[folder] = subprocess.Popen(
                     ["/bin/sh", str(folder / "job.sh")],
@@ -98,8 +94,7 @@ class Local:
         return parse((folder / "exit").read_text(), alive)
 
     def logs(self, job_id: str) -> str:
-        path = Path(job_id) / "log"
-        return path.read_text("utf-8", errors="replace") if path.exists() else ""
+        return said_in(Path(job_id), "log")
 
     def cancel(self, job_id: str) -> None:
         folder = Path(job_id)

@@ -1,0 +1,199 @@
+"""`tumen launch | status | logs | cancel | nodes | drain`."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from tests.cli.conftest import TINY, Tumen
+
+from tumen.cli.job import cause, spread
+from tumen.cluster import Status
+from tumen.core import PlanError
+from tumen.core.recipe import Fleet
+
+LAB = ("--set", 'fleet.cards="cpu:4"', "--set", "fleet.node_cards=2", "--set", "family.cloud.train.mesh.dp=4")
+IMAGE = ("--set", 'fleet.kubernetes.image="x"', "--set", 'fleet.kubernetes.volumes={ "/" = "all" }')
+
+
+@pytest.fixture
+def ready(whole: Path, tmp_path: Path) -> Path:
+    """A run whose data are made and whose tiers are not."""
+    run = tmp_path / "run"
+    for name in ("corpus", "tokenizer", "dataset"):
+        shutil.copytree(whole / name, run / name)
+    shutil.copy(whole / "recipe.json", run / "recipe.json")
+    return run
+
+
+@pytest.mark.parametrize(
+    ("engine", "says"),
+    [("local", "#!/bin/sh"), ("slurm", "#SBATCH --job-name=tiny-cloud"), ("kubernetes", "kind: JobSet")],
+)
+def test_dry_run_prints_what_would_be_submitted_and_does_nothing(tumen: Tumen, tmp_path: Path, engine: str, says: str) -> None:
+    said = tumen("launch", TINY, "--on", engine, "--dry-run", *IMAGE, folder=tmp_path)
+    assert said.returncode == 0, said.stderr
+    assert says in said.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_nodes_ranks_and_cards_follow_from_mesh_and_fleet(tumen: Tumen, tmp_path: Path) -> None:
+    fleet = ("--set", 'fleet.cards="h800:64"', "--set", "family.cloud.train.mesh.dp=32", "--set", "family.cloud.train.rows=32")
+    said = tumen("launch", TINY, "--on", "slurm", "--dry-run", *fleet, "--set", 'fleet.slurm.partition="p"', folder=tmp_path)
+    for line in ("--nodes=4", "--gpus-per-node=8", "--exclusive", "--partition=p", "processes=8"):
+        assert line in said.stdout
+
+
+@pytest.mark.parametrize(
+    ("fleet", "ranks", "asked"),
+    [
+        (Fleet(), 1, (1, 1, 0, False)),
+        (Fleet(cards="h800:8"), 4, (1, 4, 4, False)),
+        (Fleet(engine="slurm", cards="h800:64"), 1, (1, 1, 1, False)),
+        (Fleet(engine="slurm", cards="h800:64"), 8, (1, 8, 8, True)),
+        (Fleet(engine="slurm", cards="h800:64"), 64, (8, 8, 8, True)),
+        (Fleet(engine="slurm", cards="h800:64", node_cards=4), 64, (16, 4, 4, True)),
+        (Fleet(engine="slurm", cards="cpu:8"), 4, (1, 4, 0, False)),
+        (Fleet(engine="slurm", cards="cpu:8", node_cards=2), 4, (2, 2, 0, True)),
+    ],
+)
+def test_spread(fleet: Fleet, ranks: int, asked: tuple[int, int, int, bool]) -> None:
+    assert spread(fleet, ranks) == asked
+
+
+def test_a_node_that_would_be_half_empty_is_refused() -> None:
+    with pytest.raises(PlanError, match="the mesh has 12 ranks, no multiple of the 8 cards of a node"):
+        spread(Fleet(engine="slurm", cards="h800:64"), 12)
+
+
+@pytest.mark.parametrize(
+    ("logs", "status", "why"),
+    [
+        (
+            "tumen: job 7, start 0, on n1\n[rank 3] tumen: the loss is NaN\nsrun: error: Terminated\n",
+            Status("failed", 7),
+            "the loss is NaN",
+        ),
+        ("tumen: the disk is full\ntorch: ChildFailedError\n", Status("failed", 5), "the disk is full"),
+        ("", Status("lost", reason="the machine restarted"), "the machine restarted"),
+        ("Traceback\nValueError: x\n\n", Status("failed", 1), "ValueError: x"),
+        ("half a line", Status("failed", 1, "NODE_FAIL"), "NODE_FAIL"),
+        ("", Status("failed", 1), ""),
+    ],
+)
+def test_cause(logs: str, status: Status, why: str) -> None:
+    assert cause(logs, status) == why
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("--on", "nowhere"), "fleet.engine 'nowhere' is unknown; known: local, slurm, kubernetes"),
+        (("--tier", "none"), "--tier 'none' is no tier of tiny; it has cloud, device"),
+        (("--tier", "device"), "device learns from cloud, which is missing; `tumen launch cloud` makes it"),
+        (("--set", "fleet.limit=soon"), "fleet: limit: 'soon' is not a duration"),
+        (("--set", 'fleet.slurm.account="a b"'), "fleet.slurm.account: String should match"),
+        (("--on", "slurm", "--set", 'fleet.cards="h800:2"', "--set", "family.cloud.train.mesh.dp=4"), "the mesh has 4 ranks, fleet.cards is"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_launched_is_told(tumen: Tumen, ready: Path, arguments: tuple[str, ...], line: str) -> None:
+    said = tumen("launch", ready, *arguments)
+    assert said.returncode
+    assert line in said.stderr
+    assert "Traceback" not in said.stderr
+    assert not (ready / "jobs").exists()
+
+
+def test_without_data_it_says_what_makes_them(tumen: Tumen, tmp_path: Path) -> None:
+    said = tumen("launch", TINY, folder=tmp_path)
+    assert "cloud learns from dataset, which is missing; `tumen run RECIPE --run runs/tiny --until dataset` makes it" in said.stderr
+
+
+def test_on_this_machine_it_waits(tumen: Tumen, ready: Path) -> None:
+    said = tumen("launch", ready)
+    assert said.returncode == 0, said.stderr
+    assert "cloud: trained" in said.stdout
+    assert tumen("status", ready).stdout.startswith("cloud: done, step 8 of 8, loss ")
+    assert "loss" not in tumen("logs", ready).stderr
+    assert tumen("cancel", ready).stdout == "cloud: was done already\n"
+    again = tumen("launch", ready, "--dry-run")
+    assert "train" in again.stdout
+
+
+def test_nothing_was_launched(tumen: Tumen, ready: Path) -> None:
+    assert "nothing was launched" in tumen("status", ready).stdout
+    assert "a tier was never launched; launched so far: none" in tumen("logs", ready).stderr
+
+
+def test_this_machine_is_a_node_that_cannot_be_drained(tumen: Tumen) -> None:
+    name = socket.gethostname()
+    assert re.match(rf"{name} +1 cards  ready\n1 of 1 nodes ready", tumen("nodes", "--on", "local").stdout)
+    said = tumen("drain", name, "--why", "it smells", "--on", "local")
+    assert said.stderr == f"tumen: {name}: local is this machine alone, there is nothing to drain\n"
+    assert "which engine?" in tumen("nodes").stderr
+
+
+def test_an_engine_that_is_not_installed_is_one_line(tumen: Tumen, ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(ready))
+    said = tumen("launch", ready, "--on", "slurm")
+    assert said.returncode == 11
+    assert said.stderr == "tumen: sinfo is not on the path; run this on a login node of the Slurm cluster\n"
+    assert not (ready / "jobs").exists()
+
+
+@pytest.mark.lab
+@pytest.mark.usefixtures("slurm_lab")
+class TestOnSlurm:
+    def test_a_real_training_over_two_hosts(self, tumen: Tumen, ready: Path, whole: Path) -> None:
+        """Four ranks by torchrun's agents on two hosts learn what one process learns."""
+        said = tumen("launch", ready, "--on", "slurm", *LAB)
+        assert said.returncode == 0, said.stderr
+        assert re.search(r"cloud: submitted to slurm as job \d+, 2 nodes x 2 ranks", said.stdout)
+        second = tumen("launch", ready)
+        assert second.returncode == 11, "the run remembers its engine"
+        assert re.search(r"cloud is (waiting|running) already as job \d+; `tumen cancel", second.stderr)
+        deadline = time.monotonic() + 150
+        while json.loads(tumen("status", ready, "--json").stdout)["cloud"]["state"] in ("waiting", "running"):
+            assert time.monotonic() < deadline, tumen("logs", ready).stdout
+            time.sleep(1)
+        logs = tumen("logs", ready).stdout
+        assert tumen("status", ready).stdout.startswith("cloud: done, job "), logs
+        assert "on n[1-2]" in logs
+        assert len(list((ready / "jobs" / "cloud" / "ranks").glob("n[12]/*/attempt_0/[01]/stderr.log"))) == 4
+        losses = [json.loads((run / "cloud" / "manifest.json").read_text())["facts"]["validation_loss"] for run in (ready, whole)]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+    def test_run_uses_it_for_its_training(self, tumen: Tumen, ready: Path) -> None:
+        fleet = ("--set", 'fleet.engine="slurm"', "--set", 'fleet.slurm.partition="main"')
+        said = tumen("run", TINY, "--run", ready, "--until", "cloud", *fleet)
+        assert said.returncode == 0, said.stderr
+        assert tumen("status", ready).stdout.startswith("cloud: done, job ")
+        assert (ready / "cloud" / "manifest.json").exists()
+
+    def test_a_training_that_fails_says_why(self, tumen: Tumen, ready: Path) -> None:
+        """Found by a rank on its node, told by `tumen run` here."""
+        fault = ("--set", "family.cloud.train.mesh.micro_rows=3")
+        said = tumen("run", TINY, "--run", ready, "--until", "cloud", "--set", 'fleet.engine="slurm"', *fault)
+        assert said.returncode == 7, said.stderr
+        assert re.fullmatch(r"tumen: cloud: mesh: dp 1 x micro_rows must divide 8 rows \(log: .*/jobs/cloud/log\)\n", said.stderr)
+
+    def test_nodes_and_drain(self, tumen: Tumen) -> None:
+        try:
+            assert tumen("drain", "n8", "--why", "Xid 79", "--on", "slurm").stdout == "n8: takes no new work (Xid 79)\n"
+            said = tumen("nodes", "--on", "slurm").stdout
+            assert re.search(r"n8 +8 cards  drained: Xid 79\n7 of 8 nodes ready, 56 cards\n", said)
+        finally:
+            subprocess.run(["scontrol", "update", "nodename=n8", "state=resume"], check=True)
+        assert "slurm does not drain n99: " in tumen("drain", "n99", "--why", "x", "--on", "slurm").stderr
+
+    def test_no_such_partition_leaves_nothing(self, tumen: Tumen, ready: Path) -> None:
+        said = tumen("launch", ready, "--on", "slurm", "--set", 'fleet.slurm.partition="x"')
+        assert said.returncode == 11
+        assert said.stderr.startswith("tumen: slurm has no partition x, or it is empty; it has closed, main, one")
+        assert not (ready / "jobs").exists()

@@ -1,0 +1,22 @@
+"""Jobs that the tests of several engines share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tumen.cluster import Job
+
+HOUR_SECONDS = 3600.0
+COMMAND = ("/opt/tumen/bin/python", "-m", "tumen", "train", "/runs/v2", "cloud")
+LARGE = Job(
+    "v2-cloud",
+    COMMAND,
+    Path("/runs/v2/jobs/cloud"),
+    {"NCCL_SOCKET_IFNAME": "ib"},
+    nodes=256,
+    processes=8,
+    cards=8,
+    limit_seconds=36 * HOUR_SECONDS,
+    avoid=("n17", "n203"),
+)
+SMALL = Job("tiny-device", (*COMMAND[:-1], "device"), Path("/runs/it's 100%/jobs/device"), whole=False)

@@ -1,0 +1,56 @@
+#!/bin/bash
+# v2-cloud: written by tumen's slurm engine; `sbatch job.sh` submits it by hand
+#SBATCH --job-name=v2-cloud
+#SBATCH --account=llm
+#SBATCH --partition=h800
+#SBATCH --qos=high
+#SBATCH --reservation=night
+#SBATCH --nodes=256
+#SBATCH --ntasks-per-node=1
+#SBATCH --gres=gpu:h800:8
+#SBATCH --exclusive
+#SBATCH --mem=0
+#SBATCH --exclude=n17,n203
+#SBATCH --time=1-12:00:00
+#SBATCH --signal=B:USR1@300
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --output=/runs/v2/jobs/cloud/log
+
+module load cuda/12.8
+export NCCL_DEBUG=WARN
+export NCCL_SOCKET_IFNAME=ib
+export PYTHONUNBUFFERED=1
+export TOKENIZERS_PARALLELISM=false
+export TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE='[rank ${rank}] '
+export TORCH_NCCL_ASYNC_ERROR_HANDLING=1
+export TORCH_NCCL_DUMP_ON_TIMEOUT=1
+export TORCH_NCCL_TRACE_BUFFER_SIZE=2000
+folder=/runs/v2/jobs/cloud
+python=/opt/tumen/bin/python
+processes=8
+command=(/opt/tumen/bin/python -m tumen train /runs/v2 cloud)
+agent='export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((SLURM_CPUS_ON_NODE / processes > 0 ? SLURM_CPUS_ON_NODE / processes : 1))}
+exec "$python" -m tumen.cluster.torchrun --nnodes "$SLURM_JOB_NUM_NODES" --node-rank "$SLURM_NODEID" \
+  --nproc-per-node "$processes" --master-addr "$MASTER_ADDR" --master-port "$MASTER_PORT" --max-restarts 0 \
+  --log-dir "$folder/ranks/$SLURMD_NODENAME" --tee 3 --no-python "$@"'
+
+echo "$SLURM_JOB_ID" > "$folder/id"
+rm -f "$folder/exit"
+MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+MASTER_PORT=$((20000 + SLURM_JOB_ID % 10000))
+export folder python processes MASTER_ADDR MASTER_PORT
+echo "tumen: job $SLURM_JOB_ID, start ${SLURM_RESTART_COUNT:-0}, on $SLURM_JOB_NODELIST" >&2
+again=no
+trap 'again=yes; scancel --signal=TERM "$SLURM_JOB_ID"' USR1  # time is nearly up: tell the ranks, then queue again
+# One task a node. The first that fails ends all: a rank alone only waits in a collective.
+srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --cpu-bind=none --kill-on-bad-exit=1 --wait=30 \
+  bash -c "$agent" agent "${command[@]}" &
+step=$!
+wait "$step"
+while kill -0 "$step" 2> /dev/null; do wait "$step"; done  # a trap ends a wait early
+wait "$step"
+code=$?
+if [ "$again" = yes ] && [ "$code" -ne 0 ] && scontrol requeue "$SLURM_JOB_ID"; then sleep 60; fi  # Slurm ends this script
+echo "$code" > "$folder/exit.part" && mv "$folder/exit.part" "$folder/exit"
+exit "$code"
