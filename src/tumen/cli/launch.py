@@ -14,7 +14,7 @@ from tumen.cli import run as running
 from tumen.cli.job import FOLDER, job_of
 from tumen.cli.train import read_run_recipe
 from tumen.cluster import Cluster, Engine, Status, connect, rendered
-from tumen.core import EngineError, Events, InputError, Recipe, load_recipe, units, write_text
+from tumen.core import EngineError, Events, InputError, Recipe, alone, load_recipe, units, write_text
 from tumen.core.events import read
 
 RUN = typer.Argument(..., help="Folder of a run, or a recipe (its run is runs/<name>).")
@@ -41,7 +41,7 @@ def launch(
         print(rendered(engine, job), end="")
         return
     events = Events(where / "events.jsonl")
-    with running.alone(where):
+    with alone(where):
         refuse_second(engine, job.folder, where)
         write_text(where / "recipe.json", recipe.model_dump_json(indent=1))
         if not isinstance(engine, Cluster):

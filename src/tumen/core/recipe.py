@@ -293,32 +293,32 @@ class Gate(Frozen):
     worse_in_class: Share = Field(0.05, description="most that a promotion may lose of exact actions in one scenario class")
 
 
-Word = Annotated[str, Field(pattern=r"""^[^\s'"\\$`#]+$""")]
+SiteWord = Annotated[str, Field(pattern=r"""^[^\s'"\\$`#]+$""")]
 
 
 class Slurm(Frozen):
     """What a Slurm site wants to be told. A field that is not set is not in the script: nothing is invented."""
 
-    account: Word | None = None
-    partition: Word | None = None
-    qos: Word | None = None
-    reservation: Word | None = None
-    constraint: Word | None = Field(None, description="features a node must have, such as h100&ib")
-    gres: Word | None = Field(None, description="what the site calls a card, such as gpu:h100; default: --gpus-per-node alone")
+    account: SiteWord | None = None
+    partition: SiteWord | None = None
+    qos: SiteWord | None = None
+    reservation: SiteWord | None = None
+    constraint: SiteWord | None = Field(None, description="features a node must have, such as h100&ib")
+    gres: SiteWord | None = Field(None, description="what the site calls a card, such as gpu:h100; default: --gpus-per-node alone")
     setup: tuple[str, ...] = Field((), description='lines of shell before the ranks start, such as "module load cuda/12.8"')
 
 
 class Kubernetes(Frozen):
     """What a Kubernetes cluster wants to be told."""
 
-    image: Word | None = Field(None, description="container image with tumen[train] in it; must be set to launch")
-    namespace: Word | None = Field(None, description="default: the one of the kubeconfig")
-    queue: Word | None = Field(None, description="Kueue's LocalQueue, which admits all nodes of a job together or none")
-    priority: Word | None = Field(None, description="Kueue's WorkloadPriorityClass")
-    volumes: dict[Word, Word] = Field({}, description='folder to PersistentVolumeClaim, such as { "/runs" = "runs" }')
-    resource: Word = Field("nvidia.com/gpu", description="what the cluster calls a card")
-    shared_memory: Word = Field("16Gi", description="/dev/shm of a node, where ranks meet")
-    service_account: Word | None = None
+    image: SiteWord | None = Field(None, description="container image with tumen[train] in it; must be set to launch")
+    namespace: SiteWord | None = Field(None, description="default: the one of the kubeconfig")
+    queue: SiteWord | None = Field(None, description="Kueue's LocalQueue, which admits all nodes of a job together or none")
+    priority: SiteWord | None = Field(None, description="Kueue's WorkloadPriorityClass")
+    volumes: dict[SiteWord, SiteWord] = Field({}, description='folder to PersistentVolumeClaim, such as { "/runs" = "runs" }')
+    resource: SiteWord = Field("nvidia.com/gpu", description="what the cluster calls a card")
+    shared_memory: SiteWord = Field("16Gi", description="/dev/shm of a node, where ranks meet")
+    service_account: SiteWord | None = None
     restarts: int = Field(3, ge=0, description="how often JobSet starts the whole gang again")
 
 
@@ -328,11 +328,11 @@ class Fleet(Frozen):
     cards: str = Field("cpu:1", description="card:count, such as h800:10000; several with commas")
     engine: str = Field("local", description="local, slurm, kubernetes or your own 'package.module:Class'")
     node_cards: Positive | None = Field(None, description="cards, and so ranks, of a node; default: those of the card")
-    avoid: tuple[Word, ...] = Field((), description="nodes to leave out")
+    avoid: tuple[SiteWord, ...] = Field((), description="nodes to leave out")
     limit: str | None = Field(None, description="time limit of a job, such as 36h; default: the engine's")
     grace: str = Field("5min", description="before the limit: ranks are told to stop, and the job is queued again")
-    environment: dict[Word, str] = Field({}, description='variables of every rank, such as { NCCL_SOCKET_IFNAME = "ib" }')
-    python: Word | None = Field(None, description="interpreter on the nodes; default: this one (kubernetes: python3)")
+    environment: dict[SiteWord, str] = Field({}, description='variables of every rank, such as { NCCL_SOCKET_IFNAME = "ib" }')
+    python: SiteWord | None = Field(None, description="interpreter on the nodes; default: this one (kubernetes: python3)")
     slurm: Slurm = Slurm()
     kubernetes: Kubernetes = Kubernetes()
 
@@ -487,8 +487,11 @@ class Recipe(Frozen):
         except ValueError as error:
             yield f"set: {error}"
         else:
-            for other in (other for other in tier.made_from() if other not in self.family):
-                yield f"distil.teacher or prune: {other!r} is no tier; the family has {', '.join(self.family)}"
+            unknown = f"is no tier; the family has {', '.join(self.family)}"
+            if tier.distil and tier.distil.teacher not in self.family:
+                yield f"distil.teacher: {tier.distil.teacher!r} {unknown}"
+            if tier.prune and tier.prune not in self.family:
+                yield f"prune: {tier.prune!r} {unknown}"
 
     def arm(self, name: str) -> Tier:
         """An arm as the tier it is; its steps are still those of the tier it comes from.
