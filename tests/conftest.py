@@ -98,6 +98,32 @@ def make_bundle() -> Callable[..., Path]:
     return write_bundle
 
 
+@pytest.fixture(scope="session")
+def stranger(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A GGUF that is not ours; beside it `tokenizer.json`, and `hf`, the same model as transformers has it."""
+    from tests.strangers import make_stranger
+
+    from tumen.data import read_corpus
+
+    return make_stranger((row["sentence"] for row in read_corpus(corpus, "train")), tmp_path_factory.mktemp("stranger"))
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """SmolLM2-135M-Instruct, where its package is installed."""
+    from tests import strangers
+
+    return strangers.smollm2()
+
+
+@pytest.fixture(scope="session")
+def smollm2_cut(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its first two layers."""
+    from tests.strangers import cut_of
+
+    return cut_of(smollm2, tmp_path_factory.mktemp("smollm2") / "cut.gguf", 2)
+
+
 @pytest.fixture
 def copy_of(tmp_path: Path) -> Callable[[Path], Path]:
     """A copy of a folder, to be broken."""

@@ -12,7 +12,7 @@ from tests.cli.conftest import TINY, Tumen
 
 from tumen.cli import chain
 from tumen.core import Experts, InputError, Mla, Shape, Yarn, load_recipe, manifest_of
-from tumen.core.recipe import recipe_of
+from tumen.core.recipe import Start, recipe_of
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_import_says_what_a_recipe_says(public: Path) -> None:
     recipe = recipe_of({"name": "x", "family": {"cloud": tier | {"train": {"steps": 1}}}, "serve": {"device": "cloud"}}, "x")
     shape = recipe.family["cloud"].shape
     assert shape == load_recipe(TINY).family["device"].shape.model_copy(update={"tied": shape.tied})
-    assert recipe.family["cloud"].start == str(public / "start")
+    assert recipe.family["cloud"].start == Start(path=str(public / "start"))
 
 
 def test_every_field_of_a_shape_is_said() -> None:
@@ -82,7 +82,7 @@ class TestStart:
         assert self.inputs(f"family.device.start='{there}'") == here != self.inputs()
 
     def test_none_there(self, tmp_path: Path) -> None:
-        with pytest.raises(InputError, match=r"family\.device\.start: .*none: no such artifact; `tumen import`"):
+        with pytest.raises(InputError, match=r"family\.device\.start: .*none: holds no model"):
             self.inputs(f"family.device.start='{tmp_path / 'none'}'")
 
     def test_a_run_starts_from_it(self, run: Path, public: Path, tumen: Tumen) -> None:

@@ -137,7 +137,8 @@ PAIRS: dict[str, tuple[dict[str, Any], str]] = {
     "scores of another length": ({"tokenizer.ggml.scores": [0.0]}, "scores"),
     "scores not finite": ({"tokenizer.ggml.scores": [float("inf")]}, "finite"),
     "types of another length": ({"tokenizer.ggml.token_type": [1]}, "token_type"),
-    "another tokeniser": ({"tokenizer.ggml.model": "gpt2"}, "'gpt2'"),
+    "another tokeniser": ({"tokenizer.ggml.model": "wordpiece"}, "'wordpiece'"),
+    "bytes of another tokeniser": ({"tokenizer.ggml.model": "gpt2"}, "205 byte tokens"),
 }
 
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.model.shapes import SHAPES
 
-from tumen.core import Experts, ExportError, InputError, Mla, Shape, TumenError
-from tumen.model import build, config_of, from_public, interleave, names_of, shape_of, sizes_of, to_public
+from tumen.core import Experts, ExportError, InputError, Mla, Shape, TumenError, config_of, shape_of
+from tumen.model import build, from_public, interleave, names_of, sizes_of, to_public
 from tumen.model.names import halve
 
 OUT = {name: shape.model_copy(update={"norm_eps": 1e-6}) for name, shape in SHAPES.items()}

@@ -28,9 +28,10 @@ from tumen.core import (
     TrainError,
     TumenError,
     Yarn,
+    config_of,
     verify,
 )
-from tumen.model import build, causal_mask, config_of
+from tumen.model import build, causal_mask
 from tumen.model.rope import angles
 from tumen.train import export_public, import_public, read_final, start_from
 from tumen.train.checkpoint import write_final

@@ -177,7 +177,7 @@ def spending(recipe: Recipe, where: Path, tier: Tier, vocab: int) -> dict[str, A
         **plan.spent(whole_shape(tier, vocab), tier.train).model_dump(),
         "teacher": None,
         "teacher_flops": 0,
-        "start": tier.start,
+        "start": tier.start and tier.start.path,
     }
     teachers = teachers_of(recipe, tier)
     if teachers:

@@ -12,7 +12,8 @@ from typing import Any
 
 from tumen.core import ArtifactError, InputError, Manifest, Recipe, hash_of, manifest_of
 from tumen.core.artifact import Kind
-from tumen.core.recipe import Tier
+from tumen.core.outside import digest_of_start, vocabulary_digest
+from tumen.core.recipe import Tier, Tokenizer
 
 # Raise a number when the code of a maker changes what it makes from the same inputs.
 MAKERS: dict[Kind, int] = {
@@ -51,7 +52,7 @@ def stages(recipe: Recipe) -> Iterator[Stage]:
     """All stages of a recipe in an order that respects their parents."""
     data = recipe.data.model_dump(mode="json", exclude={"engine", "document_tokens"})  # where it is made, and what comes later
     yield Stage("corpus", "corpus", (), {"data": data, "seed": recipe.seed})
-    yield Stage("tokenizer", "tokenizer", ("corpus",), {"tokenizer": recipe.tokenizer})
+    yield Stage("tokenizer", "tokenizer", ("corpus",), {"tokenizer": vocabulary_asked(recipe.tokenizer)})
     yield Stage("dataset", "dataset", ("corpus", "tokenizer"), {"document_tokens": recipe.document_tokens()})
     for name in recipe.tiers_in_order():
         yield learning(name, recipe.family[name], recipe.seed)
@@ -76,28 +77,36 @@ def learning(name: str, tier: Tier, seed: int) -> Stage:
     if tier.prune:
         learnt["prune"] = tier.prune
     if tier.start:
-        learnt["start"] = start_digest(name, tier.start)
+        learnt["start"] = start_digest(name, tier.start.path)
+        learnt |= {"lora": tier.start.model_dump(exclude={"path", "merge"})} if tier.start.tune == "lora" else {}
     return Stage(name, "checkpoint", parents, learnt, name, tier, seed)
 
 
 def packing(name: str, tier: str, settings: Tier, recipe: Recipe) -> Stage:
     """The stage that makes a bundle of a trained tier."""
-    asked = {"quantise": settings.quantise, "serve": recipe.serve, "gate": recipe.gate, "name": recipe.name}
+    asked: dict[str, Any] = {"quantise": settings.quantise, "serve": recipe.serve, "gate": recipe.gate, "name": recipe.name}
+    asked |= {"merge": settings.start.merge} if settings.start and settings.start.tune == "lora" else {}
     return Stage(name, "bundle", (tier, "tokenizer", "corpus"), asked, tier, settings)
 
 
 def start_digest(tier: str, start: str) -> str:
-    """Digest of the checkpoint that a tier starts from.
+    """Digest of the checkpoint or outside model that a tier starts from.
 
     Raises:
         InputError: there is none.
     """
     try:
-        return manifest_of(Path(start), "checkpoint").digest
-    except ArtifactError as error:
-        why = str(error).partition(";")[0]
+        return digest_of_start(Path(start))
+    except (ArtifactError, InputError) as error:
         field = tier.replace("/", ".") if "/" in tier else f"family.{tier}"
-        raise InputError(f"{field}.start: {why}; `tumen import` makes one from a public checkpoint") from None
+        raise InputError(f"{field}.start: {error}") from None
+
+
+def vocabulary_asked(section: Tokenizer) -> Any:
+    """What decides a tokeniser: the section, and whose vocabulary it takes."""
+    if section.start is None:
+        return section.model_dump(include={"vocab"})
+    return {"start": vocabulary_digest(Path(section.start)), "trim": section.trim, "pieces": section.pieces}
 
 
 def served_tiers(recipe: Recipe) -> list[str]:

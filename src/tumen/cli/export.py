@@ -23,36 +23,44 @@ class To(Enum):
     """What a checkpoint is written for."""
 
     hf = "hf"
+    adapter = "adapter"
 
 
 def export(
     checkpoint: Path = typer.Argument(..., help="A trained tier, such as runs/pocket/cloud, or what `tumen import` wrote."),
-    out: Path = typer.Argument(..., help="A new folder."),
-    to: To = typer.Option(To.hf, help="hf: config.json and safetensors, as transformers reads them."),
+    out: Path = typer.Argument(..., help="A new folder; for an adapter, a new file."),
+    to: To = typer.Option(
+        To.hf, help="hf: config.json and safetensors (an adapter: with its base); adapter: a GGUF that is read beside its base."
+    ),
     precision: Precision = typer.Option(Precision.fp32, help="Of the written weights; bf16 rounds."),
     shard: str = typer.Option("5GB", help="Most bytes of one file."),
     like: Path = typer.Option(None, help="A public folder of the same shape: its tokeniser files and token ids are taken over."),
 ) -> None:
-    """Write a checkpoint as DeepseekV2ForCausalLM (MLA) or LlamaForCausalLM (GQA without experts)."""
+    """Write a checkpoint as DeepseekV2ForCausalLM (MLA) or LlamaForCausalLM (GQA without experts), or an adapter as GGUF."""
     try:
+        from tumen.shrink import export_adapter
         from tumen.train import export_public
     except ModuleNotFoundError as error:
         raise _without(error) from None
+    if to is To.adapter:
+        export_adapter(checkpoint, out)
+        print(f"{out}: an adapter, {units.show_bytes(out.stat().st_size)}")
+        return
     export_public(checkpoint, out, int(units.size_bytes(shard)), precision.value, like)
     size = units.show_bytes(sum(path.stat().st_size for path in out.iterdir()))
     print(f"{out}: {json.loads((out / 'config.json').read_text())['architectures'][0]}, {precision.value}, {size}")
 
 
 def import_(
-    folder: Path = typer.Argument(..., help="A folder with config.json and safetensors."),
+    model: Path = typer.Argument(..., help="A GGUF file, or a folder with config.json and safetensors."),
     out: Path = typer.Argument(..., help="A new folder for the checkpoint."),
 ) -> None:
-    """Read a DeepseekV2ForCausalLM or LlamaForCausalLM as a checkpoint that a tier can start from; prints what its recipe says."""
+    """Read a GGUF (llama, deepseek2), DeepseekV2ForCausalLM or LlamaForCausalLM as a checkpoint that a tier can start from."""
     try:
         from tumen.train import import_public
     except ModuleNotFoundError as error:
         raise _without(error) from None
-    shape = import_public(folder, out)
+    shape = import_public(model, out)
     print(f"{out}: {units.show_count(shape.parameters())} parameters. In a recipe of the same vocabulary:")
     print("\n".join(_section(shape, out)))
 

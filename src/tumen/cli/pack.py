@@ -28,14 +28,15 @@ def pack_and_check(recipe: Recipe, bundle: Stage, where: Path, inputs: str, even
     stage = final.with_name(f".packing-{final.name}")
     shutil.rmtree(stage, ignore_errors=True)
     try:
-        pack(where / tier, where / "tokenizer", where / "corpus", bundle.settings.quantise, about, stage, inputs)
+        merge = bool(bundle.settings.start and bundle.settings.start.merge)
+        pack(where / tier, where / "tokenizer", where / "corpus", bundle.settings.quantise, about, stage, inputs, merge)
         sentences = [row["sentence"] for row in read_corpus(where / "corpus", "exam")]
         with load(stage, context=recipe.serve.context, store="own") as runner:
             checked = check_export(
                 where / tier,
                 where / "tokenizer",
                 sentences,
-                lambda prompt: list(runner.complete(prompt, n_probs=0).tokens),
+                lambda prompt: list(runner.complete(prompt, logprobs=False).tokens),
                 recipe.gate.agreement,
             )
         events.emit("export", tier=tier, **checked)

@@ -31,14 +31,14 @@ def train(
     if stage is None or stage.settings is None:
         raise InputError(f"{tier!r} is no tier of {recipe.name}; it has {', '.join(recipe.family)}")
     try:
-        from tumen.data import Codec
+        from tumen.data import Codec, refuse_other
         from tumen.shrink import distil, pruned
-        from tumen.train import fit, leave, profile_steps, start_from
+        from tumen.train import Adapter, fit, leave, profile_steps, start_from
     except ModuleNotFoundError as error:
         raise TrainError(f"training needs {error.name}, which is in the extra: pip install 'tumen[train]'") from None
-    settings = stage.settings
+    settings, codec = stage.settings, Codec.load(run / "tokenizer")
     section = meshed(settings.train, plan)
-    shape = settings.shape.model_copy(update={"vocab": Codec.load(run / "tokenizer").vocab})
+    shape = settings.shape.model_copy(update={"vocab": codec.vocab})
     if profile:
         print(profile_steps(section, shape, run / "dataset", profile, seed=stage.seed, tier=tier))
         return
@@ -50,8 +50,16 @@ def train(
         "events": Events((run / tier).with_name("events.jsonl")),
     }
     if settings.start:
-        common["start"] = start_from(Path(settings.start), shape)
-        common["made_from"] += [chain.start_digest(tier, settings.start)]
+        digest = chain.start_digest(tier, settings.start.path)
+        common["made_from"] += [digest]
+        rows = None
+        if codec.vocabulary:
+            refuse_other(codec.vocabulary, Path(settings.start.path))
+            rows = codec.vocabulary.rows
+        common["start"] = start_from(Path(settings.start.path), shape, settings.start.layers, rows)
+        if settings.start.tune == "lora":
+            base = settings.start.model_copy(update={"path": str(Path(settings.start.path).resolve())})
+            common["adapter"] = Adapter(start=base, digest=digest, rows=rows)
     if settings.prune:
         common["start"] = pruned(run / settings.prune, shape, run / "dataset", section)
     if settings.distil:

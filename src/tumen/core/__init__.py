@@ -41,6 +41,7 @@ from tumen.core.errors import (
 from tumen.core.events import Events
 from tumen.core.lock import alone
 from tumen.core.mesh import Mesh, mesh_of_plan, read_plan, refuse_mesh
+from tumen.core.public import architecture_of, config_of, shape_of
 from tumen.core.recipe import Recipe, load_recipe
 from tumen.core.shape import Experts, Frozen, Gqa, Mla, Shape, Yarn
 from tumen.core.table import named
@@ -69,7 +70,9 @@ __all__ = [
     "TumenError",
     "Yarn",
     "alone",
+    "architecture_of",
     "artifact",
+    "config_of",
     "disk",
     "errors",
     "events",
@@ -86,6 +89,7 @@ __all__ = [
     "read_plan",
     "refuse_mesh",
     "safetensors_check",
+    "shape_of",
     "tokenizer_check",
     "trust",
     "units",

@@ -1,4 +1,4 @@
-"""A GGUF file's header, read and judged before llama.cpp sees it: nothing is believed that the file cannot carry.
+"""A GGUF file's header, read and judged before anything else sees it: nothing is believed that the file cannot carry.
 
 Layout (ggml/docs/gguf.md, version 3, little-endian):
 
@@ -7,14 +7,15 @@ Layout (ggml/docs/gguf.md, version 3, little-endian):
 
 llama.cpp aborts its whole process on some headers (a block_count of 2^31-1) and accepts others that cannot be meant
 (an end token that does not exist). Here each count is compared with the bytes that are left before anything is read,
-so a hostile file costs neither memory nor time, and every refusal is one line.
+so a hostile file costs neither memory nor time, and every refusal is one line. Stands in core because two rooms that may not
+see each other open such files: the device runner, and the reader of outside models.
 """
 
 from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -32,6 +33,9 @@ MOST_NAME_BYTES = 63  # GGML_MAX_NAME is 64 with its closing zero
 MOST_CONTEXT = 1 << 24
 BYTE_TOKENS = 256
 TOKEN_TYPES = range(1, 7)  # normal, unknown, control, user's, unused, byte
+COMMON = (*range(0x20, 0x7F), *range(0x80, 0xC0), *range(0xC2, 0xF0))  # bytes of printable text; SmolLM2 lacks some of the others
+TOKENISERS = ("llama", "gpt2")  # SentencePiece's kind, and byte-level BPE with merges
+MOST_RANK = 4096  # of an adapter
 
 # Value types: number -> struct format; 8 is a string, 9 an array.
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
@@ -46,10 +50,11 @@ BLOCKS = {
 
 @dataclass(frozen=True)
 class Tensor:
-    """One tensor of the header. `dims` as in the file: the fastest first. `offset` and `bytes` within the data."""
+    """One tensor of the header. `dims` as in the file: the fastest first; `kind` is ggml's type; `offset` is within the data."""
 
     name: str
     dims: tuple[int, ...]
+    kind: int
     offset: int
     bytes: int
 
@@ -152,17 +157,44 @@ def check(path: Path, error: Refusal = ArtifactError) -> Header:
     Raises:
         `error`: no GGUF, cut short, or a number in it that cannot be true.
     """
+    return _checked(path, _judge, error)
+
+
+def check_adapter(path: Path, base: Header, error: Refusal = ArtifactError) -> Header:
+    """Read an adapter's header and check it against the file and against the model it is for.
+
+    Raises:
+        `error`: no LoRA adapter, or one of another model.
+    """
+
+    def judge(cursor: _Cursor) -> Header:
+        header = _read(cursor)
+        _check_adapter(header, base)
+        return header
+
+    return _checked(path, judge, error)
+
+
+def _checked(path: Path, judge: Callable[[_Cursor], Header], error: Refusal) -> Header:
     size = check_file(path, error)
     try:
         if size < 24:
             raise _FaultError("too short for a GGUF header")
         with open(path, "rb") as file:
-            return _judge(_Cursor(file, size))
+            return judge(_Cursor(file, size))
     except _FaultError as fault:
         raise error(f"{path}: not a usable GGUF: {fault}; make or fetch it again") from None
 
 
 def _judge(cursor: _Cursor) -> Header:
+    header = _read(cursor)
+    architecture = _check_shape(header.pairs, header.tensors)
+    _check_tokens(header.pairs, architecture, header.tensors)
+    return header
+
+
+def _read(cursor: _Cursor) -> Header:
+    """Pairs and tensors, of which nothing is judged but that the file can carry them."""
     n_tensors, n_pairs = _opening(cursor)
     pairs: dict[str, Any] = {}
     for _ in range(n_pairs):
@@ -177,9 +209,7 @@ def _judge(cursor: _Cursor) -> Header:
             raise _FaultError(f"tensor {tensor.name!r} stands twice")
         tensors[tensor.name] = tensor
     data_start = _check_places(cursor, pairs, tensors)
-    architecture = _check_shape(pairs, tensors)
-    _check_tokens(pairs, architecture, tensors)
-    return Header(architecture, pairs, tensors, data_start)
+    return Header(str(pairs.get("general.architecture")), pairs, tensors, data_start)
 
 
 def _opening(cursor: _Cursor) -> tuple[int, int]:
@@ -211,7 +241,7 @@ def _tensor(cursor: _Cursor) -> Tensor:
         raise _FaultError(f"tensor {name!r} has shape {list(dims)}, which its type cannot hold")
     if size > cursor.size:
         raise _FaultError(f"tensor {name!r} claims {size} bytes, the file has {cursor.size}")
-    return Tensor(name, dims, offset, size)
+    return Tensor(name, dims, kind, offset, size)
 
 
 def _check_places(cursor: _Cursor, pairs: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> int:
@@ -278,16 +308,20 @@ def _check_shape(pairs: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str
 
 def _check_tokens(pairs: Mapping[str, Any], arch: str, tensors: Mapping[str, Tensor]) -> None:
     """The vocabulary is whole: no token twice, all 256 bytes, special tokens that exist, one embedding each."""
-    if pairs.get("tokenizer.ggml.model") != "llama":
-        raise _FaultError(f"tokenizer.ggml.model is {_short(pairs.get('tokenizer.ggml.model'))}, 'llama' is needed")
+    model = pairs.get("tokenizer.ggml.model")
+    if model not in TOKENISERS:
+        raise _FaultError(f"tokenizer.ggml.model is {_short(model)}; known: {', '.join(TOKENISERS)}")
     tokens = pairs.get("tokenizer.ggml.tokens")
     if not isinstance(tokens, list) or not tokens or not isinstance(tokens[0], str):
         raise _FaultError("tokenizer.ggml.tokens is no list of tokens")
     if len(set(tokens)) != len(tokens):
         raise _FaultError("tokenizer.ggml.tokens has a token twice")
-    if not {f"<0x{byte:02X}>" for byte in range(BYTE_TOKENS)} <= set(tokens):
-        raise _FaultError(f"tokenizer.ggml.tokens has not all {BYTE_TOKENS} byte tokens")
-    for part in ("scores", "token_type"):
+    letters = {f"<0x{byte:02X}>" for byte in range(BYTE_TOKENS)} if model == "llama" else {byte_letters()[byte] for byte in COMMON}
+    if not letters <= set(tokens):
+        raise _FaultError(f"tokenizer.ggml.tokens has not all {len(letters)} byte tokens")
+    if model == "gpt2":
+        _check_merges(pairs.get("tokenizer.ggml.merges"), set(tokens))
+    for part in ("scores", "token_type") if model == "llama" else ("token_type",):
         values = pairs.get(f"tokenizer.ggml.{part}")
         if not isinstance(values, list) or len(values) != len(tokens):
             raise _FaultError(f"tokenizer.ggml.{part} has not one value for each of {len(tokens)} tokens")
@@ -302,3 +336,44 @@ def _check_tokens(pairs: Mapping[str, Any], arch: str, tensors: Mapping[str, Ten
     embedding = tensors.get("token_embd.weight")
     if embedding is None or embedding.dims != expected:
         raise _FaultError(f"token_embd.weight is {_short(embedding and list(embedding.dims))}, {list(expected)} is needed")
+
+
+def byte_letters() -> list[str]:
+    """The letter that stands for each byte in a byte-level vocabulary (GPT-2, github.com/openai/gpt-2, encoder.py)."""
+    printed = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    moved = iter(range(256, 512))
+    return [chr(byte) if byte in printed else chr(next(moved)) for byte in range(BYTE_TOKENS)]
+
+
+def _check_merges(merges: Any, tokens: set[str]) -> None:
+    """Every merge joins two tokens to a third, no merge stands twice."""
+    if not isinstance(merges, list) or not merges or not isinstance(merges[0], str):
+        raise _FaultError("tokenizer.ggml.merges is no list of merges")
+    if len(set(merges)) != len(merges):
+        raise _FaultError("tokenizer.ggml.merges has a merge twice")
+    for merge in merges:
+        left, space, right = merge.partition(" ")
+        if not space or not {left, right, left + right} <= tokens:
+            raise _FaultError(f"tokenizer.ggml.merges has {_short(merge)}, which does not join two tokens to a third")
+
+
+def _check_adapter(adapter: Header, base: Header) -> None:
+    """A LoRA adapter for `base`: pairs of matrices for tensors that are there, of fitting sizes and one rank each."""
+    pairs = adapter.pairs
+    for key, wanted in (("general.type", "adapter"), ("adapter.type", "lora"), ("general.architecture", base.architecture)):
+        if pairs.get(key) != wanted:
+            raise _FaultError(f"{key} is {_short(pairs.get(key))}, {wanted!r} is needed")
+    alpha = pairs.get("adapter.lora.alpha")
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 < alpha < 1e6:
+        raise _FaultError(f"adapter.lora.alpha is {_short(alpha)}; a number above 0 is needed")
+    if any("alora" in key for key in pairs):
+        raise _FaultError("the adapter wakes up at words of its own (aLoRA), which is not known here")
+    for name, half in adapter.tensors.items():
+        target, _, part = name.rpartition(".lora_")
+        other = adapter.tensors.get(f"{target}.lora_{'b' if part == 'a' else 'a'}")
+        if part not in ("a", "b") or other is None or target not in base.tensors:
+            raise _FaultError(f"tensor {name!r} is no half of an adapter's matrix for this model")
+        a, b = (half, other) if part == "a" else (other, half)
+        inner, outer = base.tensors[target].dims[:2]
+        if len(a.dims) != 2 or a.dims[0] != inner or not a.dims[1] <= MOST_RANK or b.dims != (a.dims[1], outer):
+            raise _FaultError(f"tensor {name!r} does not fit {target!r}, which is {list(base.tensors[target].dims)}")

@@ -143,7 +143,11 @@ class Ontology(Frozen):
         Raises:
             ArtifactError: missing or damaged.
         """
-        path = folder / FILE
+        return cls.read(folder / FILE)
+
+    @classmethod
+    def read(cls, path: Path) -> Ontology:
+        """Read one from a file; raises as `load`."""
         try:
             return cls.model_validate(foreign.read_json(path, most_bytes=MOST_BYTES))
         except ValidationError as error:

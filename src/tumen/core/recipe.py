@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from tumen.core import units
 from tumen.core.errors import InputError, RecipeError
 from tumen.core.mesh import Mesh
+from tumen.core.outside import has_vocabulary, shape_of_start
 from tumen.core.shape import Frozen, Positive, Shape
 
 STAGE_NAMES = ("corpus", "tokenizer", "dataset", "jobs", "arms", "bundle-*", "*-logits")
@@ -95,6 +96,19 @@ class Tokenizer(Frozen):
     """Byte-fallback BPE. A small vocabulary is the cheapest speed-up on a device."""
 
     vocab: Annotated[int, Field(ge=512, le=262_144)] = 2048
+    start: str | None = Field(
+        None, description="outside model whose vocabulary is taken instead of a learnt one; default: what a tier starts from"
+    )
+    trim: int | None = Field(
+        None, ge=0, description="of its tokens keep those the data needs and this many of the most frequent; default: all"
+    )
+    pieces: bool = Field(False, description="one token more for each piece of an action (learnt ones have them anyway)")
+
+    @model_validator(mode="after")
+    def _of_something(self) -> Tokenizer:
+        if (self.trim is not None or self.pieces) and not self.start:
+            raise ValueError("trim and pieces are for the vocabulary of an outside model: set start, or start a tier from one")
+        return self
 
 
 class Train(Frozen):
@@ -136,14 +150,39 @@ class Distil(Frozen):
     live: bool = Field(False, description="ask the teacher at every step, for all tokens, instead of storing its likeliest ones")
 
 
+Matrix = Literal["q", "k", "v", "q_down", "q_up", "kv_down", "out", "gate", "up", "down"]
+LINEAR: tuple[Matrix, ...] = typing.get_args(Matrix)
+
+
+class Start(Frozen):
+    """Weights a tier starts from, and how it goes on. A path alone is short for `{ path = ... }`.
+
+    `tune = "lora"` (arXiv 2106.09685) leaves them as they are and learns an adapter of `rank` beside each matrix, times
+    `alpha / rank`.
+    """
+
+    path: str = Field(description="GGUF file, folder that transformers wrote, or checkpoint such as `tumen import` makes")
+    tune: Literal["full", "lora"] = "full"
+    layers: Positive | None = Field(None, description="take the first layers only")
+    rank: Positive = 16
+    alpha: float = Field(32.0, gt=0)
+    matrices: tuple[Matrix, ...] = Field(LINEAR, min_length=1, description="by name, in attention and feed-forward")
+    merge: bool = Field(False, description="pack one merged model instead of the base and an adapter beside it")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        return {"path": value} if isinstance(value, str) else value
+
+
 class Tier(Frozen):
-    """A size in the model family."""
+    """A size in the model family. The shape of one that starts from an outside model is that model's."""
 
     shape: Shape
     train: Train
     distil: Distil | None = None
     quantise: Literal["int8", "int4", "bf16"] = "int8"
-    start: str | None = Field(None, description="checkpoint to start from, such as one that `tumen import` wrote")
+    start: Start | None = Field(None, description="weights to start from, instead of fresh ones")
     prune: str | None = Field(None, description="larger tier whose most important parts this one starts from")
 
     def made_from(self) -> tuple[str, ...]:
@@ -407,9 +446,46 @@ def recipe_of(tree: Mapping[str, Any], where: str) -> Recipe:
         RecipeError: with every fault.
     """
     try:
-        return Recipe.model_validate(tree)
+        return Recipe.model_validate(_with_shapes(tree, where))
     except ValidationError as error:
         raise RecipeError(where, [line for detail in error.errors() for line in _faults(Recipe, detail)]) from None
+
+
+def _with_shapes(tree: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    """The tree with what outside models say of themselves: the shape of each tier that starts from one and says none, and whose
+    vocabulary it is.
+
+    Raises:
+        RecipeError: a model that cannot be read.
+    """
+    family, learnt = tree.get("family"), tree.get("tokenizer", {})
+    if not isinstance(family, dict) or not isinstance(learnt, dict):
+        return tree
+    tiers, faults = dict(family), []
+    for name, tier in family.items():
+        start = tier.get("start") if isinstance(tier, dict) else None
+        start = {"path": start} if isinstance(start, str) else start
+        if not isinstance(start, dict) or not isinstance(start.get("path"), str):
+            continue
+        try:
+            if "shape" not in tier:
+                tiers[name] = {**tier, "shape": _shape_of(start)}
+            if "start" not in learnt and has_vocabulary(Path(start["path"])):
+                learnt = {"start": start["path"], "vocab": shape_of_start(Path(start["path"])).vocab, **learnt}
+        except InputError as error:
+            faults.append(f"family.{name}.start.path: {error}")
+    if faults:
+        raise RecipeError(where, faults)
+    return {**tree, "family": tiers} | ({"tokenizer": learnt} if learnt else {})
+
+
+def _shape_of(start: Mapping[str, Any]) -> dict[str, Any]:
+    """The shape of what a tier starts from, as a recipe says it."""
+    shape = shape_of_start(Path(start["path"])).model_dump(exclude={"vocab"})
+    layers = start.get("layers") or shape["layers"]
+    if isinstance(layers, int) and layers > shape["layers"]:
+        raise InputError(f"{start['path']} has {shape['layers']} layers, {layers} are asked for")
+    return shape | {"layers": layers}
 
 
 def _apply(tree: dict[str, Any], change: str, where: str) -> None:

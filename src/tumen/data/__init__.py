@@ -15,7 +15,8 @@ from tumen.data.prepare import read_corpus, write_corpus, write_dataset, write_t
 from tumen.data.read import read_sentences, read_text
 from tumen.data.shards import Shards, read_shards, write_shards
 from tumen.data.source import SOURCES, Source
-from tumen.data.tokenizer import BYTES, CONTROL, UNKNOWN, Codec
+from tumen.data.tokenizer import BYTES, CONTROL, UNKNOWN, Codec, Outside
+from tumen.data.vocabulary import Row, Vocabulary, refuse_other, vocabulary_of
 
 __all__ = [
     "BYTES",
@@ -27,8 +28,11 @@ __all__ = [
     "Judge",
     "Labelled",
     "Loader",
+    "Outside",
+    "Row",
     "Shards",
     "Source",
+    "Vocabulary",
     "Whole",
     "exam_keys",
     "mixed",
@@ -39,7 +43,9 @@ __all__ = [
     "read_slurp_rows",
     "read_snips",
     "read_text",
+    "refuse_other",
     "sift",
+    "vocabulary_of",
     "write_corpus",
     "write_dataset",
     "write_shards",

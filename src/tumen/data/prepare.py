@@ -15,10 +15,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
-from tumen.core.action import parse
+from tumen.core.action import parse, units
 from tumen.core.artifact import Manifest, verify, writing
 from tumen.core.errors import InputError
 from tumen.core.ontology import Ontology
+from tumen.core.outside import vocabulary_digest
 from tumen.core.recipe import Data, Part, Tokenizer
 from tumen.data.filters import Judge, exam_keys, folded, sift, text_key
 from tumen.data.homes import is_held
@@ -27,7 +28,8 @@ from tumen.data.read import read_sentences
 from tumen.data.shards import Packed, packed, write_packed
 from tumen.data.source import Corpus, source_of
 from tumen.data.templates import Example
-from tumen.data.tokenizer import Codec, train_tokenizer
+from tumen.data.tokenizer import Codec, Outside, shifted, train_tokenizer
+from tumen.data.vocabulary import Vocabulary, vocabulary_of
 from tumen.data.workers import chunks, cores, ordered
 
 SPLITS = ("train", "validation", "exam")
@@ -198,16 +200,39 @@ def _read(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def write_tokenizer(section: Tokenizer, corpus: Path, folder: Path, inputs: str) -> Manifest:
-    """A tokeniser learnt from the training rows; of more than `LEARNT_BYTES`, from a share of them that their hashes pick."""
-    parent = verify(corpus, "corpus")
-    share = LEARNT_BYTES / max(1, (corpus / "train.jsonl").stat().st_size)
-    texts = (_text(row) for row in read_corpus(corpus, "train"))
-    learnt = [text for text in texts if share >= 1 or text_key(text) < share * 2**64]
-    ontology = Ontology.load(corpus)
-    codec = Codec(train_tokenizer(learnt, section.vocab, ontology), ontology)
-    with writing(folder, "tokenizer", inputs, [parent.digest], {"vocab": codec.vocab}) as stage:
+    """A tokeniser learnt from the training rows; of more than `LEARNT_BYTES`, from a share of them that their hashes pick.
+
+    Or that of an outside model (`section.start`), without the tokens that no row needs if it is trimmed.
+
+    Raises:
+        InputError: the outside model has no vocabulary that is read here.
+    """
+    parents, ontology = [verify(corpus, "corpus").digest], Ontology.load(corpus)
+    if section.start:
+        codec: Codec = Outside(_vocabulary(section, corpus, ontology), ontology)
+        parents.append(vocabulary_digest(Path(section.start)))
+    else:
+        share = LEARNT_BYTES / max(1, (corpus / "train.jsonl").stat().st_size)
+        texts = (_text(row) for row in read_corpus(corpus, "train"))
+        learnt = [text for text in texts if share >= 1 or text_key(text) < share * 2**64]
+        codec = Codec(train_tokenizer(learnt, section.vocab, ontology), ontology)
+    with writing(folder, "tokenizer", inputs, parents, {"vocab": codec.vocab}) as stage:
         codec.save(stage)
     return verify(folder, "tokenizer")
+
+
+def _vocabulary(section: Tokenizer, corpus: Path, ontology: Ontology) -> Vocabulary:
+    """The vocabulary of an outside model, trimmed to what the rows need, with tokens of our own for pieces of actions."""
+    found, structure = vocabulary_of(Path(section.start or "")), ontology.structure_tokens()
+    if section.trim is not None:
+        rows = chain(read_corpus(corpus, "train"), read_corpus(corpus, "validation"))
+        found = found.trimmed(chain(structure, map(shifted, structure), chain.from_iterable(map(_cut, rows))), section.trim)
+    return found.with_tokens(structure) if section.pieces else found
+
+
+def _cut(row: Row) -> list[str]:
+    """What of a row is encoded at once: a whole text, or the units of a sentence (an action copies no others)."""
+    return [row["text"]] if "text" in row else units(row["sentence"])
 
 
 def write_dataset(

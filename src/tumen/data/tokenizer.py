@@ -11,14 +11,16 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from tumen.core import tokenizer_check
-from tumen.core.action import BEGIN, DO, END, HOME, Action, pieces
+from tumen.core.action import BEGIN, DO, END, HOME, Action, pieces, units
 from tumen.core.errors import ArtifactError
-from tumen.core.ontology import Ontology
+from tumen.core.ontology import JOINT, Ontology
+from tumen.data.vocabulary import FILE, Vocabulary
 
 UNKNOWN = "<unk>"
 CONTROL = (UNKNOWN, BEGIN, END, DO)
@@ -100,15 +102,18 @@ class Codec:
         if missing:
             raise ArtifactError(f"another kind of tokeniser, without {missing[0]!r}")
         self.begin, self.do, self.end = (known[token] for token in (BEGIN, DO, END))
-        self.structure = {token: known[token] for token in ontology.structure_tokens()}
+        self.structure = {token: [known[token]] for token in ontology.structure_tokens()}
+        self.vocabulary: Vocabulary | None = None
 
     @classmethod
     def load(cls, folder: Path) -> Codec:
-        """Read `tokenizer.json` and `ontology.json` of a folder.
+        """Read `tokenizer.json` (of an outside model: `vocabulary.json`) and `ontology.json` of a folder.
 
         Raises:
             ArtifactError: missing or damaged.
         """
+        if (folder / FILE).is_file():
+            return Outside(Vocabulary.load(folder), Ontology.load(folder))
         path = folder / "tokenizer.json"
         tree = tokenizer_check.check(path)
         try:
@@ -134,14 +139,90 @@ class Codec:
         """Ids of any text and the end token; a `</s>` that somebody wrote is text, not a control token."""
         return [*(token for part in TYPED.split(text) for token in self.text(part)), self.end]
 
+    def words(self, text: str) -> list[int]:
+        """Ids of copied words: those that they have in a sentence."""
+        return self.text(text)
+
     def answer(self, action: Action) -> list[int]:
         """The action on the wire and the end token."""
-        ids: list[int] = []
-        for piece in pieces(action.wire(self.ontology), self.ontology):
-            token = self.structure.get(piece)
-            ids += [token] if token is not None else self.text(piece)
-        return [*ids, self.end]
+        ids = (self.structure.get(piece) or self.words(piece) for piece in pieces(action.wire(self.ontology), self.ontology))
+        return [*chain.from_iterable(ids), self.end]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids, structure tokens included."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=False))
+
+
+def closes(piece: str) -> bool:
+    """Whether a piece of an action ends with the quote that closes a value."""
+    return piece.endswith('"') and not piece.endswith(':"')
+
+
+def shifted(piece: str) -> str:
+    """A piece of an action with the quote before it and without its own closing one."""
+    return ("" if piece.startswith("{") else '"') + (piece[:-1] if closes(piece) else piece)
+
+
+class Outside(Codec):
+    """The same with the vocabulary of an outside model.
+
+    A sentence is cut unit by unit and an action piece by piece, so that a copied unit is the same run of tokens in both. Where a
+    piece is no token of its own, the quote that closes it is cut with the piece after it (`","`), as texts the model knows are;
+    runners cut the same way (serve/automaton.py). Its control tokens are never found in a text.
+    """
+
+    vocabulary: Vocabulary
+
+    def __init__(self, vocabulary: Vocabulary, ontology: Ontology = HOME) -> None:
+        self.vocabulary, self.ontology = vocabulary, ontology
+        self.tokenizer, self.vocab = vocabulary.tokenizer(), len(vocabulary.tokens)
+        ids = {token: number for number, token in enumerate(vocabulary.tokens)}
+        self.begin, self.do, self.end = (ids[token] for token in (vocabulary.begin, vocabulary.do, vocabulary.end))
+        structure = ontology.structure_tokens()
+        self.structure = {piece: [ids[piece]] for piece in structure} if set(structure) <= ids.keys() else {}
+
+    def save(self, folder: Path) -> None:
+        """Write `vocabulary.json` and `ontology.json`."""
+        self.ontology.save(folder)
+        self.vocabulary.save(folder)
+
+    def prompt(self, sentence: str) -> list[int]:
+        """Begin token, units of a normalised sentence, the token that parts it from the action."""
+        return [self.begin, *self.words(sentence), self.do]
+
+    def words(self, text: str) -> list[int]:
+        """Ids unit by unit."""
+        return [token for unit in units(text) for token in self.text(unit)]
+
+    def answer(self, action: Action) -> list[int]:
+        """The action on the wire and the end token."""
+        if self.structure:
+            return super().answer(action)
+        ids, quote = list[int](), ""
+        known = set(self.ontology.structure_tokens())
+        for piece in pieces(action.wire(self.ontology), self.ontology):
+            if piece not in known:
+                ids += self.words(piece)
+            elif piece == JOINT:
+                ids += self.text(piece)
+            else:
+                text = quote + piece
+                quote = '"' if closes(text) else ""
+                ids += self.text(text.removesuffix(quote))
+        return [*ids, self.end]
+
+    def document(self, text: str) -> list[int]:
+        """Ids of any text and the end token."""
+        return [*self.text(text), self.end]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ids; control tokens and our own as they are written."""
+        vocabulary, parts, run = self.vocabulary, [], list[int]()
+        first = self.vocab - vocabulary.added
+        for token in ids:
+            if token < first and token not in vocabulary.control:
+                run.append(token)
+                continue
+            parts += [self.tokenizer.decode(run), vocabulary.tokens[token]]
+            run = []
+        return "".join([*parts, self.tokenizer.decode(run)])

@@ -4,15 +4,26 @@ What: a decoder-only transformer from one `Shape`: MLA or GQA attention, dense o
 In: a `Shape` with its vocabulary.
 Out: a `Transformer` with stable parameter names, `Cache` for decoding, greedy continuation, public names of its weights.
 Never: data, optimisers, files.
-Read next: transformer.py, then attention.py and experts.py; names.py and config.py for the world outside.
+Read next: transformer.py, then attention.py and experts.py; names.py and gguf_names.py for the world outside.
 """
 
 from tumen.model.cache import Cache
-from tumen.model.config import config_of, shape_of
 from tumen.model.decode import greedy
 from tumen.model.experts import FeedForward, MixtureOfExperts
+from tumen.model.gguf_names import from_gguf, gguf_name, gguf_sizes, to_gguf, turned
 from tumen.model.kernels import KERNELS, Travel
-from tumen.model.names import Name, check_weights, from_public, interleave, inwards, names_of, outwards, sizes_of, to_public
+from tumen.model.names import (
+    Name,
+    check_weights,
+    from_public,
+    interleave,
+    inwards,
+    layer_of,
+    names_of,
+    outwards,
+    sizes_of,
+    to_public,
+)
 from tumen.model.transformer import Block, Transformer, build, causal_mask, fresh, visible
 
 __all__ = [
@@ -27,16 +38,20 @@ __all__ = [
     "build",
     "causal_mask",
     "check_weights",
-    "config_of",
     "fresh",
+    "from_gguf",
     "from_public",
+    "gguf_name",
+    "gguf_sizes",
     "greedy",
     "interleave",
     "inwards",
+    "layer_of",
     "names_of",
     "outwards",
-    "shape_of",
     "sizes_of",
+    "to_gguf",
     "to_public",
+    "turned",
     "visible",
 ]

@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from tumen.core import ExportError, Gqa, InputError, Mla, Shape, TumenError
+from tumen.core import ExportError, Gqa, InputError, Mla, Shape, TumenError, architecture_of
 from tumen.model.transformer import Transformer
 
 Turn = Literal["same", "queries", "latent", "experts"]
@@ -62,7 +62,6 @@ EXPERTS: Table = {
     "blocks.{i}.feed.shared.up.weight": ("model.layers.{i}.mlp.shared_experts.up_proj.weight", "same"),
     "blocks.{i}.feed.shared.down.weight": ("model.layers.{i}.mlp.shared_experts.down_proj.weight", "same"),
 }
-THEIRS = {"gated": True, "biases": False, "positions": 0, "window": 0, "mtp": 0}  # fields of a shape that both leave no choice of
 LAYER = re.compile(r"(?<=^blocks\.)\d+(?=\.)")
 
 
@@ -74,6 +73,12 @@ class Name(NamedTuple):
     ours: str
     expert: int | None
     turn: Turn
+
+
+def layer_of(ours: str) -> int | None:
+    """The layer of a weight of ours; None at the ends."""
+    found = LAYER.search(ours)
+    return int(found[0]) if found else None
 
 
 def interleave(weight: Tensor, heads: int, rope: int) -> Tensor:
@@ -137,21 +142,6 @@ def names_of(shape: Shape) -> Iterator[Name]:
             continue
         for expert in range(size[0]):
             yield Name(public.format(i=number, e=expert), (size[2], size[1]), ours, expert, turn)
-
-
-def architecture_of(shape: Shape) -> str:
-    """The public class that a shape is an instance of.
-
-    Raises:
-        ExportError: none that we write.
-    """
-    name = "DeepseekV2ForCausalLM" if isinstance(shape.attention, Mla) else "LlamaForCausalLM"
-    foreign = [field for field, theirs in THEIRS.items() if getattr(shape, field) != theirs]
-    if foreign:
-        raise ExportError(f"shape.{', shape.'.join(foreign)}: {name} has no such thing, so this model cannot be written as one")
-    if shape.experts and isinstance(shape.attention, Gqa):
-        raise ExportError("experts with GQA: neither DeepseekV2ForCausalLM nor LlamaForCausalLM has them; use MLA to export")
-    return name
 
 
 def _table(shape: Shape) -> Table:

@@ -1,12 +1,11 @@
 """GGUF out: our weights under llama.cpp's names, with tokeniser and chat template inside (github.com/ggml-org/ggml/docs/gguf.md).
 
-Dense GQA becomes architecture `llama`; MLA, dense or with experts, becomes `deepseek2`, whose attention runs in the latent, so
-the up-projection is stored as its two absorbed halves (`attn_k_b`, `attn_v_b`).
+Dense GQA becomes architecture `llama`; MLA, dense or with experts, becomes `deepseek2` (names in model/gguf_names.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import gguf
@@ -17,12 +16,16 @@ from torch import Tensor
 from tumen.core import ExportError, Gqa, Mla, Shape
 from tumen.core.action import BEGIN, DO
 from tumen.data import BYTES, CONTROL, UNKNOWN, Codec
-from tumen.model import interleave
+from tumen.model import gguf_name, interleave, to_gguf, turned
 
 QUANTISED = {"int8": Kind.Q8_0, "int4": Kind.Q4_0, "bf16": Kind.BF16}
 BLOCK = 32  # weights of a row that share a scale in Q8_0 and Q4_0
 CONTEXT = 512
-TEMPLATE = "{{ '" + BEGIN + "' }}{{ messages[-1]['content'] }}{{ '" + DO + "' }}"
+
+
+def template(begin: str, do: str) -> str:
+    """A chat template that makes a prompt of the last message."""
+    return "{{ '" + begin + "' }}{{ messages[-1]['content'] }}{{ '" + do + "' }}"
 
 
 def write_gguf(path: Path, shape: Shape, weights: Mapping[str, Tensor], codec: Codec, quantise: str, name: str) -> None:
@@ -49,8 +52,38 @@ def write_gguf(path: Path, shape: Shape, weights: Mapping[str, Tensor], codec: C
     writer.add_name(name)
     _add_shape(writer, shape)
     _add_tokenizer(writer, codec)
-    for tensor_name, tensor in (_latent if mla else _grouped)(shape, weights):
+    for tensor_name, tensor in to_gguf(shape, weights):
         _add_tensor(writer, tensor_name, tensor, QUANTISED[quantise])
+    _write(writer)
+
+
+def write_adapter(path: Path, shape: Shape, tensors: Mapping[str, Tensor], alpha: float, name: str) -> None:
+    """Write a LoRA adapter for llama.cpp (its convert_lora_to_gguf.py): rows of B are turned as the matrix's own are.
+
+    Args:
+        tensors: `<matrix>.lora_a` (rank, inner) and `<matrix>.lora_b` (outer, rank), by our names.
+        alpha: the adapter counts alpha / rank.
+
+    Raises:
+        ExportError: latent attention, of which llama.cpp does not ask its adapters.
+    """
+    if not isinstance(shape.attention, Gqa):
+        raise ExportError("GGUF: llama.cpp asks no adapter in latent attention; set start.merge = true, or tune = 'full'")
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_type(gguf.GGUFType.ADAPTER)
+    writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
+    writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, alpha)
+    writer.add_name(name)
+    writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
+    for ours, tensor in tensors.items():
+        matrix, half = ours.rsplit(".lora_", 1)
+        theirs, turn = gguf_name(shape, f"{matrix}.weight")
+        part = turned(shape, turn, tensor, interleave) if half == "b" else tensor
+        writer.add_tensor(f"{theirs}.lora_{half}", np.ascontiguousarray(part.float().numpy().astype(np.float16)))
+    _write(writer)
+
+
+def _write(writer: gguf.GGUFWriter) -> None:
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -108,6 +141,34 @@ def _add_shape(writer: gguf.GGUFWriter, shape: Shape) -> None:
 
 
 def _add_tokenizer(writer: gguf.GGUFWriter, codec: Codec) -> None:
+    (_add_outside if codec.vocabulary else _add_learnt)(writer, codec)
+    writer.add_bos_token_id(codec.begin)
+    writer.add_eos_token_id(codec.end)
+    writer.add_add_bos_token(True)
+    writer.add_add_eos_token(False)
+
+
+def _add_outside(writer: gguf.GGUFWriter, codec: Codec) -> None:
+    """Byte-level BPE. Of the model's control tokens only those we use stay such: what somebody types is never one."""
+    vocabulary = codec.vocabulary
+    assert vocabulary is not None
+    first, control = codec.vocab - vocabulary.added, set(vocabulary.control)
+    kinds = [
+        gguf.TokenType.CONTROL if number in (codec.begin, codec.do, codec.end)
+        else gguf.TokenType.UNUSED if number in control
+        else gguf.TokenType.USER_DEFINED if number >= first
+        else gguf.TokenType.NORMAL
+        for number in range(codec.vocab)
+    ]  # fmt: skip
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(vocabulary.pre)
+    writer.add_token_list(vocabulary.tokens)
+    writer.add_token_merges(vocabulary.merges)
+    writer.add_token_types(kinds)
+    writer.add_chat_template(template(codec.decode([codec.begin]), codec.decode([codec.do])))
+
+
+def _add_learnt(writer: gguf.GGUFWriter, codec: Codec) -> None:
     """SentencePiece-type BPE: what llama.cpp merges first is the piece with the highest score, so the score is minus the id."""
     vocabulary = sorted(codec.tokenizer.get_vocab().items(), key=lambda item: item[1])
     tokens = [token for token, _ in vocabulary]
@@ -125,76 +186,6 @@ def _add_tokenizer(writer: gguf.GGUFWriter, codec: Codec) -> None:
     writer.add_token_list(tokens)
     writer.add_token_scores([-float(index) for index in range(len(tokens))])
     writer.add_token_types(kinds)
-    writer.add_bos_token_id(codec.begin)
-    writer.add_eos_token_id(codec.end)
     writer.add_unk_token_id(tokens.index(UNKNOWN))
-    writer.add_add_bos_token(True)
-    writer.add_add_eos_token(False)
     writer.add_add_space_prefix(True)
-    writer.add_chat_template(TEMPLATE)
-
-
-def _ends(shape: Shape, weights: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    yield "token_embd.weight", weights["embed.weight"]
-    yield "output_norm.weight", weights["norm.weight"]
-    # llama.cpp's deepseek2 wants a head of its own; tied weights are written twice there
-    if not shape.tied:
-        yield "output.weight", weights["output.weight"]
-    elif isinstance(shape.attention, Mla):
-        yield "output.weight", weights["embed.weight"]
-
-
-def _feed(weights: Mapping[str, Tensor], ours: str, theirs: str) -> Iterator[tuple[str, Tensor]]:
-    """Feed-forward of one layer, dense or mixture."""
-    if f"{ours}.router.weight" not in weights:
-        for part in ("gate", "up", "down"):
-            yield f"{theirs}.ffn_{part}.weight", weights[f"{ours}.{part}.weight"]
-        return
-    yield f"{theirs}.ffn_gate_inp.weight", weights[f"{ours}.router.weight"]
-    for part in ("gate", "up", "down"):
-        yield f"{theirs}.ffn_{part}_exps.weight", weights[f"{ours}.{part}"].transpose(1, 2).contiguous()
-        if f"{ours}.shared.{part}.weight" in weights:
-            yield f"{theirs}.ffn_{part}_shexp.weight", weights[f"{ours}.shared.{part}.weight"]
-
-
-def _grouped(shape: Shape, weights: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    attention = shape.attention
-    if not isinstance(attention, Gqa):
-        raise ExportError("a latent model is no llama")
-    yield from _ends(shape, weights)
-    for layer in range(shape.layers):
-        ours, theirs = f"blocks.{layer}", f"blk.{layer}"
-        yield f"{theirs}.attn_norm.weight", weights[f"{ours}.norm_in.weight"]
-        yield f"{theirs}.ffn_norm.weight", weights[f"{ours}.norm_out.weight"]
-        q, k = weights[f"{ours}.attention.q.weight"], weights[f"{ours}.attention.k.weight"]
-        yield f"{theirs}.attn_q.weight", interleave(q, attention.heads, attention.head_dim)
-        yield f"{theirs}.attn_k.weight", interleave(k, attention.kv_heads, attention.head_dim)
-        yield f"{theirs}.attn_v.weight", weights[f"{ours}.attention.v.weight"]
-        yield f"{theirs}.attn_output.weight", weights[f"{ours}.attention.out.weight"]
-        yield from _feed(weights, f"{ours}.feed", theirs)
-
-
-def _latent(shape: Shape, weights: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    attention = shape.attention
-    if not isinstance(attention, Mla):
-        raise ExportError("a grouped-query model is no deepseek2")
-    yield from _ends(shape, weights)
-    for layer in range(shape.layers):
-        ours, theirs = f"blocks.{layer}.attention", f"blk.{layer}"
-        yield f"{theirs}.attn_norm.weight", weights[f"blocks.{layer}.norm_in.weight"]
-        yield f"{theirs}.ffn_norm.weight", weights[f"blocks.{layer}.norm_out.weight"]
-        q_up = interleave(weights[f"{ours}.q_up.weight"], attention.heads, attention.rope_dim)
-        if attention.q_rank:
-            yield f"{theirs}.attn_q_a.weight", weights[f"{ours}.q_down.weight"]
-            yield f"{theirs}.attn_q_a_norm.weight", weights[f"{ours}.q_norm.weight"]
-            yield f"{theirs}.attn_q_b.weight", q_up
-        else:
-            yield f"{theirs}.attn_q.weight", q_up
-        yield f"{theirs}.attn_kv_a_mqa.weight", interleave(weights[f"{ours}.kv_down.weight"], 1, attention.rope_dim)
-        yield f"{theirs}.attn_kv_a_norm.weight", weights[f"{ours}.kv_norm.weight"]
-        up = weights[f"{ours}.kv_up.weight"].view(attention.heads, attention.nope_dim + attention.v_dim, attention.kv_rank)
-        k_up, v_up = up.split((attention.nope_dim, attention.v_dim), dim=1)
-        yield f"{theirs}.attn_k_b.weight", k_up.transpose(1, 2).contiguous()  # (H, r, nope)
-        yield f"{theirs}.attn_v_b.weight", v_up.contiguous()  # (H, v, r)
-        yield f"{theirs}.attn_output.weight", weights[f"{ours}.out.weight"]
-        yield from _feed(weights, f"blocks.{layer}.feed", theirs)
+    writer.add_chat_template(template(BEGIN, DO))

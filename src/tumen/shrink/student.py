@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from tumen.core import ArtifactError, Events, Shape, TrainError, verify, writing
 from tumen.core.recipe import Distil, Train
 from tumen.data import Batch, Loader, Shards, read_shards
 from tumen.model import Transformer, build, causal_mask
-from tumen.train import Extra, Targets, Told, fit, half, join, prepare_torch, read_final
+from tumen.train import Adapter, Extra, Targets, Told, fit, half, join, prepare_torch, read_final
 
 KEPT = 8  # likeliest tokens kept a position: their mass is above 0.999 once a teacher has learnt a grammar
 
@@ -38,6 +39,7 @@ def distil(
     made_from: list[str],
     events: Events,
     start: Mapping[str, Tensor] | None = None,
+    adapter: Adapter | None = None,
 ) -> None:
     """Train `shape` on a dataset and on a teacher's distributions; writes the checkpoint artifact `out`.
 
@@ -57,7 +59,8 @@ def distil(
         extra = kept_loss(kept, read_shards(dataset / "train"), distilling.temperature)
         made_from = [*made_from, verify(kept, "logits").digest]
     teaching = (distilling.weight, extra)
-    fit(section, shape, dataset, out, seed=seed, inputs=inputs, made_from=made_from, events=events, distil=teaching, start=start)
+    common: dict[str, Any] = {"seed": seed, "inputs": inputs, "made_from": made_from, "events": events}
+    fit(section, shape, dataset, out, **common, distil=teaching, start=start, adapter=adapter)
 
 
 def network_of(teacher: Path, student: Shape, device: torch.device) -> Transformer:

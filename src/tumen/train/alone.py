@@ -54,13 +54,16 @@ class Learner(Protocol):
 
 
 class Alone:
-    """`Learner` of one process."""
+    """`Learner` of one process. It takes `network` instead of a fresh one; what of it wants no gradient stays as it is."""
 
     data_rank, data_ranks = 0, 1
 
-    def __init__(self, section: Train, shape: Shape, team: Team, seed: int, distil: tuple[float, Extra] | None = None) -> None:
+    def __init__(
+        self, section: Train, shape: Shape, team: Team, seed: int,
+        distil: tuple[float, Extra] | None = None, network: Transformer | None = None,
+    ) -> None:  # fmt: skip
         self.section, self.device, self.distil = section, team.device, distil
-        self.network = prepared(build(shape, seed).to(team.device), section)
+        self.network = prepared((network or build(shape, seed)).to(team.device), section)
         self.optimizer = FlatOptimizer(self.network, section, type_of(section, team.device))
         self._loads: Tensor | None = None
         if section.compile:

@@ -232,8 +232,8 @@ def write_final(
         (stage / SHAPE).write_text(shape.model_dump_json(indent=1))
 
 
-def read_final(folder: Path) -> tuple[Shape, dict[str, Tensor]]:
-    """Shape and fp32 weights of a trained tier.
+def read_whole(folder: Path) -> tuple[Shape, dict[str, Tensor]]:
+    """Shape and fp32 weights of a trained tier that is no adapter (see lora.py).
 
     Raises:
         ArtifactError: missing, damaged, or weights that do not fit the shape.

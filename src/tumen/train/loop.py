@@ -21,6 +21,7 @@ from tumen.core.recipe import Train
 from tumen.data import Loader, read_shards
 from tumen.train.alone import Alone, Learner
 from tumen.train.checkpoint import Checkpoints, State, whole, write_final
+from tumen.train.lora import Adapter, adapted, write_adapter
 from tumen.train.losses import Extra
 from tumen.train.metrics import Clock, Spikes, epochs, guard
 from tumen.train.optimizer import put, rate_at
@@ -40,6 +41,7 @@ def fit(
     events: Events | None = None,
     distil: tuple[float, Extra] | None = None,
     start: Mapping[str, Tensor] | None = None,
+    adapter: Adapter | None = None,
 ) -> None:
     """Train `shape` on a dataset artifact and write the checkpoint artifact `out`.
 
@@ -52,6 +54,7 @@ def fit(
         inputs: what the artifact is made for, see core.artifact.
         distil: weight of a teacher and its loss; the rest is on the data.
         start: weights to start from instead of fresh ones.
+        adapter: learn that adapter beside the weights of `start`, which stay as they are.
 
     Raises:
         PlanError: the mesh does not divide the network or the step.
@@ -65,11 +68,12 @@ def fit(
     prepare_torch(section)
     shards = read_shards(dataset / "train")
     check_vocab(int(np.max(shards.tokens)), shape)
-    learner = learner_of(section, shape, team, seed, distil)
+    check_finite(start or {})
+    learner = learner_of(section, shape, team, seed, distil, (adapter, start or {}) if adapter else None)
     loader = Loader(shards, section.rows, section.row_tokens, seed, learner.data_rank, learner.data_ranks)
     work = out.with_name(f".{out.name}.work")
     checkpoints = Checkpoints(work, team, inputs, section.keep, events, section.save_later)
-    step = first = _go_on(checkpoints, learner, loader, events, start)
+    step = first = _go_on(checkpoints, learner, loader, events, None if adapter else start)
     clock, spikes = Clock(events, section, shape, team, step, out.name), Spikes(section)
     while step < section.steps:
         batch = next(loader)
@@ -92,19 +96,32 @@ def fit(
     with team.first() as mine:
         if mine:
             events.emit("validation", tier=out.name, step=step, loss=validation)
-            write_final(out, whole(learner, team, work / f"step-{step:06d}"), shape, inputs, made_from or [], facts)
+            learnt = whole(learner, team, work / f"step-{step:06d}")
+            if adapter:
+                write_adapter(out, learnt, shape, adapter, inputs, made_from or [], facts)
+            else:
+                write_final(out, learnt, shape, inputs, made_from or [], facts)
             shutil.rmtree(work, ignore_errors=True)
 
 
-def learner_of(section: Train, shape: Shape, team: Team, seed: int, distil: tuple[float, Extra] | None = None) -> Learner:
+def learner_of(
+    section: Train, shape: Shape, team: Team, seed: int,
+    distil: tuple[float, Extra] | None = None, adapting: tuple[Adapter, Mapping[str, Tensor]] | None = None,
+) -> Learner:  # fmt: skip
     """The learner a mesh asks for: one process alone, or this rank of many.
 
     Raises:
         PlanError: the mesh does not divide the network or the step.
+        TrainError: an adapter over many ranks, or what else is not built.
     """
     refuse_mesh(section.mesh, shape, section.rows, section.row_tokens, team.world)
     if section.expert_kernel == "grouped" and section.compile and type_of(section, team.device) == torch.float32:
         raise TrainError("expert_kernel 'grouped' compiles in bf16 alone, and this is fp32: set compile = false, or 'padded'")
+    if adapting and section.mesh.ranks > 1:
+        raise TrainError("an adapter learns in one process: leave train.mesh out, or set start.tune to 'full'")
+    if adapting:
+        adapter, base = adapting
+        return Alone(section, shape, team, seed, distil, adapted(shape, base, adapter.start, type_of(section, team.device), seed))
     if section.mesh.ranks == 1:
         return Alone(section, shape, team, seed, distil)
     if distil and section.mesh.pp > 1:
@@ -144,13 +161,21 @@ def _go_on(checkpoints: Checkpoints, learner: Learner, loader: Loader, events: E
     return state.step
 
 
-@torch.no_grad()
-def _start_from(learner: Learner, start: Mapping[str, Tensor]) -> None:
-    """Fill a fresh learner with given weights, each rank its part."""
-    for name, given in start.items():  # every rank looks at all of them, so that all refuse
+def check_finite(start: Mapping[str, Tensor]) -> None:
+    """Refuse weights to start from that hold what is no number; every rank looks at all of them, so that all refuse.
+
+    Raises:
+        TrainError: says where.
+    """
+    for name, given in start.items():
         wrong = int((~torch.isfinite(given)).sum())
         if wrong:
             raise TrainError(f"the weights to start from hold {wrong} NaN or infinite numbers in {name}; take another checkpoint")
+
+
+@torch.no_grad()
+def _start_from(learner: Learner, start: Mapping[str, Tensor]) -> None:
+    """Fill a fresh learner with given weights, each rank its part."""
     for name, tensor in learner.tensors().items():
         kind, _, ours = name.partition(".")
         if kind != "weights":

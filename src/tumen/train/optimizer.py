@@ -67,14 +67,15 @@ class FlatOptimizer:
     fp32 on `self.master` and is copied back. Muon turns all matrices of one shape in one batch.
 
     Args:
-        network: its parameters are moved into the flat buffer.
+        network: those of its parameters that want a gradient are moved into the flat buffer.
         section: optimizer, betas, weight decay, clip.
         dtype: of the weights the network computes with.
     """
 
     def __init__(self, network: nn.Module, section: Train, dtype: torch.dtype) -> None:
         self.section = section
-        named = sorted(network.named_parameters(), key=lambda item: (zone(item[0], item[1], section), _matrix(item[1]), item[0]))
+        learnt = [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
+        named = sorted(learnt, key=lambda item: (zone(item[0], item[1], section), _matrix(item[1]), item[0]))
         self.layout = [(name, parameter.shape, parameter.numel()) for name, parameter in named]
         device = named[0][1].device
         self.master = torch.cat([parameter.detach().float().flatten() for _, parameter in named])

@@ -1,6 +1,8 @@
-"""Public checkpoints: a folder that `transformers` reads and writes <-> a checkpoint artifact, one tensor at a time.
+"""Public checkpoints: a folder that `transformers` reads and writes (or a GGUF, inwards) <-> a checkpoint artifact.
 
-config.json                        what the network is (model/config.py)
+One tensor at a time.
+
+config.json                        what the network is (core/public.py)
 model-00001-of-00003.safetensors   weights under their public names (model/names.py); one file is called model.safetensors
 model.safetensors.index.json       {metadata: {total_size}, weight_map: {name: file}}
 """
@@ -15,48 +17,29 @@ import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from tumen.core import (
-    ArtifactError,
-    InputError,
-    Shape,
-    TrainError,
-    disk,
-    foreign,
-    hash_of,
-    safetensors_check,
-    verify,
-    writing,
-)
-from tumen.core.foreign import Refusal
-from tumen.model import Name, check_weights, config_of, inwards, names_of, outwards, shape_of, sizes_of
-from tumen.train.checkpoint import SHAPE, WEIGHTS, read_final
+from tumen.core import ArtifactError, InputError, Shape, config_of, disk, foreign, hash_of, shape_of, verify, writing
+from tumen.core.outside import CONFIG, digest_of_start, has_vocabulary, is_gguf, read_json
+from tumen.data import vocabulary_of
+from tumen.model import Name, check_weights, from_gguf, inwards, names_of, outwards, sizes_of
+from tumen.train.checkpoint import SHAPE, WEIGHTS
+from tumen.train.lora import is_adapter, write_merged
+from tumen.train.outside import INDEX, Gguf, Tensors, differing, names_within, weight_files
 
-CONFIG, INDEX = "config.json", "model.safetensors.index.json"
 SHARD_BYTES = 5_000_000_000
-MOST_CONFIG_BYTES = 1 << 20
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 CODES = {torch.float32: "F32", torch.bfloat16: "BF16"}  # safetensors' names of types
-READ = ("F32", "BF16", "F16")  # types of public weights that are numbers by themselves, not codes with scales elsewhere
 BESIDE = (  # files of a public folder that belong to its tokeniser
     "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
     "merges.txt", "chat_template.jinja", "generation_config.json",
 )  # fmt: skip
 UNKNOWN_IDS = {"bos_token_id": None, "eos_token_id": None}  # readers would take 1 and 2 for granted
 KEPT = ("bos_token_id", "eos_token_id", "pad_token_id", "max_position_embeddings", "initializer_range", "use_cache")
-HOW_TRAINED = (
-    "balance",
-    "balance_devices",
-    "balance_communication",
-    "bias_rate",
-    "capacity",
-    "protect",
-)  # fields of experts that say how, not what, was trained
 
 Sizes = Mapping[str, Sequence[int]]
 
@@ -85,6 +68,11 @@ def export_public(
     """
     _refuse_full(out)
     verify(checkpoint, "checkpoint")
+    if is_adapter(checkpoint):
+        with TemporaryDirectory(dir=out.parent) as folder:
+            whole = write_merged(checkpoint, Path(folder) / "whole")
+            export_public(whole, out, shard_bytes, precision, like)
+        return
     shape = _shape_of_artifact(checkpoint)
     about = {"torch_dtype": str(TYPES[precision]).removeprefix("torch.")} | (_kept(like, shape) if like else UNKNOWN_IDS)
     config = config_of(shape) | about
@@ -103,60 +91,45 @@ def export_public(
         os.replace(stage, out)
 
 
-def import_public(folder: Path, out: Path) -> Shape:
-    """Write a public folder as a checkpoint artifact that training can start from; its weights become fp32.
+def import_public(path: Path, out: Path) -> Shape:
+    """Write an outside model as a checkpoint artifact that training can start from; its weights become fp32.
 
     Args:
-        folder: config.json and safetensors; pickled weights are refused.
+        path: a GGUF; or a folder with config.json and safetensors, of which pickled weights are refused.
         out: a folder that does not exist yet or is empty.
 
     Raises:
-        InputError: no such folder, another architecture, a config field that no network here has, a weight that is missing,
-            unknown, of another size or quantised, a file that is damaged or pickle.
+        InputError: no such file, another architecture, a field that no network here has, a weight that is missing, unknown or
+            of another size, quantised safetensors, a file that is damaged or pickle.
         DiskError: no room; nothing is left behind.
     """
     _refuse_full(out)
-    foreign.check_folder(folder, InputError)
-    config = _config(folder)
-    shape = shape_of(config, str(folder / CONFIG))
+    if is_gguf(path):
+        foreign.refuse_packed(path)
+        file = Gguf(path)
+        parts = (tensor for _, tensor in from_gguf(file.shape, file.read))
+        _write_checkpoint(path, out, file.shape, parts)
+        return file.shape
+    foreign.check_folder(path, InputError)
+    shape = shape_of(read_json(path / CONFIG), str(path / CONFIG))
     with ExitStack() as files:
-        source = Tensors(files, _weight_files(folder), InputError)
-        names = _names_within(shape, len(source.sizes), folder)
-        check_weights({name.public: name.size for name in names}, source.sizes, str(folder), InputError)
-        facts = {"source": str(folder), "parameters": shape.parameters()}
-        with writing(out, "checkpoint", hash_of(["public", config]), [], facts) as stage:
-            (stage / SHAPE).write_text(shape.model_dump_json(indent=1))
-            parts = (inwards(shape, name, source.read(name.public)) for name in names)
-            write_tensors(stage / WEIGHTS, sizes_of(shape), torch.float32, parts)
+        source = Tensors(files, weight_files(path), InputError)
+        names = names_within(shape, len(source.sizes), path)
+        check_weights({name.public: name.size for name in names}, source.sizes, str(path), InputError)
+        _write_checkpoint(path, out, shape, (inwards(shape, name, source.read(name.public)) for name in names))
     return shape
 
 
-def start_from(folder: Path, shape: Shape) -> dict[str, Tensor]:
-    """Weights of a checkpoint artifact for `fit(start=...)`.
-
-    Raises:
-        ArtifactError: missing or damaged.
-        TrainError: it is a checkpoint of another shape; says which field differs.
-    """
-    theirs, weights = read_final(folder)
-    there, here = _network(theirs), _network(shape)
-    differing = [field for field in sorted(there.keys() | here.keys()) if there.get(field) != here.get(field)]
-    if differing:
-        field = differing[0]
-        raise TrainError(f"{folder}: its {field} is {there.get(field)}, the tier's {here.get(field)}; another network cannot go on")
-    return weights
-
-
-def _network(shape: Shape) -> dict[str, Any]:
-    """The fields of a shape that say what is computed, not how it is trained, by dotted path."""
-    return {name: value for name, value in _flat(shape.model_dump()).items() if name.removeprefix("experts.") not in HOW_TRAINED}
-
-
-def _flat(tree: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    leaves: dict[str, Any] = {}
-    for name, value in tree.items():
-        leaves |= _flat(value, f"{above}{name}.") if isinstance(value, dict) else {above + name: value}
-    return leaves
+def _write_checkpoint(source: Path, out: Path, shape: Shape, parts: Iterable[Tensor]) -> None:
+    facts: dict[str, Any] = {"source": str(source), "parameters": shape.parameters()}
+    with writing(out, "checkpoint", hash_of(["public", digest_of_start(source)]), [], facts) as stage:
+        (stage / SHAPE).write_text(shape.model_dump_json(indent=1))
+        try:
+            if has_vocabulary(source):
+                vocabulary_of(source).save(stage)
+        except InputError as error:  # its weights are good all the same
+            facts["vocabulary"] = str(error)
+        write_tensors(stage / WEIGHTS, sizes_of(shape), torch.float32, parts)
 
 
 def _refuse_full(out: Path) -> None:
@@ -171,90 +144,12 @@ def _shape_of_artifact(folder: Path) -> Shape:
         raise ArtifactError(f"{folder}: has no {SHAPE}: a working checkpoint; take the tier's finished one") from None
 
 
-def _config(folder: Path) -> dict[str, Any]:
-    path = folder / CONFIG
-    if not path.exists():
-        raise InputError(f"{path}: no such file; name a folder that transformers wrote")
-    config = foreign.read_json(path, InputError, MOST_CONFIG_BYTES)
-    if not isinstance(config, dict):
-        raise InputError(f"{path}: holds no object")
-    return config
-
-
 def _kept(like: Path, shape: Shape) -> dict[str, Any]:
     """What a config says beside the network: token ids, the longest context."""
-    config = _config(like)
-    if _network(shape_of(config, str(like / CONFIG))) != _network(shape):
+    config = read_json(like / CONFIG)
+    if differing(shape_of(config, str(like / CONFIG)), shape):
         raise InputError(f"{like}: is of another shape than the checkpoint; its tokeniser does not belong to it")
     return {name: config[name] for name in KEPT if name in config}
-
-
-def _names_within(shape: Shape, count: int, folder: Path) -> list[Name]:
-    """All names of a shape that a stranger's config describes; what no `count` tensors can hold is refused before it is built."""
-    if not shape.vocab:
-        raise InputError(f"{folder / CONFIG}: vocab_size is 0, a network without tokens")
-    least = shape.layers + (shape.experts.routed if shape.experts else 0)
-    if count < least:
-        raise InputError(f"{folder}: holds {count} tensors, {CONFIG} describes more than {least}; files are missing")
-    try:
-        return list(names_of(shape))
-    except (RuntimeError, TypeError, OverflowError):
-        raise InputError(f"{folder / CONFIG}: describes tensors that are too large to exist") from None
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a public folder, from its index or by their ending."""
-    if (folder / INDEX).exists():
-        index = foreign.read_json(folder / INDEX, InputError)
-        try:
-            named = sorted(set(index["weight_map"].values()))
-        except (KeyError, TypeError, AttributeError):
-            raise InputError(f"{folder / INDEX}: is no index of weights") from None
-        for name in named:
-            if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
-                raise InputError(f"{folder / INDEX}: names {name!r}, which is no safetensors file of its folder; refused")
-        return [folder / name for name in named]
-    found = sorted(folder.glob("*.safetensors"))
-    pickled = sorted(path.name for ending in ("bin", "pt", "pth") for path in folder.glob(f"*.{ending}"))
-    if not found and pickled:
-        raise InputError(f"{folder / pickled[0]}: is pickle, which runs code when it is read: never opened; save it as safetensors")
-    if not found:
-        raise InputError(f"{folder}: has no safetensors file")
-    return found
-
-
-class Tensors:
-    """Tensors of some safetensors files, read one by one; headers are checked against the files' sizes before anything else.
-
-    Raises:
-        `error`: a file is missing, cut short or no safetensors, holds quantised weights, or two files hold one name.
-    """
-
-    def __init__(self, files: ExitStack, paths: Sequence[Path], error: Refusal) -> None:
-        self.sizes: dict[str, tuple[int, ...]] = {}
-        self._where: dict[str, Any] = {}
-        for path in paths:
-            handle = files.enter_context(_opened(path, error))
-            for name in handle.keys():  # noqa: SIM118  it is no dict
-                tensor = handle.get_slice(name)
-                if name in self.sizes:
-                    raise error(f"{path}: {name} is in another file too")
-                if tensor.get_dtype() not in READ:
-                    raise error(f"{path}: {name} is stored as {tensor.get_dtype()}; only {', '.join(READ)} are read")
-                self.sizes[name], self._where[name] = tuple(tensor.get_shape()), handle
-
-    def read(self, name: str, expert: int | None = None) -> Tensor:
-        """One tensor, or one expert of a stack."""
-        handle = self._where[name]
-        return handle.get_tensor(name) if expert is None else handle.get_slice(name)[expert]
-
-
-def _opened(path: Path, error: Refusal) -> Any:
-    safetensors_check.check(path, error)
-    try:
-        return safe_open(path, framework="pt")
-    except (SafetensorError, OSError, ValueError) as fault:
-        raise error(f"{path}: no whole safetensors ({fault})") from None
 
 
 def _write_shards(stage: Path, shape: Shape, names: Sequence[Name], source: Tensors, shard_bytes: int, dtype: torch.dtype) -> None:

@@ -2,6 +2,7 @@
 
 What the network is made of is read or refused; a field nobody knows is refused too, for it may change the numbers. Of the rope
 fields the older spelling is written (`rope_theta`, `rope_scaling`), which every reader takes; both are read.
+Stands in core because a recipe takes the shape of an outside model from here, on machines without torch.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tumen.core import Experts, ExportError, Gqa, InputError, Mla, Shape, Yarn
-from tumen.model.names import architecture_of
+from tumen.core.errors import ExportError, InputError
+from tumen.core.shape import Experts, Gqa, Mla, Shape, Yarn
 
 CONTEXT = 4096  # max_position_embeddings where no yarn says it; rotary positions have no end of their own
 BOTTLENECK_EPS = 1e-6  # of DeepSeek-V2's two inner norms, whatever rms_norm_eps says
 MODELS = {"DeepseekV2ForCausalLM": "deepseek_v2", "LlamaForCausalLM": "llama"}
 ABSENT = object()
+THEIRS = {"gated": True, "biases": False, "positions": 0, "window": 0, "mtp": 0}  # fields of a shape that both leave no choice of
 
 PLAIN: dict[str, tuple[Any, ...]] = {  # fields that may only say what our network does anyway
     "hidden_act": ("silu",),
@@ -43,6 +45,21 @@ SILENT = frozenset(  # fields that change nothing a network computes
         "qk_head_dim", "return_dict", "seq_aux", "torch_dtype", "transformers_version", "use_cache",
     )
 )  # fmt: skip
+
+
+def architecture_of(shape: Shape) -> str:
+    """The public class that a shape is an instance of.
+
+    Raises:
+        ExportError: none that we write.
+    """
+    name = "DeepseekV2ForCausalLM" if isinstance(shape.attention, Mla) else "LlamaForCausalLM"
+    foreign = [field for field, theirs in THEIRS.items() if getattr(shape, field) != theirs]
+    if foreign:
+        raise ExportError(f"shape.{', shape.'.join(foreign)}: {name} has no such thing, so this model cannot be written as one")
+    if shape.experts and isinstance(shape.attention, Gqa):
+        raise ExportError("experts with GQA: neither DeepseekV2ForCausalLM nor LlamaForCausalLM has them; use MLA to export")
+    return name
 
 
 def config_of(shape: Shape) -> dict[str, Any]:

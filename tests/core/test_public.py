@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from tumen.core import Experts, ExportError, Gqa, InputError, Mla, Shape, Yarn
-from tumen.model import config_of, shape_of
+from tumen.core import Experts, ExportError, Gqa, InputError, Mla, Shape, Yarn, config_of, shape_of
 
 # As published with DeepSeek-V2-Lite (huggingface.co/deepseek-ai/DeepSeek-V2-Lite, config.json).
 LITE: dict[str, Any] = {

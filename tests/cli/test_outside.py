@@ -1,0 +1,86 @@
+"""A recipe that starts from an outside model, through the whole chain: tuned whole, and as an adapter beside it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.cli.conftest import Tumen
+
+from tumen.core import manifest_of
+from tumen.core.outside import digest_of_start
+from tumen.serve import load
+
+RECIPE = """
+name = "outside"
+data = {{ sentences = 300, validation = 40, exam = 12, home_entities = [12, 20] }}
+serve = {{ cloud_url = "http://127.0.0.1:9/v1" }}
+[family.device]
+start = {{ path = "{path}"{how} }}
+train = {{ steps = 4, rows = 4, row_tokens = 192, compile = false, threads = 1, sentence_weight = 0.0 }}
+"""
+
+
+def recipe(folder: Path, stranger: Path, how: str) -> Path:
+    path = folder / "outside.toml"
+    path.write_text(RECIPE.format(path=stranger, how=how))
+    return path
+
+
+def states(tumen: Tumen, run: Path) -> dict[str, str]:
+    return {row["name"]: row["state"] for row in json.loads(tumen("lineage", run, "--json").stdout)}
+
+
+def test_tuned_whole_with_fewer_tokens_and_pieces_of_actions(stranger: Path, tmp_path: Path, tumen: Tumen) -> None:
+    path, run = recipe(tmp_path, stranger, ""), tmp_path / "run"
+    fewer = ("--set", "tokenizer.trim=40", "--set", "tokenizer.pieces=true")
+    said = tumen("run", path, "--run", run, *fewer)
+    assert said.returncode == 0, said.stderr
+    assert digest_of_start(stranger) in manifest_of(run / "device").made_from
+    assert digest_of_start(stranger) in manifest_of(run / "tokenizer").made_from
+    with load(run / "bundle-device") as runner:
+        done = runner.ask("turn on the kitchen light")
+        assert json.loads(done.text)["intent"]
+        assert done.prompt_tokens < 20
+    assert set(states(tumen, run).values()) == {"done"}
+    again = tumen("run", path, "--run", run, *fewer)
+    assert "nothing to do" in again.stdout
+
+
+def test_an_adapter_beside_it(stranger: Path, tmp_path: Path, tumen: Tumen) -> None:
+    path, run = recipe(tmp_path, stranger, ', tune = "lora", rank = 4'), tmp_path / "run"
+    said = tumen("run", path, "--run", run)
+    assert said.returncode == 0, said.stderr
+    assert (run / "bundle-device" / "model.gguf").read_bytes() == stranger.read_bytes()
+    facts = manifest_of(run / "device").facts
+    assert facts["adapter_parameters"] < manifest_of(run / "bundle-device").facts["parameters"]
+    out = tumen("export", run / "device", tmp_path / "a.gguf", "--to", "adapter")
+    assert out.returncode == 0, out.stderr
+    assert (tmp_path / "a.gguf").read_bytes()[:4] == b"GGUF"
+    assert tumen("export", run / "device", tmp_path / "hf").returncode == 0
+    other = tumen("run", path, "--run", run, "--set", "family.device.start.merge=true")
+    assert other.returncode == 0, other.stderr
+    assert not (run / "bundle-device" / "adapters").exists()
+    assert "\ndevice " not in f"\n{other.stdout}", "the adapter itself is not trained again"
+
+
+def test_an_import_says_the_recipe_lines(stranger: Path, tmp_path: Path, tumen: Tumen) -> None:
+    said = tumen("import", stranger, tmp_path / "in")
+    assert said.returncode == 0, said.stderr
+    assert f'start = "{tmp_path / "in"}"' in said.stdout
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("family.device.start.path='none.gguf'", "family.device.start.path: none.gguf: holds no model"),
+        ("family.device.start.layers=7", "has 3 layers, 7 are asked for"),
+        ("family.device.shape.width=32", "family.device"),
+    ],
+)
+def test_one_clear_line(stranger: Path, tmp_path: Path, tumen: Tumen, change: str, says: str) -> None:
+    said = tumen("recipe", "check", recipe(tmp_path, stranger, ""), "--set", change)
+    assert said.returncode != 0
+    assert says in said.stderr
+    assert "Traceback" not in said.stderr
