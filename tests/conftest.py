@@ -83,6 +83,22 @@ def device(recipe: Recipe, dataset: Path, cloud: Path, shape_of: Callable[[str],
 
 
 @pytest.fixture(scope="session")
+def make_gguf() -> Callable[..., Path]:
+    """Writes a GGUF with random weights."""
+    from tests.bundles import write_gguf
+
+    return write_gguf
+
+
+@pytest.fixture(scope="session")
+def make_bundle() -> Callable[..., Path]:
+    """Writes a bundle around such a GGUF."""
+    from tests.bundles import write_bundle
+
+    return write_bundle
+
+
+@pytest.fixture(scope="session")
 def stranger(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A GGUF that is not ours; beside it `tokenizer.json`, and `hf`, the same model as transformers has it."""
     from tests.strangers import make_stranger
@@ -106,22 +122,6 @@ def smollm2_cut(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     from tests.strangers import cut_of
 
     return cut_of(smollm2, tmp_path_factory.mktemp("smollm2") / "cut.gguf", 2)
-
-
-@pytest.fixture(scope="session")
-def make_gguf() -> Callable[..., Path]:
-    """Writes a GGUF with random weights."""
-    from tests.bundles import write_gguf
-
-    return write_gguf
-
-
-@pytest.fixture(scope="session")
-def make_bundle() -> Callable[..., Path]:
-    """Writes a bundle around such a GGUF."""
-    from tests.bundles import write_bundle
-
-    return write_bundle
 
 
 @pytest.fixture

@@ -32,10 +32,10 @@ MOST_TEXT_BYTES = 1 << 20
 MOST_NAME_BYTES = 63  # GGML_MAX_NAME is 64 with its closing zero
 MOST_CONTEXT = 1 << 24
 BYTE_TOKENS = 256
+TOKEN_TYPES = range(1, 7)  # normal, unknown, control, user's, unused, byte
 COMMON = (*range(0x20, 0x7F), *range(0x80, 0xC0), *range(0xC2, 0xF0))  # bytes of printable text; SmolLM2 lacks some of the others
 TOKENISERS = ("llama", "gpt2")  # SentencePiece's kind, and byte-level BPE with merges
 MOST_RANK = 4096  # of an adapter
-TOKEN_TYPES = range(1, 7)  # normal, unknown, control, user's, unused, byte
 
 # Value types: number -> struct format; 8 is a string, 9 an array.
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}

@@ -21,6 +21,7 @@ from tumen.core.gguf_check import Header
 from tumen.core.public import shape_of
 from tumen.core.shape import Experts, Gqa, Mla, Shape
 
+MOST_CONFIG_BYTES = 1 << 20
 CONFIG, SHAPE = "config.json", "shape.json"
 VOCABULARIES = ("vocabulary.json", "tokenizer.json")
 SOFTMAX = 1  # of llama.cpp's gating functions
@@ -116,7 +117,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     if not path.exists():
         raise InputError(f"{path}: no such file; name a folder that transformers wrote")
-    tree = foreign.read_json(path, InputError)
+    tree = foreign.read_json(path, InputError, MOST_CONFIG_BYTES)
     if not isinstance(tree, dict):
         raise InputError(f"{path}: holds no object")
     return tree

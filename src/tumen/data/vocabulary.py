@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import ConfigDict, ValidationError
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
-from tumen.core import tokenizer_check
+from tumen.core import foreign, tokenizer_check
 from tumen.core.errors import ArtifactError, InputError
 from tumen.core.gguf_check import COMMON, Header, byte_letters
 from tumen.core.outside import header_of, is_gguf
@@ -140,9 +140,7 @@ class Vocabulary(Frozen):
             ArtifactError: missing or damaged.
         """
         try:
-            return cls.model_validate_json((folder / FILE).read_bytes())
-        except FileNotFoundError:
-            raise ArtifactError(f"{folder / FILE}: missing; run the recipe again") from None
+            return cls.model_validate(foreign.read_json(folder / FILE))
         except ValidationError:
             raise ArtifactError(f"{folder / FILE}: damaged; run the recipe again") from None
 

@@ -89,14 +89,14 @@ def load(
     """
     events = events or Events(None)
     trust.admit(folder, store, events)
-    bundle, ontology, model = bundle_of(folder), Ontology.load(folder), folder / "model.gguf"
+    bundle, model = bundle_of(folder), folder / "model.gguf"
     if threads > MOST_THREADS or context > MOST_CONTEXT:  # a stranger's bundle may ask for any number
         raise ArtifactError(
             f"{folder}: asks for {threads} threads and {context} tokens; {MOST_THREADS} and {MOST_CONTEXT} are the most"
         )
     for path in (model, draft) if draft else (model,):
         gguf_check.check(path)
-    adapters = adapters_of(folder)
+    ontology, adapters = Ontology.load(folder), adapters_of(folder)
     artifact.verify(folder, "bundle")
     settings: dict[str, Any] = {"ontology": _written(ontology), "draft": draft and str(draft), "guess": guess}
     settings["control"] = bundle.control

@@ -105,6 +105,7 @@ def import_public(path: Path, out: Path) -> Shape:
     """
     _refuse_full(out)
     if is_gguf(path):
+        foreign.refuse_packed(path)
         file = Gguf(path)
         parts = (tensor for _, tensor in from_gguf(file.shape, file.read))
         _write_checkpoint(path, out, file.shape, parts)
