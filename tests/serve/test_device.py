@@ -17,7 +17,7 @@ from contextlib import aclosing
 from pathlib import Path
 
 import pytest
-from tests.serve.conftest import vocabulary
+from tests.bundles import vocabulary
 
 from tumen.core import ArtifactError, Events, InputError, RunnerError, artifact
 from tumen.core.action import CLOSED, DO, normalise, parse, tidy
