@@ -173,7 +173,7 @@ class Process:
             stderr=words,
             start_new_session=True,  # a Ctrl-C at the terminal is the parent's business
             env=_without_secrets(os.environ)
-            | {"OMP_NUM_THREADS": str(self._threads), "GGML_NO_BACKTRACE": "1", "MALLOC_ARENA_MAX": "1"},
+            | {"OMP_NUM_THREADS": str(self._threads), "OPENBLAS_NUM_THREADS": "1", "GGML_NO_BACKTRACE": "1", "MALLOC_ARENA_MAX": "1"},
         )
 
     def _end(self) -> None:

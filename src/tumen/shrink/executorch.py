@@ -54,9 +54,8 @@ class EveryExpert(nn.Module):
     def __init__(self, mixture: MixtureOfExperts) -> None:
         super().__init__()
         self.mixture = mixture
-        self.experts = nn.ModuleList(
-            nn.ModuleList(_matrix(part[e].T) for part in (mixture.gate, mixture.up, mixture.down))
-            for e in range(mixture.shape.routed)
+        self.gates, self.ups, self.downs = (
+            nn.ModuleList(_matrix(part.T) for part in parts) for parts in (mixture.gate, mixture.up, mixture.down)
         )
         self.shared = mixture.shared
         del mixture.gate, mixture.up, mixture.down, mixture.shared
@@ -67,8 +66,7 @@ class EveryExpert(nn.Module):
         choice = self.mixture.route(rows)
         weights = torch.zeros_like(choice.affinity).scatter(1, choice.expert, choice.weight)  # (T, E)
         out = torch.zeros_like(rows) if self.shared is None else self.shared(rows)
-        experts: Any = self.experts
-        for e, (gate, up, down) in enumerate(experts):
+        for e, (gate, up, down) in enumerate(zip(self.gates, self.ups, self.downs, strict=True)):
             out = out + weights[:, e : e + 1] * down(F.silu(gate(rows)) * up(rows))
         return out.view_as(x)
 
@@ -90,7 +88,7 @@ class Steps(nn.Module):
         shape = network.shape
         if network.embed is None:
             raise ExportError("this is a pipeline stage, no network")
-        self.embed: nn.Module = network.embed
+        self.embed: nn.Embedding | WholeNumbers = network.embed
         self.head = _matrix(network.head(torch.eye(shape.width)).T)
         for block in network.every_block():
             if isinstance(block.feed, MixtureOfExperts):
@@ -149,8 +147,8 @@ def whole_numbers(steps: Steps) -> None:
         return isinstance(module, nn.Linear) and not name.endswith(("kv_up", "router"))
 
     quantize_(steps, Int8DynamicActivationIntxWeightConfig(torch.int8, weight_granularity=PerAxis(0)), matrix)
-    embed: Any = steps.embed
-    steps.embed = WholeNumbers(embed.weight.detach())
+    if isinstance(steps.embed, nn.Embedding):
+        steps.embed = WholeNumbers(steps.embed.weight.detach())
 
 
 def export_pte(checkpoint: Path, out: Path, quantise: str, context: int, delegate: str, soc: str = "") -> None:
