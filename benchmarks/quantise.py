@@ -36,7 +36,8 @@ from tumen.shrink.places import Places
 from tumen.train import read_final
 
 WORDS = ("int8", "int4", *LADDER)
-TEACH = {"aware, data alone": 0.0, "aware, own distributions": 1.0}
+BUDGETS = ("int8", "int4", "q4_k", "q3_k", "q2_k")
+TEACH = {0.0: "aware, data alone", 1.0: "aware, own distributions"}
 Grids = Mapping[str, GridName]
 See = Callable[[str, Tensor, GridName], Tensor]  # a matrix by the file's name -> the same on its grid
 
@@ -90,10 +91,10 @@ def read_back(data: Tensor, grid: GridName) -> Tensor:
     return torch.from_numpy(gguf.quants.dequantize(data.numpy(), GRIDS[grid].kind))
 
 
-def rounded(tier: Tier) -> Iterator[dict[str, Any]]:
+def rounded(tier: Tier, words: list[str]) -> Iterator[dict[str, Any]]:
     """Every grid by every way of rounding."""
     yield tier.row("bf16", "bf16", grids_of(tier.matrices, "bf16"), tier.searched)
-    for word in WORDS:
+    for word in words:
         grids = grids_of(tier.matrices, word)
         yield tier.row("round to nearest (ggml)", word, grids, tier.nearest)
         yield tier.row("ggml, importance", word, grids, tier.ggml)
@@ -101,11 +102,11 @@ def rounded(tier: Tier) -> Iterator[dict[str, Any]]:
         yield tier.row("ours, importance", word, grids, tier.weighed)
 
 
-def mixed(tier: Tier) -> Iterator[dict[str, Any]]:
+def mixed(tier: Tier, words: list[str]) -> Iterator[dict[str, Any]]:
     """Grids chosen one by one, at the bytes of uniform ones; `predicted` is the sum of what each matrix costs alone."""
     reference = Reference(tier.shape, tier.weights, tier.batches)
-    options = measured(reference, tier.shape, tier.weights, tier.importance, LADDER)
-    for word in ("int8", "int4", "q4_k", "q3_k", "q2_k"):
+    options = measured(reference, tier.shape, tier.weights, tier.importance, LADDER) if words else {}
+    for word in words:
         grids = grids_of(tier.matrices, word)
         size = sum(padded(GRIDS[grid].bytes_of(tier.matrices[name])) for name, grid in grids.items())
         chosen = cheapest(options, size)
@@ -115,7 +116,7 @@ def mixed(tier: Tier) -> Iterator[dict[str, Any]]:
         yield found | {"predicted": predicted, "counts": {grid: list(chosen.values()).count(grid) for grid in set(chosen.values())}}
 
 
-def trained(tier: Tier, word: str, steps: int, seeds: list[int]) -> Iterator[dict[str, Any]]:
+def trained(tier: Tier, word: str, steps: int, seeds: list[int], teach: list[float]) -> Iterator[dict[str, Any]]:
     """Training on the grid, not compiled, one row a method and seed; the seed is that of calibration and order."""
     recipe = Recipe.model_validate_json((tier.run / "recipe.json").read_text("utf-8"))
     dataset, checkpoint = tier.run / "dataset", tier.run / tier.name
@@ -126,21 +127,23 @@ def trained(tier: Tier, word: str, steps: int, seeds: list[int]) -> Iterator[dic
             folder = Path(name)
             write_grid(checkpoint, tier.run / "tokenizer", dataset, asked, "x", folder / "grid", seed=seed, inputs="")
             choice = read_grid(folder / "grid")
-            for number, (method, teach) in enumerate(TEACH.items()):
-                out = folder / str(number)
-                learn_grid(section, teach, checkpoint, folder / "grid", dataset, out, seed=seed, inputs="",
+            for share in teach:
+                out = folder / f"aware-{share}"
+                learn_grid(section, share, checkpoint, folder / "grid", dataset, out, seed=seed, inputs="",
                            made_from=[], events=Events(None))  # fmt: skip
                 with torch.no_grad():
                     see = lambda n, t, g, scales=choice.scales: GRIDS[g].see(t, scales[n])  # noqa: E731
-                    row = tier.row(method, word, choice.grids, see, read_final(out)[1])
+                    row = tier.row(
+                        TEACH.get(share, f"aware, {share:.0%} own distributions"), word, choice.grids, see, read_final(out)[1]
+                    )
                 yield row | {"seed": seed, "steps": steps, "rate": asked.rate}
 
 
-def by_kind(tier: Tier) -> Iterator[dict[str, Any]]:
+def by_kind(tier: Tier, words: list[str]) -> Iterator[dict[str, Any]]:
     """What all matrices of one kind cost when nothing else is quantised."""
     kinds = sorted({name.split(".")[-2] for name in tier.matrices})
     for kind in kinds:
-        for word in ("q8_0", "q4_0", "q2_k"):
+        for word in words:
             named = {name: tensor for name, tensor in tier.matrices.items() if name.split(".")[-2] == kind}
             yield tier.row(kind, word, grids_of(named, word), tier.weighed)
 
@@ -185,6 +188,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--tier", default="device")
+    parser.add_argument("--words", nargs="*", default=list(WORDS), help="what is rounded to, every way")
+    parser.add_argument("--budgets", nargs="*", default=list(BUDGETS), help="whose bytes are the budget of a mixture")
+    parser.add_argument("--kinds", nargs="*", default=["q8_0", "q4_0", "q2_k"], help="grids for one kind of matrix alone")
+    parser.add_argument("--teach", type=float, nargs="*", default=list(TEACH), help="shares of the loss on the own distributions")
     parser.add_argument("--trained", nargs="*", default=["int4"], help="words that are trained on")
     parser.add_argument("--seeds", type=int, nargs="*", default=[1, 2, 3])
     parser.add_argument("--steps", type=int, default=200)
@@ -195,9 +202,9 @@ def main() -> None:
     result = circumstances(("tumen", "torch", "gguf", "xllamacpp"))
     with torch.no_grad():
         tier = Tier(asked.run, asked.tier, asked.sentences, asked.calibrate)
-        rows = [*rounded(tier), *mixed(tier)]
-        kinds = list(by_kind(tier))
-    rows += [row for word in asked.trained for row in trained(tier, word, asked.steps, asked.seeds)]
+        rows = [*rounded(tier, asked.words), *mixed(tier, asked.budgets)]
+        kinds = list(by_kind(tier, asked.kinds))
+    rows += [row for word in asked.trained for row in trained(tier, word, asked.steps, asked.seeds, asked.teach)]
     result |= {"tier": asked.tier, "parameters": tier.shape.parameters(), "sentences": asked.sentences,
                "positions": sum(len(kept) for kept in tier.reference.kept), "rows": rows, "kinds": kinds,
                "recovered": list(recovered(rows))}  # fmt: skip

@@ -98,8 +98,9 @@ class Grid:
             raise ExportError("weights hold NaN or infinite numbers; no grid has them: train the tier again")
         blocks = self.cut(weights)
         counts = torch.ones_like(weights) if importance is None else importance.expand_as(weights)
-        chunks = zip(*(part.split(max(1, AT_ONCE // self.block)) for part in (blocks, self.cut(counts))), strict=True)
-        return Scales(*(torch.cat(parts) for parts in zip(*(self._search(x, count) for x, count in chunks), strict=True)))
+        size = max(1, AT_ONCE // self.block)
+        pieces = [self._search(x, count) for x, count in zip(blocks.split(size), self.cut(counts).split(size), strict=True)]
+        return Scales(*(torch.cat(parts) for parts in zip(*pieces, strict=True)))
 
     def codes(self, blocks: Tensor, scales: Scales) -> Tensor:
         """The nearest codes (N, P, part), fp32, of blocks given their scales."""
