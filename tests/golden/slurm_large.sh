@@ -35,7 +35,7 @@ exec "$python" -m tumen.cluster.torchrun --nnodes "$SLURM_JOB_NUM_NODES" --node-
   --nproc-per-node "$processes" --master-addr "$MASTER_ADDR" --master-port "$MASTER_PORT" --max-restarts 0 \
   --log-dir "$folder/ranks/$SLURMD_NODENAME" --tee 3 --no-python "$@"'
 
-echo "$SLURM_JOB_ID" > "$folder/id"
+echo "$SLURM_JOB_ID" > "$folder/id.part" && mv "$folder/id.part" "$folder/id"
 rm -f "$folder/exit"
 MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 MASTER_PORT=$((20000 + SLURM_JOB_ID % 10000))

@@ -34,7 +34,7 @@ exec "$python" -m tumen.cluster.torchrun --nnodes "$SLURM_JOB_NUM_NODES" --node-
 ALONE = """\
 agent='export RANK=$SLURM_NODEID WORLD_SIZE=$SLURM_JOB_NUM_NODES LOCAL_RANK=0 LOCAL_WORLD_SIZE=1; exec "$@"'"""
 START = """\
-echo "$SLURM_JOB_ID" > "$folder/id"
+echo "$SLURM_JOB_ID" > "$folder/id.part" && mv "$folder/id.part" "$folder/id"
 rm -f "$folder/exit"
 MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 MASTER_PORT=$((20000 + SLURM_JOB_ID % 10000))
