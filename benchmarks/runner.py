@@ -2,18 +2,21 @@
 
     python benchmarks/runner.py BUNDLE [--rounds 40] [--json]
 
-Rows: `load` until ready, `first` answer, `ask` (blocking) and `act` (async) of the product; then the same requests
-over `socket` (HTTP over a private Unix socket, what the product does), `pipe` (JSON lines, answered in the child by
-`handle_completions`) and `tcp` (HTTP on a loopback port by aiohttp, connection kept). Milliseconds, one thread.
+Rows: `load` until ready, `first` answer, `ask` (blocking) and `act` (async) of the product, which decodes in a loop of its own;
+then llama.cpp's server under a grammar, asked over `socket` (HTTP over a private Unix socket, what the product did before), `pipe`
+(JSON lines, answered in the child by `handle_completions`) and `tcp` (HTTP on a loopback port by aiohttp, connection kept).
+Milliseconds, one thread.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import http.client
 import json
 import os
 import platform
+import socket
 import statistics
 import subprocess
 import sys
@@ -26,7 +29,6 @@ from typing import Any
 
 from tumen.core.action import DO, grammar, normalise
 from tumen.serve import load
-from tumen.serve.process import Call, read_json
 
 SENTENCES = [
     "turn on the kitchen light",
@@ -57,7 +59,7 @@ os._exit(0)
 
 
 def request(sentence: str) -> dict[str, Any]:
-    """The product's own request."""
+    """A command under the grammar of its sentence."""
     words = normalise(sentence)
     body: dict[str, Any] = {"prompt": words + DO, "grammar": grammar(words), "n_predict": -1, "n_probs": 1}
     return body | {"temperature": 0, "cache_prompt": False, "return_tokens": True}
@@ -92,14 +94,14 @@ def starts(bundle: Path, times: int) -> dict[str, list[float]]:
 def answers(bundle: Path, rounds: int) -> dict[str, list[float]]:
     """The product's doors, and the same requests over a socket, a pipe and a port."""
     with tempfile.TemporaryDirectory() as folder, asyncio.Runner() as loop, load(bundle) as runner:
-        socket = Path(folder) / "s.sock"
-        near, _ = start_child(bundle / "model.gguf", str(socket))
+        path = Path(folder) / "s.sock"
+        near, _ = start_child(bundle / "model.gguf", str(path))
         far, url = start_child(bundle / "model.gguf", "127.0.0.1")
         session = loop.run(open_session())
         doors = {
             "ask": runner.ask,
             "act": lambda sentence: loop.run(runner.act(sentence)),
-            "socket": lambda sentence: over_socket(socket, sentence),
+            "socket": lambda sentence: over_socket(path, sentence),
             "pipe": lambda sentence: over_pipe(near, sentence),
             "tcp": lambda sentence: loop.run(over_port(session, url, sentence)),
         }
@@ -128,10 +130,13 @@ def end_child(child: subprocess.Popen[bytes]) -> None:
 
 
 def over_socket(path: Path, sentence: str) -> None:
-    """A connection a request, as `tumen.serve.process` has it."""
-    call = Call(path)
-    read_json(call.send_json("/completion", request(sentence)))
-    call.close()
+    """A connection a request."""
+    line = http.client.HTTPConnection("localhost")
+    line.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    line.sock.connect(str(path))
+    line.request("POST", "/completion", json.dumps(request(sentence)), {"connection": "close"})
+    json.loads(line.getresponse().read())
+    line.close()
 
 
 def over_pipe(child: subprocess.Popen[bytes], sentence: str) -> None:

@@ -17,9 +17,10 @@ from contextlib import aclosing
 from pathlib import Path
 
 import pytest
+from tests.serve.conftest import vocabulary
 
 from tumen.core import ArtifactError, Events, InputError, RunnerError, artifact
-from tumen.core.action import DO, normalise, parse, tidy
+from tumen.core.action import CLOSED, DO, normalise, parse, tidy
 from tumen.serve import Completion, DeviceRunner, bundle_of, load, process
 from tumen.serve.runner import Tidier, confidence
 
@@ -38,7 +39,7 @@ def test_any_sentence_gives_an_action_of_its_own_words(shared_runner: DeviceRunn
     action = parse(done.text)
     assert done.text == action.json()
     for slot, value in action.slots.items():
-        assert value in normalise(sentence) or slot in ("domain", "device_class", "state", "ask", "scope", "step")
+        assert value in normalise(sentence) or slot in CLOSED
     assert len(done.tokens) == done.completion_tokens
     assert done.tokens[-1] == 2  # the end token
     assert 0 <= done.confidence <= 1
@@ -61,24 +62,64 @@ def test_the_same_sentence_gives_the_same_answer_by_every_door(shared_runner: De
 
 def test_plain_completion_takes_text_and_token_ids(shared_runner: DeviceRunner) -> None:
     by_text = shared_runner.complete("打" + DO, max_tokens=20)
-    spaced = shared_runner.complete([1, *ids_of(shared_runner, "打"), 3], max_tokens=20)
+    spaced = shared_runner.complete([*shared_runner.tokens("打"), 3], max_tokens=20)
     assert by_text.tokens == spaced.tokens
     assert by_text.prompt_tokens == spaced.prompt_tokens
     assert len(by_text.tokens) == by_text.completion_tokens <= 20
-    assert shared_runner.complete([1, 5, 3], grammar='root ::= "a"', max_tokens=4).text == "a"
-    assert shared_runner.complete([1, 5, 3], max_tokens=4, n_probs=0).logprobs == ()
-
-
-def ids_of(runner: DeviceRunner, text: str) -> list[int]:
-    """Ids of a text, asked from the child's own tokeniser."""
-    with runner._process.call() as call:
-        return list(process.read_json(call.send_json("/tokenize", {"content": text}))["tokens"])
+    assert shared_runner.complete([1, 5, 3], among=["a"], max_tokens=4).text == "a"
+    assert shared_runner.complete([1, 5, 3], max_tokens=4, logprobs=False).logprobs == ()
 
 
 def test_plain_completion_tells_every_token_of_a_split_character(shared_runner: DeviceRunner) -> None:
-    done = shared_runner.complete([1, 3], grammar='root ::= "鑫鑫"', max_tokens=9)  # six bytes, six tokens, and the end
+    done = shared_runner.complete([1, 3], among=["鑫鑫"], max_tokens=9)  # six bytes, six tokens, and the end
     assert done.text == "鑫鑫"
     assert len(done.tokens) == 7 == done.completion_tokens
+
+
+def test_a_prefix_is_read_once(shared_runner: DeviceRunner) -> None:
+    few_shot = "turn on the light" * 4
+    first = shared_runner.complete("kitchen" + DO, prefix=few_shot, max_tokens=5)
+    again = shared_runner.complete("kitchen" + DO, prefix=few_shot, max_tokens=5)
+    ids = shared_runner.complete(shared_runner.tokens("lamp")[1:], prefix=shared_runner.tokens(few_shot), max_tokens=5)
+    assert first.reused_tokens == 0
+    assert again.reused_tokens == ids.reused_tokens == len(shared_runner.tokens(few_shot))
+    assert again.prompt_tokens == first.prompt_tokens > again.reused_tokens
+    assert again.tokens == first.tokens
+    assert shared_runner.complete("kitchen" + DO, max_tokens=5).reused_tokens == 0
+
+
+def test_an_action_takes_fewer_passes_than_tokens(shared_runner: DeviceRunner) -> None:
+    answers = [shared_runner.ask(sentence) for sentence in SENTENCES]
+    assert all(0 < done.passes < done.completion_tokens for done in answers)
+
+
+def test_a_request_that_makes_no_sense_costs_itself_alone(shared_runner: DeviceRunner) -> None:
+    pid = shared_runner.pid
+    for request in ({}, {"prompt": 7}, {"prompt": [10**12]}, {"prompt": "a", "units": 3}, {"text": None}, {"prompt": [-1]}):
+        with pytest.raises(RunnerError, match="no sense|cannot decode"):
+            list(shared_runner._parts(request, []))
+    with pytest.raises(InputError, match="the prompt is empty"):
+        shared_runner.complete([])
+    assert shared_runner.ask("turn on").text
+    assert shared_runner.pid == pid
+
+
+def test_a_draft_changes_the_passes_and_nothing_else(
+    bundle: Path, shared_runner: DeviceRunner, tmp_path: Path, make_gguf: Callable[..., Path]
+) -> None:
+    with load(bundle, draft=make_gguf(tmp_path / "draft.gguf")) as runner:  # as wise as the model itself
+        for sentence in SENTENCES:
+            done, plain = runner.ask(sentence), shared_runner.ask(sentence)
+            assert (done.text, done.tokens) == (plain.text, plain.tokens)
+            assert done.passes <= plain.passes
+    words = make_gguf(tmp_path / "other.gguf", changes={"tokenizer.ggml.tokens": other_pieces()})
+    with pytest.raises(RunnerError, match="the draft has another vocabulary"):
+        load(bundle, draft=words)
+
+
+def other_pieces() -> list[str]:
+    pieces = [piece for piece, _ in vocabulary()]
+    return [*pieces[:-2], pieces[-1], pieces[-2]]
 
 
 @pytest.mark.parametrize("sentence", ["", " \n", "?!", "turn " * 2000])
@@ -179,12 +220,13 @@ def test_a_sentence_that_kills_twice_is_given_up(bundle: Path, monkeypatch: pyte
 
 
 def test_a_child_that_hangs_is_ended(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "ANSWER_SECONDS", 0.3)
     with load(bundle) as runner:
         assert runner.pid is not None
         os.kill(runner.pid, signal.SIGSTOP)
-        with pytest.raises(RunnerError, match="no answer in"):
-            runner.ask("turn on")
+        with monkeypatch.context() as patch:
+            patch.setattr(process, "ANSWER_SECONDS", 0.3)
+            with pytest.raises(RunnerError, match="no answer in"):
+                runner.ask("turn on")
         assert eventually(lambda: runner.pid is None)
         assert parse(runner.ask("turn on").text)
 

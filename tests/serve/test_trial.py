@@ -49,7 +49,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Device:
 
 def longest(path: Path, memory: float, threads: int = 1) -> tuple[int, int]:
     """The longest sentence a runner with a limit has room for: tokens it wrote, and threads of its process."""
-    process = Process("limited", path, threads, 512, int(memory))
+    process = Process("limited", path, threads, 512, memory=int(memory))
     process.start()
     with DeviceRunner(process, HOME, Events(None)) as runner:
         done = runner.complete([BEGIN, *[300] * 480], None, 4, 0)
@@ -80,7 +80,7 @@ def test_clearly_less_is_one_line(here: Device, model: Path, share: float) -> No
 
 def test_threads_are_as_many_as_asked(model: Path) -> None:
     one, two = (longest(model, 0, threads)[1] for threads in (1, 2))
-    assert two == one + 1
+    assert 1 <= two - one <= 2  # llama.cpp's, and where numpy is in the child its own
 
 
 def test_without_gguf_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ class TestGate:
                         device,
                         tokenizer,
                         sentences,
-                        lambda p: list(runner.complete(p, max_tokens=12, n_probs=0).tokens),
+                        lambda p: list(runner.complete(p, max_tokens=12, logprobs=False).tokens),
                         floor,
                     )["agreement"]
                 )

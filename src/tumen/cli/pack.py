@@ -35,7 +35,7 @@ def pack_and_check(recipe: Recipe, bundle: Stage, where: Path, inputs: str, even
                 where / tier,
                 where / "tokenizer",
                 sentences,
-                lambda prompt: list(runner.complete(prompt, n_probs=0).tokens),
+                lambda prompt: list(runner.complete(prompt, logprobs=False).tokens),
                 recipe.gate.agreement,
             )
         events.emit("export", tier=tier, **checked)

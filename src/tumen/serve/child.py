@@ -1,44 +1,44 @@
-"""The child process that holds a model: llama.cpp's own server behind a private socket, and nothing else.
+"""The child process that holds a model: it decodes for whoever speaks to its private socket, one request after the other.
 
-Run by its path, so that nothing of tumen is loaded: `python -P child.py MODEL SOCKET THREADS CONTEXT MEMORY`. It says
-`ready` on its standard output and lives until its standard input ends, which the kernel sees to however the parent
-dies.
+Run by its path, `python -P child.py`, so that nothing of tumen is loaded but the few files decoding takes. The first frame on
+its standard input says what to load; then it says `ready` on its standard output and lives until its standard input ends, which the
+kernel sees to however the parent dies.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import gc
 import os
 import resource
+import select
+import socket
 import sys
+from functools import partial
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
-HTTP_THREADS = 4  # requests that may wait for the one slot; more wait in the parent
-STACK_BYTES = 1 << 19  # of the server's threads, when memory is limited
-SPARE_BYTES = 26 << 20  # what is mapped after the start and never touched: those stacks, llama.cpp's own reserves
+if TYPE_CHECKING:
+    from tumen.serve.answer import Answerer
 
-
-def _params(model: str, socket: str, threads: int, context: int) -> object:
-    import xllamacpp
-
-    params = xllamacpp.CommonParams()
-    params.model.path = model
-    params.hostnames = [socket]  # a path ending in .sock: no port is opened
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
-    params.n_ctx = params.n_batch = params.n_ubatch = context
-    params.n_parallel = 1
-    params.n_threads_http = HTTP_THREADS
-    params.warmup = False  # the first sentence pays less for its page faults than a warm-up costs
-    params.fit_params = False  # no probing of memory: the context is what the recipe says
-    params.cache_ram_mib = params.n_ctx_checkpoints = 0  # sentences share no prefix worth keeping
-    params.chat_template = "chatml"  # never the file's own template: prompts are complete as sent
-    params.ui = params.endpoint_slots = False
-    params.offline = True
-    params.verbosity = 1  # errors, which the parent reads when the start fails
-    return params
+SILENCE_SECONDS = 5.0  # for a request that does not come, or an answer nobody takes
+WAITING = 64  # connections
+SPARE_BYTES = 26 << 20  # mapped after the start and never touched: stacks of threads, llama.cpp's own reserves
+STACK_BYTES = 1 << 19  # of a thread, when memory is limited
 
 
-def _limit(memory: int) -> None:
+def _without_doors() -> None:
+    """Make `tumen.core` and `tumen.serve` importable without their `__init__`, which would bring web servers and pydantic along."""
+    root = Path(__file__).parents[1]
+    for name in ("tumen", "tumen.core", "tumen.serve"):
+        package = ModuleType(name)
+        package.__path__ = [str(root.joinpath(*name.split(".")[1:]))]
+        sys.modules[name] = package
+
+
+def limit(memory: int) -> None:
     """Never more than `memory` bytes, 0: as many as there are.
 
     What the system knows to limit is address space, so what is mapped by now and not in use does not count, and threads get
@@ -55,32 +55,84 @@ def _limit(memory: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
-def main(model: str, socket: str, threads: str, context: str, memory: str) -> int:
-    """Load, say ready, serve until the parent is gone. Returns an exit code when loading fails."""
-    import xllamacpp
+def serve(answerer: Answerer, listener: socket.socket) -> None:
+    """Answer until standard input ends."""
+    while True:
+        if 0 in _readable(0, listener.fileno(), seconds=None):
+            return
+        line, _ = listener.accept()
+        with line, contextlib.suppress(OSError):  # it was hung up: the next one, please
+            line.settimeout(SILENCE_SECONDS)
+            answer(answerer, line)
+
+
+def answer(answerer: Answerer, line: socket.socket) -> None:
+    """Read one request and answer it, part by part or as a whole, for as long as somebody listens."""
+    from tumen.core.errors import InputError, TumenError
+    from tumen.serve.answer import merged
+    from tumen.serve.frames import receive, send
+
+    try:
+        request, parts = receive(line.recv), []
+        for part in answerer.parts(request):
+            if _readable(0, line.fileno(), seconds=0):
+                return  # hung up, or the parent is gone
+            if request.get("stream"):
+                send(line.sendall, part)
+            else:
+                parts.append(part)
+        if parts:
+            send(line.sendall, merged(parts))
+    except TumenError as error:
+        send(line.sendall, {"error": str(error), "kind": "input" if isinstance(error, InputError) else "runner"})
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        send(line.sendall, {"error": f"a request that makes no sense ({error})", "kind": "runner"})
+
+
+def _readable(*files: int, seconds: float | None) -> list[int]:
+    """Those of which there is something to read, be it the end."""
+    return select.select(files, [], [], seconds)[0]
+
+
+def main() -> int:
+    """Load, say ready, answer until the parent is gone. Returns an exit code when loading fails."""
+    _without_doors()
+    import numpy as np
+
+    from tumen.core.errors import TumenError
+    from tumen.serve.answer import Answerer
+    from tumen.serve.frames import receive
+    from tumen.serve.llama import library
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _limit(int(memory))
     ready = os.dup(1)
     os.dup2(2, 1)  # whatever the library prints is no answer to the parent
     try:
-        server = xllamacpp.Server(_params(model, socket, int(threads), int(context)))
-    except (RuntimeError, MemoryError):
-        return 1  # the reason stands on standard error already
-    silence = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(silence, 1)
-    os.dup2(silence, 2)  # a sentence must never reach a log
-    os.write(ready, b"ready\n")
-    while os.read(0, 4096):
-        pass
-    Path(socket).unlink()
-    Path(socket).parent.rmdir()
-    return 0 if server else 1  # held until here: it answers from threads of its own
+        settings = receive(partial(os.read, 0))
+        library()
+        limit(int(settings.get("memory", 0)))
+        answerer = Answerer(settings)
+    except ConnectionError:
+        return 0  # the parent is gone already
+    except (TumenError, MemoryError) as error:
+        sys.stderr.write(f"{error or 'out of memory'}\n")
+        return 1
+    path = Path(settings["socket"])
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(path))
+        listener.listen(WAITING)
+        silence = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(silence, 1)
+        os.dup2(silence, 2)  # a sentence must never reach a log
+        np.seterr(over="ignore")  # of a probability too small for float32: its logarithm is minus infinity
+        gc.disable()  # nothing here goes round in circles, and a sentence should not wait for the search
+        os.write(ready, b"ready\n")
+        serve(answerer, listener)
+    with contextlib.suppress(FileNotFoundError):  # the parent removed it first
+        path.unlink()
+        path.parent.rmdir()
+    return 0
 
 
 if __name__ == "__main__":
-    try:
-        code = main(*sys.argv[1:])
-    except FileNotFoundError:
-        code = 0  # the parent removed the socket first
-    os._exit(code)  # at once: what a sentence is half through has nobody to read it
+    os._exit(main())  # at once: nothing is left to be freed with care

@@ -1,8 +1,8 @@
 """The device runner: a bundle's GGUF in llama.cpp, in a child process of its own.
 
 The child is there because a malformed model can abort the process that loads it, and an app must outlive that.
-Decoding is greedy, one thread by default, under the grammar of the one sentence. Why a socket and not a pipe:
-docs/decisions.
+Decoding is greedy, one thread by default, and allows actions in words of the one sentence. Why a process, a socket and a decoding
+loop of our own: docs/decisions/001.
 """
 
 from __future__ import annotations
@@ -11,23 +11,24 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tumen.core import Events, artifact
-from tumen.core.action import DO, grammar, normalise, tidy
+from tumen.core.action import DO, normalise, tidy, units
 from tumen.core.errors import ArtifactError, InputError, RunnerError
 from tumen.core.ontology import Ontology
 from tumen.core.recipe import Gate, Serve
 from tumen.serve import gguf_check
-from tumen.serve.process import Call, Process, RunnerDiedError, parse_json, read_json, refusal
+from tumen.serve.process import Call, Process, RunnerDiedError
 from tumen.serve.runner import Completion, Seconds, Tidier, confidence
 
-ROUTE = "/completion"
 WORKERS = 4
+WRITTEN = ("languages", "intents", "closed", "several")  # of an ontology, what decides how an action is written
 
 
 class Bundle(BaseModel):
@@ -39,6 +40,7 @@ class Bundle(BaseModel):
     quantise: str = "int8"
     serve: Serve = Serve()
     gate: Gate = Gate()
+    prefix: str = Field("", description="what stands before every sentence (an outside model's examples); its state is kept")
 
 
 def bundle_of(folder: Path) -> Bundle:
@@ -57,7 +59,14 @@ def bundle_of(folder: Path) -> Bundle:
         raise ArtifactError(f"{path}: damaged{' at ' + where if where else ''}; run the recipe again") from None
 
 
-def load(folder: Path, threads: int = 1, context: int = 512, events: Events | None = None) -> DeviceRunner:
+def load(
+    folder: Path,
+    threads: int = 1,
+    context: int = 512,
+    events: Events | None = None,
+    draft: Path | None = None,
+    guess: bool = False,
+) -> DeviceRunner:
     """Check a bundle and start its runner.
 
     Args:
@@ -65,17 +74,22 @@ def load(folder: Path, threads: int = 1, context: int = 512, events: Events | No
         threads: of llama.cpp; more than the cores that are really free makes it slower.
         context: tokens of sentence and action together.
         events: told when a dead child is started again.
+        draft: GGUF of a smaller model with the same tokens, which proposes what this one then checks.
+        guess: whether what was usual before is proposed. It pays where a pass costs much more than a token in it (docs/serve.md).
 
     Raises:
         ArtifactError: the bundle is not what its manifest says, or its GGUF cannot be meant.
         RunnerError: the child does not start.
     """
     artifact.verify(folder, "bundle")
-    bundle, ontology, model = bundle_of(folder), Ontology.load(folder), folder / "model.gguf"
-    gguf_check.check(model)
-    process = Process(f"{bundle.recipe}/{bundle.tier}", model, threads, context)
+    bundle, model = bundle_of(folder), folder / "model.gguf"
+    for path in (model, draft) if draft else (model,):
+        gguf_check.check(path)
+    ontology = Ontology.load(folder)
+    settings = {"ontology": ontology.model_dump(include=set(WRITTEN)), "draft": draft and str(draft), "guess": guess}
+    process = Process(f"{bundle.recipe}/{bundle.tier}", model, threads, context, **settings)
     process.start()
-    return DeviceRunner(process, ontology, events or Events(None))
+    return DeviceRunner(process, ontology, events or Events(None), bundle.prefix)
 
 
 class DeviceRunner:
@@ -85,8 +99,8 @@ class DeviceRunner:
     the sentence. One that dies again, or in the middle of a stream, costs that answer a `RunnerError`.
     """
 
-    def __init__(self, process: Process, ontology: Ontology, events: Events) -> None:
-        self._process, self.ontology, self._events = process, ontology, events
+    def __init__(self, process: Process, ontology: Ontology, events: Events, prefix: str = "") -> None:
+        self._process, self.ontology, self._events, self._prefix = process, ontology, events, prefix
         self._workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="tumen-device")
 
     @property
@@ -107,28 +121,39 @@ class DeviceRunner:
             RunnerError: the child died, stalled or refused.
         """
         start = time.perf_counter()
-        tree = self._whole(self._action_request(normalise(sentence)))
-        if tree.get("stop_type") != "eos":
+        parts = [*self._parts(self._action_request(sentence), [])]
+        if parts[-1]["stop"] != "end":
             raise InputError("the action does not fit the runner's context beside the sentence; say it shorter")
-        done = _completion([tree], start)
-        return Completion(**{**vars(done), "text": tidy(done.text), "confidence": confidence(done.logprobs)})
+        return _action(parts, start)
 
     def complete(
-        self, prompt: str | Sequence[int], grammar: str | None = None, max_tokens: int = 64, n_probs: int = 1
+        self,
+        prompt: str | Sequence[int],
+        among: Sequence[str] = (),
+        max_tokens: int = 64,
+        logprobs: bool = True,
+        prefix: str | Sequence[int] = "",
     ) -> Completion:
-        """Greedy completion of a prompt as it stands; blocks. With no grammar, the model writes what it likes.
+        """Greedy completion of a prompt as it stands; blocks.
 
         Args:
             prompt: text (the begin token is put before it, `<do>` is read as a token) or token ids (nothing is added).
-            n_probs: how many probabilities llama.cpp computes a token; 0 leaves `logprobs` empty.
+            among: what may be written: one of these texts. With none, the model writes what it likes.
+            logprobs: false leaves them empty.
+            prefix: what comes before the prompt, text or ids; its state is kept for the next prompt that begins so.
 
         Raises:
             InputError: the prompt does not fit the context.
             RunnerError: the child died, stalled or refused.
         """
         start = time.perf_counter()
-        body = _request(prompt if isinstance(prompt, str) else list(prompt), grammar, max_tokens, n_probs)
-        return _completion([self._whole(body)], start)
+        request: dict[str, Any] = {"prompt": _given(prompt), "prefix": _given(prefix), "limit": max_tokens}
+        done = _completion([*self._parts(request | ({"among": list(among)} if among else {}), [])], start)
+        return done if logprobs else replace(done, logprobs=())
+
+    def tokens(self, text: str) -> list[int]:
+        """How the model cuts a text, its begin token included; blocks."""
+        return list(next(self._parts({"text": text}, []))["tokens"])
 
     async def act(self, sentence: str) -> Completion:
         """See `Runner.act`."""
@@ -136,9 +161,8 @@ class DeviceRunner:
 
     async def stream(self, sentence: str) -> AsyncIterator[str | Completion]:
         """See `Runner.stream`."""
-        body = {**self._action_request(normalise(sentence)), "stream": True}
         loop, calls = asyncio.get_running_loop(), list[Call]()
-        pieces = self._pieces(body, calls)
+        pieces = self._pieces(self._action_request(sentence) | {"stream": True}, calls)
         try:
             while (piece := await loop.run_in_executor(self._workers, next, pieces, None)) is not None:
                 yield piece
@@ -161,80 +185,64 @@ class DeviceRunner:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.stop()
 
-    def _action_request(self, words: str) -> dict[str, Any]:
-        """The request for the action of a normalised sentence; it may write until the context is full."""
-        return _request(words + DO, grammar(words, self.ontology), -1, 1)
-
     def _living(self) -> Process:
         if self._process.revive():
             self._events.emit("runner restarted", runner=self.name, starts=self._process.starts)
         return self._process
 
-    def _whole(self, body: dict[str, Any]) -> dict[str, Any]:
-        try:
-            with self._living().call() as call:
-                return read_json(call.send_json(ROUTE, body))
-        except RunnerDiedError:
-            with self._living().call() as call:
-                return read_json(call.send_json(ROUTE, body))
+    def _action_request(self, sentence: str) -> dict[str, Any]:
+        words = normalise(sentence)
+        return {"prompt": words + DO, "units": units(words), "prefix": self._prefix}
 
-    def _pieces(self, body: dict[str, Any], calls: list[Call]) -> Iterator[str | Completion]:
-        """The child's events, as text and at last a `Completion`. `calls` gets the connections, to hang up."""
-        start, trees, tidier = time.perf_counter(), list[dict[str, Any]](), Tidier()
-        try:
-            for tree in self._trees(body, calls):
-                trees.append(tree)
-                if piece := tidier(tree.get("content", "")):
-                    yield piece
-        except RunnerDiedError:
-            if trees or len(calls) > 1:
-                raise
-            yield from self._pieces(body, calls)
-            return
-        if not trees or trees[-1].get("stop_type") != "eos":
+    def _pieces(self, request: dict[str, Any], calls: list[Call]) -> Iterator[str | Completion]:
+        """An action as text, piece by piece, and at last a `Completion`. `calls` gets the connections, to hang up."""
+        start, parts, tidier = time.perf_counter(), list[dict[str, Any]](), Tidier()
+        for part in self._parts(request, calls):
+            parts.append(part)
+            if piece := tidier(part["text"]):
+                yield piece
+        if parts[-1]["stop"] != "end":
             raise RunnerError(f"{self.name}: the runner stopped before the action was whole; send the sentence again")
-        done = _completion(trees, start)
-        yield Completion(**{**vars(done), "text": tidy(done.text), "confidence": confidence(done.logprobs)})
+        yield _action(parts, start)
 
-    def _trees(self, body: dict[str, Any], calls: list[Call]) -> Iterator[dict[str, Any]]:
-        """The JSON of each event of one streamed answer."""
-        with self._living().call() as call:
-            calls.append(call)
-            answer = call.send_json(ROUTE, body)
-            if answer.status != 200:
-                read_json(answer)
-            for line in answer:
-                if line.startswith(b"error:"):
-                    raise refusal({"error": parse_json(line[6:])})
-                if line.startswith(b"data: {"):
-                    yield parse_json(line[6:])
-
-
-def _request(prompt: str | list[int], grammar: str | None, max_tokens: int, n_probs: int) -> dict[str, Any]:
-    """A request to llama.cpp's `/completion` (tools/server/README.md): greedy, nothing kept for the next one."""
-    body: dict[str, Any] = {"prompt": prompt, "n_predict": max_tokens, "n_probs": n_probs, "temperature": 0}
-    body |= {"cache_prompt": False, "return_tokens": True}
-    return body | ({"grammar": grammar} if grammar else {})
+    def _parts(self, request: dict[str, Any], calls: list[Call]) -> Iterator[dict[str, Any]]:
+        """The parts of an answer. A child that dies before the first of them is started again and asked once more."""
+        begun = False
+        try:
+            with self._living().call() as call:
+                calls.append(call)
+                for part in call.ask(request):
+                    begun = True
+                    yield part
+        except RunnerDiedError:
+            if begun or len(calls) > 1:
+                raise
+            yield from self._parts(request, calls)
 
 
-def _completion(trees: Sequence[dict[str, Any]], start: float) -> Completion:
-    """A `Completion` from the answer's parts, in order; the last has the counts and times."""
-    last, timings = trees[-1], trees[-1].get("timings", {})
-    logprobs = [
-        (str(row["token"]), -float("inf") if row["logprob"] is None else float(row["logprob"]))
-        for tree in trees
-        for row in tree.get("completion_probabilities", ())
-    ]
+def _given(prompt: str | Sequence[int]) -> str | list[int]:
+    return prompt if isinstance(prompt, str) else list(prompt)
+
+
+def _action(parts: Sequence[dict[str, Any]], start: float) -> Completion:
+    """The `Completion` of an action."""
+    done = _completion(parts, start)
+    return replace(done, text=tidy(done.text))
+
+
+def _completion(parts: Sequence[dict[str, Any]], start: float) -> Completion:
+    """A `Completion` from the parts of an answer, in order; the last has the counts and times."""
+    last = parts[-1]
+    tokens = tuple(token for part in parts for token in part.get("tokens", ()))
+    logprobs = tuple((str(piece), float(row)) for part in parts for piece, row in part.get("logprobs", ()))
     return Completion(
-        text="".join(tree.get("content", "") for tree in trees),
-        tokens=tuple(token for tree in trees for token in tree.get("tokens", ())),
-        logprobs=tuple(logprobs),
+        text="".join(part["text"] for part in parts),
+        tokens=tokens,
+        logprobs=logprobs,
         confidence=confidence(logprobs),
-        seconds=Seconds(
-            prompt=timings.get("prompt_ms", 0.0) / 1e3,
-            generation=timings.get("predicted_ms", 0.0) / 1e3,
-            total=time.perf_counter() - start,
-        ),
-        prompt_tokens=last.get("tokens_evaluated", 0),
-        completion_tokens=last.get("tokens_predicted", 0),
+        seconds=Seconds(last["prompt_seconds"], last["generation_seconds"], time.perf_counter() - start),
+        prompt_tokens=last["prompt_tokens"],
+        completion_tokens=len(tokens),
+        reused_tokens=last["reused_tokens"],
+        passes=last["passes"],
     )

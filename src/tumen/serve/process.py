@@ -1,10 +1,8 @@
-"""The parent's end of a child that holds a model: start it, speak HTTP over its socket, notice its death."""
+"""The parent's end of a child that holds a model: start it, speak over its socket, notice its death."""
 
 from __future__ import annotations
 
 import contextlib
-import http.client
-import json
 import os
 import re
 import select
@@ -20,13 +18,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from tumen.core.errors import InputError, RunnerError
+from tumen.serve import frames
 
 CHILD = Path(__file__).with_name("child.py")
 START_SECONDS = 30.0
 ANSWER_SECONDS = 30.0
 STOP_SECONDS = 2.0
 LAST_WORDS_BYTES = 4096
-ANSWER_BYTES = 8 << 20
 SECRET = re.compile("KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
 
 
@@ -34,32 +32,42 @@ class RunnerDiedError(RunnerError):
     """The child ended before its answer was whole."""
 
 
-class Call(http.client.HTTPConnection):
+class Call:
     """One request and its answer over the child's socket. One connection each: hanging up is how to stop the model."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=ANSWER_SECONDS)
-        self._path = path
-        self._line = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)  # http.client lets go of its own early
+        self._path, self._line = path, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._line.settimeout(ANSWER_SECONDS)
         self.hung_up = False
 
-    def connect(self) -> None:
-        """Connect to the child."""
-        self._line.settimeout(ANSWER_SECONDS)
-        self._line.connect(str(self._path))
-        self.sock = self._line
+    def ask(self, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """Send a request; yields the parts of its answer, the last with `stop`.
 
-    def send_json(self, route: str, body: dict[str, Any]) -> http.client.HTTPResponse:
-        """Send a request and wait for the head of its answer."""
-        headers = {"content-type": "application/json", "connection": "close"}
-        self.request("POST", route, json.dumps(body).encode(), headers)
-        return self.getresponse()
+        Raises:
+            InputError: more tokens than the context holds.
+            RunnerError: the child refused, or sent something else.
+        """
+        self._line.connect(str(self._path))
+        frames.send(self._line.sendall, request)
+        part: dict[str, Any] = {}
+        while "stop" not in part:
+            try:
+                part = frames.receive(self._line.recv)
+            except ValueError as error:
+                raise RunnerError(f"the runner answered with {error}") from None
+            if "error" in part:
+                raise (InputError if part.get("kind") == "input" else RunnerError)(str(part["error"]))
+            yield part
 
     def hang_up(self) -> None:
-        """End the call from any thread; the child stops generating at the next token."""
+        """End the call from any thread; the child stops at its next token."""
         self.hung_up = True
         with contextlib.suppress(OSError):
             self._line.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._line.close()
 
 
 class Process:
@@ -69,11 +77,12 @@ class Process:
         name: for messages.
         model: a GGUF that `gguf_check.check` has passed.
         threads, context: of llama.cpp; context in tokens.
-        memory: most bytes the child may take, as a phone would have it; 0: as many as there are.
+        settings: `ontology`, `draft` and `guess`, see `answer.Answerer`; `memory`: most bytes the child may take, as on a phone.
     """
 
-    def __init__(self, name: str, model: Path, threads: int, context: int, memory: int = 0) -> None:
-        self.name, self._model, self._threads, self._context, self._memory = name, model, threads, context, memory
+    def __init__(self, name: str, model: Path, threads: int = 1, context: int = 512, **settings: Any) -> None:
+        self.name, self._model, self._threads = name, model, threads
+        self._settings = settings | {"model": str(model), "threads": threads, "context": context}
         self._lock = threading.Lock()
         self._popen: subprocess.Popen[bytes] | None = None
         self._folder: Path | None = None
@@ -96,6 +105,7 @@ class Process:
             self._folder = Path(tempfile.mkdtemp(prefix="tumen-", dir=_short_folder()))  # mode 0700: ours alone
             with tempfile.TemporaryFile() as words:
                 self._popen = self._spawn(words)
+                _tell(self._popen, self._settings | {"socket": str(self._socket)})
                 said = _first_line(self._popen)
                 if said != b"ready\n":
                     why = f"not ready after {START_SECONDS:.0f} s" if said is None else _ending(self._popen)
@@ -138,7 +148,6 @@ class Process:
         """
         call, popen = Call(self._socket), self._popen
         try:
-            call.connect()
             yield call
         except TimeoutError:
             if popen:
@@ -146,7 +155,7 @@ class Process:
             raise RunnerError(
                 f"{self.name}: no answer in {ANSWER_SECONDS:.0f} s; it was ended, the next sentence starts it again"
             ) from None
-        except (OSError, http.client.HTTPException):
+        except OSError:
             if call.hung_up:
                 raise RunnerError(f"{self.name}: the answer was not wanted any more") from None
             raise RunnerDiedError(
@@ -157,13 +166,12 @@ class Process:
 
     def _spawn(self, words: IO[bytes]) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            [sys.executable, "-P", CHILD, self._model, self._socket, *map(str, (self._threads, self._context, self._memory))],
+            [sys.executable, "-P", CHILD],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=words,
             start_new_session=True,  # a Ctrl-C at the terminal is the parent's business
-            env=_without_secrets(os.environ)
-            | {"OMP_NUM_THREADS": str(self._threads), "GGML_NO_BACKTRACE": "1", "MALLOC_ARENA_MAX": "1"},
+            env=_without_secrets(os.environ) | {"OMP_NUM_THREADS": str(self._threads), "GGML_NO_BACKTRACE": "1", "MALLOC_ARENA_MAX": "1"},
         )
 
     def _end(self) -> None:
@@ -183,13 +191,14 @@ class Process:
     @property
     def _most(self) -> str:
         """The limit, for messages about a child that may have reached it."""
-        return f"; it may take {self._memory / 1e6:.0f} MB, `tumen fit` says what it needs" if self._memory else ""
+        memory = self._settings.get("memory", 0)
+        return f"; it may take {memory / 1e6:.0f} MB, `tumen fit` says what it needs" if memory else ""
 
     @property
     def _socket(self) -> Path:
         if self._folder is None:
             raise RunnerError(f"{self.name}: the runner is not started")
-        return self._folder / "llama.sock"
+        return self._folder / "s.sock"
 
 
 def _without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
@@ -208,48 +217,17 @@ def _ending(popen: subprocess.Popen[bytes] | None) -> str:
     return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
 
-def read_json(answer: http.client.HTTPResponse) -> dict[str, Any]:
-    """The JSON of an answer that came whole.
-
-    Raises:
-        InputError: more tokens than the context holds.
-        RunnerError: the runner refused, or sent something else.
-    """
-    tree = parse_json(answer.read(ANSWER_BYTES))
-    if answer.status != 200:
-        raise refusal(tree)
-    return tree
-
-
-def parse_json(raw: bytes) -> dict[str, Any]:
-    """One JSON object from the child.
-
-    Raises:
-        RunnerError: it is none.
-    """
-    try:
-        tree = json.loads(raw)
-    except ValueError:
-        tree = None
-    if not isinstance(tree, dict):
-        raise RunnerError(f"the runner answered with {len(raw)} bytes that are no JSON object")
-    return tree
-
-
-def refusal(tree: dict[str, Any]) -> InputError | RunnerError:
-    """The error for a refusal of llama.cpp's server."""
-    error = tree.get("error")
-    if not isinstance(error, dict):
-        return RunnerError("the runner refused and did not say why")
-    if error.get("type") == "exceed_context_size_error":
-        n_prompt, n_ctx = error.get("n_prompt_tokens"), error.get("n_ctx")
-        return InputError(f"the sentence takes {n_prompt} tokens, the runner's context is {n_ctx}; say it shorter")
-    return RunnerError(f"the runner refused: {error.get('message')}")
-
-
 def _short_folder() -> str | None:
     """Where the socket goes: its path may have 107 bytes, and some temporary folders are longer than that."""
     return None if len(tempfile.gettempdir()) < 80 else "/tmp"
+
+
+def _tell(popen: subprocess.Popen[bytes], settings: dict[str, Any]) -> None:
+    """What the child shall load. One that ended at once does not hear it: its last words say why."""
+    if popen.stdin:
+        with contextlib.suppress(BrokenPipeError):
+            frames.send(popen.stdin.write, settings)
+            popen.stdin.flush()
 
 
 def _first_line(popen: subprocess.Popen[bytes]) -> bytes | None:
@@ -260,9 +238,8 @@ def _first_line(popen: subprocess.Popen[bytes]) -> bytes | None:
 
 
 def _last_words(words: IO[bytes]) -> str:
-    """The first error llama.cpp wrote, else the last line."""
+    """The first line of what the child said last."""
     size = words.seek(0, os.SEEK_END)
     words.seek(max(0, size - LAST_WORDS_BYTES))
-    lines = [line.strip() for line in words.read().decode("utf-8", "replace").splitlines() if line.strip()]
-    errors = [line.split(" E ", 1)[1].strip() for line in lines if " E " in line]
-    return (errors or lines[-1:] or [""])[0]
+    lines = words.read().decode("utf-8", "replace").split("\n")
+    return next((line.strip() for line in lines if line.strip()), "")

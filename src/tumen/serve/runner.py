@@ -31,6 +31,8 @@ class Completion:
         confidence: see `confidence`; 0 from a runner that does not tell.
         seconds: where the time went.
         prompt_tokens, completion_tokens: how many were read and written.
+        reused_tokens: of the prompt, how many had not to be read again, because their state was kept.
+        passes: forward passes it took; 0 from a runner that does not tell.
     """
 
     text: str
@@ -40,6 +42,8 @@ class Completion:
     seconds: Seconds
     prompt_tokens: int
     completion_tokens: int
+    reused_tokens: int = 0
+    passes: int = 0
 
 
 class Runner(Protocol):
