@@ -171,7 +171,8 @@ class Process:
             stdout=subprocess.PIPE,
             stderr=words,
             start_new_session=True,  # a Ctrl-C at the terminal is the parent's business
-            env=_without_secrets(os.environ) | {"OMP_NUM_THREADS": str(self._threads), "GGML_NO_BACKTRACE": "1", "MALLOC_ARENA_MAX": "1"},
+            env=_without_secrets(os.environ)
+            | {"OMP_NUM_THREADS": str(self._threads), "GGML_NO_BACKTRACE": "1", "MALLOC_ARENA_MAX": "1"},
         )
 
     def _end(self) -> None:
