@@ -52,7 +52,7 @@ def longest(path: Path, memory: float, threads: int = 1) -> tuple[int, int]:
     process = Process("limited", path, threads, 512, memory=int(memory))
     process.start()
     with DeviceRunner(process, HOME, Events(None)) as runner:
-        done = runner.complete([BEGIN, *[300] * 480], None, 4, 0)
+        done = runner.complete([BEGIN, *[300] * 480], max_tokens=4)
         return done.completion_tokens, len(list(Path(f"/proc/{runner.pid}/task").iterdir()))
 
 

@@ -83,12 +83,12 @@ def try_model(path: Path, model: Footprint, threads: int, context: int, rounds: 
         pid, prompt = runner.pid or 0, [BEGIN, *(WORD + n for n in range(PROMPT - 1))]
         spent, tokens, prompts, wall = cpu_seconds(pid), list[float](), list[float](), 0.0
         while len(tokens) < rounds or wall < seconds:
-            done = runner.complete(prompt, None, TOKENS, 0)
+            done = runner.complete(prompt, max_tokens=TOKENS, logprobs=False)
             tokens.append(done.seconds.generation / done.completion_tokens)
             prompts.append(done.seconds.prompt)
             wall += done.seconds.total
         spent = cpu_seconds(pid) - spent
-        runner.complete([BEGIN, *[WORD] * (context - TOKENS)], None, 4, 0)  # the longest sentence there is room for
+        runner.complete([BEGIN, *[WORD] * (context - TOKENS)], max_tokens=4, logprobs=False)  # the longest sentence there is room for
         peak = peak_bytes(pid)
     return Trial(model, threads, context, PROMPT, min(tokens), min(prompts), peak, spent / wall / threads)
 
