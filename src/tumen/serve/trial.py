@@ -88,7 +88,7 @@ def try_model(path: Path, model: Footprint, threads: int, context: int, rounds: 
             prompts.append(done.seconds.prompt)
             wall += done.seconds.total
         spent = cpu_seconds(pid) - spent
-        runner.complete([BEGIN, *[WORD] * (context - TOKENS)], max_tokens=4, logprobs=False)  # the longest sentence there is room for
+        runner.complete([BEGIN, *[WORD] * (context - TOKENS)], max_tokens=4, logprobs=False)  # the longest there is room for
         peak = peak_bytes(pid)
     return Trial(model, threads, context, PROMPT, min(tokens), min(prompts), peak, spent / wall / threads)
 
