@@ -143,7 +143,9 @@ class TestCorpus:
         assert set(codec.ontology.intents) == {"alarm_set", "music_play"}
         row = next(row for row in read_corpus(tmp_path / "corpus", "train") if row["action"]["intent"] == "alarm_set")
         ids = codec.answer(parse(json.dumps(row["action"]), codec.ontology))
-        assert [[token] for token in ids[:3]] == [codec.structure[piece] for piece in ('{"lang":"en"', ',"intent":"alarm_set"', ',"time":"')]
+        assert [[token] for token in ids[:3]] == [
+            codec.structure[piece] for piece in ('{"lang":"en"', ',"intent":"alarm_set"', ',"time":"')
+        ]
 
     def test_a_mix_has_the_intents_of_all(self, tmp_path: Path) -> None:
         one = lines(

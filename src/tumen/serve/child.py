@@ -102,21 +102,20 @@ def main() -> int:
     from tumen.core.errors import TumenError
     from tumen.serve.answer import Answerer
     from tumen.serve.frames import receive
+    from tumen.serve.llama import library
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     ready = os.dup(1)
     os.dup2(2, 1)  # whatever the library prints is no answer to the parent
     try:
         settings = receive(partial(os.read, 0))
-        limit(settings.get("memory", 0))
+        library()
+        limit(int(settings.get("memory", 0)))
         answerer = Answerer(settings)
     except ConnectionError:
         return 0  # the parent is gone already
-    except TumenError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    except MemoryError:
-        sys.stderr.write("no memory left within the limit\n")
+    except (TumenError, MemoryError) as error:
+        sys.stderr.write(f"{error or 'out of memory'}\n")
         return 1
     path = Path(settings["socket"])
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:

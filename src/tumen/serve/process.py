@@ -77,13 +77,12 @@ class Process:
         name: for messages.
         model: a GGUF that `gguf_check.check` has passed.
         threads, context: of llama.cpp; context in tokens.
-        memory: most bytes the child may take, as a phone would have it; 0: as many as there are.
-        settings: `ontology`, `draft` and `guess`, see `answer.Answerer`.
+        settings: `ontology`, `draft` and `guess`, see `answer.Answerer`; `memory`: most bytes the child may take, as on a phone.
     """
 
-    def __init__(self, name: str, model: Path, threads: int = 1, context: int = 512, memory: int = 0, **settings: Any) -> None:
-        self.name, self._model, self._threads, self._memory = name, model, threads, memory
-        self._settings = settings | {"model": str(model), "threads": threads, "context": context, "memory": memory}
+    def __init__(self, name: str, model: Path, threads: int = 1, context: int = 512, **settings: Any) -> None:
+        self.name, self._model, self._threads = name, model, threads
+        self._settings = settings | {"model": str(model), "threads": threads, "context": context}
         self._lock = threading.Lock()
         self._popen: subprocess.Popen[bytes] | None = None
         self._folder: Path | None = None
@@ -173,7 +172,12 @@ class Process:
             stderr=words,
             start_new_session=True,  # a Ctrl-C at the terminal is the parent's business
             env=_without_secrets(os.environ)
-            | {"OMP_NUM_THREADS": str(self._threads), "OPENBLAS_NUM_THREADS": "1", "GGML_NO_BACKTRACE": "1", "MALLOC_ARENA_MAX": "1"},
+            | {
+                "OMP_NUM_THREADS": str(self._threads),
+                "OPENBLAS_NUM_THREADS": "1",
+                "GGML_NO_BACKTRACE": "1",
+                "MALLOC_ARENA_MAX": "1",
+            },
         )
 
     def _end(self) -> None:
@@ -193,7 +197,8 @@ class Process:
     @property
     def _most(self) -> str:
         """The limit, for messages about a child that may have reached it."""
-        return f"; it may take {self._memory / 1e6:.0f} MB, `tumen fit` says what it needs" if self._memory else ""
+        memory = self._settings.get("memory", 0)
+        return f"; it may take {memory / 1e6:.0f} MB, `tumen fit` says what it needs" if memory else ""
 
     @property
     def _socket(self) -> Path:
