@@ -25,6 +25,7 @@ START_SECONDS = 30.0
 ANSWER_SECONDS = 30.0
 STOP_SECONDS = 2.0
 LAST_WORDS_BYTES = 4096
+QUIET = {"OPENBLAS_NUM_THREADS": "1", "GGML_NO_BACKTRACE": "1", "MALLOC_ARENA_MAX": "1"}  # numpy multiplies nothing in the child
 SECRET = re.compile("KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
 
 
@@ -171,13 +172,7 @@ class Process:
             stdout=subprocess.PIPE,
             stderr=words,
             start_new_session=True,  # a Ctrl-C at the terminal is the parent's business
-            env=_without_secrets(os.environ)
-            | {
-                "OMP_NUM_THREADS": str(self._threads),
-                "OPENBLAS_NUM_THREADS": "1",
-                "GGML_NO_BACKTRACE": "1",
-                "MALLOC_ARENA_MAX": "1",
-            },
+            env=_without_secrets(os.environ) | QUIET | {"OMP_NUM_THREADS": str(self._threads)},
         )
 
     def _end(self) -> None:

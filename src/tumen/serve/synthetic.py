@@ -1,8 +1,8 @@
 """A GGUF of any shape with random weights: what a machine is measured with before there is a model.
 
-Speed and memory depend on shapes and kinds, and on one thing about values: the scales of blocks must differ from one another, as
-llama.cpp looks them up in a table of 256 kB (one and the same scale made Q4_1 40 % too fast). The end token's row is zero, so
-greedy decoding never ends early.
+Speed and memory depend on shapes and kinds, and on one thing about values: the scales of blocks must differ from one another,
+probably because llama.cpp looks them up in a table of 256 kB (one and the same scale made Q4_1 40 % too fast). The end token's row
+is zero, so greedy decoding never ends early.
 Needs the package `gguf` (it comes with `tumen[train]`).
 """
 
