@@ -24,12 +24,13 @@ def train(
     from tumen.cluster import die_with_parent
 
     die_with_parent()
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str((run / ".compiled").resolve()))  # nobody else's, and gone with the run
     recipe = read_run_recipe(run)
     known = arms.arm_stages(recipe, run) if tier.startswith(f"{arms.FOLDER}/") else chain.stages(recipe)
     stage = next((stage for stage in known if stage.name == tier and stage.kind == "checkpoint"), None)
     if stage is None or stage.settings is None:
         raise InputError(f"{tier!r} is no tier of {recipe.name}; it has {', '.join(recipe.family)}")
+    if stage.settings.train.compile:  # before torch is loaded; nobody else's, and gone with the run
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str((run / ".compiled").resolve()))
     try:
         from tumen.data import Codec, refuse_other
         from tumen.shrink import distil, learn_grid, pruned
