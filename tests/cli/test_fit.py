@@ -76,7 +76,7 @@ def test_devices_are_listed() -> None:
         ((), "name a bundle"),
         (("none",), "no bundle, run, GGUF file or recipe"),
         (("none.toml",), "no such file"),
-        (("none.gguf",), "no such file"),
+        (("none.gguf",), "missing"),
         ((str(RECIPES / "pocket.toml"), "--device", "fone"), "did you mean phone"),
         ((str(RECIPES / "pocket.toml"), "--device", "here", "--profile", "none.json"), "not measured yet"),
         ((str(RECIPES / "pocket.toml"), "--threads", "64"), "is known with"),

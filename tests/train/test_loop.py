@@ -311,14 +311,14 @@ class TestLoss:
         targets = targets_of(batch, 0.5)
         with torch.no_grad():
             alone = float(loss_of(network, batch, section, cpu))
-            far = float(loss_of(network, batch, section, cpu, (0.7, lambda logits, _: torch.full((len(logits),), 1000.0))))
+            far = float(loss_of(network, batch, section, cpu, (0.7, lambda logits, *_: torch.full((len(logits),), 1000.0))))
             data = float(
                 loss_of(
                     network,
                     batch,
                     section,
                     cpu,
-                    (0.7, lambda logits, _: F.cross_entropy(logits, targets.tokens, reduction="none")),
+                    (0.7, lambda logits, *_: F.cross_entropy(logits, targets.tokens, reduction="none")),
                 )
             )
         share = float((targets.weights * targets.answers).sum() / targets.weights.sum())

@@ -1,7 +1,7 @@
 """cli: one file per verb, and the only place that knows every room.
 
-What: `tumen run | launch | status | logs | cancel | nodes | drain | arms | recipe | plan | fit | lineage | talk | serve | score`
-    and `keys | sign | promote | rollback | export | import | train | metrics`.
+What: `tumen run | launch | status | logs | cancel | nodes | drain | arms | recipe | plan | fit | lineage | talk | serve | score |
+    keys | sign | promote | rollback | export | import | train | metrics`.
 In: arguments. Out: text for people (or `--json`), exit codes from the error tree.
 Never: work that a room could do.
 Read next: run.py, then chain.py.

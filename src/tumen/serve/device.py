@@ -68,6 +68,7 @@ def load(
     threads: int = 1,
     context: int = 512,
     events: Events | None = None,
+    *,
     draft: Path | None = None,
     guess: bool = False,
     store: trust.Store = None,

@@ -37,11 +37,11 @@ def connect(bundle: Path, cloud: Path | None = None, events: Events | None = Non
         ArtifactError, RunnerError: see `load`.
     """
     serve = bundle_of(bundle).serve
-    device = load(bundle, serve.threads, serve.context, events, store)
+    device = load(bundle, serve.threads, serve.context, events, store=store)
     try:
         upper: DeviceRunner | RemoteRunner | None = None
         if cloud:
-            upper = load(cloud, serve.threads, serve.context, events, store)
+            upper = load(cloud, serve.threads, serve.context, events, store=store)
         elif serve.cloud_url:
             upper = RemoteRunner(serve.cloud_url, serve.cloud_model or "default", serve.cloud_key_env, ontology=device.ontology)
     except BaseException:
