@@ -19,9 +19,7 @@ def fit(
     what: Path = typer.Argument(None, help="A bundle, a run, a GGUF file, or a recipe (all its tiers)."),
     device: str = typer.Option("phone-8gb", "--device", help="A device of plan/devices.toml, or 'here'."),
     threads: int = typer.Option(1, "--threads", min=1, help="Threads of the runner."),
-    memory: str = typer.Option(
-        None, "--memory", help="Hard limit with its unit (MB, GB); default: what the device leaves an app."
-    ),
+    memory: str = typer.Option(None, "--memory", help="Hard limit with its unit (MB, GB); default: what the device leaves an app."),
     context: int = typer.Option(512, "--context", help="Tokens of sentence and action together."),
     changes: list[str] = typer.Option([], "--set", help="Change a field of the recipe. May be given often."),
     calibrate: bool = typer.Option(
