@@ -69,7 +69,7 @@ def classes_of(columns: Mapping[str, Mapping[str, Any]], floor: float) -> dict[s
     found = {}
     for name in sorted(device.keys() & cloud.keys() - set(TOGETHER)):
         ours, theirs = device[name], cloud[name]
-        if ours["n"] and ours["n"] == theirs["n"] and "marks" in ours and "marks" in theirs:
+        if ours["n"] and len(ours.get("marks", "")) == len(theirs.get("marks", "")) == ours["n"] == theirs["n"]:
             row = {"n": ours["n"], "device": ours["exact"], "cloud": theirs["exact"]}
             shares = {end: None if value is None else round(value, 4) for end, value in _ends(ours["marks"], theirs["marks"])}
             reached = ours["marks"].count("1") >= floor * theirs["marks"].count("1")

@@ -135,7 +135,7 @@ def worse(card: Mapping[str, Any], live: Mapping[str, Any], floors: Gate) -> Ite
 
 def _sure(new: Mapping[str, Any], old: Mapping[str, Any]) -> str:
     """The interval of the difference, in pairs where the marks are there."""
-    if not new["marks"] or not old["marks"]:
+    if not new["marks"] or len(new["marks"]) != len(old["marks"]):
         return ""
     _, low, high = gap(new["marks"], old["marks"])
     return f" (difference {low:+.1%} to {high:+.1%})" if low is not None and high is not None else ""
