@@ -15,6 +15,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
+from tests.strangers import lively
 
 from tumen.core import (
     ArtifactError,
@@ -72,18 +73,6 @@ def auto() -> Iterator[Any]:
         transformers.logging.set_verbosity_error()
         transformers.logging.disable_progress_bar()
         yield transformers.AutoModelForCausalLM
-
-
-def lively(shape: Shape, seed: int = 0) -> dict[str, torch.Tensor]:
-    """Weights with which every layer matters, norms included."""
-    generator = torch.Generator().manual_seed(seed)
-    weights = build(shape, seed).state_dict()
-    for name, weight in weights.items():
-        if weight.dim() == 1:
-            weight.uniform_(0.5, 1.5, generator=generator)
-        else:
-            weight.normal_(0, 1 if name.startswith("embed") else 1.5 * weight.shape[-1] ** -0.5, generator=generator)
-    return weights
 
 
 def checkpoint_of(shape: Shape, folder: Path, seed: int = 0) -> Path:
