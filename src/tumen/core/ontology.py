@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -130,6 +130,19 @@ class Ontology(Frozen):
             several=tuple(dict.fromkeys(slot for part in parts for slot in part.several)),
             groups=_merged(part.groups for part in parts),
             acts=tuple(dict.fromkeys(intent for part in parts for intent in part.acts)),
+        )
+
+    def without(self, intents: Collection[str]) -> Ontology:
+        """What is left when some intents, and slots that only they have, are taken away."""
+        left = {name: slots for name, slots in self.intents.items() if name not in intents}
+        slots = {slot for named in left.values() for slot in named}
+        return Ontology(
+            languages=self.languages,
+            intents=left,
+            closed={slot: values for slot, values in self.closed.items() if slot in slots},
+            several=tuple(slot for slot in self.several if slot in slots),
+            groups={group: kept for group, names in self.groups.items() if (kept := tuple(n for n in names if n in left))},
+            acts=tuple(name for name in self.acts if name in left),
         )
 
     def save(self, folder: Path) -> None:

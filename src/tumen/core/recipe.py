@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from tumen.core import units
 from tumen.core.errors import InputError, RecipeError
 from tumen.core.mesh import Mesh
-from tumen.core.outside import has_vocabulary, shape_of_start
+from tumen.core.outside import has_vocabulary, located, shape_of_start
 from tumen.core.shape import Frozen, Positive, Shape
 
 STAGE_NAMES = ("corpus", "tokenizer", "dataset", "jobs", "arms", "bundle-*", "*-logits", "*-grid", "*-aware")
@@ -43,6 +43,18 @@ class Part(Frozen):
     path: str | None = Field(None, description=PATH)
     weight: float = Field(gt=0)
     passes: Positive = Field(1, description="how often its rows may be used; the mix ends when one source is used up")
+    swap: Share = Field(
+        0.0, description="of its rows, from the second pass on, those whose slots say words of another row of the same intent"
+    )
+    without: tuple[str, ...] = Field((), description="intents whose rows are left out: another source says them better")
+    languages: tuple[Language, ...] | None = Field(None, description="instead of data.languages")
+    sentences: Positive | None = Field(None, description="instead of data.sentences")
+    not_home: Share | None = Field(None, description="instead of data.not_home")
+
+    def own(self) -> dict[str, Any]:
+        """What it says instead of the data section."""
+        said = {name: getattr(self, name) for name in ("languages", "sentences", "not_home")}
+        return {"source": self.source, "path": self.path, **{name: value for name, value in said.items() if value is not None}}
 
 
 class Data(Frozen):
@@ -161,7 +173,9 @@ class Start(Frozen):
     `alpha / rank`.
     """
 
-    path: str = Field(description="GGUF file, folder that transformers wrote, or checkpoint such as `tumen import` makes")
+    path: str = Field(
+        description="GGUF file (also `package:NAME/FILE`), folder that transformers wrote, or checkpoint such as `tumen import` makes"
+    )
     tune: Literal["full", "lora"] = "full"
     layers: Positive | None = Field(None, description="take the first layers only")
     rank: Positive = 16
@@ -584,6 +598,8 @@ def _with_shapes(tree: Mapping[str, Any], where: str) -> Mapping[str, Any]:
         if not isinstance(start, dict) or not isinstance(start.get("path"), str):
             continue
         try:
+            start = {**start, "path": located(start["path"])}
+            tiers[name] = tier = {**tier, "start": start}
             if "shape" not in tier:
                 tiers[name] = {**tier, "shape": _shape_of(start)}
             if "start" not in learnt and has_vocabulary(Path(start["path"])):

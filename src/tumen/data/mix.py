@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def mixed(
-    sources: Sequence[Callable[[], Iterable[T]]], weights: Sequence[float], passes: Sequence[int], size: Callable[[T], int]
+    sources: Sequence[Callable[[int], Iterable[T]]], weights: Sequence[float], passes: Sequence[int], size: Callable[[T], int]
 ) -> Iterator[T]:
     """Rows of all sources so that at any moment each has given its share, but for the size of one row.
 
@@ -19,7 +19,7 @@ def mixed(
     when the source whose turn it is has been used up: shares hold to the end, and what is left of the others is not used.
 
     Args:
-        sources: open a stream of rows, as often as `passes` says.
+        sources: open a stream of rows for a pass (0, 1, ...), as often as `passes` says.
         weights: shares of the sizes, against each other.
         passes: how often a source may be read.
         size: of a row, such as its characters.
@@ -42,6 +42,6 @@ def mixed(
         yield row
 
 
-def _read(source: Callable[[], Iterable[T]], times: int) -> Iterator[T]:
-    for _ in range(times):
-        yield from source()
+def _read(source: Callable[[int], Iterable[T]], times: int) -> Iterator[T]:
+    for number in range(times):
+        yield from source(number)

@@ -27,6 +27,7 @@ from tumen.data.mix import mixed
 from tumen.data.read import read_sentences
 from tumen.data.shards import Packed, packed, write_packed
 from tumen.data.source import Corpus, source_of
+from tumen.data.swap import swapped
 from tumen.data.templates import Example
 from tumen.data.tokenizer import Codec, Outside, shifted, train_tokenizer
 from tumen.data.vocabulary import Vocabulary, vocabulary_of
@@ -56,7 +57,8 @@ def write_corpus(section: Data, seed: int, folder: Path, inputs: str) -> Manifes
     facts: dict[str, Any] = {}
     with writing(folder, "corpus", inputs, [], facts) as stage:
         rows = _on_ray(section, judge, removed) if section.engine == "ray" else _local(corpora, judge, removed)
-        told = _write_splits(rows, exam, parts, section.validation, stage)
+        swapper = partial(swapped, ontology=ontology, seed=seed, judge=judge)
+        told = _write_splits(rows, exam, parts, section.validation, stage, swapper)
         if not told["train"].rows:
             raise InputError(f"{_names(parts)}: no training rows left; removed: {dict(removed) or 'none'}")
         facts |= _facts(told) | ({"removed": dict(sorted(removed.items()))} if removed or judge.filters else {})
@@ -70,8 +72,11 @@ def write_corpus(section: Data, seed: int, folder: Path, inputs: str) -> Manifes
 
 def _corpus(section: Data, part: Part, seed: int) -> Corpus:
     """What one source of the section gives."""
-    alone = section.model_copy(update={"source": part.source, "path": part.path, "mix": ()})
-    return source_of(part.source).corpus(alone, seed)
+    alone = section.model_copy(update={"mix": (), **part.own()})
+    corpus = source_of(part.source).corpus(alone, seed)
+    if part.without:
+        corpus.leave_out(part.without)
+    return corpus
 
 
 def _joined(corpora: Sequence[Corpus], parts: Sequence[Part]) -> Ontology:
@@ -98,6 +103,7 @@ def _text(row: Row) -> str:
     return str(row["text"] if "text" in row else row["sentence"])
 
 
+Swapper = Callable[..., Iterator[Row]]
 Placed = tuple[int, str, Row]  # (number of the source, split or "" when the text's hash decides, row)
 
 
@@ -145,20 +151,23 @@ class _Lines:
             self.templates.add(row["template"])
 
 
-def _write_splits(rows: Iterable[Placed], exam: Iterable[Row], parts: Sequence[Part], most: int, stage: Path) -> dict[str, _Lines]:
-    """Write every split; the training rows of several sources are written apart first, then mixed."""
+def _write_splits(
+    rows: Iterable[Placed], exam: Iterable[Row], parts: Sequence[Part], most: int, stage: Path, swapper: Swapper
+) -> dict[str, _Lines]:
+    """Write every split; the training rows of several sources, or of several passes, are written apart first, then mixed."""
     told = {split: _Lines(stage / f"{split}.jsonl") for split in SPLITS}
-    apart = [_Lines(stage / f"{number}.jsonl") for number in range(len(parts))] if len(parts) > 1 else [told["train"]]
+    mix = len(parts) > 1 or parts[0].passes > 1
+    apart = [_Lines(stage / f"{number}.jsonl") for number in range(len(parts))] if mix else [told["train"]]
     with ExitStack() as files:
-        for lines in {*told.values(), *apart} - ({told["train"]} if len(parts) > 1 else set()):
+        for lines in {*told.values(), *apart} - ({told["train"]} if mix else set()):
             files.enter_context(lines)
         for row in exam:
             told["exam"].add(row)
         for part, split, row in rows:
             held = split == "validation" or (not split and told["validation"].rows < most and _is_validation(_text(row)))
             (told["validation"] if held else apart[part]).add(row)
-    if len(parts) > 1:
-        _mix(apart, parts, told["train"])
+    if mix:
+        _mix(apart, parts, told["train"], swapper)
     return told
 
 
@@ -167,16 +176,21 @@ def _is_validation(text: str) -> bool:
     return is_held(f"validation {folded(text)}", HELD_TEXTS)
 
 
-def _mix(apart: Sequence[_Lines], parts: Sequence[Part], train: _Lines) -> None:
+def _mix(apart: Sequence[_Lines], parts: Sequence[Part], train: _Lines, swapper: Swapper) -> None:
     for lines, part in zip(apart, parts, strict=True):
         if not lines.rows:
             raise InputError(f"data.mix: {part.path or part.source} has no training rows left; leave it out, or see data.filters")
-    streams = [partial(_read, lines.path) for lines in apart]
+    streams = [partial(_pass, lines.path, part.swap, swapper) for lines, part in zip(apart, parts, strict=True)]
     with train:
         for row in mixed(streams, [part.weight for part in parts], [part.passes for part in parts], lambda row: len(_text(row))):
             train.add(row)
     for lines in apart:
         lines.path.unlink()
+
+
+def _pass(path: Path, share: float, swapper: Swapper, number: int) -> Iterator[Row]:
+    """One pass over a source's rows; from the second on, a share of them with other words."""
+    return swapper(_read(path), number=number, share=share) if share and number else _read(path)
 
 
 def _facts(told: Mapping[str, _Lines]) -> dict[str, Any]:

@@ -47,6 +47,18 @@ class Corpus:
     texts: Iterable[str] = ()
     ontology: Ontology = HOME
 
+    def leave_out(self, intents: Sequence[str]) -> None:
+        """Take away intents and all that says them.
+
+        Raises:
+            InputError: an intent that is not there.
+        """
+        if unknown := set(intents) - set(self.ontology.intents):
+            raise InputError(f"data.mix.without: {min(unknown)!r} is no intent of this source; it has {', '.join(self.ontology.intents)}")
+        for split in SPLIT_NAMES.values():
+            setattr(self, split, [example for example in getattr(self, split) if example.action.intent not in intents])
+        self.ontology = self.ontology.without(intents)
+
 
 class Source(Protocol):
     """Anything that turns a recipe's data section into a corpus. Same section and seed, same corpus."""
