@@ -30,7 +30,10 @@ ONTOLOGY = ontology_of(ROWS)
 
 def rows() -> list[dict[str, Any]]:
     return [
-        {"sentence": normalise(row.sentence), "action": json.loads(action_of(row, normalise(row.sentence), ONTOLOGY).json(ONTOLOGY))}
+        {
+            "sentence": normalise(row.sentence),
+            "action": json.loads(action_of(row, normalise(row.sentence), ONTOLOGY).json(ONTOLOGY)),
+        }
         for row in ROWS
     ]
 
@@ -76,9 +79,11 @@ def test_a_mix_of_one_source_swaps_from_its_second_pass_on(tmp_path: Path) -> No
     part = Part(source="labelled", path=path, weight=1, passes=3, swap=1.0, without=("music_play",))
     write_corpus(Data(mix=(part,), exam=5, validation=5), 0, tmp_path / "corpus", "")
     texts = [row["sentence"] for row in read_corpus(tmp_path / "corpus", "train")]
-    assert len(texts) in range(85, 105) and not any("song" in text for text in texts)
+    assert len(texts) in range(85, 105)
+    assert not any("song" in text for text in texts)
     first = len(texts) // 3
-    assert len(set(texts[:first])) == first and texts[first : 2 * first] != texts[:first]
+    assert len(set(texts[:first])) == first
+    assert texts[first : 2 * first] != texts[:first]
     wrong = part.model_copy(update={"without": ("music_paly",)})
     with pytest.raises(InputError, match="'music_paly' is no intent of this source"):
         write_corpus(Data(mix=(wrong,), exam=5, validation=5), 0, tmp_path / "other", "")
