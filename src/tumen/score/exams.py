@@ -250,19 +250,3 @@ def _shares(given: str, words: str) -> bool:
 def _not_home(scenario: str) -> Callable[[Action], tuple[bool, bool]]:
     ours = SLURP_OURS.get(scenario, ())
     return lambda given: (given.intent == NONE or given.intent not in INTENTS or given.intent in ours,) * 2
-
-
-def _jsonl(path: Path) -> Iterator[Mapping[str, Any]]:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; --data names a jsonl file of SLURP")
-    with open(path, "rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                row = json.loads(line.decode("utf-8"))
-            except UnicodeDecodeError:
-                raise InputError(f"{path}, line {number}: not UTF-8") from None
-            except ValueError:
-                raise InputError(f"{path}, line {number}: no JSON; the file may be cut short") from None
-            if not isinstance(row, dict):
-                raise InputError(f"{path}, line {number}: a JSON object is needed")
-            yield row
