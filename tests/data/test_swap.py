@@ -11,6 +11,7 @@ from tests.data.test_labelled import lines
 
 from tumen.core import InputError
 from tumen.core.action import normalise
+from tumen.core.ontology import Ontology
 from tumen.core.recipe import Data, Part
 from tumen.data import exam_keys, read_corpus, write_corpus
 from tumen.data.filters import Judge
@@ -87,6 +88,21 @@ def test_a_mix_of_one_source_swaps_from_its_second_pass_on(tmp_path: Path) -> No
     wrong = part.model_copy(update={"without": ("music_paly",)})
     with pytest.raises(InputError, match="'music_paly' is no intent of this source"):
         write_corpus(Data(mix=(wrong,), exam=5, validation=5), 0, tmp_path / "other", "")
+
+
+def test_what_one_source_knows_may_be_nothing_to_the_others(tmp_path: Path) -> None:
+    asked = [{"sentence": f"who won cup {n}", "intent": "qa", "slots": {"cup": str(n)}} for n in range(40)]
+    asked += [{"sentence": f"play song {n}", "intent": "music_play", "slots": {}} for n in range(40)]
+    known = [{"sentence": f"wake me at {n}", "intent": "alarm_set", "slots": {"time": str(n)}} for n in range(40)]
+    mix = (
+        Part(source="labelled", path=lines(tmp_path / "known.jsonl", known), weight=1),
+        Part(source="labelled", path=lines(tmp_path / "asked.jsonl", asked), weight=1, none=("qa",)),
+    )
+    write_corpus(Data(mix=mix, exam=3, validation=3), 0, tmp_path / "corpus", "")
+    assert set(Ontology.load(tmp_path / "corpus").intents) == {"alarm_set", "none"}
+    actions = {row["sentence"]: row["action"] for row in read_corpus(tmp_path / "corpus", "train")}
+    assert {"lang": "en", "intent": "none"} in actions.values()
+    assert all((action["intent"] == "none") == ("cup" in sentence) for sentence, action in actions.items())
 
 
 def test_a_source_of_a_mix_has_languages_of_its_own(tmp_path: Path) -> None:

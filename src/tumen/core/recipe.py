@@ -47,6 +47,9 @@ class Part(Frozen):
         0.0, description="of its rows, from the second pass on, those whose slots say words of another row of the same intent"
     )
     without: tuple[str, ...] = Field((), description="intents whose rows are left out: another source says them better")
+    none: tuple[str, ...] = Field(
+        (), description="intents that are nothing the other sources know: their rows mean `none`, the rest go"
+    )
     languages: tuple[Language, ...] | None = Field(None, description="instead of data.languages")
     sentences: Positive | None = Field(None, description="instead of data.sentences")
     not_home: Share | None = Field(None, description="instead of data.not_home")
