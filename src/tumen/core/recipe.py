@@ -287,7 +287,11 @@ class Serve(Frozen):
     cloud: str | None = "cloud"
     cloud_url: str | None = Field(None, description="any OpenAI-compatible endpoint, such as http://127.0.0.1:8000/v1")
     cloud_model: str | None = Field(None, description="the model's name at cloud_url")
-    cloud_key_env: str = Field("TUMEN_CLOUD_KEY", description="environment variable that holds the key of cloud_url")
+    cloud_key_env: str = Field(
+        "TUMEN_CLOUD_KEY",
+        pattern="^TUMEN_[A-Z0-9_]+$",
+        description="environment variable that holds the key of cloud_url; TUMEN_..., as a bundle from elsewhere may name no other",
+    )
     unsure: Share = 0.5
     threads: Positive = 1
     context: Positive = 512
