@@ -41,7 +41,8 @@ STANDBY_SECONDS = 5.0  # of training before the next standby is made: the ranks'
 class Post:
     """What an agent is told at its start; on the command line --folder, --node, ... and at the end -- COMMAND.
 
-    `master` is where ranks meet when there is no watcher; one node needs none, several then wait for a watcher. `address` is the name under which other nodes reach this one.
+    `master` is where ranks meet when there is no watcher; one node needs none, several without it wait for a watcher. `address` is
+    the name under which other nodes reach this one.
     `standby`: the command takes --standby, and then waits on its input for one line of JSON, its environment.
     """
 

@@ -1,4 +1,4 @@
-"""See every fault, name it, decide: `Watch` is a pure state machine. The loop with sockets around it is watching.py.
+"""See every fault, name it, decide: `Watch` is a pure state machine. The loop with sockets around it is watcher.py.
 
     ranks --beats--> agent --reports--> watcher --order, as the reply--> agent
 
@@ -17,6 +17,7 @@ from tumen.cluster.engine import Node, Status
 from tumen.cluster.health import unfit
 from tumen.cluster.order import Order
 from tumen.cluster.signs import MISSED_SECONDS, Signs
+from tumen.core import DiskError, TrainError
 from tumen.core.pulse import Message
 
 Kind = Literal["crash", "agent", "freeze", "collective", "slow", "nan", "spike", "disk", "checkpoint", "node", "engine", "skew"]
@@ -33,7 +34,7 @@ GATHER_SECONDS = 600.0  # the agents of a job that runs have all reported by the
 SAVE_SECONDS = 600.0
 WAIT_SECONDS, MOST_WAITS = 5.0, 8  # for room on the disk: 5 s, 10 s, ... about twenty minutes in all
 MOST_TIMES = 3  # the same fault at the same step
-FOLLOWS = ("another rank ended", "do not meet")  # what ranks say that ended because of another
+MEET = "do not meet"  # what a rank says that could not begin because of another
 ABORTED = 134  # exit code of a rank that its collectives' library ended (SIGABRT): because of another too
 
 
@@ -271,11 +272,12 @@ class Watch:
         if dead and not self.until:
             self.until = now
         waited, step = now - self.until if dead else 0.0, self.signs.steps
-        named = [death for death in dead if death[2] and death[2]["kind"] in ("nan", "spike", "disk", "checkpoint")]
+        named = [(death, kind) for death in dead if (kind := _named(death))]
         first = [death for death in dead if not _follows(death)]
         if named and waited >= SETTLE_SECONDS:
-            rank, _, why = named[0]
-            return Fault(why["kind"], why["why"], why["step"], self.until, rank, self._of(rank))
+            (rank, _, why), kind = named[0]
+            said = why or {"why": "the disk refuses", "step": step}
+            return Fault(kind, said["why"], said["step"], self.until, rank, self._of(rank))
         if fault := self._lost(now, bool(dead)):
             return fault
         if first and waited >= SETTLE_SECONDS:
@@ -463,7 +465,30 @@ class Watch:
         return tuple(node for node, (first, count) in self.order.ranks.items() if first <= rank < first + count)
 
 
-def _follows(death: list[Any]) -> bool:
-    """Whether a rank ended because another had."""
+def _named(death: list[Any]) -> Kind | None:
+    """What a rank said of its own end, where that has a name."""
     _, code, why = death
-    return code == ABORTED or (why is not None and any(sign in why["why"] for sign in FOLLOWS))
+    if code == DiskError.exit_code:
+        return "disk"
+    return why["kind"] if why and code < 128 and why["kind"] in ("nan", "spike", "disk") else None
+
+
+def _follows(death: list[Any]) -> bool:
+    """Whether a rank ended because another had: then it gives no reason."""
+    _, code, why = death
+    return code == ABORTED or (code == TrainError.exit_code and why is None) or bool(why and MEET in why["why"])
+
+
+def shown(row: Mapping[str, Any]) -> str:
+    """A row of watch.jsonl as a line for people."""
+    if row["event"] == "fault":
+        rank = "" if row["rank"] is None else f", rank {row['rank']}"
+        node = "" if row["node"] is None else f", node {row['node']}"
+        return f"fault: {row['kind']}{rank}{node}, step {row['step']}: {row['why']}"
+    if row["event"] == "decided":
+        avoid = f", without {', '.join(row['avoid'])}" if row["avoid"] else ""
+        return f"decided: {row['action']}, attempt {row['attempt']}, {row['world']} ranks{avoid}: {row['why']}"
+    if row["event"] == "resumed":
+        seen = f"{row['seconds']:.1f} s after the fault, which was seen after {row['detection_seconds']:.1f} s"
+        return f"resumed: attempt {row['attempt']}, step {row['step']}, {seen}"
+    return f"watch: {row['state']}, attempt {row['attempt']}"

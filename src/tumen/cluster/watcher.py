@@ -44,10 +44,10 @@ def watching(
         EngineError: the run has no secret, or this machine has no such address.
     """
     with alone(job.folder, "watching it"), ThreadPoolExecutor(1) as beside:
-        return Loop(engine, job, address, said, tell, beside).run()
+        return Watcher(engine, job, address, said, tell, beside).run()
 
 
-class Loop:
+class Watcher:
     """One watcher at work."""
 
     def __init__(
@@ -152,8 +152,7 @@ class Loop:
         rows = self.watch.tell(now, ranks=wished(self.job.folder), skewed=self.receiver.skewed)
         for row in self.tail.new() if self.tail else ():
             if row.get("event") == "checkpoint_damaged":
-                facts = {name: value for name, value in row.items() if name not in ("time", "pid", "event")}
-                rows += self.watch.tell(now, damaged=str(facts.get("why") or facts))
+                rows += self.watch.tell(now, damaged=f"{row.get('path')}: {row.get('error')}")
         return rows
 
     def _write(self, row: Row) -> None:
