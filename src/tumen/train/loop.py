@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tumen.core import Events, Shape, TrainError, refuse_mesh
+from tumen.core import Events, Shape, TrainError, heart, refuse_mesh
 from tumen.core.recipe import Train
 from tumen.data import Loader, read_shards
 from tumen.train.alone import Alone, Learner
@@ -67,7 +67,8 @@ def fit(
         ArtifactError: shards are missing or damaged.
         DiskError: no room; the last checkpoint is intact.
     """
-    team = join(section.mesh.ranks)
+    team, beats = join(section.mesh.ranks), heart.own()
+    beats.phase("load")
     events = (events if team.rank == 0 else None) or Events(None)
     with team.stop.by_signal():
         prepare_torch(section)
@@ -79,6 +80,7 @@ def fit(
         work = out.with_name(f".{out.name}.work")
         checkpoints = Checkpoints(work, team, inputs, section.keep, events, section.save_later)
         step = first = _go_on(checkpoints, learner, loader, events, None if adapter else start)
+        beats.phase("train")
         clock, spikes = Clock(events, section, shape, team, step, out.name), Spikes(section)
         while step < section.steps:
             batch = next(loader)
@@ -87,16 +89,20 @@ def fit(
             guard(loss, norm, step, batch)
             spikes.guard(loss, step, batch)
             step += 1
+            beats.tick(step, loss)
             clock.tick(step, loss, norm, learner, loader, batch)
             checkpoints.look()
             stops = team.stops() and step < section.steps
             if stops or (step % section.checkpoint_every == 0 and step < section.steps):
+                beats.phase("save")
                 checkpoints.save(learner, State(step, loader.state()))
                 clock.pause("checkpoint", step=step)
+                beats.phase("train")
             if stops:
                 checkpoints.finish()
                 events.emit("stopped", tier=out.name, step=step)
                 return
+        beats.phase("end")
         if team.world > 1 and step > first:  # what is spread over ranks is put together from disk
             checkpoints.save(learner, State(step, loader.state()))
         checkpoints.finish()
@@ -155,6 +161,11 @@ def prepare_torch(section: Train) -> None:
     torch.set_num_threads(section.threads or max(1, len(os.sched_getaffinity(0)) // here))
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # we read nothing that was not written; filling costs a fifth
+
+
+def warm() -> None:
+    """Load what a training needs, so that its start need not; for a process that stands by."""
+    import tumen.train.parallel  # noqa: F401
 
 
 def check_vocab(largest: int, shape: Shape) -> None:

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from tumen.core import TrainError
+from tumen.core import PeerError, TrainError
 from tumen.core.recipe import Train
 from tumen.train.stop import Stop
 
@@ -110,14 +110,14 @@ def peers() -> Iterator[None]:
     """Around what ranks do together: a rank that is gone is one line on those that waited for it.
 
     Raises:
-        TrainError: another rank ended or hangs.
+        PeerError: another rank ended or hangs.
     """
     try:
         yield
     except RuntimeError as error:  # what gloo and NCCL raise, DistBackendError included
         if not dist.is_initialized() or not any(sign in text for text in _causes(error) for sign in GONE):
             raise
-        raise TrainError(
+        raise PeerError(
             f"rank {dist.get_rank()}: another rank ended or hangs; what that one said is the reason. "
             "The last checkpoint is intact: start all ranks again"
         ) from error
