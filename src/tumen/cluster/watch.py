@@ -148,7 +148,7 @@ class Watch:
     def reply(self, node: str) -> Row:
         """What an agent is told when it reports: an order it has not obeyed, a wish to know who it is, nothing new."""
         seat, said = self.seats[node], {}
-        if self.order.attempt and (seat.attempt, seat.verb) != (self.order.attempt, self.order.verb):
+        if not self.adopts and (seat.attempt, seat.verb) != (self.order.attempt, self.order.verb):
             said = self.order.part(node)
         return said | ({} if seat.pid and seat.master and not seat.lost else {"greet": True})
 
@@ -447,7 +447,7 @@ class Watch:
         self.signs = Signs(now, self.world, deque([*self.signs.usual, *self.signs.recent], maxlen=200))
 
     def _end(self, code: int) -> list[Row]:
-        self.order, self.code, self.state = replace(self.order, verb="end", code=code), code, "over"
+        self.order, self.code, self.state, self.adopts = replace(self.order, verb="end", code=code), code, "over", False
         return []
 
     # -- rows ------------------------------------------------------------------------------------------------------------------
