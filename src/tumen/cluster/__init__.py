@@ -8,6 +8,7 @@ Read next: engine.py, then local.py, then slurm.py.
 """
 
 from tumen.cluster.engine import ENGINES, Cluster, Engine, Job, Node, Status, connect, rendered
+from tumen.cluster.keeper import Keeper, folder_of
 from tumen.cluster.local import die_with_parent
 
-__all__ = ["ENGINES", "Cluster", "Engine", "Job", "Node", "Status", "connect", "die_with_parent", "rendered"]
+__all__ = ["ENGINES", "Cluster", "Engine", "Job", "Keeper", "Node", "Status", "connect", "die_with_parent", "folder_of", "rendered"]
