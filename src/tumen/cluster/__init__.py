@@ -9,6 +9,7 @@ Read next: engine.py, then local.py; order.py, then agent.py and watch.py.
 """
 
 from tumen.cluster.engine import ENGINES, Cluster, Engine, Job, Node, Status, connect, rendered
+from tumen.cluster.keeper import Keeper, folder_of
 from tumen.cluster.local import die_with_parent
 from tumen.cluster.order import WATCH_FILE
 from tumen.cluster.watch import Layout, Watch, shown
@@ -20,6 +21,7 @@ __all__ = [
     "Cluster",
     "Engine",
     "Job",
+    "Keeper",
     "Layout",
     "Node",
     "Status",
@@ -27,6 +29,7 @@ __all__ = [
     "connect",
     "die_with_parent",
     "expect",
+    "folder_of",
     "rendered",
     "shown",
     "watching",
