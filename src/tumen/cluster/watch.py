@@ -62,7 +62,6 @@ class Seat:
     pid: int = 0
     place: int = 0
     master: str = ""
-    keeper: str = ""
     ranks: tuple[int, int] = (0, 0)
     world: int = 0
     health: Mapping[str, Any] = field(default_factory=dict)
@@ -142,7 +141,6 @@ class Watch:
         if hello := note.get("hello"):
             seat.lost |= seat.pid not in (0, hello["pid"]) and self.state == "run"
             seat.pid, seat.place, seat.master, seat.health = hello["pid"], hello["place"], hello["master"], hello["health"]
-            seat.keeper = hello.get("keeper", "")
             seat.ranks, seat.world = (hello["ranks"][0], hello["ranks"][1]), hello["world"]
 
     def reply(self, node: str) -> Row:
@@ -426,9 +424,7 @@ class Watch:
         used = next(count for count in range(len(here), 0, -1) if self.world % count == 0)
         each = self.world // used
         ranks = {seat.name: (each * i, each) for i, seat in enumerate(here[:used])}
-        following = {seat.name: here[(i + 1) % used].keeper for i, seat in enumerate(here[:used])}
-        keepers = {name: keeper for name, keeper in following.items() if keeper}
-        self.order = Order(attempt, "run", self.world, here[0].master, ranks, keepers)
+        self.order = Order(attempt, "run", self.world, here[0].master, ranks)
         here[0].master = ""  # a port for one attempt; it tells another when it is asked
         self._run(now)
 
