@@ -35,14 +35,31 @@ def version(show: bool = typer.Option(False, "--version", help="Print the versio
 
 
 def _add_verbs() -> None:
-    from tumen.cli import arms, export, fit, launch, lineage, metrics, plan, promote, recipe, run, score, serve, sign, talk, train
+    from tumen.cli import (
+        arms,
+        export,
+        fit,
+        launch,
+        lineage,
+        metrics,
+        plan,
+        promote,
+        recipe,
+        run,
+        score,
+        serve,
+        sign,
+        status,
+        talk,
+        train,
+    )
 
     app.command("run")(run.run)
     app.command("launch")(launch.launch)
-    app.command("status")(launch.status)
+    app.command("status")(status.status)
     app.command("logs")(launch.logs)
     app.command("cancel")(launch.cancel)
-    app.command("nodes")(launch.nodes)
+    app.command("nodes")(status.nodes)
     app.command("drain")(launch.drain)
     app.command("arms")(arms.arms)
     app.add_typer(recipe.app, name="recipe")

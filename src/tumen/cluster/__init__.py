@@ -8,6 +8,22 @@ Read next: engine.py, then local.py, then slurm.py.
 """
 
 from tumen.cluster.engine import ENGINES, Cluster, Engine, Job, Node, Status, connect, rendered
+from tumen.cluster.hosts import folded
 from tumen.cluster.local import die_with_parent
+from tumen.cluster.standing import Glance, standing, write_glance
 
-__all__ = ["ENGINES", "Cluster", "Engine", "Job", "Node", "Status", "connect", "die_with_parent", "rendered"]
+__all__ = [
+    "ENGINES",
+    "Cluster",
+    "Engine",
+    "Glance",
+    "Job",
+    "Node",
+    "Status",
+    "connect",
+    "die_with_parent",
+    "folded",
+    "rendered",
+    "standing",
+    "write_glance",
+]
