@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import typer
@@ -13,7 +14,7 @@ from tumen.cli import run as running
 from tumen.cli.job import FOLDER, job_of
 from tumen.cli.train import read_run_recipe
 from tumen.cluster import Cluster, Engine, Status, connect, rendered
-from tumen.core import EngineError, Events, InputError, Recipe, alone, load_recipe, write_text
+from tumen.core import DiskError, EngineError, Events, InputError, Recipe, alone, load_recipe, write_text
 
 RUN = typer.Argument(..., help="Folder of a run, or a recipe (its run is runs/<name>).")
 ON = typer.Option(None, "--on", help="local, slurm, kubernetes or package.module:Class; default: the recipe's fleet.engine.")
@@ -48,7 +49,12 @@ def launch(
             print(f"{stage.name}: trained, {manifest.digest}")
             return
         engine.submit(job)
-        events.emit("launched", tier=stage.name, engine=recipe.fleet.engine, nodes=job.nodes, processes=job.processes)
+        try:
+            events.emit("launched", tier=stage.name, engine=recipe.fleet.engine, nodes=job.nodes, processes=job.processes)
+        except DiskError:  # it filled up meanwhile: a job could write no checkpoint either
+            with suppress(DiskError):
+                engine.cancel(str(job.folder))
+            raise
     asked_for = f"{recipe.fleet.engine} as {named_by(job.folder)}, {job.nodes} nodes x {job.processes} ranks"
     print(f"{stage.name}: submitted to {asked_for}; `tumen status {where}` says how it is")
 

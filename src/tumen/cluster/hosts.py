@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from itertools import groupby
 
 MOST_SPANS = 6  # what still fits a line
-Name = tuple[str, str, int, int]  # before the number, after it, its digits when it starts with 0, the number (-1: there is none)
+Name = tuple[str, str, int, int]  # before the number, after it, its digits where it is padded, the number (-1: there is none)
 
 
 def folded(names: Iterable[str], most: int = MOST_SPANS) -> str:
@@ -27,7 +27,7 @@ def _split(name: str) -> Name:
     if not match:
         return name, "", 0, -1
     before, digits, after = match.groups()
-    return before, after, len(digits) if digits.startswith("0") else 0, int(digits)
+    return before, after, 0 if digits == str(int(digits)) else len(digits), int(digits)
 
 
 def _spans(names: list[Name]) -> list[tuple[Name, Name]]:

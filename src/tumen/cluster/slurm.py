@@ -183,6 +183,8 @@ class Slurm:
         self._refuse(job)
         script = prepared(job, "job.sh", self.render(job))
         number = _call("sbatch", "--parsable", str(script), about=f"slurm refused {job.name}").split(";")[0].strip()
+        if not number.isdigit():
+            raise EngineError(f"slurm took {job.name} but gave no number: {number[:80]!r}; `squeue --me` shows whether it is there")
         try:
             with disk(script.parent):
                 write_text(script.parent / "id", number + "\n")

@@ -1,6 +1,6 @@
 """See every fault, decide, act, write it down: `Watch` is a pure state machine, `watching` the loop with sockets around it.
 
-    ranks --beats--> agent --reports--> watcher --order, as the reply--> agent
+ranks --beats--> agent --reports--> watcher --order, as the reply--> agent
 """
 
 from __future__ import annotations
