@@ -4,7 +4,7 @@ A backend is pure functions, `render(job) -> text` (what is submitted) and `pars
 thin call. Everything else (progress, resuming, healing) is written once against `Engine`.
 
 A job's id is its folder, which outlives every process. In it: `job.sh` or `job.yaml` (what was submitted), `id` (what the engine
-calls it), `log` (what it printed), `exit` (its exit code, or `cancelled`).
+calls it), `log` (what it printed), `exit` (its exit code, or `cancelled`), and what order.py lists.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
-from tumen.core import EngineError, disk, named, write_text
+from tumen.cluster.order import SECRET_FILE
+from tumen.core import EngineError, disk, held, named, pulse, write_text
 from tumen.core.recipe import Fleet
 
 State = Literal["waiting", "running", "silent", "done", "failed", "cancelled", "lost"]
@@ -26,6 +27,7 @@ class Job:
 
     `processes` is the number of ranks on each node, `cards` that of accelerators (0: ranks compute on the CPU); `whole` takes a
     node for itself. `grace_seconds` before `limit_seconds` are over, the ranks get SIGTERM. `avoid` names nodes to leave out.
+    `standby`: the command takes --standby, and then waits for its environment with everything imported.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Job:
     limit_seconds: float | None = None
     grace_seconds: float = 300.0
     avoid: tuple[str, ...] = ()
+    standby: bool = False
 
 
 @dataclass(frozen=True)
@@ -137,8 +140,9 @@ def prepared(job: Job, file: str, text: str) -> Path:
     folder = job.folder.resolve()
     with disk(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        for old in ("exit", "id"):
+        for old in ("exit", "id", held.START_FILE):
             (folder / old).unlink(missing_ok=True)
+        pulse.make_secret(folder / SECRET_FILE)
         write_text(folder / file, text)
     return folder / file
 

@@ -1,0 +1,40 @@
+"""Which start of a job holds a run: what an older one left alive, on a node its engine lost, must not write beside the new one.
+
+An engine that may start a job again numbers its starts (12.1 and 12.2 are job 12's first and second) and writes the number into the
+job's folder before it starts anything. Agents and ranks compare it with their own.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from tumen.core.errors import TrainError
+
+START_FILE, START, JOB = "start", "TUMEN_START", "TUMEN_JOB"  # of a job's folder; environment of a rank: its start, the folder
+
+
+def newer(folder: Path, mine: str) -> str:
+    """The start that holds a job's folder if it is newer than `mine`, else "" (also when nobody wrote one)."""
+    try:
+        said = (folder / START_FILE).read_text("utf-8").strip()
+    except OSError:
+        return ""
+    return said if mine and _number(said) > _number(mine) else ""
+
+
+def refuse_old(environment: Mapping[str, str] = os.environ) -> None:
+    """Before a rank writes what others will read.
+
+    Raises:
+        TrainError: a newer start holds the run.
+    """
+    mine, folder = environment.get(START, ""), environment.get(JOB, "")
+    if folder and (other := newer(Path(folder), mine)):
+        raise TrainError(f"start {mine} of this job is over: its engine began start {other} elsewhere, which holds the run now")
+
+
+def _number(start: str) -> tuple[int, ...]:
+    parts = start.split(".")
+    return tuple(map(int, parts)) if all(part.isdecimal() for part in parts) else ()
