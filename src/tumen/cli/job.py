@@ -35,6 +35,8 @@ def job_of(recipe: Recipe, stage: chain.Stage, where: Path) -> Job:
         units.seconds(fleet.limit) if fleet.limit else None,
         units.seconds(fleet.grace),
         fleet.avoid,
+        standby=True,
+        python=python,
     )
 
 

@@ -9,6 +9,7 @@ calls it), `log` (what it printed), `exit` (its exit code, or `cancelled`), and 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +28,8 @@ class Job:
 
     `processes` is the number of ranks on each node, `cards` that of accelerators (0: ranks compute on the CPU); `whole` takes a
     node for itself. `grace_seconds` before `limit_seconds` are over, the ranks get SIGTERM. `avoid` names nodes to leave out.
-    `standby`: the command takes --standby, and then waits for its environment with everything imported.
+    `standby`: the command takes --standby, and then waits for its environment with everything imported. `python`: the nodes' own, for
+    the agents.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Job:
     grace_seconds: float = 300.0
     avoid: tuple[str, ...] = ()
     standby: bool = False
+    python: str = sys.executable
 
 
 @dataclass(frozen=True)

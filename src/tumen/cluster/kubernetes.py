@@ -25,7 +25,7 @@ NCCL = {"NCCL_DEBUG": "WARN", "TORCH_NCCL_DUMP_ON_TIMEOUT": "1", "TORCH_NCCL_TRA
 AGENT = """\
 start=$((RESTARTS + 1))  # what an older start left alive, on a node that the cluster lost, ends when it reads this
 if [ "$JOB_COMPLETION_INDEX" = 0 ]; then echo "$start" > "$FOLDER/start.part" && mv "$FOLDER/start.part" "$FOLDER/start"; fi
-exec "$0" -m tumen.cluster.agent --folder "$FOLDER" --start "$start" --attempt "$start" \\
+exec "$0" -m tumen.cluster.agent --keep --folder "$FOLDER" --start "$start" --attempt "$start" \\
   --node "$NODE" --address "$JOBSET-node-0-$JOB_COMPLETION_INDEX.$JOBSET" --nodes "$NODES" --node-rank "$JOB_COMPLETION_INDEX" \\
   --processes "$PROCESSES" --master "$MASTER_ADDR:$MASTER_PORT" {options}-- "$@"
 """
@@ -99,13 +99,13 @@ def _pod(job: Job, site: recipe.Kubernetes, name: str) -> dict[str, Any]:
     volumes = [{"name": f"run-{i}", "persistentVolumeClaim": {"claimName": c}} for i, c in enumerate(site.volumes.values())]
     volumes.append({"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": site.shared_memory}})
     places = [{"name": f"run-{i}", "mountPath": path} for i, path in enumerate(site.volumes)]
-    told = [{"name": key, "value": value} for key, value in _environment(job, name).items()]
+    told: list[dict[str, Any]] = [{"name": key, "value": value} for key, value in _environment(job, name).items()]
     told += [{"name": key, "valueFrom": {"fieldRef": {"fieldPath": path}}} for key, path in OF_POD.items()]
     agent = AGENT.replace("{options}", "--standby " if job.standby else "")
     container = {
         "name": "agent",
         "image": site.image,
-        "command": ["/bin/sh", "-c", agent, job.command[0], *job.command],
+        "command": ["/bin/sh", "-c", agent, job.python, *job.command],
         "env": told,
         "resources": {"limits": {site.resource: job.cards}} if job.cards else None,
         "volumeMounts": [*places, {"name": "shared-memory", "mountPath": "/dev/shm"}],

@@ -27,7 +27,7 @@ NCCL = {  # a hang leaves a flight record of its collectives behind (pytorch.org
 # Ranks follow Slurm's order of nodes, which follows the network's topology: each agent is told its place.
 AGENT = """\
 agent='export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((SLURM_CPUS_ON_NODE / processes > 0 ? SLURM_CPUS_ON_NODE / processes : 1))}
-exec "$python" -m tumen.cluster.agent --folder "$folder" --start "$start" --attempt "$attempt" \\
+exec "$python" -m tumen.cluster.agent --keep --folder "$folder" --start "$start" --attempt "$attempt" \\
   --node "$SLURMD_NODENAME" --address "$SLURMD_NODENAME" --nodes "$SLURM_JOB_NUM_NODES" --node-rank "$SLURM_NODEID" \\
   --processes "$processes" --master "$MASTER_ADDR:$MASTER_PORT" {options}-- "$@"'"""
 START = """\
@@ -95,7 +95,7 @@ def render(job: Job, site: recipe.Slurm | None = None) -> str:
     heads = [f"#SBATCH --{line}" for line in _directives(job, site)]
     variables = {**DEFAULTS, **(NCCL if job.cards else {}), **job.environment}
     says = [f"export {name}={shlex.quote(value)}" for name, value in sorted(variables.items())]
-    given = [f"folder={shlex.quote(str(job.folder))}", f"python={shlex.quote(job.command[0])}", f"processes={job.processes}"]
+    given = [f"folder={shlex.quote(str(job.folder))}", f"python={shlex.quote(job.python)}", f"processes={job.processes}"]
     given += [
         f"command=({' '.join(map(shlex.quote, job.command))})",
         AGENT.replace("{options}", "--standby " if job.standby else ""),

@@ -7,7 +7,6 @@ job's folder before it starts anything. Agents and ranks compare it with their o
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 
 from tumen.core.errors import TrainError
@@ -24,14 +23,14 @@ def newer(folder: Path, mine: str) -> str:
     return said if mine and _number(said) > _number(mine) else ""
 
 
-def refuse_old(environment: Mapping[str, str] = os.environ) -> None:
-    """Before a rank writes what others will read.
+def refuse_old(folder: Path | None = None, mine: str = "") -> None:
+    """Before something is written that others will read. Default: the job and start of this rank's environment.
 
     Raises:
         TrainError: a newer start holds the run.
     """
-    mine, folder = environment.get(START, ""), environment.get(JOB, "")
-    if folder and (other := newer(Path(folder), mine)):
+    folder, mine = (folder, mine) if folder else (Path(os.environ.get(JOB, "")), os.environ.get(START, ""))
+    if other := newer(folder, mine):
         raise TrainError(f"start {mine} of this job is over: its engine began start {other} elsewhere, which holds the run now")
 
 
