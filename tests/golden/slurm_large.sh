@@ -30,7 +30,7 @@ python=/opt/tumen/bin/python
 processes=8
 command=(/opt/tumen/bin/python -m tumen train /runs/v2 cloud)
 agent='export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((SLURM_CPUS_ON_NODE / processes > 0 ? SLURM_CPUS_ON_NODE / processes : 1))}
-exec "$python" -m tumen.cluster.agent --keep --folder "$folder" --start "$start" --attempt "$attempt" \
+exec "$python" -m tumen.cluster.agents --folder "$folder" --start "$start" --attempt "$attempt" \
   --node "$SLURMD_NODENAME" --address "$SLURMD_NODENAME" --nodes "$SLURM_JOB_NUM_NODES" --node-rank "$SLURM_NODEID" \
   --processes "$processes" --master "$MASTER_ADDR:$MASTER_PORT" --standby -- "$@"'
 

@@ -14,9 +14,9 @@ python=/opt/tumen/bin/python
 processes=1
 command=(/opt/tumen/bin/python -m tumen train /runs/v2 device)
 agent='export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((SLURM_CPUS_ON_NODE / processes > 0 ? SLURM_CPUS_ON_NODE / processes : 1))}
-exec "$python" -m tumen.cluster.agent --keep --folder "$folder" --start "$start" --attempt "$attempt" \
+exec "$python" -m tumen.cluster.agents --folder "$folder" --start "$start" --attempt "$attempt" \
   --node "$SLURMD_NODENAME" --address "$SLURMD_NODENAME" --nodes "$SLURM_JOB_NUM_NODES" --node-rank "$SLURM_NODEID" \
-  --processes "$processes" --master "$MASTER_ADDR:$MASTER_PORT" -- "$@"'
+  --processes "$processes" --master "$MASTER_ADDR:$MASTER_PORT" --standby -- "$@"'
 
 attempt=$((${SLURM_RESTART_COUNT:-0} + 1))
 start=$SLURM_JOB_ID.$attempt  # what an older start left alive, on a node that Slurm lost, ends when it reads this

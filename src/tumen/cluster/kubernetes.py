@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tumen.cluster.api import Api, connection
-from tumen.cluster.engine import Job, Node, Status, ended, prepared, said_in
+from tumen.cluster.engine import Job, Node, Status, ended, prepared, said_in, stands_by
 from tumen.core import DiskError, EngineError, disk, recipe, write_text
 
 GROUP = "jobset.x-k8s.io/v1alpha2"
@@ -25,7 +25,7 @@ NCCL = {"NCCL_DEBUG": "WARN", "TORCH_NCCL_DUMP_ON_TIMEOUT": "1", "TORCH_NCCL_TRA
 AGENT = """\
 start=$((RESTARTS + 1))  # what an older start left alive, on a node that the cluster lost, ends when it reads this
 if [ "$JOB_COMPLETION_INDEX" = 0 ]; then echo "$start" > "$FOLDER/start.part" && mv "$FOLDER/start.part" "$FOLDER/start"; fi
-exec "$0" -m tumen.cluster.agent --keep --folder "$FOLDER" --start "$start" --attempt "$start" \\
+exec "$0" -m tumen.cluster.agents --folder "$FOLDER" --start "$start" --attempt "$start" \\
   --node "$NODE" --address "$JOBSET-node-0-$JOB_COMPLETION_INDEX.$JOBSET" --nodes "$NODES" --node-rank "$JOB_COMPLETION_INDEX" \\
   --processes "$PROCESSES" --master "$MASTER_ADDR:$MASTER_PORT" {options}-- "$@"
 """
@@ -101,7 +101,7 @@ def _pod(job: Job, site: recipe.Kubernetes, name: str) -> dict[str, Any]:
     places = [{"name": f"run-{i}", "mountPath": path} for i, path in enumerate(site.volumes)]
     told: list[dict[str, Any]] = [{"name": key, "value": value} for key, value in _environment(job, name).items()]
     told += [{"name": key, "valueFrom": {"fieldRef": {"fieldPath": path}}} for key, path in OF_POD.items()]
-    agent = AGENT.replace("{options}", "--standby " if job.standby else "")
+    agent = AGENT.replace("{options}", "--standby " if stands_by(job) else "")
     container = {
         "name": "agent",
         "image": site.image,

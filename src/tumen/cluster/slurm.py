@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from tumen.cluster.engine import Job, Node, State, Status, ended, prepared, said_in
+from tumen.cluster.engine import Job, Node, State, Status, ended, prepared, said_in, stands_by
 from tumen.core import DiskError, EngineError, disk, recipe, write_text
 
 CALL_SECONDS = 60.0  # the longest that slurmctld may take to answer
@@ -27,7 +27,7 @@ NCCL = {  # a hang leaves a flight record of its collectives behind (pytorch.org
 # Ranks follow Slurm's order of nodes, which follows the network's topology: each agent is told its place.
 AGENT = """\
 agent='export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((SLURM_CPUS_ON_NODE / processes > 0 ? SLURM_CPUS_ON_NODE / processes : 1))}
-exec "$python" -m tumen.cluster.agent --keep --folder "$folder" --start "$start" --attempt "$attempt" \\
+exec "$python" -m tumen.cluster.agents --folder "$folder" --start "$start" --attempt "$attempt" \\
   --node "$SLURMD_NODENAME" --address "$SLURMD_NODENAME" --nodes "$SLURM_JOB_NUM_NODES" --node-rank "$SLURM_NODEID" \\
   --processes "$processes" --master "$MASTER_ADDR:$MASTER_PORT" {options}-- "$@"'"""
 START = """\
@@ -98,7 +98,7 @@ def render(job: Job, site: recipe.Slurm | None = None) -> str:
     given = [f"folder={shlex.quote(str(job.folder))}", f"python={shlex.quote(job.python)}", f"processes={job.processes}"]
     given += [
         f"command=({' '.join(map(shlex.quote, job.command))})",
-        AGENT.replace("{options}", "--standby " if job.standby else ""),
+        AGENT.replace("{options}", "--standby " if stands_by(job) else ""),
     ]
     limited = job.limit_seconds is not None
     body = START + (AGAIN if limited else "") + STEP + LAST + (QUEUE_AGAIN if limited else "") + END

@@ -83,7 +83,6 @@ __all__ = [
     "gguf_check",
     "hash_of",
     "held",
-    "held",
     "lifetime",
     "load_recipe",
     "manifest_of",
