@@ -15,11 +15,15 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from tumen.cluster.hosts import folded
+from tumen.cluster.order import WATCH_FILE
+from tumen.cluster.watch import Watch
 from tumen.core import units, write_text
 from tumen.core.events import read
+from tumen.core.pulse import PHASES
 from tumen.core.shape import Frozen
 
-GLANCE, WATCHED = "glance.json", "watch.jsonl"
+GLANCE_FILE = "glance.json"
+LATE_SECONDS = 2.5  # two reports of an agent that did not come
 OLD_SECONDS = 15.0  # a watcher that wrote nothing for so long does not live
 
 
@@ -36,26 +40,39 @@ class Glance(Frozen):
     slow: dict[str, float] = Field({})
 
 
+def glance_of(watch: Watch, now: float) -> Glance:
+    """What a watcher sees now."""
+    signs = watch.signs
+    late = {seat.name: round(now - seat.heard, 1) for seat in watch.seats.values() if now - seat.heard > LATE_SECONDS}
+    rank = signs.slow() if signs.recent else None
+    slow = {} if rank is None else dict.fromkeys(watch.nodes_of(rank), signs.recent[-1])
+    phases = (
+        Counter(PHASES[phase] for phase in signs.phase.tolist())
+    )
+    seen = {"nodes": len(watch.seats), "phases": dict(phases), "silent": late, "slow": slow}
+    return Glance(time=now, attempt=watch.order.attempt, step=signs.steps, step_seconds=signs.step_seconds(), **seen)
+
+
 def write_glance(folder: Path, glance: Glance) -> None:
     """Keep it for `tumen status` and the console.
 
     Raises:
         DiskError: the disk refuses; the one before stands.
     """
-    write_text(folder / GLANCE, glance.model_dump_json())
+    write_text(folder / GLANCE_FILE, glance.model_dump_json())
 
 
 def glance_in(folder: Path) -> Glance | None:
     """The newest of a job's folder; None when nobody ever watched, or it is damaged."""
     try:
-        return Glance.model_validate_json((folder / GLANCE).read_bytes())
+        return Glance.model_validate_json((folder / GLANCE_FILE).read_bytes())
     except (OSError, ValidationError):
         return None
 
 
 def standing(folder: Path, ended: bool = False) -> list[str]:
     """Lines about a job that is or was watched, none when nobody ever watched. Of one that ended, its faults alone."""
-    rows = list(read(folder / WATCHED))
+    rows = list(read(folder / WATCH_FILE))
     lines = list(_faults(rows))
     if ended or not (now := glance_in(folder)):
         return lines

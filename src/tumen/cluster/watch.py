@@ -277,7 +277,7 @@ class Watch:
         if named and waited >= SETTLE_SECONDS:
             (rank, _, why), kind = named[0]
             said = why or {"why": "the disk refuses", "step": step}
-            return Fault(kind, said["why"], said["step"], self.until, rank, self._of(rank))
+            return Fault(kind, said["why"], said["step"], self.until, rank, self.nodes_of(rank))
         if fault := self._lost(now, bool(dead)):
             return fault
         if first and waited >= SETTLE_SECONDS:
@@ -286,7 +286,7 @@ class Watch:
             return None if dead else self._living(now)
         rank, code, why = (first or dead)[0]
         said = why["why"] if why else f"it ended with exit code {code}" + (f", signal {code - 128}" if code > 128 else "")
-        return Fault("crash", said, step, self.until, rank, self._of(rank))
+        return Fault("crash", said, step, self.until, rank, self.nodes_of(rank))
 
     def _lost(self, now: float, followed: bool) -> Fault | None:
         """Agents that started anew, or are silent."""
@@ -313,13 +313,13 @@ class Watch:
         rank = signs.stuck(now) if rank is None else rank
         if rank is not None and (rank < 0 or now - signs.heard[rank] < MISSED_SECONDS):
             why = f"every rank lives and no step was done for {now - signs.moved:.1f} s"
-            return Fault("collective", why, step, signs.moved, None if rank < 0 else rank, self._of(rank))
+            return Fault("collective", why, step, signs.moved, None if rank < 0 else rank, self.nodes_of(rank))
         if rank is not None:
             why = f"its process lives and says nothing for {now - signs.heard[rank]:.1f} s"
-            return Fault("freeze", why, step, float(signs.heard[rank]), rank, self._of(rank))
+            return Fault("freeze", why, step, float(signs.heard[rank]), rank, self.nodes_of(rank))
         if (rank := signs.slow()) is not None:
             why = f"a step takes {signs.recent[-1]:.2g} s instead of {signs.step_seconds():.2g} s, and all others wait for it"
-            return Fault("slow", why, step, now, rank, self._of(rank))
+            return Fault("slow", why, step, now, rank, self.nodes_of(rank))
         return None
 
     def _decide(self, now: float, fault: Fault, lost: bool = False) -> list[Row]:
@@ -460,8 +460,8 @@ class Watch:
         said = {"attempt": self.order.attempt, "step": self.signs.steps}
         return {"event": "resumed", **said, "seconds": round(now - sign, 2), "detection_seconds": round(found - sign, 2)}
 
-    def _of(self, rank: int) -> tuple[str, ...]:
-        """The node of a rank."""
+    def nodes_of(self, rank: int) -> tuple[str, ...]:
+        """The node of a rank; none when it is not placed."""
         return tuple(node for node, (first, count) in self.order.ranks.items() if first <= rank < first + count)
 
 

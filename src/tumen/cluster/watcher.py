@@ -14,8 +14,9 @@ from typing import Any
 
 from tumen.cluster.engine import Cluster, Engine, Job, Node, Status
 from tumen.cluster.order import SECRET_FILE, WATCH_FILE, WATCHER_FILE, WISH_FILE
+from tumen.cluster.standing import glance_of, write_glance
 from tumen.cluster.watch import Layout, Row, Watch
-from tumen.core import EngineError, Events, alone, events, pulse, write_text
+from tumen.core import DiskError, EngineError, Events, alone, events, pulse, write_text
 
 TICK_SECONDS = 0.1
 ASK_SECONDS = {True: 5.0, False: 0.5}  # between two questions to an engine of many machines, and to this one
@@ -149,6 +150,8 @@ class Watcher:
         if now < self.next_notice:
             return []
         self.next_notice = now + NOTICE_SECONDS
+        with contextlib.suppress(DiskError):  # a full disk is told by the ranks, which cannot write either
+            write_glance(self.job.folder, glance_of(self.watch, now))
         rows = self.watch.tell(now, ranks=wished(self.job.folder), skewed=self.receiver.skewed)
         for row in self.tail.new() if self.tail else ():
             if row.get("event") == "checkpoint_damaged":
