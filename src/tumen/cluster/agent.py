@@ -397,6 +397,7 @@ class Agent:
         running = [rank.number for rank in self.ranks]
         return {
             "pid": os.getpid(),
+            "start": self.post.start,
             "place": self.post.node_rank,
             "nodes": self.post.nodes,
             "processes": self.post.processes,

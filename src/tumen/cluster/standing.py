@@ -46,9 +46,7 @@ def glance_of(watch: Watch, now: float) -> Glance:
     late = {seat.name: round(now - seat.heard, 1) for seat in watch.seats.values() if now - seat.heard > LATE_SECONDS}
     rank = signs.slow() if signs.recent else None
     slow = {} if rank is None else dict.fromkeys(watch.nodes_of(rank), signs.recent[-1])
-    phases = (
-        Counter(PHASES[phase] for phase in signs.phase.tolist())
-    )
+    phases = Counter(PHASES[phase] for phase in signs.phase.tolist())
     seen = {"nodes": len(watch.seats), "phases": dict(phases), "silent": late, "slow": slow}
     return Glance(time=now, attempt=watch.order.attempt, step=signs.steps, step_seconds=signs.step_seconds(), **seen)
 

@@ -17,7 +17,7 @@ from tumen.cluster.engine import Node, Status
 from tumen.cluster.health import unfit
 from tumen.cluster.order import Order
 from tumen.cluster.signs import MISSED_SECONDS, Signs
-from tumen.core import DiskError, TrainError
+from tumen.core import DiskError, TrainError, held
 from tumen.core.pulse import Message
 
 Kind = Literal["crash", "agent", "freeze", "collective", "slow", "nan", "spike", "disk", "checkpoint", "node", "engine", "skew"]
@@ -29,6 +29,7 @@ AGENTS_SECONDS = 1.5  # when several agents fall silent together, or the ranks o
 SEVERAL = 3
 SETTLE_SECONDS = 0.3  # from the first death until the cause is named: what follows from it is told in the same moment
 FOLLOW_SECONDS = 6.0  # and that long while every death says that another rank ended first
+ENGINE_SECONDS = 30.0  # and so long an engine may take to say what it knows of them
 COMEBACK_SECONDS = 20.0  # an agent that died is back by then, if anybody starts it again
 GATHER_SECONDS = 600.0  # the agents of a job that runs have all reported by then
 SAVE_SECONDS = 600.0
@@ -60,6 +61,7 @@ class Seat:
     attempt: int = 0
     verb: str = "run"
     pid: int = 0
+    start: tuple[int, ...] = ()
     place: int = 0
     master: str = ""
     keeper: str = ""
@@ -112,7 +114,7 @@ class Watch:
         self.missing = False  # whether the gathering waits for an agent that died
         self.avoid: list[str] = []
         self.unready: dict[str, str] = {}  # nodes the engine would not use, and why
-        self.engine_silent = 0.0
+        self.engine_silent = self.engine_heard = 0.0
         self.skewed: set[str] = set()
         self.code = 0
 
@@ -142,7 +144,7 @@ class Watch:
         if hello := note.get("hello"):
             seat.lost |= seat.pid not in (0, hello["pid"]) and self.state == "run"
             seat.pid, seat.place, seat.master, seat.health = hello["pid"], hello["place"], hello["master"], hello["health"]
-            seat.keeper = hello.get("keeper", "")
+            seat.keeper, seat.start = hello.get("keeper", ""), held.number(hello.get("start", ""))
             seat.ranks, seat.world = (hello["ranks"][0], hello["ranks"][1]), hello["world"]
 
     def reply(self, node: str) -> Row:
@@ -184,6 +186,7 @@ class Watch:
 
     def _status(self, now: float, status: Status) -> list[Row]:
         """What the engine says of the job."""
+        self.engine_heard = now
         if status.state == "silent":
             if self.engine_silent:
                 return []
@@ -194,12 +197,21 @@ class Watch:
         if self.engine_silent:
             rows.append(self._resumed(now, self.engine_silent, self.engine_silent))
             self.engine_silent = 0.0
-        if status.state == "waiting" and self.seats:  # it was put back into the queue
-            self.seats = {}
-            self._gather(now)
+        if status.state == "waiting" and self.seats:
+            rows += self._queued(now, status)
         if status.ended:
             rows += self._ended(now, status)
         return rows
+
+    def _queued(self, now: float, status: Status) -> list[Row]:
+        """The engine put the job back into its queue: somebody asked it to, or a node died and it was first to see it."""
+        gone = tuple(name for name in self.seats if name in self.unready)
+        why = "; ".join(self.unready[name] for name in gone) or f"the job was put back into the queue ({status.reason})"
+        sign = min(seat.heard for seat in self.seats.values())
+        fault = Fault("node" if gone else "engine", why, self.signs.steps, sign, nodes=gone)
+        self.open, self.seats = self.open or (sign, now), {}
+        self._gather(now)
+        return [fault.row(now), self._decided("wait", "the engine starts it again")]
 
     def _ended(self, now: float, status: Status) -> list[Row]:
         """The job is over for the engine."""
@@ -297,14 +309,19 @@ class Watch:
         several = len(quiet) >= SEVERAL or (followed and quiet) or any(seat.name in self.unready for seat in quiet)
         if not several:
             quiet = [seat for seat in quiet if now - seat.heard > AGENT_SECONDS]
-        if not quiet:
+        if not quiet or self._must_ask(now, quiet[0]):
             return None
         gone = [seat.name for seat in quiet if seat.name in self.unready]
         names = tuple(gone or (seat.name for seat in quiet))
         why = self.unready[gone[0]] if gone else f"no report for {now - quiet[0].heard:.1f} s"
         why = why if len(names) == 1 else f"{len(names)} nodes at once: {why}"
-        kind: Kind = "node" if gone or len(names) >= SEVERAL else "agent"
+        # One that ends is back at once, where an engine of many machines runs it: what stays silent is a machine or its network.
+        kind: Kind = "node" if gone or len(names) >= SEVERAL or self.elsewhere else "agent"
         return Fault(kind, why, self.signs.steps, min(seat.heard for seat in quiet), nodes=names)
+
+    def _must_ask(self, now: float, quiet: Seat) -> bool:
+        """Whether the engine, which may have taken the job away itself, has not been heard since a silence began."""
+        return self.elsewhere and self.engine_heard < quiet.heard + 1.0 and now - quiet.heard < ENGINE_SECONDS
 
     def _living(self, now: float) -> Fault | None:
         """All processes live: one that is silent, one that is slow, or nothing that goes on."""
@@ -352,7 +369,7 @@ class Watch:
         """Let the engine start the job again, without the nodes to avoid."""
         row = self._decided("resubmit", why)
         self.order = replace(self.order, verb="stop")
-        self.seats = {}
+        self.seats, self.missing = {}, False
         self._gather(now)
         return [row]
 
@@ -385,7 +402,8 @@ class Watch:
     def _gathered(self, now: float) -> list[Row]:
         """Begin an attempt as soon as every agent is there; take over one that runs."""
         here = [seat for seat in self.seats.values() if now - seat.heard < AGENT_SECONDS and not seat.leaving]
-        here.sort(key=lambda seat: seat.place)
+        newest = max((seat.start for seat in here), default=())
+        here = sorted((seat for seat in here if seat.start == newest), key=lambda seat: seat.place)
         if len(here) < self.layout.nodes:
             return self._incomplete(now, here)
         if not all(seat.pid and seat.master for seat in here):

@@ -20,7 +20,7 @@ def newer(folder: Path, mine: str) -> str:
         said = (folder / START_FILE).read_text("utf-8").strip()
     except OSError:
         return ""
-    return said if mine and _number(said) > _number(mine) else ""
+    return said if mine and number(said) > number(mine) else ""
 
 
 def refuse_old(folder: Path | None = None, mine: str = "") -> None:
@@ -34,6 +34,7 @@ def refuse_old(folder: Path | None = None, mine: str = "") -> None:
         raise TrainError(f"start {mine} of this job is over: its engine began start {other} elsewhere, which holds the run now")
 
 
-def _number(start: str) -> tuple[int, ...]:
+def number(start: str) -> tuple[int, ...]:
+    """A start as numbers, of which the newer is greater; () for none."""
     parts = start.split(".")
     return tuple(map(int, parts)) if all(part.isdecimal() for part in parts) else ()
