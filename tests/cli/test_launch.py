@@ -266,7 +266,7 @@ class TestOnSlurm:
         logs = tumen("logs", ready).stdout
         assert tumen("status", ready).stdout.startswith("cloud: done, job "), logs
         assert "on n[1-2]" in logs
-        assert len(list((ready / "jobs" / "cloud" / "ranks").glob("n[12]/*/attempt_0/[01]/stderr.log"))) == 4
+        assert len(list((ready / "jobs" / "cloud" / "ranks").glob("n[12]/1/[0-3].log"))) == 4
         losses = [json.loads((run / "cloud" / "manifest.json").read_text())["facts"]["validation_loss"] for run in (ready, whole)]
         assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 

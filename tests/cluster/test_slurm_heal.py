@@ -134,7 +134,7 @@ def test_a_node_that_dies_is_left_out(watched: Callable[..., Watched]) -> None:
 def test_a_node_that_is_not_fit_is_drained_and_left_out(watched: Callable[..., Watched], tmp_path: Path) -> None:
     """Its run folder is read-only, as after a mount that failed."""
     (tmp_path / "job").mkdir()
-    pid = (lab.FOLDER / "run" / "n1.pid").read_text().strip()
+    pid = (lab.FOLDER / "run" / "n2.pid").read_text().strip()
     inside = ["nsenter", f"--mount=/proc/{pid}/ns/mnt", "sh", "-c"]
     subprocess.run([*inside, f"mount --bind {tmp_path}/job {tmp_path}/job && mount -o remount,bind,ro {tmp_path}/job"], check=True)
     try:
@@ -143,10 +143,10 @@ def test_a_node_that_is_not_fit_is_drained_and_left_out(watched: Callable[..., W
         until(lambda: (run.folder / "state").exists(), run.logs)
         assert [row["action"] for row in run.rows("decided")] == ["drain", "resubmit"]
         assert run.rows("fault")[0]["why"] == "it cannot write the run's folder"
-        assert "n1" not in run.nodes()
+        assert "n2" not in run.nodes()
     finally:
         subprocess.run([*inside, f"umount {tmp_path}/job"], check=False)
-        subprocess.run(["scontrol", "update", "nodename=n1", "state=resume"], check=False)
+        subprocess.run(["scontrol", "update", "nodename=n2", "state=resume"], check=False)
 
 
 def test_put_back_into_the_queue_it_goes_on(watched: Callable[..., Watched]) -> None:

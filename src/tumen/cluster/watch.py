@@ -111,6 +111,7 @@ class Watch:
         self.open: tuple[float, float] | None = None  # a fault that training has not gone on from: first sign, found
         self.times: Counter[tuple[str, int]] = Counter()
         self.adopts = True  # whether ranks that run already are taken over as they are
+        self.start: tuple[int, ...] = ()  # of the job, which its engine may start again
         self.missing = False  # whether the gathering waits for an agent that died
         self.avoid: list[str] = []
         self.unready: dict[str, str] = {}  # nodes the engine would not use, and why
@@ -198,18 +199,19 @@ class Watch:
             rows.append(self._resumed(now, self.engine_silent, self.engine_silent))
             self.engine_silent = 0.0
         if status.state == "waiting" and self.seats:
-            rows += self._queued(now, status)
+            rows += self._queued(now, f"the job was put back into the queue ({status.reason})")
         if status.ended:
             rows += self._ended(now, status)
         return rows
 
-    def _queued(self, now: float, status: Status) -> list[Row]:
-        """The engine put the job back into its queue: somebody asked it to, or a node died and it was first to see it."""
+    def _queued(self, now: float, why: str) -> list[Row]:
+        """The engine starts the job again: somebody asked it to, or a node died and it was first to see it."""
         gone = tuple(name for name in self.seats if name in self.unready)
-        why = "; ".join(self.unready[name] for name in gone) or f"the job was put back into the queue ({status.reason})"
+        why = "; ".join(self.unready[name] for name in gone) or why
         sign = min(seat.heard for seat in self.seats.values())
         fault = Fault("node" if gone else "engine", why, self.signs.steps, sign, nodes=gone)
-        self.open, self.seats = self.open or (sign, now), {}
+        self.open = self.open or (sign, now)
+        self.seats = {name: seat for name, seat in self.seats.items() if seat.start > self.start}
         self._gather(now)
         return [fault.row(now), self._decided("wait", "the engine starts it again")]
 
@@ -247,6 +249,8 @@ class Watch:
         """Let time pass: find what is dead, silent, slow or stuck, and decide. Returns rows."""
         if self.since < 0:
             self.since = now
+        if self.state in ("run", "save") and any(seat.start > self.start for seat in self.seats.values()):
+            return self._queued(now, "the engine started the job again")
         if self.state == "gather":
             return self._gathered(now)
         if self.state == "run":
@@ -259,17 +263,19 @@ class Watch:
 
     def asks(self, now: float) -> bool:
         """Whether it wants to know what the engine says of the nodes."""
-        return self.elsewhere and self.state == "run" and any(now - seat.heard > AGENTS_SECONDS for seat in self.seats.values())
+        if not self.elsewhere or self.state != "run":
+            return False
+        return any(seat.leaving or now - seat.heard > AGENTS_SECONDS for seat in self.seats.values())
 
     def _judge(self, now: float) -> list[Row]:
         """A running attempt: over, faulty, or well."""
         dead = [death for seat in self.seats.values() if seat.attempt == self.order.attempt for death in seat.dead]
         for rank, _, _ in dead:
             self.signs.heard[rank] = float("inf")  # it owes no beat any more
+        if any(seat.leaving for seat in self.seats.values()):
+            return []  # somebody told the agents to stop: what ends now ends as it should, and the engine says what then
         if len(dead) >= self.world and not any(code for _, code, _ in dead):
             return self._end(0)
-        if any(seat.leaving for seat in self.seats.values()):
-            return []  # somebody told the agents to stop: what ends now ends as it should
         fault = self._cause(now, [death for death in dead if death[1]])
         if fault:
             return self._decide(now, fault)
@@ -328,6 +334,10 @@ class Watch:
         signs, step = self.signs, self.signs.steps
         rank = signs.silent(now)
         rank = signs.stuck(now) if rank is None else rank
+        if rank is not None and any(
+            now - seat.heard > AGENTS_SECONDS for seat in self.seats.values() if seat.name in self.nodes_of(rank)
+        ):
+            return None  # nobody speaks for it: its agent or node is the question
         if rank is not None and (rank < 0 or now - signs.heard[rank] < MISSED_SECONDS):
             why = f"every rank lives and no step was done for {now - signs.moved:.1f} s"
             return Fault("collective", why, step, signs.moved, None if rank < 0 else rank, self.nodes_of(rank))
@@ -459,6 +469,7 @@ class Watch:
 
     def _run(self, now: float) -> None:
         self.state, self.since, self.until = "run", now, 0.0
+        self.start = max((seat.start for seat in self.seats.values()), default=())
         self.adopts = self.missing = False
         for seat in self.seats.values():
             seat.lost = False
