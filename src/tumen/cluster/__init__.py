@@ -9,10 +9,10 @@ Read next: engine.py, then local.py; order.py, then agent.py and watch.py.
 """
 
 from tumen.cluster.engine import ENGINES, Cluster, Engine, Job, Node, Status, connect, rendered
+from tumen.cluster.glance import Glance, standing, write_glance
 from tumen.cluster.hosts import folded
 from tumen.cluster.local import die_with_parent
 from tumen.cluster.order import WATCH_FILE
-from tumen.cluster.standing import Glance, standing, write_glance
 from tumen.cluster.watch import Layout, Watch, shown
 from tumen.cluster.watcher import expect, watching, wish
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from tumen.cluster.engine import Cluster, Engine, Job, Node, Status
+from tumen.cluster.glance import glance_of, write_glance
 from tumen.cluster.order import SECRET_FILE, WATCH_FILE, WATCHER_FILE, WISH_FILE
-from tumen.cluster.standing import glance_of, write_glance
 from tumen.cluster.watch import Layout, Row, Watch
 from tumen.core import DiskError, EngineError, Events, alone, disk, events, pulse, write_text
 
