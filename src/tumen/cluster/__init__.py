@@ -11,6 +11,7 @@ Read next: engine.py, then local.py; order.py, then agent.py and watch.py.
 from tumen.cluster.engine import ENGINES, Cluster, Engine, Job, Node, Status, connect, rendered
 from tumen.cluster.glance import Glance, standing, write_glance
 from tumen.cluster.hosts import folded
+from tumen.cluster.keeper import Keeper, folder_of
 from tumen.cluster.local import die_with_parent
 from tumen.cluster.order import WATCH_FILE
 from tumen.cluster.watch import Layout, Watch, shown
@@ -23,6 +24,7 @@ __all__ = [
     "Engine",
     "Glance",
     "Job",
+    "Keeper",
     "Layout",
     "Node",
     "Status",
@@ -31,6 +33,7 @@ __all__ = [
     "die_with_parent",
     "expect",
     "folded",
+    "folder_of",
     "rendered",
     "shown",
     "standing",
