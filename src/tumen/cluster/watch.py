@@ -64,7 +64,6 @@ class Seat:
     start: tuple[int, ...] = ()
     place: int = 0
     master: str = ""
-    keeper: str = ""
     ranks: tuple[int, int] = (0, 0)
     world: int = 0
     health: Mapping[str, Any] = field(default_factory=dict)
@@ -145,13 +144,13 @@ class Watch:
         if hello := note.get("hello"):
             seat.lost |= seat.pid not in (0, hello["pid"]) and self.state == "run"
             seat.pid, seat.place, seat.master, seat.health = hello["pid"], hello["place"], hello["master"], hello["health"]
-            seat.keeper, seat.start = hello.get("keeper", ""), held.number(hello.get("start", ""))
+            seat.start = held.number(hello.get("start", ""))
             seat.ranks, seat.world = (hello["ranks"][0], hello["ranks"][1]), hello["world"]
 
     def reply(self, node: str) -> Row:
         """What an agent is told when it reports: an order it has not obeyed, a wish to know who it is, nothing new."""
         seat, said = self.seats[node], {}
-        if self.order.attempt and (seat.attempt, seat.verb) != (self.order.attempt, self.order.verb):
+        if not self.adopts and (seat.attempt, seat.verb) != (self.order.attempt, self.order.verb):
             said = self.order.part(node)
         return said | ({} if seat.pid and seat.master and not seat.lost else {"greet": True})
 
@@ -315,7 +314,7 @@ class Watch:
         several = len(quiet) >= SEVERAL or (followed and quiet) or any(seat.name in self.unready for seat in quiet)
         if not several:
             quiet = [seat for seat in quiet if now - seat.heard > AGENT_SECONDS]
-        if not quiet or self._must_ask(now, quiet[0]):
+        if not quiet or self._must_ask(now, used):
             return None
         gone = [seat.name for seat in quiet if seat.name in self.unready]
         names = tuple(gone or (seat.name for seat in quiet))
@@ -325,9 +324,10 @@ class Watch:
         kind: Kind = "node" if gone or len(names) >= SEVERAL or self.elsewhere else "agent"
         return Fault(kind, why, self.signs.steps, min(seat.heard for seat in quiet), nodes=names)
 
-    def _must_ask(self, now: float, quiet: Seat) -> bool:
-        """Whether the engine, which may have taken the job away itself, has not been heard since a silence began."""
-        return self.elsewhere and self.engine_heard < quiet.heard + 1.0 and now - quiet.heard < ENGINE_SECONDS
+    def _must_ask(self, now: float, used: Sequence[Seat]) -> bool:
+        """Whether all agents are gone and the engine, which may have taken the job away itself, was not heard since."""
+        last = max(seat.heard for seat in used)
+        return self.elsewhere and now - last > AGENTS_SECONDS and self.engine_heard <= last and now - last < ENGINE_SECONDS
 
     def _living(self, now: float) -> Fault | None:
         """All processes live: one that is silent, one that is slow, or nothing that goes on."""
@@ -454,9 +454,7 @@ class Watch:
         used = next(count for count in range(len(here), 0, -1) if self.world % count == 0)
         each = self.world // used
         ranks = {seat.name: (each * i, each) for i, seat in enumerate(here[:used])}
-        following = {seat.name: here[(i + 1) % used].keeper for i, seat in enumerate(here[:used])}
-        keepers = {name: keeper for name, keeper in following.items() if keeper}
-        self.order = Order(attempt, "run", self.world, here[0].master, ranks, keepers)
+        self.order = Order(attempt, "run", self.world, here[0].master, ranks)
         here[0].master = ""  # a port for one attempt; it tells another when it is asked
         self._run(now)
 
@@ -476,7 +474,7 @@ class Watch:
         self.signs = Signs(now, self.world, deque([*self.signs.usual, *self.signs.recent], maxlen=200))
 
     def _end(self, code: int) -> list[Row]:
-        self.order, self.code, self.state = replace(self.order, verb="end", code=code), code, "over"
+        self.order, self.code, self.state, self.adopts = replace(self.order, verb="end", code=code), code, "over", False
         return []
 
     # -- rows ------------------------------------------------------------------------------------------------------------------

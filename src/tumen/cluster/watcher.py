@@ -67,7 +67,7 @@ class Watcher:
         secret = pulse.read_secret(job.folder / SECRET_FILE)
         self.sender, self.receiver = pulse.Sender(secret, "watcher"), pulse.Receiver(secret)
         self.watch = Watch(Layout(job.nodes, job.processes), elsewhere=self.many)
-        self.log = Events(job.folder / WATCH_FILE)
+        self.log, self.unwritten = Events(job.folder / WATCH_FILE), list[Row]()
         self.tail = events.Tail(said) if said else None
         if said and said.exists():
             assert self.tail
@@ -91,7 +91,7 @@ class Watcher:
         finally:
             (self.job.folder / WATCHER_FILE).unlink(missing_ok=True)  # from now on the agents are alone
             self.socket.close()
-        self._write({"event": "watch", "state": "ended", "attempt": self.watch.order.attempt})
+            self._write({"event": "watch", "state": "ended", "attempt": self.watch.order.attempt})
         return self.watch.code
 
     def _turn(self, now: float) -> None:
@@ -162,7 +162,12 @@ class Watcher:
         return rows
 
     def _write(self, row: Row) -> None:
-        self.log.emit(**row)
+        """Write a row down; on a full disk it waits for the next, as healing must not."""
+        self.unwritten.append(row)
+        with contextlib.suppress(DiskError):
+            while self.unwritten:
+                self.log.emit(**self.unwritten[0])
+                self.unwritten.pop(0)
         self.tell(row)
 
     def _act(self, row: Row) -> None:
@@ -179,8 +184,8 @@ class Watcher:
                         | {"why": str(error), "silent_seconds": 0.0})  # fmt: skip
 
     def _resubmit(self, avoid: tuple[str, ...]) -> None:
-        """Start the job again elsewhere. The old one is told to end by us, which is quicker than its engine, then cancelled."""
-        order = replace(self.watch.order, verb="end", code=1)
+        """Start the job again elsewhere. The old ranks are killed by our order, which is quicker than their engine."""
+        order = replace(self.watch.order, verb="stop")
         for node, address in self.addresses.items():
             with contextlib.suppress(OSError):
                 self.socket.sendto(self.sender.message(order.attempt, note=order.part(node)), address)
