@@ -1,7 +1,7 @@
 """cli: one file per verb, and the only place that knows every room.
 
-What: `tumen run | launch | status | logs | cancel | nodes | drain | arms | recipe | plan | fit | lineage | talk | serve | score |
-    keys | sign | promote | rollback | export | import | train | metrics`.
+What: `tumen run | launch | status | logs | cancel | nodes | drain | watch | resize | arms | recipe | plan | fit | lineage | talk |
+    serve | score | keys | sign | promote | rollback | export | import | train | metrics`.
 In: arguments. Out: text for people (or `--json`), exit codes from the error tree.
 Never: work that a room could do.
 Read next: run.py, then chain.py.
@@ -35,15 +35,35 @@ def version(show: bool = typer.Option(False, "--version", help="Print the versio
 
 
 def _add_verbs() -> None:
-    from tumen.cli import arms, export, fit, launch, lineage, metrics, plan, promote, recipe, run, score, serve, sign, talk, train
+    from tumen.cli import (
+        arms,
+        export,
+        fit,
+        launch,
+        lineage,
+        metrics,
+        plan,
+        promote,
+        recipe,
+        run,
+        score,
+        serve,
+        sign,
+        status,
+        talk,
+        train,
+        watch,
+    )
 
     app.command("run")(run.run)
     app.command("launch")(launch.launch)
-    app.command("status")(launch.status)
+    app.command("status")(status.status)
     app.command("logs")(launch.logs)
     app.command("cancel")(launch.cancel)
-    app.command("nodes")(launch.nodes)
+    app.command("nodes")(status.nodes)
     app.command("drain")(launch.drain)
+    app.command("watch")(watch.watch)
+    app.command("resize")(watch.resize)
     app.command("arms")(arms.arms)
     app.add_typer(recipe.app, name="recipe")
     app.add_typer(plan.app, name="plan")
