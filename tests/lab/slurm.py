@@ -114,7 +114,7 @@ def up(count: int, folder: Path = FOLDER) -> None:
     _daemon(["slurmctld"], "ctl", folder)
     for number in range(1, count + 1):
         start_node(f"n{number}", folder)
-    if not _until(lambda: states(folder).get("idle", 0) == count):
+    if not _until(lambda: states(folder).get("idle", 0) == count, PATIENCE_SECONDS + count):
         found = states(folder)
         raise LabError(f"of {count} nodes {found.get('idle', 0)} are idle ({found}); the logs are in {folder / 'log'}")
 
