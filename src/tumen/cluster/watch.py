@@ -26,7 +26,8 @@ Row = dict[str, Any]
 
 AGENT_SECONDS = 5.0  # without a report
 AGENTS_SECONDS = 1.5  # when several agents fall silent together, or the ranks of others miss a peer: no lost packet does that
-SEVERAL = 3
+SEVERAL, REPORT_SECONDS = 3, 1.0  # after the first few, those that fell silent with them are known a report later
+ALL_SECONDS = 30.0  # when most are silent, it is rather the watcher's own network
 SETTLE_SECONDS = 0.3  # from the first death until the cause is named: what follows from it is told in the same moment
 FOLLOW_SECONDS = 6.0  # and that long while every death says that another rank ended first
 ENGINE_SECONDS = 30.0  # and so long an engine may take to say what it knows of them
@@ -107,6 +108,7 @@ class Watch:
         self.state: Literal["gather", "run", "save", "wait", "over"] = "gather"
         self.since = -1.0  # of the state
         self.until = 0.0  # of a wait
+        self.hush = 0.0  # since when several agents are silent together
         self.open: tuple[float, float] | None = None  # a fault that training has not gone on from: first sign, found
         self.times: Counter[tuple[str, int]] = Counter()
         self.adopts = True  # whether ranks that run already are taken over as they are
@@ -311,8 +313,11 @@ class Watch:
         if lost := [seat for seat in used if seat.lost]:
             return Fault("agent", "it ended, and its ranks with it", self.signs.steps, lost[0].heard, nodes=(lost[0].name,))
         quiet = [seat for seat in used if now - seat.heard > AGENTS_SECONDS]
-        several = len(quiet) >= SEVERAL or (followed and quiet) or any(seat.name in self.unready for seat in quiet)
-        if not several:
+        together = len(quiet) >= SEVERAL or (followed and quiet)
+        self.hush = (self.hush or now) if together else 0.0
+        if len(quiet) > max(1, len(used) / 2):
+            quiet = [seat for seat in quiet if now - seat.heard > ALL_SECONDS]
+        elif not (together and now - self.hush >= REPORT_SECONDS) and not any(seat.name in self.unready for seat in quiet):
             quiet = [seat for seat in quiet if now - seat.heard > AGENT_SECONDS]
         if not quiet or self._must_ask(now, used):
             return None
