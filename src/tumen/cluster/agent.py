@@ -2,8 +2,8 @@
 
 Without a watcher (no file `watcher` in the job's folder) it is what torchrun is without restarts: the first rank that fails ends
 all, with its exit code. With one, a dead rank is told and an order awaited. Ranks get torchrun's variables, and
-TUMEN_PULSE (this agent), TUMEN_SECRET, TUMEN_ATTEMPT, TUMEN_WORLD, TUMEN_NODE, TUMEN_JOB (the job's folder) and TUMEN_KEEPER
-(where the neighbour keeps copies, when there is one).
+TUMEN_PULSE (this agent), TUMEN_SECRET, TUMEN_ATTEMPT, TUMEN_WORLD, TUMEN_NODE, TUMEN_JOB (the job's folder), TUMEN_COPIES and
+TUMEN_KEEPER (the node's memory for copies of the state, and the keeper that serves it; keeper.py).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from tumen.cluster.health import examine
+from tumen.cluster.keeper import Keeper, folder_of
 from tumen.cluster.local import die_with_parent
 from tumen.cluster.order import AGENT_FILE, FAULTS, RANKS, SECRET_FILE, WATCHER_FILE, Verb
 from tumen.core import EngineError, TumenError, lifetime, pulse, write_text
@@ -157,6 +158,7 @@ class Agent:
         self.began = self.heard = self.failed = now
         self.next_report = self.next_health = self.next_look = now
         self.health: dict[str, Any] = {}
+        self.keeper: Keeper | None = None
         self.greeting = True  # whether the watcher must be told who this is
         self.news = True
 
@@ -166,6 +168,10 @@ class Agent:
         """Until the ranks are done, one failed for good, or the watcher says so; returns the exit code."""
         signal.signal(signal.SIGTERM, self._leave)
         self.health = vars(examine(self.post.folder))
+        try:
+            self.keeper = Keeper(folder_of(self.post.folder, self.post.node), self.secret, self.post.address)
+        except EngineError as error:
+            sys.stderr.write(f"tumen: no copies in memory: {error}\n")
         self._find_watcher()
         if self.watcher or (self.post.nodes > 1 and not self.post.master):
             self._stand_by(self.post.processes)
@@ -177,6 +183,8 @@ class Agent:
             self._look()
         self.ranks += self.standbys
         self._kill()
+        if self.keeper:
+            self.keeper.close(remove=self.verb == "end" or (code == 0 and not self.leaving))  # else somebody may go on from it
         return code
 
     def _over(self) -> int | None:
@@ -278,8 +286,8 @@ class Agent:
             "TUMEN_NODE": self.post.node,
             "TUMEN_JOB": self.post.folder,
         }
-        if "keeper" in order:
-            said["TUMEN_KEEPER"] = order["keeper"]
+        if self.keeper:
+            said |= {"TUMEN_COPIES": self.keeper.folder, "TUMEN_KEEPER": self.keeper.address}
         return {name: str(value) for name, value in said.items()}
 
     def _stand_by(self, count: int) -> None:

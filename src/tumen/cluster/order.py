@@ -30,11 +30,9 @@ class Order:
     world: int = 0
     master: str = ""
     ranks: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    keepers: Mapping[str, str] = field(default_factory=dict)  # node -> host:port of the keeper that holds its neighbour copies
     code: int = 0
 
     def part(self, node: str) -> dict[str, Any]:
         """What a node is told."""
         said: dict[str, Any] = {"verb": self.verb, "attempt": self.attempt, "world": self.world, "master": self.master}
-        said |= {"ranks": list(self.ranks.get(node, (0, 0))), "code": self.code}
-        return said | ({"keeper": self.keepers[node]} if node in self.keepers else {})
+        return said | {"ranks": list(self.ranks.get(node, (0, 0))), "code": self.code}

@@ -62,7 +62,6 @@ class Seat:
     pid: int = 0
     place: int = 0
     master: str = ""
-    keeper: str = ""
     ranks: tuple[int, int] = (0, 0)
     world: int = 0
     health: Mapping[str, Any] = field(default_factory=dict)
@@ -142,13 +141,12 @@ class Watch:
         if hello := note.get("hello"):
             seat.lost |= seat.pid not in (0, hello["pid"]) and self.state == "run"
             seat.pid, seat.place, seat.master, seat.health = hello["pid"], hello["place"], hello["master"], hello["health"]
-            seat.keeper = hello.get("keeper", "")
             seat.ranks, seat.world = (hello["ranks"][0], hello["ranks"][1]), hello["world"]
 
     def reply(self, node: str) -> Row:
         """What an agent is told when it reports: an order it has not obeyed, a wish to know who it is, nothing new."""
         seat, said = self.seats[node], {}
-        if self.order.attempt and (seat.attempt, seat.verb) != (self.order.attempt, self.order.verb):
+        if not self.adopts and (seat.attempt, seat.verb) != (self.order.attempt, self.order.verb):
             said = self.order.part(node)
         return said | ({} if seat.pid and seat.master and not seat.lost else {"greet": True})
 
@@ -426,9 +424,7 @@ class Watch:
         used = next(count for count in range(len(here), 0, -1) if self.world % count == 0)
         each = self.world // used
         ranks = {seat.name: (each * i, each) for i, seat in enumerate(here[:used])}
-        following = {seat.name: here[(i + 1) % used].keeper for i, seat in enumerate(here[:used])}
-        keepers = {name: keeper for name, keeper in following.items() if keeper}
-        self.order = Order(attempt, "run", self.world, here[0].master, ranks, keepers)
+        self.order = Order(attempt, "run", self.world, here[0].master, ranks)
         here[0].master = ""  # a port for one attempt; it tells another when it is asked
         self._run(now)
 
@@ -447,7 +443,7 @@ class Watch:
         self.signs = Signs(now, self.world, deque([*self.signs.usual, *self.signs.recent], maxlen=200))
 
     def _end(self, code: int) -> list[Row]:
-        self.order, self.code, self.state = replace(self.order, verb="end", code=code), code, "over"
+        self.order, self.code, self.state, self.adopts = replace(self.order, verb="end", code=code), code, "over", False
         return []
 
     # -- rows ------------------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from typing import Any
 from tumen.cluster.engine import Cluster, Engine, Job, Node, Status
 from tumen.cluster.order import SECRET_FILE, WATCH_FILE, WATCHER_FILE, WISH_FILE
 from tumen.cluster.watch import Layout, Row, Watch
-from tumen.core import EngineError, Events, alone, disk, events, pulse, write_text
+from tumen.core import DiskError, EngineError, Events, alone, disk, events, pulse, write_text
 
 TICK_SECONDS = 0.1
 ASK_SECONDS = {True: 5.0, False: 0.5}  # between two questions to an engine of many machines, and to this one
@@ -64,7 +64,7 @@ class Watcher:
         secret = pulse.read_secret(job.folder / SECRET_FILE)
         self.sender, self.receiver = pulse.Sender(secret, "watcher"), pulse.Receiver(secret)
         self.watch = Watch(Layout(job.nodes, job.processes), elsewhere=self.many)
-        self.log = Events(job.folder / WATCH_FILE)
+        self.log, self.unwritten = Events(job.folder / WATCH_FILE), list[Row]()
         self.tail = events.Tail(said) if said else None
         if said and said.exists():
             assert self.tail
@@ -88,7 +88,7 @@ class Watcher:
         finally:
             (self.job.folder / WATCHER_FILE).unlink(missing_ok=True)  # from now on the agents are alone
             self.socket.close()
-        self._write({"event": "watch", "state": "ended", "attempt": self.watch.order.attempt})
+            self._write({"event": "watch", "state": "ended", "attempt": self.watch.order.attempt})
         return self.watch.code
 
     def _turn(self, now: float) -> None:
@@ -156,7 +156,12 @@ class Watcher:
         return rows
 
     def _write(self, row: Row) -> None:
-        self.log.emit(**row)
+        """Write a row down; on a full disk it waits for the next, as healing must not."""
+        self.unwritten.append(row)
+        with contextlib.suppress(DiskError):
+            while self.unwritten:
+                self.log.emit(**self.unwritten[0])
+                self.unwritten.pop(0)
         self.tell(row)
 
     def _act(self, row: Row) -> None:
