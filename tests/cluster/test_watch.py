@@ -86,8 +86,8 @@ class World:
 
 
 class Agent:
-    def __init__(self, place: int, each: int) -> None:
-        self.place, self.each, self.pid = place, each, 100 + place
+    def __init__(self, place: int, each: int, start: str = "7.1") -> None:
+        self.place, self.each, self.pid, self.start = place, each, 100 + place, start
         self.attempt, self.world, self.verb = 0, 0, "stop"
         self.ranks: dict[int, Rank] = {}
         self.dead: dict[int, list[Any]] = {}
@@ -131,7 +131,12 @@ class Agent:
             self.port += 1
             hello = {"pid": self.pid, "place": self.place, "processes": self.each, "master": f"10.0.0.{self.place}:{self.port}"}
             first = min(self.ranks, default=0)
-            said["hello"] = hello | {"ranks": [first, len(self.ranks)], "world": self.world, "health": self.health}
+            said["hello"] = hello | {
+                "start": self.start,
+                "ranks": [first, len(self.ranks)],
+                "world": self.world,
+                "health": self.health,
+            }
         return said
 
 
@@ -402,14 +407,36 @@ class TestGathering:
         assert world.rows[-1]["action"] == "give_up"
         assert world.watch.state == "over"
 
-    def test_elsewhere_it_is_replaced(self) -> None:
+    def test_elsewhere_it_is_replaced_at_once(self) -> None:
+        """An agent that was killed is back within a second there: what stays silent is a machine."""
         world = World(elsewhere=True)
         world.turn(20)
         world.agents["n1"].silent = True
-        named(world, 6.1, kind="agent")
-        del world.agents["n1"]
-        world.turn(25)
-        assert world.rows[-1]["action"] == "resubmit"
+        named(world, 6.1, kind="node", node="n1")
+        assert (world.rows[-1]["action"], world.rows[-1]["avoid"]) == ("resubmit", ["n1"])
+
+    def test_when_all_are_gone_the_engine_is_asked_first(self) -> None:
+        """It may have put the job back into its queue itself."""
+        world = World(elsewhere=True)
+        world.turn(20)
+        for agent in world.agents.values():
+            agent.silent = True
+        world.turn(10)
+        assert world.watch.asks(world.now)
+        assert world.rows == []
+        world.say(world.watch.tell(world.now, status=Status("waiting", reason="BeginTime")))
+        assert [row.get("kind", row.get("action")) for row in world.rows] == ["engine", "wait"]
+        world.turn(200)
+        world.agents = {"n3": Agent(0, 2), "n4": Agent(1, 2)}
+        heals(world, "wait")
+
+    def test_agents_of_a_newer_start_are_gathered_and_older_ones_do_not_count(self) -> None:
+        world = World(elsewhere=True)
+        world.turn(20)
+        world.agents |= {"n3": Agent(0, 2, "7.2"), "n4": Agent(1, 2, "7.2")}
+        world.until("decided")
+        heals(world, "wait")
+        assert {name for name, (_, count) in world.watch.order.ranks.items() if count} == {"n3", "n4"}
 
     def test_what_runs_is_taken_over(self) -> None:
         """A watcher that comes late, or again."""

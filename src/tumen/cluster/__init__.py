@@ -9,6 +9,8 @@ Read next: engine.py, then local.py; order.py, then agent.py and watch.py.
 """
 
 from tumen.cluster.engine import ENGINES, Cluster, Engine, Job, Node, Status, connect, rendered
+from tumen.cluster.glance import Glance, standing, write_glance
+from tumen.cluster.hosts import folded
 from tumen.cluster.keeper import Keeper, folder_of
 from tumen.cluster.local import die_with_parent
 from tumen.cluster.order import WATCH_FILE
@@ -20,6 +22,7 @@ __all__ = [
     "WATCH_FILE",
     "Cluster",
     "Engine",
+    "Glance",
     "Job",
     "Keeper",
     "Layout",
@@ -29,9 +32,12 @@ __all__ = [
     "connect",
     "die_with_parent",
     "expect",
+    "folded",
     "folder_of",
     "rendered",
     "shown",
+    "standing",
     "watching",
     "wish",
+    "write_glance",
 ]

@@ -1,8 +1,8 @@
 """`python -m tumen.cluster.agent ... -- COMMAND`: starts the ranks of one node, says how they are, and does what it is told.
 
 Without a watcher (no file `watcher` in the job's folder) it is what torchrun is without restarts: the first rank that fails ends
-all, with its exit code. With one, a dead rank is told and an order awaited. Ranks get torchrun's variables, and
-TUMEN_PULSE (this agent), TUMEN_SECRET, TUMEN_ATTEMPT, TUMEN_WORLD, TUMEN_NODE, TUMEN_JOB (the job's folder), TUMEN_COPIES and
+all, with its exit code. With one, a dead rank is told and an order awaited. Ranks get torchrun's variables, and TUMEN_PULSE (this
+agent), TUMEN_SECRET, TUMEN_ATTEMPT, TUMEN_START, TUMEN_WORLD, TUMEN_NODE, TUMEN_JOB (the job's folder), TUMEN_COPIES and
 TUMEN_KEEPER (the node's memory for copies of the state, and the keeper that serves it; keeper.py).
 """
 
@@ -27,7 +27,7 @@ from tumen.cluster.health import examine
 from tumen.cluster.keeper import Keeper, folder_of
 from tumen.cluster.local import die_with_parent
 from tumen.cluster.order import AGENT_FILE, FAULTS, RANKS, SECRET_FILE, WATCHER_FILE, Verb
-from tumen.core import EngineError, TumenError, lifetime, pulse, write_text
+from tumen.core import EngineError, TumenError, held, lifetime, pulse, write_text
 
 REPORT_SECONDS = 1.0
 TICK_SECONDS = 0.1
@@ -44,7 +44,8 @@ class Post:
 
     `master` is where ranks meet when there is no watcher; one node needs none, several without it wait for a watcher. `address` is
     the name under which other nodes reach this one.
-    `standby`: the command takes --standby, and then waits on its input for one line of JSON, its environment.
+    `standby`: the command takes --standby, and then waits on its input for one line of JSON, its environment. `start`: which start
+    of the job this is (core/held.py).
     """
 
     folder: Path
@@ -56,6 +57,7 @@ class Post:
     master: str = ""
     address: str = "127.0.0.1"
     attempt: int = 1
+    start: str = ""
     standby: bool = False
 
 
@@ -177,15 +179,19 @@ class Agent:
             self._stand_by(self.post.processes)
         else:
             self._start_alone()
-        while (code := self._over()) is None:
-            self._wait()
-            self._reap()
-            self._look()
-        self.ranks += self.standbys
-        self._kill()
-        if self.keeper:
-            self.keeper.close(remove=self.verb == "end" or (code == 0 and not self.leaving))  # else somebody may go on from it
-        return code
+        done = False
+        try:
+            while (code := self._over()) is None:
+                self._wait()
+                self._reap()
+                self._look()
+            done = self.verb == "end" or (code == 0 and not self.leaving)
+            return code
+        finally:
+            self.ranks += self.standbys
+            self._kill()
+            if self.keeper:
+                self.keeper.close(remove=done)  # else somebody may go on from it
 
     def _over(self) -> int | None:
         """The exit code when there is nothing more to do."""
@@ -222,6 +228,7 @@ class Agent:
         now = time.monotonic()
         if now >= self.next_look:
             self.next_look = now + REPORT_SECONDS
+            held.refuse_old(self.post.folder, self.post.start)
             self._find_watcher()
             training = [rank for rank in self.ranks if rank.beat and rank.beat.phase == "train"]
             if self.ranks and len(training) == len(self.ranks) and now - self.ranks[0].since > STANDBY_SECONDS:
@@ -282,9 +289,10 @@ class Agent:
             pulse.PULSE: f"127.0.0.1:{self.ears.getsockname()[1]}",
             pulse.SECRET: self.post.folder / SECRET_FILE,
             pulse.ATTEMPT: self.attempt,
+            held.START: self.post.start,
+            held.JOB: self.post.folder,
             "TUMEN_WORLD": order["world"],
             "TUMEN_NODE": self.post.node,
-            "TUMEN_JOB": self.post.folder,
         }
         if self.keeper:
             said |= {"TUMEN_COPIES": self.keeper.folder, "TUMEN_KEEPER": self.keeper.address}
@@ -399,6 +407,7 @@ class Agent:
         running = [rank.number for rank in self.ranks]
         return {
             "pid": os.getpid(),
+            "start": self.post.start,
             "place": self.post.node_rank,
             "nodes": self.post.nodes,
             "processes": self.post.processes,

@@ -3,7 +3,7 @@
 secret                 32 bytes, for its owner alone                watcher      host:port of the watcher, while it is wanted
 watch.jsonl            what it saw and decided                      wish.json    {ranks: n}: how many ranks somebody wants
 ranks/NODE/agent.json  {pid, attempt, ranks: {rank: pid}}           ranks/NODE/ATTEMPT/RANK.log   what a rank printed
-faults/RANK-ATTEMPT.json   {kind, why, step, rank}: why a rank ended itself
+faults/RANK-ATTEMPT.json   {kind, why, step, rank}: why a rank ended itself          start   which start of the job holds the run
 """
 
 from __future__ import annotations
