@@ -1,7 +1,7 @@
 """cli: one file per verb, and the only place that knows every room.
 
-What: `tumen run | launch | status | logs | cancel | nodes | drain | arms | recipe | plan | fit | lineage | talk | serve | score |
-    keys | sign | promote | rollback | export | import | train | metrics`.
+What: `tumen run | launch | status | logs | cancel | nodes | drain | ledger | arms | recipe | plan | fit | lineage | talk | serve |
+    score | keys | sign | promote | rollback | export | import | train | metrics`.
 In: arguments. Out: text for people (or `--json`), exit codes from the error tree.
 Never: work that a room could do.
 Read next: run.py, then chain.py.
@@ -35,7 +35,24 @@ def version(show: bool = typer.Option(False, "--version", help="Print the versio
 
 
 def _add_verbs() -> None:
-    from tumen.cli import arms, export, fit, launch, lineage, metrics, plan, promote, recipe, run, score, serve, sign, talk, train
+    from tumen.cli import (
+        arms,
+        export,
+        fit,
+        launch,
+        ledger,
+        lineage,
+        metrics,
+        plan,
+        promote,
+        recipe,
+        run,
+        score,
+        serve,
+        sign,
+        talk,
+        train,
+    )
 
     app.command("run")(run.run)
     app.command("launch")(launch.launch)
@@ -44,6 +61,7 @@ def _add_verbs() -> None:
     app.command("cancel")(launch.cancel)
     app.command("nodes")(launch.nodes)
     app.command("drain")(launch.drain)
+    app.command("ledger")(ledger.ledger)
     app.command("arms")(arms.arms)
     app.add_typer(recipe.app, name="recipe")
     app.add_typer(plan.app, name="plan")

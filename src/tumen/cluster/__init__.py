@@ -8,6 +8,21 @@ Read next: engine.py, then local.py, then slurm.py.
 """
 
 from tumen.cluster.engine import ENGINES, Cluster, Engine, Job, Node, Status, connect, rendered
+from tumen.cluster.ledger import PARTS, Ledger, account, balance
 from tumen.cluster.local import die_with_parent
 
-__all__ = ["ENGINES", "Cluster", "Engine", "Job", "Node", "Status", "connect", "die_with_parent", "rendered"]
+__all__ = [
+    "ENGINES",
+    "PARTS",
+    "Cluster",
+    "Engine",
+    "Job",
+    "Ledger",
+    "Node",
+    "Status",
+    "account",
+    "balance",
+    "connect",
+    "die_with_parent",
+    "rendered",
+]
