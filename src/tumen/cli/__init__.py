@@ -1,7 +1,7 @@
 """cli: one file per verb, and the only place that knows every room.
 
-What: `tumen run | launch | status | logs | cancel | nodes | drain | ledger | arms | recipe | plan | fit | lineage | talk | serve |
-    score | keys | sign | promote | rollback | export | import | train | metrics`.
+What: `tumen run | launch | status | logs | cancel | nodes | drain | drill | ledger | arms | recipe | plan | fit | lineage | talk |
+    serve | score | keys | sign | promote | rollback | export | import | train | metrics`.
 In: arguments. Out: text for people (or `--json`), exit codes from the error tree.
 Never: work that a room could do.
 Read next: run.py, then chain.py.
@@ -61,6 +61,7 @@ def _add_verbs() -> None:
     app.command("cancel")(launch.cancel)
     app.command("nodes")(launch.nodes)
     app.command("drain")(launch.drain)
+    app.command("drill")(drill.drill)
     app.command("ledger")(ledger.ledger)
     app.command("arms")(arms.arms)
     app.add_typer(recipe.app, name="recipe")

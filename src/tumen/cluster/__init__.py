@@ -7,14 +7,17 @@ Never: training, torch, waiting for a collective's timeout.
 Read next: engine.py, then local.py, then slurm.py.
 """
 
+from tumen.cluster.drill import FAULTS, Drill, crews, judge, play
 from tumen.cluster.engine import ENGINES, Cluster, Engine, Job, Node, Status, connect, rendered
 from tumen.cluster.ledger import PARTS, Ledger, account, balance
 from tumen.cluster.local import die_with_parent
 
 __all__ = [
     "ENGINES",
+    "FAULTS",
     "PARTS",
     "Cluster",
+    "Drill",
     "Engine",
     "Job",
     "Ledger",
@@ -23,6 +26,9 @@ __all__ = [
     "account",
     "balance",
     "connect",
+    "crews",
     "die_with_parent",
+    "judge",
+    "play",
     "rendered",
 ]
