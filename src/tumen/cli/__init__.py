@@ -37,6 +37,7 @@ def version(show: bool = typer.Option(False, "--version", help="Print the versio
 def _add_verbs() -> None:
     from tumen.cli import (
         arms,
+        drill,
         export,
         fit,
         launch,
