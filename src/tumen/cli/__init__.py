@@ -1,7 +1,7 @@
 """cli: one file per verb, and the only place that knows every room.
 
-What: `tumen run | launch | status | logs | cancel | nodes | drain | drill | ledger | arms | recipe | plan | fit | lineage | talk |
-    serve | score | keys | sign | promote | rollback | export | import | train | metrics`.
+What: `tumen run | launch | status | logs | cancel | nodes | drain | watch | resize | drill | ledger | arms | recipe | plan | fit |
+    lineage | talk | serve | score | keys | sign | promote | rollback | export | import | train | metrics`.
 In: arguments. Out: text for people (or `--json`), exit codes from the error tree.
 Never: work that a room could do.
 Read next: run.py, then chain.py.
@@ -53,6 +53,7 @@ def _add_verbs() -> None:
         sign,
         talk,
         train,
+        watch,
     )
 
     app.command("run")(run.run)
@@ -64,6 +65,8 @@ def _add_verbs() -> None:
     app.command("drain")(launch.drain)
     app.command("drill")(drill.drill)
     app.command("ledger")(ledger.ledger)
+    app.command("watch")(watch.watch)
+    app.command("resize")(watch.resize)
     app.command("arms")(arms.arms)
     app.add_typer(recipe.app, name="recipe")
     app.add_typer(plan.app, name="plan")

@@ -60,7 +60,8 @@ def spread(fleet: Fleet, ranks: int) -> tuple[int, int, int, bool]:
 
 
 def cause(logs: str, status: Status) -> str:
-    """Why a job ended, in one line: torchrun and srun have the last word in a log, not the cause."""
+    """Why a job ended, in one line: agents and srun have the last word in a log, not the cause."""
     words = [re.sub(r"^\[rank \d+\] ?", "", line) for line in logs.splitlines() if line.strip()]
     told = [line.removeprefix("tumen: ") for line in words if re.match(r"tumen: (?!job \d+, start )", line)]
+    told.sort(key=lambda line: "another rank ended" in line)  # whoever says that is not the cause
     return (told[:1] or [status.reason] if told or status.reason else words[-1:] or [""])[0]

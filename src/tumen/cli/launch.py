@@ -45,14 +45,19 @@ def launch(
         refuse_second(engine, job.folder, where)
         write_text(where / "recipe.json", recipe.model_dump_json(indent=1))
         if not isinstance(engine, Cluster):
-            with running.Board() as board:
-                manifest = running.train_tier(recipe, stage, where, events, board)
-            print(f"{stage.name}: trained, {manifest.digest}")
+            train_here(recipe, stage, where)
             return
         engine.submit(job)
         events.emit("launched", tier=stage.name, engine=recipe.fleet.engine, nodes=job.nodes, processes=job.processes)
     asked_for = f"{recipe.fleet.engine} as {named_by(job.folder)}, {job.nodes} nodes x {job.processes} ranks"
     print(f"{stage.name}: submitted to {asked_for}; `tumen status {where}` says how it is")
+
+
+def train_here(recipe: Recipe, stage: chain.Stage, where: Path) -> None:
+    """Train a tier on the local engine and wait for it; more than one rank are watched. The run's lock is the caller's."""
+    with running.Board() as board:
+        manifest = running.train_tier(recipe, stage, where, Events(where / "events.jsonl"), board)
+    print(f"{stage.name}: trained, {manifest.digest}")
 
 
 def status(run: Path = RUN, as_json: bool = JSON) -> None:

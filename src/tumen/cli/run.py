@@ -191,24 +191,31 @@ def train_tier(recipe: Recipe, stage: chain.Stage, where: Path, events: Events, 
         TrainError: it ended without a checkpoint; says why.
     """
     from tumen.cli.job import cause, job_of
-    from tumen.cluster import Cluster, connect
+    from tumen.cli.watch import expect, gave_up, guarded
+    from tumen.cluster import Cluster, connect, shown
 
     engine, job = connect(recipe.fleet.engine, recipe.fleet), job_of(recipe, stage, where)
     lives = isinstance(engine, Cluster) and not engine.status(str(job.folder)).ended
     since = 0.0 if lives else time.time()
+    watched = not isinstance(engine, Cluster) and job.nodes * job.processes > 1
     if not lives:
         shutil.rmtree(job.folder, ignore_errors=True)
+        if watched:
+            expect(job.folder)
         engine.submit(job)
     job_id, said = str(job.folder), where / stage.tier
     try:
-        with board.task(stage.name) as update:
+        with board.task(stage.name) as update, guarded(where, stage.tier, job, watched) as guard:
             while not (status := engine.status(job_id)).ended:
                 _follow(said.with_name("events.jsonl"), since, said.name, update)
+                for row in guard.look() if guard else ():
+                    if row["event"] != "watch":
+                        board.line(f"{stage.name}: {shown(row)}")
                 time.sleep(CLUSTER_POLL_SECONDS if isinstance(engine, Cluster) else POLL_SECONDS)
     finally:
         engine.cancel(job_id)
     if status.state != "done":
-        raise TrainError(f"{stage.tier}: {cause(engine.logs(job_id), status)} (log: {job.folder / 'log'})")
+        raise TrainError(f"{stage.tier}: {gave_up(job) or cause(engine.logs(job_id), status)} (log: {job.folder / 'log'})")
     return verify(where / stage.name, "checkpoint")
 
 

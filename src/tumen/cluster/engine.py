@@ -4,7 +4,7 @@ A backend is pure functions, `render(job) -> text` (what is submitted) and `pars
 thin call. Everything else (progress, resuming, healing) is written once against `Engine`.
 
 A job's id is its folder, which outlives every process. In it: `job.sh` or `job.yaml` (what was submitted), `id` (what the engine
-calls it), `log` (what it printed), `exit` (its exit code, or `cancelled`).
+calls it), `log` (what it printed), `exit` (its exit code, or `cancelled`); what its agents and its watcher leave: order.py.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
-from tumen.core import EngineError, disk, named, write_text
+from tumen.cluster.order import SECRET_FILE, WISH_FILE
+from tumen.core import EngineError, disk, named, pulse, write_text
 from tumen.core.recipe import Fleet
 
 State = Literal["waiting", "running", "silent", "done", "failed", "cancelled", "lost"]
@@ -128,6 +129,11 @@ def rendered(engine: Engine, job: Job) -> str:
     return str(engine.render(job))
 
 
+def stands_by(job: Job) -> bool:
+    """Whether a job's command can import everything and then wait to be told who it is: `tumen train` can."""
+    return job.command[1:4] == ("-m", "tumen", "train")
+
+
 def prepared(job: Job, file: str, text: str) -> Path:
     """Write what will be submitted into the job's folder, emptied of what an earlier job said; returns the file.
 
@@ -137,8 +143,9 @@ def prepared(job: Job, file: str, text: str) -> Path:
     folder = job.folder.resolve()
     with disk(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        for old in ("exit", "id"):
+        for old in ("exit", "id", WISH_FILE):
             (folder / old).unlink(missing_ok=True)
+        pulse.make_secret(folder / SECRET_FILE)
         write_text(folder / file, text)
     return folder / file
 

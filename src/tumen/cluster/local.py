@@ -15,8 +15,8 @@ import sys
 import time
 from pathlib import Path
 
-from tumen.cluster.engine import Job, Node, Status, ended, prepared, said_in
-from tumen.core import EngineError, disk, lifetime, write_text
+from tumen.cluster.engine import Job, Node, Status, ended, prepared, said_in, stands_by
+from tumen.core import disk, lifetime, write_text
 
 # oneDNN compiles a kernel for each matmul shape and forgets all but 1,024 of them; a mixture of experts has more. Twice the
 # speed of a step, but only when it is set before torch is loaded (docs/log.md, 2026-11-22).
@@ -33,25 +33,29 @@ SHELL = "TUMEN_JOB_SHELL"  # pid of the job's shell, for `die_with_parent`
 
 
 def render(job: Job) -> str:
-    """The script of a job. One process: torchrun's variables are set by hand; several are torchrun's."""
-    if job.nodes != 1:
-        raise EngineError(f"{job.name}: the local engine has one machine, {job.nodes} nodes were asked for")
-    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"} if job.processes == 1 else {}
+    """The script of a job. One process: torchrun's variables are set by hand; several get theirs from an agent."""
+    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"} if is_alone(job) else {}
     variables = {**DEFAULTS, **alone, **job.environment}
     lines = ["#!/bin/sh", f"# {job.name}: written by tumen's local engine; run it by hand to see it fail"]
     lines += [f"export {name}={shlex.quote(value)}" for name, value in sorted(variables.items())]
     lines += [f"export {SHELL}=$$", "trap : TERM  # the command is told to stop; this shell stays to write how it ended"]
-    lines += [" ".join(map(shlex.quote, launched(job))), "code=$?"]
+    lines += [shlex.join(launched(job)), "code=$?"]
     exit_file = shlex.quote(str(job.folder / "exit"))
     return "\n".join([*lines, f"echo $code > {exit_file}.part && mv {exit_file}.part {exit_file}", "exit $code", ""])
 
 
+def is_alone(job: Job) -> bool:
+    """Whether a job is one process, which needs no agent."""
+    return job.processes * job.nodes == 1
+
+
 def launched(job: Job) -> tuple[str, ...]:
-    """The command, under torchrun when it is to run as several ranks; the first rank that fails ends all."""
-    if job.processes == 1:
+    """The command; under agents when it is to run as several ranks. Nodes are all this machine."""
+    if is_alone(job):
         return job.command
-    many = ("--standalone", "--nproc-per-node", str(job.processes), "--max-restarts", "0", "--no-python")
-    return (sys.executable, "-m", "tumen.cluster.torchrun", *many, *job.command)
+    where = ("--folder", str(job.folder), "--nodes", str(job.nodes), "--processes", str(job.processes))
+    standby = ("--standby",) if stands_by(job) else ()
+    return (sys.executable, "-m", "tumen.cluster.agents", *where, *standby, "--", *job.command)
 
 
 def parse(exit_text: str | None, alive: bool) -> Status:

@@ -1,9 +1,9 @@
 """What the watcher tells the agents to do, and the files by which they and people meet in a job's folder.
 
-    secret                 32 bytes, for its owner alone                watcher      host:port of the watcher, while it is wanted
-    watch.jsonl            what it saw and decided                      wish.json    {ranks: n}: how many ranks somebody wants
-    ranks/NODE/agent.json  {pid, attempt, ranks: {rank: pid}}           ranks/NODE/ATTEMPT/RANK.log   what a rank printed
-    faults/RANK-ATTEMPT.json   {kind, why, step, rank}: why a rank ended itself
+secret                 32 bytes, for its owner alone                watcher      host:port of the watcher, while it is wanted
+watch.jsonl            what it saw and decided                      wish.json    {ranks: n}: how many ranks somebody wants
+ranks/NODE/agent.json  {pid, attempt, ranks: {rank: pid}}           ranks/NODE/ATTEMPT/RANK.log   what a rank printed
+faults/RANK-ATTEMPT.json   {kind, why, step, rank}: why a rank ended itself
 """
 
 from __future__ import annotations

@@ -54,7 +54,9 @@ class Corpus:
             InputError: an intent that is not there.
         """
         if unknown := set(intents) - set(self.ontology.intents):
-            raise InputError(f"data.mix.without: {min(unknown)!r} is no intent of this source; it has {', '.join(self.ontology.intents)}")
+            raise InputError(
+                f"data.mix.without: {min(unknown)!r} is no intent of this source; it has {', '.join(self.ontology.intents)}"
+            )
         for split in SPLIT_NAMES.values():
             setattr(self, split, [example for example in getattr(self, split) if example.action.intent not in intents])
         self.ontology = self.ontology.without(intents)
