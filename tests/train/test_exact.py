@@ -65,7 +65,7 @@ def die(run: Run, death: Death) -> None:
         if death.rank in (-1, rank):
             assert code == SIGKILLED, (codes, errors(run))
         else:
-            assert (code, said) == (TRAIN, f"TrainError: rank {rank}: {GONE}"), (codes, errors(run))
+            assert (code, said) == (TRAIN, f"PeerError: rank {rank}: {GONE}"), (codes, errors(run))
 
 
 GONE = "another rank ended or hangs; what that one said is the reason. The last checkpoint is intact: start all ranks again"
@@ -196,7 +196,7 @@ class TestFaultOfOneRank:
     def test_what_nobody_expected_ends_the_others_at_once(self, mesh: str, run: Run) -> None:
         run = replace(run, mesh=mesh)
         assert self.go_wrong(run, "broken_learner") == [TRAIN] * (run.world - 1) + [PLAIN]
-        assert errors(run)[0] == f"TrainError: rank 0: {GONE}"
+        assert errors(run)[0] == f"PeerError: rank 0: {GONE}"
 
 
 @pytest.mark.parametrize("mesh", ["one", "fsdp", "tp"])

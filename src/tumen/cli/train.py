@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import typer
 
 from tumen.cli import arms, chain
-from tumen.core import Events, InputError, RecipeError, TrainError, manifest_of, mesh_of_plan, read_plan
+from tumen.core import (
+    DiskError,
+    Events,
+    InputError,
+    LossError,
+    PeerError,
+    RecipeError,
+    TrainError,
+    artifact,
+    heart,
+    manifest_of,
+    mesh_of_plan,
+    read_plan,
+    write_text,
+)
 from tumen.core.recipe import Recipe, Train, changed
+
+MOST_LINE_BYTES = 1 << 20  # of what a process that stands by is told
 
 
 def train(
@@ -19,6 +38,7 @@ def train(
     tier: str = typer.Argument(..., help="Name of a tier of the recipe's family, or arms/<arm>/seed-<n>."),
     plan: Path = typer.Option(None, "--plan", help="A plan.json of `tumen plan --out`; default: the mesh of the recipe."),
     profile: Path = typer.Option(None, help="Profile a few steps into this folder (trace.json, profile.md) and stop."),
+    standby: bool = typer.Option(False, "--standby", help="Load everything, then wait for one line of JSON: the environment."),
 ) -> None:
     """Train one tier of a run under torchrun's variables (an engine calls this)."""
     from tumen.cluster import die_with_parent
@@ -31,24 +51,37 @@ def train(
         raise InputError(f"{tier!r} is no tier of {recipe.name}; it has {', '.join(recipe.family)}")
     if stage.settings.train.compile:  # before torch is loaded; nobody else's, and gone with the run
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str((run / ".compiled").resolve()))
+    if standby:
+        stand_by()
+    heart.own()  # from here on somebody may listen
+    with told_why():
+        learn(run, recipe, stage, plan, profile)
+
+
+def learn(run: Path, recipe: Recipe, stage: chain.Stage, plan: Path | None, profile: Path | None) -> None:
+    """Train a tier, in the way its recipe says; nothing where it is done already."""
     try:
         from tumen.data import Codec, refuse_other
         from tumen.shrink import distil, learn_grid, pruned
         from tumen.train import Adapter, fit, leave, profile_steps, start_from
     except ModuleNotFoundError as error:
         raise TrainError(f"training needs {error.name}, which is in the extra: pip install 'tumen[train]'") from None
+    assert stage.settings is not None
+    tier = stage.name
     settings, codec = stage.settings, Codec.load(run / "tokenizer")
-    section = meshed(settings.train, plan)
+    section = grown(meshed(settings.train, plan), os.environ.get("TUMEN_WORLD", ""))
     shape = settings.shape.model_copy(update={"vocab": codec.vocab})
     if profile:
         print(profile_steps(section, shape, run / "dataset", profile, seed=stage.seed, tier=tier))
         return
     digests = {parent: manifest_of(run / parent).digest for parent in stage.parents}
+    if artifact.done(run / tier, "checkpoint", stage.inputs(digests)):
+        return
     common: dict[str, Any] = {
         "seed": stage.seed,
         "inputs": stage.inputs(digests),
         "made_from": list(digests.values()),
-        "events": Events((run / tier).with_name("events.jsonl")),
+        "events": Told((run / tier).with_name("events.jsonl")),
     }
     if settings.start:
         digest = chain.start_digest(tier, settings.start.path)
@@ -86,14 +119,81 @@ def meshed(section: Train, plan: Path | None) -> Train:
     return section.model_copy(update={"mesh": mesh})
 
 
+def grown(section: Train, world: str) -> Train:
+    """The section with as many data-parallel ranks as `world` ranks allow; "" leaves it.
+
+    Raises:
+        PlanError: the mesh does not grow or shrink to that.
+    """
+    if not world:
+        return section
+    return section.model_copy(update={"mesh": section.mesh.over(int(world), section.rows)})
+
+
+def stand_by() -> None:
+    """Load what training needs, then wait to be told an environment: a start that costs no imports. No line: end.
+
+    Raises:
+        InputError: what came is no environment.
+    """
+    import tumen.shrink  # noqa: F401
+    from tumen.train import warm
+
+    warm()
+    line = sys.stdin.readline(MOST_LINE_BYTES)
+    if not line.strip():
+        raise SystemExit(0)
+    try:
+        told = json.loads(line)
+        os.environ.update(told)
+    except (ValueError, TypeError, AttributeError):
+        raise InputError("standby: the line on stdin is no JSON object of texts, an environment") from None
+
+
+class Told(Events):
+    """Events; a damaged checkpoint that was passed over is also told to those who watch."""
+
+    def emit(self, event: str, **facts: Any) -> None:
+        super().emit(event, **facts)
+        if event == "checkpoint_damaged":
+            tell_fault("checkpoint", facts["error"], None)
+
+
+@contextmanager
+def told_why() -> Iterator[None]:
+    """A rank that ends with an error leaves the reason for those who watch; that another one is gone is none."""
+    try:
+        yield
+    except PeerError:
+        raise
+    except LossError as error:
+        tell_fault(error.kind, str(error), error.step)
+        raise
+    except DiskError as error:
+        tell_fault("disk", str(error), None)
+        raise
+    except Exception as error:
+        tell_fault("other", str(error) or type(error).__name__, None)
+        raise
+
+
+def tell_fault(kind: str, why: str, step: int | None) -> None:
+    """Write faults/RANK-ATTEMPT.json into the job's folder, where an agent says which that is; a full disk may keep it from us."""
+    if job := os.environ.get("TUMEN_JOB"):
+        own = heart.own()
+        said = {"kind": kind, "why": why.splitlines()[0], "step": own.step if step is None else step, "rank": own.rank}
+        with suppress(DiskError):
+            path = Path(job) / "faults" / f"{own.rank}-{own.attempt}.json"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(path, json.dumps(said, ensure_ascii=False))
+
+
 def read_run_recipe(run: Path, changes: Sequence[str] = ()) -> Recipe:
     """The recipe a run folder was started with, after `--set` changes.
 
     Raises:
         RecipeError: there is none.
     """
-    import json
-
     path = run / "recipe.json"
     try:
         return changed(json.loads(path.read_text("utf-8")), changes, str(path))

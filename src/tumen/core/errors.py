@@ -7,6 +7,8 @@
     ├── DiskError              no room, read-only, not permitted; nothing was lost
     ├── PlanError              no layout fits, or the question makes no sense
     ├── TrainError             training cannot start or must stop (NaN, another shape, missing shards)
+    │   ├── LossError          a loss that is no number, or leaps
+    │   └── PeerError          another rank is gone; that one has the reason
     ├── ExportError            the exported model does not do what the trained one does
     ├── GateError              a bundle that is not good enough to be shown
     ├── RunnerError            a runner that does not start, answer or finish
@@ -69,6 +71,21 @@ class TrainError(TumenError):
     """Training that cannot start or must stop."""
 
     exit_code = 7
+
+
+class LossError(TrainError):
+    """A loss that is no number (`kind` nan) or leaps (spike), at a step counted from 0."""
+
+    def __init__(self, kind: str, step: int, why: str) -> None:
+        self.kind, self.step = kind, step
+        super().__init__(why)
+
+    def __reduce__(self) -> tuple[type[LossError], tuple[str, int, str]]:
+        return LossError, (self.kind, self.step, str(self))
+
+
+class PeerError(TrainError):
+    """Another rank is gone; what that one said is the reason."""
 
 
 class ExportError(TumenError):

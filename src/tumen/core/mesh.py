@@ -62,6 +62,21 @@ class Mesh(Frozen):
             raise ValueError(f"schedule {self.schedule} and chunks {self.chunks}: 1f1b has one stage a rank, the others more")
         return self
 
+    def over(self, ranks: int, rows: int) -> Mesh:
+        """The same mesh over another number of ranks: more or fewer of them see different rows of a step of `rows`.
+
+        Raises:
+            PlanError: they do not divide; says what does.
+        """
+        each, together = self.pp * self.cp * self.tp, self.replicate * self.ep
+        dp = ranks // each
+        wrong = ranks < 1 or ranks % each or dp % together or rows % (dp * (self.micro_rows or 1))
+        if wrong:
+            steps = range(together, rows // (self.micro_rows or 1) + 1, together)
+            legal = [str(each * one) for one in steps if rows % (one * (self.micro_rows or 1)) == 0]
+            raise PlanError(f"{ranks} ranks do not share {rows} rows a step on this mesh; it can have {', '.join(legal[:12])}")
+        return self.model_copy(update={"dp": dp})
+
     def rows_of(self, rows: int) -> int:
         """Rows of one micro-batch, when a step has `rows` in all."""
         return self.micro_rows or rows // self.dp

@@ -8,7 +8,7 @@ Read next: loop.py, then optimizer.py and checkpoint.py; public.py, outside.py: 
 """
 
 from tumen.train.checkpoint import load_tensors
-from tumen.train.loop import fit, prepare_torch
+from tumen.train.loop import fit, prepare_torch, warm
 from tumen.train.lora import Adapter, is_adapter, merged, read_adapter, read_final
 from tumen.train.losses import Extra, Targets, Told, loss_of
 from tumen.train.outside import start_from
@@ -36,4 +36,5 @@ __all__ = [
     "read_adapter",
     "read_final",
     "start_from",
+    "warm",
 ]

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tumen.core import Events, Shape, TrainError, refuse_mesh
+from tumen.core import Events, Shape, TrainError, heart, refuse_mesh
 from tumen.core.recipe import Train
 from tumen.data import Loader, read_shards
 from tumen.train.alone import Alone, Learner
@@ -46,6 +46,8 @@ def fit(
 ) -> None:
     """Train `shape` on a dataset artifact and write the checkpoint artifact `out`.
 
+    On SIGTERM it ends after the step at hand, with a checkpoint and the event `stopped` instead of the artifact.
+
     Args:
         section: steps, rows, rates, mesh.
         shape: with its vocabulary.
@@ -65,45 +67,57 @@ def fit(
         ArtifactError: shards are missing or damaged.
         DiskError: no room; the last checkpoint is intact.
     """
-    team = join(section.mesh.ranks)
+    team, beats = join(section.mesh.ranks), heart.own()
+    beats.phase("load")
     events = (events if team.rank == 0 else None) or Events(None)
-    prepare_torch(section)
-    shards = read_shards(dataset / "train")
-    check_vocab(int(np.max(shards.tokens)), shape)
-    check_finite(start or {})
-    learner = learner_of(section, shape, team, seed, distil, seen, (adapter, start or {}) if adapter else None)
-    loader = Loader(shards, section.rows, section.row_tokens, seed, learner.data_rank, learner.data_ranks)
-    work = out.with_name(f".{out.name}.work")
-    checkpoints = Checkpoints(work, team, inputs, section.keep, events, section.save_later)
-    step = first = _go_on(checkpoints, learner, loader, events, None if adapter else start)
-    clock, spikes = Clock(events, section, shape, team, step, out.name), Spikes(section)
-    while step < section.steps:
-        batch = next(loader)
-        loss = learner.learn(batch)
-        norm = learner.step(rate_at(section, step))
-        guard(loss, norm, step, batch)
-        spikes.guard(loss, step, batch)
-        step += 1
-        clock.tick(step, loss, norm, learner, loader, batch)
-        checkpoints.look()
-        if step % section.checkpoint_every == 0 and step < section.steps:
+    with team.stop.by_signal():
+        prepare_torch(section)
+        shards = read_shards(dataset / "train")
+        check_vocab(int(np.max(shards.tokens)), shape)
+        check_finite(start or {})
+        learner = learner_of(section, shape, team, seed, distil, seen, (adapter, start or {}) if adapter else None)
+        loader = Loader(shards, section.rows, section.row_tokens, seed, learner.data_rank, learner.data_ranks)
+        work = out.with_name(f".{out.name}.work")
+        checkpoints = Checkpoints(work, team, inputs, section.keep, events, section.save_later)
+        step = first = _go_on(checkpoints, learner, loader, events, None if adapter else start)
+        beats.phase("train")
+        clock, spikes = Clock(events, section, shape, team, step, out.name), Spikes(section)
+        while step < section.steps:
+            batch = next(loader)
+            loss = learner.learn(batch)
+            norm = learner.step(rate_at(section, step))
+            guard(loss, norm, step, batch)
+            spikes.guard(loss, step, batch)
+            step += 1
+            beats.tick(step, loss)
+            clock.tick(step, loss, norm, learner, loader, batch)
+            checkpoints.look()
+            stops = team.stops() and step < section.steps
+            if stops or (step % section.checkpoint_every == 0 and step < section.steps):
+                beats.phase("save")
+                checkpoints.save(learner, State(step, loader.state()))
+                clock.pause("checkpoint", step=step)
+                beats.phase("train")
+            if stops:
+                checkpoints.finish()
+                events.emit("stopped", tier=out.name, step=step)
+                return
+        beats.phase("end")
+        if team.world > 1 and step > first:  # what is spread over ranks is put together from disk
             checkpoints.save(learner, State(step, loader.state()))
-            clock.pause("checkpoint", step=step)
-    if team.world > 1 and step > first:  # what is spread over ranks is put together from disk
-        checkpoints.save(learner, State(step, loader.state()))
-    checkpoints.finish()
-    validation = validate(learner, dataset, section, seed)
-    facts = clock.facts() | {"validation_loss": round(validation, 6), "epochs": round(epochs(loader), 2)}
-    facts |= {"ranks": team.world, "seen": loader.seen, "computed_in": name_of(type_of(section, team.device))}
-    with team.first() as mine:
-        if mine:
-            events.emit("validation", tier=out.name, step=step, loss=validation)
-            learnt = whole(learner, team, work / f"step-{step:06d}")
-            if adapter:
-                write_adapter(out, learnt, shape, adapter, inputs, made_from or [], facts)
-            else:
-                write_final(out, learnt, shape, inputs, made_from or [], facts)
-            shutil.rmtree(work, ignore_errors=True)
+        checkpoints.finish()
+        validation = validate(learner, dataset, section, seed)
+        facts = clock.facts() | {"validation_loss": round(validation, 6), "epochs": round(epochs(loader), 2)}
+        facts |= {"ranks": team.world, "seen": loader.seen, "computed_in": name_of(type_of(section, team.device))}
+        with team.first() as mine:
+            if mine:
+                events.emit("validation", tier=out.name, step=step, loss=validation)
+                learnt = whole(learner, team, work / f"step-{step:06d}")
+                if adapter:
+                    write_adapter(out, learnt, shape, adapter, inputs, made_from or [], facts)
+                else:
+                    write_final(out, learnt, shape, inputs, made_from or [], facts)
+                shutil.rmtree(work, ignore_errors=True)
 
 
 def learner_of(
@@ -147,6 +161,11 @@ def prepare_torch(section: Train) -> None:
     torch.set_num_threads(section.threads or max(1, len(os.sched_getaffinity(0)) // here))
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # we read nothing that was not written; filling costs a fifth
+
+
+def warm() -> None:
+    """Load what a training needs, so that its start need not; for a process that stands by."""
+    import tumen.train.parallel  # noqa: F401
 
 
 def check_vocab(largest: int, shape: Shape) -> None:

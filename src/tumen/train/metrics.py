@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tumen.core import Events, Shape, TrainError
+from tumen.core import Events, LossError, Shape
 from tumen.core.recipe import Train
 from tumen.data import Batch, Loader
 from tumen.train.alone import Learner
@@ -31,12 +31,14 @@ def guard(loss: float, norm: float, step: int, batch: Batch) -> None:
     """Stop at a loss or gradient that is not a number, naming the samples.
 
     Raises:
-        TrainError: with the step and its sample ids.
+        LossError: with the step and its sample ids.
     """
     if not math.isfinite(loss) or not math.isfinite(norm):
-        raise TrainError(
+        raise LossError(
+            "nan",
+            step,
             f"step {step}: loss {loss}, gradient norm {norm}; samples {named(batch)} of the training shard. "
-            "Lower train.rate, or look at these samples; the last checkpoint is intact"
+            "Lower train.rate, or look at these samples; the last checkpoint is intact",
         )
 
 
@@ -60,16 +62,18 @@ class Spikes:
         """After a step, on every rank.
 
         Raises:
-            TrainError: with the step, its loss, the usual one, and its sample ids.
+            LossError: with the step, its loss, the usual one, and its sample ids.
         """
         if self.threshold and step >= self.first and len(self.losses) >= ENOUGH:
             usual = statistics.median(self.losses)
             deviation = statistics.median(abs(one - usual) for one in self.losses)
             if loss > usual + self.threshold * max(deviation, LEAST_DEVIATION * usual):
-                raise TrainError(
+                raise LossError(
+                    "spike",
+                    step,
                     f"step {step}: loss {loss:.4f} leaps, {usual:.4f} (give or take {deviation:.4f}) is usual; samples "
                     f"{named(batch)} of the training shard. Lower train.rate, look at these samples, or raise train.spike "
-                    f"{self.threshold:g}; the last checkpoint is intact"
+                    f"{self.threshold:g}; the last checkpoint is intact",
                 )
         self.losses.append(loss)
 

@@ -345,8 +345,11 @@ class Together:
     def learn(self, batch: Batch) -> float:
         self._loads = None
         loss = self._pipelined(batch) if self.pipeline else self._plain(batch)
-        dist.all_reduce(loss)
-        return float(loss) / self.mesh.tp  # tensor-parallel ranks have the same loss, all others add up
+        said = torch.stack((loss, loss.new_tensor(float(self.team.stop.asked))))
+        dist.all_reduce(said)
+        total, asked = said.tolist()
+        self.team.stop.agreed = asked > 0
+        return total / self.mesh.tp  # tensor-parallel ranks have the same loss, all others add up
 
     def _plain(self, batch: Batch) -> Tensor:
         network, losses = self.networks[0], []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -13,8 +13,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from tumen.core import TrainError
+from tumen.core import PeerError, TrainError
 from tumen.core.recipe import Train
+from tumen.train.stop import Stop
 
 PATIENCE = timedelta(minutes=30)  # of a collective; whoever watches the run is quicker (cluster)
 GONE = ("connection closed", "connection reset", "connection was likely closed", "broken pipe", "timed out", "remote process")
@@ -45,6 +46,11 @@ class Team:
     rank: int
     world: int
     device: torch.device
+    stop: Stop = field(default_factory=Stop)
+
+    def stops(self) -> bool:
+        """Whether the run is to end after this step: the same on every rank, as they agreed with its loss (`Together.learn`)."""
+        return self.stop.asked if self.world == 1 else self.stop.agreed
 
     def tell(self, said: Any) -> Any:
         """What rank 0 says, on every rank."""
@@ -104,14 +110,14 @@ def peers() -> Iterator[None]:
     """Around what ranks do together: a rank that is gone is one line on those that waited for it.
 
     Raises:
-        TrainError: another rank ended or hangs.
+        PeerError: another rank ended or hangs.
     """
     try:
         yield
     except RuntimeError as error:  # what gloo and NCCL raise, DistBackendError included
         if not dist.is_initialized() or not any(sign in text for text in _causes(error) for sign in GONE):
             raise
-        raise TrainError(
+        raise PeerError(
             f"rank {dist.get_rank()}: another rank ended or hangs; what that one said is the reason. "
             "The last checkpoint is intact: start all ranks again"
         ) from error
