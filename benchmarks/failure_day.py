@@ -75,7 +75,7 @@ class Run:
         self.way, self.cards, self.end, self.draw = way, cards, days * DAY, random.Random(seed)
         self.plan = planning.reliability(cards, NODE, PARAMETERS, way.planning(cards))
         self.now, self.step, self.saved, self.copied = 0.0, 0, 0, 0
-        self.attempt, self.fault = 0, self._next()
+        self.attempt, self.fault = 1, self._next()
 
     def _next(self) -> float:
         return self.now + self.draw.expovariate(LLAMA3_A_DAY * self.cards / DAY)

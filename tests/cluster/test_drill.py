@@ -125,8 +125,9 @@ def test_nobody_else_is_hit(tmp_path: Path) -> None:
 
 ROWS = [
     {"time": 90.0, "event": "fault", "kind": "freeze", "step": 3},
+    {"time": 90.0, "event": "decided", "action": "restart", "attempt": 2},
     {"time": 101.0, "event": "fault", "kind": "crash", "step": 18},
-    {"time": 101.1, "event": "decided", "action": "restart"},
+    {"time": 101.1, "event": "decided", "action": "restart", "attempt": 3},
     {"time": 104.0, "event": "resumed", "step": 13},
 ]
 
@@ -138,13 +139,18 @@ def test_a_report_counts_from_the_fault() -> None:
 
 
 def test_a_report_says_what_did_not_happen() -> None:
-    assert judge("rank", "", 100.0, ROWS[:1]).seen_seconds is None
-    assert judge("rank", "", 100.0, ROWS[:3]).resumed_seconds is None
+    assert judge("rank", "", 100.0, ROWS[:2]).seen_seconds is None
+    assert judge("rank", "", 100.0, ROWS[:4]).resumed_seconds is None
     assert not judge("freeze", "", 100.0, ROWS).right, "a kill taken for a freeze"
-    both = [*ROWS[:3], {"time": 103.0, "event": "fault", "kind": "checkpoint", "step": 10}, ROWS[3]]
+    both = [*ROWS[:4], {"time": 103.0, "event": "fault", "kind": "checkpoint", "step": 10}, ROWS[4]]
     assert (judge("checkpoint", "", 100.0, both).named, judge("checkpoint", "", 100.0, both).seen_seconds) == ("checkpoint", 1.0)
-    slow = [{"time": 101.0, "event": "fault", "kind": "slow", "step": 9}, {"time": 101.0, "event": "decided", "action": "wait"}]
-    assert judge("slow", "", 100.0, slow).resumed_seconds == 1.0, "it never stopped"
+    slow = [
+        {"time": 101.0, "event": "fault", "kind": "slow", "step": 9},
+        {"time": 101.0, "event": "decided", "action": "wait", "attempt": 2},
+    ]
+    assert judge("slow", "", 100.0, [*ROWS[:2], *slow]).resumed_seconds == 1.0, "it never stopped"
+    slow[1]["attempt"] = 3
+    assert judge("slow", "", 100.0, [*ROWS[:2], *slow]).resumed_seconds is None, "it waits, and then starts anew"
     back = [{"time": 102.0, "event": "watch", "state": "resumed"}]
     assert (judge("watcher", "", 100.0, back).right, judge("watcher", "", 100.0, ROWS).right) == (True, False)
 

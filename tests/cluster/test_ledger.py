@@ -25,12 +25,12 @@ def saw(time: float, event: str, **facts: Any) -> dict[str, Any]:
 
 ROOT = Path(__file__).parents[2]
 CRASH = [  # 4 ranks, a step a second, a save at step 10, a crash in step 18 that is decided on after 2 seconds
-    saw(100, "watch", state="started", attempt=0),
+    saw(100, "watch", state="started", attempt=1),
     ran(110, "train", step=0, steps=30),
     ran(120, "step", step=10, step_seconds=1.0),
     ran(123, "checkpoint", step=10, seconds=3.0),
     saw(132, "fault", kind="crash", step=18, silent_seconds=1.0),
-    saw(133, "decided", action="restart", attempt=1, world=4),
+    saw(133, "decided", action="restart", attempt=2, world=4),
     ran(138, "train", step=10, steps=30),
     saw(139, "resumed", attempt=1, step=11, seconds=8.0),
     ran(148, "step", step=20, step_seconds=1.0),
@@ -67,7 +67,7 @@ def test_no_second_is_lost_or_counted_twice() -> None:
 def test_a_fault_that_changes_nothing_costs_nothing() -> None:
     slow = [
         saw(125, "fault", kind="slow", step=12, silent_seconds=0.0),
-        saw(125, "decided", action="wait", attempt=0),
+        saw(125, "decided", action="wait", attempt=1),
     ]
     book = balance([*CRASH[:4], *slow, ran(131, "step", step=18, step_seconds=1.0)], 4)
     assert book.seconds["productive"] == 18

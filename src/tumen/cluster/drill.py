@@ -134,6 +134,7 @@ def judge(fault: str, victim: str, since: float, rows: Sequence[dict[str, Any]],
         pace: seconds of a step, for what the lost ones cost.
     """
     after = [row for row in rows if row["time"] >= since]
+    attempt = max((int(row.get("attempt") or 0) for row in rows if row["time"] < since), default=0)
     if fault == "watcher":
         back = next((row for row in after if row["event"] == "watch" and row["state"] == "resumed"), None)
         seconds = back["time"] - since if back else None
@@ -142,16 +143,16 @@ def judge(fault: str, victim: str, since: float, rows: Sequence[dict[str, Any]],
     if not faults:
         return Drill(fault, victim)
     right = next((row for row in faults if row["kind"] in FAULTS[fault]), None)
-    first = right or faults[0]
-    decided = [row for row in after if row["event"] == "decided" and row["time"] >= faults[0]["time"]]
+    named = (right or faults[0])["kind"]
+    decided = [row for row in after if row["event"] == "decided"]
     resumed = [row for row in after if row["event"] == "resumed"]
     seen = faults[0]["time"] - since
     if not resumed:
-        waits = decided and all(row["action"] == "wait" for row in decided)
-        return Drill(fault, victim, seen, first["kind"], right is not None, seen if waits else None)
+        goes_on = decided and all(row["attempt"] == attempt for row in decided)
+        return Drill(fault, victim, seen, named, right is not None, seen if goes_on else None)
     lost = max(0, max(int(row.get("step") or 0) for row in faults) - int(resumed[-1]["step"]) + 1)
     seconds = resumed[-1]["time"] - since
-    return Drill(fault, victim, seen, first["kind"], right is not None, seconds, lost, seconds + lost * pace)
+    return Drill(fault, victim, seen, named, right is not None, seconds, lost, seconds + lost * pace)
 
 
 def _nothing() -> None:

@@ -10,6 +10,7 @@ training are written every few steps, so a fault is known to the step and not to
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -83,16 +84,16 @@ class Book:
     def __init__(self, cards: int) -> None:
         self.ledger = Ledger()
         self.held = self.used = cards
-        self.doing, self.since = "idle", float("nan")
+        self.doing, self.since = "idle", math.nan
         self.step = self.pace = 0.0
+        self.attempt = 1
         self.before = "idle"  # a fault: what goes on if nothing is done about it
 
     def take(self, row: Row) -> None:
         """The next event."""
-        if self.since != self.since:
-            self.since = float(row["time"])
         verb = getattr(self, f"_{row['by']}_{row.get('event')}", None)
         if verb:
+            self.since = float(row["time"]) if math.isnan(self.since) else self.since
             verb(row)
 
     def _run_train(self, row: Row) -> None:
@@ -135,9 +136,10 @@ class Book:
 
     def _watch_decided(self, row: Row) -> None:
         self._spend(row, self.doing)
-        self.doing = {"wait": self.before, "give_up": "idle"}.get(row["action"], "restart")
-        if self.doing != "restart":
+        if row["action"] == "give_up" or row["attempt"] == self.attempt:  # nobody is started
+            self.doing = "idle" if row["action"] == "give_up" else self.before
             return
+        self.doing, self.attempt = "restart", int(row["attempt"])
         self.ledger.stops += row["action"] != "resize"
         self.used = int(row.get("world") or self.used)
         self.held = self.used if row["action"] == "resize" else max(self.held, self.used)
