@@ -329,7 +329,7 @@ class Watch:
         self.open = (min(fault.sign, self.open[0]) if self.open else fault.sign, now)
         rows, most = [fault.row(now)], MOST_WAITS if fault.kind == "disk" else MOST_TIMES
         if times >= most:
-            why = f"{fault.kind} for the {times}th time at step {fault.step}: {fault.why}"
+            why = f"{fault.kind} {times} times at step {fault.step}: {fault.why}"
             code = next((death[1] for seat in self.seats.values() for death in seat.dead if death[1]), 1)
             return [*rows, self._decided("give_up", why, self.order.attempt), *self._end(code)]
         if fault.kind == "disk":

@@ -15,7 +15,7 @@ from typing import Any
 from tumen.cluster.engine import Cluster, Engine, Job, Node, Status
 from tumen.cluster.order import SECRET_FILE, WATCH_FILE, WATCHER_FILE, WISH_FILE
 from tumen.cluster.watch import Layout, Row, Watch
-from tumen.core import EngineError, Events, alone, events, pulse, write_text
+from tumen.core import EngineError, Events, alone, disk, events, pulse, write_text
 
 TICK_SECONDS = 0.1
 ASK_SECONDS = {True: 5.0, False: 0.5}  # between two questions to an engine of many machines, and to this one
@@ -209,10 +209,14 @@ def listening(file: Path, address: str) -> socket.socket:
     except (OSError, EngineError):
         host, port = address, 0
     for number in (port if host == address else 0, 0):
-        with contextlib.suppress(OSError):
+        try:
             where.bind((address, number))
+        except OSError:
+            continue
+        with disk(file):
+            file.parent.mkdir(parents=True, exist_ok=True)
             write_text(file, f"{address}:{where.getsockname()[1]}\n")
-            return where
+        return where
     where.close()
     raise EngineError(f"{address} is no address of this machine; name one by which the nodes reach it")
 
