@@ -38,7 +38,8 @@ from tumen.core.events import read
 ROOT = Path(__file__).parents[1]
 FAULTS = {"crash": signal.SIGKILL, "freeze": signal.SIGSTOP}
 VICTIM, SAVE_EVERY, TIMEOUT_SECONDS = 1, 10, 10.0
-STARTED_SECONDS, PATIENCE_SECONDS = 120.0, {"crash": 60.0, "freeze": 120.0}
+WHILE_SECONDS = 40.0
+STARTED_SECONDS, PATIENCE_SECONDS = 180.0, {"crash": 60.0, "freeze": 120.0}
 TIER = "cloud"
 
 
@@ -98,6 +99,7 @@ def tumen(fault: str, folder: Path, template: Path) -> Outcome:
     with process([sys.executable, "-m", "tumen", "watch", str(run)], folder / "log"):
         if not until(lambda: step_of(run) >= 2 * SAVE_EVERY + 5, STARTED_SECONDS):
             raise RuntimeError(f"tumen did not train; {folder / 'log'} says why")
+        time.sleep(WHILE_SECONDS)
         pid = {rank: pid for crew in crews(job) for rank, pid in crew.ranks.items()}[VICTIM]
         since = time.time()
         os.kill(pid, FAULTS[fault])
@@ -132,6 +134,7 @@ def torchrun(fault: str, folder: Path, ranks: int, **environment: str) -> Outcom
 
         if not until(lambda: len(steps()) >= 2 * SAVE_EVERY + 5, STARTED_SECONDS):
             raise RuntimeError(f"torchrun did not train; {folder / 'log'} says why")
+        time.sleep(WHILE_SECONDS)
         old = steps()[-1][2]
         since = time.time()
         os.kill(int((folder / f"pid-{VICTIM}").read_text()), FAULTS[fault])
