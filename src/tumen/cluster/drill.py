@@ -202,8 +202,8 @@ def _damage(checkpoints: Path, copies: Sequence[Path], draw: random.Random) -> N
         last = payload.read(1)
         payload.seek(-1, os.SEEK_END)
         payload.write(bytes([last[0] ^ 1]))
-    for folder in copies:
-        shutil.rmtree(folder, ignore_errors=True)
+    for copy in [file for folder in copies for file in folder.glob("*")]:
+        copy.unlink(missing_ok=True)
 
 
 def _is_ours(pid: int, named: float) -> bool:
