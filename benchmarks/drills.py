@@ -31,7 +31,7 @@ from tumen.cli import drill
 from tumen.cli.ledger import promised
 from tumen.cli.train import read_run_recipe
 from tumen.cluster import FAULTS, Drill, account
-from tumen.core import TumenError, manifest_of
+from tumen.core import TumenError, lifetime, manifest_of
 from tumen.core.events import read
 
 ROOT = Path(__file__).parents[1]
@@ -55,7 +55,7 @@ def watched(run: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A run at work; what is left of it is ended afterwards."""
     with open(run / "watch.out", "wb") as out:
         command = [sys.executable, "-m", "tumen", "watch", str(run)]
-        child = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
+        child = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True, preexec_fn=lifetime.die_with_parent)
     try:
         yield child
     finally:

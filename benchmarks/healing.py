@@ -33,6 +33,7 @@ from typing import Any
 from contest import circumstances, headline, noise_of, table, write
 
 from tumen.cluster import crews
+from tumen.core import lifetime
 from tumen.core.events import read
 
 ROOT = Path(__file__).parents[1]
@@ -57,7 +58,13 @@ def process(command: list[str], log: Path, **environment: str) -> Iterator[subpr
     """A process, ended with all it started."""
     with open(log, "wb") as out:
         child = subprocess.Popen(
-            command, env=os.environ | environment, stdout=out, stderr=out, start_new_session=True, cwd=log.parent
+            command,
+            env=os.environ | environment,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+            cwd=log.parent,
+            preexec_fn=lifetime.die_with_parent,
         )
     try:
         yield child
