@@ -22,7 +22,7 @@ from tests.train.ranks import V2
 from tumen.core import Events, Mesh, TumenError, artifact
 from tumen.core.recipe import Train
 from tumen.data import write_shards
-from tumen.train import checkpoint, fit, loop
+from tumen.train import checkpoint, copies, fit, loop
 from tumen.train.alone import Alone
 from tumen.train.parallel import Together
 
@@ -71,6 +71,8 @@ class Run:
     data: Path
     death: Death | None = None
     fault: str = ""  # a function of this file that spoils rank 1 (rank 0 of one)
+    change: str = ""  # a function of this file that changes every rank
+    nodes: tuple[tuple[str, str], ...] = ()  # folder and keeper of each node that keeps copies in memory; ranks are spread evenly
     fields: dict[str, Any] = field(default_factory=dict)
     shape: dict[str, Any] = field(default_factory=dict)
 
@@ -125,10 +127,16 @@ def start(run: Run, **variables: str) -> list[int]:
 def work(run: Run, rank: int, variables: dict[str, str]) -> None:
     """One rank: its error is kept in a file, as its log would."""
     os.environ.update(variables, RANK=str(rank), LOCAL_RANK=str(rank))
+    if run.nodes:
+        each = run.world // len(run.nodes)
+        folder, keeper = run.nodes[rank // each]
+        os.environ.update(LOCAL_RANK=str(rank % each), TUMEN_COPIES=folder, TUMEN_KEEPER=keeper)
     for name in [name for name, value in variables.items() if not value]:
         del os.environ[name]
     run.file("error", rank).unlink(missing_ok=True)
     watch(run, rank)
+    if run.change:
+        globals()[run.change]()
     if run.fault and rank == run.world - 1:
         globals()[run.fault](run)
     events = Events(run.out.parent / f"{run.out.name}.events")
@@ -186,6 +194,18 @@ def mortal(death: Death, done: list[int], rank: int) -> None:
             loop.write_final = then_die(loop.write_final)
 
 
+def copied_often() -> None:
+    """A copy in memory after every step."""
+    copies.SHARE, copies.WARM_STEPS = 1e9, 1
+
+
+def told_to_stop() -> None:
+    """SIGTERM in the middle of the sixth step, to the last rank alone: that is enough."""
+    if os.environ["RANK"] == str(int(os.environ["WORLD_SIZE"]) - 1):
+        for kind in (Alone, Together):
+            before(kind, "learn", 6, lambda: os.kill(os.getpid(), signal.SIGTERM))
+
+
 # -- faults of the last rank ---------------------------------------------------------------------------------------------------
 
 
@@ -216,15 +236,24 @@ def unreadable_shard(run: Run) -> None:
 
 def spoil(owner: Any, name: str, call: int, error: Exception) -> None:
     """Let a call of a function fail."""
+
+    def fail() -> None:
+        raise error
+
+    before(owner, name, call, fail)
+
+
+def before(owner: Any, name: str, call: int, act: Callable[[], None]) -> None:
+    """Do something before a call of a function."""
     real, calls = getattr(owner, name), [0]
 
-    def spoilt(*args: Any, **kwargs: Any) -> Any:
+    def changed(*args: Any, **kwargs: Any) -> Any:
         calls[0] += 1
         if calls[0] == call:
-            raise error
+            act()
         return real(*args, **kwargs)
 
-    setattr(owner, name, spoilt)
+    setattr(owner, name, changed)
 
 
 # -- what a run left -----------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,9 @@ import torch
 from tests.train import deaths
 from tests.train.deaths import EPOCH, ROWS, STEPS, TOKENS, Death, Run, drawn, errors, losses, samples, start
 
-from tumen.core import Recipe, events, manifest_of, verify
+from tumen.cluster import Keeper
+from tumen.core import Recipe, events, manifest_of, parcel, verify
+from tumen.core.pulse import make_secret
 from tumen.data import Loader, read_shards
 from tumen.train import read_final
 
@@ -208,6 +210,94 @@ def test_killed_while_it_writes_later_the_one_before_is_there(mesh: str, place: 
     assert newest in ("step-000002", "step-000004"), "the one being written is not seen"
     finish_like(run, unbroken(mesh))
     assert [f"step-{event['step']:06d}" for event in told(run, "resumed")] == [newest]
+
+
+@pytest.mark.parametrize("mesh", ["one", "tp", "fsdp x ep"])
+def test_told_to_stop_it_writes_a_checkpoint_after_the_step_and_goes_on_from_there(mesh: str, run: Run, unbroken: Unbroken) -> None:
+    """One rank is told; all agree."""
+    run = replace(run, mesh=mesh, fields={"checkpoint_every": 100})
+    assert start(replace(run, change="told_to_stop")) == [0] * run.world
+    assert not run.out.exists()
+    assert checkpoints(run) == ["step-000006"]
+    assert [event["step"] for event in told(run, "stopped")] == [6]
+    assert [len(notes) for notes in samples(run).values()] == [run.world] * 6, "no step is done after it"
+    finish_like(run, unbroken(mesh))
+    assert [event["step"] for event in told(run, "resumed")] == [6]
+
+
+class TestCopiesInMemory:
+    """No checkpoint is written before the end: what a killed run goes on from was in memory."""
+
+    @pytest.fixture
+    def kept(self, run: Run, tmp_path: Path) -> Iterator[Run]:
+        secret = make_secret(tmp_path / "secret")
+        keepers = [Keeper(tmp_path / "memory" / node, secret) for node in "ab"]
+        nodes = tuple((str(keeper.folder), keeper.address) for keeper in keepers)
+        yield replace(run, nodes=nodes, change="copied_often", fields={"checkpoint_every": 100})
+        for keeper in keepers:
+            keeper.close(remove=True)
+
+    def begin(self, run: Run, death: Death, attempt: int = 0) -> None:
+        self.variables = {"TUMEN_SECRET": str(run.out.with_name("secret")), "TUMEN_ATTEMPT": str(attempt)}
+        codes = start(replace(run, death=death), **self.variables)
+        assert SIGKILLED in codes, errors(run)
+        assert checkpoints(run) == []
+
+    def finish(self, run: Run, reference: Run, attempt: int = 1) -> list[tuple[int, str]]:
+        assert start(run, **self.variables | {"TUMEN_ATTEMPT": str(attempt)}) == [0] * run.world, errors(run)
+        assert verify(run.out).digest == verify(reference.out).digest
+        same_samples(run, reference)
+        return [(event["step"], event["source"]) for event in told(run, "resumed")]
+
+    @pytest.mark.parametrize("mesh", ["fsdp", "tp", "pp x fsdp"])
+    def test_a_node_that_dies_costs_a_step(self, mesh: str, kept: Run, unbroken: Unbroken) -> None:
+        run = replace(kept, mesh=mesh)
+        self.begin(run, Death("after a step", 6, run.world - 1))
+        shutil.rmtree(run.nodes[1][0])  # its memory is gone with it; the machine that replaces it has none
+        Path(run.nodes[1][0]).mkdir(mode=0o700)
+        ((step, source),) = self.finish(run, unbroken(mesh))
+        assert source == "memory"
+        assert step >= 4
+
+    def test_again_and_again(self, kept: Run, unbroken: Unbroken) -> None:
+        run = replace(kept, mesh="fsdp")
+        for attempt, step in enumerate((4, 5, 7)):
+            self.begin(run, Death("after a step", step, attempt % 2), attempt)
+        steps = [step for step, source in self.finish(run, unbroken("fsdp"), 3) if source == "memory"]
+        assert len(steps) == 3
+        assert steps == sorted(steps)
+
+    def test_one_that_is_cut_is_passed_over(self, kept: Run, unbroken: Unbroken) -> None:
+        run = replace(kept, mesh="fsdp")
+        self.begin(run, Death("after a step", 6))
+        for folder, _ in run.nodes:
+            for path in sorted(Path(folder).glob("attempt-*rank-1*"))[-1:]:
+                os.truncate(path, path.stat().st_size // 2)
+        newest = max(parcel.copies_in(Path(run.nodes[0][0]))).step
+        ((step, source),) = self.finish(run, unbroken("fsdp"))
+        assert (step, source) == (newest - 1, "memory")
+
+    def test_those_of_another_recipe_or_world_are_not_used(self, kept: Run, unbroken: Unbroken) -> None:
+        self.begin(replace(kept, mesh="pp x fsdp"), Death("after a step", 6))
+        for path in kept.out.parent.glob("cloud.samples.*"):
+            path.unlink()
+        run = replace(kept, mesh="fsdp")
+        assert self.finish(run, unbroken("fsdp")) == []
+        assert all(copy.world == 2 for folder, _ in run.nodes for copy in parcel.copies_in(Path(folder)))
+
+    def test_without_room_checkpoints_alone_are_made(self, kept: Run, unbroken: Unbroken, small_disk: Path) -> None:
+        (small_disk / "filler").write_bytes(bytes(900_000))
+        run = replace(kept, mesh="fsdp", nodes=(kept.nodes[0], (str(small_disk), kept.nodes[1][1])), fields={})
+        self.variables = {"TUMEN_SECRET": str(run.out.with_name("secret"))}
+        assert self.finish(run, unbroken("fsdp")) == []
+        (off,) = told(run, "copies_off")
+        assert "MiB of memory" in off["error"]
+
+    def test_a_neighbour_that_is_gone_costs_nothing_but_its_copy(self, kept: Run, unbroken: Unbroken) -> None:
+        run = replace(kept, mesh="fsdp", nodes=(kept.nodes[0], (kept.nodes[1][0], "127.0.0.1:9")))
+        self.variables = {"TUMEN_SECRET": str(run.out.with_name("secret"))}
+        assert self.finish(run, unbroken("fsdp")) == []
+        assert "refused" in told(run, "copy_unsent")[0]["error"]
 
 
 class TestRefusedBeforeTheFirstStep:

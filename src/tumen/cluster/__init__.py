@@ -10,6 +10,7 @@ Read next: engine.py, then local.py; order.py, then agent.py and watch.py.
 
 from tumen.cluster.drill import FAULTS, Drill, crews, judge, play
 from tumen.cluster.engine import ENGINES, Cluster, Engine, Job, Node, Status, connect, rendered
+from tumen.cluster.keeper import Keeper, folder_of
 from tumen.cluster.ledger import PARTS, Ledger, account, balance
 from tumen.cluster.local import die_with_parent
 from tumen.cluster.order import WATCH_FILE
@@ -25,6 +26,7 @@ __all__ = [
     "Drill",
     "Engine",
     "Job",
+    "Keeper",
     "Layout",
     "Ledger",
     "Node",
@@ -36,6 +38,7 @@ __all__ = [
     "crews",
     "die_with_parent",
     "expect",
+    "folder_of",
     "judge",
     "play",
     "rendered",

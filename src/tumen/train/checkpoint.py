@@ -127,8 +127,10 @@ class Checkpoints:
         for old in set(newest_first(self.folder)) - set(ours[: self.keep]):
             shutil.rmtree(old, ignore_errors=True)
 
-    def restore(self, learner: Learner) -> State | None:
+    def restore(self, learner: Learner, least: int = 0) -> State | None:
         """Fill the learner from the newest whole checkpoint of these inputs; a damaged one is told in events and passed over.
+
+        Those of fewer than `least` steps are not looked at.
 
         Raises:
             ArtifactError: a whole checkpoint that holds another network.
@@ -136,7 +138,7 @@ class Checkpoints:
         with self.team.first() as mine:
             for left in self.folder.glob(".step-*") if mine else ():  # a kill left it half written
                 shutil.rmtree(left, ignore_errors=True)
-            path = self._newest() if mine else None
+            path = self._newest(least) if mine else None
         path = self.team.tell(path)
         if path is None:
             return None
@@ -145,8 +147,10 @@ class Checkpoints:
         learner.restored(state.step)
         return state
 
-    def _newest(self) -> Path | None:
+    def _newest(self, least: int) -> Path | None:
         for path in newest_first(self.folder):
+            if step_of(path) < least:
+                return None
             try:
                 if verify(path, "checkpoint").inputs == self.inputs:
                     return path
@@ -212,7 +216,12 @@ def or_nothing(sealing: ExitStack, target: Path) -> Iterator[None]:
 
 def newest_first(folder: Path) -> list[Path]:
     """Working checkpoints by their step."""
-    return sorted(folder.glob("step-*"), key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
+    return sorted(folder.glob("step-*"), key=step_of, reverse=True)
+
+
+def step_of(path: Path) -> int:
+    """Steps that were done when a working checkpoint was written, as its name says."""
+    return int(path.name.removeprefix("step-"))
 
 
 def made_for(path: Path, inputs: str) -> bool:

@@ -21,6 +21,7 @@ from tumen.core.recipe import Train
 from tumen.data import Loader, read_shards
 from tumen.train.alone import Alone, Learner
 from tumen.train.checkpoint import Checkpoints, State, whole, write_final
+from tumen.train.copies import Copies
 from tumen.train.lora import Adapter, adapted, write_adapter
 from tumen.train.losses import Extra
 from tumen.train.metrics import Clock, Spikes, epochs, guard
@@ -79,7 +80,8 @@ def fit(
         loader = Loader(shards, section.rows, section.row_tokens, seed, learner.data_rank, learner.data_ranks)
         work = out.with_name(f".{out.name}.work")
         checkpoints = Checkpoints(work, team, inputs, section.keep, events, section.save_later)
-        step = first = _go_on(checkpoints, learner, loader, events, None if adapter else start)
+        copies = Copies(team, inputs, events)
+        step = first = _go_on(checkpoints, copies, learner, loader, events, None if adapter else start)
         beats.phase("train")
         clock, spikes = Clock(events, section, shape, team, step, out.name), Spikes(section)
         while step < section.steps:
@@ -92,6 +94,8 @@ def fit(
             beats.tick(step, loss)
             clock.tick(step, loss, norm, learner, loader, batch)
             checkpoints.look()
+            if step < section.steps:
+                copies.look(step, learner, loader)
             stops = team.stops() and step < section.steps
             if stops or (step % section.checkpoint_every == 0 and step < section.steps):
                 beats.phase("save")
@@ -178,16 +182,22 @@ def check_vocab(largest: int, shape: Shape) -> None:
         raise TrainError(f"the shards hold token {largest}, the network's vocabulary ends at {shape.vocab - 1}; encode them again")
 
 
-def _go_on(checkpoints: Checkpoints, learner: Learner, loader: Loader, events: Events, start: Mapping[str, Tensor] | None) -> int:
-    """Restore the newest whole checkpoint; returns the steps that are done."""
-    state = checkpoints.restore(learner)
-    if state is None:
-        if start is not None:
-            _start_from(learner, start)
-        return 0
-    loader.restore(state.loader)
-    events.emit("resumed", step=state.step)
-    return state.step
+def _go_on(
+    checkpoints: Checkpoints, copies: Copies, learner: Learner, loader: Loader, events: Events, start: Mapping[str, Tensor] | None
+) -> int:
+    """Restore the newest whole checkpoint, or a newer copy in memory; returns the steps that are done."""
+    held = copies.meet()
+    state = checkpoints.restore(learner, least=held)
+    copied = copies.restore(learner) if state is None and held else None
+    state = state or copied or (checkpoints.restore(learner) if held else None)
+    if state is None and start is not None:
+        _start_from(learner, start)
+    if state is not None:
+        loader.restore(state.loader)
+        events.emit("resumed", step=state.step, source="memory" if copied else "checkpoint")
+    step = state.step if state else 0
+    copies.begin(step, restored=copied is not None)
+    return step
 
 
 def check_finite(start: Mapping[str, Tensor]) -> None:

@@ -87,6 +87,13 @@ class Team:
             dist.all_reduce(number)
         return number
 
+    def most(self, number: float) -> float:
+        """The largest over all ranks."""
+        found = torch.tensor(number, dtype=torch.float64)
+        if self.world > 1:
+            dist.all_reduce(found, dist.ReduceOp.MAX)
+        return float(found)
+
     @contextmanager
     def first(self) -> Iterator[bool]:
         """Rank 0 works inside, the others wait; its error is everybody's. Yields whether this is rank 0."""
