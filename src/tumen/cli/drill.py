@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import typer
 
 from tumen.cli import launch
 from tumen.cli.job import FOLDER
-from tumen.cluster import FAULTS, Drill, judge, play
+from tumen.cluster import FAULTS, Drill, folder_of, judge, play
 from tumen.core import TrainError
 from tumen.core.events import read
 
@@ -46,11 +45,14 @@ def played(where: Path, tier: str, fault: str, seed: int, patience: float = PATI
         EngineError: nobody trains, or nobody watches.
     """
     job, work = where / FOLDER / tier, where / f".{tier}.work"
+    copies = list(folder_of(job, "any").parent.glob("*"))
     since = time.time()
-    victim, undo = play(fault, job, work, copies_of(where, tier), random.Random(seed))
+    victim, undo = play(fault, job, work, copies, random.Random(seed))
     try:
         while True:
-            found = judge(fault, victim, since, list(read(job / "watch.jsonl")), pace(where, tier))
+            began, step = newest(where, tier, "train", since), newest(where, tier, "step")
+            restored, pace = int(began["step"]) if began else None, float(step["step_seconds"]) if step else 0.0
+            found = judge(fault, victim, since, list(read(job / "watch.jsonl")), restored, pace)
             if found.resumed_seconds is not None or time.time() - since > patience:
                 return found
             time.sleep(0.1)
@@ -58,15 +60,12 @@ def played(where: Path, tier: str, fault: str, seed: int, patience: float = PATI
         undo()
 
 
-def copies_of(where: Path, tier: str) -> Sequence[Path]:
-    """Folders in this machine's memory where nodes keep copies of the state."""
-    return sorted(Path("/dev/shm").glob(f"tumen-{where.name}/*"))
-
-
-def pace(where: Path, tier: str) -> float:
-    """Seconds of the newest step that was told."""
-    rows: list[dict[str, Any]] = [row for row in read(where / "events.jsonl", "step", tail_bytes=16384) if row["tier"] == tier]
-    return float(rows[-1]["step_seconds"]) if rows else 0.0
+def newest(where: Path, tier: str, event: str, since: float = 0.0) -> dict[str, Any] | None:
+    """The newest event of a tier's training."""
+    rows = [
+        row for row in read(where / "events.jsonl", event, tail_bytes=16384) if row.get("tier") == tier and row["time"] >= since
+    ]
+    return rows[-1] if rows else None
 
 
 def said(found: Drill) -> str:

@@ -2,8 +2,8 @@
 
 Without a watcher (no file `watcher` in the job's folder) it is what torchrun is without restarts: the first rank that fails ends
 all, with its exit code. With one, a dead rank is told and an order awaited. Ranks get torchrun's variables, and
-TUMEN_PULSE (this agent), TUMEN_SECRET, TUMEN_ATTEMPT, TUMEN_WORLD, TUMEN_NODE, TUMEN_JOB (the job's folder) and TUMEN_KEEPER
-(where the neighbour keeps copies, when there is one).
+TUMEN_PULSE (this agent), TUMEN_SECRET, TUMEN_ATTEMPT, TUMEN_WORLD, TUMEN_NODE, TUMEN_JOB (the job's folder), and TUMEN_COPIES and
+TUMEN_KEEPER (where in this node's memory copies lie, and who hands them out).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from tumen.cluster.health import examine
+from tumen.cluster.keeper import Keeper, folder_of
 from tumen.cluster.local import die_with_parent
 from tumen.cluster.order import AGENT_FILE, FAULTS, RANKS, SECRET_FILE, WATCHER_FILE, Verb
 from tumen.core import EngineError, TumenError, lifetime, pulse, write_text
@@ -138,6 +139,7 @@ class Agent:
         self.post = post
         self.secret = pulse.read_secret(post.folder / SECRET_FILE)
         self.sender, self.receiver = pulse.Sender(self.secret, post.node), pulse.Receiver(self.secret)
+        self.keeper = self._keeper()
         self.selector = selectors.DefaultSelector()
         self.ears = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)  # ranks speak to it, on this machine alone
         self.ears.bind(("127.0.0.1", 0))
@@ -177,7 +179,19 @@ class Agent:
             self._look()
         self.ranks += self.standbys
         self._kill()
+        if self.keeper:
+            self.keeper.close(remove=True)
         return code
+
+    def _keeper(self) -> Keeper | None:
+        """Who keeps copies in memory, for ranks that make some; without it there are checkpoints alone."""
+        if not self.post.standby:
+            return None
+        try:
+            return Keeper(folder_of(self.post.folder, self.post.node), self.secret, self.post.address)
+        except EngineError as error:
+            sys.stderr.write(f"tumen: {error}\n")
+            return None
 
     def _over(self) -> int | None:
         """The exit code when there is nothing more to do."""
@@ -278,8 +292,8 @@ class Agent:
             "TUMEN_NODE": self.post.node,
             "TUMEN_JOB": self.post.folder,
         }
-        if "keeper" in order:
-            said["TUMEN_KEEPER"] = order["keeper"]
+        if self.keeper:
+            said |= {"TUMEN_COPIES": self.keeper.folder, "TUMEN_KEEPER": self.keeper.address}
         return {name: str(value) for name, value in said.items()}
 
     def _stand_by(self, count: int) -> None:

@@ -126,11 +126,14 @@ def play(fault: str, job: Path, checkpoints: Path, copies: Sequence[Path], draw:
     return f"rank {rank} on {crew.node}", _nothing
 
 
-def judge(fault: str, victim: str, since: float, rows: Sequence[dict[str, Any]], pace: float = 0.0) -> Drill:
+def judge(
+    fault: str, victim: str, since: float, rows: Sequence[dict[str, Any]], restored: int | None = None, pace: float = 0.0
+) -> Drill:
     """The report, from the rows of watch.jsonl.
 
     Args:
         since: when the fault was played, in seconds since 1970.
+        restored: the step that training went on from, as it says itself; default: the one before the first the watcher heard of.
         pace: seconds of a step, for what the lost ones cost.
     """
     after = [row for row in rows if row["time"] >= since]
@@ -150,7 +153,8 @@ def judge(fault: str, victim: str, since: float, rows: Sequence[dict[str, Any]],
     if not resumed:
         goes_on = decided and all(row["attempt"] == attempt for row in decided)
         return Drill(fault, victim, seen, named, right is not None, seen if goes_on else None)
-    lost = max(0, max(int(row.get("step") or 0) for row in faults) - int(resumed[-1]["step"]) + 1)
+    restored = int(resumed[-1]["step"]) - 1 if restored is None else restored
+    lost = max(0, max(int(row.get("step") or 0) for row in faults) - restored)
     seconds = resumed[-1]["time"] - since
     return Drill(fault, victim, seen, named, right is not None, seconds, lost, seconds + lost * pace)
 
