@@ -77,7 +77,7 @@ def lines(name: str, book: Ledger, plan: float) -> Iterator[str]:
     faults = ", ".join(f"{count} {kind}" for kind, count in sorted(book.faults.items())) or "none"
     lasted = units.show_seconds(math.fsum(book.seconds.values()))
     yield f"{name}: {book.steps:,} steps in {lasted}, {book.steps_again:,} of them twice; faults: {faults}"
-    total = math.fsum(book.card_seconds.values())
+    total = math.fsum(book.card_seconds.values()) or 1.0
     for part in PARTS:
         spent = book.card_seconds[part]
         yield f"  {part:<11}{spent / total:>8.2%}{spent / 3600:>14,.3f} card-hours"
