@@ -39,8 +39,8 @@ from tumen.core.events import read
 ROOT = Path(__file__).parents[1]
 FAULTS = {"crash": signal.SIGKILL, "freeze": signal.SIGSTOP}
 VICTIM, SAVE_EVERY, TIMEOUT_SECONDS = 1, 10, 10.0
-WHILE_SECONDS = 40.0
-STARTED_SECONDS, PATIENCE_SECONDS = 180.0, {"crash": 60.0, "freeze": 120.0}
+WHILE_SECONDS = 30.0
+STARTED_SECONDS, PATIENCE_SECONDS = 400.0, {"crash": 60.0, "freeze": 120.0}
 TIER = "cloud"
 
 
