@@ -8,14 +8,15 @@ import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from tests.cli.conftest import TINY, Tumen
 
 from tumen.cli.job import cause, spread
-from tumen.cluster import Status
-from tumen.core import PlanError
+from tumen.cluster import Glance, Status, write_glance
+from tumen.core import Events, PlanError, write_text
 from tumen.core.recipe import Fleet
 
 LAB = ("--set", 'fleet.cards="cpu:4"', "--set", "fleet.node_cards=2", "--set", "family.cloud.train.mesh.dp=4")
@@ -147,6 +148,106 @@ def test_an_engine_that_is_not_installed_is_one_line(tumen: Tumen, ready: Path, 
     assert not (ready / "jobs").exists()
 
 
+def stand_in(folder: Path, monkeypatch: pytest.MonkeyPatch, **programs: str) -> None:
+    """Commands of a cluster that is not here; what they are given to submit is kept in `submitted`."""
+    folder.mkdir()
+    for name, script in {"sbatch": f"touch {folder}/submitted; echo 7", **programs}.items():
+        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin:/usr/sbin:/sbin")
+
+
+EIGHT = 'for i in 1 2 3 4 5 6 7 8; do echo "n$i|idle|gpu:h100:8|none"; done'
+
+
+@pytest.mark.parametrize(
+    ("programs", "asked", "code", "line"),
+    [
+        ({"sinfo": "case $* in *partition*) ;; *) echo main ;; esac"}, 'fleet.slurm.partition="x"', 11, "slurm has no partition x, or it is empty; it has main"),
+        ({"sinfo": EIGHT}, "family.cloud.train.mesh.dp=64", 11, "tiny-cloud asks for 32 nodes, the cluster has 8"),
+        ({"sinfo": EIGHT, "sbatch": "echo 'sbatch: error: Batch job submission failed: Invalid qos specification' >&2; exit 1"}, 'fleet.slurm.qos="x"', 11, "slurm refused tiny-cloud: Invalid qos"),
+        ({"sinfo": "echo 'slurm_load_partitions: Unable to contact slurm controller (connect failure)' >&2; exit 1"}, 'fleet.slurm.qos="x"', 11, "slurm does not answer: Unable to contact slurm controller"),
+        ({"sinfo": EIGHT, "sbatch": "exit 127"}, 'fleet.slurm.qos="x"', 11, "slurm refused tiny-cloud: it did not say why"),
+        ({"sinfo": EIGHT, "sbatch": "echo hello"}, 'fleet.slurm.qos="x"', 11, "slurm took tiny-cloud but gave no number"),
+    ],
+)  # fmt: skip
+def test_what_slurm_does_not_take_is_one_line(
+    tumen: Tumen,
+    ready: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    programs: dict[str, str],
+    asked: str,
+    code: int,
+    line: str,
+) -> None:
+    stand_in(tmp_path / "bin", monkeypatch, **programs)
+    many = ("--set", 'fleet.cards="cpu:64"', "--set", "fleet.node_cards=2", "--set", "family.cloud.train.rows=64")
+    said = tumen("launch", ready, "--on", "slurm", *many, "--set", asked)
+    assert (said.returncode, said.stderr.count("\n")) == (code, 1), said.stderr
+    assert line in said.stderr
+    assert not (tmp_path / "bin" / "submitted").exists()
+    assert not (ready / "jobs" / "cloud" / "id").exists()
+
+
+@pytest.mark.parametrize("fault", ["full", "read-only"])
+def test_a_disk_that_takes_nothing_submits_nothing(
+    tumen: Tumen, ready: Path, small_disk: Path, make_read_only: Callable[[], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:  # fmt: skip
+    stand_in(tmp_path / "bin", monkeypatch, sinfo=EIGHT)
+    run = small_disk / "run"
+    run.mkdir()
+    shutil.copy(ready / "recipe.json", run / "recipe.json")
+    for made in ("corpus", "tokenizer", "dataset"):
+        (run / made).symlink_to(ready / made)
+    if fault == "full":
+        subprocess.run(["dd", "if=/dev/zero", f"of={small_disk}/rest", "bs=64k"], capture_output=True, check=False)
+    else:
+        make_read_only()
+    said = tumen("launch", run, "--on", "slurm")
+    assert (said.returncode, said.stderr.count("\n")) == (5, 1), said.stderr
+    assert f"the disk is {fault}" in said.stderr
+    assert not (tmp_path / "bin" / "submitted").exists()
+
+
+def test_a_job_of_1250_nodes_is_few_short_lines(tumen: Tumen, ready: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = "JobId=7 JobState=RUNNING Reason=None ExitCode=0:0 Restarts=1 NodeList=n[1-1250]"
+    listed = 'i=0; while [ $((i+=1)) -le 1250 ]; do [ $i = 17 ] && echo "n17|drained|gpu:8|Xid 79" || echo "n$i|allocated|gpu:8|none"; done'
+    stand_in(tmp_path / "bin", monkeypatch, scontrol=f"echo '{shown}'", sinfo=listed)
+    recipe = json.loads((ready / "recipe.json").read_text())
+    recipe["fleet"]["engine"] = "slurm"
+    write_text(ready / "recipe.json", json.dumps(recipe))
+    job = ready / "jobs" / "cloud"
+    job.mkdir(parents=True)
+    (job / "id").write_text("7\n")
+    write_glance(
+        job,
+        Glance(
+            time=time.time(),
+            attempt=2,
+            nodes=1250,
+            phases={"train": 9992, "load": 8},
+            step=40,
+            step_seconds=1.2,
+            silent={"n9": 7.0},
+        ),
+    )
+    Events(job / "watch.jsonl").emit("fault", kind="node", rank=-1, node="n9", step=40, why="no report for 5 s")
+    lines = tumen("status", ready).stdout.splitlines()
+    assert lines[:3] == [
+        "cloud: running, n[1-1250], restarted 1 times, job 7",
+        "  10,000 ranks on 1,250 nodes, attempt 2: 9,992 train, 8 load; a step takes 1.2 s",
+        "  silent: n9, for 7 s",
+    ]
+    assert len(lines) == 5
+    assert max(map(len, lines)) < 120
+    assert tumen("nodes", ready).stdout.splitlines() == [
+        "n[1-16,18-1250]            8 cards  ready",
+        "n17                        8 cards  drained: Xid 79",
+        "1249 of 1250 nodes ready, 9992 cards",
+    ]
+
+
 @pytest.mark.lab
 @pytest.mark.usefixtures("slurm_lab")
 class TestOnSlurm:
@@ -165,7 +266,7 @@ class TestOnSlurm:
         logs = tumen("logs", ready).stdout
         assert tumen("status", ready).stdout.startswith("cloud: done, job "), logs
         assert "on n[1-2]" in logs
-        assert len(list((ready / "jobs" / "cloud" / "ranks").glob("n[12]/*/attempt_0/[01]/stderr.log"))) == 4
+        assert len(list((ready / "jobs" / "cloud" / "ranks").glob("n[12]/1/[0-3].log"))) == 4
         losses = [json.loads((run / "cloud" / "manifest.json").read_text())["facts"]["validation_loss"] for run in (ready, whole)]
         assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 

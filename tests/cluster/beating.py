@@ -50,28 +50,34 @@ def main() -> None:
     own.step = int((folder / "state").read_text()) if (folder / "state").exists() else 0
     own.phase = "train"
     own.say()
-    print("started", own.attempt, own.step, flush=True)
+    say(f"started {own.attempt} {own.step}")
     meeting = folder / f"meet-{own.attempt}"
     meeting.mkdir(exist_ok=True)
     while own.step < steps:
         begun = time.monotonic()
         do(folder / f"do-{own.rank}", own)
         time.sleep(seconds)
-        (meeting / f"{own.step}-{own.rank}").touch()
-        while not all((meeting / f"{own.step}-{rank}").exists() for rank in range(world)):
+        notes = [meeting / f"{own.step}-{rank}" for rank in range(world)]
+        write_text(notes[own.rank], "stop" if stop else "go")
+        while not all(note.exists() for note in notes):
             time.sleep(0.005)  # the collective; it hangs where another is gone
+        stops = any(note.read_text() == "stop" for note in notes)
         own.step, own.seconds = own.step + 1, time.monotonic() - begun
         if own.step == 1:
             own.say()
-        if stop or own.step % 5 == 0:
-            if own.rank == 0:
-                write_text(folder / "state", str(own.step))
-        if stop:
-            print("stopped", own.step, flush=True)
+        if (stops or own.step % 5 == 0) and own.rank == 0:
+            write_text(folder / "state", str(own.step))
+        if stops:
+            say(f"stopped {own.step}")
             return
     own.phase = "end"
     own.say()
-    print("done", flush=True)
+    say("done")
+
+
+def say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
 def do(word: Path, own: Beating) -> None:

@@ -46,7 +46,7 @@ CONTAINER = a(
     name=TEXT,
     image=TEXT,
     command=TEXTS,
-    env=many(a("name", name=TEXT, value=TEXT)),
+    env=many(a("name", name=TEXT, value=TEXT, valueFrom=a(fieldRef=a("fieldPath", fieldPath=TEXT)))),
     resources=a(limits={"type": "object", "additionalProperties": {"anyOf": [WHOLE, TEXT]}}),
     volumeMounts=many(a("mountPath name", name=TEXT, mountPath=TEXT)),
 )

@@ -18,5 +18,6 @@ LARGE = Job(
     cards=8,
     limit_seconds=36 * HOUR_SECONDS,
     avoid=("n17", "n203"),
+    python=COMMAND[0],
 )
-SMALL = Job("tiny-device", (*COMMAND[:-1], "device"), Path("/runs/it's 100%/jobs/device"), whole=False)
+SMALL = Job("tiny-device", (*COMMAND[:-1], "device"), Path("/runs/it's 100%/jobs/device"), whole=False, python=COMMAND[0])

@@ -15,7 +15,6 @@ import pytest
 
 from tumen.cluster import Job, Status
 from tumen.cluster.local import Local, parse, render
-from tumen.core import EngineError
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "local_job.sh"
 PATIENCE_SECONDS = 20.0
@@ -60,18 +59,19 @@ def test_rendered_text_is_as_it_was() -> None:
     assert render(job) == GOLDEN.read_text()
 
 
-def test_one_machine_alone() -> None:
-    with pytest.raises(EngineError, match="has one machine, 2 nodes were asked for"):
-        render(Job("x", ("true",), Path("/x"), nodes=2))
+def test_several_ranks_have_an_agent() -> None:
+    text = render(Job("x", ("python", "-m", "tumen", "train", "runs/x", "cloud"), Path("/x"), processes=2, nodes=2))
+    where = "--folder /x --nodes 2 --processes 2 --standby"
+    assert f"{sys.executable} -m tumen.cluster.agents {where} -- python -m tumen train runs/x cloud" in text
+    assert "WORLD_SIZE" not in text, "the agent says it"
+    assert "--standby" not in render(Job("x", ("true",), Path("/x"), processes=2)), "not everything can stand by"
 
 
-def test_several_ranks_are_torchruns() -> None:
-    text = render(Job("x", ("python", "-m", "tumen"), Path("/x"), processes=4))
-    assert (
-        f"{sys.executable} -m tumen.cluster.torchrun --standalone --nproc-per-node 4 --max-restarts 0 --no-python python -m tumen"
-        in text
-    )
-    assert "WORLD_SIZE" not in text, "torchrun says it"
+@pytest.mark.parametrize(("script", "code"), [("exit 0", 0), ("[ $RANK = 0 ] || exit 5; sleep 60", 5), ("kill -9 $$", 137)])
+def test_several_ranks_end_together(local: Local, folder: Path, script: str, code: int) -> None:
+    job = local.submit(Job("test", ("/bin/sh", "-c", script), folder, processes=2))
+    until(lambda: local.status(job).ended)
+    assert local.status(job) == Status("done" if code == 0 else "failed", code)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,6 @@ export NCCL_DEBUG=WARN
 export NCCL_SOCKET_IFNAME=ib
 export PYTHONUNBUFFERED=1
 export TOKENIZERS_PARALLELISM=false
-export TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE='[rank ${rank}] '
 export TORCH_NCCL_ASYNC_ERROR_HANDLING=1
 export TORCH_NCCL_DUMP_ON_TIMEOUT=1
 export TORCH_NCCL_TRACE_BUFFER_SIZE=2000
@@ -31,19 +30,22 @@ python=/opt/tumen/bin/python
 processes=8
 command=(/opt/tumen/bin/python -m tumen train /runs/v2 cloud)
 agent='export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((SLURM_CPUS_ON_NODE / processes > 0 ? SLURM_CPUS_ON_NODE / processes : 1))}
-exec "$python" -m tumen.cluster.torchrun --nnodes "$SLURM_JOB_NUM_NODES" --node-rank "$SLURM_NODEID" \
-  --nproc-per-node "$processes" --master-addr "$MASTER_ADDR" --master-port "$MASTER_PORT" --max-restarts 0 \
-  --log-dir "$folder/ranks/$SLURMD_NODENAME" --tee 3 --no-python "$@"'
+exec "$python" -m tumen.cluster.agents --folder "$folder" --start "$start" --attempt "$attempt" \
+  --node "$SLURMD_NODENAME" --address "$SLURMD_NODENAME" --nodes "$SLURM_JOB_NUM_NODES" --node-rank "$SLURM_NODEID" \
+  --processes "$processes" --master "$MASTER_ADDR:$MASTER_PORT" --standby -- "$@"'
 
+attempt=$((${SLURM_RESTART_COUNT:-0} + 1))
+start=$SLURM_JOB_ID.$attempt  # what an older start left alive, on a node that Slurm lost, ends when it reads this
+echo "$start" > "$folder/start.part" && mv "$folder/start.part" "$folder/start"
 echo "$SLURM_JOB_ID" > "$folder/id.part" && mv "$folder/id.part" "$folder/id"
 rm -f "$folder/exit"
 MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 MASTER_PORT=$((20000 + SLURM_JOB_ID % 10000))
-export folder python processes MASTER_ADDR MASTER_PORT
-echo "tumen: job $SLURM_JOB_ID, start ${SLURM_RESTART_COUNT:-0}, on $SLURM_JOB_NODELIST" >&2
+export folder start attempt python processes MASTER_ADDR MASTER_PORT
+echo "tumen: job $SLURM_JOB_ID, start $attempt, on $SLURM_JOB_NODELIST" >&2
 again=no
 trap 'again=yes; scancel --signal=TERM "$SLURM_JOB_ID"' USR1  # time is nearly up: tell the ranks, then queue again
-# One task a node. The first that fails ends all: a rank alone only waits in a collective.
+# An agent on each node. One that ends with a failure ends all; one that is killed comes back by itself while the run is watched.
 srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --cpu-bind=none --kill-on-bad-exit=1 --wait=30 \
   bash -c "$agent" agent "${command[@]}" &
 step=$!
@@ -51,6 +53,7 @@ wait "$step"
 while kill -0 "$step" 2> /dev/null; do wait "$step"; done  # a trap ends a wait early
 wait "$step"
 code=$?
+[ "$(cat "$folder/start")" = "$start" ] || exit "$code"  # Slurm lost this node and started the job elsewhere
 if [ "$again" = yes ] && [ "$code" -ne 0 ] && scontrol requeue "$SLURM_JOB_ID"; then sleep 60; fi  # Slurm ends this script
 echo "$code" > "$folder/exit.part" && mv "$folder/exit.part" "$folder/exit"
 exit "$code"

@@ -51,6 +51,7 @@ def _add_verbs() -> None:
         score,
         serve,
         sign,
+        status,
         talk,
         train,
         watch,
@@ -58,10 +59,10 @@ def _add_verbs() -> None:
 
     app.command("run")(run.run)
     app.command("launch")(launch.launch)
-    app.command("status")(launch.status)
+    app.command("status")(status.status)
     app.command("logs")(launch.logs)
     app.command("cancel")(launch.cancel)
-    app.command("nodes")(launch.nodes)
+    app.command("nodes")(status.nodes)
     app.command("drain")(launch.drain)
     app.command("drill")(drill.drill)
     app.command("ledger")(ledger.ledger)

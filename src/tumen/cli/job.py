@@ -35,6 +35,7 @@ def job_of(recipe: Recipe, stage: chain.Stage, where: Path) -> Job:
         units.seconds(fleet.limit) if fleet.limit else None,
         units.seconds(fleet.grace),
         fleet.avoid,
+        python=python,
     )
 
 

@@ -1,10 +1,10 @@
-"""`tumen launch | status | logs | cancel | nodes | drain`: a tier's training on the engine a team has."""
+"""`tumen launch | logs | cancel | drain`: a tier's training on the engine a team has."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
+from contextlib import suppress
 from pathlib import Path
 
 import typer
@@ -14,8 +14,7 @@ from tumen.cli import run as running
 from tumen.cli.job import FOLDER, job_of
 from tumen.cli.train import read_run_recipe
 from tumen.cluster import Cluster, Engine, Status, connect, rendered
-from tumen.core import EngineError, Events, InputError, Recipe, alone, load_recipe, units, write_text
-from tumen.core.events import read
+from tumen.core import DiskError, EngineError, Events, InputError, Recipe, alone, load_recipe, write_text
 
 RUN = typer.Argument(..., help="Folder of a run, or a recipe (its run is runs/<name>).")
 ON = typer.Option(None, "--on", help="local, slurm, kubernetes or package.module:Class; default: the recipe's fleet.engine.")
@@ -48,7 +47,12 @@ def launch(
             train_here(recipe, stage, where)
             return
         engine.submit(job)
-        events.emit("launched", tier=stage.name, engine=recipe.fleet.engine, nodes=job.nodes, processes=job.processes)
+        try:
+            events.emit("launched", tier=stage.name, engine=recipe.fleet.engine, nodes=job.nodes, processes=job.processes)
+        except DiskError:  # it filled up meanwhile: a job could write no checkpoint either
+            with suppress(DiskError):
+                engine.cancel(str(job.folder))
+            raise
     asked_for = f"{recipe.fleet.engine} as {named_by(job.folder)}, {job.nodes} nodes x {job.processes} ranks"
     print(f"{stage.name}: submitted to {asked_for}; `tumen status {where}` says how it is")
 
@@ -58,22 +62,6 @@ def train_here(recipe: Recipe, stage: chain.Stage, where: Path) -> None:
     with running.Board() as board:
         manifest = running.train_tier(recipe, stage, where, Events(where / "events.jsonl"), board)
     print(f"{stage.name}: trained, {manifest.digest}")
-
-
-def status(run: Path = RUN, as_json: bool = JSON) -> None:
-    """Say how a run's jobs are: waiting, running, silent (the engine does not answer), done, failed, cancelled or lost."""
-    recipe, where = asked(run)
-    engine = connect(recipe.fleet.engine, recipe.fleet)
-    found = {tier: engine.status(str(where / FOLDER / tier)) for tier in jobs(recipe, where)}
-    if as_json:
-        print(json.dumps({tier: asdict(one) for tier, one in found.items()}, indent=1))
-        return
-    if not found:
-        print(f"{where}: nothing was launched; `tumen launch {run}` does it")
-    for tier, one in found.items():
-        code = f" with exit code {one.exit_code}" if one.exit_code else ""
-        parts = [f"{one.state}{code}", one.reason, named_by(where / FOLDER / tier), progress(where / tier)]
-        print(f"{tier}: {', '.join(part for part in parts if part)}")
 
 
 def logs(run: Path = RUN, tier: str = TIER) -> None:
@@ -90,22 +78,6 @@ def cancel(run: Path = RUN, tier: str = TIER) -> None:
     before = engine.status(folder)
     engine.cancel(folder)
     print(f"{tier}: {f'was {before.state} already' if before.ended else 'cancelled'}")
-
-
-def nodes(
-    run: Path = typer.Argument(None, help="Folder of a run, or a recipe, for its [fleet]; needed without --on."),
-    on: str = ON,
-    as_json: bool = JSON,
-) -> None:
-    """List the engine's nodes: cards, and whether they take work."""
-    found = engine_of(run, on).nodes()
-    if as_json:
-        print(json.dumps([asdict(node) for node in found], indent=1))
-        return
-    for node in found:
-        print(f"{node.name:<24} {node.cards:>3} cards  {'ready' if node.ready else node.reason}")
-    ready = [node for node in found if node.ready]
-    print(f"{len(ready)} of {len(found)} nodes ready, {sum(node.cards for node in ready)} cards")
 
 
 def drain(
@@ -206,12 +178,3 @@ def named_by(folder: Path) -> str:
     """What the engine calls a job, "" when it calls it nothing."""
     name = (folder / "id").read_text("utf-8").strip() if (folder / "id").exists() else ""
     return f"job {name}" if name else ""
-
-
-def progress(said: Path) -> str:
-    """The newest step of a tier, "" before the first."""
-    steps = [row for row in read(said.with_name("events.jsonl"), "step", tail_bytes=65536) if row.get("tier") == said.name]
-    if not steps:
-        return ""
-    last = steps[-1]
-    return f"step {last['step']} of {last['steps']}, loss {last['loss']:.3f}, {units.show_seconds(last['seconds_left'])} left"

@@ -204,16 +204,16 @@ def train_tier(recipe: Recipe, stage: chain.Stage, where: Path, events: Events, 
             expect(job.folder)
         engine.submit(job)
     job_id, said = str(job.folder), where / stage.tier
-    try:
-        with board.task(stage.name) as update, guarded(where, stage.tier, job, watched) as guard:
+    with board.task(stage.name) as update, guarded(where, stage.tier, job, watched) as guard:
+        try:
             while not (status := engine.status(job_id)).ended:
                 _follow(said.with_name("events.jsonl"), since, said.name, update)
                 for row in guard.look() if guard else ():
                     if row["event"] != "watch":
                         board.line(f"{stage.name}: {shown(row)}")
                 time.sleep(CLUSTER_POLL_SECONDS if isinstance(engine, Cluster) else POLL_SECONDS)
-    finally:
-        engine.cancel(job_id)
+        finally:
+            engine.cancel(job_id)
     if status.state != "done":
         raise TrainError(f"{stage.tier}: {gave_up(job) or cause(engine.logs(job_id), status)} (log: {job.folder / 'log'})")
     return verify(where / stage.name, "checkpoint")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -41,6 +42,7 @@ def watch(
         return
     tier = launching.one_of(recipe, where, tier)
     job = job_of(recipe, stage_of(recipe, tier), where)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the agents learn that they are alone
     code = watching(engine, job, address, where / "events.jsonl", lambda row: print(shown(row), flush=True))
     if code:
         raise TrainError(f"{tier}: {gave_up(job) or f'ended with exit code {code}'} (log: {job.folder / 'log'})")
@@ -93,6 +95,9 @@ def gave_up(job: Job) -> str:
     return ""
 
 
+LAST_SECONDS = 10.0  # for a watcher to see that its job is over
+
+
 class Guard:
     """A watcher as a process beside this one, started again when it is killed; it dies with this process."""
 
@@ -120,9 +125,12 @@ class Guard:
         return self.tail.new()
 
     def stop(self) -> None:
-        """End it; the job is over."""
-        self.process.terminate()
-        self.process.wait()
+        """Let it end; the job is over."""
+        try:
+            self.process.wait(LAST_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.terminate()
+            self.process.wait()
 
 
 @contextmanager

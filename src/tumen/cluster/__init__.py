@@ -10,6 +10,8 @@ Read next: engine.py, then local.py; order.py, then agent.py and watch.py.
 
 from tumen.cluster.drill import FAULTS, Drill, crews, judge, play
 from tumen.cluster.engine import ENGINES, Cluster, Engine, Job, Node, Status, connect, rendered
+from tumen.cluster.glance import Glance, standing, write_glance
+from tumen.cluster.hosts import folded
 from tumen.cluster.keeper import Keeper, folder_of
 from tumen.cluster.ledger import PARTS, Ledger, account, balance
 from tumen.cluster.local import die_with_parent
@@ -25,6 +27,7 @@ __all__ = [
     "Cluster",
     "Drill",
     "Engine",
+    "Glance",
     "Job",
     "Keeper",
     "Layout",
@@ -38,11 +41,14 @@ __all__ = [
     "crews",
     "die_with_parent",
     "expect",
+    "folded",
     "folder_of",
     "judge",
     "play",
     "rendered",
     "shown",
+    "standing",
     "watching",
     "wish",
+    "write_glance",
 ]

@@ -1,9 +1,9 @@
 """`python -m tumen.cluster.agent ... -- COMMAND`: starts the ranks of one node, says how they are, and does what it is told.
 
 Without a watcher (no file `watcher` in the job's folder) it is what torchrun is without restarts: the first rank that fails ends
-all, with its exit code. With one, a dead rank is told and an order awaited. Ranks get torchrun's variables, and
-TUMEN_PULSE (this agent), TUMEN_SECRET, TUMEN_ATTEMPT, TUMEN_WORLD, TUMEN_NODE, TUMEN_JOB (the job's folder), and TUMEN_COPIES and
-TUMEN_KEEPER (where in this node's memory copies lie, and who hands them out).
+all, with its exit code. With one, a dead rank is told and an order awaited. Ranks get torchrun's variables, and TUMEN_PULSE (this
+agent), TUMEN_SECRET, TUMEN_ATTEMPT, TUMEN_START, TUMEN_WORLD, TUMEN_NODE, TUMEN_JOB (the job's folder), TUMEN_COPIES and
+TUMEN_KEEPER (the node's memory for copies of the state, and the keeper that serves it; keeper.py).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tumen.cluster.health import examine
 from tumen.cluster.keeper import Keeper, folder_of
 from tumen.cluster.local import die_with_parent
 from tumen.cluster.order import AGENT_FILE, FAULTS, RANKS, SECRET_FILE, WATCHER_FILE, Verb
-from tumen.core import EngineError, TumenError, lifetime, pulse, write_text
+from tumen.core import EngineError, TumenError, held, lifetime, pulse, write_text
 
 REPORT_SECONDS = 1.0
 TICK_SECONDS = 0.1
@@ -44,7 +44,8 @@ class Post:
 
     `master` is where ranks meet when there is no watcher; one node needs none, several without it wait for a watcher. `address` is
     the name under which other nodes reach this one.
-    `standby`: the command takes --standby, and then waits on its input for one line of JSON, its environment.
+    `standby`: the command takes --standby, and then waits on its input for one line of JSON, its environment. `start`: which start
+    of the job this is (core/held.py).
     """
 
     folder: Path
@@ -56,6 +57,7 @@ class Post:
     master: str = ""
     address: str = "127.0.0.1"
     attempt: int = 1
+    start: str = ""
     standby: bool = False
 
 
@@ -139,7 +141,6 @@ class Agent:
         self.post = post
         self.secret = pulse.read_secret(post.folder / SECRET_FILE)
         self.sender, self.receiver = pulse.Sender(self.secret, post.node), pulse.Receiver(self.secret)
-        self.keeper = self._keeper()
         self.selector = selectors.DefaultSelector()
         self.ears = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)  # ranks speak to it, on this machine alone
         self.ears.bind(("127.0.0.1", 0))
@@ -159,6 +160,7 @@ class Agent:
         self.began = self.heard = self.failed = now
         self.next_report = self.next_health = self.next_look = now
         self.health: dict[str, Any] = {}
+        self.keeper: Keeper | None = None
         self.greeting = True  # whether the watcher must be told who this is
         self.news = True
 
@@ -168,30 +170,28 @@ class Agent:
         """Until the ranks are done, one failed for good, or the watcher says so; returns the exit code."""
         signal.signal(signal.SIGTERM, self._leave)
         self.health = vars(examine(self.post.folder))
+        try:
+            self.keeper = Keeper(folder_of(self.post.folder, self.post.node), self.secret, self.post.address)
+        except EngineError as error:
+            sys.stderr.write(f"tumen: no copies in memory: {error}\n")
         self._find_watcher()
         if self.watcher or (self.post.nodes > 1 and not self.post.master):
             self._stand_by(self.post.processes)
         else:
             self._start_alone()
-        while (code := self._over()) is None:
-            self._wait()
-            self._reap()
-            self._look()
-        self.ranks += self.standbys
-        self._kill()
-        if self.keeper:
-            self.keeper.close(remove=True)
-        return code
-
-    def _keeper(self) -> Keeper | None:
-        """Who keeps copies in memory, for ranks that make some; without it there are checkpoints alone."""
-        if not self.post.standby:
-            return None
+        done = False
         try:
-            return Keeper(folder_of(self.post.folder, self.post.node), self.secret, self.post.address)
-        except EngineError as error:
-            sys.stderr.write(f"tumen: {error}\n")
-            return None
+            while (code := self._over()) is None:
+                self._wait()
+                self._reap()
+                self._look()
+            done = self.verb == "end" or (code == 0 and not self.leaving)
+            return code
+        finally:
+            self.ranks += self.standbys
+            self._kill()
+            if self.keeper:
+                self.keeper.close(remove=done)  # else somebody may go on from it
 
     def _over(self) -> int | None:
         """The exit code when there is nothing more to do."""
@@ -228,6 +228,7 @@ class Agent:
         now = time.monotonic()
         if now >= self.next_look:
             self.next_look = now + REPORT_SECONDS
+            held.refuse_old(self.post.folder, self.post.start)
             self._find_watcher()
             training = [rank for rank in self.ranks if rank.beat and rank.beat.phase == "train"]
             if self.ranks and len(training) == len(self.ranks) and now - self.ranks[0].since > STANDBY_SECONDS:
@@ -288,9 +289,10 @@ class Agent:
             pulse.PULSE: f"127.0.0.1:{self.ears.getsockname()[1]}",
             pulse.SECRET: self.post.folder / SECRET_FILE,
             pulse.ATTEMPT: self.attempt,
+            held.START: self.post.start,
+            held.JOB: self.post.folder,
             "TUMEN_WORLD": order["world"],
             "TUMEN_NODE": self.post.node,
-            "TUMEN_JOB": self.post.folder,
         }
         if self.keeper:
             said |= {"TUMEN_COPIES": self.keeper.folder, "TUMEN_KEEPER": self.keeper.address}
@@ -405,6 +407,7 @@ class Agent:
         running = [rank.number for rank in self.ranks]
         return {
             "pid": os.getpid(),
+            "start": self.post.start,
             "place": self.post.node_rank,
             "nodes": self.post.nodes,
             "processes": self.post.processes,

@@ -1,7 +1,6 @@
-"""`python -m tumen.cluster.agents ... -- COMMAND`: the nodes of the local engine, which are all this machine: an agent for each.
+"""`python -m tumen.cluster.agents ... -- COMMAND`: the agent of the node that --node names, or of all nodes, here on one machine.
 
-What an engine of many machines does for its nodes: the first agent that fails ends all, and one that is killed comes back while
-somebody watches the job.
+One that is killed comes back while somebody watches the job; the first that fails ends all.
 """
 
 from __future__ import annotations
@@ -28,8 +27,9 @@ class Agents:
         self.code = 0
         self.posts: dict[int, Post] = {}  # by pid
         signal.signal(signal.SIGTERM, self._tell)
-        for number in range(post.nodes):
-            self._start(replace(post, node=f"n{number}", node_rank=number))
+        all_here = [replace(post, node=f"n{number}", node_rank=number) for number in range(post.nodes)]
+        for one in all_here if post.node == Post.node else [post]:
+            self._start(one)
 
     def run(self) -> int:
         """Until all have ended; returns the exit code of the first that failed, or 0."""

@@ -9,13 +9,14 @@ calls it), `log` (what it printed), `exit` (its exit code, or `cancelled`); what
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
 from tumen.cluster.order import SECRET_FILE, WISH_FILE
-from tumen.core import EngineError, disk, named, pulse, write_text
+from tumen.core import EngineError, disk, held, named, pulse, write_text
 from tumen.core.recipe import Fleet
 
 State = Literal["waiting", "running", "silent", "done", "failed", "cancelled", "lost"]
@@ -27,6 +28,7 @@ class Job:
 
     `processes` is the number of ranks on each node, `cards` that of accelerators (0: ranks compute on the CPU); `whole` takes a
     node for itself. `grace_seconds` before `limit_seconds` are over, the ranks get SIGTERM. `avoid` names nodes to leave out.
+    `python` is the nodes' own, for their agents.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Job:
     limit_seconds: float | None = None
     grace_seconds: float = 300.0
     avoid: tuple[str, ...] = ()
+    python: str = sys.executable
 
 
 @dataclass(frozen=True)
@@ -143,7 +146,7 @@ def prepared(job: Job, file: str, text: str) -> Path:
     folder = job.folder.resolve()
     with disk(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        for old in ("exit", "id", WISH_FILE):
+        for old in ("exit", "id", held.START_FILE, WISH_FILE):
             (folder / old).unlink(missing_ok=True)
         pulse.make_secret(folder / SECRET_FILE)
         write_text(folder / file, text)

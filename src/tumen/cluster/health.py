@@ -113,7 +113,7 @@ def _cards() -> tuple[int, str]:
     except subprocess.TimeoutExpired:
         return -1, "nvidia-smi hangs"
     if done.returncode:
-        return 0, f"nvidia-smi: {(done.stdout or done.stderr).strip().splitlines()[-1:]}"
+        return 0, f"nvidia-smi: {' '.join((done.stdout or done.stderr).split())[:200]}"
     rows = [line.split(",") for line in done.stdout.splitlines() if "," in line]
     broken = [index.strip() for index, errors in rows if errors.strip().isdigit() and int(errors)]
     return len(rows), f"card {', '.join(broken)}: memory errors that could not be corrected" if broken else ""

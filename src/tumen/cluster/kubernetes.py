@@ -13,24 +13,23 @@ from pathlib import Path
 from typing import Any
 
 from tumen.cluster.api import Api, connection
-from tumen.cluster.engine import Job, Node, Status, ended, prepared, said_in
+from tumen.cluster.engine import Job, Node, Status, ended, prepared, said_in, stands_by
 from tumen.core import DiskError, EngineError, disk, recipe, write_text
 
 GROUP = "jobset.x-k8s.io/v1alpha2"
 NAME_LABEL, INDEX_LABEL = "jobset.sigs.k8s.io/jobset-name", "batch.kubernetes.io/job-completion-index"
 WHY = "tumen/drained"  # annotation of a node: why it takes no work
 PORT = 29500
-DEFAULTS = {
-    "PYTHONUNBUFFERED": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-    "TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE": "[rank ${rank}] ",
-}
+DEFAULTS = {"PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"}
 NCCL = {"NCCL_DEBUG": "WARN", "TORCH_NCCL_DUMP_ON_TIMEOUT": "1", "TORCH_NCCL_TRACE_BUFFER_SIZE": "2000"}
 AGENT = """\
-exec "$0" -m tumen.cluster.torchrun --nnodes "$NODES" --node-rank "$JOB_COMPLETION_INDEX" \\
-  --nproc-per-node "$PROCESSES" --master-addr "$MASTER_ADDR" --master-port "$MASTER_PORT" --max-restarts 0 \\
-  --log-dir "$FOLDER/ranks/$JOB_COMPLETION_INDEX" --tee 3 --no-python "$@"
+start=$((RESTARTS + 1))  # what an older start left alive, on a node that the cluster lost, ends when it reads this
+if [ "$JOB_COMPLETION_INDEX" = 0 ]; then echo "$start" > "$FOLDER/start.part" && mv "$FOLDER/start.part" "$FOLDER/start"; fi
+exec "$0" -m tumen.cluster.agents --folder "$FOLDER" --start "$start" --attempt "$start" \\
+  --node "$NODE" --address "$JOBSET-node-0-$JOB_COMPLETION_INDEX.$JOBSET" --nodes "$NODES" --node-rank "$JOB_COMPLETION_INDEX" \\
+  --processes "$PROCESSES" --master "$MASTER_ADDR:$MASTER_PORT" {options}-- "$@"
 """
+OF_POD = {"NODE": "spec.nodeName", "RESTARTS": "metadata.annotations['jobset.sigs.k8s.io/restart-attempt']"}
 MEANT = {  # what an HTTP status of the API server means to the one who launches
     401: "the cluster does not know you; renew your kubeconfig's credentials",
     403: "the cluster does not let you",
@@ -90,7 +89,7 @@ def manifest(job: Job, site: recipe.Kubernetes) -> dict[str, Any]:
 
 
 def _pod(job: Job, site: recipe.Kubernetes, name: str) -> dict[str, Any]:
-    """A pod: one torchrun agent that starts the node's ranks."""
+    """A pod: one agent that starts the node's ranks."""
     if not site.image:
         raise EngineError(f"{job.name}: set fleet.kubernetes.image to a container image with tumen[train] in it")
     mounts = [Path(path) for path in site.volumes]
@@ -100,11 +99,14 @@ def _pod(job: Job, site: recipe.Kubernetes, name: str) -> dict[str, Any]:
     volumes = [{"name": f"run-{i}", "persistentVolumeClaim": {"claimName": c}} for i, c in enumerate(site.volumes.values())]
     volumes.append({"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": site.shared_memory}})
     places = [{"name": f"run-{i}", "mountPath": path} for i, path in enumerate(site.volumes)]
+    told: list[dict[str, Any]] = [{"name": key, "value": value} for key, value in _environment(job, name).items()]
+    told += [{"name": key, "valueFrom": {"fieldRef": {"fieldPath": path}}} for key, path in OF_POD.items()]
+    agent = AGENT.replace("{options}", "--standby " if stands_by(job) else "")
     container = {
         "name": "agent",
         "image": site.image,
-        "command": ["/bin/sh", "-c", AGENT, job.command[0], *job.command],
-        "env": [{"name": key, "value": value} for key, value in _environment(job, name).items()],
+        "command": ["/bin/sh", "-c", agent, job.python, *job.command],
+        "env": told,
         "resources": {"limits": {site.resource: job.cards}} if job.cards else None,
         "volumeMounts": [*places, {"name": "shared-memory", "mountPath": "/dev/shm"}],
     }
@@ -122,7 +124,7 @@ def _pod(job: Job, site: recipe.Kubernetes, name: str) -> dict[str, Any]:
 def _environment(job: Job, name: str) -> dict[str, str]:
     """Variables of the agent; pod 0 is where ranks meet."""
     meeting = {"MASTER_ADDR": f"{name}-node-0-0.{name}", "MASTER_PORT": str(PORT)}
-    told = {"NODES": str(job.nodes), "PROCESSES": str(job.processes), "FOLDER": str(job.folder)}
+    told = {"NODES": str(job.nodes), "PROCESSES": str(job.processes), "FOLDER": str(job.folder), "JOBSET": name}
     return {**meeting, **told, **DEFAULTS, **(NCCL if job.cards else {}), **job.environment}
 
 

@@ -3,7 +3,7 @@
 secret                 32 bytes, for its owner alone                watcher      host:port of the watcher, while it is wanted
 watch.jsonl            what it saw and decided                      wish.json    {ranks: n}: how many ranks somebody wants
 ranks/NODE/agent.json  {pid, attempt, ranks: {rank: pid}}           ranks/NODE/ATTEMPT/RANK.log   what a rank printed
-faults/RANK-ATTEMPT.json   {kind, why, step, rank}: why a rank ended itself
+faults/RANK-ATTEMPT.json   {kind, why, step, rank}: why a rank ended itself          start   which start of the job holds the run
 """
 
 from __future__ import annotations
@@ -30,11 +30,9 @@ class Order:
     world: int = 0
     master: str = ""
     ranks: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    keepers: Mapping[str, str] = field(default_factory=dict)  # node -> host:port of the keeper that holds its neighbour copies
     code: int = 0
 
     def part(self, node: str) -> dict[str, Any]:
         """What a node is told."""
         said: dict[str, Any] = {"verb": self.verb, "attempt": self.attempt, "world": self.world, "master": self.master}
-        said |= {"ranks": list(self.ranks.get(node, (0, 0))), "code": self.code}
-        return said | ({"keeper": self.keepers[node]} if node in self.keepers else {})
+        return said | {"ranks": list(self.ranks.get(node, (0, 0))), "code": self.code}

@@ -25,9 +25,9 @@ BEATS = np.dtype(
 assert BEATS.itemsize == BEAT.size
 TRAIN = PHASES.index("train")
 
-# Seconds without a beat, and without any progress, that each phase may take. Training: also three of its steps (LEAST_STEPS). A
-# start is imports, which hold the interpreter; a load reads a checkpoint; the first step of an attempt may compile.
-SILENT = {"start": 180.0, "load": 60.0, "train": 5.0, "save": 60.0, "end": 60.0}
+# Seconds without a beat, and without any progress, that each phase may take; three steps at least (LEAST_STEPS). A start is
+# imports, which hold the interpreter, and so may a load; the first step of an attempt may compile.
+SILENT = {"start": 60.0, "load": 15.0, "train": 5.0, "save": 5.0, "end": 5.0}
 STUCK = {"start": 300.0, "load": 1800.0, "train": 5.0, "save": 900.0, "end": 1800.0}
 FIRST_STEP_SECONDS = 1800.0
 LEAST_STEPS = 3.0
@@ -52,6 +52,7 @@ class Signs:
         self.ticks = 0  # steps seen in this attempt
         self.usual: deque[float] = deque(maxlen=200) if usual is None else usual  # seconds of a step, over all attempts
         self.recent: deque[float] = deque(maxlen=SLOW_STEPS)
+        self.latest = 0.0
 
     def hear(self, now: float, body: bytes) -> None:
         """Take packed beats, of which the older may be stale."""
@@ -80,6 +81,7 @@ class Signs:
             return
         self.last, self.ticks = newest, self.ticks + 1
         seconds = float(np.nanmedian(training["step_seconds"])) if not np.isnan(training["step_seconds"]).all() else 0.0
+        self.latest = seconds
         if seconds <= 0 or self.ticks <= 2:
             return
         if len(self.recent) == SLOW_STEPS:
@@ -99,7 +101,7 @@ class Signs:
     def step_seconds(self) -> float:
         """The usual seconds of a step, 0 before any is known."""
         known = [*self.usual, *self.recent]
-        return statistics.median(known) if known else 0.0
+        return statistics.median(known) if known else self.latest
 
     def silent(self, now: float) -> int | None:
         """The rank that has been silent too long, the longest if there are several."""
@@ -138,4 +140,4 @@ class Signs:
         return int(order[0]) if second >= IDLE and first <= BUSY * second else None
 
     def _patience(self, table: dict[str, float], phase: str) -> float:
-        return max(table[phase], LEAST_STEPS * self.step_seconds() if phase == "train" else 0.0)
+        return max(table[phase], LEAST_STEPS * self.step_seconds())

@@ -12,11 +12,11 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from tumen.cluster.engine import Job, Node, State, Status, ended, prepared, said_in
+from tumen.cluster.engine import Job, Node, State, Status, ended, prepared, said_in, stands_by
 from tumen.core import DiskError, EngineError, disk, recipe, write_text
 
 CALL_SECONDS = 60.0  # the longest that slurmctld may take to answer
-DEFAULTS = {"PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false", "TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE": "[rank ${rank}] "}
+DEFAULTS = {"PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"}
 NCCL = {  # a hang leaves a flight record of its collectives behind (pytorch.org/tutorials/unstable/flight_recorder_tutorial.html)
     "NCCL_DEBUG": "WARN",
     "TORCH_NCCL_ASYNC_ERROR_HANDLING": "1",
@@ -24,25 +24,25 @@ NCCL = {  # a hang leaves a flight record of its collectives behind (pytorch.org
     "TORCH_NCCL_TRACE_BUFFER_SIZE": "2000",
 }
 
-# Ranks follow Slurm's order of nodes, which follows the network's topology: hence a fixed rank for each node instead of torchrun's
-# elastic rendezvous, which numbers agents as they arrive.
+# Ranks follow Slurm's order of nodes, which follows the network's topology: each agent is told its place.
 AGENT = """\
 agent='export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((SLURM_CPUS_ON_NODE / processes > 0 ? SLURM_CPUS_ON_NODE / processes : 1))}
-exec "$python" -m tumen.cluster.torchrun --nnodes "$SLURM_JOB_NUM_NODES" --node-rank "$SLURM_NODEID" \\
-  --nproc-per-node "$processes" --master-addr "$MASTER_ADDR" --master-port "$MASTER_PORT" --max-restarts 0 \\
-  --log-dir "$folder/ranks/$SLURMD_NODENAME" --tee 3 --no-python "$@"'"""
-ALONE = """\
-agent='export RANK=$SLURM_NODEID WORLD_SIZE=$SLURM_JOB_NUM_NODES LOCAL_RANK=0 LOCAL_WORLD_SIZE=1; exec "$@"'"""
+exec "$python" -m tumen.cluster.agents --folder "$folder" --start "$start" --attempt "$attempt" \\
+  --node "$SLURMD_NODENAME" --address "$SLURMD_NODENAME" --nodes "$SLURM_JOB_NUM_NODES" --node-rank "$SLURM_NODEID" \\
+  --processes "$processes" --master "$MASTER_ADDR:$MASTER_PORT" {options}-- "$@"'"""
 START = """\
+attempt=$((${SLURM_RESTART_COUNT:-0} + 1))
+start=$SLURM_JOB_ID.$attempt  # what an older start left alive, on a node that Slurm lost, ends when it reads this
+echo "$start" > "$folder/start.part" && mv "$folder/start.part" "$folder/start"
 echo "$SLURM_JOB_ID" > "$folder/id.part" && mv "$folder/id.part" "$folder/id"
 rm -f "$folder/exit"
 MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 MASTER_PORT=$((20000 + SLURM_JOB_ID % 10000))
-export folder python processes MASTER_ADDR MASTER_PORT
-echo "tumen: job $SLURM_JOB_ID, start ${SLURM_RESTART_COUNT:-0}, on $SLURM_JOB_NODELIST" >&2
+export folder start attempt python processes MASTER_ADDR MASTER_PORT
+echo "tumen: job $SLURM_JOB_ID, start $attempt, on $SLURM_JOB_NODELIST" >&2
 """
 STEP = """\
-# One task a node. The first that fails ends all: a rank alone only waits in a collective.
+# An agent on each node. One that ends with a failure ends all; one that is killed comes back by itself while the run is watched.
 srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --cpu-bind=none --kill-on-bad-exit=1 --wait=30 \\
   bash -c "$agent" agent "${command[@]}" &
 step=$!
@@ -54,6 +54,9 @@ code=$?
 AGAIN = """\
 again=no
 trap 'again=yes; scancel --signal=TERM "$SLURM_JOB_ID"' USR1  # time is nearly up: tell the ranks, then queue again
+"""
+LAST = """\
+[ "$(cat "$folder/start")" = "$start" ] || exit "$code"  # Slurm lost this node and started the job elsewhere
 """
 QUEUE_AGAIN = """\
 if [ "$again" = yes ] && [ "$code" -ne 0 ] && scontrol requeue "$SLURM_JOB_ID"; then sleep 60; fi  # Slurm ends this script
@@ -92,10 +95,13 @@ def render(job: Job, site: recipe.Slurm | None = None) -> str:
     heads = [f"#SBATCH --{line}" for line in _directives(job, site)]
     variables = {**DEFAULTS, **(NCCL if job.cards else {}), **job.environment}
     says = [f"export {name}={shlex.quote(value)}" for name, value in sorted(variables.items())]
-    given = [f"folder={shlex.quote(str(job.folder))}", f"python={shlex.quote(job.command[0])}", f"processes={job.processes}"]
-    given += [f"command=({' '.join(map(shlex.quote, job.command))})", ALONE if job.processes == 1 else AGENT]
+    given = [f"folder={shlex.quote(str(job.folder))}", f"python={shlex.quote(job.python)}", f"processes={job.processes}"]
+    given += [
+        f"command=({' '.join(map(shlex.quote, job.command))})",
+        AGENT.replace("{options}", "--standby " if stands_by(job) else ""),
+    ]
     limited = job.limit_seconds is not None
-    body = START + (AGAIN if limited else "") + STEP + (QUEUE_AGAIN if limited else "") + END
+    body = START + (AGAIN if limited else "") + STEP + LAST + (QUEUE_AGAIN if limited else "") + END
     return "\n".join(["#!/bin/bash", about, *heads, "", *site.setup, *says, *given, "", body])
 
 
@@ -183,6 +189,8 @@ class Slurm:
         self._refuse(job)
         script = prepared(job, "job.sh", self.render(job))
         number = _call("sbatch", "--parsable", str(script), about=f"slurm refused {job.name}").split(";")[0].strip()
+        if not number.isdigit():
+            raise EngineError(f"slurm took {job.name} but gave no number: {number[:80]!r}; `squeue --me` shows whether it is there")
         try:
             with disk(script.parent):
                 write_text(script.parent / "id", number + "\n")

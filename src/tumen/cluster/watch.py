@@ -17,7 +17,7 @@ from tumen.cluster.engine import Node, Status
 from tumen.cluster.health import unfit
 from tumen.cluster.order import Order
 from tumen.cluster.signs import MISSED_SECONDS, Signs
-from tumen.core import DiskError, TrainError
+from tumen.core import DiskError, TrainError, held
 from tumen.core.pulse import Message
 
 Kind = Literal["crash", "agent", "freeze", "collective", "slow", "nan", "spike", "disk", "checkpoint", "node", "engine", "skew"]
@@ -26,9 +26,11 @@ Row = dict[str, Any]
 
 AGENT_SECONDS = 5.0  # without a report
 AGENTS_SECONDS = 1.5  # when several agents fall silent together, or the ranks of others miss a peer: no lost packet does that
-SEVERAL = 3
+SEVERAL, REPORT_SECONDS = 3, 1.0  # after the first few, those that fell silent with them are known a report later
+ALL_SECONDS = 30.0  # when most are silent, it is rather the watcher's own network
 SETTLE_SECONDS = 0.3  # from the first death until the cause is named: what follows from it is told in the same moment
 FOLLOW_SECONDS = 6.0  # and that long while every death says that another rank ended first
+ENGINE_SECONDS = 30.0  # and so long an engine may take to say what it knows of them
 COMEBACK_SECONDS = 20.0  # an agent that died is back by then, if anybody starts it again
 GATHER_SECONDS = 600.0  # the agents of a job that runs have all reported by then
 SAVE_SECONDS = 600.0
@@ -60,9 +62,9 @@ class Seat:
     attempt: int = 0
     verb: str = "run"
     pid: int = 0
+    start: tuple[int, ...] = ()
     place: int = 0
     master: str = ""
-    keeper: str = ""
     ranks: tuple[int, int] = (0, 0)
     world: int = 0
     health: Mapping[str, Any] = field(default_factory=dict)
@@ -106,13 +108,15 @@ class Watch:
         self.state: Literal["gather", "run", "save", "wait", "over"] = "gather"
         self.since = -1.0  # of the state
         self.until = 0.0  # of a wait
+        self.hush = 0.0  # since when several agents are silent together
         self.open: tuple[float, float] | None = None  # a fault that training has not gone on from: first sign, found
         self.times: Counter[tuple[str, int]] = Counter()
         self.adopts = True  # whether ranks that run already are taken over as they are
+        self.start: tuple[int, ...] = ()  # of the job, which its engine may start again
         self.missing = False  # whether the gathering waits for an agent that died
         self.avoid: list[str] = []
         self.unready: dict[str, str] = {}  # nodes the engine would not use, and why
-        self.engine_silent = 0.0
+        self.engine_silent = self.engine_heard = 0.0
         self.skewed: set[str] = set()
         self.code = 0
 
@@ -142,13 +146,13 @@ class Watch:
         if hello := note.get("hello"):
             seat.lost |= seat.pid not in (0, hello["pid"]) and self.state == "run"
             seat.pid, seat.place, seat.master, seat.health = hello["pid"], hello["place"], hello["master"], hello["health"]
-            seat.keeper = hello.get("keeper", "")
+            seat.start = held.number(hello.get("start", ""))
             seat.ranks, seat.world = (hello["ranks"][0], hello["ranks"][1]), hello["world"]
 
     def reply(self, node: str) -> Row:
         """What an agent is told when it reports: an order it has not obeyed, a wish to know who it is, nothing new."""
         seat, said = self.seats[node], {}
-        if self.order.attempt and (seat.attempt, seat.verb) != (self.order.attempt, self.order.verb):
+        if not self.adopts and (seat.attempt, seat.verb) != (self.order.attempt, self.order.verb):
             said = self.order.part(node)
         return said | ({} if seat.pid and seat.master and not seat.lost else {"greet": True})
 
@@ -184,6 +188,7 @@ class Watch:
 
     def _status(self, now: float, status: Status) -> list[Row]:
         """What the engine says of the job."""
+        self.engine_heard = now
         if status.state == "silent":
             if self.engine_silent:
                 return []
@@ -194,12 +199,22 @@ class Watch:
         if self.engine_silent:
             rows.append(self._resumed(now, self.engine_silent, self.engine_silent))
             self.engine_silent = 0.0
-        if status.state == "waiting" and self.seats:  # it was put back into the queue
-            self.seats = {}
-            self._gather(now)
+        if status.state == "waiting" and self.seats:
+            rows += self._queued(now, f"the job was put back into the queue ({status.reason})")
         if status.ended:
             rows += self._ended(now, status)
         return rows
+
+    def _queued(self, now: float, why: str) -> list[Row]:
+        """The engine starts the job again: somebody asked it to, or a node died and it was first to see it."""
+        gone = tuple(name for name in self.seats if name in self.unready)
+        why = "; ".join(self.unready[name] for name in gone) or why
+        sign = min(seat.heard for seat in self.seats.values())
+        fault = Fault("node" if gone else "engine", why, self.signs.steps, sign, nodes=gone)
+        self.open = self.open or (sign, now)
+        self.seats = {name: seat for name, seat in self.seats.items() if seat.start > self.start}
+        self._gather(now)
+        return [fault.row(now), self._decided("wait", "the engine starts it again")]
 
     def _ended(self, now: float, status: Status) -> list[Row]:
         """The job is over for the engine."""
@@ -235,6 +250,8 @@ class Watch:
         """Let time pass: find what is dead, silent, slow or stuck, and decide. Returns rows."""
         if self.since < 0:
             self.since = now
+        if self.state in ("run", "save") and any(seat.start > self.start for seat in self.seats.values()):
+            return self._queued(now, "the engine started the job again")
         if self.state == "gather":
             return self._gathered(now)
         if self.state == "run":
@@ -247,17 +264,19 @@ class Watch:
 
     def asks(self, now: float) -> bool:
         """Whether it wants to know what the engine says of the nodes."""
-        return self.elsewhere and self.state == "run" and any(now - seat.heard > AGENTS_SECONDS for seat in self.seats.values())
+        if not self.elsewhere or self.state != "run":
+            return False
+        return any(seat.leaving or now - seat.heard > AGENTS_SECONDS for seat in self.seats.values())
 
     def _judge(self, now: float) -> list[Row]:
         """A running attempt: over, faulty, or well."""
         dead = [death for seat in self.seats.values() if seat.attempt == self.order.attempt for death in seat.dead]
         for rank, _, _ in dead:
             self.signs.heard[rank] = float("inf")  # it owes no beat any more
+        if any(seat.leaving for seat in self.seats.values()):
+            return []  # somebody told the agents to stop: what ends now ends as it should, and the engine says what then
         if len(dead) >= self.world and not any(code for _, code, _ in dead):
             return self._end(0)
-        if any(seat.leaving for seat in self.seats.values()):
-            return []  # somebody told the agents to stop: what ends now ends as it should
         fault = self._cause(now, [death for death in dead if death[1]])
         if fault:
             return self._decide(now, fault)
@@ -277,7 +296,7 @@ class Watch:
         if named and waited >= SETTLE_SECONDS:
             (rank, _, why), kind = named[0]
             said = why or {"why": "the disk refuses", "step": step}
-            return Fault(kind, said["why"], said["step"], self.until, rank, self._of(rank))
+            return Fault(kind, said["why"], said["step"], self.until, rank, self.nodes_of(rank))
         if fault := self._lost(now, bool(dead)):
             return fault
         if first and waited >= SETTLE_SECONDS:
@@ -286,7 +305,7 @@ class Watch:
             return None if dead else self._living(now)
         rank, code, why = (first or dead)[0]
         said = why["why"] if why else f"it ended with exit code {code}" + (f", signal {code - 128}" if code > 128 else "")
-        return Fault("crash", said, step, self.until, rank, self._of(rank))
+        return Fault("crash", said, step, self.until, rank, self.nodes_of(rank))
 
     def _lost(self, now: float, followed: bool) -> Fault | None:
         """Agents that started anew, or are silent."""
@@ -294,32 +313,45 @@ class Watch:
         if lost := [seat for seat in used if seat.lost]:
             return Fault("agent", "it ended, and its ranks with it", self.signs.steps, lost[0].heard, nodes=(lost[0].name,))
         quiet = [seat for seat in used if now - seat.heard > AGENTS_SECONDS]
-        several = len(quiet) >= SEVERAL or (followed and quiet) or any(seat.name in self.unready for seat in quiet)
-        if not several:
+        together = len(quiet) >= SEVERAL or (followed and quiet)
+        self.hush = (self.hush or now) if together else 0.0
+        if len(quiet) > max(1, len(used) / 2):
+            quiet = [seat for seat in quiet if now - seat.heard > ALL_SECONDS]
+        elif not (together and now - self.hush >= REPORT_SECONDS) and not any(seat.name in self.unready for seat in quiet):
             quiet = [seat for seat in quiet if now - seat.heard > AGENT_SECONDS]
-        if not quiet:
+        if not quiet or self._must_ask(now, used):
             return None
         gone = [seat.name for seat in quiet if seat.name in self.unready]
         names = tuple(gone or (seat.name for seat in quiet))
         why = self.unready[gone[0]] if gone else f"no report for {now - quiet[0].heard:.1f} s"
         why = why if len(names) == 1 else f"{len(names)} nodes at once: {why}"
-        kind: Kind = "node" if gone or len(names) >= SEVERAL else "agent"
+        # One that ends is back at once, where an engine of many machines runs it: what stays silent is a machine or its network.
+        kind: Kind = "node" if gone or len(names) >= SEVERAL or self.elsewhere else "agent"
         return Fault(kind, why, self.signs.steps, min(seat.heard for seat in quiet), nodes=names)
+
+    def _must_ask(self, now: float, used: Sequence[Seat]) -> bool:
+        """Whether all agents are gone and the engine, which may have taken the job away itself, was not heard since."""
+        last = max(seat.heard for seat in used)
+        return self.elsewhere and now - last > AGENTS_SECONDS and self.engine_heard <= last and now - last < ENGINE_SECONDS
 
     def _living(self, now: float) -> Fault | None:
         """All processes live: one that is silent, one that is slow, or nothing that goes on."""
         signs, step = self.signs, self.signs.steps
         rank = signs.silent(now)
         rank = signs.stuck(now) if rank is None else rank
+        if rank is not None and any(
+            now - seat.heard > AGENTS_SECONDS for seat in self.seats.values() if seat.name in self.nodes_of(rank)
+        ):
+            return None  # nobody speaks for it: its agent or node is the question
         if rank is not None and (rank < 0 or now - signs.heard[rank] < MISSED_SECONDS):
             why = f"every rank lives and no step was done for {now - signs.moved:.1f} s"
-            return Fault("collective", why, step, signs.moved, None if rank < 0 else rank, self._of(rank))
+            return Fault("collective", why, step, signs.moved, None if rank < 0 else rank, self.nodes_of(rank))
         if rank is not None:
             why = f"its process lives and says nothing for {now - signs.heard[rank]:.1f} s"
-            return Fault("freeze", why, step, float(signs.heard[rank]), rank, self._of(rank))
+            return Fault("freeze", why, step, float(signs.heard[rank]), rank, self.nodes_of(rank))
         if (rank := signs.slow()) is not None:
             why = f"a step takes {signs.recent[-1]:.2g} s instead of {signs.step_seconds():.2g} s, and all others wait for it"
-            return Fault("slow", why, step, now, rank, self._of(rank))
+            return Fault("slow", why, step, now, rank, self.nodes_of(rank))
         return None
 
     def _decide(self, now: float, fault: Fault, lost: bool = False) -> list[Row]:
@@ -352,7 +384,7 @@ class Watch:
         """Let the engine start the job again, without the nodes to avoid."""
         row = self._decided("resubmit", why)
         self.order = replace(self.order, verb="stop")
-        self.seats = {}
+        self.seats, self.missing = {}, False
         self._gather(now)
         return [row]
 
@@ -385,7 +417,8 @@ class Watch:
     def _gathered(self, now: float) -> list[Row]:
         """Begin an attempt as soon as every agent is there; take over one that runs."""
         here = [seat for seat in self.seats.values() if now - seat.heard < AGENT_SECONDS and not seat.leaving]
-        here.sort(key=lambda seat: seat.place)
+        newest = max((seat.start for seat in here), default=())
+        here = sorted((seat for seat in here if seat.start == newest), key=lambda seat: seat.place)
         if len(here) < self.layout.nodes:
             return self._incomplete(now, here)
         if not all(seat.pid and seat.master for seat in here):
@@ -426,9 +459,7 @@ class Watch:
         used = next(count for count in range(len(here), 0, -1) if self.world % count == 0)
         each = self.world // used
         ranks = {seat.name: (each * i, each) for i, seat in enumerate(here[:used])}
-        following = {seat.name: here[(i + 1) % used].keeper for i, seat in enumerate(here[:used])}
-        keepers = {name: keeper for name, keeper in following.items() if keeper}
-        self.order = Order(attempt, "run", self.world, here[0].master, ranks, keepers)
+        self.order = Order(attempt, "run", self.world, here[0].master, ranks)
         here[0].master = ""  # a port for one attempt; it tells another when it is asked
         self._run(now)
 
@@ -441,13 +472,14 @@ class Watch:
 
     def _run(self, now: float) -> None:
         self.state, self.since, self.until = "run", now, 0.0
+        self.start = max((seat.start for seat in self.seats.values()), default=())
         self.adopts = self.missing = False
         for seat in self.seats.values():
             seat.lost = False
         self.signs = Signs(now, self.world, deque([*self.signs.usual, *self.signs.recent], maxlen=200))
 
     def _end(self, code: int) -> list[Row]:
-        self.order, self.code, self.state = replace(self.order, verb="end", code=code), code, "over"
+        self.order, self.code, self.state, self.adopts = replace(self.order, verb="end", code=code), code, "over", False
         return []
 
     # -- rows ------------------------------------------------------------------------------------------------------------------
@@ -460,8 +492,8 @@ class Watch:
         said = {"attempt": self.order.attempt, "step": self.signs.steps}
         return {"event": "resumed", **said, "seconds": round(now - sign, 2), "detection_seconds": round(found - sign, 2)}
 
-    def _of(self, rank: int) -> tuple[str, ...]:
-        """The node of a rank."""
+    def nodes_of(self, rank: int) -> tuple[str, ...]:
+        """The node of a rank; none when it is not placed."""
         return tuple(node for node, (first, count) in self.order.ranks.items() if first <= rank < first + count)
 
 

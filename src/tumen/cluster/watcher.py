@@ -13,15 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from tumen.cluster.engine import Cluster, Engine, Job, Node, Status
+from tumen.cluster.glance import glance_of, write_glance
 from tumen.cluster.order import SECRET_FILE, WATCH_FILE, WATCHER_FILE, WISH_FILE
 from tumen.cluster.watch import Layout, Row, Watch
-from tumen.core import EngineError, Events, alone, disk, events, pulse, write_text
+from tumen.core import DiskError, EngineError, Events, alone, disk, events, pulse, write_text
 
 TICK_SECONDS = 0.1
 ASK_SECONDS = {True: 5.0, False: 0.5}  # between two questions to an engine of many machines, and to this one
+URGENT_SECONDS = 1.0  # the same while an agent is silent
 NOTICE_SECONDS = 1.0  # between two looks at files
 ACK_SECONDS = 2.0  # an agent hears at least so often that it is heard
 LAST_SECONDS = 30.0  # the agents may take to end when all is over
+LET_GO_SECONDS = 0.5  # for agents to kill their ranks and end
 BUFFER_BYTES = 8 << 20
 
 
@@ -64,7 +67,7 @@ class Watcher:
         secret = pulse.read_secret(job.folder / SECRET_FILE)
         self.sender, self.receiver = pulse.Sender(secret, "watcher"), pulse.Receiver(secret)
         self.watch = Watch(Layout(job.nodes, job.processes), elsewhere=self.many)
-        self.log = Events(job.folder / WATCH_FILE)
+        self.log, self.unwritten = Events(job.folder / WATCH_FILE), list[Row]()
         self.tail = events.Tail(said) if said else None
         if said and said.exists():
             assert self.tail
@@ -88,7 +91,7 @@ class Watcher:
         finally:
             (self.job.folder / WATCHER_FILE).unlink(missing_ok=True)  # from now on the agents are alone
             self.socket.close()
-        self._write({"event": "watch", "state": "ended", "attempt": self.watch.order.attempt})
+            self._write({"event": "watch", "state": "ended", "attempt": self.watch.order.attempt})
         return self.watch.code
 
     def _turn(self, now: float) -> None:
@@ -133,7 +136,8 @@ class Watcher:
             self.status, nodes = self.answer.result()
             self.answer = None
             rows = self.watch.tell(now, self.status, nodes)
-        if self.answer is None and now >= self.next_ask:
+        soon = self.watch.asks(now) and now > self.next_ask - ASK_SECONDS[self.many] + URGENT_SECONDS
+        if self.answer is None and (now >= self.next_ask or soon):
             self.next_ask = now + ASK_SECONDS[self.many]
             self.answer = self.beside.submit(self._ask, self.watch.asks(now))
         return rows
@@ -149,6 +153,8 @@ class Watcher:
         if now < self.next_notice:
             return []
         self.next_notice = now + NOTICE_SECONDS
+        with contextlib.suppress(DiskError):  # a full disk is told by the ranks, which cannot write either
+            write_glance(self.job.folder, glance_of(self.watch, now))
         rows = self.watch.tell(now, ranks=wished(self.job.folder), skewed=self.receiver.skewed)
         for row in self.tail.new() if self.tail else ():
             if row.get("event") == "checkpoint_damaged":
@@ -156,7 +162,12 @@ class Watcher:
         return rows
 
     def _write(self, row: Row) -> None:
-        self.log.emit(**row)
+        """Write a row down; on a full disk it waits for the next, as healing must not."""
+        self.unwritten.append(row)
+        with contextlib.suppress(DiskError):
+            while self.unwritten:
+                self.log.emit(**self.unwritten[0])
+                self.unwritten.pop(0)
         self.tell(row)
 
     def _act(self, row: Row) -> None:
@@ -173,13 +184,23 @@ class Watcher:
                         | {"why": str(error), "silent_seconds": 0.0})  # fmt: skip
 
     def _resubmit(self, avoid: tuple[str, ...]) -> None:
-        """Start the job again elsewhere, once the old one is gone."""
-        job_id = str(self.job.folder)
-        self.engine.cancel(job_id)
+        """Start the job again elsewhere. The old ranks are killed by our order, which is quicker than their engine."""
+        order = replace(self.watch.order, verb="stop")
+        for node, address in self.addresses.items():
+            with contextlib.suppress(OSError):
+                self.socket.sendto(self.sender.message(order.attempt, note=order.part(node)), address)
+        time.sleep(LET_GO_SECONDS)
+        self.engine.cancel(str(self.job.folder))
+        job = replace(self.job, avoid=tuple(dict.fromkeys((*self.job.avoid, *avoid))))
         deadline = time.monotonic() + LAST_SECONDS
-        while not self.engine.status(job_id).ended and time.monotonic() < deadline:
-            time.sleep(TICK_SECONDS)
-        self.engine.submit(replace(self.job, avoid=tuple(dict.fromkeys((*self.job.avoid, *avoid)))))
+        while True:
+            try:
+                self.engine.submit(job)
+                break
+            except EngineError:  # Kubernetes: a job of this name is still being removed
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(URGENT_SECONDS)
         list(self._reports())  # the last words of the old agents
         self.addresses.clear()
         self.answer = None

@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from tumen import __version__
 from tumen.core import foreign
 from tumen.core.errors import ArtifactError, disk
+from tumen.core.held import refuse_old
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
@@ -102,8 +103,10 @@ def writing(
 
     Raises:
         DiskError: the disk refuses; `folder` is as it was.
+        TrainError: this process is of a start of its job that is over; `folder` is as it was.
     """
-    stage = folder.with_name(f".{folder.name}.{os.getpid()}.new")
+    stage = folder.with_name(f".{folder.name}.{os.uname().nodename}.{os.getpid()}.new")  # hosts may share the folder
+    refuse_old()
     with disk(folder):
         shutil.rmtree(stage, ignore_errors=True)
         stage.mkdir(parents=True)
@@ -121,6 +124,7 @@ def writing(
                 files=files,
             )
             write_text(stage / MANIFEST, manifest.model_dump_json(indent=1))
+            refuse_old()
             replace_folder(stage, folder)
         finally:
             shutil.rmtree(stage, ignore_errors=True)

@@ -7,6 +7,7 @@ import os
 import signal
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+PRCTL = getattr(ctypes.CDLL(None), "prctl", None)  # found now: between fork and exec it is too late to look for it
 
 
 def die_with_parent(parent: int | None = None) -> None:
@@ -15,9 +16,8 @@ def die_with_parent(parent: int | None = None) -> None:
     Args:
         parent: pid of the starter; if it is gone by now, this process ends at once.
     """
-    prctl = getattr(ctypes.CDLL(None), "prctl", None)
-    if prctl is None:
+    if PRCTL is None:
         return
-    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    PRCTL(PR_SET_PDEATHSIG, signal.SIGKILL)
     if parent is not None and os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGKILL)

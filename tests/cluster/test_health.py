@@ -1,0 +1,80 @@
+"""Whether a node is fit: what it says of itself, and what follows beside the others."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tumen.cluster.health import LEAST_DISK_BYTES, Health, examine, unfit
+
+FIT: dict[str, Any] = vars(Health(1 << 40, 1 << 36, True, 0.002, 8, ""))
+
+
+def nodes(**others: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {"n0": FIT, "n1": FIT, "n2": FIT, "n3": FIT} | {name: FIT | facts for name, facts in others.items()}
+
+
+def test_this_machine(tmp_path: Path) -> None:
+    health = examine(tmp_path)
+    assert health.writable
+    assert health.disk_bytes > 0
+    assert health.memory_bytes > 0
+    assert health.multiply_seconds
+    assert 0 < health.multiply_seconds < 5
+    assert not list(tmp_path.iterdir()), "it leaves nothing behind"
+    assert examine(tmp_path, quick=True).multiply_seconds is None
+
+
+@pytest.mark.parametrize(
+    ("facts", "why"),
+    [
+        ({"writable": False}, "it cannot write the run's folder"),
+        ({"disk_bytes": LEAST_DISK_BYTES - 1}, "63 MiB of disk are free"),
+        ({"memory_bytes": 100 << 20}, "100 MiB of memory are free"),
+        ({"cards": 7}, "it has 7 cards, the others have 8"),
+        ({"multiply_seconds": 0.005}, "it multiplies 2.5 times slower than the others"),
+        ({"ailing": "card 3: memory errors that could not be corrected"}, "card 3: memory errors that could not be corrected"),
+    ],
+)
+def test_one_that_is_not_fit(facts: dict[str, Any], why: str) -> None:
+    assert unfit(nodes(n2=facts)) == {"n2": why}
+
+
+def test_all_are_fit() -> None:
+    assert unfit(nodes()) == {}
+    assert unfit(nodes(n1={"multiply_seconds": 0.0029})) == {}
+    assert unfit({"n0": {}, "n1": {}}) == {}, "nothing is known"
+
+
+def test_what_all_complain_of_is_nobodys_fault() -> None:
+    assert unfit({name: FIT | {"disk_bytes": 0} for name in ("n0", "n1")}) == {}
+
+
+def smi(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> Health:
+    """With a stand-in of nvidia-smi."""
+    tool = folder / "nvidia-smi"
+    tool.write_text(f"#!/bin/sh\n{script}\n")
+    tool.chmod(tool.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    return examine(folder)
+
+
+def test_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    health = smi(tmp_path, monkeypatch, "printf '0, 0\\n1, 3\\n2, [N/A]\\n'")
+    assert health.cards == 3
+    assert health.ailing == "card 1: memory errors that could not be corrected"
+
+
+def test_cards_that_do_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    health = smi(tmp_path, monkeypatch, "echo 'Unable to determine the device handle for GPU 0000:3B:00.0' >&2; exit 15")
+    assert health.cards == 0
+    assert health.ailing == "nvidia-smi: Unable to determine the device handle for GPU 0000:3B:00.0"
+
+
+def test_without_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert examine(tmp_path).cards == -1

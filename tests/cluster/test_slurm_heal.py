@@ -1,0 +1,180 @@
+"""Faults on a real Slurm of eight hosts, watched from this one: seen, named, and the same run goes on.
+
+Ranks beat and keep step, but train nothing (beating.py); tests/cli/test_launch.py has a real training.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.lab import slurm as lab
+
+from tumen.cluster import Job, expect, watching
+from tumen.cluster.slurm import Slurm
+from tumen.core.events import read
+
+pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("slurm_lab")]
+PATIENCE_SECONDS = 120.0
+BEATING = Path(__file__).with_name("beating.py")
+HERE = "10.77.0.1"  # this machine, as the lab's nodes reach it
+
+
+class Watched:
+    """A job of a rank a node, and a watcher of it in a thread."""
+
+    def __init__(self, folder: Path, nodes: int, steps: int, step_seconds: float = 0.2) -> None:
+        self.folder, self.slurm = folder, Slurm()
+        command = (sys.executable, str(BEATING), str(folder), str(steps), str(step_seconds))
+        self.job = Job("test", command, folder, nodes=nodes)
+        self.code: int | None = None
+        self.watcher = threading.Thread(target=self._watch, daemon=True)
+
+    def _watch(self) -> None:
+        self.code = watching(self.slurm, self.job, HERE)
+
+    def start(self) -> Watched:
+        expect(self.folder, HERE)
+        self.slurm.submit(self.job)
+        self.watcher.start()
+        return self
+
+    def rows(self, event: str) -> list[dict[str, Any]]:
+        return list(read(self.folder / "watch.jsonl", event))
+
+    def agent(self, node: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.folder / "ranks" / node / "agent.json").read_text())
+        return found
+
+    def nodes(self) -> list[str]:
+        """Hosts of the newest attempt, by rank."""
+        agents = [self.agent(path.parent.name) | {"node": path.parent.name} for path in self.folder.glob("ranks/*/agent.json")]
+        newest = max(agent["attempt"] for agent in agents)
+        now = {int(rank): agent["node"] for agent in agents if agent["attempt"] == newest for rank in agent["ranks"]}
+        return [now[rank] for rank in sorted(now)]
+
+    def until_step(self, step: int) -> None:
+        until(lambda: (self.folder / "state").exists() and int((self.folder / "state").read_text()) >= step, self.logs)
+
+    def logs(self) -> str:
+        told = (self.folder / "watch.jsonl").read_text() if (self.folder / "watch.jsonl").exists() else ""
+        return self.slurm.logs(str(self.folder)) + told
+
+    def healed(self) -> tuple[list[str], list[str]]:
+        """Wait for the end; kinds of faults and actions, in order."""
+        until(lambda: not self.watcher.is_alive(), self.logs)
+        assert self.code == 0, self.logs()
+        assert self.slurm.status(str(self.folder)).state == "done"
+        assert len(self.rows("resumed")) >= 1, self.logs()
+        return [row["kind"] for row in self.rows("fault")], [row["action"] for row in self.rows("decided")]
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Iterator[Callable[..., Watched]]:
+    """Starts a watched job; it is gone afterwards, and all nodes are there again."""
+    made: list[Watched] = []
+
+    def start(nodes: int, steps: int, **given: float) -> Watched:
+        made.append(Watched(tmp_path / "job", nodes, steps, **given))
+        return made[0].start()
+
+    yield start
+    for one in made:
+        one.slurm.cancel(str(one.folder))
+        one.watcher.join(60)
+    until(lambda: lab.states().get("idle") == 8, lambda: str(lab.states()))
+
+
+def until(happened: Callable[[], object], say: Callable[[], str]) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not happened():
+        assert time.monotonic() < deadline, say()
+        time.sleep(0.1)
+
+
+def test_a_killed_agent_a_frozen_rank_and_a_crash(watched: Callable[..., Watched]) -> None:
+    """One after the other, on one gang: nothing is requeued, agents of the other nodes stay."""
+    run = watched(nodes=8, steps=60)
+    run.until_step(10)
+    os.kill(run.agent("n5")["pid"], signal.SIGKILL)
+    until(lambda: len(run.rows("resumed")) == 1, run.logs)
+    os.kill(run.agent("n7")["ranks"]["6"], signal.SIGSTOP)
+    until(lambda: len(run.rows("resumed")) == 2, run.logs)
+    os.kill(run.agent("n2")["ranks"]["1"], signal.SIGKILL)
+    assert run.healed() == (["agent", "freeze", "crash"], ["restart"] * 3)
+    assert [(row["node"], row["rank"]) for row in run.rows("fault")] == [("n5", None), ("n7", 6), ("n2", 1)]
+    assert run.slurm.logs(str(run.folder)).count("start 1, on") == 1
+    assert all(row["detection_seconds"] < 10 for row in run.rows("resumed"))
+
+
+def test_a_node_that_dies_is_left_out(watched: Callable[..., Watched]) -> None:
+    run = watched(nodes=3, steps=60)
+    run.until_step(10)
+    os.kill(int((lab.FOLDER / "run" / "n2.pid").read_text()), signal.SIGKILL)
+    lab.kill_node("n2")
+    try:
+        faults, actions = run.healed()
+        assert (faults, actions) == (["node"], ["resubmit"])
+        assert run.rows("fault")[0]["node"] == "n2"
+        assert "n2" not in run.nodes()
+    finally:
+        lab.start_node("n2")
+
+
+def test_a_node_that_is_not_fit_is_drained_and_left_out(watched: Callable[..., Watched], tmp_path: Path) -> None:
+    """Its run folder is read-only, as after a mount that failed."""
+    (tmp_path / "job").mkdir()
+    pid = (lab.FOLDER / "run" / "n2.pid").read_text().strip()
+    inside = ["nsenter", f"--mount=/proc/{pid}/ns/mnt", "sh", "-c"]
+    subprocess.run([*inside, f"mount --bind {tmp_path}/job {tmp_path}/job && mount -o remount,bind,ro {tmp_path}/job"], check=True)
+    try:
+        run = watched(nodes=3, steps=20)
+        until(lambda: run.rows("decided"), run.logs)
+        until(lambda: (run.folder / "state").exists(), run.logs)
+        assert [row["action"] for row in run.rows("decided")] == ["drain", "resubmit"]
+        assert run.rows("fault")[0]["why"] == "it cannot write the run's folder"
+        assert "n2" not in run.nodes()
+    finally:
+        subprocess.run([*inside, f"umount {tmp_path}/job"], check=False)
+        subprocess.run(["scontrol", "update", "nodename=n2", "state=resume"], check=False)
+
+
+def test_put_back_into_the_queue_it_goes_on(watched: Callable[..., Watched]) -> None:
+    run = watched(nodes=2, steps=40)
+    run.until_step(10)
+    run.slurm.requeue(str(run.folder))
+    assert run.healed()[1] == ["wait"]
+    assert "start 2, on" in run.slurm.logs(str(run.folder))
+
+
+def test_ranks_of_a_slurmd_that_died_alone_end_when_the_job_is_started_elsewhere(tmp_path: Path) -> None:
+    """kill -9 of slurmd alone: its ranks live on, and nobody watches. Slurm starts the job on other nodes."""
+    slurm, folder = Slurm(), tmp_path / "job"
+    command = (sys.executable, str(BEATING), str(folder), "100000", "0.2")
+    slurm.submit(Job("test", command, folder, nodes=2, avoid=("n1",)))
+    until(lambda: (folder / "state").exists(), lambda: slurm.logs(str(folder)))
+    old = json.loads((folder / "ranks" / "n2" / "agent.json").read_text())
+    os.kill(int((lab.FOLDER / "run" / "n2.pid").read_text()), signal.SIGKILL)
+    try:
+        until(lambda: "start 2, on" in slurm.logs(str(folder)), lambda: slurm.logs(str(folder)))
+        until(lambda: not any(map(alive, (old["pid"], *old["ranks"].values()))), lambda: slurm.logs(str(folder)))
+    finally:
+        slurm.cancel(str(folder))
+        lab.start_node("n2")
+        until(lambda: lab.states().get("idle") == 8, lambda: str(lab.states()))
+
+
+def alive(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    return False
