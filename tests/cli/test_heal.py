@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from tests.cli.conftest import TINY, Tumen
 
+from tumen.cluster import folder_of
 from tumen.core import Events, load_recipe
 
 DRILLS = Path(__file__).parents[2] / "benchmarks" / "drills.py"
@@ -71,4 +72,4 @@ def test_three_faults_and_the_same_bytes(tmp_path: Path) -> None:
     )
     assert all(one["resumed_seconds"] is not None for one in run["drills"])
     assert run["same"], "weights and samples are those of the run nobody touched"
-    assert not list(Path("/dev/shm").glob(f"tumen-*{tmp_path.name}*")), "nothing is left in memory"
+    assert not folder_of(tmp_path / "runs" / "run-0" / "jobs" / "cloud", "n0").parent.exists(), "nothing is left in memory"
