@@ -36,7 +36,7 @@ from tumen.core.events import read
 
 ROOT = Path(__file__).parents[1]
 TIER, SAVE_EVERY, RANKS = "cloud", 10, 2
-BETWEEN_STEPS, START_STEPS = 35, 45  # from one fault to the next: two saves, and standbys that are ready or not
+BETWEEN_STEPS, START_STEPS = 20, 25  # from one fault to the next: two saves, and standbys that are ready or not
 STUCK_SECONDS = 240.0
 
 
