@@ -190,8 +190,10 @@ class TestOrders:
         watcher.report(
             lambda message: any(beat.step > 0 and beat.phase == "train" and beat.age_ms < 5000 for beat in message.beats)
         )
-        os.kill(ranks["0"], signal.SIGKILL)
         os.kill(ranks["1"], signal.SIGSTOP)
+        ((rank, _),) = watcher.report(lambda message: "stopped" in message.note).note["stopped"]
+        assert rank == 1
+        os.kill(ranks["0"], signal.SIGKILL)
         assert watcher.report(lambda message: "dead" in message.note).note["dead"] == [[0, 137, None]]
         watcher.order("run", 4)
         watcher.report(lambda message: message.attempt == 4 and len(message.beats) == 2)

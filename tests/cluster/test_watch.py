@@ -93,6 +93,7 @@ class Agent:
         self.dead: dict[int, list[Any]] = {}
         self.silent, self.due, self.greeting, self.port = False, 0.0, True, 5000
         self.health: dict[str, Any] = {}
+        self.stopped: list[list[Any]] = []
 
     def obey(self, said: dict[str, Any], now: float) -> None:
         self.greeting = said.get("greet", False)
@@ -125,6 +126,8 @@ class Agent:
 
     def note(self) -> dict[str, Any]:
         said: dict[str, Any] = {"dead": list(self.dead.values())} if self.dead else {}
+        if self.stopped:
+            said["stopped"] = self.stopped
         if self.verb != "run":
             said["verb"] = self.verb
         if self.greeting:
@@ -213,6 +216,16 @@ class TestFaults:
         world.rank(2).frozen = True
         fault = named(world, 6.1, kind="freeze", rank=2, node="n1")
         assert 5.0 <= fault["silent_seconds"] <= 5.2
+        heals(world)
+
+    def test_a_rank_that_its_agent_sees_stopped(self, world: World) -> None:
+        world.rank(2).frozen = True
+        world.agents["n1"].stopped = [[2, 0.9]]
+        assert world.turn(1.5) == []
+        world.agents["n1"].stopped = [[2, 2.1]]
+        fault = named(world, 1.1, kind="freeze", rank=2, node="n1", why="its process is stopped")
+        assert fault["silent_seconds"] == 2.1
+        world.agents["n1"].stopped = []
         heals(world)
 
     def test_a_freeze_takes_as_long_as_three_steps(self) -> None:

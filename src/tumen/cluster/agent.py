@@ -68,6 +68,7 @@ class Rank:
         self.number, self.log = -1, Path(os.devnull)
         self.beat: pulse.Beat | None = None
         self.heard = self.since = time.monotonic()
+        self.stopped, self._ran = 0.0, 0
         self._early = self._rest = b""  # what a standby printed before it became a rank; a line that has no end yet
         parent = os.getpid()
         self.process = subprocess.Popen(
@@ -103,6 +104,16 @@ class Rank:
                 os.killpg(self.process.pid, blow)
             elif self.process.poll() is None:
                 self.process.send_signal(blow)
+
+    def look(self) -> None:
+        """Note since when it is stopped, as by SIGSTOP: in that state, and without having run, at one look after the other."""
+        fields = _stat(self.process.pid)
+        ran = int(fields[11]) + int(fields[12]) if fields else 0
+        if not fields or fields[0] != "T" or ran != self._ran:
+            self.stopped = 0.0
+        elif not self.stopped:
+            self.stopped = time.monotonic()
+        self._ran = ran
 
     def drain(self) -> bool:
         """Pass on what it printed: raw into its own log, by lines into the job's. Whether more may come."""
@@ -170,10 +181,8 @@ class Agent:
         """Until the ranks are done, one failed for good, or the watcher says so; returns the exit code."""
         signal.signal(signal.SIGTERM, self._leave)
         self.health = vars(examine(self.post.folder))
-        try:
-            self.keeper = Keeper(folder_of(self.post.folder, self.post.node), self.secret, self.post.address)
-        except EngineError as error:
-            sys.stderr.write(f"tumen: no copies in memory: {error}\n")
+        if self.post.standby:  # ranks that can make copies
+            self.keeper = self._kept()
         self._find_watcher()
         if self.watcher or (self.post.nodes > 1 and not self.post.master):
             self._stand_by(self.post.processes)
@@ -192,6 +201,14 @@ class Agent:
             self._kill()
             if self.keeper:
                 self.keeper.close(remove=done)  # else somebody may go on from it
+
+    def _kept(self) -> Keeper | None:
+        """A keeper of copies in memory; where there is none, there are checkpoints."""
+        try:
+            return Keeper(folder_of(self.post.folder, self.post.node), self.secret, self.post.address)
+        except EngineError as error:
+            sys.stderr.write(f"tumen: no copies in memory: {error}\n")
+            return None
 
     def _over(self) -> int | None:
         """The exit code when there is nothing more to do."""
@@ -230,6 +247,8 @@ class Agent:
             self.next_look = now + REPORT_SECONDS
             held.refuse_old(self.post.folder, self.post.start)
             self._find_watcher()
+            for rank in self.ranks:
+                rank.look()
             training = [rank for rank in self.ranks if rank.beat and rank.beat.phase == "train"]
             if self.ranks and len(training) == len(self.ranks) and now - self.ranks[0].since > STANDBY_SECONDS:
                 self._stand_by(len(self.ranks))
@@ -394,6 +413,8 @@ class Agent:
         note: dict[str, Any] = {}
         if self.dead:
             note["dead"] = list(self.dead.values())
+        if stopped := [[rank.number, round(now - rank.stopped, 1)] for rank in self.ranks if rank.stopped]:
+            note["stopped"] = stopped
         if self.leaving:
             note["leaving"] = True
         if self.verb != "run":
@@ -437,6 +458,14 @@ class Agent:
                 self.selector.register(mouth, selectors.EVENT_READ)
                 self.mouth = mouth
             self.watcher, self.greeting = address, True
+
+
+def _stat(pid: int) -> list[str]:
+    """A process as proc(5) has it, from its state on; nothing when there is none, or no /proc."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except (OSError, IndexError):
+        return []
 
 
 def _free_port() -> int:

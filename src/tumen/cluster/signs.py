@@ -26,9 +26,10 @@ assert BEATS.itemsize == BEAT.size
 TRAIN = PHASES.index("train")
 
 # Seconds without a beat, and without any progress, that each phase may take; three steps at least (LEAST_STEPS). A start is
-# imports, which hold the interpreter, and so may a load; the first step of an attempt may compile.
-SILENT = {"start": 60.0, "load": 15.0, "train": 5.0, "save": 5.0, "end": 5.0}
-STUCK = {"start": 300.0, "load": 1800.0, "train": 5.0, "save": 900.0, "end": 1800.0}
+# imports from a disk that thousands share, and nobody beats yet; the first step of an attempt may compile. A process that is
+# stopped (SIGSTOP) is told by its agent, in every phase.
+SILENT = {"start": 600.0, "load": 60.0, "train": 5.0, "save": 5.0, "end": 5.0}
+STUCK = {"start": 900.0, "load": 1800.0, "train": 5.0, "save": 900.0, "end": 1800.0}
 FIRST_STEP_SECONDS = 1800.0
 LEAST_STEPS = 3.0
 MISSED_SECONDS = 2.5  # two beats that did not come: where a run is stuck, this rank is why

@@ -27,6 +27,7 @@ Row = dict[str, Any]
 AGENT_SECONDS = 5.0  # without a report
 AGENTS_SECONDS = 1.5  # when several agents fall silent together, or the ranks of others miss a peer: no lost packet does that
 SEVERAL, REPORT_SECONDS = 3, 1.0  # after the first few, those that fell silent with them are known a report later
+STOPPED_SECONDS = 2.0  # a debugger that takes a look stops a process for less
 ALL_SECONDS = 30.0  # when most are silent, it is rather the watcher's own network
 SETTLE_SECONDS = 0.3  # from the first death until the cause is named: what follows from it is told in the same moment
 FOLLOW_SECONDS = 6.0  # and that long while every death says that another rank ended first
@@ -69,6 +70,7 @@ class Seat:
     world: int = 0
     health: Mapping[str, Any] = field(default_factory=dict)
     dead: list[list[Any]] = field(default_factory=list)
+    stopped: list[list[Any]] = field(default_factory=list)  # [rank, seconds]
     leaving: bool = False
     lost: bool = False  # it started anew and has no ranks any more
 
@@ -134,6 +136,7 @@ class Watch:
                 seat.lost, seat.master = True, ""
             seat.heard, seat.attempt = now, report.attempt
             seat.verb, seat.dead = report.note.get("verb", "run"), report.note.get("dead", [])
+            seat.stopped = report.note.get("stopped", [])
             if report.note:
                 self._note(seat, report.note)
             if report.body and report.attempt == self.order.attempt:
@@ -337,6 +340,10 @@ class Watch:
     def _living(self, now: float) -> Fault | None:
         """All processes live: one that is silent, one that is slow, or nothing that goes on."""
         signs, step = self.signs, self.signs.steps
+        here = [seat for seat in self.seats.values() if seat.attempt == self.order.attempt]
+        if stopped := [one for seat in here for one in seat.stopped if one[1] >= STOPPED_SECONDS]:
+            rank, seconds = max(stopped, key=lambda one: one[1])
+            return Fault("freeze", "its process is stopped", step, now - seconds, rank, self.nodes_of(rank))
         rank = signs.silent(now)
         rank = signs.stuck(now) if rank is None else rank
         if rank is not None and any(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +16,7 @@ from typing import Any
 
 from tumen.cluster.engine import Cluster, Engine, Job, Node, Status
 from tumen.cluster.glance import glance_of, write_glance
-from tumen.cluster.order import SECRET_FILE, WATCH_FILE, WATCHER_FILE, WISH_FILE
+from tumen.cluster.order import AGENT_FILE, RANKS, SECRET_FILE, WATCH_FILE, WATCHER_FILE, WISH_FILE
 from tumen.cluster.watch import Layout, Row, Watch
 from tumen.core import DiskError, EngineError, Events, alone, disk, events, pulse, write_text
 
@@ -171,7 +173,9 @@ class Watcher:
         self.tell(row)
 
     def _act(self, row: Row) -> None:
-        """What a decision asks of the engine."""
+        """What a decision asks of the engine; on this machine a silent agent is ended, so that another takes its place."""
+        if row.get("kind") == "agent" and not self.many:
+            _end_agent(self.job.folder / RANKS / row["node"] / AGENT_FILE)
         if row["event"] != "decided" or not isinstance(self.engine, Cluster):
             return
         try:
@@ -214,6 +218,14 @@ class Watcher:
             for node in self.addresses:
                 self._answer(node, now)
             time.sleep(TICK_SECONDS)
+
+
+def _end_agent(file: Path) -> None:
+    """Kill an agent of this machine that may be stopped, or hang; nobody else who got its number."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        pid = int(json.loads(file.read_text("utf-8"))["pid"])
+        if b"tumen.cluster.agent" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            os.kill(pid, signal.SIGKILL)
 
 
 def listening(file: Path, address: str) -> socket.socket:

@@ -1,0 +1,115 @@
+"""`tumen watch | resize`, and local trainings of several ranks, which watch by themselves."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.cli.conftest import TINY, Tumen
+
+from tumen.core import events, verify
+
+PATIENCE_SECONDS = 300.0
+
+
+@pytest.fixture(scope="module")
+def data(tumen: Tumen, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose tier is to train on two ranks, and whose data are made."""
+    run = tmp_path_factory.mktemp("two") / "tiny"
+    changes = ("data.sentences=200", "family.cloud.train.steps=60", "family.cloud.train.mesh.dp=2")
+    said = tumen("run", TINY, "--run", run, "--until", "dataset", *(word for change in changes for word in ("--set", change)))
+    assert said.returncode == 0, said.stderr
+    return run
+
+
+@pytest.fixture
+def ready(data: Path, tmp_path: Path) -> Path:
+    """A copy of it, to be trained."""
+    return Path(shutil.copytree(data, tmp_path / "tiny"))
+
+
+def until(happened: Callable[[], Any], process: subprocess.Popen[str]) -> Any:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not (found := happened()):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.05)
+    return found
+
+
+def begin(ready: Path, status: str = "") -> None:
+    """As if a job had been started."""
+    (ready / "jobs" / "cloud").mkdir(parents=True)
+    if status:
+        (ready / "jobs" / "cloud" / "exit").write_text(status)
+
+
+def test_nothing_to_watch(tumen: Tumen, ready: Path) -> None:
+    said = tumen("watch", ready, "--tier", "car")
+    assert said.returncode == 4
+    assert said.stderr == "tumen: --tier 'car' is no tier of tiny; it has cloud, device\n"
+    said = tumen("resize", ready, "4")
+    assert said.returncode == 4
+    assert "a tier was never launched; launched so far: none" in said.stderr
+
+
+def test_only_what_runs_and_is_watched_is_resized(tumen: Tumen, ready: Path) -> None:
+    begin(ready, "0\n")
+    said = tumen("resize", ready, "3")
+    assert said.returncode == 6
+    assert "3 ranks do not share 8 rows a step on this mesh; it can have 1, 2, 4, 8" in said.stderr
+    said = tumen("resize", ready, "4")
+    assert said.returncode == 11
+    assert said.stderr == "tumen: cloud is done; only a training that runs can have another number of ranks\n"
+    assert not (ready / "jobs" / "cloud" / "wish.json").exists()
+    assert tumen("resize", ready, "0").returncode == 2
+
+
+@pytest.mark.slow
+def test_a_local_training_of_two_ranks_watches_by_itself(tumen: Tumen, ready: Path) -> None:
+    """A rank is killed, the watcher is killed, the training grows; `tumen launch` says what happened and ends well."""
+    job = ready / "jobs" / "cloud"
+
+    def rows(event: str) -> list[dict[str, Any]]:
+        return list(events.read(job / "watch.jsonl", event))
+
+    command = [sys.executable, "-m", "tumen", "launch", str(ready)]
+    launched = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        until(lambda: len(list(events.read(ready / "events.jsonl", "checkpoint"))) > 1, launched)
+        os.kill(json.loads((job / "ranks" / "n0" / "agent.json").read_text())["ranks"]["1"], signal.SIGKILL)
+        until(lambda: rows("resumed"), launched)
+        os.kill(rows("watch")[-1]["pid"], signal.SIGKILL)
+        until(lambda: rows("watch")[-1]["state"] == "resumed", launched)
+        said = launched.communicate(timeout=PATIENCE_SECONDS)[0]
+    finally:
+        launched.kill()
+        launched.wait()
+    assert launched.returncode == 0, said
+    assert "cloud: fault: crash, rank 1, node n0, step " in said
+    assert "cloud: decided: restart, attempt 2, 2 ranks" in said
+    assert verify(ready / "cloud").facts["ranks"] == 2
+    assert [(row["state"], row["attempt"]) for row in rows("watch")] == [("started", 0), ("resumed", 2), ("ended", 2)]
+    assert [row["kind"] for row in rows("fault")] == ["crash"]
+
+
+@pytest.mark.slow
+def test_what_fails_again_and_again_is_given_up_in_one_line(tumen: Tumen, ready: Path) -> None:
+    """Two ranks that share three rows a step: each start fails alike."""
+    recipe = json.loads((ready / "recipe.json").read_text())
+    recipe["family"]["cloud"]["train"]["mesh"]["micro_rows"] = 3
+    (ready / "recipe.json").write_text(json.dumps(recipe))
+    said = tumen("launch", ready)
+    assert said.returncode == 7
+    (line,) = said.stderr.splitlines()
+    assert line.startswith("tumen: cloud: crash 3 times at step 0: ")
+    assert "2 ranks do not share 8 rows" in line
