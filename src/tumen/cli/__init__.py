@@ -1,7 +1,7 @@
 """cli: one file per verb, and the only place that knows every room.
 
-What: `tumen run | launch | status | logs | cancel | nodes | drain | watch | resize | arms | recipe | plan | fit | lineage | talk |
-    serve | score | keys | sign | promote | rollback | export | import | train | metrics`.
+What: `tumen run | launch | status | logs | cancel | nodes | drain | watch | resize | drill | ledger | arms | recipe | plan | fit |
+    lineage | talk | serve | score | keys | sign | promote | rollback | export | import | train | metrics`.
 In: arguments. Out: text for people (or `--json`), exit codes from the error tree.
 Never: work that a room could do.
 Read next: run.py, then chain.py.
@@ -37,9 +37,11 @@ def version(show: bool = typer.Option(False, "--version", help="Print the versio
 def _add_verbs() -> None:
     from tumen.cli import (
         arms,
+        drill,
         export,
         fit,
         launch,
+        ledger,
         lineage,
         metrics,
         plan,
@@ -62,6 +64,8 @@ def _add_verbs() -> None:
     app.command("cancel")(launch.cancel)
     app.command("nodes")(status.nodes)
     app.command("drain")(launch.drain)
+    app.command("drill")(drill.drill)
+    app.command("ledger")(ledger.ledger)
     app.command("watch")(watch.watch)
     app.command("resize")(watch.resize)
     app.command("arms")(arms.arms)

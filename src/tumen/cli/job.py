@@ -49,7 +49,7 @@ def spread(fleet: Fleet, ranks: int) -> tuple[int, int, int, bool]:
 
     group = plan.first_group(plan.fleet_of(fleet.cards))
     accelerated = group.card.name != "cpu"
-    if fleet.engine == "local" or (not accelerated and not fleet.node_cards):
+    if not fleet.node_cards and (fleet.engine == "local" or not accelerated):
         return 1, ranks, ranks if accelerated else 0, False
     if accelerated and ranks > group.count:
         raise PlanError(f"the mesh has {ranks} ranks, fleet.cards is {fleet.cards}: plan for it with `tumen plan RECIPE`")

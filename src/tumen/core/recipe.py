@@ -392,6 +392,10 @@ class Planning(Frozen):
     detect_seconds: float = Field(120.0, ge=0, description="until a failure is noticed")
     restart_seconds: float = Field(480.0, ge=0, description="until the run computes again")
     checkpoint_bytes_per_second: float = Field(2e9, gt=0, description="one node's rate to storage")
+    copy_seconds: float | None = Field(
+        None, gt=0, description="training waits for a copy of the state in a neighbour's memory; default: no copies, disk alone"
+    )
+    copies_lost: Share = Field(0.02, gt=0, description="of the failures: those that take the copies with them, so that disk serves")
     repair_days: float = Field(2.0, ge=0, description="until a broken node is back")
     stragglers: Share = Field(0.01, description="share of the speed lost to slow nodes")
 

@@ -25,6 +25,7 @@ from tumen.plan.calibration import (
 from tumen.plan.card import Card, Group, card_of, cards, fleet_of
 from tumen.plan.comparison import Comparison, Growth, compare, grow, own_and_rented
 from tumen.plan.device import HERE, Device, decode_seconds, device_of, devices, load_device, store_device
+from tumen.plan.failure import Reliability, goodput, reliability
 from tumen.plan.footprint import KINDS, Footprint, Tensor, block_bytes, shape_tensors
 from tumen.plan.footprint import of_header as footprint_of_header
 from tumen.plan.footprint import of_shape as footprint_of_shape
@@ -58,6 +59,7 @@ __all__ = [
     "Observation",
     "Plan",
     "Profile",
+    "Reliability",
     "Report",
     "Serving",
     "Spent",
@@ -88,6 +90,7 @@ __all__ = [
     "fleet_of",
     "footprint_of_header",
     "footprint_of_shape",
+    "goodput",
     "grow",
     "job_of",
     "load_device",
@@ -97,6 +100,7 @@ __all__ = [
     "page",
     "predict",
     "rate_of",
+    "reliability",
     "serving_lines",
     "shape_tensors",
     "size",

@@ -4,9 +4,10 @@
     goodput  = tau / (M e^(R/M) (e^((tau + delta)/M) - 1))   Daly 2006, equation 20, exponential failures
 
 tau is the time between saves, delta what a save blocks, R detection and restart. Young's sqrt(2 delta M) starts the
-search for the best tau. `simulate` plays the same process event by event; both agree where the formula holds
-(tests/plan/test_failure.py). Default rates are published ones: 2.3-6.5 node failures in 1,000 node-days (arXiv
-2410.21680; 3.79 for Llama 3, arXiv 2407.21783).
+search for the best tau. Where copies of the state are kept in memory, tau and delta are theirs, and the disk serves the
+few failures that take copies with them: a second factor, at their own rate. `simulate` plays the same process event by
+event; both agree where the formula holds (tests/plan/test_failure.py, benchmarks/failure_day.py). Default rates are
+published ones: 2.3-6.5 node failures in 1,000 node-days (arXiv 2410.21680; 3.79 for Llama 3, arXiv 2407.21783).
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ class Reliability:
     between_failures_seconds: float
     save_seconds: float
     save_every_seconds: float
+    copy_every_seconds: float  # into a neighbour's memory; 0: no copies
     young_seconds: float
     restart_seconds: float
     goodput: float
@@ -108,6 +110,17 @@ def elastic_share(plan: Planning) -> float:
     return 1.0 / (1.0 + plan.failures / 1000.0 * plan.repair_days)
 
 
+def intervals(save_seconds: float, mean: float, restart: float, plan: Planning) -> tuple[float, float, float]:
+    """Seconds between saves on disk, seconds between copies in memory (0: none), and the goodput they give."""
+    if plan.copy_seconds is None:
+        every = best_interval(save_seconds, mean, restart)
+        return every, 0.0, goodput(every, save_seconds, mean, restart)
+    copied = best_interval(plan.copy_seconds, mean, restart)
+    rare = mean / plan.copies_lost
+    every = best_interval(save_seconds, rare, 0.0)
+    return every, copied, goodput(copied, plan.copy_seconds, mean, restart) * goodput(every, save_seconds, rare, 0.0)
+
+
 def reliability(cards: int, node: int, parameters: float, plan: Planning) -> Reliability:
     """Goodput of a run on `cards` cards, with the range of published failure rates and of restarts half and double as
     long.
@@ -116,13 +129,13 @@ def reliability(cards: int, node: int, parameters: float, plan: Planning) -> Rel
     save = save_time(parameters, nodes, plan.checkpoint_bytes_per_second)
     restart = plan.detect_seconds + plan.restart_seconds
     mean = between_failures(nodes, plan.failures, plan.software_failures)
-    every = best_interval(save, mean, restart)
+    every, copied, share = intervals(save, mean, restart, plan)
 
     fast = 1.0 - plan.stragglers
 
     def at(rate: float, slower: float) -> float:
         m = between_failures(nodes, rate, plan.software_failures * (rate / plan.failures if plan.failures else 1.0))
-        return goodput(best_interval(save, m, restart * slower), save, m, restart * slower) * fast
+        return intervals(save, m, restart * slower, plan)[2] * fast
 
     low_rate, high_rate = min(LOW_RATE, plan.failures), max(HIGH_RATE, plan.failures)
     return Reliability(
@@ -130,15 +143,16 @@ def reliability(cards: int, node: int, parameters: float, plan: Planning) -> Rel
         between_failures_seconds=mean,
         save_seconds=save,
         save_every_seconds=every,
+        copy_every_seconds=copied,
         young_seconds=young(save, mean) if math.isfinite(mean) else math.inf,
         restart_seconds=restart,
-        goodput=goodput(every, save, mean, restart) * fast,
+        goodput=share * fast,
         goodput_low=at(high_rate, 1.5),
         goodput_high=at(low_rate, 0.5),
         spare_nodes=spares(nodes, plan.failures, plan.repair_days),
         failures_per_day=DAY / mean if math.isfinite(mean) else 0.0,
-        waiting_goodput=goodput(every, save, mean, restart) * fast * whole_share(nodes, plan),
-        elastic_goodput=goodput(every, save, mean, restart) * fast * elastic_share(plan),
+        waiting_goodput=share * fast * whole_share(nodes, plan),
+        elastic_goodput=share * fast * elastic_share(plan),
     )
 
 

@@ -134,11 +134,12 @@ class Clock:
                 ranks=team.world,
                 precision=name_of(type_of(section, team.device)),
             )
-        self.start = self.last = time.perf_counter()
+        self.start = self.last = self.ticked = time.perf_counter()
         self.last_step = step
 
     def tick(self, step: int, loss: float, norm: float, learner: Learner, loader: Loader, batch: Batch) -> None:
         """After a step, on every rank."""
+        self.ticked = time.perf_counter()
         if step % LOG_EVERY and step != self.section.steps:
             return
         now = time.perf_counter()
@@ -170,8 +171,8 @@ class Clock:
         return {"mfu": round(self.flops / step_seconds / self.peak, 4)} if self.peak else {}
 
     def pause(self, event: str, step: int, **facts: Any) -> None:
-        """Something that is not a step: it does not count into the step time."""
-        self.events.emit(event, tier=self.tier, step=step, **facts)
+        """Something that is not a step, since the last one: it does not count into the step time."""
+        self.events.emit(event, tier=self.tier, step=step, seconds=round(time.perf_counter() - self.ticked, 4), **facts)
         self.last_step, self.last = step, time.perf_counter()
 
     def facts(self) -> dict[str, Any]:

@@ -1,0 +1,86 @@
+"""`tumen ledger RUN`: where each card-second of a run went, beside what the plan promised."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import typer
+
+from tumen.cli import chain
+from tumen.cli.job import job_of
+from tumen.cli.train import read_run_recipe
+from tumen.cluster import PARTS, Ledger, account
+from tumen.core import InputError, Recipe, units
+
+
+def ledger(
+    run: Path = typer.Argument(..., help="Folder of a run."),
+    tier: str = typer.Option(None, "--tier", help="Tier of the family; default: every tier that was trained."),
+    as_json: bool = typer.Option(False, "--json", help="Print JSON."),
+) -> None:
+    """Say where the card-seconds of a run went: productive, checkpoint, detection, restart, recomputed, idle; and its goodput."""
+    recipe = read_run_recipe(run)
+    if tier and tier not in recipe.family:
+        raise InputError(f"--tier {tier!r} is no tier of {recipe.name}; it has {', '.join(recipe.family)}")
+    books: dict[str, tuple[Ledger, float]] = {}
+    for stage in chain.stages(recipe):
+        if stage.name in ([tier] if tier else recipe.family):
+            job = job_of(recipe, stage, run)
+            ranks = job.nodes * job.processes
+            book = account(run, stage.name, ranks)
+            if book.steps:
+                books[stage.name] = book, promised(recipe, stage.name, ranks)
+    if not books:
+        raise InputError(f"{run}: {tier or 'no tier'} has no steps yet; `tumen launch {run}` trains")
+    if as_json:
+        print(json.dumps({name: told(book, plan) for name, (book, plan) in books.items()}, indent=1))
+        return
+    for name, (book, plan) in books.items():
+        print("\n".join(lines(name, book, plan)))
+
+
+def promised(recipe: Recipe, tier: str, ranks: int) -> float:
+    """Goodput the plan expects of a tier on its cards, by the failure rates and restarts of the recipe's `[plan]`."""
+    from tumen import plan
+
+    card = plan.first_group(plan.fleet_of(recipe.fleet.cards)).card
+    shape = plan.job_of(recipe, tier).shape
+    return plan.reliability(ranks, recipe.fleet.node_cards or card.node, shape.parameters(), recipe.plan).goodput
+
+
+def by_formula(book: Ledger) -> float | None:
+    """What the plan's formula makes of the saves, faults and restarts there were; None where nothing was saved or failed."""
+    from tumen import plan
+
+    rates = book.rates
+    return plan.goodput(**rates) if rates else None
+
+
+def told(book: Ledger, plan: float) -> dict[str, object]:
+    """A ledger as JSON."""
+    return {
+        "card_seconds": {part: round(spent, 3) for part, spent in book.card_seconds.items()},
+        "faults": dict(book.faults),
+        "steps": book.steps,
+        "steps_again": book.steps_again,
+        "goodput": book.goodput,
+        "planned": plan,
+        "by_formula": by_formula(book),
+    }
+
+
+def lines(name: str, book: Ledger, plan: float) -> Iterator[str]:
+    """A ledger for people."""
+    faults = ", ".join(f"{count} {kind}" for kind, count in sorted(book.faults.items())) or "none"
+    lasted = units.show_seconds(math.fsum(book.seconds.values()))
+    yield f"{name}: {book.steps:,} steps in {lasted}, {book.steps_again:,} of them twice; faults: {faults}"
+    total = math.fsum(book.card_seconds.values()) or 1.0
+    for part in PARTS:
+        spent = book.card_seconds[part]
+        yield f"  {part:<11}{spent / total:>8.2%}{spent / 3600:>14,.3f} card-hours"
+    formula = by_formula(book)
+    also = f"; its formula gives {formula:.1%} for the faults and saves there were" if formula is not None else ""
+    yield f"  goodput    {book.goodput:>8.2%}, the plan expects {plan:.1%}{also}"
