@@ -28,7 +28,7 @@ from tumen.train.parallel import Together
 
 SHAPE = V2.model_copy(update={"layers": 2})  # a dense layer and a mixture with shared experts, devices and balance losses
 ROWS, TOKENS, STEPS, EPOCH = 4, 16, 9, 3  # EPOCH: steps after which every run below is in its second epoch
-PATIENCE = 60  # seconds until survivors of a death must have ended by themselves; far below the collectives' ten minutes
+PATIENCE = 240  # seconds until survivors of a death must have ended by themselves; far below the collectives' half hour
 
 MESHES: dict[str, dict[str, Any]] = {
     "one": {},
@@ -36,6 +36,7 @@ MESHES: dict[str, dict[str, Any]] = {
     "ep": {"dp": 2, "ep": 2},
     "tp": {"tp": 2},
     "pp": {"pp": 2, "micro_rows": 2},
+    "grown fsdp": {"dp": 4},
     "fsdp x ep": {"dp": 4, "ep": 2},
     "ep x tp": {"dp": 2, "ep": 2, "tp": 2},
     "pp x fsdp": {"pp": 2, "dp": 2, "micro_rows": 1},
@@ -200,10 +201,10 @@ def copied_often() -> None:
 
 
 def told_to_stop() -> None:
-    """SIGTERM in the middle of the sixth step, to the last rank alone: that is enough."""
+    """SIGTERM in the third step, to the last rank alone: that is enough."""
     if os.environ["RANK"] == str(int(os.environ["WORLD_SIZE"]) - 1):
         for kind in (Alone, Together):
-            before(kind, "learn", 6, lambda: os.kill(os.getpid(), signal.SIGTERM))
+            before(kind, "learn", 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
 
 
 # -- faults of the last rank ---------------------------------------------------------------------------------------------------

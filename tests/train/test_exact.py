@@ -218,11 +218,28 @@ def test_told_to_stop_it_writes_a_checkpoint_after_the_step_and_goes_on_from_the
     run = replace(run, mesh=mesh, fields={"checkpoint_every": 100})
     assert start(replace(run, change="told_to_stop")) == [0] * run.world
     assert not run.out.exists()
-    assert checkpoints(run) == ["step-000006"]
-    assert [event["step"] for event in told(run, "stopped")] == [6]
-    assert [len(notes) for notes in samples(run).values()] == [run.world] * 6, "no step is done after it"
+    assert checkpoints(run) == ["step-000003"]
+    assert [event["step"] for event in told(run, "stopped")] == [3]
+    assert [len(notes) for notes in samples(run).values()] == [run.world] * 3, "no step is done after it"
     finish_like(run, unbroken(mesh))
-    assert [event["step"] for event in told(run, "resumed")] == [6]
+    assert [event["step"] for event in told(run, "resumed")] == [3]
+
+
+def test_it_grows_and_shrinks_again_and_sees_every_sample_once(run: Run, unbroken: Unbroken) -> None:
+    """Two ranks, four, and two again, each asked to stop before the next begin; the sums of others are rounded otherwise."""
+    fields = {"precision": "fp32", "checkpoint_every": 100}
+    small, large = (replace(run, mesh=mesh, fields=fields) for mesh in ("fsdp", "grown fsdp"))
+    for part in (small, large):
+        assert start(replace(part, change="told_to_stop")) == [0] * part.world, errors(part)
+    assert start(small) == [0, 0], errors(small)
+    assert [event["step"] for event in told(run, "resumed")] == [3, 6]
+    same_samples(run, unbroken("fsdp"))
+    assert [len(notes) for _, notes in sorted(samples(run).items())] == [2] * 3 + [4] * 3 + [2] * 3
+    still = Run("fsdp", run.out.with_name("still"), run.data, fields=fields)
+    assert start(still) == [0, 0]
+    weights, wanted = read_final(run.out)[1], read_final(still.out)[1]
+    for name, weight in weights.items():
+        torch.testing.assert_close(weight, wanted[name], rtol=0, atol=1e-4, msg=name)
 
 
 class TestCopiesInMemory:

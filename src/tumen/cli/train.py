@@ -19,6 +19,7 @@ from tumen.core import (
     InputError,
     LossError,
     PeerError,
+    PlanError,
     RecipeError,
     TrainError,
     artifact,
@@ -127,6 +128,8 @@ def grown(section: Train, world: str) -> Train:
     """
     if not world:
         return section
+    if not world.isdigit():
+        raise PlanError(f"TUMEN_WORLD is {world[:40]!r}, no number of ranks")
     return section.model_copy(update={"mesh": section.mesh.over(int(world), section.rows)})
 
 

@@ -1,6 +1,6 @@
 """The heart of a rank: a thread that tells the rank's agent, about once a second and at every change of phase, how it is.
 
-It also looks, ten times a second, at what the main thread is doing: found inside a collective, it waits for other ranks. So the
+It also looks, five times a second, at what the main thread is doing: found inside a collective, it waits for other ranks. So the
 loop itself does nothing but note a step. Without TUMEN_PULSE it beats for nobody and there is no thread.
 """
 
@@ -18,8 +18,8 @@ from pathlib import Path
 
 from tumen.core.pulse import ATTEMPT, PULSE, SECRET, Beat, Sender, address_of, read_secret
 
-BEAT_SECONDS, LOOK_SECONDS = 1.0, 0.1
-ENOUGH = 20  # looks until a share is told
+BEAT_SECONDS, LOOK_SECONDS = 1.0, 0.2
+ENOUGH = 10  # looks until a share is told
 MEETING = ("distributed_c10d.py", "_functional_collectives.py")  # torch's files in which a thread waits for others
 
 
