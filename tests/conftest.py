@@ -14,6 +14,13 @@ from tumen.core import Recipe, Shape, load_recipe
 TINY = Path(__file__).with_name("tiny.toml")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What takes the whole machine is run when it is asked for."""
+    for item in items:
+        if item.get_closest_marker("many") and "many" not in config.option.markexpr:
+            item.add_marker(pytest.mark.skip(reason="takes the whole machine: pytest -m many"))
+
+
 @pytest.fixture(scope="session")
 def recipe() -> Recipe:
     """The tiny recipe."""

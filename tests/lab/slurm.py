@@ -26,6 +26,7 @@ FOLDER = Path(os.environ.get("TUMEN_LAB", "/tmp/tumen-lab"))
 PACKAGES = ("slurm-wlm", "munge", "iproute2")
 BRIDGE, PREFIX = "tumenlab", "tumen-"  # a node's network namespace is tumen-n1
 CARDS = 8
+RACK = 500  # nodes on a bridge
 PATIENCE_SECONDS = 120.0
 
 CONF = """\
@@ -114,7 +115,7 @@ def up(count: int, folder: Path = FOLDER) -> None:
     _daemon(["slurmctld"], "ctl", folder)
     for number in range(1, count + 1):
         start_node(f"n{number}", folder)
-    if not _until(lambda: states(folder).get("idle", 0) == count):
+    if not _until(lambda: states(folder).get("idle", 0) == count, PATIENCE_SECONDS + count):
         found = states(folder)
         raise LabError(f"of {count} nodes {found.get('idle', 0)} are idle ({found}); the logs are in {folder / 'log'}")
 
@@ -129,7 +130,8 @@ def down(folder: Path = FOLDER) -> None:
         _kill(pids, signal.SIGKILL)
     for namespace in _namespaces():
         subprocess.run(["ip", "netns", "del", namespace], check=False)
-    subprocess.run(["ip", "link", "del", BRIDGE], check=False, stderr=subprocess.DEVNULL)
+    for link in _links():
+        subprocess.run(["ip", "link", "del", link], check=False, stderr=subprocess.DEVNULL)
     (folder / "slurm.conf").unlink(missing_ok=True)
 
 
@@ -181,13 +183,20 @@ def _address(name: str) -> str:
 
 
 def _network(count: int) -> None:
-    """A bridge, and a network namespace with one cable to it for each node."""
+    """A network namespace for each node, with a cable to a bridge; Linux lets a bridge have 1,023, so there is one for 500 nodes."""
     lines = [f"link add {BRIDGE} type bridge", f"addr add 10.77.0.1/16 dev {BRIDGE}", f"link set {BRIDGE} up"]
+    for rack in range((count - 1) // RACK + 1):
+        lines += [f"link add {BRIDGE}{rack} type bridge", f"link set {BRIDGE}{rack} up"]
+        lines += [f"link add lab-up{rack} type veth peer name lab-down{rack}", f"link set lab-up{rack} master {BRIDGE} up"]
+        lines += [f"link set lab-down{rack} master {BRIDGE}{rack} up"]
     for number in range(1, count + 1):
         name = f"n{number}"
         lines += [f"netns add {PREFIX}{name}", f"link add lab-{name} type veth peer name e0 netns {PREFIX}{name}"]
-        lines += [f"link set lab-{name} master {BRIDGE} up"]
+        lines += [f"link set lab-{name} master {BRIDGE}{(number - 1) // RACK} up"]
     _ip(lines)
+    if count > RACK:  # all nodes share one table of neighbours, of 1,024 by default
+        for number, entries in enumerate((8192, 16384, 32768), 1):
+            Path(f"/proc/sys/net/ipv4/neigh/default/gc_thresh{number}").write_text(f"{entries}\n")
     for number in range(1, count + 1):
         name = f"n{number}"
         _ip([f"addr add {_address(name)}/16 dev e0", "link set e0 up", "link set lo up"], "-n", PREFIX + name)
@@ -230,6 +239,12 @@ def _said(*command: str, folder: Path = FOLDER) -> str:
 
 def _namespaces() -> list[str]:
     return [line.split()[0] for line in _said("ip", "netns", "list").splitlines() if line.startswith(f"{PREFIX}n")]
+
+
+def _links() -> list[str]:
+    """What is left of the network without its namespaces: bridges, and the cables between them."""
+    names = [path.name for path in Path("/sys/class/net").iterdir()]
+    return [name for name in names if name.startswith((BRIDGE, "lab-up"))]
 
 
 def _pid(path: Path) -> int | None:

@@ -1,0 +1,124 @@
+"""A real training on a real Slurm of eight hosts: broken twice, watched, and its weights are those of the unbroken run."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.cli.conftest import TINY, Tumen
+from tests.lab import slurm as lab
+
+pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.usefixtures("slurm_lab")]
+PATIENCE_SECONDS = 240.0
+ASKED = (
+    "--set",
+    "family.cloud.train.mesh.dp=2",
+    "--set",
+    "family.cloud.train.steps=60",
+    "--set",
+    "family.cloud.train.checkpoint_every=10",
+)
+LAB = ("--on", "slurm", "--set", 'fleet.cards="cpu:2"', "--set", "fleet.node_cards=1")
+
+
+@pytest.fixture(scope="module")
+def data(tumen: Tumen, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose data are made."""
+    run = tmp_path_factory.mktemp("data") / "run"
+    said = tumen("run", TINY, "--run", run, "--until", "dataset", *ASKED)
+    assert said.returncode == 0, said.stderr
+    return run
+
+
+@pytest.fixture
+def launched(tumen: Tumen, data: Path, tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Starts a training on two hosts of the lab; it is gone afterwards."""
+    made: list[Path] = []
+
+    def launch(name: str) -> Path:
+        made.append(Path(shutil.copytree(data, tmp_path / name)))
+        said = tumen("launch", made[-1], *LAB)
+        assert said.returncode == 0, said.stderr
+        return made[-1]
+
+    yield launch
+    for run in made:
+        tumen("cancel", run)
+    until(lambda: lab.states().get("idle") == 8, lambda: str(lab.states()))
+
+
+@pytest.fixture
+def watch() -> Iterator[Callable[[Path], subprocess.Popen[str]]]:
+    """`tumen watch` on this machine."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(run: Path) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "tumen", "watch", str(run), "--address", "10.77.0.1"]
+        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def until(happened: Callable[[], object], say: Callable[[], str]) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not happened():
+        assert time.monotonic() < deadline, say()
+        time.sleep(0.2)
+
+
+def digest(run: Path) -> str:
+    return str(json.loads((run / "cloud" / "manifest.json").read_text())["digest"])
+
+
+def test_weights_are_those_of_the_unbroken_run(
+    tumen: Tumen, launched: Callable[[str], Path], watch: Callable[[Path], subprocess.Popen[str]]
+) -> None:
+    """A rank is killed, then a whole node, then the watcher."""
+    unbroken, broken = launched("unbroken"), launched("broken")
+    job, watcher = broken / "jobs" / "cloud", watch(broken)
+
+    def say() -> str:
+        told = job / "watch.jsonl"
+        return tumen("logs", broken).stdout + (told.read_text() if told.exists() else "")
+
+    def step() -> int:
+        return int(json.loads((job / "glance.json").read_text())["step"]) if (job / "glance.json").exists() else 0
+
+    def of_rank(rank: str) -> tuple[str, dict[str, Any]]:
+        found = {path.parent.name: json.loads(path.read_text()) for path in job.glob("ranks/*/agent.json")}
+        return max(((n, a) for n, a in found.items() if rank in a["ranks"]), key=lambda one: int(one[1]["attempt"]))
+
+    until(lambda: step() >= 12, say)
+    os.kill(of_rank("1")[1]["ranks"]["1"], signal.SIGKILL)
+    until(lambda: '"resumed", "attempt": 2' in say() and step() >= 32, say)
+    node = of_rank("1")[0]
+    os.kill(int((lab.FOLDER / "run" / f"{node}.pid").read_text()), signal.SIGKILL)
+    lab.kill_node(node)
+    try:
+        until(lambda: '"resubmit"' in say(), say)
+        time.sleep(3.0)  # for Slurm to have the new job
+        watcher.kill()
+        watcher = watch(broken)
+        assert watcher.wait(PATIENCE_SECONDS) == 0, say()
+        assert watcher.stdout is not None
+        assert "watch: resumed" in watcher.stdout.read()
+    finally:
+        lab.start_node(node)
+    until(lambda: (unbroken / "cloud" / "manifest.json").exists(), lambda: tumen("logs", unbroken).stdout)
+    assert digest(broken) == digest(unbroken)
+    said = tumen("status", broken).stdout.splitlines()
+    assert said[0].startswith("cloud: done, job ")
+    assert said[1] == "  faults: 1 crash, 1 node"
