@@ -174,7 +174,7 @@ class Start(Frozen):
     """
 
     path: str = Field(
-        description="GGUF file (also `package:NAME/FILE`), folder that transformers wrote, or checkpoint such as `tumen import` makes"
+        description="GGUF file, also `package:NAME/FILE`; folder that transformers wrote; or checkpoint as `tumen import` makes"
     )
     tune: Literal["full", "lora"] = "full"
     layers: Positive | None = Field(None, description="take the first layers only")
