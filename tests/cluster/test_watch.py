@@ -94,6 +94,7 @@ class Agent:
         self.silent, self.due, self.greeting, self.port = False, 0.0, True, 5000
         self.health: dict[str, Any] = {}
         self.stopped: list[list[Any]] = []
+        self.leaving = False
 
     def obey(self, said: dict[str, Any], now: float) -> None:
         self.greeting = said.get("greet", False)
@@ -126,6 +127,8 @@ class Agent:
 
     def note(self) -> dict[str, Any]:
         said: dict[str, Any] = {"dead": list(self.dead.values())} if self.dead else {}
+        if self.leaving:
+            said["leaving"] = True
         if self.stopped:
             said["stopped"] = self.stopped
         if self.verb != "run":
@@ -258,6 +261,19 @@ class TestFaults:
         world.step_seconds = 0.5
         heals(world)
 
+    def test_slow_twice_is_the_node(self) -> None:
+        world = World(elsewhere=True)
+        world.turn(40)
+        for action in ("restart", "resubmit"):
+            world.step_seconds = 1.0
+            for rank in world.ranks():
+                rank.waiting = 0.02 if rank.number == 3 else 0.5
+            named(world, 9, kind="slow", rank=3)
+            world.step_seconds = 0.5
+            assert world.rows[-1]["action"] == action
+            heals(world, action)
+        assert world.rows[-2]["avoid"] == ["n1"]
+
     def test_slow_together_is_no_fault(self) -> None:
         """Longer steps, or a slow network: all wait alike."""
         world = World()
@@ -383,6 +399,17 @@ def test_all_ranks_end_well(world: World) -> None:
     world.turn(2)
     assert (world.watch.state, world.watch.code, world.watch.order.verb) == ("over", 0, "end")
     assert world.rows == []
+
+
+def test_one_agent_alone_is_told_to_stop(world: World) -> None:
+    """All ranks agree to stop, and the other agents are not left waiting."""
+    world.agents["n0"].leaving = True
+    world.turn(2)
+    assert world.watch.state == "run"
+    for number in range(4):
+        world.agents[f"n{number // 2}"].die(number, 0)
+    world.turn(2)
+    assert (world.watch.state, world.watch.code, world.watch.order.verb) == ("over", 0, "end")
 
 
 def test_one_that_ended_well_is_not_missed(world: World) -> None:

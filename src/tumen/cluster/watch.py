@@ -113,6 +113,7 @@ class Watch:
         self.hush = 0.0  # since when several agents are silent together
         self.open: tuple[float, float] | None = None  # a fault that training has not gone on from: first sign, found
         self.times: Counter[tuple[str, int]] = Counter()
+        self.slow: Counter[str] = Counter()  # how often a node was slow
         self.adopts = True  # whether ranks that run already are taken over as they are
         self.start: tuple[int, ...] = ()  # of the job, which its engine may start again
         self.missing = False  # whether the gathering waits for an agent that died
@@ -239,6 +240,7 @@ class Watch:
                 self.times, self.avoid, self.world, found = Counter(), [], self.layout.world, None
             elif row["event"] == "fault":
                 self.times[row["kind"], row["step"]] += 1
+                self.slow.update([row["node"]] if row["kind"] == "slow" else ())
                 found = (row["time"] - row["silent_seconds"], row["time"])
             elif row["event"] == "decided":
                 self.avoid, self.world = list(row["avoid"]), row["world"] or self.world
@@ -276,9 +278,11 @@ class Watch:
         dead = [death for seat in self.seats.values() if seat.attempt == self.order.attempt for death in seat.dead]
         for rank, _, _ in dead:
             self.signs.heard[rank] = float("inf")  # it owes no beat any more
-        if any(seat.leaving for seat in self.seats.values()):
+        well = len(dead) >= self.world and not any(code for _, code, _ in dead)
+        told = [seat.leaving for seat in self.seats.values()]
+        if any(told) and (all(told) or not well):
             return []  # somebody told the agents to stop: what ends now ends as it should, and the engine says what then
-        if len(dead) >= self.world and not any(code for _, code, _ in dead):
+        if well:
             return self._end(0)
         fault = self._cause(now, [death for death in dead if death[1]])
         if fault:
@@ -377,7 +381,9 @@ class Watch:
             self._stop(now)
             self.state, self.until = "wait", now + pause
             return rows
-        if self.elsewhere and (lost or fault.kind == "node" or (fault.kind == "slow" and times > 1)):
+        self.slow.update(fault.nodes if fault.kind == "slow" else ())
+        again = any(self.slow[node] > 1 for node in fault.nodes)
+        if self.elsewhere and (lost or fault.kind == "node" or (fault.kind == "slow" and again)):
             self.avoid += [node for node in fault.nodes if node not in self.avoid]
             return rows + self._elsewhere(now, fault.why)
         if fault.kind in ("agent", "node"):

@@ -4,7 +4,7 @@ What: recipes, artifacts, whose bundles are let in and which is live, checks of 
     error tree, events.
 In: a TOML file; folders with a manifest; a run's events.
 Out: frozen objects, digests, one-line errors; TensorBoard's files, Prometheus' text.
-Never: torch, network, printing; no other room.
+Never: torch, printing; no other room; no network but between the processes of one run (pulse.py, heart.py, parcel.py).
 Read next: recipe.py, then artifact.py.
 """
 
