@@ -31,6 +31,7 @@ from tumen.core import EngineError, TumenError, held, lifetime, pulse, write_tex
 
 REPORT_SECONDS = 1.0
 TICK_SECONDS = 0.1
+RAN_SECONDS, STARVED_SECONDS = 2.5, 30.0  # a rank that used a processor so lately may say nothing for so long
 HEALTH_SECONDS = 10.0  # between two looks at disk and memory
 ASK_SECONDS = 20.0  # a watched agent waits so long for its first order, then starts by itself
 GIVE_UP_SECONDS = 600.0  # and so long for an order after a rank failed; a killed watcher is back long before
@@ -68,7 +69,8 @@ class Rank:
         self.number, self.log = -1, Path(os.devnull)
         self.beat: pulse.Beat | None = None
         self.heard = self.since = time.monotonic()
-        self.stopped, self._ran = 0.0, 0
+        self.stopped = self._moved = 0.0
+        self._ran = 0
         self._early = self._rest = b""  # what a standby printed before it became a rank; a line that has no end yet
         parent = os.getpid()
         self.process = subprocess.Popen(
@@ -107,13 +109,19 @@ class Rank:
 
     def look(self) -> None:
         """Note since when it is stopped, as by SIGSTOP: in that state, and without having run, at one look after the other."""
-        fields = _stat(self.process.pid)
+        now, fields = time.monotonic(), _stat(self.process.pid)
         ran = int(fields[11]) + int(fields[12]) if fields else 0
-        if not fields or fields[0] != "T" or ran != self._ran:
+        if ran != self._ran:
+            self._ran, self._moved, self.stopped = ran, now, 0.0
+        elif not fields or fields[0] != "T":
             self.stopped = 0.0
-        elif not self.stopped:
-            self.stopped = time.monotonic()
-        self._ran = ran
+        else:
+            self.stopped = self.stopped or now
+
+    def age(self, now: float) -> float:
+        """Seconds without a beat. One that runs and says nothing gets too little of its machine: that is not silence yet."""
+        age = now - self.heard
+        return min(age, REPORT_SECONDS) if now - self._moved < RAN_SECONDS and age < STARVED_SECONDS else age
 
     def drain(self) -> bool:
         """Pass on what it printed: raw into its own log, by lines into the job's. Whether more may come."""
@@ -406,7 +414,7 @@ class Agent:
         if self.mouth is None:
             return
         beats = [
-            rank.beat._replace(age_ms=round(1000 * (now - rank.heard)))
+            rank.beat._replace(age_ms=round(1000 * rank.age(now)))
             for rank in self.ranks
             if rank.beat and rank.number not in self.dead
         ]
