@@ -54,6 +54,7 @@ while kill -0 "$step" 2> /dev/null; do wait "$step"; done  # a trap ends a wait 
 wait "$step"
 code=$?
 [ "$(cat "$folder/start")" = "$start" ] || exit "$code"  # Slurm lost this node and started the job elsewhere
-if [ "$again" = yes ] && [ "$code" -ne 0 ] && scontrol requeue "$SLURM_JOB_ID"; then sleep 60; fi  # Slurm ends this script
+# Ranks that wrote a last checkpoint end with 0, too; a training that is done by now ends at once when it starts again.
+if [ "$again" = yes ] && scontrol requeue "$SLURM_JOB_ID"; then sleep 60; fi  # Slurm ends this script
 echo "$code" > "$folder/exit.part" && mv "$folder/exit.part" "$folder/exit"
 exit "$code"
