@@ -75,7 +75,7 @@ def test_an_import_says_the_recipe_lines(stranger: Path, tmp_path: Path, tumen: 
     ("change", "says"),
     [
         ("family.device.start.path='none.gguf'", "family.device.start.path: none.gguf: holds no model"),
-        ("family.device.start.layers=7", "has 3 layers, 7 are asked for"),
+        ("family.device.start.layers=7", "has 3 layers, number 6 (from 0 on) is asked for"),
         ("family.device.shape.width=32", "family.device"),
     ],
 )

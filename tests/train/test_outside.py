@@ -14,7 +14,7 @@ from tests.strangers import cut_of, lively
 from tumen.core import InputError, Shape, TrainError, manifest_of, recipe
 from tumen.core.outside import located, shape_of_start
 from tumen.data import Codec, vocabulary_of
-from tumen.model import causal_mask
+from tumen.model import causal_mask, layer_of
 from tumen.shrink.gguf import write_gguf
 from tumen.train import import_public, read_final, start_from
 from tumen.train.lora import build_of
@@ -127,6 +127,13 @@ def test_import_says_what_it_left(device: Path, codec: Codec, tmp_path: Path) ->
 
 
 class TestStart:
+    def test_layers_that_are_named(self, stranger: Path) -> None:
+        shape = shape_of_start(stranger)
+        whole, cut = start_from(stranger, shape), start_from(stranger, shape.model_copy(update={"layers": 2}), (0, 2))
+        assert {layer_of(name) for name in cut} == {None, 0, 1}
+        for name, weight in cut.items():
+            assert torch.equal(weight, whole[name.replace("blocks.1.", "blocks.2.")])
+
     def test_the_first_layers_only(self, stranger: Path) -> None:
         shape = shape_of_start(stranger)
         whole, cut = start_from(stranger, shape), start_from(stranger, shape.model_copy(update={"layers": 2}), 2)
@@ -150,12 +157,19 @@ class TestStart:
         assert found.tokenizer.start == str(stranger)
         tree["family"]["device"]["start"] = {"path": str(stranger), "layers": 2}
         assert recipe.recipe_of(tree, "x").family["device"].shape.layers == 2
+        tree["family"]["device"]["start"]["layers"] = [0, 2]
+        found = recipe.recipe_of(tree, "x")
+        assert found.family["device"].shape.layers == 2
+        assert recipe.Recipe.model_validate_json(found.model_dump_json()) == found
 
     @pytest.mark.parametrize(
         ("start", "says"),
         [
             ("nowhere", "family.device.start.path: nowhere: holds no model"),
-            ({"path": "{}", "layers": 9}, "has 3 layers, 9 are asked for"),
+            ({"path": "{}", "layers": 9}, "has 3 layers, number 8 (from 0 on) is asked for"),
+            ({"path": "{}", "layers": [2, 0]}, "are not in rising order"),
+            ({"path": "{}", "layers": [0, 3]}, "has 3 layers, number 3 (from 0 on) is asked for"),
+            ({"path": "{}", "layers": [0, "x"]}, "family.device.start.layers"),
             ({"path": "{}", "tune": "hard"}, "family.device.start.tune"),
             ({"path": "{}", "matrices": ["router"]}, "family.device.start.matrices"),
         ],

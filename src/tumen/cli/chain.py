@@ -80,6 +80,7 @@ def learning(name: str, tier: Tier, seed: int) -> Stage:
         learnt["prune"] = tier.prune
     if tier.start:
         learnt["start"] = start_digest(name, tier.start.path)
+        learnt |= {"layers": tier.start.layers} if isinstance(tier.start.layers, tuple) else {}  # a number is in the shape
         learnt |= {"lora": tier.start.model_dump(exclude={"path", "merge"})} if tier.start.tune == "lora" else {}
     return Stage(name, "checkpoint", parents, learnt, name, tier, seed)
 

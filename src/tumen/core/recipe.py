@@ -180,7 +180,9 @@ class Start(Frozen):
         description="GGUF file, also `package:NAME/FILE`; folder that transformers wrote; or checkpoint as `tumen import` makes"
     )
     tune: Literal["full", "lora"] = "full"
-    layers: Positive | None = Field(None, description="take the first layers only")
+    layers: Positive | tuple[Annotated[int, Field(ge=0)], ...] | None = Field(
+        None, description="take so many of its first layers, or these, from 0 on; default: all"
+    )
     rank: Positive = 16
     alpha: float = Field(32.0, gt=0)
     matrices: tuple[Matrix, ...] = Field(LINEAR, min_length=1, description="by name, in attention and feed-forward")
@@ -625,10 +627,15 @@ def _with_shapes(tree: Mapping[str, Any], where: str) -> Mapping[str, Any]:
 def _shape_of(start: Mapping[str, Any]) -> dict[str, Any]:
     """The shape of what a tier starts from, as a recipe says it."""
     shape = shape_of_start(Path(start["path"])).model_dump(exclude={"vocab"})
-    layers = start.get("layers") or shape["layers"]
-    if isinstance(layers, int) and layers > shape["layers"]:
-        raise InputError(f"{start['path']} has {shape['layers']} layers, {layers} are asked for")
-    return shape | {"layers": layers}
+    asked = start.get("layers") or shape["layers"]
+    which = list(range(asked)) if isinstance(asked, int) else asked
+    if not isinstance(which, list | tuple) or not all(isinstance(layer, int) for layer in which):
+        return shape  # the field's own fault is told
+    if which and which[-1] >= shape["layers"]:
+        raise InputError(f"{start['path']} has {shape['layers']} layers, number {which[-1]} (from 0 on) is asked for")
+    if list(which) != sorted(set(which)):
+        raise InputError(f"layers {list(which)} are not in rising order")
+    return shape | {"layers": len(which)}
 
 
 def _apply(tree: dict[str, Any], change: str, where: str) -> None:

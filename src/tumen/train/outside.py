@@ -5,7 +5,7 @@ Quantised tensors are taken as the numbers they stand for. Every header, name an
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -79,13 +79,15 @@ def read_start(path: Path) -> tuple[Shape, dict[str, Tensor]]:
         return shape, from_public(shape, {name: source.read(name).float() for name in source.sizes})
 
 
-def start_from(path: Path, shape: Shape, layers: int | None = None, rows: Sequence[Row] | None = None) -> dict[str, Tensor]:
+def start_from(
+    path: Path, shape: Shape, layers: int | Sequence[int] | None = None, rows: Sequence[Row] | None = None
+) -> dict[str, Tensor]:
     """Weights of a model for `fit(start=...)`.
 
     Args:
         path: a GGUF, a public folder or a checkpoint artifact.
         shape: of the tier, with its vocabulary.
-        layers: how many of its first layers are taken; None: all.
+        layers: how many of its first layers are taken, or which; None: all.
         rows: which rows of its embedding the tier's tokens are; None: all, in order.
 
     Raises:
@@ -93,9 +95,10 @@ def start_from(path: Path, shape: Shape, layers: int | None = None, rows: Sequen
         TrainError: it is of another shape; says which field differs.
     """
     theirs, weights = read_start(path)
-    if layers and layers < theirs.layers:
-        theirs = theirs.model_copy(update={"layers": layers})
-        weights = {name: weight for name, weight in weights.items() if (layer_of(name) or 0) < layers}
+    if layers is not None:
+        kept = list(range(min(layers, theirs.layers))) if isinstance(layers, int) else list(layers)
+        theirs = theirs.model_copy(update={"layers": len(kept)})
+        weights = dict(_of_layers(weights, kept))
     if rows is not None:
         if max(max(row) if isinstance(row, tuple) else row for row in rows) >= theirs.vocab:
             raise TrainError(f"{path}: has {theirs.vocab} tokens, the tokeniser's come from a model of more: start from that one")
@@ -105,6 +108,16 @@ def start_from(path: Path, shape: Shape, layers: int | None = None, rows: Sequen
     if differ:
         raise TrainError(f"{path}: its {differ[0]} is {differ[1]}, the tier's {differ[2]}; another network cannot go on")
     return weights
+
+
+def _of_layers(weights: Mapping[str, Tensor], kept: Sequence[int]) -> Iterator[tuple[str, Tensor]]:
+    """The ends, and the layers that are kept under their new numbers."""
+    for name, weight in weights.items():
+        layer = layer_of(name)
+        if layer is None:
+            yield name, weight
+        elif layer in kept:
+            yield name.replace(f".{layer}.", f".{kept.index(layer)}.", 1), weight
 
 
 def _picked(matrix: Tensor, rows: Sequence[Row]) -> Tensor:
