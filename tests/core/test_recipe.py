@@ -93,6 +93,12 @@ def test_a_wish_that_cannot_be_is_one_line(table: object, words: str) -> None:
     assert words in fault
 
 
+@pytest.mark.parametrize("name", ["AWS_SECRET_ACCESS_KEY", "PATH", "TUMEN_", "XTUMEN_KEY", "TUMEN_A\n", ""])
+def test_a_key_is_never_somebody_elses_variable(name: str) -> None:
+    [fault] = faults(serve={"device": "device", "cloud": None, "cloud_key_env": name})
+    assert fault.startswith("serve.cloud_key_env: String should match pattern")
+
+
 def test_error_is_a_line_for_each_fault_under_the_name_of_the_file() -> None:
     with pytest.raises(RecipeError) as caught:
         recipe_of(tree(a=1, b=2), "some.toml")

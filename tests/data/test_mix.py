@@ -19,7 +19,7 @@ from tumen.data import mixed, read_corpus, write_corpus
 
 
 def stream(letter: str, sizes: list[int], weights: list[float], passes: int = 1) -> list[str]:
-    sources = [partial(lambda c, n: [c * (1 + k % 5) for k in range(n)], chr(ord(letter) + i), n) for i, n in enumerate(sizes)]
+    sources = [partial(lambda c, n, _: [c * (1 + k % 5) for k in range(n)], chr(ord(letter) + i), n) for i, n in enumerate(sizes)]
     return list(mixed(sources, weights, [passes] * len(sizes), len))
 
 
@@ -42,7 +42,7 @@ def test_it_ends_when_one_is_used_up_and_passes_make_it_longer() -> None:
 
 
 def test_going_on_after_some_rows() -> None:
-    sources = [lambda: map(str, range(100, 200)), lambda: map(str, range(1000, 1100))]
+    sources = [lambda _: map(str, range(100, 200)), lambda _: map(str, range(1000, 1100))]
     whole = list(mixed(sources, [2, 1], [1, 1], len))
     assert list(islice(mixed(sources, [2, 1], [1, 1], len), 40, None)) == whole[40:]
 

@@ -121,7 +121,7 @@ class TestOutside:
         assert lists.accepts(Action("HassShoppingListAddItem", "en", {"item": "milk"})) == (True, True)
 
     @pytest.mark.parametrize(
-        ("content", "says"), [(b"{", "line 1: no JSON"), (b"\xff", "line 1: not UTF-8"), (b"{}", "no 'sentence'")]
+        ("content", "says"), [(b"{", "line 1: no JSON"), (b"\xff", "not UTF-8"), (b"{}", "row 1: no row of SLURP")]
     )
     def test_a_damaged_file(self, tmp_path: Path, content: bytes, says: str) -> None:
         path = tmp_path / "slurp.jsonl"

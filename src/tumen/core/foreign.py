@@ -152,8 +152,8 @@ def parse_json(raw: bytes) -> Any:
         raise ValueError(f"nested deeper than {MOST_NESTING}") from None
     except json.JSONDecodeError as fault:
         raise ValueError(f"{fault.msg} at byte {fault.pos}") from None
-    except UnicodeDecodeError:
-        raise ValueError("not UTF-8") from None
+    except UnicodeDecodeError as fault:
+        raise ValueError(f"not UTF-8 at byte {fault.start}") from None
     level: list[Any] = [tree]
     for _ in range(MOST_NESTING + 1):
         level = [part for whole in level for part in _within(whole) if isinstance(part, dict | list)]

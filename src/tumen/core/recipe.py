@@ -47,6 +47,9 @@ class Part(Frozen):
         0.0, description="of its rows, from the second pass on, those whose slots say words of another row of the same intent"
     )
     without: tuple[str, ...] = Field((), description="intents whose rows are left out: another source says them better")
+    none: tuple[str, ...] = Field(
+        (), description="intents that are nothing the other sources know: their rows mean `none`, the rest go"
+    )
     languages: tuple[Language, ...] | None = Field(None, description="instead of data.languages")
     sentences: Positive | None = Field(None, description="instead of data.sentences")
     not_home: Share | None = Field(None, description="instead of data.not_home")
@@ -284,7 +287,11 @@ class Serve(Frozen):
     cloud: str | None = "cloud"
     cloud_url: str | None = Field(None, description="any OpenAI-compatible endpoint, such as http://127.0.0.1:8000/v1")
     cloud_model: str | None = Field(None, description="the model's name at cloud_url")
-    cloud_key_env: str = Field("TUMEN_CLOUD_KEY", description="environment variable that holds the key of cloud_url")
+    cloud_key_env: str = Field(
+        "TUMEN_CLOUD_KEY",
+        pattern="^TUMEN_[A-Z0-9_]+$",
+        description="environment variable that holds the key of cloud_url; TUMEN_..., as a bundle from elsewhere may name no other",
+    )
     unsure: Share = 0.5
     threads: Positive = 1
     context: Positive = 512

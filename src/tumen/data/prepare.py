@@ -76,6 +76,8 @@ def _corpus(section: Data, part: Part, seed: int) -> Corpus:
     corpus = source_of(part.source).corpus(alone, seed)
     if part.without:
         corpus.leave_out(part.without)
+    if part.none:
+        corpus.mean_nothing(part.none)
     return corpus
 
 

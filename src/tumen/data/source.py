@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from tumen.core import lifetime
 from tumen.core.action import HOME, Action, normalise, parse
 from tumen.core.errors import InputError
-from tumen.core.ontology import JOINT, Ontology
+from tumen.core.ontology import JOINT, NONE, Ontology
 from tumen.core.recipe import Data
 from tumen.core.table import named
 from tumen.data.homes import GeneratedHome, generate, invented, is_held
@@ -53,13 +53,29 @@ class Corpus:
         Raises:
             InputError: an intent that is not there.
         """
-        if unknown := set(intents) - set(self.ontology.intents):
-            raise InputError(
-                f"data.mix.without: {min(unknown)!r} is no intent of this source; it has {', '.join(self.ontology.intents)}"
-            )
-        for split in SPLIT_NAMES.values():
-            setattr(self, split, [example for example in getattr(self, split) if example.action.intent not in intents])
+        self._refuse_unknown(intents, "without")
+        self._change(lambda example: None if example.action.intent in intents else example)
         self.ontology = self.ontology.without(intents)
+
+    def mean_nothing(self, intents: Sequence[str]) -> None:
+        """Let some intents mean `none`, and take all others away.
+
+        Raises:
+            InputError: an intent that is not there.
+        """
+        self._refuse_unknown(intents, "none")
+        kept = {*intents, NONE}
+        self._change(lambda e: replace(e, action=Action(NONE, e.action.lang)) if e.action.intent in kept else None)
+        self.ontology = Ontology(languages=self.ontology.languages, intents={NONE: ()})
+
+    def _refuse_unknown(self, intents: Sequence[str], field: str) -> None:
+        if unknown := set(intents) - set(self.ontology.intents):
+            known = ", ".join(self.ontology.intents)
+            raise InputError(f"data.mix.{field}: {min(unknown)!r} is no intent of this source; it has {known}")
+
+    def _change(self, change: Callable[[Example], Example | None]) -> None:
+        for split in dict.fromkeys(SPLIT_NAMES.values()):
+            setattr(self, split, [new for example in getattr(self, split) if (new := change(example))])
 
 
 class Source(Protocol):

@@ -26,11 +26,12 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from tumen.core import InputError, Mla, PlanError, Recipe, Shape, disk
+from tumen.core import InputError, Mla, PlanError, Recipe, Shape
 from tumen.core.events import read as read_events
 from tumen.core.recipe import Train, recipe_of
 from tumen.core.shape import Frozen
 from tumen.plan.case import Array
+from tumen.plan.kept import load, store
 
 TIME_TERMS = ("matmul_flops", "elementwise_bytes", "optimizer_bytes", "launches", "fixed")
 MEMORY_TERMS = ("fixed", "weight_bytes", "activation_bytes")
@@ -306,14 +307,8 @@ def default_configurations(compiled: bool = False) -> list[tuple[Shape, Train]]:
 
 
 def store_profile(profile: Profile, path: Path) -> None:
-    """Write a profile.
-
-    Raises:
-        DiskError: no room or not permitted.
-    """
-    with disk(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(profile.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    """Write a profile; raises as `kept.store`."""
+    store(profile, path)
 
 
 def load_profile(path: Path) -> Profile:
@@ -322,12 +317,7 @@ def load_profile(path: Path) -> Profile:
     Raises:
         PlanError: missing or damaged.
     """
-    try:
-        return Profile.model_validate_json(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise PlanError(
-            f"{path}: no calibration profile ({str(error).splitlines()[0]}); make one with `tumen plan calibrate`"
-        ) from None
+    return load(Profile, path, "calibration profile", "tumen plan calibrate")
 
 
 def actual(run: Path, profile: Profile) -> list[Actual]:

@@ -15,11 +15,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
-
-from tumen.core import PlanError, disk
+from tumen.core import PlanError
 from tumen.core.shape import Frozen
 from tumen.plan.footprint import BITS, Footprint
+from tumen.plan.kept import load, store
 
 HERE = "here"
 ONE_GROUP = {"Q8_0": "int8", "F16": "bf16", "BF16": "bf16", "F32": "bf16"}  # every other kind is counted as int4
@@ -219,14 +218,8 @@ def _rate(rates: Mapping[str, float], kind: str) -> float:
 
 
 def store_device(device: Device, path: Path) -> None:
-    """Write a measured device.
-
-    Raises:
-        DiskError: no room or not permitted.
-    """
-    with disk(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(device.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    """Write a measured device; raises as `kept.store`."""
+    store(device, path)
 
 
 def load_device(path: Path) -> Device:
@@ -235,9 +228,4 @@ def load_device(path: Path) -> Device:
     Raises:
         PlanError: missing or damaged.
     """
-    try:
-        return Device.model_validate_json(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise PlanError(f"{path}: this machine was not measured yet; `tumen fit --calibrate` does it in minutes") from None
-    except (OSError, ValidationError, ValueError) as error:
-        raise PlanError(f"{path}: no measured device ({str(error).splitlines()[0]}); `tumen fit --calibrate` makes one") from None
+    return load(Device, path, "measured device", "tumen fit --calibrate")

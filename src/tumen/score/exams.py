@@ -17,6 +17,7 @@ from tumen.assistant import Home, Values, at_home
 from tumen.core.action import CLOSED, INTENTS, Action, normalise, parse
 from tumen.core.errors import InputError
 from tumen.core.ontology import NONE, Ontology
+from tumen.data import read_slurp_rows
 from tumen.score.judge import Case, same
 
 UNSAID = ("ask", "domain", "scope")
@@ -213,16 +214,13 @@ def slurp_home(path: Path, home: Home) -> Iterator[Case]:
     Raises:
         InputError: the file is missing, not UTF-8, or a line is no SLURP row.
     """
-    for row in _jsonl(path):
-        try:
-            sentence, scenario, action = normalise(str(row["sentence"])), str(row["scenario"]), str(row["action"])
-            if scenario == "iot":
-                group = f"iot {action}"
-                yield Case(sentence, None, home, ("home", group), _at_home(_slurp_judge(action, list(_entities(row)))))
-            else:
-                yield Case(sentence, Action("none", "en"), home, ("not home", scenario), _at_home(_not_home(scenario)))
-        except KeyError as error:
-            raise InputError(f"{path}: a row has no {error}; --data names a jsonl file of SLURP") from None
+    for row, read in read_slurp_rows(str(path)):
+        sentence, scenario, action = normalise(read.sentence), str(row["scenario"]), str(row["action"])
+        if scenario == "iot":
+            entities = [(kind, normalise(words)) for kind, words in read.slots if kind in SLURP_ENTITIES]
+            yield Case(sentence, None, home, ("home", f"iot {action}"), _at_home(_slurp_judge(action, entities)))
+        else:
+            yield Case(sentence, Action("none", "en"), home, ("not home", scenario), _at_home(_not_home(scenario)))
 
 
 Judge = Callable[[Action], tuple[bool, bool]]
@@ -231,14 +229,6 @@ Judge = Callable[[Action], tuple[bool, bool]]
 def _at_home(judge: Judge) -> Judge:
     """The judge of a home's actions, for a bundle that may say them in SLURP's labels."""
     return lambda given: judge(at_home(given))
-
-
-def _entities(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """(type, words) of a row's entities."""
-    tokens = [str(token["surface"]) for token in row["tokens"]]
-    for entity in row["entities"]:
-        if entity["type"] in SLURP_ENTITIES:
-            yield entity["type"], normalise(" ".join(tokens[i] for i in entity["span"]))
 
 
 def _slurp_judge(action: str, entities: list[tuple[str, str]]) -> Callable[[Action], tuple[bool, bool]]:
@@ -260,19 +250,3 @@ def _shares(given: str, words: str) -> bool:
 def _not_home(scenario: str) -> Callable[[Action], tuple[bool, bool]]:
     ours = SLURP_OURS.get(scenario, ())
     return lambda given: (given.intent == NONE or given.intent not in INTENTS or given.intent in ours,) * 2
-
-
-def _jsonl(path: Path) -> Iterator[Mapping[str, Any]]:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; --data names a jsonl file of SLURP")
-    with open(path, "rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                row = json.loads(line.decode("utf-8"))
-            except UnicodeDecodeError:
-                raise InputError(f"{path}, line {number}: not UTF-8") from None
-            except ValueError:
-                raise InputError(f"{path}, line {number}: no JSON; the file may be cut short") from None
-            if not isinstance(row, dict):
-                raise InputError(f"{path}, line {number}: a JSON object is needed")
-            yield row

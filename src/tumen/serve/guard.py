@@ -5,21 +5,19 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.requests import ClientDisconnect, Request
 
+from tumen.core import foreign
 from tumen.core.errors import InputError
 
 BODY_BYTES = 64 << 10
 BODY_SECONDS = 5.0
 MOST_MESSAGES = 256
-MOST_DEPTH = 32
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 
@@ -102,47 +100,12 @@ def parse_body(body: bytes) -> dict[str, Any]:
         RequestError: 400.
     """
     try:
-        tree = json.loads(body.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_constant, parse_float=_finite)
-    except UnicodeDecodeError as error:
-        raise RequestError(400, "invalid_json", f"the body is not UTF-8 at byte {error.start}") from None
-    except RecursionError:
-        raise RequestError(400, "invalid_json", f"the body is nested deeper than {MOST_DEPTH}") from None
+        tree = foreign.parse_json(body)
     except ValueError as error:
-        raise RequestError(400, "invalid_json", f"the body is not JSON: {str(error)[:100]}") from None
+        raise RequestError(400, "invalid_json", f"the body is not JSON that can be read: {str(error)[:100]}") from None
     if not isinstance(tree, dict):
         raise RequestError(400, "invalid_json", "the body is JSON but no object")
-    if _deeper(tree, MOST_DEPTH):
-        raise RequestError(400, "invalid_json", f"the body is nested deeper than {MOST_DEPTH}")
     return tree
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    tree = dict(pairs)
-    if len(tree) != len(pairs):
-        raise ValueError("a key stands twice")
-    return tree
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError("a number is too large")
-    return value
-
-
-def _deeper(tree: Any, limit: int) -> bool:
-    level = [tree]
-    for _ in range(limit):
-        level = [child for node in level if isinstance(node, (dict, list)) for child in _children(node)]
-    return bool(level)
-
-
-def _children(node: dict[str, Any] | list[Any]) -> list[Any]:
-    return list(node.values()) if isinstance(node, dict) else node
 
 
 def _is_number(low: float, high: float) -> Callable[[Any], bool]:

@@ -1,0 +1,101 @@
+"""What finished runs know of public exams: intent, slots, refusals, size, time of a sentence on one thread.
+
+    python benchmarks/exams.py RUN [RUN ...] [--exam home:slurp=FILE ...] [--out FILE]
+
+Every run is examined on its own held-back sentences, and on the files of public sets that `--exam RECIPE:NAME=FILE` names (default:
+those of ../shared/data that the recipe was written for and that training has not seen). `tumen score` asks the device bundle,
+as anybody would.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from contest import circumstances, headline, table, write
+
+from tumen.cli.train import read_run_recipe
+from tumen.core import events, manifest_of, units
+
+DATA = "../shared/data"
+EXAMS = [
+    f"home:slurp={DATA}/slurp/devel.jsonl",
+    f"home:slurp-home={DATA}/slurp/devel.jsonl",
+    f"exam-clinc:clinc={DATA}/clinc150/train_val.json",
+]
+SHARES = ("intent", "exact", "slu_f1", "oos_recall", "false_acts")
+WITHIN = ("in_scope", "oos_recall")
+
+
+def examined(run: Path, asked: list[tuple[str, str]]) -> Iterator[dict[str, Any]]:
+    """One row an exam: what `tumen score --json` prints."""
+    for exam, file in [("own", ""), *asked]:
+        command = [sys.executable, "-m", "tumen", "score", str(run), "--threads", "1", "--json"]
+        command += ["--exam", exam, "--data", file] if file else []
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(f"{' '.join(command)}: {done.stderr.strip()}")
+        yield json.loads(done.stdout)
+
+
+def about(run: Path) -> dict[str, Any]:
+    """A run's recipe, what it cost, and its bundle."""
+    recipe = read_run_recipe(run)
+    bundle = manifest_of(run / f"bundle-{recipe.serve.device}", "bundle")
+    ended = {row["name"]: row["seconds"] for row in events.read(run / "events.jsonl", "stage") if row["state"] == "done"}
+    return {
+        "recipe": recipe.name,
+        "bytes": sum(file.bytes for file in bundle.files.values()),
+        "agreement": bundle.facts.get("agreement"),
+        "stage_seconds": ended,
+        "seconds": round(sum(ended.values()), 1),
+        "quantise": bundle.facts.get("quantise") or bundle.facts.get("quantised"),
+    }
+
+
+def cells(run: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
+    """A row of the table."""
+    shares = ["-" if row[name] is None else f"{100 * row[name]:.1f}" for name in SHARES]
+    times = [f"{row[name]:.0f}" for name in ("latency_ms_p50", "latency_ms_p95")]
+    return [run["recipe"], row["exam"], f"{row['n']:,}", *shares, *times, units.show_bytes(run["bytes"])]
+
+
+def shown(result: Mapping[str, Any]) -> str:
+    """Tables in Markdown."""
+    head = ("recipe", "exam", "n", "intent", "exact", "SLU-F1", "refused", "false acts", "p50 ms", "p95 ms", "bundle")
+    rows = [cells(run, row) for run in result["runs"] for row in run["exams"]]
+    curves = [
+        [run["recipe"], point["unsure"], *(f"{100 * point[name]:.1f}" for name in WITHIN)]
+        for run in result["runs"]
+        for row in run["exams"]
+        for point in row["curve"] or ()
+    ]
+    parts = [headline(result), table(head, rows)]
+    return "\n\n".join([*parts, table(("recipe", "unsure below", "in scope", "out of scope refused"), curves)] if curves else parts)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument("--exam", nargs="*", default=EXAMS, help="RECIPE:NAME=FILE")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    asked = [(recipe, name, file) for text in options.exam for recipe, _, rest in [text.partition(":")]
+             for name, _, file in [rest.partition("=")]]  # fmt: skip
+    result = circumstances(("xllamacpp", "torch"))
+    result["runs"] = []
+    for run in options.runs:
+        told = about(run)
+        told["exams"] = list(examined(run, [(name, file) for recipe, name, file in asked if recipe == told["recipe"]]))
+        result["runs"].append(told)
+    print(shown(result))
+    write("exams", result, options.out)
+
+
+if __name__ == "__main__":
+    main()
