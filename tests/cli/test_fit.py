@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from tests import recipes
 from typer.testing import CliRunner
 
 from tumen.cli.fit import fit
@@ -27,7 +28,7 @@ def said(*words: str) -> str:
     return found.output
 
 
-@pytest.mark.parametrize("recipe", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("recipe", recipes.shipped(), ids=lambda path: path.stem)
 def test_every_recipe_is_told_or_refused(recipe: Path) -> None:
     found = CliRunner().invoke(APP, [str(recipe), "--device", "laptop", "--json"])
     if isinstance(found.exception, TumenError):

@@ -118,7 +118,7 @@ def test_a_killed_agent_a_frozen_rank_and_a_crash(watched: Callable[..., Watched
 
 
 def test_a_node_that_dies_is_left_out(watched: Callable[..., Watched]) -> None:
-    run = watched(nodes=3, steps=60)
+    run = watched(nodes=3, steps=140)  # long enough to be seen going on: the watcher waits until Slurm has ended the first job
     run.until_step(10)
     os.kill(int((lab.FOLDER / "run" / "n2.pid").read_text()), signal.SIGKILL)
     lab.kill_node("n2")

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tests import recipes
 
 from tumen.cli import arms, chain
 from tumen.core import load_recipe
 
-RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
+RECIPES = recipes.shipped()
 
 
 def test_there_is_one() -> None:

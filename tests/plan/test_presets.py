@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tests import recipes
 
 from tumen.core import Experts, Mla, Shape, load_recipe
 from tumen.plan import cards, first_group, fleet_of, job_of, solve
@@ -81,7 +82,7 @@ def test_v2_from_67b_alone(count: int) -> None:
     assert not hours.low <= constant_mfu <= hours.high
 
 
-@pytest.mark.parametrize("recipe", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("recipe", recipes.shipped(), ids=lambda path: path.stem)
 def test_every_recipe_plans(recipe: Path) -> None:
     found = load_recipe(recipe)
     plan = solve(job_of(found), first_group(fleet_of(found.fleet.cards)), found.plan)

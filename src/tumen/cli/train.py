@@ -130,6 +130,8 @@ def grown(section: Train, world: str) -> Train:
         return section
     if not world.isdigit():
         raise PlanError(f"TUMEN_WORLD is {world[:40]!r}, no number of ranks")
+    if int(world) == section.mesh.ranks:
+        return section
     return section.model_copy(update={"mesh": section.mesh.over(int(world), section.rows)})
 
 

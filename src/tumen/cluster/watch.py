@@ -279,7 +279,7 @@ class Watch:
         for rank, _, _ in dead:
             self.signs.heard[rank] = float("inf")  # it owes no beat any more
         well = len(dead) >= self.world and not any(code for _, code, _ in dead)
-        told = [seat.leaving for seat in self.seats.values()]
+        told = [seat.leaving for seat in self.seats.values() if seat.name in self.order.ranks]  # not those of a job before
         if any(told) and (all(told) or not well):
             return []  # somebody told the agents to stop: what ends now ends as it should, and the engine says what then
         if well:
