@@ -17,8 +17,9 @@ TINY = Path(__file__).with_name("tiny.toml")
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """What takes the whole machine is run when it is asked for."""
     for item in items:
-        if item.get_closest_marker("many") and "many" not in config.option.markexpr:
-            item.add_marker(pytest.mark.skip(reason="takes the whole machine: pytest -m many"))
+        for name in ("many", "drill"):
+            if item.get_closest_marker(name) and name not in config.option.markexpr:
+                item.add_marker(pytest.mark.skip(reason=f"takes minutes and the whole machine: pytest -m {name}"))
 
 
 @pytest.fixture(scope="session")

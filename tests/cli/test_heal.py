@@ -58,7 +58,7 @@ def test_what_cannot_be_is_one_line(tumen: Tumen, crashed: Path) -> None:
         assert said.stderr.count("\n") == 1
 
 
-@pytest.mark.slow
+@pytest.mark.drill
 @pytest.mark.timeout(1200)
 def test_three_faults_and_the_same_bytes(tmp_path: Path) -> None:
     """A freeze, a full disk and a crash on one run of two nodes, unattended; thirty of all kinds: benchmarks/drills.py."""
