@@ -7,11 +7,13 @@ A/A pair shows: the same contestant twice. No ratio is printed finer than that.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
 import re
 import select
+import signal
 import statistics
 import subprocess
 import sys
@@ -140,6 +142,21 @@ def table(head: Sequence[str], rows: Iterator[Sequence[Any]] | Sequence[Sequence
     """Markdown; the first column to the left, the others to the right."""
     lines = [f"| {' | '.join(head)} |", f"| --- |{' ---: |' * (len(head) - 1)}"]
     return "\n".join([*lines, *(f"| {' | '.join(str(cell) for cell in row)} |" for row in rows)])
+
+
+@contextlib.contextmanager
+def ended(child: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+    """A child with a session of its own; afterwards it is ended with all it started."""
+    try:
+        yield child
+    finally:
+        if child.poll() is None:
+            child.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(10)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
 
 
 def circumstances(packages: Sequence[str]) -> dict[str, Any]:

@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import random
 import shutil
-import signal
 import statistics
 import subprocess
 import sys
@@ -25,7 +23,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from contest import circumstances, headline, table, write
+from contest import circumstances, ended, headline, table, write
 
 from tumen.cli import drill
 from tumen.cli.ledger import promised
@@ -56,16 +54,8 @@ def watched(run: Path) -> Iterator[subprocess.Popen[bytes]]:
     with open(run / "watch.out", "wb") as out:
         command = [sys.executable, "-m", "tumen", "watch", str(run)]
         child = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True, preexec_fn=lifetime.die_with_parent)
-    try:
+    with ended(child):
         yield child
-    finally:
-        if child.poll() is None:
-            child.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                child.wait(10)
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
 
 
 def step_of(run: Path) -> int:

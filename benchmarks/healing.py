@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from contest import circumstances, headline, noise_of, table, write
+from contest import circumstances, ended, headline, noise_of, table, write
 
 from tumen.cluster import crews
 from tumen.core import lifetime
@@ -66,15 +66,8 @@ def process(command: list[str], log: Path, **environment: str) -> Iterator[subpr
             cwd=log.parent,
             preexec_fn=lifetime.die_with_parent,
         )
-    try:
+    with ended(child):
         yield child
-    finally:
-        child.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(10)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
 
 
 def until(happened: Any, seconds: float) -> Any:

@@ -455,6 +455,23 @@ class TestGathering:
         named(world, 6.1, kind="node", node="n1")
         assert (world.rows[-1]["action"], world.rows[-1]["avoid"]) == ("resubmit", ["n1"])
 
+    def test_last_words_of_a_job_before_are_not_those_of_the_new_one(self) -> None:
+        """Its agent was told to leave; the datagram that says so comes when other agents run already."""
+        world = World(elsewhere=True)
+        world.turn(20)
+        world.agents["n1"].silent = True
+        named(world, 6.1, kind="node", node="n1")
+        old = world.agents["n0"]
+        world.agents = {"n2": Agent(0, 2, "8.1"), "n3": Agent(1, 2, "8.1")}
+        world.turn(0.2)
+        old.leaving, old.due = True, 0.0
+        last = world._report("n0", old)
+        assert last
+        world.watch.hear(world.now, [last])
+        heals(world, "resubmit")
+        world.agents["n3"].silent = True
+        named(world, 6.1, kind="node", node="n3")
+
     def test_when_all_are_gone_the_engine_is_asked_first(self) -> None:
         """It may have put the job back into its queue itself."""
         world = World(elsewhere=True)

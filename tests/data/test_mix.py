@@ -71,6 +71,7 @@ class TestRecipe:
             ({"mix": [{"path": "a", "weight": 0}]}, "data.mix.0.weight: Input should be greater than 0, not 0"),
             ({"mix": [{"path": "a", "weight": -2.0}]}, "data.mix.0.weight: Input should be greater than 0, not -2.0"),
             ({"mix": [{"path": "a"}]}, "data.mix.0.weight: missing"),
+            ({"mix": [{"source": "slurp", "weight": 1, "swap": 0.5}]}, "data.mix.0: swap changes rows with slots"),
             ({"mix": [{"path": "a", "wieght": 1, "weight": 1}]}, "data.mix.0.wieght: unknown field; did you mean 'weight'?"),
             ({"path": "b", "mix": [{"path": "a", "weight": 1}]}, "data: path and mix exclude each other"),
             ({"engine": "ray"}, "data: engine 'ray' is for plain texts"),

@@ -54,6 +54,12 @@ class Part(Frozen):
     sentences: Positive | None = Field(None, description="instead of data.sentences")
     not_home: Share | None = Field(None, description="instead of data.not_home")
 
+    @model_validator(mode="after")
+    def _swaps(self) -> Part:
+        if self.swap and (self.passes == 1 or self.source == "text"):
+            raise ValueError("swap changes rows with slots from the second pass on: set passes above 1, and a source of sentences")
+        return self
+
     def own(self) -> dict[str, Any]:
         """What it says instead of the data section."""
         said = {name: getattr(self, name) for name in ("languages", "sentences", "not_home")}

@@ -1,7 +1,7 @@
 """Other words in the same sentence: a slot's words are swapped for those of another row of the same intent.
 
 `wake me at six` and `wake me on friday at ten` also teach `wake me at ten`: fewer words are learnt by heart, and slots by what
-stands around them (slot substitution; Dai and Adel, arXiv 2010.11683, section 3.2, mention replacement).
+stands around them (mention replacement: Dai and Adel 2020, arXiv 2010.11683).
 """
 
 from __future__ import annotations
