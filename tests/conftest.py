@@ -8,18 +8,27 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tumen.core import Recipe, Shape, load_recipe
 
 TINY = Path(__file__).with_name("tiny.toml")
+settings.register_profile("untimed", deadline=None)  # machines are shared: nothing here is timed
+settings.load_profile("untimed")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What takes the whole machine is run when it is asked for."""
+    """What takes the whole machine is run when it is asked for; a file is one worker's, and so is the Slurm lab; long ones come first."""
+    long = set()
     for item in items:
         for name in ("many", "drill"):
             if item.get_closest_marker(name) and name not in config.option.markexpr:
                 item.add_marker(pytest.mark.skip(reason=f"takes minutes and the whole machine: pytest -m {name}"))
+        item.add_marker(pytest.mark.xdist_group("slurm" if item.get_closest_marker("lab") else str(item.path)))
+        if any(item.get_closest_marker(name) for name in ("lab", "slow", "story")):
+            long.add(item.path)
+    items.sort(key=lambda item: item.path not in long)
 
 
 @pytest.fixture(scope="session")

@@ -34,7 +34,7 @@ def targets(verdict: Resolved | Question | Refusal) -> set[str]:
     return set(verdict.targets) if isinstance(verdict, Resolved) else set()
 
 
-MANY = settings(max_examples=400, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+MANY = settings(max_examples=400, derandomize=True, suppress_health_check=list(HealthCheck))
 
 
 @MANY

@@ -282,7 +282,7 @@ class TestOnSlurm:
         fault = ("--set", "family.cloud.train.mesh.micro_rows=3")
         said = tumen("run", TINY, "--run", ready, "--until", "cloud", "--set", 'fleet.engine="slurm"', *fault)
         assert said.returncode == 7, said.stderr
-        assert re.fullmatch(r"tumen: cloud: mesh: dp 1 x micro_rows must divide 8 rows \(log: .*/jobs/cloud/log\)\n", said.stderr)
+        assert re.fullmatch(r"tumen: cloud: mesh: dp 1 x micro_rows 3 must divide 8 rows \(log: .*/jobs/cloud/log\)\n", said.stderr)
 
     def test_nodes_and_drain(self, tumen: Tumen) -> None:
         try:

@@ -103,6 +103,37 @@ def test_a_local_training_of_two_ranks_watches_by_itself(tumen: Tumen, ready: Pa
 
 
 @pytest.mark.slow
+def test_a_run_grows_and_shrinks_while_it_goes_on(tumen: Tumen, ready: Path) -> None:
+    """2 ranks, then 4, then 2 again, and every sample once."""
+    whole = shutil.copytree(ready, ready.with_name("whole"))
+
+    def rows(event: str) -> list[dict[str, Any]]:
+        return list(events.read(ready / "jobs" / "cloud" / "watch.jsonl", event))
+
+    def asked(ranks: int, times: int) -> None:
+        """Another number of ranks, and wait until they go on."""
+        said = tumen("resize", ready, str(ranks))
+        assert said.returncode == 0, said.stderr
+        until(lambda: len(rows("resumed")) == times, launched)
+
+    command = [sys.executable, "-m", "tumen", "launch", str(ready)]
+    launched = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        until(lambda: list(events.read(ready / "events.jsonl", "checkpoint")), launched)
+        asked(4, times=1)
+        asked(2, times=2)
+        said = launched.communicate(timeout=PATIENCE_SECONDS)[0]
+    finally:
+        launched.kill()
+        launched.wait()
+    assert launched.returncode == 0, said
+    assert tumen("launch", whole).returncode == 0
+    seen = [verify(run / "cloud").facts["seen"] for run in (ready, whole)]
+    assert seen[0] == seen[1]
+    assert [one["world"] for one in rows("decided")] == [4, 2]
+
+
+@pytest.mark.slow
 def test_what_fails_again_and_again_is_given_up_in_one_line(tumen: Tumen, ready: Path) -> None:
     """Two ranks that share three rows a step: each start fails alike."""
     recipe = json.loads((ready / "recipe.json").read_text())
@@ -112,4 +143,4 @@ def test_what_fails_again_and_again_is_given_up_in_one_line(tumen: Tumen, ready:
     assert said.returncode == 7
     (line,) = said.stderr.splitlines()
     assert line.startswith("tumen: cloud: crash 3 times at step 0: ")
-    assert "2 ranks do not share 8 rows" in line
+    assert "mesh: dp 2 x micro_rows 3 must divide 8 rows" in line

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tumen.cluster import Keeper, folder_of, keeper
+from tumen.cluster.keeper import forget_stale
 from tumen.core import EngineError, parcel
 from tumen.core.parcel import Copy, ParcelError
 from tumen.core.pulse import address_of
@@ -139,6 +140,19 @@ def test_a_folder_that_others_can_enter_is_refused(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path)
     with pytest.raises(EngineError, match="not ours alone"):
         Keeper(tmp_path / "link" / "b", SECRET)
+
+
+def test_copies_of_runs_long_gone_are_forgotten(tmp_path: Path) -> None:
+    old, young, other = (tmp_path / name for name in (f"tumen-{os.getuid()}-old", f"tumen-{os.getuid()}-young", "tumen-x"))
+    for folder in (old, young, other):
+        (folder / "n0").mkdir(parents=True)
+        (folder / "n0" / "copy").write_bytes(b"x")
+    for path in (*old.rglob("*"), old, *other.rglob("*"), other):
+        os.utime(path, (1, 1))
+    forget_stale(tmp_path)
+    assert not old.exists()
+    assert young.exists()
+    assert other.exists(), "somebody else's"
 
 
 def test_two_jobs_keep_apart() -> None:

@@ -225,12 +225,12 @@ class TestWire:
 
 
 class TestGrammar:
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=150)
     @given(spoken())
     def test_allows_every_action_of_its_sentence(self, both: tuple[str, Action]) -> None:
         assert Grammar(grammar(both[0])).accepts(both[1].wire())
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     @given(spoken(), SPOKEN)
     def test_allows_no_word_of_another_sentence(self, both: tuple[str, Action], other: str) -> None:
         sentence, words = both[0], units(normal(other))

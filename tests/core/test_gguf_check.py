@@ -193,7 +193,7 @@ def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
         check(tmp_path / "model.gguf")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_any_damage_to_the_header_is_refused_or_harmless(tmp_path_factory: Any, good: bytes, data: st.DataObject) -> None:
     """Never another exception, whatever bytes stand in the header."""

@@ -156,7 +156,7 @@ def outcome(path: Path) -> bool:
     return True
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.data())
 def test_any_damage_is_refused_or_harmless(tmp_path_factory: Any, data: st.DataObject) -> None:
     raw = bytearray(GOOD)
@@ -169,7 +169,7 @@ def test_any_damage_is_refused_or_harmless(tmp_path_factory: Any, data: st.DataO
     outcome(path)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     header=st.dictionaries(
         st.sampled_from(["a", "b", "__metadata__"]),

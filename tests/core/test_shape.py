@@ -51,7 +51,7 @@ def shapes(draw: st.DrawFn) -> Shape:
     )  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(shapes())
 def test_parameters_are_what_torch_holds(shape: Shape) -> None:
     from tumen.model import build
@@ -67,7 +67,7 @@ def test_active_parameters_leave_out_the_experts_that_sleep(shape: Shape) -> Non
     assert shape.active_parameters() == shape.parameters() - asleep
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(shapes())
 def test_cache_elements_are_what_a_cache_holds(shape: Shape) -> None:
     import torch

@@ -117,7 +117,7 @@ def test_a_codec_checks_first(tmp_path: Path) -> None:
         Codec.load(tmp_path)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_any_change_is_our_error_or_a_tokeniser(tmp_path_factory: Any, data: st.DataObject) -> None:
     raw = bytearray(json.dumps(GOOD, ensure_ascii=False).encode())

@@ -230,7 +230,7 @@ def test_sign_refuses_a_bundle_that_is_damaged(bundle: Path, key: Path) -> None:
         sign(bundle, key)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_no_changed_signature_is_taken(bundle: Path, store: Path, data: st.DataObject) -> None:
     path, good = bundle / "signature.json", signature_of(bundle)

@@ -74,7 +74,7 @@ class TestCopies:
 
 
 class TestSeen:
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=30)
     @given(groups=st.lists(st.lists(st.integers(0, 3000), min_size=1, max_size=300, unique=True), max_size=20))
     def test_is_a_set(self, groups: list[list[int]]) -> None:
         seen, known = Seen(), set()

@@ -73,7 +73,7 @@ def test_a_batch_is_what_the_shards_say(lengths: list[int]) -> None:
     assert not batch.answers[padding].any()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(LENGTHS, st.integers(1, 3), st.integers(0, 12), st.integers(0, 6), st.integers(0, 3))
 def test_three_integers_resume_exactly(lengths: list[int], rows: int, before: int, after: int, astray: int) -> None:
     loader = Loader(shards_of(lengths), rows, ROW, 7)

@@ -115,7 +115,7 @@ def codec(vocabulary: Vocabulary) -> Outside:
     return Outside(vocabulary)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(parts=st.lists(st.sampled_from([*CONTROL, "<|im_", "turn", " ", "on", "|>"]), max_size=6))
 def test_a_typed_control_token_is_text(codec: Outside, parts: list[str]) -> None:
     text = "".join(parts)

@@ -60,7 +60,7 @@ SHAPES = st.builds(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(SHAPES, st.integers(1, 20), st.booleans())
 def test_is_what_the_paper_says(shape: Experts, tokens: int, training: bool) -> None:
     layer = mixture(shape).train(training)
@@ -228,7 +228,7 @@ def test_what_is_dropped_has_no_gradient() -> None:
 class TestBalance:
     """Equations 23 to 31, a row at a time: each row is a sequence."""
 
-    @settings(max_examples=20, deadline=None)
+    @settings(max_examples=20)
     @given(st.integers(2, 6), st.integers(1, 2), st.integers(1, 30), st.integers(1, 3))
     def test_expert_level(self, routed: int, top_k: int, tokens: int, rows: int) -> None:
         layer = mixture(Experts(routed=routed, top_k=top_k, width=8, balance=0.01))

@@ -59,7 +59,7 @@ def test_a_large_shape_is_named_without_being_held() -> None:
     assert sum(torch.Size(name.size).numel() for name in names) == shape.parameters() == 15_706_484_224
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 3), st.integers(0, 3), st.integers(1, 4), st.integers(1, 3))
 def test_halves_and_neighbours_undo_each_other(heads: int, plain: int, half: int, inner: int) -> None:
     rows = torch.arange(heads * (plain + 2 * half) * inner, dtype=torch.float32).view(-1, inner)

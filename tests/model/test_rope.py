@@ -19,7 +19,7 @@ def turned(x: torch.Tensor, position: int, theta: float = 10_000.0) -> torch.Ten
     return rotate(x.view(1, 1, 1, -1), cos, sin).flatten()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 500), st.integers(0, 500), st.integers(0, 300), st.sampled_from((2, 4, 16)))
 def test_products_depend_on_the_distance(at: int, distance: int, shift: int, dim: int) -> None:
     generator = torch.Generator().manual_seed(dim)

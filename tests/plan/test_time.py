@@ -34,7 +34,7 @@ SHAPES = (
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     shape=st.sampled_from(SHAPES),
     card=st.sampled_from(sorted(cards())),

@@ -237,7 +237,7 @@ def leaves(tree: Any, above: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 ODD = [None, True, -1, 0.5, 10**30, 1e300, "", "\n", "\0", "x" * 5000, [], {}, [1], {"a": 1}]
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_strangers_scorecard_is_read_or_one_line(tmp_path_factory: Any, data: st.DataObject) -> None:
     folder = tmp_path_factory.mktemp("strange")

@@ -164,7 +164,7 @@ def test_a_models_own_chat_template_is_never_run(tmp_path: Path, template: str) 
     assert time.monotonic() - start < 5
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_damage_to_a_real_file_is_our_error_or_an_answer(tmp_path_factory: Any, good: bytes, data: st.DataObject) -> None:
     """Through the child itself: what our check lets in either answers or is a runner's error, and this process lives."""

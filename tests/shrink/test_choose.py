@@ -81,7 +81,7 @@ class TestImportance:
 
 
 class TestCheapest:
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     @given(data=st.data(), count=st.integers(1, 5))
     def test_is_the_best_of_all(self, data: st.DataObject, count: int) -> None:
         sizes, costs = st.integers(1, 12).map(lambda n: 32 * n), st.floats(0, 1)

@@ -38,7 +38,7 @@ def logits_of(seed: int, rows: int, vocab: int) -> torch.Tensor:
     return 2 * torch.randn(rows, vocab, generator=torch.Generator().manual_seed(seed))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 1000), vocab=st.integers(2, 12))
 def test_with_every_token_kept_it_is_the_whole_divergence(seed: int, vocab: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("kept")

@@ -102,7 +102,7 @@ def test_learns(unbroken: Path, few: Path, section: Train, shape: Shape, tmp_pat
     assert losses[-1] < 0.85 * losses[0]
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(kills=st.lists(st.integers(1, 9), min_size=1, max_size=3))
 def test_killed_at_any_steps_it_ends_in_the_same_bits(
     kills: list[int], unbroken: Path, few: Path, section: Train, shape: Shape, tmp_path_factory: pytest.TempPathFactory

@@ -53,7 +53,7 @@ REFUSED = [
     ({"tp": 3}, 3, "tp 3 must divide 4 heads"),
     ({"dp": 3, "ep": 3}, 3, "ep 3 must divide 8 experts"),
     ({"cp": 3}, 3, "cp 3: rows of 16 tokens"),
-    ({"dp": 3}, 3, "dp 3 x micro_rows must divide 8 rows"),
+    ({"dp": 3}, 3, "dp 3 x micro_rows 2 must divide 8 rows"),
     ({"dp": 2, "micro_rows": 3}, 2, "must divide 8 rows"),
     ({"pp": 8, "micro_rows": 1}, 8, "more than 4 layers"),
     ({"pp": 2}, 2, "1f1b over pp 2 needs 2 micro-batches a step, there are 1"),

@@ -334,7 +334,7 @@ class TestIn:
         import_public(folder, folder.with_name("in"))
         assert not (folder.parent / "ran").exists()
 
-    @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(data=st.data())
     def test_any_damage_is_one_line_or_harmless(self, folder: Path, data: st.DataObject) -> None:
         copy = folder.parent / "spoilt"

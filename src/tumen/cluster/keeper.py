@@ -23,6 +23,7 @@ from tumen.core.pulse import SKEW_SECONDS
 MEMORY = Path("/dev/shm")
 FREE_SHARE = 0.1  # of the memory that copies leave
 MOST_LINES = 16  # connections served at once
+STALE_SECONDS = 24 * 3600.0  # by then every run has a newer checkpoint on disk
 
 
 def folder_of(job: Path, node: str) -> Path:
@@ -46,6 +47,7 @@ class Keeper:
 
     def __init__(self, folder: Path, secret: bytes, host: str = "127.0.0.1") -> None:
         self.folder, self.secret = folder, secret
+        forget_stale(folder.parent.parent)
         own(folder.parent)
         own(folder)
         self.refused = 0
@@ -111,6 +113,15 @@ class Keeper:
             if any(nonce == seen for _, seen in self._seen):
                 raise parcel.ParcelError("seen before")
             self._seen.append((now, nonce))
+
+
+def forget_stale(memory: Path) -> None:
+    """Remove our copies of runs that were killed with their watcher: nothing was written there for `STALE_SECONDS`."""
+    for job in memory.glob(f"tumen-{os.getuid()}-*"):
+        with contextlib.suppress(OSError):
+            newest = max(path.lstat().st_mtime for path in (job, *job.glob("*"), *job.glob("*/*")))
+            if not job.is_symlink() and time.time() - newest > STALE_SECONDS:
+                shutil.rmtree(job)
 
 
 def own(folder: Path) -> None:

@@ -133,6 +133,7 @@ def refuse_mesh(mesh: Mesh, shape: Shape, rows: int, row_tokens: int, world: int
     attention, experts = shape.attention, shape.experts
     heads = attention.heads if isinstance(attention, Mla) else attention.kv_heads
     inner = experts.width if experts else shape.feed_forward
+    each = mesh.rows_of(rows)
     faults = [
         (heads % mesh.tp, f"tp {mesh.tp} must divide {heads} heads" + ("" if isinstance(attention, Mla) else " of keys")),
         (shape.feed_forward % mesh.tp or inner % mesh.tp, f"tp {mesh.tp} must divide feed_forward and the experts' width"),
@@ -140,12 +141,15 @@ def refuse_mesh(mesh: Mesh, shape: Shape, rows: int, row_tokens: int, world: int
         (experts and experts.routed % mesh.ep, f"ep {mesh.ep} must divide {experts.routed if experts else 0} experts"),
         (row_tokens % (2 * mesh.cp) if mesh.cp > 1 else 0, f"cp {mesh.cp}: rows of {row_tokens} tokens must divide by 2 cp"),
         (mesh.stages > shape.layers, f"pp {mesh.pp} x chunks {mesh.chunks} is more than {shape.layers} layers"),
-        (rows % (mesh.dp * mesh.rows_of(rows)) if mesh.rows_of(rows) else 1, f"dp {mesh.dp} x micro_rows must divide {rows} rows"),
+        (
+            rows % (mesh.dp * mesh.rows_of(rows)) if mesh.rows_of(rows) else 1,
+            f"dp {mesh.dp} x micro_rows {mesh.rows_of(rows)} must divide {rows} rows",
+        ),
         (mesh.pp > 1 and shape.tied, "pp needs a head of its own: tied weights would live on two stages; set shape.tied = false"),
         (mesh.pp > 1 and shape.mtp, "pp with shape.mtp is not built: leave one of them out"),
         (mesh.cp > 1 and shape.mtp, "cp with shape.mtp is not built: leave one of them out"),
     ]
-    micro = rows // (mesh.dp * mesh.rows_of(rows)) if mesh.rows_of(rows) else 0
+    micro = rows // (mesh.dp * each) if each else 0
     if mesh.pp > 1:
         least = mesh.stages if mesh.schedule == "dualpipe" else mesh.pp
         faults.append((micro < least, f"{mesh.schedule} over pp {mesh.pp} needs {least} micro-batches a step, there are {micro}"))
