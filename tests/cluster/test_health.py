@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tumen.cluster.health import LEAST_DISK_BYTES, Health, examine, unfit
+from tumen.cluster.health import LEAST_DISK_BYTES, Checkup, Health, examine, unfit
 
 FIT: dict[str, Any] = vars(Health(1 << 40, 1 << 36, True, 0.002, 8, ""))
 
@@ -52,6 +53,25 @@ def test_all_are_fit() -> None:
 
 def test_what_all_complain_of_is_nobodys_fault() -> None:
     assert unfit({name: FIT | {"disk_bytes": 0} for name in ("n0", "n1")}) == {}
+
+
+def test_two_looks_in_a_row_count_and_one_does_not(tmp_path: Path) -> None:
+    checkup = Checkup(tmp_path / "run", Health(1 << 40, 1 << 36, True, 0.002, -1, ""))
+    for exists, told, news in (
+        (0, True, False),
+        (1, True, False),
+        (0, True, False),
+        (0, False, True),
+        (1, False, True),
+        (1, True, True),
+    ):
+        if exists:
+            checkup.folder.mkdir(exist_ok=True)
+        else:
+            shutil.rmtree(checkup.folder, ignore_errors=True)
+        checkup.take(cards=True)
+        assert (checkup.health.writable, checkup.news) == (told, news)
+    assert (checkup.health.multiply_seconds, checkup.health.cards) == (0.002, -1), "as it was before the run"
 
 
 def smi(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> Health:

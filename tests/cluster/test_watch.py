@@ -380,6 +380,34 @@ class TestFaults:
         assert world.rows[-1]["avoid"] == ["n2"]
         assert world.watch.order.attempt == 0, "no rank was started"
 
+    def test_a_node_that_ails_during_the_run_is_left_out_after_a_last_checkpoint(self) -> None:
+        world = World(nodes=4, elsewhere=True)
+        for agent in world.agents.values():
+            agent.health = {"writable": True, "disk_bytes": 1 << 40}
+        world.turn(10)
+        assert (world.rows, world.watch.state) == ([], "run")
+        ailing = world.agents["n2"]
+        ailing.health, ailing.greeting, ailing.due = {"writable": True, "disk_bytes": 0}, True, 0.0
+        assert world.turn(29.0) == []
+        while not world.rows or world.rows[-1].get("action") != "resubmit":
+            world.turn(SEE)
+        assert [(row["event"], row.get("kind") or row["action"]) for row in world.rows] == [
+            ("fault", "node"),
+            ("decided", "drain"),
+            ("decided", "resubmit"),
+        ]
+        assert all(agent.verb == "save-and-stop" for agent in world.agents.values())
+        assert (world.rows[0]["node"], world.rows[-1]["avoid"]) == ("n2", ["n2"])
+
+    def test_what_all_nodes_complain_of_during_the_run_stops_nobody(self) -> None:
+        world = World(nodes=2, elsewhere=True)
+        world.turn(10)
+        for agent in world.agents.values():
+            agent.health, agent.greeting, agent.due = {"disk_bytes": 0}, True, 0.0
+            assert world.turn(20) == []
+        assert world.turn(60) == []
+        assert (world.watch.state, world.watch.order.verb) == ("run", "run")
+
 
 def test_three_times_is_enough(world: World) -> None:
     told = {"kind": "nan", "why": "samples 3, 4", "step": 25, "rank": 0}

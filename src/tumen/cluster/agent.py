@@ -23,7 +23,7 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from tumen.cluster.health import examine
+from tumen.cluster.health import Checkup, examine
 from tumen.cluster.keeper import Keeper, folder_of
 from tumen.cluster.local import die_with_parent
 from tumen.cluster.order import AGENT_FILE, FAULTS, RANKS, SECRET_FILE, WATCHER_FILE, Verb
@@ -32,7 +32,6 @@ from tumen.core import EngineError, TumenError, held, lifetime, pulse, write_tex
 REPORT_SECONDS = 1.0
 TICK_SECONDS = 0.1
 RAN_SECONDS, STARVED_SECONDS = 2.5, 30.0  # a rank that used a processor so lately may say nothing for so long
-HEALTH_SECONDS = 10.0  # between two looks at disk and memory
 ASK_SECONDS = 20.0  # a watched agent waits so long for its first order, then starts by itself
 GIVE_UP_SECONDS = 600.0  # and so long for an order after a rank failed; a killed watcher is back long before
 DONE_SECONDS = 15.0  # and so long for leave to go after all ranks ended well
@@ -154,7 +153,7 @@ class Rank:
 
 
 class Agent:
-    """The ranks of a node, and what was ordered. `run` is its life; all happens in one thread."""
+    """The ranks of a node, and what was ordered. `run` is its life; all but the checkup and the keeper happens in one thread."""
 
     def __init__(self, post: Post) -> None:
         self.post = post
@@ -177,8 +176,8 @@ class Agent:
         self.leaving = False
         now = time.monotonic()
         self.began = self.heard = self.failed = now
-        self.next_report = self.next_health = self.next_look = now
-        self.health: dict[str, Any] = {}
+        self.next_report = self.next_look = now
+        self.checkup: Checkup | None = None
         self.keeper: Keeper | None = None
         self.greeting = True  # whether the watcher must be told who this is
         self.news = True
@@ -188,7 +187,8 @@ class Agent:
     def run(self) -> int:
         """Until the ranks are done, one failed for good, or the watcher says so; returns the exit code."""
         signal.signal(signal.SIGTERM, self._leave)
-        self.health = vars(examine(self.post.folder))
+        self.checkup = Checkup(self.post.folder, examine(self.post.folder))
+        self.checkup.start()
         if self.post.standby:  # ranks that can make copies
             self.keeper = self._kept()
         self._find_watcher()
@@ -262,9 +262,8 @@ class Agent:
                 self._stand_by(len(self.ranks))
             if self.watcher and not self.attempt and now - self.began > ASK_SECONDS and now - self.heard > ASK_SECONDS:
                 self._start_alone()
-        if now >= self.next_health:
-            self.next_health = now + HEALTH_SECONDS
-            self.health |= {name: value for name, value in vars(examine(self.post.folder, quick=True)).items() if value is not None}
+        if self.checkup and self.checkup.news:  # the watcher is told who this is, and how well
+            self.checkup.news, self.greeting, self.news = False, True, True
         if self.news or now >= self.next_report:
             self.news, self.next_report = False, now + REPORT_SECONDS
             self._report(now)
@@ -443,7 +442,7 @@ class Agent:
             "master": f"{self.post.address}:{_free_port()}",
             "ranks": [self.first, len(running)],
             "world": self.world,
-            "health": self.health,
+            "health": vars(self.checkup.health) if self.checkup else {},
         }
 
     def _find_watcher(self) -> None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import statistics
 import subprocess
+import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 LEAST_DISK_BYTES = 64 << 20  # of the run's folder: below it not even logs and events are safe
 LEAST_MEMORY_BYTES = 256 << 20
 SLOW = 1.5  # times the other nodes' median: a card or core that is throttled, or shared with somebody
+EVERY_SECONDS = 10.0  # between two looks while ranks train
+CARDS_EVERY = 6  # looks: nvidia-smi is asked once a minute
 SIZE, ROUNDS = 192, 5  # of the matrix product: a few milliseconds
 
 
@@ -33,9 +37,38 @@ class Health:
 
 def examine(folder: Path, quick: bool = False) -> Health:
     """Look at this machine and the run's folder; a tenth of a second, or next to nothing when `quick`."""
-    at = os.statvfs(folder)
-    common = at.f_bavail * at.f_frsize, _memory(), _writable(folder)
+    common = _room(folder), _memory(), _writable(folder)
     return Health(*common) if quick else Health(*common, _multiply(), *_cards())
+
+
+class Checkup(threading.Thread):
+    """Looks at this machine while ranks train, in a thread of its own: a driver that hangs must not silence the agent.
+
+    What two looks in a row complain of is so, and what one alone does is not. `health` is what others are told; `news` is true
+    when it says something else than before, until somebody makes it false.
+    """
+
+    def __init__(self, folder: Path, health: Health) -> None:
+        super().__init__(name="checkup", daemon=True)
+        self.folder, self.health, self.news = folder, health, False
+        self._before = complaint(vars(health))
+        self._cards = health.cards if health.cards is not None else -1
+
+    def run(self) -> None:
+        """As long as the process lives."""
+        for number in itertools.count(1):
+            time.sleep(EVERY_SECONDS)
+            self.take(number % CARDS_EVERY == 0)
+
+    def take(self, cards: bool = False) -> None:
+        """Look once; at the cards too, where there are some and it is asked for."""
+        found = examine(self.folder, quick=True)
+        count, ailing = _cards() if cards and self._cards > 0 else (self.health.cards, self.health.ailing)
+        found = replace(found, multiply_seconds=self.health.multiply_seconds, cards=count, ailing=ailing)
+        said, told = (complaint(vars(one), cards=self._cards) for one in (found, self.health))
+        if said == self._before:
+            self.health, self.news = found, self.news or said != told
+        self._before = said
 
 
 def unfit(healths: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
@@ -47,12 +80,12 @@ def unfit(healths: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     usual = statistics.median(speeds) if len(speeds) > 2 else float("inf")  # of two, none is the odd one
     counts = [one["cards"] for one in healths.values() if one.get("cards") is not None]
     most = statistics.mode(counts) if counts else -1
-    said = {node: why for node, one in healths.items() if (why := _complaint(one, usual, most))}
+    said = {node: why for node, one in healths.items() if (why := complaint(one, usual, most))}
     return said if len(said) < len(healths) else {}
 
 
-def _complaint(one: Mapping[str, Any], usual: float, cards: int) -> str:
-    """What is wrong with a node, "" for nothing."""
+def complaint(one: Mapping[str, Any], usual: float = float("inf"), cards: int = -1) -> str:
+    """What is wrong with a node, "" for nothing; `usual` and `cards` are the others' seconds of a product and their cards."""
     if one.get("ailing"):
         return str(one["ailing"])
     if not one.get("writable", True):
@@ -66,6 +99,15 @@ def _complaint(one: Mapping[str, Any], usual: float, cards: int) -> str:
     if (one.get("multiply_seconds") or 0.0) > SLOW * usual:
         return f"it multiplies {one['multiply_seconds'] / usual:.1f} times slower than the others"
     return ""
+
+
+def _room(folder: Path) -> int:
+    """Free bytes of a folder's disk, none where it cannot be asked."""
+    try:
+        at = os.statvfs(folder)
+    except OSError:
+        return 0
+    return at.f_bavail * at.f_frsize
 
 
 def _memory() -> int:

@@ -34,6 +34,7 @@ FOLLOW_SECONDS = 6.0  # and that long while every death says that another rank e
 ENGINE_SECONDS = 30.0  # and so long an engine may take to say what it knows of them
 COMEBACK_SECONDS = 20.0  # an agent that died is back by then, if anybody starts it again
 GATHER_SECONDS = 600.0  # the agents of a job that runs have all reported by then
+AILING_SECONDS = 30.0  # of one node that is not fit: by then the others complain too of what they share
 SAVE_SECONDS = 600.0
 WAIT_SECONDS, MOST_WAITS = 5.0, 8  # for room on the disk: 5 s, 10 s, ... about twenty minutes in all
 MOST_TIMES = 3  # the same fault at the same step
@@ -118,6 +119,9 @@ class Watch:
         self.start: tuple[int, ...] = ()  # of the job, which its engine may start again
         self.missing = False  # whether the gathering waits for an agent that died
         self.avoid: list[str] = []
+        self.examined = False  # an agent said anew how its node is
+        self.ailing = 0.0  # since when one is not fit
+        self.moves = ""  # why the job starts elsewhere once it has saved
         self.unready: dict[str, str] = {}  # nodes the engine would not use, and why
         self.engine_silent = self.engine_heard = 0.0
         self.skewed: set[str] = set()
@@ -150,7 +154,7 @@ class Watch:
         if hello := note.get("hello"):
             seat.lost |= seat.pid not in (0, hello["pid"]) and self.state == "run"
             seat.pid, seat.place, seat.master, seat.health = hello["pid"], hello["place"], hello["master"], hello["health"]
-            seat.start = held.number(hello.get("start", ""))
+            seat.start, self.examined = held.number(hello.get("start", "")), True
             seat.ranks, seat.world = (hello["ranks"][0], hello["ranks"][1]), hello["world"]
 
     def reply(self, node: str) -> Row:
@@ -291,7 +295,19 @@ class Watch:
             row = self._resumed(now, *self.open)
             self.open = None
             return [row]
-        return []
+        return self._ailing(now) if self.elsewhere and self.examined else []
+
+    def _ailing(self, now: float) -> list[Row]:
+        """Nodes that are no longer fit, while their ranks still train: a last checkpoint, then the job without them."""
+        bad = unfit({seat.name: seat.health for seat in self.seats.values() if seat.name in self.order.ranks})
+        self.ailing = (self.ailing or now) if bad else 0.0
+        self.examined = bool(bad)
+        if not bad or now - self.ailing < AILING_SECONDS:
+            return []
+        rows = self._left_out(now, bad)
+        self.order = replace(self.order, verb="save-and-stop")
+        self.state, self.since, self.open, self.moves = "save", now, (now, now), f"without {', '.join(bad)}"
+        return rows
 
     def _cause(self, now: float, dead: list[list[Any]]) -> Fault | None:
         """What broke first, as far as it can be said now."""
@@ -397,7 +413,7 @@ class Watch:
         """Let the engine start the job again, without the nodes to avoid."""
         row = self._decided("resubmit", why)
         self.order = replace(self.order, verb="stop")
-        self.seats, self.missing = {}, False
+        self.seats, self.missing, self.moves = {}, False, ""
         self._gather(now)
         return [row]
 
@@ -413,6 +429,8 @@ class Watch:
         """Whether all ranks took their last checkpoint and ended."""
         dead = [death for seat in self.seats.values() if seat.attempt == self.order.attempt for death in seat.dead]
         if len(dead) >= self.order.world or now - self.since > SAVE_SECONDS or any(code for _, code, _ in dead):
+            if self.moves:
+                return self._elsewhere(now, self.moves)
             self._stop(now)
             return self._gathered(now)
         return []
@@ -441,7 +459,7 @@ class Watch:
             self._adopt(now, here)
             return []
         if bad := unfit({seat.name: seat.health for seat in here}) if self.elsewhere else {}:
-            return self._drain(now, bad)
+            return self._left_out(now, bad) + self._elsewhere(now, f"without {', '.join(bad)}")
         self._begin(now, here)
         return []
 
@@ -457,14 +475,14 @@ class Watch:
             return self._elsewhere(now, why)
         return [self._decided("give_up", why, self.order.attempt), *self._end(1)]
 
-    def _drain(self, now: float, bad: dict[str, str]) -> list[Row]:
-        """Leave out nodes that are not fit."""
+    def _left_out(self, now: float, bad: dict[str, str]) -> list[Row]:
+        """Leave out nodes that are not fit, from the next start of the job on."""
         rows = []
         for node, why in bad.items():
             rows.append(Fault("node", why, self.signs.steps, now, nodes=(node,)).row(now))
-            self.avoid.append(node)
+            self.avoid += [node] if node not in self.avoid else []
             rows.append(self._decided("drain", why))
-        return rows + self._elsewhere(now, f"without {', '.join(bad)}")
+        return rows
 
     def _begin(self, now: float, here: list[Seat]) -> None:
         """Order a new attempt."""
