@@ -1,6 +1,7 @@
 """What quantisation costs: KL from the unquantised tier's next-token distributions to the quantised one's, method by method.
 
-    python benchmarks/quantise.py RUN [--tier device] [--trained int4] [--seeds 1 2 3] [--steps 200] [--sentences 600] [--out FILE]
+    python benchmarks/quantise.py RUN [--tier device] [--at arms/ARM/seed-1] [--trained int4] [--seeds 1 2 3] [--steps 200]
+                                   [--sentences 600] [--out FILE]
 
 Over the action tokens of validation sentences, which no training saw and no calibration reads. Methods: ggml's own quantiser
 without importance (round-to-nearest, the floor) and with it; our search for scales without and with it; grids mixed to a byte
@@ -45,9 +46,9 @@ See = Callable[[str, Tensor, GridName], Tensor]  # a matrix by the file's name -
 class Tier:
     """A trained tier of a run, its held-out distributions and its importance."""
 
-    def __init__(self, run: Path, name: str, sentences: int, calibrate: int) -> None:
-        self.run, self.name, self.calibrate = run, name, calibrate
-        self.shape, self.weights = read_final(run / name)
+    def __init__(self, run: Path, name: str, at: str, sentences: int, calibrate: int) -> None:
+        self.run, self.name, self.calibrate, self.checkpoint = run, name, calibrate, run / (at or name)
+        self.shape, self.weights = read_final(self.checkpoint)
         self.reference = Reference(self.shape, self.weights, some_batches(run / "dataset" / "validation", sentences, 0))
         network = build(self.shape)
         network.load_state_dict(self.weights)
@@ -119,7 +120,7 @@ def mixed(tier: Tier, words: list[str]) -> Iterator[dict[str, Any]]:
 def trained(tier: Tier, word: str, steps: int, seeds: list[int], teach: list[float]) -> Iterator[dict[str, Any]]:
     """Training on the grid, not compiled, one row a method and seed; the seed is that of calibration and order."""
     recipe = Recipe.model_validate_json((tier.run / "recipe.json").read_text("utf-8"))
-    dataset, checkpoint = tier.run / "dataset", tier.run / tier.name
+    dataset, checkpoint = tier.run / "dataset", tier.checkpoint
     asked = Quantise(to=word, aware=True, steps=steps, calibrate=tier.calibrate)
     section = asked.section(recipe.family[tier.name].train).model_copy(update={"compile": False})
     for seed in seeds:
@@ -188,6 +189,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--tier", default="device")
+    parser.add_argument("--at", default="", help="where the tier's checkpoint is in RUN, such as an arm's; default: its name")
     parser.add_argument("--words", nargs="*", default=list(WORDS), help="what is rounded to, every way")
     parser.add_argument("--budgets", nargs="*", default=list(BUDGETS), help="whose bytes are the budget of a mixture")
     parser.add_argument("--kinds", nargs="*", default=["q8_0", "q4_0", "q2_k"], help="grids for one kind of matrix alone")
@@ -201,7 +203,7 @@ def main() -> None:
     asked = parser.parse_args()
     result = circumstances(("tumen", "torch", "gguf", "xllamacpp"))
     with torch.no_grad():
-        tier = Tier(asked.run, asked.tier, asked.sentences, asked.calibrate)
+        tier = Tier(asked.run, asked.tier, asked.at, asked.sentences, asked.calibrate)
         rows = [*rounded(tier, asked.words), *mixed(tier, asked.budgets)]
         kinds = list(by_kind(tier, asked.kinds))
     rows += [row for word in asked.trained for row in trained(tier, word, asked.steps, asked.seeds, asked.teach)]

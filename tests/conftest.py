@@ -6,9 +6,11 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling
 
 from tumen.core import Recipe, Shape, load_recipe
 
@@ -17,15 +19,26 @@ settings.register_profile("untimed", deadline=None)  # machines are shared: noth
 settings.load_profile("untimed")
 
 
-@pytest.hookimpl(tryfirst=True)
+class ByFile(LoadScopeScheduling):
+    """With several workers a file is one worker's, and so are all files that use the Slurm lab: there is one lab on a machine."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.split("::", 1)[0]
+        return "lab" if "pytest.mark.lab" in (TINY.parents[1] / file).read_text("utf-8") else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
+    """See `ByFile`."""
+    return ByFile(config, log)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What takes the whole machine is run when it is asked for; a file is one worker's, and so is the Slurm lab; long ones come first."""
+    """What takes the whole machine is run when it is asked for; files that take long come first, so that no worker waits for them."""
     long = set()
     for item in items:
         for name in ("many", "drill"):
             if item.get_closest_marker(name) and name not in config.option.markexpr:
                 item.add_marker(pytest.mark.skip(reason=f"takes minutes and the whole machine: pytest -m {name}"))
-        item.add_marker(pytest.mark.xdist_group("slurm" if item.get_closest_marker("lab") else str(item.path)))
         if any(item.get_closest_marker(name) for name in ("lab", "slow", "story")):
             long.add(item.path)
     items.sort(key=lambda item: item.path not in long)

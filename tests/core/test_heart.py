@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -47,6 +48,17 @@ def test_a_phase_is_told_at_once_and_a_step_with_the_next_beat(agent: socket.soc
         assert 0 <= beat.step_seconds < 30
     finally:
         heart.stop()
+
+
+def test_a_beat_tells_the_mean_of_its_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a rank that stumbles at every fourth step, the last step alone would say that all is well."""
+    now = [0.0]
+    monkeypatch.setattr("tumen.core.heart.time", SimpleNamespace(monotonic=lambda: now[0]))
+    heart = Heart()
+    for step, seconds in enumerate((1.3, 0.1, 0.1, 0.1), 1):
+        now[0] += seconds
+        heart.tick(step, 2.5)
+    assert heart._said.step_seconds == pytest.approx(0.4)
 
 
 def test_nobody_is_told_where_nobody_listens() -> None:

@@ -36,6 +36,7 @@ class Heart:
         self.rank, self.attempt, self.step = rank, attempt, 0
         self._said = Beat(rank, attempt, os.getpid())
         self._last = time.monotonic()
+        self._since = (0, 0.0)  # steps since the last beat, and their seconds
         self._waiting = Waiting()
         self._news, self._over = threading.Event(), False
         self._main = threading.main_thread().ident or 0
@@ -52,10 +53,12 @@ class Heart:
         self._news.set()
 
     def tick(self, step: int, loss: float) -> None:
-        """`step` steps are done."""
+        """`step` steps are done. A beat tells the mean of its steps: one that stumbles now and then is slow, too."""
         now = time.monotonic()
         self.step = step
-        self._said = self._said._replace(step=step, loss=loss, step_seconds=now - self._last)
+        steps, seconds = self._since
+        self._since = steps, seconds = steps + 1, seconds + now - self._last
+        self._said = self._said._replace(step=step, loss=loss, step_seconds=seconds / steps)
         self._waiting.step()
         self._last = now
 
@@ -75,7 +78,7 @@ class Heart:
             self._waiting.look(self._main)
 
     def _send(self) -> None:
-        beat = self._said._replace(waiting=self._waiting.share)
+        beat, self._since = self._said._replace(waiting=self._waiting.share), (0, 0.0)
         with contextlib.suppress(OSError):  # the agent is gone, and whoever started both notices; or the network: the next will do
             self._socket.sendto(self._sender.message(self.attempt, [beat]), self._agent)
 
