@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -19,12 +20,18 @@ settings.register_profile("untimed", deadline=None)  # machines are shared: noth
 settings.load_profile("untimed")
 
 
+@functools.cache
+def _in_lab(file: str) -> bool:
+    """Whether a file of tests uses the Slurm lab."""
+    return "pytest.mark.lab" in (TINY.parents[1] / file).read_text("utf-8")
+
+
 class ByFile(LoadScopeScheduling):
     """With several workers a file is one worker's, and so are all files that use the Slurm lab: there is one lab on a machine."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.split("::", 1)[0]
-        return "lab" if "pytest.mark.lab" in (TINY.parents[1] / file).read_text("utf-8") else file
+        return "lab" if _in_lab(file) else file
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:

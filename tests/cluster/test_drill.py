@@ -1,4 +1,4 @@
-"""Drills: who is hit and who is not, and what a report says of the rows a watcher wrote. Whole ones: tests/story/test_heal.py."""
+"""Drills: who is hit and who is not, and what a report says of the rows a watcher wrote. Whole ones: tests/cli/test_heal.py."""
 
 from __future__ import annotations
 

@@ -413,7 +413,7 @@ class Watch:
         """Let the engine start the job again, without the nodes to avoid."""
         row = self._decided("resubmit", why)
         self.order = replace(self.order, verb="stop")
-        self.seats, self.missing, self.moves = {}, False, ""
+        self.seats, self.missing = {}, False
         self._gather(now)
         return [row]
 
@@ -443,7 +443,7 @@ class Watch:
         self._gather(now)
 
     def _gather(self, now: float) -> None:
-        self.state, self.since, self.until = "gather", now, 0.0
+        self.state, self.since, self.until, self.moves = "gather", now, 0.0, ""
 
     def _gathered(self, now: float) -> list[Row]:
         """Begin an attempt as soon as every agent is there; take over one that runs."""

@@ -36,7 +36,7 @@ class Heart:
         self.rank, self.attempt, self.step = rank, attempt, 0
         self._said = Beat(rank, attempt, os.getpid())
         self._last = time.monotonic()
-        self._since = (0, 0.0)  # steps since the last beat, and their seconds
+        self._since = (0, 0.0)  # steps since the last beat, and their seconds; both threads set it whole, so a race costs one reset
         self._waiting = Waiting()
         self._news, self._over = threading.Event(), False
         self._main = threading.main_thread().ident or 0

@@ -141,10 +141,7 @@ def refuse_mesh(mesh: Mesh, shape: Shape, rows: int, row_tokens: int, world: int
         (experts and experts.routed % mesh.ep, f"ep {mesh.ep} must divide {experts.routed if experts else 0} experts"),
         (row_tokens % (2 * mesh.cp) if mesh.cp > 1 else 0, f"cp {mesh.cp}: rows of {row_tokens} tokens must divide by 2 cp"),
         (mesh.stages > shape.layers, f"pp {mesh.pp} x chunks {mesh.chunks} is more than {shape.layers} layers"),
-        (
-            rows % (mesh.dp * mesh.rows_of(rows)) if mesh.rows_of(rows) else 1,
-            f"dp {mesh.dp} x micro_rows {mesh.rows_of(rows)} must divide {rows} rows",
-        ),
+        (rows % (mesh.dp * each) if each else 1, f"dp {mesh.dp} x micro_rows {each} must divide {rows} rows"),
         (mesh.pp > 1 and shape.tied, "pp needs a head of its own: tied weights would live on two stages; set shape.tied = false"),
         (mesh.pp > 1 and shape.mtp, "pp with shape.mtp is not built: leave one of them out"),
         (mesh.cp > 1 and shape.mtp, "cp with shape.mtp is not built: leave one of them out"),
