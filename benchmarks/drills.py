@@ -29,12 +29,14 @@ from tumen.cli import drill
 from tumen.cli.ledger import promised
 from tumen.cli.train import read_run_recipe
 from tumen.cluster import FAULTS, Drill, account
+from tumen.cluster.glance import glance_in
 from tumen.core import TumenError, lifetime, manifest_of
 from tumen.core.events import read
 
 ROOT = Path(__file__).parents[1]
 TIER, SAVE_EVERY, RANKS = "cloud", 10, 2
 BETWEEN_STEPS, START_STEPS = 20, 25  # from one fault to the next: two saves, and standbys that are ready or not
+LEARN_STEPS = 350  # a watcher learns within them what a step usually takes, without which nothing is slow; a look takes a second
 STUCK_SECONDS = 240.0
 
 
@@ -76,6 +78,16 @@ def reached(run: Path, step: int, child: subprocess.Popen[bytes]) -> bool:
     return True
 
 
+def learnt(run: Path, child: subprocess.Popen[bytes]) -> None:
+    """Wait until the watcher knows what is usual; without that nothing is slow."""
+    end = time.monotonic() + STUCK_SECONDS
+    while child.poll() is None and time.monotonic() < end:
+        now = glance_in(run / "jobs" / TIER)
+        if now and now.usual_seconds:
+            return
+        time.sleep(0.1)
+
+
 def hurt(run: Path, faults: list[str], draw: random.Random) -> tuple[list[Drill], int | None]:
     """Play faults on a run from its start to its end; returns the reports and its exit code (None: it never ended)."""
     found: list[Drill] = []
@@ -85,6 +97,8 @@ def hurt(run: Path, faults: list[str], draw: random.Random) -> tuple[list[Drill]
             if not reached(run, due + draw.randrange(10), child):
                 break
             try:
+                if fault == "slow":
+                    learnt(run, child)
                 found.append(drill.played(run, TIER, fault, draw.randrange(1 << 30)))
             except TumenError as error:
                 found.append(Drill(fault, str(error)))
@@ -114,7 +128,7 @@ def kinds(count: int, draw: random.Random) -> list[str]:
 def rehearse(folder: Path, drills: int, each: int, seed: int) -> dict[str, Any]:
     """All drills, and the run nobody touched."""
     draw = random.Random(seed)
-    template = prepared(folder / "whole", START_STEPS + each * (BETWEEN_STEPS + 12) + 20)
+    template = prepared(folder / "whole", START_STEPS + LEARN_STEPS + each * (BETWEEN_STEPS + 12) + 20)
     faults, runs = kinds(drills, draw), []
     for number, first in enumerate(range(0, drills, each)):
         run = folder / f"run-{number}"

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tumen.cluster import FAULTS, crews, judge, play
+from tumen.cluster import FAULTS, Glance, crews, judge, play, write_glance
 from tumen.core import EngineError, InputError
 
 SLEEPER = "import time; time.sleep(60)  # tumen"
@@ -71,6 +71,9 @@ def test_a_rank_an_agent_a_freeze(tmp_path: Path) -> None:
 
 def test_a_slow_rank_is_let_go(tmp_path: Path) -> None:
     with crew(tmp_path) as sleepers:
+        with pytest.raises(EngineError, match="does not know yet how long a step usually takes; that needs 16 looks"):
+            hit("slow", tmp_path)
+        write_glance(tmp_path, Glance(time=0.0, attempt=1, nodes=1, phases={"train": 1}, usual_seconds=0.5))
         _, undo = hit("slow", tmp_path)
         assert reaches(sleepers[1].pid, "T")
         undo()

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tumen.cluster import Layout, Node, Status, Watch, shown
+from tumen.cluster.glance import glance_of
 from tumen.core.pulse import Beat, Message, Receiver, Sender
 
 SECRET = bytes(32)
@@ -260,6 +261,19 @@ class TestFaults:
         named(world, 8, kind="slow", rank=3, node="n1")
         world.step_seconds = 0.5
         heals(world)
+
+    def test_other_ranks_have_other_steps(self) -> None:
+        """Half the ranks take twice as long: that is not slow."""
+        world = World()
+        world.turn(40)
+        assert world.watch.signs.usual_seconds() == 0.5
+        world.say(world.watch.tell(world.now, ranks=2))
+        world.step_seconds = 1.0
+        heals(world, "resize")
+        for rank in world.ranks():
+            rank.waiting = 0.02 if rank.number == 1 else 0.5
+        assert world.turn(60) == []
+        assert world.watch.signs.usual_seconds() == 1.0
 
     def test_slow_twice_is_the_node(self) -> None:
         world = World(elsewhere=True)
@@ -542,8 +556,8 @@ class TestGathering:
 class TestResuming:
     def again(self, world: World) -> World:
         """Another watcher, from what the killed one wrote; its agents are as they were."""
-        watch = Watch(world.layout)
-        watch.resume([{"event": "watch", "state": "started", "attempt": 0, "time": 999.0}, *world.rows])
+        watch, usual = Watch(world.layout), glance_of(world.watch, world.now).usual_seconds
+        watch.resume([{"event": "watch", "state": "started", "attempt": 0, "time": 999.0}, *world.rows], usual)
         for agent in world.agents.values():
             agent.greeting = True
         other = World(watch=watch)
@@ -557,6 +571,16 @@ class TestResuming:
         other = self.again(world)
         assert other.turn(20) == []
         assert other.watch.order.attempt == 2
+
+    def test_what_is_usual_is_remembered(self) -> None:
+        world = World()
+        world.turn(40)
+        other = self.again(world)
+        other.turn(4)
+        other.step_seconds = 1.0
+        for rank in other.ranks():
+            rank.waiting = 0.02 if rank.number == 3 else 0.5
+        named(other, 8, kind="slow", rank=3, node="n1")
 
     def test_killed_between_decision_and_order(self, world: World) -> None:
         world.agents["n1"].die(3, 137)

@@ -25,7 +25,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tumen.cluster.glance import glance_in
 from tumen.cluster.order import AGENT_FILE, RANKS, WATCH_FILE
+from tumen.cluster.signs import SLOW_STEPS, USUAL_STEPS
 from tumen.core import EngineError, InputError
 from tumen.core.events import read
 
@@ -116,6 +118,10 @@ def play(fault: str, job: Path, checkpoints: Path, copies: Sequence[Path], draw:
     if fault == "freeze":
         os.kill(pid, signal.SIGSTOP)
     elif fault == "slow":
+        now = glance_in(job)
+        if not (now and now.usual_seconds):
+            needs = f"that needs {USUAL_STEPS + SLOW_STEPS} looks, about one a second"
+            raise EngineError(f"{job}: its watcher does not know yet how long a step usually takes; {needs}")
         return f"rank {rank} on {crew.node}", _held_up(pid)
     elif fault == "disk":
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (ROOM_BYTES, resource.RLIM_INFINITY))
@@ -218,11 +224,3 @@ def _is_ours(pid: int, named: float) -> bool:
         began = boot + int(fields[18]) / os.sysconf("SC_CLK_TCK")
         return state != "Z" and began < named + SLACK_SECONDS and b"tumen" in Path(f"/proc/{pid}/cmdline").read_bytes()
     return False
-
-
-def wait_for(happened: Callable[[], Any], patience_seconds: float, pause_seconds: float = 0.1) -> Any:
-    """What `happened` returns once it is true, or its last answer after so long."""
-    end = time.monotonic() + patience_seconds
-    while not (found := happened()) and time.monotonic() < end:
-        time.sleep(pause_seconds)
-    return found

@@ -28,7 +28,10 @@ OLD_SECONDS = 15.0  # a watcher that wrote nothing for so long does not live
 
 
 class Glance(Frozen):
-    """What a watcher sees at a time, in seconds since 1970: ranks by phase; nodes silent for seconds, slow by seconds of a step."""
+    """What a watcher sees at a time, in seconds since 1970: ranks by phase; nodes silent for seconds, slow by seconds of a step.
+
+    `usual_seconds` is for the next watcher, which need not learn it again (`Watch.resume`).
+    """
 
     time: float
     attempt: int
@@ -36,6 +39,7 @@ class Glance(Frozen):
     phases: dict[str, int]
     step: int = 0
     step_seconds: float = 0.0
+    usual_seconds: float = 0.0
     silent: dict[str, float] = Field({})
     slow: dict[str, float] = Field({})
 
@@ -48,7 +52,8 @@ def glance_of(watch: Watch, now: float) -> Glance:
     slow = {} if rank is None else dict.fromkeys(watch.nodes_of(rank), signs.recent[-1])
     phases = Counter(PHASES[phase] for phase in signs.phase.tolist())
     seen = {"nodes": len(watch.seats), "phases": dict(phases), "silent": late, "slow": slow}
-    return Glance(time=now, attempt=watch.order.attempt, step=signs.steps, step_seconds=signs.step_seconds(), **seen)
+    pace = {"step": signs.steps, "step_seconds": signs.step_seconds(), "usual_seconds": signs.usual_seconds()}
+    return Glance(time=now, attempt=watch.order.attempt, **pace, **seen)
 
 
 def write_glance(folder: Path, glance: Glance) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import deque
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -40,7 +41,7 @@ IDLE, BUSY = 0.25, 0.5  # of their time: what others wait at least for a slow ra
 class Signs:
     """Ranks of one attempt. Times are in seconds of the watcher's clock."""
 
-    def __init__(self, now: float, world: int, usual: deque[float] | None = None) -> None:
+    def __init__(self, now: float, world: int, usual: Sequence[float] = ()) -> None:
         self.world = world
         self.heard = np.full(world, now)
         self.step = np.zeros(world, np.int64)
@@ -51,7 +52,7 @@ class Signs:
         self.first: int | None = None  # steps done when this attempt began to train
         self.last = -1
         self.ticks = 0  # steps seen in this attempt
-        self.usual: deque[float] = deque(maxlen=200) if usual is None else usual  # seconds of a step, over all attempts
+        self.usual = deque(usual, maxlen=200)  # seconds of a step, over all attempts
         self.recent: deque[float] = deque(maxlen=SLOW_STEPS)
         self.latest = 0.0
 
@@ -104,6 +105,10 @@ class Signs:
         known = [*self.usual, *self.recent]
         return statistics.median(known) if known else self.latest
 
+    def usual_seconds(self) -> float:
+        """The same of steps that nobody held up; 0 before enough of them are known to call another slow."""
+        return statistics.median(self.usual) if len(self.usual) >= USUAL_STEPS else 0.0
+
     def silent(self, now: float) -> int | None:
         """The rank that has been silent too long, the longest if there are several."""
         patience = np.array([self._patience(SILENT, phase) for phase in PHASES])
@@ -126,9 +131,8 @@ class Signs:
 
     def slow(self) -> int | None:
         """The rank for which the others wait, when steps have become slow; None when they are not, or nobody stands out."""
-        if len(self.usual) < USUAL_STEPS or len(self.recent) < SLOW_STEPS:
-            return None
-        if min(self.recent) <= SLOW * statistics.median(self.usual):
+        usual = self.usual_seconds()
+        if not usual or len(self.recent) < SLOW_STEPS or min(self.recent) <= SLOW * usual:
             return None
         return self._never_waits()
 

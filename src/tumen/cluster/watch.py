@@ -8,7 +8,7 @@ saves, ranks are asked for a last checkpoint because somebody wants another numb
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -16,7 +16,7 @@ from typing import Any, Literal
 from tumen.cluster.engine import Node, Status
 from tumen.cluster.health import unfit
 from tumen.cluster.order import Order
-from tumen.cluster.signs import MISSED_SECONDS, Signs
+from tumen.cluster.signs import MISSED_SECONDS, USUAL_STEPS, Signs
 from tumen.core import DiskError, TrainError, held
 from tumen.core.pulse import Message
 
@@ -235,8 +235,12 @@ class Watch:
         self.state = "over"
         return []
 
-    def resume(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Go on from the rows of watch.jsonl: attempts, what failed how often, whom to avoid, and a fault that is not over."""
+    def resume(self, rows: Iterable[Mapping[str, Any]], usual: float = 0.0) -> None:
+        """Go on from the rows of watch.jsonl: attempts, what failed how often, whom to avoid, and a fault that is not over.
+
+        Args:
+            usual: seconds of a step that the watcher before called usual, if it knew; see `Signs.usual_seconds`.
+        """
         attempt, found = 0, None
         for row in rows:
             attempt = max(attempt, int(row.get("attempt") or 0))
@@ -252,6 +256,7 @@ class Watch:
                 found = None
         self.open = found
         self.order = replace(self.order, attempt=attempt)
+        self.signs = Signs(0.0, self.world, [usual] * USUAL_STEPS if usual else [])
 
     # -- what follows ----------------------------------------------------------------------------------------------------------
 
@@ -507,7 +512,8 @@ class Watch:
         self.adopts = self.missing = False
         for seat in self.seats.values():
             seat.lost = False
-        self.signs = Signs(now, self.world, deque([*self.signs.usual, *self.signs.recent], maxlen=200))
+        usual = [*self.signs.usual, *self.signs.recent] if self.signs.world == self.world else []  # more ranks, other steps
+        self.signs = Signs(now, self.world, usual)
 
     def _end(self, code: int) -> list[Row]:
         self.order, self.code, self.state, self.adopts = replace(self.order, verb="end", code=code), code, "over", False

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tumen.cluster.engine import Cluster, Engine, Job, Node, Status
-from tumen.cluster.glance import glance_of, write_glance
+from tumen.cluster.glance import glance_in, glance_of, write_glance
 from tumen.cluster.order import AGENT_FILE, RANKS, SECRET_FILE, WATCH_FILE, WATCHER_FILE, WISH_FILE
 from tumen.cluster.watch import Layout, Row, Watch
 from tumen.core import DiskError, EngineError, Events, alone, disk, events, pulse, write_text
@@ -84,7 +84,9 @@ class Watcher:
     def run(self) -> int:
         """Until the job is over."""
         rows = list(events.read(self.job.folder / WATCH_FILE))
-        self.watch.resume(rows)
+        ended = bool(rows) and rows[-1].get("state") == "ended"
+        before = None if ended else glance_in(self.job.folder)
+        self.watch.resume(rows, before.usual_seconds if before else 0.0)
         self._write({"event": "watch", "state": "resumed" if rows else "started", "attempt": self.watch.order.attempt})
         try:
             while self.watch.state != "over":
