@@ -153,17 +153,20 @@ class Watcher:
             return Status("silent", reason=str(error)), None
 
     def _noticed(self, now: float) -> list[Row]:
-        """What others left: a wish for another number of ranks, a clock that is off, a damaged checkpoint."""
-        if now < self.next_notice:
-            return []
+        """What others left: a damaged checkpoint, which is a fault's cause and named before it is over; and now and then a wish
+        for another number of ranks, a clock that is off.
+        """
+        due, rows = now >= self.next_notice, list[Row]()
+        for row in self.tail.new() if self.tail and (due or self.watch.open) else ():
+            if row.get("event") == "checkpoint_damaged":
+                rows += self.watch.tell(now, damaged=f"{row.get('path')}: {row.get('error')}")
+        return rows + (self._seldom_noticed(now) if due else [])
+
+    def _seldom_noticed(self, now: float) -> list[Row]:
         self.next_notice = now + NOTICE_SECONDS
         with contextlib.suppress(DiskError):  # a full disk is told by the ranks, which cannot write either
             write_glance(self.job.folder, glance_of(self.watch, now))
-        rows = self.watch.tell(now, ranks=wished(self.job.folder), skewed=self.receiver.skewed)
-        for row in self.tail.new() if self.tail else ():
-            if row.get("event") == "checkpoint_damaged":
-                rows += self.watch.tell(now, damaged=f"{row.get('path')}: {row.get('error')}")
-        return rows
+        return self.watch.tell(now, ranks=wished(self.job.folder), skewed=self.receiver.skewed)
 
     def _write(self, row: Row) -> None:
         """Write a row down; on a full disk it waits for the next, as healing must not."""
