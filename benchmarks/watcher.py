@@ -66,12 +66,15 @@ class Simulated:
         self.socket.connect(watcher)
         self.attempt, self.greeting, self.world, self.first = 0, True, 0, 0
         self.due = time.time() + random.random()
+        self.news = False
         self.began, self.frozen, self.dead, self.silent = 0.0, -1, -1, False
         self.frozen_since, self.sent = 0.0, 0
 
     def report(self, now: float, step: int) -> None:
-        """A second has passed."""
-        self.due = max(self.due + 1.0, now)
+        """A second has passed, or there is news: that comes between, as an agent's does."""
+        self.news = False
+        while self.due <= now:
+            self.due += 1.0
         if self.silent:
             return
         beats = []
@@ -108,11 +111,11 @@ class Simulated:
             if message is None:
                 continue
             self.greeting = bool(message.note.get("greet"))
-            self.due = now if self.greeting else self.due
+            self.news |= self.greeting
             if message.note.get("verb") == "run" and message.note["attempt"] > self.attempt:
                 self.attempt, self.world, self.first = message.note["attempt"], message.note["world"], message.note["ranks"][0]
                 self.dead = self.frozen = -1
-                self.due, self.began = now, now
+                self.news, self.began = True, now
                 return True
 
 
@@ -141,7 +144,7 @@ class Fleet:
             if now >= self.next_step and not self.stuck:
                 self.step, self.next_step = self.step + 1, now + STEP_SECONDS
             for node in self.nodes:
-                if now >= node.due:
+                if node.news or now >= node.due:
                     node.report(now, self.step)
             for handle, _ in self.poll.poll(0.01):
                 self.by_handle[handle].hear(now)
@@ -215,7 +218,7 @@ def measure(nodes: int, each: int, seconds: float, folder: Path) -> dict[str, An
 
         def crash() -> None:
             node = fleet.nodes[nodes // 2]
-            node.dead, node.due, fleet.stuck = node.first + 1, 0.0, True
+            node.dead, node.news, fleet.stuck = node.first + 1, True, True
 
         def killed() -> None:
             nonlocal watcher

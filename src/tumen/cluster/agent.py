@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import json
 import os
+import random
 import selectors
 import signal
 import socket
@@ -176,7 +177,8 @@ class Agent:
         self.leaving = False
         now = time.monotonic()
         self.began = self.heard = self.failed = now
-        self.next_report = self.next_look = now
+        self.next_look = now
+        self.next_report = now + REPORT_SECONDS * random.random()  # the agents of a large run take turns
         self.checkup: Checkup | None = None
         self.keeper: Keeper | None = None
         self.greeting = True  # whether the watcher must be told who this is
@@ -265,7 +267,9 @@ class Agent:
         if self.checkup and self.checkup.news:  # the watcher is told who this is, and how well
             self.checkup.news, self.greeting, self.news = False, True, True
         if self.news or now >= self.next_report:
-            self.news, self.next_report = False, now + REPORT_SECONDS
+            self.news = False
+            while self.next_report <= now:  # news come between: after an order, which all get at once, all would keep reporting at once
+                self.next_report += REPORT_SECONDS
             self._report(now)
 
     # -- ranks -----------------------------------------------------------------------------------------------------------------
