@@ -268,7 +268,7 @@ class Agent:
             self.checkup.news, self.greeting, self.news = False, True, True
         if self.news or now >= self.next_report:
             self.news = False
-            while self.next_report <= now:  # news come between: after an order, which all get at once, all would keep reporting at once
+            while self.next_report <= now:  # news come between: an order reaches all agents at the same moment
                 self.next_report += REPORT_SECONDS
             self._report(now)
 
