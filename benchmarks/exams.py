@@ -26,6 +26,7 @@ DATA = "../shared/data"
 EXAMS = [
     f"home:slurp={DATA}/slurp/devel.jsonl",
     f"home:slurp-home={DATA}/slurp/devel.jsonl",
+    f"exam-slurp:slurp={DATA}/slurp/devel.jsonl",
     f"exam-clinc:clinc={DATA}/clinc150/train_val.json",
 ]
 SHARES = ("intent", "exact", "slu_f1", "oos_recall", "false_acts")

@@ -28,6 +28,7 @@ BRIDGE, PREFIX = "tumenlab", "tumen-"  # a node's network namespace is tumen-n1
 CARDS = 8
 RACK = 500  # nodes on a bridge
 PATIENCE_SECONDS = 120.0
+SILENT_SECONDS, NODES_A_SECOND = 6, 10  # until a silent node is down: a few cores must answer for all of them
 
 CONF = """\
 ClusterName=lab
@@ -35,7 +36,7 @@ SlurmctldHost=ctl(10.77.0.1)
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
-AuthInfo=socket={folder}/run/munge.sock,cred_expire=5
+AuthInfo=socket={folder}/run/munge.sock,cred_expire={silent}
 CredType=cred/munge
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool/%n
@@ -54,7 +55,7 @@ GresTypes=gpu
 AccountingStorageType=accounting_storage/none
 JobAcctGatherType=jobacct_gather/none
 ReturnToService=2
-SlurmdTimeout=6
+SlurmdTimeout={silent}
 KillWait=5
 JobRequeue=1
 EnforcePartLimits=ALL
@@ -169,7 +170,9 @@ def _write(count: int, folder: Path) -> None:
         (folder / name).mkdir(parents=True)
     names = [f"n{number}" for number in range(1, count + 1)]
     nodes = [f"NodeName={name} NodeAddr={_address(name)} CPUs={CARDS} RealMemory=1000 Gres=gpu:h100:{CARDS}" for name in names]
-    (folder / "slurm.conf").write_text(CONF.format(folder=folder, nodes="\n".join(nodes)))
+    (folder / "slurm.conf").write_text(
+        CONF.format(folder=folder, nodes="\n".join(nodes), silent=SILENT_SECONDS + count // NODES_A_SECOND)
+    )
     for number in range(CARDS):
         os.mknod(folder / "cards" / f"nvidia{number}", 0o20666, os.makedev(1, 3))
     (folder / "gres.conf").write_text(f"Name=gpu Type=h100 File={folder}/cards/nvidia[0-{CARDS - 1}]\n")
