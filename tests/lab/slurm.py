@@ -29,6 +29,7 @@ CARDS = 8
 RACK = 500  # nodes on a bridge
 PATIENCE_SECONDS = 120.0
 SILENT_SECONDS, NODES_A_SECOND = 6, 10  # until a silent node is down: a few cores must answer for all of them
+ANSWER_SECONDS = 10  # Slurm's own MessageTimeout
 
 CONF = """\
 ClusterName=lab
@@ -56,6 +57,7 @@ AccountingStorageType=accounting_storage/none
 JobAcctGatherType=jobacct_gather/none
 ReturnToService=2
 SlurmdTimeout={silent}
+MessageTimeout={answer}
 KillWait=5
 JobRequeue=1
 EnforcePartLimits=ALL
@@ -170,8 +172,9 @@ def _write(count: int, folder: Path) -> None:
         (folder / name).mkdir(parents=True)
     names = [f"n{number}" for number in range(1, count + 1)]
     nodes = [f"NodeName={name} NodeAddr={_address(name)} CPUs={CARDS} RealMemory=1000 Gres=gpu:h100:{CARDS}" for name in names]
+    silent = SILENT_SECONDS + count // NODES_A_SECOND
     (folder / "slurm.conf").write_text(
-        CONF.format(folder=folder, nodes="\n".join(nodes), silent=SILENT_SECONDS + count // NODES_A_SECOND)
+        CONF.format(folder=folder, nodes="\n".join(nodes), silent=silent, answer=max(ANSWER_SECONDS, silent))
     )
     for number in range(CARDS):
         os.mknod(folder / "cards" / f"nvidia{number}", 0o20666, os.makedev(1, 3))
