@@ -98,7 +98,7 @@ def play(fault: str, job: Path, checkpoints: Path, copies: Sequence[Path], draw:
 
     Raises:
         InputError: no such fault.
-        EngineError: nobody of this run is here to be hit.
+        EngineError: nobody of this run is here to be hit, or it is too early for this fault.
     """
     if fault not in FAULTS:
         raise InputError(f"--fault {fault!r} is unknown; known: {', '.join(FAULTS)}")

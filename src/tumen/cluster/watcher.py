@@ -163,6 +163,7 @@ class Watcher:
         return rows + (self._seldom_noticed(now) if due else [])
 
     def _seldom_noticed(self, now: float) -> list[Row]:
+        """Once a second: what we see is written for others, and what they wish is read."""
         self.next_notice = now + NOTICE_SECONDS
         with contextlib.suppress(DiskError):  # a full disk is told by the ranks, which cannot write either
             write_glance(self.job.folder, glance_of(self.watch, now))
