@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import functools
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -15,6 +17,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from tumen.core import Recipe, Shape, load_recipe
 
+Once = Callable[[str, Callable[[Path], object]], Path]
 TINY = Path(__file__).with_name("tiny.toml")
 settings.register_profile("untimed", deadline=None)  # machines are shared: nothing here is timed
 settings.load_profile("untimed")
@@ -58,31 +61,46 @@ def recipe() -> Recipe:
 
 
 @pytest.fixture(scope="session")
-def corpus(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """A folder that whichever worker comes first makes, and all read. Nobody changes it: copies are broken."""
+    base = tmp_path_factory.getbasetemp()
+    home = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def made(name: str, make: Callable[[Path], object]) -> Path:
+        folder, done = home / "once" / name, home / "once" / f"{name}.done"
+        folder.parent.mkdir(exist_ok=True)
+        with open(home / "once" / f"{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                make(folder)
+                done.touch()
+        return folder
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def corpus(recipe: Recipe, once: Once) -> Path:
     """The corpus artifact of the tiny recipe."""
     from tumen.data import write_corpus
 
-    folder = tmp_path_factory.mktemp("tiny") / "corpus"
-    write_corpus(recipe.data, recipe.seed, folder, "tiny")
-    return folder
+    return once("corpus", lambda folder: write_corpus(recipe.data, recipe.seed, folder, "tiny"))
 
 
 @pytest.fixture(scope="session")
-def tokenizer(recipe: Recipe, corpus: Path) -> Path:
+def tokenizer(recipe: Recipe, corpus: Path, once: Once) -> Path:
     """The tokeniser artifact of the tiny recipe."""
     from tumen.data import write_tokenizer
 
-    write_tokenizer(recipe.tokenizer, corpus, corpus.with_name("tokenizer"), "tiny")
-    return corpus.with_name("tokenizer")
+    return once("tokenizer", lambda folder: write_tokenizer(recipe.tokenizer, corpus, folder, "tiny"))
 
 
 @pytest.fixture(scope="session")
-def dataset(corpus: Path, tokenizer: Path) -> Path:
+def dataset(corpus: Path, tokenizer: Path, once: Once) -> Path:
     """The dataset artifact of the tiny recipe."""
     from tumen.data import write_dataset
 
-    write_dataset(corpus, tokenizer, corpus.with_name("dataset"), "tiny")
-    return corpus.with_name("dataset")
+    return once("dataset", lambda folder: write_dataset(corpus, tokenizer, folder, "tiny"))
 
 
 @pytest.fixture(scope="session")
@@ -95,28 +113,23 @@ def shape_of(recipe: Recipe, tokenizer: Path) -> Callable[[str], Shape]:
 
 
 @pytest.fixture(scope="session")
-def cloud(recipe: Recipe, dataset: Path, shape_of: Callable[[str], Shape]) -> Path:
+def cloud(recipe: Recipe, dataset: Path, shape_of: Callable[[str], Shape], once: Once) -> Path:
     """The cloud tier of the tiny recipe, trained."""
     from tumen.train import fit
 
-    folder = dataset.with_name("cloud")
-    fit(recipe.family["cloud"].train, shape_of("cloud"), dataset, folder, seed=recipe.seed, inputs="tiny")
-    return folder
+    section, shape = recipe.family["cloud"].train, shape_of("cloud")
+    return once("cloud", lambda folder: fit(section, shape, dataset, folder, seed=recipe.seed, inputs="tiny"))
 
 
 @pytest.fixture(scope="session")
-def device(recipe: Recipe, dataset: Path, cloud: Path, shape_of: Callable[[str], Shape]) -> Path:
+def device(recipe: Recipe, dataset: Path, cloud: Path, shape_of: Callable[[str], Shape], once: Once) -> Path:
     """The device tier of the tiny recipe, distilled from the cloud tier."""
     from tumen.core import Events
     from tumen.shrink import distil
 
-    tier, folder = recipe.family["device"], dataset.with_name("device")
-    assert tier.distil is not None
-    distil(
-        tier.train, shape_of("device"), tier.distil, cloud, dataset, folder,
-        seed=recipe.seed, inputs="tiny", made_from=[], events=Events(None),
-    )  # fmt: skip
-    return folder
+    tier = recipe.family["device"]
+    taught, asked = (tier.train, shape_of("device"), tier.distil, cloud, dataset), {"seed": recipe.seed, "inputs": "tiny"}
+    return once("device", lambda folder: distil(*taught, folder, **asked, made_from=[], events=Events(None)))
 
 
 @pytest.fixture(scope="session")
@@ -136,13 +149,17 @@ def make_bundle() -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def stranger(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def stranger(corpus: Path, once: Once) -> Path:
     """A GGUF that is not ours; beside it `tokenizer.json`, and `hf`, the same model as transformers has it."""
     from tests.strangers import make_stranger
 
     from tumen.data import read_corpus
 
-    return make_stranger((row["sentence"] for row in read_corpus(corpus, "train")), tmp_path_factory.mktemp("stranger"))
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        make_stranger((row["sentence"] for row in read_corpus(corpus, "train")), folder)
+
+    return once("stranger", make) / "model.gguf"
 
 
 @pytest.fixture(scope="session")

@@ -28,12 +28,14 @@ def tumen() -> Tumen:
 
 
 @pytest.fixture(scope="session")
-def whole(tumen: Tumen, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(tumen: Tumen, once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
     """The tiny recipe taken to its end by `tumen run`. Nobody changes it: copies are broken."""
-    run = tmp_path_factory.mktemp("runs") / "tiny"
-    done = tumen("run", TINY, "--run", run)
-    assert done.returncode == 0, done.stderr
-    return run
+
+    def make(run: Path) -> None:
+        done = tumen("run", TINY, "--run", run)
+        assert done.returncode == 0, done.stderr
+
+    return once("tiny", make)
 
 
 @pytest.fixture

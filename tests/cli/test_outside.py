@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,12 +30,24 @@ def recipe(folder: Path, stranger: Path, how: str) -> Path:
     return path
 
 
+@pytest.fixture
+def run(stranger: Path, tmp_path: Path, tumen: Tumen, once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
+    """A run that has its corpus."""
+
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        said = tumen("run", recipe(folder, stranger, ""), "--run", folder / "run", "--until", "corpus")
+        assert said.returncode == 0, said.stderr
+
+    return Path(shutil.copytree(once("outside", make) / "run", tmp_path / "run"))
+
+
 def states(tumen: Tumen, run: Path) -> dict[str, str]:
     return {row["name"]: row["state"] for row in json.loads(tumen("lineage", run, "--json").stdout)}
 
 
-def test_tuned_whole_with_fewer_tokens_and_pieces_of_actions(stranger: Path, tmp_path: Path, tumen: Tumen) -> None:
-    path, run = recipe(tmp_path, stranger, ""), tmp_path / "run"
+def test_tuned_whole_with_fewer_tokens_and_pieces_of_actions(stranger: Path, run: Path, tmp_path: Path, tumen: Tumen) -> None:
+    path = recipe(tmp_path, stranger, "")
     fewer = ("--set", "tokenizer.trim=40", "--set", "tokenizer.pieces=true")
     said = tumen("run", path, "--run", run, *fewer)
     assert said.returncode == 0, said.stderr
@@ -48,8 +62,8 @@ def test_tuned_whole_with_fewer_tokens_and_pieces_of_actions(stranger: Path, tmp
     assert "nothing to do" in again.stdout
 
 
-def test_an_adapter_beside_it(stranger: Path, tmp_path: Path, tumen: Tumen) -> None:
-    path, run = recipe(tmp_path, stranger, ', tune = "lora", rank = 4'), tmp_path / "run"
+def test_an_adapter_beside_it(stranger: Path, run: Path, tmp_path: Path, tumen: Tumen) -> None:
+    path = recipe(tmp_path, stranger, ', tune = "lora", rank = 4')
     said = tumen("run", path, "--run", run)
     assert said.returncode == 0, said.stderr
     assert (run / "bundle-device" / "model.gguf").read_bytes() == stranger.read_bytes()

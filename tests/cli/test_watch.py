@@ -127,6 +127,9 @@ def test_a_run_grows_and_shrinks_while_it_goes_on(tumen: Tumen, ready: Path) -> 
         launched.kill()
         launched.wait()
     assert launched.returncode == 0, said
+    alone = json.loads((whole / "recipe.json").read_text())
+    alone["family"]["cloud"]["train"]["mesh"]["dp"] = 1
+    (whole / "recipe.json").write_text(json.dumps(alone))
     assert tumen("launch", whole).returncode == 0
     seen = [verify(run / "cloud").facts["seen"] for run in (ready, whole)]
     assert seen[0] == seen[1]

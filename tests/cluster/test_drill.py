@@ -27,6 +27,8 @@ def crew(job: Path, ranks: int = 1) -> Iterator[list[subprocess.Popen[bytes]]]:
     """An agent and its ranks that sleep, named as an agent names them."""
     sleepers = [subprocess.Popen([sys.executable, "-c", SLEEPER]) for _ in range(ranks + 1)]
     try:
+        for one in sleepers:
+            named(one.pid)
         said = {"pid": sleepers[0].pid, "attempt": 1, "ranks": {rank: one.pid for rank, one in enumerate(sleepers[1:])}}
         (job / "ranks" / "n1").mkdir(parents=True)
         (job / "ranks" / "n1" / "agent.json").write_text(json.dumps(said))
@@ -35,6 +37,13 @@ def crew(job: Path, ranks: int = 1) -> Iterator[list[subprocess.Popen[bytes]]]:
         for one in sleepers:
             one.kill()
             one.wait()
+
+
+def named(pid: int) -> None:
+    """Wait until the kernel shows the command of a new process: for a moment after its start there is none."""
+    end = time.monotonic() + 20
+    while b"tumen" not in Path(f"/proc/{pid}/cmdline").read_bytes() and time.monotonic() < end:
+        time.sleep(0.005)
 
 
 def state(pid: int) -> str:
@@ -86,6 +95,7 @@ def test_a_full_disk_is_that_ranks_alone(tmp_path: Path) -> None:
         crew(tmp_path),
         subprocess.Popen([sys.executable, "-c", writer, tmp_path / "x"], stdin=subprocess.PIPE, stderr=subprocess.PIPE) as one,
     ):
+        named(one.pid)
         said = {"pid": one.pid, "attempt": 1, "ranks": {0: one.pid}}
         (tmp_path / "ranks" / "n1" / "agent.json").write_text(json.dumps(said))
         hit("disk", tmp_path)

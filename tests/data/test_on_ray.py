@@ -57,7 +57,7 @@ def test_ray_gives_what_one_machine_gives(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(PROGRAM)
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     done = subprocess.run(
-        [sys.executable, tmp_path / "program.py", tmp_path], capture_output=True, text=True, timeout=300, env=environment
+        [sys.executable, tmp_path / "program.py", tmp_path], capture_output=True, text=True, timeout=540, env=environment
     )
     assert done.returncode == 0, done.stderr[-2000:]
     told = json.loads(done.stdout.splitlines()[-1])

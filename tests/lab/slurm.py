@@ -116,6 +116,8 @@ def up(count: int, folder: Path = FOLDER) -> None:
     _network(count)
     _munge(folder)
     _daemon(["slurmctld"], "ctl", folder)
+    for name in ("munged", "slurmctld"):
+        _comes_first(folder / "run" / f"{name}.pid")
     for number in range(1, count + 1):
         start_node(f"n{number}", folder)
     if not _until(lambda: states(folder).get("idle", 0) == count, PATIENCE_SECONDS + count):
@@ -230,6 +232,13 @@ def _daemon(command: list[str], host: str, folder: Path, network: str = "") -> N
     inside = f"mount --bind {folder}/hosts /etc/hosts && hostname {host} && exec {' '.join(command)}"
     enter = ["nsenter", f"--net={network}"] if network else []
     _start([*enter, "unshare", "--uts", "--mount", "sh", "-c", inside], folder)
+
+
+def _comes_first(path: Path) -> None:
+    """A daemon that all nodes wait for has a core whenever it wants one, as on a machine of its own."""
+    with contextlib.suppress(PermissionError):
+        for thread in Path(f"/proc/{path.read_text().strip()}/task").iterdir():
+            os.sched_setscheduler(int(thread.name), os.SCHED_RR, os.sched_param(1))
 
 
 def _start(command: list[str], folder: Path) -> None:

@@ -48,8 +48,10 @@ def test_off_loopback_a_key_is_needed(bundle: Path, monkeypatch: pytest.MonkeyPa
 
 def test_serve_answers_until_it_is_interrupted(bundle: Path) -> None:
     code = f"""
+        import signal
         from pathlib import Path
         from tumen.serve import serve
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests in the background has it ignored
         try:
             serve(Path({str(bundle)!r}), port=0, ready=lambda url: print(url, flush=True))
         except KeyboardInterrupt:

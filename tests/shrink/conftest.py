@@ -11,13 +11,14 @@ from tumen.core import Recipe, Shape
 
 
 @pytest.fixture(scope="session")
-def sure(recipe: Recipe, dataset: Path, shape_of: Callable[[str], Shape]) -> Path:
+def sure(
+    recipe: Recipe, dataset: Path, shape_of: Callable[[str], Shape], once: Callable[[str, Callable[[Path], object]], Path]
+) -> Path:
     """The device tier of the tiny recipe after enough steps to be sure of its answers."""
     from tumen.train import fit
 
     section = recipe.family["device"].train.model_copy(
         update={"steps": 160, "rate": 1e-2, "sentence_weight": 0.0, "checkpoint_every": 1000, "precision": "fp32"}
     )
-    folder = dataset.with_name("sure")
-    fit(section, shape_of("device"), dataset, folder, seed=5, inputs="tiny")
-    return folder
+    shape = shape_of("device")
+    return once("sure", lambda folder: fit(section, shape, dataset, folder, seed=5, inputs="tiny"))

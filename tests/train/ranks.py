@@ -196,7 +196,9 @@ def work(rank: int, world: int, out: str, only: str) -> None:
 def main() -> None:
     """Start the ranks."""
     world, out, only = int(sys.argv[1]), sys.argv[2], sys.argv[3] if len(sys.argv) > 3 else ""
-    torch.multiprocessing.spawn(work, args=(world, out, only), nprocs=world)
+    import tumen.train.parallel  # noqa: F401  # once, and not in every rank
+
+    torch.multiprocessing.start_processes(work, args=(world, out, only), nprocs=world, start_method="fork")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from tumen.cluster import Keeper
 from tumen.core import Recipe, events, manifest_of, parcel, verify
 from tumen.core.pulse import make_secret
 from tumen.data import Loader, read_shards
-from tumen.train import read_final
+from tumen.train import copies, read_final
 
 SIGKILLED, PLAIN, TRAIN, DISK, ARTIFACT = -signal.SIGKILL, 1, 7, 5, 3  # exit codes
 SEEDS = {"one": 37, "fsdp": 2, "ep": 2, "tp": 2, "pp": 3, "fsdp x ep": 1, "ep x tp": 1, "pp x fsdp": 2}
@@ -309,6 +309,11 @@ class TestCopiesInMemory:
         assert self.finish(run, unbroken("fsdp")) == []
         (off,) = told(run, "copies_off")
         assert "MiB of memory" in off["error"]
+
+    def test_a_file_that_vanishes_while_it_is_counted_is_no_reason(self, tmp_path: Path) -> None:
+        """A keeper renames its unfinished file between a rank's look at the folder and its look at the file."""
+        (tmp_path / "gone.part").symlink_to(tmp_path / "nowhere")
+        copies.refuse_full(tmp_path, {"weight": torch.zeros(4)})
 
     def test_a_neighbour_that_is_gone_costs_nothing_but_its_copy(self, kept: Run, unbroken: Unbroken) -> None:
         run = replace(kept, mesh="fsdp", nodes=(kept.nodes[0], (kept.nodes[1][0], "127.0.0.1:9")))

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +14,7 @@ import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tumen.core import ArtifactError, DiskError, Events, Recipe, Shape, TrainError, events, manifest_of, verify
+from tumen.core import ArtifactError, DiskError, Events, Shape, TrainError, manifest_of, verify
 from tumen.core.recipe import Train
 from tumen.data import Batch, Loader, Whole, read_shards, write_shards
 from tumen.model import build, causal_mask
@@ -159,49 +155,6 @@ def test_checkpoints_of_another_recipe_are_left_alone(
     kept = Events(None)
     fit(section, shape, few, tmp_path / "x", seed=3, inputs="this recipe", events=kept)
     assert [row["step"] for row in kept.seen if row["event"] == "resumed"] == [3]
-
-
-@pytest.mark.slow
-def test_a_real_kill_in_the_second_epoch(recipe: Recipe, tmp_path: Path) -> None:
-    """`tumen train` in a process of its own, ended by kill -9, and once more to the end; the other run is never killed."""
-    from tumen.core.recipe import Data
-    from tumen.data import write_corpus, write_dataset, write_tokenizer
-
-    tier = recipe.family["cloud"]
-    train = tier.train.model_copy(update={"steps": 40, "rows": 2, "checkpoint_every": 4})
-    small = recipe.model_copy(
-        update={
-            "data": Data(languages=("en",), sentences=60, validation=20, exam=5, home_entities=(12, 20)),
-            "family": {**recipe.family, "cloud": tier.model_copy(update={"train": train})},
-        }
-    )
-    runs = [tmp_path / "killed", tmp_path / "whole"]
-    for run in runs:
-        write_corpus(small.data, 1, run / "corpus", "")
-        write_tokenizer(small.tokenizer, run / "corpus", run / "tokenizer", "")
-        write_dataset(run / "corpus", run / "tokenizer", run / "dataset", "")
-        (run / "recipe.json").write_text(small.model_dump_json())
-    rows = Loader(read_shards(runs[0] / "dataset" / "train"), 2, ROW, small.seed).rows_per_epoch()
-
-    def start(run: Path) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([sys.executable, "-m", "tumen", "train", run, "cloud"])
-
-    process = start(runs[0])
-    deadline = time.monotonic() + 60
-    second = rows // 2 + 4  # a step of it that has a checkpoint
-    while not any(row["step"] >= second for row in events.read(runs[0] / "events.jsonl", "checkpoint")):
-        assert process.poll() is None, "it ended before it was killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    os.kill(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert not (runs[0] / "cloud").exists()
-    assert start(runs[0]).wait() == 0
-    assert start(runs[1]).wait() == 0
-    resumed = [row["step"] for row in events.read(runs[0] / "events.jsonl", "resumed")]
-    assert len(resumed) == 1
-    assert resumed[0] * 2 > rows, "in the second epoch or later"
-    assert verify(runs[0] / "cloud").digest == verify(runs[1] / "cloud").digest
 
 
 class TestRefused:

@@ -12,10 +12,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from importlib import resources
 from typing import Any
-
-import yaml
 
 from tumen.data.templates import phrases
 
@@ -37,8 +34,7 @@ STATES = {
 @cache
 def names_of(lang: str) -> Mapping[str, Any]:
     """Lists of names of a language from `phrases/names.yaml`."""
-    tree = yaml.safe_load(resources.files("tumen.data").joinpath("phrases/names.yaml").read_text("utf-8"))
-    return dict(tree[lang])
+    return dict(phrases("names")[lang])
 
 
 def _listed(lang: str) -> set[str]:
@@ -88,8 +84,7 @@ def invented(rng: random.Random, lang: str) -> str:
 @cache
 def strange_words(lang: str) -> tuple[str, ...]:
     """Words of the phrases' lists that are no names of devices or rooms: what a word is called says nothing of its slot."""
-    lists = yaml.safe_load(resources.files("tumen.data").joinpath(f"phrases/{lang}.yaml").read_text("utf-8"))["lists"]
-    words = {str(entry) for entries in lists.values() for entry in entries if isinstance(entry, str)}
+    words = {str(entry) for entries in phrases(lang)["lists"].values() for entry in entries if isinstance(entry, str)}
     fit = (word for word in words if len(word) > 1 and not set(word) & set("0123456789[](){}<>|"))
     return tuple(sorted(word for word in fit if (len(word) <= 4 if lang == "zh" else word.isalpha() and len(word) > 2)))
 

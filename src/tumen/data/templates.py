@@ -129,9 +129,10 @@ def _fixed(intent: str, block: Any) -> dict[str, str]:
 
 
 @cache
-def phrases(lang: str) -> Mapping[str, Any]:
-    """The project's own phrases of a language."""
-    return dict(yaml.safe_load(resources.files("tumen.data").joinpath(f"phrases/{lang}.yaml").read_text("utf-8")))
+def phrases(name: str) -> Mapping[str, Any]:
+    """The project's own phrases of a language, or the names that things have (`names`)."""
+    text = resources.files("tumen.data").joinpath(f"phrases/{name}.yaml").read_text("utf-8")
+    return dict(yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)))  # the same in C, eight times as fast
 
 
 def _own_templates(lang: str) -> Iterator[Template]:
@@ -329,9 +330,7 @@ def literals(template: Template) -> set[str]:
     while waiting:
         node = waiting.pop()
         if isinstance(node, TextChunk):
-            found |= {char for char in node.text if is_cjk(char)} | {
-                word for word in node.text.lower().split() if not is_cjk(word[0])
-            }
+            found |= _words(node.text)
         elif isinstance(node, RuleReference) and node.rule_name not in seen:
             seen.add(node.rule_name)
             rule = template.grammar.rules.get(node.rule_name)
@@ -339,6 +338,12 @@ def literals(template: Template) -> set[str]:
         elif isinstance(node, Group):
             waiting += node.items
     return found
+
+
+@cache  # rules come back in hundreds of templates
+def _words(text: str) -> frozenset[str]:
+    characters = (char for char in text if is_cjk(char))
+    return frozenset((*characters, *(word for word in text.lower().split() if not is_cjk(word[0]))))
 
 
 def skip_words(lang: str) -> list[str]:

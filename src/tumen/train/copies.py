@@ -9,6 +9,7 @@ copies are made is measured: they take at most `SHARE` of the time. That a copy 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -202,6 +203,13 @@ def about(path: Path) -> dict[str, str]:
         return {}
 
 
+def size_of(path: Path) -> int:
+    """Bytes of a file, none when it is gone: a keeper's unfinished file is renamed while others look."""
+    with contextlib.suppress(FileNotFoundError):
+        return path.stat().st_size
+    return 0
+
+
 def refuse_full(folder: Path, tensors: dict[str, Tensor]) -> None:
     """Leave memory to others.
 
@@ -211,6 +219,6 @@ def refuse_full(folder: Path, tensors: dict[str, Tensor]) -> None:
     bytes_here = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     needed = bytes_here * int(os.environ.get("LOCAL_WORLD_SIZE", "1")) * 2 * (parcel.KEEP + 1)
     space = os.statvfs(folder)
-    held = sum(path.stat().st_size for path in folder.iterdir())
+    held = sum(map(size_of, folder.iterdir()))
     if needed > space.f_bavail * space.f_frsize + held:
         raise OSError(28, f"copies need {needed >> 20} MiB of memory, {space.f_bavail * space.f_frsize >> 20} are free")
