@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+Once = Callable[[str, Callable[[Path], object]], Path]
 Tumen = Callable[..., "subprocess.CompletedProcess[str]"]
 TINY = Path(__file__).parents[1] / "tiny.toml"
 
@@ -28,7 +29,7 @@ def tumen() -> Tumen:
 
 
 @pytest.fixture(scope="session")
-def whole(tumen: Tumen, once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
+def whole(tumen: Tumen, once: Once) -> Path:
     """The tiny recipe taken to its end by `tumen run`. Nobody changes it: copies are broken."""
 
     def make(run: Path) -> None:
@@ -36,6 +37,26 @@ def whole(tumen: Tumen, once: Callable[[str, Callable[[Path], object]], Path]) -
         assert done.returncode == 0, done.stderr
 
     return once("tiny", make)
+
+
+@pytest.fixture(scope="session")
+def two(tumen: Tumen, once: Once) -> Path:
+    """A run whose cloud tier two ranks have trained, long enough for somebody to disturb others like it. Nobody disturbed this one."""
+    changes = ("mesh.dp=2", "steps=160", "checkpoint_every=10")
+    asked = [word for change in changes for word in ("--set", f"family.cloud.train.{change}")]
+
+    def make(run: Path) -> None:
+        for words in (("run", TINY, "--run", run, "--until", "dataset", *asked), ("launch", run)):
+            done = tumen(*words)
+            assert done.returncode == 0, done.stderr
+
+    return once("two", make)
+
+
+@pytest.fixture
+def untrained(two: Path) -> Callable[[Path], Path]:
+    """Makes a copy of it that is still to be trained."""
+    return lambda folder: Path(shutil.copytree(two, folder, ignore=shutil.ignore_patterns("cloud", "jobs", "events.jsonl", ".*")))
 
 
 @pytest.fixture

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.cli.conftest import Tumen
+from tests.cli.conftest import Once, Tumen
 
 from tumen.core import manifest_of
 from tumen.core.outside import digest_of_start
@@ -31,7 +30,7 @@ def recipe(folder: Path, stranger: Path, how: str) -> Path:
 
 
 @pytest.fixture
-def run(stranger: Path, tmp_path: Path, tumen: Tumen, once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
+def run(stranger: Path, tmp_path: Path, tumen: Tumen, once: Once) -> Path:
     """A run that has its corpus."""
 
     def make(folder: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,27 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.cli.conftest import TINY, Tumen
+from tests.cli.conftest import Tumen
 
 from tumen.core import events, verify
 
 PATIENCE_SECONDS = 300.0
 
 
-@pytest.fixture(scope="module")
-def data(tumen: Tumen, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run whose tier is to train on two ranks, and whose data are made."""
-    run = tmp_path_factory.mktemp("two") / "tiny"
-    changes = ("data.sentences=200", "family.cloud.train.steps=60", "family.cloud.train.mesh.dp=2")
-    said = tumen("run", TINY, "--run", run, "--until", "dataset", *(word for change in changes for word in ("--set", change)))
-    assert said.returncode == 0, said.stderr
-    return run
-
-
 @pytest.fixture
-def ready(data: Path, tmp_path: Path) -> Path:
-    """A copy of it, to be trained."""
-    return Path(shutil.copytree(data, tmp_path / "tiny"))
+def ready(untrained: Callable[[Path], Path], tmp_path: Path) -> Path:
+    """A run whose tier is to train on two ranks."""
+    return untrained(tmp_path / "tiny")
 
 
 def until(happened: Callable[[], Any], process: subprocess.Popen[str]) -> Any:
@@ -75,8 +64,8 @@ def test_only_what_runs_and_is_watched_is_resized(tumen: Tumen, ready: Path) -> 
 
 
 @pytest.mark.slow
-def test_a_local_training_of_two_ranks_watches_by_itself(tumen: Tumen, ready: Path) -> None:
-    """A rank is killed, and then the watcher; `tumen launch` says what happened and ends well."""
+def test_a_local_training_of_two_ranks_watches_by_itself(tumen: Tumen, ready: Path, two: Path) -> None:
+    """A rank is killed, then the watcher; then it grows to four ranks and shrinks to two again, and saw every sample once."""
     job = ready / "jobs" / "cloud"
 
     def rows(event: str) -> list[dict[str, Any]]:
@@ -90,6 +79,10 @@ def test_a_local_training_of_two_ranks_watches_by_itself(tumen: Tumen, ready: Pa
         until(lambda: rows("resumed"), launched)
         os.kill(rows("watch")[-1]["pid"], signal.SIGKILL)
         until(lambda: rows("watch")[-1]["state"] == "resumed", launched)
+        for times, ranks in ((2, 4), (3, 2)):
+            asked = tumen("resize", ready, str(ranks))
+            assert asked.returncode == 0, asked.stderr
+            until(lambda: len(rows("resumed")) == times, launched)  # noqa: B023
         said = launched.communicate(timeout=PATIENCE_SECONDS)[0]
     finally:
         launched.kill()
@@ -97,43 +90,11 @@ def test_a_local_training_of_two_ranks_watches_by_itself(tumen: Tumen, ready: Pa
     assert launched.returncode == 0, said
     assert "cloud: fault: crash, rank 1, node n0, step " in said
     assert "cloud: decided: restart, attempt 2, 2 ranks" in said
-    assert verify(ready / "cloud").facts["ranks"] == 2
     assert [row["state"] for row in rows("watch")] == ["started", "resumed", "ended"]
-    assert rows("fault")[0]["kind"] == "crash"
-
-
-@pytest.mark.slow
-def test_a_run_grows_and_shrinks_while_it_goes_on(tumen: Tumen, ready: Path) -> None:
-    """2 ranks, then 4, then 2 again, and every sample once."""
-    whole = shutil.copytree(ready, ready.with_name("whole"))
-
-    def rows(event: str) -> list[dict[str, Any]]:
-        return list(events.read(ready / "jobs" / "cloud" / "watch.jsonl", event))
-
-    def asked(ranks: int, times: int) -> None:
-        """Another number of ranks, and wait until they go on."""
-        said = tumen("resize", ready, str(ranks))
-        assert said.returncode == 0, said.stderr
-        until(lambda: len(rows("resumed")) == times, launched)
-
-    command = [sys.executable, "-m", "tumen", "launch", str(ready)]
-    launched = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    try:
-        until(lambda: list(events.read(ready / "events.jsonl", "checkpoint")), launched)
-        asked(4, times=1)
-        asked(2, times=2)
-        said = launched.communicate(timeout=PATIENCE_SECONDS)[0]
-    finally:
-        launched.kill()
-        launched.wait()
-    assert launched.returncode == 0, said
-    alone = json.loads((whole / "recipe.json").read_text())
-    alone["family"]["cloud"]["train"]["mesh"]["dp"] = 1
-    (whole / "recipe.json").write_text(json.dumps(alone))
-    assert tumen("launch", whole).returncode == 0
-    seen = [verify(run / "cloud").facts["seen"] for run in (ready, whole)]
+    assert [row["kind"] for row in rows("fault")] == ["crash"]
+    assert [row["world"] for row in rows("decided")] == [2, 4, 2]
+    seen = [verify(run / "cloud").facts["seen"] for run in (ready, two)]
     assert seen[0] == seen[1]
-    assert [one["world"] for one in rows("decided")] == [4, 2]
 
 
 @pytest.mark.slow

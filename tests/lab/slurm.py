@@ -58,7 +58,8 @@ JobAcctGatherType=jobacct_gather/none
 ReturnToService=2
 SlurmdTimeout={silent}
 MessageTimeout={answer}
-KillWait=5
+KillWait={kill}
+UnkillableStepTimeout={unkillable}
 JobRequeue=1
 EnforcePartLimits=ALL
 SchedulerParameters=batch_sched_delay=1,sched_interval=2
@@ -176,7 +177,14 @@ def _write(count: int, folder: Path) -> None:
     nodes = [f"NodeName={name} NodeAddr={_address(name)} CPUs={CARDS} RealMemory=1000 Gres=gpu:h100:{CARDS}" for name in names]
     silent = SILENT_SECONDS + count // NODES_A_SECOND
     (folder / "slurm.conf").write_text(
-        CONF.format(folder=folder, nodes="\n".join(nodes), silent=silent, answer=max(ANSWER_SECONDS, silent))
+        CONF.format(
+            folder=folder,
+            nodes="\n".join(nodes),
+            silent=silent,
+            answer=max(ANSWER_SECONDS, silent),
+            kill=5 + count // 50,
+            unkillable=60 + 5 * (count // NODES_A_SECOND),
+        )
     )
     for number in range(CARDS):
         os.mknod(folder / "cards" / f"nvidia{number}", 0o20666, os.makedev(1, 3))

@@ -51,7 +51,9 @@ PLACES = {  # where a rank dies: what is called there, and whether rank 0 alone 
     "before the final artifact": ("final", True),
 }
 context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(["pytest", "tests.train.deaths"])
+context.set_forkserver_preload(
+    ["pytest", "torch._dynamo", "tumen.train.parallel", "tests.train.deaths"]
+)  # what every rank would load
 
 
 @dataclass(frozen=True)

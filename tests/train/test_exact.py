@@ -155,8 +155,16 @@ def killed(request: pytest.FixtureRequest, data: Path, tmp_path_factory: pytest.
 
 
 class TestDamaged:
-    @pytest.mark.parametrize("how", ["cut", "flipped"])
-    @pytest.mark.parametrize("name", ["shard-00001", "shard-00002", "state.json", "manifest.json"])
+    @pytest.mark.parametrize(
+        ("name", "how"),
+        [
+            ("shard-00001", "cut"),
+            ("shard-00001", "flipped"),
+            ("shard-00002", "flipped"),
+            ("state.json", "cut"),
+            ("manifest.json", "cut"),
+        ],
+    )
     def test_the_one_before_is_used(self, name: str, how: str, killed: Run, unbroken: Unbroken, tmp_path: Path) -> None:
         if name == "shard-00002" and killed.world == 1:
             pytest.skip("one rank writes one shard")
@@ -179,8 +187,7 @@ class TestFaultOfOneRank:
         assert all("\n" not in said for said in errors(run))
         return codes
 
-    @pytest.mark.parametrize("later", [False, True])
-    @pytest.mark.parametrize("mesh", ["one", "fsdp", "pp x fsdp"])
+    @pytest.mark.parametrize(("mesh", "later"), [("one", True), ("fsdp", True), ("pp x fsdp", False)])
     def test_full_disk_is_everybodys(self, mesh: str, later: bool, run: Run, unbroken: Unbroken) -> None:
         run = replace(run, mesh=mesh, fields={"save_later": later})
         assert self.go_wrong(run, "full_disk") == [DISK] * run.world, errors(run)
@@ -201,8 +208,9 @@ class TestFaultOfOneRank:
         assert errors(run)[0] == f"PeerError: rank 0: {GONE}"
 
 
-@pytest.mark.parametrize("mesh", ["one", "fsdp", "tp"])
-@pytest.mark.parametrize("place", ["before its shard is written", "before the seal"])
+@pytest.mark.parametrize(
+    ("mesh", "place"), [("one", "before the seal"), ("fsdp", "before the seal"), ("tp", "before its shard is written")]
+)
 def test_killed_while_it_writes_later_the_one_before_is_there(mesh: str, place: str, run: Run, unbroken: Unbroken) -> None:
     run = replace(run, mesh=mesh, fields={"save_later": True})
     die(run, Death(place, 6, 0))
