@@ -41,6 +41,7 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return request.param, found_by(request.param, tmp_path_factory.mktemp("ranks"))
 
 
+@pytest.mark.slow
 def test_every_mesh_learns_what_one_process_learns(world: tuple[int, dict[str, Any]]) -> None:
     ranks, found = world
     assert set(found) == set(MESHES[ranks]), "a mesh before the missing ones failed"
