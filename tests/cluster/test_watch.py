@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tumen.cluster import Layout, Node, Status, Watch, shown
+from tumen.cluster import Job, Layout, Node, Status, Watch, shown
 from tumen.cluster.glance import glance_of
-from tumen.core.pulse import Beat, Message, Receiver, Sender
+from tumen.cluster.local import Local
+from tumen.cluster.watcher import Watcher
+from tumen.core import Events
+from tumen.core.pulse import Beat, Message, Receiver, Sender, make_secret
 
 SECRET = bytes(32)
 SEE = 0.1  # seconds between two looks
@@ -358,6 +363,19 @@ class TestFaults:
         assert [row["event"] for row in world.rows] == ["fault", "decided"]
         assert world.rows[0]["kind"] == "checkpoint"
         assert world.turn(10) == [], "training goes on by itself"
+
+    def test_a_damaged_checkpoint_is_read_of_in_every_turn_of_a_fault(self, tmp_path: Path) -> None:
+        """Else the fault that it explains may be over, and called by another name, before the next look of a second."""
+        make_secret(tmp_path / "secret")
+        said = tmp_path / "events.jsonl"
+        with ThreadPoolExecutor(1) as beside:
+            watcher = Watcher(Local(), Job("x", ("true",), tmp_path), "127.0.0.1", said, lambda row: None, beside)
+        Events(said).emit("checkpoint_damaged", path="step-20", error="cut short")
+        watcher.next_notice = math.inf  # the look of a second is not due
+        assert watcher._noticed(1000.0) == []
+        watcher.watch.open = (999.0, 999.5)
+        assert [(row["event"], row.get("kind")) for row in watcher._noticed(1000.1)] == [("fault", "checkpoint"), ("decided", None)]
+        watcher.socket.close()
 
     def test_engine(self, world: World) -> None:
         world.say(world.watch.tell(world.now, Status("silent", reason="slurmctld does not answer")))

@@ -116,9 +116,8 @@ def up(count: int, folder: Path = FOLDER) -> None:
     _write(count, folder)
     _network(count)
     _munge(folder)
+    _comes_first(folder / "run" / "munged.pid")
     _daemon(["slurmctld"], "ctl", folder)
-    for name in ("munged", "slurmctld"):
-        _comes_first(folder / "run" / f"{name}.pid")
     for number in range(1, count + 1):
         start_node(f"n{number}", folder)
     if not _until(lambda: states(folder).get("idle", 0) == count, PATIENCE_SECONDS + count):
