@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tumen.assistant import Home, Outcome, Resolved, act, undo
+from tumen.assistant import Home, Outcome, Resolved, act, reply, undo
 
 
 def do(home: Home, intent: str, *targets: str, **values: Any) -> Outcome:
@@ -123,6 +123,17 @@ def test_all_or_nothing(home: Home) -> None:
     outcome = do(home, "ClimateSetTemperature", "climate.living_room", "climate.bathroom", temperature=29)
     assert outcome.refusal is not None
     assert home.snapshot() == was
+
+
+def test_all_lists_are_each_of_them(home: Home) -> None:
+    both = ("todo.chores", "todo.shopping_list")
+    added = do(home, "ListAddItem", *both, item="eggs")
+    assert [change.id for change in added.changed] == list(both)
+    assert reply(added, home) == "Added eggs to Chores and Shopping list."
+    assert [change.id for change in do(home, "ListRemoveItem", *both, item="bread").changed] == ["todo.shopping_list"]
+    refused = do(home, "ListCompleteItem", *both, item="snow")
+    assert refused.refusal
+    assert refused.refusal.reason == "item"
 
 
 def test_what_is_so_already_is_no_change(home: Home) -> None:

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tumen.assistant import Home, Question, Refusal, Resolved, act, reply, resolve, undo
@@ -51,6 +51,13 @@ def test_resolve_is_total_and_invents_nothing(action: Action, here: str | None) 
 
 @MANY
 @given(st.lists(actions(), min_size=1, max_size=3))
+@example(
+    [
+        Action("HassListAddItem", "en", {"name": "all", "item": "milk"}),
+        Action("HassListRemoveItem", "de", {"name": "alle", "item": "milk"}),
+    ]
+)
+@example([Action("HassListAddItem", "en", {"name": "all"})])
 def test_acts_are_whole_said_and_undone(several: list[Action]) -> None:
     home = Home.load(clock=lambda: NOON)
     for action in several:

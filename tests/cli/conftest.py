@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.conftest import Once
 
-Once = Callable[[str, Callable[[Path], object]], Path]
 Tumen = Callable[..., "subprocess.CompletedProcess[str]"]
 TINY = Path(__file__).parents[1] / "tiny.toml"
 

@@ -7,7 +7,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tests.cli.conftest import Once, Tumen
+from tests.cli.conftest import Tumen
+from tests.conftest import Once
 
 from tumen.core import manifest_of
 from tumen.core.outside import digest_of_start

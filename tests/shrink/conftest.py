@@ -6,14 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.conftest import Once
 
 from tumen.core import Recipe, Shape
 
 
 @pytest.fixture(scope="session")
-def sure(
-    recipe: Recipe, dataset: Path, shape_of: Callable[[str], Shape], once: Callable[[str, Callable[[Path], object]], Path]
-) -> Path:
+def sure(recipe: Recipe, dataset: Path, shape_of: Callable[[str], Shape], once: Once) -> Path:
     """The device tier of the tiny recipe after enough steps to be sure of its answers."""
     from tumen.train import fit
 

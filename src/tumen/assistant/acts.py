@@ -380,18 +380,22 @@ def _timer_after(resolved: Resolved, timer: Timer, left: float, now: float) -> T
 
 
 def _list(resolved: Resolved, home: Home) -> list[Change]:
-    """Add, tick off or take away an item; an item is found in plural, singular or with a small typo."""
-    (id_,) = resolved.targets or (SHOPPING,)
-    state, item = home.state(id_), str(_needed(resolved.values, "item"))
-    items, done = tuple(state.get("items", ())), tuple(state.get("done_items", ()))
-    known = _item(item, items)
-    if "AddItem" in resolved.intent:
-        return [Change(id_, state, state if known else state | {"items": (*items, item)})]
-    if known is None:
-        raise _Refused("item", entity=id_, words=item)
-    left = tuple(other for other in items if other != known)
-    ticked = (*done, known) if "Complete" in resolved.intent else done
-    return [Change(id_, state, state | {"items": left, "done_items": ticked})]
+    """Add, tick off or take away an item, on each list that is meant; one is found in plural, singular or with a small typo."""
+    lists, item = resolved.targets or (SHOPPING,), str(_needed(resolved.values, "item"))
+    changes = []
+    for id_ in lists:
+        state = home.state(id_)
+        items, done = tuple(state.get("items", ())), tuple(state.get("done_items", ()))
+        known = _item(item, items)
+        if "AddItem" in resolved.intent:
+            changes.append(Change(id_, state, state if known else state | {"items": (*items, item)}))
+        elif known:
+            left = tuple(other for other in items if other != known)
+            ticked = (*done, known) if "Complete" in resolved.intent else done
+            changes.append(Change(id_, state, state | {"items": left, "done_items": ticked}))
+    if not changes:
+        raise _Refused("item", entity=lists[0], words=item)
+    return changes
 
 
 def _item(words: str, items: tuple[str, ...]) -> str | None:

@@ -267,7 +267,7 @@ def _timer(said: _Said, outcome: Outcome) -> str:
 
 
 def _list(said: _Said, outcome: Outcome) -> str:
-    change, item = outcome.changes[0], outcome.resolved.values.get("item", "")
+    made, item = [change for change in outcome.changes if change.real], outcome.resolved.values.get("item", "")
     key = (
         "list_add"
         if "AddItem" in outcome.resolved.intent
@@ -275,7 +275,8 @@ def _list(said: _Said, outcome: Outcome) -> str:
         if "Complete" in outcome.resolved.intent
         else "list_remove"
     )
-    return said.fill(key if change.real else "list_has", item=item, names=said.title(change.id))
+    names = said.shortened([said.title(change.id) for change in made or outcome.changes])
+    return said.fill(key if made else "list_has", item=item, names=names)
 
 
 # -- questions answered ----------------------------------------------------------------------------------------------
