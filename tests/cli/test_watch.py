@@ -95,6 +95,7 @@ def test_a_local_training_of_two_ranks_watches_by_itself(tumen: Tumen, ready: Pa
     assert [row["world"] for row in rows("decided")] == [2, 4, 2]
     seen = [verify(run / "cloud").facts["seen"] for run in (ready, two)]
     assert seen[0] == seen[1]
+    assert verify(ready / "cloud").facts["ranks"] == 2
 
 
 @pytest.mark.slow

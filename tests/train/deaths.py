@@ -51,9 +51,7 @@ PLACES = {  # where a rank dies: what is called there, and whether rank 0 alone 
     "before the final artifact": ("final", True),
 }
 context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(
-    ["pytest", "torch._dynamo", "tumen.train.parallel", "tests.train.deaths"]
-)  # what every rank would load
+context.set_forkserver_preload(["pytest", "tests.train.deaths"])
 
 
 @dataclass(frozen=True)
