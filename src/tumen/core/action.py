@@ -142,7 +142,7 @@ class Action:
         return next((name for name, intents in DOMAINS.items() if self.intent in intents), "not home")
 
     def json(self, ontology: Ontology = HOME) -> str:
-        """Compact JSON with slots in the order of the ontology."""
+        """Compact JSON with slots in the order of the ontology; where it says so, in that of the sentence, which is their own."""
         return json.dumps(
             {"lang": self.lang, "intent": self.intent, **self._ordered(ontology)}, ensure_ascii=False, separators=(",", ":")
         )
@@ -161,7 +161,10 @@ class Action:
         return [run.strip() for run in self.slots[slot].split(JOINT)]
 
     def _ordered(self, ontology: Ontology) -> dict[str, str]:
-        return {name: self.slots[name] for name in ontology.intents[self.intent] if name in self.slots}
+        known = ontology.intents[self.intent]
+        if self.intent in ontology.spoken:
+            return {name: value for name, value in self.slots.items() if name in known}
+        return {name: self.slots[name] for name in known if name in self.slots}
 
 
 CJK = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"  # characters written without spaces around them, as a class of `re`
@@ -241,10 +244,10 @@ def parse(text: str, ontology: Ontology = HOME) -> Action:
     """Read an action, from the wire or as plain compact JSON.
 
     Raises:
-        InputError: no JSON object, or an intent, slot or closed value that the ontology has not.
+        InputError: no JSON object, a name twice, or an intent, slot or closed value that the ontology has not.
     """
     try:
-        tree = json.loads(text)
+        tree = json.loads(text, object_pairs_hook=_once)
     except (ValueError, RecursionError):
         raise InputError(f"not an action: {text[:80]!r}") from None
     if not isinstance(tree, dict) or str(tree.get("intent")) not in ontology.intents or tree.get("lang") not in ontology.languages:
@@ -261,6 +264,13 @@ def parse(text: str, ontology: Ontology = HOME) -> Action:
             raise InputError(f"{name} cannot be {value!r}: {text[:80]!r}")
         slots[name] = JOINT.join(run.strip() for run in value.split(JOINT))
     return Action(tree["intent"], tree["lang"], slots)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    tree = dict(pairs)
+    if len(tree) < len(pairs):
+        raise ValueError("a name twice")
+    return tree
 
 
 def grammar(sentence: str, ontology: Ontology = HOME) -> str:

@@ -31,6 +31,7 @@ class Ontology(Frozen):
     Attributes:
         languages: values of the first field, `lang`.
         intents: slots of each intent, in the order in which they are written.
+        spoken: intents whose slots are written as they come in the sentence instead; each at most once.
         closed: slots with a fixed set of values; every other slot holds words copied from the sentence.
         several: copied slots that may hold more than one run of words, joined by `;`.
         groups: rows of a scorecard: intents by scenario.
@@ -39,12 +40,13 @@ class Ontology(Frozen):
 
     languages: tuple[str, ...] = Field(min_length=1)
     intents: dict[str, tuple[str, ...]] = Field(min_length=1)
+    spoken: tuple[str, ...] = ()
     closed: dict[str, tuple[str, ...]] = Field({})
     several: tuple[str, ...] = ()
     groups: dict[str, tuple[str, ...]] = Field({})
     acts: tuple[str, ...] = ()
 
-    @field_validator("languages", "several", "acts")
+    @field_validator("languages", "spoken", "several", "acts")
     @classmethod
     def _words(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         return _checked(names)
@@ -86,7 +88,8 @@ class Ontology(Frozen):
     def grammar(self, words: Sequence[str]) -> str:
         """GBNF of the actions that a sentence of these units allows (llama.cpp grammars/README.md).
 
-        A span is a run of neighbouring units; rule `u<i>` reads unit i and may go on to i+1.
+        A span is a run of neighbouring units; rule `u<i>` reads unit i and may go on to i+1. In an intent that is spoken the rules
+        would let a slot come twice, as GBNF can only count by writing out every order; `parse` refuses that.
         """
         rules = [self.rules, "span ::= " + " | ".join(f"u{i}" for i in range(len(words)))]
         for i, word in enumerate(words):
@@ -102,7 +105,8 @@ class Ontology(Frozen):
         lines.append("lang ::= " + " | ".join(_quoted(f'{{"lang":"{lang}"') for lang in self.languages))
         for n, (intent, slots) in enumerate(self.intents.items()):
             head = _quoted(f',"intent":"{intent}"')
-            lines.append(" ".join([f"i{n} ::= {head}", *(f"{_rule(slot)}?" for slot in slots)]))
+            anyhow = [f"({' | '.join(map(_rule, slots))})*"] if slots else []
+            lines.append(" ".join([f"i{n} ::= {head}", *(anyhow if intent in self.spoken else (f"{_rule(s)}?" for s in slots))]))
         for slot, values in self.closed.items():
             lines.append(f"{_rule(slot)} ::= " + " | ".join(_quoted(f',"{slot}":"{value}"') for value in values))
         quote = _quoted('"')
@@ -113,7 +117,8 @@ class Ontology(Frozen):
 
     @classmethod
     def joined(cls, parts: Iterable[Ontology]) -> Ontology:
-        """All of several ontologies; what two of them name alike is one thing, with the slots and values of both.
+        """All of several ontologies; what two of them name alike is one thing, with the slots and values of both, and spoken if
+        it is in each of them.
 
         Raises:
             ValueError: a slot is closed in one and copied in another.
@@ -125,7 +130,8 @@ class Ontology(Frozen):
                     raise ValueError(f"slot {min(clash)} has fixed values in one source and copied words in another; rename one")
         return cls(
             languages=tuple(dict.fromkeys(lang for part in parts for lang in part.languages)),
-            intents=_merged(part.intents for part in parts),
+            intents=(intents := _merged(part.intents for part in parts)),
+            spoken=tuple(name for name in intents if all(name in part.spoken for part in parts if name in part.intents)),
             closed=_merged(part.closed for part in parts),
             several=tuple(dict.fromkeys(slot for part in parts for slot in part.several)),
             groups=_merged(part.groups for part in parts),
@@ -139,6 +145,7 @@ class Ontology(Frozen):
         return Ontology(
             languages=self.languages,
             intents=left,
+            spoken=tuple(name for name in self.spoken if name in left),
             closed={slot: values for slot, values in self.closed.items() if slot in slots},
             several=tuple(slot for slot in self.several if slot in slots),
             groups={group: kept for group, names in self.groups.items() if (kept := tuple(n for n in names if n in left))},

@@ -61,9 +61,9 @@ def read_labelled(path: str) -> Iterator[Labelled]:
                 if words is not None
                 for run in (words if isinstance(words, list) else [words])
             ]
-            yield Labelled(
-                str(row["sentence"]), str(row["intent"]), pairs, str(row.get("lang") or "en"), str(row.get("split") or "")
-            )
+            sentence = str(row["sentence"])
+            pairs.sort(key=lambda pair: sentence.lower().find(pair[1].lower()))
+            yield Labelled(sentence, str(row["intent"]), pairs, str(row.get("lang") or "en"), str(row.get("split") or ""))
         except (KeyError, AttributeError, ValueError) as error:
             raise InputError(f"{path}, row {number}: no labelled sentence ({error}); it needs sentence, intent and slots") from None
 
@@ -96,7 +96,7 @@ def read_slurp_rows(path: str) -> Iterator[tuple[Mapping[str, Any], Labelled]]:
 def _slurp_entities(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """(type, words) of a SLURP row's entities; `mom 's`, two of its tokens, is one word of the sentence."""
     tokens = [str(token["surface"]) for token in row["tokens"]]
-    for entity in row["entities"]:
+    for entity in sorted(row["entities"], key=lambda entity: min(entity["span"], default=0)):
         yield str(entity["type"]), re.sub(r" (?='s\b)", "", " ".join(tokens[at] for at in entity["span"]))
 
 
@@ -155,6 +155,8 @@ def _json(path: Path) -> dict[str, Any]:
 def ontology_of(rows: Iterable[Labelled]) -> Ontology:
     """What the rows name: intents and their slots by first sight, groups by what stands before the first `_`.
 
+    Slots are written in the order of the sentence, so that a model reads once from left to right and need not jump.
+
     Raises:
         InputError: a name that cannot stand in a grammar.
     """
@@ -172,6 +174,7 @@ def ontology_of(rows: Iterable[Labelled]) -> Ontology:
         return Ontology(
             languages=tuple(languages),
             intents={intent: tuple(slots) for intent, slots in intents.items()},
+            spoken=tuple(intent for intent, slots in intents.items() if len(slots) > 1),
             several=tuple(several),
             groups={group: tuple(names) for group, names in groups.items()},
         )

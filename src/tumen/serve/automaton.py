@@ -7,7 +7,7 @@ of ours a structure piece is one token, with any other it is several, and the al
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
@@ -15,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 Cut = Callable[[str], Sequence[int]]  # text to tokens, as it stands inside a longer text
-Place = tuple[str, int]  # an intent and the first of its slots that may still come; START and HEAD are before that
+# An intent and the first of its slots that may still come; for one whose slots come as in the sentence, a bit for each that has
+# come. START and HEAD are before that.
+Place = tuple[str, int]
 START, HEAD, OVER = ("", 0), ("", 1), ("", 2)
 JOINT = ";"
 
@@ -77,7 +79,7 @@ class Form:
     """The actions of an ontology in one vocabulary.
 
     Args:
-        ontology: `languages`, `intents`, `closed` and `several`, as in ontology.json.
+        ontology: `languages`, `intents`, `spoken`, `closed` and `several`, as in ontology.json.
         cut: the vocabulary's tokeniser.
         end: the token after a whole action.
     """
@@ -86,6 +88,7 @@ class Form:
         self._languages: Sequence[str] = ontology["languages"]
         self._intents: Mapping[str, Sequence[str]] = ontology["intents"]
         self._closed: Mapping[str, Sequence[str]] = ontology["closed"]
+        self._spoken = frozenset(ontology.get("spoken", ()))
         self._several = frozenset(ontology.get("several", ()))
         self.cut = cut
         # A tokeniser of ours has every piece as one token. In any other, a quote and what follows it are mostly one token (`","`),
@@ -124,14 +127,21 @@ class Form:
             return [(f'{{"lang":"{lang}"', HEAD) for lang in self._languages]
         if place == HEAD:
             return [(f',"intent":"{intent}"', (intent, 0)) for intent in self._intents]
-        intent, first = place
         found: list[tuple[str, Place | Copy]] = [("}", OVER)]
-        for number, slot in enumerate(self._intents[intent][first:], first + 1):
+        for slot, after in self._onward(*place):
             if slot in self._closed:
-                found += [(f',"{slot}":"{value}"', (intent, number)) for value in self._closed[slot]]
+                found += [(f',"{slot}":"{value}"', after) for value in self._closed[slot]]
             else:
-                found.append((f',"{slot}":"', Copy(slot, (intent, number))))
+                found.append((f',"{slot}":"', Copy(slot, after)))
         return found
+
+    def _onward(self, intent: str, come: int) -> Iterator[tuple[str, Place]]:
+        """(slot that may come now, place after it)."""
+        for number, slot in enumerate(self._intents[intent]):
+            if intent not in self._spoken and number >= come:
+                yield slot, (intent, number + 1)
+            elif intent in self._spoken and not come >> number & 1:
+                yield slot, (intent, come | 1 << number)
 
 
 class Words:
