@@ -64,7 +64,7 @@ def learn(run: Path, recipe: Recipe, stage: chain.Stage, plan: Path | None, prof
     try:
         from tumen.data import Codec, refuse_other
         from tumen.shrink import distil, learn_grid, pruned
-        from tumen.train import Adapter, fit, leave, profile_steps, start_from
+        from tumen.train import Adapter, fit, leave, profile_steps, shares_loss, start_from
     except ModuleNotFoundError as error:
         raise TrainError(f"training needs {error.name}, which is in the extra: pip install 'tumen[train]'") from None
     assert stage.settings is not None
@@ -104,7 +104,7 @@ def learn(run: Path, recipe: Recipe, stage: chain.Stage, plan: Path | None, prof
         teacher = run / settings.distil.teacher
         distil(section, shape, settings.distil, teacher, run / "dataset", run / tier, **common)
     else:
-        fit(section, shape, run / "dataset", run / tier, **common)
+        fit(section, shape, run / "dataset", run / tier, **common, distil=shares_loss(run / "dataset", shape.vocab))
     leave()
 
 

@@ -47,6 +47,10 @@ class Part(Frozen):
         0.0, description="of its rows, from the second pass on, those whose slots say words of another row of the same intent"
     )
     without: tuple[str, ...] = Field((), description="intents whose rows are left out: another source says them better")
+    shares: str | None = Field(
+        None,
+        description="labelled file of what people ask: training weighs this source's intents as if each were as frequent as there",
+    )
     none: tuple[str, ...] = Field(
         (), description="intents that are nothing the other sources know: their rows mean `none`, the rest go"
     )

@@ -11,7 +11,7 @@ from tumen.data.filters import Judge, exam_keys, sift
 from tumen.data.labelled import Labelled, read_clinc, read_slurp_rows, read_snips
 from tumen.data.loader import Batch, Loader, Whole
 from tumen.data.mix import mixed
-from tumen.data.prepare import read_corpus, write_corpus, write_dataset, write_tokenizer
+from tumen.data.prepare import OFFSETS, read_corpus, write_corpus, write_dataset, write_tokenizer
 from tumen.data.read import read_sentences, read_text
 from tumen.data.shards import Shards, read_shards, write_shards
 from tumen.data.source import SOURCES, Source
@@ -21,6 +21,7 @@ from tumen.data.vocabulary import Row, Vocabulary, refuse_other, vocabulary_of
 __all__ = [
     "BYTES",
     "CONTROL",
+    "OFFSETS",
     "SOURCES",
     "UNKNOWN",
     "Batch",

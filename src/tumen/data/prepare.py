@@ -1,12 +1,14 @@
 """Three makers of artifacts: sources -> corpus -> tokeniser -> dataset. All of them stream, but for sources that hold sentences.
 
-corpus     rows of every source -> filters -> split -> mix -> train.jsonl, validation.jsonl, exam.jsonl; homes.json, values.json
+corpus     rows of every source -> filters -> split -> mix -> train.jsonl, validation.jsonl, exam.jsonl; homes.json, values.json;
+           offsets.json if people ask some intents more often than the rows do
 dataset    rows -> tokens, in many processes -> shards; a plain text is cut into pieces that fit a row of training
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -35,6 +37,7 @@ from tumen.data.workers import chunks, cores, ordered
 
 SPLITS = ("train", "validation", "exam")
 HELD_TEXTS = 0.05  # share of plain texts kept for validation, at most data.validation of them
+OFFSETS = "offsets.json"
 LEARNT_BYTES = 50_000_000  # of a corpus are enough to learn a tokeniser from
 Row = Mapping[str, Any]
 Engine = Literal["local", "ray"]
@@ -58,7 +61,7 @@ def write_corpus(section: Data, seed: int, folder: Path, inputs: str) -> Manifes
     with writing(folder, "corpus", inputs, [], facts) as stage:
         rows = _on_ray(section, judge, removed) if section.engine == "ray" else _local(corpora, judge, removed)
         swapper = partial(swapped, ontology=ontology, seed=seed, judge=judge)
-        told = _write_splits(rows, exam, parts, section.validation, stage, swapper)
+        told, intents = _write_splits(rows, exam, parts, section.validation, stage, swapper)
         if not told["train"].rows:
             raise InputError(f"{_names(parts)}: no training rows left; removed: {dict(removed) or 'none'}")
         facts |= _facts(told) | ({"removed": dict(sorted(removed.items()))} if removed or judge.filters else {})
@@ -67,6 +70,9 @@ def write_corpus(section: Data, seed: int, folder: Path, inputs: str) -> Manifes
         values = {lang: slots for corpus in corpora for lang, slots in corpus.values.items()}
         (stage / "values.json").write_text(json.dumps(values, ensure_ascii=False, indent=1), "utf-8")
         ontology.save(stage)
+        if any(part.shares for part in parts):
+            offsets = {name: nats for part, had in zip(parts, intents, strict=True) for name, nats in _offsets(part, had).items()}
+            (stage / OFFSETS).write_text(json.dumps(offsets, indent=1), "utf-8")
     return verify(folder, "corpus")
 
 
@@ -128,12 +134,35 @@ def _on_ray(section: Data, judge: Judge, removed: Counter[str]) -> Iterator[Plac
     return ((part, "", {"text": text}) for part, text in on_ray.sift_texts(paths, judge, removed))
 
 
+def _offsets(part: Part, had: Counter[str]) -> dict[str, float]:
+    """What a source's rows say too often of an intent: ln of its share of them over its share of `part.shares`; one row is
+    added to each on both sides, so that what nobody asked there is rare and not impossible.
+
+    Added to the intents' logits in the loss alone, it leaves a model whose own logits have the other shares (logit adjustment:
+    Menon et al. 2021, arXiv:2007.07314, equation 10, here from one prior to another instead of to a flat one).
+    """
+    if not part.shares:
+        return {}
+    read = getattr(source_of(part.source), "read", None)
+    if read is None:
+        raise InputError(f"data.mix.shares: source {part.source!r} reads no labelled file; leave it out")
+    asked = Counter(row.intent for row in read(part.shares) if row.intent in had)
+    if not asked:
+        raise InputError(f"{part.shares}: has no intent of {part.path or part.source}; data.mix.shares needs the same labels")
+    return {name: round(math.log(_share(name, had, had) / _share(name, asked, had)), 4) for name in had}
+
+
+def _share(name: str, counts: Counter[str], among: Iterable[str]) -> float:
+    return (counts[name] + 1) / (counts.total() + len(list(among)))
+
+
 class _Lines:
     """A JSONL file that is being written, and what is told of it."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.rows, self.characters = path, 0, 0
         self.languages: Counter[str] = Counter()
+        self.intents: Counter[str] = Counter()
         self.templates: set[str] = set()
 
     def __enter__(self) -> _Lines:
@@ -150,13 +179,17 @@ class _Lines:
         self.characters += len(_text(row))
         if "action" in row:
             self.languages[row["action"]["lang"]] += 1
+            self.intents[row["action"]["intent"]] += 1
             self.templates.add(row["template"])
 
 
 def _write_splits(
     rows: Iterable[Placed], exam: Iterable[Row], parts: Sequence[Part], most: int, stage: Path, swapper: Swapper
-) -> dict[str, _Lines]:
-    """Write every split; the training rows of several sources, or of several passes, are written apart first, then mixed."""
+) -> tuple[dict[str, _Lines], list[Counter[str]]]:
+    """Write every split; the training rows of several sources, or of several passes, are written apart first, then mixed.
+
+    Returns what was written of every split, and how often each source's own training rows have each intent.
+    """
     told = {split: _Lines(stage / f"{split}.jsonl") for split in SPLITS}
     mix = len(parts) > 1 or parts[0].passes > 1
     apart = [_Lines(stage / f"{number}.jsonl") for number in range(len(parts))] if mix else [told["train"]]
@@ -170,7 +203,7 @@ def _write_splits(
             (told["validation"] if held else apart[part]).add(row)
     if mix:
         _mix(apart, parts, told["train"], swapper)
-    return told
+    return told, [lines.intents for lines in apart]
 
 
 def _is_validation(text: str) -> bool:
@@ -267,6 +300,10 @@ def write_dataset(
     with writing(folder, "dataset", inputs, parents, facts) as stage:
         for split in ("train", "validation"):
             facts[f"{split}_tokens"] = write_packed(stage / split, _encoded(encoder, corpus / f"{split}.jsonl", engine, workers))
+        if (corpus / OFFSETS).exists():
+            offsets = json.loads((corpus / OFFSETS).read_text("utf-8"))
+            tokens = {encoder.codec.intent(name): nats for name, nats in offsets.items()}
+            (stage / OFFSETS).write_text(json.dumps(tokens, indent=1), "utf-8")
     return verify(folder, "dataset")
 
 

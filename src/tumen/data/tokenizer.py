@@ -148,6 +148,17 @@ class Codec:
         ids = (self.structure.get(piece) or self.words(piece) for piece in pieces(action.wire(self.ontology), self.ontology))
         return [*chain.from_iterable(ids), self.end]
 
+    def intent(self, name: str) -> int:
+        """The one token that says an intent.
+
+        Raises:
+            InputError: this vocabulary says it in several.
+        """
+        ids = self.structure.get(f',"intent":"{name}"', [])
+        if len(ids) != 1:
+            raise InputError(f"the tokeniser has no token of its own for the intent {name}; set tokenizer.pieces = true")
+        return ids[0]
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids, structure tokens included."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=False))

@@ -98,7 +98,8 @@ def _squeezed(words: str) -> str:
     return "".join(words.split())
 
 
-# What a home's own intents are called in SLURP: (intent, what must be in the slots) -> label; the first that fits.
+# What a home's own intents are called in SLURP: (intent, what must be in the slots) -> label; the first that fits. What HWU64's
+# rows call it decides (`unmute` is audio_volume_up there, `pause the music` audio_volume_mute, `skip this song` music_settings).
 HOME_LABELS: tuple[tuple[str, dict[str, str], str], ...] = (
     ("HassTurnOn", {"domain": "light"}, "iot_hue_lighton"),
     ("HassTurnOff", {"domain": "light"}, "iot_hue_lightoff"),
@@ -112,6 +113,12 @@ HOME_LABELS: tuple[tuple[str, dict[str, str], str], ...] = (
     ("HassSetVolumeRelative", {"step": "up"}, "audio_volume_up"),
     ("HassSetVolumeRelative", {"step": "down"}, "audio_volume_down"),
     ("HassMediaPlayerMute", {}, "audio_volume_mute"),
+    ("HassMediaPlayerUnmute", {}, "audio_volume_up"),
+    ("HassMediaPause", {}, "audio_volume_mute"),
+    ("HassMediaNext", {}, "music_settings"),
+    ("HassMediaPrevious", {}, "music_settings"),
+    ("HassClimateGetTemperature", {}, "weather_query"),
+    ("HassStartTimer", {}, "alarm_set"),
     ("HassListAddItem", {}, "lists_createoradd"),
     ("HassShoppingListAddItem", {}, "lists_createoradd"),
     ("HassListRemoveItem", {}, "lists_remove"),
@@ -119,6 +126,7 @@ HOME_LABELS: tuple[tuple[str, dict[str, str], str], ...] = (
     ("HassGetCurrentTime", {}, "datetime_query"),
     ("HassGetCurrentDate", {}, "datetime_query"),
     ("HassMediaSearchAndPlay", {}, "play_music"),
+    (NONE, {}, "general_quirky"),
 )
 HOME_SLOTS = {"area": "house_place", "name": "device_type", "color": "color_type"}
 

@@ -10,7 +10,7 @@ Read next: loop.py, then optimizer.py and checkpoint.py; public.py, outside.py: 
 from tumen.train.checkpoint import load_tensors
 from tumen.train.loop import fit, prepare_torch, warm
 from tumen.train.lora import Adapter, is_adapter, merged, read_adapter, read_final
-from tumen.train.losses import Extra, Targets, Told, loss_of
+from tumen.train.losses import Extra, Targets, Told, loss_of, shares_loss
 from tumen.train.outside import start_from
 from tumen.train.profile import profile_steps
 from tumen.train.public import export_public, import_public
@@ -35,6 +35,7 @@ __all__ = [
     "profile_steps",
     "read_adapter",
     "read_final",
+    "shares_loss",
     "start_from",
     "warm",
 ]

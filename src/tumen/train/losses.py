@@ -6,8 +6,10 @@ Shapes: B rows, T tokens, A learnt positions, V vocabulary.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tumen.core.recipe import Train
-from tumen.data import Batch
+from tumen.data import OFFSETS, Batch
 from tumen.model import Transformer, causal_mask
 
 HEAD_ROWS = 128  # the head's rows are padded to a multiple, so that it has few distinct shapes
@@ -115,3 +117,20 @@ def cross_entropy(network: Transformer, states: Tensor, targets: Targets, told: 
         share = weight * targets.answers.to(device)  # the teacher was asked about actions alone
         loss = (1 - share) * loss + share * extra(logits, targets, told)
     return (loss * targets.weights.to(device)).sum()
+
+
+def shares_loss(dataset: Path, vocab: int) -> tuple[float, Extra] | None:
+    """For `fit(distil=...)`: cross-entropy with the dataset's offsets added to the logits; None where it has none.
+
+    What is learnt with them is right for other shares of the intents than the rows have (data/prepare.py).
+    """
+    if not (dataset / OFFSETS).exists():
+        return None
+    offsets = torch.zeros(vocab)
+    for token, nats in json.loads((dataset / OFFSETS).read_text("utf-8")).items():
+        offsets[int(token)] = nats
+
+    def loss(logits: Tensor, targets: Targets, told: Told) -> Tensor:
+        return F.cross_entropy(logits + offsets.to(logits.device), targets.tokens.to(logits.device), reduction="none")
+
+    return 1.0, loss
