@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -79,10 +80,11 @@ def test_a_local_training_of_two_ranks_watches_by_itself(tumen: Tumen, ready: Pa
         until(lambda: rows("resumed"), launched)
         os.kill(rows("watch")[-1]["pid"], signal.SIGKILL)
         until(lambda: rows("watch")[-1]["state"] == "resumed", launched)
-        for times, ranks in ((2, 4), (3, 2)):
+        for ranks in (4, 2):
+            before = len(rows("resumed"))
             asked = tumen("resize", ready, str(ranks))
             assert asked.returncode == 0, asked.stderr
-            until(lambda: len(rows("resumed")) == times, launched)  # noqa: B023
+            until(lambda: len(rows("resumed")) > before, launched)  # noqa: B023
         said = launched.communicate(timeout=PATIENCE_SECONDS)[0]
     finally:
         launched.kill()
@@ -91,8 +93,9 @@ def test_a_local_training_of_two_ranks_watches_by_itself(tumen: Tumen, ready: Pa
     assert "cloud: fault: crash, rank 1, node n0, step " in said
     assert "cloud: decided: restart, attempt 2, 2 ranks" in said
     assert [row["state"] for row in rows("watch")] == ["started", "resumed", "ended"]
-    assert [row["kind"] for row in rows("fault")] == ["crash"]
-    assert [row["world"] for row in rows("decided")] == [2, 4, 2]
+    kinds = [row["kind"] for row in rows("fault")]
+    assert [kind for kind in kinds if kind != "slow"] == ["crash"], "a busy machine may be slow as well"
+    assert [world for world, _ in groupby(row["world"] for row in rows("decided"))] == [2, 4, 2]
     seen = [verify(run / "cloud").facts["seen"] for run in (ready, two)]
     assert seen[0] == seen[1]
     assert verify(ready / "cloud").facts["ranks"] == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,30 @@ class TestOntology:
         text = grammar("one dollar in yen", ontology)
         assert 's-currency ::= ",\\"currency\\":\\"" span (";" span)* "\\""' in text
 
+    def test_slots_are_written_as_they_come_in_the_sentence(self) -> None:
+        there = Labelled("play hello by adele", "play", [("song", "hello"), ("artist", "adele")])
+        back = Labelled("of adele i want hello", "play", [("artist", "adele"), ("song", "hello")])
+        ontology = ontology_of([there, back, Labelled("stop", "stop")])
+        assert ontology.spoken == ("play",)
+        for row, order in ((there, ["song", "artist"]), (back, ["artist", "song"])):
+            action = action_of(row, row.sentence, ontology)
+            assert list(json.loads(action.json(ontology)))[2:] == order
+            assert list(parse(action.wire(ontology), ontology).slots) == order
+        assert ontology.without(["stop"]).spoken == ("play",)
+        assert ontology.without(["play"]).spoken == ()
+        assert Ontology.joined([HOME, ontology]).spoken == ("play",)
+        fixed = ontology.model_copy(update={"spoken": ()})
+        assert Ontology.joined([ontology, fixed]).spoken == (), "one of them has them in another order"
+        text = grammar(there.sentence, ontology)
+        assert 'i0 ::= ",\\"intent\\":\\"play\\"" (s-song | s-artist)*' in text
+        with pytest.raises(InputError, match="not an action"):
+            parse('{"lang":"en","intent":"play","song":"a","song":"b"}', ontology)
+
+    def test_a_file_of_ones_own_may_name_them_in_any_order(self, tmp_path: Path) -> None:
+        row = {"sentence": "Play Hello by adele", "intent": "play", "slots": {"artist": "adele", "song": "hello"}}
+        (read,) = read_labelled(lines(tmp_path / "a.jsonl", [row]))
+        assert read.slots == [("song", "hello"), ("artist", "adele")]
+
 
 class TestCorpus:
     def test_the_chain_to_tokens_carries_the_ontology(self, tmp_path: Path) -> None:
@@ -162,3 +187,46 @@ class TestCorpus:
 
         with pytest.raises(InputError, match="data.path"):
             source_of("slurp").corpus(Data(source="slurp"), 0)
+
+
+class TestShares:
+    """People ask four times as often for music as to be woken; the rows have as many of each."""
+
+    def rows(self) -> list[dict[str, Any]]:
+        rows = [{"sentence": f"wake me at {n} please", "intent": "alarm_set", "slots": {"time": str(n)}} for n in range(40)]
+        return rows + [{"sentence": f"play {n} songs", "intent": "music_play", "slots": {}} for n in range(40)]
+
+    def corpus(self, tmp_path: Path, asked: list[dict[str, Any]], **fields: Any) -> Path:
+        path = lines(tmp_path / "rows.jsonl", self.rows())
+        shares = lines(tmp_path / "asked.jsonl", asked)
+        part = Part.model_validate({"source": "labelled", "path": path, "weight": 1, "shares": shares} | fields)
+        write_corpus(Data(mix=(part,), exam=1, validation=1, home_entities=(12, 20)), 0, tmp_path / "corpus", "")
+        return tmp_path / "corpus"
+
+    def test_what_the_rows_say_too_often_is_taken_off_in_the_loss(self, tmp_path: Path) -> None:
+        asked = [{"sentence": f"a {n}", "intent": "music_play" if n % 5 else "alarm_set"} for n in range(100)]
+        corpus = self.corpus(tmp_path, [*asked, {"sentence": "b", "intent": "another"}])
+        offsets = json.loads((corpus / "offsets.json").read_text())
+        assert offsets == {
+            "alarm_set": pytest.approx(math.log(0.5 / (21 / 102)), abs=0.05),  # two rows are held back
+            "music_play": pytest.approx(math.log(0.5 / (81 / 102)), abs=0.05),
+        }
+        write_tokenizer(Tokenizer(vocab=512), corpus, tmp_path / "tokenizer", "")
+        write_dataset(corpus, tmp_path / "tokenizer", tmp_path / "dataset", "")
+        codec = Codec.load(tmp_path / "tokenizer")
+        tokens = json.loads((tmp_path / "dataset" / "offsets.json").read_text())
+        assert tokens == {str(codec.intent(name)): nats for name, nats in offsets.items()}
+
+    def test_nobody_asks_for_what_is_here(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match=r"asked.jsonl: has no intent of .*rows.jsonl; data.mix.shares needs the same labels"):
+            self.corpus(tmp_path, [{"sentence": "b", "intent": "another"}])
+
+    def test_a_source_without_labels(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match=r"data.mix.shares: source 'home' reads no labelled file; leave it out"):
+            self.corpus(tmp_path, [], source="home", path=None, sentences=30, languages=("en",))
+
+    def test_an_intent_in_several_tokens(self) -> None:
+        codec = Codec.__new__(Codec)
+        codec.structure = {}
+        with pytest.raises(InputError, match=r"no token of its own for the intent alarm_set; set tokenizer.pieces = true"):
+            codec.intent("alarm_set")

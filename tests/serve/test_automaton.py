@@ -16,7 +16,8 @@ from tumen.serve.automaton import Among, Form, State
 
 SMALL = {
     "languages": ("en", "zh"),
-    "intents": {"set": ("room", "step"), "set_all": ("step", "room"), "none": ()},
+    "intents": {"set": ("room", "step"), "set_all": ("step", "room"), "set_as_said": ("room", "step"), "none": ()},
+    "spoken": ("set_as_said",),
     "closed": {"step": ("up", "upper", "down")},
 }
 END = 0
@@ -66,8 +67,9 @@ def all_actions(words: Sequence[str]) -> Iterator[str]:
     values = {"room": runs, "step": set(SMALL["closed"]["step"])}
     for lang, (intent, slots) in itertools.product(SMALL["languages"], SMALL["intents"].items()):  # type: ignore[attr-defined]
         for chosen in itertools.product(*([None, *values[slot]] for slot in slots)):
-            fields = "".join(f',"{slot}":"{value}"' for slot, value in zip(slots, chosen, strict=True) if value)
-            yield f'{{"lang":"{lang}","intent":"{intent}"{fields}}}'
+            fields = [f',"{slot}":"{value}"' for slot, value in zip(slots, chosen, strict=True) if value]
+            for order in itertools.permutations(fields) if intent in SMALL["spoken"] else [fields]:
+                yield f'{{"lang":"{lang}","intent":"{intent}"{"".join(order)}}}'
 
 
 @vocabularies

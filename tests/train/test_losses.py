@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import math
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,7 +13,7 @@ from tests.train.ranks import SHAPES, batch_of, section_of
 
 from tumen.model import build, causal_mask
 from tumen.train.alone import Alone
-from tumen.train.losses import further, loss_of, whole_weight
+from tumen.train.losses import Targets, further, loss_of, shares_loss, whole_weight
 from tumen.train.team import Team
 
 CPU = torch.device("cpu")
@@ -83,3 +87,29 @@ def test_safe_rows_are_a_share_chosen_by_their_tokens() -> None:
     assert again is not None
     assert torch.equal(again, safe[order])
     assert network.eval().safe_rows(ids) is None
+
+
+class TestShares:
+    def test_what_is_learnt_has_the_shares_that_were_asked(self, tmp_path: Path) -> None:
+        """Rows say each of two intents as often, people ask one four times as often; nothing else is known of a sentence."""
+        offsets = {"1": math.log(0.5 / 0.8), "2": math.log(0.5 / 0.2)}
+        (tmp_path / "offsets.json").write_text(json.dumps(offsets))
+        weight, loss = shares_loss(tmp_path, 3) or pytest.fail("no offsets")
+        assert weight == 1.0
+        tokens = torch.tensor([1, 2, 1, 2])
+        targets = Targets(tokens, tokens, torch.ones(4), torch.ones(4), tokens)
+        logits = torch.zeros(3, requires_grad=True)
+        learner = torch.optim.LBFGS([logits], max_iter=100)
+
+        def closure() -> float:
+            learner.zero_grad()
+            found = loss(logits.expand(4, 3), targets, {}).mean()
+            found.backward()  # type: ignore[no-untyped-call]
+            return float(found.detach())
+
+        learner.step(closure)  # type: ignore[no-untyped-call]
+        found = logits.detach().softmax(0)
+        assert (found[1] / found[2]).item() == pytest.approx(4, rel=0.01)
+
+    def test_a_dataset_without_them_is_learnt_as_it_is(self, tmp_path: Path) -> None:
+        assert shares_loss(tmp_path, 3) is None

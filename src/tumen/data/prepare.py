@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import ExitStack
 from functools import partial
 from itertools import chain
@@ -152,8 +152,8 @@ def _offsets(part: Part, had: Counter[str]) -> dict[str, float]:
     return {name: round(math.log(_share(name, had, had) / _share(name, asked, had)), 4) for name in had}
 
 
-def _share(name: str, counts: Counter[str], among: Iterable[str]) -> float:
-    return (counts[name] + 1) / (counts.total() + len(list(among)))
+def _share(name: str, counts: Counter[str], among: Sized) -> float:
+    return (counts[name] + 1) / (counts.total() + len(among))
 
 
 class _Lines:

@@ -18,7 +18,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 
 from tumen.core import tokenizer_check
 from tumen.core.action import BEGIN, DO, END, HOME, Action, pieces, units
-from tumen.core.errors import ArtifactError
+from tumen.core.errors import ArtifactError, InputError
 from tumen.core.ontology import JOINT, Ontology
 from tumen.data.vocabulary import FILE, Vocabulary
 
