@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import signal
 import socket
@@ -18,6 +19,8 @@ from typing import Any
 import pytest
 
 from tumen.cluster import Job, connect, expect, wish
+from tumen.cluster.agent import Agent, Post
+from tumen.cluster.engine import SECRET_FILE
 from tumen.core import events, pulse
 
 BEATING = str(Path(__file__).with_name("beating.py"))
@@ -135,6 +138,23 @@ class TestAlone:
         )
         assert said.returncode == 11
         assert said.stderr == f"tumen: {tmp_path}/job/secret: 5 bytes are no secret; delete it and launch the run again\n"
+
+
+def test_news_come_between_and_it_keeps_its_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An order reaches all agents at once; if each counted its second from there, all would report in one burst from then on."""
+    pulse.make_secret(tmp_path / SECRET_FILE)
+    made = Agent(Post(tmp_path, ("true",)))
+    reported: list[float] = []
+    monkeypatch.setattr(made, "_report", reported.append)
+    clock = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    made.next_look, made.next_report, made.news = math.inf, 100.7, True
+    for moment, count, turn in ((100.0, 1, 100.7), (100.3, 1, 100.7), (100.8, 2, 101.7), (104.0, 3, 104.7)):
+        clock[0] = moment
+        made._look()
+        assert (len(reported), made.next_report) == (count, pytest.approx(turn))
+    made.ears.close()
+    made.selector.close()
 
 
 class Scripted:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tumen.cluster.health import LEAST_DISK_BYTES, Checkup, Health, examine, unfit
+from tumen.cluster.health import EVERY_SECONDS, LEAST_DISK_BYTES, SOON_SECONDS, Checkup, Health, examine, unfit
 
 FIT: dict[str, Any] = vars(Health(1 << 40, 1 << 36, True, 0.002, 8, ""))
 
@@ -72,6 +73,18 @@ def test_two_looks_in_a_row_count_and_one_does_not(tmp_path: Path) -> None:
         checkup.take(cards=True)
         assert (checkup.health.writable, checkup.news) == (told, news)
     assert (checkup.health.multiply_seconds, checkup.health.cards) == (0.002, -1), "as it was before the run"
+
+
+def test_when_ranks_ended_it_looks_twice_at_once(tmp_path: Path) -> None:
+    checkup = Checkup(tmp_path / "gone", Health(1 << 40, 1 << 36, True, 0.002, -1, ""))
+    checkup.start()
+    checkup.hurry.set()
+    began = time.monotonic()
+    while not checkup.news:
+        assert time.monotonic() - began < EVERY_SECONDS
+        time.sleep(0.01)
+    assert time.monotonic() - began >= SOON_SECONDS, "two looks, as ever"
+    assert not checkup.health.writable
 
 
 def smi(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> Health:

@@ -131,22 +131,41 @@ def test_a_node_that_dies_is_left_out(watched: Callable[..., Watched]) -> None:
         lab.start_node("n2")
 
 
-def test_a_node_that_is_not_fit_is_drained_and_left_out(watched: Callable[..., Watched], tmp_path: Path) -> None:
-    """Its run folder is read-only, as after a mount that failed."""
-    (tmp_path / "job").mkdir()
-    pid = (lab.FOLDER / "run" / "n2.pid").read_text().strip()
+@contextlib.contextmanager
+def read_only(node: str, folder: Path) -> Iterator[None]:
+    """A run's folder as that node alone sees it after a mount that failed; in the end the node is well, and in use again."""
+    pid = (lab.FOLDER / "run" / f"{node}.pid").read_text().strip()
     inside = ["nsenter", f"--mount=/proc/{pid}/ns/mnt", "sh", "-c"]
-    subprocess.run([*inside, f"mount --bind {tmp_path}/job {tmp_path}/job && mount -o remount,bind,ro {tmp_path}/job"], check=True)
+    subprocess.run([*inside, f"mount --bind {folder} {folder} && mount -o remount,bind,ro {folder}"], check=True)
     try:
+        yield
+    finally:
+        subprocess.run([*inside, f"umount {folder}"], check=False)
+        subprocess.run(["scontrol", "update", f"nodename={node}", "state=resume"], check=False)
+
+
+def test_a_node_that_is_not_fit_is_drained_and_left_out(watched: Callable[..., Watched], tmp_path: Path) -> None:
+    (tmp_path / "job").mkdir()
+    with read_only("n2", tmp_path / "job"):
         run = watched(nodes=3, steps=20)
         until(lambda: run.rows("decided"), run.logs)
         until(lambda: (run.folder / "state").exists(), run.logs)
         assert [row["action"] for row in run.rows("decided")] == ["drain", "resubmit"]
         assert run.rows("fault")[0]["why"] == "it cannot write the run's folder"
         assert "n2" not in run.nodes()
-    finally:
-        subprocess.run([*inside, f"umount {tmp_path}/job"], check=False)
-        subprocess.run(["scontrol", "update", "nodename=n2", "state=resume"], check=False)
+
+
+def test_a_node_that_ails_while_it_trains_is_drained_and_left_out(watched: Callable[..., Watched], tmp_path: Path) -> None:
+    """Its rank dies of it, again and again; the node, and not the training, is what is named before anybody gives up."""
+    run = watched(nodes=3, steps=100_000)
+    run.until_step(10)
+    with read_only("n2", tmp_path / "job"):
+        until(lambda: run.rows("resumed"), run.logs)
+        assert [row["action"] for row in run.rows("decided")][-2:] == ["drain", "resubmit"]
+        fault = run.rows("fault")[-1]
+        assert (fault["kind"], fault["node"], fault["why"]) == ("node", "n2", "it cannot write the run's folder")
+        assert "n2" not in run.nodes()
+        assert lab.states().get("drained", 0) + lab.states().get("draining", 0) == 1
 
 
 def test_put_back_into_the_queue_it_goes_on(watched: Callable[..., Watched]) -> None:

@@ -347,9 +347,15 @@ class Agent:
             self.news = True
             if code and self.code is None:
                 self.code, self.failed = code, time.monotonic()
+                self._examine()
                 if not self.watcher and rank.process.returncode < 0:
                     name = signal.Signals(-rank.process.returncode).name
                     sys.stderr.write(f"tumen: rank {rank.number} was ended by {name}\n")
+
+    def _examine(self) -> None:
+        """Ranks ended: was it this machine? All nodes ask themselves, so that what they share is nobody's."""
+        if self.checkup:
+            self.checkup.hurry.set()
 
     def _why(self, rank: Rank) -> dict[str, Any] | None:
         """What a rank wrote down before it ended itself."""
@@ -406,6 +412,7 @@ class Agent:
                 rank.strike(signal.SIGTERM)
         elif self.verb == "stop":
             self._kill()
+            self._examine()
         elif self.verb == "run" and newer:
             self._kill()
             self.attempt, self.world, self.dead, self.code = order["attempt"], order["world"], {}, None

@@ -17,6 +17,7 @@ LEAST_DISK_BYTES = 64 << 20  # of the run's folder: below it not even logs and e
 LEAST_MEMORY_BYTES = 256 << 20
 SLOW = 1.5  # times the other nodes' median: a card or core that is throttled, or shared with somebody
 EVERY_SECONDS = 10.0  # between two looks while ranks train
+SOON_SECONDS = 0.5  # between the two looks after ranks ended
 CARDS_EVERY = 6  # looks: nvidia-smi is asked once a minute
 SIZE, ROUNDS = 192, 5  # of the matrix product: a few milliseconds
 
@@ -45,20 +46,26 @@ class Checkup(threading.Thread):
     """Looks at this machine while ranks train, in a thread of its own: a driver that hangs must not silence the agent.
 
     What two looks in a row complain of is so, and what one alone does is not. `health` is what others are told; `news` is true
-    when it says something else than before, until somebody makes it false.
+    when it says something else than before, until somebody makes it false. `hurry`, set when ranks ended, asks for two looks at
+    once: if a rank died of its machine, the watcher is to know before it has tried the same machine too often.
     """
 
     def __init__(self, folder: Path, health: Health) -> None:
         super().__init__(name="checkup", daemon=True)
         self.folder, self.health, self.news = folder, health, False
+        self.hurry = threading.Event()
         self._before = complaint(vars(health))
         self._cards = health.cards if health.cards is not None else -1
 
     def run(self) -> None:
         """As long as the process lives."""
         for number in itertools.count(1):
-            time.sleep(EVERY_SECONDS)
-            self.take(number % CARDS_EVERY == 0)
+            hurried = self.hurry.wait(EVERY_SECONDS)
+            if hurried:
+                self.hurry.clear()
+                self.take(cards=True)
+                time.sleep(SOON_SECONDS)
+            self.take(hurried or number % CARDS_EVERY == 0)
 
     def take(self, cards: bool = False) -> None:
         """Look once; at the cards too, where there are some and it is asked for."""
