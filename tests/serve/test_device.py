@@ -21,7 +21,9 @@ from tests.bundles import vocabulary
 
 from tumen.core import ArtifactError, Events, InputError, RunnerError, artifact
 from tumen.core.action import CLOSED, DO, normalise, parse, tidy
+from tumen.core.ontology import Ontology
 from tumen.serve import Completion, DeviceRunner, bundle_of, load, process
+from tumen.serve.device import _written
 from tumen.serve.runner import Tidier, confidence
 
 SENTENCES = [
@@ -358,3 +360,10 @@ def test_pieces_are_tidied_as_the_whole_is(cut: int) -> None:
     tidier = Tidier()
     assert "".join(tidier(wire[at : at + cut]) for at in range(0, len(wire), cut)) == tidy(wire)
     assert json.loads(tidy(wire))
+
+
+def test_all_that_decides_how_an_action_is_written_reaches_the_child() -> None:
+    said = Ontology(languages=("en",), intents={"play": ("song", "artist")}, spoken=("play",), groups={"music": ("play",)})
+    told = _written(said)
+    assert told.keys() == Ontology.model_fields.keys() - {"groups", "acts"}
+    assert told["spoken"] == ("play",)

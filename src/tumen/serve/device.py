@@ -27,7 +27,7 @@ from tumen.serve.process import Call, Process, RunnerDiedError
 from tumen.serve.runner import Completion, Seconds, Tidier, confidence
 
 WORKERS = 4
-WRITTEN = ("languages", "intents", "closed", "several")  # of an ontology, what decides how an action is written
+UNWRITTEN = ("groups", "acts")  # all else of an ontology decides how an action is written
 MOST_THREADS, MOST_CONTEXT, MOST_ABOUT_BYTES = 256, 1 << 20, 1 << 20
 
 
@@ -108,7 +108,7 @@ def load(
 
 
 def _written(ontology: Ontology) -> dict[str, Any]:
-    return ontology.model_dump(include=set(WRITTEN))
+    return ontology.model_dump(exclude=set(UNWRITTEN))
 
 
 def adapters_of(folder: Path) -> dict[str, tuple[Path, Ontology]]:
