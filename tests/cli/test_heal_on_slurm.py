@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -96,4 +97,4 @@ def test_weights_are_those_of_the_unbroken_run(
     assert digest(broken) == digest(two)
     said = tumen("status", broken).stdout.splitlines()
     assert said[0].startswith("cloud: done, job ")
-    assert said[1].split(", 1 slow")[0] == "  faults: 1 crash, 1 node", "a busy machine may be slow as well"
+    assert re.sub(r", \d+ slow$", "", said[1]) == "  faults: 1 crash, 1 node", "a busy machine may be slow as well"

@@ -221,6 +221,10 @@ class TestShares:
         with pytest.raises(InputError, match=r"asked.jsonl: has no intent of .*rows.jsonl; data.mix.shares needs the same labels"):
             self.corpus(tmp_path, [{"sentence": "b", "intent": "another"}])
 
+    def test_a_file_that_is_not_there(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match=r"^nowhere.jsonl: no such file; data.mix.shares is read from where the command runs$"):
+            self.corpus(tmp_path, [], shares="nowhere.jsonl")
+
     def test_a_source_without_labels(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"data.mix.shares: source 'home' reads no labelled file; leave it out"):
             self.corpus(tmp_path, [], source="home", path=None, sentences=30, languages=("en",))

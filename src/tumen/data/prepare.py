@@ -146,6 +146,8 @@ def _offsets(part: Part, had: Counter[str]) -> dict[str, float]:
     read = getattr(source_of(part.source), "read", None)
     if read is None:
         raise InputError(f"data.mix.shares: source {part.source!r} reads no labelled file; leave it out")
+    if not Path(part.shares).exists():
+        raise InputError(f"{part.shares}: no such file; data.mix.shares is read from where the command runs")
     asked = Counter(row.intent for row in read(part.shares) if row.intent in had)
     if not asked:
         raise InputError(f"{part.shares}: has no intent of {part.path or part.source}; data.mix.shares needs the same labels")

@@ -98,8 +98,9 @@ def _squeezed(words: str) -> str:
     return "".join(words.split())
 
 
-# What a home's own intents are called in SLURP: (intent, what must be in the slots) -> label; the first that fits. What HWU64's
-# rows call it decides (`unmute` is audio_volume_up there, `pause the music` audio_volume_mute, `skip this song` music_settings).
+# What a home's own intents are called in SLURP: (intent, what must be in the slots) -> label; the first that fits. HWU64's
+# rows decide where they have it (`unmute` is audio_volume_up there, `pause the music` audio_volume_mute, `skip this song`
+# music_settings), else the meaning: `none` is what fits nowhere, as general_quirky is.
 HOME_LABELS: tuple[tuple[str, dict[str, str], str], ...] = (
     ("HassTurnOn", {"domain": "light"}, "iot_hue_lighton"),
     ("HassTurnOff", {"domain": "light"}, "iot_hue_lightoff"),
