@@ -19,10 +19,12 @@ from typing import Any
 
 from pocket import machine
 
-from tumen.assistant import Home, Reader, Session, Values
+from tumen.assistant import Reader, Session
+from tumen.assistant.values import Values
 from tumen.cli.score import device_bundle
 from tumen.data import read_corpus
-from tumen.score import percentile
+from tumen.eval import percentile
+from tumen.home.home import Home
 from tumen.serve import connect
 
 

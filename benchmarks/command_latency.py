@@ -39,14 +39,14 @@ from typing import Any
 import numpy as np
 from contest import circumstances, headline, noise_of, said, table, write
 
-from tumen.core.action import DO, grammar, messages_of, normalise, units
-from tumen.core.ontology import Ontology
 from tumen.data import read_corpus
-from tumen.serve import load
-from tumen.serve.automaton import Form, Free
-from tumen.serve.decode import Decoder, FromDraft, FromHabit, FromSentence, FromText, Proposer
-from tumen.serve.llama import Context, Logits, Model
-from tumen.serve.remote import action_schema
+from tumen.language.action import DO, grammar, messages_of, normalise, units
+from tumen.language.ontology import Ontology
+from tumen.serve.runners import load
+from tumen.serve.runners.automaton import Form, Free
+from tumen.serve.runners.decode import Decoder, FromDraft, FromHabit, FromSentence, FromText, Proposer
+from tumen.serve.runners.llama import Context, Logits, Model
+from tumen.serve.runners.remote_runner import action_schema
 
 CONTEXT, THREADS = 512, 1
 Tricks = dict[str, Sequence[Proposer]]
@@ -371,7 +371,7 @@ def shares(path: Path, sentences: Sequence[str], ontology: Ontology) -> list[dic
 
 def kept_state(path: Path, sentences: Sequence[str]) -> dict[str, Any]:
     """A model with examples before every sentence, choosing a scenario: their state kept, and read again every time."""
-    from tumen.serve.automaton import Among
+    from tumen.serve.runners.automaton import Among
 
     model = Model(path)
     decoder = Decoder(model.context(CONTEXT, THREADS), model.end)

@@ -29,8 +29,10 @@ from tumen.cli import drill
 from tumen.cli.ledger import promised
 from tumen.cli.train import read_run_recipe
 from tumen.cluster import FAULTS, Drill, account
-from tumen.cluster.glance import glance_in
-from tumen.core import TumenError, lifetime, manifest_of
+from tumen.cluster.watcher.glance import glance_in
+from tumen.core import lifetime
+from tumen.core.artifact import manifest_of
+from tumen.core.errors import TumenError
 from tumen.core.events import read
 
 ROOT = Path(__file__).parents[1]

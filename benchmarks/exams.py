@@ -20,7 +20,8 @@ from typing import Any
 from contest import circumstances, headline, table, write
 
 from tumen.cli.train import read_run_recipe
-from tumen.core import events, manifest_of, units
+from tumen.core import events, units
+from tumen.core.artifact import manifest_of
 
 DATA = "../shared/data"
 EXAMS = [

@@ -20,9 +20,9 @@ from typing import Any
 
 from contest import circumstances, headline, table, write
 
-from tumen import plan as planning
 from tumen.cluster import Ledger, balance
-from tumen.core.recipe import Planning
+from tumen.plan import reliability
+from tumen.recipe.recipe import Planning
 
 DAY = 86400.0
 LLAMA3_A_DAY = 419 / 54 / 16_384  # unexpected interruptions of a card and day
@@ -73,7 +73,7 @@ class Run:
 
     def __init__(self, way: Healing, cards: int, days: float, seed: int) -> None:
         self.way, self.cards, self.end, self.draw = way, cards, days * DAY, random.Random(seed)
-        self.plan = planning.reliability(cards, NODE, PARAMETERS, way.planning(cards))
+        self.plan = reliability(cards, NODE, PARAMETERS, way.planning(cards))
         self.now, self.step, self.saved, self.copied = 0.0, 0, 0, 0
         self.attempt, self.fault = 1, self._next()
 

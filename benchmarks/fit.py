@@ -23,18 +23,14 @@ from typing import Any
 import gguf
 from pocket import machine
 
-from tumen.core import Experts, Shape
-from tumen.core.recipe import recipe_of
-from tumen.plan import (
-    KINDS,
-    Device,
-    Footprint,
-    Tensor,
-    device_here,
-    fit_on,
-    footprint_of_header,
-    footprint_of_shape,
-)
+from tumen.core.shape import Experts, Shape
+from tumen.fit.device import Device
+from tumen.fit.footprint import KINDS, Footprint, Tensor
+from tumen.fit.footprint import of_header as footprint_of_header
+from tumen.fit.footprint import of_shape as footprint_of_shape
+from tumen.fit.pace import device_here
+from tumen.fit.verdict import fit_on
+from tumen.recipe.recipe import recipe_of
 from tumen.serve import try_here, try_model, write_synthetic
 from tumen.serve.trial import shape_of
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tumen.shrink.grid import GRIDS, GridName
+from tumen.shrink.quantize.quant_types import GRIDS, GridName
 
 
 @cache

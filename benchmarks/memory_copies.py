@@ -21,9 +21,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from tumen.cluster import Keeper
-from tumen.core import parcel
-from tumen.core.pulse import address_of
+from tumen.cluster.agents import Keeper
+from tumen.heartbeat import transfer
+from tumen.heartbeat.messages import address_of
 
 
 def main() -> None:
@@ -37,12 +37,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
         own, secret = Path(folder), secrets.token_bytes(32)
         keeper = Keeper(own / "memory" / "neighbour", secret)
-        path = own / parcel.Copy(0, 1, 0, 1).name
+        path = own / transfer.Copy(0, 1, 0, 1).name
         (own / "back").mkdir()
         done = {
             "write": lambda: save_file(state, path),
-            "send and keep": lambda: parcel.put(address_of(keeper.address), secret, path),
-            "fetch": lambda: parcel.get(address_of(keeper.address), secret, path.name, own / "back"),
+            "send and keep": lambda: transfer.put(address_of(keeper.address), secret, path),
+            "fetch": lambda: transfer.get(address_of(keeper.address), secret, path.name, own / "back"),
             "read": lambda: load_file(path),
         }
         found = {name: cpu_seconds(act, asked.times) * 1000 / asked.megabytes for name, act in done.items()}

@@ -29,7 +29,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded
 import torch
 from contest import circumstances, headline, noise_of, said, table, write
 
-from tumen.core import Gqa, Mla
+from tumen.core.shape import Gqa, Mla
 from tumen.model import Cache
 from tumen.model.attention import Context, GroupedAttention, LatentAttention, attend
 from tumen.model.rope import rotate

@@ -1,7 +1,7 @@
 """How wrong is the planner? Errors in sample, 5-fold and with each source left out, beside a constant MFU.
 
     python benchmarks/plan_accuracy.py RUNS.csv            # the table
-    python benchmarks/plan_accuracy.py RUNS.csv --write    # fit, and store the constants in src/tumen/plan/physics.toml
+    python benchmarks/plan_accuracy.py RUNS.csv --write    # fit, and store the constants in src/tumen/plan/model/physics.toml
 
 The last column is what we believe: a source nobody fitted.
 """
@@ -15,13 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
-from tumen.plan import bound, published
-from tumen.plan.case import Array
-from tumen.plan.fit import Fitted, Table, fit
-from tumen.plan.physics import NAMES
-from tumen.plan.report import dense_with_plan
+from tumen.plan.accuracy import published
+from tumen.plan.accuracy.constants import Fitted, Table, fit
+from tumen.plan.accuracy.report import dense_with_plan
+from tumen.plan.model import bound
+from tumen.plan.model.case import Array
+from tumen.plan.model.physics import NAMES
 
-CONSTANTS = Path(__file__).parents[1] / "src/tumen/plan/physics.toml"
+CONSTANTS = Path(__file__).parents[1] / "src/tumen/plan/model/physics.toml"
 
 
 def without(table: Table, held: Array, start: Fitted) -> Array:
@@ -74,7 +75,7 @@ def write(found: Fitted, runs: Path, table: Table) -> None:
     digest = hashlib.sha256(runs.read_bytes()).hexdigest()[:16]
     error = np.abs(found.predict(table) / table.seconds - 1)
     lines = [
-        "# Written by benchmarks/plan_accuracy.py --write; see src/tumen/plan/physics.py for what each constant means.",
+        "# Written by benchmarks/plan_accuracy.py --write; see src/tumen/plan/model/physics.py for what each constant means.",
         "# One set for all rows. A factor belongs to a release of a framework; nothing is fitted to a row or a model.",
         "[provenance]",
         f'runs_sha256 = "{digest}"',

@@ -13,9 +13,9 @@ import statistics
 import sys
 from pathlib import Path
 
-from tumen import plan
-from tumen.core import Shape
-from tumen.core.recipe import Train
+from tumen.core.shape import Shape
+from tumen.plan.accuracy import benchmark, calibrate, default_configurations, load_profile, predict
+from tumen.recipe.recipe import Train
 
 HELD_OUT = (
     {"width": 192, "layers": 3, "feed_forward": 512, "vocab": 2048, "rows": 12, "row_tokens": 128},
@@ -44,9 +44,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=12)
     options = parser.parse_args()
     if options.profile:
-        profile = plan.load_profile(options.profile)
+        profile = load_profile(options.profile)
     else:
-        profile = plan.calibrate(plan.benchmark(plan.default_configurations(options.compile), options.steps))
+        profile = calibrate(benchmark(default_configurations(options.compile), options.steps))
     print(
         f"profile from {len(profile.sources)} runs on {profile.machine}: fits them within "
         f"{profile.fit_error:.0%} / {profile.fit_memory_error:.0%}"
@@ -54,8 +54,8 @@ def main() -> None:
     print({name: float(f"{value:.3g}") for name, value in profile.seconds_per.items()})
     time_errors, memory_errors = [], []
     configurations = [configuration(entry, options.compile) for entry in HELD_OUT]
-    for (shape, train), seen in zip(configurations, plan.benchmark(configurations, options.steps), strict=True):
-        seconds, size = plan.predict(profile, shape, train)
+    for (shape, train), seen in zip(configurations, benchmark(configurations, options.steps), strict=True):
+        seconds, size = predict(profile, shape, train)
         time_errors.append(abs(seconds / seen.step_seconds - 1))
         memory_errors.append(abs(size / seen.peak_bytes - 1))
         print(

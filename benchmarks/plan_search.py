@@ -20,8 +20,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from tumen.core import Experts, Gqa, Mla, Shape
-from tumen.plan import Job, cards
+from tumen.core.shape import Experts, Gqa, Mla, Shape
+from tumen.plan import Job
+from tumen.plan.facts import cards
 from tumen.plan.search import search
 
 GPT3 = Shape(

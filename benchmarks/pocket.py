@@ -27,7 +27,9 @@ from pathlib import Path
 from typing import Any
 
 from tumen.cli import chain
-from tumen.core import events, hash_of, load_recipe, manifest_of, units
+from tumen.core import events, units
+from tumen.core.artifact import hash_of, manifest_of
+from tumen.recipe.recipe import load_recipe
 
 POLL_SECONDS = 0.5
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h: what loses its parent becomes our child, so that the tree stays whole

@@ -23,18 +23,19 @@ from contest import circumstances, headline, table, write
 from ggml import quantised
 from torch import Tensor
 
-from tumen.core import Events, units
-from tumen.core.recipe import LADDER, GridName, Quantise, Recipe
+from tumen.core import units
+from tumen.core.events import Events
+from tumen.eval import over_seeds
 from tumen.model import build
-from tumen.score import over_seeds
-from tumen.shrink import learn_grid, write_grid
-from tumen.shrink.choose import cheapest, measured, padded, read_grid, twins
-from tumen.shrink.divergence import Reference, some_batches
-from tumen.shrink.gguf import grids_of, matrices_of, tensors_of
-from tumen.shrink.grid import GRIDS
-from tumen.shrink.importance import importance_of
-from tumen.shrink.places import Places
-from tumen.train import read_final
+from tumen.recipe.recipe import LADDER, GridName, Quantise, Recipe
+from tumen.shrink.gguf_writer import grids_of, matrices_of, tensors_of
+from tumen.shrink.quantize import learn_grid, write_grid
+from tumen.shrink.quantize.allocation import cheapest, measured, padded, read_grid, twins
+from tumen.shrink.quantize.divergence import Reference, some_batches
+from tumen.shrink.quantize.importance import importance_of
+from tumen.shrink.quantize.quant_types import GRIDS
+from tumen.shrink.quantize.tensors import Places
+from tumen.train.weights import read_final
 
 WORDS = ("int8", "int4", *LADDER)
 BUDGETS = ("int8", "int4", "q4_k", "q3_k", "q2_k")

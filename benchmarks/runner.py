@@ -27,8 +27,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from tumen.core.action import DO, grammar, normalise
-from tumen.serve import load
+from tumen.language.action import DO, grammar, normalise
+from tumen.serve.runners import load
 
 SENTENCES = [
     "turn on the kitchen light",

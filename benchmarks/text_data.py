@@ -17,8 +17,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tumen.core.recipe import Data, Filter, Tokenizer
-from tumen.data import Judge, read_text, sift, write_corpus, write_dataset, write_tokenizer
+from tumen.data import Judge, sift, write_corpus, write_dataset, write_tokenizer
+from tumen.data.sources import read_text
+from tumen.recipe.recipe import Data, Filter, Tokenizer
 
 STEPS: tuple[tuple[Filter, ...], ...] = ((), ("exact",), ("quality",), ("near",), ("quality", "exam", "exact", "near"))
 

@@ -13,7 +13,7 @@ the loop is not compiled, for its shapes change at every step.
 
 Contestants are processes that take turns in blocks of a few steps (benchmarks/contest.py); tokens a second are wall time, the CPU
 seconds are those of all threads and stay true on a busy machine. "as shipped" has an untouched environment, the others have that of
-our local engine (cluster/local.py). Model FLOPs utilisation: 6 x active weights x tokens plus attention (PaLM, arXiv 2204.02311,
+our local engine (cluster/engines/local.py). Model FLOPs utilisation: 6 x active weights x tokens plus attention (PaLM, arXiv 2204.02311,
 appendix B) over the best matmul this machine does. Start it on a quiet machine; `--quick` only shows that it runs.
 """
 
@@ -30,10 +30,10 @@ from typing import Any
 
 from contest import Contestant, Heat, circumstances, headline, noise_of, said, serve, table, take_turns, write
 
-from tumen.core import Experts, Gqa, Mla, Shape
-from tumen.core.recipe import Train
+from tumen.core.shape import Experts, Gqa, Mla, Shape
+from tumen.recipe.recipe import Train
 
-ENGINE = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "20000", "GOMP_SPINCOUNT": "10000"}  # tumen.cluster.local.DEFAULTS
+ENGINE = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "20000", "GOMP_SPINCOUNT": "10000"}  # tumen.cluster.engines.local.DEFAULTS
 ROWS, ROW_TOKENS, VOCAB = 2, 512, 8192
 MOE = Shape(
     width=256,
@@ -91,10 +91,10 @@ def ours(shape: Shape, section: Train) -> tuple[Step, int]:
     """One step as `fit` takes it, and how many weights there are."""
     import torch
 
-    from tumen.train.alone import Alone
     from tumen.train.calibrate import batch_of
     from tumen.train.loop import prepare_torch
-    from tumen.train.team import Team
+    from tumen.train.single_process import Alone
+    from tumen.train.world import Team
 
     prepare_torch(section)
     learner = Alone(section, shape, Team(0, 1, torch.device("cpu")), 0)
@@ -137,7 +137,7 @@ def transformers(shape: Shape, asked: dict[str, Any]) -> tuple[Step, int]:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from tumen.model import config_of
+    from tumen.formats.hf_config import config_of
 
     config = AutoConfig.for_model(**config_of(shape))
     chosen = {"experts_implementation": asked["experts"]} if "experts" in asked else {}

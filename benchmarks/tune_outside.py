@@ -26,26 +26,26 @@ ROWS, ROW_TOKENS, SENTENCES, TRIM = 8, 128, 2000, 4096
 
 def prepare(model: Path, folder: Path) -> None:
     """A corpus, the model's vocabulary and a data set."""
-    from tumen import data
-    from tumen.core.recipe import Data, Tokenizer
+    from tumen.data import write_corpus, write_dataset, write_tokenizer
+    from tumen.recipe.recipe import Data, Tokenizer
 
-    data.write_corpus(Data(languages=("en",), sentences=SENTENCES, validation=100, exam=10), 0, folder / "corpus", "x")
-    data.write_tokenizer(Tokenizer(start=str(model), trim=TRIM, pieces=True), folder / "corpus", folder / "tokenizer", "x")
-    data.write_dataset(folder / "corpus", folder / "tokenizer", folder / "dataset", "x")
+    write_corpus(Data(languages=("en",), sentences=SENTENCES, validation=100, exam=10), 0, folder / "corpus", "x")
+    write_tokenizer(Tokenizer(start=str(model), trim=TRIM, pieces=True), folder / "corpus", folder / "tokenizer", "x")
+    write_dataset(folder / "corpus", folder / "tokenizer", folder / "dataset", "x")
 
 
 def case(model: Path, folder: Path, tune: str, precision: str, threads: int, steps: int) -> dict[str, Any]:
     """Steps of one way to tune."""
     import torch
 
-    from tumen.core.outside import shape_of_start
-    from tumen.core.recipe import Start, Train
     from tumen.data import Codec, Loader, read_shards
-    from tumen.train import start_from
-    from tumen.train.alone import Alone
+    from tumen.formats.pretrained import shape_of_start
+    from tumen.recipe.recipe import Start, Train
     from tumen.train.loop import prepare_torch
-    from tumen.train.lora import adapted, build_of
-    from tumen.train.team import Team, type_of
+    from tumen.train.single_process import Alone
+    from tumen.train.weights import start_from
+    from tumen.train.weights.lora import adapted, build_of
+    from tumen.train.world import Team, type_of
 
     codec = Codec.load(folder / "tokenizer")
     assert codec.vocabulary is not None

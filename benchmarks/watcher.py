@@ -26,8 +26,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tumen.cluster import Job, Node, Status, watching
-from tumen.core import events, pulse
+from tumen.cluster.engines import Job, Node, Status
+from tumen.cluster.watcher import watching
+from tumen.core import events
+from tumen.heartbeat import messages
 
 STEP_SECONDS = 2.0
 DYING = 100
@@ -60,7 +62,7 @@ class Simulated:
 
     def __init__(self, place: int, each: int, secret: bytes, watcher: tuple[str, int]) -> None:
         self.place, self.each, self.name = place, each, f"n{place:04d}"
-        self.sender, self.receiver = pulse.Sender(secret, self.name), pulse.Receiver(secret)
+        self.sender, self.receiver = messages.Sender(secret, self.name), messages.Receiver(secret)
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.setblocking(False)
         self.socket.connect(watcher)
@@ -81,7 +83,7 @@ class Simulated:
         for rank in range(self.first, self.first + self.each) if self.attempt else ():
             age = round(1000 * (now - self.frozen_since)) if rank == self.frozen else 200
             if rank != self.dead:
-                beats.append(pulse.Beat(rank, self.attempt, 1, step, STEP_SECONDS, "train", 0.2, 2.0, age))
+                beats.append(messages.Beat(rank, self.attempt, 1, step, STEP_SECONDS, "train", 0.2, 2.0, age))
         note: dict[str, Any] = {"dead": [[self.dead, 137, None]]} if self.dead >= 0 else {}
         if self.greeting:
             note["hello"] = {
@@ -123,8 +125,8 @@ class Fleet:
     """All nodes, turned by one thread."""
 
     def __init__(self, count: int, each: int, folder: Path) -> None:
-        secret = pulse.make_secret(folder / "secret")
-        watcher = pulse.address_of(wait_for(lambda: (folder / "watcher").exists() and (folder / "watcher").read_text()))
+        secret = messages.make_secret(folder / "secret")
+        watcher = messages.address_of(wait_for(lambda: (folder / "watcher").exists() and (folder / "watcher").read_text()))
         self.nodes = [Simulated(place, each, secret, watcher) for place in range(count)]
         self.poll = select.epoll()
         self.by_handle = {node.socket.fileno(): node for node in self.nodes}
@@ -273,7 +275,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with tempfile.TemporaryDirectory() as folder:
-        pulse.make_secret(Path(folder) / "secret")
+        messages.make_secret(Path(folder) / "secret")
         found = measure(options.nodes, options.each, options.seconds, Path(folder))
     result = {
         "command": " ".join(["python", *sys.argv]),

@@ -11,7 +11,7 @@ import gguf
 import numpy as np
 
 from tumen.core import artifact
-from tumen.core.action import BEGIN, DO, END, HOME
+from tumen.language.action import BEGIN, DO, END, HOME
 
 WORDS = ["▁", "▁turn", "▁on", "▁off", "▁the", "▁kitchen", "▁light", "▁lamp", "▁room", "▁80", "▁%", *"打开关厨房的灯"]
 LETTERS = list("abcdefghijklmnopqrstuvwxyzäöüß0123456789',.")

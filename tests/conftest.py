@@ -15,7 +15,8 @@ import pytest
 from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
-from tumen.core import Recipe, Shape, load_recipe
+from tumen.core.shape import Shape
+from tumen.recipe.recipe import Recipe, load_recipe
 
 Once = Callable[[str, Callable[[Path], object]], Path]
 TINY = Path(__file__).with_name("tiny.toml")
@@ -124,7 +125,7 @@ def cloud(recipe: Recipe, dataset: Path, shape_of: Callable[[str], Shape], once:
 @pytest.fixture(scope="session")
 def device(recipe: Recipe, dataset: Path, cloud: Path, shape_of: Callable[[str], Shape], once: Once) -> Path:
     """The device tier of the tiny recipe, distilled from the cloud tier."""
-    from tumen.core import Events
+    from tumen.core.events import Events
     from tumen.shrink import distil
 
     tier = recipe.family["device"]

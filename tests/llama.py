@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tumen.core import Events
-from tumen.core.action import HOME
-from tumen.serve import DeviceRunner
-from tumen.serve.process import Process
+from tumen.core.events import Events
+from tumen.language.action import HOME
+from tumen.serve.runners import DeviceRunner
+from tumen.serve.runners.process import Process
 
 
 class Llama(DeviceRunner):

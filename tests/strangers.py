@@ -14,11 +14,12 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models, trainers
 
-from tumen.core import Gqa, Shape, config_of
+from tumen.core.shape import Gqa, Shape
 from tumen.data import vocabulary_of
 from tumen.data.vocabulary import PRE
+from tumen.formats.hf_config import config_of
 from tumen.model import build
-from tumen.train.checkpoint import write_final
+from tumen.train.checkpoints.checkpoint import write_final
 
 CONTROL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<file_sep>"]
 SHAPE = Shape(width=64, layers=3, feed_forward=96, attention=Gqa(heads=2, kv_heads=1, head_dim=32), norm_eps=1e-5)
@@ -39,7 +40,7 @@ def train_bpe(texts: Iterable[str], folder: Path, size: int = 700, pre: str = "s
 
 
 def gguf_letters() -> list[str]:
-    from tumen.core.gguf_check import byte_letters
+    from tumen.formats.gguf_header import byte_letters
 
     return byte_letters()
 
@@ -59,8 +60,8 @@ def lively(shape: Shape, seed: int = 0) -> dict[str, torch.Tensor]:
 def make_stranger(texts: Iterable[str], folder: Path) -> Path:
     """A GGUF in Q8_0 with a vocabulary of its own; beside it `tokenizer.json`, and a public folder `hf` of the same model."""
     from tumen.data import Outside
-    from tumen.shrink.gguf import write_gguf
-    from tumen.train import export_public
+    from tumen.shrink.gguf_writer import write_gguf
+    from tumen.train.weights import export_public
 
     train_bpe(texts, folder)
     vocabulary = vocabulary_of(folder)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tumen.assistant import Home
+from tumen.home.home import Home
 
 
 class Clock:

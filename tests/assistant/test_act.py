@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 
-from tumen.assistant import Home, Outcome, Resolved, act, reply, undo
+from tumen.assistant import Outcome, Resolved, act, undo
+from tumen.assistant.replies import reply
+from tumen.home.home import Home
 
 
 def do(home: Home, intent: str, *targets: str, **values: Any) -> Outcome:

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tumen.assistant import Home, Question, Refusal, Resolved, act, reply, resolve, undo
-from tumen.core.action import CLOSED, INTENTS, LANGUAGES, Action
+from tumen.assistant import Question, Refusal, Resolved, act, resolve, undo
+from tumen.assistant.replies import reply
+from tumen.home.home import Home
+from tumen.language.action import CLOSED, INTENTS, LANGUAGES, Action
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 HOME = Home.load(clock=lambda: NOON)

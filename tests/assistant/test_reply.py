@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
-from tumen.assistant import Home, Option, Question, Refusal, Resolved, act, reply
-from tumen.assistant.wording import NOUNS, REPLIES, WORDS
+from tumen.assistant import Option, Question, Refusal, Resolved, act
+from tumen.assistant.replies import reply
+from tumen.assistant.replies.wording import NOUNS, REPLIES, WORDS
+from tumen.home.home import Home
 
 
 def fields(text: str) -> set[str]:

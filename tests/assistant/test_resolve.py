@@ -2,8 +2,9 @@
 
 import pytest
 
-from tumen.assistant import Home, Question, Refusal, Resolved, resolve
-from tumen.core.action import Action
+from tumen.assistant import Question, Refusal, Resolved, resolve
+from tumen.home.home import Home
+from tumen.language.action import Action
 
 KITCHEN = "light.kitchen_ceiling light.kitchen_counter"
 LIVING = "light.floor_lamp light.living_ceiling light.reading_lamp light.tv_strip"

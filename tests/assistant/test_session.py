@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from tumen.assistant import Home, Session, Turn
-from tumen.core import RunnerError
-from tumen.core.action import Action, normalise
+from tumen.assistant import Session, Turn
+from tumen.core.errors import RunnerError
+from tumen.home.home import Home
+from tumen.language.action import Action, normalise
 
 SAID = {
     "turn on the kitchen light": Action("HassTurnOn", "en", {"domain": "light", "area": "kitchen"}),

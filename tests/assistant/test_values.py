@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tumen.assistant import Unknown, Values
-from tumen.assistant.values import read_number
-from tumen.core import ArtifactError
+from tumen.assistant.values import Unknown, Values
+from tumen.assistant.values.values import read_number
+from tumen.core.errors import ArtifactError
 
 VALUES = Values()
 

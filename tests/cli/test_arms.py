@@ -10,8 +10,11 @@ import pytest
 from tests.cli.conftest import TINY, Tumen
 
 from tumen.cli.arms import arm_stages, budgeted, lines, plan_of
-from tumen.core import InputError, PlanError, RecipeError, events, load_recipe, manifest_of, verify
+from tumen.core import events
+from tumen.core.artifact import manifest_of, verify
+from tumen.core.errors import InputError, PlanError, RecipeError
 from tumen.plan import spent
+from tumen.recipe.recipe import load_recipe
 
 BUDGET = 6e9
 ARMS = f"""
@@ -205,7 +208,7 @@ class TestBad:
 
 
 def test_a_recipe_survives_its_folder(recipe_path: Path) -> None:
-    from tumen.core import Recipe
+    from tumen.recipe.recipe import Recipe
 
     recipe = load_recipe(recipe_path)
     assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe

@@ -8,7 +8,7 @@ import pytest
 from tests.cli.conftest import TINY
 
 from tumen.cli.chain import links, served_tiers, stages
-from tumen.core import load_recipe
+from tumen.recipe.recipe import load_recipe
 
 ALL = ["corpus", "tokenizer", "dataset", "cloud", "device", "bundle-device", "bundle-cloud", "bundle-device/scorecard"]
 

@@ -11,8 +11,10 @@ import pytest
 from tests.cli.conftest import TINY, Tumen
 
 from tumen.cli import chain
-from tumen.core import Experts, InputError, Mla, Shape, Yarn, load_recipe, manifest_of
-from tumen.core.recipe import Start, recipe_of
+from tumen.core.artifact import manifest_of
+from tumen.core.errors import InputError
+from tumen.core.shape import Experts, Mla, Shape, Yarn
+from tumen.recipe.recipe import Start, load_recipe, recipe_of
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +33,7 @@ def public(whole: Path, tumen: Tumen, tmp_path_factory: pytest.TempPathFactory) 
 def test_the_weights_are_the_same_again(whole: Path, public: Path) -> None:
     import torch
 
-    from tumen.train import read_final
+    from tumen.train.weights import read_final
 
     (_, ours), (_, again) = read_final(whole / "device"), read_final(public / "start")
     assert all(torch.equal(again[name], weight) for name, weight in ours.items())

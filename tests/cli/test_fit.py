@@ -13,7 +13,7 @@ from tests import recipes
 from typer.testing import CliRunner
 
 from tumen.cli.fit import fit
-from tumen.core import TumenError
+from tumen.core.errors import TumenError
 from tumen.serve import write_synthetic
 from tumen.serve.trial import shape_of
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from tests.cli.conftest import TINY, Tumen
 
-from tumen.cluster import folder_of
-from tumen.core import Events, load_recipe
+from tumen.cluster.agents import folder_of
+from tumen.core.events import Events
+from tumen.recipe.recipe import load_recipe
 
 DRILLS = Path(__file__).parents[2] / "benchmarks" / "drills.py"
 

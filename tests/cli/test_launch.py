@@ -15,9 +15,12 @@ import pytest
 from tests.cli.conftest import TINY, Tumen
 
 from tumen.cli.job import cause, spread
-from tumen.cluster import Glance, Status, write_glance
-from tumen.core import Events, PlanError, write_text
-from tumen.core.recipe import Fleet
+from tumen.cluster.engines import Status
+from tumen.cluster.watcher import Glance, write_glance
+from tumen.core.artifact import write_text
+from tumen.core.errors import PlanError
+from tumen.core.events import Events
+from tumen.recipe.recipe import Fleet
 
 LAB = ("--set", 'fleet.cards="cpu:4"', "--set", "fleet.node_cards=2", "--set", "family.cloud.train.mesh.dp=4")
 IMAGE = ("--set", 'fleet.kubernetes.image="x"', "--set", 'fleet.kubernetes.volumes={ "/" = "all" }')

@@ -15,7 +15,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.cli.conftest import Tumen
 
 from tumen.cli.metrics import address
-from tumen.core import Events, InputError
+from tumen.core.errors import InputError
+from tumen.core.events import Events
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import pytest
 from tests.cli.conftest import Tumen
 from tests.conftest import Once
 
-from tumen.core import manifest_of
-from tumen.core.outside import digest_of_start
-from tumen.serve import load
+from tumen.core.artifact import manifest_of
+from tumen.formats.pretrained import digest_of_start
+from tumen.serve.runners import load
 
 RECIPE = """
 name = "outside"

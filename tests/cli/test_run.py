@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from tests.cli.conftest import TINY, Tumen
 
-from tumen.core import events, manifest_of, verify
+from tumen.core import events
+from tumen.core.artifact import manifest_of, verify
 
 ALL = ("corpus", "tokenizer", "dataset", "cloud", "device", "bundle-device", "bundle-cloud", "bundle-device/scorecard")
 

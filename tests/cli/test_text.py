@@ -10,7 +10,7 @@ import pytest
 from tests.cli.conftest import TINY, Tumen
 from tests.data.texts import paragraph, write_jsonl
 
-from tumen.core import manifest_of
+from tumen.core.artifact import manifest_of
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,10 @@ from typing import Any
 import pytest
 
 from tumen.cli.train import Told, grown, stand_by, told_why
-from tumen.core import DiskError, InputError, LossError, Mesh, PeerError, PlanError, Recipe, TrainError, heart
-from tumen.core.recipe import Train
+from tumen.core.errors import DiskError, InputError, LossError, PeerError, PlanError, TrainError
+from tumen.heartbeat import sender
+from tumen.recipe.mesh import Mesh
+from tumen.recipe.recipe import Recipe, Train
 
 
 @pytest.fixture
@@ -24,10 +26,10 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The job's folder of rank 3 at its second start."""
     for name, value in {"TUMEN_JOB": str(tmp_path), "RANK": "3", "TUMEN_ATTEMPT": "1", "TUMEN_PULSE": ""}.items():
         monkeypatch.setenv(name, value)
-    heart.own.cache_clear()
-    heart.own().tick(41, 2.0)
+    sender.own.cache_clear()
+    sender.own().tick(41, 2.0)
     yield tmp_path
-    heart.own.cache_clear()
+    sender.own.cache_clear()
 
 
 def faults(job: Path) -> dict[str, dict[str, Any]]:

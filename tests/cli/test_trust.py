@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from tests.cli.conftest import Tumen
 
-from tumen.core import events, manifest_of, place
+from tumen.core import events
+from tumen.core.artifact import manifest_of
+from tumen.release import slot
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +53,7 @@ def test_from_a_run_to_a_signed_live_place_and_back(tumen: Tumen, run: Path, key
     back = tumen("rollback", live, "--trust", store)
     assert back.stdout == f"{live}: live is 000001-{digest}\n"
     assert tumen("rollback", live).returncode == 4
-    told = [row["state"] for row in events.read(live / place.EVENTS, "promotion")]
+    told = [row["state"] for row in events.read(live / slot.EVENTS, "promotion")]
     assert told == ["started", "done", "started", "done"]
 
 
@@ -69,7 +71,7 @@ def test_what_does_not_pass_is_not_promoted(tumen: Tumen, run: Path, tmp_path: P
     assert done.returncode == 9
     assert "no scorecard" in done.stderr
     assert done.stderr.count("\n") == 1
-    assert not place.is_place(live)
+    assert not slot.is_place(live)
     for verb in (
         ("talk", "--run", live, "hello"),
         ("serve", live),

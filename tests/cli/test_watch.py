@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 from tests.cli.conftest import Tumen
 
-from tumen.core import events, verify
+from tumen.core import events
+from tumen.core.artifact import verify
 
 PATIENCE_SECONDS = 300.0
 

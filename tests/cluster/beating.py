@@ -16,15 +16,17 @@ import threading
 import time
 from pathlib import Path
 
-from tumen.core import lifetime, pulse, write_text
+from tumen.core import lifetime
+from tumen.core.artifact import write_text
+from tumen.heartbeat import messages
 
 
 class Beating:
     def __init__(self) -> None:
         self.rank, self.attempt = int(os.environ["RANK"]), int(os.environ["TUMEN_ATTEMPT"])
-        self.sender = pulse.Sender(pulse.read_secret(Path(os.environ["TUMEN_SECRET"])), f"rank-{self.rank}")
+        self.sender = messages.Sender(messages.read_secret(Path(os.environ["TUMEN_SECRET"])), f"rank-{self.rank}")
         self.where = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.where.connect(pulse.address_of(os.environ["TUMEN_PULSE"]))
+        self.where.connect(messages.address_of(os.environ["TUMEN_PULSE"]))
         self.step, self.seconds, self.phase = 0, 0.0, "load"
         threading.Thread(target=self.always, daemon=True).start()
 
@@ -34,7 +36,7 @@ class Beating:
             time.sleep(0.5)
 
     def say(self) -> None:
-        beat = pulse.Beat(self.rank, self.attempt, os.getpid(), self.step, self.seconds, self.phase, 0.1, 2.0)
+        beat = messages.Beat(self.rank, self.attempt, os.getpid(), self.step, self.seconds, self.phase, 0.1, 2.0)
         self.where.send(self.sender.message(self.attempt, [beat]))
 
 

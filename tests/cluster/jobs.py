@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tumen.cluster import Job
+from tumen.cluster.engines import Job
 
 HOUR_SECONDS = 3600.0
 COMMAND = ("/opt/tumen/bin/python", "-m", "tumen", "train", "/runs/v2", "cloud")

@@ -18,10 +18,12 @@ from typing import Any
 
 import pytest
 
-from tumen.cluster import Job, connect, expect, wish
-from tumen.cluster.agent import Agent, Post
-from tumen.cluster.engine import SECRET_FILE
-from tumen.core import events, pulse
+from tumen.cluster.agents.agent import Agent, Post
+from tumen.cluster.engines import Job, connect
+from tumen.cluster.engines.engine import SECRET_FILE
+from tumen.cluster.watcher import expect, wish
+from tumen.core import events
+from tumen.heartbeat import messages
 
 BEATING = str(Path(__file__).with_name("beating.py"))
 PATIENCE_SECONDS = 90.0
@@ -46,13 +48,13 @@ class Started:
 
     def __init__(self, folder: Path, *options: str, command: tuple[str, ...] = (), processes: int = 2) -> None:
         self.folder, self.job = folder, folder / "job"
-        self.secret = pulse.make_secret(self.job / "secret")
+        self.secret = messages.make_secret(self.job / "secret")
         command = command or (sys.executable, BEATING, str(folder), "100000", "0.02")
         where = ("--folder", str(self.job), "--node", "n0", "--processes", str(processes), *options)
         self.log = folder / "log"
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tumen.cluster.agent", *where, "--", *command], stdout=log, stderr=subprocess.STDOUT
+                [sys.executable, "-m", "tumen.cluster.agents.agent", *where, "--", *command], stdout=log, stderr=subprocess.STDOUT
             )
 
     def said(self) -> str:
@@ -132,7 +134,7 @@ class TestAlone:
         (tmp_path / "job").mkdir()
         (tmp_path / "job" / "secret").write_bytes(b"short")
         said = subprocess.run(
-            [sys.executable, "-m", "tumen.cluster.agent", "--folder", str(tmp_path / "job"), "--", "true"],
+            [sys.executable, "-m", "tumen.cluster.agents.agent", "--folder", str(tmp_path / "job"), "--", "true"],
             capture_output=True,
             text=True,
         )
@@ -142,7 +144,7 @@ class TestAlone:
 
 def test_news_come_between_and_it_keeps_its_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An order reaches all agents at once; if each counted its second from there, all would report in one burst from then on."""
-    pulse.make_secret(tmp_path / SECRET_FILE)
+    messages.make_secret(tmp_path / SECRET_FILE)
     made = Agent(Post(tmp_path, ("true",)))
     reported: list[float] = []
     monkeypatch.setattr(made, "_report", reported.append)
@@ -161,15 +163,15 @@ class Scripted:
     """A watcher that a test plays."""
 
     def __init__(self, folder: Path) -> None:
-        secret = pulse.make_secret(folder / "secret")
+        secret = messages.make_secret(folder / "secret")
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.bind(("127.0.0.1", 0))
         self.socket.settimeout(PATIENCE_SECONDS)
         (folder / "watcher").write_text(f"127.0.0.1:{self.socket.getsockname()[1]}\n")
-        self.sender, self.receiver = pulse.Sender(secret, "watcher"), pulse.Receiver(secret)
+        self.sender, self.receiver = messages.Sender(secret, "watcher"), messages.Receiver(secret)
         self.agent: Any = None
 
-    def report(self, wanted: Callable[[pulse.Message], Any]) -> pulse.Message:
+    def report(self, wanted: Callable[[messages.Message], Any]) -> messages.Message:
         """The first report that is as wanted."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < deadline:
@@ -179,7 +181,7 @@ class Scripted:
                 return message
         raise AssertionError("no such report")
 
-    def order(self, verb: str, attempt: int, sender: pulse.Sender | None = None, **facts: Any) -> bytes:
+    def order(self, verb: str, attempt: int, sender: messages.Sender | None = None, **facts: Any) -> bytes:
         said = {"verb": verb, "attempt": attempt, "world": 2, "master": "127.0.0.1:29512", "ranks": [0, 2], "code": 0} | facts
         datagram = (sender or self.sender).message(attempt, note=said)
         self.socket.sendto(datagram, self.agent)
@@ -228,9 +230,9 @@ class TestOrders:
     def test_what_is_forged_replayed_or_old_changes_nothing(self, start: Callable[..., Started], watcher: Scripted) -> None:
         agent = start()
         watcher.report(lambda message: "hello" in message.note)
-        stranger = pulse.Sender(bytes(32), "watcher")
+        stranger = messages.Sender(bytes(32), "watcher")
         watcher.order("end", 9, stranger)
-        watcher.order("end", 9, pulse.Sender(watcher.sender.secret, "n1"))  # who has the secret and is not the watcher
+        watcher.order("end", 9, messages.Sender(watcher.sender.secret, "n1"))  # who has the secret and is not the watcher
         first = watcher.order("run", 2)
         pids = agent.facts(2)["ranks"]
         stop = watcher.order("stop", 2)

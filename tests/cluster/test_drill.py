@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 
-from tumen.cluster import FAULTS, Glance, crews, judge, play, write_glance
-from tumen.core import EngineError, InputError
+from tumen.cluster import FAULTS, crews, judge, play
+from tumen.cluster.watcher import Glance, write_glance
+from tumen.core.errors import EngineError, InputError
 
 SLEEPER = "import time; time.sleep(60)  # tumen"
 

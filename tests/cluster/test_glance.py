@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tumen.cluster import Glance, folded, standing, write_glance
-from tumen.core import Events
+from tumen.cluster.engines import folded
+from tumen.cluster.watcher import Glance, standing, write_glance
+from tumen.core.events import Events
 
 
 @pytest.mark.parametrize(

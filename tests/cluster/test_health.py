@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tumen.cluster.health import EVERY_SECONDS, LEAST_DISK_BYTES, SOON_SECONDS, Checkup, Health, examine, unfit
+from tumen.cluster.agents.health import EVERY_SECONDS, LEAST_DISK_BYTES, SOON_SECONDS, Checkup, Health, examine, unfit
 
 FIT: dict[str, Any] = vars(Health(1 << 40, 1 << 36, True, 0.002, 8, ""))
 

@@ -16,10 +16,11 @@ from tests.cluster.crd import JOBSET, published
 from tests.cluster.fake_kubernetes import GPU, TOKEN, FakeKubernetes, served
 from tests.cluster.jobs import LARGE, SMALL
 
-from tumen.cluster import Job, Node, Status
-from tumen.cluster.api import connection
-from tumen.cluster.kubernetes import Kubernetes, manifest, named, parse, parse_nodes, render
-from tumen.core import DiskError, EngineError, recipe
+from tumen.cluster.engines import Job, Node, Status
+from tumen.cluster.engines.kubernetes import Kubernetes, manifest, named, parse, parse_nodes, render
+from tumen.cluster.engines.kubernetes_api import connection
+from tumen.core.errors import DiskError, EngineError
+from tumen.recipe import recipe
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "kubernetes_job.yaml"
 SITE = recipe.Kubernetes(
@@ -263,7 +264,7 @@ class TestConnection:
 
         monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
         monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "fd00::1")
-        monkeypatch.setattr("tumen.cluster.api.POD", tmp_path)
+        monkeypatch.setattr("tumen.cluster.engines.kubernetes_api.POD", tmp_path)
         monkeypatch.setattr(ssl, "create_default_context", lambda cafile: cafile)
         for name, text in {"token": "abc", "namespace": "llm", "ca.crt": ""}.items():
             (tmp_path / name).write_text(text)

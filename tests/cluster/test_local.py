@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tumen.cluster import Job, Status
-from tumen.cluster.local import Local, parse, render
+from tumen.cluster.engines import Job, Status
+from tumen.cluster.engines.local import Local, parse, render
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "local_job.sh"
 PATIENCE_SECONDS = 20.0
@@ -62,7 +62,7 @@ def test_rendered_text_is_as_it_was() -> None:
 def test_several_ranks_have_an_agent() -> None:
     text = render(Job("x", ("python", "-m", "tumen", "train", "runs/x", "cloud"), Path("/x"), processes=2, nodes=2))
     where = "--folder /x --nodes 2 --processes 2 --standby"
-    assert f"{sys.executable} -m tumen.cluster.agents {where} -- python -m tumen train runs/x cloud" in text
+    assert f"{sys.executable} -m tumen.cluster.agents.many {where} -- python -m tumen train runs/x cloud" in text
     assert "WORLD_SIZE" not in text, "the agent says it"
     assert "--standby" not in render(Job("x", ("true",), Path("/x"), processes=2)), "not everything can stand by"
 
@@ -136,7 +136,7 @@ def test_cancel_lets_a_job_end_well(local: Local, folder: Path) -> None:
 
 
 def test_cancel_reaches_what_will_not_listen(local: Local, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tumen.cluster.local.GRACE_SECONDS", 0.2)
+    monkeypatch.setattr("tumen.cluster.engines.local.GRACE_SECONDS", 0.2)
     stubborn = (
         "import signal, time, os; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(os.getpid(), flush=True); time.sleep(60)"
     )

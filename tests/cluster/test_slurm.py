@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from tests.cluster.jobs import LARGE, SMALL
 
-from tumen.cluster import Job, Node, Status
-from tumen.cluster.slurm import Slurm, complaint, parse, parse_accounting, parse_nodes, render, show_limit
-from tumen.core import DiskError, EngineError, recipe
+from tumen.cluster.engines import Job, Node, Status
+from tumen.cluster.engines.slurm import Slurm, complaint, parse, parse_accounting, parse_nodes, render, show_limit
+from tumen.core.errors import DiskError, EngineError
+from tumen.recipe import recipe
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SITE = recipe.Slurm(

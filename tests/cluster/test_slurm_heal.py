@@ -20,8 +20,9 @@ from typing import Any
 import pytest
 from tests.lab import slurm as lab
 
-from tumen.cluster import Job, expect, watching
-from tumen.cluster.slurm import Slurm
+from tumen.cluster.engines import Job
+from tumen.cluster.engines.slurm import Slurm
+from tumen.cluster.watcher import expect, watching
 from tumen.core.events import read
 
 pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("slurm_lab")]

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from tests.lab import slurm as lab
 
-from tumen.cluster import Job, Status
-from tumen.cluster.slurm import Slurm
-from tumen.core import EngineError, recipe
+from tumen.cluster.engines import Job, Status
+from tumen.cluster.engines.slurm import Slurm
+from tumen.core.errors import EngineError
+from tumen.recipe import recipe
 
 pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("slurm_lab")]
 PATIENCE_SECONDS = 60.0

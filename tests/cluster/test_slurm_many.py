@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 from tests.lab import slurm as lab
 
-from tumen.cluster import Job
-from tumen.cluster.slurm import Slurm
+from tumen.cluster.engines import Job
+from tumen.cluster.engines.slurm import Slurm
 
 pytestmark = [pytest.mark.many, pytest.mark.lab, pytest.mark.timeout(2400)]
 NODES = int(os.environ.get("TUMEN_LAB_NODES", "1250"))

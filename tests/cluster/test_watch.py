@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from tumen.cluster import Job, Layout, Node, Status, Watch, shown
-from tumen.cluster.glance import glance_of
-from tumen.cluster.local import Local
-from tumen.cluster.watcher import Watcher
-from tumen.core import Events
-from tumen.core.pulse import Beat, Message, Receiver, Sender, make_secret
+from tumen.cluster.engines import Job, Node, Status
+from tumen.cluster.engines.local import Local
+from tumen.cluster.watcher import Layout, Watch, shown
+from tumen.cluster.watcher.glance import glance_of
+from tumen.cluster.watcher.watcher import Watcher
+from tumen.core.events import Events
+from tumen.heartbeat.messages import Beat, Message, Receiver, Sender, make_secret
 
 SECRET = bytes(32)
 SEE = 0.1  # seconds between two looks

@@ -8,8 +8,8 @@ import types
 
 import pytest
 
-from tumen.cluster import ENGINES, Engine, Node, connect
-from tumen.core import EngineError
+from tumen.cluster.engines import ENGINES, Engine, Node, connect
+from tumen.core.errors import EngineError
 
 VERBS = {"submit": ["job"], "status": ["job_id"], "logs": ["job_id"], "cancel": ["job_id"], "nodes": []}
 

@@ -8,7 +8,7 @@ import pytest
 from tests import recipes
 
 from tumen.cli import arms, chain
-from tumen.core import load_recipe
+from tumen.recipe.recipe import load_recipe
 
 RECIPES = recipes.shipped()
 

@@ -17,8 +17,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tumen.core import ArtifactError, DiskError, Manifest, hash_of, manifest_of, verify, write_text, writing
-from tumen.core.artifact import MANIFEST, add_facts, done, replace_folder
+from tumen.core.artifact import (
+    MANIFEST,
+    Manifest,
+    add_facts,
+    done,
+    hash_of,
+    manifest_of,
+    replace_folder,
+    verify,
+    write_text,
+    writing,
+)
+from tumen.core.errors import ArtifactError, DiskError
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),

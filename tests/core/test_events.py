@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tumen.core import DiskError, Events, events
+from tumen.core import events
+from tumen.core.errors import DiskError
+from tumen.core.events import Events
 
 
 def names(path: Path) -> list[str]:

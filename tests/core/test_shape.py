@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tumen.core import Experts, Gqa, Mla, Shape
+from tumen.core.shape import Experts, Gqa, Mla, Shape
 
 EVEN = st.sampled_from((2, 4, 8))
 SMALL = st.integers(1, 6)

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tumen.core import InputError, units
+from tumen.core import units
+from tumen.core.errors import InputError
 
 NUMBERS = st.floats(1e-2, 9e14, allow_nan=False)
 

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.data.texts import OTHERS, PARAGRAPHS, paragraph
 
-from tumen.core.recipe import Filter
 from tumen.data import Judge, exam_keys, sift
 from tumen.data.filters import BAND, BANDS, Seen, folded, poor, runs, signature, word_keys
+from tumen.recipe.recipe import Filter
 
 LANGUAGES = tuple(PARAGRAPHS)
 

@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from tumen.core.recipe import Language
-from tumen.data.homes import GeneratedHome, generate, is_held, names_of
+from tumen.data.sources.generated_homes import GeneratedHome, generate, is_held, names_of
+from tumen.recipe.recipe import Language
 
 LANGUAGES: tuple[Language, ...] = ("en", "zh", "de")
 HOLD = 0.2

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from tumen.core import InputError
-from tumen.core.action import HOME, Action, grammar, parse, pieces
-from tumen.core.ontology import Ontology
-from tumen.core.recipe import Data, Part, Tokenizer
+from tumen.core.errors import InputError
 from tumen.data import Codec, read_corpus, write_corpus, write_dataset, write_tokenizer
-from tumen.data.labelled import Labelled, action_of, ontology_of, read_clinc, read_labelled, read_slurp, read_snips
+from tumen.data.sources.labelled import Labelled, action_of, ontology_of, read_clinc, read_labelled, read_slurp, read_snips
+from tumen.language.action import HOME, Action, grammar, parse, pieces
+from tumen.language.ontology import Ontology
+from tumen.recipe.recipe import Data, Part, Tokenizer
 
 SLURP = {
     "sentence": "add mom's number to my list for today",
@@ -183,7 +183,7 @@ class TestCorpus:
         assert set(Ontology.load(tmp_path / "corpus").intents) == {"alarm_set", "music_play"}
 
     def test_no_path_is_said(self) -> None:
-        from tumen.data.source import source_of
+        from tumen.data.sources.source import source_of
 
         with pytest.raises(InputError, match="data.path"):
             source_of("slurp").corpus(Data(source="slurp"), 0)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tumen.core import InputError
+from tumen.core.errors import InputError
 from tumen.data import Batch, Loader, Shards
 
 ROW = 16

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.data.texts import paragraph, write_jsonl
 
-from tumen.core import InputError, RecipeError
-from tumen.core.recipe import Data, Part, recipe_of
+from tumen.core.errors import InputError, RecipeError
 from tumen.data import mixed, read_corpus, write_corpus
+from tumen.recipe.recipe import Data, Part, recipe_of
 
 
 def stream(letter: str, sizes: list[int], weights: list[float], passes: int = 1) -> list[str]:

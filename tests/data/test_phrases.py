@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from hassil.expression import Alternative, Expression, Group, ListReference, RuleReference
 
-from tumen.core.action import CLOSED, COPIED, INTENTS, LANGUAGES, MAX_SENTENCE, normalise, parse
-from tumen.data.homes import GeneratedHome, generate, names_of
-from tumen.data.templates import HOME_LISTS, TIME, Example, Speaker, Template, load_templates, phrases
+from tumen.data.sources.generated_homes import GeneratedHome, generate, names_of
+from tumen.data.sources.templates import HOME_LISTS, TIME, Example, Speaker, Template, load_templates, phrases
+from tumen.language.action import CLOSED, COPIED, INTENTS, LANGUAGES, MAX_SENTENCE, normalise, parse
 
 # Lists that fill the wildcards of Home Assistant's templates (source.py).
 WILDCARDS = {"message", "query", "zone", "timer_name", "command", "item", "todo_item"}

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tumen.core import ArtifactError, InputError, verify
-from tumen.core.action import parse
+from tumen.core.artifact import verify
+from tumen.core.errors import ArtifactError, InputError
 from tumen.data import Codec, Shards, read_corpus, read_shards, write_shards
+from tumen.language.action import parse
 
 IDS = st.lists(st.integers(0, 60_000), min_size=1, max_size=5)
 

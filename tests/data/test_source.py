@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 
-from tumen.core import InputError, Manifest, Recipe, verify
-from tumen.core.action import parse
-from tumen.core.recipe import Data
-from tumen.data import SOURCES, read_corpus, write_corpus, write_dataset, write_tokenizer
-from tumen.data.source import Corpus, source_of
+from tumen.core.artifact import Manifest, verify
+from tumen.core.errors import InputError
+from tumen.data import read_corpus, write_corpus, write_dataset, write_tokenizer
+from tumen.data.sources import SOURCES
+from tumen.data.sources.source import Corpus, source_of
+from tumen.language.action import parse
+from tumen.recipe.recipe import Data, Recipe
 
 LIGHT = {"lang": "en", "intent": "HassTurnOn", "domain": "light", "area": "kitchen"}
 

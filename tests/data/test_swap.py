@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from tests.data.test_labelled import lines
 
-from tumen.core import InputError
-from tumen.core.action import normalise
-from tumen.core.ontology import Ontology
-from tumen.core.recipe import Data, Part
+from tumen.core.errors import InputError
 from tumen.data import exam_keys, read_corpus, write_corpus
 from tumen.data.filters import Judge
-from tumen.data.labelled import Labelled, action_of, ontology_of
+from tumen.data.sources.labelled import Labelled, action_of, ontology_of
 from tumen.data.swap import swapped
+from tumen.language.action import normalise
+from tumen.language.ontology import Ontology
+from tumen.recipe.recipe import Data, Part
 
 ROWS = [
     Labelled("wake me at six on monday", "alarm_set", [("time", "six"), ("date", "monday")]),

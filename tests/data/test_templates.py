@@ -7,13 +7,13 @@ import random
 from collections import Counter
 
 import pytest
-from tests.core.gbnf import Grammar
+from tests.language.gbnf import Grammar
 
-from tumen.core import InputError
-from tumen.core.action import CLOSED, COPIED, INTENTS, NUMBERS, grammar, normalise, parse, units
-from tumen.data.homes import generate
-from tumen.data.source import SMALL_INTENT, split_templates
-from tumen.data.templates import Example, Speaker, Template, copied_words, load_templates, skip_words
+from tumen.core.errors import InputError
+from tumen.data.sources.generated_homes import generate
+from tumen.data.sources.source import SMALL_INTENT, split_templates
+from tumen.data.sources.templates import Example, Speaker, Template, copied_words, load_templates, skip_words
+from tumen.language.action import CLOSED, COPIED, INTENTS, NUMBERS, grammar, normalise, parse, units
 
 LANGUAGES = ("en", "zh", "de")
 FILLERS = {

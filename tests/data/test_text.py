@@ -15,21 +15,12 @@ import pyarrow.parquet
 import pytest
 from tests.data.texts import PARAGRAPHS, paragraph, write_jsonl
 
-from tumen.core import InputError
-from tumen.core.recipe import Data, Tokenizer
-from tumen.data import (
-    Codec,
-    Loader,
-    read_corpus,
-    read_sentences,
-    read_shards,
-    read_text,
-    write_corpus,
-    write_dataset,
-    write_tokenizer,
-)
-from tumen.data.read import TEXT_CHARACTERS
+from tumen.core.errors import InputError
+from tumen.data import Codec, Loader, read_corpus, read_shards, write_corpus, write_dataset, write_tokenizer
 from tumen.data.shards import Packed, write_packed
+from tumen.data.sources import read_sentences, read_text
+from tumen.data.sources.read import TEXT_CHARACTERS
+from tumen.recipe.recipe import Data, Tokenizer
 
 TEXTS = [*PARAGRAPHS.values(), 'with "quotes", a </s>, <s> and\na line break']
 
@@ -161,7 +152,7 @@ def run(texts: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 class TestChain:
     def test_a_split_by_hash_and_what_was_removed(self, run: Path, texts: list[str]) -> None:
-        from tumen.core import verify
+        from tumen.core.artifact import verify
 
         train, validation = ([row["text"] for row in read_corpus(run / "corpus", split)] for split in ("train", "validation"))
         assert 0 < len(validation) <= 20

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.strangers import CONTROL, cut_of, train_bpe
 
-from tumen.core import InputError
-from tumen.core.action import HOME, Action, normalise, parse, units
-from tumen.core.recipe import Tokenizer as Section
+from tumen.core.errors import InputError
 from tumen.data import Codec, Outside, Vocabulary, read_corpus, refuse_other, vocabulary_of, write_dataset, write_tokenizer
 from tumen.data.vocabulary import PRE
-from tumen.serve.llama import Model
+from tumen.language.action import HOME, Action, normalise, parse, units
+from tumen.recipe.recipe import Tokenizer as Section
+from tumen.serve.runners.llama import Model
 
 HARD = [
     "turn on the kitchen light", "what's 8 plus 80.5 %", "打开厨房的灯", "调到 80 %吧", "schalte das licht in der küche an",
@@ -72,7 +72,7 @@ class TestLikeLlama:
 
     def test_actions(self, both: tuple[Outside, Model], corpus: Path) -> None:
         """What the runner's automaton would force is what a model is trained on."""
-        from tumen.serve.automaton import Form
+        from tumen.serve.runners.automaton import Form
 
         codec, model = both
         form = Form(HOME.model_dump(), model.inner, codec.end)
@@ -168,8 +168,8 @@ class TestRefused:
             refuse_other(less, tmp_path)
 
     def test_sentencepiece(self, device: Path, tokenizer: Path, tmp_path: Path) -> None:
-        from tumen.shrink.gguf import write_gguf
-        from tumen.train import read_final
+        from tumen.shrink.gguf_writer import write_gguf
+        from tumen.train.weights import read_final
 
         write_gguf(tmp_path / "m.gguf", *read_final(device), Codec.load(tokenizer), "int8", "ours")
         with pytest.raises(InputError, match=r"of the kind 'llama'; only byte-level BPE"):

@@ -15,8 +15,10 @@ from typing import Any
 
 from tests.docs.rooms import ROOT, keep
 
-from tumen.core import hash_of, load_recipe, units
-from tumen.score import reached
+from tumen.core import units
+from tumen.core.artifact import hash_of
+from tumen.eval import reached
+from tumen.recipe.recipe import load_recipe
 
 RESULT = ROOT / "benchmarks" / "results" / "pocket.json"
 RECIPE = ROOT / "recipes" / "pocket.toml"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tumen.core import Experts, Gqa, Mla, Shape, Yarn
+from tumen.core.shape import Experts, Gqa, Mla, Shape, Yarn
 
 GQA = Gqa(heads=4, kv_heads=2, head_dim=8)
 MLA = Mla(heads=2, kv_rank=16, q_rank=12, nope_dim=8, rope_dim=4, v_dim=8)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tumen.core import Experts
+from tumen.core.shape import Experts
 from tumen.model.experts import MixtureOfExperts
 from tumen.model.kernels import KERNELS, ROOM
 

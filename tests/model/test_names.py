@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.model.shapes import SHAPES
 
-from tumen.core import Experts, ExportError, InputError, Mla, Shape, TumenError, config_of, shape_of
+from tumen.core.errors import ExportError, InputError, TumenError
+from tumen.core.shape import Experts, Mla, Shape
+from tumen.formats.hf_config import config_of, shape_of
 from tumen.model import build, from_public, interleave, names_of, sizes_of, to_public
 from tumen.model.names import halve
 

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tumen.core import Yarn
+from tumen.core.shape import Yarn
 from tumen.model.rope import angles, rotate
 
 

@@ -9,7 +9,8 @@ import torch
 from tests.model.shapes import SHAPES
 from torch import Tensor
 
-from tumen.core import InputError, Shape
+from tumen.core.errors import InputError
+from tumen.core.shape import Shape
 from tumen.model import Cache, Transformer, build, causal_mask, greedy
 
 CLOSE = {"atol": 2e-5, "rtol": 1e-4}

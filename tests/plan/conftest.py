@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tumen.core import Gqa, Shape, load_recipe
+from tumen.core.shape import Gqa, Shape
 from tumen.plan import Job, job_of
+from tumen.recipe.recipe import load_recipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 

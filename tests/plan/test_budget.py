@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tumen.core import Experts, Gqa, PlanError, Shape
-from tumen.core.recipe import Train
+from tumen.core.errors import PlanError
+from tumen.core.shape import Experts, Gqa, Shape
 from tumen.plan import spent, step_flops, steps_within
+from tumen.recipe.recipe import Train
 
 DENSE = Shape(width=16, layers=2, feed_forward=32, attention=Gqa(heads=2, kv_heads=1, head_dim=8), vocab=64)
 MIXED = DENSE.model_copy(update={"experts": Experts(routed=8, top_k=1, width=16)})

@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tumen.core import Events, InputError, PlanError
+from tumen.core.errors import InputError, PlanError
+from tumen.core.events import Events
 from tumen.core.events import read as read_events
-from tumen.plan import calibration, card_of
-from tumen.plan.calibration import MEMORY_TERMS, TIME_TERMS, Observation
+from tumen.plan.accuracy import calibration
+from tumen.plan.accuracy.calibration import MEMORY_TERMS, TIME_TERMS, Observation
+from tumen.plan.facts import card_of
 
 RATES = np.array([2e-11, 3e-10, 1e-10, 1e-4, 4e-3])
 SIZES = np.array([3e8, 1.1, 0.9])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tumen.core import PlanError
-from tumen.plan import card_of, cards, first_group, fleet_of
+from tumen.core.errors import PlanError
+from tumen.plan import first_group
+from tumen.plan.facts import card_of, cards, fleet_of
 
 WANTED = ("a100", "h100", "h800", "h200", "h20", "b200", "gb200", "l40s", "rtx4090", "ascend910b", "tpu-v5p", "cpu")
 

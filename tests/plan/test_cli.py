@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tumen.cli.plan import app
-from tumen.core import TumenError
+from tumen.core.errors import TumenError
 from tumen.plan import Plan
 
 RECIPES = Path(__file__).parents[2] / "recipes"

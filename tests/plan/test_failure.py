@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from tumen.core.recipe import Planning
 from tumen.plan.failure import best_interval, between_failures, goodput, reliability, simulate, spares, young
+from tumen.recipe.recipe import Planning
 
 LLAMA3 = 3.79  # node failures in 1,000 node-days, arXiv 2407.21783
 

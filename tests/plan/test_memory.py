@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tumen.core import Gqa, Shape
-from tumen.plan import Job, Layout, cards, memory
-from tumen.plan.case import stack
+from tumen.core.shape import Gqa, Shape
+from tumen.plan import Job, Layout
+from tumen.plan.facts import cards
+from tumen.plan.facts.software import software
 from tumen.plan.job import case_of
-from tumen.plan.software import software
+from tumen.plan.model import memory
+from tumen.plan.model.case import stack
 
 
 def test_activations_are_korthikantis(gpt3: Shape) -> None:

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 from tests import recipes
 
-from tumen.core import Experts, Mla, Shape, load_recipe
-from tumen.plan import cards, first_group, fleet_of, job_of, solve
+from tumen.core.shape import Experts, Mla, Shape
+from tumen.plan import first_group, job_of, solve
+from tumen.plan.facts import cards, fleet_of
 from tumen.plan.plan import anchored
+from tumen.recipe.recipe import load_recipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 COUNTS = [

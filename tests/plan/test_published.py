@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tumen.core import InputError
-from tumen.plan import cards, check
-from tumen.plan.published import Published, Refused, links_of, precision_of, published, read, shape_of, zero_of
+from tumen.core.errors import InputError
+from tumen.plan.accuracy import check
+from tumen.plan.accuracy.published import Published, Refused, links_of, precision_of, published, read, shape_of, zero_of
+from tumen.plan.facts import cards
 
 COLUMNS = (
     "id",

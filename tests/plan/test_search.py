@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from tumen.core import PlanError
-from tumen.core.recipe import Planning
-from tumen.plan import Job, Layout, cards, solve
-from tumen.plan.card import Group
+from tumen.core.errors import PlanError
+from tumen.plan import Job, Layout, solve
+from tumen.plan.facts import cards
+from tumen.plan.facts.card import Group
 from tumen.plan.job import case_of
 from tumen.plan.search import Space, search, space_of
+from tumen.recipe.recipe import Planning
 
 SMALL = Space(tensor=(1, 2, 4, 8), pipeline=(1, 2, 3, 4, 6, 8), chunks=(1, 2, 4), micro=(1, 2))
 

@@ -7,11 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tumen.core import Experts, Gqa, Mla, PlanError, Shape
-from tumen.plan import Job, Layout, bound, cards, links, time
-from tumen.plan.case import stack
+from tumen.core.errors import PlanError
+from tumen.core.shape import Experts, Gqa, Mla, Shape
+from tumen.plan import Job, Layout
+from tumen.plan.facts import cards
 from tumen.plan.job import case_of
-from tumen.plan.physics import NAMES, SHARES, Physics, fitted, from_vector, vector
+from tumen.plan.model import bound, links, time
+from tumen.plan.model.case import stack
+from tumen.plan.model.physics import NAMES, SHARES, Physics, fitted, from_vector, vector
 
 POWERS = st.sampled_from([1, 2, 4, 8])
 SHAPES = (

@@ -9,26 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tumen.core import PlanError, load_recipe
-from tumen.core.recipe import Planning
-from tumen.plan import (
-    Demand,
-    Job,
-    Plan,
-    cards,
-    compare,
-    explain,
-    first_group,
-    fleet_of,
-    grow,
-    job_of,
-    own_and_rented,
-    page,
-    rate_of,
-    size,
-    solve,
-)
+from tumen.core.errors import PlanError
+from tumen.plan import Demand, Job, Plan, compare, explain, first_group, grow, job_of, own_and_rented, page, rate_of, size, solve
+from tumen.plan.facts import cards, fleet_of
 from tumen.plan.pictures import one_forward_one_backward
+from tumen.recipe.recipe import Planning, load_recipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from tests.bundles import write_bundle
 
-from tumen.serve import Completion, DeviceRunner, Seconds, bind, load, server_of
+from tumen.serve import bind, server_of
+from tumen.serve.runners import Completion, DeviceRunner, Seconds, load
 
 
 @pytest.fixture(scope="session")

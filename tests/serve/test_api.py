@@ -18,10 +18,12 @@ from typing import Any
 import openai
 import pytest
 
-from tumen.core import Events, RunnerError
-from tumen.core.action import parse
-from tumen.core.recipe import Serve
-from tumen.serve import Router, app, load
+from tumen.core.errors import RunnerError
+from tumen.core.events import Events
+from tumen.language.action import parse
+from tumen.recipe.recipe import Serve
+from tumen.serve import Router, app
+from tumen.serve.runners import load
 
 Running = Callable[[Any], AbstractContextManager[str]]
 SERVE = Serve(unsure=0.5)

@@ -9,10 +9,10 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 
 import pytest
-from tests.core.gbnf import Grammar
+from tests.language.gbnf import Grammar
 
-from tumen.core.action import HOME, INTENTS, Action, grammar, normalise, units
-from tumen.serve.automaton import Among, Form, State
+from tumen.language.action import HOME, INTENTS, Action, grammar, normalise, units
+from tumen.serve.runners.automaton import Among, Form, State
 
 SMALL = {
     "languages": ("en", "zh"),

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tumen.core.action import DO, HOME, normalise, parse, units
-from tumen.serve.automaton import Form, Free, State
-from tumen.serve.decode import KEPT_STATES, Decoder, FromDraft, FromHabit, FromSentence, FromText, Proposer, Written
-from tumen.serve.llama import Model
+from tumen.language.action import DO, HOME, normalise, parse, units
+from tumen.serve.runners.automaton import Form, Free, State
+from tumen.serve.runners.decode import KEPT_STATES, Decoder, FromDraft, FromHabit, FromSentence, FromText, Proposer, Written
+from tumen.serve.runners.llama import Model
 
 WORDS = ["turn", "on", "off", "the", "kitchen", "light", "lamp", "room", "80 %", "打开", "厨房的灯", "x", "äh"]
 

@@ -19,12 +19,14 @@ from pathlib import Path
 import pytest
 from tests.bundles import vocabulary
 
-from tumen.core import ArtifactError, Events, InputError, RunnerError, artifact
-from tumen.core.action import CLOSED, DO, normalise, parse, tidy
-from tumen.core.ontology import Ontology
-from tumen.serve import Completion, DeviceRunner, bundle_of, load, process
-from tumen.serve.device import _written
-from tumen.serve.runner import Tidier, confidence
+from tumen.core import artifact
+from tumen.core.errors import ArtifactError, InputError, RunnerError
+from tumen.core.events import Events
+from tumen.language.action import CLOSED, DO, normalise, parse, tidy
+from tumen.language.ontology import Ontology
+from tumen.serve.runners import Completion, DeviceRunner, bundle_of, load, process
+from tumen.serve.runners.device_runner import _written
+from tumen.serve.runners.runner import Tidier, confidence
 
 SENTENCES = [
     "Turn on the kitchen light!",

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tumen.serve import frames
+from tumen.serve.runners import frames
 
 
 @pytest.mark.parametrize("tree", [{}, {"text": "打开\n\x00\ud800"}, {"n": [1.5, None, -(10**12)]}, {"long": "a" * 200_000}])

@@ -14,13 +14,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.bundles import write_bundle, write_gguf
-from tests.core.test_gguf_check import BYTES, PAIRS
+from tests.formats.test_gguf_header import BYTES, PAIRS
 
-from tumen.core import ArtifactError, TumenError, artifact
-from tumen.core.action import HOME
+from tumen.core import artifact
 from tumen.core.artifact import Manifest, hash_of, payload_of
-from tumen.serve import load
-from tumen.serve.process import Process
+from tumen.core.errors import ArtifactError, TumenError
+from tumen.language.action import HOME
+from tumen.serve.runners import load
+from tumen.serve.runners.process import Process
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ import gguf
 import numpy as np
 import pytest
 
-from tumen.core import RunnerError
-from tumen.serve.llama import Context, ContextParams, Model, ModelParams, library, refuse_other_layout
+from tumen.core.errors import RunnerError
+from tumen.serve.runners.llama import Context, ContextParams, Model, ModelParams, library, refuse_other_layout
 
 PROMPT = [1, 20, 30, 40, 3]
 

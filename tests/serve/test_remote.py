@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from tumen.core import InputError, RunnerError
-from tumen.core.recipe import Serve
-from tumen.serve import Completion, DeviceRunner, RemoteRunner, Router, app
-from tumen.serve.remote import action_schema
+from tumen.core.errors import InputError, RunnerError
+from tumen.recipe.recipe import Serve
+from tumen.serve import Router, app
+from tumen.serve.runners import Completion, DeviceRunner, RemoteRunner
+from tumen.serve.runners.remote_runner import action_schema
 
 SAID = '{"lang":"en","intent":"HassTurnOn","name":"lamp"}'
 CHUNK = json.dumps({"choices": [{"index": 0, "delta": {"content": SAID}, "finish_reason": None}]})

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tumen.core import InputError, RecipeError, RunnerError
-from tumen.core.recipe import Serve
+from tumen.core.errors import InputError, RecipeError, RunnerError
+from tumen.recipe.recipe import Serve
 from tumen.serve import POLICIES, Router, device_first, policy_of
 
 FLOATS = st.floats(allow_nan=True, allow_infinity=True)

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from tumen.core import InputError, RunnerBusy
-from tumen.serve import DeviceRunner, RemoteRunner, bind, connect, serve
+from tumen.core.errors import InputError, RunnerBusy
+from tumen.serve import bind, connect, serve
+from tumen.serve.runners import DeviceRunner, RemoteRunner
 
 
 def test_a_port_in_use_is_one_line_that_says_what_to_do(bundle: Path) -> None:

@@ -7,11 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from tumen.core import Events, Experts, RunnerError, Shape
-from tumen.core.action import HOME
-from tumen.plan import KINDS, Device, Tensor, device_here, fit_on, footprint_of_header, footprint_of_shape
-from tumen.serve import DeviceRunner, header_of, try_model, write_synthetic
-from tumen.serve.process import Process
+from tumen.core.errors import RunnerError
+from tumen.core.events import Events
+from tumen.core.shape import Experts, Shape
+from tumen.fit.device import Device
+from tumen.fit.footprint import KINDS, Tensor
+from tumen.fit.footprint import of_header as footprint_of_header
+from tumen.fit.footprint import of_shape as footprint_of_shape
+from tumen.fit.pace import device_here
+from tumen.fit.verdict import fit_on
+from tumen.formats.gguf_header import check as header_of
+from tumen.language.action import HOME
+from tumen.serve import try_model, write_synthetic
+from tumen.serve.runners import DeviceRunner
+from tumen.serve.runners.process import Process
 from tumen.serve.trial import BEGIN, shape_of
 
 EXPERTS = Experts(routed=4, top_k=2, shared=1, width=64, dense_layers=1)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from tests.conftest import Once
 
-from tumen.core import Recipe, Shape
+from tumen.core.shape import Shape
+from tumen.recipe.recipe import Recipe
 
 
 @pytest.fixture(scope="session")

@@ -12,20 +12,23 @@ import numpy as np
 import pytest
 import torch
 
-from tumen.core import ArtifactError, ExportError, InputError, Shape, verify
-from tumen.core.action import normalise
-from tumen.core.gguf_check import check, check_adapter
-from tumen.core.outside import digest_of_start, shape_of_start
-from tumen.core.recipe import Start, Train
-from tumen.core.recipe import Tokenizer as Section
+from tumen.core.artifact import verify
+from tumen.core.errors import ArtifactError, ExportError, InputError
+from tumen.core.shape import Shape
 from tumen.data import Codec, read_corpus, write_dataset, write_tokenizer
+from tumen.formats.gguf_header import check, check_adapter
+from tumen.formats.pretrained import digest_of_start, shape_of_start
+from tumen.language.action import normalise
 from tumen.model import causal_mask, greedy, interleave
-from tumen.serve import bundle_of, load
-from tumen.serve.llama import Model
+from tumen.recipe.recipe import Start, Train
+from tumen.recipe.recipe import Tokenizer as Section
+from tumen.serve.runners import bundle_of, load
+from tumen.serve.runners.llama import Model
 from tumen.shrink import add_adapter, check_export, export_adapter, pack
-from tumen.train import Adapter, fit, merged, read_adapter, read_final, start_from
-from tumen.train.lora import build_of
-from tumen.train.outside import read_start
+from tumen.train import fit
+from tumen.train.weights import Adapter, merged, read_adapter, read_final, start_from
+from tumen.train.weights.initial import read_start
+from tumen.train.weights.lora import build_of
 
 ABOUT = {"recipe": "tiny", "tier": "device", "serve": {}, "gate": {}}
 
@@ -268,7 +271,7 @@ def test_adapters_that_do_not_fit_are_refused(name: str, tune: Callable[..., Pat
 def test_latent_attention_has_no_adapters_in_llama(tmp_path: Path) -> None:
     from tests.shrink.test_gguf import SHAPES
 
-    from tumen.shrink.gguf import write_adapter
+    from tumen.shrink.gguf_writer import write_adapter
 
     with pytest.raises(ExportError, match=r"start\.merge = true"):
         write_adapter(tmp_path / "a.gguf", SHAPES["deepseek2 dense"], {}, 1.0, "x")

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tumen.core import ArtifactError, ExportError, verify
+from tumen.core.artifact import verify
+from tumen.core.errors import ArtifactError, ExportError
 from tumen.data import Codec, read_corpus
 from tumen.model import build, greedy
-from tumen.serve import bundle_of, load
+from tumen.serve.runners import bundle_of, load
 from tumen.shrink import check_export, pack
-from tumen.train import read_final
+from tumen.train.weights import read_final
 
 ABOUT = {"recipe": "tiny", "tier": "device", "serve": {}, "gate": {}}
 
@@ -124,7 +125,7 @@ class TestGate:
                 )
 
         assert agreement(bundle, 0.9) > 0.9
-        from tumen.train.checkpoint import write_final
+        from tumen.train.checkpoints.checkpoint import write_final
 
         shape, weights = read_final(device)
         turned = dict(weights) | {"blocks.1.attention.out.weight": weights["blocks.1.attention.out.weight"].flip(0) * 40}

@@ -9,7 +9,8 @@ import pytest
 import torch
 from tests.model.shapes import SHAPES
 
-from tumen.core import ExportError, Shape
+from tumen.core.errors import ExportError
+from tumen.core.shape import Shape
 from tumen.data import Codec, read_corpus
 from tumen.model import build, causal_mask
 from tumen.shrink import check_export, export_pte, run_pte

@@ -12,11 +12,13 @@ import pytest
 import torch
 from tests.llama import Llama
 
-from tumen.core import Experts, ExportError, Gqa, Mla, Shape, Yarn, gguf_check
-from tumen.core.action import DO, HOME
+from tumen.core.errors import ExportError
+from tumen.core.shape import Experts, Gqa, Mla, Shape, Yarn
 from tumen.data import Codec, read_shards
+from tumen.formats import gguf_header
+from tumen.language.action import DO, HOME
 from tumen.model import build, greedy, interleave
-from tumen.shrink.gguf import write_gguf
+from tumen.shrink.gguf_writer import write_gguf
 from tumen.train import loss_of
 
 # Widths are multiples of 32, the block of Q8_0 and Q4_0; llama.cpp needs a query rank for MLA of any depth but 26 and 27 layers.
@@ -43,8 +45,8 @@ def codec(tokenizer: Path) -> Codec:
 @pytest.fixture(scope="module")
 def trained(dataset: Path, codec: Codec) -> Callable[[str], tuple[Shape, dict[str, torch.Tensor]]]:
     """A shape and its weights after a few steps, so that its answers are sure of something."""
-    from tumen.core.recipe import Train
     from tumen.data import Loader
+    from tumen.recipe.recipe import Train
 
     made: dict[str, tuple[Shape, dict[str, torch.Tensor]]] = {}
 
@@ -115,7 +117,7 @@ def test_facts_of_the_file_are_facts_of_the_shape(name: str, tmp_path: Path, tra
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_our_own_guard_lets_it_pass(name: str, tmp_path: Path, trained: Callable[[str], Any], codec: Codec) -> None:
-    gguf_check.check(written(tmp_path, trained, codec, name, "int4"))
+    gguf_header.check(written(tmp_path, trained, codec, name, "int4"))
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -186,8 +188,8 @@ WIDE = Shape(width=256, layers=2, feed_forward=512, attention=Gqa(heads=4, kv_he
 def test_llama_computes_with_what_a_grid_means(grid: str, tmp_path: Path, codec: Codec, sentences: list[str]) -> None:
     """Along what llama.cpp writes from each grid, torch writes the same with the weights that the bytes mean."""
     from tumen.shrink.bundle import _equal
-    from tumen.shrink.gguf import read_weights
-    from tumen.shrink.places import Places
+    from tumen.shrink.gguf_writer import read_weights
+    from tumen.shrink.quantize.tensors import Places
 
     shape = WIDE.model_copy(update={"vocab": codec.vocab})
     weights = build(shape, 1).state_dict()

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 import torch
 
-from tumen.core import Experts, Gqa, InputError, Mla, Shape
-from tumen.core.recipe import Tier, Train
+from tumen.core.errors import InputError
+from tumen.core.shape import Experts, Gqa, Mla, Shape
 from tumen.data import Loader, read_shards
 from tumen.model import Transformer, build, causal_mask
+from tumen.recipe.recipe import Tier, Train
 from tumen.shrink.prune import best, cut, importance, pruned, refuse
-from tumen.train import read_final
+from tumen.train.weights import read_final
 
 GQA = Shape(width=32, layers=3, feed_forward=48, attention=Gqa(heads=4, kv_heads=2, head_dim=8), vocab=700)
 MLA = GQA.model_copy(update={"attention": Mla(heads=4, q_rank=16, kv_rank=12, nope_dim=8, rope_dim=4, v_dim=8)})

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from tumen.core import events, manifest_of
+from tumen.core import events
+from tumen.core.artifact import manifest_of
 
 TINY = Path(__file__).parents[1] / "tiny.toml"
 CHAIN = ("corpus", "tokenizer", "dataset", "cloud", "device", "bundle-device", "bundle-cloud", "bundle-device/scorecard")

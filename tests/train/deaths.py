@@ -19,12 +19,17 @@ from typing import Any
 import numpy as np
 from tests.train.ranks import V2
 
-from tumen.core import Events, Mesh, TumenError, artifact
-from tumen.core.recipe import Train
+from tumen.core import artifact
+from tumen.core.errors import TumenError
+from tumen.core.events import Events
 from tumen.data import write_shards
-from tumen.train import checkpoint, copies, fit, loop
-from tumen.train.alone import Alone
-from tumen.train.parallel import Together
+from tumen.recipe.mesh import Mesh
+from tumen.recipe.recipe import Train
+from tumen.train import fit, loop
+from tumen.train.checkpoints import checkpoint
+from tumen.train.checkpoints import replicas as copies
+from tumen.train.parallel.parallel import Together
+from tumen.train.single_process import Alone
 
 SHAPE = V2.model_copy(update={"layers": 2})  # a dense layer and a mixture with shared experts, devices and balance losses
 ROWS, TOKENS, STEPS, EPOCH = 4, 16, 9, 3  # EPOCH: steps after which every run below is in its second epoch

@@ -19,9 +19,9 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing
 
-from tumen.core import Experts, Gqa, Mla, Shape
-from tumen.core.recipe import Train
+from tumen.core.shape import Experts, Gqa, Mla, Shape
 from tumen.data import Batch, Whole
+from tumen.recipe.recipe import Train
 
 ROWS, TOKENS = 8, 16
 MLA = Mla(heads=4, kv_rank=16, q_rank=12, nope_dim=8, rope_dim=4, v_dim=8)
@@ -120,8 +120,8 @@ def lively(name: str, whole: torch.Tensor) -> torch.Tensor:
 @functools.cache
 def one_process(name: str) -> dict[str, Any]:
     """Loss, gradients, norm, and the loss of the next step without a mesh."""
-    from tumen.train.alone import Alone
-    from tumen.train.team import Team
+    from tumen.train.single_process import Alone
+    from tumen.train.world import Team
 
     section = section_of({})
     alone = Alone(section, SHAPES[name], Team(0, 1, torch.device("cpu")), 0)
@@ -145,8 +145,8 @@ def one_process(name: str) -> dict[str, Any]:
 def beside(name: str, section: Train, world: int) -> dict[str, float]:
     """The same on this rank's mesh; the largest differences."""
     from tumen.train.optimizer import put
-    from tumen.train.parallel import Together
-    from tumen.train.team import Team
+    from tumen.train.parallel.parallel import Together
+    from tumen.train.world import Team
 
     team = Team(dist.get_rank(), world, torch.device("cpu"))
     reference = one_process(name)
@@ -196,7 +196,7 @@ def work(rank: int, world: int, out: str, only: str) -> None:
 def main() -> None:
     """Start the ranks."""
     world, out, only = int(sys.argv[1]), sys.argv[2], sys.argv[3] if len(sys.argv) > 3 else ""
-    import tumen.train.parallel  # noqa: F401  # once, and not in every rank
+    import tumen.train.parallel.parallel  # noqa: F401  # once, and not in every rank
 
     torch.multiprocessing.start_processes(work, args=(world, out, only), nprocs=world, start_method="fork")
 

@@ -10,10 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from tumen.core import ArtifactError, DiskError, Events, verify
-from tumen.train import load_tensors, read_final
-from tumen.train.checkpoint import STATE, WEIGHTS, Checkpoints, State
-from tumen.train.team import Team
+from tumen.core.artifact import verify
+from tumen.core.errors import ArtifactError, DiskError
+from tumen.core.events import Events
+from tumen.train.checkpoints import load_tensors
+from tumen.train.checkpoints.checkpoint import STATE, WEIGHTS, Checkpoints, State
+from tumen.train.weights import read_final
+from tumen.train.world import Team
 
 SHARD = "shard-00001-model-00001-of-00001.safetensors"
 ALONE = Team(0, 1, torch.device("cpu"))
@@ -201,7 +204,7 @@ class TestFinal:
             read_final(copy)
 
     def test_another_shape(self, cloud: Path, tmp_path: Path) -> None:
-        from tumen.train.checkpoint import write_final
+        from tumen.train.checkpoints.checkpoint import write_final
 
         shape, weights = read_final(cloud)
         write_final(tmp_path / "x", weights, shape.model_copy(update={"feed_forward": 999}), "", [], {})

@@ -22,11 +22,15 @@ import torch
 from tests.train import deaths
 from tests.train.deaths import EPOCH, ROWS, STEPS, TOKENS, Death, Run, drawn, errors, losses, samples, start
 
-from tumen.cluster import Keeper
-from tumen.core import Recipe, events, manifest_of, parcel, verify
-from tumen.core.pulse import make_secret
+from tumen.cluster.agents import Keeper
+from tumen.core import events
+from tumen.core.artifact import manifest_of, verify
 from tumen.data import Loader, read_shards
-from tumen.train import copies, read_final
+from tumen.heartbeat import transfer
+from tumen.heartbeat.messages import make_secret
+from tumen.recipe.recipe import Recipe
+from tumen.train.checkpoints import replicas as copies
+from tumen.train.weights import read_final
 
 SIGKILLED, PLAIN, TRAIN, DISK, ARTIFACT = -signal.SIGKILL, 1, 7, 5, 3  # exit codes
 SEEDS = {"one": 37, "fsdp": 2, "ep": 2, "tp": 2, "pp": 3, "fsdp x ep": 1, "ep x tp": 1, "pp x fsdp": 2}
@@ -298,7 +302,7 @@ class TestCopiesInMemory:
         for folder, _ in run.nodes:
             for path in sorted(Path(folder).glob("attempt-*rank-1*"))[-1:]:
                 os.truncate(path, path.stat().st_size // 2)
-        newest = max(parcel.copies_in(Path(run.nodes[0][0]))).step
+        newest = max(transfer.copies_in(Path(run.nodes[0][0]))).step
         ((step, source),) = self.finish(run, unbroken("fsdp"))
         assert (step, source) == (newest - 1, "memory")
 
@@ -308,7 +312,7 @@ class TestCopiesInMemory:
             path.unlink()
         run = replace(kept, mesh="fsdp")
         assert self.finish(run, unbroken("fsdp")) == []
-        assert all(copy.world == 2 for folder, _ in run.nodes for copy in parcel.copies_in(Path(folder)))
+        assert all(copy.world == 2 for folder, _ in run.nodes for copy in transfer.copies_in(Path(folder)))
 
     def test_without_room_checkpoints_alone_are_made(self, kept: Run, unbroken: Unbroken, small_disk: Path) -> None:
         (small_disk / "filler").write_bytes(bytes(900_000))

@@ -14,11 +14,14 @@ import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tumen.core import ArtifactError, DiskError, Events, Shape, TrainError, manifest_of, verify
-from tumen.core.recipe import Train
+from tumen.core.artifact import manifest_of, verify
+from tumen.core.errors import ArtifactError, DiskError, TrainError
+from tumen.core.events import Events
+from tumen.core.shape import Shape
 from tumen.data import Batch, Loader, Whole, read_shards, write_shards
 from tumen.model import build, causal_mask
-from tumen.train import alone, fit, loop, losses
+from tumen.recipe.recipe import Train
+from tumen.train import fit, loop, losses, single_process
 from tumen.train.loop import prepare_torch
 from tumen.train.losses import loss_of, targets_of
 from tumen.train.metrics import guard
@@ -161,7 +164,7 @@ class TestRefused:
     def test_a_loss_that_is_no_number_names_its_samples(
         self, few: Path, section: Train, shape: Shape, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        real = alone.loss_of
+        real = single_process.loss_of
         calls = 0
 
         def spoilt(*args: Any, **kwargs: Any) -> torch.Tensor:
@@ -169,7 +172,7 @@ class TestRefused:
             calls += 1
             return real(*args, **kwargs) * (float("nan") if calls == 5 else 1.0)
 
-        monkeypatch.setattr(alone, "loss_of", spoilt)
+        monkeypatch.setattr(single_process, "loss_of", spoilt)
         with pytest.raises(TrainError) as caught:
             fit(section, shape, few, tmp_path / "x", seed=3, inputs="in")
         loader = Loader(read_shards(few / "train"), 4, ROW, 3)
@@ -203,7 +206,7 @@ class TestRefused:
         assert list(tmp_path.iterdir()) == []
 
     def test_weights_to_start_from(self, few: Path, section: Train, shape: Shape, unbroken: Path, tmp_path: Path) -> None:
-        from tumen.train import read_final
+        from tumen.train.weights import read_final
 
         kept = Events(None)
         once = section.model_copy(update={"steps": 1})

@@ -11,15 +11,19 @@ from tests.shrink.test_gguf import SHAPES
 from tests.strangers import lively
 from tests.train.test_loop import KilledError, kill_at
 
-from tumen.core import ArtifactError, Events, Shape, TrainError, manifest_of, verify
-from tumen.core.outside import digest_of_start, shape_of_start
-from tumen.core.recipe import LINEAR, Start, Train
-from tumen.core.recipe import Tokenizer as Section
+from tumen.core.artifact import manifest_of, verify
+from tumen.core.errors import ArtifactError, TrainError
+from tumen.core.events import Events
+from tumen.core.shape import Shape
 from tumen.data import write_dataset, write_tokenizer
+from tumen.formats.pretrained import digest_of_start, shape_of_start
 from tumen.model import causal_mask
-from tumen.train import Adapter, export_public, fit, is_adapter, merged, read_adapter, read_final, start_from
-from tumen.train.lora import adapted, build_of, write_merged
-from tumen.train.outside import read_start
+from tumen.recipe.recipe import LINEAR, Start, Train
+from tumen.recipe.recipe import Tokenizer as Section
+from tumen.train import fit
+from tumen.train.weights import Adapter, export_public, is_adapter, merged, read_adapter, read_final, start_from
+from tumen.train.weights.initial import read_start
+from tumen.train.weights.lora import adapted, build_of, write_merged
 
 IDS = torch.arange(12)[None]
 
@@ -165,7 +169,7 @@ class TestRefused:
 
     def test_many_ranks(self, section: Train, start: Start, foreign: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         from tumen.train import loop
-        from tumen.train.team import Team
+        from tumen.train.world import Team
 
         spread = section.model_copy(update={"mesh": section.mesh.model_copy(update={"dp": 2})})
         shape: Shape = shape_of_start(Path(start.path))

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from tests.train.ranks import SHAPES, batch_of, section_of
 
 from tumen.model import build, causal_mask
-from tumen.train.alone import Alone
 from tumen.train.losses import Targets, further, loss_of, shares_loss, whole_weight
-from tumen.train.team import Team
+from tumen.train.single_process import Alone
+from tumen.train.world import Team
 
 CPU = torch.device("cpu")
 

@@ -11,15 +11,18 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from tumen.core import Events, Gqa, Mla, Shape, TrainError, manifest_of
-from tumen.core.recipe import Train
+from tumen.core.artifact import manifest_of
+from tumen.core.errors import TrainError
+from tumen.core.events import Events
+from tumen.core.shape import Gqa, Mla, Shape
 from tumen.data import Batch, Loader, Whole, read_shards
-from tumen.train import alone, fit, metrics
-from tumen.train.alone import Alone
+from tumen.recipe.recipe import Train
+from tumen.train import fit, metrics, single_process
 from tumen.train.calibrate import batch_of
-from tumen.train.checkpoint import load_tensors
+from tumen.train.checkpoints.checkpoint import load_tensors
 from tumen.train.metrics import Spikes, measured_peak, real_tokens, step_flops
-from tumen.train.team import Team
+from tumen.train.single_process import Alone
+from tumen.train.world import Team
 
 CPU = torch.device("cpu")
 ROW = 192
@@ -147,14 +150,14 @@ class TestSpikes:
         self, section: Train, shape: Shape, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         fit(section, shape, dataset, tmp_path / "unbroken", seed=3, inputs="in")
-        real, calls = alone.loss_of, 0
+        real, calls = single_process.loss_of, 0
 
         def leaping(*args: Any, **kwargs: Any) -> torch.Tensor:
             nonlocal calls
             calls += 1
             return real(*args, **kwargs) * (100.0 if calls == 8 else 1.0)
 
-        monkeypatch.setattr(alone, "loss_of", leaping)
+        monkeypatch.setattr(single_process, "loss_of", leaping)
         monkeypatch.setattr(metrics, "ENOUGH", 4)
         watched = section.model_copy(update={"spike": 20.0})
         with pytest.raises(TrainError, match=r"step 7: .* leaps"):

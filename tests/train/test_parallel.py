@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from tests.train.ranks import MESHES, SHAPES, section_of
 
-from tumen.core import Mesh, PlanError, mesh_of_plan, refuse_mesh
+from tumen.core.errors import PlanError
+from tumen.recipe.mesh import Mesh, mesh_of_plan, refuse_mesh
 
 ERROR = 1e-5  # of loss, norm and each gradient relative to its largest element; what fp32 sums in another order come to is 4e-6
 

@@ -14,14 +14,15 @@ import pytest
 import torch
 from tests.train.test_parallel import free_port
 
-from tumen.core import DiskError, PlanError, Shape
-from tumen.core.recipe import Train
+from tumen.core.errors import DiskError, PlanError
+from tumen.core.shape import Shape
 from tumen.model import build
+from tumen.recipe.recipe import Train
 from tumen.train import profile, profile_steps
-from tumen.train.alone import Alone
 from tumen.train.calibrate import batch_of
 from tumen.train.profile import GROUPS, ROOT, STEPS, attributed, networks_of, scopes
-from tumen.train.team import Team
+from tumen.train.single_process import Alone
+from tumen.train.world import Team
 
 CPU = torch.device("cpu")
 
@@ -108,9 +109,9 @@ RANK = """
 import sys
 from pathlib import Path
 from tumen.core import Shape
-from tumen.core.recipe import Train
+from tumen.recipe.recipe import Train
 from tumen.train import profile_steps
-from tumen.train.team import leave
+from tumen.train.world import leave
 profile_steps(Train.model_validate_json(sys.argv[1]), Shape.model_validate_json(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4]))
 leave()
 """

@@ -1,28 +1,18 @@
-"""assistant: live with it. From an understood sentence to a changed lamp and a short answer.
+"""assistant: from an understood sentence to a changed lamp. From an understood sentence to a changed lamp and a short answer.
 
 What: a stateful home, words onto its real devices, acts within their real ranges, replies in three languages,
-conversations. In: an `Action` (tumen.core.action), the TOML of a home, a lexicon of values. Out: `Resolved`,
+conversations. In: an `Action` (tumen.language.action), the TOML of a home, a lexicon of values. Out: `Resolved`,
 `Question` or `Refusal`; changes before -> after; one `Turn` a sentence. Never: torch, network, printing; a guessed or
-invented device; a change on refusal. Read next: resolution.py, then find.py, home.py, session.py.
+invented device; a change on refusal. Read next: resolution.py, then find.py, acts.py, session.py.
 """
 
-from tumen.assistant.acts import Answer, Change, Outcome, act, undo
-from tumen.assistant.aliases import at_home
-from tumen.assistant.home import Area, Entity, Floor, Home, Timer
-from tumen.assistant.replies import reply
+from tumen.assistant.acts import Outcome, act, undo
 from tumen.assistant.resolution import resolve
-from tumen.assistant.session import Session, Turn, Understand, Understood
+from tumen.assistant.session import Session, Turn
 from tumen.assistant.understand import Reader
-from tumen.assistant.values import Unknown, Values
-from tumen.assistant.verdict import Option, Question, Refusal, Resolved, Verdict
+from tumen.assistant.verdict import Option, Question, Refusal, Resolved
 
 __all__ = [
-    "Answer",
-    "Area",
-    "Change",
-    "Entity",
-    "Floor",
-    "Home",
     "Option",
     "Outcome",
     "Question",
@@ -30,16 +20,8 @@ __all__ = [
     "Refusal",
     "Resolved",
     "Session",
-    "Timer",
     "Turn",
-    "Understand",
-    "Understood",
-    "Unknown",
-    "Values",
-    "Verdict",
     "act",
-    "at_home",
-    "reply",
     "resolve",
     "undo",
 ]

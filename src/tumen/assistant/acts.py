@@ -14,11 +14,10 @@ from typing import Any
 
 from rapidfuzz.distance import OSA
 
-from tumen.assistant.home import SHOPPING, Entity, Home, State, Timer
 from tumen.assistant.intents import OPENINGS
-from tumen.assistant.values import Value, plain
+from tumen.assistant.values.values import Value, plain
 from tumen.assistant.verdict import Refusal, Resolved
-from tumen.assistant.words import fold, forms, split
+from tumen.home import SHOPPING, Entity, Home, State, Timer, fold, forms, split
 
 STEP = 10
 """Percent a relative change without a number makes."""

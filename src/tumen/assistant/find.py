@@ -9,14 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from tumen.assistant.home import Home
-from tumen.assistant.index import Parts, Spot
 from tumen.assistant.intents import ACTIVE, ACTS_ON, BY_STATE, CLASSES, ONE_MEANT, OPENINGS, SWITCHABLE
-from tumen.assistant.kinds import Kind, kind_of
-from tumen.assistant.values import Value
+from tumen.assistant.values.values import Value
 from tumen.assistant.verdict import Option, Question, Refusal, Resolved
-from tumen.assistant.words import ALL, EVERYWHERE, IT, STOP, fold, split, spoken
-from tumen.core.action import Action
+from tumen.home import ALL, EVERYWHERE, IT, STOP, Home, Kind, Parts, Spot, fold, kind_of, split, spoken
+from tumen.language import Action
 
 LIGHT = Kind(frozenset(("light",)))
 

@@ -19,11 +19,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from tumen.assistant.find import Search, Stop, find, place_of, spot_of
-from tumen.assistant.home import SHOPPING, Home, Timer
-from tumen.assistant.values import Unknown, Values
+from tumen.assistant.values.values import Unknown, Values
 from tumen.assistant.verdict import Resolved, Verdict
-from tumen.assistant.words import fold
-from tumen.core.action import CLOSED, COPIED, INTENTS, Action
+from tumen.home import SHOPPING, Home, Timer, fold
+from tumen.language import CLOSED, COPIED, INTENTS, Action
 
 EVIDENCE = frozenset(("lang", "domain", "device_class", "scope", "name", "area"))
 SECONDS = {"duration": "seconds", "start": "start_seconds"}

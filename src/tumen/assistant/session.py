@@ -12,14 +12,13 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from tumen.assistant.acts import Change, Outcome, act, undo
-from tumen.assistant.home import Home
-from tumen.assistant.replies import reply, reply_finished, reply_undone
+from tumen.assistant.replies.reply import reply, reply_finished, reply_undone
 from tumen.assistant.resolution import resolve
-from tumen.assistant.values import Values
+from tumen.assistant.values.values import Values
 from tumen.assistant.verdict import Question, Refusal, Resolved, Verdict
-from tumen.assistant.words import ALL, ALL_STOPS, LAST, NEVERMIND, ORDINALS, UNDO, forms, split, spoken
-from tumen.core.action import Action, normalise
 from tumen.core.errors import TumenError
+from tumen.home import ALL, ALL_STOPS, LAST, NEVERMIND, ORDINALS, UNDO, Home, forms, split, spoken
+from tumen.language import Action, normalise
 
 FRESH_SECONDS = 120
 KEPT = 20

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tumen.assistant.aliases import at_home
-from tumen.core.action import Action, parse
+from tumen.home import at_home
+from tumen.language import Action, parse
 from tumen.serve import Router
 
 

@@ -23,23 +23,13 @@ from typing import Any
 import typer
 
 from tumen.cli import chain
-from tumen.core import (
-    Events,
-    InputError,
-    Manifest,
-    PlanError,
-    Recipe,
-    Shape,
-    TrainError,
-    alone,
-    load_recipe,
-    manifest_of,
-    units,
-    verify,
-    write_text,
-    writing,
-)
-from tumen.core.recipe import Arms, Tier
+from tumen.core import units
+from tumen.core.artifact import Manifest, manifest_of, verify, write_text, writing
+from tumen.core.errors import InputError, PlanError, TrainError
+from tumen.core.events import Events
+from tumen.core.lock import alone
+from tumen.core.shape import Shape
+from tumen.recipe import Arms, Recipe, Tier, load_recipe
 
 FOLDER = "arms"
 TABLE = f"{FOLDER}/table"
@@ -153,7 +143,7 @@ def budgeted(recipe: Recipe, where: Path, name: str, vocab: int) -> Tier:
     Raises:
         PlanError: not even one.
     """
-    from tumen import plan
+    from tumen.plan import steps_within
 
     section, tier = arms_of(recipe), recipe.arm(name)
     if section.seconds:
@@ -164,16 +154,16 @@ def budgeted(recipe: Recipe, where: Path, name: str, vocab: int) -> Tier:
                 f"arms.{name}: one step takes {pace:.3g} s here, the budget is {section.seconds:g} s; raise arms.seconds"
             )
     else:
-        steps = plan.steps_within(section.flops(), whole_shape(tier, vocab), tier.train, f"arms.{name}")
+        steps = steps_within(section.flops(), whole_shape(tier, vocab), tier.train, f"arms.{name}")
     return tier.model_copy(update={"train": tier.train.model_copy(update={"steps": steps})})
 
 
 def spending(recipe: Recipe, where: Path, tier: Tier, vocab: int) -> dict[str, Any]:
     """What one seed of an arm spends, and what is spent apart from it: its teachers, and (when the dataset is there) asking one."""
-    from tumen import plan
+    from tumen.plan import spent
 
     row = {
-        **plan.spent(whole_shape(tier, vocab), tier.train).model_dump(),
+        **spent(whole_shape(tier, vocab), tier.train).model_dump(),
         "teacher": None,
         "teacher_flops": 0,
         "start": tier.start and tier.start.path,
@@ -181,7 +171,7 @@ def spending(recipe: Recipe, where: Path, tier: Tier, vocab: int) -> dict[str, A
     teachers = teachers_of(recipe, tier)
     if teachers:
         shapes = [whole_shape(recipe.family[name], vocab) for name in teachers]
-        trained = sum(plan.spent(shape, recipe.family[name].train).flops for name, shape in zip(teachers, shapes, strict=True))
+        trained = sum(spent(shape, recipe.family[name].train).flops for name, shape in zip(teachers, shapes, strict=True))
         dataset = where / "dataset"
         tokens = manifest_of(dataset).facts["train_tokens"] if dataset.exists() else 0
         asked = tokens * shapes[0].flops_per_token(tier.train.row_tokens)
@@ -196,7 +186,7 @@ def _pace_stage(name: str, tier: Tier, vocab: int) -> chain.Stage:
 
 def write_pace(recipe: Recipe, stage: chain.Stage, where: Path, inputs: str) -> Manifest:
     """Measure the step of an arm by a short training of random tokens, started as the real one will be."""
-    from tumen.cluster import Job, connect
+    from tumen.cluster.engines import Job, connect
 
     engine, folder = connect(recipe.fleet.engine, recipe.fleet), where / "jobs" / stage.name
     question = json.dumps({name: part.model_dump() for name, part in stage.asked.items()} | {"steps": PACE_STEPS})
@@ -241,24 +231,24 @@ def write_table(recipe: Recipe, where: Path, inputs: str) -> Manifest:
 
 def compared(values: Sequence[float], first: Sequence[float] | None) -> dict[str, Any]:
     """Mean over seeds, and the difference to the first arm seed by seed (None for itself), as {mean, low, high}."""
-    from tumen import score
+    from tumen.eval import difference, over_seeds
 
-    against = score.difference(values, first)._asdict() if first else None
-    return {"loss": score.over_seeds(values)._asdict(), "against_first": against}
+    against = difference(values, first)._asdict() if first else None
+    return {"loss": over_seeds(values)._asdict(), "against_first": against}
 
 
 def exam_of(recipe: Recipe, where: Path, name: str) -> dict[str, Any]:
     """Exact actions of an arm's bundles in the recipe's exam: share by seed and {mean, low, high}."""
-    from tumen import score
-    from tumen.assistant import Values
+    from tumen.assistant.values import Values
     from tumen.cli.score import examine_bundle
+    from tumen.eval import over_seeds, own
 
-    cases, shares = list(score.own(where / "corpus")), []
+    cases, shares = list(own(where / "corpus")), []
     for seed in arms_of(recipe).seeds:
         bundle = where / FOLDER / name / f"bundle-{seed}"
         rows, _ = examine_bundle(bundle, cases, Values.load(bundle / "values.json"), recipe.serve.threads, "own")
         shares.append(rows["all"]["exact"])
-    return {"n": len(cases), "shares": shares, **score.over_seeds(shares)._asdict()}
+    return {"n": len(cases), "shares": shares, **over_seeds(shares)._asdict()}
 
 
 def _circumstances() -> dict[str, Any]:

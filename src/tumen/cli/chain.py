@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tumen.core import ArtifactError, InputError, Manifest, Recipe, hash_of, manifest_of
-from tumen.core.artifact import Kind
-from tumen.core.outside import digest_of_start, vocabulary_digest
-from tumen.core.recipe import Tier, Tokenizer
+from tumen.core.artifact import Kind, Manifest, hash_of, manifest_of
+from tumen.core.errors import ArtifactError, InputError
+from tumen.formats import digest_of_start, vocabulary_digest
+from tumen.recipe import Recipe, Tier, Tokenizer
 
 # Raise a number when the code of a maker changes what it makes from the same inputs.
 MAKERS: dict[Kind, int] = {

@@ -13,8 +13,9 @@ import typer
 
 from tumen.cli import launch
 from tumen.cli.job import FOLDER
-from tumen.cluster import FAULTS, Drill, folder_of, judge, play
-from tumen.core import TrainError
+from tumen.cluster import FAULTS, Drill, judge, play
+from tumen.cluster.agents import folder_of
+from tumen.core.errors import TrainError
 from tumen.core.events import read
 
 PATIENCE_SECONDS = 180.0

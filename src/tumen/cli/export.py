@@ -10,7 +10,9 @@ from typing import Any
 
 import typer
 
-from tumen.core import ExportError, InputError, Shape, TrainError, units
+from tumen.core import units
+from tumen.core.errors import ExportError, InputError, TrainError
+from tumen.core.shape import Shape
 
 CHECKED = 200  # sentences of the exam that an ExecuTorch program is held against
 AGREEMENT = 0.99
@@ -63,7 +65,7 @@ def export(
         return
     try:
         from tumen.shrink import export_adapter
-        from tumen.train import export_public
+        from tumen.train.weights import export_public
     except ModuleNotFoundError as error:
         raise _without(error) from None
     if to is To.adapter:
@@ -107,7 +109,7 @@ def import_(
 ) -> None:
     """Read a GGUF (llama, deepseek2), DeepseekV2ForCausalLM or LlamaForCausalLM as a checkpoint that a tier can start from."""
     try:
-        from tumen.train import import_public
+        from tumen.train.weights import import_public
     except ModuleNotFoundError as error:
         raise _without(error) from None
     shape = import_public(model, out)

@@ -9,8 +9,9 @@ from typing import Any
 
 import typer
 
-from tumen.core import InputError, load_recipe, units
-from tumen.core.recipe import Quantise
+from tumen.core import units
+from tumen.core.errors import InputError
+from tumen.recipe import Quantise, load_recipe
 
 PROFILE = Path("device.json")
 
@@ -30,10 +31,11 @@ def fit(
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
 ) -> None:
     """Predict size, peak memory, first-token time and tokens a second on a device, and which tier fits."""
-    from tumen import plan as room
+    from tumen.fit import HERE, checked_context, device_of, devices, fit_on, load_device
+    from tumen.fit import best as best_
 
     if listed:
-        print(json.dumps({n: one.model_dump() for n, one in room.devices().items()}) if as_json else "\n".join(_shown()))
+        print(json.dumps({n: one.model_dump() for n, one in devices().items()}) if as_json else "\n".join(_shown()))
         return
     if calibrate:
         _calibrate(profile)
@@ -41,11 +43,11 @@ def fit(
         if not calibrate:
             raise InputError("name a bundle, a run, a GGUF file or a recipe; `tumen fit recipes/milm-1.3b.toml` shows how")
         return
-    here = device == room.HERE or calibrate
-    kind = room.load_device(profile) if here else room.device_of(device)
+    here = device == HERE or calibrate
+    kind = load_device(profile) if here else device_of(device)
     limit = units.size_bytes(memory) if memory else None
-    fits = [room.fit_on(one, kind, threads, room.checked_context(context), limit) for one in footprints(what, changes)]
-    best = room.best(fits)
+    fits = [fit_on(one, kind, threads, checked_context(context), limit) for one in footprints(what, changes)]
+    best = best_(fits)
     if as_json:
         print(json.dumps({"device": kind.name, "fits": [one.model_dump() for one in fits], "best": best.model if best else None}))
         return
@@ -77,36 +79,37 @@ def _kind(quantise: Quantise) -> str:
 
 
 def _of_recipe(path: Path, changes: list[str]) -> Iterator[Any]:
-    from tumen import plan as room
+    from tumen.fit import of_shape as footprint_of_shape
 
     recipe = load_recipe(path, changes)
     for name, tier in recipe.family.items():
         shape = tier.shape.model_copy(update={"vocab": tier.shape.vocab or recipe.tokenizer.vocab})
-        yield room.footprint_of_shape(shape, _kind(tier.quantise), name)
+        yield footprint_of_shape(shape, _kind(tier.quantise), name)
 
 
 def _of_file(path: Path, name: str) -> Any:
-    from tumen import plan as room
-    from tumen.serve import header_of
+    from tumen.fit import KINDS, Tensor
+    from tumen.fit import of_header as footprint_of_header
+    from tumen.formats import check as header_of
 
     header = header_of(path)
-    tensors = [room.Tensor(one.name, one.dims, room.KINDS[one.kind][0]) for one in header.tensors.values()]
-    return room.footprint_of_header(header.pairs, tensors, path.stat().st_size, name)
+    tensors = [Tensor(one.name, one.dims, KINDS[one.kind][0]) for one in header.tensors.values()]
+    return footprint_of_header(header.pairs, tensors, path.stat().st_size, name)
 
 
 def _calibrate(profile: Path) -> None:
     import os
 
-    from tumen import plan as room
-    from tumen import serve
+    from tumen.fit import device_here, store_device
+    from tumen.serve import try_here
 
     trials = []
-    for one in serve.try_here(tuple(range(1, len(os.sched_getaffinity(0)) + 1))):
+    for one in try_here(tuple(range(1, len(os.sched_getaffinity(0)) + 1))):
         trials.append(one)
         print(
             f"  {one.model.name}, {one.threads} threads: {1 / one.token_seconds:,.0f} tokens/s, {units.show_bytes(one.peak_bytes)}"
         )
-    room.store_device(room.device_here(trials), profile)
+    store_device(device_here(trials), profile)
     print(f"{profile}: {len(trials)} trials; `tumen fit BUNDLE --device here` uses it")
 
 
@@ -145,9 +148,9 @@ def _fit_lines(one: Any) -> Iterator[str]:
 
 
 def _shown() -> Iterator[str]:
-    from tumen import plan as room
+    from tumen.fit import devices
 
-    for name, one in room.devices().items():
+    for name, one in devices().items():
         yield (
             f"{name:11s} {one.what}; {units.show_bytes(one.left_bytes)} of {units.show_bytes(one.memory_bytes)} left, "
             f"{one.memory_rate / 1e9:.1f} GB/s reached, {one.cores} cores; NPU: {one.npu}"

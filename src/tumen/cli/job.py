@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 from tumen.cli import chain
-from tumen.cluster import Job, Status
-from tumen.core import PlanError, Recipe, units
-from tumen.core.recipe import Fleet
+from tumen.cluster.engines import Job, Status
+from tumen.core import units
+from tumen.core.errors import PlanError
+from tumen.recipe import Fleet, Recipe
 
 FOLDER = "jobs"  # of a run: a folder for each tier's job
 
@@ -45,9 +46,10 @@ def spread(fleet: Fleet, ranks: int) -> tuple[int, int, int, bool]:
     Raises:
         PlanError: more ranks than cards, or nodes that would be part empty.
     """
-    from tumen import plan
+    from tumen.plan import first_group
+    from tumen.plan.facts import fleet_of
 
-    group = plan.first_group(plan.fleet_of(fleet.cards))
+    group = first_group(fleet_of(fleet.cards))
     accelerated = group.card.name != "cpu"
     if not fleet.node_cards and (fleet.engine == "local" or not accelerated):
         return 1, ranks, ranks if accelerated else 0, False

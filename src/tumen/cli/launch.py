@@ -13,8 +13,12 @@ from tumen.cli import chain
 from tumen.cli import run as running
 from tumen.cli.job import FOLDER, job_of
 from tumen.cli.train import read_run_recipe
-from tumen.cluster import Cluster, Engine, Status, connect, rendered
-from tumen.core import DiskError, EngineError, Events, InputError, Recipe, alone, load_recipe, write_text
+from tumen.cluster.engines import Cluster, Engine, Status, connect, rendered
+from tumen.core.artifact import write_text
+from tumen.core.errors import DiskError, EngineError, InputError
+from tumen.core.events import Events
+from tumen.core.lock import alone
+from tumen.recipe import Recipe, load_recipe
 
 RUN = typer.Argument(..., help="Folder of a run, or a recipe (its run is runs/<name>).")
 ON = typer.Option(None, "--on", help="local, slurm, kubernetes or package.module:Class; default: the recipe's fleet.engine.")

@@ -13,7 +13,9 @@ from tumen.cli import chain
 from tumen.cli.job import job_of
 from tumen.cli.train import read_run_recipe
 from tumen.cluster import PARTS, Ledger, account
-from tumen.core import InputError, Recipe, units
+from tumen.core import units
+from tumen.core.errors import InputError
+from tumen.recipe import Recipe
 
 
 def ledger(
@@ -44,19 +46,20 @@ def ledger(
 
 def promised(recipe: Recipe, tier: str, ranks: int) -> float:
     """Goodput the plan expects of a tier on its cards, by the failure rates and restarts of the recipe's `[plan]`."""
-    from tumen import plan
+    from tumen.plan import first_group, job_of, reliability
+    from tumen.plan.facts import fleet_of
 
-    card = plan.first_group(plan.fleet_of(recipe.fleet.cards)).card
-    shape = plan.job_of(recipe, tier).shape
-    return plan.reliability(ranks, recipe.fleet.node_cards or card.node, shape.parameters(), recipe.plan).goodput
+    card = first_group(fleet_of(recipe.fleet.cards)).card
+    shape = job_of(recipe, tier).shape
+    return reliability(ranks, recipe.fleet.node_cards or card.node, shape.parameters(), recipe.plan).goodput
 
 
 def by_formula(book: Ledger) -> float | None:
     """What the plan's formula makes of the saves, faults and restarts there were; None where nothing was saved or failed."""
-    from tumen import plan
+    from tumen.plan import goodput
 
     rates = book.rates
-    return plan.goodput(**rates) if rates else None
+    return goodput(**rates) if rates else None
 
 
 def told(book: Ledger, plan: float) -> dict[str, object]:

@@ -9,7 +9,9 @@ import typer
 
 from tumen.cli import chain
 from tumen.cli.train import read_run_recipe
-from tumen.core import InputError, load_recipe, units
+from tumen.core import units
+from tumen.core.errors import InputError
+from tumen.recipe import load_recipe
 
 
 def newest_run(root: Path = Path("runs")) -> Path:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import typer
 
-from tumen.core import InputError, RunnerBusy
+from tumen.core.errors import InputError, RunnerBusy
 from tumen.core.events import Tail
-from tumen.core.exporters import Gauges, TensorBoard
+from tumen.pipeline import Gauges, TensorBoard
 
 POLL_SECONDS = 2.0
 

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tumen.cli.chain import Stage
-from tumen.core import Events, ExportError, Manifest, Recipe, verify
-from tumen.core.artifact import add_facts, replace_folder
+from tumen.core.artifact import Manifest, add_facts, replace_folder, verify
+from tumen.core.errors import ExportError
+from tumen.core.events import Events
+from tumen.recipe import Recipe
 
 
 def pack_and_check(recipe: Recipe, bundle: Stage, where: Path, inputs: str, events: Events) -> Manifest:
@@ -18,7 +20,7 @@ def pack_and_check(recipe: Recipe, bundle: Stage, where: Path, inputs: str, even
         ExportError: agreement below the recipe's floor; an older bundle stays as it was.
     """
     from tumen.data import read_corpus
-    from tumen.serve import load
+    from tumen.serve.runners import load
     from tumen.shrink import check_export, pack
 
     if bundle.settings is None:
@@ -56,7 +58,7 @@ def choose_grid(recipe: Recipe, stage: Stage, where: Path, inputs: str, told: Ca
     Raises:
         ExportError: no choice is within the recipe's budget.
     """
-    from tumen.shrink import write_grid
+    from tumen.shrink.quantize import write_grid
 
     if stage.settings is None:
         raise ExportError(f"{stage.name}: nothing says how {stage.tier} is quantised")

@@ -10,7 +10,8 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from tumen.core import InputError, PlanError, disk, load_recipe
+from tumen.core.errors import InputError, PlanError, disk
+from tumen.recipe import load_recipe
 
 
 class RecipeFirst(TyperGroup):
@@ -60,44 +61,50 @@ def plan_recipe(
     as_json: bool = JSON,
 ) -> None:
     """Plan a recipe on a fleet (the word `recipe` may be left out)."""
-    from tumen import plan as room
+    from tumen.plan import beside, explain, first_group, job_of, solve
+    from tumen.plan import compare as compare_
+    from tumen.plan import grow as grow_
+    from tumen.plan import page as page_
+    from tumen.plan.facts import fleet_of
 
     recipe = load_recipe(path, changes)
-    job = room.job_of(recipe, tier)
+    job = job_of(recipe, tier)
     cards = fleet or recipe.fleet.cards
     if anchor:
         job = anchored(job, cards, anchor)
     if compare:
-        found = room.compare(job, compare, recipe.plan)
-        print(found.model_dump_json(indent=2) if as_json else "\n".join(room.beside(found)))
+        found = compare_(job, compare, recipe.plan)
+        print(found.model_dump_json(indent=2) if as_json else "\n".join(beside(found)))
         return
     if grow:
-        growth = room.grow(job, cards, [growth_of(text) for text in grow], recipe.plan)
+        growth = grow_(job, cards, [growth_of(text) for text in grow], recipe.plan)
         print(growth.model_dump_json(indent=2) if as_json else growth_text(growth, recipe.plan.currency))
         return
     if rent:
         both = rented(job, cards, rent, recipe.plan)
-        print(both.model_dump_json(indent=2) if as_json else "\n".join(room.beside(both)))
+        print(both.model_dump_json(indent=2) if as_json else "\n".join(beside(both)))
         return
-    plan = room.solve(job, room.first_group(room.fleet_of(cards, profile)), recipe.plan, top)
+    plan = solve(job, first_group(fleet_of(cards, profile)), recipe.plan, top)
     if out:
         write(out, plan.model_dump_json(indent=2) + "\n")
     if page:
-        write(page, room.page(plan, recipe.plan))
-    print(plan.model_dump_json(indent=2) if as_json else room.explain(plan, why))
+        write(page, page_(plan, recipe.plan))
+    print(plan.model_dump_json(indent=2) if as_json else explain(plan, why))
 
 
 def anchored(job: Any, cards: str, anchor: str) -> Any:
     """The job with the software factor one published run gives."""
-    from tumen import plan as room
     from tumen.core import units
+    from tumen.plan import anchored as anchored_
+    from tumen.plan import first_group, job_of
+    from tumen.plan.facts import fleet_of
 
     path, equals, hours = anchor.rpartition("=")
     if not equals:
         raise PlanError(f"--anchor {anchor!r}: write RECIPE=card-hours, such as recipes/v1-67b.toml=300.6k")
     other = load_recipe(Path(path))
-    group = room.first_group(room.fleet_of(cards))
-    job, found = room.anchored(job, room.job_of(other), group, units.count(hours), other.plan)
+    group = first_group(fleet_of(cards))
+    job, found = anchored_(job, job_of(other), group, units.count(hours), other.plan)
     print(
         f"anchor: {found.name} takes {found.published:,.0f} card-hours a trillion tokens, "
         f"{found.predicted:,.0f} predicted: factor {found.factor:.3f}"
@@ -136,25 +143,27 @@ def growth_text(growth: Any, currency: str) -> str:
 
 def rented(job: Any, own: str, rent: str, planning: Any) -> Any:
     """Own cards beside own and rented ones."""
-    from tumen import plan as room
+    from tumen.plan import first_group, own_and_rented
+    from tumen.plan.facts import fleet_of
 
     cards, _, price = rent.partition("@")
     try:
         rented_price = float(price)
     except ValueError:
         raise PlanError(f"--rent {rent!r}: write card:count@price, such as h800:3500@2.5") from None
-    group = room.first_group(room.fleet_of(own))
+    group = first_group(fleet_of(own))
     own_price = group.card.price if planning.price is None else planning.price
-    return room.own_and_rented(job, group, room.first_group(room.fleet_of(cards)), own_price, rented_price, planning)
+    return own_and_rented(job, group, first_group(fleet_of(cards)), own_price, rented_price, planning)
 
 
 @app.command()
 def check(path: Path = typer.Argument(..., help="CSV of published runs."), as_json: bool = JSON) -> None:
     """Predicted against published for every row: errors by source, memory, out-of-memory rows, refusals, ranking."""
-    from tumen import plan as room
+    from tumen.plan import table
+    from tumen.plan.accuracy import check as check_
 
-    report = room.check(path)
-    print(json.dumps(asdict(report)) if as_json else "\n".join(room.table(report)))
+    report = check_(path)
+    print(json.dumps(asdict(report)) if as_json else "\n".join(table(report)))
 
 
 @app.command()
@@ -165,13 +174,15 @@ def calibrate(
     out: Path = typer.Option(Path("profile.json"), "--out", help="Where the profile goes."),
 ) -> None:
     """Minutes of micro-benchmarks, or the events of runs, become a profile for this card."""
-    from tumen import plan as room
+    from tumen.plan.accuracy import benchmark, default_configurations, observed, store_profile
+    from tumen.plan.accuracy import calibrate as calibrate_
+    from tumen.plan.facts import card_of
 
-    room.card_of(card)
-    seen = [one for run in events for one in room.observed(run)]
-    seen = seen or room.benchmark(room.default_configurations(compiled))
-    profile = room.calibrate(seen, card)
-    room.store_profile(profile, out)
+    card_of(card)
+    seen = [one for run in events for one in observed(run)]
+    seen = seen or benchmark(default_configurations(compiled))
+    profile = calibrate_(seen, card)
+    store_profile(profile, out)
     print(
         f"{out}: {len(seen)} measurements, they are met within {profile.fit_error:.0%} (time) and "
         f"{profile.fit_memory_error:.0%} (memory)"
@@ -185,10 +196,11 @@ def actual(
     as_json: bool = JSON,
 ) -> None:
     """Predicted against actual for every tier of a run; the line is kept in the run's events."""
-    from tumen import plan as room
-    from tumen.core import Events
+    from tumen.core.events import Events
+    from tumen.plan.accuracy import actual as actual_
+    from tumen.plan.accuracy import load_profile
 
-    found = room.actual(run, room.load_profile(profile))
+    found = actual_(run, load_profile(profile))
     log = Events(run / "events.jsonl")
     for one in found:
         log.emit("plan_actual", **one.model_dump())
@@ -213,35 +225,36 @@ def fleet(
     as_json: bool = JSON,
 ) -> None:
     """Serving: requests and tokens a second, share on device, cards in the cloud, cost of a million tokens."""
-    from tumen import plan as room
     from tumen.core import units
+    from tumen.plan import Demand, job_of, rate_of, serving_lines, size
+    from tumen.plan.facts import card_of
 
     path = recipe or Path("recipes/milm-6b.toml")
     if not path.exists():
         raise InputError(f"{path}: no such recipe; name the cloud model with --recipe")
-    job = room.job_of(load_recipe(path), tier)
-    demand = room.Demand(
+    job = job_of(load_recipe(path), tier)
+    demand = Demand(
         devices=units.count(devices),
-        requests_per_day=room.rate_of(requests),
+        requests_per_day=rate_of(requests),
         prompt_tokens=prompt_tokens,
         answer_tokens=answer_tokens,
         on_device=on_device,
         peak_over_mean=peak,
     )
-    kind = room.card_of(card)
-    found = room.size(job.shape, demand, kind, bits, cache_bits, kind.price if price is None else price, currency)
-    print(found.model_dump_json(indent=2) if as_json else "\n".join(room.serving_lines(found)))
+    kind = card_of(card)
+    found = size(job.shape, demand, kind, bits, cache_bits, kind.price if price is None else price, currency)
+    print(found.model_dump_json(indent=2) if as_json else "\n".join(serving_lines(found)))
 
 
 @app.command()
 def cards(as_json: bool = JSON) -> None:
     """Every card with its figures and their sources."""
-    from tumen import plan as room
+    from tumen.plan.facts import cards as cards_
 
     if as_json:
-        print(json.dumps({name: asdict(card) for name, card in room.cards().items()}))
+        print(json.dumps({name: asdict(card) for name, card in cards_().items()}))
         return
-    for name, card in room.cards().items():
+    for name, card in cards_().items():
         peak = f"{card.bf16_flops / 1e12:.0f} TF bf16, {card.memory_bytes / 1e9:.0f} GB at {card.memory_rate / 1e12:.2f} TB/s"
         links = f"link {card.link_rate / 1e9:.0f} GB/s in {card.domain}, network {card.nic_rate / 1e9:g} GB/s a card"
         print(
@@ -253,7 +266,7 @@ def cards(as_json: bool = JSON) -> None:
 if __name__ == "__main__":
     import sys
 
-    from tumen.core import TumenError
+    from tumen.core.errors import TumenError
 
     try:
         app()

@@ -17,7 +17,7 @@ def promote(
     new_exam: bool = typer.Option(False, help="The exam has changed: do not compare with what is live, the floors alone judge."),
 ) -> None:
     """Make a bundle live in a place, if its gate passes and it is not worse than what is live by more than its recipe allows."""
-    from tumen.score import promote as promote_
+    from tumen.eval import promote as promote_
 
     print(f"{to}: live is {promote_(device_bundle(bundle), to, trust, keep, new_exam).name}")
 
@@ -27,6 +27,6 @@ def rollback(
     trust: Path = TRUST,
 ) -> None:
     """Make live again what was live before, and say what is live now."""
-    from tumen.score import rollback as rollback_
+    from tumen.eval import rollback as rollback_
 
     print(f"{place}: live is {rollback_(place, trust).name}")

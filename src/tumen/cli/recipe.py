@@ -7,7 +7,8 @@ from pathlib import Path
 
 import typer
 
-from tumen.core import Recipe, load_recipe, units
+from tumen.core import units
+from tumen.recipe import Recipe, load_recipe
 
 app = typer.Typer(help="Show, check or describe recipes.", no_args_is_help=True)
 PATH = typer.Argument(..., help="A recipe, a TOML file.")

@@ -15,22 +15,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from tumen.cli import chain
-from tumen.core import (
-    Events,
-    InputError,
-    Manifest,
-    PlanError,
-    Recipe,
-    TrainError,
-    alone,
-    load_recipe,
-    mesh_of_plan,
-    read_plan,
-    units,
-    write_text,
-)
-from tumen.core.artifact import done, verify
-from tumen.core.events import read
+from tumen.core import units
+from tumen.core.artifact import Manifest, done, verify, write_text
+from tumen.core.errors import InputError, PlanError, TrainError
+from tumen.core.events import Events, read
+from tumen.core.lock import alone
+from tumen.recipe import Recipe, load_recipe, mesh_of_plan, read_plan
 
 POLL_SECONDS = 0.25
 CLUSTER_POLL_SECONDS = 5.0  # a controller answers many people
@@ -64,7 +54,7 @@ def run(
         print(f"{where}: everything this recipe asks for is there, nothing to do")
     card = where / f"bundle-{asked.serve.device}" / "scorecard"
     if card.exists():
-        from tumen.score import show
+        from tumen.eval import show
 
         print(show(card))
         print(f'try: tumen talk "turn on the kitchen light"      ({where})')
@@ -88,12 +78,12 @@ def planned(recipe: Recipe, path: Path) -> Recipe:
 
 def predicted(where: Path, events: Events, profile: Path = PROFILE) -> None:
     """Print what the planner had said of the tiers' steps and memory beside what came; kept in the run's events."""
-    from tumen import plan
+    from tumen.plan.accuracy import actual, load_profile, uncalibrated
 
     known = profile.exists()
     if not known:
         print(f"predicted for a generic machine; `tumen plan calibrate` makes a {profile} for this one")
-    for one in plan.actual(where, plan.load_profile(profile) if known else plan.uncalibrated()):
+    for one in actual(where, load_profile(profile) if known else uncalibrated()):
         events.emit("plan_actual", **one.model_dump())
         print(one.line())
 
@@ -149,7 +139,7 @@ def _sweep(where: Path) -> None:
 def _make_stage(
     recipe: Recipe, stage: chain.Stage, where: Path, inputs: str, digests: dict[str, str], events: Events, board: Board
 ) -> Manifest:
-    from tumen import data
+    from tumen.data import write_corpus, write_dataset, write_tokenizer
 
     folder = where / stage.name
     if stage.kind == "checkpoint":
@@ -164,11 +154,11 @@ def _make_stage(
 
             return choose_grid(recipe, stage, where, inputs, update)
         if stage.kind == "corpus":
-            return data.write_corpus(recipe.data, recipe.seed, folder, inputs)
+            return write_corpus(recipe.data, recipe.seed, folder, inputs)
         if stage.kind == "tokenizer":
-            return data.write_tokenizer(recipe.tokenizer, where / "corpus", folder, inputs)
+            return write_tokenizer(recipe.tokenizer, where / "corpus", folder, inputs)
         if stage.kind == "dataset":
-            return data.write_dataset(
+            return write_dataset(
                 where / "corpus", where / "tokenizer", folder, inputs, recipe.document_tokens(), recipe.data.engine
             )
         if stage.kind == "bundle":
@@ -192,7 +182,8 @@ def train_tier(recipe: Recipe, stage: chain.Stage, where: Path, events: Events, 
     """
     from tumen.cli.job import cause, job_of
     from tumen.cli.watch import expect, gave_up, guarded
-    from tumen.cluster import Cluster, connect, shown
+    from tumen.cluster.engines import Cluster, connect
+    from tumen.cluster.watcher import shown
 
     engine, job = connect(recipe.fleet.engine, recipe.fleet), job_of(recipe, stage, where)
     lives = isinstance(engine, Cluster) and not engine.status(str(job.folder)).ended

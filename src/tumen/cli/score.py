@@ -10,8 +10,12 @@ from typing import Any
 
 import typer
 
-from tumen.core import DiskError, Events, InputError, Manifest, Recipe, manifest_of, place, trust
-from tumen.core.action import HOME, parse
+from tumen.core.artifact import Manifest, manifest_of
+from tumen.core.errors import DiskError, InputError
+from tumen.core.events import Events
+from tumen.language import HOME, parse
+from tumen.recipe import Recipe
+from tumen.release import signing, slot
 
 TRUST = typer.Option(None, "--trust", envvar="TUMEN_TRUST", help="A .pub file or a folder of them: whose bundles are let in.")
 REFERENCE_CASES = 60  # a language: the template matcher takes some 10 ms a sentence
@@ -19,13 +23,13 @@ REFERENCE_CASES = 60  # a language: the template matcher takes some 10 ms a sent
 
 def score_run(recipe: Recipe, where: Path, inputs: str, events: Events) -> Manifest:
     """Examine the bundles of a run and write the scorecard into the device bundle."""
-    from tumen import score
-    from tumen.assistant import Values
+    from tumen.assistant.values import Values
     from tumen.cli.chain import served_tiers
+    from tumen.eval import Matcher, exam_digest, examine, own, write_card
 
     device = where / f"bundle-{recipe.serve.device}"
     values = Values.load(device / "values.json")
-    cases = list(score.own(where / "corpus"))
+    cases = list(own(where / "corpus"))
     columns: dict[str, Any] = {}
     seconds: dict[str, list[float]] = {}
     sizes: dict[str, int] = {}
@@ -39,11 +43,11 @@ def score_run(recipe: Recipe, where: Path, inputs: str, events: Events) -> Manif
         case for lang in recipe.data.languages for case in _first(cases, lang, REFERENCE_CASES) if case.gold.intent in HOME.intents
     ]
     if few:  # the template matcher knows no other intents
-        columns["reference"], answers = score.examine(few, score.Matcher().answer, values)
+        columns["reference"], answers = examine(few, Matcher().answer, values)
         seconds["reference"] = [answer.seconds for answer in answers]
     made_from = [manifest_of(where / f"bundle-{tier}").digest for tier in served_tiers(recipe)]
     made_from.append(manifest_of(where / "corpus").digest)
-    return score.write_card(device, columns, seconds, sizes, made_from, recipe.gate, inputs, score.exam_digest(cases))
+    return write_card(device, columns, seconds, sizes, made_from, recipe.gate, inputs, exam_digest(cases))
 
 
 def _first(cases: Sequence[Any], lang: str, count: int) -> list[Any]:
@@ -51,23 +55,23 @@ def _first(cases: Sequence[Any], lang: str, count: int) -> list[Any]:
 
 
 def examine_bundle(
-    bundle: Path, cases: Sequence[Any], values: Any, threads: int = 1, store: trust.Store = None
+    bundle: Path, cases: Sequence[Any], values: Any, threads: int = 1, store: signing.Store = None
 ) -> tuple[dict[str, Any], list[Any]]:
     """Rows by group and every answer of one bundle."""
-    from tumen import score
-    from tumen.serve import load
+    from tumen.eval import Answer, Case, examine
+    from tumen.serve.runners import load
 
     with load(bundle, threads=threads, store=store) as runner:
 
-        def ask(case: score.Case) -> score.Answer:
+        def ask(case: Case) -> Answer:
             completion = runner.ask(case.sentence)
             try:
                 action = parse(completion.text, runner.ontology)
             except InputError:
                 action = None
-            return score.Answer(action, completion.seconds.total, completion.confidence)
+            return Answer(action, completion.seconds.total, completion.confidence)
 
-        return score.examine(cases, ask, values)
+        return examine(cases, ask, values)
 
 
 def score_(
@@ -81,7 +85,7 @@ def score_(
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
 ) -> None:
     """Examine a bundle. Without --exam: show the scorecard it carries."""
-    from tumen.assistant import Values
+    from tumen.assistant.values import Values
 
     folder = admitted(bundle, store)
     if exam == "own" and data is None:
@@ -102,15 +106,15 @@ def score_(
 
 def _of_labels(exam: str, folder: Path, cases: Sequence[Any], answers: Sequence[Any]) -> dict[str, Any]:
     """What an exam of a public data set tells besides."""
-    from tumen import score
-    from tumen.serve import bundle_of
+    from tumen.eval import refusal_curve, refusals, slurp_f1
+    from tumen.serve.runners import bundle_of
 
     if exam == "slurp":
-        return {"slu_f1": round(score.slurp_f1(cases, answers), 4)}
+        return {"slu_f1": round(slurp_f1(cases, answers), 4)}
     if exam != "clinc":
         return {}
-    here = score.refusals(cases, answers, bundle_of(folder).serve.unsure)
-    return {"intent": here["in_scope"], "oos_recall": here["oos_recall"], "curve": score.refusal_curve(cases, answers)}
+    here = refusals(cases, answers, bundle_of(folder).serve.unsure)
+    return {"intent": here["in_scope"], "oos_recall": here["oos_recall"], "curve": refusal_curve(cases, answers)}
 
 
 def summary(exam: str, rows: dict[str, Any], seconds: Sequence[float]) -> dict[str, Any]:
@@ -118,7 +122,7 @@ def summary(exam: str, rows: dict[str, Any], seconds: Sequence[float]) -> dict[s
 
     `intent` of clinc is of what is in scope, refusals counted as wrong, at the bundle's own `serve.unsure`.
     """
-    from tumen.score import percentile
+    from tumen.eval import percentile
 
     p50, p95 = (1000 * percentile(seconds, share) for share in (0.5, 0.95))
     main = rows["home"] if exam == "slurp-home" and "home" in rows else rows["all"]
@@ -145,14 +149,14 @@ def _told(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _show_own(folder: Path, as_json: bool) -> None:
-    from tumen import score
+    from tumen.eval import facts_of, read_card, show
 
     card = folder / "scorecard"
     if not as_json:
-        print(score.show(card))
+        print(show(card))
         return
-    rows = score.read_card(folder)["columns"]["device"]
-    facts = score.facts_of(folder)
+    rows = read_card(folder)["columns"]["device"]
+    facts = facts_of(folder)
     print(
         json.dumps(
             summary("own", rows, [])
@@ -180,23 +184,23 @@ def _table(result: dict[str, Any]) -> str:
 
 
 def _ohf(data: Path, values: Any) -> Any:
-    from tumen import score
+    from tumen.eval import ohf
 
-    return score.ohf(data, values)
+    return ohf(data, values)
 
 
 def _slurp(data: Path, values: Any) -> Any:
-    from tumen import score
-    from tumen.assistant import Home
+    from tumen.eval import slurp_home
+    from tumen.home import Home
 
-    return score.slurp_home(data, Home.load())
+    return slurp_home(data, Home.load())
 
 
 def _labelled(name: str) -> Callable[[Path, Any], Any]:
     def cases(data: Path, values: Any) -> Any:
-        from tumen import score
+        from tumen.eval import clinc, slurp, snips
 
-        return {"slurp": score.slurp, "clinc": score.clinc, "snips": score.snips}[name](data)
+        return {"slurp": slurp, "clinc": clinc, "snips": snips}[name](data)
 
     return cases
 
@@ -218,8 +222,8 @@ def device_bundle(path: Path) -> Path:
         from tumen.cli.train import read_run_recipe
 
         return path / f"bundle-{read_run_recipe(path).serve.device}"
-    if place.is_place(path):
-        return place.live_bundle(path)
+    if slot.is_place(path):
+        return slot.live_bundle(path)
     raise InputError(f"{path}: neither a bundle nor the folder of a run; `tumen run RECIPE` makes both")
 
 
@@ -227,14 +231,14 @@ def admitted(path: Path, store: Path | None) -> Path:
     """The bundle that a path means, let in by the trust store; the run or place that it stands in hears if nobody signed it.
 
     Raises:
-        InputError, ArtifactError: see `device_bundle` and `trust.admit`.
+        InputError, ArtifactError: see `device_bundle` and `signing.admit`.
     """
     folder = device_bundle(path)
-    above = folder.parents[1] if folder.parent.name == place.BUNDLES else folder.parent
-    kept = above / place.EVENTS
+    above = folder.parents[1] if folder.parent.name == slot.BUNDLES else folder.parent
+    kept = above / slot.EVENTS
     try:
         events = Events(kept if kept.exists() and os.access(kept, os.W_OK) else None)
     except DiskError:
         events = Events(None)
-    trust.admit(folder, store, events)
+    signing.admit(folder, store, events)
     return folder

@@ -19,7 +19,7 @@ def serve(
     trust: Path = TRUST,
 ) -> None:
     """Answer /v1/models and /v1/chat/completions: device first, the cloud tier when the device is unsure."""
-    from tumen.score import insist
+    from tumen.eval import insist
     from tumen.serve import serve as run_server
 
     folder = admitted(bundle or newest_run(), trust)

@@ -7,7 +7,7 @@ from pathlib import Path
 import typer
 
 from tumen.cli.score import device_bundle
-from tumen.core import trust
+from tumen.release import signing
 
 
 def keys(
@@ -15,8 +15,10 @@ def keys(
     name: str = typer.Option("release", help="What people call the key."),
 ) -> None:
     """Make a key pair to sign bundles with. Keep FILE where nobody reads it, give FILE.pub to the devices (TUMEN_TRUST)."""
-    public, key = trust.make_keys(file, name)
-    print(f"{file}: private, for `tumen sign` alone\n{public}: public, key {key}; devices name it by --trust or {trust.TRUST_ENV}")
+    public, key = signing.make_keys(file, name)
+    print(
+        f"{file}: private, for `tumen sign` alone\n{public}: public, key {key}; devices name it by --trust or {signing.TRUST_ENV}"
+    )
 
 
 def sign(
@@ -26,5 +28,5 @@ def sign(
 ) -> None:
     """Sign a bundle with its scorecard; its digest stays. Signed again, the newer signature replaces the older one."""
     folder = device_bundle(bundle)
-    signed = trust.sign(folder, key, version)
+    signed = signing.sign(folder, key, version)
     print(f"{folder}: {signed.digest}, version {signed.version}, signed by {signed.key} at {signed.signed_at}")

@@ -11,7 +11,8 @@ import typer
 
 from tumen.cli.job import FOLDER
 from tumen.cli.launch import JSON, ON, RUN, asked, engine_of, jobs, named_by
-from tumen.cluster import Node, Status, connect, folded, standing
+from tumen.cluster.engines import Node, Status, connect, folded
+from tumen.cluster.watcher import standing
 from tumen.core import units
 from tumen.core.events import read
 

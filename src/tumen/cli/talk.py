@@ -13,10 +13,11 @@ import typer
 
 from tumen.cli.lineage import newest_run
 from tumen.cli.score import TRUST, admitted
-from tumen.core import InputError
+from tumen.core.errors import InputError
 
 if TYPE_CHECKING:
-    from tumen.assistant import Home, Turn
+    from tumen.assistant import Turn
+    from tumen.home import Home
 
 
 def talk(
@@ -30,8 +31,10 @@ def talk(
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object a turn."),
 ) -> None:
     """Say something to a home: prints what was understood, what changed, which tier answered and the time of each stage."""
-    from tumen.assistant import Home, Reader, Session, Values
-    from tumen.score import insist
+    from tumen.assistant import Reader, Session
+    from tumen.assistant.values import Values
+    from tumen.eval import insist
+    from tumen.home import Home
     from tumen.serve import connect
 
     if save and home is None:
@@ -52,7 +55,7 @@ def talk(
 
 def cloud_bundle(bundle: Path) -> Path | None:
     """The cloud tier's bundle beside a device bundle, if its recipe names one that runs here."""
-    from tumen.serve import bundle_of
+    from tumen.serve.runners import bundle_of
 
     serve = bundle_of(bundle).serve
     if not serve.cloud or serve.cloud_url or serve.cloud == serve.device:

@@ -13,23 +13,12 @@ from typing import Any
 import typer
 
 from tumen.cli import arms, chain
-from tumen.core import (
-    DiskError,
-    Events,
-    InputError,
-    LossError,
-    PeerError,
-    PlanError,
-    RecipeError,
-    TrainError,
-    artifact,
-    heart,
-    manifest_of,
-    mesh_of_plan,
-    read_plan,
-    write_text,
-)
-from tumen.core.recipe import Recipe, Train, changed
+from tumen.core import artifact
+from tumen.core.artifact import manifest_of, write_text
+from tumen.core.errors import DiskError, InputError, LossError, PeerError, PlanError, RecipeError, TrainError
+from tumen.core.events import Events
+from tumen.heartbeat import sender
+from tumen.recipe import Recipe, Train, changed, mesh_of_plan, read_plan
 
 MOST_LINE_BYTES = 1 << 20  # of what a process that stands by is told
 
@@ -42,7 +31,7 @@ def train(
     standby: bool = typer.Option(False, "--standby", help="Load everything, then wait for one line of JSON: the environment."),
 ) -> None:
     """Train one tier of a run under torchrun's variables (an engine calls this)."""
-    from tumen.cluster import die_with_parent
+    from tumen.cluster.engines import die_with_parent
 
     die_with_parent()
     recipe = read_run_recipe(run)
@@ -54,7 +43,7 @@ def train(
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str((run / ".compiled").resolve()))
     if standby:
         stand_by()
-    heart.own()  # from here on somebody may listen
+    sender.own()  # from here on somebody may listen
     with told_why():
         learn(run, recipe, stage, plan, profile)
     if os.environ.get("WORLD_SIZE", "1") != "1":
@@ -76,8 +65,10 @@ def learn(run: Path, recipe: Recipe, stage: chain.Stage, plan: Path | None, prof
     """Train a tier, in the way its recipe says; nothing where it is done already."""
     try:
         from tumen.data import Codec, refuse_other
-        from tumen.shrink import distil, learn_grid, pruned
-        from tumen.train import Adapter, fit, leave, profile_steps, shares_loss, start_from
+        from tumen.shrink import distil, pruned
+        from tumen.shrink.quantize import learn_grid
+        from tumen.train import fit, leave, profile_steps, shares_loss
+        from tumen.train.weights import Adapter, start_from
     except ModuleNotFoundError as error:
         raise TrainError(f"training needs {error.name}, which is in the extra: pip install 'tumen[train]'") from None
     assert stage.settings is not None
@@ -198,7 +189,7 @@ def told_why() -> Iterator[None]:
 def tell_fault(kind: str, why: str, step: int | None) -> None:
     """Write faults/RANK-ATTEMPT.json into the job's folder, where an agent says which that is; a full disk may keep it from us."""
     if job := os.environ.get("TUMEN_JOB"):
-        own = heart.own()
+        own = sender.own()
         said = {"kind": kind, "why": why.splitlines()[0], "step": own.step if step is None else step, "rank": own.rank}
         with suppress(DiskError):
             path = Path(job) / "faults" / f"{own.rank}-{own.attempt}.json"

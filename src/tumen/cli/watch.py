@@ -16,9 +16,14 @@ import typer
 from tumen.cli import chain
 from tumen.cli import launch as launching
 from tumen.cli.job import FOLDER, job_of
-from tumen.cluster import WATCH_FILE, Cluster, Job, connect, expect, shown, watching, wish
-from tumen.core import EngineError, InputError, Recipe, TrainError, alone, lifetime
+from tumen.cluster import WATCH_FILE
+from tumen.cluster.engines import Cluster, Job, connect
+from tumen.cluster.watcher import expect, shown, watching, wish
+from tumen.core import lifetime
+from tumen.core.errors import EngineError, InputError, TrainError
 from tumen.core.events import Tail, read
+from tumen.core.lock import alone
+from tumen.recipe import Recipe
 
 
 def watch(

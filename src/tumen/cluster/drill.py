@@ -25,10 +25,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tumen.cluster.glance import glance_in
 from tumen.cluster.order import AGENT_FILE, RANKS, WATCH_FILE
-from tumen.cluster.signs import SLOW_STEPS, USUAL_STEPS
-from tumen.core import EngineError, InputError
+from tumen.cluster.watcher.glance import glance_in
+from tumen.cluster.watcher.signs import SLOW_STEPS, USUAL_STEPS
+from tumen.core.errors import EngineError, InputError
 from tumen.core.events import read
 
 FAULTS = {  # fault -> what the watcher may call it

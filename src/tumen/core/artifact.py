@@ -22,9 +22,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tumen import __version__
-from tumen.core import foreign
+from tumen.core import untrusted
 from tumen.core.errors import ArtifactError, disk
-from tumen.core.held import refuse_old
+from tumen.core.fencing import refuse_old
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
@@ -182,7 +182,7 @@ def manifest_of(folder: Path, kind: Kind | None = None) -> Manifest:
     if not path.exists():
         raise ArtifactError(f"{folder}: has no {MANIFEST}, so it is no artifact; `tumen run RECIPE` makes one")
     try:
-        manifest = Manifest.model_validate(foreign.read_json(path))
+        manifest = Manifest.model_validate(untrusted.read_json(path))
     except (ValidationError, ArtifactError):
         raise ArtifactError(f"{path}: damaged manifest; delete {folder} and run the recipe again") from None
     if manifest.schema_version > SCHEMA:

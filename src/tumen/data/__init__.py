@@ -7,43 +7,32 @@ Never: torch, downloads without being asked, sentences of an exam in training.
 Read next: prepare.py, then source.py and templates.py, or filters.py and mix.py.
 """
 
+from tumen.data.codec import BYTES, CONTROL, UNKNOWN, Codec, Outside
 from tumen.data.filters import Judge, exam_keys, sift
-from tumen.data.labelled import Labelled, read_clinc, read_slurp_rows, read_snips
 from tumen.data.loader import Batch, Loader, Whole
 from tumen.data.mix import mixed
 from tumen.data.prepare import OFFSETS, read_corpus, write_corpus, write_dataset, write_tokenizer
-from tumen.data.read import read_sentences, read_text
 from tumen.data.shards import Shards, read_shards, write_shards
-from tumen.data.source import SOURCES, Source
-from tumen.data.tokenizer import BYTES, CONTROL, UNKNOWN, Codec, Outside
 from tumen.data.vocabulary import Row, Vocabulary, refuse_other, vocabulary_of
 
 __all__ = [
     "BYTES",
-    "CONTROL",
-    "OFFSETS",
-    "SOURCES",
-    "UNKNOWN",
     "Batch",
+    "CONTROL",
     "Codec",
     "Judge",
-    "Labelled",
     "Loader",
+    "OFFSETS",
     "Outside",
     "Row",
     "Shards",
-    "Source",
+    "UNKNOWN",
     "Vocabulary",
     "Whole",
     "exam_keys",
     "mixed",
-    "read_clinc",
     "read_corpus",
-    "read_sentences",
     "read_shards",
-    "read_slurp_rows",
-    "read_snips",
-    "read_text",
     "refuse_other",
     "sift",
     "vocabulary_of",

@@ -29,9 +29,9 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tumen.core.action import CJK
-from tumen.core.recipe import Filter
 from tumen.data.workers import chunks, ordered
+from tumen.language import CJK
+from tumen.recipe import Filter
 
 T = TypeVar("T")
 Keys = NDArray[np.uint64]

@@ -23,8 +23,8 @@ import pyarrow as pa
 
 from tumen.core.errors import InputError, TumenError
 from tumen.data.filters import Judge
-from tumen.data.read import read_text_file, text_files
 from tumen.data.shards import Array, Packed
+from tumen.data.sources.read import read_text_file, text_files
 from tumen.data.workers import CHUNK, cores
 
 FILE_BITS = 40  # a row's number is its file's above, its place in the file below

@@ -17,23 +17,22 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
-from tumen.core.action import parse, units
 from tumen.core.artifact import Manifest, verify, writing
 from tumen.core.errors import InputError
-from tumen.core.ontology import Ontology
-from tumen.core.outside import vocabulary_digest
-from tumen.core.recipe import Data, Part, Tokenizer
+from tumen.data.codec import Codec, Outside, shifted, train_tokenizer
 from tumen.data.filters import Judge, exam_keys, folded, sift, text_key
-from tumen.data.homes import is_held
 from tumen.data.mix import mixed
-from tumen.data.read import read_sentences
 from tumen.data.shards import Packed, packed, write_packed
-from tumen.data.source import Corpus, source_of
+from tumen.data.sources.generated_homes import is_held
+from tumen.data.sources.read import read_sentences
+from tumen.data.sources.source import Corpus, source_of
+from tumen.data.sources.templates import Example
 from tumen.data.swap import swapped
-from tumen.data.templates import Example
-from tumen.data.tokenizer import Codec, Outside, shifted, train_tokenizer
 from tumen.data.vocabulary import Vocabulary, vocabulary_of
 from tumen.data.workers import chunks, cores, ordered
+from tumen.formats import vocabulary_digest
+from tumen.language import Ontology, parse, units
+from tumen.recipe import Data, Part, Tokenizer
 
 SPLITS = ("train", "validation", "exam")
 HELD_TEXTS = 0.05  # share of plain texts kept for validation, at most data.validation of them

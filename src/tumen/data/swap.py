@@ -12,11 +12,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from tumen.core.action import Action, normalise
 from tumen.core.errors import InputError
-from tumen.core.ontology import JOINT, Ontology
 from tumen.data.filters import Judge
-from tumen.data.source import copied
+from tumen.data.sources.source import copied
+from tumen.language import JOINT, Action, Ontology, normalise
 
 Row = Mapping[str, Any]
 Words = Mapping[tuple[str, str], list[str]]  # (intent, slot) -> runs of words, as often as they are said

@@ -15,11 +15,10 @@ from typing import Any
 from pydantic import ConfigDict, ValidationError
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
-from tumen.core import foreign, tokenizer_check
+from tumen.core import untrusted
 from tumen.core.errors import ArtifactError, InputError
-from tumen.core.gguf_check import COMMON, Header, byte_letters
-from tumen.core.outside import header_of, is_gguf
 from tumen.core.shape import Frozen
+from tumen.formats import COMMON, Header, byte_letters, header_of, is_gguf, tokenizer_json
 
 FILE = "vocabulary.json"
 CONTROL, USER_DEFINED = 3, 4  # gguf's types of tokens that are not reached by merging
@@ -140,7 +139,7 @@ class Vocabulary(Frozen):
             ArtifactError: missing or damaged.
         """
         try:
-            return cls.model_validate(foreign.read_json(folder / FILE))
+            return cls.model_validate(untrusted.read_json(folder / FILE))
         except ValidationError:
             raise ArtifactError(f"{folder / FILE}: damaged; run the recipe again") from None
 
@@ -205,7 +204,7 @@ def _of_gguf(header: Header, path: Path) -> Vocabulary:
 
 def _of_folder(folder: Path) -> Vocabulary:
     path = folder / "tokenizer.json"
-    tree = tokenizer_check.check(path, InputError)
+    tree = tokenizer_json.check(path, InputError)
     try:
         made = Tokenizer.from_str(json.dumps(tree))
         tree = json.loads(made.to_str())

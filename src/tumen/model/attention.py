@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tumen.core import Gqa, Mla
+from tumen.core.shape import Gqa, Mla
 from tumen.model.cache import Cache
 from tumen.model.rope import rotate
 
@@ -30,7 +30,7 @@ class Context(NamedTuple):
 
 
 def same(x: Tensor) -> Tensor:
-    """The seam of parallel training where nothing is to be done (train/parallel.py)."""
+    """The seam of parallel training where nothing is to be done (train/parallel/parallel.py)."""
     return x
 
 

@@ -3,7 +3,7 @@
 A mixture's step: `route` (who is wanted), `keep` (who has room), then a kernel of model/kernels.py runs the experts.
 Shapes: B rows, T tokens, N = B T, D model width, E routed experts, K chosen ones, G devices the experts lie on.
 `enter`, `leave`, `over_sequence` and `travel` are the seams of parallel training: they do nothing in one process
-(train/parallel.py).
+(train/parallel/parallel.py).
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tumen.core import Experts, InputError
+from tumen.core.errors import InputError
+from tumen.core.shape import Experts
 from tumen.model.attention import linear, local, same
 from tumen.model.kernels import Queue, Travel, padded, queue_of, rounded
 

@@ -18,7 +18,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from tumen.core import ExportError, Gqa, Mla, Shape
+from tumen.core.errors import ExportError
+from tumen.core.shape import Gqa, Mla, Shape
 from tumen.model.names import LAYER, halve, interleave, sizes_of
 
 Turn = Literal["same", "queries", "keys", "latent", "experts", "absorbed"]

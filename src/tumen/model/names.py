@@ -18,7 +18,9 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from tumen.core import ExportError, Gqa, InputError, Mla, Shape, TumenError, architecture_of
+from tumen.core.errors import ExportError, InputError, TumenError
+from tumen.core.shape import Gqa, Mla, Shape
+from tumen.formats import architecture_of
 from tumen.model.transformer import Transformer
 
 Turn = Literal["same", "queries", "latent", "experts"]

@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from tumen.core import Yarn
+from tumen.core.shape import Yarn
 
 
 def angles(positions: Tensor, dim: int, theta: float, yarn: Yarn | None = None) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tumen.core import InputError, Mla, Shape
+from tumen.core.errors import InputError
+from tumen.core.shape import Mla, Shape
 from tumen.model.attention import Context, GroupedAttention, LatentAttention, Norm, linear
 from tumen.model.cache import Cache
 from tumen.model.experts import Fed, FeedForward, MixtureOfExperts

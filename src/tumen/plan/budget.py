@@ -9,8 +9,9 @@ and what a teacher costs are not. Networks of one budget so differ by less than 
 
 from __future__ import annotations
 
-from tumen.core import Frozen, PlanError, Shape
-from tumen.core.recipe import Train
+from tumen.core.errors import PlanError
+from tumen.core.shape import Frozen, Shape
+from tumen.recipe import Train
 
 
 class Spent(Frozen):

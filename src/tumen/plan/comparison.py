@@ -6,12 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tumen.core import PlanError, units
-from tumen.core.recipe import Planning
+from tumen.core import units
+from tumen.core.errors import PlanError
 from tumen.core.shape import Frozen
-from tumen.plan.card import Group, fleet_of
+from tumen.plan.facts.card import Group, fleet_of
 from tumen.plan.job import Job, first_group
 from tumen.plan.plan import Plan, solve
+from tumen.recipe import Planning
 
 
 class Side(Frozen):

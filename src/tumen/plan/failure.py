@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tumen.core.recipe import Planning
+from tumen.recipe import Planning
 
 LOW_RATE, HIGH_RATE = 2.3, 6.5  # published range, node failures in 1,000 node-days
 SAVE_FLOOR_SECONDS = 5.0  # a save stops the step at least this long

@@ -6,11 +6,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from tumen.core import PlanError, Shape, units
-from tumen.core.recipe import Planning, Recipe
-from tumen.plan.card import GENERATIONS, Card, Group
-from tumen.plan.case import Case, network
-from tumen.plan.software import Software, software
+from tumen.core import units
+from tumen.core.errors import PlanError
+from tumen.core.shape import Shape
+from tumen.plan.facts.card import GENERATIONS, Card, Group
+from tumen.plan.facts.software import Software, software
+from tumen.plan.model.case import Case, network
+from tumen.recipe import Planning, Recipe
 
 
 @dataclass(frozen=True)
@@ -169,7 +171,7 @@ def recompute_of(name: str) -> dict[str, float]:
 
 def layout_fields(layout: Layout) -> dict[str, float]:
     """The fields of a case that come from the layout."""
-    from tumen.plan.case import SCHEDULES
+    from tumen.plan.model.case import SCHEDULES
 
     return {
         "cards": layout.cards,

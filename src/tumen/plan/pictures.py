@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from html import escape
 
 from tumen.core import units
-from tumen.core.recipe import Planning
 from tumen.plan.comparison import layout_text
 from tumen.plan.failure import reliability
 from tumen.plan.plan import Plan
 from tumen.plan.words import PARTS, ranged
+from tumen.recipe import Planning
 
 COLOURS = ("#2f6f9f", "#8ab17d", "#e9c46a", "#f4a261", "#e76f51", "#6d597a", "#4d908e", "#b56576", "#577590", "#90be6d")
 KINDS = ("weights", "gradients", "optimizer", "activations", "working", "logits")

@@ -9,16 +9,16 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from tumen.core import PlanError
-from tumen.core.recipe import Planning
+from tumen.core.errors import PlanError
 from tumen.core.shape import Frozen
-from tumen.plan import bound, memory, time
-from tumen.plan.card import Card, Group
-from tumen.plan.case import Case, stack
+from tumen.plan.facts.card import Card, Group
 from tumen.plan.failure import Reliability, reliability
 from tumen.plan.job import Job, Layout, case_of
-from tumen.plan.physics import fitted
+from tumen.plan.model import bound, memory, time
+from tumen.plan.model.case import Case, stack
+from tumen.plan.model.physics import fitted
 from tumen.plan.search import Found, pinned, search, space_of, tally
+from tumen.recipe import Planning
 
 Grade = Literal["measured", "calibrated", "datasheet"]
 COOLING = 1.3  # energy of the building over energy of the cards (PUE)

@@ -14,12 +14,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tumen.core import Mla, PlanError
-from tumen.plan import bound, memory, time
-from tumen.plan.card import Card
-from tumen.plan.case import SCHEDULES, Array, Case, Index
+from tumen.core.errors import PlanError
+from tumen.core.shape import Mla
+from tumen.plan.facts.card import Card
 from tumen.plan.job import RECOMPUTE, Job, Layout, base_case, divisors, nearest
-from tumen.plan.physics import Physics, fitted
+from tumen.plan.model import bound, memory, time
+from tumen.plan.model.case import SCHEDULES, Array, Case, Index
+from tumen.plan.model.physics import Physics, fitted
 
 POLICIES = ("none", "norm,act", "rmsnorm+mla-up", "layernorm,moe", "full")
 MOST_IDLE = 0.25  # share of the cards a layout may leave idle to make the numbers even

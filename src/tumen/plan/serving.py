@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import math
 
-from tumen.core import PlanError, Shape, units
-from tumen.core.shape import Frozen
-from tumen.plan.card import Card
+from tumen.core import units
+from tumen.core.errors import PlanError
+from tumen.core.shape import Frozen, Shape
+from tumen.plan.facts.card import Card
 
 DAY = 86400.0
 MEMORY_SHARE = 0.75  # of the memory rate a decode step reaches

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tumen.core import units
+from tumen.plan.accuracy.report import Errors, Report
 from tumen.plan.comparison import Comparison, layout_text
 from tumen.plan.plan import Choice, Figure, Plan
-from tumen.plan.report import Errors, Report
 from tumen.plan.serving import Serving
 
 PARTS = {

@@ -7,34 +7,19 @@ Never: torch; a model file llama.cpp has not been protected from; a private sent
 Read next: runner.py (the boundary), device.py, router.py, then api.py.
 """
 
-from tumen.core.gguf_check import check as header_of
 from tumen.serve.api import app
-from tumen.serve.device import Bundle, DeviceRunner, bundle_of, load
-from tumen.serve.remote import RemoteRunner
-from tumen.serve.router import POLICIES, Answer, Route, Router, device_first, policy_of
-from tumen.serve.runner import Completion, Runner, Seconds
+from tumen.serve.router import POLICIES, Router, device_first, policy_of
 from tumen.serve.server import bind, connect, serve, server_of
 from tumen.serve.synthetic import write_synthetic
 from tumen.serve.trial import try_here, try_model
 
 __all__ = [
     "POLICIES",
-    "Answer",
-    "Bundle",
-    "Completion",
-    "DeviceRunner",
-    "RemoteRunner",
-    "Route",
     "Router",
-    "Runner",
-    "Seconds",
     "app",
     "bind",
-    "bundle_of",
     "connect",
     "device_first",
-    "header_of",
-    "load",
     "policy_of",
     "serve",
     "server_of",

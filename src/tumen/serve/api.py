@@ -22,11 +22,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tumen.core import Events
 from tumen.core.errors import InputError, RunnerError
+from tumen.core.events import Events
 from tumen.serve.guard import Chat, RequestError, check_caller, check_chat, check_private, parse_body, read_body
 from tumen.serve.router import Answer, Router, Tier
-from tumen.serve.runner import Completion
+from tumen.serve.runners.runner import Completion
 from tumen.serve.stream import DONE, EventStream, event
 
 MOST_AT_ONCE = 32

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from starlette.requests import ClientDisconnect, Request
 
-from tumen.core import foreign
+from tumen.core import untrusted
 from tumen.core.errors import InputError
 
 BODY_BYTES = 64 << 10
@@ -100,7 +100,7 @@ def parse_body(body: bytes) -> dict[str, Any]:
         RequestError: 400.
     """
     try:
-        tree = foreign.parse_json(body)
+        tree = untrusted.parse_json(body)
     except ValueError as error:
         raise RequestError(400, "invalid_json", f"the body is not JSON that can be read: {str(error)[:100]}") from None
     if not isinstance(tree, dict):

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 from tumen.core.errors import InputError, RecipeError, RunnerError, TumenError
-from tumen.core.recipe import Serve
-from tumen.serve.runner import Completion, Runner
+from tumen.recipe import Serve
+from tumen.serve.runners.runner import Completion, Runner
 
 Tier = Literal["device", "cloud"]
 REST_SECONDS = 5.0

@@ -11,13 +11,13 @@ from pathlib import Path
 import uvicorn
 from starlette.applications import Starlette
 
-from tumen.core import Events
 from tumen.core.errors import InputError, RunnerBusy
+from tumen.core.events import Events
 from tumen.serve.api import app
-from tumen.serve.device import DeviceRunner, bundle_of, load
 from tumen.serve.guard import LOOPBACK
-from tumen.serve.remote import RemoteRunner
 from tumen.serve.router import Router
+from tumen.serve.runners.device_runner import DeviceRunner, bundle_of, load
+from tumen.serve.runners.remote_runner import RemoteRunner
 
 KEY_ENV = "TUMEN_KEY"
 PORT = 8765

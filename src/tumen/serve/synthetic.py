@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from tumen.core import Mla, RunnerError, Shape
-from tumen.plan import Tensor, block_bytes, shape_tensors
+from tumen.core.errors import RunnerError
+from tumen.core.shape import Mla, Shape
+from tumen.fit import Tensor, block_bytes, shape_tensors
 
 CONTEXT = 4096
 BEGIN, END = 1, 2
@@ -79,7 +80,7 @@ def _data(rng: np.random.Generator, tensor: Tensor) -> np.ndarray[Any, Any]:
 
 
 def _add_shape(writer: Any, shape: Shape) -> None:
-    """The pairs of `tumen.shrink.gguf`, as llama.cpp wants them."""
+    """The pairs of `tumen.shrink.gguf_writer`, as llama.cpp wants them."""
     attention, mla, experts = shape.attention, isinstance(shape.attention, Mla), shape.experts
     numbers: dict[str, int] = {
         "context_length": CONTEXT,

@@ -10,11 +10,13 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from tumen.core import Events, Experts, Gqa, Mla, Shape
-from tumen.core.action import HOME
-from tumen.plan import Footprint, Trial, cache_size, footprint_of_shape
-from tumen.serve.device import DeviceRunner
-from tumen.serve.process import Process
+from tumen.core.events import Events
+from tumen.core.shape import Experts, Gqa, Mla, Shape
+from tumen.fit import Footprint, Trial, cache_size
+from tumen.fit import of_shape as footprint_of_shape
+from tumen.language import HOME
+from tumen.serve.runners.device_runner import DeviceRunner
+from tumen.serve.runners.process import Process
 from tumen.serve.synthetic import BEGIN, write_synthetic
 
 KINDS = ("Q8_0", "Q4_0", "BF16", "Q4_1", "Q4_K", "Q6_K")  # ours, and the commonest of files from elsewhere

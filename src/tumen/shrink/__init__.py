@@ -8,12 +8,10 @@ Never: running a bundle (a runner is handed in), downloads.
 Read next: student.py and prune.py, then grid.py, choose.py and aware.py, then gguf.py and bundle.py.
 """
 
-from tumen.shrink.aware import learn_grid
 from tumen.shrink.bundle import add_adapter, check_export, export_adapter, pack
-from tumen.shrink.choose import write_grid
+from tumen.shrink.distillation import distil
 from tumen.shrink.executorch import export_pte, run_pte
 from tumen.shrink.prune import pruned
-from tumen.shrink.student import distil
 
 __all__ = [
     "add_adapter",
@@ -21,9 +19,7 @@ __all__ = [
     "distil",
     "export_adapter",
     "export_pte",
-    "learn_grid",
     "pack",
     "pruned",
     "run_pte",
-    "write_grid",
 ]

@@ -2,7 +2,7 @@
 
     model.gguf    weights, tokeniser, chat template
     adapters/     of a tier that learnt beside an outside model: <name>.gguf, read with model.gguf as it is, and its ontology
-    ontology.json intents and slots (core/ontology.py)
+    ontology.json intents and slots (language/ontology.py)
     values.json   what copied words are worth, by language and slot
     bundle.json   {recipe, tier, quantise, serve, gate, adapter, control}
     scorecard/    put there by `score`, an artifact of its own made from the bundle
@@ -21,17 +21,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tumen.core import ExportError, InputError, Manifest, Shape, disk, hash_of, verify, writing
-from tumen.core.gguf_check import check_adapter
-from tumen.core.ontology import Ontology
-from tumen.core.outside import header_of, is_gguf
-from tumen.core.recipe import ARM_NAME
+from tumen.core.artifact import Manifest, hash_of, verify, writing
+from tumen.core.errors import ExportError, InputError, disk
+from tumen.core.shape import Shape
 from tumen.data import Codec
+from tumen.formats import check_adapter, header_of, is_gguf
+from tumen.language import Ontology
 from tumen.model import Transformer, build, causal_mask
-from tumen.shrink.choose import read_grid
-from tumen.shrink.gguf import read_weights, write_adapter, write_gguf
-from tumen.shrink.places import Places
-from tumen.train import Adapter, is_adapter, read_adapter, read_final
+from tumen.recipe import ARM_NAME
+from tumen.shrink.gguf_writer import read_weights, write_adapter, write_gguf
+from tumen.shrink.quantize.allocation import read_grid
+from tumen.shrink.quantize.tensors import Places
+from tumen.train.weights import Adapter, is_adapter, read_adapter, read_final
 
 Complete = Callable[[list[int]], list[int]]  # prompt ids -> greedy ids, the end token included if it was reached
 BATCH = 64

@@ -22,9 +22,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tumen.core import ExportError, Gqa, Shape, disk
+from tumen.core.errors import ExportError, disk
+from tumen.core.shape import Gqa, Shape
 from tumen.model import Cache, MixtureOfExperts, Transformer, build
-from tumen.train import read_final
+from tumen.train.weights import read_final
 
 LONGEST_PROMPT = 128  # tokens of one call; a longer prompt is read in pieces
 

@@ -21,11 +21,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tumen.core import Gqa, InputError, Mla, Shape
-from tumen.core.recipe import Train
+from tumen.core.errors import InputError
+from tumen.core.shape import Gqa, Mla, Shape
 from tumen.data import Batch, Loader, read_shards
 from tumen.model import MixtureOfExperts, Transformer, build, causal_mask
-from tumen.train import prepare_torch, read_final
+from tumen.recipe import Train
+from tumen.train import prepare_torch
+from tumen.train.weights import read_final
 
 Weights = Mapping[str, Tensor]
 MEASURED_ROWS = 256  # of training: the order of the parts has settled long before

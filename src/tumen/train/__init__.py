@@ -7,35 +7,28 @@ Never: engines, downloads, pickle.
 Read next: loop.py, then optimizer.py and checkpoint.py; public.py, outside.py: the way in and out; lora.py: adapters.
 """
 
-from tumen.train.checkpoint import load_tensors
+from tumen.train import loop, losses, metrics, profile, single_process
 from tumen.train.loop import fit, prepare_torch, warm
-from tumen.train.lora import Adapter, is_adapter, merged, read_adapter, read_final
 from tumen.train.losses import Extra, Targets, Told, loss_of, shares_loss
-from tumen.train.outside import start_from
 from tumen.train.profile import profile_steps
-from tumen.train.public import export_public, import_public
-from tumen.train.team import half, join, leave
+from tumen.train.world import half, join, leave
 
 __all__ = [
-    "Adapter",
     "Extra",
     "Targets",
     "Told",
-    "export_public",
     "fit",
     "half",
-    "import_public",
-    "is_adapter",
     "join",
     "leave",
-    "load_tensors",
+    "loop",
     "loss_of",
-    "merged",
+    "losses",
+    "metrics",
     "prepare_torch",
+    "profile",
     "profile_steps",
-    "read_adapter",
-    "read_final",
     "shares_loss",
-    "start_from",
+    "single_process",
     "warm",
 ]

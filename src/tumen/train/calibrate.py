@@ -15,13 +15,13 @@ import time
 import numpy as np
 import torch
 
-from tumen.core import Shape
-from tumen.core.recipe import Train
+from tumen.core.shape import Shape
 from tumen.data import Batch, Whole
-from tumen.train.alone import Alone
+from tumen.recipe import Train
 from tumen.train.loop import prepare_torch
 from tumen.train.metrics import peak_bytes
-from tumen.train.team import Team
+from tumen.train.single_process import Alone
+from tumen.train.world import Team
 
 WARM = 2  # steps that are not counted: allocation and compilation
 

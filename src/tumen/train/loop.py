@@ -16,17 +16,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tumen.core import Events, Shape, TrainError, heart, refuse_mesh
-from tumen.core.recipe import Train
+from tumen.core.errors import TrainError
+from tumen.core.events import Events
+from tumen.core.shape import Shape
 from tumen.data import Loader, read_shards
-from tumen.train.alone import Alone, Learner
-from tumen.train.checkpoint import Checkpoints, State, whole, write_final
-from tumen.train.copies import Copies
-from tumen.train.lora import Adapter, adapted, write_adapter
+from tumen.heartbeat import sender
+from tumen.recipe import Train, refuse_mesh
+from tumen.train.checkpoints.checkpoint import Checkpoints, State, whole, write_final
+from tumen.train.checkpoints.replicas import Copies
 from tumen.train.losses import Extra
 from tumen.train.metrics import Clock, Spikes, epochs, guard
 from tumen.train.optimizer import Seen, put, rate_at
-from tumen.train.team import Team, join, name_of, peers, type_of
+from tumen.train.single_process import Alone, Learner
+from tumen.train.weights.lora import Adapter, adapted, write_adapter
+from tumen.train.world import Team, join, name_of, peers, type_of
 
 
 @peers()
@@ -68,7 +71,7 @@ def fit(
         ArtifactError: shards are missing or damaged.
         DiskError: no room; the last checkpoint is intact.
     """
-    team, beats = join(section.mesh.ranks), heart.own()
+    team, beats = join(section.mesh.ranks), sender.own()
     beats.phase("load")
     events = (events if team.rank == 0 else None) or Events(None)
     with team.stop.by_signal():
@@ -154,13 +157,13 @@ def learner_of(
         raise TrainError(f"training on a grid is built for one process, the mesh has {section.mesh.ranks}; set train.mesh to 1")
     if distil and section.mesh.pp > 1:
         raise TrainError("distillation over a pipeline is not built; use dp, ep, cp and tp")
-    from tumen.train.parallel import Together  # a second of imports that one process does without
+    from tumen.train.parallel.parallel import Together  # a second of imports that one process does without
 
     return Together(section, shape, team, seed, distil)
 
 
 def prepare_torch(section: Train) -> None:
-    """Threads and determinism. One environment variable matters before torch is loaded: the engine sets it (cluster/local.py)."""
+    """Threads and determinism. One environment variable matters before torch is loaded: the engine sets it (cluster/engines/local.py)."""
     here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # ranks that share this machine's cores
     torch.set_num_threads(section.threads or max(1, len(os.sched_getaffinity(0)) // here))
     torch.use_deterministic_algorithms(True)
@@ -169,7 +172,7 @@ def prepare_torch(section: Train) -> None:
 
 def warm() -> None:
     """Load what a training needs, so that its start need not; for a process that stands by."""
-    import tumen.train.parallel  # noqa: F401
+    import tumen.train.parallel.parallel  # noqa: F401
 
 
 def check_vocab(largest: int, shape: Shape) -> None:

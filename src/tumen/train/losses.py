@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tumen.core.recipe import Train
 from tumen.data import OFFSETS, Batch
 from tumen.model import Transformer, causal_mask
+from tumen.recipe import Train
 
 HEAD_ROWS = 128  # the head's rows are padded to a multiple, so that it has few distinct shapes
 Told = Mapping[str, Tensor | None]  # a batch as tensors: ids, positions, mask, real and maybe safe

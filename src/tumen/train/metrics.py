@@ -12,12 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tumen.core import Events, LossError, Shape
-from tumen.core.recipe import Train
+from tumen.core.errors import LossError
+from tumen.core.events import Events
+from tumen.core.shape import Shape
 from tumen.data import Batch, Loader
-from tumen.train.alone import Learner
+from tumen.recipe import Train
 from tumen.train.optimizer import rate_at
-from tumen.train.team import Team, name_of, type_of
+from tumen.train.single_process import Learner
+from tumen.train.world import Team, name_of, type_of
 
 LOG_EVERY = 10
 WINDOW, ENOUGH = 100, 20  # losses that say what is usual, and how many of them it takes to say so

@@ -21,15 +21,18 @@ from torch.autograd.profiler import record_function
 from torch.profiler import ProfilerActivity
 from torch.profiler import profile as profiler
 
-from tumen.core import Shape, disk, units, write_text
-from tumen.core.recipe import Train
+from tumen.core import units
+from tumen.core.artifact import write_text
+from tumen.core.errors import disk
+from tumen.core.shape import Shape
 from tumen.data import Loader, read_shards
 from tumen.model import FeedForward, MixtureOfExperts, Transformer
-from tumen.train.alone import Learner
+from tumen.recipe import Train
 from tumen.train.loop import check_vocab, learner_of, prepare_torch
 from tumen.train.metrics import measured_peak, real_tokens, step_flops
 from tumen.train.optimizer import rate_at
-from tumen.train.team import Team, join, name_of, type_of
+from tumen.train.single_process import Learner
+from tumen.train.world import Team, join, name_of, type_of
 
 WARM, STEPS = 2, 3  # steps that are not counted, and those that are
 TOP = 12  # operators on the page

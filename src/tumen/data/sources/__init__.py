@@ -1,0 +1,15 @@
+"""Where rows come from: templates over generated homes, labelled data sets, local files."""
+
+from tumen.data.sources.labelled import Labelled, read_clinc, read_slurp_rows, read_snips
+from tumen.data.sources.read import read_sentences, read_text
+from tumen.data.sources.source import SOURCES
+
+__all__ = [
+    "Labelled",
+    "SOURCES",
+    "read_clinc",
+    "read_sentences",
+    "read_slurp_rows",
+    "read_snips",
+    "read_text",
+]

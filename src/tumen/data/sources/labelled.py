@@ -1,0 +1,244 @@
+"""Sentences with labels of their own: intents and slots as a data set names them, which become its ontology.
+
+labelled   JSONL (.gz too), TSV or Parquet: sentence, intent, slots {name: words or [words, ...]}, and maybe lang and split
+slurp      JSONL of SLURP (Bastianelli et al. 2020, EMNLP): scenario_action and entities; or of HWU64 (Liu et al. 2019, IWSDS),
+           the collection it was made from: scenario, action, annotation
+clinc      JSON of CLINC150 (Larson et al. 2019, EMNLP-IJCNLP): {split: [[sentence, intent], ...]}; `oos` is asked of nobody
+snips      folder of SNIPS 2017-06 (Coucke et al. 2018): train_<Intent>_full.json
+
+The readers of one sentence are shared with the exams, so that training and judging cannot disagree on what a row says.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from tumen.core.errors import InputError
+from tumen.data.sources.generated_homes import rank
+from tumen.data.sources.lexicon import lexicon
+from tumen.data.sources.read import read_rows
+from tumen.data.sources.source import SPLIT_NAMES, Corpus, copied
+from tumen.data.sources.templates import Example
+from tumen.language import JOINT, NONE, Action, Ontology, normalise
+from tumen.recipe import Data
+
+OUT_OF_SCOPE = "oos"  # CLINC150's label for what no intent covers
+ENTITY = re.compile(r"\[\s*([^\[\]:]+?)\s*:\s*([^\[\]]*?)\s*\]")  # HWU64: [place_name : new york]
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """One row: a sentence as it was said, its intent, its slots in the order of the sentence, and a split if the set has one."""
+
+    sentence: str
+    intent: str
+    slots: list[tuple[str, str]] = field(default_factory=list)
+    lang: str = "en"
+    split: str = ""
+
+
+def read_labelled(path: str) -> Iterator[Labelled]:
+    """Rows of a team's own file.
+
+    Raises:
+        InputError: names the first row that is none.
+    """
+    for number, row in enumerate(read_rows(Path(path)), start=1):
+        try:
+            slots = row.get("slots") or {}
+            slots = json.loads(slots) if isinstance(slots, str) else slots
+            pairs = [
+                (str(slot), str(run))
+                for slot, words in slots.items()
+                if words is not None
+                for run in (words if isinstance(words, list) else [words])
+            ]
+            sentence = str(row["sentence"])
+            pairs.sort(key=lambda pair: sentence.lower().find(pair[1].lower()))
+            yield Labelled(sentence, str(row["intent"]), pairs, str(row.get("lang") or "en"), str(row.get("split") or ""))
+        except (KeyError, AttributeError, ValueError) as error:
+            raise InputError(f"{path}, row {number}: no labelled sentence ({error}); it needs sentence, intent and slots") from None
+
+
+def read_slurp(path: str) -> Iterator[Labelled]:
+    """Rows of SLURP or HWU64; see `read_slurp_rows`."""
+    return (read for _, read in read_slurp_rows(path))
+
+
+def read_slurp_rows(path: str) -> Iterator[tuple[Mapping[str, Any], Labelled]]:
+    """Rows of SLURP or HWU64, as they stand and as they are read.
+
+    The label is scenario_action: SLURP's own field `intent` is wrong on some rows.
+
+    Raises:
+        InputError: names the first row that is none.
+    """
+    for number, row in enumerate(read_rows(Path(path)), start=1):
+        try:
+            intent = f"{row['scenario']}_{row['action']}"
+            if "annotation" in row:
+                annotated = str(row["annotation"])
+                yield row, Labelled(ENTITY.sub(r"\2", annotated), intent, ENTITY.findall(annotated))
+            else:
+                yield row, Labelled(str(row["sentence"]), intent, list(_slurp_entities(row)))
+        except (KeyError, TypeError, IndexError) as error:
+            raise InputError(f"{path}, row {number}: no row of SLURP or HWU64 ({type(error).__name__} {error})") from None
+
+
+def _slurp_entities(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """(type, words) of a SLURP row's entities; `mom 's`, two of its tokens, is one word of the sentence."""
+    tokens = [str(token["surface"]) for token in row["tokens"]]
+    for entity in sorted(row["entities"], key=lambda entity: min(entity["span"], default=0)):
+        yield str(entity["type"]), re.sub(r" (?='s\b)", "", " ".join(tokens[at] for at in entity["span"]))
+
+
+def read_clinc(path: str) -> Iterator[Labelled]:
+    """Rows of CLINC150; sentences out of scope have the intent `none`.
+
+    Raises:
+        InputError: the file is missing or another one.
+    """
+    for split, rows in _json(Path(path)).items():
+        side = "train" if split.endswith("train") else "validation" if split.endswith("val") else "exam"
+        try:
+            for sentence, intent in rows:
+                yield Labelled(str(sentence), NONE if intent == OUT_OF_SCOPE else str(intent), split=side)
+        except (TypeError, ValueError):
+            raise InputError(f"{path}: {split!r} holds no [sentence, intent] pairs as CLINC150 does") from None
+
+
+def read_snips(path: str) -> Iterator[Labelled]:
+    """Rows of all `*.json` of a SNIPS folder, or of one such file.
+
+    Raises:
+        InputError: the folder has none, or a file is another one.
+    """
+    folder = Path(path)
+    files = sorted(folder.glob("*.json")) if folder.is_dir() else [folder]
+    if not files:
+        raise InputError(f"{path}: no *.json in it; name a folder of SNIPS 2017-06 such as the one with train_GetWeather_full.json")
+    for file in files:
+        for intent, rows in _json(file).items():
+            try:
+                for row in rows:
+                    parts = row["data"]
+                    pairs = [(str(part["entity"]), str(part["text"])) for part in parts if "entity" in part]
+                    yield Labelled("".join(str(part["text"]) for part in parts), str(intent), pairs)
+            except (KeyError, TypeError) as error:
+                raise InputError(f"{file}: no file of SNIPS 2017-06 ({type(error).__name__} {error})") from None
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        raw = path.read_bytes()
+        try:
+            tree = json.loads(raw.decode("utf-8"))
+        except UnicodeDecodeError:  # three files of SNIPS are Latin-1
+            tree = json.loads(raw.decode("latin-1"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        raise InputError(f"{path}: no JSON; the file may be cut short") from None
+    if not isinstance(tree, dict):
+        raise InputError(f"{path}: a JSON object is needed")
+    return tree
+
+
+def ontology_of(rows: Iterable[Labelled]) -> Ontology:
+    """What the rows name: intents and their slots by first sight, groups by what stands before the first `_`.
+
+    Slots are written in the order of the sentence, so that a model reads once from left to right and need not jump.
+
+    Raises:
+        InputError: a name that cannot stand in a grammar.
+    """
+    intents: dict[str, dict[str, None]] = {}
+    groups: dict[str, dict[str, None]] = {}
+    languages, several = dict[str, None](), dict[str, None]()
+    for row in rows:
+        languages[row.lang] = groups.setdefault(row.intent.partition("_")[0], {})[row.intent] = None
+        slots = intents.setdefault(row.intent, {})
+        for at, (slot, _) in enumerate(row.slots):
+            if slot in (name for name, _ in row.slots[:at]):
+                several[slot] = None
+            slots[slot] = None
+    try:
+        return Ontology(
+            languages=tuple(languages),
+            intents={intent: tuple(slots) for intent, slots in intents.items()},
+            spoken=tuple(intent for intent, slots in intents.items() if len(slots) > 1),
+            several=tuple(several),
+            groups={group: tuple(names) for group, names in groups.items()},
+        )
+    except ValidationError as error:
+        raise InputError(f"labels: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
+
+
+def action_of(row: Labelled, sentence: str, ontology: Ontology) -> Action:
+    """The row's action with its words as they stand in the normalised sentence.
+
+    Raises:
+        InputError: words that are not in the sentence.
+    """
+    slots: dict[str, str] = {}
+    for slot, words in row.slots:
+        run = normalise(words)
+        slots[slot] = f"{slots[slot]}{JOINT}{run}" if slot in slots else run
+    return copied(Action(row.intent, row.lang, slots), sentence, ontology)
+
+
+class LabelledSource:
+    """A data set with its own labels. Of rows without a split, `data.exam` go to the exam and `data.validation` to validation."""
+
+    read = staticmethod(read_labelled)
+
+    def corpus(self, section: Data, seed: int) -> Corpus:
+        """All splits; a row whose words cannot be copied from its sentence is left out, as no model could be right on it."""
+        if not section.path:
+            raise InputError(f"data.path is missing: data.source = {section.source!r} reads a file that you have")
+        rows = list(self.read(section.path))
+        ontology = ontology_of(rows)
+        corpus = Corpus(values=lexicon(section.languages), ontology=ontology)
+        loose: list[Example] = []
+        for number, row in enumerate(rows, start=1):
+            try:
+                sentence = normalise(row.sentence)
+                example = Example(sentence, action_of(row, sentence, ontology), f"{section.path}:{number}")
+            except InputError:
+                continue
+            (getattr(corpus, SPLIT_NAMES[row.split]) if row.split else loose).append(example)
+        if not corpus.exam:
+            side = loose or corpus.validation
+            side.sort(key=lambda example: rank(f"exam {example.sentence}"))
+            corpus.exam, side[:] = side[: section.exam], side[section.exam :]
+        held = 0 if corpus.validation else section.validation
+        corpus.validation += loose[:held]
+        corpus.train += loose[held:]
+        if not corpus.train:
+            raise InputError(f"{section.path}: {len(rows)} rows leave none for training; lower data.exam and data.validation")
+        return corpus
+
+
+class SlurpSource(LabelledSource):
+    """SLURP or HWU64."""
+
+    read = staticmethod(read_slurp)
+
+
+class ClincSource(LabelledSource):
+    """CLINC150."""
+
+    read = staticmethod(read_clinc)
+
+
+class SnipsSource(LabelledSource):
+    """SNIPS 2017-06."""
+
+    read = staticmethod(read_snips)

@@ -1,0 +1,52 @@
+"""What copied words are worth: `maximum` is 100, `rot` is red, `eine halbe Stunde` is `30 minutes`.
+
+Read from Home Assistant's lists, so that a bundle carries its own lexicon and a device needs no template package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+
+from hassil import Intents
+from hassil.intents import TextSlotList
+from hassil.sample import sample_expression
+from home_assistant_intents import get_intents
+
+from tumen.core.errors import InputError
+from tumen.data.sources.templates import HASS_LANGUAGE
+from tumen.language import normalise
+
+SLOT_OF_LIST = {
+    "brightness_level": "brightness", "color": "color", "color_temperature_names": "temperature", "position_level": "position",
+    "volume_mapping": "volume", "timer_half": "minutes", "timer_hour_parts_to_minutes": "minutes",
+    "timer_minute_parts_to_seconds": "seconds",
+}  # fmt: skip
+Lexicon = dict[str, dict[str, dict[str, str | float]]]
+
+
+def lexicon(languages: Sequence[str]) -> Lexicon:
+    """{language: {slot: {normalised words: value}}}."""
+    found: Lexicon = {}
+    for lang in languages:
+        tree = get_intents(HASS_LANGUAGE[lang])
+        if tree is None:
+            raise InputError(f"home-assistant-intents has no templates for {lang!r}")
+        intents = Intents.from_dict(tree)
+        slots: dict[str, dict[str, str | float]] = {}
+        for name, slot in SLOT_OF_LIST.items():
+            words = intents.slot_lists.get(name)
+            if isinstance(words, TextSlotList):
+                slots.setdefault(slot, {}).update(_values(words, intents))
+        slots.setdefault("seconds", {}).update({"half": 30} if lang == "en" else {})
+        found[lang] = slots
+    return found
+
+
+def _values(words: TextSlotList, intents: Intents) -> dict[str, str | float]:
+    return {
+        normalise(text): value.value_out
+        for value in words.values
+        for text in islice(sample_expression(value.text_in, intents.slot_lists, intents.expansion_rules), 200)
+        if text.strip()
+    }

@@ -1,0 +1,36 @@
+"""fit: does this model run on that device?
+
+What: bytes and speed of a model on a device, what to cut when it does not fit, a measured profile of this machine.
+In: a shape or a GGUF header, a device of devices.toml or a measured one.
+Out: a verdict with memory, tokens per second and the cuts that would make it fit.
+Never: torch, a device that nobody measured without saying so.
+Read next: verdict.py, then footprint.py, pace.py and device.py.
+"""
+
+from tumen.fit.device import HERE, device_of, devices, load_device, store_device
+from tumen.fit.footprint import KINDS, Footprint, Tensor, block_bytes, of_header, of_shape, shape_tensors
+from tumen.fit.nnls import nonnegative
+from tumen.fit.pace import Trial, cache_size, device_here
+from tumen.fit.verdict import best, checked_context, fit_on
+
+__all__ = [
+    "nonnegative",
+    "Footprint",
+    "HERE",
+    "KINDS",
+    "Tensor",
+    "Trial",
+    "best",
+    "block_bytes",
+    "cache_size",
+    "checked_context",
+    "device_here",
+    "device_of",
+    "devices",
+    "fit_on",
+    "load_device",
+    "of_header",
+    "of_shape",
+    "shape_tensors",
+    "store_device",
+]

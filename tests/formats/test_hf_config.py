@@ -1,0 +1,166 @@
+"""config.json: read in both spellings, refused where it says what no network here has."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tumen.core.errors import ExportError, InputError
+from tumen.core.shape import Experts, Gqa, Mla, Shape, Yarn
+from tumen.formats.hf_config import config_of, shape_of
+
+# As published with DeepSeek-V2-Lite (huggingface.co/deepseek-ai/DeepSeek-V2-Lite, config.json).
+LITE: dict[str, Any] = {
+    "architectures": ["DeepseekV2ForCausalLM"], "attention_bias": False, "attention_dropout": 0.0,
+    "auto_map": {"AutoConfig": "configuration_deepseek.DeepseekV2Config"}, "aux_loss_alpha": 0.001, "bos_token_id": 100000,
+    "eos_token_id": 100001, "first_k_dense_replace": 1, "hidden_act": "silu", "hidden_size": 2048, "initializer_range": 0.02,
+    "intermediate_size": 10944, "kv_lora_rank": 512, "max_position_embeddings": 163840, "model_type": "deepseek_v2",
+    "moe_intermediate_size": 1408, "moe_layer_freq": 1, "n_group": 1, "n_routed_experts": 64, "n_shared_experts": 2,
+    "norm_topk_prob": False, "num_attention_heads": 16, "num_experts_per_tok": 6, "num_hidden_layers": 27,
+    "num_key_value_heads": 16, "pretraining_tp": 1, "q_lora_rank": None, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64,
+    "rms_norm_eps": 1e-06,
+    "rope_scaling": {
+        "beta_fast": 32, "beta_slow": 1, "factor": 40, "mscale": 0.707, "mscale_all_dim": 0.707,
+        "original_max_position_embeddings": 4096, "type": "yarn",
+    },
+    "rope_theta": 10000, "routed_scaling_factor": 1.0, "scoring_func": "softmax", "seq_aux": True, "tie_word_embeddings": False,
+    "topk_group": 1, "topk_method": "greedy", "torch_dtype": "bfloat16", "transformers_version": "4.33.1", "use_cache": True,
+    "v_head_dim": 128, "vocab_size": 102400,
+}  # fmt: skip
+LITE_SHAPE = Shape(
+    width=2048, layers=27, feed_forward=10944, vocab=102_400, tied=False, norm_eps=1e-6,
+    attention=Mla(heads=16, kv_rank=512, yarn=Yarn(factor=40, original=4096, mscale=0.707, mscale_all_dim=0.707)),
+    experts=Experts(routed=64, top_k=6, shared=2, width=1408, balance=0.001),
+)  # fmt: skip
+LLAMA: dict[str, Any] = {
+    "model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96,
+    "vocab_size": 70, "rms_norm_eps": 1e-5,
+}  # fmt: skip
+
+
+def refused(config: dict[str, Any], *parts: str) -> None:
+    with pytest.raises(InputError) as caught:
+        shape_of(config, "folder/config.json")
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith("folder/config.json: ")
+    for part in parts:
+        assert part in str(caught.value)
+
+
+def test_v2_lite_as_published() -> None:
+    assert shape_of(LITE) == LITE_SHAPE
+    again = config_of(LITE_SHAPE)
+    silent = LITE.keys() - again.keys()
+    assert silent == {
+        "attention_dropout", "auto_map", "bos_token_id", "eos_token_id", "initializer_range", "pretraining_tp", "seq_aux",
+        "torch_dtype", "transformers_version", "use_cache",
+    }  # fmt: skip
+    assert {name: again[name] for name in LITE.keys() & again.keys()} == {name: LITE[name] for name in LITE.keys() & again.keys()}
+
+
+def test_v2_is_limited_to_three_of_eight_devices() -> None:
+    v2 = LITE | {
+        "q_lora_rank": 1536, "n_routed_experts": 160, "topk_method": "group_limited_greedy", "n_group": 8, "topk_group": 3,
+        "routed_scaling_factor": 16.0,
+    }  # fmt: skip
+    experts = shape_of(v2).experts
+    assert experts is not None
+    assert (experts.groups, experts.device_limit, experts.scale, experts.routed) == (8, 3, 16.0, 160)
+    assert {name: config_of(shape_of(v2))[name] for name in ("topk_method", "n_group", "topk_group")} == {
+        name: v2[name] for name in ("topk_method", "n_group", "topk_group")
+    }
+
+
+def test_one_expert_a_device_is_a_group_each() -> None:
+    shape = LITE_SHAPE.model_copy(update={"experts": Experts(routed=6, top_k=2, width=8, device_limit=2)})
+    assert config_of(shape)["n_group"] == 6
+
+
+def test_the_newer_spelling_of_rope_is_the_same() -> None:
+    newer = {name: value for name, value in LITE.items() if name not in ("rope_theta", "rope_scaling")}
+    newer["rope_parameters"] = LITE["rope_scaling"] | {"rope_theta": 10000, "rope_type": "yarn"}
+    assert shape_of(newer) == LITE_SHAPE
+    plain = {"rope_parameters": {"rope_theta": 500.0, "rope_type": "default"}}
+    assert shape_of(LLAMA | plain).attention.rope_theta == 500
+
+
+def test_llama_fills_what_it_leaves_out() -> None:
+    assert shape_of(LLAMA) == Shape(
+        width=64, layers=2, feed_forward=96, vocab=70, tied=False, attention=Gqa(heads=4, kv_heads=4, head_dim=16)
+    )
+
+
+def test_all_layers_dense() -> None:
+    assert shape_of(LITE | {"first_k_dense_replace": 27}).experts is None
+    assert shape_of(LITE | {"n_routed_experts": None}).experts is None
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("attention_bias", True), ("mlp_bias", True), ("hidden_act", "gelu"), ("quantization_config", {"quant_method": "fp8"}),
+        ("sliding_window", 4096), ("scoring_func", "sigmoid"), ("moe_layer_freq", 2), ("norm_topk_prob", True),
+        ("topk_method", "noaux_tc"), ("num_key_value_heads", 4), ("model_type", "mixtral"), ("rms_norm_eps", 1e-5),
+        ("num_nextn_predict_layers", 1), ("hidden_size", "wide"), ("num_hidden_layers", None), ("num_attention_heads", 0),
+        ("vocab_size", -1), ("qk_rope_head_dim", 63), ("num_experts_per_tok", 65), ("first_k_dense_replace", "x"),
+    ],
+)  # fmt: skip
+def test_a_value_that_no_network_here_has(field: str, value: object) -> None:
+    refused(LITE | {field: value})
+
+
+@pytest.mark.parametrize("field", ["hidden_size", "kv_lora_rank", "q_lora_rank", "moe_intermediate_size", "vocab_size"])
+def test_a_field_is_missing(field: str) -> None:
+    refused({name: value for name, value in LITE.items() if name != field}, f"{field} is missing")
+
+
+def test_fields_that_say_what_is_wrong() -> None:
+    refused(LITE | {"attention_bias": True}, "attention_bias is True")
+    refused(LITE | {"odd_field": 3}, "odd_field is unknown")
+    refused(LLAMA | {"kv_lora_rank": 3}, "kv_lora_rank is unknown")
+    refused(LITE | {"model_type": None}, "model_type is None")
+    refused(LLAMA | {"num_attention_heads": 0}, "wrong kind")
+
+
+@pytest.mark.parametrize(
+    ("scaling", "part"),
+    [
+        ({"rope_type": "llama3", "factor": 8.0}, "'llama3'"),
+        ({"type": "linear", "factor": 2}, "'linear'"),
+        ({"type": "yarn", "factor": 2}, "original_max_position_embeddings is missing"),
+        ({"type": "yarn", "factor": 2, "original_max_position_embeddings": 9, "mscale": 0.5}, "readers do not agree"),
+        ({"type": "yarn", "factor": 2, "original_max_position_embeddings": 9, "attention_factor": 1.0}, "attention_factor is 1.0"),
+        ({"type": "yarn", "factor": 2, "original_max_position_embeddings": 9, "truncate": False}, "truncate is False"),
+        ({"type": "yarn", "factor": 0.5, "original_max_position_embeddings": 9}, "factor"),
+        ({"type": "yarn", "factor": 2, "original_max_position_embeddings": 9, "odd": 1}, "odd is unknown"),
+        ({"type": ["yarn"]}, "wrong kind"),
+        ("yarn", "wrong kind"),
+    ],
+)
+def test_rope_scaling_that_is_not_read(scaling: object, part: str) -> None:
+    refused(LITE | {"rope_scaling": scaling}, part)
+
+
+def test_llama_takes_no_yarn() -> None:
+    refused(LLAMA | {"rope_scaling": LITE["rope_scaling"]}, "'yarn'")
+
+
+@pytest.mark.parametrize(
+    ("shape", "part"),
+    [
+        (LITE_SHAPE.model_copy(update={"norm_eps": 1e-5}), "train with norm_eps = 1e-06"),
+        (LITE_SHAPE.model_copy(update={"width": 2047}), "no multiple of 16 heads"),
+        (LITE_SHAPE.model_copy(update={"experts": Experts(routed=4, top_k=1, width=8, shared=0)}), "experts.shared is 0"),
+        (LITE_SHAPE.model_copy(update={"experts": Experts(routed=4, top_k=1, width=8, normalise=True)}), "experts.normalise"),
+        (
+            LITE_SHAPE.model_copy(update={"attention": Mla(heads=16, kv_rank=8, yarn=Yarn(factor=2, original=9, mscale=0.5))}),
+            "mscale",
+        ),
+    ],
+)
+def test_shapes_that_do_not_go_out(shape: Shape, part: str) -> None:
+    with pytest.raises(ExportError) as caught:
+        config_of(shape)
+    assert part in str(caught.value)
+    assert "\n" not in str(caught.value)

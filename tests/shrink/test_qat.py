@@ -1,0 +1,121 @@
+"""Training on the grid: what it sees is what is shipped, it helps, and a kill costs nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tumen.core.artifact import verify
+from tumen.core.events import Events
+from tumen.recipe.recipe import Quantise, Recipe, Train
+from tumen.shrink import pack
+from tumen.shrink.gguf_writer import read_weights
+from tumen.shrink.quantize import learn_grid, write_grid
+from tumen.shrink.quantize.allocation import read_grid
+from tumen.shrink.quantize.divergence import Reference, some_batches
+from tumen.shrink.quantize.qat import OnGrid
+from tumen.shrink.quantize.tensors import Places
+from tumen.train.weights import read_final
+
+ABOUT = {"recipe": "tiny", "tier": "device", "serve": {}, "gate": {}}
+ASKED = Quantise(to="q4_0", calibrate=40, aware=True, steps=24, rate=3e-4)
+EVERY = 16  # steps between checkpoints
+
+
+@pytest.fixture(scope="module")
+def section(recipe: Recipe) -> Train:
+    return ASKED.section(recipe.family["device"].train).model_copy(update={"checkpoint_every": EVERY, "precision": "fp32"})
+
+
+@pytest.fixture(scope="module")
+def grid(device: Path, tokenizer: Path, dataset: Path) -> Path:
+    folder = device.with_name("device-grid")
+    write_grid(device, tokenizer, dataset, ASKED, "tiny-device", folder, seed=3, inputs="in")
+    return folder
+
+
+def learnt(section: Train, device: Path, grid: Path, dataset: Path, out: Path, teach: float = 1.0) -> Path:
+    learn_grid(section, teach, device, grid, dataset, out, seed=3, inputs="in", made_from=[], events=Events(None))
+    return out
+
+
+@pytest.fixture(scope="module")
+def aware(section: Train, device: Path, grid: Path, dataset: Path) -> Path:
+    return learnt(section, device, grid, dataset, device.with_name("device-aware"))
+
+
+@pytest.mark.parametrize("tier", ["device", "cloud"])
+def test_what_is_seen_is_what_is_written_to_the_bit(
+    tier: str, request: pytest.FixtureRequest, tokenizer: Path, dataset: Path, corpus: Path, tmp_path: Path
+) -> None:
+    checkpoint = request.getfixturevalue(tier)
+    write_grid(checkpoint, tokenizer, dataset, ASKED, "t", tmp_path / "grid", seed=3, inputs="in")
+    pack(checkpoint, tokenizer, corpus, "q4_0", ABOUT, tmp_path / "bundle", "in", tmp_path / "grid")
+    shape, weights = read_final(checkpoint)
+    seen = OnGrid(shape, weights, read_grid(tmp_path / "grid"))(weights)
+    shipped = Places(shape, weights).back(weights, read_weights(tmp_path / "bundle" / "model.gguf"))
+    assert all(torch.equal(seen[name], shipped[name]) for name in weights)
+    assert any(not torch.equal(seen[name], weights[name]) for name in weights)
+
+
+def test_the_validated_network_computed_with_the_shipped_weights(aware: Path, grid: Path, dataset: Path, section: Train) -> None:
+    """The loss in the checkpoint's facts is that of the weights that are packed, not that of the fp32 ones behind them."""
+    from tumen.core.shape import Shape
+    from tumen.train.loop import learner_of, validate
+    from tumen.train.world import join
+
+    shape, weights = read_final(aware)
+    shipped = OnGrid(shape, weights, read_grid(grid))(weights)
+
+    def loss_of(held: dict[str, torch.Tensor], of: Shape) -> float:
+        learner = learner_of(section, of, join(1), 0)
+        learner.network.load_state_dict(held)  # type: ignore[attr-defined]
+        return round(validate(learner, dataset, section, 3), 6)
+
+    assert verify(aware, "checkpoint").facts["validation_loss"] == loss_of(shipped, shape) != loss_of(weights, shape)
+
+
+def test_training_on_the_grid_comes_nearer_to_the_whole_model(
+    section: Train, sure: Path, tokenizer: Path, dataset: Path, tmp_path: Path
+) -> None:
+    write_grid(sure, tokenizer, dataset, ASKED, "t", tmp_path / "grid", seed=3, inputs="in")
+    aware = learnt(section.model_copy(update={"steps": 60}), sure, tmp_path / "grid", dataset, tmp_path / "aware")
+    shape, weights = read_final(sure)
+    seen = OnGrid(shape, weights, read_grid(tmp_path / "grid"))
+    reference = Reference(shape, weights, some_batches(dataset / "validation", 60, 0))
+
+    def divergence(checkpoint: Path) -> float:
+        return float(reference.divergence(seen(read_final(checkpoint)[1])).mean())
+
+    assert divergence(aware) < 0.7 * divergence(sure)
+
+
+def test_killed_and_gone_on_it_ends_in_the_same_bits(
+    aware: Path, section: Train, device: Path, grid: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = 0
+    whole = OnGrid.__call__
+
+    def dying(self: OnGrid, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        nonlocal calls
+        calls += 1
+        if calls == EVERY + 4:
+            raise KeyboardInterrupt
+        return whole(self, weights)
+
+    out = tmp_path / aware.name
+    with monkeypatch.context() as patch:
+        patch.setattr(OnGrid, "__call__", dying)
+        with pytest.raises(KeyboardInterrupt):
+            learnt(section, device, grid, dataset, out)
+    assert not out.exists()
+    assert (tmp_path / f".{out.name}.work" / f"step-{EVERY:06d}").is_dir()
+    learnt(section, device, grid, dataset, out)
+    assert verify(out).digest == verify(aware).digest
+
+
+def test_the_data_alone_can_teach(section: Train, device: Path, grid: Path, dataset: Path, tmp_path: Path) -> None:
+    out = learnt(section.model_copy(update={"steps": 4}), device, grid, dataset, tmp_path / "plain", teach=0.0)
+    assert verify(out, "checkpoint").facts["validation_loss"] > 0

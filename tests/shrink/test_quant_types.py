@@ -1,0 +1,114 @@
+"""Grids: the bytes mean what was computed, to the bit; they are as small as said; and scales are well chosen."""
+
+from __future__ import annotations
+
+import typing
+
+import gguf
+import numpy as np
+import pytest
+import torch
+
+from tumen.core.errors import ExportError
+from tumen.recipe.recipe import GridName
+from tumen.shrink.quantize.quant_types import GRIDS, Grid, fitting
+
+QUANTISED = [name for name in GRIDS if name != "bf16"]
+
+
+def rows(kind: str) -> torch.Tensor:
+    """Twelve rows of two of the largest blocks."""
+    generator = torch.Generator().manual_seed(3)
+    weights = torch.randn(12, 512, generator=generator) * 0.05
+    if kind == "outliers":
+        weights[torch.rand(weights.shape, generator=generator) < 0.01] *= 30
+    elif kind == "one sign":
+        weights = -weights.abs()
+    elif kind == "zeros":
+        weights[::2] = 0
+        weights[1, :256] = 0
+    elif kind == "constant":
+        weights[:] = 0.3
+    elif kind == "large and small":
+        weights *= 10.0 ** torch.arange(-7, 5).unsqueeze(1)
+    return weights
+
+
+def back(grid: Grid, data: torch.Tensor) -> torch.Tensor:
+    """What gguf's own reader makes of bytes."""
+    return torch.from_numpy(gguf.quants.dequantize(data.numpy(), grid.kind))
+
+
+@pytest.mark.parametrize("name", GRIDS)
+@pytest.mark.parametrize("kind", ["plain", "outliers", "one sign", "zeros", "constant", "large and small"])
+def test_what_is_written_is_what_was_computed_to_the_bit(name: GridName, kind: str) -> None:
+    grid, weights = GRIDS[name], rows(kind)
+    scales = grid.fit(weights)
+    data, seen = grid.encode(weights, scales), grid.see(weights, scales)
+    assert torch.equal(back(grid, data), seen)
+    assert torch.isfinite(seen).all()
+    assert data.numel() == grid.bytes_of(weights) == weights.numel() * grid.bits / 8
+
+
+@pytest.mark.parametrize("name", QUANTISED)
+def test_held_scales_give_the_same_bytes_as_the_training_saw(name: GridName) -> None:
+    """Weights move, scales stay: what is seen is what would be written."""
+    grid, weights = GRIDS[name], rows("plain")
+    scales = grid.fit(weights)
+    moved = weights + 0.01 * torch.randn(weights.shape, generator=torch.Generator().manual_seed(5))
+    assert torch.equal(back(grid, grid.encode(moved, scales)), grid.see(moved, scales))
+
+
+@pytest.mark.parametrize(("name", "bound"), [("bf16", 0.003), ("q8_0", 0.006), ("q6_k", 0.021), ("q5_k", 0.036), ("q5_0", 0.041),
+                                             ("q4_k", 0.073), ("q4_0", 0.083), ("q3_k", 0.155), ("q2_k", 0.31)])  # fmt: skip
+def test_error_is_inside_the_bound(name: GridName, bound: float) -> None:
+    weights = rows("plain")
+    grid = GRIDS[name]
+    assert float((grid.see(weights, grid.fit(weights)) - weights).norm() / weights.norm()) < bound
+
+
+@pytest.mark.parametrize("name", ["q8_0", "q5_0", "q4_0"])
+@pytest.mark.parametrize("kind", ["plain", "outliers", "one sign"])
+def test_searched_scales_are_no_worse_than_the_formats_usual_rounding(name: GridName, kind: str) -> None:
+    grid, weights = GRIDS[name], rows(kind)
+    usual = gguf.quants.dequantize(gguf.quants.quantize(weights.numpy(), grid.kind), grid.kind)
+    searched = grid.see(weights, grid.fit(weights))
+    assert float((searched - weights).norm()) <= float(np.linalg.norm(usual - weights.numpy()))
+
+
+@pytest.mark.parametrize("name", QUANTISED)
+def test_what_counts_more_is_kept_better(name: GridName) -> None:
+    grid, weights = GRIDS[name], rows("plain")
+    importance = torch.ones(1, 512)
+    importance[:, ::4] = 50
+
+    def error(scales: object) -> float:
+        return float((importance * (grid.see(weights, scales) - weights).square()).sum())  # type: ignore[arg-type]
+
+    assert error(grid.fit(weights, importance)) < error(grid.fit(weights))
+
+
+def test_many_blocks_are_searched_as_few_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights, grid = rows("outliers"), GRIDS["q4_k"]
+    whole = grid.fit(weights)
+    monkeypatch.setattr("tumen.shrink.quantize.quant_types.AT_ONCE", 512)
+    assert all(torch.equal(a, b) for a, b in zip(whole, grid.fit(weights), strict=True))
+
+
+def test_what_is_no_number_is_refused() -> None:
+    weights = rows("plain")
+    weights[3, 7] = torch.nan
+    with pytest.raises(ExportError, match="NaN or infinite"):
+        GRIDS["q4_0"].fit(weights)
+
+
+def test_rows_that_no_block_fits_fall_back() -> None:
+    assert [fitting(name, 256) for name in GRIDS] == list(GRIDS)
+    assert {name: fitting(name, 96) for name in QUANTISED} == {
+        "q8_0": "q8_0", "q6_k": "q8_0", "q5_k": "q5_0", "q5_0": "q5_0", "q4_k": "q4_0", "q4_0": "q4_0", "q3_k": "q4_0", "q2_k": "q4_0",
+    }  # fmt: skip
+    assert {fitting(name, 48) for name in GRIDS} == {"bf16"}
+
+
+def test_a_recipe_knows_every_grid() -> None:
+    assert set(typing.get_args(GridName)) == set(GRIDS)
