@@ -46,10 +46,14 @@ def say_all(bundle: Path, sentences: list[str]) -> dict[str, list[float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", nargs="?", type=Path, default=Path("runs/pocket"))
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("results") / "command.json")
+    parser.add_argument(
+        "--out", type=Path, default=Path(__file__).with_name("results") / "command.json"
+    )
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     sentences = [str(row["sentence"]) for row in read_corpus(given.run / "corpus", "exam")]
@@ -59,7 +63,10 @@ def main() -> None:
         "machine": machine(),
         "sentences": len(sentences),
         "rounds": [
-            {stage: {"p50": round(percentile(ms, 0.5), 2), "p95": round(percentile(ms, 0.95), 2)} for stage, ms in found.items()}
+            {
+                stage: {"p50": round(percentile(ms, 0.5), 2), "p95": round(percentile(ms, 0.95), 2)}
+                for stage, ms in found.items()
+            }
             for found in rounds
         ],
     }

@@ -44,7 +44,14 @@ from tumen.language.action import DO, grammar, messages_of, normalise, units
 from tumen.language.ontology import Ontology
 from tumen.serve.runners import load
 from tumen.serve.runners.automaton import Form, Free
-from tumen.serve.runners.decode import Decoder, FromDraft, FromHabit, FromSentence, FromText, Proposer
+from tumen.serve.runners.decode import (
+    Decoder,
+    FromDraft,
+    FromHabit,
+    FromSentence,
+    FromText,
+    Proposer,
+)
 from tumen.serve.runners.llama import Context, Logits, Model
 from tumen.serve.runners.remote_runner import action_schema
 
@@ -84,10 +91,23 @@ SCENARIOS = sorted(set(EXAMPLES.values()))
 class Stock:
     """llama.cpp's server."""
 
-    def __init__(self, model: Path, folder: Path, name: str, schema_of: Callable[[str], dict[str, Any]]) -> None:
+    def __init__(
+        self, model: Path, folder: Path, name: str, schema_of: Callable[[str], dict[str, Any]]
+    ) -> None:
         self._path, self._schema_of = folder / f"{name}.sock", schema_of
-        command = [sys.executable, "-P", "-c", STOCK, str(model), str(self._path), str(THREADS), str(CONTEXT)]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        command = [
+            sys.executable,
+            "-P",
+            "-c",
+            STOCK,
+            str(model),
+            str(self._path),
+            str(THREADS),
+            str(CONTEXT),
+        ]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
         assert self.process.stdout
         assert self.process.stdout.readline() == b"ready\n", "the stock server did not start"
         self.pid, self.inside_seconds = self.process.pid, list[float]()
@@ -95,8 +115,13 @@ class Stock:
     @cache  # noqa: B019
     def _body(self, sentence: str) -> bytes:
         words = normalise(sentence)
-        form = {"type": "json_schema", "json_schema": {"name": "action", "schema": self._schema_of(words)}}
-        return json.dumps({"messages": messages_of(words), "temperature": 0, "response_format": form}).encode()
+        form = {
+            "type": "json_schema",
+            "json_schema": {"name": "action", "schema": self._schema_of(words)},
+        }
+        return json.dumps(
+            {"messages": messages_of(words), "temperature": 0, "response_format": form}
+        ).encode()
 
     def prepare(self, sentence: str) -> None:
         """Write the request, which is no work of the server's."""
@@ -106,7 +131,12 @@ class Stock:
         line = http.client.HTTPConnection("localhost")
         line.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         line.sock.connect(str(self._path))
-        line.request("POST", "/v1/chat/completions", self._body(sentence), {"content-type": "application/json"})
+        line.request(
+            "POST",
+            "/v1/chat/completions",
+            self._body(sentence),
+            {"content-type": "application/json"},
+        )
         tree = json.loads(line.getresponse().read())
         line.close()
         times = tree["timings"]
@@ -121,7 +151,9 @@ class Stock:
         self.process.communicate()
 
 
-def turns(doors: dict[str, Callable[[str], str]], sentences: Sequence[str]) -> tuple[dict[str, list[float]], dict[str, list[str]]]:
+def turns(
+    doors: dict[str, Callable[[str], str]], sentences: Sequence[str]
+) -> tuple[dict[str, list[float]], dict[str, list[str]]]:
     """Milliseconds and outputs. Every sentence goes through every door, in an order that chance decides anew: who comes right after
     himself finds his memory still in the caches."""
     spent: dict[str, list[float]] = {name: [] for name in doors}
@@ -153,7 +185,11 @@ def normal(text: str) -> Any:
         tree = json.loads(text)
     except ValueError:
         return text
-    return {name: str(value).strip() for name, value in tree.items()} if isinstance(tree, dict) else text
+    return (
+        {name: str(value).strip() for name, value in tree.items()}
+        if isinstance(tree, dict)
+        else text
+    )
 
 
 class Ours:
@@ -179,10 +215,14 @@ def opened(name: str, bundle: Path, folder: Path, ontology: Ontology) -> Ours | 
         return Ours(bundle, guess="guessing" in name)
     if "any words" in name:
         return Stock(bundle / "model.gguf", folder, name, lambda words: action_schema(ontology))
-    return Stock(bundle / "model.gguf", folder, name, lambda words: sentence_schema(ontology, words))
+    return Stock(
+        bundle / "model.gguf", folder, name, lambda words: sentence_schema(ontology, words)
+    )
 
 
-def side_by_side(names: Sequence[str], bundle: Path, sentences: Sequence[str], ontology: Ontology) -> dict[str, Any]:
+def side_by_side(
+    names: Sequence[str], bundle: Path, sentences: Sequence[str], ontology: Ontology
+) -> dict[str, Any]:
     """Two contestants and nobody else, as a device has one runner: what they need of the caches they mostly find there."""
     with tempfile.TemporaryDirectory() as folder:
         doors = {name: opened(name, bundle, Path(folder), ontology) for name in names}
@@ -193,8 +233,13 @@ def side_by_side(names: Sequence[str], bundle: Path, sentences: Sequence[str], o
         turns(doors, sentences[:20])  # warm
         before = {name: cpu_seconds(door.pid) for name, door in doors.items()}
         spent, outputs = turns(doors, sentences)
-        cpu = {name: round(1e3 * (cpu_seconds(door.pid) - before[name]) / len(sentences), 3) for name, door in doors.items()}
-        inside = {name: door.inside_p50() for name, door in doors.items() if isinstance(door, Stock)}
+        cpu = {
+            name: round(1e3 * (cpu_seconds(door.pid) - before[name]) / len(sentences), 3)
+            for name, door in doors.items()
+        }
+        inside = {
+            name: door.inside_p50() for name, door in doors.items() if isinstance(door, Stock)
+        }
         for door in doors.values():
             door.close()
     first, second = names
@@ -210,7 +255,9 @@ def side_by_side(names: Sequence[str], bundle: Path, sentences: Sequence[str], o
         "cpu_milliseconds_a_command": cpu,
         "inside_the_server_p50": inside,
         "ratio": round(statistics.median(spent[second]) / statistics.median(spent[first]), 3),
-        "noise": round(noise_of(spent[first], spent[second]), 3) if second == f"{first} again" else None,
+        "noise": round(noise_of(spent[first], spent[second]), 3)
+        if second == f"{first} again"
+        else None,
         "identical": len(sentences) - len(differing),
         "differing": differing,
     }
@@ -219,7 +266,13 @@ def side_by_side(names: Sequence[str], bundle: Path, sentences: Sequence[str], o
 def sentence_schema(ontology: Ontology, words: str) -> dict[str, Any]:
     """JSON schema of exactly the actions that a sentence allows: the slots of each intent, in copied slots its runs of words."""
     spoken = units(words)
-    runs = sorted({"".join(spoken[start:end]) for start in range(len(spoken)) for end in range(start + 1, len(spoken) + 1)})
+    runs = sorted(
+        {
+            "".join(spoken[start:end])
+            for start in range(len(spoken))
+            for end in range(start + 1, len(spoken) + 1)
+        }
+    )
     closed = {slot: {"enum": list(values)} for slot, values in ontology.closed.items()}
     actions = [
         {
@@ -241,7 +294,11 @@ def summary(milliseconds: Sequence[float]) -> dict[str, float]:
     """Median, 95th percentile and mean."""
     ordered = sorted(milliseconds)
     p95 = ordered[int(0.95 * (len(ordered) - 1))]
-    return {"p50": round(statistics.median(ordered), 3), "p95": round(p95, 3), "mean": round(statistics.fmean(ordered), 3)}
+    return {
+        "p50": round(statistics.median(ordered), 3),
+        "p95": round(p95, 3),
+        "mean": round(statistics.fmean(ordered), 3),
+    }
 
 
 class OneByOne:
@@ -262,7 +319,12 @@ class OneByOne:
 class DataArray(ctypes.Structure):
     """`llama_token_data_array`."""
 
-    _fields_ = [("data", ctypes.c_void_p), ("size", ctypes.c_size_t), ("selected", ctypes.c_int64), ("sorted", ctypes.c_bool)]
+    _fields_ = [
+        ("data", ctypes.c_void_p),
+        ("size", ctypes.c_size_t),
+        ("selected", ctypes.c_int64),
+        ("sorted", ctypes.c_bool),
+    ]
 
 
 class Engine:
@@ -272,9 +334,15 @@ class Engine:
     def __init__(self, model: Model, sentence: str, ontology: Ontology) -> None:
         self._api, self._vocab = model.api, model.vocab
         self._api.llama_sampler_init_grammar.restype = ctypes.c_void_p
-        self._api.llama_sampler_init_grammar.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_char_p]
+        self._api.llama_sampler_init_grammar.argtypes = [
+            ctypes.c_void_p,
+            ctypes.c_char_p,
+            ctypes.c_char_p,
+        ]
         self._sampler = ctypes.c_void_p(
-            self._api.llama_sampler_init_grammar(model._vocab, grammar(sentence, ontology).encode(), b"root")
+            self._api.llama_sampler_init_grammar(
+                model._vocab, grammar(sentence, ontology).encode(), b"root"
+            )
         )
 
     def choose(self, row: Logits) -> int:
@@ -288,7 +356,9 @@ class Engine:
     def _masked(self, ids: Any, row: Logits) -> Any:
         rows = np.zeros(len(ids), [("id", "i4"), ("logit", "f4"), ("p", "f4")])
         rows["id"], rows["logit"] = ids, row[ids]
-        self._api.llama_sampler_apply(self._sampler, ctypes.byref(DataArray(rows.ctypes.data, len(ids), -1, False)))
+        self._api.llama_sampler_apply(
+            self._sampler, ctypes.byref(DataArray(rows.ctypes.data, len(ids), -1, False))
+        )
         return rows["logit"]
 
     def close(self) -> None:
@@ -301,7 +371,11 @@ def engine_door(model: Model, context: Context, ontology: Ontology) -> Callable[
 
     def written(sentence: str) -> str:
         words = normalise(sentence)
-        engine, unread, found = Engine(model, words, ontology), model.tokens(words + DO, begin=True), list[int]()
+        engine, unread, found = (
+            Engine(model, words, ontology),
+            model.tokens(words + DO, begin=True),
+            list[int](),
+        )
         context.forget(0)
         while not found or found[-1] != model.end:
             found.append(engine.choose(context.decode(unread)[0]))
@@ -312,13 +386,17 @@ def engine_door(model: Model, context: Context, ontology: Ontology) -> Callable[
     return written
 
 
-def action_door(model: Model, decoder: Decoder, form: Form, passes: list[int]) -> Callable[[str], str]:
+def action_door(
+    model: Model, decoder: Decoder, form: Form, passes: list[int]
+) -> Callable[[str], str]:
     """An action by a decoder; the passes it took are noted."""
 
     def written(sentence: str) -> str:
         words = normalise(sentence)
         prompt = model.tokens(words + DO, begin=True)
-        tokens = [one.token for fresh in decoder.write(prompt, form.start(units(words))) for one in fresh]
+        tokens = [
+            one.token for fresh in decoder.write(prompt, form.start(units(words))) for one in fresh
+        ]
         passes.append(decoder.passes)
         return b"".join(map(model.piece, tokens)).decode()
 
@@ -341,7 +419,10 @@ def free_door(model: Model, decoder: Decoder, passes: list[int]) -> Callable[[st
 def shares(path: Path, sentences: Sequence[str], ontology: Ontology) -> list[dict[str, Any]]:
     """One trick off, or one more on, at a time, in this process."""
     model = Model(path)
-    form, context = Form(ontology.model_dump(), model.inner, model.end), model.context(CONTEXT, THREADS)
+    form, context = (
+        Form(ontology.model_dump(), model.inner, model.end),
+        model.context(CONTEXT, THREADS),
+    )
     one_by_one: Any = OneByOne(context)
     decoders = {
         "as it is": Decoder(context, model.end),
@@ -352,7 +433,9 @@ def shares(path: Path, sentences: Sequence[str], ontology: Ontology) -> list[dic
         "with proposals from the sentence": Decoder(context, model.end, [FromSentence()]),
     }
     passes: dict[str, list[int]] = {name: [] for name in decoders}
-    doors = {name: action_door(model, decoder, form, passes[name]) for name, decoder in decoders.items()}
+    doors = {
+        name: action_door(model, decoder, form, passes[name]) for name, decoder in decoders.items()
+    }
     doors["llama.cpp's grammar engine for the automaton"] = engine_door(model, context, ontology)
     spent, outputs = turns(doors, sentences)
     noise = noise_of(spent["as it is"], spent["as it is, again"])
@@ -363,7 +446,9 @@ def shares(path: Path, sentences: Sequence[str], ontology: Ontology) -> list[dic
             "passes": round(statistics.fmean(passes[name]), 2) if passes.get(name) else None,
             "times": round(statistics.median(row) / statistics.median(spent["as it is"]), 3),
             "noise": round(noise, 3),
-            "identical": sum(a == b for a, b in zip(outputs["as it is"], outputs[name], strict=True)),
+            "identical": sum(
+                a == b for a, b in zip(outputs["as it is"], outputs[name], strict=True)
+            ),
         }
         for name, row in spent.items()
     ]
@@ -375,14 +460,19 @@ def kept_state(path: Path, sentences: Sequence[str]) -> dict[str, Any]:
 
     model = Model(path)
     decoder = Decoder(model.context(CONTEXT, THREADS), model.end)
-    prefix = model.tokens("".join(f"sentence: {said}\nscenario: {scenario}\n" for said, scenario in EXAMPLES.items()), begin=True)
+    prefix = model.tokens(
+        "".join(f"sentence: {said}\nscenario: {scenario}\n" for said, scenario in EXAMPLES.items()),
+        begin=True,
+    )
     reused: list[int] = []
 
     def door(kept: int) -> Callable[[str], str]:
         def written(sentence: str) -> str:
             prompt = [*prefix, *model.inner(f"sentence: {sentence}\nscenario:")]
             state = Among.of([f" {name}" for name in SCENARIOS], model.inner, model.end)
-            tokens = [one.token for fresh in decoder.write(prompt, state, prefix=kept) for one in fresh]
+            tokens = [
+                one.token for fresh in decoder.write(prompt, state, prefix=kept) for one in fresh
+            ]
             reused.append(decoder.reused)
             return b"".join(map(model.piece, tokens)).decode()
 
@@ -397,36 +487,65 @@ def kept_state(path: Path, sentences: Sequence[str]) -> dict[str, Any]:
         "sentences": len(sentences),
         "kept": summary(kept[0]["kept"][1:]),
         "read again": summary(again[0]["again"]),
-        "identical": sum(a == b for a, b in zip(kept[1]["kept"][1:], again[1]["again"], strict=True)),
+        "identical": sum(
+            a == b for a, b in zip(kept[1]["kept"][1:], again[1]["again"], strict=True)
+        ),
     }
 
 
-def speculation(paths: dict[str, Path], sentences: Sequence[str], ontology: Ontology) -> list[dict[str, Any]]:
+def speculation(
+    paths: dict[str, Path], sentences: Sequence[str], ontology: Ontology
+) -> list[dict[str, Any]]:
     """Plain greedy decoding, and every proposer that applies, on every tier."""
     models = {tier: Model(path) for tier, path in paths.items()}
     rows: list[dict[str, Any]] = []
     for tier, model in models.items():
-        context, form = model.context(CONTEXT, THREADS), Form(ontology.model_dump(), model.inner, model.end)
-        smaller = [other for other in models if paths[other].stat().st_size < paths[tier].stat().st_size]
-        drafts = {f"draft by {other}": [FromDraft(models[other].context(CONTEXT, THREADS))] for other in smaller}
+        context, form = (
+            model.context(CONTEXT, THREADS),
+            Form(ontology.model_dump(), model.inner, model.end),
+        )
+        smaller = [
+            other for other in models if paths[other].stat().st_size < paths[tier].stat().st_size
+        ]
+        drafts = {
+            f"draft by {other}": [FromDraft(models[other].context(CONTEXT, THREADS))]
+            for other in smaller
+        }
         for kind, tricks in {
-            "action": {"plain": [], "plain again": [], "habit": [FromHabit()], "sentence": [FromSentence()], **drafts},
+            "action": {
+                "plain": [],
+                "plain again": [],
+                "habit": [FromHabit()],
+                "sentence": [FromSentence()],
+                **drafts,
+            },
             "free text": {"plain": [], "plain again": [], "earlier text": [FromText()], **drafts},
         }.items():
             about = {"tier": tier, "writes": kind}
-            rows += compared(model, context, form if kind == "action" else None, about, tricks, sentences)
+            rows += compared(
+                model, context, form if kind == "action" else None, about, tricks, sentences
+            )
     return rows
 
 
 def compared(
-    model: Model, context: Context, form: Form | None, about: dict[str, str], tricks: Tricks, sentences: Sequence[str]
+    model: Model,
+    context: Context,
+    form: Form | None,
+    about: dict[str, str],
+    tricks: Tricks,
+    sentences: Sequence[str],
 ) -> Iterator[dict[str, Any]]:
     """One model, one kind of text, several proposers."""
     passes: dict[str, list[int]] = {name: [] for name in tricks}
     doors: dict[str, Callable[[str], str]] = {}
     for name, proposers in tricks.items():
         decoder = Decoder(context, model.end, proposers)
-        doors[name] = action_door(model, decoder, form, passes[name]) if form else free_door(model, decoder, passes[name])
+        doors[name] = (
+            action_door(model, decoder, form, passes[name])
+            if form
+            else free_door(model, decoder, passes[name])
+        )
     spent, outputs = turns(doors, sentences)
     noise = noise_of(spent["plain"], spent["plain again"])
     for name in tricks:
@@ -445,7 +564,10 @@ def compared(
 def sentences_of(run: Path, count: int) -> list[str]:
     """Exam sentences first, then validation sentences, each once, that the runner takes."""
     rows = (
-        str(row["sentence"]) for split in ("exam", "validation") for row in read_corpus(run / "corpus", split) if "sentence" in row
+        str(row["sentence"])
+        for split in ("exam", "validation")
+        for row in read_corpus(run / "corpus", split)
+        if "sentence" in row
     )
     return list(dict.fromkeys(rows))[:count]
 
@@ -459,21 +581,43 @@ def show(result: dict[str, Any]) -> None:
     """The tables."""
     print(headline(result))
     rows = [
-        (name, row["p50"], row["p95"], pair["cpu_milliseconds_a_command"][name], pair["inside_the_server_p50"].get(name, ""), *told)
+        (
+            name,
+            row["p50"],
+            row["p95"],
+            pair["cpu_milliseconds_a_command"][name],
+            pair["inside_the_server_p50"].get(name, ""),
+            *told,
+        )
         for pair in result["pairs"]
         for (name, row), told in zip(
-            pair["milliseconds"].items(), (("", ""), (f"{pair['ratio']}x", f"{pair['identical']}/{pair['sentences']}")), strict=True
+            pair["milliseconds"].items(),
+            (("", ""), (f"{pair['ratio']}x", f"{pair['identical']}/{pair['sentences']}")),
+            strict=True,
         )
     ]
-    print("\n" + table(("side by side", "p50 ms", "p95 ms", "CPU ms", "inside p50", "ratio", "identical"), rows))
+    print(
+        "\n"
+        + table(
+            ("side by side", "p50 ms", "p95 ms", "CPU ms", "inside p50", "ratio", "identical"), rows
+        )
+    )
     if result.get("shares"):
         rows = [
-            (row["loop"], row["p50"], row["passes"] or "", said(row["times"], row["noise"]), row["identical"])
+            (
+                row["loop"],
+                row["p50"],
+                row["passes"] or "",
+                said(row["times"], row["noise"]),
+                row["identical"],
+            )
             for row in result["shares"]
         ]
         print("\n" + table(("loop", "p50 ms", "passes", "time", "identical"), rows))
     if state := result.get("state"):
-        print(f"\nprefix of {state['prefix_tokens']} tokens: kept {state['kept']}, read again {state['read again']}")
+        print(
+            f"\nprefix of {state['prefix_tokens']} tokens: kept {state['kept']}, read again {state['read again']}"
+        )
     if result.get("speculation"):
         head = ("tier", "writes", "proposer", "identical", "passes", "p50 ms", "speed")
         rows = [
@@ -493,7 +637,9 @@ def show(result: dict[str, Any]) -> None:
 
 def main() -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", type=Path)
     parser.add_argument("--sentences", type=int, default=1200)
     parser.add_argument("--tier", default="device")
@@ -504,13 +650,19 @@ def main() -> None:
     sentences, bundle = sentences_of(given.run, given.sentences), given.run / f"bundle-{given.tier}"
     ontology = Ontology.load(bundle)
     ahead(os.getpid())
-    result = circumstances(("xllamacpp", "numpy")) | {"model_bytes": (bundle / "model.gguf").stat().st_size, "threads": THREADS}
+    result = circumstances(("xllamacpp", "numpy")) | {
+        "model_bytes": (bundle / "model.gguf").stat().st_size,
+        "threads": THREADS,
+    }
     result["pairs"] = [side_by_side(pair, bundle, sentences, ontology) for pair in PAIRS]
     result["shares"] = shares(bundle / "model.gguf", sentences, ontology)
     if given.outside:
         result["state"] = kept_state(given.outside, sentences[:30])
     if given.speculation:
-        tiers = {path.name.removeprefix("bundle-"): path / "model.gguf" for path in sorted(given.run.glob("bundle-*"))}
+        tiers = {
+            path.name.removeprefix("bundle-"): path / "model.gguf"
+            for path in sorted(given.run.glob("bundle-*"))
+        }
         result["speculation"] = speculation(tiers, sentences[:600], ontology)
     show(result)
     write("command_latency", result, given.out)

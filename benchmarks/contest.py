@@ -29,7 +29,13 @@ from pocket import machine
 
 RESULTS = Path(__file__).with_name("results")
 PATIENCE_SECONDS = 900  # with a contestant that compiles, or takes steps
-PEAKS = ("amx_tile", "amx_bf16", "avx512_bf16", "avx512f", "avx2")  # what decides how fast bf16 is on a CPU
+PEAKS = (
+    "amx_tile",
+    "amx_bf16",
+    "avx512_bf16",
+    "avx512f",
+    "avx2",
+)  # what decides how fast bf16 is on a CPU
 
 
 @dataclass(frozen=True)
@@ -46,11 +52,21 @@ class Child:
 
     def __init__(self, contestant: Contestant, script: Path, threads: int) -> None:
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), **contestant.environment}
-        command = [sys.executable, str(script), "--child", json.dumps(dict(contestant.asked) | {"threads": threads})]
+        command = [
+            sys.executable,
+            str(script),
+            "--child",
+            json.dumps(dict(contestant.asked) | {"threads": threads}),
+        ]
         # a file and no pipe: nobody reads while it runs, and a full pipe stops the writer
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.process = subprocess.Popen(
-            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True
+            command,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+            text=True,
         )
 
     def answer(self) -> Any:
@@ -100,13 +116,19 @@ class Heat:
     failed: dict[str, str]
 
 
-def take_turns(contestants: Sequence[Contestant], script: Path, threads: int, questions: Sequence[Any]) -> Heat:
+def take_turns(
+    contestants: Sequence[Contestant], script: Path, threads: int, questions: Sequence[Any]
+) -> Heat:
     """Every question to every contestant in turn, the order reversed in every other round. They warm up one after the other."""
     heat, children = Heat({}, {}, {}), {}
     for one in contestants:
         try:
             child = Child(one, script, threads)
-            heat.about[one.name], heat.rounds[one.name], children[one.name] = child.answer(), [], child
+            heat.about[one.name], heat.rounds[one.name], children[one.name] = (
+                child.answer(),
+                [],
+                child,
+            )
         except RuntimeError as error:
             heat.failed[one.name] = str(error)
         print(f"  {one.name}: {heat.failed.get(one.name, 'ready')}", file=sys.stderr)
@@ -123,7 +145,9 @@ def noise_of(first: Sequence[float], second: Sequence[float]) -> float:
     """How far two equals lie apart, as a factor of at least 1: their medians, and the middle half of their paired ratios."""
     pairs = sorted(a / b for a, b in zip(first, second, strict=True))
     middle = [statistics.median(first) / statistics.median(second)]
-    if len(pairs) > 3:  # a round's ratio scatters by this; the median of n rounds by about this over the root of n
+    if (
+        len(pairs) > 3
+    ):  # a round's ratio scatters by this; the median of n rounds by about this over the root of n
         low, high = pairs[len(pairs) // 4], pairs[(3 * len(pairs)) // 4]
         middle.append((high / low) ** (1 / len(pairs) ** 0.5))
     return max(max(ratio, 1 / ratio) for ratio in middle)
@@ -135,7 +159,11 @@ def said(ratio: float, noise: float) -> str:
         return "same"
     digits = 2 if noise < 1.02 else 1 if noise < 1.2 else 0
     text = f"{ratio:.{digits}f}"
-    return f"{text}x" if float(text) not in (0.0, 1.0) else f"{'more' if ratio > 1 else 'less'} than 1x"
+    return (
+        f"{text}x"
+        if float(text) not in (0.0, 1.0)
+        else f"{'more' if ratio > 1 else 'less'} than 1x"
+    )
 
 
 def table(head: Sequence[str], rows: Iterator[Sequence[Any]] | Sequence[Sequence[Any]]) -> str:
@@ -161,12 +189,22 @@ def ended(child: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
 
 def circumstances(packages: Sequence[str]) -> dict[str, Any]:
     """Command, day, machine and versions, for the head of a result."""
-    flags = next((line for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines() if line.startswith("flags")), "").split()
+    flags = next(
+        (
+            line
+            for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+            if line.startswith("flags")
+        ),
+        "",
+    ).split()
     return {
         "command": " ".join(["python", *(["benchmarks/" + Path(sys.argv[0]).name, *sys.argv[1:]])]),
         "date": date.today().isoformat(),
         "machine": {**machine(), "instructions": [flag for flag in PEAKS if flag in flags]},
-        "versions": {"python": platform.python_version(), **{name: installed(name) for name in packages}},
+        "versions": {
+            "python": platform.python_version(),
+            **{name: installed(name) for name in packages},
+        },
     }
 
 

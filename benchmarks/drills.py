@@ -37,18 +37,41 @@ from tumen.core.events import read
 
 ROOT = Path(__file__).parents[1]
 TIER, SAVE_EVERY, RANKS = "cloud", 10, 2
-BETWEEN_STEPS, START_STEPS = 20, 25  # from one fault to the next: two saves, and standbys that are ready or not
+BETWEEN_STEPS, START_STEPS = (
+    20,
+    25,
+)  # from one fault to the next: two saves, and standbys that are ready or not
 LEARN_STEPS = 350  # a watcher learns within them what a step usually takes, without which nothing is slow; a look takes a second
 STUCK_SECONDS = 240.0
 
 
 def prepared(folder: Path, steps: int) -> Path:
     """A run whose data is made."""
-    train = {"steps": steps, "checkpoint_every": SAVE_EVERY, "rows": 4, "row_tokens": 96, "mesh": f"{{dp = {RANKS}}}"}
+    train = {
+        "steps": steps,
+        "checkpoint_every": SAVE_EVERY,
+        "rows": 4,
+        "row_tokens": 96,
+        "mesh": f"{{dp = {RANKS}}}",
+    }
     changes = [f"family.{TIER}.train.{name}={value}" for name, value in train.items()]
     changes += ['fleet.engine="local"', "fleet.node_cards=1"]
-    command = [sys.executable, "-m", "tumen", "run", str(ROOT / "tests" / "tiny.toml"), "--run", str(folder), "--until", "dataset"]
-    subprocess.run([*command, *(word for change in changes for word in ("--set", change))], check=True, stdout=subprocess.DEVNULL)
+    command = [
+        sys.executable,
+        "-m",
+        "tumen",
+        "run",
+        str(ROOT / "tests" / "tiny.toml"),
+        "--run",
+        str(folder),
+        "--until",
+        "dataset",
+    ]
+    subprocess.run(
+        [*command, *(word for change in changes for word in ("--set", change))],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
     return folder
 
 
@@ -57,14 +80,24 @@ def watched(run: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A run at work; what is left of it is ended afterwards."""
     with open(run / "watch.out", "wb") as out:
         command = [sys.executable, "-m", "tumen", "watch", str(run)]
-        child = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True, preexec_fn=lifetime.die_with_parent)
+        child = subprocess.Popen(
+            command,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+            preexec_fn=lifetime.die_with_parent,
+        )
     with ended(child):
         yield child
 
 
 def step_of(run: Path) -> int:
     """The newest step that was told; it goes back after a fault."""
-    rows = [row for row in read(run / "events.jsonl", tail_bytes=16384) if row["event"] in ("step", "checkpoint", "train")]
+    rows = [
+        row
+        for row in read(run / "events.jsonl", tail_bytes=16384)
+        if row["event"] in ("step", "checkpoint", "train")
+    ]
     return int(rows[-1]["step"]) if rows else 0
 
 
@@ -130,14 +163,23 @@ def kinds(count: int, draw: random.Random) -> list[str]:
 def rehearse(folder: Path, drills: int, each: int, seed: int) -> dict[str, Any]:
     """All drills, and the run nobody touched."""
     draw = random.Random(seed)
-    template = prepared(folder / "whole", START_STEPS + LEARN_STEPS + each * (BETWEEN_STEPS + 12) + 20)
+    template = prepared(
+        folder / "whole", START_STEPS + LEARN_STEPS + each * (BETWEEN_STEPS + 12) + 20
+    )
     faults, runs = kinds(drills, draw), []
     for number, first in enumerate(range(0, drills, each)):
         run = folder / f"run-{number}"
         shutil.copytree(template, run)
         found, code = hurt(run, faults[first : first + each], draw)
         book = account(run, TIER, RANKS)
-        runs.append({"drills": [asdict(one) for one in found], "code": code, "goodput": book.goodput, "ledger": book.card_seconds})
+        runs.append(
+            {
+                "drills": [asdict(one) for one in found],
+                "code": code,
+                "goodput": book.goodput,
+                "ledger": book.card_seconds,
+            }
+        )
         runs[-1]["left"] = left_by(run) if code == 0 else None
     with watched(template) as child:
         child.wait()
@@ -149,14 +191,22 @@ def rehearse(folder: Path, drills: int, each: int, seed: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--drills", type=int, default=30)
     parser.add_argument("--each", type=int, default=5, help="faults on one run")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--keep", type=Path, help="a folder for the runs, instead of a temporary one")
+    parser.add_argument(
+        "--keep", type=Path, help="a folder for the runs, instead of a temporary one"
+    )
     given = parser.parse_args()
-    result: dict[str, Any] = circumstances(["torch"]) | {"seed": given.seed, "nodes": 2, "ranks": RANKS}
+    result: dict[str, Any] = circumstances(["torch"]) | {
+        "seed": given.seed,
+        "nodes": 2,
+        "ranks": RANKS,
+    }
     with tempfile.TemporaryDirectory(prefix="drills-") as folder:
         result |= rehearse(given.keep or Path(folder), given.drills, given.each, given.seed)
     played = [one for run in result["runs"] for one in run["drills"]]
@@ -171,9 +221,16 @@ def main() -> None:
                 for name in ("seen_seconds", "resumed_seconds", "lost_steps")
             ]
             rows.append([fault, len(ones), sum(one["right"] for one in ones), len(back), *middle])
-    print(table(["fault", "played", "named right", "resumed", "seen, s", "resumed, s", "steps lost"], rows))
+    print(
+        table(
+            ["fault", "played", "named right", "resumed", "seen, s", "resumed, s", "steps lost"],
+            rows,
+        )
+    )
     same = sum(run["same"] for run in result["runs"])
-    print(f"{same} of {len(result['runs'])} runs ended in the weights and samples of the one nobody touched")
+    print(
+        f"{same} of {len(result['runs'])} runs ended in the weights and samples of the one nobody touched"
+    )
     write("drills", result, given.out)
 
 

@@ -49,7 +49,11 @@ def about(run: Path) -> dict[str, Any]:
     """A run's recipe, what it cost, and its bundle."""
     recipe = read_run_recipe(run)
     bundle = manifest_of(run / f"bundle-{recipe.serve.device}", "bundle")
-    ended = {row["name"]: row["seconds"] for row in events.read(run / "events.jsonl", "stage") if row["state"] == "done"}
+    ended = {
+        row["name"]: row["seconds"]
+        for row in events.read(run / "events.jsonl", "stage")
+        if row["state"] == "done"
+    }
     return {
         "recipe": recipe.name,
         "bytes": sum(file.bytes for file in bundle.files.values()),
@@ -64,12 +68,31 @@ def cells(run: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
     """A row of the table."""
     shares = ["-" if row[name] is None else f"{100 * row[name]:.1f}" for name in SHARES]
     times = [f"{row[name]:.0f}" for name in ("latency_ms_p50", "latency_ms_p95")]
-    return [run["recipe"], row["exam"], f"{row['n']:,}", *shares, *times, units.show_bytes(run["bytes"])]
+    return [
+        run["recipe"],
+        row["exam"],
+        f"{row['n']:,}",
+        *shares,
+        *times,
+        units.show_bytes(run["bytes"]),
+    ]
 
 
 def shown(result: Mapping[str, Any]) -> str:
     """Tables in Markdown."""
-    head = ("recipe", "exam", "n", "intent", "exact", "SLU-F1", "refused", "false acts", "p50 ms", "p95 ms", "bundle")
+    head = (
+        "recipe",
+        "exam",
+        "n",
+        "intent",
+        "exact",
+        "SLU-F1",
+        "refused",
+        "false acts",
+        "p50 ms",
+        "p95 ms",
+        "bundle",
+    )
     rows = [cells(run, row) for run in result["runs"] for row in run["exams"]]
     curves = [
         [run["recipe"], point["unsure"], *(f"{100 * point[name]:.1f}" for name in WITHIN)]
@@ -78,11 +101,17 @@ def shown(result: Mapping[str, Any]) -> str:
         for point in row["curve"] or ()
     ]
     parts = [headline(result), table(head, rows)]
-    return "\n\n".join([*parts, table(("recipe", "unsure below", "in scope", "out of scope refused"), curves)] if curves else parts)
+    return "\n\n".join(
+        [*parts, table(("recipe", "unsure below", "in scope", "out of scope refused"), curves)]
+        if curves
+        else parts
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--exam", nargs="*", default=EXAMS, help="RECIPE:NAME=FILE")
     parser.add_argument("--out", type=Path)
@@ -93,7 +122,11 @@ def main() -> None:
     result["runs"] = []
     for run in options.runs:
         told = about(run)
-        told["exams"] = list(examined(run, [(name, file) for recipe, name, file in asked if recipe == told["recipe"]]))
+        told["exams"] = list(
+            examined(
+                run, [(name, file) for recipe, name, file in asked if recipe == told["recipe"]]
+            )
+        )
         result["runs"].append(told)
     print(shown(result))
     write("exams", result, options.out)

@@ -20,11 +20,28 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from contest import Contestant, circumstances, headline, noise_of, said, serve, table, take_turns, write
+from contest import (
+    Contestant,
+    circumstances,
+    headline,
+    noise_of,
+    said,
+    serve,
+    table,
+    take_turns,
+    write,
+)
 
 TOKENS, WIDTH, INNER, EXPERTS, TOP_K = 1024, 256, 224, 16, 2
 CACHES = {"default": {}, "large": {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "200000"}}
-WAYS = ("padded", "padded again", "grouped", "loop", "transformers grouped_mm", "transformers eager")
+WAYS = (
+    "padded",
+    "padded again",
+    "grouped",
+    "loop",
+    "transformers grouped_mm",
+    "transformers eager",
+)
 WARM, BLOCK = 5, 5
 Run = Callable[[Any, Any, Any], Any]  # tokens (N, D), experts (N, K), weights (N, K) -> (N, D)
 
@@ -54,7 +71,12 @@ def theirs(name: str, kind: Any) -> tuple[Run, list[Any]]:
     from transformers import DeepseekV2Config
     from transformers.models.deepseek_v2.modeling_deepseek_v2 import DeepseekV2Experts
 
-    config = DeepseekV2Config(hidden_size=WIDTH, moe_intermediate_size=INNER, n_routed_experts=EXPERTS, num_experts_per_tok=TOP_K)
+    config = DeepseekV2Config(
+        hidden_size=WIDTH,
+        moe_intermediate_size=INNER,
+        n_routed_experts=EXPERTS,
+        num_experts_per_tok=TOP_K,
+    )
     config._experts_implementation = name.split()[1]
     experts = DeepseekV2Experts(config)
     with torch.no_grad():
@@ -110,41 +132,72 @@ def contest(precision: str, cache: str, moving: bool, steps: int) -> dict[str, A
     heat = take_turns(found, Path(__file__), 1, [BLOCK] * max(1, steps // BLOCK))
     if len({about["weights"] for about in heat.about.values()}) > 1:
         raise SystemExit(f"the ways have different weights: {heat.about}")
-    flat = {name: [step for block in blocks for step in block] for name, blocks in heat.rounds.items()}
+    flat = {
+        name: [step for block in blocks for step in block] for name, blocks in heat.rounds.items()
+    }
     return {
         "precision": precision,
         "cache": cache,
         "routing": "moving" if moving else "still",
         "noise": noise_of(flat["padded"], flat["padded again"]),
-        "milliseconds": {name: round(1e3 * statistics.median(row), 3) for name, row in flat.items()},
+        "milliseconds": {
+            name: round(1e3 * statistics.median(row), 3) for name, row in flat.items()
+        },
         "failed": heat.failed,
     }
 
 
 def main() -> None:
     """Measure, write and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--precision", nargs="+", choices=("bf16", "fp32"), default=["bf16", "fp32"])
-    parser.add_argument("--quick", action="store_true", help="a few steps with moving shapes: does it run?")
+    parser.add_argument(
+        "--precision", nargs="+", choices=("bf16", "fp32"), default=["bf16", "fp32"]
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="a few steps with moving shapes: does it run?"
+    )
     parser.add_argument("--out", type=Path)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
         return child(json.loads(given.child))
-    cells = [(precision, cache, moving) for precision in given.precision for cache in CACHES for moving in (False, True)]
+    cells = [
+        (precision, cache, moving)
+        for precision in given.precision
+        for cache in CACHES
+        for moving in (False, True)
+    ]
     if given.quick:
         given.steps, cells = BLOCK, [("fp32", "large", True)]
     about = circumstances(("tumen", "torch", "transformers"))
     columns = [contest(*cell, given.steps) for cell in cells]
-    result = about | {"threads": 1, "tokens": TOKENS, "experts": EXPERTS, "top_k": TOP_K, "columns": columns}
+    result = about | {
+        "threads": 1,
+        "tokens": TOKENS,
+        "experts": EXPERTS,
+        "top_k": TOP_K,
+        "columns": columns,
+    }
     if given.json:
         print(json.dumps(result))
     else:
-        print(headline(about), "\n\nCPU milliseconds a step, forward and backward; in brackets over padded\n")
-        print(table(("precision, oneDNN cache, routing", *WAYS, "two equals"), [row_of(column) for column in columns]))
-        for why in {f"- {name}: {why}" for column in columns for name, why in column["failed"].items()}:
+        print(
+            headline(about),
+            "\n\nCPU milliseconds a step, forward and backward; in brackets over padded\n",
+        )
+        print(
+            table(
+                ("precision, oneDNN cache, routing", *WAYS, "two equals"),
+                [row_of(column) for column in columns],
+            )
+        )
+        for why in {
+            f"- {name}: {why}" for column in columns for name, why in column["failed"].items()
+        }:
             print(why)
     if not given.quick or given.out:
         write("expert_kernels", result, given.out)
@@ -154,8 +207,15 @@ def main() -> None:
 def row_of(column: dict[str, Any]) -> list[str]:
     """One column of the measurement is a row on paper."""
     spent, noise = column["milliseconds"], column["noise"]
-    cells = [f"{spent[way]:.1f} ({said(spent[way] / spent['padded'], noise)})" if way in spent else "-" for way in WAYS]
-    return [f"{column['precision']}, {column['cache']}, {column['routing']}", *cells, f"{noise:.3f}x"]
+    cells = [
+        f"{spent[way]:.1f} ({said(spent[way] / spent['padded'], noise)})" if way in spent else "-"
+        for way in WAYS
+    ]
+    return [
+        f"{column['precision']}, {column['cache']}, {column['routing']}",
+        *cells,
+        f"{noise:.3f}x",
+    ]
 
 
 if __name__ == "__main__":

@@ -27,9 +27,22 @@ from tumen.recipe.recipe import Planning
 DAY = 86400.0
 LLAMA3_A_DAY = 419 / 54 / 16_384  # unexpected interruptions of a card and day
 CAUSES = {  # what the watcher sees of it: causes and counts of the same table
-    "crash": 148 + 72 + 54 + 19 + 17 + 2 + 2,  # GPUs, their memories and processors; software; dependencies; memory: ranks die
-    "node": 32 + 3 + 3 + 2 + 2 + 2,  # maintenance, disks, power, chassis, boards, CPUs: the host is gone
-    "collective": 35 + 7 + 7,  # switches, cables, network cards, watchdog timeouts: all alive, no step
+    "crash": 148
+    + 72
+    + 54
+    + 19
+    + 17
+    + 2
+    + 2,  # GPUs, their memories and processors; software; dependencies; memory: ranks die
+    "node": 32
+    + 3
+    + 3
+    + 2
+    + 2
+    + 2,  # maintenance, disks, power, chassis, boards, CPUs: the host is gone
+    "collective": 35
+    + 7
+    + 7,  # switches, cables, network cards, watchdog timeouts: all alive, no step
     "freeze": 6 + 6,  # heat, wrong results: one rank does not answer
 }
 PARAMETERS, STEP_SECONDS, NODE = 236e9, 3.4, 8  # recipes/fleet-10k.toml as `tumen plan` plans it
@@ -46,7 +59,9 @@ class Healing:
 
     def planning(self, cards: int) -> Planning:
         """What the plan is told of it: means, no kinds."""
-        mean = sum(self.seen_seconds[kind] * count for kind, count in CAUSES.items()) / sum(CAUSES.values())
+        mean = sum(self.seen_seconds[kind] * count for kind, count in CAUSES.items()) / sum(
+            CAUSES.values()
+        )
         return Planning(
             failures=LLAMA3_A_DAY * NODE * 1000,
             software_failures=0,
@@ -84,8 +99,14 @@ class Run:
         """What the run and its watcher write."""
         yield self._watch("watch", state="started", attempt=0)
         yield from self._start()
-        save, every = self.plan.save_seconds, max(1, round(self.plan.save_every_seconds / STEP_SECONDS))
-        copy, copies = self.way.copy_seconds, max(1, round(self.plan.copy_every_seconds / STEP_SECONDS))
+        save, every = (
+            self.plan.save_seconds,
+            max(1, round(self.plan.save_every_seconds / STEP_SECONDS)),
+        )
+        copy, copies = (
+            self.way.copy_seconds,
+            max(1, round(self.plan.copy_every_seconds / STEP_SECONDS)),
+        )
         while self.now < self.end:
             yield from self._work(STEP_SECONDS, "step")
             if copy and self.step % copies == 0:
@@ -142,16 +163,26 @@ def played(way: Healing, cards: int, days: int, seed: int = 0) -> tuple[list[Led
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--days", type=int, default=60)
     parser.add_argument("--cards", type=int, default=10_000)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    result: dict[str, Any] = circumstances(["numpy"]) | {"simulated": True, "days": given.days, "cards": given.cards, "ways": {}}
+    result: dict[str, Any] = circumstances(["numpy"]) | {
+        "simulated": True,
+        "days": given.days,
+        "cards": given.cards,
+        "ways": {},
+    }
     for way in WAYS:
         books, expected = played(way, given.cards, given.days)
         total = sum(sum(book.card_seconds.values()) for book in books)
-        shares = {part: sum(book.card_seconds[part] for book in books) / total for part in books[0].card_seconds}
+        shares = {
+            part: sum(book.card_seconds[part] for book in books) / total
+            for part in books[0].card_seconds
+        }
         days = [book.goodput for book in books]
         result["ways"][way.name] = {
             "restart_seconds": way.restart_seconds,
@@ -163,13 +194,29 @@ def main() -> None:
             "shares": shares,
         }
     print(headline(result))
-    head = ["way", "restart", "faults a day", "plan", "ledger", "apart", "worst day", *list(shares)[1:]]
+    head = [
+        "way",
+        "restart",
+        "faults a day",
+        "plan",
+        "ledger",
+        "apart",
+        "worst day",
+        *list(shares)[1:],
+    ]
     rows = []
     for name, one in result["ways"].items():
         apart = 100 * (one["ledger"] - one["planned"])
-        cells = [f"{one['planned']:.2%}", f"{one['ledger']:.2%}", f"{apart:+.2f}", f"{one['worst_day']:.2%}"]
+        cells = [
+            f"{one['planned']:.2%}",
+            f"{one['ledger']:.2%}",
+            f"{apart:+.2f}",
+            f"{one['worst_day']:.2%}",
+        ]
         others = [f"{share:.2%}" for share in list(one["shares"].values())[1:]]
-        rows.append([name, f"{one['restart_seconds']:g} s", f"{one['faults_a_day']:.1f}", *cells, *others])
+        rows.append(
+            [name, f"{one['restart_seconds']:g} s", f"{one['faults_a_day']:.1f}", *cells, *others]
+        )
     print(table(head, rows))
     write("failure_day", result, given.out)
 

@@ -42,7 +42,11 @@ SHAPES: dict[str, tuple[Shape, str, tuple[int, ...]]] = {
     "GQA 896 x 10, vocabulary 32k": (shape_of(896, 10, 2560, vocab=32_768), "bf16", (1, 2)),
     "GQA 1536 x 6, vocabulary 16k": (shape_of(1536, 6, 4096, vocab=16_384), "int4", (1, 2)),
     "MLA 384 x 10": (shape_of(384, 10, 1024, vocab=2048, mla=True), "int4", (1, 2)),
-    "MLA 512 x 8, 16 experts": (shape_of(512, 8, 1536, vocab=4096, mla=True, experts=SIXTEEN), "int8", (1, 2)),
+    "MLA 512 x 8, 16 experts": (
+        shape_of(512, 8, 1536, vocab=4096, mla=True, experts=SIXTEEN),
+        "int8",
+        (1, 2),
+    ),
 }
 GOALS = {"size": 0.03, "peak": 0.10, "rate": 0.20}
 
@@ -51,7 +55,10 @@ def of_file(path: Path, name: str) -> Footprint:
     """A GGUF of any tokeniser, read by the package `gguf`."""
     reader = gguf.GGUFReader(path)
     pairs = {key: field.contents() for key, field in reader.fields.items()}
-    tensors = [Tensor(one.name, tuple(map(int, one.shape)), KINDS[int(one.tensor_type)][0]) for one in reader.tensors]
+    tensors = [
+        Tensor(one.name, tuple(map(int, one.shape)), KINDS[int(one.tensor_type)][0])
+        for one in reader.tensors
+    ]
     return footprint_of_header(pairs, tensors, path.stat().st_size, name)
 
 
@@ -64,7 +71,9 @@ def of_recipe(path: Path) -> Footprint:
     return footprint_of_shape(shape, tier.quantise, f"{recipe.name}, {name}")
 
 
-def cases(folder: Path, run: Path | None, files: list[Path]) -> Iterator[tuple[Footprint, Path, tuple[int, ...]]]:
+def cases(
+    folder: Path, run: Path | None, files: list[Path]
+) -> Iterator[tuple[Footprint, Path, tuple[int, ...]]]:
     """(what is predicted from, the file that is measured, threads). Synthetic files are predicted from their shape alone."""
     for name, (shape, quantise, threads) in SHAPES.items():
         yield (
@@ -91,7 +100,10 @@ def row(model: Footprint, path: Path, device: Device, threads: int) -> dict[str,
         "size": [told.file_bytes, size],
         "peak": [round(told.peak_bytes), round(seen.peak_bytes)],
         "rate": [round(told.tokens_per_second, 1), round(1 / seen.token_seconds, 1)],
-        "prompt_ms": [round(1e3 * told.first_token_seconds, 2), round(1e3 * seen.prompt_seconds, 2)],
+        "prompt_ms": [
+            round(1e3 * told.first_token_seconds, 2),
+            round(1e3 * seen.prompt_seconds, 2),
+        ],
         "cpu": round(seen.cpu_share, 2),
     }
 
@@ -103,20 +115,37 @@ def off(pair: list[float]) -> float:
 
 def main() -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--run", type=Path, help="a run folder: its bundles are cases too")
-    parser.add_argument("--file", type=Path, action="append", default=[], help="a GGUF from elsewhere; may be given often")
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("results") / "fit.json")
+    parser.add_argument(
+        "--file",
+        type=Path,
+        action="append",
+        default=[],
+        help="a GGUF from elsewhere; may be given often",
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path(__file__).with_name("results") / "fit.json"
+    )
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
-    about = {**machine(), "scheduler": {0: "other", 1: "fifo", 2: "round robin"}.get(os.sched_getscheduler(0), "?")}
+    about = {
+        **machine(),
+        "scheduler": {0: "other", 1: "fifo", 2: "round robin"}.get(os.sched_getscheduler(0), "?"),
+    }
     cores = tuple(range(1, len(os.sched_getaffinity(0)) + 1))[:2]
     device, rows = device_here(list(try_here(cores))), []
     with tempfile.TemporaryDirectory() as folder:
         for model, path, threads in cases(Path(folder), given.run, given.file):
             rows += [row(model, path, device, count) for count in threads if count in cores]
-    worst = {what: round(max(abs(off(one[what])) for one in rows), 4) for what in (*GOALS, "prompt_ms")}
-    within = {what: sum(abs(off(one[what])) <= goal for one in rows) for what, goal in GOALS.items()}
+    worst = {
+        what: round(max(abs(off(one[what])) for one in rows), 4) for what in (*GOALS, "prompt_ms")
+    }
+    within = {
+        what: sum(abs(off(one[what])) <= goal for one in rows) for what, goal in GOALS.items()
+    }
     result = {
         "command": " ".join(["python", *sys.argv]),
         "machine": about,
@@ -135,7 +164,9 @@ def main() -> None:
     print(f"{len(rows)} cases; within the goal: {within}; worst: {worst}")
     for one in rows:
         errors = "  ".join(f"{what} {off(one[what]):+6.1%}" for what in (*GOALS, "prompt_ms"))
-        print(f"{one['model']:36s} {one['threads']} thr  {one['rate'][1]:8.1f} tok/s  {errors}  cpu {one['cpu']:.2f}")
+        print(
+            f"{one['model']:36s} {one['threads']} thr  {one['rate'][1]:8.1f} tok/s  {errors}  cpu {one['cpu']:.2f}"
+        )
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tumen.shrink.quantize.quant_types import GRIDS, GridName
+from tumen.shrink.quant_types import GRIDS, GridName
 
 
 @cache
@@ -22,7 +22,13 @@ def library() -> ctypes.CDLL:
     assert found.origin
     lib = ctypes.CDLL(str(Path(found.origin).with_name("xllamacpp.abi3.so")))
     pointer = ctypes.c_void_p
-    lib.ggml_quantize_chunk.argtypes = [ctypes.c_int, pointer, pointer, *(ctypes.c_int64,) * 3, pointer]
+    lib.ggml_quantize_chunk.argtypes = [
+        ctypes.c_int,
+        pointer,
+        pointer,
+        *(ctypes.c_int64,) * 3,
+        pointer,
+    ]
     lib.ggml_quantize_chunk.restype = ctypes.c_size_t
     return lib
 
@@ -35,11 +41,21 @@ def quantised(weights: Tensor, grid: GridName, importance: Tensor | None = None)
     """
     chosen, columns = GRIDS[grid], weights.shape[-1]
     given = np.ascontiguousarray(weights.reshape(-1, weights.shape[-2], columns).numpy())
-    counts = None if importance is None else np.ascontiguousarray(importance.reshape(-1, columns).numpy())
+    counts = (
+        None
+        if importance is None
+        else np.ascontiguousarray(importance.reshape(-1, columns).numpy())
+    )
     out = np.zeros((len(given), chosen.bytes_of(weights) // len(given)), np.uint8)
     for number, matrix in enumerate(given):
         column_weights = None if counts is None else counts[number % len(counts)].ctypes.data
         library().ggml_quantize_chunk(
-            int(chosen.kind), matrix.ctypes.data, out[number].ctypes.data, 0, len(matrix), columns, column_weights
+            int(chosen.kind),
+            matrix.ctypes.data,
+            out[number].ctypes.data,
+            0,
+            len(matrix),
+            columns,
+            column_weights,
         )
     return torch.from_numpy(out).reshape(*weights.shape[:-1], -1)

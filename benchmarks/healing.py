@@ -85,9 +85,27 @@ def prepared(folder: Path, ranks: int, steps: int = 1_000_000) -> Path:
     """A run whose data is made, and that trains for ever."""
     run = folder / "template"
     mesh = f'family.{TIER}.train.mesh={{"dp" = {ranks}}}'
-    changes = [f"family.{TIER}.train.steps={steps}", f"family.{TIER}.train.checkpoint_every={SAVE_EVERY}", mesh]
-    command = [sys.executable, "-m", "tumen", "run", str(ROOT / "tests" / "tiny.toml"), "--run", str(run), "--until", "dataset"]
-    subprocess.run([*command, *(word for change in changes for word in ("--set", change))], check=True, stdout=subprocess.DEVNULL)
+    changes = [
+        f"family.{TIER}.train.steps={steps}",
+        f"family.{TIER}.train.checkpoint_every={SAVE_EVERY}",
+        mesh,
+    ]
+    command = [
+        sys.executable,
+        "-m",
+        "tumen",
+        "run",
+        str(ROOT / "tests" / "tiny.toml"),
+        "--run",
+        str(run),
+        "--until",
+        "dataset",
+    ]
+    subprocess.run(
+        [*command, *(word for change in changes for word in ("--set", change))],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
     return run
 
 
@@ -115,7 +133,9 @@ def tumen(fault: str, folder: Path, template: Path) -> Outcome:
 
 def step_of(run: Path) -> int:
     """The newest step of a run."""
-    return max((int(row["step"]) for row in read(run / "events.jsonl", "step", tail_bytes=8192)), default=0)
+    return max(
+        (int(row["step"]) for row in read(run / "events.jsonl", "step", tail_bytes=8192)), default=0
+    )
 
 
 # -- torchrun --------------------------------------------------------------------------------------------------------------------
@@ -124,13 +144,25 @@ def step_of(run: Path) -> int:
 def torchrun(fault: str, folder: Path, ranks: int, **environment: str) -> Outcome:
     """One fault under torchrun and DCP."""
     many = ["--standalone", "--nproc-per-node", str(ranks), "--max-restarts", "3"]
-    command = [sys.executable, "-m", "torch.distributed.run", *many, __file__, "--peer", str(folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        *many,
+        __file__,
+        "--peer",
+        str(folder),
+    ]
     with process(command, folder / "log", **environment):
 
         def steps() -> list[list[str]]:
             """[step, time, pid] of every step rank 0 made."""
             path = folder / "steps"
-            return [line.split() for line in path.read_text().splitlines() if line.count(" ") == 2] if path.exists() else []
+            return (
+                [line.split() for line in path.read_text().splitlines() if line.count(" ") == 2]
+                if path.exists()
+                else []
+            )
 
         if not until(lambda: len(steps()) >= 2 * SAVE_EVERY + 5, STARTED_SECONDS):
             raise RuntimeError(f"torchrun did not train; {folder / 'log'} says why")
@@ -140,7 +172,11 @@ def torchrun(fault: str, folder: Path, ranks: int, **environment: str) -> Outcom
         os.kill(int((folder / f"pid-{VICTIM}").read_text()), FAULTS[fault])
         new = until(lambda: [step for step in steps() if step[2] != old], PATIENCE_SECONDS[fault])
         before = [step for step in steps() if step[2] == old]
-    return Outcome(None, float(new[0][1]) - since if new else None, int(before[-1][0]) - int(new[0][0]) + 1 if new else None)
+    return Outcome(
+        None,
+        float(new[0][1]) - since if new else None,
+        int(before[-1][0]) - int(new[0][0]) + 1 if new else None,
+    )
 
 
 def peer(folder: Path) -> None:
@@ -160,7 +196,9 @@ def peer(folder: Path) -> None:
     torch.manual_seed(0)
     width, vocab = 64, 700
     blocks = [torch.nn.TransformerEncoderLayer(width, 2, 128, batch_first=True) for _ in range(2)]
-    network = torch.nn.Sequential(torch.nn.Embedding(vocab, width), *blocks, torch.nn.Linear(width, vocab))
+    network = torch.nn.Sequential(
+        torch.nn.Embedding(vocab, width), *blocks, torch.nn.Linear(width, vocab)
+    )
     model = DistributedDataParallel(network)
     optimizer = torch.optim.AdamW(model.parameters())
     step, done = 0, sorted(folder.glob("step-*"))
@@ -168,7 +206,9 @@ def peer(folder: Path) -> None:
         weights, moments = get_state_dict(model, optimizer)
         state = {"weights": weights, "moments": moments}
         dcp.load(state, checkpoint_id=done[-1])
-        set_state_dict(model, optimizer, model_state_dict=state["weights"], optim_state_dict=state["moments"])
+        set_state_dict(
+            model, optimizer, model_state_dict=state["weights"], optim_state_dict=state["moments"]
+        )
         step = int(done[-1].name.removeprefix("step-"))
     while True:
         tokens = torch.randint(0, vocab, (4, 192))
@@ -198,9 +238,13 @@ def contest(rounds: int, ranks: int, folder: Path) -> dict[str, dict[str, list[O
         "tumen": lambda fault, where: tumen(fault, where, template),
         "tumen again": lambda fault, where: tumen(fault, where, template),
         "torchrun + DCP": lambda fault, where: torchrun(fault, where, ranks),
-        "torchrun + DCP, own store": lambda fault, where: torchrun(fault, where, ranks, TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1"),
+        "torchrun + DCP, own store": lambda fault, where: torchrun(
+            fault, where, ranks, TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1"
+        ),
     }
-    found: dict[str, dict[str, list[Outcome]]] = {name: {fault: [] for fault in FAULTS} for name in ways}
+    found: dict[str, dict[str, list[Outcome]]] = {
+        name: {fault: [] for fault in FAULTS} for name in ways
+    }
     for number in range(rounds):
         order = [(name, fault) for name in ways for fault in FAULTS]
         if number == 0:  # an A/A pair first: what two equals differ by on this machine today
@@ -212,7 +256,11 @@ def contest(rounds: int, ranks: int, folder: Path) -> dict[str, dict[str, list[O
             where.mkdir()
             outcome = ways[name](fault, where)
             found[name][fault].append(outcome)
-            print(f"  round {number + 1}, {fault:<6} {name:<26} {outcome}", file=sys.stderr, flush=True)
+            print(
+                f"  round {number + 1}, {fault:<6} {name:<26} {outcome}",
+                file=sys.stderr,
+                flush=True,
+            )
             shutil.rmtree(where, ignore_errors=True)
     return found
 
@@ -226,9 +274,16 @@ def median(values: list[float | None]) -> float | None:
 def row_of(name: str, fault: str, outcomes: list[Outcome]) -> list[str]:
     """A line of the table."""
     back = [one for one in outcomes if one.resumed is not None]
-    resumed, seen = median([one.resumed for one in outcomes]), median([one.seen for one in outcomes])
+    resumed, seen = (
+        median([one.resumed for one in outcomes]),
+        median([one.seen for one in outcomes]),
+    )
     lost = statistics.median(one.lost_steps or 0 for one in back) if back else None
-    spread = f"{min(one.resumed or 0 for one in back):.1f} - {max(one.resumed or 0 for one in back):.1f}" if back else "-"
+    spread = (
+        f"{min(one.resumed or 0 for one in back):.1f} - {max(one.resumed or 0 for one in back):.1f}"
+        if back
+        else "-"
+    )
     times = [f"over {PATIENCE_SECONDS[fault]:.0f}" if resumed is None else f"{resumed:.1f}", spread]
     return [
         name,
@@ -241,7 +296,9 @@ def row_of(name: str, fault: str, outcomes: list[Outcome]) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--out", type=Path)
@@ -250,18 +307,37 @@ def main() -> None:
     if given.peer:
         peer(given.peer)
         return
-    result: dict[str, Any] = circumstances(["torch"]) | {"rounds": given.rounds, "ranks": given.ranks}
+    result: dict[str, Any] = circumstances(["torch"]) | {
+        "rounds": given.rounds,
+        "ranks": given.ranks,
+    }
     with tempfile.TemporaryDirectory(prefix="healing-") as folder:
         found = contest(given.rounds, given.ranks, Path(folder))
-    result["seconds"] = {name: {fault: [vars(one) for one in ones] for fault, ones in by.items()} for name, by in found.items()}
-    both = [[one.resumed for by in found[name].values() for one in by] for name in ("tumen", "tumen again")]
+    result["seconds"] = {
+        name: {fault: [vars(one) for one in ones] for fault, ones in by.items()}
+        for name, by in found.items()
+    }
+    both = [
+        [one.resumed for by in found[name].values() for one in by]
+        for name in ("tumen", "tumen again")
+    ]
     pairs = [(a, b) for a, b in zip(*both, strict=True) if a and b]
     result["noise"] = noise_of(*zip(*pairs, strict=True)) if pairs else None
     print(headline(result))
     if pairs:
         print(f"two equals lie apart by a factor of {result['noise']:.2f}")
-    rows = [row_of(name, fault, ones) for fault in FAULTS for name, by in found.items() for ones in [by[fault]]]
-    print(table(["", "fault", "came back", "seen, s", "first new step, s", "from - to", "steps lost"], rows))
+    rows = [
+        row_of(name, fault, ones)
+        for fault in FAULTS
+        for name, by in found.items()
+        for ones in [by[fault]]
+    ]
+    print(
+        table(
+            ["", "fault", "came back", "seen, s", "first new step, s", "from - to", "steps lost"],
+            rows,
+        )
+    )
     write("healing", result, given.out)
 
 

@@ -33,7 +33,9 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=5)
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    state = {f"weights.{n}": torch.randn(1 << 18) for n in range(asked.megabytes)}  # a megabyte each
+    state = {
+        f"weights.{n}": torch.randn(1 << 18) for n in range(asked.megabytes)
+    }  # a megabyte each
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
         own, secret = Path(folder), secrets.token_bytes(32)
         keeper = Keeper(own / "memory" / "neighbour", secret)
@@ -42,13 +44,26 @@ def main() -> None:
         done = {
             "write": lambda: save_file(state, path),
             "send and keep": lambda: transfer.put(address_of(keeper.address), secret, path),
-            "fetch": lambda: transfer.get(address_of(keeper.address), secret, path.name, own / "back"),
+            "fetch": lambda: transfer.get(
+                address_of(keeper.address), secret, path.name, own / "back"
+            ),
             "read": lambda: load_file(path),
         }
-        found = {name: cpu_seconds(act, asked.times) * 1000 / asked.megabytes for name, act in done.items()}
+        found = {
+            name: cpu_seconds(act, asked.times) * 1000 / asked.megabytes
+            for name, act in done.items()
+        }
         keeper.close(remove=True)
     rounded = {name: round(seconds, 3) for name, seconds in found.items()}
-    print(json.dumps({"cpu_seconds_a_gigabyte": rounded, "megabytes": asked.megabytes, "machine": platform.processor() or "cpu"}))
+    print(
+        json.dumps(
+            {
+                "cpu_seconds_a_gigabyte": rounded,
+                "megabytes": asked.megabytes,
+                "machine": platform.processor() or "cpu",
+            }
+        )
+    )
 
 
 def cpu_seconds(act: Callable[[], object], times: int) -> float:

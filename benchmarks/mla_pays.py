@@ -49,7 +49,9 @@ class Filled(Cache):
     def __init__(self, first: torch.Tensor, second: torch.Tensor) -> None:
         self.first, self.second = first, second
 
-    def extend(self, first: torch.Tensor, second: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def extend(
+        self, first: torch.Tensor, second: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         assert self.first is not None
         assert self.second is not None
         self.first[:, :, -1:], self.second[:, :, -1:] = first, second
@@ -74,24 +76,44 @@ def kinds() -> dict[str, Mla | Gqa]:
     return {"MLA": LATENT, "MHA": solved(0), "GQA-8": solved(8), "GQA-4": solved(4)}
 
 
-def grouped(module: GroupedAttention, x: torch.Tensor, context: Context, cache: Cache) -> torch.Tensor:
+def grouped(
+    module: GroupedAttention, x: torch.Tensor, context: Context, cache: Cache
+) -> torch.Tensor:
     """One token of `GroupedAttention` without copying keys: a group's queries are the rows of one matmul."""
     kind = module.shape
-    q, k, v = (part(x).view(1, 1, -1, kind.head_dim).transpose(1, 2) for part in (module.q, module.k, module.v))
+    q, k, v = (
+        part(x).view(1, 1, -1, kind.head_dim).transpose(1, 2)
+        for part in (module.q, module.k, module.v)
+    )
     q, k = rotate(q, context.cos, context.sin), rotate(k, context.cos, context.sin)
     k, v = cache.extend(k, v)
-    out = attend(q.view(1, kind.kv_heads, -1, kind.head_dim), k, v, context.mask, kind.head_dim**-0.5)  # (1, group, kv_heads * d)
-    return module.out(out.view(1, -1, kind.kv_heads, kind.head_dim).transpose(1, 2).reshape(1, 1, -1))
+    out = attend(
+        q.view(1, kind.kv_heads, -1, kind.head_dim), k, v, context.mask, kind.head_dim**-0.5
+    )  # (1, group, kv_heads * d)
+    return module.out(
+        out.view(1, -1, kind.kv_heads, kind.head_dim).transpose(1, 2).reshape(1, 1, -1)
+    )
 
 
-def expanded(module: LatentAttention, x: torch.Tensor, context: Context, cache: Cache) -> torch.Tensor:
+def expanded(
+    module: LatentAttention, x: torch.Tensor, context: Context, cache: Cache
+) -> torch.Tensor:
     """One token of `LatentAttention` with keys and values of the whole context made again."""
     kind = module.shape
-    q_nope, q_rope = module.q_up(x).view(1, 1, -1, kind.query_dim).transpose(1, 2).split((kind.nope_dim, kind.rope_dim), dim=-1)
+    q_nope, q_rope = (
+        module.q_up(x)
+        .view(1, 1, -1, kind.query_dim)
+        .transpose(1, 2)
+        .split((kind.nope_dim, kind.rope_dim), dim=-1)
+    )
     latent, k_rope = module.kv_down(x).split((kind.kv_rank, kind.rope_dim), dim=-1)
     k_rope = rotate(k_rope.unsqueeze(1), context.cos, context.sin)
     latents, k_rope = cache.extend(module.kv_norm(latent).unsqueeze(1), k_rope)
-    kv = module.kv_up(latents.squeeze(1)).view(1, latents.shape[2], -1, kind.nope_dim + kind.v_dim).transpose(1, 2)
+    kv = (
+        module.kv_up(latents.squeeze(1))
+        .view(1, latents.shape[2], -1, kind.nope_dim + kind.v_dim)
+        .transpose(1, 2)
+    )
     k_nope, v = kv.split((kind.nope_dim, kind.v_dim), dim=-1)
     k = torch.cat((k_nope, k_rope.expand(-1, kind.heads, -1, -1)), dim=-1)
     q = torch.cat((q_nope, rotate(q_rope, context.cos, context.sin)), dim=-1)
@@ -105,10 +127,15 @@ def decoders(length: int, kind: torch.dtype) -> dict[str, Decode]:
     for name, shape in kinds().items():
         turned = shape.rope_dim if isinstance(shape, Mla) else shape.head_dim
         angle = torch.rand(1, 1, 1, turned // 2)
-        context = Context(angle.cos().to(kind), angle.sin().to(kind), torch.zeros(1, 1, 1, length).to(kind))
+        context = Context(
+            angle.cos().to(kind), angle.sin().to(kind), torch.zeros(1, 1, 1, length).to(kind)
+        )
         if isinstance(shape, Mla):
             latent = LatentAttention(WIDTH, shape, 1e-6).to(kind)
-            cache = Filled(torch.randn(1, 1, length, shape.kv_rank).to(kind), torch.randn(1, 1, length, shape.rope_dim).to(kind))
+            cache = Filled(
+                torch.randn(1, 1, length, shape.kv_rank).to(kind),
+                torch.randn(1, 1, length, shape.rope_dim).to(kind),
+            )
             found[name] = found["MLA again"] = lambda m=latent, c=context, k=cache: m(x, c, k)
             found["MLA expanded"] = lambda m=latent, c=context, k=cache: expanded(m, x, c, k)
         else:
@@ -123,12 +150,17 @@ def decoders(length: int, kind: torch.dtype) -> dict[str, Decode]:
 def check_equal(doors: dict[str, Decode], kind: torch.dtype) -> None:
     """Refuse to time two ways of the same attention that do not agree."""
     close = 1e-4 if kind == torch.float32 else 5e-2
-    for one, other in [("MLA", "MLA expanded"), *((name, f"{name}, ours") for name in kinds() if name != "MLA")]:
+    for one, other in [
+        ("MLA", "MLA expanded"),
+        *((name, f"{name}, ours") for name in kinds() if name != "MLA"),
+    ]:
         a, b = doors[one](), doors[other]()
         assert isinstance(a, torch.Tensor)
         assert isinstance(b, torch.Tensor)
         if (a - b).norm() > close * b.norm():
-            raise SystemExit(f"{one} and {other} do not agree: {float((a - b).norm() / b.norm()):.3g}")
+            raise SystemExit(
+                f"{one} and {other} do not agree: {float((a - b).norm() / b.norm()):.3g}"
+            )
 
 
 @torch.no_grad()
@@ -149,7 +181,13 @@ def measure(length: int, precision: str, rounds: int) -> dict[str, Any]:
     noise = noise_of(times["MLA"], times["MLA again"])
     best = {name: min(middle[name], middle.get(f"{name}, ours", float("inf"))) for name in kinds()}
     best["MLA expanded"] = middle["MLA expanded"]
-    return {"context": length, "precision": precision, "noise": noise, "all": middle, "milliseconds": best}
+    return {
+        "context": length,
+        "precision": precision,
+        "noise": noise,
+        "all": middle,
+        "milliseconds": best,
+    }
 
 
 def weights_and_bytes() -> list[dict[str, Any]]:
@@ -158,7 +196,8 @@ def weights_and_bytes() -> list[dict[str, Any]]:
     return [
         {
             "kind": name,
-            "heads": f"{shape.heads} x {shape.query_dim}" + ("" if isinstance(shape, Mla) else f", {shape.kv_heads} groups"),
+            "heads": f"{shape.heads} x {shape.query_dim}"
+            + ("" if isinstance(shape, Mla) else f", {shape.kv_heads} groups"),
             "weights": shape.parameters(WIDTH),
             "of_budget": round(shape.parameters(WIDTH) / budget, 4),
             "cache_bytes": 2 * shape.cache_elements(),
@@ -169,7 +208,10 @@ def weights_and_bytes() -> list[dict[str, Any]]:
 
 def saving() -> dict[str, Any]:
     """The 93.3 % of the DeepSeek-V2 report (arXiv 2405.04434, abstract and section 3.2.3) in its two parts."""
-    dense, latent = 2 * DENSE_67B_LAYERS * DENSE_67B.cache_elements(), 2 * V2_LAYERS * V2.cache_elements()
+    dense, latent = (
+        2 * DENSE_67B_LAYERS * DENSE_67B.cache_elements(),
+        2 * V2_LAYERS * V2.cache_elements(),
+    )
     return {
         "dense_67b_bytes": dense,
         "v2_bytes": latent,
@@ -188,11 +230,17 @@ def verdict(result: dict[str, Any]) -> str:
 
 def main() -> None:
     """Measure, write and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--contexts", type=int, nargs="+", default=[512, 2048, 8192, 32768])
-    parser.add_argument("--precision", nargs="+", choices=("bf16", "fp32"), default=["bf16", "fp32"])
-    parser.add_argument("--quick", action="store_true", help="two short contexts, few rounds: does it run?")
+    parser.add_argument(
+        "--precision", nargs="+", choices=("bf16", "fp32"), default=["bf16", "fp32"]
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="two short contexts, few rounds: does it run?"
+    )
     parser.add_argument("--out", type=Path)
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
@@ -201,8 +249,18 @@ def main() -> None:
     torch.manual_seed(0)
     torch.set_num_threads(1)
     about = circumstances(("tumen", "torch", "numpy"))
-    rows = [measure(length, precision, given.rounds) for precision in given.precision for length in given.contexts]
-    result = about | {"threads": 1, "width": WIDTH, "kinds": weights_and_bytes(), "saving": saving(), "rows": rows}
+    rows = [
+        measure(length, precision, given.rounds)
+        for precision in given.precision
+        for length in given.contexts
+    ]
+    result = about | {
+        "threads": 1,
+        "width": WIDTH,
+        "kinds": weights_and_bytes(),
+        "saving": saving(),
+        "rows": rows,
+    }
     if given.json:
         print(json.dumps(result))
     else:
@@ -217,7 +275,19 @@ def show(result: dict[str, Any]) -> None:
     head = ("kind", "heads", "weights", "of the budget", "cache bytes a token and layer, 16 bits")
     held = result["kinds"]
     print(
-        table(head, [(k["kind"], k["heads"], f"{k['weights']:,}", f"{k['of_budget']:.1%}", f"{k['cache_bytes']:,}") for k in held])
+        table(
+            head,
+            [
+                (
+                    k["kind"],
+                    k["heads"],
+                    f"{k['weights']:,}",
+                    f"{k['of_budget']:.1%}",
+                    f"{k['cache_bytes']:,}",
+                )
+                for k in held
+            ],
+        )
     )
     names = ("MLA", "MLA expanded", "MHA", "GQA-8", "GQA-4")
     print("\nCPU milliseconds a token, one layer, one thread; what of the others over MLA\n")
@@ -230,7 +300,10 @@ def show(result: dict[str, Any]) -> None:
                     row["precision"],
                     *(f"{row['milliseconds'][name]:.2f}" for name in names),
                     f"{row['noise']:.3f}x",
-                    *(said(row["milliseconds"][name] / row["milliseconds"]["MLA"], row["noise"]) for name in names[2:]),
+                    *(
+                        said(row["milliseconds"][name] / row["milliseconds"]["MLA"], row["noise"])
+                        for name in names[2:]
+                    ),
                     verdict(row),
                 )
                 for row in result["rows"]

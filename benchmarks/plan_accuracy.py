@@ -1,7 +1,7 @@
 """How wrong is the planner? Errors in sample, 5-fold and with each source left out, beside a constant MFU.
 
     python benchmarks/plan_accuracy.py RUNS.csv            # the table
-    python benchmarks/plan_accuracy.py RUNS.csv --write    # fit, and store the constants in src/tumen/plan/model/physics.toml
+    python benchmarks/plan_accuracy.py RUNS.csv --write    # fit, and store the constants in src/tumen/plan/facts/physics.toml
 
 The last column is what we believe: a source nobody fitted.
 """
@@ -22,7 +22,7 @@ from tumen.plan.model import bound
 from tumen.plan.model.case import Array
 from tumen.plan.model.physics import NAMES
 
-CONSTANTS = Path(__file__).parents[1] / "src/tumen/plan/model/physics.toml"
+CONSTANTS = Path(__file__).parents[1] / "src/tumen/plan/facts/physics.toml"
 
 
 def without(table: Table, held: Array, start: Fitted) -> Array:
@@ -55,7 +55,10 @@ def constant_mfu(table: Table) -> Array:
     """The floor: one MFU a (generation, precision, experts), the median of the same rows."""
     cases = table.cases.take(table.starts)
     ideal = bound.arithmetic(cases.but(recompute=0.0, redo_matmul=0.0))
-    keys = [f"{g}/{p}/{e > 0}" for g, p, e in zip(cases.generation, cases.fp8, cases.experts, strict=True)]
+    keys = [
+        f"{g}/{p}/{e > 0}"
+        for g, p, e in zip(cases.generation, cases.fp8, cases.experts, strict=True)
+    ]
     share = ideal / table.seconds
     middle = {key: np.median(share[[k == key for k in keys]]) for key in set(keys)}
     return np.array([i / middle[key] for i, key in zip(ideal, keys, strict=True)])
@@ -102,9 +105,18 @@ def main() -> None:
     found = fit(table)
     if options.write:
         write(found, options.runs, table)
-    columns = [found.predict(table), folds(table, found), left_out(table, found), constant_mfu(table)]
-    print(f"{len(table.rows)} rows with a time, {len(refused)} refused; median / p90 / worst of the absolute error in percent")
-    print(f"{'':26s}    n | {'in sample':^20s} | {'5-fold':^20s} | {'source left out':^20s} | {'constant MFU':^20s}")
+    columns = [
+        found.predict(table),
+        folds(table, found),
+        left_out(table, found),
+        constant_mfu(table),
+    ]
+    print(
+        f"{len(table.rows)} rows with a time, {len(refused)} refused; median / p90 / worst of the absolute error in percent"
+    )
+    print(
+        f"{'':26s}    n | {'in sample':^20s} | {'5-fold':^20s} | {'source left out':^20s} | {'constant MFU':^20s}"
+    )
     groups: dict[str, Callable[[published.Published], bool]] = {
         "all": lambda row: True,
         "dense, published plan": dense_with_plan,
@@ -114,8 +126,18 @@ def main() -> None:
     for name, test in groups.items():
         print(line(name, np.array([test(row) for row in table.rows]), columns, table))
     for source in dict.fromkeys(row.source for row in table.rows):
-        print(line("  " + source, np.array([row.source == source for row in table.rows]), columns, table))
-    print("factors: " + ", ".join(f"{name} {value:.3f}" for name, value in sorted(found.factors.items())))
+        print(
+            line(
+                "  " + source,
+                np.array([row.source == source for row in table.rows]),
+                columns,
+                table,
+            )
+        )
+    print(
+        "factors: "
+        + ", ".join(f"{name} {value:.3f}" for name, value in sorted(found.factors.items()))
+    )
 
 
 if __name__ == "__main__":

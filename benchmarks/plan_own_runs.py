@@ -23,7 +23,15 @@ HELD_OUT = (
     {"width": 320, "layers": 4, "feed_forward": 1024, "vocab": 2048, "rows": 16, "row_tokens": 96},
     {"width": 384, "layers": 3, "feed_forward": 1024, "vocab": 8192, "rows": 6, "row_tokens": 256},
     {"width": 256, "layers": 3, "feed_forward": 512, "vocab": 2048, "rows": 32, "row_tokens": 128},
-    {"width": 256, "layers": 3, "feed_forward": 768, "vocab": 2048, "rows": 24, "row_tokens": 128, "experts": 8},
+    {
+        "width": 256,
+        "layers": 3,
+        "feed_forward": 768,
+        "vocab": 2048,
+        "rows": 24,
+        "row_tokens": 128,
+        "experts": 8,
+    },
 )
 
 
@@ -31,9 +39,15 @@ def configuration(entry: dict[str, int], compiled: bool) -> tuple[Shape, Train]:
     """A shape and its training section from one line of the table."""
     size = {key: entry[key] for key in ("width", "layers", "feed_forward", "vocab")}
     attention = {"kind": "gqa", "heads": entry["width"] // 64, "kv_heads": 1, "head_dim": 64}
-    experts = {"routed": entry["experts"], "top_k": 2, "width": 256, "capacity": 1.25} if "experts" in entry else None
+    experts = (
+        {"routed": entry["experts"], "top_k": 2, "width": 256, "capacity": 1.25}
+        if "experts" in entry
+        else None
+    )
     shape = Shape.model_validate({**size, "attention": attention, "experts": experts})
-    return shape, Train(steps=8, rows=entry["rows"], row_tokens=entry["row_tokens"], compile=compiled)
+    return shape, Train(
+        steps=8, rows=entry["rows"], row_tokens=entry["row_tokens"], compile=compiled
+    )
 
 
 def main() -> None:
@@ -54,7 +68,9 @@ def main() -> None:
     print({name: float(f"{value:.3g}") for name, value in profile.seconds_per.items()})
     time_errors, memory_errors = [], []
     configurations = [configuration(entry, options.compile) for entry in HELD_OUT]
-    for (shape, train), seen in zip(configurations, benchmark(configurations, options.steps), strict=True):
+    for (shape, train), seen in zip(
+        configurations, benchmark(configurations, options.steps), strict=True
+    ):
         seconds, size = predict(profile, shape, train)
         time_errors.append(abs(seconds / seen.step_seconds - 1))
         memory_errors.append(abs(size / seen.peak_bytes - 1))
@@ -66,7 +82,9 @@ def main() -> None:
             flush=True,
         )
     middle = statistics.median(time_errors), statistics.median(memory_errors)
-    print(f"median error: time {middle[0]:.1%}, memory {middle[1]:.1%} over {len(HELD_OUT)} held-out configurations")
+    print(
+        f"median error: time {middle[0]:.1%}, memory {middle[1]:.1%} over {len(HELD_OUT)} held-out configurations"
+    )
     sys.exit(max(middle) > 0.15)
 
 

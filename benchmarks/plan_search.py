@@ -62,8 +62,15 @@ def ours(rounds: int = 3) -> list[dict[str, object]]:
                 best = search(Job(shape, seq, batch, 1e12, name=name), cards()[card], count)
                 times.append(time.perf_counter() - start)
             seconds = sorted(times)[len(times) // 2]
-            facts = {"question": name, "cards": count, "seconds": round(seconds, 3), "limit_seconds": limit}
-            found.append(facts | {"layouts": best.considered, "step_seconds": round(best.seconds[0], 3)})
+            facts = {
+                "question": name,
+                "cards": count,
+                "seconds": round(seconds, 3),
+                "limit_seconds": limit,
+            }
+            found.append(
+                facts | {"layouts": best.considered, "step_seconds": round(best.seconds[0], 3)}
+            )
             print(
                 f"{name:12s} {count:6d} x {card}: {seconds:6.3f} s of {limit:g} s allowed, {best.considered:,} layouts",
                 flush=True,
@@ -80,7 +87,13 @@ def calculon(folder: Path, python: str, limit: float) -> dict[str, object]:
             "llm-optimal-execution",
             str(folder / "models/gpt3-175B.json"),
         ]
-        command += ["1024", "4096", "float16", str(folder / "systems/a100_80g.json"), str(Path(work) / "out.json")]
+        command += [
+            "1024",
+            "4096",
+            "float16",
+            str(folder / "systems/a100_80g.json"),
+            str(Path(work) / "out.json"),
+        ]
         command += ["-c", "2", "-m"]
         start = time.perf_counter()
         child = subprocess.Popen(
@@ -108,7 +121,9 @@ def main() -> None:
     """Measure, print, keep."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--calculon", type=Path)
-    parser.add_argument("--python", default=sys.executable, help="an interpreter with psutil and pandas")
+    parser.add_argument(
+        "--python", default=sys.executable, help="an interpreter with psutil and pandas"
+    )
     parser.add_argument("--limit", type=float, default=120.0)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()

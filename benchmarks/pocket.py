@@ -32,7 +32,9 @@ from tumen.core.artifact import hash_of, manifest_of
 from tumen.recipe.recipe import load_recipe
 
 POLL_SECONDS = 0.5
-PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h: what loses its parent becomes our child, so that the tree stays whole
+PR_SET_CHILD_SUBREAPER = (
+    36  # linux/prctl.h: what loses its parent becomes our child, so that the tree stays whole
+)
 PACKAGES = ("tumen", "torch", "numpy", "tokenizers", "xllamacpp", "home-assistant-intents")
 ROOT = Path(__file__).parents[1]
 
@@ -87,14 +89,18 @@ def watched(command: list[str], environment: dict[str, str]) -> tuple[float, int
 def machine() -> dict[str, Any]:
     """What it ran on."""
     about = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-    model = next((line.split(":", 1)[1].strip() for line in about if line.startswith("model name")), "")
+    model = next(
+        (line.split(":", 1)[1].strip() for line in about if line.startswith("model name")), ""
+    )
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "cpu": model or platform.machine(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_bytes": memory,
         "kernel": platform.release(),
-        "nice": os.getpriority(os.PRIO_PROCESS, 0),  # below 0 it went before other work: say so beside every time
+        "nice": os.getpriority(
+            os.PRIO_PROCESS, 0
+        ),  # below 0 it went before other work: say so beside every time
         "load_before": round(os.getloadavg()[0], 2),
     }
 
@@ -112,7 +118,10 @@ def result_of(run: Path, recipe: Path) -> dict[str, Any]:
         "stage_seconds": {row["name"]: row["seconds"] for row in ended},
         "digests": {name: manifest.digest for name, manifest in manifests.items()},
         "facts": {name: manifest.facts for name, manifest in manifests.items()},
-        "bytes": {name: sum(file.bytes for file in manifest.files.values()) for name, manifest in manifests.items()},
+        "bytes": {
+            name: sum(file.bytes for file in manifest.files.values())
+            for name, manifest in manifests.items()
+        },
         "scorecard": json.loads((card / "scorecard.json").read_text("utf-8")),
         "gate": asked.gate.model_dump(),
     }
@@ -121,16 +130,23 @@ def result_of(run: Path, recipe: Path) -> dict[str, Any]:
 def measure(recipe: Path, run: Path) -> dict[str, Any]:
     """Run the recipe in an empty folder and collect everything."""
     if run.exists() and any(run.iterdir()):
-        raise SystemExit(f"{run}: not empty, and what is done is not made again; name an empty folder")
+        raise SystemExit(
+            f"{run}: not empty, and what is done is not made again; name an empty folder"
+        )
     about = machine()
     threads = os.environ.get("OMP_NUM_THREADS", str(about["cores"]))
     environment = {**os.environ, "OMP_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false"}
-    seconds, peak, looks = watched([sys.executable, "-m", "tumen", "run", str(recipe), "--run", str(run)], environment)
+    seconds, peak, looks = watched(
+        [sys.executable, "-m", "tumen", "run", str(recipe), "--run", str(run)], environment
+    )
     return {
         "command": f"python benchmarks/pocket.py --recipe {recipe}",
         "date": date.today().isoformat(),
         "machine": {**about, "threads": int(threads), "load_after": round(os.getloadavg()[0], 2)},
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in PACKAGES},
+        },
         "seconds": round(seconds, 1),
         "peak_bytes": peak,
         "memory_looks": looks,
@@ -141,11 +157,19 @@ def measure(recipe: Path, run: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Measure, write and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--recipe", type=Path, default=Path("recipes/pocket.toml"))
-    parser.add_argument("--run", type=Path, help="an empty folder that is kept; default: one that is removed at the end")
+    parser.add_argument(
+        "--run",
+        type=Path,
+        help="an empty folder that is kept; default: one that is removed at the end",
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "pocket.json")
-    parser.add_argument("--json", action="store_true", help="print the result instead of three lines")
+    parser.add_argument(
+        "--json", action="store_true", help="print the result instead of three lines"
+    )
     wanted = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="tumen-pocket-") as folder:
         result = measure(wanted.recipe, wanted.run or Path(folder) / "run")
@@ -155,8 +179,15 @@ def main() -> None:
     if wanted.json:
         print(text, end="")
         return
-    print(f"{wanted.recipe}: {units.show_seconds(result['seconds'])}, peak memory {units.show_bytes(result['peak_bytes'])}")
-    print(", ".join(f"{name} {units.show_seconds(seconds)}" for name, seconds in result["stage_seconds"].items()))
+    print(
+        f"{wanted.recipe}: {units.show_seconds(result['seconds'])}, peak memory {units.show_bytes(result['peak_bytes'])}"
+    )
+    print(
+        ", ".join(
+            f"{name} {units.show_seconds(seconds)}"
+            for name, seconds in result["stage_seconds"].items()
+        )
+    )
     print(f"{wanted.out}: written; ./dev docs takes it into README.md")
 
 

@@ -29,11 +29,11 @@ from tumen.eval import over_seeds
 from tumen.model import build
 from tumen.recipe.recipe import LADDER, GridName, Quantise, Recipe
 from tumen.shrink.gguf_writer import grids_of, matrices_of, tensors_of
+from tumen.shrink.quant_types import GRIDS
 from tumen.shrink.quantize import learn_grid, write_grid
 from tumen.shrink.quantize.allocation import cheapest, measured, padded, read_grid, twins
 from tumen.shrink.quantize.divergence import Reference, some_batches
 from tumen.shrink.quantize.importance import importance_of
-from tumen.shrink.quantize.quant_types import GRIDS
 from tumen.shrink.quantize.tensors import Places
 from tumen.train.weights import read_final
 
@@ -41,16 +41,25 @@ WORDS = ("int8", "int4", *LADDER)
 BUDGETS = ("int8", "int4", "q4_k", "q3_k", "q2_k")
 TEACH = {0.0: "aware, data alone", 1.0: "aware, own distributions"}
 Grids = Mapping[str, GridName]
-See = Callable[[str, Tensor, GridName], Tensor]  # a matrix by the file's name -> the same on its grid
+See = Callable[
+    [str, Tensor, GridName], Tensor
+]  # a matrix by the file's name -> the same on its grid
 
 
 class Tier:
     """A trained tier of a run, its held-out distributions and its importance."""
 
     def __init__(self, run: Path, name: str, at: str, sentences: int, calibrate: int) -> None:
-        self.run, self.name, self.calibrate, self.checkpoint = run, name, calibrate, run / (at or name)
+        self.run, self.name, self.calibrate, self.checkpoint = (
+            run,
+            name,
+            calibrate,
+            run / (at or name),
+        )
         self.shape, self.weights = read_final(self.checkpoint)
-        self.reference = Reference(self.shape, self.weights, some_batches(run / "dataset" / "validation", sentences, 0))
+        self.reference = Reference(
+            self.shape, self.weights, some_batches(run / "dataset" / "validation", sentences, 0)
+        )
         network = build(self.shape)
         network.load_state_dict(self.weights)
         self.batches = some_batches(run / "dataset" / "train", calibrate, 0)
@@ -58,16 +67,28 @@ class Tier:
         self.places = Places(self.shape, self.weights)
         self.matrices = matrices_of(tensors_of(self.shape, self.weights))
 
-    def row(self, method: str, what: str, grids: Grids, see: See, weights: Mapping[str, Tensor] | None = None) -> dict[str, Any]:
+    def row(
+        self,
+        method: str,
+        what: str,
+        grids: Grids,
+        see: See,
+        weights: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Any]:
         """One row: bytes, bits a weight, and the divergence, of given weights (default: the tier's)."""
         held = weights or self.weights
         tensors = tensors_of(self.shape, held)
-        seen = self.places.back(held, {name: see(name, tensors[name], grid) for name, grid in grids.items()})
+        seen = self.places.back(
+            held, {name: see(name, tensors[name], grid) for name, grid in grids.items()}
+        )
         kl = self.reference.divergence(seen)
         size = sum(padded(GRIDS[grid].bytes_of(tensors[name])) for name, grid in grids.items())
         bits = 8 * size / sum(tensors[name].numel() for name in grids)
         found = {"method": method, "grid": what, "bytes": size, "bits": round(bits, 2)}
-        row = found | {"kl": float(kl.mean()), "kl_99": float(kl.quantile(0.99)) if len(kl) < 1 << 24 else None}
+        row = found | {
+            "kl": float(kl.mean()),
+            "kl_99": float(kl.quantile(0.99)) if len(kl) < 1 << 24 else None,
+        }
         print(f"  {method:<34} {what:<14} {row['bits']:5.2f} bits  KL {row['kl']:.5f}", flush=True)
         return row
 
@@ -107,18 +128,27 @@ def rounded(tier: Tier, words: list[str]) -> Iterator[dict[str, Any]]:
 def mixed(tier: Tier, words: list[str]) -> Iterator[dict[str, Any]]:
     """Grids chosen one by one, at the bytes of uniform ones; `predicted` is the sum of what each matrix costs alone."""
     reference = Reference(tier.shape, tier.weights, tier.batches)
-    options = measured(reference, tier.shape, tier.weights, tier.importance, LADDER) if words else {}
+    options = (
+        measured(reference, tier.shape, tier.weights, tier.importance, LADDER) if words else {}
+    )
     for word in words:
         grids = grids_of(tier.matrices, word)
-        size = sum(padded(GRIDS[grid].bytes_of(tier.matrices[name])) for name, grid in grids.items())
+        size = sum(
+            padded(GRIDS[grid].bytes_of(tier.matrices[name])) for name, grid in grids.items()
+        )
         chosen = cheapest(options, size)
         predicted = sum(options[name][grid].divergence for name, grid in chosen.items())
         chosen |= {twin: chosen[one] for twin, one in twins(tier.shape).items()}
         found = tier.row("mixed, importance", f"as {word}", chosen, tier.weighed)
-        yield found | {"predicted": predicted, "counts": {grid: list(chosen.values()).count(grid) for grid in set(chosen.values())}}
+        yield found | {
+            "predicted": predicted,
+            "counts": {grid: list(chosen.values()).count(grid) for grid in set(chosen.values())},
+        }
 
 
-def trained(tier: Tier, word: str, steps: int, seeds: list[int], teach: list[float]) -> Iterator[dict[str, Any]]:
+def trained(
+    tier: Tier, word: str, steps: int, seeds: list[int], teach: list[float]
+) -> Iterator[dict[str, Any]]:
     """Training on the grid, not compiled, one row a method and seed; the seed is that of calibration and order."""
     recipe = Recipe.model_validate_json((tier.run / "recipe.json").read_text("utf-8"))
     dataset, checkpoint = tier.run / "dataset", tier.checkpoint
@@ -127,7 +157,16 @@ def trained(tier: Tier, word: str, steps: int, seeds: list[int], teach: list[flo
     for seed in seeds:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            write_grid(checkpoint, tier.run / "tokenizer", dataset, asked, "x", folder / "grid", seed=seed, inputs="")
+            write_grid(
+                checkpoint,
+                tier.run / "tokenizer",
+                dataset,
+                asked,
+                "x",
+                folder / "grid",
+                seed=seed,
+                inputs="",
+            )
             choice = read_grid(folder / "grid")
             for share in teach:
                 out = folder / f"aware-{share}"
@@ -136,7 +175,11 @@ def trained(tier: Tier, word: str, steps: int, seeds: list[int], teach: list[flo
                 with torch.no_grad():
                     see = lambda n, t, g, scales=choice.scales: GRIDS[g].see(t, scales[n])  # noqa: E731
                     row = tier.row(
-                        TEACH.get(share, f"aware, {share:.0%} own distributions"), word, choice.grids, see, read_final(out)[1]
+                        TEACH.get(share, f"aware, {share:.0%} own distributions"),
+                        word,
+                        choice.grids,
+                        see,
+                        read_final(out)[1],
                     )
                 yield row | {"seed": seed, "steps": steps, "rate": asked.rate}
 
@@ -146,17 +189,29 @@ def by_kind(tier: Tier, words: list[str]) -> Iterator[dict[str, Any]]:
     kinds = sorted({name.split(".")[-2] for name in tier.matrices})
     for kind in kinds:
         for word in words:
-            named = {name: tensor for name, tensor in tier.matrices.items() if name.split(".")[-2] == kind}
+            named = {
+                name: tensor
+                for name, tensor in tier.matrices.items()
+                if name.split(".")[-2] == kind
+            }
             yield tier.row(kind, word, grids_of(named, word), tier.weighed)
 
 
 def recovered(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """The share of round-to-nearest's KL that training on the grid takes away, over seeds."""
     for word in dict.fromkeys(row["grid"] for row in rows if "seed" in row):
-        floor = next(row["kl"] for row in rows if row["method"].startswith("round") and row["grid"] == word)
-        methods = dict.fromkeys(row["method"] for row in rows if "seed" in row and row["grid"] == word)
+        floor = next(
+            row["kl"] for row in rows if row["method"].startswith("round") and row["grid"] == word
+        )
+        methods = dict.fromkeys(
+            row["method"] for row in rows if "seed" in row and row["grid"] == word
+        )
         for method in methods:
-            shares = [1 - row["kl"] / floor for row in rows if row["method"] == method and row["grid"] == word]
+            shares = [
+                1 - row["kl"] / floor
+                for row in rows
+                if row["method"] == method and row["grid"] == word
+            ]
             yield {"method": method, "grid": word, "shares": shares, **over_seeds(shares)._asdict()}
 
 
@@ -168,18 +223,32 @@ def said(row: Mapping[str, Any]) -> tuple[str, str]:
 def shown(result: Mapping[str, Any]) -> str:
     """Tables in Markdown."""
     cells = [
-        [row["method"], row["grid"], row["bits"], units.show_bytes(row["bytes"]), *said(row), row.get("seed", "")]
+        [
+            row["method"],
+            row["grid"],
+            row["bits"],
+            units.show_bytes(row["bytes"]),
+            *said(row),
+            row.get("seed", ""),
+        ]
         for row in result["rows"]
     ]
     kinds = [[row["method"], row["grid"], *said(row)] for row in result["kinds"]]
     shares = [
-        [row["method"], row["grid"], f"{row['mean']:.1%}", "-" if row["low"] is None else f"[{row['low']:.1%}, {row['high']:.1%}]"]
+        [
+            row["method"],
+            row["grid"],
+            f"{row['mean']:.1%}",
+            "-" if row["low"] is None else f"[{row['low']:.1%}, {row['high']:.1%}]",
+        ]
         for row in result["recovered"]
     ]
     return "\n\n".join(
         [
             headline(result),
-            table(("method", "grid", "bits a weight", "bytes", "KL, mean", "KL, 99 %", "seed"), cells),
+            table(
+                ("method", "grid", "bits a weight", "bytes", "KL, mean", "KL, 99 %", "seed"), cells
+            ),
             table(("KL taken away", "grid", "mean", "95 % over seeds"), shares),
             table(("only this kind", "grid", "KL, mean", "KL, 99 %"), kinds),
         ]
@@ -187,14 +256,38 @@ def shown(result: Mapping[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", type=Path)
     parser.add_argument("--tier", default="device")
-    parser.add_argument("--at", default="", help="where the tier's checkpoint is in RUN, such as an arm's; default: its name")
-    parser.add_argument("--words", nargs="*", default=list(WORDS), help="what is rounded to, every way")
-    parser.add_argument("--budgets", nargs="*", default=list(BUDGETS), help="whose bytes are the budget of a mixture")
-    parser.add_argument("--kinds", nargs="*", default=["q8_0", "q4_0", "q2_k"], help="grids for one kind of matrix alone")
-    parser.add_argument("--teach", type=float, nargs="*", default=list(TEACH), help="shares of the loss on the own distributions")
+    parser.add_argument(
+        "--at",
+        default="",
+        help="where the tier's checkpoint is in RUN, such as an arm's; default: its name",
+    )
+    parser.add_argument(
+        "--words", nargs="*", default=list(WORDS), help="what is rounded to, every way"
+    )
+    parser.add_argument(
+        "--budgets",
+        nargs="*",
+        default=list(BUDGETS),
+        help="whose bytes are the budget of a mixture",
+    )
+    parser.add_argument(
+        "--kinds",
+        nargs="*",
+        default=["q8_0", "q4_0", "q2_k"],
+        help="grids for one kind of matrix alone",
+    )
+    parser.add_argument(
+        "--teach",
+        type=float,
+        nargs="*",
+        default=list(TEACH),
+        help="shares of the loss on the own distributions",
+    )
     parser.add_argument("--trained", nargs="*", default=["int4"], help="words that are trained on")
     parser.add_argument("--seeds", type=int, nargs="*", default=[1, 2, 3])
     parser.add_argument("--steps", type=int, default=200)
@@ -207,7 +300,11 @@ def main() -> None:
         tier = Tier(asked.run, asked.tier, asked.at, asked.sentences, asked.calibrate)
         rows = [*rounded(tier, asked.words), *mixed(tier, asked.budgets)]
         kinds = list(by_kind(tier, asked.kinds))
-    rows += [row for word in asked.trained for row in trained(tier, word, asked.steps, asked.seeds, asked.teach)]
+    rows += [
+        row
+        for word in asked.trained
+        for row in trained(tier, word, asked.steps, asked.seeds, asked.teach)
+    ]
     result |= {"tier": asked.tier, "parameters": tier.shape.parameters(), "sentences": asked.sentences,
                "positions": sum(len(kept) for kept in tier.reference.kept), "rows": rows, "kinds": kinds,
                "recovered": list(recovered(rows))}  # fmt: skip

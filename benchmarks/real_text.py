@@ -44,7 +44,10 @@ def man_page(source: str) -> str:
     """The words of a page in roff: macros and escapes taken away."""
     lines = [line for line in source.splitlines() if not line.startswith(('.\\"', "'\\\""))]
     text = "\n".join(
-        re.sub(r"^[.'](?:SH|SS|TP|PP|P|IP|B|I|BR|IR|RB|RI|BI|IB|Nm|Nd|Sh|Pp|It|Fl|Ar)\b *", "", line) for line in lines
+        re.sub(
+            r"^[.'](?:SH|SS|TP|PP|P|IP|B|I|BR|IR|RB|RI|BI|IB|Nm|Nd|Sh|Pp|It|Fl|Ar)\b *", "", line
+        )
+        for line in lines
     )
     text = "\n".join(line for line in text.splitlines() if not line.startswith((".", "'")))
     text = re.sub(r"\\f(?:\[.*?\]|\(..|.)|\\[&/,|^:%]|\\s[+-]?\d+", "", text)
@@ -64,7 +67,11 @@ def text_of(path: Path) -> tuple[str, str]:
         return "", ""
     if page:
         return "man pages", man_page(source)
-    return ("docstrings", docstrings(source)) if name.endswith(".py") else (f"*{path.suffix.lower()}", source)
+    return (
+        ("docstrings", docstrings(source))
+        if name.endswith(".py")
+        else (f"*{path.suffix.lower()}", source)
+    )
 
 
 def reads_like_text(text: str) -> bool:
@@ -75,7 +82,9 @@ def reads_like_text(text: str) -> bool:
 
 def files() -> Iterator[tuple[str, Path]]:
     """(path told from its root on, path) of every file under the roots, in order, each once."""
-    places = {Path(sysconfig.get_path(name)).resolve() for name in ROOTS} | {page for page in PAGES if page.is_dir()}
+    places = {Path(sysconfig.get_path(name)).resolve() for name in ROOTS} | {
+        page for page in PAGES if page.is_dir()
+    }
     seen: set[Path] = set()
     for root in sorted(places):
         for path in sorted(root.rglob("*")):
@@ -97,7 +106,9 @@ def main(out: Path) -> None:
                 documents[kind] += 1
     for kind, count in characters.most_common():
         print(f"{kind:<12} {documents[kind]:>7,} documents {count:>12,} characters")
-    print(f"{out}: {sum(documents.values()):,} documents, {sum(characters.values()):,} characters, {out.stat().st_size:,} bytes")
+    print(
+        f"{out}: {sum(documents.values()):,} documents, {sum(characters.values()):,} characters, {out.stat().st_size:,} bytes"
+    )
 
 
 if __name__ == "__main__":

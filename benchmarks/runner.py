@@ -61,7 +61,12 @@ os._exit(0)
 def request(sentence: str) -> dict[str, Any]:
     """A command under the grammar of its sentence."""
     words = normalise(sentence)
-    body: dict[str, Any] = {"prompt": words + DO, "grammar": grammar(words), "n_predict": -1, "n_probs": 1}
+    body: dict[str, Any] = {
+        "prompt": words + DO,
+        "grammar": grammar(words),
+        "n_predict": -1,
+        "n_probs": 1,
+    }
     return body | {"temperature": 0, "cache_prompt": False, "return_tokens": True}
 
 
@@ -163,7 +168,9 @@ async def over_port(session: Any, url: str, sentence: str) -> None:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--json", action="store_true")
@@ -176,7 +183,10 @@ def main() -> None:
         "python": platform.python_version(),
         "xllamacpp": version("xllamacpp"),
         "milliseconds": {
-            name: {"p50": round(statistics.median(row), 2), "p95": round(sorted(row)[int(0.95 * len(row))], 2)}
+            name: {
+                "p50": round(statistics.median(row), 2),
+                "p95": round(sorted(row)[int(0.95 * len(row))], 2),
+            }
             for name, row in rows.items()
         },
     }

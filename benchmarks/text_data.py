@@ -15,13 +15,20 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from tumen.data import Judge, sift, write_corpus, write_dataset, write_tokenizer
 from tumen.data.sources import read_text
 from tumen.recipe.recipe import Data, Filter, Tokenizer
 
-STEPS: tuple[tuple[Filter, ...], ...] = ((), ("exact",), ("quality",), ("near",), ("quality", "exam", "exact", "near"))
+STEPS: tuple[tuple[Filter, ...], ...] = (
+    (),
+    ("exact",),
+    ("quality",),
+    ("near",),
+    ("quality", "exam", "exact", "near"),
+)
 
 
 def timed(name: str, size: int, work: Callable[[], object]) -> None:
@@ -30,7 +37,10 @@ def timed(name: str, size: int, work: Callable[[], object]) -> None:
     work()
     seconds, busy = time.perf_counter() - start, sum(os.times()[:4]) - before
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{name:<44} {seconds:7.2f} s, {busy:7.2f} s of cores, {size / seconds / 1e6:7.2f} MB/s, peak {peak:6.0f} MB", flush=True)
+    print(
+        f"{name:<44} {seconds:7.2f} s, {busy:7.2f} s of cores, {size / seconds / 1e6:7.2f} MB/s, peak {peak:6.0f} MB",
+        flush=True,
+    )
 
 
 def count(rows: Iterator[str]) -> int:
@@ -43,14 +53,27 @@ def main(path: Path) -> None:
     for filters in STEPS:
         for workers in (1, 2):
             name = f"filters {'+'.join(filters) or 'none'}, {workers} processes"
-            timed(name, size, lambda f=filters, w=workers: count(sift(read_text(path), str, Judge(f), Counter(), w)))
+            timed(
+                name,
+                size,
+                lambda f=filters, w=workers: count(
+                    sift(read_text(path), str, Judge(f), Counter(), w)
+                ),
+            )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         section = Data(source="text", path=str(path), filters=("exact",))
         timed("corpus (exact)", size, lambda: write_corpus(section, 0, folder / "corpus", ""))
-        timed("tokenizer", size, lambda: write_tokenizer(Tokenizer(vocab=4096), folder / "corpus", folder / "tokenizer", ""))
+        timed(
+            "tokenizer",
+            size,
+            lambda: write_tokenizer(
+                Tokenizer(vocab=4096), folder / "corpus", folder / "tokenizer", ""
+            ),
+        )
         for workers in (1, 2):
-            write = lambda w=workers: write_dataset(folder / "corpus", folder / "tokenizer", folder / "dataset", "", workers=w)  # noqa: E731
+            parts = [folder / name for name in ("corpus", "tokenizer", "dataset")]
+            write = partial(write_dataset, *parts, "", workers=workers)
             timed(f"dataset, {workers} processes", size, write)
 
 

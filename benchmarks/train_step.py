@@ -28,12 +28,26 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from contest import Contestant, Heat, circumstances, headline, noise_of, said, serve, table, take_turns, write
+from contest import (
+    Contestant,
+    Heat,
+    circumstances,
+    headline,
+    noise_of,
+    said,
+    serve,
+    table,
+    take_turns,
+    write,
+)
 
 from tumen.core.shape import Experts, Gqa, Mla, Shape
 from tumen.recipe.recipe import Train
 
-ENGINE = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "20000", "GOMP_SPINCOUNT": "10000"}  # tumen.cluster.engines.local.DEFAULTS
+ENGINE = {
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "20000",
+    "GOMP_SPINCOUNT": "10000",
+}  # tumen.cluster.engines.local.DEFAULTS
 ROWS, ROW_TOKENS, VOCAB = 2, 512, 8192
 MOE = Shape(
     width=256,
@@ -44,15 +58,32 @@ MOE = Shape(
     vocab=VOCAB,
     norm_eps=1e-6,
 )
-DENSE = Shape(width=256, layers=10, feed_forward=768, attention=Gqa(heads=4, kv_heads=2, head_dim=64), vocab=VOCAB, norm_eps=1e-6)
-HEATS: dict[str, list[tuple[str, dict[str, Any], bool]]] = {  # name, what the child is asked for, our engine's environment
+DENSE = Shape(
+    width=256,
+    layers=10,
+    feed_forward=768,
+    attention=Gqa(heads=4, kv_heads=2, head_dim=64),
+    vocab=VOCAB,
+    norm_eps=1e-6,
+)
+HEATS: dict[
+    str, list[tuple[str, dict[str, Any], bool]]
+] = {  # name, what the child is asked for, our engine's environment
     "moe": [
         ("ours", {"kind": "ours"}, True),
         ("ours again", {"kind": "ours"}, True),
         ("ours, grouped experts", {"kind": "ours", "expert_kernel": "grouped"}, True),
         ("ours, eager", {"kind": "ours", "compile": False}, True),
-        ("ours, eager, grouped experts", {"kind": "ours", "compile": False, "expert_kernel": "grouped"}, True),
-        ("ours, eager, looped experts", {"kind": "ours", "compile": False, "expert_kernel": "loop"}, True),
+        (
+            "ours, eager, grouped experts",
+            {"kind": "ours", "compile": False, "expert_kernel": "grouped"},
+            True,
+        ),
+        (
+            "ours, eager, looped experts",
+            {"kind": "ours", "compile": False, "expert_kernel": "loop"},
+            True,
+        ),
         ("transformers, as shipped", {"kind": "transformers"}, False),
         ("transformers", {"kind": "transformers"}, True),
         ("transformers, looped experts", {"kind": "transformers", "experts": "eager"}, True),
@@ -83,7 +114,13 @@ def shape_named(name: str, quick: bool) -> Shape:
 def section_of(asked: dict[str, Any], rows: int, row_tokens: int) -> Train:
     """The training section of our contestants: AdamW, one process."""
     chosen = {name: asked[name] for name in ("compile", "expert_kernel") if name in asked}
-    fixed = {"steps": 1000, "rows": rows, "row_tokens": row_tokens, "optimizer": "adamw", "sentence_weight": 1.0}
+    fixed = {
+        "steps": 1000,
+        "rows": rows,
+        "row_tokens": row_tokens,
+        "optimizer": "adamw",
+        "sentence_weight": 1.0,
+    }
     return Train(**fixed, precision=asked["precision"], threads=asked["threads"], **chosen)
 
 
@@ -106,7 +143,9 @@ def ours(shape: Shape, section: Train) -> tuple[Step, int]:
     return step, sum(weight.numel() for weight in learner.network.parameters())
 
 
-def peer(network: Any, logits: Callable[[Any], Any], shape: Shape, asked: dict[str, Any]) -> tuple[Step, int]:
+def peer(
+    network: Any, logits: Callable[[Any], Any], shape: Shape, asked: dict[str, Any]
+) -> tuple[Step, int]:
     """A plain step of a torch module on the same tokens: cross-entropy in fp32, clipping, fused AdamW."""
     import torch
     import torch.nn.functional as F
@@ -114,10 +153,14 @@ def peer(network: Any, logits: Callable[[Any], Any], shape: Shape, asked: dict[s
     from tumen.train.calibrate import batch_of
 
     torch.set_num_threads(asked["threads"])
-    section = section_of({"precision": asked["precision"], "threads": asked["threads"]}, ROWS, ROW_TOKENS)
+    section = section_of(
+        {"precision": asked["precision"], "threads": asked["threads"]}, ROWS, ROW_TOKENS
+    )
     network = network.to(torch.bfloat16 if asked["precision"] == "bf16" else torch.float32).train()
     weights = list(network.parameters())
-    optimizer = torch.optim.AdamW(weights, lr=section.rate, betas=section.betas, weight_decay=section.weight_decay, fused=True)
+    optimizer = torch.optim.AdamW(
+        weights, lr=section.rate, betas=section.betas, weight_decay=section.weight_decay, fused=True
+    )
 
     def step(number: int) -> None:
         batch = batch_of(shape, section, number)
@@ -185,13 +228,23 @@ def child(asked: dict[str, Any]) -> None:
 
 def contest(heat: str, precision: str, threads: int, given: argparse.Namespace) -> dict[str, Any]:
     """One table: medians of each contestant, the noise, and ratios against ours."""
-    common = {"heat": heat, "precision": precision, "quick": given.quick} | ({"compile": False} if given.quick else {})
-    found = [Contestant(name, common | asked, ENGINE if engine else {}) for name, asked, engine in HEATS[heat]]
+    common = {"heat": heat, "precision": precision, "quick": given.quick} | (
+        {"compile": False} if given.quick else {}
+    )
+    found = [
+        Contestant(name, common | asked, ENGINE if engine else {})
+        for name, asked, engine in HEATS[heat]
+    ]
     if given.quick:
         found = [one for one in found if one.name in QUICK]
-    turns = take_turns(found, Path(__file__), threads, [given.block] * max(1, given.steps // given.block))
+    turns = take_turns(
+        found, Path(__file__), threads, [given.block] * max(1, given.steps // given.block)
+    )
     check_sizes(shape_named(heat, given.quick), turns)
-    steps = {name: [tuple(step) for block in blocks for step in block] for name, blocks in turns.rounds.items()}
+    steps = {
+        name: [tuple(step) for block in blocks for step in block]
+        for name, blocks in turns.rounds.items()
+    }
     tokens = ROWS * ROW_TOKENS
     wall, cpu = ({name: [step[i] for step in row] for name, row in steps.items()} for i in (0, 1))
     middle = {name: (statistics.median(wall[name]), statistics.median(cpu[name])) for name in steps}
@@ -206,8 +259,18 @@ def contest(heat: str, precision: str, threads: int, given: argparse.Namespace) 
         }
         for name, (seconds, busy) in middle.items()
     }
-    noise = {"wall": noise_of(wall["ours"], wall["ours again"]), "cpu": noise_of(cpu["ours"], cpu["ours again"])}
-    return {"heat": heat, "precision": precision, "threads": threads, "noise": noise, "rows": rows, "failed": turns.failed}
+    noise = {
+        "wall": noise_of(wall["ours"], wall["ours again"]),
+        "cpu": noise_of(cpu["ours"], cpu["ours again"]),
+    }
+    return {
+        "heat": heat,
+        "precision": precision,
+        "threads": threads,
+        "noise": noise,
+        "rows": rows,
+        "failed": turns.failed,
+    }
 
 
 def check_sizes(shape: Shape, turns: Heat) -> None:
@@ -215,7 +278,9 @@ def check_sizes(shape: Shape, turns: Heat) -> None:
     for name, about in turns.about.items():
         slack = ROW_TOKENS * shape.width if "nanoGPT" in name else 0
         if not 0 <= about["weights"] - shape.parameters() <= slack:
-            raise SystemExit(f"{name} has {about['weights']} weights, ours {shape.parameters()}: not the same size")
+            raise SystemExit(
+                f"{name} has {about['weights']} weights, ours {shape.parameters()}: not the same size"
+            )
 
 
 def show(result: dict[str, Any]) -> Iterator[str]:
@@ -247,10 +312,19 @@ def filling(kind: str, width: int, layers: int) -> Shape:
     heads = width // 64
     if kind == "dense":
         attention = Gqa(heads=heads, kv_heads=heads // 2, head_dim=64)
-        return Shape(width=width, layers=layers, feed_forward=3 * width, attention=attention, vocab=VOCAB)
+        return Shape(
+            width=width, layers=layers, feed_forward=3 * width, attention=attention, vocab=VOCAB
+        )
     latent = Mla(heads=heads, kv_rank=width // 4, nope_dim=48, rope_dim=16, v_dim=64)
     experts = Experts(routed=8, top_k=2, shared=1, width=width, dense_layers=1)
-    return Shape(width=width, layers=layers, feed_forward=3 * width, attention=latent, experts=experts, vocab=VOCAB)
+    return Shape(
+        width=width,
+        layers=layers,
+        feed_forward=3 * width,
+        attention=latent,
+        experts=experts,
+        vocab=VOCAB,
+    )
 
 
 def peak(threads: int, precision: str, quick: bool) -> dict[str, Any]:
@@ -260,7 +334,12 @@ def peak(threads: int, precision: str, quick: bool) -> dict[str, Any]:
 
     torch.set_num_threads(threads)
     found: dict[str, Any] = {"flops_per_second": 0.0}
-    for rows, inner, outer in [(1024, 512, 512), (2048, 1024, 1024), (2048, 2048, 2048), (4096, 1024, 4096)][: 2 if quick else 4]:
+    for rows, inner, outer in [
+        (1024, 512, 512),
+        (2048, 1024, 1024),
+        (2048, 2048, 2048),
+        (4096, 1024, 4096),
+    ][: 2 if quick else 4]:
         kind = torch.bfloat16 if precision == "bf16" else torch.float32
         x, weight = torch.randn(rows, inner).to(kind), torch.randn(outer, inner).to(kind)
         for _ in range(3 if quick else 12):
@@ -289,7 +368,10 @@ def fill(asked: dict[str, Any]) -> None:
     tokens = section.rows * section.row_tokens
     per_token = 3 * shape.flops_per_token(section.row_tokens)  # backward is twice the forward
     spent = statistics.median(seconds[2:])
-    about = {name: asked[name] for name in ("kind", "width", "layers", "rows", "row_tokens", "precision", "threads")}
+    about = {
+        name: asked[name]
+        for name in ("kind", "width", "layers", "rows", "row_tokens", "precision", "threads")
+    }
     serve(
         about
         | {
@@ -309,13 +391,31 @@ def utilisation(precision: str, given: argparse.Namespace) -> list[dict[str, Any
     found = []
     sizes = [(256, 2)] if given.quick else [size for size in FILL if size[0] in given.fill]
     cells = [
-        (kind, *size, *rows) for kind in ("dense", "moe") for size in sizes for rows in ([(1, 512)] if given.quick else [(4, 512)])
+        (kind, *size, *rows)
+        for kind in ("dense", "moe")
+        for size in sizes
+        for rows in ([(1, 512)] if given.quick else [(4, 512)])
     ]
     for kind, width, layers, rows, row_tokens in cells:
-        asked = {"fill": True, "kind": kind, "width": width, "layers": layers, "rows": rows, "row_tokens": row_tokens}
-        asked |= {"precision": precision, "quick": given.quick, "steps": 2 if given.quick else 5, "compile": not given.quick}
+        asked = {
+            "fill": True,
+            "kind": kind,
+            "width": width,
+            "layers": layers,
+            "rows": rows,
+            "row_tokens": row_tokens,
+        }
+        asked |= {
+            "precision": precision,
+            "quick": given.quick,
+            "steps": 2 if given.quick else 5,
+            "compile": not given.quick,
+        }
         heat = take_turns(
-            [Contestant(f"{kind} {width}x{layers}, {rows}x{row_tokens}", asked, ENGINE)], Path(__file__), max(given.threads), []
+            [Contestant(f"{kind} {width}x{layers}, {rows}x{row_tokens}", asked, ENGINE)],
+            Path(__file__),
+            max(given.threads),
+            [],
         )
         found += list(heat.about.values()) or [asked | {"failed": next(iter(heat.failed.values()))}]
     return found
@@ -345,17 +445,31 @@ def show_utilisation(rows: list[dict[str, Any]]) -> Iterator[str]:
 
 def main() -> None:
     """Measure, write and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--steps", type=int, default=24, help="steps of each contestant that count")
     parser.add_argument("--block", type=int, default=3, help="steps before the next one's turn")
-    parser.add_argument("--threads", type=int, nargs="+", default=sorted({1, len(os.sched_getaffinity(0))}))
-    parser.add_argument("--precision", nargs="+", choices=("bf16", "fp32"), default=["bf16", "fp32"])
+    parser.add_argument(
+        "--threads", type=int, nargs="+", default=sorted({1, len(os.sched_getaffinity(0))})
+    )
+    parser.add_argument(
+        "--precision", nargs="+", choices=("bf16", "fp32"), default=["bf16", "fp32"]
+    )
     parser.add_argument("--heat", nargs="+", choices=tuple(HEATS), default=list(HEATS))
     parser.add_argument("--no-mfu", action="store_true")
     parser.add_argument(
-        "--fill", type=int, nargs="+", default=[512, 1024], help="widths that are to fill the machine, of 512, 1024, 2048"
+        "--fill",
+        type=int,
+        nargs="+",
+        default=[512, 1024],
+        help="widths that are to fill the machine, of 512, 1024, 2048",
     )
-    parser.add_argument("--quick", action="store_true", help="two layers, few steps, one thread: nothing compiled: does it run?")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="two layers, few steps, one thread: nothing compiled: does it run?",
+    )
     parser.add_argument("--out", type=Path)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--child", help=argparse.SUPPRESS)
@@ -366,9 +480,18 @@ def main() -> None:
     if given.quick:
         given.steps, given.block, given.threads, given.precision = 4, 2, [1], given.precision[-1:]
     about = circumstances(("tumen", "torch", "transformers", "numpy"))
-    cells = [(heat, precision, threads) for precision in given.precision for threads in given.threads for heat in given.heat]
+    cells = [
+        (heat, precision, threads)
+        for precision in given.precision
+        for threads in given.threads
+        for heat in given.heat
+    ]
     contests = [contest(*cell, given) | {"quick": given.quick} for cell in cells]
-    shares = [] if given.no_mfu else [row for precision in given.precision for row in utilisation(precision, given)]
+    shares = (
+        []
+        if given.no_mfu
+        else [row for precision in given.precision for row in utilisation(precision, given)]
+    )
     result = about | {"environment": ENGINE, "contests": contests, "utilisation": shares}
     if given.json:
         print(json.dumps(result))
@@ -377,7 +500,11 @@ def main() -> None:
         for one in contests:
             print("\n".join(show(one)))
         for precision in given.precision:
-            print("\n".join(show_utilisation([row for row in shares if row["precision"] == precision])))
+            print(
+                "\n".join(
+                    show_utilisation([row for row in shares if row["precision"] == precision])
+                )
+            )
     if not given.quick or given.out:
         write("train_step", result, given.out)
     return None

@@ -29,12 +29,24 @@ def prepare(model: Path, folder: Path) -> None:
     from tumen.data import write_corpus, write_dataset, write_tokenizer
     from tumen.recipe.recipe import Data, Tokenizer
 
-    write_corpus(Data(languages=("en",), sentences=SENTENCES, validation=100, exam=10), 0, folder / "corpus", "x")
-    write_tokenizer(Tokenizer(start=str(model), trim=TRIM, pieces=True), folder / "corpus", folder / "tokenizer", "x")
+    write_corpus(
+        Data(languages=("en",), sentences=SENTENCES, validation=100, exam=10),
+        0,
+        folder / "corpus",
+        "x",
+    )
+    write_tokenizer(
+        Tokenizer(start=str(model), trim=TRIM, pieces=True),
+        folder / "corpus",
+        folder / "tokenizer",
+        "x",
+    )
     write_dataset(folder / "corpus", folder / "tokenizer", folder / "dataset", "x")
 
 
-def case(model: Path, folder: Path, tune: str, precision: str, threads: int, steps: int) -> dict[str, Any]:
+def case(
+    model: Path, folder: Path, tune: str, precision: str, threads: int, steps: int
+) -> dict[str, Any]:
     """Steps of one way to tune."""
     import torch
 
@@ -50,7 +62,13 @@ def case(model: Path, folder: Path, tune: str, precision: str, threads: int, ste
     codec = Codec.load(folder / "tokenizer")
     assert codec.vocabulary is not None
     section = Train.model_validate(
-        {"steps": 100, "rows": ROWS, "row_tokens": ROW_TOKENS, "sentence_weight": 0.0, "precision": precision}
+        {
+            "steps": 100,
+            "rows": ROWS,
+            "row_tokens": ROW_TOKENS,
+            "sentence_weight": 0.0,
+            "precision": precision,
+        }
         | {"threads": threads, "compile": False}
     )
     prepare_torch(section)
@@ -59,7 +77,11 @@ def case(model: Path, folder: Path, tune: str, precision: str, threads: int, ste
     weights = start_from(model, shape, None, codec.vocabulary.rows)
     start = Start(path=str(model), tune="lora")
     lora = tune == "lora"
-    network = adapted(shape, weights, start, type_of(section, team.device), 0) if lora else build_of(shape, weights)
+    network = (
+        adapted(shape, weights, start, type_of(section, team.device), 0)
+        if lora
+        else build_of(shape, weights)
+    )
     del weights
     learner, loader = (
         Alone(section, shape, team, 0, network=network),
@@ -93,7 +115,9 @@ def main() -> None:
     asked = reader.parse_args()
     if asked.case:
         folder, tune, precision, threads = asked.case
-        print(json.dumps(case(asked.model, Path(folder), tune, precision, int(threads), asked.steps)))
+        print(
+            json.dumps(case(asked.model, Path(folder), tune, precision, int(threads), asked.steps))
+        )
         return
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -101,13 +125,24 @@ def main() -> None:
         for threads in asked.threads:
             for precision in asked.precision:
                 for tune in ("full", "lora"):
-                    command = [sys.executable, __file__, str(asked.model), "--steps", str(asked.steps)]
+                    command = [
+                        sys.executable,
+                        __file__,
+                        str(asked.model),
+                        "--steps",
+                        str(asked.steps),
+                    ]
                     command += ["--case", folder, tune, precision, str(threads)]
                     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-                    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+                    done = subprocess.run(
+                        command, capture_output=True, text=True, check=True, env=environment
+                    )
                     rows.append(json.loads(done.stdout.splitlines()[-1]))
                     if not asked.json:
-                        print(" ".join(f"{name}={value}" for name, value in rows[-1].items()), flush=True)
+                        print(
+                            " ".join(f"{name}={value}" for name, value in rows[-1].items()),
+                            flush=True,
+                        )
     if asked.json:
         print(json.dumps(rows, indent=1))
 

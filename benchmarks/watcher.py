@@ -83,7 +83,9 @@ class Simulated:
         for rank in range(self.first, self.first + self.each) if self.attempt else ():
             age = round(1000 * (now - self.frozen_since)) if rank == self.frozen else 200
             if rank != self.dead:
-                beats.append(messages.Beat(rank, self.attempt, 1, step, STEP_SECONDS, "train", 0.2, 2.0, age))
+                beats.append(
+                    messages.Beat(rank, self.attempt, 1, step, STEP_SECONDS, "train", 0.2, 2.0, age)
+                )
         note: dict[str, Any] = {"dead": [[self.dead, 137, None]]} if self.dead >= 0 else {}
         if self.greeting:
             note["hello"] = {
@@ -115,7 +117,11 @@ class Simulated:
             self.greeting = bool(message.note.get("greet"))
             self.news |= self.greeting
             if message.note.get("verb") == "run" and message.note["attempt"] > self.attempt:
-                self.attempt, self.world, self.first = message.note["attempt"], message.note["world"], message.note["ranks"][0]
+                self.attempt, self.world, self.first = (
+                    message.note["attempt"],
+                    message.note["world"],
+                    message.note["ranks"][0],
+                )
                 self.dead = self.frozen = -1
                 self.news, self.began = True, now
                 return True
@@ -126,7 +132,9 @@ class Fleet:
 
     def __init__(self, count: int, each: int, folder: Path) -> None:
         secret = messages.make_secret(folder / "secret")
-        watcher = messages.address_of(wait_for(lambda: (folder / "watcher").exists() and (folder / "watcher").read_text()))
+        watcher = messages.address_of(
+            wait_for(lambda: (folder / "watcher").exists() and (folder / "watcher").read_text())
+        )
         self.nodes = [Simulated(place, each, secret, watcher) for place in range(count)]
         self.poll = select.epoll()
         self.by_handle = {node.socket.fileno(): node for node in self.nodes}
@@ -164,7 +172,18 @@ def wait_for(found: Callable[[], Any], seconds: float = 60.0) -> Any:
 
 def started(folder: Path, nodes: int, each: int) -> subprocess.Popen[bytes]:
     """The watcher as a process."""
-    return subprocess.Popen([sys.executable, __file__, "--watch", str(folder), "--nodes", str(nodes), "--each", str(each)])
+    return subprocess.Popen(
+        [
+            sys.executable,
+            __file__,
+            "--watch",
+            str(folder),
+            "--nodes",
+            str(nodes),
+            "--each",
+            str(each),
+        ]
+    )
 
 
 def spent(pid: int) -> float:
@@ -191,12 +210,21 @@ def measure(nodes: int, each: int, seconds: float, folder: Path) -> dict[str, An
         fleet = Fleet(nodes, each, folder)
         begun = time.time()
         fleet.turn(60, lambda: all(node.attempt == 1 for node in fleet.nodes))
-        found: dict[str, Any] = {"ranks": nodes * each, "gather_seconds": round(time.time() - begun, 2)}
+        found: dict[str, Any] = {
+            "ranks": nodes * each,
+            "gather_seconds": round(time.time() - begun, 2),
+        }
         fleet.turn(15)
-        before, since, sent = spent(watcher.pid), time.time(), sum(node.sent for node in fleet.nodes)
+        before, since, sent = (
+            spent(watcher.pid),
+            time.time(),
+            sum(node.sent for node in fleet.nodes),
+        )
         fleet.turn(seconds)
         passed = time.time() - since
-        found["reports_per_second"] = round((sum(node.sent for node in fleet.nodes) - sent) / passed)
+        found["reports_per_second"] = round(
+            (sum(node.sent for node in fleet.nodes) - sent) / passed
+        )
         found["cpu_share"] = round((spent(watcher.pid) - before) / passed, 4)
         found["memory_bytes"] = resident(watcher.pid)
 
@@ -207,10 +235,20 @@ def measure(nodes: int, each: int, seconds: float, folder: Path) -> dict[str, An
             said = newest("fault", at)
             assert decided, name
             assert said, name
-            found[name] = {"kind": said["kind"], "rank": said["rank"], "decided_seconds": round(decided["time"] - at, 2)}
+            found[name] = {
+                "kind": said["kind"],
+                "rank": said["rank"],
+                "decided_seconds": round(decided["time"] - at, 2),
+            }
             fleet.stuck = False
             attempt = decided["attempt"]
-            ordered = fleet.turn(30, lambda: all(node.attempt >= attempt or node.silent for node in fleet.nodes) and time.time())
+            ordered = fleet.turn(
+                30,
+                lambda: (
+                    all(node.attempt >= attempt or node.silent for node in fleet.nodes)
+                    and time.time()
+                ),
+            )
             found[name]["all_ordered_seconds"] = round(ordered - at, 2) if ordered else None
             fleet.turn(12)
 
@@ -234,7 +272,11 @@ def measure(nodes: int, each: int, seconds: float, folder: Path) -> dict[str, An
             fleet.turn(15)
             after = [row["event"] for row in events.read(log)][rows:]
             same = {node.attempt for node in fleet.nodes} == {attempt}
-            found["killed"] = {"back_seconds": round(back["time"] - at, 2), "rows": after, "attempt_kept": same}
+            found["killed"] = {
+                "back_seconds": round(back["time"] - at, 2),
+                "rows": after,
+                "attempt_kept": same,
+            }
 
         def nodes_die() -> None:
             for node in random.sample(fleet.nodes, min(DYING, nodes // 3)):

@@ -13,7 +13,20 @@ import numpy as np
 from tumen.core import artifact
 from tumen.language.action import BEGIN, DO, END, HOME
 
-WORDS = ["▁", "▁turn", "▁on", "▁off", "▁the", "▁kitchen", "▁light", "▁lamp", "▁room", "▁80", "▁%", *"打开关厨房的灯"]
+WORDS = [
+    "▁",
+    "▁turn",
+    "▁on",
+    "▁off",
+    "▁the",
+    "▁kitchen",
+    "▁light",
+    "▁lamp",
+    "▁room",
+    "▁80",
+    "▁%",
+    *"打开关厨房的灯",
+]
 LETTERS = list("abcdefghijklmnopqrstuvwxyzäöüß0123456789',.")
 NORMAL, CONTROL, USER, BYTE = 1, 3, 4, 6
 
@@ -26,7 +39,13 @@ def vocabulary() -> list[tuple[str, int]]:
     return rows + [(word, NORMAL) for word in [*WORDS, *LETTERS]]
 
 
-def write_gguf(path: Path, seed: int = 0, width: int = 32, layers: int = 1, changes: dict[str, Any] | None = None) -> Path:
+def write_gguf(
+    path: Path,
+    seed: int = 0,
+    width: int = 32,
+    layers: int = 1,
+    changes: dict[str, Any] | None = None,
+) -> Path:
     """A llama GGUF with random weights. `changes` overrides or (with None) leaves out pairs, by key."""
     rng, rows, heads, inner = np.random.default_rng(seed), vocabulary(), 2, 2 * width
     pairs: dict[str, Any] = {
@@ -55,7 +74,9 @@ def write_gguf(path: Path, seed: int = 0, width: int = 32, layers: int = 1, chan
 
     def tensor(name: str, *shape: int, scale: float = 0.2) -> None:
         norm = name.endswith("norm.weight")
-        writer.add_tensor(name, np.ones(shape, "f4") if norm else rng.standard_normal(shape).astype("f4") * scale)
+        writer.add_tensor(
+            name, np.ones(shape, "f4") if norm else rng.standard_normal(shape).astype("f4") * scale
+        )
 
     tensor("token_embd.weight", len(rows), width, scale=1.0)
     tensor("output_norm.weight", width)
@@ -73,7 +94,12 @@ def write_gguf(path: Path, seed: int = 0, width: int = 32, layers: int = 1, chan
             "ffn_down": (width, inner),
         }.items():
             tensor(f"blk.{n}.{part}.weight", *shape)
-    for step in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file, writer.close):
+    for step in (
+        writer.write_header_to_file,
+        writer.write_kv_data_to_file,
+        writer.write_tensors_to_file,
+        writer.close,
+    ):
         step()
     return path
 
@@ -90,12 +116,20 @@ def _add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
         adders[type(value)](key, value)
 
 
-def write_bundle(folder: Path, tier: str = "device", serve: dict[str, Any] | None = None, **model: Any) -> Path:
+def write_bundle(
+    folder: Path, tier: str = "device", serve: dict[str, Any] | None = None, **model: Any
+) -> Path:
     """A bundle artifact around a tiny model."""
     with artifact.writing(folder, "bundle", "test", []) as stage:
         write_gguf(stage / "model.gguf", **model)
         (stage / "values.json").write_text("{}")
         HOME.save(stage)
-        facts = {"recipe": "pocket", "tier": tier, "quantise": "int8", "serve": serve or {"unsure": 0.5}, "gate": {}}
+        facts = {
+            "recipe": "pocket",
+            "tier": tier,
+            "quantise": "int8",
+            "serve": serve or {"unsure": 0.5},
+            "gate": {},
+        }
         (stage / "bundle.json").write_text(json.dumps(facts))
     return folder

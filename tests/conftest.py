@@ -49,7 +49,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         for name in ("many", "drill"):
             if item.get_closest_marker(name) and name not in config.option.markexpr:
-                item.add_marker(pytest.mark.skip(reason=f"takes minutes and the whole machine: pytest -m {name}"))
+                item.add_marker(
+                    pytest.mark.skip(
+                        reason=f"takes minutes and the whole machine: pytest -m {name}"
+                    )
+                )
         if any(item.get_closest_marker(name) for name in ("lab", "slow", "story")):
             long.add(item.path)
     items.sort(key=lambda item: item.path not in long)
@@ -93,7 +97,9 @@ def tokenizer(recipe: Recipe, corpus: Path, once: Once) -> Path:
     """The tokeniser artifact of the tiny recipe."""
     from tumen.data import write_tokenizer
 
-    return once("tokenizer", lambda folder: write_tokenizer(recipe.tokenizer, corpus, folder, "tiny"))
+    return once(
+        "tokenizer", lambda folder: write_tokenizer(recipe.tokenizer, corpus, folder, "tiny")
+    )
 
 
 @pytest.fixture(scope="session")
@@ -119,18 +125,28 @@ def cloud(recipe: Recipe, dataset: Path, shape_of: Callable[[str], Shape], once:
     from tumen.train import fit
 
     section, shape = recipe.family["cloud"].train, shape_of("cloud")
-    return once("cloud", lambda folder: fit(section, shape, dataset, folder, seed=recipe.seed, inputs="tiny"))
+    return once(
+        "cloud",
+        lambda folder: fit(section, shape, dataset, folder, seed=recipe.seed, inputs="tiny"),
+    )
 
 
 @pytest.fixture(scope="session")
-def device(recipe: Recipe, dataset: Path, cloud: Path, shape_of: Callable[[str], Shape], once: Once) -> Path:
+def device(
+    recipe: Recipe, dataset: Path, cloud: Path, shape_of: Callable[[str], Shape], once: Once
+) -> Path:
     """The device tier of the tiny recipe, distilled from the cloud tier."""
     from tumen.core.events import Events
     from tumen.shrink import distil
 
     tier = recipe.family["device"]
-    taught, asked = (tier.train, shape_of("device"), tier.distil, cloud, dataset), {"seed": recipe.seed, "inputs": "tiny"}
-    return once("device", lambda folder: distil(*taught, folder, **asked, made_from=[], events=Events(None)))
+    taught, asked = (
+        (tier.train, shape_of("device"), tier.distil, cloud, dataset),
+        {"seed": recipe.seed, "inputs": "tiny"},
+    )
+    return once(
+        "device", lambda folder: distil(*taught, folder, **asked, made_from=[], events=Events(None))
+    )
 
 
 @pytest.fixture(scope="session")
@@ -187,7 +203,12 @@ def copy_of(tmp_path: Path) -> Callable[[Path], Path]:
 
 def _mounted(folder: Path, options: str) -> bool:
     folder.mkdir()
-    return subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True).returncode == 0
+    return (
+        subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True
+        ).returncode
+        == 0
+    )
 
 
 @pytest.fixture

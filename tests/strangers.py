@@ -22,7 +22,13 @@ from tumen.model import build
 from tumen.train.checkpoints.checkpoint import write_final
 
 CONTROL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<file_sep>"]
-SHAPE = Shape(width=64, layers=3, feed_forward=96, attention=Gqa(heads=2, kv_heads=1, head_dim=32), norm_eps=1e-5)
+SHAPE = Shape(
+    width=64,
+    layers=3,
+    feed_forward=96,
+    attention=Gqa(heads=2, kv_heads=1, head_dim=32),
+    norm_eps=1e-5,
+)
 
 
 def train_bpe(texts: Iterable[str], folder: Path, size: int = 700, pre: str = "smollm") -> None:
@@ -31,12 +37,17 @@ def train_bpe(texts: Iterable[str], folder: Path, size: int = 700, pre: str = "s
     made.pre_tokenizer = PRE[pre]()
     letters = [letter for letter in gguf_letters() if letter != "\u0120"]
     trainer = trainers.BpeTrainer(
-        vocab_size=size, special_tokens=CONTROL, initial_alphabet=["\u0120", *letters], show_progress=False
+        vocab_size=size,
+        special_tokens=CONTROL,
+        initial_alphabet=["\u0120", *letters],
+        show_progress=False,
     )
     made.train_from_iterator(texts, trainer)
     folder.mkdir(parents=True, exist_ok=True)
     made.save(str(folder / "tokenizer.json"))
-    (folder / "config.json").write_text(json.dumps(config_of(SHAPE.model_copy(update={"vocab": made.get_vocab_size()}))))
+    (folder / "config.json").write_text(
+        json.dumps(config_of(SHAPE.model_copy(update={"vocab": made.get_vocab_size()})))
+    )
 
 
 def gguf_letters() -> list[str]:
@@ -53,7 +64,11 @@ def lively(shape: Shape, seed: int = 0) -> dict[str, torch.Tensor]:
         if weight.dim() == 1:
             weight.uniform_(0.5, 1.5, generator=generator)
         else:
-            weight.normal_(0, 1 if name.startswith("embed") else 1.5 * weight.shape[-1] ** -0.5, generator=generator)
+            weight.normal_(
+                0,
+                1 if name.startswith("embed") else 1.5 * weight.shape[-1] ** -0.5,
+                generator=generator,
+            )
     return weights
 
 

@@ -41,7 +41,14 @@ def do(home: Home, intent: str, *targets: str, **values: Any) -> Outcome:
         ("LightSet", "light.desk_lamp", {"step": "down", "brightness": 80}, "state", "on", "off"),
         ("SetPosition", "cover.kitchen_blind", {"position": 30}, "position", 100, 30),
         ("SetPosition", "cover.kitchen_blind", {"position": 0}, "state", "open", "closed"),
-        ("ClimateSetTemperature", "climate.living_room", {"temperature": 19.5}, "temperature", 21, 19.5),
+        (
+            "ClimateSetTemperature",
+            "climate.living_room",
+            {"temperature": 19.5},
+            "temperature",
+            21,
+            19.5,
+        ),
         ("ClimateSetFanMode", "climate.bedroom", {"fan_mode": "high"}, "fan_mode", "auto", "high"),
         ("FanSetSpeed", "fan.living_room", {"percentage": 40}, "percentage", 0, 40),
         ("FanSetSpeed", "fan.living_room", {"percentage": 40}, "state", "off", "on"),
@@ -66,12 +73,32 @@ def do(home: Home, intent: str, *targets: str, **values: Any) -> Outcome:
             ("milk", "bread"),
             ("milk", "bread", "eggs"),
         ),
-        ("ShoppingListCompleteItem", "todo.shopping_list", {"item": "milks"}, "done_items", (), ("milk",)),
-        ("ListRemoveItem", "todo.shopping_list", {"item": "bread"}, "items", ("milk", "bread"), ("milk",)),
+        (
+            "ShoppingListCompleteItem",
+            "todo.shopping_list",
+            {"item": "milks"},
+            "done_items",
+            (),
+            ("milk",),
+        ),
+        (
+            "ListRemoveItem",
+            "todo.shopping_list",
+            {"item": "bread"},
+            "items",
+            ("milk", "bread"),
+            ("milk",),
+        ),
     ],
 )
 def test_an_act_and_its_way_back(
-    home: Home, intent: str, target: str, values: dict[str, Any], field: str, before: Any, after: Any
+    home: Home,
+    intent: str,
+    target: str,
+    values: dict[str, Any],
+    field: str,
+    before: Any,
+    after: Any,
 ) -> None:
     was = home.snapshot()
     outcome = do(home, intent, target, **values)
@@ -105,7 +132,9 @@ def test_an_act_and_its_way_back(
         ("CancelTimer", "timer.9", {}, "no_timer"),
     ],
 )
-def test_a_refusal_changes_nothing(home: Home, intent: str, target: str, values: dict[str, Any], reason: str) -> None:
+def test_a_refusal_changes_nothing(
+    home: Home, intent: str, target: str, values: dict[str, Any], reason: str
+) -> None:
     was = home.snapshot()
     outcome = do(home, intent, *filter(None, [target]), **values)
     assert outcome.refusal is not None
@@ -122,7 +151,9 @@ def test_a_range_is_told(home: Home) -> None:
 
 def test_all_or_nothing(home: Home) -> None:
     was = home.snapshot()
-    outcome = do(home, "ClimateSetTemperature", "climate.living_room", "climate.bathroom", temperature=29)
+    outcome = do(
+        home, "ClimateSetTemperature", "climate.living_room", "climate.bathroom", temperature=29
+    )
     assert outcome.refusal is not None
     assert home.snapshot() == was
 
@@ -132,7 +163,9 @@ def test_all_lists_are_each_of_them(home: Home) -> None:
     added = do(home, "ListAddItem", *both, item="eggs")
     assert [change.id for change in added.changed] == list(both)
     assert reply(added, home) == "Added eggs to Chores and Shopping list."
-    assert [change.id for change in do(home, "ListRemoveItem", *both, item="bread").changed] == ["todo.shopping_list"]
+    assert [change.id for change in do(home, "ListRemoveItem", *both, item="bread").changed] == [
+        "todo.shopping_list"
+    ]
     refused = do(home, "ListCompleteItem", *both, item="snow")
     assert refused.refusal
     assert refused.refusal.reason == "item"
@@ -147,7 +180,14 @@ def test_what_is_so_already_is_no_change(home: Home) -> None:
 
 
 def test_a_group_dims_only_what_is_lit_and_able(home: Home) -> None:
-    office = do(home, "LightSet", "light.office_ceiling", "light.desk_lamp", "light.night_light", step="down")
+    office = do(
+        home,
+        "LightSet",
+        "light.office_ceiling",
+        "light.desk_lamp",
+        "light.night_light",
+        step="down",
+    )
     assert [change.id for change in office.changed] == ["light.desk_lamp", "light.office_ceiling"]
     color = do(home, "LightSet", "light.garage", "light.desk_lamp", color="red")
     assert [change.id for change in color.changed] == ["light.desk_lamp"]
@@ -208,11 +248,17 @@ def test_timers(home: Home, clock: Any) -> None:
         ),
         ({"state": "closed"}, "cover.awning cover.kitchen_blind", "cover.awning"),
         ({"state": "open"}, "lock.front_door lock.back_door", "lock.back_door"),
-        ({"state": "on"}, "media_player.tv media_player.kitchen_speaker", "media_player.kitchen_speaker"),
+        (
+            {"state": "on"},
+            "media_player.tv media_player.kitchen_speaker",
+            "media_player.kitchen_speaker",
+        ),
         ({"zone": "home"}, "person.anna person.wei", "person.anna"),
     ],
 )
-def test_questions_are_answered_from_the_state(home: Home, values: dict[str, str], targets: str, matching: str) -> None:
+def test_questions_are_answered_from_the_state(
+    home: Home, values: dict[str, str], targets: str, matching: str
+) -> None:
     was = home.snapshot()
     answer = do(home, "GetState", *targets.split(), **values).answer
     assert answer is not None
@@ -221,8 +267,12 @@ def test_questions_are_answered_from_the_state(home: Home, values: dict[str, str
 
 
 def test_temperature_weather_and_clock(home: Home) -> None:
-    assert do(home, "ClimateGetTemperature", "climate.living_room").answer.facts == {"climate.living_room": 20.5}  # type: ignore[union-attr]
-    assert do(home, "ClimateGetTemperature", "sensor.garden_temperature").answer.facts == {"sensor.garden_temperature": 12.5}  # type: ignore[union-attr]
+    assert do(home, "ClimateGetTemperature", "climate.living_room").answer.facts == {
+        "climate.living_room": 20.5
+    }  # type: ignore[union-attr]
+    assert do(home, "ClimateGetTemperature", "sensor.garden_temperature").answer.facts == {
+        "sensor.garden_temperature": 12.5
+    }  # type: ignore[union-attr]
     assert do(home, "GetWeather", "weather.home").answer.facts["state"] == "sunny"  # type: ignore[union-attr]
     assert do(home, "GetCurrentTime").answer.facts["hour"] == 20  # type: ignore[union-attr]
 

@@ -15,9 +15,13 @@ from tumen.language.action import CLOSED, INTENTS, LANGUAGES, Action
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 HOME = Home.load(clock=lambda: NOON)
 NAMES = sorted({name.lower() for entity in HOME.plan.entity for name in entity.names})
-PLACES = sorted({name.lower() for place in (*HOME.plan.area, *HOME.plan.floor) for name in place.names})
+PLACES = sorted(
+    {name.lower() for place in (*HOME.plan.area, *HOME.plan.floor) for name in place.names}
+)
 SAID = "lights|lamp|灯|licht|blinds|the door|all|alle|所有的灯|it|here|hier|tv|max|half|eighty|百分之八十|21.5|-4|red|rot"
-WORDS = st.sampled_from([*NAMES, *PLACES, *SAID.split("|"), "5", "1e9", "home", "kitchen and hallway", "的", "", "'"])
+WORDS = st.sampled_from(
+    [*NAMES, *PLACES, *SAID.split("|"), "5", "1e9", "home", "kitchen and hallway", "的", "", "'"]
+)
 TEXT = st.one_of(WORDS, st.tuples(WORDS, WORDS).map(" ".join), st.text(max_size=12))
 
 
@@ -84,7 +88,9 @@ def test_acts_are_whole_said_and_undone(several: list[Action]) -> None:
 
 
 def test_an_intent_nobody_knows_is_refused() -> None:
-    assert isinstance(resolve(Action("HassMakeCoffee", "en", {"name": "coffee machine"}), HOME), Refusal)
+    assert isinstance(
+        resolve(Action("HassMakeCoffee", "en", {"name": "coffee machine"}), HOME), Refusal
+    )
 
 
 @st.composite
@@ -94,7 +100,11 @@ def homes(draw: st.DrawFn) -> dict[str, Any]:
     areas = [{"id": f"a{n}", "name": room} for n, room in enumerate(rooms)]
     names = st.one_of(WORDS.filter(bool), st.text(min_size=1, max_size=8))
     things = [
-        {"id": f"{draw(st.sampled_from(kinds))}.e{n}", "name": draw(names), "area": draw(st.sampled_from(areas))["id"]}
+        {
+            "id": f"{draw(st.sampled_from(kinds))}.e{n}",
+            "name": draw(names),
+            "area": draw(st.sampled_from(areas))["id"],
+        }
         for n in range(draw(st.integers(0, 6)))
     ]
     return {"area": areas, "entity": things}
@@ -110,10 +120,18 @@ def test_any_home_will_do(tree: dict[str, Any], action: Action) -> None:
 
 
 ROOMS = [
-    f"{which} {room}" for which in ("upper", "lower", "guest", "old") for room in ("bedroom", "hall", "study", "bathroom", "pantry")
+    f"{which} {room}"
+    for which in ("upper", "lower", "guest", "old")
+    for room in ("bedroom", "hall", "study", "bathroom", "pantry")
 ]
 KINDS = (
-    *(("light", "lamp"), ("light", "ceiling light"), ("light", "wall light"), ("cover", "blind"), ("fan", "fan")),
+    *(
+        ("light", "lamp"),
+        ("light", "ceiling light"),
+        ("light", "wall light"),
+        ("cover", "blind"),
+        ("fan", "fan"),
+    ),
     *(("switch", "kettle"), ("media_player", "speaker"), ("climate", "heater"), ("lock", "lock")),
     ("light", "mirror light"),
 )
@@ -136,7 +154,11 @@ def test_every_one_of_200_is_found_by_its_name_and_by_its_room(large: Home) -> N
     for entity in large.plan.entity[:200]:
         room = large.areas[entity.area or ""].name
         word = entity.name.removeprefix(room).strip()
-        for slots in ({"name": entity.name}, {"name": f"the {word}", "area": room}, {"name": f"{word} in the {room}"}):
+        for slots in (
+            {"name": entity.name},
+            {"name": f"the {word}", "area": room},
+            {"name": f"{word} in the {room}"},
+        ):
             verdict = resolve(Action("HassTurnOn", "en", slots), large)
             assert targets(verdict) == {entity.id}, slots
 

@@ -21,7 +21,9 @@ def test_every_language_has_every_reply_with_the_same_parts() -> None:
         assert NOUNS[lang].keys() == NOUNS["en"].keys()
         for key, text in REPLIES[lang].items():
             assert fields(text) <= fields(REPLIES["en"][key]), (lang, key)
-    assert {"on", "off", "open", "closed", "locked", "unlocked", "brightness"} <= WORDS["zh"].keys() & WORDS["de"].keys()
+    assert {"on", "off", "open", "closed", "locked", "unlocked", "brightness"} <= WORDS[
+        "zh"
+    ].keys() & WORDS["de"].keys()
 
 
 @pytest.mark.parametrize(
@@ -72,16 +74,30 @@ def test_every_language_has_every_reply_with_the_same_parts() -> None:
         ("de", "GetCurrentTime", "", {}, "Es ist 20:15 Uhr."),
     ],
 )  # fmt: skip
-def test_a_reply(home: Home, lang: str, intent: str, targets: str, values: dict[str, Any], told: str) -> None:
-    assert reply(act(Resolved(f"Hass{intent}", lang, tuple(targets.split()), values), home), home) == told
+def test_a_reply(
+    home: Home, lang: str, intent: str, targets: str, values: dict[str, Any], told: str
+) -> None:
+    assert (
+        reply(act(Resolved(f"Hass{intent}", lang, tuple(targets.split()), values), home), home)
+        == told
+    )
 
 
 def test_large_groups_are_counted(home: Home) -> None:
     lights = tuple(id_ for id_ in home.entities if id_.startswith("light."))
-    assert reply(act(Resolved("HassTurnOff", "en", lights), home), home) == "Turned off 4 lights. The other 16 already were."
-    assert reply(act(Resolved("HassTurnOff", "en", lights), home), home) == "20 lights were already off."
+    assert (
+        reply(act(Resolved("HassTurnOff", "en", lights), home), home)
+        == "Turned off 4 lights. The other 16 already were."
+    )
+    assert (
+        reply(act(Resolved("HassTurnOff", "en", lights), home), home)
+        == "20 lights were already off."
+    )
     some = tuple(id_ for id_ in lights if "bed" in id_ or "kit" in id_)
-    assert reply(act(Resolved("HassTurnOn", "en", some, place="upper"), home), home) == "Turned on 5 lights in Upstairs."
+    assert (
+        reply(act(Resolved("HassTurnOn", "en", some, place="upper"), home), home)
+        == "Turned on 5 lights in Upstairs."
+    )
 
 
 @pytest.mark.parametrize("lang", ["en", "zh", "de"])

@@ -306,7 +306,9 @@ ShoppingListAddItem | item=milch | todo.shopping_list
 
 def cases() -> list[tuple[str, str, str, str]]:
     tables = (("en", ENGLISH), ("zh", CHINESE), ("de", GERMAN))
-    rows = [(lang, line.split("|")) for lang, table in tables for line in table.strip().splitlines()]
+    rows = [
+        (lang, line.split("|")) for lang, table in tables for line in table.strip().splitlines()
+    ]
     return [(lang, *(cell.strip() for cell in cells)) for lang, cells in rows]  # type: ignore[misc]
 
 
@@ -324,7 +326,9 @@ def action_of(intent: str, lang: str, slots: str) -> Action:
 def told(verdict: Resolved | Question | Refusal) -> str:
     """A verdict in the form of the tables."""
     if isinstance(verdict, Question):
-        return "?" + " ".join(sorted(target for option in verdict.options for target in option.targets))
+        return "?" + " ".join(
+            sorted(target for option in verdict.options for target in option.targets)
+        )
     return "!" + verdict.reason if isinstance(verdict, Refusal) else " ".join(verdict.targets)
 
 
@@ -339,7 +343,9 @@ def test_the_table_is_large() -> None:
 
 
 @pytest.mark.parametrize(("lang", "intent", "slots", "expected"), cases())
-def test_words_find_what_is_meant(home: Home, lang: str, intent: str, slots: str, expected: str) -> None:
+def test_words_find_what_is_meant(
+    home: Home, lang: str, intent: str, slots: str, expected: str
+) -> None:
     before = home.snapshot()
     assert told(resolve(action_of(intent, lang, slots), home)) == in_order(expected)
     assert home.snapshot() == before
@@ -351,7 +357,14 @@ def test_lights_without_a_place_are_all_lights_or_those_of_the_room(home: Home) 
     assert isinstance(every, Resolved)
     assert len(every.targets) == 20
     assert told(resolve(action, home, here="office")) == OFFICE
-    assert len(resolve(action_of("TurnOff", "en", "domain=light scope=all"), home, here="office").targets) == 20
+    assert (
+        len(
+            resolve(
+                action_of("TurnOff", "en", "domain=light scope=all"), home, here="office"
+            ).targets
+        )
+        == 20
+    )
 
 
 def test_here_is_the_room_of_the_speaker(home: Home) -> None:
@@ -370,7 +383,9 @@ def test_the_room_of_the_speaker_decides_between_equals(home: Home) -> None:
         ("domain=lock", "hallway", "lock.front_door"),
         ("name=ceiling light", "bathroom", f"?{CEILINGS}"),
     ):
-        assert told(resolve(action_of("TurnOff", "en", slots), home, here=room)) == in_order(expected)
+        assert told(resolve(action_of("TurnOff", "en", slots), home, here=room)) == in_order(
+            expected
+        )
 
 
 def test_it_is_what_was_spoken_of(home: Home) -> None:
@@ -408,7 +423,9 @@ def test_a_question_names_five_and_keeps_all() -> None:
 def test_same_names_are_told_apart_by_area() -> None:
     areas = [{"id": "a", "name": "Attic"}, {"id": "b", "name": "Barn"}]
     things = [{"id": f"light.{area}", "name": "Spot", "area": area} for area in "ab"]
-    asked = resolve(action_of("TurnOn", "en", "name=spot"), Home.of({"area": areas, "entity": things}))
+    asked = resolve(
+        action_of("TurnOn", "en", "name=spot"), Home.of({"area": areas, "entity": things})
+    )
     assert isinstance(asked, Question)
     assert asked.told == ("Spot (Attic)", "Spot (Barn)")
 
@@ -421,7 +438,10 @@ def test_part_of_a_places_name_asks_which_place() -> None:
         asked = resolve(action_of("TurnOn", "en", slots), home)
         assert isinstance(asked, Question)
         assert asked.told == ("master bedroom", "guest bedroom")
-    assert told(resolve(action_of("TurnOn", "en", "domain=light area=guest bedroom"), home)) == "light.guest"
+    assert (
+        told(resolve(action_of("TurnOn", "en", "domain=light area=guest bedroom"), home))
+        == "light.guest"
+    )
 
 
 def test_an_exact_name_wins_over_area_and_kind() -> None:
@@ -432,28 +452,57 @@ def test_an_exact_name_wins_over_area_and_kind() -> None:
     home = Home.of({"area": [{"id": "k", "name": "Kitchen"}], "entity": things})
     assert told(resolve(action_of("TurnOn", "en", "name=kitchen light"), home)) == "light.one"
     assert told(resolve(action_of("TurnOn", "en", "name=light area=kitchen"), home)) == "light.one"
-    assert told(resolve(action_of("TurnOn", "en", "name=kitchen lights"), home)) == "light.one light.two"
-    assert told(resolve(action_of("TurnOn", "en", "domain=light area=kitchen"), home)) == "light.one light.two"
+    assert (
+        told(resolve(action_of("TurnOn", "en", "name=kitchen lights"), home))
+        == "light.one light.two"
+    )
+    assert (
+        told(resolve(action_of("TurnOn", "en", "domain=light area=kitchen"), home))
+        == "light.one light.two"
+    )
 
 
 @pytest.mark.parametrize("words", ["lamp 2", "lamb 1", "desk lump", "light lamp 3"])
 def test_numbers_and_short_words_are_never_mended(words: str) -> None:
-    home = Home.of({"entity": [{"id": "light.a", "name": "Lamp 1"}, {"id": "light.b", "name": "Desk lamp"}]})
+    home = Home.of(
+        {"entity": [{"id": "light.a", "name": "Lamp 1"}, {"id": "light.b", "name": "Desk lamp"}]}
+    )
     assert isinstance(resolve(Action("HassTurnOn", "en", {"name": words}), home), Refusal)
 
 
 def test_number_words_are_numbers_in_names() -> None:
-    home = Home.of({"entity": [{"id": f"light.l{n}", "name": f"Lamp {n}", "aliases": [f"{n}号灯"]} for n in (1, 2)]})
-    for lang, words in (("en", "lamp two"), ("de", "lampe zwei"), ("zh", "二号灯"), ("zh", "2 号灯"), ("en", "lamp 2")):
+    home = Home.of(
+        {
+            "entity": [
+                {"id": f"light.l{n}", "name": f"Lamp {n}", "aliases": [f"{n}号灯"]} for n in (1, 2)
+            ]
+        }
+    )
+    for lang, words in (
+        ("en", "lamp two"),
+        ("de", "lampe zwei"),
+        ("zh", "二号灯"),
+        ("zh", "2 号灯"),
+        ("en", "lamp 2"),
+    ):
         assert told(resolve(Action("HassTurnOn", lang, {"name": words}), home)) == "light.l2"
 
 
 def test_two_equally_near_words_are_no_typo() -> None:
-    home = Home.of({"entity": [{"id": "light.a", "name": "Couch"}, {"id": "light.b", "name": "Coach"}]})
+    home = Home.of(
+        {"entity": [{"id": "light.a", "name": "Couch"}, {"id": "light.b", "name": "Coach"}]}
+    )
     assert isinstance(resolve(Action("HassTurnOn", "en", {"name": "cooch"}), home), Refusal)
 
 
 def test_cooling_is_not_heating() -> None:
-    home = Home.of({"entity": [{"id": "climate.a", "name": "Radiator"}, {"id": "switch.b", "name": "Fan heater"}]})
+    home = Home.of(
+        {
+            "entity": [
+                {"id": "climate.a", "name": "Radiator"},
+                {"id": "switch.b", "name": "Fan heater"},
+            ]
+        }
+    )
     assert isinstance(resolve(action_of("TurnOn", "en", "name=air conditioner"), home), Refusal)
     assert told(resolve(action_of("TurnOn", "en", "name=heating"), home)) == "?climate.a switch.b"

@@ -14,25 +14,35 @@ from tumen.language.action import Action, normalise
 SAID = {
     "turn on the kitchen light": Action("HassTurnOn", "en", {"domain": "light", "area": "kitchen"}),
     "打开厨房的灯": Action("HassTurnOn", "zh", {"domain": "light", "area": "厨房"}),
-    "mach das licht in der küche an": Action("HassTurnOn", "de", {"domain": "light", "area": "küche"}),
+    "mach das licht in der küche an": Action(
+        "HassTurnOn", "de", {"domain": "light", "area": "küche"}
+    ),
     "turn on the desk lamp": Action("HassTurnOn", "en", {"name": "desk lamp"}),
     "schalte die schreibtischlampe ein": Action("HassTurnOn", "de", {"name": "schreibtischlampe"}),
     "打开台灯": Action("HassTurnOn", "zh", {"name": "台灯"}),
     "turn on the bedside lamp": Action("HassTurnOn", "en", {"name": "bedside lamp"}),
     "打开床头灯": Action("HassTurnOn", "zh", {"name": "床头灯"}),
     "unlock the door": Action("HassTurnOff", "en", {"name": "door"}),
-    "turn off all office lights": Action("HassTurnOff", "en", {"domain": "light", "area": "office"}),
+    "turn off all office lights": Action(
+        "HassTurnOff", "en", {"domain": "light", "area": "office"}
+    ),
     "turn on the office lights": Action("HassTurnOn", "en", {"domain": "light", "area": "office"}),
     "make it blue": Action("HassLightSet", "en", {"name": "it", "color": "blue"}),
-    "set the desk lamp to 150": Action("HassLightSet", "en", {"name": "desk lamp", "brightness": "150"}),
+    "set the desk lamp to 150": Action(
+        "HassLightSet", "en", {"name": "desk lamp", "brightness": "150"}
+    ),
     "turn on the unicorn": Action("HassTurnOn", "en", {"name": "unicorn"}),
     "打开独角兽": Action("HassTurnOn", "zh", {"name": "独角兽"}),
     "schalte das einhorn ein": Action("HassTurnOn", "de", {"name": "einhorn"}),
     "who was napoleon": Action("none", "en"),
     "what is the capital": Action("none", "de"),
     "turn off the lights": Action("HassTurnOff", "en", {"domain": "light"}),
-    "any lights on in the office": Action("HassGetState", "en", {"domain": "light", "state": "on", "ask": "any", "area": "office"}),
-    "how warm is the living room": Action("HassClimateGetTemperature", "en", {"area": "living room"}),
+    "any lights on in the office": Action(
+        "HassGetState", "en", {"domain": "light", "state": "on", "ask": "any", "area": "office"}
+    ),
+    "how warm is the living room": Action(
+        "HassClimateGetTemperature", "en", {"area": "living room"}
+    ),
     "what time is it": Action("HassGetCurrentTime", "en"),
     "turn off the desk lamp in 10 minutes": Action(
         "HassStartTimer", "en", {"duration": "10 minutes", "command": "turn off desk lamp"}
@@ -40,7 +50,9 @@ SAID = {
     "turn it on": Action("HassTurnOn", "en"),
     "lights on in here": Action("HassTurnOn", "en", {"domain": "light", "area": "here"}),
     "turn off desk lamp": Action("HassTurnOff", "en", {"name": "desk lamp"}),
-    "pizza timer for five minutes": Action("HassStartTimer", "en", {"duration": "five minutes", "name": "pizza"}),
+    "pizza timer for five minutes": Action(
+        "HassStartTimer", "en", {"duration": "five minutes", "name": "pizza"}
+    ),
 }
 
 
@@ -73,21 +85,24 @@ def replies(session: Session, *sentences: str) -> list[str]:
     return [session.say(sentence).reply for sentence in sentences]
 
 
-@pytest.mark.parametrize("sentence", ["turn on the kitchen light", "打开厨房的灯", "mach das Licht in der Küche an!"])
+@pytest.mark.parametrize(
+    "sentence", ["turn on the kitchen light", "打开厨房的灯", "mach das Licht in der Küche an!"]
+)
 def test_three_languages_switch_the_same_lights(session: Session, sentence: str) -> None:
     turn = session.say(sentence)
-    assert {change.id for change in turn.changes} == {"light.kitchen_ceiling", "light.kitchen_counter"}
+    assert {change.id for change in turn.changes} == {
+        "light.kitchen_ceiling",
+        "light.kitchen_counter",
+    }
     assert all(change.fields() == {"state": ("off", "on")} for change in turn.changes)
     assert (turn.tier, turn.why, turn.confidence) == ("device", "sure", 0.97)
     assert {"understand", "resolve", "act", "reply", "prompt"} <= turn.seconds.keys()
 
 
 def test_it_was_already_so(session: Session) -> None:
-    assert replies(session, "turn on the desk lamp", "打开台灯", "schalte die Schreibtischlampe ein") == [
-        "Desk lamp was already on.",
-        "台灯本来就是开着的。",
-        "Schreibtischlampe war schon an.",
-    ]
+    assert replies(
+        session, "turn on the desk lamp", "打开台灯", "schalte die Schreibtischlampe ein"
+    ) == ["Desk lamp was already on.", "台灯本来就是开着的。", "Schreibtischlampe war schon an."]
     assert session.say("turn on the desk lamp").changes == ()
 
 
@@ -142,7 +157,9 @@ def test_what_is_not_for_the_home_is_refused(session: Session, sentence: str) ->
         ("Right bedside lamp", "light.bedside_right"),
     ],
 )
-def test_a_question_is_answered_without_the_model(session: Session, answer: str, target: str) -> None:
+def test_a_question_is_answered_without_the_model(
+    session: Session, answer: str, target: str
+) -> None:
     asked = session.say("turn on the bedside lamp")
     assert asked.question is not None
     assert asked.reply == "Which one: Left bedside lamp or Right bedside lamp?"
@@ -153,7 +170,11 @@ def test_a_question_is_answered_without_the_model(session: Session, answer: str,
 
 @pytest.mark.parametrize(
     ("answer", "target"),
-    [("左边的", "light.bedside_left"), ("右边那个", "light.bedside_right"), ("第二个", "light.bedside_right")],
+    [
+        ("左边的", "light.bedside_left"),
+        ("右边那个", "light.bedside_right"),
+        ("第二个", "light.bedside_right"),
+    ],
 )
 def test_a_chinese_answer(session: Session, answer: str, target: str) -> None:
     session.say("打开床头灯")
@@ -162,9 +183,14 @@ def test_a_chinese_answer(session: Session, answer: str, target: str) -> None:
 
 def test_a_missing_device_or_room_is_filled_in(session: Session) -> None:
     assert session.say("lights on in here").reply == "Which room do you mean?"
-    assert {change.id for change in session.say("bathroom").changes} == {"light.bathroom", "light.mirror"}
+    assert {change.id for change in session.say("bathroom").changes} == {
+        "light.bathroom",
+        "light.mirror",
+    }
     assert session.say("turn it on").reply == "Which device do you mean?"
-    assert [change.id for change in session.say("the reading lamp").changes] == ["light.reading_lamp"]
+    assert [change.id for change in session.say("the reading lamp").changes] == [
+        "light.reading_lamp"
+    ]
     session.say("turn it on")
     assert session.say("turn on the kitchen light").action is not None
 
@@ -200,13 +226,18 @@ def test_undo_takes_back_turn_by_turn(session: Session, home: Home) -> None:
 def test_it_and_the_room_spoken_of(session: Session, clock: Any) -> None:
     session.say("turn off desk lamp")
     assert [change.id for change in session.say("make it blue").changes] == ["light.desk_lamp"]
-    assert session.say("turn off the lights").resolved.targets == ("light.desk_lamp", "light.office_ceiling")  # type: ignore[union-attr]
+    assert session.say("turn off the lights").resolved.targets == (
+        "light.desk_lamp",
+        "light.office_ceiling",
+    )  # type: ignore[union-attr]
     clock.wind(600)
     assert len(session.say("turn off the lights").resolved.targets) == 20  # type: ignore[union-attr]
 
 
 def test_a_timer_carries_out_its_command(session: Session, home: Home, clock: Any) -> None:
-    assert session.say("turn off the desk lamp in 10 minutes").reply == "Started a timer for 10 min."
+    assert (
+        session.say("turn off the desk lamp in 10 minutes").reply == "Started a timer for 10 min."
+    )
     session.say("pizza timer for five minutes")
     assert session.due() == ()
     clock.wind(301)
@@ -216,7 +247,9 @@ def test_a_timer_carries_out_its_command(session: Session, home: Home, clock: An
     assert home.timers == {}
 
 
-@pytest.mark.parametrize("sentence", ["", "   ", "?!", "x" * 10_000, "lamp " * 80, "\x00", "\ud800", "{}[]"])
+@pytest.mark.parametrize(
+    "sentence", ["", "   ", "?!", "x" * 10_000, "lamp " * 80, "\x00", "\ud800", "{}[]"]
+)
 def test_no_sentence_raises(session: Session, sentence: str) -> None:
     turn = session.say(sentence)
     assert isinstance(turn, Turn)

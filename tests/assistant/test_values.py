@@ -83,7 +83,13 @@ def test_a_value_is_read(slot: str, lang: str, words: str, value: float | str) -
 
 @pytest.mark.parametrize(
     ("slot", "words"),
-    [("brightness", "loud"), ("color", "blurple"), ("temperature", "ein paar"), ("temperature", ""), ("temperature", "个")],
+    [
+        ("brightness", "loud"),
+        ("color", "blurple"),
+        ("temperature", "ein paar"),
+        ("temperature", ""),
+        ("temperature", "个"),
+    ],
 )
 def test_what_is_no_value_is_unknown(slot: str, words: str) -> None:
     for lang in ("en", "zh", "de"):

@@ -23,7 +23,15 @@ def tumen() -> Tumen:
     def run(*arguments: object, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "tumen", *map(str, arguments)]
         environment = {**os.environ, "COLUMNS": "200", "TERM": "dumb"}
-        return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment, timeout=180, check=False)
+        return subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            cwd=folder,
+            env=environment,
+            timeout=180,
+            check=False,
+        )
 
     return run
 
@@ -56,7 +64,11 @@ def two(tumen: Tumen, once: Once) -> Path:
 @pytest.fixture
 def untrained(two: Path) -> Callable[[Path], Path]:
     """Makes a copy of it that is still to be trained."""
-    return lambda folder: Path(shutil.copytree(two, folder, ignore=shutil.ignore_patterns("cloud", "jobs", "events.jsonl", ".*")))
+    return lambda folder: Path(
+        shutil.copytree(
+            two, folder, ignore=shutil.ignore_patterns("cloud", "jobs", "events.jsonl", ".*")
+        )
+    )
 
 
 @pytest.fixture

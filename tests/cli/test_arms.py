@@ -56,7 +56,9 @@ def run(trained: Path, tmp_path: Path) -> Path:
 
 
 def made(run: Path, since: int = 0) -> list[str]:
-    rows = [row["name"] for row in events.read(run / "events.jsonl", "stage") if row["state"] == "done"]
+    rows = [
+        row["name"] for row in events.read(run / "events.jsonl", "stage") if row["state"] == "done"
+    ]
     return rows[since:]
 
 
@@ -64,8 +66,12 @@ def test_what_the_run_had_is_shared_and_seeds_come_in_turns(trained: Path, whole
     names = [f"arms/{arm}/seed-{seed}" for seed in (1, 2) for arm in ("dense", "taught")]
     assert made(trained, len(made(whole))) == [*names, "arms/table"]
     for name in names:
-        assert manifest_of(whole / "dataset").digest in verify(trained / name, "checkpoint").made_from
-    assert manifest_of(whole / "cloud").digest in manifest_of(trained / "arms/taught/seed-1").made_from
+        assert (
+            manifest_of(whole / "dataset").digest in verify(trained / name, "checkpoint").made_from
+        )
+    assert (
+        manifest_of(whole / "cloud").digest in manifest_of(trained / "arms/taught/seed-1").made_from
+    )
     digests = {manifest_of(trained / name).digest for name in names}
     assert len(digests) == len(names), "every seed and arm is another network"
     assert json.loads((trained / "arms/dense/seed-1/shape.json").read_text())["experts"] is None
@@ -103,11 +109,16 @@ def test_the_table(trained: Path) -> None:
 def test_losses_and_differences_are_those_of_the_checkpoints(trained: Path) -> None:
     rows = json.loads((trained / "arms/table/table.json").read_text())["arms"]
     for row in rows:
-        losses = [manifest_of(trained / "arms" / row["name"] / f"seed-{seed}").facts["validation_loss"] for seed in (1, 2)]
+        losses = [
+            manifest_of(trained / "arms" / row["name"] / f"seed-{seed}").facts["validation_loss"]
+            for seed in (1, 2)
+        ]
         assert row["losses"] == losses
         assert row["loss"]["low"] < row["loss"]["mean"] < row["loss"]["high"]
     assert rows[0]["against_first"] is None
-    pairs = [ours - theirs for ours, theirs in zip(rows[1]["losses"], rows[0]["losses"], strict=True)]
+    pairs = [
+        ours - theirs for ours, theirs in zip(rows[1]["losses"], rows[0]["losses"], strict=True)
+    ]
     assert rows[1]["against_first"]["mean"] == pytest.approx(sum(pairs) / 2)
 
 
@@ -125,11 +136,18 @@ def test_what_is_done_is_not_done_again(tumen: Tumen, run: Path, recipe_path: Pa
     assert manifest_of(run / "arms/dense/seed-2").digest == old, "the same seed is the same network"
 
 
-def test_one_seed_has_no_interval_and_an_exam_is_put(tumen: Tumen, run: Path, recipe_path: Path) -> None:
+def test_one_seed_has_no_interval_and_an_exam_is_put(
+    tumen: Tumen, run: Path, recipe_path: Path
+) -> None:
     before = len(made(run))
-    done = tumen("arms", recipe_path, "--run", run, "--set", "arms.seeds=[2]", "--set", "arms.exam=true")
+    done = tumen(
+        "arms", recipe_path, "--run", run, "--set", "arms.seeds=[2]", "--set", "arms.exam=true"
+    )
     assert done.returncode == 0, done.stderr
-    assert made(run, before) == [*(f"arms/{arm}/bundle-2" for arm in ("dense", "taught")), "arms/table"]
+    assert made(run, before) == [
+        *(f"arms/{arm}/bundle-2" for arm in ("dense", "taught")),
+        "arms/table",
+    ]
     assert done.stdout.count("(no interval)") == 2 + 1 + 2, "loss, against, exact"
     assert "one seed: no interval" in done.stdout
     for row in json.loads((run / "arms/table/table.json").read_text())["arms"]:
@@ -172,7 +190,9 @@ class TestBad:
     def test_less_than_a_step(self, tumen: Tumen, recipe_path: Path, tmp_path: Path) -> None:
         done = tumen("arms", recipe_path, "--set", "arms.budget='1k'", folder=tmp_path)
         assert done.returncode == PlanError.exit_code
-        assert done.stderr.startswith("tumen: arms.dense: one step takes 1.96e+09 FLOPs, the budget is 1e+03; ")
+        assert done.stderr.startswith(
+            "tumen: arms.dense: one step takes 1.96e+09 FLOPs, the budget is 1e+03; "
+        )
         assert done.stderr.count("\n") == 1
         assert list(tmp_path.iterdir()) == []
 
@@ -182,22 +202,40 @@ class TestBad:
             ("arms.budget=0", "arms: budget 0.0 must be above 0 FLOPs"),
             ("arms.budget='much'", "arms: budget: 'much' is not a count"),
             ("arms.seconds=5", "arms: set one of budget (FLOPs) and seconds"),
-            ("arms.buget='2e15'", "arms.buget: neither a field (seeds, budget, seconds, exam) nor an arm"),
+            (
+                "arms.buget='2e15'",
+                "arms.buget: neither a field (seeds, budget, seconds, exam) nor an arm",
+            ),
             ("arms.seeds=[]", "arms.seeds: "),
             ("arms.seeds=[1, 1]", "arms: a seed stands twice in seeds"),
             ("arms.table={ tier = 'cloud' }", "arms: 'table': an arm's name is its folder"),
-            ("arms.dense.tier='cluod'", "arms.dense.tier: 'cluod' is no tier; the family has cloud, device"),
+            (
+                "arms.dense.tier='cluod'",
+                "arms.dense.tier: 'cluod' is no tier; the family has cloud, device",
+            ),
             ("arms.dense.teir='cloud'", "arms.dense.teir: unknown field; did you mean 'tier'?"),
-            ("arms.dense.set={ 'train.steps' = 3 }", "arms.dense.set: train.steps follows from the budget"),
-            ("arms.dense.set={ 'shape.widht' = 3 }", "arms.dense.shape.widht: unknown field; did you mean 'width'?"),
+            (
+                "arms.dense.set={ 'train.steps' = 3 }",
+                "arms.dense.set: train.steps follows from the budget",
+            ),
+            (
+                "arms.dense.set={ 'shape.widht' = 3 }",
+                "arms.dense.shape.widht: unknown field; did you mean 'width'?",
+            ),
             (
                 "arms.dense.set={ 'shape.attention.hads' = 3 }",
                 "arms.dense.shape.attention.hads: unknown field; did you mean 'heads'?",
             ),
-            ("arms.dense.set={ 'shape.layers.x' = 3 }", "arms.dense.set: 'layers' is a value, not a section"),
+            (
+                "arms.dense.set={ 'shape.layers.x' = 3 }",
+                "arms.dense.set: 'layers' is a value, not a section",
+            ),
             ("arms.dense.set={ 'shape.layers' = 'two' }", "arms.dense.shape.layers: "),
             ("arms.dense.without=['shape.width']", "arms.dense.shape.width: "),
-            ("arms.taught.set={ 'distil.teacher' = 'nobody' }", "arms.taught.distil.teacher: 'nobody' is no tier"),
+            (
+                "arms.taught.set={ 'distil.teacher' = 'nobody' }",
+                "arms.taught.distil.teacher: 'nobody' is no tier",
+            ),
         ],
     )
     def test_is_one_fault_with_its_path(self, recipe_path: Path, change: str, fault: str) -> None:

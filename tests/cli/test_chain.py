@@ -10,11 +10,22 @@ from tests.cli.conftest import TINY
 from tumen.cli.chain import links, served_tiers, stages
 from tumen.recipe.recipe import load_recipe
 
-ALL = ["corpus", "tokenizer", "dataset", "cloud", "device", "bundle-device", "bundle-cloud", "bundle-device/scorecard"]
+ALL = [
+    "corpus",
+    "tokenizer",
+    "dataset",
+    "cloud",
+    "device",
+    "bundle-device",
+    "bundle-cloud",
+    "bundle-device/scorecard",
+]
 
 
 def stale_after(run: Path, *changes: str) -> list[str]:
-    return [link.stage.name for link in links(load_recipe(TINY, changes), run) if link.state == "stale"]
+    return [
+        link.stage.name for link in links(load_recipe(TINY, changes), run) if link.state == "stale"
+    ]
 
 
 def test_stages_in_order() -> None:
@@ -33,9 +44,20 @@ def test_a_cloud_elsewhere_is_not_packed() -> None:
 def test_a_tier_that_is_quantised_with_care_has_more_stages() -> None:
     budget = load_recipe(TINY, ["family.device.quantise={budget='1 MB'}"])
     assert [stage.name for stage in stages(budget)][5:7] == ["device-grid", "bundle-device"]
-    aware = {stage.name: stage for stage in stages(load_recipe(TINY, ["family.device.quantise={to='int4', aware=true, steps=60}"]))}
+    aware = {
+        stage.name: stage
+        for stage in stages(
+            load_recipe(TINY, ["family.device.quantise={to='int4', aware=true, steps=60}"])
+        )
+    }
     assert list(aware)[4:8] == ["device", "device-grid", "device-aware", "bundle-device"]
-    assert aware["bundle-device"].parents == ("device", "tokenizer", "corpus", "device-grid", "device-aware")
+    assert aware["bundle-device"].parents == (
+        "device",
+        "tokenizer",
+        "corpus",
+        "device-grid",
+        "device-aware",
+    )
     trained = aware["device-aware"].settings
     assert trained is not None
     assert trained.train.steps == 60
@@ -47,7 +69,11 @@ def test_what_training_on_the_grid_is_asked_leaves_the_choice_of_grids() -> None
     for steps in (60, 80):
         chain = {
             stage.name: stage
-            for stage in stages(load_recipe(TINY, [f"family.device.quantise={{to='int4', aware=true, steps={steps}}}"]))
+            for stage in stages(
+                load_recipe(
+                    TINY, [f"family.device.quantise={{to='int4', aware=true, steps={steps}}}"]
+                )
+            )
         }
         asked[steps] = {name: chain[name].inputs({}) for name in ("device-grid", "device-aware")}
     assert asked[60]["device-grid"] == asked[80]["device-grid"]
@@ -72,12 +98,22 @@ def test_a_change_makes_everything_after_it_stale(whole: Path, change: str, firs
 
 
 def test_a_change_of_the_student_leaves_the_teacher(whole: Path) -> None:
-    assert stale_after(whole, "family.device.train.rate=0.1") == ["device", "bundle-device", "bundle-device/scorecard"]
-    assert stale_after(whole, "family.device.quantise=int4") == ["bundle-device", "bundle-device/scorecard"]
+    assert stale_after(whole, "family.device.train.rate=0.1") == [
+        "device",
+        "bundle-device",
+        "bundle-device/scorecard",
+    ]
+    assert stale_after(whole, "family.device.quantise=int4") == [
+        "bundle-device",
+        "bundle-device/scorecard",
+    ]
     assert stale_after(whole, "gate.exact=0.5") == ALL[5:]
 
 
-@pytest.mark.parametrize("change", ["family.cloud.train.checkpoint_every=7", "family.cloud.train.keep=1", "fleet.engine='local'"])
+@pytest.mark.parametrize(
+    "change",
+    ["family.cloud.train.checkpoint_every=7", "family.cloud.train.keep=1", "fleet.engine='local'"],
+)
 def test_what_decides_nothing_makes_nothing_stale(whole: Path, change: str) -> None:
     assert stale_after(whole, change) == []
 

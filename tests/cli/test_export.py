@@ -44,7 +44,14 @@ def test_import_says_what_a_recipe_says(public: Path) -> None:
     head, _, text = (public / "said").read_text().partition("\n")
     assert head.startswith(f"{public / 'start'}: ")
     tier = tomllib.loads(text)["family"]["cloud"]
-    recipe = recipe_of({"name": "x", "family": {"cloud": tier | {"train": {"steps": 1}}}, "serve": {"device": "cloud"}}, "x")
+    recipe = recipe_of(
+        {
+            "name": "x",
+            "family": {"cloud": tier | {"train": {"steps": 1}}},
+            "serve": {"device": "cloud"},
+        },
+        "x",
+    )
     shape = recipe.family["cloud"].shape
     assert shape == load_recipe(TINY).family["device"].shape.model_copy(update={"tied": shape.tied})
     assert recipe.family["cloud"].start == Start(path=str(public / "start"))
@@ -74,10 +81,14 @@ def test_refused_in_one_line(whole: Path, tmp_path: Path, tumen: Tumen) -> None:
 
 class TestStart:
     def inputs(self, *changes: str) -> str:
-        stage = next(stage for stage in chain.stages(load_recipe(TINY, changes)) if stage.name == "device")
+        stage = next(
+            stage for stage in chain.stages(load_recipe(TINY, changes)) if stage.name == "device"
+        )
         return stage.inputs({})
 
-    def test_decides_the_tier_by_its_content_not_its_place(self, public: Path, tmp_path: Path) -> None:
+    def test_decides_the_tier_by_its_content_not_its_place(
+        self, public: Path, tmp_path: Path
+    ) -> None:
         here = self.inputs(f"family.device.start='{public / 'start'}'")
         there = tmp_path / "moved"
         shutil.copytree(public / "start", there)
@@ -92,5 +103,11 @@ class TestStart:
         said = tumen("run", TINY, "--run", run, "--set", change, "--until", "device")
         assert said.returncode == 0, said.stderr
         assert manifest_of(public / "start").digest in manifest_of(run / "device").made_from
-        state = {row["name"]: row["state"] for row in json.loads(tumen("lineage", run, "--json").stdout)}
-        assert (state["cloud"], state["device"], state["bundle-device"]) == ("done", "done", "stale")
+        state = {
+            row["name"]: row["state"] for row in json.loads(tumen("lineage", run, "--json").stdout)
+        }
+        assert (state["cloud"], state["device"], state["bundle-device"]) == (
+            "done",
+            "done",
+            "stale",
+        )

@@ -47,7 +47,11 @@ def test_words_say_what_fits_and_what_to_cut() -> None:
 
 def test_limits_threads_and_context_count() -> None:
     def told(*words: str) -> dict[str, float]:
-        return dict(json.loads(said(str(RECIPES / "milm-1.3b.toml"), "--device", "phone-16gb", "--json", *words))["fits"][0])
+        return dict(
+            json.loads(
+                said(str(RECIPES / "milm-1.3b.toml"), "--device", "phone-16gb", "--json", *words)
+            )["fits"][0]
+        )
 
     assert told()["fits"]
     assert not told("--memory", "1GB")["fits"]
@@ -60,10 +64,16 @@ def test_files_bundles_and_runs(tmp_path: Path) -> None:
     for tier in ("device", "cloud"):
         (run / f"bundle-{tier}").mkdir(parents=True)
         write_synthetic(run / f"bundle-{tier}" / "model.gguf", shape, "int4")
-    assert [one["model"] for one in json.loads(said(str(run), "--json"))["fits"]] == ["bundle-cloud", "bundle-device"]
+    assert [one["model"] for one in json.loads(said(str(run), "--json"))["fits"]] == [
+        "bundle-cloud",
+        "bundle-device",
+    ]
     told = json.loads(said(str(run / "bundle-device"), "--json"))["fits"][0]
     assert told["file_bytes"] == (run / "bundle-device" / "model.gguf").stat().st_size
-    assert json.loads(said(str(run / "bundle-device" / "model.gguf"), "--json"))["fits"][0]["quantise"] == "int4"
+    assert (
+        json.loads(said(str(run / "bundle-device" / "model.gguf"), "--json"))["fits"][0]["quantise"]
+        == "int4"
+    )
 
 
 def test_devices_are_listed() -> None:
@@ -79,7 +89,10 @@ def test_devices_are_listed() -> None:
         (("none.toml",), "no such file"),
         (("none.gguf",), "missing"),
         ((str(RECIPES / "pocket.toml"), "--device", "fone"), "did you mean phone"),
-        ((str(RECIPES / "pocket.toml"), "--device", "here", "--profile", "none.json"), "not measured yet"),
+        (
+            (str(RECIPES / "pocket.toml"), "--device", "here", "--profile", "none.json"),
+            "not measured yet",
+        ),
         ((str(RECIPES / "pocket.toml"), "--threads", "64"), "is known with"),
         ((str(RECIPES / "pocket.toml"), "--memory", "much"), "not a size"),
         ((str(RECIPES / "pocket.toml"), "--context", "0"), "--context 0"),
@@ -94,4 +107,7 @@ def test_nonsense_gets_one_line(words: tuple[str, ...], says: str) -> None:
 def test_never_imports_torch() -> None:
     words = ["tumen", "fit", str(RECIPES / "pocket.toml")]
     code = f"import sys; sys.argv = {words!r}\nfrom tumen.cli import main\ntry: main()\nexcept SystemExit: pass\nsys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
+    assert (
+        subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode
+        == 0
+    )

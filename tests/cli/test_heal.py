@@ -21,7 +21,10 @@ DRILLS = Path(__file__).parents[2] / "benchmarks" / "drills.py"
 def crashed(tmp_path: Path) -> Path:
     """A run whose cloud tier had a crash in its eighth second."""
     (tmp_path / "recipe.json").write_text(load_recipe(TINY).model_dump_json())
-    run, watch = Events(tmp_path / "events.jsonl"), Events(tmp_path / "jobs" / "cloud" / "watch.jsonl")
+    run, watch = (
+        Events(tmp_path / "events.jsonl"),
+        Events(tmp_path / "jobs" / "cloud" / "watch.jsonl"),
+    )
     watch.emit("watch", time=0.0, state="started", attempt=0)
     run.emit("train", time=1.0, tier="cloud", step=0)
     run.emit("step", time=7.0, tier="cloud", step=6, step_seconds=1.0)
@@ -36,7 +39,15 @@ def crashed(tmp_path: Path) -> Path:
 def test_ledger_is_a_table_beside_the_plan(tumen: Tumen, crashed: Path) -> None:
     said = tumen("ledger", crashed).stdout
     assert said.startswith("cloud: 8 steps in 11 s, 1 of them twice; faults: 1 crash")
-    for part in ("productive", "checkpoint", "detection", "restart", "recomputed", "idle", "goodput"):
+    for part in (
+        "productive",
+        "checkpoint",
+        "detection",
+        "restart",
+        "recomputed",
+        "idle",
+        "goodput",
+    ):
         assert f"  {part} " in said
     assert "the plan expects 98." in said
     found = json.loads(tumen("ledger", crashed, "--json").stdout)["cloud"]
@@ -47,7 +58,10 @@ def test_ledger_is_a_table_beside_the_plan(tumen: Tumen, crashed: Path) -> None:
 
 def test_what_cannot_be_is_one_line(tumen: Tumen, crashed: Path) -> None:
     for arguments, says in (
-        (("ledger", crashed, "--tier", "phone"), "--tier 'phone' is no tier of tiny; it has cloud, device"),
+        (
+            ("ledger", crashed, "--tier", "phone"),
+            "--tier 'phone' is no tier of tiny; it has cloud, device",
+        ),
         (("ledger", crashed, "--tier", "device"), "device has no steps yet"),
         (("drill", crashed, "--fault", "rank"), "no ranks of this job live on this machine"),
         (("drill", crashed, "--fault", "fire"), "--fault 'fire' is unknown; known: rank, agent"),
@@ -64,13 +78,32 @@ def test_what_cannot_be_is_one_line(tumen: Tumen, crashed: Path) -> None:
 def test_three_faults_and_the_same_bytes(tmp_path: Path) -> None:
     """A freeze, a full disk and a crash on one run of two nodes, unattended; thirty of all kinds: benchmarks/drills.py."""
     out = tmp_path / "drills.json"
-    command = [sys.executable, DRILLS, "--drills", "3", "--each", "3", "--seed", "1", "--keep", tmp_path / "runs", "--out", out]
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
+    command = [
+        sys.executable,
+        DRILLS,
+        "--drills",
+        "3",
+        "--each",
+        "3",
+        "--seed",
+        "1",
+        "--keep",
+        tmp_path / "runs",
+        "--out",
+        out,
+    ]
+    done = subprocess.run(
+        [str(part) for part in command], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     (run,) = json.loads(out.read_text())["runs"]
-    assert [(one["fault"], one["right"]) for one in run["drills"]] == [("freeze", True), ("disk", True), ("rank", True)], (
-        done.stderr
-    )
+    assert [(one["fault"], one["right"]) for one in run["drills"]] == [
+        ("freeze", True),
+        ("disk", True),
+        ("rank", True),
+    ], done.stderr
     assert all(one["resumed_seconds"] is not None for one in run["drills"])
     assert run["same"], "weights and samples are those of the run nobody touched"
-    assert not folder_of(tmp_path / "runs" / "run-0" / "jobs" / "cloud", "n0").parent.exists(), "nothing is left in memory"
+    assert not folder_of(tmp_path / "runs" / "run-0" / "jobs" / "cloud", "n0").parent.exists(), (
+        "nothing is left in memory"
+    )

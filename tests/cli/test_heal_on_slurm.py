@@ -40,7 +40,9 @@ def watch() -> Iterator[Callable[[Path], subprocess.Popen[str]]]:
 
     def start(run: Path) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "tumen", "watch", str(run), "--address", "10.77.0.1"]
-        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
+        started.append(
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        )
         return started[-1]
 
     yield start
@@ -72,11 +74,21 @@ def test_weights_are_those_of_the_unbroken_run(
         return tumen("logs", broken).stdout + (told.read_text() if told.exists() else "")
 
     def step() -> int:
-        return int(json.loads((job / "glance.json").read_text())["step"]) if (job / "glance.json").exists() else 0
+        return (
+            int(json.loads((job / "glance.json").read_text())["step"])
+            if (job / "glance.json").exists()
+            else 0
+        )
 
     def of_rank(rank: str) -> tuple[str, dict[str, Any]]:
-        found = {path.parent.name: json.loads(path.read_text()) for path in job.glob("ranks/*/agent.json")}
-        return max(((n, a) for n, a in found.items() if rank in a["ranks"]), key=lambda one: int(one[1]["attempt"]))
+        found = {
+            path.parent.name: json.loads(path.read_text())
+            for path in job.glob("ranks/*/agent.json")
+        }
+        return max(
+            ((n, a) for n, a in found.items() if rank in a["ranks"]),
+            key=lambda one: int(one[1]["attempt"]),
+        )
 
     until(lambda: step() >= 12, say)
     os.kill(of_rank("1")[1]["ranks"]["1"], signal.SIGKILL)
@@ -97,4 +109,6 @@ def test_weights_are_those_of_the_unbroken_run(
     assert digest(broken) == digest(two)
     said = tumen("status", broken).stdout.splitlines()
     assert said[0].startswith("cloud: done, job ")
-    assert re.sub(r", \d+ slow$", "", said[1]) == "  faults: 1 crash, 1 node", "a busy machine may be slow as well"
+    assert re.sub(r", \d+ slow$", "", said[1]) == "  faults: 1 crash, 1 node", (
+        "a busy machine may be slow as well"
+    )

@@ -22,7 +22,14 @@ from tumen.core.errors import PlanError
 from tumen.core.events import Events
 from tumen.recipe.recipe import Fleet
 
-LAB = ("--set", 'fleet.cards="cpu:4"', "--set", "fleet.node_cards=2", "--set", "family.cloud.train.mesh.dp=4")
+LAB = (
+    "--set",
+    'fleet.cards="cpu:4"',
+    "--set",
+    "fleet.node_cards=2",
+    "--set",
+    "family.cloud.train.mesh.dp=4",
+)
 IMAGE = ("--set", 'fleet.kubernetes.image="x"', "--set", 'fleet.kubernetes.volumes={ "/" = "all" }')
 
 
@@ -38,9 +45,15 @@ def ready(whole: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(
     ("engine", "says"),
-    [("local", "#!/bin/sh"), ("slurm", "#SBATCH --job-name=tiny-cloud"), ("kubernetes", "kind: JobSet")],
+    [
+        ("local", "#!/bin/sh"),
+        ("slurm", "#SBATCH --job-name=tiny-cloud"),
+        ("kubernetes", "kind: JobSet"),
+    ],
 )
-def test_dry_run_prints_what_would_be_submitted_and_does_nothing(tumen: Tumen, tmp_path: Path, engine: str, says: str) -> None:
+def test_dry_run_prints_what_would_be_submitted_and_does_nothing(
+    tumen: Tumen, tmp_path: Path, engine: str, says: str
+) -> None:
     said = tumen("launch", TINY, "--on", engine, "--dry-run", *IMAGE, folder=tmp_path)
     assert said.returncode == 0, said.stderr
     assert says in said.stdout
@@ -48,8 +61,25 @@ def test_dry_run_prints_what_would_be_submitted_and_does_nothing(tumen: Tumen, t
 
 
 def test_nodes_ranks_and_cards_follow_from_mesh_and_fleet(tumen: Tumen, tmp_path: Path) -> None:
-    fleet = ("--set", 'fleet.cards="h800:64"', "--set", "family.cloud.train.mesh.dp=32", "--set", "family.cloud.train.rows=32")
-    said = tumen("launch", TINY, "--on", "slurm", "--dry-run", *fleet, "--set", 'fleet.slurm.partition="p"', folder=tmp_path)
+    fleet = (
+        "--set",
+        'fleet.cards="h800:64"',
+        "--set",
+        "family.cloud.train.mesh.dp=32",
+        "--set",
+        "family.cloud.train.rows=32",
+    )
+    said = tumen(
+        "launch",
+        TINY,
+        "--on",
+        "slurm",
+        "--dry-run",
+        *fleet,
+        "--set",
+        'fleet.slurm.partition="p"',
+        folder=tmp_path,
+    )
     for line in ("--nodes=4", "--gpus-per-node=8", "--exclusive", "--partition=p", "processes=8"):
         assert line in said.stdout
 
@@ -72,7 +102,9 @@ def test_spread(fleet: Fleet, ranks: int, asked: tuple[int, int, int, bool]) -> 
 
 
 def test_a_node_that_would_be_half_empty_is_refused() -> None:
-    with pytest.raises(PlanError, match="the mesh has 12 ranks, no multiple of the 8 cards of a node"):
+    with pytest.raises(
+        PlanError, match="the mesh has 12 ranks, no multiple of the 8 cards of a node"
+    ):
         spread(Fleet(engine="slurm", cards="h800:64"), 12)
 
 
@@ -84,7 +116,11 @@ def test_a_node_that_would_be_half_empty_is_refused() -> None:
             Status("failed", 7),
             "the loss is NaN",
         ),
-        ("tumen: the disk is full\ntorch: ChildFailedError\n", Status("failed", 5), "the disk is full"),
+        (
+            "tumen: the disk is full\ntorch: ChildFailedError\n",
+            Status("failed", 5),
+            "the disk is full",
+        ),
         ("", Status("lost", reason="the machine restarted"), "the machine restarted"),
         ("Traceback\nValueError: x\n\n", Status("failed", 1), "ValueError: x"),
         ("half a line", Status("failed", 1, "NODE_FAIL"), "NODE_FAIL"),
@@ -106,7 +142,9 @@ def test_cause(logs: str, status: Status, why: str) -> None:
         (("--on", "slurm", "--set", 'fleet.cards="h800:2"', "--set", "family.cloud.train.mesh.dp=4"), "the mesh has 4 ranks, fleet.cards is"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_launched_is_told(tumen: Tumen, ready: Path, arguments: tuple[str, ...], line: str) -> None:
+def test_what_cannot_be_launched_is_told(
+    tumen: Tumen, ready: Path, arguments: tuple[str, ...], line: str
+) -> None:
     said = tumen("launch", ready, *arguments)
     assert said.returncode
     assert line in said.stderr
@@ -116,7 +154,10 @@ def test_what_cannot_be_launched_is_told(tumen: Tumen, ready: Path, arguments: t
 
 def test_without_data_it_says_what_makes_them(tumen: Tumen, tmp_path: Path) -> None:
     said = tumen("launch", TINY, folder=tmp_path)
-    assert "cloud learns from dataset, which is missing; `tumen run RECIPE --run runs/tiny --until dataset` makes it" in said.stderr
+    assert (
+        "cloud learns from dataset, which is missing; `tumen run RECIPE --run runs/tiny --until dataset` makes it"
+        in said.stderr
+    )
 
 
 def test_on_this_machine_it_waits(tumen: Tumen, ready: Path) -> None:
@@ -137,17 +178,24 @@ def test_nothing_was_launched(tumen: Tumen, ready: Path) -> None:
 
 def test_this_machine_is_a_node_that_cannot_be_drained(tumen: Tumen) -> None:
     name = socket.gethostname()
-    assert re.match(rf"{name} +1 cards  ready\n1 of 1 nodes ready", tumen("nodes", "--on", "local").stdout)
+    assert re.match(
+        rf"{name} +1 cards  ready\n1 of 1 nodes ready", tumen("nodes", "--on", "local").stdout
+    )
     said = tumen("drain", name, "--why", "it smells", "--on", "local")
     assert said.stderr == f"tumen: {name}: local is this machine alone, there is nothing to drain\n"
     assert "which engine?" in tumen("nodes").stderr
 
 
-def test_an_engine_that_is_not_installed_is_one_line(tumen: Tumen, ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_that_is_not_installed_is_one_line(
+    tumen: Tumen, ready: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PATH", str(ready))
     said = tumen("launch", ready, "--on", "slurm")
     assert said.returncode == 11
-    assert said.stderr == "tumen: sinfo is not on the path; run this on a login node of the Slurm cluster\n"
+    assert (
+        said.stderr
+        == "tumen: sinfo is not on the path; run this on a login node of the Slurm cluster\n"
+    )
     assert not (ready / "jobs").exists()
 
 
@@ -185,7 +233,14 @@ def test_what_slurm_does_not_take_is_one_line(
     line: str,
 ) -> None:
     stand_in(tmp_path / "bin", monkeypatch, **programs)
-    many = ("--set", 'fleet.cards="cpu:64"', "--set", "fleet.node_cards=2", "--set", "family.cloud.train.rows=64")
+    many = (
+        "--set",
+        'fleet.cards="cpu:64"',
+        "--set",
+        "fleet.node_cards=2",
+        "--set",
+        "family.cloud.train.rows=64",
+    )
     said = tumen("launch", ready, "--on", "slurm", *many, "--set", asked)
     assert (said.returncode, said.stderr.count("\n")) == (code, 1), said.stderr
     assert line in said.stderr
@@ -204,7 +259,11 @@ def test_a_disk_that_takes_nothing_submits_nothing(
     for made in ("corpus", "tokenizer", "dataset"):
         (run / made).symlink_to(ready / made)
     if fault == "full":
-        subprocess.run(["dd", "if=/dev/zero", f"of={small_disk}/rest", "bs=64k"], capture_output=True, check=False)
+        subprocess.run(
+            ["dd", "if=/dev/zero", f"of={small_disk}/rest", "bs=64k"],
+            capture_output=True,
+            check=False,
+        )
     else:
         make_read_only()
     said = tumen("launch", run, "--on", "slurm")
@@ -213,7 +272,9 @@ def test_a_disk_that_takes_nothing_submits_nothing(
     assert not (tmp_path / "bin" / "submitted").exists()
 
 
-def test_a_job_of_1250_nodes_is_few_short_lines(tumen: Tumen, ready: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_of_1250_nodes_is_few_short_lines(
+    tumen: Tumen, ready: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shown = "JobId=7 JobState=RUNNING Reason=None ExitCode=0:0 Restarts=1 NodeList=n[1-1250]"
     listed = 'i=0; while [ $((i+=1)) -le 1250 ]; do [ $i = 17 ] && echo "n17|drained|gpu:8|Xid 79" || echo "n$i|allocated|gpu:8|none"; done'
     stand_in(tmp_path / "bin", monkeypatch, scontrol=f"echo '{shown}'", sinfo=listed)
@@ -235,7 +296,9 @@ def test_a_job_of_1250_nodes_is_few_short_lines(tumen: Tumen, ready: Path, tmp_p
             silent={"n9": 7.0},
         ),
     )
-    Events(job / "watch.jsonl").emit("fault", kind="node", rank=-1, node="n9", step=40, why="no report for 5 s")
+    Events(job / "watch.jsonl").emit(
+        "fault", kind="node", rank=-1, node="n9", step=40, why="no report for 5 s"
+    )
     lines = tumen("status", ready).stdout.splitlines()
     assert lines[:3] == [
         "cloud: running, n[1-1250], restarted 1 times, job 7",
@@ -261,16 +324,24 @@ class TestOnSlurm:
         assert re.search(r"cloud: submitted to slurm as job \d+, 2 nodes x 2 ranks", said.stdout)
         second = tumen("launch", ready)
         assert second.returncode == 11, "the run remembers its engine"
-        assert re.search(r"cloud is (waiting|running) already as job \d+; `tumen cancel", second.stderr)
+        assert re.search(
+            r"cloud is (waiting|running) already as job \d+; `tumen cancel", second.stderr
+        )
         deadline = time.monotonic() + 150
-        while json.loads(tumen("status", ready, "--json").stdout)["cloud"]["state"] in ("waiting", "running"):
+        while json.loads(tumen("status", ready, "--json").stdout)["cloud"]["state"] in (
+            "waiting",
+            "running",
+        ):
             assert time.monotonic() < deadline, tumen("logs", ready).stdout
             time.sleep(1)
         logs = tumen("logs", ready).stdout
         assert tumen("status", ready).stdout.startswith("cloud: done, job "), logs
         assert "on n[1-2]" in logs
         assert len(list((ready / "jobs" / "cloud" / "ranks").glob("n[12]/1/[0-3].log"))) == 4
-        losses = [json.loads((run / "cloud" / "manifest.json").read_text())["facts"]["validation_loss"] for run in (ready, whole)]
+        losses = [
+            json.loads((run / "cloud" / "manifest.json").read_text())["facts"]["validation_loss"]
+            for run in (ready, whole)
+        ]
         assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
     def test_run_uses_it_for_its_training(self, tumen: Tumen, ready: Path) -> None:
@@ -283,21 +354,34 @@ class TestOnSlurm:
     def test_a_training_that_fails_says_why(self, tumen: Tumen, ready: Path) -> None:
         """Found by a rank on its node, told by `tumen run` here."""
         fault = ("--set", "family.cloud.train.mesh.micro_rows=3")
-        said = tumen("run", TINY, "--run", ready, "--until", "cloud", "--set", 'fleet.engine="slurm"', *fault)
+        said = tumen(
+            "run", TINY, "--run", ready, "--until", "cloud", "--set", 'fleet.engine="slurm"', *fault
+        )
         assert said.returncode == 7, said.stderr
-        assert re.fullmatch(r"tumen: cloud: mesh: dp 1 x micro_rows 3 must divide 8 rows \(log: .*/jobs/cloud/log\)\n", said.stderr)
+        assert re.fullmatch(
+            r"tumen: cloud: mesh: dp 1 x micro_rows 3 must divide 8 rows \(log: .*/jobs/cloud/log\)\n",
+            said.stderr,
+        )
 
     def test_nodes_and_drain(self, tumen: Tumen) -> None:
         try:
-            assert tumen("drain", "n8", "--why", "Xid 79", "--on", "slurm").stdout == "n8: takes no new work (Xid 79)\n"
+            assert (
+                tumen("drain", "n8", "--why", "Xid 79", "--on", "slurm").stdout
+                == "n8: takes no new work (Xid 79)\n"
+            )
             said = tumen("nodes", "--on", "slurm").stdout
             assert re.search(r"n8 +8 cards  drained: Xid 79\n7 of 8 nodes ready, 56 cards\n", said)
         finally:
             subprocess.run(["scontrol", "update", "nodename=n8", "state=resume"], check=True)
-        assert "slurm does not drain n99: " in tumen("drain", "n99", "--why", "x", "--on", "slurm").stderr
+        assert (
+            "slurm does not drain n99: "
+            in tumen("drain", "n99", "--why", "x", "--on", "slurm").stderr
+        )
 
     def test_no_such_partition_leaves_nothing(self, tumen: Tumen, ready: Path) -> None:
         said = tumen("launch", ready, "--on", "slurm", "--set", 'fleet.slurm.partition="x"')
         assert said.returncode == 11
-        assert said.stderr.startswith("tumen: slurm has no partition x, or it is empty; it has closed, main, one")
+        assert said.stderr.startswith(
+            "tumen: slurm has no partition x, or it is empty; it has closed, main, one"
+        )
         assert not (ready / "jobs").exists()

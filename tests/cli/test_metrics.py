@@ -30,27 +30,40 @@ def told(tmp_path: Path) -> Path:
 
 
 def test_writes_what_both_read(tumen: Tumen, told: Path, tmp_path: Path) -> None:
-    done = tumen("metrics", told, "--tensorboard", tmp_path / "board", "--textfile", tmp_path / "tumen.prom")
+    done = tumen(
+        "metrics", told, "--tensorboard", tmp_path / "board", "--textfile", tmp_path / "tumen.prom"
+    )
     assert done.returncode == 0, done.stderr
     assert "6 scalars" in done.stdout
     board = EventAccumulator(str(tmp_path / "board" / "cloud"))
     board.Reload()
     assert [one.value for one in board.Scalars("train/loss")] == [2.0, 1.0]
-    families = {family.name: family for family in text_string_to_metric_families((tmp_path / "tumen.prom").read_text())}
+    families = {
+        family.name: family
+        for family in text_string_to_metric_families((tmp_path / "tumen.prom").read_text())
+    }
     assert families["tumen_train_loss"].samples[0].value == 1.0
     assert families["tumen_train_loss"].samples[0].labels == {"run": "home", "tier": "cloud"}
 
 
 def test_serves_on_loopback_and_follows(told: Path) -> None:
     command = [sys.executable, "-m", "tumen", "metrics", str(told), "--prometheus", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "TERM": "dumb"}) as child:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env={**os.environ, "TERM": "dumb"}
+    ) as child:
         assert child.stdout is not None
         try:
             url = child.stdout.readline().strip()
             assert url.startswith("http://127.0.0.1:")
-            assert b'tumen_train_loss{run="home",tier="cloud"} 1.0' in urllib.request.urlopen(url, timeout=30).read()
+            assert (
+                b'tumen_train_loss{run="home",tier="cloud"} 1.0'
+                in urllib.request.urlopen(url, timeout=30).read()
+            )
             Events(told / "events.jsonl").emit("step", tier="cloud", step=20, steps=20, loss=0.5)
-            assert b'tumen_train_loss{run="home",tier="cloud"} 0.5' in urllib.request.urlopen(url, timeout=30).read()
+            assert (
+                b'tumen_train_loss{run="home",tier="cloud"} 0.5'
+                in urllib.request.urlopen(url, timeout=30).read()
+            )
         finally:
             child.kill()
 
@@ -67,9 +80,15 @@ def test_a_port_that_is_taken_is_one_line(tumen: Tumen, told: Path) -> None:
 
 @pytest.mark.parametrize(
     ("options", "says"),
-    [((), "nothing to export to"), (("--prometheus", "host"), "write it as HOST:PORT"), (("--prometheus", "a:99999"), "HOST:PORT")],
+    [
+        ((), "nothing to export to"),
+        (("--prometheus", "host"), "write it as HOST:PORT"),
+        (("--prometheus", "a:99999"), "HOST:PORT"),
+    ],
 )
-def test_what_cannot_be_exported_to(tumen: Tumen, told: Path, options: tuple[str, ...], says: str) -> None:
+def test_what_cannot_be_exported_to(
+    tumen: Tumen, told: Path, options: tuple[str, ...], says: str
+) -> None:
     done = tumen("metrics", told, *options)
     assert done.returncode == 4
     assert says in done.stderr
@@ -83,7 +102,9 @@ def test_no_run(tumen: Tumen, tmp_path: Path) -> None:
     assert not (tmp_path / "x.prom").exists()
 
 
-def test_an_extra_that_is_not_installed_is_named(told: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_extra_that_is_not_installed_is_named(
+    told: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from tumen.cli.metrics import metrics
 
     monkeypatch.setitem(sys.modules, "tensorboard", None)

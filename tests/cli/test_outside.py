@@ -36,7 +36,9 @@ def run(stranger: Path, tmp_path: Path, tumen: Tumen, once: Once) -> Path:
 
     def make(folder: Path) -> None:
         folder.mkdir()
-        said = tumen("run", recipe(folder, stranger, ""), "--run", folder / "run", "--until", "corpus")
+        said = tumen(
+            "run", recipe(folder, stranger, ""), "--run", folder / "run", "--until", "corpus"
+        )
         assert said.returncode == 0, said.stderr
 
     return Path(shutil.copytree(once("outside", make) / "run", tmp_path / "run"))
@@ -46,7 +48,9 @@ def states(tumen: Tumen, run: Path) -> dict[str, str]:
     return {row["name"]: row["state"] for row in json.loads(tumen("lineage", run, "--json").stdout)}
 
 
-def test_tuned_whole_with_fewer_tokens_and_pieces_of_actions(stranger: Path, run: Path, tmp_path: Path, tumen: Tumen) -> None:
+def test_tuned_whole_with_fewer_tokens_and_pieces_of_actions(
+    stranger: Path, run: Path, tmp_path: Path, tumen: Tumen
+) -> None:
     path = recipe(tmp_path, stranger, "")
     fewer = ("--set", "tokenizer.trim=40", "--set", "tokenizer.pieces=true")
     said = tumen("run", path, "--run", run, *fewer)
@@ -88,12 +92,17 @@ def test_an_import_says_the_recipe_lines(stranger: Path, tmp_path: Path, tumen: 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ("family.device.start.path='none.gguf'", "family.device.start.path: none.gguf: holds no model"),
+        (
+            "family.device.start.path='none.gguf'",
+            "family.device.start.path: none.gguf: holds no model",
+        ),
         ("family.device.start.layers=7", "has 3 layers, number 6 (from 0 on) is asked for"),
         ("family.device.shape.width=32", "family.device"),
     ],
 )
-def test_one_clear_line(stranger: Path, tmp_path: Path, tumen: Tumen, change: str, says: str) -> None:
+def test_one_clear_line(
+    stranger: Path, tmp_path: Path, tumen: Tumen, change: str, says: str
+) -> None:
     said = tumen("recipe", "check", recipe(tmp_path, stranger, ""), "--set", change)
     assert said.returncode != 0
     assert says in said.stderr

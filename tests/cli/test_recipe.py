@@ -30,7 +30,9 @@ def test_schema_is_json(tumen: Tumen) -> None:
 
 def test_all_faults_at_once_and_an_exit_code(tumen: Tumen, tmp_path: Path) -> None:
     path = tmp_path / "bad.toml"
-    path.write_text(TINY.read_text().replace("steps = 8", "stpes = 8").replace("seed = 7", "sed = 7"))
+    path.write_text(
+        TINY.read_text().replace("steps = 8", "stpes = 8").replace("seed = 7", "sed = 7")
+    )
     done = tumen("run", path)
     assert done.returncode == 2
     assert done.stdout == ""

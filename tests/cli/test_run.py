@@ -15,7 +15,16 @@ from tests.cli.conftest import TINY, Tumen
 from tumen.core import events
 from tumen.core.artifact import manifest_of, verify
 
-ALL = ("corpus", "tokenizer", "dataset", "cloud", "device", "bundle-device", "bundle-cloud", "bundle-device/scorecard")
+ALL = (
+    "corpus",
+    "tokenizer",
+    "dataset",
+    "cloud",
+    "device",
+    "bundle-device",
+    "bundle-cloud",
+    "bundle-device/scorecard",
+)
 
 
 def digests(run: Path) -> dict[str, str]:
@@ -37,7 +46,9 @@ def test_makes_every_stage_once_and_whole(whole: Path) -> None:
 
 def test_again_it_does_nothing_and_says_so(tumen: Tumen, run: Path) -> None:
     before = {
-        path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file() and path.name not in (".lock", "recipe.json")
+        path: path.stat().st_mtime_ns
+        for path in run.rglob("*")
+        if path.is_file() and path.name not in (".lock", "recipe.json")
     }
     done = tumen("run", TINY, "--run", run)
     assert done.returncode == 0
@@ -53,7 +64,10 @@ def test_on_grids_within_a_budget_and_trained_there(tumen: Tumen, run: Path) -> 
     assert done.returncode == 0, done.stderr
     made = [line.split()[0] for line in done.stdout.splitlines() if "made in" in line]
     assert made == ["device-grid", "device-aware", "bundle-device", "bundle-device/scorecard"]
-    chosen, packed = manifest_of(run / "device-grid").facts, manifest_of(run / "bundle-device").facts
+    chosen, packed = (
+        manifest_of(run / "device-grid").facts,
+        manifest_of(run / "bundle-device").facts,
+    )
     assert (run / "bundle-device" / "model.gguf").stat().st_size == chosen["bytes"] <= 100_000
     assert packed["quantise"] == "mixed, aware"
     assert packed["agreement_on_grid"] >= 0.9
@@ -101,7 +115,9 @@ def test_until_a_stage_that_is_none(tumen: Tumen, tmp_path: Path) -> None:
 
 
 def test_a_failed_training_is_one_line_with_its_reason(tumen: Tumen, run: Path) -> None:
-    done = tumen("run", TINY, "--run", run, "--set", "family.cloud.train.row_tokens=8", "--until", "cloud")
+    done = tumen(
+        "run", TINY, "--run", run, "--set", "family.cloud.train.row_tokens=8", "--until", "cloud"
+    )
     assert done.returncode == 7
     assert done.stderr.startswith("tumen: cloud: an example has ")
     assert "jobs/cloud/log" in done.stderr
@@ -109,7 +125,9 @@ def test_a_failed_training_is_one_line_with_its_reason(tumen: Tumen, run: Path) 
     assert verify(run / "cloud"), "the old one stands"
 
 
-def test_full_disk_is_one_line_and_nothing_is_lost(tumen: Tumen, whole: Path, small_disk: Path) -> None:
+def test_full_disk_is_one_line_and_nothing_is_lost(
+    tumen: Tumen, whole: Path, small_disk: Path
+) -> None:
     for name in ("corpus", "tokenizer", "dataset"):
         shutil.copytree(whole / name, small_disk / "run" / name)
     done = tumen("run", TINY, "--run", small_disk / "run", "--until", "cloud")
@@ -140,7 +158,9 @@ class TestLineage:
     def test_names_what_is_stale_after_a_change(self, tumen: Tumen, whole: Path) -> None:
         said = tumen("lineage", whole, "--set", "family.device.train.steps=9").stdout
         assert "stale: device, bundle-device, bundle-device/scorecard; " in said
-        same = tumen("lineage", whole, "--recipe", TINY, "--set", "family.device.train.steps=9").stdout
+        same = tumen(
+            "lineage", whole, "--recipe", TINY, "--set", "family.device.train.steps=9"
+        ).stdout
         assert same.splitlines()[-1] == said.splitlines()[-1]
 
     def test_json(self, tumen: Tumen, whole: Path) -> None:
@@ -157,7 +177,9 @@ class TestLineage:
         assert said.stdout.startswith("runs/tiny, recipe tiny")
 
     @pytest.mark.parametrize(("arguments", "code"), [((), 4), (("nowhere",), 2)])
-    def test_no_run(self, tumen: Tumen, tmp_path: Path, arguments: tuple[str, ...], code: int) -> None:
+    def test_no_run(
+        self, tumen: Tumen, tmp_path: Path, arguments: tuple[str, ...], code: int
+    ) -> None:
         done = tumen("lineage", *arguments, folder=tmp_path)
         assert done.returncode == code
         assert "tumen run" in done.stderr
@@ -174,7 +196,9 @@ class TestTrain:
         assert "# Where a step of cloud goes" in done.stdout
         assert done.stdout.startswith((tmp_path / "profile" / "profile.md").read_text())
         assert (tmp_path / "profile" / "trace.json").exists()
-        assert {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()} == before
+        assert {
+            path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()
+        } == before
 
     def test_unknown_tier(self, tumen: Tumen, whole: Path) -> None:
         for tier in ("phone", "bundle-device", "corpus"):

@@ -16,11 +16,16 @@ from tumen.core.artifact import manifest_of
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = random.Random(0)
-    return write_jsonl(tmp_path_factory.mktemp("texts") / "texts.jsonl", [paragraph(rng, 90) for _ in range(120)])
+    return write_jsonl(
+        tmp_path_factory.mktemp("texts") / "texts.jsonl", [paragraph(rng, 90) for _ in range(120)]
+    )
 
 
 def asked(path: Path) -> list[str]:
-    return [f"--set={change}" for change in ("data.source=text", f"data.path={path}", "family.cloud.train.steps=2")]
+    return [
+        f"--set={change}"
+        for change in ("data.source=text", f"data.path={path}", "family.cloud.train.steps=2")
+    ]
 
 
 def test_a_tier_learns_from_text(tumen: Tumen, texts: Path, tmp_path: Path) -> None:
@@ -36,7 +41,15 @@ def test_a_tier_learns_from_text(tumen: Tumen, texts: Path, tmp_path: Path) -> N
 
 
 def test_a_missing_path_is_one_line(tumen: Tumen, tmp_path: Path) -> None:
-    done = tumen("run", TINY, "--run", tmp_path / "run", *asked(tmp_path / "nowhere.jsonl"), "--until", "dataset")
+    done = tumen(
+        "run",
+        TINY,
+        "--run",
+        tmp_path / "run",
+        *asked(tmp_path / "nowhere.jsonl"),
+        "--until",
+        "dataset",
+    )
     assert done.returncode == 4
     assert done.stderr.count("\n") == 1
     assert "nowhere.jsonl: no such file" in done.stderr

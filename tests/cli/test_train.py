@@ -24,7 +24,12 @@ from tumen.recipe.recipe import Recipe, Train
 @pytest.fixture
 def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The job's folder of rank 3 at its second start."""
-    for name, value in {"TUMEN_JOB": str(tmp_path), "RANK": "3", "TUMEN_ATTEMPT": "1", "TUMEN_PULSE": ""}.items():
+    for name, value in {
+        "TUMEN_JOB": str(tmp_path),
+        "RANK": "3",
+        "TUMEN_ATTEMPT": "1",
+        "TUMEN_PULSE": "",
+    }.items():
         monkeypatch.setenv(name, value)
     sender.own.cache_clear()
     sender.own().tick(41, 2.0)
@@ -60,7 +65,9 @@ def test_that_another_rank_is_gone_is_no_reason(job: Path) -> None:
 
 
 def test_a_damaged_checkpoint_is_told_and_training_goes_on(job: Path) -> None:
-    Told(job / "events.jsonl").emit("checkpoint_damaged", path="step-000040", error="cut short", action="the one before is used")
+    Told(job / "events.jsonl").emit(
+        "checkpoint_damaged", path="step-000040", error="cut short", action="the one before is used"
+    )
     assert faults(job)["3-1.json"]["kind"] == "checkpoint"
     assert "cut short" in (job / "events.jsonl").read_text()
 
@@ -75,7 +82,9 @@ def test_nobody_is_told_without_an_agent(job: Path, monkeypatch: pytest.MonkeyPa
 class TestStandby:
     def test_takes_one_line_as_its_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("TUMEN_TOLD", "before")
-        monkeypatch.setattr(sys, "stdin", io.StringIO('{"TUMEN_TOLD": "now"}\n{"TUMEN_TOLD": "later"}\n'))
+        monkeypatch.setattr(
+            sys, "stdin", io.StringIO('{"TUMEN_TOLD": "now"}\n{"TUMEN_TOLD": "later"}\n')
+        )
         stand_by()
         assert os.environ["TUMEN_TOLD"] == "now"
 
@@ -97,11 +106,24 @@ class TestStandby:
         for made in (corpus, tokenizer, dataset):
             shutil.copytree(made, tmp_path / made.name)
         tier = recipe.family["cloud"]
-        family = recipe.family | {"cloud": tier.model_copy(update={"train": tier.train.model_copy(update={"rate": 1e30})})}
-        (tmp_path / "recipe.json").write_text(recipe.model_copy(update={"family": family}).model_dump_json())
-        line = json.dumps({"RANK": "0", "WORLD_SIZE": "1", "TUMEN_JOB": str(tmp_path / "job"), "TUMEN_ATTEMPT": "2"})
+        family = recipe.family | {
+            "cloud": tier.model_copy(update={"train": tier.train.model_copy(update={"rate": 1e30})})
+        }
+        (tmp_path / "recipe.json").write_text(
+            recipe.model_copy(update={"family": family}).model_dump_json()
+        )
+        line = json.dumps(
+            {
+                "RANK": "0",
+                "WORLD_SIZE": "1",
+                "TUMEN_JOB": str(tmp_path / "job"),
+                "TUMEN_ATTEMPT": "2",
+            }
+        )
         command = [sys.executable, "-m", "tumen", "train", str(tmp_path), "cloud", "--standby"]
-        done = subprocess.run(command, input=line + "\n", capture_output=True, text=True, timeout=300, check=False)
+        done = subprocess.run(
+            command, input=line + "\n", capture_output=True, text=True, timeout=300, check=False
+        )
         assert done.returncode == TrainError.exit_code, done.stderr
         said = faults(tmp_path / "job")["0-2.json"]
         assert (said["kind"], said["rank"]) == ("nan", 0)
@@ -118,7 +140,10 @@ class TestGrown:
 
     @pytest.mark.parametrize("world", ["0", "1", "2", "3", "6", "16"])
     def test_what_does_not_divide_is_one_line(self, world: str) -> None:
-        with pytest.raises(PlanError, match=f"^{world} ranks do not share 8 rows a step on this mesh; it can have 4, 8$"):
+        with pytest.raises(
+            PlanError,
+            match=f"^{world} ranks do not share 8 rows a step on this mesh; it can have 4, 8$",
+        ):
             grown(self.SECTION, world)
 
     def test_no_number(self) -> None:

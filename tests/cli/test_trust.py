@@ -31,8 +31,14 @@ def test_keys_are_not_written_over(tumen: Tumen, key: Path) -> None:
     assert "is there already" in done.stderr
 
 
-def test_from_a_run_to_a_signed_live_place_and_back(tumen: Tumen, run: Path, key: Path, tmp_path: Path) -> None:
-    live, store, digest = tmp_path / "live", key.with_name("release.pub"), manifest_of(run / "bundle-device").digest
+def test_from_a_run_to_a_signed_live_place_and_back(
+    tumen: Tumen, run: Path, key: Path, tmp_path: Path
+) -> None:
+    live, store, digest = (
+        tmp_path / "live",
+        key.with_name("release.pub"),
+        manifest_of(run / "bundle-device").digest,
+    )
     refused = tumen("talk", "--run", run, "--ungated", "--trust", store, "turn on the light")
     assert refused.returncode == 3
     assert "is not signed" in refused.stderr
@@ -44,7 +50,9 @@ def test_from_a_run_to_a_signed_live_place_and_back(tumen: Tumen, run: Path, key
     first = tumen("promote", run, "--to", live, "--trust", store)
     assert first.returncode == 0, first.stderr
     assert tumen("sign", run, "--key", key, "--version", 2).returncode == 0
-    assert f"live is 000002-{digest}" in tumen("promote", run, "--to", live, "--trust", store).stdout
+    assert (
+        f"live is 000002-{digest}" in tumen("promote", run, "--to", live, "--trust", store).stdout
+    )
     said = tumen("talk", "--run", live, "--trust", store, "--json", "turn on the light")
     assert said.returncode == 0, said.stderr
     assert json.loads(said.stdout)["sentence"]

@@ -60,13 +60,18 @@ def test_only_what_runs_and_is_watched_is_resized(tumen: Tumen, ready: Path) -> 
     assert "3 ranks do not share 8 rows a step on this mesh; it can have 1, 2, 4, 8" in said.stderr
     said = tumen("resize", ready, "4")
     assert said.returncode == 11
-    assert said.stderr == "tumen: cloud is done; only a training that runs can have another number of ranks\n"
+    assert (
+        said.stderr
+        == "tumen: cloud is done; only a training that runs can have another number of ranks\n"
+    )
     assert not (ready / "jobs" / "cloud" / "wish.json").exists()
     assert tumen("resize", ready, "0").returncode == 2
 
 
 @pytest.mark.slow
-def test_a_local_training_of_two_ranks_watches_by_itself(tumen: Tumen, ready: Path, two: Path) -> None:
+def test_a_local_training_of_two_ranks_watches_by_itself(
+    tumen: Tumen, ready: Path, two: Path
+) -> None:
     """A rank is killed, then the watcher; then it grows to four ranks and shrinks to two again, and saw every sample once."""
     job = ready / "jobs" / "cloud"
 
@@ -74,10 +79,15 @@ def test_a_local_training_of_two_ranks_watches_by_itself(tumen: Tumen, ready: Pa
         return list(events.read(job / "watch.jsonl", event))
 
     command = [sys.executable, "-m", "tumen", "launch", str(ready)]
-    launched = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    launched = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     try:
         until(lambda: len(list(events.read(ready / "events.jsonl", "checkpoint"))) > 1, launched)
-        os.kill(json.loads((job / "ranks" / "n0" / "agent.json").read_text())["ranks"]["1"], signal.SIGKILL)
+        os.kill(
+            json.loads((job / "ranks" / "n0" / "agent.json").read_text())["ranks"]["1"],
+            signal.SIGKILL,
+        )
         until(lambda: rows("resumed"), launched)
         os.kill(rows("watch")[-1]["pid"], signal.SIGKILL)
         until(lambda: rows("watch")[-1]["state"] == "resumed", launched)
@@ -95,7 +105,9 @@ def test_a_local_training_of_two_ranks_watches_by_itself(tumen: Tumen, ready: Pa
     assert "cloud: decided: restart, attempt 2, 2 ranks" in said
     assert [row["state"] for row in rows("watch")] == ["started", "resumed", "ended"]
     kinds = [row["kind"] for row in rows("fault")]
-    assert [kind for kind in kinds if kind != "slow"] == ["crash"], "a busy machine may be slow as well"
+    assert [kind for kind in kinds if kind != "slow"] == ["crash"], (
+        "a busy machine may be slow as well"
+    )
     assert [world for world, _ in groupby(row["world"] for row in rows("decided"))] == [2, 4, 2]
     seen = [verify(run / "cloud").facts["seen"] for run in (ready, two)]
     assert seen[0] == seen[1]

@@ -24,7 +24,9 @@ from tumen.heartbeat import messages
 class Beating:
     def __init__(self) -> None:
         self.rank, self.attempt = int(os.environ["RANK"]), int(os.environ["TUMEN_ATTEMPT"])
-        self.sender = messages.Sender(messages.read_secret(Path(os.environ["TUMEN_SECRET"])), f"rank-{self.rank}")
+        self.sender = messages.Sender(
+            messages.read_secret(Path(os.environ["TUMEN_SECRET"])), f"rank-{self.rank}"
+        )
         self.where = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.where.connect(messages.address_of(os.environ["TUMEN_PULSE"]))
         self.step, self.seconds, self.phase = 0, 0.0, "load"
@@ -36,7 +38,9 @@ class Beating:
             time.sleep(0.5)
 
     def say(self) -> None:
-        beat = messages.Beat(self.rank, self.attempt, os.getpid(), self.step, self.seconds, self.phase, 0.1, 2.0)
+        beat = messages.Beat(
+            self.rank, self.attempt, os.getpid(), self.step, self.seconds, self.phase, 0.1, 2.0
+        )
         self.where.send(self.sender.message(self.attempt, [beat]))
 
 
@@ -95,7 +99,16 @@ def do(word: Path, own: Beating) -> None:
     if said in ("nan", "disk"):
         path = Path(os.environ["TUMEN_JOB"]) / "faults" / f"{own.rank}-{own.attempt}.json"
         path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps({"kind": said, "why": f"step {own.step}: {said}", "step": own.step, "rank": own.rank}))
+        path.write_text(
+            json.dumps(
+                {
+                    "kind": said,
+                    "why": f"step {own.step}: {said}",
+                    "step": own.step,
+                    "rank": own.rank,
+                }
+            )
+        )
         sys.exit(7)
 
 

@@ -18,7 +18,12 @@ TEXTS = {"type": "array", "items": TEXT}
 
 def a(required: str = "", **fields: Any) -> dict[str, Any]:
     """An object with these fields alone."""
-    return {"type": "object", "properties": fields, "required": required.split(), "additionalProperties": False}
+    return {
+        "type": "object",
+        "properties": fields,
+        "required": required.split(),
+        "additionalProperties": False,
+    }
 
 
 def many(item: dict[str, Any]) -> dict[str, Any]:
@@ -38,7 +43,9 @@ AFFINITY = a(
         )
     ),
     podAntiAffinity=a(
-        requiredDuringSchedulingIgnoredDuringExecution=many(a("topologyKey", labelSelector=a(matchLabels=LABELS), topologyKey=TEXT))
+        requiredDuringSchedulingIgnoredDuringExecution=many(
+            a("topologyKey", labelSelector=a(matchLabels=LABELS), topologyKey=TEXT)
+        )
     ),
 )
 CONTAINER = a(
@@ -46,7 +53,9 @@ CONTAINER = a(
     name=TEXT,
     image=TEXT,
     command=TEXTS,
-    env=many(a("name", name=TEXT, value=TEXT, valueFrom=a(fieldRef=a("fieldPath", fieldPath=TEXT)))),
+    env=many(
+        a("name", name=TEXT, value=TEXT, valueFrom=a(fieldRef=a("fieldPath", fieldPath=TEXT)))
+    ),
     resources=a(limits={"type": "object", "additionalProperties": {"anyOf": [WHOLE, TEXT]}}),
     volumeMounts=many(a("mountPath name", name=TEXT, mountPath=TEXT)),
 )
@@ -58,7 +67,12 @@ POD = a(
     affinity=AFFINITY,
     containers=many(CONTAINER),
     volumes=many(
-        a("name", name=TEXT, persistentVolumeClaim=a("claimName", claimName=TEXT), emptyDir=a(medium=TEXT, sizeLimit=TEXT))
+        a(
+            "name",
+            name=TEXT,
+            persistentVolumeClaim=a("claimName", claimName=TEXT),
+            emptyDir=a(medium=TEXT, sizeLimit=TEXT),
+        )
     ),
 )
 JOB = a(
@@ -68,7 +82,12 @@ JOB = a(
     completionMode=TEXT,
     backoffLimit=WHOLE,
     activeDeadlineSeconds=WHOLE,
-    podFailurePolicy=a("rules", rules=many(a("action", action=TEXT, onPodConditions=many(a("type", type=TEXT, status=TEXT))))),
+    podFailurePolicy=a(
+        "rules",
+        rules=many(
+            a("action", action=TEXT, onPodConditions=many(a("type", type=TEXT, status=TEXT)))
+        ),
+    ),
     template=a(spec=POD),
 )
 REASONS = one_of(
@@ -84,7 +103,12 @@ JOBSET = a(
     "apiVersion kind metadata spec",
     apiVersion={"const": "jobset.x-k8s.io/v1alpha2"},
     kind={"const": "JobSet"},
-    metadata=a("name", name={"type": "string", "pattern": "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"}, namespace=TEXT, labels=LABELS),
+    metadata=a(
+        "name",
+        name={"type": "string", "pattern": "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"},
+        namespace=TEXT,
+        labels=LABELS,
+    ),
     spec=a(
         network=a(enableDNSHostnames=YES_NO, publishNotReadyAddresses=YES_NO),
         failurePolicy=a(maxRestarts=WHOLE, rules=many(RULE)),
@@ -115,6 +139,10 @@ def _strict(schema: Any) -> Any:
     if schema.get("x-kubernetes-int-or-string"):
         return {"anyOf": [WHOLE, TEXT]}
     closed = {key: _strict(value) for key, value in schema.items()}
-    if isinstance(schema.get("properties"), dict) and schema.get("type") == "object" and "additionalProperties" not in schema:
+    if (
+        isinstance(schema.get("properties"), dict)
+        and schema.get("type") == "object"
+        and "additionalProperties" not in schema
+    ):
         closed["additionalProperties"] = False
     return closed

@@ -25,7 +25,10 @@ class FakeKubernetes:
         self.forbidden = self.without_jobset = False
         self.pods: list[dict[str, Any]] = []
         self.logs: dict[str, str] = {}
-        self.nodes = {name: {"metadata": {"name": name}, "spec": {}, "status": _healthy(8)} for name in ("a1", "a2")}
+        self.nodes = {
+            name: {"metadata": {"name": name}, "spec": {}, "status": _healthy(8)}
+            for name in ("a1", "a2")
+        }
         self.server = ""
 
     def app(self) -> web.Application:
@@ -71,7 +74,9 @@ class FakeKubernetes:
 
     async def _list_pods(self, request: web.Request) -> web.Response:
         key, _, value = request.query["labelSelector"].partition("=")
-        return web.json_response({"items": [pod for pod in self.pods if pod["metadata"]["labels"].get(key) == value]})
+        return web.json_response(
+            {"items": [pod for pod in self.pods if pod["metadata"]["labels"].get(key) == value]}
+        )
 
     async def _log(self, request: web.Request) -> web.Response:
         return web.Response(text=self.logs[request.match_info["name"]])
@@ -92,11 +97,16 @@ class FakeKubernetes:
 
 
 def _healthy(cards: int) -> dict[str, Any]:
-    return {"allocatable": {GPU: str(cards), "cpu": "96"}, "conditions": [{"type": "Ready", "status": "True"}]}
+    return {
+        "allocatable": {GPU: str(cards), "cpu": "96"},
+        "conditions": [{"type": "Ready", "status": "True"}],
+    }
 
 
 def _refusal(code: int, message: str) -> web.Response:
-    return web.json_response({"kind": "Status", "status": "Failure", "message": message, "code": code}, status=code)
+    return web.json_response(
+        {"kind": "Status", "status": "Failure", "message": message, "code": code}, status=code
+    )
 
 
 @contextmanager

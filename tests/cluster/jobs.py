@@ -20,4 +20,10 @@ LARGE = Job(
     avoid=("n17", "n203"),
     python=COMMAND[0],
 )
-SMALL = Job("tiny-device", (*COMMAND[:-1], "device"), Path("/runs/it's 100%/jobs/device"), whole=False, python=COMMAND[0])
+SMALL = Job(
+    "tiny-device",
+    (*COMMAND[:-1], "device"),
+    Path("/runs/it's 100%/jobs/device"),
+    whole=False,
+    python=COMMAND[0],
+)

@@ -46,7 +46,9 @@ def is_alive(pid: int) -> bool:
 class Started:
     """An agent as a process."""
 
-    def __init__(self, folder: Path, *options: str, command: tuple[str, ...] = (), processes: int = 2) -> None:
+    def __init__(
+        self, folder: Path, *options: str, command: tuple[str, ...] = (), processes: int = 2
+    ) -> None:
         self.folder, self.job = folder, folder / "job"
         self.secret = messages.make_secret(self.job / "secret")
         command = command or (sys.executable, BEATING, str(folder), "100000", "0.02")
@@ -54,7 +56,9 @@ class Started:
         self.log = folder / "log"
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tumen.cluster.agents.agent", *where, "--", *command], stdout=log, stderr=subprocess.STDOUT
+                [sys.executable, "-m", "tumen.cluster.agents.agent", *where, "--", *command],
+                stdout=log,
+                stderr=subprocess.STDOUT,
             )
 
     def said(self) -> str:
@@ -96,18 +100,31 @@ class TestAlone:
         says = "echo $RANK $LOCAL_RANK $WORLD_SIZE $LOCAL_WORLD_SIZE $MASTER_ADDR; test $MASTER_PORT -gt 0; test -f $TUMEN_SECRET"
         agent = start(command=shell(says))
         assert agent.process.wait(PATIENCE_SECONDS) == 0
-        assert sorted(agent.said().splitlines()) == ["[rank 0] 0 0 2 2 127.0.0.1", "[rank 1] 1 1 2 2 127.0.0.1"]
+        assert sorted(agent.said().splitlines()) == [
+            "[rank 0] 0 0 2 2 127.0.0.1",
+            "[rank 1] 1 1 2 2 127.0.0.1",
+        ]
         assert (agent.job / "ranks" / "n0" / "1" / "1.log").read_text() == "1 1 2 2 127.0.0.1\n"
 
     def test_the_second_of_two_nodes(self, start: Callable[..., Started]) -> None:
         agent = start(
-            "--nodes", "2", "--node-rank", "1", "--master", "n0:29500", command=shell("echo $RANK $WORLD_SIZE $MASTER_ADDR")
+            "--nodes",
+            "2",
+            "--node-rank",
+            "1",
+            "--master",
+            "n0:29500",
+            command=shell("echo $RANK $WORLD_SIZE $MASTER_ADDR"),
         )
         assert agent.process.wait(PATIENCE_SECONDS) == 0
         assert sorted(agent.said().splitlines()) == ["[rank 2] 2 4 n0", "[rank 3] 3 4 n0"]
 
     def test_the_first_that_fails_ends_all(self, start: Callable[..., Started]) -> None:
-        agent = start(command=shell("[ $RANK = 0 ] || { sleep 0.2; exit 9; }; echo $$; trap '' TERM; while :; do sleep 0.1; done"))
+        agent = start(
+            command=shell(
+                "[ $RANK = 0 ] || { sleep 0.2; exit 9; }; echo $$; trap '' TERM; while :; do sleep 0.1; done"
+            )
+        )
         assert agent.process.wait(PATIENCE_SECONDS) == 9
         pid = int(agent.said().split()[-1])
         until(lambda: not is_alive(pid))
@@ -130,19 +147,34 @@ class TestAlone:
         agent.process.kill()
         until(lambda: not any(map(is_alive, pids)))
 
-    def test_without_a_secret_it_does_nothing(self, start: Callable[..., Started], tmp_path: Path) -> None:
+    def test_without_a_secret_it_does_nothing(
+        self, start: Callable[..., Started], tmp_path: Path
+    ) -> None:
         (tmp_path / "job").mkdir()
         (tmp_path / "job" / "secret").write_bytes(b"short")
         said = subprocess.run(
-            [sys.executable, "-m", "tumen.cluster.agents.agent", "--folder", str(tmp_path / "job"), "--", "true"],
+            [
+                sys.executable,
+                "-m",
+                "tumen.cluster.agents.agent",
+                "--folder",
+                str(tmp_path / "job"),
+                "--",
+                "true",
+            ],
             capture_output=True,
             text=True,
         )
         assert said.returncode == 11
-        assert said.stderr == f"tumen: {tmp_path}/job/secret: 5 bytes are no secret; delete it and launch the run again\n"
+        assert (
+            said.stderr
+            == f"tumen: {tmp_path}/job/secret: 5 bytes are no secret; delete it and launch the run again\n"
+        )
 
 
-def test_news_come_between_and_it_keeps_its_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_news_come_between_and_it_keeps_its_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An order reaches all agents at once; if each counted its second from there, all would report in one burst from then on."""
     messages.make_secret(tmp_path / SECRET_FILE)
     made = Agent(Post(tmp_path, ("true",)))
@@ -151,7 +183,12 @@ def test_news_come_between_and_it_keeps_its_turn(tmp_path: Path, monkeypatch: py
     clock = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     made.next_look, made.next_report, made.news = math.inf, 100.7, True
-    for moment, count, turn in ((100.0, 1, 100.7), (100.3, 1, 100.7), (100.8, 2, 101.7), (104.0, 3, 104.7)):
+    for moment, count, turn in (
+        (100.0, 1, 100.7),
+        (100.3, 1, 100.7),
+        (100.8, 2, 101.7),
+        (104.0, 3, 104.7),
+    ):
         clock[0] = moment
         made._look()
         assert (len(reported), made.next_report) == (count, pytest.approx(turn))
@@ -181,8 +218,17 @@ class Scripted:
                 return message
         raise AssertionError("no such report")
 
-    def order(self, verb: str, attempt: int, sender: messages.Sender | None = None, **facts: Any) -> bytes:
-        said = {"verb": verb, "attempt": attempt, "world": 2, "master": "127.0.0.1:29512", "ranks": [0, 2], "code": 0} | facts
+    def order(
+        self, verb: str, attempt: int, sender: messages.Sender | None = None, **facts: Any
+    ) -> bytes:
+        said = {
+            "verb": verb,
+            "attempt": attempt,
+            "world": 2,
+            "master": "127.0.0.1:29512",
+            "ranks": [0, 2],
+            "code": 0,
+        } | facts
         datagram = (sender or self.sender).message(attempt, note=said)
         self.socket.sendto(datagram, self.agent)
         return datagram
@@ -197,7 +243,9 @@ def watcher(tmp_path: Path) -> Iterator[Scripted]:
 
 
 class TestOrders:
-    def test_an_attempt_after_the_other(self, start: Callable[..., Started], watcher: Scripted) -> None:
+    def test_an_attempt_after_the_other(
+        self, start: Callable[..., Started], watcher: Scripted
+    ) -> None:
         """Started from standby, told of a death, a frozen rank killed, stopped with a checkpoint, ended."""
         agent = start("--standby")
         hello = watcher.report(lambda message: "hello" in message.note).note["hello"]
@@ -206,17 +254,24 @@ class TestOrders:
         assert hello["health"]["writable"]
         assert hello["master"].startswith("127.0.0.1:")
         watcher.order("run", 3)
-        beats = watcher.report(lambda message: message.attempt == 3 and len(message.beats) == 2).beats
+        beats = watcher.report(
+            lambda message: message.attempt == 3 and len(message.beats) == 2
+        ).beats
         assert {beat.rank for beat in beats} == {0, 1}
         ranks = agent.facts(3)["ranks"]
         watcher.report(
-            lambda message: any(beat.step > 0 and beat.phase == "train" and beat.age_ms < 5000 for beat in message.beats)
+            lambda message: any(
+                beat.step > 0 and beat.phase == "train" and beat.age_ms < 5000
+                for beat in message.beats
+            )
         )
         os.kill(ranks["1"], signal.SIGSTOP)
         ((rank, _),) = watcher.report(lambda message: "stopped" in message.note).note["stopped"]
         assert rank == 1
         os.kill(ranks["0"], signal.SIGKILL)
-        assert watcher.report(lambda message: "dead" in message.note).note["dead"] == [[0, 137, None]]
+        assert watcher.report(lambda message: "dead" in message.note).note["dead"] == [
+            [0, 137, None]
+        ]
         watcher.order("run", 4)
         watcher.report(lambda message: message.attempt == 4 and len(message.beats) == 2)
         assert not is_alive(ranks["1"])
@@ -227,12 +282,16 @@ class TestOrders:
         watcher.order("end", 4, code=42)
         assert agent.process.wait(PATIENCE_SECONDS) == 42
 
-    def test_what_is_forged_replayed_or_old_changes_nothing(self, start: Callable[..., Started], watcher: Scripted) -> None:
+    def test_what_is_forged_replayed_or_old_changes_nothing(
+        self, start: Callable[..., Started], watcher: Scripted
+    ) -> None:
         agent = start()
         watcher.report(lambda message: "hello" in message.note)
         stranger = messages.Sender(bytes(32), "watcher")
         watcher.order("end", 9, stranger)
-        watcher.order("end", 9, messages.Sender(watcher.sender.secret, "n1"))  # who has the secret and is not the watcher
+        watcher.order(
+            "end", 9, messages.Sender(watcher.sender.secret, "n1")
+        )  # who has the secret and is not the watcher
         first = watcher.order("run", 2)
         pids = agent.facts(2)["ranks"]
         stop = watcher.order("stop", 2)
@@ -242,11 +301,17 @@ class TestOrders:
         for datagram in (first, stop, stop[:-1], stop + b"x", b"", b"noise"):
             watcher.socket.sendto(datagram, watcher.agent)
         watcher.order("stop", 4)  # of an attempt that is over
-        watcher.report(lambda message: message.attempt == 5 and sum(beat.step > 20 for beat in message.beats) == 2)
+        watcher.report(
+            lambda message: (
+                message.attempt == 5 and sum(beat.step > 20 for beat in message.beats) == 2
+            )
+        )
         assert all(map(is_alive, pids.values()))
         assert agent.process.poll() is None
 
-    def test_why_a_rank_ended_itself(self, start: Callable[..., Started], watcher: Scripted, tmp_path: Path) -> None:
+    def test_why_a_rank_ended_itself(
+        self, start: Callable[..., Started], watcher: Scripted, tmp_path: Path
+    ) -> None:
         (tmp_path / "do-1").write_text("nan")
         start()
         watcher.report(lambda message: "hello" in message.note)
@@ -283,7 +348,9 @@ class TestHealing:
         self.watcher.wait()
 
     def watch(self, job: Job) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([sys.executable, "-c", WATCHER, job.folder, str(job.nodes), str(job.processes)])
+        return subprocess.Popen(
+            [sys.executable, "-c", WATCHER, job.folder, str(job.nodes), str(job.processes)]
+        )
 
     def rows(self, job: Job, event: str) -> list[dict[str, Any]]:
         return list(events.read(job.folder / "watch.jsonl", event))
@@ -322,7 +389,12 @@ class TestHealing:
         facts = self.facts(job, 4)
 
         wish(job.folder, 4)
-        until(lambda: self.rows(job, "decided")[-1]["action"] == "resize" and len(self.facts(job, 5)["ranks"]) == 2)
+        until(
+            lambda: (
+                self.rows(job, "decided")[-1]["action"] == "resize"
+                and len(self.facts(job, 5)["ranks"]) == 2
+            )
+        )
         until(lambda: self.rows(job, "resumed")[-1]["attempt"] == 5)
 
         kinds = [(row["kind"], row["rank"], row["node"]) for row in self.rows(job, "fault")]

@@ -30,7 +30,11 @@ def crew(job: Path, ranks: int = 1) -> Iterator[list[subprocess.Popen[bytes]]]:
     try:
         for one in sleepers:
             named(one.pid)
-        said = {"pid": sleepers[0].pid, "attempt": 1, "ranks": {rank: one.pid for rank, one in enumerate(sleepers[1:])}}
+        said = {
+            "pid": sleepers[0].pid,
+            "attempt": 1,
+            "ranks": {rank: one.pid for rank, one in enumerate(sleepers[1:])},
+        }
         (job / "ranks" / "n1").mkdir(parents=True)
         (job / "ranks" / "n1" / "agent.json").write_text(json.dumps(said))
         yield sleepers
@@ -60,7 +64,9 @@ def reaches(pid: int, wanted: str) -> bool:
 
 
 def hit(fault: str, job: Path) -> tuple[str, Any]:
-    return play(fault, job, job / "work", [job / "copies" / "n1", job / "copies" / "n2"], random.Random(0))
+    return play(
+        fault, job, job / "work", [job / "copies" / "n1", job / "copies" / "n2"], random.Random(0)
+    )
 
 
 def test_a_rank_an_agent_a_freeze(tmp_path: Path) -> None:
@@ -81,9 +87,14 @@ def test_a_rank_an_agent_a_freeze(tmp_path: Path) -> None:
 
 def test_a_slow_rank_is_let_go(tmp_path: Path) -> None:
     with crew(tmp_path) as sleepers:
-        with pytest.raises(EngineError, match="does not know yet how long a step usually takes; that needs 16 looks"):
+        with pytest.raises(
+            EngineError,
+            match="does not know yet how long a step usually takes; that needs 16 looks",
+        ):
             hit("slow", tmp_path)
-        write_glance(tmp_path, Glance(time=0.0, attempt=1, nodes=1, phases={"train": 1}, usual_seconds=0.5))
+        write_glance(
+            tmp_path, Glance(time=0.0, attempt=1, nodes=1, phases={"train": 1}, usual_seconds=0.5)
+        )
         _, undo = hit("slow", tmp_path)
         assert reaches(sleepers[1].pid, "T")
         undo()
@@ -94,7 +105,11 @@ def test_a_full_disk_is_that_ranks_alone(tmp_path: Path) -> None:
     writer = "import sys; sys.stdin.readline(); open(sys.argv[1], 'wb').write(bytes(9000))  # tumen"
     with (
         crew(tmp_path),
-        subprocess.Popen([sys.executable, "-c", writer, tmp_path / "x"], stdin=subprocess.PIPE, stderr=subprocess.PIPE) as one,
+        subprocess.Popen(
+            [sys.executable, "-c", writer, tmp_path / "x"],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as one,
     ):
         named(one.pid)
         said = {"pid": one.pid, "attempt": 1, "ranks": {0: one.pid}}
@@ -115,7 +130,10 @@ def test_a_damaged_checkpoint_is_the_newest(tmp_path: Path) -> None:
             (tmp_path / "work" / f"step-{step}" / "shard.safetensors").write_bytes(b"whole")
         hit("checkpoint", tmp_path)
         assert sleepers[1].wait(10) == -signal.SIGKILL
-        found = [(tmp_path / "work" / f"step-{step}" / "shard.safetensors").read_bytes() for step in (2, 10)]
+        found = [
+            (tmp_path / "work" / f"step-{step}" / "shard.safetensors").read_bytes()
+            for step in (2, 10)
+        ]
         assert found == [b"whole", b"whold"]
 
 
@@ -126,9 +144,13 @@ def test_nobody_else_is_hit(tmp_path: Path) -> None:
         hit("rank", tmp_path)
     with pytest.raises(EngineError, match="nobody watches this job"):
         hit("watcher", tmp_path)
-    (tmp_path / "watch.jsonl").write_text(json.dumps({"time": 1.0, "pid": os.getpid(), "event": "watch"}) + "\n")
+    (tmp_path / "watch.jsonl").write_text(
+        json.dumps({"time": 1.0, "pid": os.getpid(), "event": "watch"}) + "\n"
+    )
     with pytest.raises(EngineError, match="nobody watches this job"):
-        hit("watcher", tmp_path)  # our own number: it was another process's when the row was written
+        hit(
+            "watcher", tmp_path
+        )  # our own number: it was another process's when the row was written
     with crew(tmp_path) as sleepers:
         old = tmp_path / "ranks" / "n1" / "agent.json"
         os.utime(old, (1, 1))
@@ -148,7 +170,12 @@ ROWS = [
 
 def test_a_report_counts_from_the_fault() -> None:
     found = judge("rank", "rank 1 on n1", 100.0, ROWS, pace=0.5)
-    assert (found.seen_seconds, found.named, found.right, found.resumed_seconds) == (1.0, "crash", True, 4.0)
+    assert (found.seen_seconds, found.named, found.right, found.resumed_seconds) == (
+        1.0,
+        "crash",
+        True,
+        4.0,
+    )
     assert (found.lost_steps, found.lost_seconds) == (6, 7.0)
 
 
@@ -157,17 +184,34 @@ def test_a_report_says_what_did_not_happen() -> None:
     assert judge("rank", "", 100.0, ROWS[:4]).resumed_seconds is None
     assert not judge("freeze", "", 100.0, ROWS).right, "a kill taken for a freeze"
     both = [*ROWS[:4], {"time": 103.0, "event": "fault", "kind": "checkpoint", "step": 10}, ROWS[4]]
-    assert (judge("checkpoint", "", 100.0, both).named, judge("checkpoint", "", 100.0, both).seen_seconds) == ("checkpoint", 1.0)
+    assert (
+        judge("checkpoint", "", 100.0, both).named,
+        judge("checkpoint", "", 100.0, both).seen_seconds,
+    ) == ("checkpoint", 1.0)
     slow = [
         {"time": 101.0, "event": "fault", "kind": "slow", "step": 9},
         {"time": 101.0, "event": "decided", "action": "wait", "attempt": 2},
     ]
     assert judge("slow", "", 100.0, [*ROWS[:2], *slow]).resumed_seconds == 1.0, "it never stopped"
     slow[1]["attempt"] = 3
-    assert judge("slow", "", 100.0, [*ROWS[:2], *slow]).resumed_seconds is None, "it waits, and then starts anew"
+    assert judge("slow", "", 100.0, [*ROWS[:2], *slow]).resumed_seconds is None, (
+        "it waits, and then starts anew"
+    )
     back = [{"time": 102.0, "event": "watch", "state": "resumed"}]
-    assert (judge("watcher", "", 100.0, back).right, judge("watcher", "", 100.0, ROWS).right) == (True, False)
+    assert (judge("watcher", "", 100.0, back).right, judge("watcher", "", 100.0, ROWS).right) == (
+        True,
+        False,
+    )
 
 
 def test_every_fault_has_its_names() -> None:
-    assert set(FAULTS) == {"rank", "agent", "freeze", "slow", "disk", "checkpoint", "node", "watcher"}
+    assert set(FAULTS) == {
+        "rank",
+        "agent",
+        "freeze",
+        "slow",
+        "disk",
+        "checkpoint",
+        "node",
+        "watcher",
+    }

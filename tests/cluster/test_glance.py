@@ -32,7 +32,15 @@ def test_folded(names: list[str], text: str) -> None:
 
 
 def glance(**seen: object) -> Glance:
-    return Glance.model_validate({"time": time.time(), "attempt": 3, "nodes": 1250, "phases": {"train": 9984, "save": 16}, **seen})
+    return Glance.model_validate(
+        {
+            "time": time.time(),
+            "attempt": 3,
+            "nodes": 1250,
+            "phases": {"train": 9984, "save": 16},
+            **seen,
+        }
+    )
 
 
 def test_ten_thousand_ranks(tmp_path: Path) -> None:
@@ -49,9 +57,18 @@ def test_ten_thousand_ranks(tmp_path: Path) -> None:
 def test_faults_and_what_became_of_them(tmp_path: Path) -> None:
     watched = Events(tmp_path / "watch.jsonl")
     for node in range(1000):
-        watched.emit("fault", kind="crash" if node % 3 else "node", rank=-1, node=f"n{node}", step=9, why="exit code 137")
+        watched.emit(
+            "fault",
+            kind="crash" if node % 3 else "node",
+            rank=-1,
+            node=f"n{node}",
+            step=9,
+            why="exit code 137",
+        )
     assert standing(tmp_path)[0] == "faults: 666 crash, 334 node"
-    assert standing(tmp_path)[1].endswith(": node (node n999, step 9, exit code 137); nothing decided yet")
+    assert standing(tmp_path)[1].endswith(
+        ": node (node n999, step 9, exit code 137); nothing decided yet"
+    )
     watched.emit("decided", action="resubmit", attempt=4, world=8, avoid=["n999"], why="")
     assert standing(tmp_path)[1].endswith("; resubmit as attempt 4, no new step yet")
     watched.emit("resumed", attempt=4, step=10, seconds=6.1, detection_seconds=0.1)
@@ -60,7 +77,10 @@ def test_faults_and_what_became_of_them(tmp_path: Path) -> None:
 
 def test_a_watcher_that_is_gone_is_told(tmp_path: Path) -> None:
     write_glance(tmp_path, glance(time=time.time() - 90))
-    assert standing(tmp_path)[-1] == "nobody watches: the watcher was last seen 1:30 min ago; `tumen watch RUN` goes on"
+    assert (
+        standing(tmp_path)[-1]
+        == "nobody watches: the watcher was last seen 1:30 min ago; `tumen watch RUN` goes on"
+    )
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"time": "soon"}', "\x00\xff"])

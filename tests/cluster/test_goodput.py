@@ -46,14 +46,29 @@ def test_a_crash_by_hand() -> None:
         "productive": pytest.approx(10 + 8 + 2 + 10),
         "checkpoint": 3,
         "detection": 2,
-        "restart": pytest.approx(10 + 5),  # the first start, and the one after the fault up to its first step
+        "restart": pytest.approx(
+            10 + 5
+        ),  # the first start, and the one after the fault up to its first step
         "recomputed": pytest.approx(8),
         "idle": 2,
     }
-    assert book.card_seconds == {part: pytest.approx(4 * seconds) for part, seconds in book.seconds.items()}
-    assert (book.steps, book.steps_again, book.stops, book.saves, dict(book.faults)) == (30, 8, 1, 1, {"crash": 1})
+    assert book.card_seconds == {
+        part: pytest.approx(4 * seconds) for part, seconds in book.seconds.items()
+    }
+    assert (book.steps, book.steps_again, book.stops, book.saves, dict(book.faults)) == (
+        30,
+        8,
+        1,
+        1,
+        {"crash": 1},
+    )
     assert book.goodput == pytest.approx(30 / 60)
-    assert book.rates == {"every_seconds": 38, "save_seconds": 3, "between_seconds": 58, "restart_seconds": 7}
+    assert book.rates == {
+        "every_seconds": 38,
+        "save_seconds": 3,
+        "between_seconds": 58,
+        "restart_seconds": 7,
+    }
 
 
 def test_no_second_is_lost_or_counted_twice() -> None:
@@ -75,12 +90,20 @@ def test_a_fault_that_changes_nothing_costs_nothing() -> None:
 
 
 def test_fewer_cards_than_are_held_leave_the_rest_idle() -> None:
-    drained = [row | ({"action": "drain", "world": 2} if row["event"] == "decided" else {}) for row in CRASH]
+    drained = [
+        row | ({"action": "drain", "world": 2} if row["event"] == "decided" else {})
+        for row in CRASH
+    ]
     book = balance(drained, 4)
     assert book.card_seconds["productive"] == pytest.approx(4 * 18 + 2 * 12)
     assert book.card_seconds["idle"] == pytest.approx(2 * (160 - 133) + 2 * 2)
-    resized = [row | ({"action": "resize", "world": 2} if row["event"] == "decided" else {}) for row in CRASH]
-    assert balance(resized, 4).card_seconds["idle"] == pytest.approx(2 * 2), "what was given back is not paid for"
+    resized = [
+        row | ({"action": "resize", "world": 2} if row["event"] == "decided" else {})
+        for row in CRASH
+    ]
+    assert balance(resized, 4).card_seconds["idle"] == pytest.approx(2 * 2), (
+        "what was given back is not paid for"
+    )
 
 
 def test_without_a_watcher_a_gap_is_idle(tmp_path: Path) -> None:
@@ -94,7 +117,10 @@ def test_without_a_watcher_a_gap_is_idle(tmp_path: Path) -> None:
 
 
 def test_it_reads_a_runs_files(tmp_path: Path) -> None:
-    run, watch = Events(tmp_path / "events.jsonl"), Events(tmp_path / "jobs" / "cloud" / "watch.jsonl")
+    run, watch = (
+        Events(tmp_path / "events.jsonl"),
+        Events(tmp_path / "jobs" / "cloud" / "watch.jsonl"),
+    )
     run.emit("train", tier="device", step=0)
     watch.emit("watch", state="started", attempt=0)
     run.emit("train", tier="cloud", step=0)
@@ -109,7 +135,9 @@ def test_ledger_and_plan_agree_over_days_of_failures(tmp_path: Path) -> None:
     """At Llama 3's rate on 10,000 cards, simulated: within 3 points however a run is healed, and 98 % with copies in memory."""
     out = tmp_path / "days.json"
     subprocess.run(
-        [sys.executable, ROOT / "benchmarks" / "failure_day.py", "--days", "4", "--out", out], check=True, capture_output=True
+        [sys.executable, ROOT / "benchmarks" / "failure_day.py", "--days", "4", "--out", out],
+        check=True,
+        capture_output=True,
     )
     ways = json.loads(out.read_text())["ways"]
     for name, way in ways.items():

@@ -11,13 +11,23 @@ from typing import Any
 
 import pytest
 
-from tumen.cluster.agents.health import EVERY_SECONDS, LEAST_DISK_BYTES, SOON_SECONDS, Checkup, Health, examine, unfit
+from tumen.cluster.agents.health import (
+    EVERY_SECONDS,
+    LEAST_DISK_BYTES,
+    SOON_SECONDS,
+    Checkup,
+    Health,
+    examine,
+    unfit,
+)
 
 FIT: dict[str, Any] = vars(Health(1 << 40, 1 << 36, True, 0.002, 8, ""))
 
 
 def nodes(**others: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    return {"n0": FIT, "n1": FIT, "n2": FIT, "n3": FIT} | {name: FIT | facts for name, facts in others.items()}
+    return {"n0": FIT, "n1": FIT, "n2": FIT, "n3": FIT} | {
+        name: FIT | facts for name, facts in others.items()
+    }
 
 
 def test_this_machine(tmp_path: Path) -> None:
@@ -39,7 +49,10 @@ def test_this_machine(tmp_path: Path) -> None:
         ({"memory_bytes": 100 << 20}, "100 MiB of memory are free"),
         ({"cards": 7}, "it has 7 cards, the others have 8"),
         ({"multiply_seconds": 0.005}, "it multiplies 2.5 times slower than the others"),
-        ({"ailing": "card 3: memory errors that could not be corrected"}, "card 3: memory errors that could not be corrected"),
+        (
+            {"ailing": "card 3: memory errors that could not be corrected"},
+            "card 3: memory errors that could not be corrected",
+        ),
     ],
 )
 def test_one_that_is_not_fit(facts: dict[str, Any], why: str) -> None:
@@ -72,7 +85,9 @@ def test_two_looks_in_a_row_count_and_one_does_not(tmp_path: Path) -> None:
             shutil.rmtree(checkup.folder, ignore_errors=True)
         checkup.take(cards=True)
         assert (checkup.health.writable, checkup.news) == (told, news)
-    assert (checkup.health.multiply_seconds, checkup.health.cards) == (0.002, -1), "as it was before the run"
+    assert (checkup.health.multiply_seconds, checkup.health.cards) == (0.002, -1), (
+        "as it was before the run"
+    )
 
 
 def test_when_ranks_ended_it_looks_twice_at_once(tmp_path: Path) -> None:
@@ -103,7 +118,11 @@ def test_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_cards_that_do_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    health = smi(tmp_path, monkeypatch, "echo 'Unable to determine the device handle for GPU 0000:3B:00.0' >&2; exit 15")
+    health = smi(
+        tmp_path,
+        monkeypatch,
+        "echo 'Unable to determine the device handle for GPU 0000:3B:00.0' >&2; exit 15",
+    )
     assert health.cards == 0
     assert health.ailing == "nvidia-smi: Unable to determine the device handle for GPU 0000:3B:00.0"
 

@@ -56,7 +56,9 @@ def test_fits_the_published_schema(job: Job) -> None:
 
 
 def test_pods_without_cards_keep_apart() -> None:
-    pod = manifest(replace(SMALL, nodes=4), PLAIN)["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
+    pod = manifest(replace(SMALL, nodes=4), PLAIN)["spec"]["replicatedJobs"][0]["template"]["spec"][
+        "template"
+    ]["spec"]
     assert "podAntiAffinity" in pod["affinity"]
     assert "resources" not in pod["containers"][0]
 
@@ -72,7 +74,10 @@ def test_a_name_is_a_dns_label_and_the_same_for_the_same_folder() -> None:
     ("site", "line"),
     [
         (recipe.Kubernetes(), "set fleet.kubernetes.image"),
-        (recipe.Kubernetes(image="x"), r"/runs/v2/jobs/cloud is in no volume of fleet.kubernetes.volumes \(there: none\)"),
+        (
+            recipe.Kubernetes(image="x"),
+            r"/runs/v2/jobs/cloud is in no volume of fleet.kubernetes.volumes \(there: none\)",
+        ),
         (recipe.Kubernetes(image="x", volumes={"/run": "r"}), r"in no volume .*\(there: /run\)"),
     ],
 )
@@ -82,7 +87,12 @@ def test_what_pods_could_not_use_is_refused(site: recipe.Kubernetes, line: str) 
 
 
 def a_jobset(nodes: int = 2, **status: Any) -> str:
-    return json.dumps({"spec": {"replicatedJobs": [{"template": {"spec": {"parallelism": nodes}}}]}, "status": status})
+    return json.dumps(
+        {
+            "spec": {"replicatedJobs": [{"template": {"spec": {"parallelism": nodes}}}]},
+            "status": status,
+        }
+    )
 
 
 def condition(kind: str, message: str = "", status: str = "True") -> list[dict[str, str]]:
@@ -94,14 +104,26 @@ def condition(kind: str, message: str = "", status: str = "True") -> list[dict[s
     [
         (a_jobset(), Status("waiting", reason="no pod of 2 runs yet")),
         (a_jobset(replicatedJobsStatus=[{"active": 1, "ready": 0}]), Status("running")),
-        (a_jobset(restarts=2, replicatedJobsStatus=[{"active": 1, "ready": 1}]), Status("running", reason="restarted 2 times")),
-        (a_jobset(conditions=condition("Suspended", "jobset is suspended")), Status("waiting", reason="jobset is suspended")),
         (
-            a_jobset(conditions=condition("Suspended", status="False"), replicatedJobsStatus=[{"active": 1}]),
+            a_jobset(restarts=2, replicatedJobsStatus=[{"active": 1, "ready": 1}]),
+            Status("running", reason="restarted 2 times"),
+        ),
+        (
+            a_jobset(conditions=condition("Suspended", "jobset is suspended")),
+            Status("waiting", reason="jobset is suspended"),
+        ),
+        (
+            a_jobset(
+                conditions=condition("Suspended", status="False"),
+                replicatedJobsStatus=[{"active": 1}],
+            ),
             Status("running"),
         ),
         (a_jobset(conditions=condition("Completed")), Status("done", 0)),
-        (a_jobset(conditions=condition("Failed", "max restarts")), Status("failed", 1, "max restarts")),
+        (
+            a_jobset(conditions=condition("Failed", "max restarts")),
+            Status("failed", 1, "max restarts"),
+        ),
     ],
 )
 def test_parse(text: str, status: Status) -> None:
@@ -117,7 +139,11 @@ def test_nodes() -> None:
             "spec": {"unschedulable": True},
             "status": healthy,
         },
-        {"metadata": {"name": "a3"}, "spec": {}, "status": {"conditions": [{"type": "Ready", "status": "Unknown"}]}},
+        {
+            "metadata": {"name": "a3"},
+            "spec": {},
+            "status": {"conditions": [{"type": "Ready", "status": "Unknown"}]},
+        },
     ]
     assert parse_nodes(json.dumps({"items": items})) == [
         Node("a1", 8),
@@ -133,7 +159,9 @@ def server() -> Iterator[FakeKubernetes]:
 
 
 @pytest.fixture
-def cluster(server: FakeKubernetes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeKubernetes:
+def cluster(
+    server: FakeKubernetes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> FakeKubernetes:
     """An empty cluster that the kubeconfig names."""
     address = server.server
     server.__init__()  # type: ignore[misc]
@@ -147,7 +175,9 @@ def kubeconfig(folder: Path, server: str, user: dict[str, Any]) -> Path:
         "apiVersion": "v1",
         "kind": "Config",
         "current-context": "lab",
-        "contexts": [{"name": "lab", "context": {"cluster": "c", "user": "u", "namespace": "team"}}],
+        "contexts": [
+            {"name": "lab", "context": {"cluster": "c", "user": "u", "namespace": "team"}}
+        ],
         "clusters": [{"name": "c", "cluster": {"server": server}}],
         "users": [{"name": "u", "user": user}],
     }
@@ -167,7 +197,9 @@ def job(tmp_path: Path) -> Job:
 
 
 class TestVerbs:
-    def test_from_submit_to_done(self, cluster: FakeKubernetes, engine: Kubernetes, job: Job) -> None:
+    def test_from_submit_to_done(
+        self, cluster: FakeKubernetes, engine: Kubernetes, job: Job
+    ) -> None:
         job_id = engine.submit(job)
         ((name, kept),) = cluster.jobsets.items()
         assert yaml.safe_load((job.folder / "job.yaml").read_text()) == kept
@@ -178,11 +210,18 @@ class TestVerbs:
         kept["status"] = {"conditions": condition("Completed")}
         assert engine.status(job_id) == Status("done", 0)
 
-    def test_logs_are_the_first_nodes_and_those_that_failed(self, cluster: FakeKubernetes, engine: Kubernetes, job: Job) -> None:
+    def test_logs_are_the_first_nodes_and_those_that_failed(
+        self, cluster: FakeKubernetes, engine: Kubernetes, job: Job
+    ) -> None:
         name = named(job)
         for index, phase in enumerate(("Running", "Running", "Failed")):
-            labels = {"jobset.sigs.k8s.io/jobset-name": name, "batch.kubernetes.io/job-completion-index": str(index)}
-            cluster.pods.append({"metadata": {"name": f"p{index}", "labels": labels}, "status": {"phase": phase}})
+            labels = {
+                "jobset.sigs.k8s.io/jobset-name": name,
+                "batch.kubernetes.io/job-completion-index": str(index),
+            }
+            cluster.pods.append(
+                {"metadata": {"name": f"p{index}", "labels": labels}, "status": {"phase": phase}}
+            )
             cluster.logs[f"p{index}"] = f"said by {index}\n"
         assert engine.logs(engine.submit(job)) == "said by 0\nsaid by 2\n"
 
@@ -198,7 +237,10 @@ class TestVerbs:
     def test_drain_and_nodes(self, cluster: FakeKubernetes, engine: Kubernetes) -> None:
         engine.drain("a2", "Xid 79, card 3")
         assert engine.nodes() == [Node("a1", 8), Node("a2", 8, False, "cordoned: Xid 79, card 3")]
-        with pytest.raises(EngineError, match=r"does not drain a9: the cluster has no such thing \(nodes not found\)"):
+        with pytest.raises(
+            EngineError,
+            match=r"does not drain a9: the cluster has no such thing \(nodes not found\)",
+        ):
             engine.drain("a9", "gone")
 
     def test_twice_is_refused(self, cluster: FakeKubernetes, engine: Kubernetes, job: Job) -> None:
@@ -207,37 +249,64 @@ class TestVerbs:
             engine.submit(job)
         assert len(cluster.jobsets) == 1
 
-    def test_deleted_by_somebody_is_lost(self, cluster: FakeKubernetes, engine: Kubernetes, job: Job) -> None:
+    def test_deleted_by_somebody_is_lost(
+        self, cluster: FakeKubernetes, engine: Kubernetes, job: Job
+    ) -> None:
         job_id = engine.submit(job)
         cluster.jobsets.clear()
         assert engine.status(job_id).state == "lost"
 
-    def test_refusals_are_one_line(self, cluster: FakeKubernetes, engine: Kubernetes, job: Job) -> None:
+    def test_refusals_are_one_line(
+        self, cluster: FakeKubernetes, engine: Kubernetes, job: Job
+    ) -> None:
         cluster.without_jobset = True
-        with pytest.raises(EngineError, match="^kubernetes refused v2-cloud: the cluster has no JobSet"):
+        with pytest.raises(
+            EngineError, match="^kubernetes refused v2-cloud: the cluster has no JobSet"
+        ):
             engine.submit(job)
         cluster.forbidden = True
-        with pytest.raises(EngineError, match=r"^kubernetes refused v2-cloud: the cluster does not let you \(POST is forbidden"):
+        with pytest.raises(
+            EngineError,
+            match=r"^kubernetes refused v2-cloud: the cluster does not let you \(POST is forbidden",
+        ):
             engine.submit(job)
         assert engine.status(str(job.folder)).state == "lost"
 
     def test_who_is_not_known(
-        self, cluster: FakeKubernetes, engine: Kubernetes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self,
+        cluster: FakeKubernetes,
+        engine: Kubernetes,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path, cluster.server, {"token": "guessed"})))
-        with pytest.raises(EngineError, match="the cluster does not know you; renew your kubeconfig's credentials"):
+        monkeypatch.setenv(
+            "KUBECONFIG", str(kubeconfig(tmp_path, cluster.server, {"token": "guessed"}))
+        )
+        with pytest.raises(
+            EngineError, match="the cluster does not know you; renew your kubeconfig's credentials"
+        ):
             engine.nodes()
 
-    def test_nobody_answers(self, engine: Kubernetes, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path, "http://127.0.0.1:1", {"token": TOKEN})))
-        with pytest.raises(EngineError, match=r"^kubernetes does not answer at http://127\.0\.0\.1:1: "):
+    def test_nobody_answers(
+        self, engine: Kubernetes, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv(
+            "KUBECONFIG", str(kubeconfig(tmp_path, "http://127.0.0.1:1", {"token": TOKEN}))
+        )
+        with pytest.raises(
+            EngineError, match=r"^kubernetes does not answer at http://127\.0\.0\.1:1: "
+        ):
             engine.submit(job)
         assert not (job.folder / "id").exists()
         (job.folder / "id").write_text("/apis/jobset.x-k8s.io/v1alpha2/namespaces/team/jobsets/x\n")
         assert engine.status(str(job.folder)).state == "silent"
 
     def test_read_only_folder_submits_nothing(
-        self, cluster: FakeKubernetes, job: Job, small_disk: Path, make_read_only: Callable[[], None]
+        self,
+        cluster: FakeKubernetes,
+        job: Job,
+        small_disk: Path,
+        make_read_only: Callable[[], None],
     ) -> None:
         make_read_only()
         engine = Kubernetes(recipe.Kubernetes(image="x", volumes={str(small_disk): "runs"}))
@@ -247,15 +316,25 @@ class TestVerbs:
 
 
 class TestConnection:
-    def test_a_credential_plugin_is_asked(self, cluster: FakeKubernetes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_credential_plugin_is_asked(
+        self, cluster: FakeKubernetes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         code = f"import json, os; json.loads(os.environ['KUBERNETES_EXEC_INFO']); print(json.dumps(dict(status=dict(token={TOKEN!r}))))"
-        plugin = {"apiVersion": "client.authentication.k8s.io/v1", "command": sys.executable, "args": ["-c", code]}
-        monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path, cluster.server, {"exec": plugin})))
+        plugin = {
+            "apiVersion": "client.authentication.k8s.io/v1",
+            "command": sys.executable,
+            "args": ["-c", code],
+        }
+        monkeypatch.setenv(
+            "KUBECONFIG", str(kubeconfig(tmp_path, cluster.server, {"exec": plugin}))
+        )
         assert len(Kubernetes().nodes()) == 2
 
     def test_a_token_in_a_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "token").write_text("abc\n")
-        monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path, "http://127.0.0.1:1/", {"tokenFile": "token"})))
+        monkeypatch.setenv(
+            "KUBECONFIG", str(kubeconfig(tmp_path, "http://127.0.0.1:1/", {"tokenFile": "token"}))
+        )
         api = connection()
         assert (api.server, api.namespace, api.token) == ("http://127.0.0.1:1", "team", "abc")
 
@@ -272,7 +351,9 @@ class TestConnection:
         assert (api.server, api.namespace, api.token) == ("https://[fd00::1]:443", "llm", "abc")
 
     @pytest.mark.parametrize("text", ["", "{}", "a: [", "current-context: x\ncontexts: []", "[1]"])
-    def test_a_bad_kubeconfig_is_one_line(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    def test_a_bad_kubeconfig_is_one_line(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+    ) -> None:
         (tmp_path / "config").write_text(text)
         monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
         with pytest.raises(EngineError, match="no usable kubeconfig") as raised:
@@ -281,5 +362,8 @@ class TestConnection:
 
     def test_no_cluster(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
-        with pytest.raises(EngineError, match="no Kubernetes cluster: there is no .*none, and this is no pod; set KUBECONFIG"):
+        with pytest.raises(
+            EngineError,
+            match="no Kubernetes cluster: there is no .*none, and this is no pod; set KUBECONFIG",
+        ):
             connection()

@@ -60,14 +60,30 @@ def test_rendered_text_is_as_it_was() -> None:
 
 
 def test_several_ranks_have_an_agent() -> None:
-    text = render(Job("x", ("python", "-m", "tumen", "train", "runs/x", "cloud"), Path("/x"), processes=2, nodes=2))
+    text = render(
+        Job(
+            "x",
+            ("python", "-m", "tumen", "train", "runs/x", "cloud"),
+            Path("/x"),
+            processes=2,
+            nodes=2,
+        )
+    )
     where = "--folder /x --nodes 2 --processes 2 --standby"
-    assert f"{sys.executable} -m tumen.cluster.agents.many {where} -- python -m tumen train runs/x cloud" in text
+    assert (
+        f"{sys.executable} -m tumen.cluster.agents {where} -- python -m tumen train runs/x cloud"
+        in text
+    )
     assert "WORLD_SIZE" not in text, "the agent says it"
-    assert "--standby" not in render(Job("x", ("true",), Path("/x"), processes=2)), "not everything can stand by"
+    assert "--standby" not in render(Job("x", ("true",), Path("/x"), processes=2)), (
+        "not everything can stand by"
+    )
 
 
-@pytest.mark.parametrize(("script", "code"), [("exit 0", 0), ("[ $RANK = 0 ] || exit 5; sleep 60", 5), ("kill -9 $$", 137)])
+@pytest.mark.parametrize(
+    ("script", "code"),
+    [("exit 0", 0), ("[ $RANK = 0 ] || exit 5; sleep 60", 5), ("kill -9 $$", 137)],
+)
 def test_several_ranks_end_together(local: Local, folder: Path, script: str, code: int) -> None:
     job = local.submit(Job("test", ("/bin/sh", "-c", script), folder, processes=2))
     until(lambda: local.status(job).ended)
@@ -107,7 +123,9 @@ def test_exit_codes_and_logs(local: Local, folder: Path, code: int) -> None:
 
 
 def test_a_job_finds_torchruns_variables_and_its_own(local: Local, folder: Path) -> None:
-    job = local.submit(shell(folder, 'echo "$RANK $WORLD_SIZE $LOCAL_RANK $MINE"', MINE="a 'quoted' $HOME"))
+    job = local.submit(
+        shell(folder, 'echo "$RANK $WORLD_SIZE $LOCAL_RANK $MINE"', MINE="a 'quoted' $HOME")
+    )
     until(lambda: local.status(job).ended)
     assert local.logs(job) == "0 1 0 a 'quoted' $HOME\n"
 
@@ -128,18 +146,20 @@ def test_cancel_stops_it_and_says_so(local: Local, folder: Path) -> None:
 
 
 def test_cancel_lets_a_job_end_well(local: Local, folder: Path) -> None:
-    job = local.submit(shell(folder, "trap 'echo saved; exit 3' TERM; echo ready; while :; do sleep 0.05; done"))
+    job = local.submit(
+        shell(folder, "trap 'echo saved; exit 3' TERM; echo ready; while :; do sleep 0.05; done")
+    )
     until(lambda: "ready" in local.logs(job))
     local.cancel(job)
     assert "saved" in local.logs(job)
     assert local.status(job).state == "cancelled"
 
 
-def test_cancel_reaches_what_will_not_listen(local: Local, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cancel_reaches_what_will_not_listen(
+    local: Local, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("tumen.cluster.engines.local.GRACE_SECONDS", 0.2)
-    stubborn = (
-        "import signal, time, os; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(os.getpid(), flush=True); time.sleep(60)"
-    )
+    stubborn = "import signal, time, os; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(os.getpid(), flush=True); time.sleep(60)"
     job = local.submit(Job("test", (sys.executable, "-c", stubborn), folder))
     until(lambda: local.logs(job))
     local.cancel(job)
@@ -191,7 +211,9 @@ def test_another_process_can_ask(local: Local, folder: Path) -> None:
     job = local.submit(shell(folder, "echo $$; sleep 60"))
     until(lambda: local.logs(job))
     code = f"from tumen.cluster import connect; e = connect('local'); print(e.status({job!r}).state); e.cancel({job!r})"
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    said = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
     assert said == "running\n"
     assert local.status(job).state == "cancelled"
     assert not is_alive(int(local.logs(job).split()[0]))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tumen.cluster.agents import Keeper, folder_of
-from tumen.cluster.agents.many import replica_store as keeper
+from tumen.cluster.agents import replica_store as keeper
 from tumen.cluster.agents.replica_store import forget_stale
 from tumen.core.errors import EngineError
 from tumen.heartbeat import transfer
@@ -52,15 +52,23 @@ def refused(kept: Keeper, count: int = 1) -> None:
 
 def sent(kept: Keeper, text: bytes) -> bytes:
     """What comes back for raw bytes; nothing where the keeper hung up before it read them all."""
-    with socket.create_connection(address_of(kept.address), 10) as line, contextlib.suppress(OSError):
+    with (
+        socket.create_connection(address_of(kept.address), 10) as line,
+        contextlib.suppress(OSError),
+    ):
         line.sendall(text)
         line.shutdown(socket.SHUT_WR)
         return line.recv(1000)
     return b""
 
 
-def request(secret: bytes, name: str, size: int, sent_ns: int, verb: int = transfer.PUT) -> tuple[bytes, bytes]:
-    head = transfer.HEAD.pack(transfer.MAGIC, verb, len(name), size, sent_ns, os.urandom(16)) + name.encode()
+def request(
+    secret: bytes, name: str, size: int, sent_ns: int, verb: int = transfer.PUT
+) -> tuple[bytes, bytes]:
+    head = (
+        transfer.HEAD.pack(transfer.MAGIC, verb, len(name), size, sent_ns, os.urandom(16))
+        + name.encode()
+    )
     seal = transfer.keyed(secret, head).digest()
     return head + seal, seal
 
@@ -74,8 +82,14 @@ def test_what_is_put_is_got(kept: Keeper, file: Path, tmp_path: Path) -> None:
     assert kept.folder.stat().st_mode & 0o777 == 0o700
 
 
-def test_the_newest_of_each_rank_stay_and_a_later_attempt_is_newer(kept: Keeper, tmp_path: Path) -> None:
-    for copy in (FIRST, *(FIRST._replace(attempt=2, step=step) for step in (9, 10, 11, 12)), FIRST._replace(rank=3)):
+def test_the_newest_of_each_rank_stay_and_a_later_attempt_is_newer(
+    kept: Keeper, tmp_path: Path
+) -> None:
+    for copy in (
+        FIRST,
+        *(FIRST._replace(attempt=2, step=step) for step in (9, 10, 11, 12)),
+        FIRST._replace(rank=3),
+    ):
         path = tmp_path / copy.name
         path.write_bytes(b"x")
         transfer.put(address_of(kept.address), SECRET, path)
@@ -108,7 +122,9 @@ def test_what_is_not_there_is_one_line(kept: Keeper, tmp_path: Path) -> None:
         (FIRST.name, 9, 0),  # cut: one byte comes
     ],
 )
-def test_what_nobody_should_ask_changes_nothing(name: str, size: int, seconds: int, kept: Keeper) -> None:
+def test_what_nobody_should_ask_changes_nothing(
+    name: str, size: int, seconds: int, kept: Keeper
+) -> None:
     head, seal = request(SECRET, name, size, time.time_ns() + seconds * 10**9)
     assert sent(kept, head + b"x" + transfer.keyed(SECRET, seal + b"x").digest()) == b""
     refused(kept)
@@ -129,7 +145,9 @@ def test_what_was_sent_before_changes_nothing(kept: Keeper) -> None:
     refused(kept)
 
 
-@pytest.mark.parametrize("text", [b"", b"\x80\x04K\x01.", b"GET / HTTP/1.1\r\n\r\n", bytes(200), transfer.MAGIC])
+@pytest.mark.parametrize(
+    "text", [b"", b"\x80\x04K\x01.", b"GET / HTTP/1.1\r\n\r\n", bytes(200), transfer.MAGIC]
+)
 def test_noise_is_hung_up_on(text: bytes, kept: Keeper) -> None:
     assert sent(kept, text) == b""
     refused(kept)
@@ -145,7 +163,10 @@ def test_a_folder_that_others_can_enter_is_refused(tmp_path: Path) -> None:
 
 
 def test_copies_of_runs_long_gone_are_forgotten(tmp_path: Path) -> None:
-    old, young, other = (tmp_path / name for name in (f"tumen-{os.getuid()}-old", f"tumen-{os.getuid()}-young", "tumen-x"))
+    old, young, other = (
+        tmp_path / name
+        for name in (f"tumen-{os.getuid()}-old", f"tumen-{os.getuid()}-young", "tumen-x")
+    )
     for folder in (old, young, other):
         (folder / "n0").mkdir(parents=True)
         (folder / "n0" / "copy").write_bytes(b"x")
@@ -158,7 +179,10 @@ def test_copies_of_runs_long_gone_are_forgotten(tmp_path: Path) -> None:
 
 
 def test_two_jobs_keep_apart() -> None:
-    first, second = folder_of(Path("/a/run/jobs/cloud"), "n1"), folder_of(Path("/b/run/jobs/cloud"), "n1")
+    first, second = (
+        folder_of(Path("/a/run/jobs/cloud"), "n1"),
+        folder_of(Path("/b/run/jobs/cloud"), "n1"),
+    )
     assert first != second
     assert first.parent.parent == keeper.MEMORY
     assert folder_of(Path("/a/run/jobs/cloud"), "../n1").parent == first.parent

@@ -11,13 +11,26 @@ import pytest
 from tests.cluster.jobs import LARGE, SMALL
 
 from tumen.cluster.engines import Job, Node, Status
-from tumen.cluster.engines.slurm import Slurm, complaint, parse, parse_accounting, parse_nodes, render, show_limit
+from tumen.cluster.engines.slurm import (
+    Slurm,
+    complaint,
+    parse,
+    parse_accounting,
+    parse_nodes,
+    render,
+    show_limit,
+)
 from tumen.core.errors import DiskError, EngineError
 from tumen.recipe import recipe
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SITE = recipe.Slurm(
-    account="llm", partition="h800", qos="high", reservation="night", gres="gpu:h800", setup=("module load cuda/12.8",)
+    account="llm",
+    partition="h800",
+    qos="high",
+    reservation="night",
+    gres="gpu:h800",
+    setup=("module load cuda/12.8",),
 )
 SHOWN = (  # scontrol show job 2 --oneliner, Slurm 22.05.8, shortened in the middle
     "JobId=2 JobName=x UserId=root(0) GroupId=root(0) MCS_label=N/A Priority=4294901758 Nice=0 Account=(null) QOS=(null) "
@@ -26,19 +39,27 @@ SHOWN = (  # scontrol show job 2 --oneliner, Slurm 22.05.8, shortened in the mid
 )
 
 
-@pytest.mark.parametrize(("name", "job", "site"), [("slurm_large.sh", LARGE, SITE), ("slurm_small.sh", SMALL, None)])
+@pytest.mark.parametrize(
+    ("name", "job", "site"), [("slurm_large.sh", LARGE, SITE), ("slurm_small.sh", SMALL, None)]
+)
 def test_rendered_text_is_as_it_was(name: str, job: Job, site: recipe.Slurm | None) -> None:
     assert render(job, site) == (GOLDEN / name).read_text()
 
 
 @pytest.mark.parametrize("job", [LARGE, SMALL])
 def test_rendered_text_is_bash(job: Job) -> None:
-    assert subprocess.run(["bash", "-n"], input=render(job), capture_output=True, text=True).stderr == ""
+    assert (
+        subprocess.run(["bash", "-n"], input=render(job), capture_output=True, text=True).stderr
+        == ""
+    )
 
 
 def test_nothing_is_invented() -> None:
     text = render(LARGE)
-    assert not any(f"--{word}=" in text for word in ("account", "partition", "qos", "reservation", "constraint", "gres"))
+    assert not any(
+        f"--{word}=" in text
+        for word in ("account", "partition", "qos", "reservation", "constraint", "gres")
+    )
     assert "NCCL_IB" not in text
 
 
@@ -48,7 +69,9 @@ def test_without_a_limit_nothing_waits_for_its_end() -> None:
     assert "USR1" not in text
 
 
-@pytest.mark.parametrize(("seconds", "shown"), [(5, "0-00:01:00"), (3661, "0-01:01:01"), (36 * 3600, "1-12:00:00")])
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(5, "0-00:01:00"), (3661, "0-01:01:01"), (36 * 3600, "1-12:00:00")]
+)
 def test_limit(seconds: float, shown: str) -> None:
     assert show_limit(seconds) == shown
 
@@ -58,7 +81,13 @@ def test_limit(seconds: float, shown: str) -> None:
     [
         ("PENDING", "Resources", "0:0", 0, Status("waiting", reason="Resources")),
         ("PENDING", "None", "0:0", 0, Status("waiting")),
-        ("PENDING", "BeginTime", "0:0", 2, Status("waiting", reason="BeginTime, restarted 2 times")),
+        (
+            "PENDING",
+            "BeginTime",
+            "0:0",
+            2,
+            Status("waiting", reason="BeginTime, restarted 2 times"),
+        ),
         ("RUNNING", "None", "0:0", 0, Status("running", reason="n[1-8]")),
         ("COMPLETING", "None", "0:0", 1, Status("running", reason="n[1-8], restarted 1 times")),
         ("COMPLETED", "None", "0:0", 0, Status("done", 0)),
@@ -107,7 +136,10 @@ def test_nodes() -> None:
             "sbatch: error: invalid partition specified: x\nsbatch: error: Batch job submission failed: Invalid partition name specified\n",
             "Invalid partition name specified; invalid partition specified: x",
         ),
-        ("sbatch: error: Batch job submission failed: Requested reservation is invalid", "Requested reservation is invalid"),
+        (
+            "sbatch: error: Batch job submission failed: Requested reservation is invalid",
+            "Requested reservation is invalid",
+        ),
         ("", "it did not say why"),
     ],
 )
@@ -138,9 +170,14 @@ def stand_in(folder: Path, **programs: str) -> None:
 
 
 def test_read_only_folder_submits_nothing(
-    small_disk: Path, make_read_only: Callable[[], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_disk: Path,
+    make_read_only: Callable[[], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    stand_in(tmp_path, sinfo="echo 'n1|idle|gpu:8|none'", sbatch=f"touch {tmp_path}/submitted; echo 7")
+    stand_in(
+        tmp_path, sinfo="echo 'n1|idle|gpu:8|none'", sbatch=f"touch {tmp_path}/submitted; echo 7"
+    )
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     make_read_only()
     with pytest.raises(DiskError, match="read-only"):
@@ -148,7 +185,9 @@ def test_read_only_folder_submits_nothing(
     assert not (tmp_path / "submitted").exists()
 
 
-def test_a_job_whose_id_cannot_be_kept_is_cancelled(small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_whose_id_cannot_be_kept_is_cancelled(
+    small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The disk fills up between the script and its number: nobody would find the job again."""
     stand_in(
         tmp_path,
@@ -167,7 +206,8 @@ def test_an_account_that_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     stand_in(tmp_path, sinfo="echo 'n1|idle|gpu:8|none'", sbatch=f"echo '{said}' >&2; exit 1")
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     with pytest.raises(
-        EngineError, match="^slurm refused tiny-device: Invalid account or account/partition combination specified$"
+        EngineError,
+        match="^slurm refused tiny-device: Invalid account or account/partition combination specified$",
     ):
         Slurm(recipe.Slurm(account="theirs")).submit(replace(SMALL, folder=tmp_path / "job"))
     assert not (tmp_path / "job" / "id").exists()

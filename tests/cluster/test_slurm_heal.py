@@ -54,21 +54,41 @@ class Watched:
         return list(read(self.folder / "watch.jsonl", event))
 
     def agent(self, node: str) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads((self.folder / "ranks" / node / "agent.json").read_text())
+        found: dict[str, Any] = json.loads(
+            (self.folder / "ranks" / node / "agent.json").read_text()
+        )
         return found
 
     def nodes(self) -> list[str]:
         """Hosts of the newest attempt, by rank."""
-        agents = [self.agent(path.parent.name) | {"node": path.parent.name} for path in self.folder.glob("ranks/*/agent.json")]
+        agents = [
+            self.agent(path.parent.name) | {"node": path.parent.name}
+            for path in self.folder.glob("ranks/*/agent.json")
+        ]
         newest = max(agent["attempt"] for agent in agents)
-        now = {int(rank): agent["node"] for agent in agents if agent["attempt"] == newest for rank in agent["ranks"]}
+        now = {
+            int(rank): agent["node"]
+            for agent in agents
+            if agent["attempt"] == newest
+            for rank in agent["ranks"]
+        }
         return [now[rank] for rank in sorted(now)]
 
     def until_step(self, step: int) -> None:
-        until(lambda: (self.folder / "state").exists() and int((self.folder / "state").read_text()) >= step, self.logs)
+        until(
+            lambda: (
+                (self.folder / "state").exists()
+                and int((self.folder / "state").read_text()) >= step
+            ),
+            self.logs,
+        )
 
     def logs(self) -> str:
-        told = (self.folder / "watch.jsonl").read_text() if (self.folder / "watch.jsonl").exists() else ""
+        told = (
+            (self.folder / "watch.jsonl").read_text()
+            if (self.folder / "watch.jsonl").exists()
+            else ""
+        )
         return self.slurm.logs(str(self.folder)) + told
 
     def healed(self) -> tuple[list[str], list[str]]:
@@ -78,7 +98,9 @@ class Watched:
         assert self.slurm.status(str(self.folder)).state == "done"
         assert len(self.rows("resumed")) >= 1, self.logs()
         faults = [row["kind"] for row in self.rows("fault") if row["kind"] != "slow"]
-        return faults, [row["action"] for row in self.rows("decided") if not row["why"].startswith("slow: ")]
+        return faults, [
+            row["action"] for row in self.rows("decided") if not row["why"].startswith("slow: ")
+        ]
 
 
 @pytest.fixture
@@ -122,7 +144,9 @@ def test_a_killed_agent_a_frozen_rank_and_a_crash(watched: Callable[..., Watched
 
 
 def test_a_node_that_dies_is_left_out(watched: Callable[..., Watched]) -> None:
-    run = watched(nodes=3, steps=100_000)  # a watcher sees it go on once Slurm has ended the first job, which takes its time
+    run = watched(
+        nodes=3, steps=100_000
+    )  # a watcher sees it go on once Slurm has ended the first job, which takes its time
     run.until_step(10)
     os.kill(int((lab.FOLDER / "run" / "n2.pid").read_text()), signal.SIGKILL)
     lab.kill_node("n2")
@@ -140,7 +164,10 @@ def read_only(node: str, folder: Path) -> Iterator[None]:
     """A run's folder as that node alone sees it after a mount that failed; in the end the node is well, and in use again."""
     pid = (lab.FOLDER / "run" / f"{node}.pid").read_text().strip()
     inside = ["nsenter", f"--mount=/proc/{pid}/ns/mnt", "sh", "-c"]
-    subprocess.run([*inside, f"mount --bind {folder} {folder} && mount -o remount,bind,ro {folder}"], check=True)
+    subprocess.run(
+        [*inside, f"mount --bind {folder} {folder} && mount -o remount,bind,ro {folder}"],
+        check=True,
+    )
     try:
         yield
     finally:
@@ -148,7 +175,9 @@ def read_only(node: str, folder: Path) -> Iterator[None]:
         subprocess.run(["scontrol", "update", f"nodename={node}", "state=resume"], check=False)
 
 
-def test_a_node_that_is_not_fit_is_drained_and_left_out(watched: Callable[..., Watched], tmp_path: Path) -> None:
+def test_a_node_that_is_not_fit_is_drained_and_left_out(
+    watched: Callable[..., Watched], tmp_path: Path
+) -> None:
     (tmp_path / "job").mkdir()
     with read_only("n2", tmp_path / "job"):
         run = watched(nodes=3, steps=20)
@@ -159,7 +188,9 @@ def test_a_node_that_is_not_fit_is_drained_and_left_out(watched: Callable[..., W
         assert "n2" not in run.nodes()
 
 
-def test_a_node_that_ails_while_it_trains_is_drained_and_left_out(watched: Callable[..., Watched], tmp_path: Path) -> None:
+def test_a_node_that_ails_while_it_trains_is_drained_and_left_out(
+    watched: Callable[..., Watched], tmp_path: Path
+) -> None:
     """Its rank dies of it, again and again; the node, and not the training, is what is named before anybody gives up."""
     run = watched(nodes=3, steps=100_000)
     run.until_step(10)
@@ -167,7 +198,11 @@ def test_a_node_that_ails_while_it_trains_is_drained_and_left_out(watched: Calla
         until(lambda: run.rows("resumed"), run.logs)
         assert [row["action"] for row in run.rows("decided")][-2:] == ["drain", "resubmit"]
         fault = run.rows("fault")[-1]
-        assert (fault["kind"], fault["node"], fault["why"]) == ("node", "n2", "it cannot write the run's folder")
+        assert (fault["kind"], fault["node"], fault["why"]) == (
+            "node",
+            "n2",
+            "it cannot write the run's folder",
+        )
         assert "n2" not in run.nodes()
         assert lab.states().get("drained", 0) + lab.states().get("draining", 0) == 1
 
@@ -180,7 +215,9 @@ def test_put_back_into_the_queue_it_goes_on(watched: Callable[..., Watched]) -> 
     assert "start 2, on" in run.slurm.logs(str(run.folder))
 
 
-def test_ranks_of_a_slurmd_that_died_alone_end_when_the_job_is_started_elsewhere(tmp_path: Path) -> None:
+def test_ranks_of_a_slurmd_that_died_alone_end_when_the_job_is_started_elsewhere(
+    tmp_path: Path,
+) -> None:
     """kill -9 of slurmd alone: its ranks live on, and nobody watches. Slurm starts the job on other nodes."""
     slurm, folder = Slurm(), tmp_path / "job"
     command = (sys.executable, str(BEATING), str(folder), "100000", "0.2")
@@ -190,7 +227,10 @@ def test_ranks_of_a_slurmd_that_died_alone_end_when_the_job_is_started_elsewhere
     os.kill(int((lab.FOLDER / "run" / "n2.pid").read_text()), signal.SIGKILL)
     try:
         until(lambda: "start 2, on" in slurm.logs(str(folder)), lambda: slurm.logs(str(folder)))
-        until(lambda: not any(map(alive, (old["pid"], *old["ranks"].values()))), lambda: slurm.logs(str(folder)))
+        until(
+            lambda: not any(map(alive, (old["pid"], *old["ranks"].values()))),
+            lambda: slurm.logs(str(folder)),
+        )
     finally:
         slurm.cancel(str(folder))
         lab.start_node("n2")

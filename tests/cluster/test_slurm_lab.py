@@ -55,7 +55,9 @@ def test_a_gang_has_true_ranks_on_hosts_of_their_own(slurm: Slurm, folder: Path)
     job = slurm.submit(shell(folder, script, nodes=8, cards=8))
     assert end_of(slurm, job) == Status("done", 0)
     said = sorted(line for line in slurm.logs(job).splitlines() if "said" in line)
-    assert said == [f"[rank {rank}] said {rank} 8 n{rank + 1} n1 0,1,2,3,4,5,6,7" for rank in range(8)]
+    assert said == [
+        f"[rank {rank}] said {rank} 8 n{rank + 1} n1 0,1,2,3,4,5,6,7" for rank in range(8)
+    ]
     assert (folder / "id").read_text().strip().isdigit()
 
 
@@ -111,7 +113,9 @@ def test_more_cards_than_are_free_wait(slurm: Slurm, folder: Path, tmp_path: Pat
     assert end_of(slurm, second).state == "done"
 
 
-def test_a_node_that_dies_puts_the_job_back_and_it_goes_on_elsewhere(slurm: Slurm, folder: Path) -> None:
+def test_a_node_that_dies_puts_the_job_back_and_it_goes_on_elsewhere(
+    slurm: Slurm, folder: Path
+) -> None:
     script = 'echo "start on $(hostname)"; test "$SLURM_RESTART_COUNT" && exit 0; exec sleep 600'
     job = slurm.submit(shell(folder, script, nodes=3))
     until(lambda: slurm.logs(job).count("start on") == 3)
@@ -128,13 +132,17 @@ def test_a_node_that_dies_puts_the_job_back_and_it_goes_on_elsewhere(slurm: Slur
 
 
 def test_requeue_by_hand(slurm: Slurm, folder: Path) -> None:
-    job = slurm.submit(shell(folder, 'echo up; test "$SLURM_RESTART_COUNT" && exit 0; exec sleep 600'))
+    job = slurm.submit(
+        shell(folder, 'echo up; test "$SLURM_RESTART_COUNT" && exit 0; exec sleep 600')
+    )
     until(lambda: "up" in slurm.logs(job))
     slurm.requeue(job)
     assert end_of(slurm, job) == Status("done", 0)
 
 
-def test_before_the_limit_ranks_are_told_and_the_job_is_queued_again(slurm: Slurm, folder: Path) -> None:
+def test_before_the_limit_ranks_are_told_and_the_job_is_queued_again(
+    slurm: Slurm, folder: Path
+) -> None:
     """A minute is Slurm's smallest limit; the grace is most of it."""
     script = 'trap "echo saved; exit 5" TERM; test "$SLURM_RESTART_COUNT" && exit 0; while :; do sleep 0.1; done'
     job = slurm.submit(shell(folder, script, nodes=2, limit_seconds=60.0, grace_seconds=59.0))
@@ -145,7 +153,11 @@ def test_before_the_limit_ranks_are_told_and_the_job_is_queued_again(slurm: Slur
 @pytest.mark.parametrize(
     ("site", "nodes", "line"),
     [
-        ({"partition": "nosuch"}, 1, "no partition nosuch, or it is empty; it has closed, main, one: set fleet.slurm.partition"),
+        (
+            {"partition": "nosuch"},
+            1,
+            "no partition nosuch, or it is empty; it has closed, main, one: set fleet.slurm.partition",
+        ),
         ({}, 9, "asks for 9 nodes, the cluster has 8"),
         ({"partition": "one"}, 2, "asks for 2 nodes, partition one has 1"),
         ({"partition": "closed"}, 1, "slurm refused test: .*account"),
@@ -154,19 +166,25 @@ def test_before_the_limit_ranks_are_told_and_the_job_is_queued_again(slurm: Slur
         ({"constraint": "ib"}, 1, "Invalid feature specification"),
     ],
 )
-def test_a_refusal_is_one_line_and_nothing_is_queued(folder: Path, site: dict[str, str], nodes: int, line: str) -> None:
+def test_a_refusal_is_one_line_and_nothing_is_queued(
+    folder: Path, site: dict[str, str], nodes: int, line: str
+) -> None:
     with pytest.raises(EngineError, match=line) as raised:
         Slurm(recipe.Slurm.model_validate(site)).submit(shell(folder, "true", nodes=nodes, cards=1))
     assert "\n" not in str(raised.value)
     assert subprocess.run(["squeue", "--noheader"], capture_output=True, text=True).stdout == ""
 
 
-def test_while_the_controller_is_down_a_job_is_silent(slurm: Slurm, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_while_the_controller_is_down_a_job_is_silent(
+    slurm: Slurm, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As for those who ask: a controller at a port where nobody listens."""
     job = slurm.submit(shell(folder, "true"))
     text = (lab.FOLDER / "slurm.conf").read_text()
     away = folder / "slurm.conf"
-    away.write_text(text.replace("SlurmctldHost=", "SlurmctldPort=1\nMessageTimeout=2\nSlurmctldHost="))
+    away.write_text(
+        text.replace("SlurmctldHost=", "SlurmctldPort=1\nMessageTimeout=2\nSlurmctldHost=")
+    )
     with monkeypatch.context() as patch:
         patch.setenv("SLURM_CONF", str(away))
         assert slurm.status(job).state == "silent"

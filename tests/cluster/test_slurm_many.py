@@ -55,9 +55,19 @@ def test_a_gang_of_all_nodes_is_few_lines(many: None, tmp_path: Path) -> None:
     stand_in.write_text("#!/bin/sh\necho up\nexec sleep 3600\n")
     stand_in.chmod(0o755)
     run, slurm = tmp_path / "run", Slurm()
-    job = Job("many", ("true",), run / "jobs" / "cloud", nodes=NODES, processes=8, cards=8, python=str(stand_in))
+    job = Job(
+        "many",
+        ("true",),
+        run / "jobs" / "cloud",
+        nodes=NODES,
+        processes=8,
+        cards=8,
+        python=str(stand_in),
+    )
     (run / "jobs").mkdir(parents=True)
-    (run / "recipe.json").write_text(json.dumps({"name": "many", "fleet": {"engine": "slurm"}, **family()}))
+    (run / "recipe.json").write_text(
+        json.dumps({"name": "many", "fleet": {"engine": "slurm"}, **family()})
+    )
     took("submit", lambda: slurm.submit(job))
     took("all agents up", lambda: until(lambda: slurm.logs(str(job.folder)).count("up\n") == NODES))
     status = took("tumen status", lambda: tumen("status", run))
@@ -70,7 +80,10 @@ def test_a_gang_of_all_nodes_is_few_lines(many: None, tmp_path: Path) -> None:
     assert len(said) == 3
     os.kill(int((lab.FOLDER / "run" / "n9.pid").read_text()), 9)
     lab.kill_node("n9")
-    took("n9 dies, the job is put back", lambda: until(lambda: slurm.status(str(job.folder)).state == "waiting"))
+    took(
+        "n9 dies, the job is put back",
+        lambda: until(lambda: slurm.status(str(job.folder)).state == "waiting"),
+    )
     took("cancel", lambda: slurm.cancel(str(job.folder)))
 
 
@@ -84,4 +97,6 @@ def family() -> dict[str, object]:
 
 def tumen(*arguments: object) -> str:
     command = [sys.executable, "-m", "tumen", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "200"}).stdout
+    return subprocess.run(
+        command, capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "200"}
+    ).stdout

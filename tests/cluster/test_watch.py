@@ -26,7 +26,12 @@ class World:
     """Agents that do as they are told, ranks that train, a clock that a test turns."""
 
     def __init__(
-        self, nodes: int = 2, each: int = 2, step_seconds: float = 0.5, elsewhere: bool = False, watch: Watch | None = None
+        self,
+        nodes: int = 2,
+        each: int = 2,
+        step_seconds: float = 0.5,
+        elsewhere: bool = False,
+        watch: Watch | None = None,
     ) -> None:
         self.layout, self.step_seconds = Layout(nodes, each), step_seconds
         self.watch = watch or Watch(self.layout, elsewhere)
@@ -41,7 +46,11 @@ class World:
         while self.now < until - 1e-9 and self.watch.state != "over":
             self.now = round(self.now + SEE, 6)
             self._train()
-            reports = [message for name, agent in self.agents.items() if (message := self._report(name, agent))]
+            reports = [
+                message
+                for name, agent in self.agents.items()
+                if (message := self._report(name, agent))
+            ]
             self.watch.hear(self.now, reports)
             self.say(self.watch.look(self.now))
             for name, agent in self.agents.items():
@@ -87,7 +96,19 @@ class World:
                 rank.heard = self.now
             if rank.number not in agent.dead:
                 age = round(1000 * (self.now - rank.heard))
-                beats.append(Beat(rank.number, agent.attempt, 1, rank.step, self.step_seconds, rank.phase, rank.waiting, 2.0, age))
+                beats.append(
+                    Beat(
+                        rank.number,
+                        agent.attempt,
+                        1,
+                        rank.step,
+                        self.step_seconds,
+                        rank.phase,
+                        rank.waiting,
+                        2.0,
+                        age,
+                    )
+                )
         receiver = Receiver(SECRET)
         return receiver.open(Sender(SECRET, name).message(agent.attempt, beats, agent.note()))
 
@@ -142,7 +163,12 @@ class Agent:
             said["verb"] = self.verb
         if self.greeting:
             self.port += 1
-            hello = {"pid": self.pid, "place": self.place, "processes": self.each, "master": f"10.0.0.{self.place}:{self.port}"}
+            hello = {
+                "pid": self.pid,
+                "place": self.place,
+                "processes": self.each,
+                "master": f"10.0.0.{self.place}:{self.port}",
+            }
             first = min(self.ranks, default=0)
             said["hello"] = hello | {
                 "start": self.start,
@@ -167,7 +193,10 @@ def world() -> World:
     assert world.watch.order.attempt == 1
     assert world.watch.order.world == 4
     assert world.watch.order.master.startswith("10.0.0.0:500")
-    assert {name: sorted(agent.ranks) for name, agent in world.agents.items()} == {"n0": [0, 1], "n1": [2, 3]}
+    assert {name: sorted(agent.ranks) for name, agent in world.agents.items()} == {
+        "n0": [0, 1],
+        "n1": [2, 3],
+    }
     return world
 
 
@@ -196,7 +225,9 @@ def heals(world: World, action: str = "restart") -> dict[str, Any]:
 class TestFaults:
     def test_crash(self, world: World) -> None:
         world.agents["n1"].die(3, 137)
-        named(world, 1.5, kind="crash", rank=3, node="n1", why="it ended with exit code 137, signal 9")
+        named(
+            world, 1.5, kind="crash", rank=3, node="n1", why="it ended with exit code 137, signal 9"
+        )
         heals(world)
 
     def test_the_one_that_died_and_not_those_that_missed_it(self, world: World) -> None:
@@ -208,13 +239,17 @@ class TestFaults:
 
     def test_a_rank_that_gives_its_reason(self, world: World) -> None:
         world.agents["n0"].die(0, 7)
-        world.agents["n1"].die(2, 7, {"kind": "other", "why": "the mesh needs 8 ranks", "step": 3, "rank": 2})
+        world.agents["n1"].die(
+            2, 7, {"kind": "other", "why": "the mesh needs 8 ranks", "step": 3, "rank": 2}
+        )
         named(world, 1.5, kind="crash", rank=2, why="the mesh needs 8 ranks")
 
     @pytest.mark.parametrize("kind", ["nan", "spike"])
     def test_loss(self, world: World, kind: str) -> None:
         for number in range(4):
-            world.agents[f"n{number // 2}"].die(number, 7, {"kind": kind, "why": "samples 3, 4", "step": 25, "rank": number})
+            world.agents[f"n{number // 2}"].die(
+                number, 7, {"kind": kind, "why": "samples 3, 4", "step": 25, "rank": number}
+            )
         named(world, 1.5, kind=kind, rank=0, step=25, why="samples 3, 4")
         heals(world)
 
@@ -244,7 +279,9 @@ class TestFaults:
         assert world.rows == []
         world.rank(2).frozen = True
         fault = named(world, 32, kind="freeze", rank=2)
-        assert 20.0 <= fault["silent_seconds"] <= 30.2, "told by the step that did not come, or by the silence"
+        assert 20.0 <= fault["silent_seconds"] <= 30.2, (
+            "told by the step that did not come, or by the silence"
+        )
 
     def test_collective(self, world: World) -> None:
         world.stuck = True
@@ -331,7 +368,9 @@ class TestFaults:
         world.agents["n1"].silent = True
         world.turn(1.7)
         assert world.watch.asks(world.now)
-        world.watch.tell(world.now, nodes=[Node("n0", 8), Node("n1", 8, False, "down*: not responding")])
+        world.watch.tell(
+            world.now, nodes=[Node("n0", 8), Node("n1", 8, False, "down*: not responding")]
+        )
         named(world, 1.5, kind="node", node="n1", why="down*: not responding")
         assert world.rows[-1]["action"] == "resubmit"
         assert world.rows[-1]["avoid"] == ["n1"]
@@ -370,12 +409,17 @@ class TestFaults:
         make_secret(tmp_path / "secret")
         said = tmp_path / "events.jsonl"
         with ThreadPoolExecutor(1) as beside:
-            watcher = Watcher(Local(), Job("x", ("true",), tmp_path), "127.0.0.1", said, lambda row: None, beside)
+            watcher = Watcher(
+                Local(), Job("x", ("true",), tmp_path), "127.0.0.1", said, lambda row: None, beside
+            )
         Events(said).emit("checkpoint_damaged", path="step-20", error="cut short")
         watcher.next_notice = math.inf  # the look of a second is not due
         assert watcher._noticed(1000.0) == []
         watcher.watch.open = (999.0, 999.5)
-        assert [(row["event"], row.get("kind")) for row in watcher._noticed(1000.1)] == [("fault", "checkpoint"), ("decided", None)]
+        assert [(row["event"], row.get("kind")) for row in watcher._noticed(1000.1)] == [
+            ("fault", "checkpoint"),
+            ("decided", None),
+        ]
         watcher.socket.close()
 
     def test_engine(self, world: World) -> None:
@@ -554,7 +598,10 @@ class TestGathering:
         world.agents |= {"n3": Agent(0, 2, "7.2"), "n4": Agent(1, 2, "7.2")}
         world.until("decided")
         heals(world, "wait")
-        assert {name for name, (_, count) in world.watch.order.ranks.items() if count} == {"n3", "n4"}
+        assert {name for name, (_, count) in world.watch.order.ranks.items() if count} == {
+            "n3",
+            "n4",
+        }
 
     def test_what_runs_is_taken_over(self) -> None:
         """A watcher that comes late, or again."""
@@ -576,7 +623,10 @@ class TestResuming:
     def again(self, world: World) -> World:
         """Another watcher, from what the killed one wrote; its agents are as they were."""
         watch, usual = Watch(world.layout), glance_of(world.watch, world.now).usual_seconds
-        watch.resume([{"event": "watch", "state": "started", "attempt": 0, "time": 999.0}, *world.rows], usual)
+        watch.resume(
+            [{"event": "watch", "state": "started", "attempt": 0, "time": 999.0}, *world.rows],
+            usual,
+        )
         for agent in world.agents.values():
             agent.greeting = True
         other = World(watch=watch)
@@ -645,7 +695,13 @@ def test_resize(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "code"), [(Status("done", 0), 0), (Status("failed", 9), 9), (Status("cancelled"), 1), (Status("lost"), 1)]
+    ("status", "code"),
+    [
+        (Status("done", 0), 0),
+        (Status("failed", 9), 9),
+        (Status("cancelled"), 1),
+        (Status("lost"), 1),
+    ],
 )
 def test_the_engine_says_that_it_is_over(world: World, status: Status, code: int) -> None:
     world.say(world.watch.tell(world.now, status))

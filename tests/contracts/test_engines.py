@@ -11,7 +11,13 @@ import pytest
 from tumen.cluster.engines import ENGINES, Engine, Node, connect
 from tumen.core.errors import EngineError
 
-VERBS = {"submit": ["job"], "status": ["job_id"], "logs": ["job_id"], "cancel": ["job_id"], "nodes": []}
+VERBS = {
+    "submit": ["job"],
+    "status": ["job_id"],
+    "logs": ["job_id"],
+    "cancel": ["job_id"],
+    "nodes": [],
+}
 
 
 def test_five_verbs_and_no_more() -> None:

@@ -37,7 +37,9 @@ def test_a_student_is_smaller_than_its_teacher(path: Path) -> None:
             assert tier.shape.parameters() < recipe.family[tier.distil.teacher].shape.parameters()
 
 
-@pytest.mark.parametrize("path", [path for path in RECIPES if load_recipe(path).arms], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [path for path in RECIPES if load_recipe(path).arms], ids=lambda path: path.stem
+)
 def test_arms_spend_alike(path: Path, tmp_path: Path) -> None:
     rows = arms.plan_of(load_recipe(path), tmp_path)["arms"]
     assert len(rows) > 1

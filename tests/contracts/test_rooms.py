@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[2] / "src" / "tumen"
-ROOMS = sorted(path.parent.name for path in SOURCE.glob("*/__init__.py") if path.parent.name != "cli")
+ROOMS = sorted(
+    path.parent.name for path in SOURCE.glob("*/__init__.py") if path.parent.name != "cli"
+)
 HEAVY = {"model", "train", "shrink"}
 HEADINGS = ("What:", "In:", "Out:", "Never:", "Read next:")
 
@@ -35,7 +37,12 @@ def test_its_door_is_open(room: str) -> None:
 def test_light_rooms_load_no_torch() -> None:
     light = [room for room in ROOMS if room not in HEAVY]
     code = f"import importlib, sys\nfor room in {light}: importlib.import_module('tumen.' + room)\nprint('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+        == "False\n"
+    )
 
 
 def test_the_command_line_loads_no_torch_to_say_its_version() -> None:
@@ -44,5 +51,7 @@ def test_the_command_line_loads_no_torch_to_say_its_version() -> None:
         "from tumen.cli import main\n"
         "try: main()\nexcept SystemExit: pass\nprint('torch' in sys.modules)"
     )
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    said = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
     assert said.endswith("False\n")

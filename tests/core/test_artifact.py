@@ -180,7 +180,11 @@ class TestReplacing:
         with writing(folder, "corpus", "new", []) as stage:
             (stage / "c.txt").write_text("c")
         assert list(verify(folder).files) == ["c.txt"]
-        assert sorted(path.name for path in folder.parent.rglob("*")) == ["c.txt", "corpus", MANIFEST]
+        assert sorted(path.name for path in folder.parent.rglob("*")) == [
+            "c.txt",
+            "corpus",
+            MANIFEST,
+        ]
 
     def test_a_kill_while_writing_leaves_the_old(self, folder: Path) -> None:
         code = (
@@ -191,7 +195,9 @@ class TestReplacing:
         assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
         assert verify(folder).inputs == "asked"
 
-    def test_a_refused_swap_puts_the_old_back(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_refused_swap_puts_the_old_back(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         real = os.replace
 
         def refuse(source: Path, target: Path) -> None:
@@ -224,7 +230,9 @@ class TestDisk:
             (stage / "big").write_bytes(b"x" * (2 << 20))
         assert "\n" not in str(caught.value)
         assert verify(small_disk / "corpus").inputs == "asked"
-        assert [path.name for path in small_disk.iterdir()] == ["corpus"], "the half-written one went away"
+        assert [path.name for path in small_disk.iterdir()] == ["corpus"], (
+            "the half-written one went away"
+        )
 
     def test_full_for_a_text(self, small_disk: Path) -> None:
         write_text(small_disk / "t", "old")
@@ -243,7 +251,9 @@ class TestDisk:
             write_text(small_disk / "t", "text")
         assert (small_disk / "corpus" / "a.txt").read_text() == "hello"
 
-    @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM])
+    @pytest.mark.parametrize(
+        "number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM]
+    )
     def test_every_refusal(self, folder: Path, number: int) -> None:
         with pytest.raises(DiskError) as caught, writing(folder, "corpus", "new", []):
             raise OSError(number, "no")

@@ -39,7 +39,9 @@ def test_no_file_no_events(tmp_path: Path) -> None:
     assert list(events.read(tmp_path / "none")) == []
 
 
-@pytest.mark.parametrize("cut", [b'{"time": 1, "ev', b"\xff\xfe", b"[1, 2]\n", b'{"time": 1, "text": "\xe6\x89', b"3\n"])
+@pytest.mark.parametrize(
+    "cut", [b'{"time": 1, "ev', b"\xff\xfe", b"[1, 2]\n", b'{"time": 1, "text": "\xe6\x89', b"3\n"]
+)
 def test_a_cut_line_costs_that_line_alone(tmp_path: Path, cut: bytes) -> None:
     path = tmp_path / "e"
     Events(path).emit("before")

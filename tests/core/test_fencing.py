@@ -31,11 +31,16 @@ def test_newer(tmp_path: Path, said: str, mine: str, newer: str) -> None:
     assert fencing.newer(tmp_path, mine) == newer
 
 
-def test_an_artifact_of_an_old_start_is_refused_before_and_at_its_seal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_artifact_of_an_old_start_is_refused_before_and_at_its_seal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TUMEN_JOB", str(tmp_path))
     monkeypatch.setenv("TUMEN_START", "12.1")
     with (
-        pytest.raises(TrainError, match="start 12.1 of this job is over: its engine began start 12.2 elsewhere"),
+        pytest.raises(
+            TrainError,
+            match="start 12.1 of this job is over: its engine began start 12.2 elsewhere",
+        ),
         writing(tmp_path / "step-1", "checkpoint", "x", []) as stage,
     ):
         (stage / "weights").write_text("old")

@@ -63,7 +63,13 @@ def test_parameters_are_what_torch_holds(shape: Shape) -> None:
 def test_active_parameters_leave_out_the_experts_that_sleep(shape: Shape) -> None:
     asleep = 0
     if shape.experts:
-        asleep = shape.moe_layers * (shape.experts.routed - shape.experts.top_k) * 3 * shape.width * shape.experts.width
+        asleep = (
+            shape.moe_layers
+            * (shape.experts.routed - shape.experts.top_k)
+            * 3
+            * shape.width
+            * shape.experts.width
+        )
     assert shape.active_parameters() == shape.parameters() - asleep
 
 
@@ -129,4 +135,6 @@ def test_llama_is_as_published() -> None:
 
 def test_only_two_kinds_of_attention() -> None:
     with pytest.raises(ValueError, match="does not match any of the expected tags"):
-        Shape.model_validate({"width": 1, "layers": 1, "feed_forward": 1, "attention": {"kind": "mqa", "heads": 1}})
+        Shape.model_validate(
+            {"width": 1, "layers": 1, "feed_forward": 1, "attention": {"kind": "mqa", "heads": 1}}
+        )

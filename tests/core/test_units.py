@@ -21,7 +21,9 @@ def test_counts_round_trip(value: float) -> None:
 
 @given(st.floats(1, 9e14))
 def test_sizes_round_trip(value: float) -> None:
-    assert math.isclose(units.size_bytes(units.show_bytes(value)), value, rel_tol=6e-3, abs_tol=0.51)
+    assert math.isclose(
+        units.size_bytes(units.show_bytes(value)), value, rel_tol=6e-3, abs_tol=0.51
+    )
 
 
 @given(st.floats(1e-3, 59.4) | st.floats(3600, 8e7))
@@ -55,7 +57,15 @@ def test_counts(text: str | int, value: float) -> None:
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("100MB", 1e8), ("24GiB", 24 * 2**30), ("4096", 4096), ("512 B", 512), ("1.5 kB", 1500), ("2K", 2000), (3.5, 3.5)],
+    [
+        ("100MB", 1e8),
+        ("24GiB", 24 * 2**30),
+        ("4096", 4096),
+        ("512 B", 512),
+        ("1.5 kB", 1500),
+        ("2K", 2000),
+        (3.5, 3.5),
+    ],
 )
 def test_sizes(text: str | float, value: float) -> None:
     assert units.size_bytes(text) == value
@@ -63,7 +73,15 @@ def test_sizes(text: str | float, value: float) -> None:
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("90s", 90), ("10min", 600), ("5.1h", 18360), ("54d", 54 * 86400), ("20 ms", 0.02), ("7", 7), (7, 7)],
+    [
+        ("90s", 90),
+        ("10min", 600),
+        ("5.1h", 18360),
+        ("54d", 54 * 86400),
+        ("20 ms", 0.02),
+        ("7", 7),
+        (7, 7),
+    ],
 )
 def test_durations(text: str | int, value: float) -> None:
     assert units.seconds(text) == pytest.approx(value)
@@ -87,14 +105,22 @@ def test_durations_for_people(value: float, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("value", "count", "size"),
-    [(999.9, "1k", "1 kB"), (999_999, "1M", "1 MB"), (236e9, "236B", "236 GB"), (512, "512", "512 B"), (0, "0", "0 B")],
+    [
+        (999.9, "1k", "1 kB"),
+        (999_999, "1M", "1 MB"),
+        (236e9, "236B", "236 GB"),
+        (512, "512", "512 B"),
+        (0, "0", "0 B"),
+    ],
 )
 def test_counts_and_sizes_for_people(value: float, count: str, size: str) -> None:
     assert units.show_count(value) == count
     assert units.show_bytes(value) == size
 
 
-@pytest.mark.parametrize("text", ["", "many", "1.2.3", "8.1X", "-3", "1,5M", "1,0000", "T", "nan", "0x10"])
+@pytest.mark.parametrize(
+    "text", ["", "many", "1.2.3", "8.1X", "-3", "1,5M", "1,0000", "T", "nan", "0x10"]
+)
 def test_no_count(text: str) -> None:
     with pytest.raises(InputError, match="is not a count"):
         units.count(text)

@@ -10,7 +10,14 @@ from pathlib import Path
 import pytest
 
 from tumen.core.errors import ArtifactError, InputError
-from tumen.core.untrusted import MOST_FILES, check_file, check_folder, parse_json, read_json, refuse_packed
+from tumen.core.untrusted import (
+    MOST_FILES,
+    check_file,
+    check_folder,
+    parse_json,
+    read_json,
+    refuse_packed,
+)
 
 
 @pytest.fixture
@@ -35,7 +42,9 @@ def test_a_good_folder_has_its_bytes(folder: Path) -> None:
     assert check_folder(folder.parent / "current") == 13, "how one got there is nobody's business"
 
 
-@pytest.mark.parametrize("target", ["../secret", "/etc/passwd", "deep/../../secret", "/", "deep/up/secret"])
+@pytest.mark.parametrize(
+    "target", ["../secret", "/etc/passwd", "deep/../../secret", "/", "deep/up/secret"]
+)
 def test_links_that_leave(folder: Path, target: str) -> None:
     (folder / "deep" / "up").symlink_to("..")
     (folder / "x").symlink_to(target)
@@ -83,7 +92,12 @@ def test_hostile_names_cannot_forge_a_line(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("head", "says"),
-    [(b"PK\x03\x04", "zip archive"), (b"\x1f\x8b\x08", "gzip"), (b"\x80\x04\x95", "pickle"), (b"GGUF", "is a file")],
+    [
+        (b"PK\x03\x04", "zip archive"),
+        (b"\x1f\x8b\x08", "gzip"),
+        (b"\x80\x04\x95", "pickle"),
+        (b"GGUF", "is a file"),
+    ],
 )
 def test_a_file_instead_of_a_folder(tmp_path: Path, head: bytes, says: str) -> None:
     (tmp_path / "bundle").write_bytes(head + bytes(600))

@@ -20,7 +20,12 @@ from tumen.data import Codec, read_corpus
 from tumen.data.codec import BYTES, CONTROL, train_tokenizer
 from tumen.language.action import BEGIN, DO, END, HOME, Action, normalise
 
-TEXTS = ["turn on the kitchen light", "schalte das licht in der küche an", "打开厨房的灯", "set it to 21 %"] * 5
+TEXTS = [
+    "turn on the kitchen light",
+    "schalte das licht in der küche an",
+    "打开厨房的灯",
+    "set it to 21 %",
+] * 5
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +36,9 @@ def codec(tokenizer: Path) -> Codec:
 @pytest.fixture(scope="module")
 def sentences(corpus: Path) -> list[str]:
     """Two hundred, in three languages."""
-    rows = [row["sentence"] for split in ("train", "validation") for row in read_corpus(corpus, split)]
+    rows = [
+        row["sentence"] for split in ("train", "validation") for row in read_corpus(corpus, split)
+    ]
     return rows[:200]
 
 
@@ -43,14 +50,20 @@ def test_ids_in_order(codec: Codec) -> None:
 
 
 @settings(max_examples=300)
-@given(text=st.text().filter(lambda text: "▁" not in text and not any("\ud800" <= char <= "\udfff" for char in text)))
+@given(
+    text=st.text().filter(
+        lambda text: "▁" not in text and not any("\ud800" <= char <= "\udfff" for char in text)
+    )
+)
 def test_every_text_comes_back(codec: Codec, text: str) -> None:
     for token in (*CONTROL, *HOME.structure_tokens()):
         text = text.replace(token, "")
     assert codec.decode(codec.text(text)) == text
 
 
-@pytest.mark.parametrize("text", ["<0x41>", "𠮷野家", "👩‍👩‍👧", "e\u0301", "\x00\x7f", "a  b ", "  ", "ﷺ", "<0x0A>\n"])
+@pytest.mark.parametrize(
+    "text", ["<0x41>", "𠮷野家", "👩‍👩‍👧", "e\u0301", "\x00\x7f", "a  b ", "  ", "ﷺ", "<0x0A>\n"]
+)
 def test_rare_texts_come_back(codec: Codec, text: str) -> None:
     assert codec.decode(codec.text(text)) == text
 
@@ -69,7 +82,14 @@ def test_a_prompt_is_framed(codec: Codec) -> None:
 
 def test_no_sentence_makes_a_control_or_structure_token(codec: Codec) -> None:
     special = {codec.tokenizer.token_to_id(token) for token in (*CONTROL, *HOME.structure_tokens())}
-    for text in ("</s><do>{}", '{"lang":"en"', '","intent":"HassTurnOn"', "<unk> <s>", 'area":"', "}"):
+    for text in (
+        "</s><do>{}",
+        '{"lang":"en"',
+        '","intent":"HassTurnOn"',
+        "<unk> <s>",
+        'area":"',
+        "}",
+    ):
         ids = codec.prompt(normalise(text + " x"))
         assert not special & set(ids[1:-1])
 
@@ -81,7 +101,9 @@ def test_an_answer_is_structure_and_the_words_of_its_sentence(codec: Codec) -> N
     assert codec.decode(ids[:-1]) == action.wire()
     words = codec.text(" kitchen")
     prompt = codec.prompt("turn on the kitchen light")
-    assert any(prompt[i : i + len(words)] == words for i in range(len(prompt))), "the same tokens in sentence and action"
+    assert any(prompt[i : i + len(words)] == words for i in range(len(prompt))), (
+        "the same tokens in sentence and action"
+    )
     assert any(ids[i : i + len(words)] == words for i in range(len(ids)))
 
 
@@ -99,7 +121,10 @@ def test_same_texts_same_tokeniser_in_another_process(corpus: Path) -> None:
         "texts = [row['sentence'] for row in read_corpus(Path(sys.argv[1]), 'train')]\n"
         "print(hashlib.sha256(train_tokenizer(texts, 700).to_str().encode()).hexdigest())"
     )
-    found = {subprocess.run([sys.executable, "-c", code, corpus], capture_output=True, check=True).stdout for _ in range(5)}
+    found = {
+        subprocess.run([sys.executable, "-c", code, corpus], capture_output=True, check=True).stdout
+        for _ in range(5)
+    }
     assert len(found) == 1
 
 
@@ -124,7 +149,9 @@ def test_a_cut_file_is_refused(codec: Codec, tmp_path: Path, cut: int) -> None:
 def test_another_tokeniser_is_refused(tmp_path: Path, codec: Codec) -> None:
     codec.save(tmp_path)
     path = tmp_path / "tokenizer.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"added_tokens": []}).replace("<do>", "<od>"))
+    path.write_text(
+        json.dumps(json.loads(path.read_text()) | {"added_tokens": []}).replace("<do>", "<od>")
+    )
     with pytest.raises(ArtifactError, match="another kind of tokeniser"):
         Codec.load(tmp_path)
 
@@ -135,7 +162,9 @@ def test_no_tokeniser(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def llama(codec: Codec, shape_of: Callable[[str], Shape], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Llama]:
+def llama(
+    codec: Codec, shape_of: Callable[[str], Shape], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Llama]:
     """llama.cpp with an untrained model that carries our tokeniser."""
     from tumen.model import build
     from tumen.shrink.gguf_writer import write_gguf
@@ -149,12 +178,25 @@ def llama(codec: Codec, shape_of: Callable[[str], Shape], tmp_path_factory: pyte
 class TestLlama:
     """llama.cpp's own tokeniser, from a GGUF that carries ours."""
 
-    def test_cuts_sentences_the_same_way(self, llama: Llama, codec: Codec, sentences: list[str]) -> None:
+    def test_cuts_sentences_the_same_way(
+        self, llama: Llama, codec: Codec, sentences: list[str]
+    ) -> None:
         assert len(sentences) == 200
-        assert [llama.tokens(f"{sentence}{DO}") for sentence in sentences] == [codec.prompt(sentence) for sentence in sentences]
+        assert [llama.tokens(f"{sentence}{DO}") for sentence in sentences] == [
+            codec.prompt(sentence) for sentence in sentences
+        ]
 
     @pytest.mark.parametrize(
-        "text", ["𠮷野家 👩‍👩‍👧", "ünïcödé łøst", "3.5 °c", "it's 7:30", "a/b + c & (d)", "кухня", "кухня台所"]
+        "text",
+        [
+            "𠮷野家 👩‍👩‍👧",
+            "ünïcödé łøst",
+            "3.5 °c",
+            "it's 7:30",
+            "a/b + c & (d)",
+            "кухня",
+            "кухня台所",
+        ],
     )
     def test_cuts_rare_sentences_the_same_way(self, llama: Llama, codec: Codec, text: str) -> None:
         assert llama.tokens(f"{normalise(text)}{DO}") == codec.prompt(normalise(text))

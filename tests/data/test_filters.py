@@ -21,7 +21,9 @@ from tumen.recipe.recipe import Filter
 LANGUAGES = tuple(PARAGRAPHS)
 
 
-def sifted(texts: Iterable[str], *filters: Filter, exam: Iterable[str] = (), workers: int = 1) -> tuple[list[str], Counter[str]]:
+def sifted(
+    texts: Iterable[str], *filters: Filter, exam: Iterable[str] = (), workers: int = 1
+) -> tuple[list[str], Counter[str]]:
     removed: Counter[str] = Counter()
     judge = Judge(filters, exam_keys(exam))
     return list(sift(texts, str, judge, removed, workers)), removed
@@ -37,7 +39,9 @@ class TestCopies:
     @pytest.mark.parametrize("lang", LANGUAGES)
     def test_case_gaps_and_width_do_not_hide_a_copy(self, lang: str) -> None:
         text = PARAGRAPHS[lang]
-        kept, removed = sifted([text, OTHERS[lang], text.upper().replace(" ", " \n "), text], "exact")
+        kept, removed = sifted(
+            [text, OTHERS[lang], text.upper().replace(" ", " \n "), text], "exact"
+        )
         assert kept == [text, OTHERS[lang]]
         assert removed == {"exact": 2}
 
@@ -68,18 +72,26 @@ class TestCopies:
     def test_equal_places_of_signatures_are_the_share_of_common_runs(self) -> None:
         keys = word_keys([str(number) for number in range(3000)])
         first, second = keys[:2000], keys[500:2500]
-        share = len(set(runs(first, 5)) & set(runs(second, 5))) / len(set(runs(first, 5)) | set(runs(second, 5)))
+        share = len(set(runs(first, 5)) & set(runs(second, 5))) / len(
+            set(runs(first, 5)) | set(runs(second, 5))
+        )
         found = float((signature(first) == signature(second)).mean())
         assert abs(found - share) < 4 * (share * (1 - share) / (BAND * BANDS)) ** 0.5
 
 
 class TestSeen:
     @settings(max_examples=30)
-    @given(groups=st.lists(st.lists(st.integers(0, 3000), min_size=1, max_size=300, unique=True), max_size=20))
+    @given(
+        groups=st.lists(
+            st.lists(st.integers(0, 3000), min_size=1, max_size=300, unique=True), max_size=20
+        )
+    )
     def test_is_a_set(self, groups: list[list[int]]) -> None:
         seen, known = Seen(), set()
         for group in groups:
-            before = seen.add(np.asarray(group, np.uint64) * np.uint64(1024))  # all want the same slots
+            before = seen.add(
+                np.asarray(group, np.uint64) * np.uint64(1024)
+            )  # all want the same slots
             assert before.tolist() == [max(1, key * 1024) in known for key in group]
             known |= {max(1, key * 1024) for key in group}
         assert seen.count == len(known)
@@ -99,8 +111,14 @@ class TestExam:
         [
             ("Turn on the light!", True),  # a short exam text, whole
             ("turn on the light now", False),  # longer than the short one: no copy of it
-            ("He said: please turn on the small lamp beside the old green armchair in the living room. Then he left.", True),
-            ("please turn on the small lamp beside the new green armchair in the living room", False),  # runs of 8 and 6
+            (
+                "He said: please turn on the small lamp beside the old green armchair in the living room. Then he left.",
+                True,
+            ),
+            (
+                "please turn on the small lamp beside the new green armchair in the living room",
+                False,
+            ),  # runs of 8 and 6
             ("打开厨房的灯。", True),
             ("打开厨房的大灯", False),
             ("Schalte das Licht im Flur an", True),
@@ -108,7 +126,14 @@ class TestExam:
         ],
     )
     def test_what_an_exam_asks_is_not_trained_on(self, row: str, gone: bool) -> None:
-        exam = [self.ASKED, "turn on the light", "打开厨房的灯", "schalte das licht im flur an", "", "!?"]
+        exam = [
+            self.ASKED,
+            "turn on the light",
+            "打开厨房的灯",
+            "schalte das licht im flur an",
+            "",
+            "!?",
+        ]
         kept, removed = sifted([row, "something else", "..."], "exam", exam=exam)
         assert (row not in kept) == gone
         assert removed == ({"exam": 1} if gone else {})
@@ -129,13 +154,22 @@ class TestQuality:
         [
             ("few words", "Too short to learn from."),
             ("length of words", " ".join(f"a{number % 7}" for number in range(100))),
-            ("length of words", " ".join(f"averyveryverylongword{number}" for number in range(100))),
+            (
+                "length of words",
+                " ".join(f"averyveryverylongword{number}" for number in range(100)),
+            ),
             ("symbols", PARAGRAPHS["en"].replace(" ", " # ")),
             ("no letters", " ".join(f"{number * 7919:05d}" for number in range(100))),
             ("lorem ipsum", PARAGRAPHS["en"] + " Lorem ipsum dolor sit amet."),
             ("bullets", "\n".join(f"- {word} and more of it" for word in PARAGRAPHS["en"].split())),
-            ("ellipses", "\n".join(f"{line} and so on..." for line in PARAGRAPHS["de"].split(", "))),
-            ("repeated lines", "\n".join([*PARAGRAPHS["en"].split(". "), *["Subscribe to our letter"] * 12])),
+            (
+                "ellipses",
+                "\n".join(f"{line} and so on..." for line in PARAGRAPHS["de"].split(", ")),
+            ),
+            (
+                "repeated lines",
+                "\n".join([*PARAGRAPHS["en"].split(". "), *["Subscribe to our letter"] * 12]),
+            ),
             ("repeated words", PARAGRAPHS["en"] + " read more here now" * 12),
             ("repeated words", PARAGRAPHS["zh"] + "点击这里阅读全文" * 12),
             ("repeated words", "please buy it today " * 60),
@@ -163,7 +197,10 @@ class TestPipeline:
 
     def test_any_number_of_workers_gives_the_same(self) -> None:
         texts = self.texts()
-        one, two = (sifted(texts, "quality", "exam", "exact", "near", exam=texts[:1], workers=workers) for workers in (1, 2))
+        one, two = (
+            sifted(texts, "quality", "exam", "exact", "near", exam=texts[:1], workers=workers)
+            for workers in (1, 2)
+        )
         assert one == two
         assert set(one[1]) == {"quality: few words", "exam", "exact", "near"}
 

@@ -36,12 +36,16 @@ def test_no_name_of_an_exam_home_is_in_a_training_home(lang: str) -> None:
 def test_a_home_is_as_asked(lang: str) -> None:
     for home in homes(lang, exam=False, count=5):
         entities = home.tree["entity"]
-        assert 30 <= len(entities) <= 200, "doubles are left out, so a home may have fewer than it was asked for"
+        assert 30 <= len(entities) <= 200, (
+            "doubles are left out, so a home may have fewer than it was asked for"
+        )
         said = [entity["name"].lower() for entity in entities]
         assert len(said) == len(set(said))
         assert len({entity["id"] for entity in entities}) == len(entities)
         assert {entity["area"] for entity in entities} <= {area["id"] for area in home.tree["area"]}
-        assert {area["floor"] for area in home.tree["area"]} <= {floor["id"] for floor in home.tree["floor"]}
+        assert {area["floor"] for area in home.tree["area"]} <= {
+            floor["id"] for floor in home.tree["floor"]
+        }
         assert sum(map(len, home.by_domain.values())) == len(entities)
 
 

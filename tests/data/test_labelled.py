@@ -11,7 +11,15 @@ import pytest
 
 from tumen.core.errors import InputError
 from tumen.data import Codec, read_corpus, write_corpus, write_dataset, write_tokenizer
-from tumen.data.sources.labelled import Labelled, action_of, ontology_of, read_clinc, read_labelled, read_slurp, read_snips
+from tumen.data.sources.labelled import (
+    Labelled,
+    action_of,
+    ontology_of,
+    read_clinc,
+    read_labelled,
+    read_slurp,
+    read_snips,
+)
 from tumen.language.action import HOME, Action, grammar, parse, pieces
 from tumen.language.ontology import Ontology
 from tumen.recipe.recipe import Data, Part, Tokenizer
@@ -21,7 +29,10 @@ SLURP = {
     "scenario": "lists",
     "action": "createoradd",
     "intent": "wrong_here",
-    "tokens": [{"surface": word} for word in ["add", "mom", "'s", "number", "to", "my", "list", "for", "today"]],
+    "tokens": [
+        {"surface": word}
+        for word in ["add", "mom", "'s", "number", "to", "my", "list", "for", "today"]
+    ],
     "entities": [{"type": "relation", "span": [1, 2]}, {"type": "date", "span": [8]}],
 }
 HWU = {
@@ -53,19 +64,35 @@ def lines(path: Path, rows: list[dict[str, Any]]) -> str:
 
 
 class TestReaders:
-    def test_slurp_takes_the_label_from_scenario_and_action_and_joins_a_possessive(self, tmp_path: Path) -> None:
+    def test_slurp_takes_the_label_from_scenario_and_action_and_joins_a_possessive(
+        self, tmp_path: Path
+    ) -> None:
         assert list(read_slurp(lines(tmp_path / "a.jsonl", [SLURP]))) == [
-            Labelled("add mom's number to my list for today", "lists_createoradd", [("relation", "mom's"), ("date", "today")])
+            Labelled(
+                "add mom's number to my list for today",
+                "lists_createoradd",
+                [("relation", "mom's"), ("date", "today")],
+            )
         ]
 
     def test_hwu64_reads_its_annotation(self, tmp_path: Path) -> None:
         (row,) = read_slurp(lines(tmp_path / "a.jsonl", [HWU]))
-        assert row == Labelled("What is one dollar in yen?", "qa_currency", [("currency_name", "dollar"), ("currency_name", "yen")])
+        assert row == Labelled(
+            "What is one dollar in yen?",
+            "qa_currency",
+            [("currency_name", "dollar"), ("currency_name", "yen")],
+        )
 
     def test_snips_reads_a_folder_in_latin_1_too(self, tmp_path: Path) -> None:
-        (tmp_path / "a.json").write_bytes(json.dumps(SNIPS, ensure_ascii=False).replace("Fix You", "Caf\u00e9").encode("latin-1"))
+        (tmp_path / "a.json").write_bytes(
+            json.dumps(SNIPS, ensure_ascii=False).replace("Fix You", "Caf\u00e9").encode("latin-1")
+        )
         (row,) = read_snips(str(tmp_path))
-        assert row == Labelled("play Caf\u00e9 by Coldplay", "PlayMusic", [("track", "Caf\u00e9"), ("artist", "Coldplay")])
+        assert row == Labelled(
+            "play Caf\u00e9 by Coldplay",
+            "PlayMusic",
+            [("track", "Caf\u00e9"), ("artist", "Coldplay")],
+        )
 
     def test_clinc_says_which_split_and_what_is_out_of_scope(self, tmp_path: Path) -> None:
         (tmp_path / "a.json").write_text(json.dumps(CLINC))
@@ -89,7 +116,9 @@ class TestReaders:
             (read_snips, '{"A": [{"data": [{}]}]}'),
         ],
     )
-    def test_another_file_is_one_line_with_its_name(self, tmp_path: Path, read: Any, text: str) -> None:
+    def test_another_file_is_one_line_with_its_name(
+        self, tmp_path: Path, read: Any, text: str
+    ) -> None:
         path = tmp_path / "rows.jsonl"
         path.write_text(text)
         with pytest.raises(InputError, match="rows.jsonl") as caught:
@@ -99,13 +128,25 @@ class TestReaders:
 
 class TestOntology:
     def test_a_slot_may_hold_several_runs(self) -> None:
-        row = Labelled("one dollar in yen", "qa_currency", [("currency", "dollar"), ("currency", "yen")])
+        row = Labelled(
+            "one dollar in yen", "qa_currency", [("currency", "dollar"), ("currency", "yen")]
+        )
         ontology = ontology_of([row])
         action = action_of(row, row.sentence, ontology)
         assert action == Action("qa_currency", "en", {"currency": "dollar;yen"})
         assert action.runs("currency") == ["dollar", "yen"]
-        assert list(pieces(action.wire(ontology), ontology))[2:7] == [',"currency":"', " dollar", ";", " yen", '"']
-        assert parse(action.wire(ontology), ontology) == action == parse(action.json(ontology), ontology)
+        assert list(pieces(action.wire(ontology), ontology))[2:7] == [
+            ',"currency":"',
+            " dollar",
+            ";",
+            " yen",
+            '"',
+        ]
+        assert (
+            parse(action.wire(ontology), ontology)
+            == action
+            == parse(action.json(ontology), ontology)
+        )
 
     def test_joined_knows_what_each_knows(self) -> None:
         other = ontology_of([Labelled("a", "alarm_set", [("time", "a")])])
@@ -125,7 +166,15 @@ class TestOntology:
             ontology_of([Labelled("a", name)])
 
     def test_the_grammar_allows_what_the_data_say(self) -> None:
-        ontology = ontology_of([Labelled("one dollar in yen", "qa_currency", [("currency", "dollar"), ("currency", "yen")])])
+        ontology = ontology_of(
+            [
+                Labelled(
+                    "one dollar in yen",
+                    "qa_currency",
+                    [("currency", "dollar"), ("currency", "yen")],
+                )
+            ]
+        )
         text = grammar("one dollar in yen", ontology)
         assert 's-currency ::= ",\\"currency\\":\\"" span (";" span)* "\\""' in text
 
@@ -142,42 +191,66 @@ class TestOntology:
         assert ontology.without(["play"]).spoken == ()
         assert Ontology.joined([HOME, ontology]).spoken == ("play",)
         fixed = ontology.model_copy(update={"spoken": ()})
-        assert Ontology.joined([ontology, fixed]).spoken == (), "one of them has them in another order"
+        assert Ontology.joined([ontology, fixed]).spoken == (), (
+            "one of them has them in another order"
+        )
         text = grammar(there.sentence, ontology)
         assert 'i0 ::= ",\\"intent\\":\\"play\\"" (s-song | s-artist)*' in text
         with pytest.raises(InputError, match="not an action"):
             parse('{"lang":"en","intent":"play","song":"a","song":"b"}', ontology)
 
     def test_a_file_of_ones_own_may_name_them_in_any_order(self, tmp_path: Path) -> None:
-        row = {"sentence": "Play Hello by adele", "intent": "play", "slots": {"artist": "adele", "song": "hello"}}
+        row = {
+            "sentence": "Play Hello by adele",
+            "intent": "play",
+            "slots": {"artist": "adele", "song": "hello"},
+        }
         (read,) = read_labelled(lines(tmp_path / "a.jsonl", [row]))
         assert read.slots == [("song", "hello"), ("artist", "adele")]
 
 
 class TestCorpus:
     def test_the_chain_to_tokens_carries_the_ontology(self, tmp_path: Path) -> None:
-        rows = [{"sentence": f"wake me at {n} please", "intent": "alarm_set", "slots": {"time": str(n)}} for n in range(40)]
-        rows += [{"sentence": f"play {n} songs", "intent": "music_play", "slots": {}} for n in range(40)]
+        rows = [
+            {"sentence": f"wake me at {n} please", "intent": "alarm_set", "slots": {"time": str(n)}}
+            for n in range(40)
+        ]
+        rows += [
+            {"sentence": f"play {n} songs", "intent": "music_play", "slots": {}} for n in range(40)
+        ]
         rows.append({"sentence": "play it", "intent": "music_play", "slots": {"song": "not there"}})
-        section = Data(source="labelled", path=lines(tmp_path / "a.jsonl", rows), exam=10, validation=10)
+        section = Data(
+            source="labelled", path=lines(tmp_path / "a.jsonl", rows), exam=10, validation=10
+        )
         facts = write_corpus(section, 0, tmp_path / "corpus", "").facts
         assert (facts["exam"], facts["validation"], facts["train"]) == (10, 10, 60)
         write_tokenizer(Tokenizer(vocab=512), tmp_path / "corpus", tmp_path / "tokenizer", "")
         write_dataset(tmp_path / "corpus", tmp_path / "tokenizer", tmp_path / "dataset", "")
         codec = Codec.load(tmp_path / "tokenizer")
         assert set(codec.ontology.intents) == {"alarm_set", "music_play"}
-        row = next(row for row in read_corpus(tmp_path / "corpus", "train") if row["action"]["intent"] == "alarm_set")
+        row = next(
+            row
+            for row in read_corpus(tmp_path / "corpus", "train")
+            if row["action"]["intent"] == "alarm_set"
+        )
         ids = codec.answer(parse(json.dumps(row["action"]), codec.ontology))
         assert [[token] for token in ids[:3]] == [
-            codec.structure[piece] for piece in ('{"lang":"en"', ',"intent":"alarm_set"', ',"time":"')
+            codec.structure[piece]
+            for piece in ('{"lang":"en"', ',"intent":"alarm_set"', ',"time":"')
         ]
 
     def test_a_mix_has_the_intents_of_all(self, tmp_path: Path) -> None:
         one = lines(
             tmp_path / "a.jsonl",
-            [{"sentence": f"wake me at {n}", "intent": "alarm_set", "slots": {"time": str(n)}} for n in range(9)],
+            [
+                {"sentence": f"wake me at {n}", "intent": "alarm_set", "slots": {"time": str(n)}}
+                for n in range(9)
+            ],
         )
-        other = lines(tmp_path / "b.jsonl", [{"sentence": f"play {n}", "intent": "music_play"} for n in range(9)])
+        other = lines(
+            tmp_path / "b.jsonl",
+            [{"sentence": f"play {n}", "intent": "music_play"} for n in range(9)],
+        )
         parts = tuple(Part(source="labelled", path=path, weight=1) for path in (one, other))
         write_corpus(Data(mix=parts, exam=1, validation=1), 0, tmp_path / "corpus", "")
         assert set(Ontology.load(tmp_path / "corpus").intents) == {"alarm_set", "music_play"}
@@ -193,22 +266,39 @@ class TestShares:
     """People ask four times as often for music as to be woken; the rows have as many of each."""
 
     def rows(self) -> list[dict[str, Any]]:
-        rows = [{"sentence": f"wake me at {n} please", "intent": "alarm_set", "slots": {"time": str(n)}} for n in range(40)]
-        return rows + [{"sentence": f"play {n} songs", "intent": "music_play", "slots": {}} for n in range(40)]
+        rows = [
+            {"sentence": f"wake me at {n} please", "intent": "alarm_set", "slots": {"time": str(n)}}
+            for n in range(40)
+        ]
+        return rows + [
+            {"sentence": f"play {n} songs", "intent": "music_play", "slots": {}} for n in range(40)
+        ]
 
     def corpus(self, tmp_path: Path, asked: list[dict[str, Any]], **fields: Any) -> Path:
         path = lines(tmp_path / "rows.jsonl", self.rows())
         shares = lines(tmp_path / "asked.jsonl", asked)
-        part = Part.model_validate({"source": "labelled", "path": path, "weight": 1, "shares": shares} | fields)
-        write_corpus(Data(mix=(part,), exam=1, validation=1, home_entities=(12, 20)), 0, tmp_path / "corpus", "")
+        part = Part.model_validate(
+            {"source": "labelled", "path": path, "weight": 1, "shares": shares} | fields
+        )
+        write_corpus(
+            Data(mix=(part,), exam=1, validation=1, home_entities=(12, 20)),
+            0,
+            tmp_path / "corpus",
+            "",
+        )
         return tmp_path / "corpus"
 
     def test_what_the_rows_say_too_often_is_taken_off_in_the_loss(self, tmp_path: Path) -> None:
-        asked = [{"sentence": f"a {n}", "intent": "music_play" if n % 5 else "alarm_set"} for n in range(100)]
+        asked = [
+            {"sentence": f"a {n}", "intent": "music_play" if n % 5 else "alarm_set"}
+            for n in range(100)
+        ]
         corpus = self.corpus(tmp_path, [*asked, {"sentence": "b", "intent": "another"}])
         offsets = json.loads((corpus / "offsets.json").read_text())
         assert offsets == {
-            "alarm_set": pytest.approx(math.log(0.5 / (21 / 102)), abs=0.05),  # two rows are held back
+            "alarm_set": pytest.approx(
+                math.log(0.5 / (21 / 102)), abs=0.05
+            ),  # two rows are held back
             "music_play": pytest.approx(math.log(0.5 / (81 / 102)), abs=0.05),
         }
         write_tokenizer(Tokenizer(vocab=512), corpus, tmp_path / "tokenizer", "")
@@ -218,19 +308,30 @@ class TestShares:
         assert tokens == {str(codec.intent(name)): nats for name, nats in offsets.items()}
 
     def test_nobody_asks_for_what_is_here(self, tmp_path: Path) -> None:
-        with pytest.raises(InputError, match=r"asked.jsonl: has no intent of .*rows.jsonl; data.mix.shares needs the same labels"):
+        with pytest.raises(
+            InputError,
+            match=r"asked.jsonl: has no intent of .*rows.jsonl; data.mix.shares needs the same labels",
+        ):
             self.corpus(tmp_path, [{"sentence": "b", "intent": "another"}])
 
     def test_a_file_that_is_not_there(self, tmp_path: Path) -> None:
-        with pytest.raises(InputError, match=r"^nowhere.jsonl: no such file; data.mix.shares is read from where the command runs$"):
+        with pytest.raises(
+            InputError,
+            match=r"^nowhere.jsonl: no such file; data.mix.shares is read from where the command runs$",
+        ):
             self.corpus(tmp_path, [], shares="nowhere.jsonl")
 
     def test_a_source_without_labels(self, tmp_path: Path) -> None:
-        with pytest.raises(InputError, match=r"data.mix.shares: source 'home' reads no labelled file; leave it out"):
+        with pytest.raises(
+            InputError, match=r"data.mix.shares: source 'home' reads no labelled file; leave it out"
+        ):
             self.corpus(tmp_path, [], source="home", path=None, sentences=30, languages=("en",))
 
     def test_an_intent_in_several_tokens(self) -> None:
         codec = Codec.__new__(Codec)
         codec.structure = {}
-        with pytest.raises(InputError, match=r"no token of its own for the intent alarm_set; set tokenizer.pieces = true"):
+        with pytest.raises(
+            InputError,
+            match=r"no token of its own for the intent alarm_set; set tokenizer.pieces = true",
+        ):
             codec.intent("alarm_set")

@@ -65,7 +65,9 @@ def test_a_batch_is_what_the_shards_say(lengths: list[int]) -> None:
             assert batch.targets[row, places].tolist() == [*range(start + 1, stop), -1]
             assert batch.sources[row, places].tolist() == [*range(start + 1, stop), -1]
             first = int(shards.answers[example])
-            assert batch.answers[row, places].tolist() == [int(source >= first) for source in range(start + 1, stop)] + [0]
+            assert batch.answers[row, places].tolist() == [
+                int(source >= first) for source in range(start + 1, stop)
+            ] + [0]
     assert next(order, None) is None
     padding = batch.documents == 0
     assert not batch.ids[padding].any()
@@ -75,7 +77,9 @@ def test_a_batch_is_what_the_shards_say(lengths: list[int]) -> None:
 
 @settings(max_examples=60)
 @given(LENGTHS, st.integers(1, 3), st.integers(0, 12), st.integers(0, 6), st.integers(0, 3))
-def test_three_integers_resume_exactly(lengths: list[int], rows: int, before: int, after: int, astray: int) -> None:
+def test_three_integers_resume_exactly(
+    lengths: list[int], rows: int, before: int, after: int, astray: int
+) -> None:
     loader = Loader(shards_of(lengths), rows, ROW, 7)
     for _ in range(before):
         next(loader)
@@ -91,7 +95,9 @@ def test_three_integers_resume_exactly(lengths: list[int], rows: int, before: in
 
 
 @given(LENGTHS, st.integers(1, 3), st.integers(1, 4), st.integers(0, 5))
-def test_ranks_share_the_rows_of_one_process(lengths: list[int], rows: int, world: int, batches: int) -> None:
+def test_ranks_share_the_rows_of_one_process(
+    lengths: list[int], rows: int, world: int, batches: int
+) -> None:
     whole = Loader(shards_of(lengths), rows * world, ROW, 3)
     ranks = [Loader(shards_of(lengths), rows * world, ROW, 3, rank, world) for rank in range(world)]
     for _ in range(batches):
@@ -99,7 +105,9 @@ def test_ranks_share_the_rows_of_one_process(lengths: list[int], rows: int, worl
         for rank, part in enumerate(parts):
             for name in ARRAYS[:-1]:
                 assert np.array_equal(getattr(part, name), getattr(together, name)[rank::world])
-            assert np.array_equal(part.samples, together.samples), "all ranks know the samples of the step"
+            assert np.array_equal(part.samples, together.samples), (
+                "all ranks know the samples of the step"
+            )
             assert part.whole == together.whole
         assert together.whole.answers == together.answers.sum()
         assert together.whole.sentences == (together.targets >= 0).sum() - together.answers.sum()
@@ -123,5 +131,7 @@ def test_rows_are_nearly_full() -> None:
 
 
 def test_an_example_longer_than_a_row() -> None:
-    with pytest.raises(InputError, match=r"an example has 17 tokens, a row 16: set train\.row_tokens to 17"):
+    with pytest.raises(
+        InputError, match=r"an example has 17 tokens, a row 16: set train\.row_tokens to 17"
+    ):
         Loader(shards_of([5, 17]), 1, 16, 0)

@@ -19,7 +19,10 @@ from tumen.recipe.recipe import Data, Part, recipe_of
 
 
 def stream(letter: str, sizes: list[int], weights: list[float], passes: int = 1) -> list[str]:
-    sources = [partial(lambda c, n, _: [c * (1 + k % 5) for k in range(n)], chr(ord(letter) + i), n) for i, n in enumerate(sizes)]
+    sources = [
+        partial(lambda c, n, _: [c * (1 + k % 5) for k in range(n)], chr(ord(letter) + i), n)
+        for i, n in enumerate(sizes)
+    ]
     return list(mixed(sources, weights, [passes] * len(sizes), len))
 
 
@@ -60,7 +63,12 @@ def test_a_source_without_rows() -> None:
 
 class TestRecipe:
     def tree(self, **data: object) -> dict[str, object]:
-        shape = {"width": 64, "layers": 1, "feed_forward": 64, "attention": {"kind": "gqa", "heads": 2, "kv_heads": 1}}
+        shape = {
+            "width": 64,
+            "layers": 1,
+            "feed_forward": 64,
+            "attention": {"kind": "gqa", "heads": 2, "kv_heads": 1},
+        }
         return {
             "name": "x", "data": data, "family": {"a": {"shape": shape, "train": {"steps": 1}}}, "serve": {"device": "a", "cloud": "a"},
         }  # fmt: skip
@@ -68,15 +76,33 @@ class TestRecipe:
     @pytest.mark.parametrize(
         ("data", "said"),
         [
-            ({"mix": [{"path": "a", "weight": 0}]}, "data.mix.0.weight: Input should be greater than 0, not 0"),
-            ({"mix": [{"path": "a", "weight": -2.0}]}, "data.mix.0.weight: Input should be greater than 0, not -2.0"),
+            (
+                {"mix": [{"path": "a", "weight": 0}]},
+                "data.mix.0.weight: Input should be greater than 0, not 0",
+            ),
+            (
+                {"mix": [{"path": "a", "weight": -2.0}]},
+                "data.mix.0.weight: Input should be greater than 0, not -2.0",
+            ),
             ({"mix": [{"path": "a"}]}, "data.mix.0.weight: missing"),
-            ({"mix": [{"source": "slurp", "weight": 1, "swap": 0.5}]}, "data.mix.0: swap changes rows with slots"),
-            ({"mix": [{"path": "a", "wieght": 1, "weight": 1}]}, "data.mix.0.wieght: unknown field; did you mean 'weight'?"),
-            ({"path": "b", "mix": [{"path": "a", "weight": 1}]}, "data: path and mix exclude each other"),
+            (
+                {"mix": [{"source": "slurp", "weight": 1, "swap": 0.5}]},
+                "data.mix.0: swap changes rows with slots",
+            ),
+            (
+                {"mix": [{"path": "a", "wieght": 1, "weight": 1}]},
+                "data.mix.0.wieght: unknown field; did you mean 'weight'?",
+            ),
+            (
+                {"path": "b", "mix": [{"path": "a", "weight": 1}]},
+                "data: path and mix exclude each other",
+            ),
             ({"engine": "ray"}, "data: engine 'ray' is for plain texts"),
             ({"filters": ["quality", "beauty"]}, "data.filters.1:"),
-            ({"source": "text", "document_tokens": 500}, "data.document_tokens: 500 do not fit into family.a.train.row_tokens"),
+            (
+                {"source": "text", "document_tokens": 500},
+                "data.document_tokens: 500 do not fit into family.a.train.row_tokens",
+            ),
         ],
     )
     def test_faults(self, data: dict[str, object], said: str) -> None:
@@ -95,16 +121,26 @@ class TestRecipe:
         assert Data(source="file").passed() == ("exam", "exact")
         assert Data(source="text").passed() == ("quality", "exam", "exact", "near")
         assert Data(source="text", filters=()).passed() == ()
-        assert Data(mix=(Part(weight=1), Part(source="home", weight=1))).passed() == ("exam", "exact")
+        assert Data(mix=(Part(weight=1), Part(source="home", weight=1))).passed() == (
+            "exam",
+            "exact",
+        )
 
 
 class TestCorpus:
     def test_weights_and_not_sizes_decide(self, tmp_path: Path) -> None:
         rng = random.Random(0)
-        small = write_jsonl(tmp_path / "small.jsonl", [f"small {paragraph(rng)}" for _ in range(100)])
-        large = write_jsonl(tmp_path / "large.jsonl", [f"large {paragraph(rng)}" for _ in range(400)])
+        small = write_jsonl(
+            tmp_path / "small.jsonl", [f"small {paragraph(rng)}" for _ in range(100)]
+        )
+        large = write_jsonl(
+            tmp_path / "large.jsonl", [f"large {paragraph(rng)}" for _ in range(400)]
+        )
         mix = (Part(path=str(small), weight=3), Part(path=str(large), weight=1))
-        digests = {write_corpus(Data(mix=mix), seed, tmp_path / f"corpus{seed}", "").digest for seed in (0, 1)}
+        digests = {
+            write_corpus(Data(mix=mix), seed, tmp_path / f"corpus{seed}", "").digest
+            for seed in (0, 1)
+        }
         assert len(digests) == 1, "no part of it is drawn"
         texts = [row["text"] for row in read_corpus(tmp_path / "corpus0", "train")]
         first = sum(len(text) for text in texts if text.startswith("small"))
@@ -117,14 +153,21 @@ class TestCorpus:
 
     def test_a_copy_in_a_later_source_goes(self, tmp_path: Path) -> None:
         texts = [paragraph(random.Random(number)) for number in range(60)]
-        paths = [write_jsonl(tmp_path / f"{name}.jsonl", some) for name, some in (("a", texts[:40]), ("b", texts[20:]))]
+        paths = [
+            write_jsonl(tmp_path / f"{name}.jsonl", some)
+            for name, some in (("a", texts[:40]), ("b", texts[20:]))
+        ]
         data = Data(mix=tuple(Part(path=str(path), weight=1) for path in paths))
         assert write_corpus(data, 0, tmp_path / "corpus", "").facts["removed"] == {"exact": 20}
 
     def test_texts_beside_a_home(self, tmp_path: Path) -> None:
-        path = write_jsonl(tmp_path / "a.jsonl", [paragraph(random.Random(number)) for number in range(60)])
+        path = write_jsonl(
+            tmp_path / "a.jsonl", [paragraph(random.Random(number)) for number in range(60)]
+        )
         mix = (Part(source="home", weight=1), Part(path=str(path), weight=1))
-        data = Data(mix=mix, languages=("en",), sentences=60, validation=20, exam=5, home_entities=(12, 20))
+        data = Data(
+            mix=mix, languages=("en",), sentences=60, validation=20, exam=5, home_entities=(12, 20)
+        )
         facts = write_corpus(data, 0, tmp_path / "corpus", "").facts
         assert facts["exam"] == 5
         rows = list(read_corpus(tmp_path / "corpus", "train"))
@@ -133,11 +176,18 @@ class TestCorpus:
 
     def test_a_missing_file(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"nowhere\.jsonl: no such file"):
-            write_corpus(Data(mix=(Part(path=str(tmp_path / "nowhere.jsonl"), weight=1),)), 0, tmp_path / "corpus", "")
+            write_corpus(
+                Data(mix=(Part(path=str(tmp_path / "nowhere.jsonl"), weight=1),)),
+                0,
+                tmp_path / "corpus",
+                "",
+            )
         assert not (tmp_path / "corpus").exists()
 
     def test_a_source_of_which_nothing_is_left(self, tmp_path: Path) -> None:
-        good = write_jsonl(tmp_path / "good.jsonl", [paragraph(random.Random(number)) for number in range(60)])
+        good = write_jsonl(
+            tmp_path / "good.jsonl", [paragraph(random.Random(number)) for number in range(60)]
+        )
         bad = write_jsonl(tmp_path / "bad.jsonl", ["short"])
         data = Data(mix=(Part(path=str(good), weight=1), Part(path=str(bad), weight=1)))
         with pytest.raises(InputError, match=r"bad\.jsonl has no training rows left"):

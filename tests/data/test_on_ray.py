@@ -52,18 +52,29 @@ def test_ray_gives_what_one_machine_gives(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         write_jsonl(tmp_path / name / "all.jsonl", some)
     (tmp_path / "exam.txt").write_text(f"{texts[7][40:240]}\n")
-    mix = tuple(Part(path=str(tmp_path / name), weight=weight) for name, weight in (("a", 2), ("b", 1)))
-    (tmp_path / "data.json").write_text(Data(mix=mix, exams=(str(tmp_path / "exam.txt"),)).model_dump_json())
+    mix = tuple(
+        Part(path=str(tmp_path / name), weight=weight) for name, weight in (("a", 2), ("b", 1))
+    )
+    (tmp_path / "data.json").write_text(
+        Data(mix=mix, exams=(str(tmp_path / "exam.txt"),)).model_dump_json()
+    )
     (tmp_path / "program.py").write_text(PROGRAM)
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     done = subprocess.run(
-        [sys.executable, tmp_path / "program.py", tmp_path], capture_output=True, text=True, timeout=540, env=environment
+        [sys.executable, tmp_path / "program.py", tmp_path],
+        capture_output=True,
+        text=True,
+        timeout=540,
+        env=environment,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     told = json.loads(done.stdout.splitlines()[-1])
     assert told["ray"] == told["local"]
     assert set(told["ray"][1]["removed"]) == {"quality: few words", "exam", "exact", "near"}
-    assert told["error"] == f"{tmp_path}/a/broken.jsonl, row 1: its text is None, not a string; a row has a column 'text'"
+    assert (
+        told["error"]
+        == f"{tmp_path}/a/broken.jsonl, row 1: its text is None, not a string; a row has a column 'text'"
+    )
 
 
 def test_without_ray(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -12,7 +12,15 @@ import pytest
 from hassil.expression import Alternative, Expression, Group, ListReference, RuleReference
 
 from tumen.data.sources.generated_homes import GeneratedHome, generate, names_of
-from tumen.data.sources.templates import HOME_LISTS, TIME, Example, Speaker, Template, load_templates, phrases
+from tumen.data.sources.templates import (
+    HOME_LISTS,
+    TIME,
+    Example,
+    Speaker,
+    Template,
+    load_templates,
+    phrases,
+)
 from tumen.language.action import CLOSED, COPIED, INTENTS, LANGUAGES, MAX_SENTENCE, normalise, parse
 
 # Lists that fill the wildcards of Home Assistant's templates (source.py).
@@ -76,12 +84,23 @@ def test_slots_belong_to_the_intent(lang: str) -> None:
     faults = []
     for template in own(lang):
         allowed = INTENTS[template.intent]
-        faults += [f"{template.intent}: {slot}={value}" for slot, value in template.fixed.items() if value not in CLOSED[slot]]
-        faults += [f"{template.intent} cannot hold {slot}" for slot in template.fixed if slot not in allowed]
+        faults += [
+            f"{template.intent}: {slot}={value}"
+            for slot, value in template.fixed.items()
+            if value not in CLOSED[slot]
+        ]
+        faults += [
+            f"{template.intent} cannot hold {slot}"
+            for slot in template.fixed
+            if slot not in allowed
+        ]
         if template.intent == "none":
             continue
         for reference in references(template, template.expression):
-            name, slot = reference.list_name, "area" if reference.slot_name == "floor" else reference.slot_name
+            name, slot = (
+                reference.list_name,
+                "area" if reference.slot_name == "floor" else reference.slot_name,
+            )
             slot = TIME.get(slot, slot)
             if slot not in allowed and (slot != name or slot in (*CLOSED, *COPIED)):
                 faults.append(f"{template.intent} has no slot {slot}")
@@ -99,7 +118,9 @@ def test_lists_are_words(lang: str) -> None:
             assert isinstance(words, str), (name, entry, "quote it")
             assert normalise(words), (name, entry)
             assert not set("()[]{}<>|") & set(words), (name, entry)
-            assert not isinstance(entry, dict) or any(entry["out"] in values for values in CLOSED.values()), (name, entry)
+            assert not isinstance(entry, dict) or any(
+                entry["out"] in values for values in CLOSED.values()
+            ), (name, entry)
         assert len({str(entry) for entry in entries}) >= WORDS.get(name, 0), name
 
 
@@ -140,7 +161,11 @@ def ways(template: Template, found: Expression) -> int:
     if isinstance(found, RuleReference):
         return ways(template, template.grammar.rules[found.rule_name].expression)
     if isinstance(found, ListReference):
-        return 1 if found.list_name in HOME_LISTS else len(set(map(str, template.grammar.lists[found.list_name])))
+        return (
+            1
+            if found.list_name in HOME_LISTS
+            else len(set(map(str, template.grammar.lists[found.list_name])))
+        )
     if isinstance(found, Group):
         each = [ways(template, item) for item in found.items]
         return sum(each) if isinstance(found, Alternative) else math.prod(each)
@@ -149,7 +174,10 @@ def ways(template: Template, found: Expression) -> int:
 
 @pytest.mark.parametrize("lang", LANGUAGES)
 def test_there_is_far_more_to_say_than_is_asked_for(lang: str) -> None:
-    assert sum(min(ways(template, template.expression), 5000) for template in own(lang)) > 3 * DISTINCT[lang]
+    assert (
+        sum(min(ways(template, template.expression), 5000) for template in own(lang))
+        > 3 * DISTINCT[lang]
+    )
     rng = random.Random(0)
     some = [example.sentence for _ in range(4000) if (example := say(rng.choice(own(lang)), rng))]
     assert len(set(some)) > 0.95 * len(some)
@@ -164,7 +192,12 @@ def test_no_topic_is_thin(lang: str) -> None:
 
 @pytest.mark.parametrize("lang", LANGUAGES)
 def test_a_template_is_written_once(lang: str) -> None:
-    texts = [text for blocks in phrases(lang)["intents"].values() for block in blocks for text in block["sentences"]]
+    texts = [
+        text
+        for blocks in phrases(lang)["intents"].values()
+        for block in blocks
+        for text in block["sentences"]
+    ]
     texts += [text for found in phrases(lang)["none"].values() for text in found]
     assert sorted(texts) == sorted(set(texts))
 

@@ -20,20 +20,30 @@ IDS = st.lists(st.integers(0, 60_000), min_size=1, max_size=5)
 
 
 @given(pairs=st.lists(st.tuples(IDS, IDS), min_size=1, max_size=8))
-def test_pairs_come_back(tmp_path_factory: pytest.TempPathFactory, pairs: list[tuple[list[int], list[int]]]) -> None:
+def test_pairs_come_back(
+    tmp_path_factory: pytest.TempPathFactory, pairs: list[tuple[list[int], list[int]]]
+) -> None:
     folder = tmp_path_factory.mktemp("shards")
-    assert write_shards(folder, pairs, 60_001) == sum(len(prompt) + len(answer) for prompt, answer in pairs)
+    assert write_shards(folder, pairs, 60_001) == sum(
+        len(prompt) + len(answer) for prompt, answer in pairs
+    )
     shards = read_shards(folder)
     found = [
         (shards.tokens[start:answer].tolist(), shards.tokens[answer:stop].tolist())
-        for start, answer, stop in zip(shards.starts[:-1], shards.answers, shards.starts[1:], strict=True)
+        for start, answer, stop in zip(
+            shards.starts[:-1], shards.answers, shards.starts[1:], strict=True
+        )
     ]
     assert found == pairs
     assert shards.lengths.tolist() == [len(prompt) + len(answer) for prompt, answer in pairs]
 
 
-@pytest.mark.parametrize(("vocab", "kind"), [(512, np.uint16), (65_536, np.uint16), (65_537, np.uint32)])
-def test_the_smallest_type_that_holds_the_vocabulary(tmp_path: Path, vocab: int, kind: type) -> None:
+@pytest.mark.parametrize(
+    ("vocab", "kind"), [(512, np.uint16), (65_536, np.uint16), (65_537, np.uint32)]
+)
+def test_the_smallest_type_that_holds_the_vocabulary(
+    tmp_path: Path, vocab: int, kind: type
+) -> None:
     write_shards(tmp_path, [([1], [vocab - 1])], vocab)
     assert read_shards(tmp_path).tokens.dtype == kind
     assert int(read_shards(tmp_path).tokens[-1]) == vocab - 1
@@ -44,13 +54,22 @@ def test_no_examples(tmp_path: Path) -> None:
         write_shards(tmp_path, [], 10)
 
 
-def test_a_dataset_holds_the_sentences_of_its_corpus(corpus: Path, tokenizer: Path, dataset: Path) -> None:
+def test_a_dataset_holds_the_sentences_of_its_corpus(
+    corpus: Path, tokenizer: Path, dataset: Path
+) -> None:
     codec, shards = Codec.load(tokenizer), read_shards(dataset / "train")
     rows = list(read_corpus(corpus, "train"))
     assert len(shards) == len(rows)
     for number in (0, 17, len(rows) - 1):
-        start, answer, stop = shards.starts[number], shards.answers[number], shards.starts[number + 1]
-        assert codec.decode(shards.tokens[start + 1 : answer - 1].tolist()) == " " + rows[number]["sentence"]
+        start, answer, stop = (
+            shards.starts[number],
+            shards.answers[number],
+            shards.starts[number + 1],
+        )
+        assert (
+            codec.decode(shards.tokens[start + 1 : answer - 1].tolist())
+            == " " + rows[number]["sentence"]
+        )
         wire = codec.decode(shards.tokens[answer : stop - 1].tolist())
         assert parse(wire).intent == rows[number]["action"]["intent"]
         assert shards.tokens[stop - 1] == codec.end
@@ -97,12 +116,16 @@ class TestDamage:
             ([0], []),
         ],
     )
-    def test_arrays_that_do_not_belong_together(self, folder: Path, starts: list[int], answers: list[int]) -> None:
+    def test_arrays_that_do_not_belong_together(
+        self, folder: Path, starts: list[int], answers: list[int]
+    ) -> None:
         np.save(folder / "starts.npy", np.asarray(starts, np.int64))
         np.save(folder / "answers.npy", np.asarray(answers, np.int64))
         self.refused(folder, "do not belong together")
 
-    def test_a_changed_token_is_found_by_its_digest(self, dataset: Path, copy_of: Callable[[Path], Path]) -> None:
+    def test_a_changed_token_is_found_by_its_digest(
+        self, dataset: Path, copy_of: Callable[[Path], Path]
+    ) -> None:
         copy = copy_of(dataset)
         tokens = np.load(copy / "train" / "tokens.npy", mmap_mode="r+")
         tokens[5] += 1

@@ -23,7 +23,10 @@ LIGHT = {"lang": "en", "intent": "HassTurnOn", "domain": "light", "area": "kitch
 
 
 def rows_of(count: int = 60) -> list[dict[str, Any]]:
-    return [{"sentence": f"Turn on the kitchen light {number}", "action": LIGHT} for number in range(count)]
+    return [
+        {"sentence": f"Turn on the kitchen light {number}", "action": LIGHT}
+        for number in range(count)
+    ]
 
 
 def jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -32,7 +35,9 @@ def jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 def tsv(path: Path, rows: list[dict[str, Any]]) -> Path:
-    lines = ["\t".join(rows[0])] + ["\t".join(v if isinstance(v, str) else json.dumps(v) for v in row.values()) for row in rows]
+    lines = ["\t".join(rows[0])] + [
+        "\t".join(v if isinstance(v, str) else json.dumps(v) for v in row.values()) for row in rows
+    ]
     path.write_text("\n".join(lines) + "\n", "utf-8")
     return path
 
@@ -41,12 +46,19 @@ def parquet(path: Path, rows: list[dict[str, Any]]) -> Path:
     import pyarrow
     import pyarrow.parquet
 
-    flat = [{name: v if isinstance(v, str) else json.dumps(v) for name, v in row.items()} for row in rows]
+    flat = [
+        {name: v if isinstance(v, str) else json.dumps(v) for name, v in row.items()}
+        for row in rows
+    ]
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(flat), path)
     return path
 
 
-WRITERS: dict[str, Callable[[Path, list[dict[str, Any]]], Path]] = {"jsonl": jsonl, "tsv": tsv, "parquet": parquet}
+WRITERS: dict[str, Callable[[Path, list[dict[str, Any]]], Path]] = {
+    "jsonl": jsonl,
+    "tsv": tsv,
+    "parquet": parquet,
+}
 
 
 def read(path: Path | str, seed: int = 0) -> Corpus:
@@ -63,14 +75,20 @@ def refused(path: Path, *parts: str) -> None:
 
 class TestHome:
     def test_counts(self, recipe: Recipe, corpus: Path) -> None:
-        splits = {split: list(read_corpus(corpus, split)) for split in ("train", "validation", "exam")}
+        splits = {
+            split: list(read_corpus(corpus, split)) for split in ("train", "validation", "exam")
+        }
         assert len(splits["train"]) == recipe.data.sentences
         assert len(splits["validation"]) == recipe.data.validation
         for lang in recipe.data.languages:
             assert sum(row["action"]["lang"] == lang for row in splits["exam"]) == recipe.data.exam
 
     def test_no_sentence_stands_in_two_splits_or_twice(self, corpus: Path) -> None:
-        said = [row["sentence"] for split in ("train", "validation", "exam") for row in read_corpus(corpus, split)]
+        said = [
+            row["sentence"]
+            for split in ("train", "validation", "exam")
+            for row in read_corpus(corpus, split)
+        ]
         assert len(said) == len(set(said))
 
     def test_the_exam_knows_templates_and_names_that_training_does_not(self, corpus: Path) -> None:
@@ -79,7 +97,11 @@ class TestHome:
         assert not {row["template"] for row in trained} & {row["template"] for row in exam}
         homes = json.loads((corpus / "homes.json").read_text("utf-8"))
         for lang in ("en", "zh", "de"):
-            names = {row["action"]["name"] for row in trained if row["action"]["lang"] == lang and "name" in row["action"]}
+            names = {
+                row["action"]["name"]
+                for row in trained
+                if row["action"]["lang"] == lang and "name" in row["action"]
+            }
             mine = [home for home in homes if home["name"].startswith(lang)]
             theirs = {entity["name"].casefold() for home in mine for entity in home["entity"]}
             assert len(theirs) > 20
@@ -94,16 +116,22 @@ class TestHome:
         again = write_corpus(recipe.data, recipe.seed, tmp_path / "again", "other inputs")
         assert again.digest == verify(corpus).digest
 
-    def test_another_seed_another_corpus(self, recipe: Recipe, corpus: Path, tmp_path: Path) -> None:
+    def test_another_seed_another_corpus(
+        self, recipe: Recipe, corpus: Path, tmp_path: Path
+    ) -> None:
         small = recipe.data.model_copy(update={"sentences": 60, "languages": ("de",)})
         digests = {write_corpus(small, seed, tmp_path / str(seed), "").digest for seed in (1, 1, 2)}
         assert len(digests) == 2
 
     def test_nothing_held_back_still_gives_an_exam(self, recipe: Recipe) -> None:
-        section = recipe.data.model_copy(update={"sentences": 60, "languages": ("en",), "hold_templates": 0.0, "hold_names": 0.0})
+        section = recipe.data.model_copy(
+            update={"sentences": 60, "languages": ("en",), "hold_templates": 0.0, "hold_names": 0.0}
+        )
         assert len(source_of("home").corpus(section, 0).exam) == section.exam
 
-    def test_share_of_sentences_that_are_not_for_the_home(self, recipe: Recipe, corpus: Path) -> None:
+    def test_share_of_sentences_that_are_not_for_the_home(
+        self, recipe: Recipe, corpus: Path
+    ) -> None:
         rows = [row for row in read_corpus(corpus, "train") if row["action"]["lang"] == "en"]
         share = sum(row["action"]["intent"] == "none" for row in rows) / len(rows)
         assert abs(share - recipe.data.not_home) < 0.12
@@ -140,13 +168,19 @@ class TestFile:
             "sentence": "Schalte das Küchenlicht an",
             "action": {"lang": "de", "intent": "HassTurnOn", "area": "Küchen"},
         }
-        assert read(jsonl(tmp_path / "own.jsonl", [row | {"split": "train"}])).train[0].action.slots == {"area": "küchenlicht"}
+        assert read(jsonl(tmp_path / "own.jsonl", [row | {"split": "train"}])).train[
+            0
+        ].action.slots == {"area": "küchenlicht"}
 
     def test_through_to_a_dataset(self, tmp_path: Path, recipe: Recipe) -> None:
         section = Data(source="file", path=str(jsonl(tmp_path / "own.jsonl", rows_of(400))))
         made: list[Manifest] = [write_corpus(section, 0, tmp_path / "corpus", "")]
-        made.append(write_tokenizer(recipe.tokenizer, tmp_path / "corpus", tmp_path / "tokenizer", ""))
-        made.append(write_dataset(tmp_path / "corpus", tmp_path / "tokenizer", tmp_path / "dataset", ""))
+        made.append(
+            write_tokenizer(recipe.tokenizer, tmp_path / "corpus", tmp_path / "tokenizer", "")
+        )
+        made.append(
+            write_dataset(tmp_path / "corpus", tmp_path / "tokenizer", tmp_path / "dataset", "")
+        )
         assert made[2].made_from == [made[0].digest, made[1].digest]
 
     @pytest.mark.parametrize(
@@ -157,13 +191,19 @@ class TestFile:
             ("{}", ["row 3", "no 'sentence'"]),
             ('{"sentence": "x"}', ["row 3", "no 'action'"]),
             ('{"sentence": "!", "action": {"lang": "en", "intent": "none"}}', ["row 3", "empty"]),
-            ('{"sentence": "x", "action": {"lang": "en", "intent": "Explode"}}', ["row 3", "not an action"]),
+            (
+                '{"sentence": "x", "action": {"lang": "en", "intent": "Explode"}}',
+                ["row 3", "not an action"],
+            ),
             ('{"sentence": "x", "action": null}', ["row 3", "not an action"]),
             (
                 '{"sentence": "x", "action": {"lang": "en", "intent": "HassTurnOn", "area": "y"}}',
                 ["row 3", "'y' is not in the sentence"],
             ),
-            ('{"sentence": "x", "action": {"lang": "en", "intent": "none"}, "split": "holdout"}', ["row 3", "holdout"]),
+            (
+                '{"sentence": "x", "action": {"lang": "en", "intent": "none"}, "split": "holdout"}',
+                ["row 3", "holdout"],
+            ),
         ],
     )
     def test_bad_rows_are_named(self, tmp_path: Path, line: str, parts: list[str]) -> None:

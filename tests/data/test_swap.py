@@ -41,7 +41,12 @@ def rows() -> list[dict[str, Any]]:
 
 def said(number: int, share: float = 1.0, exam: tuple[str, ...] = ()) -> list[dict[str, Any]]:
     judge = Judge(("exam",), exam_keys(exam))
-    return [dict(row) for row in swapped(rows(), share=share, number=number, seed=3, ontology=ONTOLOGY, judge=judge)]
+    return [
+        dict(row)
+        for row in swapped(
+            rows(), share=share, number=number, seed=3, ontology=ONTOLOGY, judge=judge
+        )
+    ]
 
 
 def test_words_of_the_same_intent_and_slot_stand_in_their_place() -> None:
@@ -57,7 +62,10 @@ def test_words_of_the_same_intent_and_slot_stand_in_their_place() -> None:
 
 def test_what_cannot_be_swapped_stays() -> None:
     for row, before in zip(said(1), rows(), strict=True):
-        if before["action"]["intent"] in ("calendar", "alarm_stop"):  # its words stand twice; it has none
+        if before["action"]["intent"] in (
+            "calendar",
+            "alarm_stop",
+        ):  # its words stand twice; it has none
             assert row == before
 
 
@@ -70,11 +78,16 @@ def test_it_is_a_function_of_seed_and_pass() -> None:
 def test_no_sentence_of_an_exam_is_made() -> None:
     exam = "an alarm for six please"
     assert any(row["sentence"] == exam for number in range(1, 9) for row in said(number))
-    assert not any(row["sentence"] == exam for number in range(1, 9) for row in said(number, exam=(exam,)))
+    assert not any(
+        row["sentence"] == exam for number in range(1, 9) for row in said(number, exam=(exam,))
+    )
 
 
 def test_a_mix_of_one_source_swaps_from_its_second_pass_on(tmp_path: Path) -> None:
-    table = [{"sentence": f"wake me at {n} please", "intent": "alarm_set", "slots": {"time": str(n)}} for n in range(40)]
+    table = [
+        {"sentence": f"wake me at {n} please", "intent": "alarm_set", "slots": {"time": str(n)}}
+        for n in range(40)
+    ]
     table += [{"sentence": f"play song {n}", "intent": "music_play", "slots": {}} for n in range(9)]
     path = lines(tmp_path / "a.jsonl", table)
     part = Part(source="labelled", path=path, weight=1, passes=3, swap=1.0, without=("music_play",))
@@ -91,24 +104,43 @@ def test_a_mix_of_one_source_swaps_from_its_second_pass_on(tmp_path: Path) -> No
 
 
 def test_what_one_source_knows_may_be_nothing_to_the_others(tmp_path: Path) -> None:
-    asked = [{"sentence": f"who won cup {n}", "intent": "qa", "slots": {"cup": str(n)}} for n in range(40)]
-    asked += [{"sentence": f"play song {n}", "intent": "music_play", "slots": {}} for n in range(40)]
-    known = [{"sentence": f"wake me at {n}", "intent": "alarm_set", "slots": {"time": str(n)}} for n in range(40)]
+    asked = [
+        {"sentence": f"who won cup {n}", "intent": "qa", "slots": {"cup": str(n)}}
+        for n in range(40)
+    ]
+    asked += [
+        {"sentence": f"play song {n}", "intent": "music_play", "slots": {}} for n in range(40)
+    ]
+    known = [
+        {"sentence": f"wake me at {n}", "intent": "alarm_set", "slots": {"time": str(n)}}
+        for n in range(40)
+    ]
     mix = (
         Part(source="labelled", path=lines(tmp_path / "known.jsonl", known), weight=1),
-        Part(source="labelled", path=lines(tmp_path / "asked.jsonl", asked), weight=1, none=("qa",)),
+        Part(
+            source="labelled", path=lines(tmp_path / "asked.jsonl", asked), weight=1, none=("qa",)
+        ),
     )
     write_corpus(Data(mix=mix, exam=3, validation=3), 0, tmp_path / "corpus", "")
     assert set(Ontology.load(tmp_path / "corpus").intents) == {"alarm_set", "none"}
     actions = {row["sentence"]: row["action"] for row in read_corpus(tmp_path / "corpus", "train")}
     assert {"lang": "en", "intent": "none"} in actions.values()
-    assert all((action["intent"] == "none") == ("cup" in sentence) for sentence, action in actions.items())
+    assert all(
+        (action["intent"] == "none") == ("cup" in sentence) for sentence, action in actions.items()
+    )
 
 
 def test_a_source_of_a_mix_has_languages_of_its_own(tmp_path: Path) -> None:
     shared: dict[str, Any] = {"source": "home", "weight": 1, "not_home": 0.0, "sentences": 30}
-    mix = (Part(languages=("en",), without=("HassTurnOn",), **shared), Part(languages=("de",), **shared))
-    write_corpus(Data(mix=mix, validation=3, exam=3, home_entities=(12, 20)), 0, tmp_path / "corpus", "")
+    mix = (
+        Part(languages=("en",), without=("HassTurnOn",), **shared),
+        Part(languages=("de",), **shared),
+    )
+    write_corpus(
+        Data(mix=mix, validation=3, exam=3, home_entities=(12, 20)), 0, tmp_path / "corpus", ""
+    )
     actions = [row["action"] for row in read_corpus(tmp_path / "corpus", "train")]
     assert {action["lang"] for action in actions} == {"en", "de"}
-    assert {"none", "HassTurnOn"}.isdisjoint(action["intent"] for action in actions if action["lang"] == "en")
+    assert {"none", "HassTurnOn"}.isdisjoint(
+        action["intent"] for action in actions if action["lang"] == "en"
+    )

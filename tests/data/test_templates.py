@@ -12,7 +12,14 @@ from tests.language.gbnf import Grammar
 from tumen.core.errors import InputError
 from tumen.data.sources.generated_homes import generate
 from tumen.data.sources.source import SMALL_INTENT, split_templates
-from tumen.data.sources.templates import Example, Speaker, Template, copied_words, load_templates, skip_words
+from tumen.data.sources.templates import (
+    Example,
+    Speaker,
+    Template,
+    copied_words,
+    load_templates,
+    skip_words,
+)
 from tumen.language.action import CLOSED, COPIED, INTENTS, NUMBERS, grammar, normalise, parse, units
 
 LANGUAGES = ("en", "zh", "de")
@@ -55,7 +62,9 @@ def test_templates_are_known_intents_with_known_slots(templates: list[Template])
 def test_ids_are_of_the_text(templates: list[Template]) -> None:
     again = load_templates(templates[0].lang)
     assert [template.id for template in templates] == [template.id for template in again]
-    doubles = [name for name, count in Counter(template.id for template in templates).items() if count > 1]
+    doubles = [
+        name for name, count in Counter(template.id for template in templates).items() if count > 1
+    ]
     assert len(doubles) < 0.05 * len(templates)
 
 
@@ -72,11 +81,17 @@ def test_copied_words_stand_in_the_sentence(said: list[Example]) -> None:
         runs = units(example.sentence)
         for slot, words in example.action.slots.items():
             if slot in COPIED:
-                spans = ("".join(runs[i:j]).strip() for i in range(len(runs)) for j in range(i + 1, len(runs) + 1))
+                spans = (
+                    "".join(runs[i:j]).strip()
+                    for i in range(len(runs))
+                    for j in range(i + 1, len(runs) + 1)
+                )
                 assert words in spans, example
 
 
-def test_actions_are_of_the_language_and_can_be_read_back(said: list[Example], templates: list[Template]) -> None:
+def test_actions_are_of_the_language_and_can_be_read_back(
+    said: list[Example], templates: list[Template]
+) -> None:
     for example in said:
         assert example.action.lang == templates[0].lang
         assert parse(example.action.wire()) == example.action

@@ -16,7 +16,15 @@ import pytest
 from tests.data.texts import PARAGRAPHS, paragraph, write_jsonl
 
 from tumen.core.errors import InputError
-from tumen.data import Codec, Loader, read_corpus, read_shards, write_corpus, write_dataset, write_tokenizer
+from tumen.data import (
+    Codec,
+    Loader,
+    read_corpus,
+    read_shards,
+    write_corpus,
+    write_dataset,
+    write_tokenizer,
+)
 from tumen.data.shards import Packed, write_packed
 from tumen.data.sources import read_sentences, read_text
 from tumen.data.sources.read import TEXT_CHARACTERS
@@ -47,7 +55,11 @@ class TestRead:
             assert list(read_text(tmp_path / name)) == TEXTS
         (tmp_path / "d.txt").write_text(TEXTS[-1], "utf-8")
         (tmp_path / "e.txt.gz").write_bytes(gzip.compress(TEXTS[-1].encode()))
-        assert list(read_text(tmp_path / "d.txt")) == list(read_text(tmp_path / "e.txt.gz")) == TEXTS[-1:]
+        assert (
+            list(read_text(tmp_path / "d.txt"))
+            == list(read_text(tmp_path / "e.txt.gz"))
+            == TEXTS[-1:]
+        )
 
     def test_folders_and_globs_in_order_of_names(self, tmp_path: Path) -> None:
         (tmp_path / "deep").mkdir()
@@ -71,7 +83,9 @@ class TestRead:
     @pytest.mark.parametrize("keep", [0, 5, 40, -9, -1])
     def test_cut_gzip(self, tmp_path: Path, keep: int) -> None:
         path = tmp_path / "a.jsonl.gz"
-        path.write_bytes(gzip.compress(write_jsonl(tmp_path / "a.jsonl", TEXTS).read_bytes())[: keep or None])
+        path.write_bytes(
+            gzip.compress(write_jsonl(tmp_path / "a.jsonl", TEXTS).read_bytes())[: keep or None]
+        )
         if keep == 0:
             path.write_bytes(b"")
         refused(path, "no text in it" if keep == 0 else "cut short")
@@ -92,7 +106,13 @@ class TestRead:
 
     @pytest.mark.parametrize(
         ("value", "part"),
-        [("null", "None"), ("NaN", "nan"), ("7", "7"), ('["a"]', "['a']"), ('"\\ud800"', "half a character")],
+        [
+            ("null", "None"),
+            ("NaN", "nan"),
+            ("7", "7"),
+            ('["a"]', "['a']"),
+            ('"\\ud800"', "half a character"),
+        ],
     )
     def test_rows_without_text(self, tmp_path: Path, value: str, part: str) -> None:
         path = write_jsonl(tmp_path / "a.jsonl", TEXTS[:2])
@@ -134,7 +154,10 @@ class TestRead:
 @pytest.fixture(scope="module")
 def texts() -> list[str]:
     rng = random.Random(0)
-    return [f"{paragraph(rng, rng.randint(60, 200))}\nand a second line </s> <do> {number}" for number in range(600)]
+    return [
+        f"{paragraph(rng, rng.randint(60, 200))}\nand a second line </s> <do> {number}"
+        for number in range(600)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +166,12 @@ def run(texts: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("text")
     write_jsonl(folder / "texts.jsonl", texts)
     (folder / "exam.txt").write_text(f"{texts[5][30:200]}\n")
-    section = Data(source="text", path=str(folder / "texts.jsonl"), exams=(str(folder / "exam.txt"),), validation=20)
+    section = Data(
+        source="text",
+        path=str(folder / "texts.jsonl"),
+        exams=(str(folder / "exam.txt"),),
+        validation=20,
+    )
     write_corpus(section, 0, folder / "corpus", "")
     write_tokenizer(Tokenizer(vocab=700), folder / "corpus", folder / "tokenizer", "")
     write_dataset(folder / "corpus", folder / "tokenizer", folder / "dataset", "", 64, workers=1)
@@ -154,7 +182,10 @@ class TestChain:
     def test_a_split_by_hash_and_what_was_removed(self, run: Path, texts: list[str]) -> None:
         from tumen.core.artifact import verify
 
-        train, validation = ([row["text"] for row in read_corpus(run / "corpus", split)] for split in ("train", "validation"))
+        train, validation = (
+            [row["text"] for row in read_corpus(run / "corpus", split)]
+            for split in ("train", "validation")
+        )
         assert 0 < len(validation) <= 20
         assert [text for text in texts if text in {*train, *validation}] == texts[:5] + texts[6:]
         assert list(read_corpus(run / "corpus", "exam")) == []
@@ -164,7 +195,10 @@ class TestChain:
         codec, shards = Codec.load(run / "tokenizer"), read_shards(run / "dataset" / "train")
         assert int(shards.lengths.max()) == 64
         assert (shards.answers == shards.starts[:-1] + 1).all()
-        pieces = [shards.tokens[a:b].tolist() for a, b in zip(shards.starts[:-1], shards.starts[1:], strict=True)]
+        pieces = [
+            shards.tokens[a:b].tolist()
+            for a, b in zip(shards.starts[:-1], shards.starts[1:], strict=True)
+        ]
         assert {piece[0] for piece in pieces} == {codec.begin}
         learnt = [token for piece in pieces for token in piece[1:]]
         rows = [row["text"] for row in read_corpus(run / "corpus", "train")]
@@ -177,12 +211,19 @@ class TestChain:
         assert (batch.answers.astype(bool) == (batch.targets >= 0)).all()
 
     def test_any_number_of_workers_writes_the_same_bytes(self, run: Path, tmp_path: Path) -> None:
-        digests = {write_dataset(run / "corpus", run / "tokenizer", tmp_path / "d", "", 64, workers=n).digest for n in (1, 2)}
+        digests = {
+            write_dataset(
+                run / "corpus", run / "tokenizer", tmp_path / "d", "", 64, workers=n
+            ).digest
+            for n in (1, 2)
+        }
         assert len(digests) == 1
 
     def test_nothing_left(self, tmp_path: Path) -> None:
         path = write_jsonl(tmp_path / "a.jsonl", ["short", "too short"])
-        with pytest.raises(InputError, match=r"a\.jsonl: no training rows left; removed: .*few words"):
+        with pytest.raises(
+            InputError, match=r"a\.jsonl: no training rows left; removed: .*few words"
+        ):
             write_corpus(Data(source="text", path=str(path)), 0, tmp_path / "corpus", "")
         assert not (tmp_path / "corpus").exists()
 

@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 from tests.strangers import CONTROL, cut_of, train_bpe
 
 from tumen.core.errors import InputError
-from tumen.data import Codec, Outside, Vocabulary, read_corpus, refuse_other, vocabulary_of, write_dataset, write_tokenizer
+from tumen.data import (
+    Codec,
+    Outside,
+    Vocabulary,
+    read_corpus,
+    refuse_other,
+    vocabulary_of,
+    write_dataset,
+    write_tokenizer,
+)
 from tumen.data.vocabulary import PRE
 from tumen.language.action import HOME, Action, normalise, parse, units
 from tumen.recipe.recipe import Tokenizer as Section
@@ -36,7 +45,9 @@ def sentences(corpus: Path) -> list[str]:
 
 def test_a_file_and_a_folder_say_the_same(stranger: Path, vocabulary: Vocabulary) -> None:
     folder = vocabulary_of(stranger.parent)
-    assert folder.model_copy(update={"control": ()}) == vocabulary.model_copy(update={"control": ()})
+    assert folder.model_copy(update={"control": ()}) == vocabulary.model_copy(
+        update={"control": ()}
+    )
     assert {folder.tokens[number] for number in folder.control} == set(CONTROL)
     assert (folder.begin, folder.do, folder.end) == ("<|im_start|>", "<|im_end|>", "<|endoftext|>")
 
@@ -55,14 +66,21 @@ class TestLikeLlama:
         request: pytest.FixtureRequest, stranger: Path, tmp_path_factory: pytest.TempPathFactory
     ) -> Iterator[tuple[Outside, Model]]:
         """The same tokens and merges under each rule of cutting words."""
-        path = cut_of(stranger, tmp_path_factory.mktemp("pre") / "m.gguf", 1, {"tokenizer.ggml.pre": request.param})
+        path = cut_of(
+            stranger,
+            tmp_path_factory.mktemp("pre") / "m.gguf",
+            1,
+            {"tokenizer.ggml.pre": request.param},
+        )
         model = Model(path)
         yield Outside(vocabulary_of(path)), model
         model.close()
 
     def test_units(self, both: tuple[Outside, Model], sentences: list[str]) -> None:
         codec, model = both
-        for unit in {unit for sentence in (*HARD, *sentences) for unit in units(normalise(sentence))}:
+        for unit in {
+            unit for sentence in (*HARD, *sentences) for unit in units(normalise(sentence))
+        }:
             assert codec.text(unit) == model.inner(unit), unit
 
     def test_any_text(self, both: tuple[Outside, Model]) -> None:
@@ -94,7 +112,9 @@ def test_smollm2_cuts_as_llama_does(smollm2_cut: Path, sentences: list[str]) -> 
 
 
 @pytest.mark.parametrize("pieces", [False, True])
-def test_a_copied_unit_is_the_same_run_in_sentence_and_action(vocabulary: Vocabulary, pieces: bool) -> None:
+def test_a_copied_unit_is_the_same_run_in_sentence_and_action(
+    vocabulary: Vocabulary, pieces: bool
+) -> None:
     structure = HOME.structure_tokens()
     codec = Outside(vocabulary.with_tokens(structure) if pieces else vocabulary)
     sentence = normalise("turn on the 2 blue lämpchen in 客厅")
@@ -134,7 +154,9 @@ class TestTrimmed:
         for word in words[: len(words) // 2]:
             assert [less.rows[token] for token in after.text(word)] == before.text(word)
         for word in (*words, *HARD):
-            assert after.decode(after.text(word)) == before.decode(before.text(word)), "other words still have letters"
+            assert after.decode(after.text(word)) == before.decode(before.text(word)), (
+                "other words still have letters"
+            )
 
     def test_rows_are_those_of_the_outside_model(self, vocabulary: Vocabulary) -> None:
         less = vocabulary.trimmed([" kitchen"], 5)
@@ -152,19 +174,30 @@ class TestTrimmed:
         codec = Codec.load(tmp_path / "tokenizer")
         assert isinstance(codec, Outside)
         assert manifest.facts["vocab"] == codec.vocab
-        assert {piece: len(ids) for piece, ids in codec.structure.items()} == dict.fromkeys(HOME.structure_tokens(), 1)
+        assert {piece: len(ids) for piece, ids in codec.structure.items()} == dict.fromkeys(
+            HOME.structure_tokens(), 1
+        )
         facts = write_dataset(corpus, tmp_path / "tokenizer", tmp_path / "dataset", "x").facts
         plain = Section(start=str(stranger))
         write_tokenizer(plain, corpus, tmp_path / "plain", "x")
-        assert facts["train_tokens"] < write_dataset(corpus, tmp_path / "plain", tmp_path / "more", "x").facts["train_tokens"]
+        assert (
+            facts["train_tokens"]
+            < write_dataset(corpus, tmp_path / "plain", tmp_path / "more", "x").facts[
+                "train_tokens"
+            ]
+        )
 
 
 class TestRefused:
-    def test_another_models_tokens(self, vocabulary: Vocabulary, stranger: Path, tmp_path: Path) -> None:
+    def test_another_models_tokens(
+        self, vocabulary: Vocabulary, stranger: Path, tmp_path: Path
+    ) -> None:
         less = vocabulary.trimmed([" kitchen"], 5).with_tokens(['{"lang":"en"'])
         refuse_other(less, stranger)
         train_bpe(["the other one says other things"] * 5, tmp_path, 500)
-        with pytest.raises(InputError, match=r"is not the tokeniser's .*; set tokenizer\.start to it"):
+        with pytest.raises(
+            InputError, match=r"is not the tokeniser's .*; set tokenizer\.start to it"
+        ):
             refuse_other(less, tmp_path)
 
     def test_sentencepiece(self, device: Path, tokenizer: Path, tmp_path: Path) -> None:
@@ -185,11 +218,17 @@ class TestRefused:
         [
             ("normalizer", {"type": "Lowercase"}, "changes texts"),
             ("pre_tokenizer", {"type": "Whitespace"}, "by a rule that is not known"),
-            ("model", {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}, "no byte-level BPE|'BPE' is needed"),
+            (
+                "model",
+                {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"},
+                "no byte-level BPE|'BPE' is needed",
+            ),
             ("version", "7", "no tokeniser in it"),
         ],
     )
-    def test_another_tokenizer_json(self, stranger: Path, tmp_path: Path, name: str, value: object, says: str) -> None:
+    def test_another_tokenizer_json(
+        self, stranger: Path, tmp_path: Path, name: str, value: object, says: str
+    ) -> None:
         tree = json.loads((stranger.parent / "tokenizer.json").read_text())
         (tmp_path / "tokenizer.json").write_text(json.dumps(tree | {name: value}))
         with pytest.raises(InputError, match=says) as caught:
@@ -198,9 +237,15 @@ class TestRefused:
 
     @pytest.mark.parametrize(
         ("merges", "says"),
-        [(["t u", "t u"], "a merge twice"), (["t  u"], "does not join two tokens"), (["turn nobody"], "does not join two tokens")],
+        [
+            (["t u", "t u"], "a merge twice"),
+            (["t  u"], "does not join two tokens"),
+            (["turn nobody"], "does not join two tokens"),
+        ],
     )
-    def test_merges_that_cannot_be_meant(self, stranger: Path, tmp_path: Path, merges: list[str], says: str) -> None:
+    def test_merges_that_cannot_be_meant(
+        self, stranger: Path, tmp_path: Path, merges: list[str], says: str
+    ) -> None:
         path = cut_of(stranger, tmp_path / "m.gguf", 1, {"tokenizer.ggml.merges": merges})
         with pytest.raises(InputError, match=says):
             vocabulary_of(path)

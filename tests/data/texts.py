@@ -38,10 +38,31 @@ OTHERS = {
 
 def paragraph(rng: random.Random, words: int = 80) -> str:
     """Random syllables: like no other paragraph, good enough for every filter."""
-    syllables = ["ka", "ro", "min", "tel", "su", "ver", "da", "lo", "pin", "gra", "he", "mu", "sto", "wi", "ne"]
-    return " ".join("".join(rng.choice(syllables) for _ in range(rng.choice((1, 2, 2, 3)))) for _ in range(words))
+    syllables = [
+        "ka",
+        "ro",
+        "min",
+        "tel",
+        "su",
+        "ver",
+        "da",
+        "lo",
+        "pin",
+        "gra",
+        "he",
+        "mu",
+        "sto",
+        "wi",
+        "ne",
+    ]
+    return " ".join(
+        "".join(rng.choice(syllables) for _ in range(rng.choice((1, 2, 2, 3))))
+        for _ in range(words)
+    )
 
 
 def write_jsonl(path: Path, texts: list[str]) -> Path:
-    path.write_text("".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts), "utf-8")
+    path.write_text(
+        "".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts), "utf-8"
+    )
     return path

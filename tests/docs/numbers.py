@@ -19,13 +19,34 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 UNITS = (
     *("%", "‰", "percent", "points?", "×", "x", "-?fold", "times"),
-    *("ns", "µs", "us", "ms", "s", "sec", "seconds?", "min", "minutes?", "h", "hours?", "d", "days?", "weeks?", "months?"),
-    *("(?:k|M|G|T)?(?:tokens?|tok)/(?:cpu-)?s", "(?:requests?|sentences?|steps?|commands?|examples?)/s"),
+    *(
+        "ns",
+        "µs",
+        "us",
+        "ms",
+        "s",
+        "sec",
+        "seconds?",
+        "min",
+        "minutes?",
+        "h",
+        "hours?",
+        "d",
+        "days?",
+        "weeks?",
+        "months?",
+    ),
+    *(
+        "(?:k|M|G|T)?(?:tokens?|tok)/(?:cpu-)?s",
+        "(?:requests?|sentences?|steps?|commands?|examples?)/s",
+    ),
     *("(?:tokens?|requests?|sentences?|steps?) (?:a|per) second", "tokens? a sentence"),
     *("(?:k|[KMGTP]i?)B", "bytes?", "(?:kilo|mega|giga)bytes?", "[kMGTPE]?FLOP(?:S|/s)?"),
     *("[kKMG]?Wh?", "[kMG]?Hz", "USD", "EUR", "€", "dollars?"),
 )
-CLAIM = re.compile(rf"(?<![\w.#/-])[~<>≤≥±]?\d[\d,.]*[kKMGTB]?(?:[ \u00a0-]?(?:{'|'.join(UNITS)}))(?![\w/])|[$€]\s?\d")
+CLAIM = re.compile(
+    rf"(?<![\w.#/-])[~<>≤≥±]?\d[\d,.]*[kKMGTB]?(?:[ \u00a0-]?(?:{'|'.join(UNITS)}))(?![\w/])|[$€]\s?\d"
+)
 TAG = re.compile(r"\*(measured|simulated|published)\*", re.IGNORECASE)
 SOURCE = re.compile(r"`[^`]+`|\]\([^)]+\)|https?://|arXiv|ad-hoc\s+script,\s+not\s+kept")
 QUIET = re.compile(r"<!--.*?-->|https?://\S+|`[^`\n]+`", re.DOTALL)
@@ -89,7 +110,11 @@ def faults(page: str, name: str) -> Iterator[str]:
         before = found[place - 1].text if place else ""
         if SETTING in block.text or before.rstrip().endswith(SETTING):
             continue
-        texts = [block.text] if block.kind == "text" else [block.text, *(other.text for other in near if other.kind == "text")]
+        texts = (
+            [block.text]
+            if block.kind == "text"
+            else [block.text, *(other.text for other in near if other.kind == "text")]
+        )
         if not any(map(is_sourced, texts)):
             where = f"{name}:{block.line}"
             yield f"{where}: {claim[0].strip()!r} has no *measured*, *simulated* or *published* with its command or source"
@@ -97,13 +122,27 @@ def faults(page: str, name: str) -> Iterator[str]:
 
 def pages() -> list[Path]:
     """Every page that makes claims."""
-    return [path for path in (ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))) if path.exists()]
+    return [
+        path
+        for path in (
+            ROOT / "README.md",
+            ROOT / "CHANGELOG.md",
+            *sorted((ROOT / "docs").rglob("*.md")),
+        )
+        if path.exists()
+    ]
 
 
 def main() -> int:
     """Check all pages."""
-    found = [fault for path in pages() for fault in faults(path.read_text("utf-8"), str(path.relative_to(ROOT)))]
-    print("\n".join(found) if found else f"numbers: {len(pages())} pages say where theirs come from")
+    found = [
+        fault
+        for path in pages()
+        for fault in faults(path.read_text("utf-8"), str(path.relative_to(ROOT)))
+    ]
+    print(
+        "\n".join(found) if found else f"numbers: {len(pages())} pages say where theirs come from"
+    )
     return 1 if found else 0
 
 

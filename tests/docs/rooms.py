@@ -33,7 +33,9 @@ def docstring(path: Path) -> str:
     """
     text = ast.get_docstring(ast.parse(path.read_text("utf-8")))
     if not text:
-        raise SystemExit(f"{path.relative_to(ROOT)}: has no docstring, and the docs are made from it")
+        raise SystemExit(
+            f"{path.relative_to(ROOT)}: has no docstring, and the docs are made from it"
+        )
     return text
 
 
@@ -45,13 +47,26 @@ def headed(text: str) -> tuple[str, dict[str, str]]:
     """
     lead, *rest = re.split(rf"(?:^|(?<=\s))({'|'.join(HEADINGS)}): ", " ".join(text.split()))
     if tuple(rest[::2]) != HEADINGS:
-        raise SystemExit(f"{lead!r}: a room's docstring has the headings {', '.join(HEADINGS)}, in this order")
-    return lead.strip(), {name: words.strip() for name, words in zip(rest[::2], rest[1::2], strict=True)}
+        raise SystemExit(
+            f"{lead!r}: a room's docstring has the headings {', '.join(HEADINGS)}, in this order"
+        )
+    return lead.strip(), {
+        name: words.strip() for name, words in zip(rest[::2], rest[1::2], strict=True)
+    }
 
 
 def linked(words: str, room: str) -> str:
     """File names of a room as links to them."""
-    return re.sub(r"(\w+\.py)", lambda found: f"[{found[1]}](../src/tumen/{room}/{found[1]})", words)
+
+    def link(found: re.Match[str]) -> str:
+        paths = list((SOURCE / room).rglob(found[0]))
+        if len(paths) != 1:
+            raise SystemExit(
+                f"{room}: its docstring names {found[0]}, of which it has {len(paths)}"
+            )
+        return f"[{found[0]}](../{paths[0].relative_to(ROOT)})"
+
+    return re.sub(r"\w+\.py", link, words)
 
 
 def opening(room: str) -> Iterator[str]:
@@ -64,25 +79,44 @@ def opening(room: str) -> Iterator[str]:
 
 
 def files(room: str) -> Iterator[str]:
-    """A table of the room's files and the first sentence of each."""
+    """A table of the room's files and the first sentence of each; those of a subfolder follow it."""
     yield "| file | what it is |\n| --- | --- |"
-    for path in sorted((SOURCE / room).glob("*.py")):
-        if path.name != "__init__.py":
-            first = docstring(path).split("\n\n")[0]
-            yield f"| [{path.name}](../src/tumen/{room}/{path.name}) | {' '.join(first.split()).replace('|', chr(92) + '|')} |"
+    folder = SOURCE / room
+    for path in sorted(
+        folder.rglob("*.py"),
+        key=lambda path: (path.parent != folder, path.parent, path.name != "__init__.py", path),
+    ):
+        if path == folder / "__init__.py":
+            continue
+        name = str(path.relative_to(folder)).removesuffix("__init__.py")
+        yield f"| [{name}](../{path.relative_to(ROOT)}) | {first_sentence(path)} |"
+
+
+def first_sentence(path: Path) -> str:
+    """The first paragraph of a module's docstring, fit for a table."""
+    first = docstring(path).split("\n\n")[0]
+    return " ".join(first.split()).replace("|", "\\|")
 
 
 def door(room: str) -> list[str]:
     """What a room exports: its `__all__`."""
     for node in ast.parse((SOURCE / room / "__init__.py").read_text("utf-8")).body:
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "__all__":
+        if (
+            isinstance(node, ast.Assign)
+            and isinstance(node.targets[0], ast.Name)
+            and node.targets[0].id == "__all__"
+        ):
             return list(ast.literal_eval(node.value))
     return []
 
 
 def generated(room: str) -> str:
     """The upper part of a room's page, both marks included."""
-    parts = [BEGIN.format(room=room), *opening(room), f"**Door.** {', '.join(f'`{name}`' for name in door(room))}\n"]
+    parts = [
+        BEGIN.format(room=room),
+        *opening(room),
+        f"**Door.** {', '.join(f'`{name}`' for name in door(room))}\n",
+    ]
     return "\n".join([*parts, *files(room), "", END, ""])
 
 
@@ -90,7 +124,11 @@ def page(room: str, now: str | None) -> str:
     """A room's page as it should be: fresh above the end mark, as it was below. A page without the mark is all below."""
     if now is None:
         return generated(room) + FRESH
-    below = now.partition(END)[2].removeprefix("\n") if END in now else "\n" + re.sub(r"\A# .*\n+", "", now)
+    below = (
+        now.partition(END)[2].removeprefix("\n")
+        if END in now
+        else "\n" + re.sub(r"\A# .*\n+", "", now)
+    )
     return generated(room) + below
 
 
@@ -113,7 +151,9 @@ def main() -> int:
     for room in rooms():
         if room != "cli":
             path = ROOT / "docs" / f"{room}.md"
-            found.append(keep(path, page(room, path.read_text("utf-8") if path.exists() else None), check))
+            found.append(
+                keep(path, page(room, path.read_text("utf-8") if path.exists() else None), check)
+            )
     return 0 if all(found) else 1
 
 

@@ -50,14 +50,26 @@ def rows(result: Mapping[str, Any]) -> Iterator[str]:
 
     for group, title in {**LANGUAGES, "all": "all three"}.items():
         if group in columns["device"]:
-            yield row(f"exact actions, {title}", (share(columns[name].get(group)) for name in names))
-    yield row("acts on what is not for the home", (percent(columns[name]["all"]["false_acts"], 2) for name in names))
+            yield row(
+                f"exact actions, {title}", (share(columns[name].get(group)) for name in names)
+            )
+    yield row(
+        "acts on what is not for the home",
+        (percent(columns[name]["all"]["false_acts"], 2) for name in names),
+    )
     yield row("invented words", (str(columns[name]["all"]["invented"]) for name in names))
     timed = next(fact for name, fact in facts.items() if name.endswith("/scorecard"))
     for title, key in (("median", "seconds_p50"), ("95th percentile", "seconds_p95")):
-        yield row(f"time of a sentence, {title}", (f"{1000 * timed[key][name]:.1f} ms" for name in names))
-    yield row("bytes on disk", (units.show_bytes(card["bytes"][name]) if name in card["bytes"] else "-" for name in names))
-    yield row("tokens equal to torch's", (percent(timed["agreement"].get(name), 2) for name in names))
+        yield row(
+            f"time of a sentence, {title}", (f"{1000 * timed[key][name]:.1f} ms" for name in names)
+        )
+    yield row(
+        "bytes on disk",
+        (units.show_bytes(card["bytes"][name]) if name in card["bytes"] else "-" for name in names),
+    )
+    yield row(
+        "tokens equal to torch's", (percent(timed["agreement"].get(name), 2) for name in names)
+    )
 
 
 def share(row: Mapping[str, Any] | None) -> str:
@@ -83,14 +95,22 @@ def words(result: Mapping[str, Any]) -> Iterator[str]:
         f"peak memory of all processes {units.show_bytes(result['peak_bytes'])}. In brackets: 95 % intervals."
     )
     device = result["scorecard"]["columns"]["device"]
-    domains = [(row["exact"], name, row["n"]) for name, row in device.items() if name not in ("all", *LANGUAGES) and row["n"]]
-    weak = ", ".join(f"{name} {100 * exact:.1f} % of {n}" for exact, name, n in sorted(domains)[:WEAKEST])
+    domains = [
+        (row["exact"], name, row["n"])
+        for name, row in device.items()
+        if name not in ("all", *LANGUAGES) and row["n"]
+    ]
+    weak = ", ".join(
+        f"{name} {100 * exact:.1f} % of {n}" for exact, name, n in sorted(domains)[:WEAKEST]
+    )
     shortfalls = result["scorecard"]["shortfalls"]
     gate = "passed" if not shortfalls else "not passed: " + "; ".join(shortfalls)
     yield f"Weakest on the device (*measured*, in `benchmarks/results/pocket.json` with all others): {weak}. Gate: {gate}."
     if classes := result["scorecard"].get("classes"):
         yield f"By scenario class (*measured*, same file): {reached(classes)}."
-    asked = load_recipe(RECIPE).model_dump(mode="json", exclude_unset=True)  # what it says, not what a newer default adds
+    asked = load_recipe(RECIPE).model_dump(
+        mode="json", exclude_unset=True
+    )  # what it says, not what a newer default adds
     if hash_of(asked) != result["recipe_hash"]:
         yield f"The recipe has changed since: `{COMMAND}` measures it anew."
 

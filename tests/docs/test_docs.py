@@ -15,7 +15,9 @@ from tests.docs import cli, numbers, rooms, scorecard
 ROOT = rooms.ROOT
 PAGES = numbers.pages()
 NEEDS_A_RUN = "<!-- needs a run -->"
-FENCE = re.compile(r"(?P<mark>[^\n]*)\n```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(
+    r"(?P<mark>[^\n]*)\n```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
+)
 LINK = re.compile(r"\]\((?!https?://|#)([^)#]+)")
 SET_UP = ("./dev ", "git clone ", "cd ", "pip install ")
 
@@ -33,7 +35,10 @@ class Fence:
 def fences(page: Path) -> list[Fence]:
     """All fences of a page, in order."""
     text = "\n" + page.read_text("utf-8")
-    return [Fence(page, found["kind"], found["text"], found["mark"].strip() != NEEDS_A_RUN) for found in FENCE.finditer(text)]
+    return [
+        Fence(page, found["kind"], found["text"], found["mark"].strip() != NEEDS_A_RUN)
+        for found in FENCE.finditer(text)
+    ]
 
 
 FENCES = [fence for page in PAGES for fence in fences(page)]
@@ -54,7 +59,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize(
-    "page", [page for page in PAGES if any(f.kind == "python" for f in fences(page))], ids=lambda page: page.name
+    "page",
+    [page for page in PAGES if any(f.kind == "python" for f in fences(page))],
+    ids=lambda page: page.name,
 )
 def test_python_blocks_run_in_order(page: Path, place: Path) -> None:
     words: dict[str, object] = {"__name__": "page"}
@@ -69,10 +76,14 @@ def fits(said: str, shown: str) -> bool:
     return not shown.strip() or bool(re.fullmatch(pattern, said.strip(), re.DOTALL))
 
 
-@pytest.mark.parametrize("fence", [f for f in FENCES if f.kind == "console" and f.runs], ids=name_of)
+@pytest.mark.parametrize(
+    "fence", [f for f in FENCES if f.kind == "console" and f.runs], ids=name_of
+)
 def test_console_blocks_say_what_they_show(fence: Fence, place: Path) -> None:
     for command, shown in re.findall(r"^\$ ([^\n]*)\n((?:(?!\$ ).*\n)*)", fence.text, re.MULTILINE):
-        done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(
+            command, shell=True, capture_output=True, text=True, timeout=120, check=False
+        )
         assert done.returncode == 0, f"{command}: {done.stderr}"
         assert fits(done.stdout, shown), f"{command} said:\n{done.stdout}"
 
@@ -83,7 +94,9 @@ def test_console_blocks_name_verbs_and_options_that_exist(fence: Fence) -> None:
     for verb, rest in re.findall(r"^\$ tumen (\w+)(.*)", fence.text, re.MULTILINE):
         assert verb in known
         below = [known[verb], *getattr(known[verb], "commands", {}).values()]
-        options = {option for command in below for parameter in command.params for option in parameter.opts}
+        options = {
+            option for command in below for parameter in command.params for option in parameter.opts
+        }
         assert set(re.findall(r"--[\w-]+", rest)) <= options
 
 
@@ -97,15 +110,22 @@ def test_every_fence_is_of_a_kind_that_is_checked(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
-    lost = [link for link in LINK.findall(page.read_text("utf-8")) if not (page.parent / link).exists()]
+    lost = [
+        link for link in LINK.findall(page.read_text("utf-8")) if not (page.parent / link).exists()
+    ]
     assert not lost
 
 
 def test_the_readme_begins_with_the_two_commands_and_maps_every_room() -> None:
     text = (ROOT / "README.md").read_text("utf-8")
-    assert re.findall(r"^\./dev \w+", fences(ROOT / "README.md")[0].text, re.MULTILINE) == ["./dev run", "./dev test"]
+    assert re.findall(r"^\./dev \w+", fences(ROOT / "README.md")[0].text, re.MULTILINE) == [
+        "./dev run",
+        "./dev test",
+    ]
     for room in rooms.rooms():
-        assert re.search(rf"^\| `src/tumen/{room}` \|.*\]\(docs/{room}\.md\) \|$", text, re.MULTILINE), f"{room} is not on the map"
+        assert re.search(
+            rf"^\| `src/tumen/{room}` \|.*\]\(docs/{room}\.md\) \|$", text, re.MULTILINE
+        ), f"{room} is not on the map"
 
 
 def test_generated_pages_are_fresh() -> None:
@@ -120,7 +140,9 @@ def test_generated_pages_are_fresh() -> None:
 
 def test_the_command_lines_docstring_names_its_verbs() -> None:
     _, parts = rooms.headed(rooms.docstring(rooms.SOURCE / "cli" / "__init__.py"))
-    assert set(re.findall(r"\w+", parts["What"])) - {"tumen"} == {path[1] for path, _ in cli.verbs(cli.tree()) if len(path) == 2}
+    assert set(re.findall(r"\w+", parts["What"])) - {"tumen"} == {
+        path[1] for path, _ in cli.verbs(cli.tree()) if len(path) == 2
+    }
 
 
 def test_an_undocumented_verb_fails() -> None:
@@ -134,7 +156,9 @@ def test_an_undocumented_verb_fails() -> None:
     @app.command("said", help="Says something.")
     def said() -> None: ...
 
-    assert len(list(cli.silent(("tumen", "mute"), typer.main.get_command(app).commands["mute"]))) == 2  # type: ignore[attr-defined]
+    assert (
+        len(list(cli.silent(("tumen", "mute"), typer.main.get_command(app).commands["mute"]))) == 2
+    )  # type: ignore[attr-defined]
     with pytest.raises(SystemExit, match="mute: no docstring"):
         cli.reference(typer.main.get_command(app))
 
@@ -187,7 +211,9 @@ def test_a_number_with_its_source_is_none(text: str) -> None:
 
 
 def test_all_pages_say_where_their_numbers_come_from() -> None:
-    assert not [fault for path in PAGES for fault in numbers.faults(path.read_text("utf-8"), path.name)]
+    assert not [
+        fault for path in PAGES for fault in numbers.faults(path.read_text("utf-8"), path.name)
+    ]
 
 
 def result(shortfalls: list[str]) -> dict[str, object]:
@@ -202,7 +228,11 @@ def result(shortfalls: list[str]) -> dict[str, object]:
         "not home": {**row, "false_acts": None},
     }
     seconds = {"device": 0.004, "cloud": 0.008, "reference": 0.01}
-    timed = {"seconds_p50": seconds, "seconds_p95": seconds, "agreement": {"device": 0.99, "cloud": 1.0}}
+    timed = {
+        "seconds_p50": seconds,
+        "seconds_p95": seconds,
+        "agreement": {"device": 0.99, "cloud": 1.0},
+    }
     return {
         "command": "python benchmarks/pocket.py", "date": "2026-11-22", "seconds": 500.0, "peak_bytes": 3e9, "recipe_hash": "old",
         "machine": {"cpu": "one", "cores": 2, "threads": 2, "load_before": 0.1},

@@ -15,7 +15,9 @@ ROW = {
     "sentence": "wake me at 5am for mom's call",
     "scenario": "alarm",
     "action": "set",
-    "tokens": [{"surface": word} for word in ["wake", "me", "at", "5am", "for", "mom", "'s", "call"]],
+    "tokens": [
+        {"surface": word} for word in ["wake", "me", "at", "5am", "for", "mom", "'s", "call"]
+    ],
     "entities": [{"type": "time", "span": [3]}, {"type": "event_name", "span": [5, 6, 7]}],
 }
 
@@ -31,11 +33,16 @@ class TestSlurp:
     def test_words_are_given_back_as_the_tokens_they_cover(self, case: Case) -> None:
         assert case.sentence == "wake me at 5 am for mom's call"
         given = Action("alarm_set", "en", {"time": "5 am", "event_name": "mom's call"})
-        assert entities_of(given, case.facts.tokens) == [("time", "5am"), ("event_name", "mom 's call")]
+        assert entities_of(given, case.facts.tokens) == [
+            ("time", "5am"),
+            ("event_name", "mom 's call"),
+        ]
         assert case.accepts(given) == (True, True)
 
     def test_a_wrong_intent_or_slot_is_seen(self, case: Case) -> None:
-        assert case.accepts(Action("alarm_query", "en", {"time": "5 am", "event_name": "mom's call"})) == (False, False)
+        assert case.accepts(
+            Action("alarm_query", "en", {"time": "5 am", "event_name": "mom's call"})
+        ) == (False, False)
         assert case.accepts(Action("alarm_set", "en", {"time": "5 am"})) == (True, False)
 
     def test_all_right_scores_one_and_nothing_scores_zero(self, case: Case) -> None:
@@ -49,9 +56,13 @@ class TestSluF1:
 
     def test_a_near_filler_costs_its_distance(self) -> None:
         # word: 1 hit, distance 1/2; char: 1 hit, distance 4 of 8 letters: 2 hits, 1 false positive, 1 false negative in all
-        assert slu_f1([([("date", "next day")], [("date", "next")])]) == pytest.approx(2 / 3, abs=0.04)
+        assert slu_f1([([("date", "next day")], [("date", "next")])]) == pytest.approx(
+            2 / 3, abs=0.04
+        )
         words, chars = 1 / 2, 4 / 8
-        assert slu_f1([([("date", "next day")], [("date", "next")])]) == pytest.approx(2 / (2 + words + chars))
+        assert slu_f1([([("date", "next day")], [("date", "next")])]) == pytest.approx(
+            2 / (2 + words + chars)
+        )
 
     def test_the_nearest_of_two_is_taken(self) -> None:
         gold = [("city", "rome"), ("city", "paris")]
@@ -68,9 +79,14 @@ class TestSluF1:
 
 class TestClinc:
     def test_refusals_trade_scope_for_recall(self, tmp_path: Path) -> None:
-        (tmp_path / "a.json").write_text(json.dumps({"val": [["a", "x"], ["b", "x"]], "oos_val": [["c", "oos"], ["d", "oos"]]}))
+        (tmp_path / "a.json").write_text(
+            json.dumps({"val": [["a", "x"], ["b", "x"]], "oos_val": [["c", "oos"], ["d", "oos"]]})
+        )
         cases = list(clinc(tmp_path / "a.json"))
-        answers = [Answer(Action(intent), 0.0, sure) for intent, sure in (("x", 0.9), ("x", 0.4), ("none", 0.9), ("x", 0.3))]
+        answers = [
+            Answer(Action(intent), 0.0, sure)
+            for intent, sure in (("x", 0.9), ("x", 0.4), ("none", 0.9), ("x", 0.3))
+        ]
         assert refusals(cases, answers, 0.0) == {"in_scope": 1.0, "oos_recall": 0.5}
         assert refusals(cases, answers, 0.35) == {"in_scope": 1.0, "oos_recall": 1.0}
         assert refusals(cases, answers, 0.5) == {"in_scope": 0.5, "oos_recall": 1.0}

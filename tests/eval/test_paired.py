@@ -24,7 +24,9 @@ def test_the_published_example() -> None:
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=200))
-def test_an_interval_holds_its_value_and_is_the_mirror_of_its_mirror(pairs: list[tuple[bool, bool]]) -> None:
+def test_an_interval_holds_its_value_and_is_the_mirror_of_its_mirror(
+    pairs: list[tuple[bool, bool]],
+) -> None:
     first, second = ("".join("01"[mark] for mark in column) for column in zip(*pairs, strict=True))
     value, low, high = gap(first, second)
     assert value is not None
@@ -61,15 +63,23 @@ def test_no_cases_and_no_pairs() -> None:
         ratio("1", "11")
 
 
-@pytest.mark.parametrize(("n", "both", "first", "second"), [(23, 0.5, 0.1, 0.2), (60, 0.75, 0.05, 0.1), (300, 0.78, 0.04, 0.02)])
-def test_they_hold_the_truth_about_as_often_as_they_say(n: int, both: float, first: float, second: float) -> None:
+@pytest.mark.parametrize(
+    ("n", "both", "first", "second"),
+    [(23, 0.5, 0.1, 0.2), (60, 0.75, 0.05, 0.1), (300, 0.78, 0.04, 0.02)],
+)
+def test_they_hold_the_truth_about_as_often_as_they_say(
+    n: int, both: float, first: float, second: float
+) -> None:
     rng = np.random.default_rng(3)
     held = [0, 0]
     for counts in rng.multinomial(n, [both, first, second, 1 - both - first - second], size=400):
         ours = "".join(mark * count for mark, count in zip("1100", counts, strict=True))
         theirs = "".join(mark * count for mark, count in zip("1010", counts, strict=True))
         for place, (found, truth) in enumerate(
-            ((ratio(ours, theirs), (both + first) / (both + second)), (gap(ours, theirs), first - second))
+            (
+                (ratio(ours, theirs), (both + first) / (both + second)),
+                (gap(ours, theirs), first - second),
+            )
         ):
             assert found.low is not None
             held[place] += found.low <= truth <= (math.inf if found.high is None else found.high)

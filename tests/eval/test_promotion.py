@@ -18,14 +18,32 @@ from tumen.eval import gate, promote, rollback, show, wilson, write_card
 from tumen.recipe.recipe import Gate
 from tumen.release import signing, slot
 
-GROUPS = {"en": slice(0, 50), "zh": slice(50, 100), "lights": slice(0, 20), "vacuum": slice(20, 40), "timers": slice(40, 100)}
+GROUPS = {
+    "en": slice(0, 50),
+    "zh": slice(50, 100),
+    "lights": slice(0, 20),
+    "vacuum": slice(20, 40),
+    "timers": slice(40, 100),
+}
 
 
 def rows_of(marks: str, false_acts: float = 0.0, invented: int = 0) -> dict[str, dict[str, Any]]:
     def row(part: str) -> dict[str, Any]:
         low, high = wilson(part.count("1"), len(part))
-        about = {"n": len(part), "exact": round(part.count("1") / len(part), 4), "low": low, "high": high, "marks": part}
-        return about | {"corrected": 0.5, "intent": 1.0, "false_acts": false_acts, "false_intents": 0.0, "invented": invented}
+        about = {
+            "n": len(part),
+            "exact": round(part.count("1") / len(part), 4),
+            "low": low,
+            "high": high,
+            "marks": part,
+        }
+        return about | {
+            "corrected": 0.5,
+            "intent": 1.0,
+            "false_acts": false_acts,
+            "false_intents": 0.0,
+            "invented": invented,
+        }
 
     return {"all": row(marks)} | {name: row(marks[part]) for name, part in GROUPS.items()}
 
@@ -44,15 +62,30 @@ def make(
     facts = {} if agreement is None else {"agreement": agreement}
     with artifact.writing(folder, "bundle", "x", [], facts) as stage:
         (stage / "model.gguf").write_text(str(folder))
-        (stage / "bundle.json").write_text(json.dumps({"recipe": "t", "tier": "device", "gate": floors.model_dump()}))
+        (stage / "bundle.json").write_text(
+            json.dumps({"recipe": "t", "tier": "device", "gate": floors.model_dump()})
+        )
     columns = {"device": rows_of(marks, **row)} | ({"cloud": rows_of(cloud)} if cloud else {})
     sizes = {"device": 10} | ({"cloud": 100} if cloud else {})
     if cloud:
         with artifact.writing(folder.with_name("bundle-cloud"), "bundle", "x", []) as stage:
             (stage / "a").write_text("a")
     device = artifact.manifest_of(folder).digest
-    with_name = folder if folder.name == "bundle-device" else folder.rename(folder.with_name("bundle-device"))
-    write_card(with_name, columns, {"device": [0.01]}, sizes if cloud else {"device": 10}, [device], floors, "x", exam)
+    with_name = (
+        folder
+        if folder.name == "bundle-device"
+        else folder.rename(folder.with_name("bundle-device"))
+    )
+    write_card(
+        with_name,
+        columns,
+        {"device": [0.01]},
+        sizes if cloud else {"device": 10},
+        [device],
+        floors,
+        "x",
+        exam,
+    )
     return with_name if with_name == folder else with_name.rename(folder)
 
 
@@ -63,7 +96,9 @@ def live(tmp_path: Path) -> Path:
     return tmp_path / "live"
 
 
-def stays(live: Path, says: str, act: Callable[[], object], kind: type[TumenError] = GateError) -> None:
+def stays(
+    live: Path, says: str, act: Callable[[], object], kind: type[TumenError] = GateError
+) -> None:
     before = slot.live_of(live)
     with pytest.raises(kind, match=says) as caught:
         act()
@@ -79,8 +114,15 @@ def test_as_good_is_promoted_and_rolled_back(tmp_path: Path, live: Path) -> None
     assert rollback(live) == first == slot.live_bundle(live)
     with pytest.raises(InputError, match="nothing to go back to"):
         rollback(live)
-    told = [(row["event"], row["state"]) for row in events.read(live / "events.jsonl") if row["event"] != "bundle_unsigned"]
-    assert told == [("promotion", "started"), ("promotion", "done")] * 2 + [("rollback", "started"), ("rollback", "done")]
+    told = [
+        (row["event"], row["state"])
+        for row in events.read(live / "events.jsonl")
+        if row["event"] != "bundle_unsigned"
+    ]
+    assert told == [("promotion", "started"), ("promotion", "done")] * 2 + [
+        ("rollback", "started"),
+        ("rollback", "done"),
+    ]
 
 
 def test_a_little_worse_is_within_what_the_recipe_allows(tmp_path: Path, live: Path) -> None:
@@ -102,23 +144,46 @@ def test_worse_in_one_class_alone(tmp_path: Path, live: Path) -> None:
     marks[0:20] = list("1" * 20)
     marks[40:50] = list("1" * 10)
     worse = make(tmp_path / "worse", "".join(marks), floors=Gate(worse_than_live=0.2))
-    stays(live, "worse than what is live: vacuum: exact 60.0% after 90.0%", lambda: promote(worse, live))
-    promote(make(tmp_path / "so", "".join(marks), floors=Gate(worse_than_live=0.2, worse_in_class=0.3)), live)
+    stays(
+        live,
+        "worse than what is live: vacuum: exact 60.0% after 90.0%",
+        lambda: promote(worse, live),
+    )
+    promote(
+        make(tmp_path / "so", "".join(marks), floors=Gate(worse_than_live=0.2, worse_in_class=0.3)),
+        live,
+    )
 
 
 def test_more_false_acts_or_inventions(tmp_path: Path, live: Path) -> None:
     marks = ("1" * 9 + "0") * 10
-    stays(live, "false acts: 2.0% after 0.0%", lambda: promote(make(tmp_path / "a", marks, false_acts=0.02), live))
+    stays(
+        live,
+        "false acts: 2.0% after 0.0%",
+        lambda: promote(make(tmp_path / "a", marks, false_acts=0.02), live),
+    )
     more = make(tmp_path / "b", marks, invented=1, floors=Gate(invented=5))
     promote(more, live)
     assert slot.live_bundle(live).name.endswith(artifact.manifest_of(more).digest)
 
 
 def test_below_a_floor_or_unexamined(tmp_path: Path, live: Path) -> None:
-    stays(live, "exact actions in en: 40.0%, the floor", lambda: promote(make(tmp_path / "low", ("1" * 4 + "0" * 6) * 10), live))
+    stays(
+        live,
+        "exact actions in en: 40.0%, the floor",
+        lambda: promote(make(tmp_path / "low", ("1" * 4 + "0" * 6) * 10), live),
+    )
     good = ("1" * 9 + "0") * 10
-    stays(live, "agreement with torch", lambda: promote(make(tmp_path / "off", good, agreement=0.9), live))
-    stays(live, "export was not checked", lambda: promote(make(tmp_path / "unknown", good, agreement=None), live))
+    stays(
+        live,
+        "agreement with torch",
+        lambda: promote(make(tmp_path / "off", good, agreement=0.9), live),
+    )
+    stays(
+        live,
+        "export was not checked",
+        lambda: promote(make(tmp_path / "unknown", good, agreement=None), live),
+    )
     bare = make(tmp_path / "bare", good)
     (bare / "scorecard" / "manifest.json").unlink()
     stays(live, "has no manifest", lambda: promote(bare, live), ArtifactError)
@@ -137,7 +202,9 @@ def test_damaged_bundles(tmp_path: Path, live: Path) -> None:
     stays(live, "SHA-256 differs", lambda: promote(good, live), ArtifactError)
     stays(live, "no such artifact", lambda: promote(tmp_path / "none", live), ArtifactError)
     card = make(tmp_path / "card", "1" * 100)
-    with artifact.writing(card / "scorecard", "scorecard", "x", [artifact.manifest_of(card).digest]) as stage:
+    with artifact.writing(
+        card / "scorecard", "scorecard", "x", [artifact.manifest_of(card).digest]
+    ) as stage:
         (stage / "scorecard.json").write_text('{"columns": {"device": {"all": 3}}}')
     stays(live, "is no scorecard", lambda: promote(card, live), ArtifactError)
 
@@ -172,12 +239,18 @@ class TestSigned:
         signing.sign(bundle, key, version)
         return bundle
 
-    def test_versions_grow_and_an_old_one_is_a_replay(self, tmp_path: Path, key: Path, store: Path) -> None:
+    def test_versions_grow_and_an_old_one_is_a_replay(
+        self, tmp_path: Path, key: Path, store: Path
+    ) -> None:
         live = tmp_path / "live"
         three, five = (self.signed(tmp_path, key, version) for version in (3, 5))
         promote(three, live, store)
         promote(five, live, store)
-        stays(live, "version 3, live is 5; `tumen rollback` goes back", lambda: promote(three, live, store))
+        stays(
+            live,
+            "version 3, live is 5; `tumen rollback` goes back",
+            lambda: promote(three, live, store),
+        )
         promote(five, live, store)
         assert rollback(live, store).name.endswith(artifact.manifest_of(five).digest)
         assert rollback(live, store).name.endswith(artifact.manifest_of(three).digest)
@@ -205,34 +278,59 @@ class TestClasses:
     def test_which_classes_reach_the_cloud(self) -> None:
         device = "1" * 20 + "0" * 10 + "1" * 10 + "1" * 60
         classes, faults = self.card(device, "1" * 100, Gate(of_cloud_classes=3))
-        assert {name: row["reached"] for name, row in classes.items()} == {"lights": True, "vacuum": False, "timers": True}
+        assert {name: row["reached"] for name, row in classes.items()} == {
+            "lights": True,
+            "vacuum": False,
+            "timers": True,
+        }
         assert classes["vacuum"]["ratio"] == 0.5
         assert classes["vacuum"]["high"] < 0.98
-        assert faults == ["classes with 98% of the cloud's score: 2 of 3, the floor is 3; missed: vacuum"]
+        assert faults == [
+            "classes with 98% of the cloud's score: 2 of 3, the floor is 3; missed: vacuum"
+        ]
         assert self.card(device, "1" * 100, Gate(of_cloud_classes=2))[1] == []
 
     def test_the_edge_counts(self) -> None:
         device = "1" * 100
-        assert self.card(device[:59] + "0" + device[60:], device, Gate())[0]["timers"]["reached"] is True, "59 of 60 is 98.3 %"
-        assert self.card(device[:58] + "00" + device[60:], device, Gate())[0]["timers"]["reached"] is False
+        assert (
+            self.card(device[:59] + "0" + device[60:], device, Gate())[0]["timers"]["reached"]
+            is True
+        ), "59 of 60 is 98.3 %"
+        assert (
+            self.card(device[:58] + "00" + device[60:], device, Gate())[0]["timers"]["reached"]
+            is False
+        )
         nothing = self.card(device, "0" * 100, Gate(of_cloud_classes=3))
         assert nothing[1] == []
         assert nothing[0]["lights"]["ratio"] is None
 
     def test_the_table_shows_where_the_device_loses(self, tmp_path: Path) -> None:
         device = "1" * 20 + "0" * 10 + "1" * 10 + "1" * 60
-        bundle = make(tmp_path / "bundle-device", device, cloud="1" * 100, floors=Gate(of_cloud_classes=3))
+        bundle = make(
+            tmp_path / "bundle-device", device, cloud="1" * 100, floors=Gate(of_cloud_classes=3)
+        )
         shown = show(bundle / "scorecard")
         (vacuum,) = [line for line in shown.splitlines() if line.startswith("vacuum")]
         assert vacuum.endswith("<")
         assert "0.50 [0.3" in vacuum
-        assert "reaches its share of the cloud in 2 of 3 classes; not in vacuum (surely below the cloud)" in shown
+        assert (
+            "reaches its share of the cloud in 2 of 3 classes; not in vacuum (surely below the cloud)"
+            in shown
+        )
         assert "not passed: classes with 98% of the cloud's score: 2 of 3" in shown
 
 
 def leaves(tree: Any, above: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    inner = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
-    return [above] * bool(above) + [path for key, value in inner for path in leaves(value, (*above, key))]
+    inner = (
+        tree.items()
+        if isinstance(tree, dict)
+        else enumerate(tree)
+        if isinstance(tree, list)
+        else ()
+    )
+    return [above] * bool(above) + [
+        path for key, value in inner for path in leaves(value, (*above, key))
+    ]
 
 
 ODD = [None, True, -1, 0.5, 10**30, 1e300, "", "\n", "\0", "x" * 5000, [], {}, [1], {"a": 1}]
@@ -240,7 +338,9 @@ ODD = [None, True, -1, 0.5, 10**30, 1e300, "", "\n", "\0", "x" * 5000, [], {}, [
 
 @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_a_strangers_scorecard_is_read_or_one_line(tmp_path_factory: Any, data: st.DataObject) -> None:
+def test_a_strangers_scorecard_is_read_or_one_line(
+    tmp_path_factory: Any, data: st.DataObject
+) -> None:
     folder = tmp_path_factory.mktemp("strange")
     bundle = make(folder / "bundle-device", "1" * 100, cloud="1" * 99 + "0")
     card = bundle / "scorecard"
@@ -252,7 +352,9 @@ def test_a_strangers_scorecard_is_read_or_one_line(tmp_path_factory: Any, data: 
         at = at[key]
     at[path[-1]] = data.draw(st.sampled_from(ODD))
     facts = tree["facts"] if isinstance(tree["facts"], dict) else {}
-    with artifact.writing(card, "scorecard", "x", [artifact.manifest_of(bundle).digest], facts) as stage:
+    with artifact.writing(
+        card, "scorecard", "x", [artifact.manifest_of(bundle).digest], facts
+    ) as stage:
         (stage / "scorecard.json").write_text(json.dumps(tree["card"]))
     for act in (lambda: gate(bundle), lambda: show(card), lambda: promote(bundle, folder / "live")):
         try:

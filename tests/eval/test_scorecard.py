@@ -12,7 +12,21 @@ from hypothesis import strategies as st
 from tumen.assistant.values import Values
 from tumen.core import artifact
 from tumen.core.errors import ArtifactError, GateError, InputError
-from tumen.eval import Answer, Case, Matcher, examine, gate, insist, ohf, percentile, same, show, slurp_home, wilson, write_card
+from tumen.eval import (
+    Answer,
+    Case,
+    Matcher,
+    examine,
+    gate,
+    insist,
+    ohf,
+    percentile,
+    same,
+    show,
+    slurp_home,
+    wilson,
+    write_card,
+)
 from tumen.home.home import Home
 from tumen.language.action import INTENTS, Action
 from tumen.recipe.recipe import Gate
@@ -49,25 +63,36 @@ class TestSame:
         assert same(split, whole, HOME, VALUES)
 
     def test_another_room_is_another_action(self) -> None:
-        kitchen, office = (Action("HassTurnOn", "en", {"domain": "light", "area": area}) for area in ("kitchen", "office"))
+        kitchen, office = (
+            Action("HassTurnOn", "en", {"domain": "light", "area": area})
+            for area in ("kitchen", "office")
+        )
         assert not same(kitchen, office, HOME, VALUES)
 
     def test_values_count_by_worth(self) -> None:
         eighty, digits, ninety = (
-            Action("HassLightSet", "en", {"area": "kitchen", "brightness": words}) for words in ("eighty", "80", "ninety")
+            Action("HassLightSet", "en", {"area": "kitchen", "brightness": words})
+            for words in ("eighty", "80", "ninety")
         )
         assert same(eighty, digits, HOME, VALUES)
         assert not same(eighty, ninety, HOME, VALUES)
 
     def test_what_is_not_there_is_compared_by_words(self) -> None:
-        one, other = (Action("HassTurnOn", "en", {"name": name}) for name in ("sauna", "steam bath"))
+        one, other = (
+            Action("HassTurnOn", "en", {"name": name}) for name in ("sauna", "steam bath")
+        )
         assert same(one, one, HOME, VALUES)
         assert not same(one, other, HOME, VALUES)
 
 
 class TestTally:
     none = Case("tell me a joke", Action("none"), HOME, ("en",))
-    lamp = Case("kitchen light on", Action("HassTurnOn", "en", {"domain": "light", "area": "kitchen"}), HOME, ("en",))
+    lamp = Case(
+        "kitchen light on",
+        Action("HassTurnOn", "en", {"domain": "light", "area": "kitchen"}),
+        HOME,
+        ("en",),
+    )
 
     def test_a_known_answer_scores_one_and_a_constant_one_nothing(self) -> None:
         cases = [self.none, self.none, self.lamp]
@@ -82,7 +107,10 @@ class TestTally:
         assert (row["false_acts"], row["false_intents"]) == (0.5, 1.0)
 
     def test_words_that_were_not_said_are_invented(self) -> None:
-        said, invented = Action("HassTurnOn", "en", {"name": "light"}), Action("HassTurnOn", "en", {"name": "oven"})
+        said, invented = (
+            Action("HassTurnOn", "en", {"name": "light"}),
+            Action("HassTurnOn", "en", {"name": "oven"}),
+        )
         assert examined([self.lamp, self.lamp], [said, invented])["all"]["invented"] == 1
 
 
@@ -98,7 +126,10 @@ class TestOutside:
         (case,) = ohf(tmp_path, VALUES)
         right = Action("HassTurnOn", "en", {"name": "overhead light", "area": "kitchen"})
         assert case.accepts(right) == (True, True)
-        assert case.accepts(Action("HassTurnOn", "en", {"name": "oven", "area": "kitchen"})) == (True, False)
+        assert case.accepts(Action("HassTurnOn", "en", {"name": "oven", "area": "kitchen"})) == (
+            True,
+            False,
+        )
         assert case.accepts(Action("HassTurnOff", "en", dict(right.slots))) == (False, False)
 
     def test_a_folder_of_something_else(self, tmp_path: Path) -> None:
@@ -120,10 +151,14 @@ class TestOutside:
         assert dim.accepts(Action("HassLightSet", "en", down)) == (True, False)
         assert dim.accepts(Action("HassTurnOff", "en", {"area": "hall"})) == (False, False)
         assert alarm.accepts(Action("HassStartTimer", "en", {"duration": "six"})) == (False, False)
-        assert lists.accepts(Action("HassShoppingListAddItem", "en", {"item": "milk"})) == (True, True)
+        assert lists.accepts(Action("HassShoppingListAddItem", "en", {"item": "milk"})) == (
+            True,
+            True,
+        )
 
     @pytest.mark.parametrize(
-        ("content", "says"), [(b"{", "line 1: no JSON"), (b"\xff", "not UTF-8"), (b"{}", "row 1: no row of SLURP")]
+        ("content", "says"),
+        [(b"{", "line 1: no JSON"), (b"\xff", "not UTF-8"), (b"{}", "row 1: no row of SLURP")],
     )
     def test_a_damaged_file(self, tmp_path: Path, content: bytes, says: str) -> None:
         path = tmp_path / "slurp.jsonl"
@@ -148,17 +183,33 @@ class TestMatcher:
 class TestGate:
     @pytest.fixture
     def bundle(self, tmp_path: Path) -> Path:
-        about = {"recipe": "tiny", "tier": "device", "quantise": "int8", "gate": Gate(exact=0.9).model_dump()}
-        with artifact.writing(tmp_path / "bundle-device", "bundle", "x", [], {"agreement": 1.0}) as stage:
+        about = {
+            "recipe": "tiny",
+            "tier": "device",
+            "quantise": "int8",
+            "gate": Gate(exact=0.9).model_dump(),
+        }
+        with artifact.writing(
+            tmp_path / "bundle-device", "bundle", "x", [], {"agreement": 1.0}
+        ) as stage:
             (stage / "bundle.json").write_text(json.dumps(about))
         return tmp_path / "bundle-device"
 
     def card(self, bundle: Path, exact: float, of: str | None = None) -> None:
-        row = {"n": 10, "exact": exact, "low": 0.0, "high": 1.0, "corrected": exact, "intent": exact}
+        row = {
+            "n": 10,
+            "exact": exact,
+            "low": 0.0,
+            "high": 1.0,
+            "corrected": exact,
+            "intent": exact,
+        }
         row |= {"false_acts": 0.0, "false_intents": 0.0, "invented": 0}
         made_from = [of or artifact.manifest_of(bundle).digest]
         columns = {"device": {"all": row, "en": row}}
-        write_card(bundle, columns, {"device": [0.01]}, {"device": 10}, made_from, Gate(exact=0.9), "x")
+        write_card(
+            bundle, columns, {"device": [0.01]}, {"device": 10}, made_from, Gate(exact=0.9), "x"
+        )
 
     def test_nobody_examined_it(self, bundle: Path) -> None:
         with pytest.raises(GateError, match="no scorecard"):

@@ -11,7 +11,19 @@ from tumen.eval import difference, over_seeds
 from tumen.eval.seeds import t95, within
 
 # Student's t, two-sided 5%, as in any printed table
-PRINTED = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 9: 2.262, 10: 2.228, 29: 2.045, 30: 2.042, 60: 2.000, 120: 1.980}
+PRINTED = {
+    1: 12.706,
+    2: 4.303,
+    3: 3.182,
+    4: 2.776,
+    5: 2.571,
+    9: 2.262,
+    10: 2.228,
+    29: 2.045,
+    30: 2.042,
+    60: 2.000,
+    120: 1.980,
+}
 
 
 @pytest.mark.parametrize(("freedom", "value"), PRINTED.items())

@@ -12,22 +12,49 @@ import pytest
 
 from tumen.core.errors import PlanError
 from tumen.core.shape import Experts, Gqa, Mla, Shape
-from tumen.fit.device import Device, decode_seconds, device_of, devices, load_device, prompt_seconds, store_device
+from tumen.fit.device import (
+    Device,
+    decode_seconds,
+    device_of,
+    devices,
+    load_device,
+    prompt_seconds,
+    store_device,
+)
 from tumen.fit.footprint import Footprint
 from tumen.fit.footprint import of_shape as footprint_of_shape
 from tumen.fit.pace import Trial, device_here
 from tumen.fit.verdict import fit_on
 
 WANTED = ("speaker", "phone-4gb", "phone-8gb", "phone-16gb", "car", "robot", "laptop")
-TABLE: dict[str, dict[str, Any]] = tomllib.loads(resources.files("tumen.fit").joinpath("devices.toml").read_text("utf-8"))
-LLAMA_1B = Shape(width=2048, layers=16, feed_forward=8192, vocab=128_256, attention=Gqa(heads=32, kv_heads=8))
-TINYLLAMA = Shape(width=2048, layers=22, feed_forward=5632, vocab=32_000, tied=False, attention=Gqa(heads=32, kv_heads=4))
-SMOLLM = Shape(width=576, layers=30, feed_forward=1536, vocab=49_152, attention=Gqa(heads=9, kv_heads=3))
+TABLE: dict[str, dict[str, Any]] = tomllib.loads(
+    resources.files("tumen.fit").joinpath("devices.toml").read_text("utf-8")
+)
+LLAMA_1B = Shape(
+    width=2048, layers=16, feed_forward=8192, vocab=128_256, attention=Gqa(heads=32, kv_heads=8)
+)
+TINYLLAMA = Shape(
+    width=2048,
+    layers=22,
+    feed_forward=5632,
+    vocab=32_000,
+    tied=False,
+    attention=Gqa(heads=32, kv_heads=4),
+)
+SMOLLM = Shape(
+    width=576, layers=30, feed_forward=1536, vocab=49_152, attention=Gqa(heads=9, kv_heads=3)
+)
 MODELS = {1.24e9: LLAMA_1B, 1.10e9: TINYLLAMA, 0.135e9: SMOLLM}
 
 
 def gqa(width: int, layers: int, inner: int, vocab: int = 1024) -> Shape:
-    return Shape(width=width, layers=layers, feed_forward=inner, vocab=vocab, attention=Gqa(heads=width // 64, kv_heads=1))
+    return Shape(
+        width=width,
+        layers=layers,
+        feed_forward=inner,
+        vocab=vocab,
+        attention=Gqa(heads=width // 64, kv_heads=1),
+    )
 
 
 def test_the_devices_of_the_issue_are_there() -> None:
@@ -55,7 +82,9 @@ def test_predictions_are_near_published_runs(name: str) -> None:
     seen = TABLE[name]["seen"]
     model = footprint_of_shape(MODELS[seen["parameters"]], seen["quantise"], name)
     assert model.parameters == pytest.approx(seen["parameters"], rel=0.02)
-    assert 1 / decode_seconds(model, devices()[name], seen["threads"], 64) == pytest.approx(seen["tokens_per_second"], rel=0.35)
+    assert 1 / decode_seconds(model, devices()[name], seen["threads"], 64) == pytest.approx(
+        seen["tokens_per_second"], rel=0.35
+    )
     if "prompt_tokens_per_second" in seen:
         rate = 512 / prompt_seconds(model, devices()[name], seen["threads"], 512)
         assert rate == pytest.approx(seen["prompt_tokens_per_second"], rel=0.35)
@@ -78,7 +107,8 @@ def trials_of(device: Device) -> Iterator[Trial]:
     mixture = Experts(routed=8, top_k=2, width=128)
     shapes = [gqa(64, 2, 128), gqa(64, 24, 128), gqa(64, 2, 128, 65_536), gqa(512, 2, 512)]
     shapes += [
-        Shape(width=128, layers=8, feed_forward=256, vocab=1024, attention=mla, experts=experts) for experts in (None, mixture)
+        Shape(width=128, layers=8, feed_forward=256, vocab=1024, attention=mla, experts=experts)
+        for experts in (None, mixture)
     ]
     asked = [(shape, "int8", 512) for shape in shapes] + [(gqa(512, 2, 512), "int8", 2048)]
     asked += [(gqa(512, 3, 1536), kind, 512) for kind in ("int8", "int4", "bf16")]
@@ -87,7 +117,10 @@ def trials_of(device: Device) -> Iterator[Trial]:
         model = footprint_of_shape(shape, kind, "trial")
         for threads in (1, 2):
             told = fit_on(model, device, threads, context)
-            seconds = decode_seconds(model, device, threads, 0), prompt_seconds(model, device, threads, 24)
+            seconds = (
+                decode_seconds(model, device, threads, 0),
+                prompt_seconds(model, device, threads, 24),
+            )
             yield Trial(model, threads, context, 24, *seconds, told.peak_bytes, 1.0)
 
 
@@ -106,7 +139,9 @@ def learnt(tmp_path_factory: pytest.TempPathFactory) -> tuple[Device, Device]:
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("quantise", ["int8", "int4", "bf16"])
 @pytest.mark.parametrize("shape", [SMOLLM, gqa(256, 3, 512, 3072)], ids=["large", "small"])
-def test_this_machine_is_learnt_from_trials(learnt: tuple[Device, Device], shape: Shape, quantise: str, threads: int) -> None:
+def test_this_machine_is_learnt_from_trials(
+    learnt: tuple[Device, Device], shape: Shape, quantise: str, threads: int
+) -> None:
     real, found = learnt
     model = footprint_of_shape(shape, quantise, "unseen")
     told, true = fit_on(model, found, threads), fit_on(model, real, threads)
@@ -131,12 +166,17 @@ def test_what_makes_a_model_larger() -> None:
     assert peak(model, phone, 2048) > peak(model, phone)
     assert peak(model.but(layers=8), phone) < peak(model, phone)
     assert model.but(quantise="int4").file_bytes < model.file_bytes
-    assert model.but(layers=8).parameters == footprint_of_shape(LLAMA_1B.model_copy(update={"layers": 8}), "int8", "x").parameters
+    assert (
+        model.but(layers=8).parameters
+        == footprint_of_shape(LLAMA_1B.model_copy(update={"layers": 8}), "int8", "x").parameters
+    )
 
 
 def test_a_small_model_stays_in_the_cache() -> None:
     phone = device_of("phone-16gb")
-    assert fit_on(footprint_of_shape(gqa(256, 3, 512, 3072), "int8", "pocket"), phone).from_memory == 0
+    assert (
+        fit_on(footprint_of_shape(gqa(256, 3, 512, 3072), "int8", "pocket"), phone).from_memory == 0
+    )
     assert fit_on(footprint_of_shape(LLAMA_1B, "int8", "llama"), phone).from_memory == 1
 
 

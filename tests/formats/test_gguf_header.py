@@ -84,14 +84,32 @@ BYTES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "offset -32": (lambda d: field(d, TENSOR, 24, "q", -32), "belong to none"),
     "offset not aligned": (lambda d: field(d, TENSOR, 24, "Q", 1), "aligned"),
     "offset of another tensor": (lambda d: field(d, b"output_norm.weight", 16, "Q", 0), "overlaps"),
-    "the only offset past the end": (lambda d: field(d, b"blk.0.ffn_down.weight", 24, "Q", 1 << 40), "the file at"),
+    "the only offset past the end": (
+        lambda d: field(d, b"blk.0.ffn_down.weight", 24, "Q", 1 << 40),
+        "the file at",
+    ),
     "a hole": (lambda d: field(d, TENSOR, 24, "Q", 64), "belong to none|overlaps"),
-    "bytes after the last tensor": (lambda d: d + bytes(32), "32 bytes after its last tensor belong to none"),
+    "bytes after the last tensor": (
+        lambda d: d + bytes(32),
+        "32 bytes after its last tensor belong to none",
+    ),
     "tokens that C would cut to one": (lambda d: d.replace(b'"intent"', b"\0" * 8), "zero byte"),
-    "a token of no type": (lambda d: field(d, b"tokenizer.ggml.token_type", 16, "i", 9), "token_type has a value"),
-    "a key with a new line": (lambda d: d.replace(b"llama.block_count", b"llama.block\ncount"), "cannot be printed"),
-    "tensor twice": (lambda d: d.replace(b"blk.0.attn_k.weight", b"blk.0.attn_v.weight", 1), "twice"),
-    "key twice": (lambda d: d.replace(b"ggml.bos_token_id", b"ggml.eos_token_id", 1), "stands twice"),
+    "a token of no type": (
+        lambda d: field(d, b"tokenizer.ggml.token_type", 16, "i", 9),
+        "token_type has a value",
+    ),
+    "a key with a new line": (
+        lambda d: d.replace(b"llama.block_count", b"llama.block\ncount"),
+        "cannot be printed",
+    ),
+    "tensor twice": (
+        lambda d: d.replace(b"blk.0.attn_k.weight", b"blk.0.attn_v.weight", 1),
+        "twice",
+    ),
+    "key twice": (
+        lambda d: d.replace(b"ggml.bos_token_id", b"ggml.eos_token_id", 1),
+        "stands twice",
+    ),
 }
 
 
@@ -127,7 +145,10 @@ PAIRS: dict[str, tuple[dict[str, Any], str]] = {
     "rope 0": ({"llama.rope.dimension_count": 0}, "rope"),
     "alignment 0": ({"general.alignment": 0}, "alignment"),
     "alignment 24": ({"general.alignment": 24}, "alignment"),
-    "experts used above experts": ({"llama.expert_count": 4, "llama.expert_used_count": 5}, "expert_used_count"),
+    "experts used above experts": (
+        {"llama.expert_count": 4, "llama.expert_used_count": 5},
+        "expert_used_count",
+    ),
     "eos id 10^9": ({"tokenizer.ggml.eos_token_id": 10**9}, "eos_token_id"),
     "no eos id": ({"tokenizer.ggml.eos_token_id": None}, "missing"),
     "padding id past the end": ({"tokenizer.ggml.padding_token_id": 10**6}, "padding_token_id"),
@@ -156,7 +177,10 @@ def test_a_header_that_never_ends_costs_a_moment(tmp_path: Path, good: bytes) ->
     import time
 
     key, start = b"llama.block_count", time.monotonic()
-    for form, item_type, count, says in (("B", 0, 1 << 20, "items together"), ("Q", 10, 1 << 20, "the most of a header|items")):
+    for form, item_type, count, says in (
+        ("B", 0, 1 << 20, "items together"),
+        ("Q", 10, 1 << 20, "the most of a header|items"),
+    ):
         path = tmp_path / form
         pair = struct.pack("<I", 9) + struct.pack("<IQ", item_type, count)
         with open(path, "wb") as file:
@@ -176,7 +200,9 @@ def test_what_cannot_be_opened_does_not_hang(tmp_path: Path, kind: str) -> None:
     import os
 
     path = tmp_path / "model.gguf"
-    {"pipe": os.mkfifo, "folder": os.mkdir, "link to nowhere": lambda at: at.symlink_to("nowhere")}[kind](path)
+    {"pipe": os.mkfifo, "folder": os.mkdir, "link to nowhere": lambda at: at.symlink_to("nowhere")}[
+        kind
+    ](path)
     with pytest.raises(ArtifactError, match="is a pipe|is a folder|link to nowhere"):
         check(path)
 
@@ -195,7 +221,9 @@ def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
 
 @settings(max_examples=150)
 @given(data=st.data())
-def test_any_damage_to_the_header_is_refused_or_harmless(tmp_path_factory: Any, good: bytes, data: st.DataObject) -> None:
+def test_any_damage_to_the_header_is_refused_or_harmless(
+    tmp_path_factory: Any, good: bytes, data: st.DataObject
+) -> None:
     """Never another exception, whatever bytes stand in the header."""
     at = data.draw(st.integers(0, good.index(b"ffn_down.weight") + 40))
     noise = data.draw(st.binary(min_size=1, max_size=9))

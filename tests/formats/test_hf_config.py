@@ -56,7 +56,9 @@ def test_v2_lite_as_published() -> None:
         "attention_dropout", "auto_map", "bos_token_id", "eos_token_id", "initializer_range", "pretraining_tp", "seq_aux",
         "torch_dtype", "transformers_version", "use_cache",
     }  # fmt: skip
-    assert {name: again[name] for name in LITE.keys() & again.keys()} == {name: LITE[name] for name in LITE.keys() & again.keys()}
+    assert {name: again[name] for name in LITE.keys() & again.keys()} == {
+        name: LITE[name] for name in LITE.keys() & again.keys()
+    }
 
 
 def test_v2_is_limited_to_three_of_eight_devices() -> None:
@@ -66,19 +68,28 @@ def test_v2_is_limited_to_three_of_eight_devices() -> None:
     }  # fmt: skip
     experts = shape_of(v2).experts
     assert experts is not None
-    assert (experts.groups, experts.device_limit, experts.scale, experts.routed) == (8, 3, 16.0, 160)
-    assert {name: config_of(shape_of(v2))[name] for name in ("topk_method", "n_group", "topk_group")} == {
-        name: v2[name] for name in ("topk_method", "n_group", "topk_group")
-    }
+    assert (experts.groups, experts.device_limit, experts.scale, experts.routed) == (
+        8,
+        3,
+        16.0,
+        160,
+    )
+    assert {
+        name: config_of(shape_of(v2))[name] for name in ("topk_method", "n_group", "topk_group")
+    } == {name: v2[name] for name in ("topk_method", "n_group", "topk_group")}
 
 
 def test_one_expert_a_device_is_a_group_each() -> None:
-    shape = LITE_SHAPE.model_copy(update={"experts": Experts(routed=6, top_k=2, width=8, device_limit=2)})
+    shape = LITE_SHAPE.model_copy(
+        update={"experts": Experts(routed=6, top_k=2, width=8, device_limit=2)}
+    )
     assert config_of(shape)["n_group"] == 6
 
 
 def test_the_newer_spelling_of_rope_is_the_same() -> None:
-    newer = {name: value for name, value in LITE.items() if name not in ("rope_theta", "rope_scaling")}
+    newer = {
+        name: value for name, value in LITE.items() if name not in ("rope_theta", "rope_scaling")
+    }
     newer["rope_parameters"] = LITE["rope_scaling"] | {"rope_theta": 10000, "rope_type": "yarn"}
     assert shape_of(newer) == LITE_SHAPE
     plain = {"rope_parameters": {"rope_theta": 500.0, "rope_type": "default"}}
@@ -87,7 +98,12 @@ def test_the_newer_spelling_of_rope_is_the_same() -> None:
 
 def test_llama_fills_what_it_leaves_out() -> None:
     assert shape_of(LLAMA) == Shape(
-        width=64, layers=2, feed_forward=96, vocab=70, tied=False, attention=Gqa(heads=4, kv_heads=4, head_dim=16)
+        width=64,
+        layers=2,
+        feed_forward=96,
+        vocab=70,
+        tied=False,
+        attention=Gqa(heads=4, kv_heads=4, head_dim=16),
     )
 
 
@@ -110,7 +126,9 @@ def test_a_value_that_no_network_here_has(field: str, value: object) -> None:
     refused(LITE | {field: value})
 
 
-@pytest.mark.parametrize("field", ["hidden_size", "kv_lora_rank", "q_lora_rank", "moe_intermediate_size", "vocab_size"])
+@pytest.mark.parametrize(
+    "field", ["hidden_size", "kv_lora_rank", "q_lora_rank", "moe_intermediate_size", "vocab_size"]
+)
 def test_a_field_is_missing(field: str) -> None:
     refused({name: value for name, value in LITE.items() if name != field}, f"{field} is missing")
 
@@ -129,11 +147,28 @@ def test_fields_that_say_what_is_wrong() -> None:
         ({"rope_type": "llama3", "factor": 8.0}, "'llama3'"),
         ({"type": "linear", "factor": 2}, "'linear'"),
         ({"type": "yarn", "factor": 2}, "original_max_position_embeddings is missing"),
-        ({"type": "yarn", "factor": 2, "original_max_position_embeddings": 9, "mscale": 0.5}, "readers do not agree"),
-        ({"type": "yarn", "factor": 2, "original_max_position_embeddings": 9, "attention_factor": 1.0}, "attention_factor is 1.0"),
-        ({"type": "yarn", "factor": 2, "original_max_position_embeddings": 9, "truncate": False}, "truncate is False"),
+        (
+            {"type": "yarn", "factor": 2, "original_max_position_embeddings": 9, "mscale": 0.5},
+            "readers do not agree",
+        ),
+        (
+            {
+                "type": "yarn",
+                "factor": 2,
+                "original_max_position_embeddings": 9,
+                "attention_factor": 1.0,
+            },
+            "attention_factor is 1.0",
+        ),
+        (
+            {"type": "yarn", "factor": 2, "original_max_position_embeddings": 9, "truncate": False},
+            "truncate is False",
+        ),
         ({"type": "yarn", "factor": 0.5, "original_max_position_embeddings": 9}, "factor"),
-        ({"type": "yarn", "factor": 2, "original_max_position_embeddings": 9, "odd": 1}, "odd is unknown"),
+        (
+            {"type": "yarn", "factor": 2, "original_max_position_embeddings": 9, "odd": 1},
+            "odd is unknown",
+        ),
         ({"type": ["yarn"]}, "wrong kind"),
         ("yarn", "wrong kind"),
     ],
@@ -151,10 +186,26 @@ def test_llama_takes_no_yarn() -> None:
     [
         (LITE_SHAPE.model_copy(update={"norm_eps": 1e-5}), "train with norm_eps = 1e-06"),
         (LITE_SHAPE.model_copy(update={"width": 2047}), "no multiple of 16 heads"),
-        (LITE_SHAPE.model_copy(update={"experts": Experts(routed=4, top_k=1, width=8, shared=0)}), "experts.shared is 0"),
-        (LITE_SHAPE.model_copy(update={"experts": Experts(routed=4, top_k=1, width=8, normalise=True)}), "experts.normalise"),
         (
-            LITE_SHAPE.model_copy(update={"attention": Mla(heads=16, kv_rank=8, yarn=Yarn(factor=2, original=9, mscale=0.5))}),
+            LITE_SHAPE.model_copy(
+                update={"experts": Experts(routed=4, top_k=1, width=8, shared=0)}
+            ),
+            "experts.shared is 0",
+        ),
+        (
+            LITE_SHAPE.model_copy(
+                update={"experts": Experts(routed=4, top_k=1, width=8, normalise=True)}
+            ),
+            "experts.normalise",
+        ),
+        (
+            LITE_SHAPE.model_copy(
+                update={
+                    "attention": Mla(
+                        heads=16, kv_rank=8, yarn=Yarn(factor=2, original=9, mscale=0.5)
+                    )
+                }
+            ),
             "mscale",
         ),
     ],

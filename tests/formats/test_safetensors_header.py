@@ -22,7 +22,11 @@ from safetensors.numpy import save
 from tumen.core.errors import ArtifactError, InputError
 from tumen.formats.safetensors_header import check
 
-TENSORS = {"embed": np.arange(12, dtype="f4").reshape(3, 4), "norm": np.ones(4, "f2"), "scalar": np.array(3, "i8")}
+TENSORS = {
+    "embed": np.arange(12, dtype="f4").reshape(3, 4),
+    "norm": np.ones(4, "f2"),
+    "scalar": np.array(3, "i8"),
+}
 GOOD = save(TENSORS, {"format": "pt"})
 LENGTH = struct.unpack("<Q", GOOD[:8])[0]
 HEADER: dict[str, Any] = json.loads(GOOD[8 : 8 + LENGTH])
@@ -65,7 +69,10 @@ BAD: dict[str, tuple[bytes, str]] = {
     "a byte too many": (GOOD + b"x", "the file has"),
     "header length 2^63": (struct.pack("<Q", 1 << 63) + GOOD[8:], "claims"),
     "header length 0": (struct.pack("<Q", 0) + GOOD[8:], "claims 0 bytes"),
-    "header one byte less": (struct.pack("<Q", LENGTH - 1) + GOOD[8:], "is no|the file has|JSON|Expecting|delimiter"),
+    "header one byte less": (
+        struct.pack("<Q", LENGTH - 1) + GOOD[8:],
+        "is no|the file has|JSON|Expecting|delimiter",
+    ),
     "a gguf": (b"GGUF" + bytes(100), "claims"),
     "a pickle": (b"\x80\x04\x95" + bytes(100), "pickle, which runs code"),
     "a zip": (zipped(), "zip archive"),
@@ -76,15 +83,29 @@ BAD: dict[str, tuple[bytes, str]] = {
     "not UTF-8": (whole(b'{"\xff": 1}'), "not UTF-8"),
     "nested deep": (whole(b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}"), "nested deeper"),
     "nested a little": (whole(b'{"a":' + b"[" * 60 + b"]" * 60 + b"}"), "nested deeper"),
-    "a name twice": (whole(json.dumps(HEADER)[:-1].encode() + b', "norm": ' + json.dumps(HEADER["norm"]).encode() + b"}"), "twice"),
-    "a number of 5,000 digits": (changed("norm")[:0] + whole(b'{"a": ' + b"9" * 5000 + b"}"), "digits"),
+    "a name twice": (
+        whole(
+            json.dumps(HEADER)[:-1].encode()
+            + b', "norm": '
+            + json.dumps(HEADER["norm"]).encode()
+            + b"}"
+        ),
+        "twice",
+    ),
+    "a number of 5,000 digits": (
+        changed("norm")[:0] + whole(b'{"a": ' + b"9" * 5000 + b"}"),
+        "digits",
+    ),
     "1e999": (whole(b'{"a": 1e999}'), "too large a number"),
     "NaN": (whole(b'{"a": NaN}'), "no number"),
     "metadata of numbers": (whole(HEADER | {"__metadata__": {"a": 1}}), "no object of texts"),
     "metadata a list": (whole(HEADER | {"__metadata__": []}), "no object of texts"),
     "dtype unknown": (changed("norm", dtype="Q4_K"), "type 'Q4_K'"),
     "dtype a list": (changed("norm", dtype=["F32"]), "has the type"),
-    "dtype wider than the bytes": (changed("norm", dtype="F32"), "needs 16 bytes, its offsets leave 8"),
+    "dtype wider than the bytes": (
+        changed("norm", dtype="F32"),
+        "needs 16 bytes, its offsets leave 8",
+    ),
     "shape another": (changed("norm", shape=[5]), "needs 10 bytes"),
     "shape negative": (changed("norm", shape=[-2, -2]), "has the shape"),
     "shape true": (changed("norm", shape=[True, 4]), "has the shape"),
@@ -92,12 +113,21 @@ BAD: dict[str, tuple[bytes, str]] = {
     "shape overflows to the same": (changed("norm", shape=[1 << 33, 1 << 31, 4]), "needs"),
     "shape of 9 dims": (changed("norm", shape=[4] + [1] * 8), "has the shape"),
     "shape text": (changed("norm", shape="4"), "has the shape"),
-    "offsets backwards": (changed("norm", data_offsets=HEADER["norm"]["data_offsets"][::-1]), "offsets leave -8"),
+    "offsets backwards": (
+        changed("norm", data_offsets=HEADER["norm"]["data_offsets"][::-1]),
+        "offsets leave -8",
+    ),
     "offsets negative": (changed("norm", data_offsets=[-8, 0]), "has the offsets"),
     "offsets three": (changed("norm", data_offsets=[0, 8, 16]), "has the offsets"),
-    "offsets past the end": (changed("norm", data_offsets=[1 << 40, (1 << 40) + 8]), "begins at byte"),
+    "offsets past the end": (
+        changed("norm", data_offsets=[1 << 40, (1 << 40) + 8]),
+        "begins at byte",
+    ),
     "overlap": (whole(OVERLAP), "begins at byte"),
-    "a hole": (whole({name: row for name, row in HEADER.items() if name != "embed"}), "begins at byte|the file has"),
+    "a hole": (
+        whole({name: row for name, row in HEADER.items() if name != "embed"}),
+        "begins at byte|the file has",
+    ),
     "a field more": (changed("norm", code="import os"), "has not dtype"),
     "a field less": (whole(HEADER | {"norm": {"dtype": "F16", "shape": [4]}}), "has not dtype"),
     "a tensor that is none": (whole(HEADER | {"norm": 3}), "has not dtype"),
@@ -162,7 +192,10 @@ def test_any_damage_is_refused_or_harmless(tmp_path_factory: Any, data: st.DataO
     raw = bytearray(GOOD)
     for _ in range(data.draw(st.integers(1, 3))):
         at = data.draw(st.integers(0, len(raw) - 1))
-        noise = data.draw(st.binary(min_size=1, max_size=9) | st.sampled_from([b"}", b"]", b",", b"-1", b"[[", b'"', b"9" * 20]))
+        noise = data.draw(
+            st.binary(min_size=1, max_size=9)
+            | st.sampled_from([b"}", b"]", b",", b"-1", b"[[", b'"', b"9" * 20])
+        )
         raw[at : at + data.draw(st.sampled_from([0, len(noise)]))] = noise
     path = tmp_path_factory.getbasetemp() / "noise.safetensors"
     path.write_bytes(bytes(raw))
@@ -184,7 +217,9 @@ def test_any_damage_is_refused_or_harmless(tmp_path_factory: Any, data: st.DataO
     ),
     data_bytes=st.integers(0, 32),
 )
-def test_any_header_is_judged_as_the_library_does_or_harder(tmp_path_factory: Any, header: Any, data_bytes: int) -> None:
+def test_any_header_is_judged_as_the_library_does_or_harder(
+    tmp_path_factory: Any, header: Any, data_bytes: int
+) -> None:
     path = tmp_path_factory.getbasetemp() / "made.safetensors"
     path.write_bytes(whole(header, bytes(data_bytes)))
     outcome(path)

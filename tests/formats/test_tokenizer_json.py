@@ -24,9 +24,12 @@ DEEPSEEK = r"\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌ
 
 def made() -> dict[str, Any]:
     tokenizer = Tokenizer(models.BPE({"a": 0, "b": 1, "ab": 2, "▁": 3}, [("a", "b")]))
-    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁"), normalizers.NFC()])
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁"), normalizers.NFC()]
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in (LLAMA3, DEEPSEEK)] + [pre_tokenizers.Digits(True)]
+        [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in (LLAMA3, DEEPSEEK)]
+        + [pre_tokenizers.Digits(True)]
     )
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens(["<s>"])
@@ -70,16 +73,28 @@ BOMBS: dict[str, tuple[Callable[[], Any], str]] = {
     "a token of a megabyte": (put("added_tokens.0.content", "x" * (1 << 20)), "is no token"),
     "an added token of nothing": (put("added_tokens.0", {}), "is no token"),
     "added tokens of numbers": (put("added_tokens", [1]), "added_tokens"),
-    "too many added tokens": (put("added_tokens", [{"content": "x", "id": 1}] * 20_000), "added_tokens"),
+    "too many added tokens": (
+        put("added_tokens", [{"content": "x", "id": 1}] * 20_000),
+        "added_tokens",
+    ),
     "a merge of three": (put("model.merges", ["a b c"]), "model.merges"),
     "a merge of numbers": (put("model.merges", [[1, 2]]), "model.merges"),
     "a text that grows a thousand times": (growing(10), "64 times as long"),
     "a text that grows at once": (growing(1, "a" * 1000), "64 times as long"),
     "a long prefix": (put("normalizer.normalizers.0.prepend", "x" * 10_000), "64 times as long"),
-    "a compiled table": (put("normalizer", {"type": "Precompiled", "precompiled_charsmap": "AAAA"}), "a step 'Precompiled'"),
+    "a compiled table": (
+        put("normalizer", {"type": "Precompiled", "precompiled_charsmap": "AAAA"}),
+        "a step 'Precompiled'",
+    ),
     "a step nobody knows": (put("pre_tokenizer", {"type": "Exec"}), "a step 'Exec'"),
-    "a hundred steps": (put("normalizer", {"type": "Sequence", "normalizers": [{"type": "NFC"}] * 100}), "100 steps"),
-    "a sequence of itself": (put("decoder", {"type": "Sequence", "decoders": 3}), "sequence of nothing"),
+    "a hundred steps": (
+        put("normalizer", {"type": "Sequence", "normalizers": [{"type": "NFC"}] * 100}),
+        "100 steps",
+    ),
+    "a sequence of itself": (
+        put("decoder", {"type": "Sequence", "decoders": 3}),
+        "sequence of nothing",
+    ),
     "repetition in repetition": (pattern(r"(a+)+$"), "a repetition in a repetition"),
     "deeper": (pattern(r"((?:x(a*)y)b)*c"), "a repetition in a repetition"),
     "hidden by a class": (pattern(r"([)]+)*"), "a repetition in a repetition"),
@@ -124,7 +139,8 @@ def test_any_change_is_our_error_or_a_tokeniser(tmp_path_factory: Any, data: st.
     for _ in range(data.draw(st.integers(1, 3))):
         at = data.draw(st.integers(0, len(raw) - 1))
         noise = data.draw(
-            st.binary(min_size=1, max_size=4) | st.sampled_from([b"}", b"[", b"*", b"+", b"9999", b'"', b"null", b"-"])
+            st.binary(min_size=1, max_size=4)
+            | st.sampled_from([b"}", b"[", b"*", b"+", b"9999", b'"', b"null", b"-"])
         )
         raw[at : at + data.draw(st.sampled_from([0, len(noise)]))] = noise
     path = tmp_path_factory.getbasetemp() / "noise.json"
@@ -134,5 +150,7 @@ def test_any_change_is_our_error_or_a_tokeniser(tmp_path_factory: Any, data: st.
     except ArtifactError as error:
         assert "\n" not in str(error)  # noqa: PT017 -- either outcome is right, a crash is not
         return
-    with suppress(Exception):  # the library's plain errors are caught by who calls it; a panic is no Exception
+    with suppress(
+        Exception
+    ):  # the library's plain errors are caught by who calls it; a panic is no Exception
         Tokenizer.from_str(json.dumps(tree)).encode("ab  12 'll <s>")

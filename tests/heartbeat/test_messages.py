@@ -20,9 +20,15 @@ BEATS = [Beat(3, 2, 41, 7, 0.5, "train", 0.25, 1.5), Beat(4, 2, 42)]
 
 
 def test_a_message_comes_through() -> None:
-    message = Receiver(SECRET).open(Sender(SECRET, "n17").message(2, BEATS, {"dead": [[3, 137, None]], "größe": 1}))
+    message = Receiver(SECRET).open(
+        Sender(SECRET, "n17").message(2, BEATS, {"dead": [[3, 137, None]], "größe": 1})
+    )
     assert message is not None
-    assert (message.sender, message.attempt, message.note) == ("n17", 2, {"dead": [[3, 137, None]], "größe": 1})
+    assert (message.sender, message.attempt, message.note) == (
+        "n17",
+        2,
+        {"dead": [[3, 137, None]], "größe": 1},
+    )
     assert message.seconds == pytest.approx(time.time(), abs=5)
     first, second = message.beats
     assert first == BEATS[0]
@@ -65,7 +71,9 @@ def test_a_message_is_heard_once_and_in_order() -> None:
     assert receiver.open(first) is None, "an older one changes nothing any more"
     assert receiver.dropped == {"replayed": 2}
     assert receiver.open(Sender(SECRET, "n18").message(1)), "senders are apart"
-    assert receiver.open(Sender(SECRET, "n17").message(1)), "one that started anew goes on where it was"
+    assert receiver.open(Sender(SECRET, "n17").message(1)), (
+        "one that started anew goes on where it was"
+    )
 
 
 @pytest.mark.parametrize("ahead", [-31.0, 31.0])
@@ -103,7 +111,9 @@ class TestSecret:
         assert messages.make_secret(tmp_path / "another") != secret
 
     def test_missing(self, tmp_path: Path) -> None:
-        with pytest.raises(EngineError, match="no secret of the run .*; launch it again, which makes one"):
+        with pytest.raises(
+            EngineError, match="no secret of the run .*; launch it again, which makes one"
+        ):
             messages.read_secret(tmp_path / "secret")
 
     def test_cut(self, tmp_path: Path) -> None:

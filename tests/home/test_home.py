@@ -42,7 +42,13 @@ def test_a_home_always_has_a_shopping_list() -> None:
 
 
 def test_states_left_out_are_what_nobody_has_touched() -> None:
-    ids = {"light.a": "off", "lock.a": "locked", "cover.a": "closed", "vacuum.a": "docked", "sensor.a": "unknown"}
+    ids = {
+        "light.a": "off",
+        "lock.a": "locked",
+        "cover.a": "closed",
+        "vacuum.a": "docked",
+        "sensor.a": "unknown",
+    }
     home = Home.of({"entity": [{"id": id_, "name": id_} for id_ in ids]})
     assert {id_: home.state(id_)["state"] for id_ in ids} == ids
     assert home.state("cover.a")["position"] == 0
@@ -65,14 +71,25 @@ def test_all_faults_are_told_in_one_line() -> None:
     line = str(caught.value)
     assert "\n" not in line
     assert line.startswith("home.toml: 7 faults: ")
-    for part in ("'name'", "area a name: missing", "'brightness'", "130", "'light'", "'ajar'", "nodot"):
+    for part in (
+        "'name'",
+        "area a name: missing",
+        "'brightness'",
+        "130",
+        "'light'",
+        "'ajar'",
+        "nodot",
+    ):
         assert part in line
 
 
 def test_faults_between_things() -> None:
     tree = {
         "here": "kichen",
-        "area": [{"id": "kitchen", "name": "Kitchen", "floor": "up"}, {"id": "kitchen", "name": "Again"}],
+        "area": [
+            {"id": "kitchen", "name": "Kitchen", "floor": "up"},
+            {"id": "kitchen", "name": "Again"},
+        ],
         "entity": [
             {"id": "light.a", "name": "A", "area": "kitchn"},
             {"id": "scene.b", "name": "B", "sets": {"light.z": {"stat": "on"}}},
@@ -82,13 +99,24 @@ def test_faults_between_things() -> None:
         Home.of(tree)
     line = str(caught.value)
     assert "6 faults" in line
-    for part in ("twice", "no floor 'up'", "'kitchen'", "no entity 'light.z'", "did you mean 'state'"):
+    for part in (
+        "twice",
+        "no floor 'up'",
+        "'kitchen'",
+        "no entity 'light.z'",
+        "did you mean 'state'",
+    ):
         assert part in line
 
 
 @pytest.mark.parametrize(
     ("content", "told"),
-    [(b"\xff\xfe", "UTF-8"), (b"= 3", "not TOML"), (b"entity = 3", "entity"), (b"entity = [3]", "entity")],
+    [
+        (b"\xff\xfe", "UTF-8"),
+        (b"= 3", "not TOML"),
+        (b"entity = 3", "entity"),
+        (b"entity = [3]", "entity"),
+    ],
 )
 def test_a_damaged_file_is_one_line(tmp_path: Path, content: bytes, told: str) -> None:
     path = tmp_path / "home.toml"

@@ -28,7 +28,10 @@ BRIDGE, PREFIX = "tumenlab", "tumen-"  # a node's network namespace is tumen-n1
 CARDS = 8
 RACK = 500  # nodes on a bridge
 PATIENCE_SECONDS = 120.0
-SILENT_SECONDS, NODES_A_SECOND = 6, 10  # until a silent node is down: a few cores must answer for all of them
+SILENT_SECONDS, NODES_A_SECOND = (
+    6,
+    10,
+)  # until a silent node is down: a few cores must answer for all of them
 ANSWER_SECONDS = 10  # Slurm's own MessageTimeout
 
 CONF = """\
@@ -78,18 +81,31 @@ def cannot() -> str:
     """Why the lab cannot run here, "" when it can."""
     if os.geteuid() != 0:
         return "the Slurm lab makes network namespaces, which needs root"
-    missing = [name for name in ("slurmctld", "slurmd", "munged", "ip", "nsenter") if not shutil.which(name)]
+    missing = [
+        name
+        for name in ("slurmctld", "slurmd", "munged", "ip", "nsenter")
+        if not shutil.which(name)
+    ]
     if missing:
         return f"the Slurm lab misses {', '.join(missing)}: ./dev lab slurm install"
-    tried = subprocess.run(["unshare", "--net", "--uts", "--mount", "true"], capture_output=True, text=True)
-    return f"the Slurm lab cannot make namespaces here: {tried.stderr.strip()}" if tried.returncode else ""
+    tried = subprocess.run(
+        ["unshare", "--net", "--uts", "--mount", "true"], capture_output=True, text=True
+    )
+    return (
+        f"the Slurm lab cannot make namespaces here: {tried.stderr.strip()}"
+        if tried.returncode
+        else ""
+    )
 
 
 def install() -> None:
     """Install Debian's packages."""
     if os.geteuid() != 0 or not shutil.which("apt-get"):
         raise LabError(f"needs root and apt-get; install {', '.join(PACKAGES)} yourself")
-    said = {"env": {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}, "stdout": subprocess.DEVNULL}
+    said = {
+        "env": {**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+        "stdout": subprocess.DEVNULL,
+    }
     command = ["apt-get", "install", "--yes", "--no-install-recommends", *PACKAGES]
     if subprocess.run(command, **said, stderr=subprocess.DEVNULL).returncode:  # type: ignore[call-overload]
         subprocess.run(["apt-get", "update"], **said)  # type: ignore[call-overload]
@@ -122,7 +138,9 @@ def up(count: int, folder: Path = FOLDER) -> None:
         start_node(f"n{number}", folder)
     if not _until(lambda: states(folder).get("idle", 0) == count, PATIENCE_SECONDS + count):
         found = states(folder)
-        raise LabError(f"of {count} nodes {found.get('idle', 0)} are idle ({found}); the logs are in {folder / 'log'}")
+        raise LabError(
+            f"of {count} nodes {found.get('idle', 0)} are idle ({found}); the logs are in {folder / 'log'}"
+        )
 
 
 def down(folder: Path = FOLDER) -> None:
@@ -153,7 +171,9 @@ def kill_node(name: str, folder: Path = FOLDER) -> None:
 
 def states(folder: Path = FOLDER) -> dict[str, int]:
     """Number of nodes by state."""
-    rows = _said("timeout", "5", "sinfo", "--noheader", "--partition=main", "--format=%T %D", folder=folder).splitlines()
+    rows = _said(
+        "timeout", "5", "sinfo", "--noheader", "--partition=main", "--format=%T %D", folder=folder
+    ).splitlines()
     found: dict[str, int] = {}
     for state, number in (row.split() for row in rows):
         found[state] = found.get(state, 0) + int(number)
@@ -173,7 +193,10 @@ def _write(count: int, folder: Path) -> None:
     for name in ("state", "log", "run", "spool", "cards"):
         (folder / name).mkdir(parents=True)
     names = [f"n{number}" for number in range(1, count + 1)]
-    nodes = [f"NodeName={name} NodeAddr={_address(name)} CPUs={CARDS} RealMemory=1000 Gres=gpu:h100:{CARDS}" for name in names]
+    nodes = [
+        f"NodeName={name} NodeAddr={_address(name)} CPUs={CARDS} RealMemory=1000 Gres=gpu:h100:{CARDS}"
+        for name in names
+    ]
     silent = SILENT_SECONDS + count // NODES_A_SECOND
     (folder / "slurm.conf").write_text(
         CONF.format(
@@ -187,8 +210,14 @@ def _write(count: int, folder: Path) -> None:
     )
     for number in range(CARDS):
         os.mknod(folder / "cards" / f"nvidia{number}", 0o20666, os.makedev(1, 3))
-    (folder / "gres.conf").write_text(f"Name=gpu Type=h100 File={folder}/cards/nvidia[0-{CARDS - 1}]\n")
-    hosts = ["127.0.0.1 localhost", "10.77.0.1 ctl", *(f"{_address(name)} {name}" for name in names)]
+    (folder / "gres.conf").write_text(
+        f"Name=gpu Type=h100 File={folder}/cards/nvidia[0-{CARDS - 1}]\n"
+    )
+    hosts = [
+        "127.0.0.1 localhost",
+        "10.77.0.1 ctl",
+        *(f"{_address(name)} {name}" for name in names),
+    ]
     (folder / "hosts").write_text("\n".join(hosts) + "\n")
 
 
@@ -199,14 +228,24 @@ def _address(name: str) -> str:
 
 def _network(count: int) -> None:
     """A network namespace for each node, with a cable to a bridge; Linux lets a bridge have 1,023, so there is one for 500 nodes."""
-    lines = [f"link add {BRIDGE} type bridge", f"addr add 10.77.0.1/16 dev {BRIDGE}", f"link set {BRIDGE} up"]
+    lines = [
+        f"link add {BRIDGE} type bridge",
+        f"addr add 10.77.0.1/16 dev {BRIDGE}",
+        f"link set {BRIDGE} up",
+    ]
     for rack in range((count - 1) // RACK + 1):
         lines += [f"link add {BRIDGE}{rack} type bridge", f"link set {BRIDGE}{rack} up"]
-        lines += [f"link add lab-up{rack} type veth peer name lab-down{rack}", f"link set lab-up{rack} master {BRIDGE} up"]
+        lines += [
+            f"link add lab-up{rack} type veth peer name lab-down{rack}",
+            f"link set lab-up{rack} master {BRIDGE} up",
+        ]
         lines += [f"link set lab-down{rack} master {BRIDGE}{rack} up"]
     for number in range(1, count + 1):
         name = f"n{number}"
-        lines += [f"netns add {PREFIX}{name}", f"link add lab-{name} type veth peer name e0 netns {PREFIX}{name}"]
+        lines += [
+            f"netns add {PREFIX}{name}",
+            f"link add lab-{name} type veth peer name e0 netns {PREFIX}{name}",
+        ]
         lines += [f"link set lab-{name} master {BRIDGE}{(number - 1) // RACK} up"]
     _ip(lines)
     if count > RACK:  # all nodes share one table of neighbours, of 1,024 by default
@@ -214,11 +253,17 @@ def _network(count: int) -> None:
             Path(f"/proc/sys/net/ipv4/neigh/default/gc_thresh{number}").write_text(f"{entries}\n")
     for number in range(1, count + 1):
         name = f"n{number}"
-        _ip([f"addr add {_address(name)}/16 dev e0", "link set e0 up", "link set lo up"], "-n", PREFIX + name)
+        _ip(
+            [f"addr add {_address(name)}/16 dev e0", "link set e0 up", "link set lo up"],
+            "-n",
+            PREFIX + name,
+        )
 
 
 def _ip(lines: list[str], *where: str) -> None:
-    done = subprocess.run(["ip", *where, "-batch", "-"], input="\n".join(lines), capture_output=True, text=True)
+    done = subprocess.run(
+        ["ip", *where, "-batch", "-"], input="\n".join(lines), capture_output=True, text=True
+    )
     if done.returncode:
         raise LabError(f"no network for the lab: {done.stderr.strip().splitlines()[0]}")
 
@@ -230,13 +275,20 @@ def _munge(folder: Path) -> None:
     key = home / "key"
     key.write_bytes(os.urandom(128))
     key.chmod(0o600)
-    files = (f"--key-file={key}", f"--log-file={home}/log", f"--seed-file={home}/seed", f"--pid-file={folder}/run/munged.pid")
+    files = (
+        f"--key-file={key}",
+        f"--log-file={home}/log",
+        f"--seed-file={home}/seed",
+        f"--pid-file={folder}/run/munged.pid",
+    )
     _start(["munged", "--force", f"--socket={folder}/run/munge.sock", *files], folder)
 
 
 def _daemon(command: list[str], host: str, folder: Path, network: str = "") -> None:
     """Start a daemon of Slurm under a host name, in a network, with the lab's own /etc/hosts."""
-    inside = f"mount --bind {folder}/hosts /etc/hosts && hostname {host} && exec {' '.join(command)}"
+    inside = (
+        f"mount --bind {folder}/hosts /etc/hosts && hostname {host} && exec {' '.join(command)}"
+    )
     enter = ["nsenter", f"--net={network}"] if network else []
     _start([*enter, "unshare", "--uts", "--mount", "sh", "-c", inside], folder)
 
@@ -249,7 +301,9 @@ def _comes_first(path: Path) -> None:
 
 
 def _start(command: list[str], folder: Path) -> None:
-    done = subprocess.run(command, env={**os.environ, **environment(folder)}, capture_output=True, text=True)
+    done = subprocess.run(
+        command, env={**os.environ, **environment(folder)}, capture_output=True, text=True
+    )
     if done.returncode:
         raise LabError(f"{command[-1]}: {(done.stderr or done.stdout).strip().splitlines()[-1:]}")
 
@@ -260,7 +314,11 @@ def _said(*command: str, folder: Path = FOLDER) -> str:
 
 
 def _namespaces() -> list[str]:
-    return [line.split()[0] for line in _said("ip", "netns", "list").splitlines() if line.startswith(f"{PREFIX}n")]
+    return [
+        line.split()[0]
+        for line in _said("ip", "netns", "list").splitlines()
+        if line.startswith(f"{PREFIX}n")
+    ]
 
 
 def _links() -> list[str]:
@@ -309,7 +367,9 @@ def main() -> int:
             install()
         elif asked.isdigit() and 0 < int(asked) <= 1250:
             up(int(asked))
-            print(f"{asked} nodes, n1 to n{asked}:  export SLURM_CONF={FOLDER}/slurm.conf   (logs: {FOLDER}/log)")
+            print(
+                f"{asked} nodes, n1 to n{asked}:  export SLURM_CONF={FOLDER}/slurm.conf   (logs: {FOLDER}/log)"
+            )
         else:
             raise LabError("say how many nodes, 1 to 1250, or down, or install")
     except LabError as error:

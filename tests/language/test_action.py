@@ -34,7 +34,9 @@ from tumen.language.action import (
     units,
 )
 
-SPOKEN = st.text(st.sampled_from(list("abdenrtäöß ' .,-/+%°0123456789厨房的灯打开é")), min_size=1, max_size=40)
+SPOKEN = st.text(
+    st.sampled_from(list("abdenrtäöß ' .,-/+%°0123456789厨房的灯打开é")), min_size=1, max_size=40
+)
 ANYTHING = st.text(min_size=1, max_size=40)
 
 
@@ -60,7 +62,9 @@ def spoken(draw: st.DrawFn) -> tuple[str, Action]:
                 slots[slot] = draw(st.sampled_from(CLOSED[slot]))
             else:
                 start = draw(st.integers(0, len(words) - 1))
-                slots[slot] = "".join(words[start : draw(st.integers(start, len(words) - 1)) + 1]).strip()
+                slots[slot] = "".join(
+                    words[start : draw(st.integers(start, len(words) - 1)) + 1]
+                ).strip()
     return sentence, Action(intent, draw(st.sampled_from(LANGUAGES)), slots)
 
 
@@ -72,7 +76,9 @@ class TestTables:
         assert set(COPIED) >= NUMBERS
 
     def test_every_intent_has_one_row_of_the_scorecard(self) -> None:
-        assert sorted(intent for intents in DOMAINS.values() for intent in intents) == sorted(INTENTS)
+        assert sorted(intent for intents in DOMAINS.values() for intent in intents) == sorted(
+            INTENTS
+        )
 
     def test_what_acts_is_no_question(self) -> None:
         assert {"HassTurnOn", "HassSetVolume", "HassStartTimer"} <= ACTS
@@ -113,12 +119,22 @@ class TestNormalise:
     def test_leaves_nothing_that_could_end_a_value_or_look_like_a_token(self, text: str) -> None:
         assert not set(normal(text)) & set('"\\{}<>▁\n\r\t\x00')
 
-    @pytest.mark.parametrize("text", ["", " ", "\n\t", "!!!", '""', "\u200b", "\ud800", "<<>>", "...", "▁"])
+    @pytest.mark.parametrize(
+        "text", ["", " ", "\n\t", "!!!", '""', "\u200b", "\ud800", "<<>>", "...", "▁"]
+    )
     def test_nothing_left(self, text: str) -> None:
         with pytest.raises(InputError, match="empty"):
             normalise(text)
 
-    @pytest.mark.parametrize("text", ["a" * 10_000, "灯" * (MAX_SENTENCE + 1), "\ufdfa" * MAX_SENTENCE, "a" * (MAX_SENTENCE + 1)])
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "a" * 10_000,
+            "灯" * (MAX_SENTENCE + 1),
+            "\ufdfa" * MAX_SENTENCE,
+            "a" * (MAX_SENTENCE + 1),
+        ],
+    )
     def test_too_long(self, text: str) -> None:
         with pytest.raises(InputError, match=f"{MAX_SENTENCE} is the most"):
             normalise(text)
@@ -164,7 +180,9 @@ class TestUnits:
 
     @settings(max_examples=300)
     @given(SPOKEN | ANYTHING, st.data())
-    def test_a_run_of_units_goes_on_the_wire_as_it_stands(self, text: str, data: st.DataObject) -> None:
+    def test_a_run_of_units_goes_on_the_wire_as_it_stands(
+        self, text: str, data: st.DataObject
+    ) -> None:
         words = units(normal(text))
         start = data.draw(st.integers(0, len(words) - 1))
         run = "".join(words[start : data.draw(st.integers(start, len(words) - 1)) + 1])
@@ -189,11 +207,16 @@ class TestWire:
         parts = list(pieces(wire))
         assert "".join(parts) == wire
         copied = [part for part in parts if part not in known]
-        assert sorted(copied) == sorted(spaced(value) for slot, value in both[1].slots.items() if slot in COPIED)
+        assert sorted(copied) == sorted(
+            spaced(value) for slot, value in both[1].slots.items() if slot in COPIED
+        )
 
     def test_slots_stand_in_the_order_of_the_intent(self) -> None:
         action = Action("HassTurnOn", "en", {"area": "kitchen", "domain": "light"})
-        assert action.wire() == '{"lang":"en","intent":"HassTurnOn","domain":"light","area":" kitchen"}'
+        assert (
+            action.wire()
+            == '{"lang":"en","intent":"HassTurnOn","domain":"light","area":" kitchen"}'
+        )
         assert action.domain == "on and off"
 
     @pytest.mark.parametrize(
@@ -259,7 +282,9 @@ class TestGrammar:
     )
     def test_allows_nothing_else(self, wire: str) -> None:
         rules = Grammar(grammar("turn on the kitchen light"))
-        assert rules.accepts('{"lang":"en","intent":"HassTurnOn","domain":"light","area":" kitchen"}')
+        assert rules.accepts(
+            '{"lang":"en","intent":"HassTurnOn","domain":"light","area":" kitchen"}'
+        )
         assert not rules.accepts(wire)
 
     def test_is_json_whatever_it_allows(self) -> None:

@@ -50,7 +50,13 @@ def by_the_paper(layer: MixtureOfExperts, x: Tensor) -> Tensor:
 
 SHAPES = st.builds(
     lambda routed, top_k, shared, normalise, scale: Experts(
-        routed=routed, top_k=min(top_k, routed), width=8, shared=shared, normalise=normalise, scale=scale, capacity=1e3
+        routed=routed,
+        top_k=min(top_k, routed),
+        width=8,
+        shared=shared,
+        normalise=normalise,
+        scale=scale,
+        capacity=1e3,
     ),
     st.integers(1, 6),
     st.integers(1, 3),
@@ -81,7 +87,12 @@ def test_gradients_are_those_of_the_paper(shared: int, normalise: bool) -> None:
         (out * direction).sum().backward()
         assert x.grad is not None
         found.append(
-            {name: weight.grad.clone() for name, weight in layer.named_parameters() if weight.grad is not None} | {"x": x.grad}
+            {
+                name: weight.grad.clone()
+                for name, weight in layer.named_parameters()
+                if weight.grad is not None
+            }
+            | {"x": x.grad}
         )
     assert set(found[0]) == set(found[1]) == {name for name, _ in layer.named_parameters()} | {"x"}
     for name, gradient in found[0].items():
@@ -136,7 +147,9 @@ def test_padding_is_not_routed() -> None:
     fed = layer(x, real)
     torch.testing.assert_close(fed.out[:, :7], layer(x[:, :7]).out, **CLOSE)
     assert (fed.out[:, 7:] == 0).all()
-    assert float(fed.balance.detach()) == pytest.approx(float(layer(x[:, :7]).balance.detach()), rel=1e-5)
+    assert float(fed.balance.detach()) == pytest.approx(
+        float(layer(x[:, :7]).balance.detach()), rel=1e-5
+    )
     assert fed.load[:-1].sum() == 14
 
 
@@ -151,7 +164,10 @@ def test_kernels_agree(kernel: str, capacity: float) -> None:
         layer.zero_grad()
         out = layer(x).out
         (out * direction).sum().backward()
-        found.append({n: w.grad.clone() for n, w in layer.named_parameters() if w.grad is not None} | {"x": x.grad, "out": out})
+        found.append(
+            {n: w.grad.clone() for n, w in layer.named_parameters() if w.grad is not None}
+            | {"x": x.grad, "out": out}
+        )
     for name, tensor in found[0].items():
         torch.testing.assert_close(found[1][name], tensor, **CLOSE, msg=name)
 
@@ -197,7 +213,16 @@ def test_a_device_keeps_its_best_up_to_the_budget() -> None:
 
 
 def test_the_bias_likes_the_idle_and_changes_no_weight() -> None:
-    shape = Experts(routed=4, top_k=1, width=8, shared=0, gate="sigmoid", bias_rate=0.004, normalise=False, capacity=1e3)
+    shape = Experts(
+        routed=4,
+        top_k=1,
+        width=8,
+        shared=0,
+        gate="sigmoid",
+        bias_rate=0.004,
+        normalise=False,
+        capacity=1e3,
+    )
     layer, x = mixture(shape, spread=0.1), rows_of(200).abs()
     with torch.no_grad():
         layer.router.weight[0] += 0.05
@@ -238,8 +263,12 @@ class TestBalance:
             affinity = (row @ layer.router.weight.detach().T).softmax(dim=-1)
             picked = affinity.topk(top_k).indices
             shares = [routed / (top_k * tokens) * float((picked == i).sum()) for i in range(routed)]
-            losses.append(sum(share * float(affinity[:, i].mean()) for i, share in enumerate(shares)))
-        assert float(layer(x).balance.detach()) == pytest.approx(0.01 * sum(losses) / rows, rel=1e-4)
+            losses.append(
+                sum(share * float(affinity[:, i].mean()) for i, share in enumerate(shares))
+            )
+        assert float(layer(x).balance.detach()) == pytest.approx(
+            0.01 * sum(losses) / rows, rel=1e-4
+        )
 
     def test_device_level_and_communication(self) -> None:
         layer, x, T, E, D, K, M = mixture(GROUPED), rows_of(40), 40, 8, 4, 3, 2
@@ -249,9 +278,14 @@ class TestBalance:
         P = [float(affinity[:, i].mean()) for i in range(E)]  # equation 25
         f1 = [(f[2 * d] + f[2 * d + 1]) / 2 for d in range(D)]  # equation 27
         P1 = [P[2 * d] + P[2 * d + 1] for d in range(D)]  # equation 28
-        f2 = [D / (M * T) * sum(any(e // 2 == d for e in row) for row in picked.tolist()) for d in range(D)]  # equation 30
+        f2 = [
+            D / (M * T) * sum(any(e // 2 == d for e in row) for row in picked.tolist())
+            for d in range(D)
+        ]  # equation 30
         wanted = 0.01 * sum(a * b for a, b in zip(f, P, strict=True))
-        wanted += 0.05 * sum(a * b for a, b in zip(f1, P1, strict=True)) + 0.02 * sum(a * b for a, b in zip(f2, P1, strict=True))
+        wanted += 0.05 * sum(a * b for a, b in zip(f1, P1, strict=True)) + 0.02 * sum(
+            a * b for a, b in zip(f2, P1, strict=True)
+        )
         assert float(layer(x).balance.detach()) == pytest.approx(wanted, rel=1e-4)
 
     def test_the_gradient_goes_through_the_affinity_alone(self) -> None:

@@ -15,7 +15,15 @@ from tumen.model import build, from_public, interleave, names_of, sizes_of, to_p
 from tumen.model.names import halve
 
 OUT = {name: shape.model_copy(update={"norm_eps": 1e-6}) for name, shape in SHAPES.items()}
-GO_OUT = {"gqa", "mha", "mla", "mla without query rank", "mla, stretched", "mla moe", "mla moe on devices"}
+GO_OUT = {
+    "gqa",
+    "mha",
+    "mla",
+    "mla without query rank",
+    "mla, stretched",
+    "mla moe",
+    "mla moe on devices",
+}
 
 
 def one_line(error: pytest.ExceptionInfo[TumenError]) -> str:
@@ -33,7 +41,9 @@ def test_out_and_back_bit_by_bit_or_refused_in_one_line(name: str) -> None:
         one_line(caught)
         return
     public = to_public(shape, weights)
-    assert {one.public: one.size for one in names_of(shape)} == {key: tuple(weight.shape) for key, weight in public.items()}
+    assert {one.public: one.size for one in names_of(shape)} == {
+        key: tuple(weight.shape) for key, weight in public.items()
+    }
     assert sum(weight.numel() for weight in public.values()) == shape.parameters()
     back = from_public(shape, public)
     assert list(back) == list(weights)
@@ -57,13 +67,19 @@ def test_a_large_shape_is_named_without_being_held() -> None:
         attention=Mla(heads=16, kv_rank=512), experts=Experts(routed=64, top_k=6, shared=2, width=1408),
     )  # fmt: skip
     names = list(names_of(shape))
-    assert len({name.public for name in names}) == len(names) == 3 + 27 * 7 + 3 + 26 * (1 + 3 * 64 + 3)
-    assert sum(torch.Size(name.size).numel() for name in names) == shape.parameters() == 15_706_484_224
+    assert (
+        len({name.public for name in names}) == len(names) == 3 + 27 * 7 + 3 + 26 * (1 + 3 * 64 + 3)
+    )
+    assert (
+        sum(torch.Size(name.size).numel() for name in names) == shape.parameters() == 15_706_484_224
+    )
 
 
 @settings(max_examples=30)
 @given(st.integers(1, 3), st.integers(0, 3), st.integers(1, 4), st.integers(1, 3))
-def test_halves_and_neighbours_undo_each_other(heads: int, plain: int, half: int, inner: int) -> None:
+def test_halves_and_neighbours_undo_each_other(
+    heads: int, plain: int, half: int, inner: int
+) -> None:
     rows = torch.arange(heads * (plain + 2 * half) * inner, dtype=torch.float32).view(-1, inner)
     assert torch.equal(halve(interleave(rows, heads, 2 * half), heads, 2 * half), rows)
     assert torch.equal(interleave(halve(rows, heads, 2 * half), heads, 2 * half), rows)
@@ -75,11 +91,15 @@ class TestRefused:
         shape = OUT["mla moe"]
         sizes = sizes_of(shape) | {"blocks.1.feed.bias": (4,)}
         monkeypatch.setattr("tumen.model.names.sizes_of", lambda _: sizes)
-        with pytest.raises(ExportError, match=r"blocks\.1\.feed\.bias: DeepseekV2ForCausalLM has no such weight") as caught:
+        with pytest.raises(
+            ExportError, match=r"blocks\.1\.feed\.bias: DeepseekV2ForCausalLM has no such weight"
+        ) as caught:
             list(names_of(shape))
         one_line(caught)
 
-    @pytest.mark.parametrize("field", [{"mtp": 1}, {"window": 9}, {"gated": False}, {"biases": True, "positions": 8}])
+    @pytest.mark.parametrize(
+        "field", [{"mtp": 1}, {"window": 9}, {"gated": False}, {"biases": True, "positions": 8}]
+    )
     @pytest.mark.parametrize("name", ["gqa", "mla"])
     def test_what_neither_architecture_has(self, name: str, field: dict[str, object]) -> None:
         with pytest.raises(ExportError) as caught:
@@ -98,7 +118,9 @@ class TestRefused:
         public = to_public(OUT[name], build(OUT[name]).state_dict())
         key = "model.layers.1.self_attn.o_proj.weight"
         cases = {
-            f"{key} is missing": {other: weight for other, weight in public.items() if other != key},
+            f"{key} is missing": {
+                other: weight for other, weight in public.items() if other != key
+            },
             "odd is unknown": public | {"odd": torch.zeros(1)},
             f"{key} is (3, 3), not": public | {key: torch.zeros(3, 3)},
             "(and 1 more)": public | {"odd": torch.zeros(1), "odder": torch.zeros(1)},

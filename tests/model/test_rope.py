@@ -67,8 +67,16 @@ class TestYarn:
     def test_the_ramp_lies_where_the_old_context_has_one_turn_to_thirty_two(self) -> None:
         """A frequency of t turns within 4,096 tokens has index 32 log(4096 / (2 pi t)) / log(10000): 10.5 and 22.5."""
         plain, stretched = self.turns(None), self.turns(self.YARN)
-        moved = [i for i, (new, old) in enumerate(zip(stretched, plain, strict=True)) if new < old * (1 - 1e-6)]
-        whole = [i for i, (new, old) in enumerate(zip(stretched, plain, strict=True)) if abs(new * 40 / old - 1) < 1e-4]
+        moved = [
+            i
+            for i, (new, old) in enumerate(zip(stretched, plain, strict=True))
+            if new < old * (1 - 1e-6)
+        ]
+        whole = [
+            i
+            for i, (new, old) in enumerate(zip(stretched, plain, strict=True))
+            if abs(new * 40 / old - 1) < 1e-4
+        ]
         assert (moved[0], whole[0]) == (11, 23)
 
     def test_temperatures(self) -> None:

@@ -34,7 +34,12 @@ def lively(shape: Shape, seed: int = 0) -> Transformer:
     return network
 
 
-def states_of(network: Transformer, ids: Tensor, documents: Tensor | None = None, positions: Tensor | None = None) -> Tensor:
+def states_of(
+    network: Transformer,
+    ids: Tensor,
+    documents: Tensor | None = None,
+    positions: Tensor | None = None,
+) -> Tensor:
     """Hidden states of rows, each one document unless said otherwise."""
     if documents is None:
         documents = torch.ones_like(ids)
@@ -56,20 +61,26 @@ def test_the_future_changes_nothing(shape: Shape) -> None:
         other[:, place:] = (other[:, place:] + 7) % 50
         after = states_of(network, other)
         torch.testing.assert_close(after[:, :place], before[:, :place], **CLOSE)
-        assert not torch.allclose(after[:, place], before[:, place], **CLOSE), "and the present does"
+        assert not torch.allclose(after[:, place], before[:, place], **CLOSE), (
+            "and the present does"
+        )
 
 
 def test_the_past_matters(shape: Shape) -> None:
     network, ids = lively(shape), some_ids(1, 6)
     other = ids.clone()
     other[0, 0] = (other[0, 0] + 7) % 50
-    assert not torch.allclose(states_of(network, ids)[:, -1], states_of(network, other)[:, -1], **CLOSE)
+    assert not torch.allclose(
+        states_of(network, ids)[:, -1], states_of(network, other)[:, -1], **CLOSE
+    )
 
 
 def test_order_matters(shape: Shape) -> None:
     network, ids = lively(shape), torch.tensor([[3, 4, 5, 6]])
     other = torch.tensor([[4, 3, 5, 6]])
-    assert not torch.allclose(states_of(network, ids)[:, -1], states_of(network, other)[:, -1], **CLOSE)
+    assert not torch.allclose(
+        states_of(network, ids)[:, -1], states_of(network, other)[:, -1], **CLOSE
+    )
 
 
 def test_only_distances_matter(shape: Shape) -> None:
@@ -85,7 +96,9 @@ def test_packed_documents_do_not_see_each_other(shape: Shape) -> None:
     parts = [some_ids(1, length, seed)[0] for seed, length in enumerate((4, 3, 5))]
     packed = torch.cat([*parts, torch.zeros(2, dtype=torch.long)])[None]
     documents = torch.tensor([[1] * 4 + [2] * 3 + [3] * 5 + [0] * 2])
-    positions = torch.cat([torch.arange(len(part)) for part in parts] + [torch.zeros(2, dtype=torch.long)])[None]
+    positions = torch.cat(
+        [torch.arange(len(part)) for part in parts] + [torch.zeros(2, dtype=torch.long)]
+    )[None]
     together = states_of(network, packed, documents, positions)[0, :12].split([4, 3, 5])
     for part, state in zip(parts, together, strict=True):
         torch.testing.assert_close(state, states_of(network, part[None])[0], **CLOSE)
@@ -115,11 +128,17 @@ def test_greedy_writes_the_likeliest(shape: Shape) -> None:
     for number, token in enumerate(written):
         states = states_of(network, torch.tensor([prompt + written[:number]]))
         assert int(network.head(states[0, -1]).argmax()) == token
-    assert greedy(network, prompt, end=written[2], longest=6) == written[: written.index(written[2])]
+    assert (
+        greedy(network, prompt, end=written[2], longest=6) == written[: written.index(written[2])]
+    )
 
 
 def test_same_seed_same_weights(shape: Shape) -> None:
-    first, second, third = build(shape, 3).state_dict(), build(shape, 3).state_dict(), build(shape, 4).state_dict()
+    first, second, third = (
+        build(shape, 3).state_dict(),
+        build(shape, 3).state_dict(),
+        build(shape, 4).state_dict(),
+    )
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not torch.equal(first["embed.weight"], third["embed.weight"])
 
@@ -136,7 +155,9 @@ def test_nothing_is_left_as_memory_had_it(shape: Shape) -> None:
 
 def test_what_writes_to_the_residual_starts_small_and_nothing_else(shape: Shape) -> None:
     for name, weight in build(shape, 0).named_parameters():
-        writes = name.rsplit("attention.")[-1] == "out.weight" or name.endswith((".down.weight", ".down"))
+        writes = name.rsplit("attention.")[-1] == "out.weight" or name.endswith(
+            (".down.weight", ".down")
+        )
         if weight.dim() > 1 and not name.startswith(("embed", "output")):
             inner = weight.shape[-1] if weight.dim() == 2 else weight.shape[-2]
             wanted = 0.5 / (32 * 2 * shape.layers) ** 0.5 if writes else inner**-0.5
@@ -157,7 +178,12 @@ def test_overfits_one_batch(shape: Shape) -> None:
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-2)
     for _ in range(80):
         states, balance, _ = network(ids[:, :-1], positions, causal_mask(documents))
-        loss = torch.nn.functional.cross_entropy(network.head(states).flatten(0, 1), ids[:, 1:].flatten()) + balance
+        loss = (
+            torch.nn.functional.cross_entropy(
+                network.head(states).flatten(0, 1), ids[:, 1:].flatten()
+            )
+            + balance
+        )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -167,7 +193,9 @@ def test_overfits_one_batch(shape: Shape) -> None:
 def test_every_weight_learns(shape: Shape) -> None:
     network, ids = lively(shape).train(), some_ids(8, 16)
     following = torch.roll(ids, -1, 1) if shape.mtp else None
-    states, balance, ahead = network(ids, torch.arange(16).expand(8, -1), causal_mask(torch.ones_like(ids)), following=following)
+    states, balance, ahead = network(
+        ids, torch.arange(16).expand(8, -1), causal_mask(torch.ones_like(ids)), following=following
+    )
     (states.square().sum() + balance + (0 if ahead is None else ahead.square().sum())).backward()
     network.head(torch.ones(1, shape.width)).sum().backward()
     for name, weight in network.named_parameters():
@@ -180,7 +208,9 @@ def test_no_vocabulary(shape: Shape) -> None:
         build(shape.model_copy(update={"vocab": 0}))
 
 
-@pytest.mark.parametrize(("name", "value"), [("gated", False), ("biases", True), ("positions", 16), ("window", 4)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("gated", False), ("biases", True), ("positions", 16), ("window", 4)]
+)
 def test_what_is_only_planned_is_not_built_as_something_else(name: str, value: object) -> None:
     with pytest.raises(InputError, match=rf"shape\.{name}: the planner counts it"):
         build(SHAPES["gqa"].model_copy(update={name: value}))

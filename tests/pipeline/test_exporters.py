@@ -53,17 +53,26 @@ class TestTensorBoard:
         board = TensorBoard(tmp_path / "board")
         board.take(rows)
         board.close()
-        cloud, device = board_of(tmp_path / "board" / "cloud"), board_of(tmp_path / "board" / "device")
+        cloud, device = (
+            board_of(tmp_path / "board" / "cloud"),
+            board_of(tmp_path / "board" / "device"),
+        )
         losses = {one.step: one.value for one in cloud.Scalars("train/loss")}
-        assert losses == {5: 3.0, 10: 2.5, 20: 2.0}, "what was logged after the checkpoint and lost is taken back"
+        assert losses == {5: 3.0, 10: 2.5, 20: 2.0}, (
+            "what was logged after the checkpoint and lost is taken back"
+        )
         assert [one.value for one in cloud.Scalars("train/mfu")] == [0.25, 0.5]
-        assert [(one.step, one.value) for one in cloud.Scalars("train/validation_loss")] == [(20, 2.25)]
+        assert [(one.step, one.value) for one in cloud.Scalars("train/validation_loss")] == [
+            (20, 2.25)
+        ]
         assert "train/seen" not in cloud.Tags()["scalars"], "a checksum is no measurement"
         first = next(row for row in rows if row["event"] == "step")
         assert cloud.Scalars("train/loss")[0].wall_time == first["time"]
         assert [one.value for one in device.Scalars("train/loss")] == [4.0]
 
-    def test_again_takes_the_place_of_the_old_and_of_nothing_else(self, run: Path, tmp_path: Path) -> None:
+    def test_again_takes_the_place_of_the_old_and_of_nothing_else(
+        self, run: Path, tmp_path: Path
+    ) -> None:
         (tmp_path / "board" / "cloud").mkdir(parents=True)
         foreign = tmp_path / "board" / "cloud" / "events.out.tfevents.1.other"
         foreign.write_bytes(b"")
@@ -80,7 +89,9 @@ class TestTensorBoard:
         assert board.take(tail.new()) == 0
         step(Events(run / "events.jsonl"), "device", 10, 3.5)
         board.take(tail.new())
-        assert [one.value for one in board_of(tmp_path / "board" / "device").Scalars("train/loss")] == [4.0, 3.5]
+        assert [
+            one.value for one in board_of(tmp_path / "board" / "device").Scalars("train/loss")
+        ] == [4.0, 3.5]
         board.close()
 
 
@@ -119,7 +130,10 @@ class TestPrometheus:
 
     def test_a_text_file_appears_whole(self, run: Path, tmp_path: Path) -> None:
         Gauges(run).write(tmp_path / "metrics" / "tumen.prom")
-        assert samples((tmp_path / "metrics" / "tumen.prom").read_text())["tumen_train_step", "cloud"] == 20
+        assert (
+            samples((tmp_path / "metrics" / "tumen.prom").read_text())["tumen_train_step", "cloud"]
+            == 20
+        )
         assert [path.name for path in (tmp_path / "metrics").iterdir()] == ["tumen.prom"]
 
 
@@ -135,4 +149,9 @@ def test_exporting_loads_no_torch(run: Path, tmp_path: Path) -> None:
         "board.take(events.read(run / 'events.jsonl'))\nboard.close()\n"
         f"Gauges(run).write(Path({str(tmp_path / 'x.prom')!r}))\nprint('torch' in sys.modules)"
     )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+        == "False\n"
+    )

@@ -11,7 +11,9 @@ from tumen.core.shape import Experts, Gqa, Shape
 from tumen.plan import spent, step_flops, steps_within
 from tumen.recipe.recipe import Train
 
-DENSE = Shape(width=16, layers=2, feed_forward=32, attention=Gqa(heads=2, kv_heads=1, head_dim=8), vocab=64)
+DENSE = Shape(
+    width=16, layers=2, feed_forward=32, attention=Gqa(heads=2, kv_heads=1, head_dim=8), vocab=64
+)
 MIXED = DENSE.model_copy(update={"experts": Experts(routed=8, top_k=1, width=16)})
 
 
@@ -40,6 +42,8 @@ def test_the_budget_is_used_up_to_less_than_a_step(budget: float, rows: int, sha
 def test_experts_that_are_not_chosen_cost_nothing() -> None:
     few = MIXED.model_copy(update={"experts": Experts(routed=4, top_k=1, width=16)})
     train = Train(steps=1, rows=1, row_tokens=16)
-    router = 3 * 2 * 16 * 4 * 16  # four more rows of the router: forward and backward, two operations, width, tokens
+    router = (
+        3 * 2 * 16 * 4 * 16
+    )  # four more rows of the router: forward and backward, two operations, width, tokens
     assert step_flops(MIXED, train) - step_flops(few, train) == router
     assert spent(MIXED, train).parameters > spent(MIXED, train).active_parameters

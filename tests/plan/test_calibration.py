@@ -26,7 +26,11 @@ def observations() -> list[Observation]:
     for shape, train in calibration.default_configurations():
         seconds = float(calibration.time_terms(shape, train) @ RATES)
         size = float(calibration.memory_terms(shape, train) @ SIZES)
-        found.append(Observation(shape=shape, train=train, step_seconds=seconds, peak_bytes=size, source="made"))
+        found.append(
+            Observation(
+                shape=shape, train=train, step_seconds=seconds, peak_bytes=size, source="made"
+            )
+        )
     return found
 
 
@@ -35,8 +39,12 @@ def test_known_rates_predict_unseen_runs() -> None:
     profile = calibration.calibrate(seen)
     shape = seen[1].shape.model_copy(update={"layers": 6, "width": 320})
     seconds, size = calibration.predict(profile, shape, seen[1].train)
-    assert seconds == pytest.approx(float(calibration.time_terms(shape, seen[1].train) @ RATES), rel=0.1)
-    assert size == pytest.approx(float(calibration.memory_terms(shape, seen[1].train) @ SIZES), rel=0.1)
+    assert seconds == pytest.approx(
+        float(calibration.time_terms(shape, seen[1].train) @ RATES), rel=0.1
+    )
+    assert size == pytest.approx(
+        float(calibration.memory_terms(shape, seen[1].train) @ SIZES), rel=0.1
+    )
     assert profile.fit_error < 0.05
     assert set(profile.seconds_per) == set(TIME_TERMS)
     assert set(profile.bytes_per) == set(MEMORY_TERMS)
@@ -44,7 +52,8 @@ def test_known_rates_predict_unseen_runs() -> None:
 
 def test_no_rate_is_negative() -> None:
     noisy = [
-        one.model_copy(update={"step_seconds": one.step_seconds * (1 + 0.5 * (-1) ** k)}) for k, one in enumerate(observations())
+        one.model_copy(update={"step_seconds": one.step_seconds * (1 + 0.5 * (-1) ** k)})
+        for k, one in enumerate(observations())
     ]
     assert min(calibration.calibrate(noisy).seconds_per.values()) >= 0
 
@@ -78,11 +87,22 @@ def run_folder(tmp_path: Path) -> Path:
         "feed_forward": 128,
         "attention": {"kind": "gqa", "heads": 2, "kv_heads": 1, "head_dim": 32},
     }
-    recipe = {"name": "small", "family": {"device": {"shape": shape, "train": train}}, "serve": {"cloud": "device"}}
+    recipe = {
+        "name": "small",
+        "family": {"device": {"shape": shape, "train": train}},
+        "serve": {"cloud": "device"},
+    }
     (tmp_path / "recipe.json").write_text(json.dumps(recipe))
     events = Events(tmp_path / "events.jsonl")
     for step, seconds in ((10, 9.0), (20, 0.2), (30, 0.4), (40, 0.3)):
-        events.emit("step", tier="device", step=step, tokens=512, step_seconds=seconds, peak_bytes=5e8 + step)
+        events.emit(
+            "step",
+            tier="device",
+            step=step,
+            tokens=512,
+            step_seconds=seconds,
+            peak_bytes=5e8 + step,
+        )
     return tmp_path
 
 
@@ -119,7 +139,9 @@ def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
         (subprocess.CompletedProcess([], 0, "", ""), "no observation"),
     ],
 )
-def test_a_benchmark_that_fails_says_so(monkeypatch: pytest.MonkeyPatch, answer: object, says: str) -> None:
+def test_a_benchmark_that_fails_says_so(
+    monkeypatch: pytest.MonkeyPatch, answer: object, says: str
+) -> None:
     monkeypatch.setattr(calibration.subprocess, "run", lambda *_, **__: answer)
     with pytest.raises(PlanError, match=says):
         calibration.benchmark(calibration.default_configurations()[:1])

@@ -8,7 +8,20 @@ from tumen.core.errors import PlanError
 from tumen.plan import first_group
 from tumen.plan.facts import card_of, cards, fleet_of
 
-WANTED = ("a100", "h100", "h800", "h200", "h20", "b200", "gb200", "l40s", "rtx4090", "ascend910b", "tpu-v5p", "cpu")
+WANTED = (
+    "a100",
+    "h100",
+    "h800",
+    "h200",
+    "h20",
+    "b200",
+    "gb200",
+    "l40s",
+    "rtx4090",
+    "ascend910b",
+    "tpu-v5p",
+    "cpu",
+)
 
 
 def test_the_cards_of_the_issue_are_there() -> None:

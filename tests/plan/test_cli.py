@@ -40,7 +40,9 @@ def test_options_may_come_first() -> None:
 def test_json_is_one_object() -> None:
     assert json.loads(said(V2, "--json"))["card"] == "h800"
     assert json.loads(said(V2, "--compare", "h800:1024,h800:2048", "--json"))["sides"]
-    assert json.loads(said("fleet", "--devices", "120M", "--recipe", str(RECIPES / "milm-6b.toml"), "--json"))["cards"]
+    assert json.loads(
+        said("fleet", "--devices", "120M", "--recipe", str(RECIPES / "milm-6b.toml"), "--json")
+    )["cards"]
     assert "h800" in json.loads(said("cards", "--json"))
 
 

@@ -29,7 +29,22 @@ def rows(job: Job, truth: Physics, slower: float) -> list[Published]:
         case = case_of(job, layout, cards()["h100" if k % 3 else "a100"])
         seconds = float(time.step(stack([case]), truth).step[0]) * (slower if name == "a" else 1.0)
         soft = replace(software(), framework=name, release="1")
-        found.append(Published(f"{name}-{k}", name, "gpt", soft, (case,), seconds, None, "allocated", False, True, True, False))
+        found.append(
+            Published(
+                f"{name}-{k}",
+                name,
+                "gpt",
+                soft,
+                (case,),
+                seconds,
+                None,
+                "allocated",
+                False,
+                True,
+                True,
+                False,
+            )
+        )
     return found
 
 

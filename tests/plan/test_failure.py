@@ -6,7 +6,15 @@ import math
 
 import pytest
 
-from tumen.plan.failure import best_interval, between_failures, goodput, reliability, simulate, spares, young
+from tumen.plan.failure import (
+    best_interval,
+    between_failures,
+    goodput,
+    reliability,
+    simulate,
+    spares,
+    young,
+)
 from tumen.recipe.recipe import Planning
 
 LLAMA3 = 3.79  # node failures in 1,000 node-days, arXiv 2407.21783
@@ -25,10 +33,15 @@ def test_llama3_goodput_is_inside() -> None:
     assert found.goodput == pytest.approx(0.90, abs=0.04)
 
 
-@pytest.mark.parametrize(("between", "save", "restart"), [(5.1 * 3600, 30, 600), (7.8 * 3600, 60, 900), (50 * 3600, 40, 600)])
+@pytest.mark.parametrize(
+    ("between", "save", "restart"),
+    [(5.1 * 3600, 30, 600), (7.8 * 3600, 60, 900), (50 * 3600, 40, 600)],
+)
 def test_simulation_agrees(between: float, save: float, restart: float) -> None:
     every = best_interval(save, between, restart)
-    played = sum(simulate(every, save, between, restart, days=400, seed=seed) for seed in range(4)) / 4
+    played = (
+        sum(simulate(every, save, between, restart, days=400, seed=seed) for seed in range(4)) / 4
+    )
     assert played == pytest.approx(goodput(every, save, between, restart), rel=0.02)
 
 
@@ -62,6 +75,11 @@ def test_copies_in_memory_beat_the_disk_alone() -> None:
     disk = reliability(10_000, 8, 236e9, watched)
     copies = reliability(10_000, 8, 236e9, watched.model_copy(update={"copy_seconds": 0.5}))
     assert disk.goodput < 0.98 < copies.goodput
-    assert (disk.copy_every_seconds, copies.copy_every_seconds < disk.save_every_seconds < copies.save_every_seconds) == (0.0, True)
-    lost = reliability(10_000, 8, 236e9, watched.model_copy(update={"copy_seconds": 0.5, "copies_lost": 1.0}))
+    assert (
+        disk.copy_every_seconds,
+        copies.copy_every_seconds < disk.save_every_seconds < copies.save_every_seconds,
+    ) == (0.0, True)
+    lost = reliability(
+        10_000, 8, 236e9, watched.model_copy(update={"copy_seconds": 0.5, "copies_lost": 1.0})
+    )
     assert lost.goodput < disk.goodput, "copies that never survive only cost"

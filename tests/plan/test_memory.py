@@ -21,15 +21,21 @@ def test_activations_are_korthikantis(gpt3: Shape) -> None:
     job = Job(gpt3, 2048, 8, 1e9, soft=software("megatron-lm", "2022-05"))
     plain = stack([case_of(job, Layout(dp=1), cards()["a100"])])
     sbh = 2048 * 12288
-    assert memory.layer_activations(plain, 0.0)[0] == pytest.approx(sbh * (34 + 5 * 96 * 2048 / 12288))
-    split = stack([case_of(job, Layout(tp=8, recompute="selective", sequence_parallel=True), cards()["a100"])])
+    assert memory.layer_activations(plain, 0.0)[0] == pytest.approx(
+        sbh * (34 + 5 * 96 * 2048 / 12288)
+    )
+    split = stack(
+        [case_of(job, Layout(tp=8, recompute="selective", sequence_parallel=True), cards()["a100"])]
+    )
     assert memory.layer_activations(split, 0.0)[0] == pytest.approx(sbh * 34 / 8)
 
 
 def test_a_published_peak() -> None:
     """Llama 3 70B cut to 12 layers, tp 8 on 8 B200, Megatron-LM 0.14: 30.38 GB allocated (SimuMax's table)."""
     attention = Gqa(heads=64, kv_heads=8, head_dim=128)
-    shape = Shape(width=8192, layers=12, feed_forward=28672, attention=attention, vocab=128256, tied=False)
+    shape = Shape(
+        width=8192, layers=12, feed_forward=28672, attention=attention, vocab=128256, tied=False
+    )
     job = Job(shape, 4096, 4, 1e9, soft=software("megatron-core-plain", "2026-05"))
     case = stack([case_of(job, Layout(tp=8, dp=1, sequence_parallel=True), cards()["b200"])])
     assert memory.peak(case).total[0] / 1e9 == pytest.approx(30.38, rel=0.02)
@@ -38,7 +44,9 @@ def test_a_published_peak() -> None:
 def test_more_sharding_is_never_more_bytes(gpt3_job: Job) -> None:
     totals = []
     for zero in (0, 1, 2, 3):
-        case = stack([case_of(gpt3_job, Layout(tp=8, dp=64, zero=zero, recompute="full"), cards()["a100"])])
+        case = stack(
+            [case_of(gpt3_job, Layout(tp=8, dp=64, zero=zero, recompute="full"), cards()["a100"])]
+        )
         totals.append(float(memory.peak(case).total[0]))
     assert totals == sorted(totals, reverse=True)
 

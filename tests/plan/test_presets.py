@@ -54,7 +54,9 @@ def test_active_parameters() -> None:
     """What one token is multiplied with: the embedding table is looked up, not multiplied."""
     v2, lite = (job_of(load_recipe(RECIPES / name)).shape for name in ("v2.toml", "v2-lite.toml"))
     assert v2.active_parameters() - v2.vocab * v2.width == pytest.approx(21e9, rel=0.01)
-    assert lite.active_parameters() - lite.vocab * lite.width == pytest.approx(2.4e9, rel=0.025)  # printed with two digits
+    assert lite.active_parameters() - lite.vocab * lite.width == pytest.approx(
+        2.4e9, rel=0.025
+    )  # printed with two digits
 
 
 def test_cache_of_v2_told_apart() -> None:

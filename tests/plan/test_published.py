@@ -10,7 +10,16 @@ import pytest
 
 from tumen.core.errors import InputError
 from tumen.plan.accuracy import check
-from tumen.plan.accuracy.published import Published, Refused, links_of, precision_of, published, read, shape_of, zero_of
+from tumen.plan.accuracy.published import (
+    Published,
+    Refused,
+    links_of,
+    precision_of,
+    published,
+    read,
+    shape_of,
+    zero_of,
+)
 from tumen.plan.facts import cards
 
 COLUMNS = (
@@ -100,7 +109,9 @@ ROW = dict.fromkeys(COLUMNS, "") | {
 )
 def test_network_rate_is_per_card(text: str, gigabytes: float) -> None:
     """The usual trap: a figure of a node read as one of a card."""
-    assert links_of(ROW | {"interconnect": text}, cards()["a100"]).nic_rate == pytest.approx(gigabytes * 1e9)
+    assert links_of(ROW | {"interconnect": text}, cards()["a100"]).nic_rate == pytest.approx(
+        gigabytes * 1e9
+    )
 
 
 def test_wide_domains_come_from_the_row() -> None:
@@ -123,7 +134,10 @@ def test_sharding(text: str, expected: tuple[int, int]) -> None:
     assert zero_of(ROW | {"zero_fsdp": text}) == expected
 
 
-@pytest.mark.parametrize(("text", "expected"), [("bf16", "bf16"), ("fp8-cs (fp8-mx)", "fp8"), ("nvfp4", "fp4"), ("mxfp8", "fp8")])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("bf16", "bf16"), ("fp8-cs (fp8-mx)", "fp8"), ("nvfp4", "fp4"), ("mxfp8", "fp8")],
+)
 def test_precision(text: str, expected: str) -> None:
     assert precision_of(ROW | {"precision": text}) == expected
 

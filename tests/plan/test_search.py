@@ -26,7 +26,9 @@ def test_equal_to_exhaustive(gpt3_job: Job, card: str, cards_: int) -> None:
 
 
 def test_equal_to_exhaustive_with_experts(v2_job: Job) -> None:
-    space = Space(tensor=(1, 2), pipeline=(4, 5, 10, 12), expert=(1, 8, 16), micro=(1, 2), chunks=(1, 2))
+    space = Space(
+        tensor=(1, 2), pipeline=(4, 5, 10, 12), expert=(1, 8, 16), micro=(1, 2), chunks=(1, 2)
+    )
     quick = search(v2_job, cards()["h800"], 1024, space=space)
     slow = search(v2_job, cards()["h800"], 1024, space=space, prune=False)
     assert (quick.layouts, quick.seconds) == (slow.layouts, slow.seconds)

@@ -50,8 +50,19 @@ SHAPES = (
     precision=st.sampled_from(["bf16", "fp8"]),
     zero=st.sampled_from([0, 1, 3]),
 )
-def test_no_plan_beats_physics(shape, card, tp, pp, dp, ep, micro, recompute, precision, zero) -> None:
-    layout = Layout(tp=tp, pp=pp, dp=dp, ep=ep, micro_batch=micro, recompute=recompute, zero=zero, sequence_parallel=tp > 1)
+def test_no_plan_beats_physics(
+    shape, card, tp, pp, dp, ep, micro, recompute, precision, zero
+) -> None:
+    layout = Layout(
+        tp=tp,
+        pp=pp,
+        dp=dp,
+        ep=ep,
+        micro_batch=micro,
+        recompute=recompute,
+        zero=zero,
+        sequence_parallel=tp > 1,
+    )
     job = Job(shape, 2048, 64, 1e9, precision)
     try:
         case = stack([case_of(job, layout, cards()[card])])
@@ -66,8 +77,14 @@ def test_no_plan_beats_physics(shape, card, tp, pp, dp, ep, micro, recompute, pr
 def test_parts_add_up(gpt3_job: Job) -> None:
     layout = Layout(tp=8, pp=8, dp=16, micro_batch=1, sequence_parallel=True)
     found = time.step(stack([case_of(gpt3_job, layout, cards()["a100"])]), Physics())
-    parts = {k: v for k, v in found.rows().items() if k not in ("step", "stage_forward", "stage_backward")}
-    assert sum(float(np.sum(value)) for value in parts.values()) == pytest.approx(float(found.step[0]), rel=0.02)
+    parts = {
+        k: v
+        for k, v in found.rows().items()
+        if k not in ("step", "stage_forward", "stage_backward")
+    }
+    assert sum(float(np.sum(value)) for value in parts.values()) == pytest.approx(
+        float(found.step[0]), rel=0.02
+    )
 
 
 def test_a_table_is_its_rows(gpt3_job: Job) -> None:
@@ -83,7 +100,9 @@ def test_megatron_175b_is_known(gpt3_job: Job) -> None:
     TFLOP/s).
     """
     layout = Layout(tp=8, pp=16, dp=8, micro_batch=1, recompute="full", zero=0)
-    case = stack([case_of(gpt3_job, layout, cards()["a100"])]).but(kernel=0.0, dropout=1.0, dp_overlap=0.0, pp_overlap=0.0)
+    case = stack([case_of(gpt3_job, layout, cards()["a100"])]).but(
+        kernel=0.0, dropout=1.0, dp_overlap=0.0, pp_overlap=0.0
+    )
     assert float(time.step(case, fitted()).step[0]) == pytest.approx(32.0, rel=0.12)
 
 

@@ -10,7 +10,21 @@ from pathlib import Path
 import pytest
 
 from tumen.core.errors import PlanError
-from tumen.plan import Demand, Job, Plan, compare, explain, first_group, grow, job_of, own_and_rented, page, rate_of, size, solve
+from tumen.plan import (
+    Demand,
+    Job,
+    Plan,
+    compare,
+    explain,
+    first_group,
+    grow,
+    job_of,
+    own_and_rented,
+    page,
+    rate_of,
+    size,
+    solve,
+)
 from tumen.plan.facts import cards, fleet_of
 from tumen.plan.pictures import one_forward_one_backward
 from tumen.recipe.recipe import Planning, load_recipe
@@ -30,7 +44,16 @@ def test_plan_json_round_trip(plan: Plan) -> None:
 
 def test_every_figure_has_an_error_bar_and_a_grade(plan: Plan) -> None:
     best = plan.best
-    names = ("step_seconds", "memory_bytes", "tokens_per_day", "goodput", "days", "card_hours", "energy_kwh", "money")
+    names = (
+        "step_seconds",
+        "memory_bytes",
+        "tokens_per_day",
+        "goodput",
+        "days",
+        "card_hours",
+        "energy_kwh",
+        "money",
+    )
     for name in names:
         figure = getattr(best, name)
         assert figure.low <= figure.value <= figure.high, name
@@ -61,7 +84,9 @@ def test_timeline_is_1f1b(stages: int, micro: int) -> None:
     """
     slots = one_forward_one_backward(stages, micro, 1.0, 2.0)
     assert all(len(row) == 2 * micro for row in slots)
-    assert max(stop for row in slots for _, _, stop in row) == pytest.approx((micro + stages - 1) * 3.0)
+    assert max(stop for row in slots for _, _, stop in row) == pytest.approx(
+        (micro + stages - 1) * 3.0
+    )
     for row in slots:
         assert all(a[2] <= b[1] for a, b in pairwise(row))
 
@@ -105,13 +130,17 @@ def test_serving_of_120_million_devices() -> None:
     assert found.mean_requests == pytest.approx(1389, abs=1)
     assert found.cloud_peak_requests == pytest.approx(found.peak_requests * 0.3)
     assert found.cards >= 1
-    everything = size(shape, demand.model_copy(update={"on_device": 1.0}), cards()["h800"], 16, 16, 2.0, "USD")
+    everything = size(
+        shape, demand.model_copy(update={"on_device": 1.0}), cards()["h800"], 16, 16, 2.0, "USD"
+    )
     assert everything.cards == 0
     smaller = size(shape, demand, cards()["h800"], 4, 4, 2.0, "USD")
     assert smaller.cards <= found.cards
 
 
-@pytest.mark.parametrize(("text", "a_day"), [("1/day", 1.0), ("2/hour", 48.0), ("7/week", 1.0), ("3", 3.0)])
+@pytest.mark.parametrize(
+    ("text", "a_day"), [("1/day", 1.0), ("2/hour", 48.0), ("7/week", 1.0), ("3", 3.0)]
+)
 def test_rates(text: str, a_day: float) -> None:
     assert rate_of(text) == pytest.approx(a_day)
 
@@ -121,6 +150,14 @@ def test_nonsense_demands() -> None:
     with pytest.raises(PlanError, match="no period"):
         rate_of("1/blink")
     with pytest.raises(PlanError, match="nearest legal value is 1"):
-        size(shape, Demand(devices=1, requests_per_day=1, on_device=1.5), cards()["h800"], 16, 16, 2.0, "USD")
+        size(
+            shape,
+            Demand(devices=1, requests_per_day=1, on_device=1.5),
+            cards()["h800"],
+            16,
+            16,
+            2.0,
+            "USD",
+        )
     with pytest.raises(PlanError, match="above 0"):
         size(shape, Demand(devices=0, requests_per_day=1), cards()["h800"], 16, 16, 2.0, "USD")

@@ -41,7 +41,11 @@ def test_frozen() -> None:
 
 
 def test_all_faults_are_told_at_once() -> None:
-    broken = {"shape": SHAPE | {"widht": 8, "layers": 0}, "train": {"steps": "many", "rats": 1}, "quantise": "int3"}
+    broken = {
+        "shape": SHAPE | {"widht": 8, "layers": 0},
+        "train": {"steps": "many", "rats": 1},
+        "quantise": "int3",
+    }
     found = faults(sede=1, data={"languages": ["en", "fr"]}, family={"device": broken})
     assert len(found) == 7
     text = "\n".join(found)
@@ -60,7 +64,11 @@ def test_all_faults_are_told_at_once() -> None:
 
 @pytest.mark.parametrize("word", ["int8", "int4", "bf16", "q4_k"])
 def test_a_word_says_how_a_tier_is_quantised(word: str) -> None:
-    found = recipe_of(tree(family={"device": TIER | {"quantise": word}}), "here").family["device"].quantise
+    found = (
+        recipe_of(tree(family={"device": TIER | {"quantise": word}}), "here")
+        .family["device"]
+        .quantise
+    )
     assert (found.to, found.plain, found.word) == (word, True, word)
 
 
@@ -71,7 +79,9 @@ def test_a_table_says_more() -> None:
     assert (found.quantise.plain, found.quantise.word) == (False, "mixed, aware")
     section = found.quantise.section(found.train)
     assert (section.steps, section.rows) == (50, found.train.rows)
-    assert Recipe.model_validate_json(recipe_of(tree(family={"device": found}), "here").model_dump_json())
+    assert Recipe.model_validate_json(
+        recipe_of(tree(family={"device": found}), "here").model_dump_json()
+    )
 
 
 @pytest.mark.parametrize(
@@ -94,7 +104,9 @@ def test_a_wish_that_cannot_be_is_one_line(table: object, words: str) -> None:
     assert words in fault
 
 
-@pytest.mark.parametrize("name", ["AWS_SECRET_ACCESS_KEY", "PATH", "TUMEN_", "XTUMEN_KEY", "TUMEN_A\n", ""])
+@pytest.mark.parametrize(
+    "name", ["AWS_SECRET_ACCESS_KEY", "PATH", "TUMEN_", "XTUMEN_KEY", "TUMEN_A\n", ""]
+)
 def test_a_key_is_never_somebody_elses_variable(name: str) -> None:
     [fault] = faults(serve={"device": "device", "cloud": None, "cloud_key_env": name})
     assert fault.startswith("serve.cloud_key_env: String should match pattern")
@@ -121,12 +133,16 @@ def test_error_is_a_line_for_each_fault_under_the_name_of_the_file() -> None:
 def test_did_you_mean_reaches_through_a_union(kind: str, field: str, near: str) -> None:
     whole = GQA if kind == "gqa" else {"kind": "mla", "heads": 2, "kv_rank": 8}
     found = faults(family={"device": TIER | {"shape": SHAPE | {"attention": whole | {field: 8}}}})
-    assert found == [f"family.device.shape.attention.{field}: unknown field; did you mean {near!r}?"]
+    assert found == [
+        f"family.device.shape.attention.{field}: unknown field; did you mean {near!r}?"
+    ]
 
 
 def test_known_names_of_a_union_are_those_of_its_kind() -> None:
     found = faults(family={"device": TIER | {"shape": SHAPE | {"attention": GQA | {"qqq": 1}}}})
-    assert found == ["family.device.shape.attention.qqq: unknown field; known here: head_dim, heads, kind, kv_heads, rope_theta"]
+    assert found == [
+        "family.device.shape.attention.qqq: unknown field; known here: head_dim, heads, kind, kv_heads, rope_theta"
+    ]
 
 
 def test_a_tier_may_be_called_like_a_kind_of_attention() -> None:
@@ -140,7 +156,11 @@ def test_a_tier_may_be_called_like_a_kind_of_attention() -> None:
 def test_names_that_fit_nothing_are_told_together() -> None:
     student = TIER | {"distil": {"teacher": "nobody"}}
     found = faults(family={"phone": student}, serve={"device": "device", "cloud": "cloud"})
-    assert [line.split(":")[0] for line in found] == ["family.phone.distil.teacher", "serve.device", "serve.cloud"]
+    assert [line.split(":")[0] for line in found] == [
+        "family.phone.distil.teacher",
+        "serve.device",
+        "serve.cloud",
+    ]
 
 
 def test_teachers_in_a_circle() -> None:
@@ -154,7 +174,21 @@ def test_a_tier_that_teaches_itself() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["corpus", "tokenizer", "dataset", "jobs", "arms", "bundle-x", "cloud-logits", "../up", "a/b", "", ".hid", "Ä"]
+    "name",
+    [
+        "corpus",
+        "tokenizer",
+        "dataset",
+        "jobs",
+        "arms",
+        "bundle-x",
+        "cloud-logits",
+        "../up",
+        "a/b",
+        "",
+        ".hid",
+        "Ä",
+    ],
 )
 def test_a_tier_that_would_take_another_folder_is_refused(name: str) -> None:
     found = faults(family={"device": TIER, name: TIER})
@@ -261,7 +295,9 @@ class TestSet:
         assert recipe.home == "h = 1"
 
     def test_may_replace_a_whole_section(self, path: Path) -> None:
-        recipe = load_recipe(path, ["family.device.shape.attention={kind='mla', heads=2, kv_rank=8}"])
+        recipe = load_recipe(
+            path, ["family.device.shape.attention={kind='mla', heads=2, kv_rank=8}"]
+        )
         assert isinstance(recipe.family["device"].shape.attention, Mla)
 
     @pytest.mark.parametrize("change", ["steps", "=3", "family.device.train.steps.deeper=1"])
@@ -270,13 +306,17 @@ class TestSet:
             load_recipe(path, [change])
 
     def test_misspelt(self, path: Path) -> None:
-        with pytest.raises(RecipeError, match=r"family\.device\.train\.step: unknown field; did you mean 'steps'"):
+        with pytest.raises(
+            RecipeError, match=r"family\.device\.train\.step: unknown field; did you mean 'steps'"
+        ):
             load_recipe(path, ["family.device.train.step=1"])
 
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
 )
 
 

@@ -82,7 +82,9 @@ class TestKeys:
         with pytest.raises(InputError, match="chmod 600"):
             sign(bundle, key)
 
-    @pytest.mark.parametrize("text", ["", "hello", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"])
+    @pytest.mark.parametrize(
+        "text", ["", "hello", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"]
+    )
     def test_what_is_no_key(self, bundle: Path, tmp_path: Path, text: str) -> None:
         path = tmp_path / "none"
         path.write_text(text)
@@ -116,10 +118,15 @@ class TestKeys:
 
 
 class TestAdmit:
-    def test_what_is_signed_comes_in_and_keeps_its_digest(self, tmp_path: Path, bundle: Path, store: Path) -> None:
+    def test_what_is_signed_comes_in_and_keeps_its_digest(
+        self, tmp_path: Path, bundle: Path, store: Path
+    ) -> None:
         signature = admit(bundle, store, QUIET)
         assert signature is not None
-        assert (signature.version, signature.digest) == (5, manifest_of(make_bundle(tmp_path / "other")).digest)
+        assert (signature.version, signature.digest) == (
+            5,
+            manifest_of(make_bundle(tmp_path / "other")).digest,
+        )
         assert admit(bundle, store.parent, QUIET) == signature, "a folder of keys does too"
 
     def test_without_a_store_it_comes_in_and_events_say_so_once(self, tmp_path: Path) -> None:
@@ -129,11 +136,15 @@ class TestAdmit:
         (row,) = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
         assert (row["event"], row["digest"]) == ("bundle_unsigned", manifest_of(bundle).digest)
 
-    def test_the_environment_names_a_store(self, tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_environment_names_a_store(
+        self, tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setenv("TUMEN_TRUST", str(store))
         with pytest.raises(ArtifactError, match="is not signed"):
             admit(make_bundle(tmp_path / "unsigned"), None, QUIET)
-        assert admit(tmp_path / "unsigned", "own", QUIET) is None, "a run loads what it has just made"
+        assert admit(tmp_path / "unsigned", "own", QUIET) is None, (
+            "a run loads what it has just made"
+        )
 
     def test_unsigned(self, bundle: Path, store: Path) -> None:
         (bundle / "signature.json").unlink()
@@ -144,12 +155,16 @@ class TestAdmit:
         sign(bundle, tmp_path / "stranger")
         refused(bundle, store, "which is not in")
 
-    def test_by_a_stranger_who_names_our_key(self, bundle: Path, tmp_path: Path, store: Path) -> None:
+    def test_by_a_stranger_who_names_our_key(
+        self, bundle: Path, tmp_path: Path, store: Path
+    ) -> None:
         ours = signature_of(bundle)
         make_keys(tmp_path / "stranger", "release")
         theirs = sign(bundle, tmp_path / "stranger", 5)
         assert ours is not None
-        (bundle / "signature.json").write_text(theirs.model_copy(update={"key": ours.key}).model_dump_json())
+        (bundle / "signature.json").write_text(
+            theirs.model_copy(update={"key": ours.key}).model_dump_json()
+        )
         refused(bundle, store, "was not made by 'release'")
 
     def test_a_revoked_key(self, bundle: Path, store: Path) -> None:
@@ -165,25 +180,40 @@ class TestAdmit:
 
     @pytest.mark.parametrize(
         ("field", "value"),
-        [("version", 6), ("signed_at", "2030-01-01T00:00:00Z"), ("digest", "0" * 16), ("manifest", "0" * 64), ("scorecard", None)],
+        [
+            ("version", 6),
+            ("signed_at", "2030-01-01T00:00:00Z"),
+            ("digest", "0" * 16),
+            ("manifest", "0" * 64),
+            ("scorecard", None),
+        ],
     )
-    def test_a_signature_with_another_field(self, bundle: Path, store: Path, field: str, value: object) -> None:
+    def test_a_signature_with_another_field(
+        self, bundle: Path, store: Path, field: str, value: object
+    ) -> None:
         path = bundle / "signature.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
         refused(bundle, store, "was not made by 'release'")
 
-    @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"key": 1}', "[" * 100_000, '{"key": "' + "a" * 20_000 + '"}'])
+    @pytest.mark.parametrize(
+        "text",
+        ["", "{", "[]", "{}", '{"key": 1}', "[" * 100_000, '{"key": "' + "a" * 20_000 + '"}'],
+    )
     def test_a_signature_that_is_none(self, bundle: Path, store: Path, text: str) -> None:
         (bundle / "signature.json").write_text(text)
         refused(bundle, store, r"signature\.json: ")
 
-    @pytest.mark.parametrize("text", ["", "AAAA", "not base64!", base64.b64encode(bytes(64)).decode(), "\u00e9"])
+    @pytest.mark.parametrize(
+        "text", ["", "AAAA", "not base64!", base64.b64encode(bytes(64)).decode(), "\u00e9"]
+    )
     def test_a_signature_of_other_bytes(self, bundle: Path, store: Path, text: str) -> None:
         path = bundle / "signature.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | {"signature": text}))
         refused(bundle, store, "was not made by 'release'")
 
-    def test_another_signature_of_the_same_key(self, bundle: Path, tmp_path: Path, key: Path, store: Path) -> None:
+    def test_another_signature_of_the_same_key(
+        self, bundle: Path, tmp_path: Path, key: Path, store: Path
+    ) -> None:
         other = make_bundle(tmp_path / "other", "other weights")
         sign(other, key, 7)
         os.replace(other / "signature.json", bundle / "signature.json")
@@ -193,15 +223,29 @@ class TestAdmit:
 CHANGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "facts": (lambda b: add_facts(b, {"agreement": 0.5}), "manifest was changed"),
     "a new bundle under the old signature": (
-        lambda b: (b / "signature.json").write_bytes(_keep(b / "signature.json", lambda: make_bundle(b, "evil"))),
+        lambda b: (b / "signature.json").write_bytes(
+            _keep(b / "signature.json", lambda: make_bundle(b, "evil"))
+        ),
         "manifest was changed",
     ),
     "a better scorecard": (lambda b: _card(b, '{"exact": 1.0}'), "scorecard was changed"),
-    "no scorecard": (lambda b: (b / "scorecard").rename(b.parent / "card"), "scorecard was changed"),
-    "a file more": (lambda b: (b / "draft.gguf").write_text("x"), "'draft.gguf' is in it and was not signed"),
-    "a file more in the scorecard": (lambda b: (b / "scorecard" / "x").write_text("x"), "'scorecard/x' is in it"),
+    "no scorecard": (
+        lambda b: (b / "scorecard").rename(b.parent / "card"),
+        "scorecard was changed",
+    ),
+    "a file more": (
+        lambda b: (b / "draft.gguf").write_text("x"),
+        "'draft.gguf' is in it and was not signed",
+    ),
+    "a file more in the scorecard": (
+        lambda b: (b / "scorecard" / "x").write_text("x"),
+        "'scorecard/x' is in it",
+    ),
     "a hidden file": (lambda b: (b / ".x").write_text("x"), "'.x' is in it"),
-    "a file in a folder": (lambda b: ((b / "d").mkdir(), (b / "d" / "x").write_text("x")), "'d/x' is in it"),
+    "a file in a folder": (
+        lambda b: ((b / "d").mkdir(), (b / "d" / "x").write_text("x")),
+        "'d/x' is in it",
+    ),
     "a link out": (lambda b: (b / "x").symlink_to("/etc/passwd"), "outside of its folder"),
     "a link within": (lambda b: (b / "x").symlink_to("model.gguf"), "'x' is in it"),
 }

@@ -62,7 +62,15 @@ def test_only_what_manifests_list_is_copied(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", '{"live": "../../etc"}', '{"live": "000001-0123456789abcdef", "before": ["/"]}', "[" * 100_000]
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        '{"live": "../../etc"}',
+        '{"live": "000001-0123456789abcdef", "before": ["/"]}',
+        "[" * 100_000,
+    ],
 )
 def test_a_damaged_pointer_is_one_line(tmp_path: Path, text: str) -> None:
     slot.put(tmp_path, make_bundle(tmp_path / "b", "x"), keep=1)

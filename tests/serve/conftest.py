@@ -31,7 +31,9 @@ def shared_runner(bundle: Path) -> Iterator[DeviceRunner]:
 class FakeRunner:
     """A runner that does as it is told: answers with one action, raises a fault, or dawdles between pieces."""
 
-    def __init__(self, name: str = "fake", confidence: float = 0.9, fault: Exception | None = None) -> None:
+    def __init__(
+        self, name: str = "fake", confidence: float = 0.9, fault: Exception | None = None
+    ) -> None:
         self.name, self.confidence, self.fault = name, confidence, fault
         self.heard: list[str] = []
         self.pause_seconds = 0.0
@@ -43,7 +45,9 @@ class FakeRunner:
         if self.fault:
             raise self.fault
         text = '{"lang":"en","intent":"HassTurnOn","name":"lamp"}'
-        return Completion(text, (1, 2), (("x", -0.1),), self.confidence, Seconds(0.0, 0.0, 0.0), 3, 2)
+        return Completion(
+            text, (1, 2), (("x", -0.1),), self.confidence, Seconds(0.0, 0.0, 0.0), 3, 2
+        )
 
     async def stream(self, sentence: str) -> AsyncIterator[str | Completion]:
         done = await self.act(sentence)

@@ -43,10 +43,14 @@ def client(url: str) -> Iterator[openai.OpenAI]:
         yield one
 
 
-def post(base: str, body: bytes, path: str = "/v1/chat/completions", method: str = "POST", **headers: str) -> tuple[int, Any, Any]:
+def post(
+    base: str, body: bytes, path: str = "/v1/chat/completions", method: str = "POST", **headers: str
+) -> tuple[int, Any, Any]:
     """(status, headers, JSON) of one raw request."""
     line = http.client.HTTPConnection(base.split("/")[2], timeout=10)
-    sent = {"content-type": "application/json"} | {name.replace("_", "-"): value for name, value in headers.items()}
+    sent = {"content-type": "application/json"} | {
+        name.replace("_", "-"): value for name, value in headers.items()
+    }
     line.request(method, path, body, {name: value for name, value in sent.items() if value})
     answer = line.getresponse()
     raw = answer.read()
@@ -71,7 +75,9 @@ def test_the_stock_client_chats(client: openai.OpenAI) -> None:
     assert done.usage.total_tokens == done.usage.prompt_tokens + done.usage.completion_tokens > 0
     assert raw.headers["x-tumen-route"] == done.tumen["tier"] == "device"
     assert raw.headers["x-tumen-reason"] == done.tumen["why"]
-    assert float(raw.headers["x-tumen-confidence"]) == pytest.approx(done.tumen["confidence"], abs=1e-4)
+    assert float(raw.headers["x-tumen-confidence"]) == pytest.approx(
+        done.tumen["confidence"], abs=1e-4
+    )
     assert raw.headers["x-request-id"].startswith("req-")
 
 
@@ -79,7 +85,9 @@ def test_the_stock_client_chats(client: openai.OpenAI) -> None:
 @pytest.mark.parametrize("usage", [False, True])
 def test_the_stock_client_streams(client: openai.OpenAI, model: str, usage: bool) -> None:
     options: Any = {"stream_options": {"include_usage": True}} if usage else {}
-    chunks = list(client.chat.completions.create(**{**HELLO, "model": model}, stream=True, **options))  # type: ignore[call-overload]
+    chunks = list(
+        client.chat.completions.create(**{**HELLO, "model": model}, stream=True, **options)
+    )  # type: ignore[call-overload]
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
     whole = client.chat.completions.create(**HELLO)  # type: ignore[call-overload]
     assert text == whole.choices[0].message.content
@@ -89,13 +97,18 @@ def test_the_stock_client_streams(client: openai.OpenAI, model: str, usage: bool
     assert last.tumen["tier"] == "device"
 
 
-def test_the_last_message_of_the_user_is_the_sentence(url: str, fake: Any, running: Running) -> None:
+def test_the_last_message_of_the_user_is_the_sentence(
+    url: str, fake: Any, running: Running
+) -> None:
     device = fake()
     messages = [
         {"role": "system", "content": "You are a lamp"},
         {"role": "user", "content": "first"},
         {"role": "assistant", "content": None, "tool_calls": []},
-        {"role": "user", "content": [{"type": "text", "text": "the"}, {"type": "text", "text": "second"}]},
+        {
+            "role": "user",
+            "content": [{"type": "text", "text": "the"}, {"type": "text", "text": "second"}],
+        },
         {"role": "assistant", "content": "prefill"},
     ]
     with running(app(Router(device, None, SERVE), "pocket")) as base:
@@ -155,7 +168,11 @@ BAD: dict[str, tuple[bytes, int, str]] = {
     "no model": (json.dumps({"messages": HELLO["messages"]}).encode(), 400, "model is missing"),
     "model 7": (with_(model=7), 400, "model must be text"),
     "model unknown": (with_(model="gpt-9"), 404, "there is pocket, device"),
-    "model with a lone surrogate": (b'{"model":"\\ud800","messages":[{"role":"user","content":"a"}]}', 404, "no model"),
+    "model with a lone surrogate": (
+        b'{"model":"\\ud800","messages":[{"role":"user","content":"a"}]}',
+        404,
+        "no model",
+    ),
     "model of a tier that is not there": (with_(model="cloud"), 404, "no model"),
     "no messages": (b'{"model":"pocket"}', 400, "1 to 256 messages"),
     "messages empty": (with_(messages=[]), 400, "1 to 256 messages"),
@@ -164,11 +181,19 @@ BAD: dict[str, tuple[bytes, int, str]] = {
     "messages 300": (with_(messages=HELLO["messages"] * 300), 400, "1 to 256 messages"),
     "a role unknown": (with_(messages=[{"role": "root", "content": "x"}]), 400, "role must be"),
     "a role that is a list": (with_(messages=[{"role": [], "content": "x"}]), 400, "role must be"),
-    "no user": (with_(messages=[{"role": "system", "content": "x"}]), 400, "no message of the role user"),
+    "no user": (
+        with_(messages=[{"role": "system", "content": "x"}]),
+        400,
+        "no message of the role user",
+    ),
     "content null": (says(None), 400, "content must be text"),
     "content 7": (says(7), 400, "content must be text"),
     "content empty list": (says([]), 400, "content must be text"),
-    "content image": (says([{"type": "image_url", "image_url": {"url": "file:///etc/passwd"}}]), 400, "must be text"),
+    "content image": (
+        says([{"type": "image_url", "image_url": {"url": "file:///etc/passwd"}}]),
+        400,
+        "must be text",
+    ),
     "content empty": (says(""), 400, "empty"),
     "content blank": (says(" \t\n "), 400, "empty"),
     "content NUL": (says("\0\0"), 400, "empty"),
@@ -207,8 +232,12 @@ HOSTILE_TEXT = [
 
 @pytest.mark.parametrize("text", HOSTILE_TEXT)
 @pytest.mark.parametrize("stream", [False, True])
-def test_strange_text_is_only_a_sentence(url: str, client: openai.OpenAI, text: str, stream: bool) -> None:
-    body = json.dumps({**HELLO, "stream": stream, "messages": [{"role": "user", "content": text}]}).encode()
+def test_strange_text_is_only_a_sentence(
+    url: str, client: openai.OpenAI, text: str, stream: bool
+) -> None:
+    body = json.dumps(
+        {**HELLO, "stream": stream, "messages": [{"role": "user", "content": text}]}
+    ).encode()
     if not stream:
         status, _, tree = post(url, body)
         assert status == 200
@@ -294,12 +323,17 @@ BROKEN = {
     "version 9.9": ("GET / HTTP/9.9\n\n", b""),
     "TLS": ("\x16\x03\x01 this is TLS\n\n", b""),
     "headers of 200 kB": (HEAD + "x: " + "y" * 200_000 + "\n\n", b""),
-    "a websocket": ("GET /v1/models HTTP/1.1\nhost: a.example\nupgrade: websocket\nconnection: upgrade\n\n", b""),
+    "a websocket": (
+        "GET /v1/models HTTP/1.1\nhost: a.example\nupgrade: websocket\nconnection: upgrade\n\n",
+        b"",
+    ),
 }
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_broken_http_is_no_fault_of_ours(url: str, name: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_broken_http_is_no_fault_of_ours(
+    url: str, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
     said = raw(url, *BROKEN[name])
     assert not said or said.split(b" ")[1].startswith(b"4")
     assert chat(url, HELLO)[0] == 200
@@ -310,9 +344,13 @@ def test_a_body_without_end_is_cut_off(url: str, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("tumen.serve.guard.BODY_SECONDS", 0.2)
     host, port = url.split("/")[2].split(":")
     with socket.create_connection((host, int(port)), timeout=10) as line:
-        line.sendall((HEAD + "content-length: 500\n\n").replace("\n", "\r\n").encode() + b'{"model":')
+        line.sendall(
+            (HEAD + "content-length: 500\n\n").replace("\n", "\r\n").encode() + b'{"model":'
+        )
         assert b" 408 " in line.recv(65536)
-    with socket.create_connection((host, int(port)), timeout=10) as line:  # no length given, and more than may come
+    with socket.create_connection(
+        (host, int(port)), timeout=10
+    ) as line:  # no length given, and more than may come
         line.sendall((HEAD + "transfer-encoding: chunked\n\n").replace("\n", "\r\n").encode())
         with contextlib.suppress(ConnectionError):
             for _ in range(9):
@@ -340,7 +378,16 @@ def test_a_key_is_asked_for(running: Running, fake: Any, given: str | None) -> N
         for path, method in (("/v1/chat/completions", "POST"), ("/v1/models", "GET")):
             status, _, tree = post(base, json.dumps(HELLO).encode(), path, method, **wrong)
             assert (status, tree["error"]["type"]) == (401, "authentication_error")
-        assert chat(base, HELLO, authorization="Bearer s3cret", host="tumen.example", origin="https://a.example")[0] == 200
+        assert (
+            chat(
+                base,
+                HELLO,
+                authorization="Bearer s3cret",
+                host="tumen.example",
+                origin="https://a.example",
+            )[0]
+            == 200
+        )
         assert post(base, b"", "/healthz", "GET")[0] == 200
         with (
             openai.OpenAI(base_url=base, api_key="wrong", max_retries=0) as client,
@@ -357,9 +404,15 @@ def test_a_tier_can_be_forced_and_private_stays_in(running: Running, fake: Any) 
         assert chat(base, {**HELLO, "model": "cloud"})[1]["x-tumen-route"] == "cloud"
         heard = len(cloud.heard)
         status, headers, tree = chat(base, HELLO, x_tumen_private="1")
-        assert (status, headers["x-tumen-reason"], tree["tumen"]["tier"]) == (200, "private", "device")
+        assert (status, headers["x-tumen-reason"], tree["tumen"]["tier"]) == (
+            200,
+            "private",
+            "device",
+        )
         for stream in (False, True):
-            status, _, tree = chat(base, {**HELLO, "model": "cloud", "stream": stream}, x_tumen_private="true")
+            status, _, tree = chat(
+                base, {**HELLO, "model": "cloud", "stream": stream}, x_tumen_private="true"
+            )
             assert (status, "private" in tree["error"]["message"]) == (400, True)
         assert len(cloud.heard) == heard
 
@@ -375,7 +428,9 @@ def test_a_dead_runner_is_503(running: Running, fake: Any, stream: bool, model: 
     assert tree["error"]["message"] == "the runner died"
 
 
-def test_our_own_fault_is_500_and_repeats_nothing(running: Running, fake: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_our_own_fault_is_500_and_repeats_nothing(
+    running: Running, fake: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     events, device = Events(None), fake(fault=KeyError("my secret sentence"))
     with running(app(Router(device, None, SERVE), "pocket", events=events)) as base:
         status, _, tree = chat(base, HELLO)
@@ -384,7 +439,9 @@ def test_our_own_fault_is_500_and_repeats_nothing(running: Running, fake: Any, c
     assert "secret" not in json.dumps(tree) + json.dumps(events.seen) + caplog.text
 
 
-def test_a_real_child_killed_between_requests_is_not_noticed_by_clients(running: Running, bundle: Path) -> None:
+def test_a_real_child_killed_between_requests_is_not_noticed_by_clients(
+    running: Running, bundle: Path
+) -> None:
     runner = load(bundle)
     with running(app(Router(runner, None, SERVE), "pocket")) as base:
         before = chat(base, HELLO)[2]["choices"]
@@ -426,7 +483,9 @@ def test_a_stream_stops_when_the_client_leaves(running: Running, fake: Any) -> N
         host, port = base.split("/")[2].split(":")
         with socket.create_connection((host, int(port)), timeout=10) as line:
             body = json.dumps({**HELLO, "model": "device", "stream": True}).encode()
-            line.sendall((HEAD + f"content-length: {len(body)}\n\n").replace("\n", "\r\n").encode() + body)
+            line.sendall(
+                (HEAD + f"content-length: {len(body)}\n\n").replace("\n", "\r\n").encode() + body
+            )
             assert b" 200 " in line.recv(4096)
             assert eventually(lambda: device.pieces_sent >= 2)
         left_at, sent = time.monotonic(), device.pieces_sent
@@ -435,7 +494,9 @@ def test_a_stream_stops_when_the_client_leaves(running: Running, fake: Any) -> N
         assert device.pieces_sent < sent + 100
 
 
-def test_more_at_once_than_may_wait_is_429(running: Running, fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_at_once_than_may_wait_is_429(
+    running: Running, fake: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("tumen.serve.api.MOST_AT_ONCE", 1)
     free = asyncio.Event()
 
@@ -450,17 +511,25 @@ def test_more_at_once_than_may_wait_is_429(running: Running, fake: Any, monkeypa
     device = Slow()
     with running(app(Router(device, None, SERVE), "pocket")) as base:
         line = http.client.HTTPConnection(base.split("/")[2], timeout=10)
-        line.request("POST", "/v1/chat/completions", json.dumps(HELLO), {"content-type": "application/json"})
+        line.request(
+            "POST", "/v1/chat/completions", json.dumps(HELLO), {"content-type": "application/json"}
+        )
         assert eventually(lambda: bool(device.heard))
         status, headers, tree = chat(base, HELLO)
-        assert (status, tree["error"]["code"], headers["retry-after"]) == (429, "too_many_requests", "1")
+        assert (status, tree["error"]["code"], headers["retry-after"]) == (
+            429,
+            "too_many_requests",
+            "1",
+        )
         device.loop.call_soon_threadsafe(free.set)
         assert line.getresponse().status == 200
         line.close()
         assert chat(base, HELLO)[0] == 200
 
 
-def test_nothing_said_reaches_a_log(url: str, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> None:
+def test_nothing_said_reaches_a_log(
+    url: str, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
     caplog.set_level("DEBUG")
     for tree in (HELLO, {**HELLO, "stream": True}, {**HELLO, "model": "zebra"}):
         body = json.dumps(tree).replace("turn on the light", "zebra lamp on").encode()

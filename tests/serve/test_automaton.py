@@ -16,7 +16,12 @@ from tumen.serve.runners.automaton import Among, Form, State
 
 SMALL = {
     "languages": ("en", "zh"),
-    "intents": {"set": ("room", "step"), "set_all": ("step", "room"), "set_as_said": ("room", "step"), "none": ()},
+    "intents": {
+        "set": ("room", "step"),
+        "set_all": ("step", "room"),
+        "set_as_said": ("room", "step"),
+        "none": (),
+    },
     "spoken": ("set_as_said",),
     "closed": {"step": ("up", "upper", "down")},
 }
@@ -28,7 +33,11 @@ class Vocabulary:
     """Tokens as they come: `pattern` says how a text falls apart."""
 
     def __init__(self, pattern: str) -> None:
-        self._pattern, self._ids, self.texts = re.compile(pattern, re.DOTALL), dict[str, int](), [""]
+        self._pattern, self._ids, self.texts = (
+            re.compile(pattern, re.DOTALL),
+            dict[str, int](),
+            [""],
+        )
 
     def cut(self, text: str) -> list[int]:
         parts = self._pattern.findall(text)
@@ -48,7 +57,9 @@ class Vocabulary:
 OURS = r'\{"lang":"\w+"|,"intent":"\w+"|,"step":"\w+"|,"(?:domain|device_class|state|ask|scope|media_class|fan_mode)":"\w+"|,"\w+":"|"|\}|;| ?[^"{};,: ]'
 LIKE_GPT = r" ?[A-Za-z]{1,4}| ?\d| ?[^\sA-Za-z\d]+|\s"
 LETTERS = r"."
-vocabularies = pytest.mark.parametrize("pattern", [OURS, LIKE_GPT, LETTERS], ids=["ours", "like gpt", "letters"])
+vocabularies = pytest.mark.parametrize(
+    "pattern", [OURS, LIKE_GPT, LETTERS], ids=["ours", "like gpt", "letters"]
+)
 
 
 def all_texts(state: State, vocabulary: Vocabulary, so_far: str = "") -> Iterator[str]:
@@ -63,11 +74,17 @@ def all_texts(state: State, vocabulary: Vocabulary, so_far: str = "") -> Iterato
 
 def all_actions(words: Sequence[str]) -> Iterator[str]:
     """The same by going through all actions of SMALL."""
-    runs = {"".join(words[start:end]) for start in range(len(words)) for end in range(start + 1, len(words) + 1)}
+    runs = {
+        "".join(words[start:end])
+        for start in range(len(words))
+        for end in range(start + 1, len(words) + 1)
+    }
     values = {"room": runs, "step": set(SMALL["closed"]["step"])}
     for lang, (intent, slots) in itertools.product(SMALL["languages"], SMALL["intents"].items()):  # type: ignore[attr-defined]
         for chosen in itertools.product(*([None, *values[slot]] for slot in slots)):
-            fields = [f',"{slot}":"{value}"' for slot, value in zip(slots, chosen, strict=True) if value]
+            fields = [
+                f',"{slot}":"{value}"' for slot, value in zip(slots, chosen, strict=True) if value
+            ]
             for order in itertools.permutations(fields) if intent in SMALL["spoken"] else [fields]:
                 yield f'{{"lang":"{lang}","intent":"{intent}"{"".join(order)}}}'
 
@@ -99,9 +116,16 @@ def test_a_walk_through_the_home_is_what_the_grammar_accepts(pattern: str) -> No
 @vocabularies
 def test_every_action_of_the_grammar_can_be_walked(pattern: str) -> None:
     vocabulary = Vocabulary(pattern)
-    form, sentence = Form(HOME.model_dump(), vocabulary.cut, END), "turn on the light in the kitchen the light"
+    form, sentence = (
+        Form(HOME.model_dump(), vocabulary.cut, END),
+        "turn on the light in the kitchen the light",
+    )
     for action in (
-        Action("HassTurnOn", "en", {"domain": "light", "name": "the light", "area": "the kitchen the light"}),
+        Action(
+            "HassTurnOn",
+            "en",
+            {"domain": "light", "name": "the light", "area": "the kitchen the light"},
+        ),
         Action("HassSetVolumeRelative", "de", {"step": "up", "volume": "on"}),
         Action("HassGetCurrentTime", "zh"),
     ):
@@ -110,7 +134,8 @@ def test_every_action_of_the_grammar_can_be_walked(pattern: str) -> None:
         while left:
             assert state.ids is not None
             token = max(
-                (t for t in state.ids.tolist() if left.startswith(vocabulary.texts[t])), key=lambda t: len(vocabulary.texts[t])
+                (t for t in state.ids.tolist() if left.startswith(vocabulary.texts[t])),
+                key=lambda t: len(vocabulary.texts[t]),
             )
             left, state = left[len(vocabulary.texts[token]) :], state.after(token)
         assert state.ids is not None
@@ -121,7 +146,9 @@ def test_a_piece_of_ours_is_one_choice() -> None:
     vocabulary = Vocabulary(OURS)
     state = Form(HOME.model_dump(), vocabulary.cut, END).start(units("turn on the light"))
     written = ['{"lang":"en"', ',"intent":"HassTurnOn"', ',"domain":"light"', ',"name":"', " t"]
-    for piece, ways in zip(written, (3, len(INTENTS), 6 + 9 + 1 + 2 + 1, 9 + 1 + 2 + 1, 3), strict=True):
+    for piece, ways in zip(
+        written, (3, len(INTENTS), 6 + 9 + 1 + 2 + 1, 9 + 1 + 2 + 1, 3), strict=True
+    ):
         assert state.ids is not None
         assert len(state.ids) == ways
         state = state.after(vocabulary.cut(piece)[0])
@@ -140,20 +167,31 @@ def test_another_vocabulary_keeps_the_quote_with_what_follows_it() -> None:
 
 def test_a_slot_of_several_runs_joins_them() -> None:
     vocabulary = Vocabulary(OURS)
-    ontology = {"languages": ["en"], "intents": {"add": ["item"]}, "closed": {}, "several": ["item"]}
-    texts = set(all_texts_to(Form(ontology, vocabulary.cut, END).start([" a", " b"]), vocabulary, 10))
+    ontology = {
+        "languages": ["en"],
+        "intents": {"add": ["item"]},
+        "closed": {},
+        "several": ["item"],
+    }
+    texts = set(
+        all_texts_to(Form(ontology, vocabulary.cut, END).start([" a", " b"]), vocabulary, 10)
+    )
     values = {json.loads(text)["item"] for text in texts if "item" in text}
     assert {" a", " b", " a b", " a; b", " b; a", " a b; a", " a; a"} <= values
     assert all(re.fullmatch(r"( a b| a| b)(;( a b| a| b))*", value) for value in values)
 
 
-def all_texts_to(state: State, vocabulary: Vocabulary, most: int, so_far: str = "") -> Iterator[str]:
+def all_texts_to(
+    state: State, vocabulary: Vocabulary, most: int, so_far: str = ""
+) -> Iterator[str]:
     """Everything of at most so many tokens."""
     assert state.ids is not None
     if not len(state.ids):
         yield so_far
     for token in state.ids.tolist() if most else ():
-        yield from all_texts_to(state.after(token), vocabulary, most - 1, so_far + vocabulary.texts[token])
+        yield from all_texts_to(
+            state.after(token), vocabulary, most - 1, so_far + vocabulary.texts[token]
+        )
 
 
 @vocabularies

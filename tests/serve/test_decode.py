@@ -11,10 +11,33 @@ import pytest
 
 from tumen.language.action import DO, HOME, normalise, parse, units
 from tumen.serve.runners.automaton import Form, Free, State
-from tumen.serve.runners.decode import KEPT_STATES, Decoder, FromDraft, FromHabit, FromSentence, FromText, Proposer, Written
+from tumen.serve.runners.decode import (
+    KEPT_STATES,
+    Decoder,
+    FromDraft,
+    FromHabit,
+    FromSentence,
+    FromText,
+    Proposer,
+    Written,
+)
 from tumen.serve.runners.llama import Model
 
-WORDS = ["turn", "on", "off", "the", "kitchen", "light", "lamp", "room", "80 %", "打开", "厨房的灯", "x", "äh"]
+WORDS = [
+    "turn",
+    "on",
+    "off",
+    "the",
+    "kitchen",
+    "light",
+    "lamp",
+    "room",
+    "80 %",
+    "打开",
+    "厨房的灯",
+    "x",
+    "äh",
+]
 
 
 @pytest.fixture(scope="module")
@@ -58,22 +81,30 @@ class Oracle(Proposer):
         return ()
 
 
-def actions(model: Model, sentences: Sequence[str], decoder: Decoder) -> tuple[list[list[Written]], int]:
+def actions(
+    model: Model, sentences: Sequence[str], decoder: Decoder
+) -> tuple[list[list[Written]], int]:
     """The answers, and the passes they took in all."""
     form, found, passes = Form(HOME.model_dump(), model.inner, model.end), [], 0
     for words in sentences:
         prompt = model.tokens(words + DO, begin=True)
-        found.append([one for fresh in decoder.write(prompt, form.start(units(words))) for one in fresh])
+        found.append(
+            [one for fresh in decoder.write(prompt, form.start(units(words))) for one in fresh]
+        )
         passes += decoder.passes
     return found, passes
 
 
-def texts(model: Model, sentences: Sequence[str], decoder: Decoder) -> tuple[list[list[Written]], int]:
+def texts(
+    model: Model, sentences: Sequence[str], decoder: Decoder
+) -> tuple[list[list[Written]], int]:
     """The same for free text of at most 24 tokens."""
     found, passes = [], 0
     for words in sentences:
         prompt = model.tokens(words + DO, begin=True)
-        found.append([one for fresh in decoder.write(prompt, Free(model.is_end), limit=24) for one in fresh])
+        found.append(
+            [one for fresh in decoder.write(prompt, Free(model.is_end), limit=24) for one in fresh]
+        )
         passes += decoder.passes
     return found, passes
 
@@ -82,7 +113,9 @@ def ids(answers: Sequence[Sequence[Written]]) -> list[list[int]]:
     return [[one.token for one in answer] for answer in answers]
 
 
-def test_every_trick_writes_what_plain_greedy_writes(model: Model, draft: Model, sentences: list[str]) -> None:
+def test_every_trick_writes_what_plain_greedy_writes(
+    model: Model, draft: Model, sentences: list[str]
+) -> None:
     context = model.context(128)
     plain, most = actions(model, sentences, Decoder(context, model.end, ride=False))
     prompts = [tuple(model.tokens(words + DO, begin=True)) for words in sentences]
@@ -95,12 +128,20 @@ def test_every_trick_writes_what_plain_greedy_writes(model: Model, draft: Model,
     for some in proposers:
         answers, count = actions(model, sentences, Decoder(context, model.end, some))
         assert ids(answers) == ids(plain)
-        np.testing.assert_allclose([o.logprob for a in answers for o in a], [o.logprob for a in plain for o in a], atol=0.02)
+        np.testing.assert_allclose(
+            [o.logprob for a in answers for o in a],
+            [o.logprob for a in plain for o in a],
+            atol=0.02,
+        )
         passes.append(count)
-    assert max(passes) <= most == sum(len(answer) - 1 for answer in plain)  # the end token is never asked for
+    assert (
+        max(passes) <= most == sum(len(answer) - 1 for answer in plain)
+    )  # the end token is never asked for
     assert max(passes[1:4]) < passes[0] < most
     assert passes[-1] == len(sentences)
-    assert all(parse("".join(model.piece(token).decode() for token in answer)) for answer in ids(plain))
+    assert all(
+        parse("".join(model.piece(token).decode() for token in answer)) for answer in ids(plain)
+    )
 
 
 def test_free_text_too(model: Model, draft: Model, sentences: list[str]) -> None:
@@ -131,7 +172,11 @@ def test_a_kept_prefix_is_read_once(model: Model) -> None:
 
     def written(words: str, prefix: list[int]) -> list[int]:
         prompt = [*prefix, *model.inner(words + DO)]
-        return [one.token for fresh in decoder.write(prompt, free, limit=6, prefix=len(prefix)) for one in fresh]
+        return [
+            one.token
+            for fresh in decoder.write(prompt, free, limit=6, prefix=len(prefix))
+            for one in fresh
+        ]
 
     first = written("kitchen", few_shot)
     assert decoder.reused == 0

@@ -38,7 +38,9 @@ SENTENCES = [
 
 
 @pytest.mark.parametrize("sentence", SENTENCES)
-def test_any_sentence_gives_an_action_of_its_own_words(shared_runner: DeviceRunner, sentence: str) -> None:
+def test_any_sentence_gives_an_action_of_its_own_words(
+    shared_runner: DeviceRunner, sentence: str
+) -> None:
     done = shared_runner.ask(sentence)
     action = parse(done.text)
     assert done.text == action.json()
@@ -52,7 +54,9 @@ def test_any_sentence_gives_an_action_of_its_own_words(shared_runner: DeviceRunn
 
 def test_the_same_sentence_gives_the_same_answer_by_every_door(shared_runner: DeviceRunner) -> None:
     async def both() -> tuple[Completion, list[str | Completion]]:
-        return await shared_runner.act(SENTENCES[0]), [piece async for piece in shared_runner.stream(SENTENCES[0])]
+        return await shared_runner.act(SENTENCES[0]), [
+            piece async for piece in shared_runner.stream(SENTENCES[0])
+        ]
 
     done = shared_runner.ask(SENTENCES[0])
     acted, pieces = asyncio.run(both())
@@ -74,8 +78,12 @@ def test_plain_completion_takes_text_and_token_ids(shared_runner: DeviceRunner) 
     assert shared_runner.complete([1, 5, 3], max_tokens=4, logprobs=False).logprobs == ()
 
 
-def test_plain_completion_tells_every_token_of_a_split_character(shared_runner: DeviceRunner) -> None:
-    done = shared_runner.complete([1, 3], among=["鑫鑫"], max_tokens=9)  # six bytes, six tokens, and the end
+def test_plain_completion_tells_every_token_of_a_split_character(
+    shared_runner: DeviceRunner,
+) -> None:
+    done = shared_runner.complete(
+        [1, 3], among=["鑫鑫"], max_tokens=9
+    )  # six bytes, six tokens, and the end
     assert done.text == "鑫鑫"
     assert len(done.tokens) == 7 == done.completion_tokens
 
@@ -84,7 +92,9 @@ def test_a_prefix_is_read_once(shared_runner: DeviceRunner) -> None:
     few_shot = "turn on the light" * 4
     first = shared_runner.complete("kitchen" + DO, prefix=few_shot, max_tokens=5)
     again = shared_runner.complete("kitchen" + DO, prefix=few_shot, max_tokens=5)
-    ids = shared_runner.complete(shared_runner.tokens("lamp")[1:], prefix=shared_runner.tokens(few_shot), max_tokens=5)
+    ids = shared_runner.complete(
+        shared_runner.tokens("lamp")[1:], prefix=shared_runner.tokens(few_shot), max_tokens=5
+    )
     assert first.reused_tokens == 0
     assert again.reused_tokens == ids.reused_tokens == len(shared_runner.tokens(few_shot))
     assert again.prompt_tokens == first.prompt_tokens > again.reused_tokens
@@ -99,7 +109,14 @@ def test_an_action_takes_fewer_passes_than_tokens(shared_runner: DeviceRunner) -
 
 def test_a_request_that_makes_no_sense_costs_itself_alone(shared_runner: DeviceRunner) -> None:
     pid = shared_runner.pid
-    for request in ({}, {"prompt": 7}, {"prompt": [10**12]}, {"prompt": "a", "units": 3}, {"text": None}, {"prompt": [-1]}):
+    for request in (
+        {},
+        {"prompt": 7},
+        {"prompt": [10**12]},
+        {"prompt": "a", "units": 3},
+        {"text": None},
+        {"prompt": [-1]},
+    ):
         with pytest.raises(RunnerError, match="no sense|cannot decode"):
             list(shared_runner._parts(request, []))
     with pytest.raises(InputError, match="the prompt is empty"):
@@ -111,7 +128,9 @@ def test_a_request_that_makes_no_sense_costs_itself_alone(shared_runner: DeviceR
 def test_a_draft_changes_the_passes_and_nothing_else(
     bundle: Path, shared_runner: DeviceRunner, tmp_path: Path, make_gguf: Callable[..., Path]
 ) -> None:
-    with load(bundle, draft=make_gguf(tmp_path / "draft.gguf")) as runner:  # as wise as the model itself
+    with load(
+        bundle, draft=make_gguf(tmp_path / "draft.gguf")
+    ) as runner:  # as wise as the model itself
         for sentence in SENTENCES:
             done, plain = runner.ask(sentence), shared_runner.ask(sentence)
             assert (done.text, done.tokens) == (plain.text, plain.tokens)
@@ -193,7 +212,9 @@ async def answer_of(runner: DeviceRunner, stream: bool) -> Completion:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_child_killed_midway_is_started_again_and_asked_once_more(bundle: Path, stream: bool) -> None:
+def test_a_child_killed_midway_is_started_again_and_asked_once_more(
+    bundle: Path, stream: bool
+) -> None:
     events = Events(None)
     with load(bundle, events=events) as runner:
         before, pid = runner.ask("turn on"), runner.pid
@@ -205,7 +226,9 @@ def test_a_child_killed_midway_is_started_again_and_asked_once_more(bundle: Path
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_sentence_that_kills_twice_is_given_up(bundle: Path, monkeypatch: pytest.MonkeyPatch, stream: bool) -> None:
+def test_a_sentence_that_kills_twice_is_given_up(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
     start = process.Process.start
 
     def start_and_die(self: process.Process) -> None:
@@ -244,7 +267,9 @@ def test_the_child_dies_with_a_parent_that_is_killed(bundle: Path) -> None:
         print(runner.pid, runner._process._folder, flush=True)
         time.sleep(60)
     """
-    parent = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True
+    )
     assert parent.stdout
     pid, folder = parent.stdout.readline().split()
     assert not dead(int(pid))
@@ -296,19 +321,29 @@ def test_no_room_for_a_socket_is_one_line(bundle: Path, monkeypatch: pytest.Monk
 def list_ports(pid: int) -> list[str]:
     """TCP listeners among a process's open files."""
     inodes = {str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()}
-    rows = [row.split() for name in ("tcp", "tcp6") for row in Path(f"/proc/{pid}/net/{name}").read_text().splitlines()[1:]]
+    rows = [
+        row.split()
+        for name in ("tcp", "tcp6")
+        for row in Path(f"/proc/{pid}/net/{name}").read_text().splitlines()[1:]
+    ]
     return [row[1] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in inodes]
 
 
-def test_a_model_llama_cpp_refuses_is_one_line(tmp_path: Path, make_bundle: Callable[..., Path]) -> None:
+def test_a_model_llama_cpp_refuses_is_one_line(
+    tmp_path: Path, make_bundle: Callable[..., Path]
+) -> None:
     """A header that is plausible, with an epsilon missing that only llama.cpp knows it needs."""
     folder = make_bundle(tmp_path / "b", changes={"llama.attention.layer_norm_rms_epsilon": None})
-    with pytest.raises(RunnerError, match=r"model.gguf: the runner did not start \(exit code 1\): .*epsilon") as caught:
+    with pytest.raises(
+        RunnerError, match=r"model.gguf: the runner did not start \(exit code 1\): .*epsilon"
+    ) as caught:
         load(folder)
     assert "\n" not in str(caught.value)
 
 
-def test_a_bundle_that_is_not_what_was_written_is_refused(tmp_path: Path, make_bundle: Callable[..., Path]) -> None:
+def test_a_bundle_that_is_not_what_was_written_is_refused(
+    tmp_path: Path, make_bundle: Callable[..., Path]
+) -> None:
     folder = make_bundle(tmp_path / "b")
     model, whole = folder / "model.gguf", (folder / "model.gguf").read_bytes()
     model.write_bytes(whole[:-100])
@@ -324,7 +359,9 @@ def test_a_bundle_that_is_not_what_was_written_is_refused(tmp_path: Path, make_b
         load(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"recipe": 1, "tier": "x"}', '{"recipe": "x"}', "\xff"])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"recipe": 1, "tier": "x"}', '{"recipe": "x"}', "\xff"]
+)
 def test_a_damaged_bundle_json_is_one_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "bundle.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(ArtifactError, match="damaged|is no JSON") as caught:
@@ -350,7 +387,9 @@ def test_confidence_is_the_probability_of_the_action() -> None:
         ("}", 0.0),
         ("", 0.0),
     ]
-    assert confidence(rows) == pytest.approx(0.5488, abs=1e-4)  # exp(-0.6): the language does not count
+    assert confidence(rows) == pytest.approx(
+        0.5488, abs=1e-4
+    )  # exp(-0.6): the language does not count
     assert confidence([head, (',"intent":"none"', float("-inf"))]) == 0.0
     assert confidence([head, (',"intent":"none"', float("nan"))]) == 0.0
     assert confidence([head]) == confidence([]) == 0.0
@@ -365,7 +404,12 @@ def test_pieces_are_tidied_as_the_whole_is(cut: int) -> None:
 
 
 def test_all_that_decides_how_an_action_is_written_reaches_the_child() -> None:
-    said = Ontology(languages=("en",), intents={"play": ("song", "artist")}, spoken=("play",), groups={"music": ("play",)})
+    said = Ontology(
+        languages=("en",),
+        intents={"play": ("song", "artist")},
+        spoken=("play",),
+        groups={"music": ("play",)},
+    )
     told = _written(said)
     assert told.keys() == Ontology.model_fields.keys() - {"groups", "acts"}
     assert told["spoken"] == ("play",)

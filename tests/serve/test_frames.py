@@ -11,7 +11,10 @@ import pytest
 from tumen.serve.runners import frames
 
 
-@pytest.mark.parametrize("tree", [{}, {"text": "打开\n\x00\ud800"}, {"n": [1.5, None, -(10**12)]}, {"long": "a" * 200_000}])
+@pytest.mark.parametrize(
+    "tree",
+    [{}, {"text": "打开\n\x00\ud800"}, {"n": [1.5, None, -(10**12)]}, {"long": "a" * 200_000}],
+)
 def test_there_and_back(tree: dict[str, Any]) -> None:
     line = io.BytesIO()
     for _ in range(2):

@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 
 from tumen.core.errors import RunnerError
-from tumen.serve.runners.llama import Context, ContextParams, Model, ModelParams, library, refuse_other_layout
+from tumen.serve.runners.llama import (
+    Context,
+    ContextParams,
+    Model,
+    ModelParams,
+    library,
+    refuse_other_layout,
+)
 
 PROMPT = [1, 20, 30, 40, 3]
 
@@ -33,13 +40,19 @@ def test_the_structs_of_this_build_are_where_they_should_be() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "field", "value"), [(ModelParams, "use_extra_bufts", False), (ContextParams, "yarn_beta_fast", 0.0)]
+    ("kind", "field", "value"),
+    [(ModelParams, "use_extra_bufts", False), (ContextParams, "yarn_beta_fast", 0.0)],
 )
-def test_another_layout_is_refused_in_one_line(kind: type[ModelParams | ContextParams], field: str, value: object) -> None:
+def test_another_layout_is_refused_in_one_line(
+    kind: type[ModelParams | ContextParams], field: str, value: object
+) -> None:
     given = kind(**{name: default for name, _, default in kind.table if default is not None})
     refuse_other_layout(given)
     setattr(given, field, value)
-    with pytest.raises(RunnerError, match=rf"another build than xllamacpp .*{kind.__name__}.{field} is .*pip install") as caught:
+    with pytest.raises(
+        RunnerError,
+        match=rf"another build than xllamacpp .*{kind.__name__}.{field} is .*pip install",
+    ) as caught:
         refuse_other_layout(given)
     assert "\n" not in str(caught.value)
 
@@ -89,15 +102,26 @@ def write_adapter(path: Path, scale: float, width: int = 32) -> Path:
     writer.add_string("adapter.type", "lora")
     writer.add_float32("adapter.lora.alpha", 4.0)
     rng = np.random.default_rng(3)
-    writer.add_tensor("blk.0.attn_output.weight.lora_a", rng.standard_normal((4, width)).astype("f4"))
-    writer.add_tensor("blk.0.attn_output.weight.lora_b", rng.standard_normal((width, 4)).astype("f4") * scale)
-    for step in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file, writer.close):
+    writer.add_tensor(
+        "blk.0.attn_output.weight.lora_a", rng.standard_normal((4, width)).astype("f4")
+    )
+    writer.add_tensor(
+        "blk.0.attn_output.weight.lora_b", rng.standard_normal((width, 4)).astype("f4") * scale
+    )
+    for step in (
+        writer.write_header_to_file,
+        writer.write_kv_data_to_file,
+        writer.write_tensors_to_file,
+        writer.close,
+    ):
         step()
     return path
 
 
 def test_adapters_come_and_go_on_one_base(model: Model, context: Context, tmp_path: Path) -> None:
-    one, other = (model.adapter(write_adapter(tmp_path / f"{scale}.gguf", scale)) for scale in (0.5, 1.0))
+    one, other = (
+        model.adapter(write_adapter(tmp_path / f"{scale}.gguf", scale)) for scale in (0.5, 1.0)
+    )
     plain = context.decode(PROMPT).copy()
 
     def adapted(*adapters: tuple[object, float]) -> np.ndarray:

@@ -28,11 +28,16 @@ def reply(content: Any, **more: Any) -> bytes:
 
 def http(body: bytes, status: str = "200 OK", length: int | None = None, extra: str = "") -> bytes:
     size = len(body) if length is None else length
-    return f"HTTP/1.1 {status}\r\ncontent-length: {size}\r\n{extra}connection: close\r\n\r\n".encode() + body
+    return (
+        f"HTTP/1.1 {status}\r\ncontent-length: {size}\r\n{extra}connection: close\r\n\r\n".encode()
+        + body
+    )
 
 
 @asynccontextmanager
-async def endpoint(answer: bytes, stall_seconds: float = 0.0) -> AsyncIterator[tuple[str, list[bytes]]]:
+async def endpoint(
+    answer: bytes, stall_seconds: float = 0.0
+) -> AsyncIterator[tuple[str, list[bytes]]]:
     """A server that sends these bytes to whoever asks, and what it heard."""
     heard: list[bytes] = []
     over, done = asyncio.Event(), asyncio.Semaphore(0)
@@ -73,12 +78,18 @@ async def ask(answer: bytes, stream: bool = False, stall: float = 0.0) -> Comple
             await runner.close()
 
 
-def test_our_own_app_is_an_endpoint_like_any_other(running: Any, shared_runner: DeviceRunner) -> None:
+def test_our_own_app_is_an_endpoint_like_any_other(
+    running: Any, shared_runner: DeviceRunner
+) -> None:
     async def ask_all(url: str) -> tuple[Completion, list[str | Completion], Completion]:
         runner = RemoteRunner(url, "device")
         try:
             pieces = [piece async for piece in runner.stream("Turn on the kitchen light")]
-            return await runner.act("Turn on the kitchen light"), pieces, shared_runner.ask("turn on the kitchen light")
+            return (
+                await runner.act("Turn on the kitchen light"),
+                pieces,
+                shared_runner.ask("turn on the kitchen light"),
+            )
         finally:
             await runner.close()
 
@@ -107,14 +118,22 @@ def test_what_is_sent_and_what_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def one() -> tuple[Completion, bytes]:
         usage = {"prompt_tokens": 7, "completion_tokens": -1}
-        async with endpoint(http(reply(SAID, usage=usage, tumen={"confidence": 0.25}))) as (url, heard):
+        async with endpoint(http(reply(SAID, usage=usage, tumen={"confidence": 0.25}))) as (
+            url,
+            heard,
+        ):
             runner = RemoteRunner(url, "big", "MY_KEY")
             done = await runner.act("Turn ON the lamp!")
             await runner.close()
             return done, heard[0]
 
     done, heard = asyncio.run(one())
-    assert (done.text, done.confidence, done.prompt_tokens, done.completion_tokens) == (SAID, 0.25, 7, 0)
+    assert (done.text, done.confidence, done.prompt_tokens, done.completion_tokens) == (
+        SAID,
+        0.25,
+        7,
+        0,
+    )
     head, _, body = heard.partition(b"\r\n\r\n")
     assert b"Bearer s3cret" in head
     sent = json.loads(body)
@@ -125,7 +144,10 @@ def test_what_is_sent_and_what_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
 ANSWERS = {
     "not an action": (http(reply("Sure! I turned on the lamp.")), "no action"),
     "no text": (http(reply(None)), "no action"),
-    "an intent that does not exist": (http(reply('{"lang":"en","intent":"OpenBomb"}')), "no action"),
+    "an intent that does not exist": (
+        http(reply('{"lang":"en","intent":"OpenBomb"}')),
+        "no action",
+    ),
     "a word not in the sentence": (
         http(reply('{"lang":"en","intent":"HassTurnOn","name":"oven"}')),
         "not in the sentence",
@@ -134,7 +156,10 @@ ANSWERS = {
         http(reply('{"lang":"en","intent":"HassTurnOn","name":"turn lamp"}')),
         "not in the sentence",
     ),
-    "half a word": (http(reply('{"lang":"en","intent":"HassTurnOn","name":"lam"}')), "not in the sentence"),
+    "half a word": (
+        http(reply('{"lang":"en","intent":"HassTurnOn","name":"lam"}')),
+        "not in the sentence",
+    ),
     "an empty name": (http(reply('{"lang":"en","intent":"HassTurnOn","name":""}')), "no action"),
     "no choices": (http(b"{}"), "no action"),
     "a list": (http(b"[]"), "no JSON object"),
@@ -146,7 +171,10 @@ ANSWERS = {
     "no answer": (b"", "while asking"),
     "500": (http(b"oops", "500 Internal Server Error"), "HTTP 500"),
     "401": (http(b"no", "401 Unauthorized"), r"HTTP 401; check the key in \$TUMEN_CLOUD_KEY"),
-    "a redirect": (http(b"", "307 Temporary Redirect", extra="location: http://127.0.0.1:1/\r\n"), "HTTP 307"),
+    "a redirect": (
+        http(b"", "307 Temporary Redirect", extra="location: http://127.0.0.1:1/\r\n"),
+        "HTTP 307",
+    ),
 }
 
 

@@ -48,9 +48,16 @@ def test_a_policy_may_come_from_another_package() -> None:
 
 @pytest.mark.parametrize(
     ("confidence", "private", "tier", "asked"),
-    [(0.9, False, "device", 0), (0.1, False, "cloud", 1), (0.1, True, "device", 0), (math.nan, False, "cloud", 1)],
+    [
+        (0.9, False, "device", 0),
+        (0.1, False, "cloud", 1),
+        (0.1, True, "device", 0),
+        (math.nan, False, "cloud", 1),
+    ],
 )
-def test_where_a_sentence_is_answered(fake: Any, confidence: float, private: bool, tier: str, asked: int) -> None:
+def test_where_a_sentence_is_answered(
+    fake: Any, confidence: float, private: bool, tier: str, asked: int
+) -> None:
     device, cloud = fake(confidence=confidence), fake()
     answer = asyncio.run(Router(device, cloud, SERVE).act("lamp on", private))
     assert answer.tier == tier
@@ -59,8 +66,14 @@ def test_where_a_sentence_is_answered(fake: Any, confidence: float, private: boo
     assert set(answer.seconds) == ({"device", "cloud"} if asked else {"device"})
 
 
-@given(confidence=st.floats(0, 1), fault=st.booleans(), forced=st.sampled_from([None, "device", "cloud"]))
-def test_the_cloud_never_hears_a_private_sentence(fake: Any, confidence: float, fault: bool, forced: Any) -> None:
+@given(
+    confidence=st.floats(0, 1),
+    fault=st.booleans(),
+    forced=st.sampled_from([None, "device", "cloud"]),
+)
+def test_the_cloud_never_hears_a_private_sentence(
+    fake: Any, confidence: float, fault: bool, forced: Any
+) -> None:
     device = fake(confidence=confidence, fault=RunnerError("dead") if fault else None)
     cloud = fake()
     router = Router(device, cloud, SERVE, policy=policy_of("cloud-always"))
@@ -72,12 +85,17 @@ def test_the_cloud_never_hears_a_private_sentence(fake: Any, confidence: float, 
 def test_a_careless_policy_cannot_send_a_private_sentence_out(fake: Any) -> None:
     cloud = fake()
     policy = lambda *facts: policy_of("cloud-always")(0.0, 0.5, False, True)  # noqa: E731
-    assert asyncio.run(Router(fake(), cloud, SERVE, policy=policy).act("secret", private=True)).tier == "device"
+    assert (
+        asyncio.run(Router(fake(), cloud, SERVE, policy=policy).act("secret", private=True)).tier
+        == "device"
+    )
     assert cloud.heard == []
 
 
 @pytest.mark.parametrize("fault", [RunnerError("no answer"), InputError("does not fit")])
-def test_a_dead_cloud_costs_only_its_answer_and_is_left_alone_for_a_while(fake: Any, fault: Exception) -> None:
+def test_a_dead_cloud_costs_only_its_answer_and_is_left_alone_for_a_while(
+    fake: Any, fault: Exception
+) -> None:
     now = [100.0]
     cloud = fake(fault=fault)
     router = Router(fake(confidence=0.1), cloud, SERVE, rest_seconds=5.0, clock=lambda: now[0])

@@ -24,13 +24,16 @@ def test_a_port_in_use_is_one_line_that_says_what_to_do(bundle: Path) -> None:
     with bind("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(
-            RunnerBusy, match=rf"port {port} on 127.0.0.1 is taken; .* choose another, such as {port + 1}"
+            RunnerBusy,
+            match=rf"port {port} on 127.0.0.1 is taken; .* choose another, such as {port + 1}",
         ) as caught:
             serve(bundle, port=port)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("host", "port"), [("192.0.2.1", 8765), ("no such host", 1), ("127.0.0.1", 99_999), ("", -1)])
+@pytest.mark.parametrize(
+    ("host", "port"), [("192.0.2.1", 8765), ("no such host", 1), ("127.0.0.1", 99_999), ("", -1)]
+)
 def test_an_address_that_is_not_ours_is_one_line(host: str, port: int) -> None:
     with pytest.raises(InputError) as caught:
         bind(host, port).close()
@@ -38,7 +41,9 @@ def test_an_address_that_is_not_ours_is_one_line(host: str, port: int) -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", ""])
-def test_off_loopback_a_key_is_needed(bundle: Path, monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+def test_off_loopback_a_key_is_needed(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
     monkeypatch.delenv("TUMEN_KEY", raising=False)
     with pytest.raises(InputError, match="set TUMEN_KEY"):
         serve(bundle, host=host, port=0)
@@ -73,7 +78,9 @@ def test_serve_answers_until_it_is_interrupted(bundle: Path) -> None:
     assert server.communicate(timeout=10)[0].strip() == "interrupted"
 
 
-def test_connect_puts_the_tiers_together(tmp_path: Path, bundle: Path, make_bundle: Callable[..., Path]) -> None:
+def test_connect_puts_the_tiers_together(
+    tmp_path: Path, bundle: Path, make_bundle: Callable[..., Path]
+) -> None:
     cloud = make_bundle(tmp_path / "cloud", tier="cloud", seed=1)
     router = connect(bundle, cloud)
     assert isinstance(router.device, DeviceRunner)
@@ -91,7 +98,11 @@ def test_a_cloud_bundle_that_is_broken_leaves_no_child_behind(
     tmp_path: Path, bundle: Path, make_bundle: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stopped: list[str] = []
-    monkeypatch.setattr(DeviceRunner, "stop", lambda self, stop=DeviceRunner.stop: (stopped.append(self.name), stop(self)))
+    monkeypatch.setattr(
+        DeviceRunner,
+        "stop",
+        lambda self, stop=DeviceRunner.stop: (stopped.append(self.name), stop(self)),
+    )
     cloud = make_bundle(tmp_path / "cloud", tier="cloud")
     (cloud / "model.gguf").write_bytes(b"")
     with pytest.raises(Exception, match="0 bytes"):
@@ -99,8 +110,12 @@ def test_a_cloud_bundle_that_is_broken_leaves_no_child_behind(
     assert stopped == ["pocket/device"]
 
 
-def test_the_recipe_alone_names_the_endpoint(tmp_path: Path, make_bundle: Callable[..., Path]) -> None:
-    folder = make_bundle(tmp_path / "b", serve={"cloud_url": "http://127.0.0.1:9/v1", "cloud_model": "big"})
+def test_the_recipe_alone_names_the_endpoint(
+    tmp_path: Path, make_bundle: Callable[..., Path]
+) -> None:
+    folder = make_bundle(
+        tmp_path / "b", serve={"cloud_url": "http://127.0.0.1:9/v1", "cloud_model": "big"}
+    )
     router = connect(folder)
     assert isinstance(router.cloud, RemoteRunner)
     assert router.cloud.name == "big at 127.0.0.1:9"

@@ -39,8 +39,14 @@ def test_a_shape_is_counted_as_its_file(name: str, kind: str, tmp_path: Path) ->
     tensors = [Tensor(one.name, one.dims, KINDS[one.kind][0]) for one in header.tensors.values()]
     seen = footprint_of_header(header.pairs, tensors, path.stat().st_size, name)
     assert seen.tensors == told.tensors
-    assert {n: one.bytes for n, one in header.tensors.items()} == {one.name: one.bytes for one in told.tensors}
-    assert (seen.share, seen.mla, seen.cache_elements) == (told.share, told.mla, told.cache_elements)
+    assert {n: one.bytes for n, one in header.tensors.items()} == {
+        one.name: one.bytes for one in told.tensors
+    }
+    assert (seen.share, seen.mla, seen.cache_elements) == (
+        told.share,
+        told.mla,
+        told.cache_elements,
+    )
     assert told.file_bytes == pytest.approx(seen.file_bytes, rel=0.03)
 
 
@@ -48,11 +54,27 @@ def test_a_shape_is_counted_as_its_file(name: str, kind: str, tmp_path: Path) ->
 def here(tmp_path_factory: pytest.TempPathFactory) -> Device:
     """This machine, as far as memory goes."""
     folder, trials = tmp_path_factory.mktemp("trials"), []
-    asked: list[tuple[Shape, str, int]] = [(shape_of(64, 2, 128), "int8", 512), (shape_of(64, 2, 128, vocab=32_768), "int8", 512)]
-    asked += [(shape_of(512, 2, 512), "int8", 2048), (shape_of(512, 6, 1536), "int8", 512), (shape_of(512, 6, 1536), "int4", 512)]
+    asked: list[tuple[Shape, str, int]] = [
+        (shape_of(64, 2, 128), "int8", 512),
+        (shape_of(64, 2, 128, vocab=32_768), "int8", 512),
+    ]
+    asked += [
+        (shape_of(512, 2, 512), "int8", 2048),
+        (shape_of(512, 6, 1536), "int8", 512),
+        (shape_of(512, 6, 1536), "int4", 512),
+    ]
     for shape, kind, context in asked:
         model = footprint_of_shape(shape, kind, "trial")
-        trials.append(try_model(write_synthetic(folder / "m.gguf", shape, kind), model, 1, context, rounds=1, seconds=0))
+        trials.append(
+            try_model(
+                write_synthetic(folder / "m.gguf", shape, kind),
+                model,
+                1,
+                context,
+                rounds=1,
+                seconds=0,
+            )
+        )
     return device_here(trials)
 
 
@@ -67,11 +89,15 @@ def longest(path: Path, memory: float, threads: int = 1) -> tuple[int, int]:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_synthetic(tmp_path_factory.mktemp("model") / "m.gguf", shape_of(768, 6, 2048, vocab=4096), "int4")
+    return write_synthetic(
+        tmp_path_factory.mktemp("model") / "m.gguf", shape_of(768, 6, 2048, vocab=4096), "int4"
+    )
 
 
 def told(here: Device) -> float:
-    return fit_on(footprint_of_shape(shape_of(768, 6, 2048, vocab=4096), "int4", "unseen"), here, 1, 512).peak_bytes
+    return fit_on(
+        footprint_of_shape(shape_of(768, 6, 2048, vocab=4096), "int4", "unseen"), here, 1, 512
+    ).peak_bytes
 
 
 def test_what_is_predicted_is_enough(here: Device, model: Path) -> None:
@@ -92,7 +118,9 @@ def test_threads_are_as_many_as_asked(model: Path) -> None:
     assert 1 <= two - one <= 2  # llama.cpp's, and where numpy is in the child its own
 
 
-def test_without_gguf_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_gguf_it_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setitem(sys.modules, "gguf", None)
     with pytest.raises(RunnerError, match="pip install 'gguf"):
         write_synthetic(tmp_path / "m.gguf", SHAPES["gqa"], "int8")

@@ -18,7 +18,13 @@ def sure(recipe: Recipe, dataset: Path, shape_of: Callable[[str], Shape], once: 
     from tumen.train import fit
 
     section = recipe.family["device"].train.model_copy(
-        update={"steps": 160, "rate": 1e-2, "sentence_weight": 0.0, "checkpoint_every": 1000, "precision": "fp32"}
+        update={
+            "steps": 160,
+            "rate": 1e-2,
+            "sentence_weight": 0.0,
+            "checkpoint_every": 1000,
+            "precision": "fp32",
+        }
     )
     shape = shape_of("device")
     return once("sure", lambda folder: fit(section, shape, dataset, folder, seed=5, inputs="tiny"))

@@ -52,11 +52,26 @@ def tune(stranger: Path, tokens: Path) -> Callable[..., Path]:
             shape = shape_of_start(stranger)
             start = Start(path=str(stranger), tune="lora", rank=8, **how)
             section = Train(
-                steps=20, rows=4, row_tokens=192, rate=2e-2, sentence_weight=0.0, compile=False, threads=1, precision="fp32"
+                steps=20,
+                rows=4,
+                row_tokens=192,
+                rate=2e-2,
+                sentence_weight=0.0,
+                compile=False,
+                threads=1,
+                precision="fp32",
             )
             adapter = Adapter(start=start, digest=digest_of_start(stranger))
             weights = start_from(stranger, shape)
-            fit(section, shape, tokens.with_name("dataset"), out, seed=seed, start=weights, adapter=adapter)
+            fit(
+                section,
+                shape,
+                tokens.with_name("dataset"),
+                out,
+                seed=seed,
+                start=weights,
+                adapter=adapter,
+            )
         return out
 
     return made
@@ -74,12 +89,16 @@ def prompts(tokens: Path, corpus: Path) -> list[list[int]]:
     return [codec.prompt(row["sentence"]) for row in read_corpus(corpus, "exam")][::4]
 
 
-def torchs(weights: tuple[Shape, dict[str, torch.Tensor]], prompts: list[list[int]], end: int) -> list[list[int]]:
+def torchs(
+    weights: tuple[Shape, dict[str, torch.Tensor]], prompts: list[list[int]], end: int
+) -> list[list[int]]:
     network = build_of(*weights).eval()
     return [greedy(network, prompt, end, 8) for prompt in prompts]
 
 
-def llamas(model: Model, prompts: list[list[int]], adapters: list[tuple[Any, float]]) -> list[list[int]]:
+def llamas(
+    model: Model, prompts: list[list[int]], adapters: list[tuple[Any, float]]
+) -> list[list[int]]:
     """Greedy tokens from the C API, with adapters and scales."""
     context = model.context(256)
     context.adapt(adapters)
@@ -98,23 +117,30 @@ def llamas(model: Model, prompts: list[list[int]], adapters: list[tuple[Any, flo
 def agreement(ours: list[list[int]], theirs: list[list[int]]) -> float:
     """Share of tokens that are the same until the first other one."""
     same = [
-        next((i for i, (a, b) in enumerate(zip(x, y, strict=False)) if a != b), len(x)) for x, y in zip(ours, theirs, strict=True)
+        next((i for i, (a, b) in enumerate(zip(x, y, strict=False)) if a != b), len(x))
+        for x, y in zip(ours, theirs, strict=True)
     ]
     return sum(same) / sum(map(len, ours))
 
 
-def logits_of(weights: tuple[Shape, dict[str, torch.Tensor]], prompts: list[list[int]]) -> torch.Tensor:
+def logits_of(
+    weights: tuple[Shape, dict[str, torch.Tensor]], prompts: list[list[int]]
+) -> torch.Tensor:
     network = build_of(*weights).eval()
     rows = []
     for prompt in prompts:
         ids = torch.tensor([prompt])
         with torch.no_grad():
-            states, *_ = network(ids, torch.arange(len(prompt))[None], causal_mask(torch.ones_like(ids)))
+            states, *_ = network(
+                ids, torch.arange(len(prompt))[None], causal_mask(torch.ones_like(ids))
+            )
             rows.append(network.head(states[0, -1]))
     return torch.stack(rows)
 
 
-def logits_of_llama(model: Model, prompts: list[list[int]], adapters: list[tuple[Any, float]]) -> torch.Tensor:
+def logits_of_llama(
+    model: Model, prompts: list[list[int]], adapters: list[tuple[Any, float]]
+) -> torch.Tensor:
     context = model.context(256)
     context.adapt(adapters)
     rows = []
@@ -130,7 +156,9 @@ def apart(found: torch.Tensor, wanted: torch.Tensor) -> float:
     return float((found - wanted).norm() / wanted.norm())
 
 
-def test_on_the_original_file(tune: Callable[..., Path], stranger: Path, prompts: list[list[int]], tmp_path: Path) -> None:
+def test_on_the_original_file(
+    tune: Callable[..., Path], stranger: Path, prompts: list[list[int]], tmp_path: Path
+) -> None:
     """With the adapter the logits of base and adapter together, without it those of the base; at any scale what torch has."""
     export_adapter(tune(1), tmp_path / "a.gguf")
     model = Model(stranger)
@@ -139,15 +167,23 @@ def test_on_the_original_file(tune: Callable[..., Path], stranger: Path, prompts
     _, about, tensors = read_adapter(tune(1))
     for scale in (1.0, 0.0, 0.5, 1.0):
         wanted = logits_of((shape, merged(base, tensors, scale * about.scale)), prompts)
-        assert apart(logits_of_llama(model, prompts, [(adapter, scale)] if scale else []), wanted) < 0.1, scale
-    assert apart(logits_of((shape, base), prompts), logits_of(read_final(tune(1)), prompts)) > 0.5, "it learnt something"
+        assert (
+            apart(logits_of_llama(model, prompts, [(adapter, scale)] if scale else []), wanted)
+            < 0.1
+        ), scale
+    assert (
+        apart(logits_of((shape, base), prompts), logits_of(read_final(tune(1)), prompts)) > 0.5
+    ), "it learnt something"
     model.close()
 
 
 def test_queries_and_keys_are_turned(tune: Callable[..., Path], tmp_path: Path) -> None:
     """Of B the rows, of A nothing."""
     export_adapter(tune(1), tmp_path / "a.gguf")
-    found = {tensor.name: np.array(tensor.data, np.float32) for tensor in gguf.GGUFReader(tmp_path / "a.gguf").tensors}
+    found = {
+        tensor.name: np.array(tensor.data, np.float32)
+        for tensor in gguf.GGUFReader(tmp_path / "a.gguf").tensors
+    }
     _, _, tensors = read_adapter(tune(1))
     q_a, q_b = (tensors[f"blocks.0.attention.q.lora_{half}"] for half in "ab")
     assert np.allclose(found["blk.0.attn_q.weight.lora_a"], q_a, atol=1e-3)
@@ -157,14 +193,23 @@ def test_queries_and_keys_are_turned(tune: Callable[..., Path], tmp_path: Path) 
 
 def test_a_bundle_holds_the_base_as_it_came(bundle: Path, stranger: Path) -> None:
     manifest = verify(bundle, "bundle")
-    names = ["adapters/device.gguf", "adapters/device.json", "bundle.json", "model.gguf", "ontology.json", "values.json"]
+    names = [
+        "adapters/device.gguf",
+        "adapters/device.json",
+        "bundle.json",
+        "model.gguf",
+        "ontology.json",
+        "values.json",
+    ]
     assert sorted(manifest.files) == names
     assert (bundle / "model.gguf").read_bytes() == stranger.read_bytes()
     assert (bundle_of(bundle).adapter, bundle_of(bundle).quantise) == ("device", "as it came")
     assert manifest.facts["bytes"] == sum(file.bytes for file in manifest.files.values())
 
 
-def test_the_gate_sees_base_and_adapter(bundle: Path, tune: Callable[..., Path], tokens: Path, corpus: Path) -> None:
+def test_the_gate_sees_base_and_adapter(
+    bundle: Path, tune: Callable[..., Path], tokens: Path, corpus: Path
+) -> None:
     sentences = [row["sentence"] for row in read_corpus(corpus, "exam")][::4]
     with load(bundle) as runner:
 
@@ -193,8 +238,13 @@ class TestSwap:
         add_adapter(bundle, tune(2), tokens, "music", out)
         return out
 
-    def test_between_requests_without_loading(self, two: Path, tune: Callable[..., Path], prompts: list[list[int]]) -> None:
-        wanted = {name: torchs(read_final(tune(seed)), prompts, -1) for name, seed in (("device", 1), ("music", 2))}
+    def test_between_requests_without_loading(
+        self, two: Path, tune: Callable[..., Path], prompts: list[list[int]]
+    ) -> None:
+        wanted = {
+            name: torchs(read_final(tune(seed)), prompts, -1)
+            for name, seed in (("device", 1), ("music", 2))
+        }
         found: dict[str, list[list[int]]] = {"device": [], "music": []}
         with load(two) as runner:
             child = runner.pid
@@ -203,9 +253,15 @@ class TestSwap:
                 for name, written in found.items():
                     written.append(list(runner.complete(prompt, max_tokens=8, adapter=name).tokens))
             assert runner.pid == child
-        cut = {name: [row[: len(got)] for row, got in zip(wanted[name], found[name], strict=True)] for name in wanted}
+        cut = {
+            name: [row[: len(got)] for row, got in zip(wanted[name], found[name], strict=True)]
+            for name in wanted
+        }
         for name in found:
-            assert agreement([row for row in cut[name] if row], [row for row in found[name] if row]) > 0.7, name
+            assert (
+                agreement([row for row in cut[name] if row], [row for row in found[name] if row])
+                > 0.7
+            ), name
         assert found["device"] != found["music"]
 
     def test_actions_by_each(self, two: Path) -> None:
@@ -216,7 +272,15 @@ class TestSwap:
             with pytest.raises(InputError, match=r"has no adapter 'weather'; it has device, music"):
                 runner.ask("turn on the light", "weather")
 
-    def test_refused(self, two: Path, bundle: Path, device: Path, tune: Callable[..., Path], tokens: Path, tmp_path: Path) -> None:
+    def test_refused(
+        self,
+        two: Path,
+        bundle: Path,
+        device: Path,
+        tune: Callable[..., Path],
+        tokens: Path,
+        tmp_path: Path,
+    ) -> None:
         with pytest.raises(ExportError, match="'music' is taken"):
             add_adapter(two, tune(2), tokens, "music", tmp_path / "x")
         with pytest.raises(ExportError, match=r"'\.\./x' is taken, or no name"):
@@ -231,27 +295,52 @@ def test_a_sentence_is_read_as_it_was_trained(bundle: Path, tokens: Path, corpus
     codec = Codec.load(tokens)
     with load(bundle) as runner:
         for row in list(read_corpus(corpus, "exam"))[:12]:
-            assert runner.ask(row["sentence"]).prompt_tokens == len(codec.prompt(normalise(row["sentence"])))
+            assert runner.ask(row["sentence"]).prompt_tokens == len(
+                codec.prompt(normalise(row["sentence"]))
+            )
 
 
-BAD: dict[str, tuple[Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]], dict[str, Any], str]] = {
+BAD: dict[
+    str, tuple[Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]], dict[str, Any], str]
+] = {
     "no adapter": (lambda t: t, {"general.type": "model"}, "general.type is 'model'"),
     "of another kind": (lambda t: t, {"adapter.type": "control"}, "adapter.type is 'control'"),
-    "of another architecture": (lambda t: t, {"general.architecture": "gemma"}, "general.architecture is 'gemma'"),
+    "of another architecture": (
+        lambda t: t,
+        {"general.architecture": "gemma"},
+        "general.architecture is 'gemma'",
+    ),
     "no alpha": (lambda t: t, {"adapter.lora.alpha": 0.0}, "alpha is 0.0"),
     "half missing": (lambda t: dict(list(t.items())[1:]), {}, "is no half"),
-    "of no tensor": (lambda t: {name.replace("blk.0", "blk.9"): one for name, one in t.items()}, {}, "is no half"),
-    "of another size": (lambda t: {name: one[:, 1:] if "lora_a" in name else one for name, one in t.items()}, {}, "does not fit"),
-    "two ranks": (lambda t: {name: one[1:] if "lora_a" in name else one for name, one in t.items()}, {}, "does not fit"),
+    "of no tensor": (
+        lambda t: {name.replace("blk.0", "blk.9"): one for name, one in t.items()},
+        {},
+        "is no half",
+    ),
+    "of another size": (
+        lambda t: {name: one[:, 1:] if "lora_a" in name else one for name, one in t.items()},
+        {},
+        "does not fit",
+    ),
+    "two ranks": (
+        lambda t: {name: one[1:] if "lora_a" in name else one for name, one in t.items()},
+        {},
+        "does not fit",
+    ),
 }
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_adapters_that_do_not_fit_are_refused(name: str, tune: Callable[..., Path], stranger: Path, tmp_path: Path) -> None:
+def test_adapters_that_do_not_fit_are_refused(
+    name: str, tune: Callable[..., Path], stranger: Path, tmp_path: Path
+) -> None:
     spoil, pairs, says = BAD[name]
     export_adapter(tune(1), tmp_path / "good.gguf")
     check_adapter(tmp_path / "good.gguf", check(stranger))
-    tensors = {tensor.name: np.array(tensor.data) for tensor in gguf.GGUFReader(tmp_path / "good.gguf").tensors}
+    tensors = {
+        tensor.name: np.array(tensor.data)
+        for tensor in gguf.GGUFReader(tmp_path / "good.gguf").tensors
+    }
     writer = gguf.GGUFWriter(tmp_path / "bad.gguf", pairs.get("general.architecture", "llama"))
     said = {"general.type": "adapter", "adapter.type": "lora", "adapter.lora.alpha": 32.0} | pairs
     for key, value in said.items():

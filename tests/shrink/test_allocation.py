@@ -17,11 +17,11 @@ from tumen.model import build
 from tumen.recipe.recipe import GridName, Quantise
 from tumen.shrink import pack
 from tumen.shrink.gguf_writer import matrices_of, read_weights, tensors_of
+from tumen.shrink.quant_types import GRIDS
 from tumen.shrink.quantize import write_grid
 from tumen.shrink.quantize.allocation import Option, Options, cheapest, measured, read_grid
 from tumen.shrink.quantize.divergence import Reference, answers_logp, some_batches
 from tumen.shrink.quantize.importance import importance_of
-from tumen.shrink.quantize.quant_types import GRIDS
 from tumen.train.weights import read_final
 
 ABOUT = {"recipe": "tiny", "tier": "device", "serve": {}, "gate": {}}
@@ -39,7 +39,9 @@ def tier(request: pytest.FixtureRequest) -> tuple[Shape, dict[str, torch.Tensor]
 
 
 class TestReference:
-    def test_the_same_weights_do_not_diverge_and_rounded_ones_do(self, device: Path, batches: list[Batch]) -> None:
+    def test_the_same_weights_do_not_diverge_and_rounded_ones_do(
+        self, device: Path, batches: list[Batch]
+    ) -> None:
         shape, weights = read_final(device)
         reference = Reference(shape, weights, batches)
         assert float(reference.divergence(weights).max()) < 1e-6
@@ -52,12 +54,16 @@ class TestReference:
             network.load_state_dict(held)
             with torch.no_grad():
                 said.append(answers_logp(network, batches[0]))
-        wanted = torch.nn.functional.kl_div(said[1], said[0], log_target=True, reduction="none").sum(-1)
+        wanted = torch.nn.functional.kl_div(
+            said[1], said[0], log_target=True, reduction="none"
+        ).sum(-1)
         torch.testing.assert_close(found[: len(wanted)], wanted, atol=1e-6, rtol=1e-4)
 
 
 class TestImportance:
-    def test_covers_every_matrix_and_broadcasts(self, tier: tuple[Shape, dict[str, torch.Tensor]], batches: list[Batch]) -> None:
+    def test_covers_every_matrix_and_broadcasts(
+        self, tier: tuple[Shape, dict[str, torch.Tensor]], batches: list[Batch]
+    ) -> None:
         shape, weights = tier
         network = build(shape)
         network.load_state_dict(weights)
@@ -69,17 +75,23 @@ class TestImportance:
             assert (importance > 0).all()
         assert not network._forward_pre_hooks, "no hook is left"
 
-    def test_is_the_mean_square_of_what_a_matrix_meets(self, device: Path, batches: list[Batch]) -> None:
+    def test_is_the_mean_square_of_what_a_matrix_meets(
+        self, device: Path, batches: list[Batch]
+    ) -> None:
         shape, weights = read_final(device)
         network = build(shape)
         network.load_state_dict(weights)
         met: list[torch.Tensor] = []
-        hook = network.blocks["1"].feed.down.register_forward_pre_hook(lambda _, given: met.append(given[0].detach()))  # type: ignore[union-attr, operator]
+        hook = network.blocks["1"].feed.down.register_forward_pre_hook(
+            lambda _, given: met.append(given[0].detach())
+        )  # type: ignore[union-attr, operator]
         found = importance_of(network, batches)["blk.1.ffn_down.weight"]
         hook.remove()  # type: ignore[union-attr]
         real = [torch.from_numpy(batch.documents) > 0 for batch in batches]
         mean = torch.cat([x[mask] for x, mask in zip(met, real, strict=True)]).square().mean(0)
-        torch.testing.assert_close(found[0], (mean / mean.mean()).clamp(min=1e-3), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            found[0], (mean / mean.mean()).clamp(min=1e-3), rtol=1e-4, atol=1e-5
+        )
 
 
 class TestCheapest:
@@ -87,9 +99,15 @@ class TestCheapest:
     @given(data=st.data(), count=st.integers(1, 5))
     def test_is_the_best_of_all(self, data: st.DataObject, count: int) -> None:
         sizes, costs = st.integers(1, 12).map(lambda n: 32 * n), st.floats(0, 1)
-        options: Options = {str(i): {name: Option(data.draw(sizes), data.draw(costs)) for name in NAMES} for i in range(count)}
+        options: Options = {
+            str(i): {name: Option(data.draw(sizes), data.draw(costs)) for name in NAMES}
+            for i in range(count)
+        }
         budget = data.draw(st.integers(32, 32 * 12 * count))
-        every = [dict(zip(options, picks, strict=True)) for picks in itertools.product(NAMES, repeat=count)]
+        every = [
+            dict(zip(options, picks, strict=True))
+            for picks in itertools.product(NAMES, repeat=count)
+        ]
         size = lambda picks: sum(options[name][grid].bytes for name, grid in picks.items())  # noqa: E731
         cost = lambda picks: sum(options[name][grid].divergence for name, grid in picks.items())  # noqa: E731
         legal = [cost(picks) for picks in every if size(picks) <= budget]
@@ -101,9 +119,14 @@ class TestCheapest:
         assert size(found) <= budget
         assert cost(found) == pytest.approx(min(legal))
 
-    def test_a_large_budget_is_looked_at_in_coarser_steps(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_large_budget_is_looked_at_in_coarser_steps(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr("tumen.shrink.quantize.allocation.MOST_UNITS", 16)
-        options: Options = {str(i): {"q8_0": Option(1000 + i, 0.1), "q4_0": Option(500 + i, 0.2 + i)} for i in range(6)}
+        options: Options = {
+            str(i): {"q8_0": Option(1000 + i, 0.1), "q4_0": Option(500 + i, 0.2 + i)}
+            for i in range(6)
+        }
         found = cheapest(options, 4600)
         assert sum(options[name][grid].bytes for name, grid in found.items()) <= 4600
         assert found["5"] == "q8_0"
@@ -111,7 +134,9 @@ class TestCheapest:
 
 def test_finer_grids_cost_less_and_take_more(sure: Path, batches: list[Batch]) -> None:
     shape, weights = read_final(sure)
-    options = measured(Reference(shape, weights, batches[:1]), shape, weights, {}, ("q8_0", "q4_0", "q4_k"))
+    options = measured(
+        Reference(shape, weights, batches[:1]), shape, weights, {}, ("q8_0", "q4_0", "q4_k")
+    )
     assert "q4_k" not in options["blk.0.attn_q.weight"], "64 columns"
     for row in options.values():
         assert row["q8_0"].bytes > row["q4_0"].bytes
@@ -120,7 +145,12 @@ def test_finer_grids_cost_less_and_take_more(sure: Path, batches: list[Batch]) -
 
 @pytest.mark.parametrize("name", ["device", "cloud"])
 def test_a_budget_is_kept_to_the_byte(
-    name: str, request: pytest.FixtureRequest, tokenizer: Path, corpus: Path, dataset: Path, tmp_path: Path
+    name: str,
+    request: pytest.FixtureRequest,
+    tokenizer: Path,
+    corpus: Path,
+    dataset: Path,
+    tmp_path: Path,
 ) -> None:
     """Between what int4 and int8 take; the cloud tier has stacked experts, and its embedding twice."""
     checkpoint = request.getfixturevalue(name)
@@ -130,26 +160,54 @@ def test_a_budget_is_kept_to_the_byte(
         sizes[word] = (tmp_path / word / "model.gguf").stat().st_size
     budget = (sizes["int8"] + sizes["q4_0"]) // 2
     quantise = Quantise(budget=budget, calibrate=40)
-    said = write_grid(checkpoint, tokenizer, dataset, quantise, "tiny-device", tmp_path / "grid", seed=0, inputs="in")
-    packed = pack(checkpoint, tokenizer, corpus, "mixed", ABOUT, tmp_path / "bundle", "in", tmp_path / "grid")
+    said = write_grid(
+        checkpoint,
+        tokenizer,
+        dataset,
+        quantise,
+        "tiny-device",
+        tmp_path / "grid",
+        seed=0,
+        inputs="in",
+    )
+    packed = pack(
+        checkpoint, tokenizer, corpus, "mixed", ABOUT, tmp_path / "bundle", "in", tmp_path / "grid"
+    )
     model = tmp_path / "bundle" / "model.gguf"
     assert budget * 0.97 < model.stat().st_size == said.facts["bytes"] <= budget
     assert len(said.facts["grids"]) > 1
     assert said.digest in packed.made_from
     shape, weights = read_final(checkpoint)
-    choice, tensors, held = read_grid(tmp_path / "grid"), tensors_of(shape, weights), read_weights(model)
+    choice, tensors, held = (
+        read_grid(tmp_path / "grid"),
+        tensors_of(shape, weights),
+        read_weights(model),
+    )
     for matrix, grid in choice.grids.items():
         chosen = GRIDS[grid]
         assert torch.equal(held[matrix], chosen.see(tensors[matrix], choice.scales[matrix]))
 
 
-def test_a_budget_that_is_too_small_is_refused(device: Path, tokenizer: Path, dataset: Path, tmp_path: Path) -> None:
+def test_a_budget_that_is_too_small_is_refused(
+    device: Path, tokenizer: Path, dataset: Path, tmp_path: Path
+) -> None:
     with pytest.raises(ExportError, match="raise it, or take a smaller shape"):
-        write_grid(device, tokenizer, dataset, Quantise(budget="1 kB", calibrate=8), "t", tmp_path / "grid", seed=0, inputs="")
+        write_grid(
+            device,
+            tokenizer,
+            dataset,
+            Quantise(budget="1 kB", calibrate=8),
+            "t",
+            tmp_path / "grid",
+            seed=0,
+            inputs="",
+        )
     assert not (tmp_path / "grid").exists()
 
 
-def test_a_grid_of_tomorrow_is_refused(device: Path, tokenizer: Path, dataset: Path, tmp_path: Path) -> None:
+def test_a_grid_of_tomorrow_is_refused(
+    device: Path, tokenizer: Path, dataset: Path, tmp_path: Path
+) -> None:
     from tumen.core.artifact import writing
 
     with writing(tmp_path / "grid", "grid", "", []) as stage:

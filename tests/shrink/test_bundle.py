@@ -51,14 +51,24 @@ def test_a_bundle_is_whole(bundle: Path, device: Path, tokenizer: Path, corpus: 
     assert sorted(manifest.files) == ["bundle.json", "model.gguf", "ontology.json", "values.json"]
     assert manifest.made_from == [verify(folder).digest for folder in (device, tokenizer, corpus)]
     assert manifest.facts["bytes"] == sum(file.bytes for file in manifest.files.values())
-    assert json.loads((bundle / "values.json").read_text()) == json.loads((corpus / "values.json").read_text())
+    assert json.loads((bundle / "values.json").read_text()) == json.loads(
+        (corpus / "values.json").read_text()
+    )
     about = bundle_of(bundle)
     assert (about.recipe, about.tier, about.quantise) == ("tiny", "device", "int8")
 
 
-def test_same_tier_same_digest(bundle: Path, device: Path, tokenizer: Path, corpus: Path, tmp_path: Path) -> None:
-    assert pack(device, tokenizer, corpus, "int8", ABOUT, tmp_path / "again", "other").digest == verify(bundle).digest
-    assert pack(device, tokenizer, corpus, "int4", ABOUT, tmp_path / "int4", "in").digest != verify(bundle).digest
+def test_same_tier_same_digest(
+    bundle: Path, device: Path, tokenizer: Path, corpus: Path, tmp_path: Path
+) -> None:
+    assert (
+        pack(device, tokenizer, corpus, "int8", ABOUT, tmp_path / "again", "other").digest
+        == verify(bundle).digest
+    )
+    assert (
+        pack(device, tokenizer, corpus, "int4", ABOUT, tmp_path / "int4", "in").digest
+        != verify(bundle).digest
+    )
 
 
 def test_a_damaged_tier_is_not_packed(
@@ -101,16 +111,26 @@ class TestGate:
         with pytest.raises(ExportError, match=r"at 0\.00% of 36 positions, the floor is 50\.00%"):
             check_export(device, tokenizer, sentences, lambda prompt: [0, 0, 0], 0.5)
 
-    def test_an_export_that_says_nothing_does_not_pass(self, device: Path, tokenizer: Path, sentences: list[str]) -> None:
+    def test_an_export_that_says_nothing_does_not_pass(
+        self, device: Path, tokenizer: Path, sentences: list[str]
+    ) -> None:
         with pytest.raises(ExportError):
             check_export(device, tokenizer, sentences, lambda prompt: [], 0.5)
 
-    def test_no_sentences_do_not_pass(self, device: Path, tokenizer: Path, torchs: Callable[..., list[int]]) -> None:
+    def test_no_sentences_do_not_pass(
+        self, device: Path, tokenizer: Path, torchs: Callable[..., list[int]]
+    ) -> None:
         with pytest.raises(ExportError):
             check_export(device, tokenizer, [], torchs, 0.5)
 
     def test_the_real_export_agrees_and_a_tampered_one_fails(
-        self, bundle: Path, device: Path, tokenizer: Path, corpus: Path, sentences: list[str], tmp_path: Path
+        self,
+        bundle: Path,
+        device: Path,
+        tokenizer: Path,
+        corpus: Path,
+        sentences: list[str],
+        tmp_path: Path,
     ) -> None:
         def agreement(folder: Path, floor: float) -> float:
             with load(folder) as runner:
@@ -128,7 +148,9 @@ class TestGate:
         from tumen.train.checkpoints.checkpoint import write_final
 
         shape, weights = read_final(device)
-        turned = dict(weights) | {"blocks.1.attention.out.weight": weights["blocks.1.attention.out.weight"].flip(0) * 40}
+        turned = dict(weights) | {
+            "blocks.1.attention.out.weight": weights["blocks.1.attention.out.weight"].flip(0) * 40
+        }
         write_final(tmp_path / "tampered", turned, shape, "", [], {})
         pack(tmp_path / "tampered", tokenizer, corpus, "int8", ABOUT, tmp_path / "bundle", "in")
         with pytest.raises(ExportError, match="not the model that was trained"):

@@ -19,7 +19,14 @@ from tumen.data import Shards, read_shards
 from tumen.model import build, causal_mask
 from tumen.recipe.recipe import Recipe
 from tumen.shrink import distil
-from tumen.shrink.distillation import KEPT, action_places, kept_loss, live_loss, network_of, write_logits
+from tumen.shrink.distillation import (
+    KEPT,
+    action_places,
+    kept_loss,
+    live_loss,
+    network_of,
+    write_logits,
+)
 from tumen.train import Targets, half
 from tumen.train.weights import read_final
 
@@ -45,7 +52,9 @@ def logits_of(seed: int, rows: int, vocab: int) -> torch.Tensor:
 
 @settings(max_examples=30)
 @given(seed=st.integers(0, 1000), vocab=st.integers(2, 12))
-def test_with_every_token_kept_it_is_the_whole_divergence(seed: int, vocab: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_with_every_token_kept_it_is_the_whole_divergence(
+    seed: int, vocab: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     folder = tmp_path_factory.mktemp("kept")
     teacher, student = logits_of(seed, 3, vocab), logits_of(seed + 1, 3, vocab)
     shards = one_example(folder, teacher, vocab)
@@ -62,9 +71,14 @@ def test_with_some_kept_the_rest_is_one_more_token(temperature: float, tmp_path:
     for row in range(2):
         p, q = teacher[row].softmax(-1), student[row].softmax(-1)
         best = p.topk(5).indices
-        p, q = torch.cat([p[best], 1 - p[best].sum()[None]]), torch.cat([q[best], 1 - q[best].sum()[None]])
+        p, q = (
+            torch.cat([p[best], 1 - p[best].sum()[None]]),
+            torch.cat([q[best], 1 - q[best].sum()[None]]),
+        )
         p, q = (part.log().div(temperature).log_softmax(-1) for part in (p, q))
-        assert float(found[row]) == pytest.approx(float((p.exp() * (p - q)).sum()) * temperature**2, rel=0.02)
+        assert float(found[row]) == pytest.approx(
+            float((p.exp() * (p - q)).sum()) * temperature**2, rel=0.02
+        )
 
 
 def test_a_student_that_agrees_has_no_loss_and_every_other_has(tmp_path: Path) -> None:
@@ -90,9 +104,15 @@ def test_a_loss_that_only_falls_towards_the_teacher(tmp_path: Path) -> None:
 @given(st.lists(st.tuples(st.integers(1, 5), st.integers(1, 5)), min_size=1, max_size=8))
 def test_action_tokens_are_numbered_in_order(examples: list[tuple[int, int]]) -> None:
     starts = np.cumsum([0, *(prompt + answer for prompt, answer in examples)])
-    answers = np.asarray([start + prompt for start, (prompt, _) in zip(starts[:-1], examples, strict=True)])
+    answers = np.asarray(
+        [start + prompt for start, (prompt, _) in zip(starts[:-1], examples, strict=True)]
+    )
     places = action_places(Shards(np.zeros(starts[-1]), starts, answers))
-    inside = [token for start, stop in zip(answers, starts[1:], strict=True) for token in range(start, stop)]
+    inside = [
+        token
+        for start, stop in zip(answers, starts[1:], strict=True)
+        for token in range(start, stop)
+    ]
     assert places[inside].tolist() == list(range(len(inside)))
 
 
@@ -113,14 +133,25 @@ class TestLogits:
         ids, logp = np.load(kept / "ids.npy"), np.load(kept / "logp.npy")
         assert ids.shape == logp.shape == (int((shards.starts[1:] - shards.answers).sum()), KEPT)
         for example in (0, 100, len(shards) - 1):
-            start, answer, stop = (int(at) for at in (shards.starts[example], shards.answers[example], shards.starts[example + 1]))
+            start, answer, stop = (
+                int(at)
+                for at in (
+                    shards.starts[example],
+                    shards.answers[example],
+                    shards.starts[example + 1],
+                )
+            )
             row = torch.from_numpy(np.asarray(shards.tokens[start:stop], np.int64))[None]
             with torch.no_grad():
-                states, *_ = network(row, torch.arange(stop - start)[None], causal_mask(torch.ones_like(row)))
+                states, *_ = network(
+                    row, torch.arange(stop - start)[None], causal_mask(torch.ones_like(row))
+                )
                 wanted = network.head(states)[0].float().log_softmax(-1)
             for token in range(answer, stop):
                 row_logp = wanted[token - start - 1]
-                assert np.allclose(logp[places[token]], row_logp[ids[places[token]].astype(int)], atol=0.1)
+                assert np.allclose(
+                    logp[places[token]], row_logp[ids[places[token]].astype(int)], atol=0.1
+                )
                 assert logp[places[token]][0] >= float(row_logp.max()) - 0.1
 
     def test_are_written_once(self, kept: Path, cloud: Path, dataset: Path, recipe: Recipe) -> None:
@@ -131,7 +162,12 @@ class TestLogits:
         assert again.seen == []
 
     def test_are_written_again_when_damaged(
-        self, kept: Path, cloud: Path, dataset: Path, recipe: Recipe, copy_of: Callable[[Path], Path]
+        self,
+        kept: Path,
+        cloud: Path,
+        dataset: Path,
+        recipe: Recipe,
+        copy_of: Callable[[Path], Path],
     ) -> None:
         copy = copy_of(kept)
         (copy / "logp.npy").write_bytes(b"")
@@ -144,26 +180,47 @@ class TestLogits:
         assert (np.exp(logp).sum(axis=1) < 1.01).all()
 
 
-def test_a_student_comes_from_its_teacher(cloud: Path, device: Path, dataset: Path, shape_of: Callable[[str], Shape]) -> None:
-    assert verify(cloud.with_name("cloud-logits"), "logits").made_from == [verify(cloud).digest, verify(dataset).digest]
+def test_a_student_comes_from_its_teacher(
+    cloud: Path, device: Path, dataset: Path, shape_of: Callable[[str], Shape]
+) -> None:
+    assert verify(cloud.with_name("cloud-logits"), "logits").made_from == [
+        verify(cloud).digest,
+        verify(dataset).digest,
+    ]
     assert manifest_of(device).made_from == [verify(cloud.with_name("cloud-logits")).digest]
     assert read_final(device)[0] == shape_of("device")
 
 
 class TestLive:
-    def test_a_teacher_taught_by_itself_has_nothing_to_learn(self, cloud: Path, dataset: Path) -> None:
+    def test_a_teacher_taught_by_itself_has_nothing_to_learn(
+        self, cloud: Path, dataset: Path
+    ) -> None:
         shape, _ = read_final(cloud)
         teacher = network_of(cloud, shape, torch.device("cpu"))
-        row = torch.from_numpy(np.asarray(read_shards(dataset / "train").tokens[:40], np.int64))[None]
-        told = {"ids": row, "positions": torch.arange(40)[None], "mask": causal_mask(torch.ones_like(row)), "real": None}
+        row = torch.from_numpy(np.asarray(read_shards(dataset / "train").tokens[:40], np.int64))[
+            None
+        ]
+        told = {
+            "ids": row,
+            "positions": torch.arange(40)[None],
+            "mask": causal_mask(torch.ones_like(row)),
+            "real": None,
+        }
         with torch.no_grad():
-            logits = teacher.head(teacher(*(told[name] for name in ("ids", "positions", "mask"))).states[0, :3]).float()
+            logits = teacher.head(
+                teacher(*(told[name] for name in ("ids", "positions", "mask"))).states[0, :3]
+            ).float()
         loss = live_loss(teacher, 1.0)
         assert float(loss(logits, asked([0, 0, 0]), told).abs().max()) < 1e-4
         assert float(loss(logits.flip(0), asked([0, 0, 0]), told)[0]) > 1e-4
 
     def test_learns_without_stored_logits(
-        self, cloud: Path, dataset: Path, recipe: Recipe, shape_of: Callable[[str], Shape], tmp_path: Path
+        self,
+        cloud: Path,
+        dataset: Path,
+        recipe: Recipe,
+        shape_of: Callable[[str], Shape],
+        tmp_path: Path,
     ) -> None:
         tier = recipe.family["device"]
         assert tier.distil is not None
@@ -176,6 +233,10 @@ class TestLive:
         assert manifest_of(tmp_path / "device").made_from == ["teacher"]
         assert not (tmp_path / "cloud-logits").exists()
 
-    def test_another_vocabulary_is_refused(self, cloud: Path, shape_of: Callable[[str], Shape]) -> None:
+    def test_another_vocabulary_is_refused(
+        self, cloud: Path, shape_of: Callable[[str], Shape]
+    ) -> None:
         with pytest.raises(TrainError, match="one tokeniser"):
-            network_of(cloud, shape_of("device").model_copy(update={"vocab": 9}), torch.device("cpu"))
+            network_of(
+                cloud, shape_of("device").model_copy(update={"vocab": 9}), torch.device("cpu")
+            )

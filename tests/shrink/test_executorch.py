@@ -17,10 +17,17 @@ from tumen.shrink import check_export, export_pte, run_pte
 from tumen.shrink.executorch import Steps, lowering
 
 TOKENS = [3, 17, 4, 42, 9, 1, 30]
-PIECES = [(0, 3), (3, 1), (4, 1), (5, 2)]  # (start, length): a prompt, then token by token, then two
+PIECES = [
+    (0, 3),
+    (3, 1),
+    (4, 1),
+    (5, 2),
+]  # (start, length): a prompt, then token by token, then two
 
 
-@pytest.mark.parametrize("name", ["gqa", "mha", "mla", "mla without query rank", "mla moe", "mla moe v3", "gqa moe"])
+@pytest.mark.parametrize(
+    "name", ["gqa", "mha", "mla", "mla without query rank", "mla moe", "mla moe v3", "gqa moe"]
+)
 @torch.no_grad()
 def test_steps_are_the_network(name: str) -> None:
     shape: Shape = SHAPES[name]
@@ -29,7 +36,9 @@ def test_steps_are_the_network(name: str) -> None:
         if name.startswith(("first_", "second_")):
             part.fill_(float("nan"))  # a device promises nothing about what memory holds
     states, *_ = network(
-        torch.tensor([TOKENS]), torch.arange(len(TOKENS))[None], causal_mask(torch.ones(1, len(TOKENS), dtype=torch.long))
+        torch.tensor([TOKENS]),
+        torch.arange(len(TOKENS))[None],
+        causal_mask(torch.ones(1, len(TOKENS), dtype=torch.long)),
     )
     logits = network.head(states)[0]
     for start, length in PIECES:
@@ -48,7 +57,9 @@ def test_steps_are_the_network(name: str) -> None:
         ("xnnpack", "int8", r"executorch.exir is missing; pip install 'tumen\[executorch\]'"),
     ],
 )
-def test_what_is_missing_is_one_line(delegate: str, quantise: str, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_missing_is_one_line(
+    delegate: str, quantise: str, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "executorch.exir", None)
     monkeypatch.setitem(sys.modules, "mtk_converter", None)
     monkeypatch.delenv("QNN_SDK_ROOT", raising=False)

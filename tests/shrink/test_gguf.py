@@ -53,13 +53,19 @@ def trained(dataset: Path, codec: Codec) -> Callable[[str], tuple[Shape, dict[st
     def of(name: str) -> tuple[Shape, dict[str, torch.Tensor]]:
         if name not in made:
             shape = SHAPES[name].model_copy(update={"vocab": codec.vocab})
-            network, loader = build(shape, 1).train(), Loader(read_shards(dataset / "train"), 4, 192, 0)
+            network, loader = (
+                build(shape, 1).train(),
+                Loader(read_shards(dataset / "train"), 4, 192, 0),
+            )
             optimizer = torch.optim.AdamW(network.parameters(), lr=1e-2)
             for _ in range(STEPS):
                 optimizer.zero_grad()
                 loss_of(network, next(loader), Train(steps=1), torch.device("cpu")).backward()
                 optimizer.step()
-            made[name] = shape, {key: weight.detach() for key, weight in network.state_dict().items()}
+            made[name] = (
+                shape,
+                {key: weight.detach() for key, weight in network.state_dict().items()},
+            )
         return made[name]
 
     return of
@@ -72,7 +78,9 @@ def sentences(corpus: Path) -> list[str]:
     return [row["sentence"] for row in read_corpus(corpus, "exam")][::3]
 
 
-def written(folder: Path, trained: Callable[[str], Any], codec: Codec, name: str, quantise: str) -> Path:
+def written(
+    folder: Path, trained: Callable[[str], Any], codec: Codec, name: str, quantise: str
+) -> Path:
     shape, weights = trained(name)
     path = folder / "model.gguf"
     write_gguf(path, shape, weights, codec, quantise, "test")
@@ -85,7 +93,9 @@ def fields(path: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_every_weight_is_there_once(name: str, tmp_path: Path, trained: Callable[[str], Any], codec: Codec) -> None:
+def test_every_weight_is_there_once(
+    name: str, tmp_path: Path, trained: Callable[[str], Any], codec: Codec
+) -> None:
     shape, _ = trained(name)
     tensors = gguf.GGUFReader(written(tmp_path, trained, codec, name, "bf16")).tensors
     doubled = shape.vocab * shape.width if shape.tied and isinstance(shape.attention, Mla) else 0
@@ -93,7 +103,9 @@ def test_every_weight_is_there_once(name: str, tmp_path: Path, trained: Callable
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_facts_of_the_file_are_facts_of_the_shape(name: str, tmp_path: Path, trained: Callable[[str], Any], codec: Codec) -> None:
+def test_facts_of_the_file_are_facts_of_the_shape(
+    name: str, tmp_path: Path, trained: Callable[[str], Any], codec: Codec
+) -> None:
     shape, _ = trained(name)
     found = fields(written(tmp_path, trained, codec, name, "int8"))
     kind = name.split(",")[0].split()[0]
@@ -110,13 +122,17 @@ def test_facts_of_the_file_are_facts_of_the_shape(name: str, tmp_path: Path, tra
         assert found["deepseek2.leading_dense_block_count"] == dense
     kinds = found["tokenizer.ggml.token_type"]
     tokens = found["tokenizer.ggml.tokens"]
-    assert {tokens[i] for i, number in enumerate(kinds) if number == gguf.TokenType.USER_DEFINED} == set(HOME.structure_tokens())
+    assert {
+        tokens[i] for i, number in enumerate(kinds) if number == gguf.TokenType.USER_DEFINED
+    } == set(HOME.structure_tokens())
     assert tokens[found["tokenizer.ggml.bos_token_id"]] == "<s>"
     assert DO in found["tokenizer.chat_template"]
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_our_own_guard_lets_it_pass(name: str, tmp_path: Path, trained: Callable[[str], Any], codec: Codec) -> None:
+def test_our_own_guard_lets_it_pass(
+    name: str, tmp_path: Path, trained: Callable[[str], Any], codec: Codec
+) -> None:
     gguf_header.check(written(tmp_path, trained, codec, name, "int4"))
 
 
@@ -127,15 +143,27 @@ def test_llama_writes_torchs_tokens(
     """With whole weights (bf16 rounds them, so torch gets the rounded ones too), at nearly every place of free-running text."""
     shape, weights = trained(name)
     network = build(shape).eval()
-    network.load_state_dict({key: w.bfloat16().float() if w.dim() > 1 and "router" not in key else w for key, w in weights.items()})
+    network.load_state_dict(
+        {
+            key: w.bfloat16().float() if w.dim() > 1 and "router" not in key else w
+            for key, w in weights.items()
+        }
+    )
     places = same = 0
     with Llama(written(tmp_path, trained, codec, name, "bf16")) as llama:
         for sentence in sentences:
             prompt = codec.prompt(sentence)
-            theirs, ours = llama.greedy(prompt, 12), [*greedy(network, prompt, codec.end, longest=12), codec.end][:12]
+            theirs, ours = (
+                llama.greedy(prompt, 12),
+                [*greedy(network, prompt, codec.end, longest=12), codec.end][:12],
+            )
             places += len(ours)
-            same += next((i for i, (a, b) in enumerate(zip(theirs, ours, strict=False)) if a != b), len(ours))
-    assert same / places > 0.9, "one near-tie, such as between two experts, costs the rest of its sentence"
+            same += next(
+                (i for i, (a, b) in enumerate(zip(theirs, ours, strict=False)) if a != b), len(ours)
+            )
+    assert same / places > 0.9, (
+        "one near-tie, such as between two experts, costs the rest of its sentence"
+    )
 
 
 BITS = {"bf16": 16, "int8": 8.5, "int4": 4.5}
@@ -161,13 +189,20 @@ def test_quantised_weights_are_near_and_as_small_as_said(
         whole = weights[ours]
         assert float((back - whole).norm() / whole.norm()) < BOUND[quantise]
     embedding = tensors["token_embd.weight"]
-    assert 8 * embedding.n_bytes / embedding.n_elements == max(8.5, BITS[quantise]), "the embedding feels four bits most"
+    assert 8 * embedding.n_bytes / embedding.n_elements == max(8.5, BITS[quantise]), (
+        "the embedding feels four bits most"
+    )
 
 
 @pytest.mark.parametrize("quantise", ["int8", "int4"])
 @pytest.mark.parametrize("name", ["llama", "deepseek2 dense", "deepseek2 moe"])
 def test_quantised_files_run(
-    name: str, quantise: str, tmp_path: Path, trained: Callable[[str], Any], codec: Codec, sentences: list[str]
+    name: str,
+    quantise: str,
+    tmp_path: Path,
+    trained: Callable[[str], Any],
+    codec: Codec,
+    sentences: list[str],
 ) -> None:
     """Along what llama.cpp writes, torch with whole weights mostly agrees; four bits on a hundred small steps may err more."""
     from tumen.shrink.bundle import _equal
@@ -185,7 +220,9 @@ WIDE = Shape(width=256, layers=2, feed_forward=512, attention=Gqa(heads=4, kv_he
 
 
 @pytest.mark.parametrize("grid", ["q6_k", "q5_k", "q4_k", "q3_k", "q2_k", "q5_0"])
-def test_llama_computes_with_what_a_grid_means(grid: str, tmp_path: Path, codec: Codec, sentences: list[str]) -> None:
+def test_llama_computes_with_what_a_grid_means(
+    grid: str, tmp_path: Path, codec: Codec, sentences: list[str]
+) -> None:
     """Along what llama.cpp writes from each grid, torch writes the same with the weights that the bytes mean."""
     from tumen.shrink.bundle import _equal
     from tumen.shrink.gguf_writer import read_weights
@@ -195,7 +232,10 @@ def test_llama_computes_with_what_a_grid_means(grid: str, tmp_path: Path, codec:
     weights = build(shape, 1).state_dict()
     weights["embed.weight"] *= 10  # so that a fresh network is sure of something
     write_gguf(tmp_path / "m.gguf", shape, weights, codec, grid, "t")
-    assert {tensor.tensor_type.name for tensor in gguf.GGUFReader(tmp_path / "m.gguf").tensors} == {grid.upper(), "F32"}
+    assert {tensor.tensor_type.name for tensor in gguf.GGUFReader(tmp_path / "m.gguf").tensors} == {
+        grid.upper(),
+        "F32",
+    }
     network = build(shape).eval()
     network.load_state_dict(Places(shape, weights).back(weights, read_weights(tmp_path / "m.gguf")))
     with Llama(tmp_path / "m.gguf") as llama:
@@ -205,9 +245,18 @@ def test_llama_computes_with_what_a_grid_means(grid: str, tmp_path: Path, codec:
 
 
 def test_rows_that_no_block_fits_stay_in_bf16(tmp_path: Path, codec: Codec) -> None:
-    shape = Shape(width=48, layers=1, feed_forward=64, vocab=codec.vocab, attention=Gqa(heads=2, kv_heads=1, head_dim=32))
+    shape = Shape(
+        width=48,
+        layers=1,
+        feed_forward=64,
+        vocab=codec.vocab,
+        attention=Gqa(heads=2, kv_heads=1, head_dim=32),
+    )
     write_gguf(tmp_path / "m.gguf", shape, build(shape).state_dict(), codec, "int4", "t")
-    kinds = {tensor.name: tensor.tensor_type.name for tensor in gguf.GGUFReader(tmp_path / "m.gguf").tensors}
+    kinds = {
+        tensor.name: tensor.tensor_type.name
+        for tensor in gguf.GGUFReader(tmp_path / "m.gguf").tensors
+    }
     assert kinds["blk.0.ffn_up.weight"] == "BF16"
     assert kinds["blk.0.ffn_down.weight"] == "Q4_0"
     assert kinds["blk.0.attn_norm.weight"] == "F32"
@@ -218,10 +267,14 @@ def test_interleave_turns_halves_into_neighbours() -> None:
     assert interleave(weight, 2, 4).flatten().tolist() == [0, 1, 2, 4, 3, 5, 6, 7, 8, 10, 9, 11]
 
 
-def test_another_vocabulary_is_refused(tmp_path: Path, codec: Codec, trained: Callable[[str], Any]) -> None:
+def test_another_vocabulary_is_refused(
+    tmp_path: Path, codec: Codec, trained: Callable[[str], Any]
+) -> None:
     shape, weights = trained("llama")
     with pytest.raises(ExportError, match="train the tier again"):
-        write_gguf(tmp_path / "m.gguf", shape.model_copy(update={"vocab": 5}), weights, codec, "int8", "t")
+        write_gguf(
+            tmp_path / "m.gguf", shape.model_copy(update={"vocab": 5}), weights, codec, "int8", "t"
+        )
     assert not (tmp_path / "m.gguf").exists()
 
 
@@ -246,9 +299,15 @@ def test_stretched_positions_are_refused(tmp_path: Path, codec: Codec) -> None:
     assert not (tmp_path / "m.gguf").exists()
 
 
-@pytest.mark.parametrize("field", [{"groups": 2, "device_limit": 1}, {"gate": "sigmoid"}, {"bias_rate": 0.001}])
-def test_routing_that_llama_cpp_does_not_know_is_refused(field: dict[str, Any], tmp_path: Path, codec: Codec) -> None:
+@pytest.mark.parametrize(
+    "field", [{"groups": 2, "device_limit": 1}, {"gate": "sigmoid"}, {"bias_rate": 0.001}]
+)
+def test_routing_that_llama_cpp_does_not_know_is_refused(
+    field: dict[str, Any], tmp_path: Path, codec: Codec
+) -> None:
     experts = Experts(routed=4, top_k=2, width=32, **field)
-    shape = Shape(width=64, layers=2, feed_forward=64, vocab=codec.vocab, attention=MLA, experts=experts)
+    shape = Shape(
+        width=64, layers=2, feed_forward=64, vocab=codec.vocab, attention=MLA, experts=experts
+    )
     with pytest.raises(ExportError, match="GGUF: device_limit, sigmoid"):
         write_gguf(tmp_path / "m.gguf", shape, build(shape).state_dict(), codec, "int8", "t")

@@ -16,9 +16,15 @@ from tumen.recipe.recipe import Tier, Train
 from tumen.shrink.prune import best, cut, importance, pruned, refuse
 from tumen.train.weights import read_final
 
-GQA = Shape(width=32, layers=3, feed_forward=48, attention=Gqa(heads=4, kv_heads=2, head_dim=8), vocab=700)
-MLA = GQA.model_copy(update={"attention": Mla(heads=4, q_rank=16, kv_rank=12, nope_dim=8, rope_dim=4, v_dim=8)})
-MOE = MLA.model_copy(update={"experts": Experts(routed=4, top_k=2, shared=1, width=16, dense_layers=1)})
+GQA = Shape(
+    width=32, layers=3, feed_forward=48, attention=Gqa(heads=4, kv_heads=2, head_dim=8), vocab=700
+)
+MLA = GQA.model_copy(
+    update={"attention": Mla(heads=4, q_rank=16, kv_rank=12, nope_dim=8, rope_dim=4, v_dim=8)}
+)
+MOE = MLA.model_copy(
+    update={"experts": Experts(routed=4, top_k=2, shared=1, width=16, dense_layers=1)}
+)
 SHAPES = {"gqa": GQA, "mla": MLA, "moe": MOE}
 
 
@@ -29,9 +35,13 @@ def batches(dataset: Path) -> list[Any]:
 
 
 def logits(network: Transformer, batch: Any) -> torch.Tensor:
-    ids, positions, documents = (torch.from_numpy(array) for array in (batch.ids, batch.positions, batch.documents))
+    ids, positions, documents = (
+        torch.from_numpy(array) for array in (batch.ids, batch.positions, batch.documents)
+    )
     with torch.no_grad():
-        return network.eval().head(network(ids, positions, causal_mask(documents), real=documents > 0).states)
+        return network.eval().head(
+            network(ids, positions, causal_mask(documents), real=documents > 0).states
+        )
 
 
 def smaller(network: Transformer, to: Shape, batches: list[Any]) -> Transformer:
@@ -43,7 +53,9 @@ def smaller(network: Transformer, to: Shape, batches: list[Any]) -> Transformer:
 @pytest.mark.parametrize("name", SHAPES)
 def test_cutting_nothing_changes_nothing(name: str, batches: list[Any]) -> None:
     network = build(SHAPES[name], seed=1)
-    torch.testing.assert_close(logits(smaller(network, SHAPES[name], batches), batches[0]), logits(network, batches[0]))
+    torch.testing.assert_close(
+        logits(smaller(network, SHAPES[name], batches), batches[0]), logits(network, batches[0])
+    )
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -53,7 +65,15 @@ def test_every_part_can_be_cut(name: str, batches: list[Any]) -> None:
         update={"heads": 3, "q_rank": 10, "kv_rank": 9}
     )  # fmt: skip
     experts = shape.experts and shape.experts.model_copy(update={"routed": 3})
-    to = shape.model_copy(update={"width": 24, "layers": 2, "feed_forward": 40, "attention": attention, "experts": experts})
+    to = shape.model_copy(
+        update={
+            "width": 24,
+            "layers": 2,
+            "feed_forward": 40,
+            "attention": attention,
+            "experts": experts,
+        }
+    )
     assert torch.isfinite(logits(smaller(build(shape, seed=1), to, batches), batches[0])).all()
 
 
@@ -67,7 +87,9 @@ def test_units_that_do_nothing_go_first(batches: list[Any]) -> None:
             block.attention.out.weight.view(32, 4, 8)[:, 1] = 0
             heads[1] = 0
     to = GQA.model_copy(update={"feed_forward": 32})
-    torch.testing.assert_close(logits(smaller(network, to, batches), batches[0]), logits(network, batches[0]))
+    torch.testing.assert_close(
+        logits(smaller(network, to, batches), batches[0]), logits(network, batches[0])
+    )
 
 
 def test_a_layer_that_does_nothing_goes_first(batches: list[Any]) -> None:
@@ -78,14 +100,18 @@ def test_a_layer_that_does_nothing_goes_first(batches: list[Any]) -> None:
         block.feed.down.zero_()
         block.feed.shared.down.weight.zero_()
     to = MOE.model_copy(update={"layers": 2})
-    torch.testing.assert_close(logits(smaller(network, to, batches), batches[0]), logits(network, batches[0]))
+    torch.testing.assert_close(
+        logits(smaller(network, to, batches), batches[0]), logits(network, batches[0])
+    )
 
 
 def test_experts_that_are_never_chosen_go_first(batches: list[Any]) -> None:
     network = build(MOE.model_copy(update={"layers": 2}), seed=1)
     router: Any = network.blocks["1"].feed.router
     with torch.no_grad():
-        router.weight[3] = 0  # its affinity is never among the best two unless two others are negative
+        router.weight[3] = (
+            0  # its affinity is never among the best two unless two others are negative
+        )
     matters = importance(network, batches)
     assert len(matters.experts["1"]) == 4
     kept = best(matters.experts["1"], 3)
@@ -93,13 +119,20 @@ def test_experts_that_are_never_chosen_go_first(batches: list[Any]) -> None:
 
 
 def test_a_mixture_that_always_chooses_all_becomes_the_same_dense_layer(batches: list[Any]) -> None:
-    shape = MOE.model_copy(update={"experts": Experts(routed=2, top_k=2, shared=1, width=16, dense_layers=1), "layers": 2})
+    shape = MOE.model_copy(
+        update={
+            "experts": Experts(routed=2, top_k=2, shared=1, width=16, dense_layers=1),
+            "layers": 2,
+        }
+    )
     network = build(shape, seed=1)
     with torch.no_grad():
         network.blocks["1"].feed.router.weight.zero_()  # both experts weigh one half, always
     to = shape.model_copy(update={"experts": None, "feed_forward": 48})
     real = torch.from_numpy(batches[0].documents) > 0  # padding is not routed
-    given, wanted = (logits(one, batches[0])[real] for one in (smaller(network, to, batches), network))
+    given, wanted = (
+        logits(one, batches[0])[real] for one in (smaller(network, to, batches), network)
+    )
     torch.testing.assert_close(given, wanted, atol=1e-5, rtol=1e-4)
 
 

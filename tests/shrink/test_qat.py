@@ -26,7 +26,9 @@ EVERY = 16  # steps between checkpoints
 
 @pytest.fixture(scope="module")
 def section(recipe: Recipe) -> Train:
-    return ASKED.section(recipe.family["device"].train).model_copy(update={"checkpoint_every": EVERY, "precision": "fp32"})
+    return ASKED.section(recipe.family["device"].train).model_copy(
+        update={"checkpoint_every": EVERY, "precision": "fp32"}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +38,21 @@ def grid(device: Path, tokenizer: Path, dataset: Path) -> Path:
     return folder
 
 
-def learnt(section: Train, device: Path, grid: Path, dataset: Path, out: Path, teach: float = 1.0) -> Path:
-    learn_grid(section, teach, device, grid, dataset, out, seed=3, inputs="in", made_from=[], events=Events(None))
+def learnt(
+    section: Train, device: Path, grid: Path, dataset: Path, out: Path, teach: float = 1.0
+) -> Path:
+    learn_grid(
+        section,
+        teach,
+        device,
+        grid,
+        dataset,
+        out,
+        seed=3,
+        inputs="in",
+        made_from=[],
+        events=Events(None),
+    )
     return out
 
 
@@ -48,7 +63,12 @@ def aware(section: Train, device: Path, grid: Path, dataset: Path) -> Path:
 
 @pytest.mark.parametrize("tier", ["device", "cloud"])
 def test_what_is_seen_is_what_is_written_to_the_bit(
-    tier: str, request: pytest.FixtureRequest, tokenizer: Path, dataset: Path, corpus: Path, tmp_path: Path
+    tier: str,
+    request: pytest.FixtureRequest,
+    tokenizer: Path,
+    dataset: Path,
+    corpus: Path,
+    tmp_path: Path,
 ) -> None:
     checkpoint = request.getfixturevalue(tier)
     write_grid(checkpoint, tokenizer, dataset, ASKED, "t", tmp_path / "grid", seed=3, inputs="in")
@@ -60,7 +80,9 @@ def test_what_is_seen_is_what_is_written_to_the_bit(
     assert any(not torch.equal(seen[name], weights[name]) for name in weights)
 
 
-def test_the_validated_network_computed_with_the_shipped_weights(aware: Path, grid: Path, dataset: Path, section: Train) -> None:
+def test_the_validated_network_computed_with_the_shipped_weights(
+    aware: Path, grid: Path, dataset: Path, section: Train
+) -> None:
     """The loss in the checkpoint's facts is that of the weights that are packed, not that of the fp32 ones behind them."""
     from tumen.core.shape import Shape
     from tumen.train.loop import learner_of, validate
@@ -74,14 +96,24 @@ def test_the_validated_network_computed_with_the_shipped_weights(aware: Path, gr
         learner.network.load_state_dict(held)  # type: ignore[attr-defined]
         return round(validate(learner, dataset, section, 3), 6)
 
-    assert verify(aware, "checkpoint").facts["validation_loss"] == loss_of(shipped, shape) != loss_of(weights, shape)
+    assert (
+        verify(aware, "checkpoint").facts["validation_loss"]
+        == loss_of(shipped, shape)
+        != loss_of(weights, shape)
+    )
 
 
 def test_training_on_the_grid_comes_nearer_to_the_whole_model(
     section: Train, sure: Path, tokenizer: Path, dataset: Path, tmp_path: Path
 ) -> None:
     write_grid(sure, tokenizer, dataset, ASKED, "t", tmp_path / "grid", seed=3, inputs="in")
-    aware = learnt(section.model_copy(update={"steps": 60}), sure, tmp_path / "grid", dataset, tmp_path / "aware")
+    aware = learnt(
+        section.model_copy(update={"steps": 60}),
+        sure,
+        tmp_path / "grid",
+        dataset,
+        tmp_path / "aware",
+    )
     shape, weights = read_final(sure)
     seen = OnGrid(shape, weights, read_grid(tmp_path / "grid"))
     reference = Reference(shape, weights, some_batches(dataset / "validation", 60, 0))
@@ -93,7 +125,13 @@ def test_training_on_the_grid_comes_nearer_to_the_whole_model(
 
 
 def test_killed_and_gone_on_it_ends_in_the_same_bits(
-    aware: Path, section: Train, device: Path, grid: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    aware: Path,
+    section: Train,
+    device: Path,
+    grid: Path,
+    dataset: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     calls = 0
     whole = OnGrid.__call__
@@ -116,6 +154,15 @@ def test_killed_and_gone_on_it_ends_in_the_same_bits(
     assert verify(out).digest == verify(aware).digest
 
 
-def test_the_data_alone_can_teach(section: Train, device: Path, grid: Path, dataset: Path, tmp_path: Path) -> None:
-    out = learnt(section.model_copy(update={"steps": 4}), device, grid, dataset, tmp_path / "plain", teach=0.0)
+def test_the_data_alone_can_teach(
+    section: Train, device: Path, grid: Path, dataset: Path, tmp_path: Path
+) -> None:
+    out = learnt(
+        section.model_copy(update={"steps": 4}),
+        device,
+        grid,
+        dataset,
+        tmp_path / "plain",
+        teach=0.0,
+    )
     assert verify(out, "checkpoint").facts["validation_loss"] > 0

@@ -11,7 +11,7 @@ import torch
 
 from tumen.core.errors import ExportError
 from tumen.recipe.recipe import GridName
-from tumen.shrink.quantize.quant_types import GRIDS, Grid, fitting
+from tumen.shrink.quant_types import GRIDS, Grid, fitting
 
 QUANTISED = [name for name in GRIDS if name != "bf16"]
 
@@ -40,7 +40,9 @@ def back(grid: Grid, data: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", GRIDS)
-@pytest.mark.parametrize("kind", ["plain", "outliers", "one sign", "zeros", "constant", "large and small"])
+@pytest.mark.parametrize(
+    "kind", ["plain", "outliers", "one sign", "zeros", "constant", "large and small"]
+)
 def test_what_is_written_is_what_was_computed_to_the_bit(name: GridName, kind: str) -> None:
     grid, weights = GRIDS[name], rows(kind)
     scales = grid.fit(weights)
@@ -69,7 +71,9 @@ def test_error_is_inside_the_bound(name: GridName, bound: float) -> None:
 
 @pytest.mark.parametrize("name", ["q8_0", "q5_0", "q4_0"])
 @pytest.mark.parametrize("kind", ["plain", "outliers", "one sign"])
-def test_searched_scales_are_no_worse_than_the_formats_usual_rounding(name: GridName, kind: str) -> None:
+def test_searched_scales_are_no_worse_than_the_formats_usual_rounding(
+    name: GridName, kind: str
+) -> None:
     grid, weights = GRIDS[name], rows(kind)
     usual = gguf.quants.dequantize(gguf.quants.quantize(weights.numpy(), grid.kind), grid.kind)
     searched = grid.see(weights, grid.fit(weights))
@@ -91,7 +95,7 @@ def test_what_counts_more_is_kept_better(name: GridName) -> None:
 def test_many_blocks_are_searched_as_few_are(monkeypatch: pytest.MonkeyPatch) -> None:
     weights, grid = rows("outliers"), GRIDS["q4_k"]
     whole = grid.fit(weights)
-    monkeypatch.setattr("tumen.shrink.quantize.quant_types.AT_ONCE", 512)
+    monkeypatch.setattr("tumen.shrink.quant_types.AT_ONCE", 512)
     assert all(torch.equal(a, b) for a, b in zip(whole, grid.fit(weights), strict=True))
 
 

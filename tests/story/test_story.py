@@ -17,16 +17,44 @@ from tumen.core import events
 from tumen.core.artifact import manifest_of
 
 TINY = Path(__file__).parents[1] / "tiny.toml"
-CHAIN = ("corpus", "tokenizer", "dataset", "cloud", "device", "bundle-device", "bundle-cloud", "bundle-device/scorecard")
+CHAIN = (
+    "corpus",
+    "tokenizer",
+    "dataset",
+    "cloud",
+    "device",
+    "bundle-device",
+    "bundle-cloud",
+    "bundle-device/scorecard",
+)
 ROOMS = {
-    "en": ("kitchen", "living room", "bedroom", "hallway", "bathroom", "office", "garage", "garden"),
+    "en": (
+        "kitchen",
+        "living room",
+        "bedroom",
+        "hallway",
+        "bathroom",
+        "office",
+        "garage",
+        "garden",
+    ),
     "zh": ("厨房", "客厅", "卧室", "走廊", "浴室", "书房", "车库", "花园"),
     "de": ("küche", "wohnzimmer", "schlafzimmer", "flur", "bad", "büro", "garage", "garten"),
 }
 SAID = {
-    "en": ("turn {} the {} light", "turn {} the light in the {}", "please turn {} the {} light", "turn {} the {} lights"),
+    "en": (
+        "turn {} the {} light",
+        "turn {} the light in the {}",
+        "please turn {} the {} light",
+        "turn {} the {} lights",
+    ),
     "zh": ("{}{}的灯", "请{}{}的灯", "把{1}的灯{0}", "{}{}灯"),
-    "de": ("mach das licht {1} {0}", "schalte das licht {1} {0}", "bitte mach das licht {1} {0}", "licht {1} {0}"),
+    "de": (
+        "mach das licht {1} {0}",
+        "schalte das licht {1} {0}",
+        "bitte mach das licht {1} {0}",
+        "licht {1} {0}",
+    ),
 }
 WAYS = {"en": ("on", "off"), "zh": ("打开", "关掉"), "de": ("an", "aus")}
 ASKED = {"en": "turn on the kitchen light", "zh": "打开厨房的灯", "de": "mach das licht küche an"}
@@ -49,12 +77,20 @@ def sentences() -> list[dict[str, Any]]:
 def command(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
     """`tumen run` with the tiny recipe on the team's file, long enough to learn it by heart."""
     own = tmp_path_factory.mktemp("team") / "lights.jsonl"
-    own.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in sentences()), "utf-8")
-    changes = {"data.source": "file", "data.path": f"'{own}'", "gate.exact": "0.5", "gate.agreement": "0.95"}
+    own.write_text(
+        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in sentences()), "utf-8"
+    )
+    changes = {
+        "data.source": "file",
+        "data.path": f"'{own}'",
+        "gate.exact": "0.5",
+        "gate.agreement": "0.95",
+    }
     changes |= {"serve.unsure": "0.3"}  # so short a training is hardly sure of anything
     for tier in ("cloud", "device"):
         changes |= {
-            f"family.{tier}.train.{name}": value for name, value in (("steps", "160"), ("rows", "4"), ("row_tokens", "192"))
+            f"family.{tier}.train.{name}": value
+            for name, value in (("steps", "160"), ("rows", "4"), ("row_tokens", "192"))
         }
         changes |= {f"family.{tier}.train.checkpoint_every": "20"}
     return (
@@ -68,7 +104,13 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
 
 
 def tumen(*arguments: str) -> str:
-    done = subprocess.run([sys.executable, "-m", "tumen", *arguments], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "tumen", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -78,7 +120,9 @@ def digests(run: Path) -> dict[str, str]:
 
 
 def finish(command: tuple[str, ...], run: Path) -> str:
-    done = subprocess.run([*command, "--run", run], capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        [*command, "--run", run], capture_output=True, text=True, timeout=300, check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -88,7 +132,9 @@ def kill_in_training(command: tuple[str, ...], run: Path, step: int) -> int:
     process = subprocess.Popen([*command, "--run", run], stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while True:
-        done = [row for row in events.read(run / "events.jsonl", "checkpoint") if row["step"] >= step]
+        done = [
+            row for row in events.read(run / "events.jsonl", "checkpoint") if row["step"] >= step
+        ]
         if done:
             break
         assert process.poll() is None, "it ended before it could be killed"
@@ -125,9 +171,16 @@ def test_from_sentences_to_a_lamp(command: tuple[str, ...], tmp_path: Path) -> N
 
     for lang, sentence in ASKED.items():
         turn = json.loads(tumen("talk", "--run", str(run), "--json", sentence))
-        assert turn["action"] == {"lang": lang, "intent": "HassTurnOn", "domain": "light", "area": ROOMS[lang][0]}
+        assert turn["action"] == {
+            "lang": lang,
+            "intent": "HassTurnOn",
+            "domain": "light",
+            "area": ROOMS[lang][0],
+        }
         lamps = [change for change in turn["changes"] if change["id"].startswith("light.kitchen")]
-        assert [(lamp["before"]["state"], lamp["after"]["state"]) for lamp in lamps] == [("off", "on")] * 2
+        assert [(lamp["before"]["state"], lamp["after"]["state"]) for lamp in lamps] == [
+            ("off", "on")
+        ] * 2
         assert turn["tier"] == "device", turn["why"]
 
     before = digests(run)
@@ -141,4 +194,6 @@ def test_from_sentences_to_a_lamp(command: tuple[str, ...], tmp_path: Path) -> N
     assert "stale: bundle-device, bundle-device/scorecard; " in later
 
     finish(command, tmp_path / "unbroken")
-    assert digests(tmp_path / "unbroken") == before, "killed and resumed is unbroken, digest by digest"
+    assert digests(tmp_path / "unbroken") == before, (
+        "killed and resumed is unbroken, digest by digest"
+    )

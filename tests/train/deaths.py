@@ -31,8 +31,15 @@ from tumen.train.checkpoints import replicas as copies
 from tumen.train.parallel.parallel import Together
 from tumen.train.single_process import Alone
 
-SHAPE = V2.model_copy(update={"layers": 2})  # a dense layer and a mixture with shared experts, devices and balance losses
-ROWS, TOKENS, STEPS, EPOCH = 4, 16, 9, 3  # EPOCH: steps after which every run below is in its second epoch
+SHAPE = V2.model_copy(
+    update={"layers": 2}
+)  # a dense layer and a mixture with shared experts, devices and balance losses
+ROWS, TOKENS, STEPS, EPOCH = (
+    4,
+    16,
+    9,
+    3,
+)  # EPOCH: steps after which every run below is in its second epoch
 PATIENCE = 240  # seconds until survivors of a death must have ended by themselves; far below the collectives' half hour
 
 MESHES: dict[str, dict[str, Any]] = {
@@ -78,13 +85,22 @@ class Run:
     death: Death | None = None
     fault: str = ""  # a function of this file that spoils rank 1 (rank 0 of one)
     change: str = ""  # a function of this file that changes every rank
-    nodes: tuple[tuple[str, str], ...] = ()  # folder and keeper of each node that keeps copies in memory; ranks are spread evenly
+    nodes: tuple[
+        tuple[str, str], ...
+    ] = ()  # folder and keeper of each node that keeps copies in memory; ranks are spread evenly
     fields: dict[str, Any] = field(default_factory=dict)
     shape: dict[str, Any] = field(default_factory=dict)
 
     @property
     def section(self) -> Train:
-        given = {"steps": STEPS, "rows": ROWS, "row_tokens": TOKENS, "compile": False, "threads": 1, "checkpoint_every": 2}
+        given = {
+            "steps": STEPS,
+            "rows": ROWS,
+            "row_tokens": TOKENS,
+            "compile": False,
+            "threads": 1,
+            "checkpoint_every": 2,
+        }
         return Train.model_validate(given | {"mesh": MESHES[self.mesh]} | self.fields)
 
     @property
@@ -107,7 +123,10 @@ def dataset(folder: Path) -> Path:
     """So few examples that EPOCH steps read all of them."""
     rng = np.random.default_rng(0)
     for split, count in (("train", 24), ("validation", 8)):
-        examples = [(rng.integers(1, 60, 3).tolist(), rng.integers(1, 60, rng.integers(2, 6)).tolist()) for _ in range(count)]
+        examples = [
+            (rng.integers(1, 60, 3).tolist(), rng.integers(1, 60, rng.integers(2, 6)).tolist())
+            for _ in range(count)
+        ]
         write_shards(folder / split, examples, 60)
     return folder
 
@@ -117,7 +136,11 @@ def start(run: Run, **variables: str) -> list[int]:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = str(s.getsockname()[1])
-    given = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(run.world)} | variables
+    given = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        "WORLD_SIZE": str(run.world),
+    } | variables
     ranks = [context.Process(target=work, args=(run, rank, given)) for rank in range(run.world)]
     for process in ranks:
         process.start()
@@ -147,7 +170,15 @@ def work(run: Run, rank: int, variables: dict[str, str]) -> None:
         globals()[run.fault](run)
     events = Events(run.out.parent / f"{run.out.name}.events")
     try:
-        fit(run.section, SHAPE.model_copy(update=run.shape), run.data, run.out, seed=3, inputs="in", events=events)
+        fit(
+            run.section,
+            SHAPE.model_copy(update=run.shape),
+            run.data,
+            run.out,
+            seed=3,
+            inputs="in",
+            events=events,
+        )
     except TumenError as error:
         run.file("error", rank).write_text(f"{type(error).__name__}: {error}")
         os._exit(error.exit_code)
@@ -223,7 +254,9 @@ def full_disk(run: Run) -> None:
     def write(self: Any, plan: Any, planner: Any) -> Any:
         calls[0] += 1
         if calls[0] > 2:
-            (Path(str(self.path)) / f"shard-{run.world:05d}-model-00001-of-00001.safetensors").symlink_to("/dev/full")
+            (
+                Path(str(self.path)) / f"shard-{run.world:05d}-model-00001-of-00001.safetensors"
+            ).symlink_to("/dev/full")
         return real(self, plan, planner)
 
     writer.write_data = write  # type: ignore[method-assign]
@@ -276,7 +309,10 @@ def samples(run: Run) -> dict[int, list[list[int]]]:
 
 def losses(run: Run) -> dict[int, float]:
     """Step -> loss, as rank 0 noted it last."""
-    return {step: loss for step, loss, _ in map(json.loads, run.file("samples", 0).read_text().splitlines())}
+    return {
+        step: loss
+        for step, loss, _ in map(json.loads, run.file("samples", 0).read_text().splitlines())
+    }
 
 
 def errors(run: Run) -> list[str]:

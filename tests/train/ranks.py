@@ -30,14 +30,18 @@ EXPERTS = Experts(
     routed=8, top_k=3, width=16, shared=1, groups=4, device_limit=2, scale=2.0, capacity=8.0,
     balance=0.3, balance_devices=0.5, balance_communication=0.2,
 )  # fmt: skip
-V2 = Shape(width=32, layers=4, feed_forward=48, vocab=60, tied=False, attention=MLA, experts=EXPERTS)
+V2 = Shape(
+    width=32, layers=4, feed_forward=48, vocab=60, tied=False, attention=MLA, experts=EXPERTS
+)
 TIED = V2.model_copy(update={"tied": True, "layers": 2})
 LITE = V2.model_copy(update={"attention": MLA.model_copy(update={"q_rank": None}), "layers": 2})
 V3 = Shape(
     width=32, layers=2, feed_forward=48, vocab=60, tied=False, attention=MLA, mtp=1,
     experts=Experts(routed=4, top_k=2, width=16, gate="sigmoid", normalise=True, bias_rate=0.01, capacity=8.0),
 )  # fmt: skip
-LLAMA = Shape(width=32, layers=2, feed_forward=48, vocab=60, attention=Gqa(heads=4, kv_heads=4, head_dim=8))
+LLAMA = Shape(
+    width=32, layers=2, feed_forward=48, vocab=60, attention=Gqa(heads=4, kv_heads=4, head_dim=8)
+)
 SHAPES = {"v2": V2, "tied": TIED, "lite": LITE, "v3": V3, "llama": LLAMA}
 
 # name -> shape, mesh. Every dimension alone and what is combined on clusters.
@@ -58,8 +62,14 @@ MESHES: dict[int, dict[str, tuple[str, dict[str, Any]]]] = {
         "cp": ("v2", {"cp": 2}),
         "cp, llama": ("llama", {"cp": 2}),
         "pp 1f1b": ("v2", {"pp": 2, "micro_rows": 2}),
-        "pp interleaved": ("v2", {"pp": 2, "chunks": 2, "schedule": "interleaved", "micro_rows": 2}),
-        "pp zero-bubble": ("v2", {"pp": 2, "chunks": 2, "schedule": "zero-bubble", "micro_rows": 2}),
+        "pp interleaved": (
+            "v2",
+            {"pp": 2, "chunks": 2, "schedule": "interleaved", "micro_rows": 2},
+        ),
+        "pp zero-bubble": (
+            "v2",
+            {"pp": 2, "chunks": 2, "schedule": "zero-bubble", "micro_rows": 2},
+        ),
         "pp dualpipe": ("v2", {"pp": 2, "chunks": 2, "schedule": "dualpipe", "micro_rows": 2}),
     },
     4: {
@@ -80,14 +90,24 @@ MESHES: dict[int, dict[str, tuple[str, dict[str, Any]]]] = {
         "pp x fsdp": ("v2", {"pp": 2, "dp": 2, "micro_rows": 2}),
         "pp x tp": ("v2", {"pp": 2, "tp": 2, "micro_rows": 2}),
         "pp x cp": ("v2", {"pp": 2, "cp": 2, "micro_rows": 2}),
-        "dualpipe x ep": ("v2", {"pp": 2, "chunks": 2, "schedule": "dualpipe", "dp": 2, "ep": 2, "micro_rows": 1}),
+        "dualpipe x ep": (
+            "v2",
+            {"pp": 2, "chunks": 2, "schedule": "dualpipe", "dp": 2, "ep": 2, "micro_rows": 1},
+        ),
     },
 }
 
 
 def section_of(mesh: dict[str, Any], **fields: Any) -> Train:
     """Fp32, so that what differs is the mesh and not the rounding."""
-    fields = {"steps": 4, "rows": ROWS, "row_tokens": TOKENS, "precision": "fp32", "compile": False, "threads": 1} | fields
+    fields = {
+        "steps": 4,
+        "rows": ROWS,
+        "row_tokens": TOKENS,
+        "precision": "fp32",
+        "compile": False,
+        "threads": 1,
+    } | fields
     return Train.model_validate(fields | {"mesh": mesh})
 
 
@@ -105,7 +125,10 @@ def batch_of(seed: int, rank: int = 0, ranks: int = 1) -> Batch:
     answers = ((positions > 1) & (targets >= 0)).astype(np.int64)
     whole = Whole(ROWS, int(answers.sum()), int(((targets >= 0) & (answers == 0)).sum()))
     mine = slice(rank, None, ranks)
-    parts = [part.astype(np.int64)[mine] for part in (ids * (documents > 0), documents, positions, targets, answers, targets * 0)]
+    parts = [
+        part.astype(np.int64)[mine]
+        for part in (ids * (documents > 0), documents, positions, targets, answers, targets * 0)
+    ]
     return Batch(*parts, samples=np.arange(ROWS), whole=whole)
 
 
@@ -160,10 +183,14 @@ def beside(name: str, section: Train, world: int) -> dict[str, float]:
     for name, weight in learner.optimizer.named.items():
         gradient = weight.grad.full_tensor()
         wanted = reference["gradients"][name]
-        worst = max(worst, float((gradient - wanted).abs().max() / wanted.abs().max().clamp(min=1e-3)))
+        worst = max(
+            worst, float((gradient - wanted).abs().max() / wanted.abs().max().clamp(min=1e-3))
+        )
     norm = learner.step(1e-2)
     after = learner.learn(batch_of(6, rank, ranks))
-    evaluated = learner.evaluate([batch_of(7, rank, ranks)], section.model_copy(update={"sentence_weight": 0.0}))
+    evaluated = learner.evaluate(
+        [batch_of(7, rank, ranks)], section.model_copy(update={"sentence_weight": 0.0})
+    )
     return {
         "loss": abs(loss - reference["loss"]),
         "gradient": worst,
@@ -175,7 +202,12 @@ def beside(name: str, section: Train, world: int) -> dict[str, float]:
 
 def work(rank: int, world: int, out: str, only: str) -> None:
     """One rank: all meshes of its world, one after the other."""
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=os.environ["TUMEN_TEST_PORT"], RANK=str(rank), WORLD_SIZE=str(world))
+    os.environ.update(
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=os.environ["TUMEN_TEST_PORT"],
+        RANK=str(rank),
+        WORLD_SIZE=str(world),
+    )
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     dist.init_process_group("gloo", timeout=timedelta(seconds=60))
@@ -198,7 +230,9 @@ def main() -> None:
     world, out, only = int(sys.argv[1]), sys.argv[2], sys.argv[3] if len(sys.argv) > 3 else ""
     import tumen.train.parallel.parallel  # noqa: F401  # once, and not in every rank
 
-    torch.multiprocessing.start_processes(work, args=(world, out, only), nprocs=world, start_method="fork")
+    torch.multiprocessing.start_processes(
+        work, args=(world, out, only), nprocs=world, start_method="fork"
+    )
 
 
 if __name__ == "__main__":

@@ -20,14 +20,19 @@ from tumen.train.world import Team
 
 SHARD = "shard-00001-model-00001-of-00001.safetensors"
 ALONE = Team(0, 1, torch.device("cpu"))
-pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning")  # from the thread that writes later
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:torch.distributed is disabled:UserWarning"
+)  # from the thread that writes later
 
 
 class Holder:
     """A learner of two tensors."""
 
     def __init__(self, step: int = 0, size: int = 4) -> None:
-        self.kept = {"weights.w": torch.full((size,), float(step)), "moments.m": torch.full((2,), 1.0 + step)}
+        self.kept = {
+            "weights.w": torch.full((size,), float(step)),
+            "moments.m": torch.full((2,), 1.0 + step),
+        }
         self.step = 0
 
     def tensors(self) -> dict[str, torch.Tensor]:
@@ -37,7 +42,9 @@ class Holder:
         self.step = step
 
 
-def save(folder: Path, step: int, inputs: str, keep: int, size: int = 4, later: bool = False) -> None:
+def save(
+    folder: Path, step: int, inputs: str, keep: int, size: int = 4, later: bool = False
+) -> None:
     checkpoints = Checkpoints(folder, ALONE, inputs, keep, Events(None), later)
     checkpoints.save(Holder(step, size), State(step, {"epoch": step // 3, "row": step, "seen": 1}))
     checkpoints.finish()
@@ -63,7 +70,10 @@ def test_comes_back(tmp_path: Path, later: bool) -> None:
 
 
 def test_what_is_written_later_is_what_stood_when_it_was_asked(tmp_path: Path) -> None:
-    checkpoints, holder = Checkpoints(tmp_path, ALONE, "in", 2, Events(None), later=True), Holder(5, size=100_000)
+    checkpoints, holder = (
+        Checkpoints(tmp_path, ALONE, "in", 2, Events(None), later=True),
+        Holder(5, size=100_000),
+    )
     checkpoints.save(holder, State(5, {"epoch": 0, "row": 0, "seen": 0}))
     holder.kept["weights.w"].fill_(-1)
     checkpoints.finish()
@@ -84,7 +94,11 @@ def test_what_is_written_later_is_sealed_when_it_is_looked_at(tmp_path: Path) ->
 
 def test_no_pickle_is_written(tmp_path: Path) -> None:
     save(tmp_path, 5, "in", keep=2)
-    assert sorted(path.name for path in (tmp_path / "step-000005").iterdir()) == ["manifest.json", SHARD, STATE]
+    assert sorted(path.name for path in (tmp_path / "step-000005").iterdir()) == [
+        "manifest.json",
+        SHARD,
+        STATE,
+    ]
 
 
 @pytest.mark.parametrize("change", ["shape", "missing"])
@@ -93,7 +107,10 @@ def test_one_of_another_network_is_refused(tmp_path: Path, change: str) -> None:
     holder = Holder(size=7 if change == "shape" else 4)
     if change == "missing":
         holder.kept["weights.v"] = torch.zeros(3)
-    with pytest.raises(ArtifactError, match=r"weights\.[vw] (is missing|has shape \(4,\)), .* it is of another network"):
+    with pytest.raises(
+        ArtifactError,
+        match=r"weights\.[vw] (is missing|has shape \(4,\)), .* it is of another network",
+    ):
         newest(tmp_path, "in", Events(None), holder)
 
 
@@ -207,7 +224,9 @@ class TestFinal:
         from tumen.train.checkpoints.checkpoint import write_final
 
         shape, weights = read_final(cloud)
-        write_final(tmp_path / "x", weights, shape.model_copy(update={"feed_forward": 999}), "", [], {})
+        write_final(
+            tmp_path / "x", weights, shape.model_copy(update={"feed_forward": 999}), "", [], {}
+        )
         verify(tmp_path / "x")
         with pytest.raises(ArtifactError, match="its shape has"):
             read_final(tmp_path / "x")

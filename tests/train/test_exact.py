@@ -20,7 +20,19 @@ from typing import Any
 import pytest
 import torch
 from tests.train import deaths
-from tests.train.deaths import EPOCH, ROWS, STEPS, TOKENS, Death, Run, drawn, errors, losses, samples, start
+from tests.train.deaths import (
+    EPOCH,
+    ROWS,
+    STEPS,
+    TOKENS,
+    Death,
+    Run,
+    drawn,
+    errors,
+    losses,
+    samples,
+    start,
+)
 
 from tumen.cluster.agents import Keeper
 from tumen.core import events
@@ -33,8 +45,20 @@ from tumen.train.checkpoints import replicas as copies
 from tumen.train.weights import read_final
 
 SIGKILLED, PLAIN, TRAIN, DISK, ARTIFACT = -signal.SIGKILL, 1, 7, 5, 3  # exit codes
-SEEDS = {"one": 37, "fsdp": 2, "ep": 2, "tp": 2, "pp": 3, "fsdp x ep": 1, "ep x tp": 1, "pp x fsdp": 2}
-DRAWS = [(seed, mesh) for seed, mesh in enumerate(mesh for mesh, count in SEEDS.items() for _ in range(count))]
+SEEDS = {
+    "one": 37,
+    "fsdp": 2,
+    "ep": 2,
+    "tp": 2,
+    "pp": 3,
+    "fsdp x ep": 1,
+    "ep x tp": 1,
+    "pp x fsdp": 2,
+}
+DRAWS = [
+    (seed, mesh)
+    for seed, mesh in enumerate(mesh for mesh, count in SEEDS.items() for _ in range(count))
+]
 
 Unbroken = Callable[[str], Run]
 
@@ -109,7 +133,9 @@ def test_all_deaths_are_in_the_second_epoch_or_later(data: Path) -> None:
 
 
 @pytest.mark.parametrize(("seed", "mesh"), DRAWS)
-def test_killed_anywhere_it_ends_in_the_same_bits(seed: int, mesh: str, run: Run, unbroken: Unbroken) -> None:
+def test_killed_anywhere_it_ends_in_the_same_bits(
+    seed: int, mesh: str, run: Run, unbroken: Unbroken
+) -> None:
     run = replace(run, mesh=mesh)
     death = drawn(seed, run.world)
     die(run, death)
@@ -151,7 +177,9 @@ def test_moved_from_mesh_to_mesh_it_learns_the_same(run: Run, data: Path, tmp_pa
 
 
 @pytest.fixture(scope="module", params=["one", "ep"])
-def killed(request: pytest.FixtureRequest, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def killed(
+    request: pytest.FixtureRequest, data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Run:
     run = Run(request.param, tmp_path_factory.mktemp("killed") / "cloud", data)
     die(run, Death("after a step", 7))
     assert checkpoints(run) == ["step-000004", "step-000006"]
@@ -169,7 +197,9 @@ class TestDamaged:
             ("manifest.json", "cut"),
         ],
     )
-    def test_the_one_before_is_used(self, name: str, how: str, killed: Run, unbroken: Unbroken, tmp_path: Path) -> None:
+    def test_the_one_before_is_used(
+        self, name: str, how: str, killed: Run, unbroken: Unbroken, tmp_path: Path
+    ) -> None:
         if name == "shard-00002" and killed.world == 1:
             pytest.skip("one rank writes one shard")
         shutil.copytree(killed.out.parent, tmp_path, dirs_exist_ok=True)
@@ -191,15 +221,23 @@ class TestFaultOfOneRank:
         assert all("\n" not in said for said in errors(run))
         return codes
 
-    @pytest.mark.parametrize(("mesh", "later"), [("one", True), ("fsdp", True), ("pp x fsdp", False)])
-    def test_full_disk_is_everybodys(self, mesh: str, later: bool, run: Run, unbroken: Unbroken) -> None:
+    @pytest.mark.parametrize(
+        ("mesh", "later"), [("one", True), ("fsdp", True), ("pp x fsdp", False)]
+    )
+    def test_full_disk_is_everybodys(
+        self, mesh: str, later: bool, run: Run, unbroken: Unbroken
+    ) -> None:
         run = replace(run, mesh=mesh, fields={"save_later": later})
         assert self.go_wrong(run, "full_disk") == [DISK] * run.world, errors(run)
-        assert all("the disk is full; what was written before is intact" in said for said in errors(run))
+        assert all(
+            "the disk is full; what was written before is intact" in said for said in errors(run)
+        )
         assert checkpoints(run) == ["step-000002", "step-000004"]
         finish_like(run, unbroken(mesh))
 
-    def test_a_shard_that_cannot_be_read_back_is_everybodys(self, run: Run, unbroken: Unbroken) -> None:
+    def test_a_shard_that_cannot_be_read_back_is_everybodys(
+        self, run: Run, unbroken: Unbroken
+    ) -> None:
         run = replace(run, mesh="tp")
         assert self.go_wrong(run, "unreadable_shard") == [TRAIN, TRAIN]
         assert all("Input/output error" in said for said in errors(run))
@@ -213,9 +251,16 @@ class TestFaultOfOneRank:
 
 
 @pytest.mark.parametrize(
-    ("mesh", "place"), [("one", "before the seal"), ("fsdp", "before the seal"), ("tp", "before its shard is written")]
+    ("mesh", "place"),
+    [
+        ("one", "before the seal"),
+        ("fsdp", "before the seal"),
+        ("tp", "before its shard is written"),
+    ],
 )
-def test_killed_while_it_writes_later_the_one_before_is_there(mesh: str, place: str, run: Run, unbroken: Unbroken) -> None:
+def test_killed_while_it_writes_later_the_one_before_is_there(
+    mesh: str, place: str, run: Run, unbroken: Unbroken
+) -> None:
     run = replace(run, mesh=mesh, fields={"save_later": True})
     die(run, Death(place, 6, 0))
     newest = checkpoints(run)[-1]
@@ -225,19 +270,25 @@ def test_killed_while_it_writes_later_the_one_before_is_there(mesh: str, place: 
 
 
 @pytest.mark.parametrize("mesh", ["one", "tp", "fsdp x ep"])
-def test_told_to_stop_it_writes_a_checkpoint_after_the_step_and_goes_on_from_there(mesh: str, run: Run, unbroken: Unbroken) -> None:
+def test_told_to_stop_it_writes_a_checkpoint_after_the_step_and_goes_on_from_there(
+    mesh: str, run: Run, unbroken: Unbroken
+) -> None:
     """One rank is told; all agree."""
     run = replace(run, mesh=mesh, fields={"checkpoint_every": 100})
     assert start(replace(run, change="told_to_stop")) == [0] * run.world
     assert not run.out.exists()
     assert checkpoints(run) == ["step-000003"]
     assert [event["step"] for event in told(run, "stopped")] == [3]
-    assert [len(notes) for notes in samples(run).values()] == [run.world] * 3, "no step is done after it"
+    assert [len(notes) for notes in samples(run).values()] == [run.world] * 3, (
+        "no step is done after it"
+    )
     finish_like(run, unbroken(mesh))
     assert [event["step"] for event in told(run, "resumed")] == [3]
 
 
-def test_it_grows_and_shrinks_again_and_sees_every_sample_once(run: Run, unbroken: Unbroken) -> None:
+def test_it_grows_and_shrinks_again_and_sees_every_sample_once(
+    run: Run, unbroken: Unbroken
+) -> None:
     """Two ranks, four, and two again, each asked to stop before the next begin; the sums of others are rounded otherwise."""
     fields = {"precision": "fp32", "checkpoint_every": 100}
     small, large = (replace(run, mesh=mesh, fields=fields) for mesh in ("fsdp", "grown fsdp"))
@@ -267,13 +318,18 @@ class TestCopiesInMemory:
             keeper.close(remove=True)
 
     def begin(self, run: Run, death: Death, attempt: int = 0) -> None:
-        self.variables = {"TUMEN_SECRET": str(run.out.with_name("secret")), "TUMEN_ATTEMPT": str(attempt)}
+        self.variables = {
+            "TUMEN_SECRET": str(run.out.with_name("secret")),
+            "TUMEN_ATTEMPT": str(attempt),
+        }
         codes = start(replace(run, death=death), **self.variables)
         assert SIGKILLED in codes, errors(run)
         assert checkpoints(run) == []
 
     def finish(self, run: Run, reference: Run, attempt: int = 1) -> list[tuple[int, str]]:
-        assert start(run, **self.variables | {"TUMEN_ATTEMPT": str(attempt)}) == [0] * run.world, errors(run)
+        assert start(run, **self.variables | {"TUMEN_ATTEMPT": str(attempt)}) == [0] * run.world, (
+            errors(run)
+        )
         assert verify(run.out).digest == verify(reference.out).digest
         same_samples(run, reference)
         return [(event["step"], event["source"]) for event in told(run, "resumed")]
@@ -282,7 +338,9 @@ class TestCopiesInMemory:
     def test_a_node_that_dies_costs_a_step(self, mesh: str, kept: Run, unbroken: Unbroken) -> None:
         run = replace(kept, mesh=mesh)
         self.begin(run, Death("after a step", 6, run.world - 1))
-        shutil.rmtree(run.nodes[1][0])  # its memory is gone with it; the machine that replaces it has none
+        shutil.rmtree(
+            run.nodes[1][0]
+        )  # its memory is gone with it; the machine that replaces it has none
         Path(run.nodes[1][0]).mkdir(mode=0o700)
         ((step, source),) = self.finish(run, unbroken(mesh))
         assert source == "memory"
@@ -292,7 +350,9 @@ class TestCopiesInMemory:
         run = replace(kept, mesh="fsdp")
         for attempt, step in enumerate((4, 5, 7)):
             self.begin(run, Death("after a step", step, attempt % 2), attempt)
-        steps = [step for step, source in self.finish(run, unbroken("fsdp"), 3) if source == "memory"]
+        steps = [
+            step for step, source in self.finish(run, unbroken("fsdp"), 3) if source == "memory"
+        ]
         assert len(steps) == 3
         assert steps == sorted(steps)
 
@@ -306,17 +366,25 @@ class TestCopiesInMemory:
         ((step, source),) = self.finish(run, unbroken("fsdp"))
         assert (step, source) == (newest - 1, "memory")
 
-    def test_those_of_another_recipe_or_world_are_not_used(self, kept: Run, unbroken: Unbroken) -> None:
+    def test_those_of_another_recipe_or_world_are_not_used(
+        self, kept: Run, unbroken: Unbroken
+    ) -> None:
         self.begin(replace(kept, mesh="pp x fsdp"), Death("after a step", 6))
         for path in kept.out.parent.glob("cloud.samples.*"):
             path.unlink()
         run = replace(kept, mesh="fsdp")
         assert self.finish(run, unbroken("fsdp")) == []
-        assert all(copy.world == 2 for folder, _ in run.nodes for copy in transfer.copies_in(Path(folder)))
+        assert all(
+            copy.world == 2 for folder, _ in run.nodes for copy in transfer.copies_in(Path(folder))
+        )
 
-    def test_without_room_checkpoints_alone_are_made(self, kept: Run, unbroken: Unbroken, small_disk: Path) -> None:
+    def test_without_room_checkpoints_alone_are_made(
+        self, kept: Run, unbroken: Unbroken, small_disk: Path
+    ) -> None:
         (small_disk / "filler").write_bytes(bytes(900_000))
-        run = replace(kept, mesh="fsdp", nodes=(kept.nodes[0], (str(small_disk), kept.nodes[1][1])), fields={})
+        run = replace(
+            kept, mesh="fsdp", nodes=(kept.nodes[0], (str(small_disk), kept.nodes[1][1])), fields={}
+        )
         self.variables = {"TUMEN_SECRET": str(run.out.with_name("secret"))}
         assert self.finish(run, unbroken("fsdp")) == []
         (off,) = told(run, "copies_off")
@@ -327,7 +395,9 @@ class TestCopiesInMemory:
         (tmp_path / "gone.part").symlink_to(tmp_path / "nowhere")
         copies.refuse_full(tmp_path, {"weight": torch.zeros(4)})
 
-    def test_a_neighbour_that_is_gone_costs_nothing_but_its_copy(self, kept: Run, unbroken: Unbroken) -> None:
+    def test_a_neighbour_that_is_gone_costs_nothing_but_its_copy(
+        self, kept: Run, unbroken: Unbroken
+    ) -> None:
         run = replace(kept, mesh="fsdp", nodes=(kept.nodes[0], (kept.nodes[1][0], "127.0.0.1:9")))
         self.variables = {"TUMEN_SECRET": str(run.out.with_name("secret"))}
         assert self.finish(run, unbroken("fsdp")) == []
@@ -344,7 +414,12 @@ class TestRefusedBeforeTheFirstStep:
         assert samples(run) == before
 
     def test_another_number_of_ranks(self, run: Run) -> None:
-        self.says(replace(run, mesh="fsdp"), TRAIN, "the mesh needs 2 ranks, 1 were started", WORLD_SIZE="1")
+        self.says(
+            replace(run, mesh="fsdp"),
+            TRAIN,
+            "the mesh needs 2 ranks, 1 were started",
+            WORLD_SIZE="1",
+        )
         self.says(run, TRAIN, "the mesh needs 1 ranks, 2 were started", WORLD_SIZE="2")
 
     def test_no_address_to_meet_at(self, run: Run) -> None:
@@ -363,19 +438,38 @@ class TestTorchrun:
     """`tumen train` as an engine starts it on several ranks."""
 
     @pytest.fixture
-    def folder(self, recipe: Recipe, corpus: Path, tokenizer: Path, dataset: Path, tmp_path: Path) -> Path:
+    def folder(
+        self, recipe: Recipe, corpus: Path, tokenizer: Path, dataset: Path, tmp_path: Path
+    ) -> Path:
         for made in (corpus, tokenizer, dataset):
             shutil.copytree(made, tmp_path / made.name)
         tier = recipe.family["cloud"]
-        train = tier.train.model_copy(update={"steps": 12, "mesh": tier.train.mesh.model_copy(update={"dp": 2})})
+        train = tier.train.model_copy(
+            update={"steps": 12, "mesh": tier.train.mesh.model_copy(update={"dp": 2})}
+        )
         changed = {**recipe.family, "cloud": tier.model_copy(update={"train": train})}
-        (tmp_path / "recipe.json").write_text(recipe.model_copy(update={"family": changed}).model_dump_json())
+        (tmp_path / "recipe.json").write_text(
+            recipe.model_copy(update={"family": changed}).model_dump_json()
+        )
         return tmp_path
 
     def torchrun(self, folder: Path, ranks: int) -> subprocess.Popen[str]:
-        command = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", "-m", "tumen", "train"]
+        command = [
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            f"--nproc-per-node={ranks}",
+            "-m",
+            "tumen",
+            "train",
+        ]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        return subprocess.Popen([sys.executable, *command, folder, "cloud"], stderr=subprocess.PIPE, text=True, env=environment)
+        return subprocess.Popen(
+            [sys.executable, *command, folder, "cloud"],
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
 
     def test_a_killed_rank_ends_the_run_and_it_goes_on(self, folder: Path) -> None:
         process = self.torchrun(folder, 2)
@@ -400,5 +494,7 @@ class TestTorchrun:
         said = process.communicate(timeout=60)[1]
         assert process.returncode != 0
         lines = [line for line in said.splitlines() if "tumen: " in line]
-        assert lines == ["tumen: the mesh needs 2 ranks, 1 were started; start 2, or change the mesh"]
+        assert lines == [
+            "tumen: the mesh needs 2 ranks, 1 were started; start 2, or change the mesh"
+        ]
         assert 'File "' not in said.split("ChildFailedError")[0].split("Traceback")[0]

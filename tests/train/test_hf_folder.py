@@ -18,7 +18,14 @@ from safetensors.torch import load_file, save_file
 from tests.strangers import lively
 
 from tumen.core.artifact import verify
-from tumen.core.errors import ArtifactError, DiskError, ExportError, InputError, TrainError, TumenError
+from tumen.core.errors import (
+    ArtifactError,
+    DiskError,
+    ExportError,
+    InputError,
+    TrainError,
+    TumenError,
+)
 from tumen.core.shape import Experts, Gqa, Mla, Shape, Yarn
 from tumen.formats.hf_config import config_of
 from tumen.model import build, causal_mask
@@ -38,13 +45,16 @@ SHAPES = {
     "latent, dense, tied": Shape(**SHORT | {"tied": True}, attention=LATENT),
     "llama": Shape(**SHORT, attention=Gqa(heads=4, kv_heads=2, head_dim=12)),
     "llama, tied": Shape(
-        **SHORT | {"tied": True, "norm_eps": 1e-5}, attention=Gqa(heads=4, kv_heads=4, head_dim=8, rope_theta=5e5)
+        **SHORT | {"tied": True, "norm_eps": 1e-5},
+        attention=Gqa(heads=4, kv_heads=4, head_dim=8, rope_theta=5e5),
     ),
 }
 # Shapes whose network the model room builds from the next change of its own on; until then they would be built as if without.
 LATER: dict[str, Shape] = {
     "v2, device-limited": Shape(
-        **SHORT, attention=LATENT, experts=MOE.model_copy(update={"scale": 16.0, "groups": 4, "device_limit": 2})
+        **SHORT,
+        attention=LATENT,
+        experts=MOE.model_copy(update={"scale": 16.0, "groups": 4, "device_limit": 2}),
     ),
     "lite, yarn": Shape(**SHORT, attention=LITE.model_copy(update={"yarn": YARN}), experts=MOE),
 }
@@ -74,7 +84,9 @@ def our_logits(folder: Path, ids: torch.Tensor) -> torch.Tensor:
     network = build(shape).eval()
     network.load_state_dict(weights)
     with torch.no_grad():
-        states, *_ = network(ids, torch.arange(ids.shape[1]).expand_as(ids), causal_mask(torch.ones_like(ids)))
+        states, *_ = network(
+            ids, torch.arange(ids.shape[1]).expand_as(ids), causal_mask(torch.ones_like(ids))
+        )
         return network.head(states)
 
 
@@ -119,13 +131,17 @@ def test_we_compute_its_logits_and_give_back_its_bits(name: str, auto: Any, tmp_
 @pytest.mark.parametrize("dim", [2, 8, 64])
 @pytest.mark.parametrize("original", [1, 16, 4096, 10**9])
 @pytest.mark.parametrize(("mscale", "mscale_all_dim"), [(0.707, 0.707), (1.3, 0.4), (1.0, 0.0)])
-def test_yarn_turns_as_in_transformers(auto: Any, dim: int, original: int, mscale: float, mscale_all_dim: float) -> None:
+def test_yarn_turns_as_in_transformers(
+    auto: Any, dim: int, original: int, mscale: float, mscale_all_dim: float
+) -> None:
     from transformers import AutoConfig
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
     yarn = Yarn(factor=40, original=original, mscale=mscale, mscale_all_dim=mscale_all_dim)
     attention = LITE.model_copy(update={"rope_dim": dim, "yarn": yarn})
-    config = AutoConfig.for_model(**config_of(SHAPES["lite"].model_copy(update={"attention": attention})))
+    config = AutoConfig.for_model(
+        **config_of(SHAPES["lite"].model_copy(update={"attention": attention}))
+    )
     frequencies, scale = ROPE_INIT_FUNCTIONS["yarn"](config, "cpu")
     turns = torch.arange(1.0, 50.0)[:, None] * frequencies
     cos, sin = angles(torch.arange(1, 50), dim, attention.rope_theta, yarn)
@@ -134,13 +150,18 @@ def test_yarn_turns_as_in_transformers(auto: Any, dim: int, original: int, mscal
 
 
 def tensors_in(folder: Path) -> dict[str, torch.Tensor]:
-    return {name: tensor for path in folder.glob("*.safetensors") for name, tensor in load_file(path).items()}
+    return {
+        name: tensor
+        for path in folder.glob("*.safetensors")
+        for name, tensor in load_file(path).items()
+    }
 
 
 def same_bits(one: Path, other: Path) -> bool:
     ours, theirs = tensors_in(one), tensors_in(other)
     return ours.keys() == theirs.keys() and all(
-        tensor.dtype == theirs[name].dtype and torch.equal(tensor, theirs[name]) for name, tensor in ours.items()
+        tensor.dtype == theirs[name].dtype and torch.equal(tensor, theirs[name])
+        for name, tensor in ours.items()
     )
 
 
@@ -151,7 +172,10 @@ def exported(folder: Path, name: str = "lite", **options: Any) -> Path:
 
 class TestOut:
     def test_one_small_file_has_no_index(self, tmp_path: Path) -> None:
-        assert sorted(path.name for path in exported(tmp_path).iterdir()) == ["config.json", "model.safetensors"]
+        assert sorted(path.name for path in exported(tmp_path).iterdir()) == [
+            "config.json",
+            "model.safetensors",
+        ]
 
     def test_claims_no_token_ids_of_its_own(self, tmp_path: Path) -> None:
         config = json.loads((exported(tmp_path) / "config.json").read_text())
@@ -160,11 +184,16 @@ class TestOut:
     def test_no_file_is_larger_than_asked_and_the_index_names_all(self, tmp_path: Path) -> None:
         folder = exported(tmp_path, shard_bytes=30_000)
         index = json.loads((folder / "model.safetensors.index.json").read_text())
-        assert sum(tensor.nbytes for tensor in tensors_in(folder).values()) == index["metadata"]["total_size"]
+        assert (
+            sum(tensor.nbytes for tensor in tensors_in(folder).values())
+            == index["metadata"]["total_size"]
+        )
         for path in folder.glob("*.safetensors"):
             held = load_file(path)
             assert sum(tensor.nbytes for tensor in held.values()) <= 30_000
-            assert {name for name, file in index["weight_map"].items() if file == path.name} == set(held)
+            assert {name for name, file in index["weight_map"].items() if file == path.name} == set(
+                held
+            )
 
     def test_bf16_rounds_and_comes_back_as_it_is(self, tmp_path: Path) -> None:
         folder = exported(tmp_path, precision="bf16")
@@ -172,7 +201,9 @@ class TestOut:
         assert json.loads((folder / "config.json").read_text())["torch_dtype"] == "bfloat16"
         import_public(folder, tmp_path / "again")
         ours, again = read_final(tmp_path / "ours")[1], read_final(tmp_path / "again")[1]
-        assert all(torch.equal(weight.bfloat16().float(), again[name]) for name, weight in ours.items())
+        assert all(
+            torch.equal(weight.bfloat16().float(), again[name]) for name, weight in ours.items()
+        )
         export_public(tmp_path / "again", tmp_path / "back", precision="bf16")
         assert same_bits(folder, tmp_path / "back")
 
@@ -188,7 +219,11 @@ class TestOut:
         (folder / "modeling_own.py").write_text("raise SystemExit")
         export_public(tmp_path / "ours", tmp_path / "back", like=folder)
         back = json.loads((tmp_path / "back" / "config.json").read_text())
-        assert (back["bos_token_id"], back["eos_token_id"], back["max_position_embeddings"]) == (58, 59, 77)
+        assert (back["bos_token_id"], back["eos_token_id"], back["max_position_embeddings"]) == (
+            58,
+            59,
+            77,
+        )
         assert (tmp_path / "back" / "tokenizer.json").read_text() == "{}"
         assert not (tmp_path / "back" / "modeling_own.py").exists(), "code is not carried over"
 
@@ -204,25 +239,41 @@ class TestOut:
 
     def test_leaves_nothing_behind_when_refused(self, tmp_path: Path) -> None:
         shape = SHAPES["lite"].model_copy(update={"norm_eps": 1e-5})
-        refused(ExportError, "norm_eps = 1e-06", lambda: export_public(checkpoint_of(shape, tmp_path / "ours"), tmp_path / "hf"))
+        refused(
+            ExportError,
+            "norm_eps = 1e-06",
+            lambda: export_public(checkpoint_of(shape, tmp_path / "ours"), tmp_path / "hf"),
+        )
         assert [path.name for path in tmp_path.iterdir()] == ["ours"]
 
     def test_full_disk(self, small_disk: Path, tmp_path: Path) -> None:
         large = SHAPES["llama"].model_copy(update={"vocab": 6_000})
         ours = checkpoint_of(large, tmp_path / "ours")
-        refused(DiskError, "the disk is full", lambda: export_public(ours, small_disk / "hf", shard_bytes=100_000))
+        refused(
+            DiskError,
+            "the disk is full",
+            lambda: export_public(ours, small_disk / "hf", shard_bytes=100_000),
+        )
         assert list(small_disk.iterdir()) == []
 
     def test_a_working_checkpoint_has_no_shape(self, tmp_path: Path) -> None:
         from tests.train.test_checkpoint import save
 
         save(tmp_path, 4, "in", keep=1)
-        refused(ArtifactError, "a working checkpoint", lambda: export_public(tmp_path / "step-000004", tmp_path / "hf"))
+        refused(
+            ArtifactError,
+            "a working checkpoint",
+            lambda: export_public(tmp_path / "step-000004", tmp_path / "hf"),
+        )
 
     def test_a_weight_more_than_the_shape_has(self, tmp_path: Path) -> None:
         weights = lively(SHAPES["lite"]) | {"blocks.1.feed.bias": torch.zeros(8)}
         write_final(tmp_path / "ours", weights, SHAPES["lite"], "", [], {})
-        refused(ArtifactError, "blocks.1.feed.bias is unknown", lambda: export_public(tmp_path / "ours", tmp_path / "hf"))
+        refused(
+            ArtifactError,
+            "blocks.1.feed.bias is unknown",
+            lambda: export_public(tmp_path / "ours", tmp_path / "hf"),
+        )
 
 
 def refused(kind: type[Exception], part: str, act: Callable[[], object]) -> None:
@@ -239,7 +290,9 @@ class TestIn:
 
     def refuses(self, folder: Path, part: str) -> None:
         refused(InputError, part, lambda: import_public(folder, folder.with_name("in")))
-        assert sorted(path.name for path in folder.parent.iterdir()) == ["hf", "ours"], "nothing is left behind"
+        assert sorted(path.name for path in folder.parent.iterdir()) == ["hf", "ours"], (
+            "nothing is left behind"
+        )
 
     def test_is_an_artifact_of_the_same_weights(self, folder: Path) -> None:
         out = folder.with_name("in")
@@ -251,7 +304,9 @@ class TestIn:
         assert all(torch.equal(weights[name], weight) for name, weight in ours.items())
 
     def test_no_folder(self, tmp_path: Path) -> None:
-        refused(InputError, "no such folder", lambda: import_public(tmp_path / "none", tmp_path / "in"))
+        refused(
+            InputError, "no such folder", lambda: import_public(tmp_path / "none", tmp_path / "in")
+        )
 
     @pytest.mark.parametrize("text", ["{", "[]", "[" * 100_000])
     def test_a_config_that_is_none(self, folder: Path, text: str) -> None:
@@ -269,7 +324,9 @@ class TestIn:
             ("hidden_size", 10**18, "too large to exist"),
         ],
     )
-    def test_a_config_that_describes_a_giant(self, folder: Path, field: str, value: int, part: str) -> None:
+    def test_a_config_that_describes_a_giant(
+        self, folder: Path, field: str, value: int, part: str
+    ) -> None:
         config = json.loads((folder / "config.json").read_text()) | {field: value}
         (folder / "config.json").write_text(json.dumps(config))
         self.refuses(folder, part)
@@ -316,10 +373,15 @@ class TestIn:
     def test_code_in_the_folder_is_never_run(self, folder: Path) -> None:
         """`auto_map` is in DeepSeek's own configs: the file it names is not imported (as vLLM did, CVE-2026-22807)."""
         config = json.loads((folder / "config.json").read_text())
-        config["auto_map"] = {"AutoConfig": "configuration_own.Own", "AutoModelForCausalLM": "modeling_own.Own"}
+        config["auto_map"] = {
+            "AutoConfig": "configuration_own.Own",
+            "AutoModelForCausalLM": "modeling_own.Own",
+        }
         (folder / "config.json").write_text(json.dumps(config))
         for name in ("configuration_own.py", "modeling_own.py"):
-            (folder / name).write_text(f"open({str(folder.parent / 'ran')!r}, 'w')\nclass Own: pass\n")
+            (folder / name).write_text(
+                f"open({str(folder.parent / 'ran')!r}, 'w')\nclass Own: pass\n"
+            )
         import_public(folder, folder.with_name("in"))
         assert not (folder.parent / "ran").exists()
 
@@ -334,7 +396,8 @@ class TestIn:
         for _ in range(data.draw(st.integers(1, 3))):
             at = data.draw(st.integers(0, min(len(raw), 2000) - 1))
             noise = data.draw(
-                st.binary(min_size=1, max_size=4) | st.sampled_from([b"-", b"9999999", b"null", b"[", b"}", b"1e99", b'""'])
+                st.binary(min_size=1, max_size=4)
+                | st.sampled_from([b"-", b"9999999", b"null", b"[", b"}", b"1e99", b'""'])
             )
             raw[at : at + data.draw(st.sampled_from([0, len(noise)]))] = noise
         path.write_bytes(bytes(raw))
@@ -353,7 +416,9 @@ class TestIn:
 
     @pytest.mark.parametrize("name", ["../hf/model.safetensors", "/etc/passwd", "model.bin", 3])
     def test_an_index_that_leads_elsewhere(self, folder: Path, name: object) -> None:
-        (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"w": name}}))
+        (folder / "model.safetensors.index.json").write_text(
+            json.dumps({"weight_map": {"w": name}})
+        )
         self.refuses(folder, "model.safetensors.index.json: ")
 
     @pytest.mark.parametrize("text", ["{", "{}", '{"weight_map": 3}', "[]"])
@@ -361,16 +426,28 @@ class TestIn:
         (folder / "model.safetensors.index.json").write_text(text)
         self.refuses(folder, "model.safetensors.index.json: is no ")
 
-    def changed(self, folder: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> None:
-        path = next(path for path in folder.glob("*.safetensors") if "model.norm.weight" in load_file(path))
+    def changed(
+        self, folder: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]
+    ) -> None:
+        path = next(
+            path for path in folder.glob("*.safetensors") if "model.norm.weight" in load_file(path)
+        )
         save_file(change(load_file(path)), path)
 
     def test_a_weight_is_missing(self, folder: Path) -> None:
-        self.changed(folder, lambda held: {name: weight for name, weight in held.items() if name != "model.norm.weight"})
+        self.changed(
+            folder,
+            lambda held: {
+                name: weight for name, weight in held.items() if name != "model.norm.weight"
+            },
+        )
         self.refuses(folder, "model.norm.weight is missing")
 
     def test_a_weight_is_unknown(self, folder: Path) -> None:
-        self.changed(folder, lambda held: held | {"model.layers.1.mlp.gate.e_score_correction_bias": torch.zeros(8)})
+        self.changed(
+            folder,
+            lambda held: held | {"model.layers.1.mlp.gate.e_score_correction_bias": torch.zeros(8)},
+        )
         self.refuses(folder, "e_score_correction_bias is unknown")
 
     def test_a_weight_of_another_size(self, folder: Path) -> None:
@@ -382,11 +459,16 @@ class TestIn:
         self.refuses(folder, "model.embed_tokens.weight is in another file too")
 
     def test_quantised(self, folder: Path) -> None:
-        self.changed(folder, lambda held: held | {"model.norm.weight": torch.ones(32).to(torch.float8_e4m3fn)})
+        self.changed(
+            folder,
+            lambda held: held | {"model.norm.weight": torch.ones(32).to(torch.float8_e4m3fn)},
+        )
         self.refuses(folder, "stored as F8_E4M3")
 
     def test_does_not_write_over_anything(self, folder: Path) -> None:
-        refused(InputError, "holds something", lambda: import_public(folder, folder.with_name("ours")))
+        refused(
+            InputError, "holds something", lambda: import_public(folder, folder.with_name("ours"))
+        )
         verify(folder.with_name("ours"), "checkpoint")
 
     def test_full_disk(self, folder: Path, small_disk: Path) -> None:
@@ -405,12 +487,23 @@ class TestStart:
         shape = SHAPES["lite"].model_copy(update={"vocab": Codec.load(tokenizer).vocab})
         export_public(checkpoint_of(shape, tmp_path / "theirs"), tmp_path / "hf")
         import_public(tmp_path / "hf", tmp_path / "start")
-        section = Train(steps=1, rows=2, row_tokens=192, rate=1e-6, weight_decay=0, compile=False, precision="fp32", threads=1)
+        section = Train(
+            steps=1,
+            rows=2,
+            row_tokens=192,
+            rate=1e-6,
+            weight_decay=0,
+            compile=False,
+            precision="fp32",
+            threads=1,
+        )
         fit(section, shape, dataset, tmp_path / "on", start=start_from(tmp_path / "start", shape))
         export_public(tmp_path / "on", tmp_path / "back", like=tmp_path / "hf")
         before, after = tensors_in(tmp_path / "hf"), tensors_in(tmp_path / "back")
         assert before.keys() == after.keys()
-        assert any(not torch.equal(before[name], after[name]) for name in before), "it has learnt something"
+        assert any(not torch.equal(before[name], after[name]) for name in before), (
+            "it has learnt something"
+        )
         for name, weight in before.items():
             torch.testing.assert_close(after[name], weight, atol=1e-5, rtol=0)
 
@@ -424,12 +517,21 @@ class TestStart:
             ({"experts": MOE.model_copy(update={"scale": 3.0})}, "experts.scale"),
         ],
     )
-    def test_another_network_cannot_go_on(self, change: dict[str, Any], field: str, tmp_path: Path) -> None:
+    def test_another_network_cannot_go_on(
+        self, change: dict[str, Any], field: str, tmp_path: Path
+    ) -> None:
         ours = checkpoint_of(SHAPES["lite"], tmp_path / "ours")
-        refused(TrainError, f"its {field}", lambda: start_from(ours, SHAPES["lite"].model_copy(update=change)))
+        refused(
+            TrainError,
+            f"its {field}",
+            lambda: start_from(ours, SHAPES["lite"].model_copy(update=change)),
+        )
 
     def test_how_it_is_trained_may_differ(self, tmp_path: Path) -> None:
         ours = checkpoint_of(SHAPES["lite"], tmp_path / "ours")
         assert start_from(
-            ours, SHAPES["lite"].model_copy(update={"experts": MOE.model_copy(update={"balance": 0.5, "capacity": 9.0})})
+            ours,
+            SHAPES["lite"].model_copy(
+                update={"experts": MOE.model_copy(update={"balance": 0.5, "capacity": 9.0})}
+            ),
         )

@@ -31,7 +31,9 @@ def codec(tokenizer: Path) -> Codec:
     return Codec.load(tokenizer)
 
 
-def ours(name: str, codec: Codec, path: Path, quantise: str) -> tuple[Shape, dict[str, torch.Tensor]]:
+def ours(
+    name: str, codec: Codec, path: Path, quantise: str
+) -> tuple[Shape, dict[str, torch.Tensor]]:
     shape = SHAPES[name].model_copy(update={"vocab": codec.vocab})
     weights = lively(shape)
     write_gguf(path, shape, weights, codec, quantise, "ours")
@@ -58,7 +60,9 @@ def test_our_own_file_comes_back(name: str, quantise: str, codec: Codec, tmp_pat
 def logits(shape: Shape, weights: dict[str, torch.Tensor], ids: torch.Tensor) -> torch.Tensor:
     network = build_of(shape, weights).eval()
     with torch.no_grad():
-        states, *_ = network(ids, torch.arange(ids.shape[1]).expand_as(ids), causal_mask(torch.ones_like(ids)))
+        states, *_ = network(
+            ids, torch.arange(ids.shape[1]).expand_as(ids), causal_mask(torch.ones_like(ids))
+        )
         return network.head(states)
 
 
@@ -75,7 +79,9 @@ def logits_of_transformers(path: Path, ids: torch.Tensor) -> torch.Tensor:
     tensors = {name: torch.as_tensor(tensor).float() for name, tensor in tensors.items()}
     tensors.setdefault("lm_head.weight", tensors["model.embed_tokens.weight"])
     model.load_state_dict(tensors, assign=True)
-    model.model.rotary_emb = type(model.model.rotary_emb)(config)  # its tables were made on no device
+    model.model.rotary_emb = type(model.model.rotary_emb)(
+        config
+    )  # its tables were made on no device
     with torch.no_grad():
         return model.eval()(ids).logits
 
@@ -85,7 +91,9 @@ def test_logits_are_those_of_transformers(which: str, request: pytest.FixtureReq
     path = request.getfixturevalue(which)
     shape, weights = read_start(path)
     ids = torch.randint(0, shape.vocab, (2, 12), generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(logits(shape, weights, ids), logits_of_transformers(path, ids), atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        logits(shape, weights, ids), logits_of_transformers(path, ids), atol=1e-3, rtol=0
+    )
 
 
 def test_smollm2_is_what_it_is_known_to_be(smollm2: Path) -> None:
@@ -132,14 +140,20 @@ def test_import_says_what_it_left(device: Path, codec: Codec, tmp_path: Path) ->
 class TestStart:
     def test_layers_that_are_named(self, stranger: Path) -> None:
         shape = shape_of_start(stranger)
-        whole, cut = start_from(stranger, shape), start_from(stranger, shape.model_copy(update={"layers": 2}), (0, 2))
+        whole, cut = (
+            start_from(stranger, shape),
+            start_from(stranger, shape.model_copy(update={"layers": 2}), (0, 2)),
+        )
         assert {layer_of(name) for name in cut} == {None, 0, 1}
         for name, weight in cut.items():
             assert torch.equal(weight, whole[name.replace("blocks.1.", "blocks.2.")])
 
     def test_the_first_layers_only(self, stranger: Path) -> None:
         shape = shape_of_start(stranger)
-        whole, cut = start_from(stranger, shape), start_from(stranger, shape.model_copy(update={"layers": 2}), 2)
+        whole, cut = (
+            start_from(stranger, shape),
+            start_from(stranger, shape.model_copy(update={"layers": 2}), 2),
+        )
         assert cut.keys() == {name for name in whole if not name.startswith("blocks.2.")}
         with pytest.raises(TrainError, match=r"its layers is 3, the tier's 2"):
             start_from(stranger, shape.model_copy(update={"layers": 2}))
@@ -147,16 +161,24 @@ class TestStart:
     def test_rows_and_means_of_rows(self, stranger: Path) -> None:
         shape = shape_of_start(stranger)
         whole = start_from(stranger, shape)["embed.weight"]
-        picked = start_from(stranger, shape.model_copy(update={"vocab": 3}), None, (7, 2, (3, 4, 8)))["embed.weight"]
+        picked = start_from(
+            stranger, shape.model_copy(update={"vocab": 3}), None, (7, 2, (3, 4, 8))
+        )["embed.weight"]
         assert torch.equal(picked[:2], whole[[7, 2]])
         torch.testing.assert_close(picked[2], whole[[3, 4, 8]].mean(dim=0))
         with pytest.raises(TrainError, match=f"has {shape.vocab} tokens"):
             start_from(stranger, shape.model_copy(update={"vocab": 1}), None, (shape.vocab,))
 
     def test_a_recipe_takes_the_shape_from_it(self, stranger: Path) -> None:
-        tree = {"name": "x", "family": {"device": {"start": str(stranger), "train": {"steps": 1}}}, "serve": {"cloud": None}}
+        tree = {
+            "name": "x",
+            "family": {"device": {"start": str(stranger), "train": {"steps": 1}}},
+            "serve": {"cloud": None},
+        }
         found = recipe.recipe_of(tree, "x")
-        assert found.family["device"].shape == shape_of_start(stranger).model_copy(update={"vocab": 0})
+        assert found.family["device"].shape == shape_of_start(stranger).model_copy(
+            update={"vocab": 0}
+        )
         assert found.tokenizer.start == str(stranger)
         tree["family"]["device"]["start"] = {"path": str(stranger), "layers": 2}
         assert recipe.recipe_of(tree, "x").family["device"].shape.layers == 2
@@ -179,19 +201,32 @@ class TestStart:
     )
     def test_a_recipe_that_cannot_be_meant(self, stranger: Path, start: Any, says: str) -> None:
         start = start | {"path": str(stranger)} if isinstance(start, dict) else start
-        tree = {"name": "x", "family": {"device": {"start": start, "train": {"steps": 1}}}, "serve": {"cloud": None}}
+        tree = {
+            "name": "x",
+            "family": {"device": {"start": start, "train": {"steps": 1}}},
+            "serve": {"cloud": None},
+        }
         with pytest.raises(recipe.RecipeError) as caught:
             recipe.recipe_of(tree, "x")
         assert says in "\n".join(caught.value.faults)
 
 
 CHANGES: dict[str, tuple[dict[str, Any], str]] = {
-    "stretched positions": ({"llama.rope.scaling.type": "linear"}, r"llama\.rope\.scaling\.type is 'linear'"),
+    "stretched positions": (
+        {"llama.rope.scaling.type": "linear"},
+        r"llama\.rope\.scaling\.type is 'linear'",
+    ),
     "a window": ({"llama.attention.sliding_window": 64}, "sliding_window"),
-    "part of a head turns": ({"llama.rope.dimension_count": 16}, "rope.dimension_count is 16, a head has 32"),
+    "part of a head turns": (
+        {"llama.rope.dimension_count": 16},
+        "rope.dimension_count is 16, a head has 32",
+    ),
     "another width": ({"llama.feed_forward_length": 95}, "ffn_gate.weight is"),
     "more heads than there are": ({"llama.attention.head_count": 4}, "attn_q.weight is"),
-    "experts": ({"llama.expert_count": 4, "llama.expert_used_count": 1}, "experts with grouped attention"),
+    "experts": (
+        {"llama.expert_count": 4, "llama.expert_used_count": 1},
+        "experts with grouped attention",
+    ),
 }
 
 
@@ -206,7 +241,11 @@ def test_another_network_is_refused(name: str, stranger: Path, tmp_path: Path) -
 
 def test_damage_is_refused(stranger: Path, tmp_path: Path) -> None:
     data = stranger.read_bytes()
-    for name, spoilt in {"half": data[: len(data) // 2], "none": b"", "pickle": b"\x80\x04\x95" + data}.items():
+    for name, spoilt in {
+        "half": data[: len(data) // 2],
+        "none": b"",
+        "pickle": b"\x80\x04\x95" + data,
+    }.items():
         (tmp_path / name).write_bytes(spoilt)
         with pytest.raises(InputError) as caught:
             import_public(tmp_path / name, tmp_path / "out")
@@ -228,4 +267,7 @@ def test_a_start_is_in_the_lineage(stranger: Path, copy_of: Callable[[Path], Pat
         digest,
         start_digest("device", str(stranger.parent / "whole")),
     )
-    assert start_digest("device", str(stranger.parent / "whole")) == manifest_of(stranger.parent / "whole").digest
+    assert (
+        start_digest("device", str(stranger.parent / "whole"))
+        == manifest_of(stranger.parent / "whole").digest
+    )

@@ -61,7 +61,9 @@ def shape(shape_of: Callable[[str], Shape]) -> Shape:
 
 
 @pytest.fixture(scope="module")
-def unbroken(few: Path, section: Train, shape: Shape, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def unbroken(
+    few: Path, section: Train, shape: Shape, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     out = tmp_path_factory.mktemp("unbroken") / "cloud"
     fit(section, shape, few, out, seed=3, inputs="in")
     return out
@@ -104,7 +106,12 @@ def test_learns(unbroken: Path, few: Path, section: Train, shape: Shape, tmp_pat
 @settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(kills=st.lists(st.integers(1, 9), min_size=1, max_size=3))
 def test_killed_at_any_steps_it_ends_in_the_same_bits(
-    kills: list[int], unbroken: Path, few: Path, section: Train, shape: Shape, tmp_path_factory: pytest.TempPathFactory
+    kills: list[int],
+    unbroken: Path,
+    few: Path,
+    section: Train,
+    shape: Shape,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     out = tmp_path_factory.mktemp("killed") / "cloud"
     for step in kills:
@@ -119,18 +126,34 @@ def test_killed_at_any_steps_it_ends_in_the_same_bits(
     assert verify(out).digest == verify(unbroken).digest
 
 
-def test_another_seed_gives_other_bits(unbroken: Path, few: Path, section: Train, shape: Shape, tmp_path: Path) -> None:
+def test_another_seed_gives_other_bits(
+    unbroken: Path, few: Path, section: Train, shape: Shape, tmp_path: Path
+) -> None:
     fit(section, shape, few, tmp_path / "x", seed=4, inputs="in")
     assert verify(tmp_path / "x").digest != verify(unbroken).digest
 
 
-def test_how_often_it_is_saved_changes_nothing(unbroken: Path, few: Path, section: Train, shape: Shape, tmp_path: Path) -> None:
-    fit(section.model_copy(update={"checkpoint_every": 5, "keep": 1}), shape, few, tmp_path / "x", seed=3, inputs="in")
+def test_how_often_it_is_saved_changes_nothing(
+    unbroken: Path, few: Path, section: Train, shape: Shape, tmp_path: Path
+) -> None:
+    fit(
+        section.model_copy(update={"checkpoint_every": 5, "keep": 1}),
+        shape,
+        few,
+        tmp_path / "x",
+        seed=3,
+        inputs="in",
+    )
     assert verify(tmp_path / "x").digest == verify(unbroken).digest
 
 
 def test_a_damaged_newest_checkpoint_costs_its_steps_alone(
-    unbroken: Path, few: Path, section: Train, shape: Shape, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    unbroken: Path,
+    few: Path,
+    section: Train,
+    shape: Shape,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with monkeypatch.context() as patch, pytest.raises(KilledError):
         kill_at(8, patch)
@@ -162,7 +185,12 @@ def test_checkpoints_of_another_recipe_are_left_alone(
 
 class TestRefused:
     def test_a_loss_that_is_no_number_names_its_samples(
-        self, few: Path, section: Train, shape: Shape, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self,
+        few: Path,
+        section: Train,
+        shape: Shape,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         real = single_process.loss_of
         calls = 0
@@ -177,35 +205,51 @@ class TestRefused:
             fit(section, shape, few, tmp_path / "x", seed=3, inputs="in")
         loader = Loader(read_shards(few / "train"), 4, ROW, 3)
         samples = [next(loader) for _ in range(5)][-1].samples
-        assert f"step 4: loss nan, gradient norm nan; samples {samples[0]}, {samples[1]}, " in str(caught.value)
+        assert f"step 4: loss nan, gradient norm nan; samples {samples[0]}, {samples[1]}, " in str(
+            caught.value
+        )
         assert "\n" not in str(caught.value)
         assert verify(tmp_path / ".x.work" / "step-000003"), "the checkpoint before is whole"
 
-    @pytest.mark.parametrize(("loss", "norm"), [(float("nan"), 1.0), (1.0, float("inf")), (float("inf"), 1.0)])
+    @pytest.mark.parametrize(
+        ("loss", "norm"), [(float("nan"), 1.0), (1.0, float("inf")), (float("inf"), 1.0)]
+    )
     def test_guard(self, loss: float, norm: float) -> None:
-        batch = Batch(*(np.zeros((1, 1), np.int64),) * 6, samples=np.asarray([7, 9]), whole=Whole(1, 1, 1))
+        batch = Batch(
+            *(np.zeros((1, 1), np.int64),) * 6, samples=np.asarray([7, 9]), whole=Whole(1, 1, 1)
+        )
         with pytest.raises(TrainError, match="samples 7, 9"):
             guard(loss, norm, 0, batch)
         guard(1.0, 1.0, 0, batch)
 
-    def test_another_vocabulary(self, few: Path, section: Train, shape: Shape, tmp_path: Path) -> None:
+    def test_another_vocabulary(
+        self, few: Path, section: Train, shape: Shape, tmp_path: Path
+    ) -> None:
         with pytest.raises(TrainError, match="vocabulary ends at 299"):
             fit(section, shape.model_copy(update={"vocab": 300}), few, tmp_path / "x")
         assert list(tmp_path.iterdir()) == []
 
-    def test_weights_of_another_shape(self, few: Path, section: Train, shape: Shape, tmp_path: Path) -> None:
+    def test_weights_of_another_shape(
+        self, few: Path, section: Train, shape: Shape, tmp_path: Path
+    ) -> None:
         weights = dict(build(shape.model_copy(update={"feed_forward": 64})).state_dict())
         with pytest.raises(TrainError, match=r"no blocks\.0\.feed\.down\.weight of shape"):
             fit(section, shape, few, tmp_path / "x", start=weights)
 
-    def test_weights_that_are_no_numbers(self, few: Path, section: Train, shape: Shape, tmp_path: Path) -> None:
+    def test_weights_that_are_no_numbers(
+        self, few: Path, section: Train, shape: Shape, tmp_path: Path
+    ) -> None:
         weights = {name: tensor.clone() for name, tensor in build(shape).state_dict().items()}
         weights["blocks.1.norm_in.weight"][3:5] = float("nan")
-        with pytest.raises(TrainError, match=r"hold 2 NaN or infinite numbers in blocks\.1\.norm_in\.weight"):
+        with pytest.raises(
+            TrainError, match=r"hold 2 NaN or infinite numbers in blocks\.1\.norm_in\.weight"
+        ):
             fit(section, shape, few, tmp_path / "x", start=weights)
         assert list(tmp_path.iterdir()) == []
 
-    def test_weights_to_start_from(self, few: Path, section: Train, shape: Shape, unbroken: Path, tmp_path: Path) -> None:
+    def test_weights_to_start_from(
+        self, few: Path, section: Train, shape: Shape, unbroken: Path, tmp_path: Path
+    ) -> None:
         from tumen.train.weights import read_final
 
         kept = Events(None)
@@ -215,7 +259,12 @@ class TestRefused:
         assert kept.seen[1]["loss"] < 6, "it knows something already"
 
     def test_truncated_shard(
-        self, few: Path, section: Train, shape: Shape, copy_of: Callable[[Path], Path], tmp_path: Path
+        self,
+        few: Path,
+        section: Train,
+        shape: Shape,
+        copy_of: Callable[[Path], Path],
+        tmp_path: Path,
     ) -> None:
         copy = copy_of(few)
         os.truncate(copy / "train" / "tokens.npy", 500)
@@ -235,7 +284,9 @@ class TestLoss:
         return next(Loader(read_shards(few / "train"), 4, ROW, 0))
 
     @pytest.mark.parametrize("weight", [0.0, 0.1, 1.0])
-    def test_is_a_weighted_mean_over_sentence_and_action(self, batch: Batch, shape: Shape, weight: float) -> None:
+    def test_is_a_weighted_mean_over_sentence_and_action(
+        self, batch: Batch, shape: Shape, weight: float
+    ) -> None:
         plain = shape.model_copy(update={"experts": None})
         network = build(plain)
         section = Train(steps=1, sentence_weight=weight)
@@ -246,9 +297,13 @@ class TestLoss:
             causal_mask(torch.from_numpy(batch.documents)),
         )
         losses = F.cross_entropy(
-            network.head(states).flatten(0, 1), torch.from_numpy(batch.targets).flatten().clamp_min(0), reduction="none"
+            network.head(states).flatten(0, 1),
+            torch.from_numpy(batch.targets).flatten().clamp_min(0),
+            reduction="none",
         )
-        for loss, target, answer in zip(losses.tolist(), batch.targets.flatten(), batch.answers.flatten(), strict=True):
+        for loss, target, answer in zip(
+            losses.tolist(), batch.targets.flatten(), batch.answers.flatten(), strict=True
+        ):
             if target >= 0:
                 total += loss * (1.0 if answer else weight)
                 weights += 1.0 if answer else weight
@@ -259,22 +314,43 @@ class TestLoss:
         targets = targets_of(batch, 0.1)
         assert len(targets.rows) % losses.HEAD_ROWS == 0
         assert int((targets.weights > 0).sum()) == int((batch.targets >= 0).sum())
-        assert int((targets.weights == 1).sum()) == int(batch.answers.sum()) == int(targets.answers.sum())
+        assert (
+            int((targets.weights == 1).sum())
+            == int(batch.answers.sum())
+            == int(targets.answers.sum())
+        )
 
     def test_a_teacher_is_asked_about_actions_alone(self, batch: Batch, shape: Shape) -> None:
         """A teacher's logits are kept for actions: at a sentence's tokens the loss is that of the data."""
-        network, section, cpu = build(shape).eval(), Train(steps=1, sentence_weight=0.5), torch.device("cpu")
+        network, section, cpu = (
+            build(shape).eval(),
+            Train(steps=1, sentence_weight=0.5),
+            torch.device("cpu"),
+        )
         targets = targets_of(batch, 0.5)
         with torch.no_grad():
             alone = float(loss_of(network, batch, section, cpu))
-            far = float(loss_of(network, batch, section, cpu, (0.7, lambda logits, *_: torch.full((len(logits),), 1000.0))))
+            far = float(
+                loss_of(
+                    network,
+                    batch,
+                    section,
+                    cpu,
+                    (0.7, lambda logits, *_: torch.full((len(logits),), 1000.0)),
+                )
+            )
             data = float(
                 loss_of(
                     network,
                     batch,
                     section,
                     cpu,
-                    (0.7, lambda logits, *_: F.cross_entropy(logits, targets.tokens, reduction="none")),
+                    (
+                        0.7,
+                        lambda logits, *_: F.cross_entropy(
+                            logits, targets.tokens, reduction="none"
+                        ),
+                    ),
                 )
             )
         share = float((targets.weights * targets.answers).sum() / targets.weights.sum())
@@ -284,7 +360,9 @@ class TestLoss:
             torch.from_numpy(batch.positions),
             causal_mask(torch.from_numpy(batch.documents)),
         )
-        losses = F.cross_entropy(network.head(states.flatten(0, 1)[targets.rows]), targets.tokens, reduction="none").detach()
+        losses = F.cross_entropy(
+            network.head(states.flatten(0, 1)[targets.rows]), targets.tokens, reduction="none"
+        ).detach()
         inside = float((losses * targets.weights * targets.answers).sum() / targets.weights.sum())
         assert far - alone == pytest.approx(0.7 * (1000 * share - inside), rel=1e-4)
 

@@ -21,7 +21,15 @@ from tumen.model import causal_mask
 from tumen.recipe.recipe import LINEAR, Start, Train
 from tumen.recipe.recipe import Tokenizer as Section
 from tumen.train import fit
-from tumen.train.weights import Adapter, export_public, is_adapter, merged, read_adapter, read_final, start_from
+from tumen.train.weights import (
+    Adapter,
+    export_public,
+    is_adapter,
+    merged,
+    read_adapter,
+    read_final,
+    start_from,
+)
 from tumen.train.weights.initial import read_start
 from tumen.train.weights.lora import adapted, build_of, write_merged
 
@@ -57,11 +65,23 @@ def start(stranger: Path) -> Start:
     return Start(path=str(stranger), tune="lora", rank=4, alpha=8)
 
 
-def tuned(section: Train, start: Start, dataset: Path, out: Path, events: Events | None = None) -> Path:
+def tuned(
+    section: Train, start: Start, dataset: Path, out: Path, events: Events | None = None
+) -> Path:
     path = Path(start.path)
     adapter = Adapter(start=start, digest=digest_of_start(path))
     shape = shape_of_start(path)
-    fit(section, shape, dataset, out, seed=3, inputs="in", start=start_from(path, shape), adapter=adapter, events=events)
+    fit(
+        section,
+        shape,
+        dataset,
+        out,
+        seed=3,
+        inputs="in",
+        start=start_from(path, shape),
+        adapter=adapter,
+        events=events,
+    )
     return out
 
 
@@ -72,7 +92,9 @@ def trained(section: Train, start: Start, foreign: Path) -> Path:
 
 def states_of(network: torch.nn.Module) -> torch.Tensor:
     with torch.no_grad():
-        states, *_ = network.eval()(IDS, torch.arange(IDS.shape[1])[None], causal_mask(torch.ones_like(IDS)))
+        states, *_ = network.eval()(
+            IDS, torch.arange(IDS.shape[1])[None], causal_mask(torch.ones_like(IDS))
+        )
     return states
 
 
@@ -82,19 +104,28 @@ def test_begins_as_the_base_and_learns_as_what_is_merged(name: str) -> None:
     weights = lively(shape)
     network = adapted(shape, weights, Start(path="x", rank=4, alpha=8), torch.float32, 0)
     assert torch.equal(states_of(network), states_of(build_of(shape, weights)))
-    learnt = {key: parameter for key, parameter in network.named_parameters() if parameter.requires_grad}
+    learnt = {
+        key: parameter for key, parameter in network.named_parameters() if parameter.requires_grad
+    }
     assert {key.rpartition(".")[2] for key in learnt} == {"lora_a", "lora_b"}
     assert not any("router" in key or "kv_up" in key or "embed" in key for key in learnt)
     for key, parameter in learnt.items():
         torch.nn.init.normal_(parameter, 0, 0.1, generator=torch.Generator().manual_seed(len(key)))
-    whole = build_of(shape, merged(weights, {key: parameter.detach() for key, parameter in learnt.items()}, 2.0))
+    whole = build_of(
+        shape, merged(weights, {key: parameter.detach() for key, parameter in learnt.items()}, 2.0)
+    )
     torch.testing.assert_close(states_of(network), states_of(whole), atol=1e-4, rtol=1e-4)
 
 
 def test_only_named_matrices_learn() -> None:
     shape = SHAPES["llama"].model_copy(update={"vocab": 40})
-    network = adapted(shape, lively(shape), Start(path="x", matrices=("q", "down")), torch.float32, 0)
-    assert {key.split(".")[-2] for key, one in network.named_parameters() if one.requires_grad} == {"q", "down"}
+    network = adapted(
+        shape, lively(shape), Start(path="x", matrices=("q", "down")), torch.float32, 0
+    )
+    assert {key.split(".")[-2] for key, one in network.named_parameters() if one.requires_grad} == {
+        "q",
+        "down",
+    }
     with pytest.raises(TrainError, match=r"the network has none of q_down"):
         adapted(shape, lively(shape), Start(path="x", matrices=("q_down",)), torch.float32, 0)
     assert "kv_up" not in LINEAR
@@ -104,11 +135,21 @@ def test_the_artifact_holds_the_adapter_alone(trained: Path, stranger: Path, sta
     manifest = verify(trained, "checkpoint")
     assert sorted(manifest.files) == ["adapter.json", "adapter.safetensors", "shape.json"]
     shape, adapter, tensors = read_adapter(trained)
-    assert (shape, adapter.start, adapter.digest) == (shape_of_start(stranger), start, digest_of_start(stranger))
-    assert manifest.facts["adapter_parameters"] == sum(tensor.numel() for tensor in tensors.values())
-    assert str(stranger.parent) not in (trained / "adapter.json").read_text(), "where the base lies changes no digest"
+    assert (shape, adapter.start, adapter.digest) == (
+        shape_of_start(stranger),
+        start,
+        digest_of_start(stranger),
+    )
+    assert manifest.facts["adapter_parameters"] == sum(
+        tensor.numel() for tensor in tensors.values()
+    )
+    assert str(stranger.parent) not in (trained / "adapter.json").read_text(), (
+        "where the base lies changes no digest"
+    )
     assert is_adapter(trained)
-    assert all(float(tensor.abs().max()) > 0 for name, tensor in tensors.items() if name.endswith("lora_b"))
+    assert all(
+        float(tensor.abs().max()) > 0 for name, tensor in tensors.items() if name.endswith("lora_b")
+    )
 
 
 def test_read_final_is_base_and_adapter(trained: Path, stranger: Path, tmp_path: Path) -> None:
@@ -134,7 +175,12 @@ def test_learns(section: Train, start: Start, foreign: Path, tmp_path: Path) -> 
 
 
 def test_killed_and_resumed_ends_in_the_same_bits(
-    section: Train, start: Start, foreign: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    section: Train,
+    start: Start,
+    foreign: Path,
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with monkeypatch.context() as patch:
         kill_at(5, patch)
@@ -142,7 +188,8 @@ def test_killed_and_resumed_ends_in_the_same_bits(
             tuned(section, start, foreign, tmp_path / "x")
     kept = sorted((tmp_path / ".x.work").glob("step-*/*.safetensors"))
     with safe_open(kept[-1], "pt") as file:
-        assert {name.rpartition(".")[2] for name in file.keys()} == {"lora_a", "lora_b"}, "no base in it"  # noqa: SIM118
+        names = list(file.keys())  # safe_open is no dict
+    assert {name.rpartition(".")[2] for name in names} == {"lora_a", "lora_b"}, "no base in it"
     resumed = Events(None)
     tuned(section, start, foreign, tmp_path / "x", resumed)
     assert any(row["event"] == "resumed" for row in resumed.seen)
@@ -167,7 +214,14 @@ class TestRefused:
         with pytest.raises(ArtifactError, match="is a whole checkpoint, no adapter"):
             read_adapter(device)
 
-    def test_many_ranks(self, section: Train, start: Start, foreign: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_many_ranks(
+        self,
+        section: Train,
+        start: Start,
+        foreign: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
         from tumen.train import loop
         from tumen.train.world import Team
 
@@ -175,4 +229,6 @@ class TestRefused:
         shape: Shape = shape_of_start(Path(start.path))
         adapter = Adapter(start=start, digest="")
         with pytest.raises(TrainError, match="an adapter learns in one process"):
-            loop.learner_of(spread, shape, Team(0, 2, torch.device("cpu")), 0, None, None, (adapter, {}))
+            loop.learner_of(
+                spread, shape, Team(0, 2, torch.device("cpu")), 0, None, None, (adapter, {})
+            )

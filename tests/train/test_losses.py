@@ -55,24 +55,43 @@ class TestFurther:
         batch = batch_of(5)
         network, section = build(SHAPES["v3"], 1).train(), section_of({}, mtp_weight=0.3)
         found = float(loss_of(network, batch, section, CPU).detach())
-        without = float(loss_of(network, batch, section.model_copy(update={"mtp_weight": 0.0}), CPU).detach())
-        ids, positions, documents = (torch.from_numpy(part) for part in (batch.ids, batch.positions, batch.documents))
-        told = {"real": documents > 0, "safe": network.safe_rows(ids), "following": torch.roll(ids, -1, 1)}
+        without = float(
+            loss_of(network, batch, section.model_copy(update={"mtp_weight": 0.0}), CPU).detach()
+        )
+        ids, positions, documents = (
+            torch.from_numpy(part) for part in (batch.ids, batch.positions, batch.documents)
+        )
+        told = {
+            "real": documents > 0,
+            "safe": network.safe_rows(ids),
+            "following": torch.roll(ids, -1, 1),
+        }
         out = network(ids, positions, causal_mask(documents), **told)
         assert out.ahead is not None
         after = further(batch)
         targets = torch.from_numpy(after.targets).flatten()
-        losses = F.cross_entropy(network.head(out.ahead).flatten(0, 1), targets.clamp_min(0), reduction="none").detach()
-        weights = torch.where(torch.from_numpy(after.answers).flatten() > 0, 1.0, section.sentence_weight) * (targets >= 0)
-        wanted = 0.3 * float((losses * weights).sum()) / whole_weight(batch, section.sentence_weight)
+        losses = F.cross_entropy(
+            network.head(out.ahead).flatten(0, 1), targets.clamp_min(0), reduction="none"
+        ).detach()
+        weights = torch.where(
+            torch.from_numpy(after.answers).flatten() > 0, 1.0, section.sentence_weight
+        ) * (targets >= 0)
+        wanted = (
+            0.3 * float((losses * weights).sum()) / whole_weight(batch, section.sentence_weight)
+        )
         assert found - without == pytest.approx(wanted, rel=1e-3)
 
 
 def test_evaluation_drops_nothing_and_counts_no_balance() -> None:
     shape = SHAPES["v2"]
     assert shape.experts is not None
-    starved = shape.model_copy(update={"experts": shape.experts.model_copy(update={"capacity": 0.01, "balance": 9.0})})
-    both = [Alone(section_of({}), one, Team(0, 1, CPU), 0).evaluate([batch_of(7)], section_of({})) for one in (shape, starved)]
+    starved = shape.model_copy(
+        update={"experts": shape.experts.model_copy(update={"capacity": 0.01, "balance": 9.0})}
+    )
+    both = [
+        Alone(section_of({}), one, Team(0, 1, CPU), 0).evaluate([batch_of(7)], section_of({}))
+        for one in (shape, starved)
+    ]
     assert both[0] == both[1]
 
 

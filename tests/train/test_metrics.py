@@ -30,7 +30,15 @@ ROW = 192
 
 @pytest.fixture(scope="module")
 def section() -> Train:
-    return Train(steps=12, rows=4, row_tokens=ROW, compile=False, checkpoint_every=3, threads=1, precision="fp32")
+    return Train(
+        steps=12,
+        rows=4,
+        row_tokens=ROW,
+        compile=False,
+        checkpoint_every=3,
+        threads=1,
+        precision="fp32",
+    )
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +48,17 @@ def shape(shape_of: Callable[[str], Shape]) -> Shape:
 
 @pytest.mark.parametrize(
     "attention",
-    [Gqa(heads=4, kv_heads=2, head_dim=16), Mla(heads=4, kv_rank=32, q_rank=32, nope_dim=16, rope_dim=16, v_dim=16)],
+    [
+        Gqa(heads=4, kv_heads=2, head_dim=16),
+        Mla(heads=4, kv_rank=32, q_rank=32, nope_dim=16, rope_dim=16, v_dim=16),
+    ],
     ids=["gqa", "mla"],
 )
 def test_flops_of_a_step_are_those_that_torch_counts(attention: Gqa | Mla) -> None:
     shape = Shape(width=64, layers=2, feed_forward=128, vocab=512, attention=attention)
-    section = Train(steps=1, rows=2, row_tokens=128, compile=False, precision="fp32", sentence_weight=1)
+    section = Train(
+        steps=1, rows=2, row_tokens=128, compile=False, precision="fp32", sentence_weight=1
+    )
     learner = Alone(section, shape, Team(0, 1, CPU), 0)
     with FlopCounterMode(display=False) as counted:
         learner.learn(batch_of(shape, section, 0))
@@ -53,7 +66,9 @@ def test_flops_of_a_step_are_those_that_torch_counts(attention: Gqa | Mla) -> No
 
 
 def test_recomputation_adds_no_model_flops(section: Train, shape: Shape) -> None:
-    again = section.model_copy(update={"mesh": section.mesh.model_copy(update={"recompute": "full"})})
+    again = section.model_copy(
+        update={"mesh": section.mesh.model_copy(update={"recompute": "full"})}
+    )
     assert step_flops(again, shape) == step_flops(section, shape)
 
 
@@ -80,7 +95,12 @@ class TestUtilisation:
         return kept.seen
 
     def test_is_told_and_changes_no_bit(
-        self, section: Train, shape: Shape, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self,
+        section: Train,
+        shape: Shape,
+        dataset: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         self.run(section, shape, dataset, tmp_path / "plain")
         monkeypatch.setattr(metrics, "PEAK_STEPS", 1)
@@ -93,16 +113,22 @@ class TestUtilisation:
             assert row["mfu"] == pytest.approx(spent, rel=0.01, abs=2e-4)
             assert 0 < row["real_tokens"] < row["tokens"]
         assert manifest_of(tmp_path / "measured").facts["mfu"] > 0
-        plain, measured = (load_tensors(tmp_path / name / "weights.safetensors") for name in ("plain", "measured"))
+        plain, measured = (
+            load_tensors(tmp_path / name / "weights.safetensors") for name in ("plain", "measured")
+        )
         assert all(torch.equal(plain[name], measured[name]) for name in plain)
 
-    def test_a_run_of_few_steps_does_without(self, section: Train, shape: Shape, dataset: Path, tmp_path: Path) -> None:
+    def test_a_run_of_few_steps_does_without(
+        self, section: Train, shape: Shape, dataset: Path, tmp_path: Path
+    ) -> None:
         rows = self.run(section.model_copy(update={"steps": 1}), shape, dataset, tmp_path / "x")
         assert not [row for row in rows if row["event"] == "peak" or "mfu" in row]
 
 
 class TestSpikes:
-    batch = Batch(*(np.zeros((1, 1), np.int64),) * 6, samples=np.asarray([7, 9]), whole=Whole(1, 1, 1))
+    batch = Batch(
+        *(np.zeros((1, 1), np.int64),) * 6, samples=np.asarray([7, 9]), whole=Whole(1, 1, 1)
+    )
 
     def watch(self, losses: Iterator[float] | list[float], **fields: Any) -> int | None:
         """The step that is stopped, if any is."""
@@ -147,7 +173,12 @@ class TestSpikes:
         assert self.watch([9.0] * 200 + [2.0] * 100 + [8.0], spike=5) == 300
 
     def test_a_run_stops_with_its_checkpoint_and_goes_on_to_the_same_bits(
-        self, section: Train, shape: Shape, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self,
+        section: Train,
+        shape: Shape,
+        dataset: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         fit(section, shape, dataset, tmp_path / "unbroken", seed=3, inputs="in")
         real, calls = single_process.loss_of, 0
@@ -164,5 +195,7 @@ class TestSpikes:
             fit(watched, shape, dataset, tmp_path / "x", seed=3, inputs="in")
         assert (tmp_path / ".x.work" / "step-000006").exists()
         fit(watched, shape, dataset, tmp_path / "x", seed=3, inputs="in")
-        unbroken, broken = (load_tensors(tmp_path / name / "weights.safetensors") for name in ("unbroken", "x"))
+        unbroken, broken = (
+            load_tensors(tmp_path / name / "weights.safetensors") for name in ("unbroken", "x")
+        )
         assert all(torch.equal(unbroken[name], broken[name]) for name in unbroken)

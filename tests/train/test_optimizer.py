@@ -12,7 +12,9 @@ from tumen.recipe.recipe import Train
 from tumen.train.optimizer import FlatOptimizer, orthogonal, rate_at
 
 
-def fill(optimizer: FlatOptimizer, weights: dict[str, Tensor], moments: dict[str, Tensor], step: int) -> None:
+def fill(
+    optimizer: FlatOptimizer, weights: dict[str, Tensor], moments: dict[str, Tensor], step: int
+) -> None:
     """What a checkpoint does: fill what the optimiser names, then go on from a step."""
     with torch.no_grad():
         for part, held in ((weights, optimizer.named_master()), (moments, optimizer.moments())):
@@ -35,7 +37,9 @@ class Tiny(nn.Module):
 
 class TestRate:
     @given(st.integers(1, 500), st.floats(0, 1), st.floats(0, 1))
-    def test_never_above_the_peak_nor_at_zero(self, steps: int, warmup: float, decay: float) -> None:
+    def test_never_above_the_peak_nor_at_zero(
+        self, steps: int, warmup: float, decay: float
+    ) -> None:
         section = Train(steps=steps, warmup=warmup, decay=decay, rate=0.01)
         rates = [rate_at(section, step) for step in range(steps)]
         assert all(0 < rate <= 0.01 for rate in rates)
@@ -92,7 +96,14 @@ class TestUpdate:
             norms.append(optimizer.step(0.0))
         assert norms[0] == pytest.approx(norms[1])
         kept = [
-            torch.cat([m.flatten() for name, m in optimizer.moments().items() if name.startswith("exp_avg.")]).norm() / 0.1
+            torch.cat(
+                [
+                    m.flatten()
+                    for name, m in optimizer.moments().items()
+                    if name.startswith("exp_avg.")
+                ]
+            ).norm()
+            / 0.1
             for optimizer in (loose, tight)
         ]
         assert float(kept[0]) == pytest.approx(norms[0], rel=1e-3)
@@ -121,8 +132,12 @@ class TestUpdate:
                 assert weight.grad is not None
                 weight.grad.fill_(1.0)
             optimizer.step(1e-5)
-        torch.testing.assert_close(start - optimizer.master, torch.full_like(start, 1e-3), atol=2e-5, rtol=0)
-        torch.testing.assert_close(optimizer.weights.float(), optimizer.master, atol=0.01, rtol=0.01)
+        torch.testing.assert_close(
+            start - optimizer.master, torch.full_like(start, 1e-3), atol=2e-5, rtol=0
+        )
+        torch.testing.assert_close(
+            optimizer.weights.float(), optimizer.master, atol=0.01, rtol=0.01
+        )
 
 
 def test_restored_state_goes_on_in_the_same_bits() -> None:
@@ -155,7 +170,11 @@ class Layers(nn.Module):
         torch.manual_seed(0)
         self.embed = nn.Embedding(6, 4)
         self.blocks = nn.ModuleDict(
-            {"a": nn.Linear(4, 8, bias=False), "b": nn.Linear(8, 4, bias=False), "router": nn.Linear(4, 3, bias=False)}
+            {
+                "a": nn.Linear(4, 8, bias=False),
+                "b": nn.Linear(8, 4, bias=False),
+                "router": nn.Linear(4, 3, bias=False),
+            }
         )
         self.blocks["c"] = nn.Linear(4, 8, bias=False)
         self.stack = nn.Parameter(torch.randn(2, 4, 8))
@@ -163,7 +182,9 @@ class Layers(nn.Module):
 
     def loss(self, ids: torch.Tensor) -> torch.Tensor:
         x = self.embed(ids) * self.norm
-        x = self.blocks["b"](self.blocks["a"](x) + self.blocks["c"](x)) + (x @ self.stack[0] @ self.stack[1].T)
+        x = self.blocks["b"](self.blocks["a"](x) + self.blocks["c"](x)) + (
+            x @ self.stack[0] @ self.stack[1].T
+        )
         return (self.blocks["router"](x).square().mean() + x.square().mean()).float()
 
 
@@ -172,7 +193,9 @@ IDS = torch.arange(6)
 
 class TestMuon:
     @pytest.mark.parametrize("rows_columns", [(4, 4), (4, 9), (9, 4), (16, 64)])
-    def test_orthogonal_matrices_have_singular_values_near_one(self, rows_columns: tuple[int, int]) -> None:
+    def test_orthogonal_matrices_have_singular_values_near_one(
+        self, rows_columns: tuple[int, int]
+    ) -> None:
         """The five steps of arXiv 2502.16982 leave them between 0.5 and 1.3, and turn nothing."""
         update = torch.randn(3, *rows_columns, generator=torch.Generator().manual_seed(1))
         turned = orthogonal(update)
@@ -181,12 +204,16 @@ class TestMuon:
         large = values > 0.3 * values.max()
         assert found[large].min() > 0.5
         assert found.max() < 1.35
-        assert float((turned * (left @ right)).sum() / (turned.norm() * (left @ right).norm())) > 0.9
+        assert (
+            float((turned * (left @ right)).sum() / (turned.norm() * (left @ right).norm())) > 0.9
+        )
 
     def test_moves_the_matrices_of_blocks_and_adamw_the_others(self) -> None:
         """One step without decay: an AdamW step has entries of the rate, a Muon step an even spectrum."""
         network = Layers()
-        optimizer = FlatOptimizer(network, Train(steps=1, optimizer="muon", weight_decay=0, clip=1e9), torch.float32)
+        optimizer = FlatOptimizer(
+            network, Train(steps=1, optimizer="muon", weight_decay=0, clip=1e9), torch.float32
+        )
         before = {name: tensor.clone() for name, tensor in optimizer.named_master().items()}
         network.loss(IDS).backward()
         optimizer.step(0.01)
@@ -194,18 +221,30 @@ class TestMuon:
         for name in ("embed.weight", "blocks.router.weight", "norm", "stack"):
             entries = moved[name].abs()
             torch.testing.assert_close(
-                entries[entries > 1e-6], torch.full_like(entries[entries > 1e-6], 0.01), atol=1e-4, rtol=0, msg=name
+                entries[entries > 1e-6],
+                torch.full_like(entries[entries > 1e-6], 0.01),
+                atol=1e-4,
+                rtol=0,
+                msg=name,
             )
         for name in ("blocks.a.weight", "blocks.b.weight", "blocks.c.weight"):
             rows, columns = moved[name].shape
-            assert float(moved[name].norm()) < 1.35 * 0.01 * 0.2 * max(rows, columns) ** 0.5 * min(rows, columns) ** 0.5
-            assert float(torch.linalg.svdvals(moved[name]).max()) > 0.5 * 0.01 * 0.2 * max(rows, columns) ** 0.5
+            assert (
+                float(moved[name].norm())
+                < 1.35 * 0.01 * 0.2 * max(rows, columns) ** 0.5 * min(rows, columns) ** 0.5
+            )
+            assert (
+                float(torch.linalg.svdvals(moved[name]).max())
+                > 0.5 * 0.01 * 0.2 * max(rows, columns) ** 0.5
+            )
 
     def test_without_it_everything_is_adamw(self) -> None:
         optimizer = FlatOptimizer(Layers(), Train(steps=1, optimizer="adamw"), torch.float32)
         assert optimizer.batches == []
         assert set(optimizer.moments()) == {
-            f"{kind}.{name}" for name in optimizer.named_master() for kind in ("exp_avg", "exp_avg_sq")
+            f"{kind}.{name}"
+            for name in optimizer.named_master()
+            for kind in ("exp_avg", "exp_avg_sq")
         }
 
     @pytest.mark.parametrize("kind", ["adamw", "muon"])
@@ -220,7 +259,10 @@ class TestMuon:
                 optimizer.step(0.02)
 
         run(whole, first, 3)
-        kept = [{name: tensor.clone() for name, tensor in part().items()} for part in (first.named_master, first.moments)]
+        kept = [
+            {name: tensor.clone() for name, tensor in part().items()}
+            for part in (first.named_master, first.moments)
+        ]
         run(whole, first, 3)
         second = FlatOptimizer(other, section, torch.bfloat16)
         fill(second, *kept, 3)

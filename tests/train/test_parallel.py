@@ -38,7 +38,9 @@ def found_by(world: int, folder: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module", params=[2, 4])
-def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[int, dict[str, Any]]:
+def world(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[int, dict[str, Any]]:
     return request.param, found_by(request.param, tmp_path_factory.mktemp("ranks"))
 
 
@@ -46,7 +48,11 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def test_every_mesh_learns_what_one_process_learns(world: tuple[int, dict[str, Any]]) -> None:
     ranks, found = world
     assert set(found) == set(MESHES[ranks]), "a mesh before the missing ones failed"
-    wrong = {name: differs for name, differs in found.items() if not isinstance(differs, dict) or max(differs.values()) > ERROR}
+    wrong = {
+        name: differs
+        for name, differs in found.items()
+        if not isinstance(differs, dict) or max(differs.values()) > ERROR
+    }
     assert not wrong
 
 
@@ -59,7 +65,11 @@ REFUSED = [
     ({"dp": 2, "micro_rows": 3}, 2, "must divide 8 rows"),
     ({"pp": 8, "micro_rows": 1}, 8, "more than 4 layers"),
     ({"pp": 2}, 2, "1f1b over pp 2 needs 2 micro-batches a step, there are 1"),
-    ({"pp": 2, "chunks": 2, "schedule": "dualpipe", "micro_rows": 4}, 2, "dualpipe over pp 2 needs 4 micro-batches"),
+    (
+        {"pp": 2, "chunks": 2, "schedule": "dualpipe", "micro_rows": 4},
+        2,
+        "dualpipe over pp 2 needs 4 micro-batches",
+    ),
 ]
 
 
@@ -101,16 +111,24 @@ PLAN = {
 
 def test_a_plan_is_a_mesh() -> None:
     mesh = mesh_of_plan(PLAN, "plan.json", 8, 16)
-    assert mesh == Mesh(pp=2, dp=2, ep=2, chunks=2, schedule="dualpipe", zero=1, micro_rows=2, recompute="full")
+    assert mesh == Mesh(
+        pp=2, dp=2, ep=2, chunks=2, schedule="dualpipe", zero=1, micro_rows=2, recompute="full"
+    )
     assert mesh.ranks == 4
 
 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"batch_sequences": 9}, "planned for 9 sequences of 16 tokens a step, the tier trains on 8 of 16"),
+        (
+            {"batch_sequences": 9},
+            "planned for 9 sequences of 16 tokens a step, the tier trains on 8 of 16",
+        ),
         ({"choices": []}, "no plan; `tumen plan RECIPE --out plan.json` writes one"),
-        ({"choices": [{"layout": PLAN["choices"][0]["layout"] | {"ep": 3}}]}, "this layout is not built"),  # type: ignore[index]
+        (
+            {"choices": [{"layout": PLAN["choices"][0]["layout"] | {"ep": 3}}]},
+            "this layout is not built",
+        ),  # type: ignore[index]
     ],
 )
 def test_a_plan_for_something_else_is_refused(change: dict[str, Any], says: str) -> None:

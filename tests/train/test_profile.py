@@ -38,18 +38,34 @@ def shape(shape_of: Callable[[str], Shape]) -> Shape:
 
 
 def shares(page: str) -> dict[str, float]:
-    return {name: float(share) for name, share in re.findall(r"^\| ([a-z ]+) \| ([\d.]+)% \|", page, re.M)}
+    return {
+        name: float(share)
+        for name, share in re.findall(r"^\| ([a-z ]+) \| ([\d.]+)% \|", page, re.M)
+    }
 
 
-def test_writes_a_trace_and_a_page_and_nothing_else(section: Train, shape: Shape, dataset: Path, tmp_path: Path) -> None:
+def test_writes_a_trace_and_a_page_and_nothing_else(
+    section: Train, shape: Shape, dataset: Path, tmp_path: Path
+) -> None:
     page = profile_steps(section, shape, dataset, tmp_path / "here", tier="cloud")
-    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["profile.md", "trace.json"]
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == [
+        "profile.md",
+        "trace.json",
+    ]
     assert (tmp_path / "here" / "profile.md").read_text() == page
     assert page.startswith("# Where a step of cloud goes\n")
     assert re.search(r"[\d,]+ tokens/s \(\d+% of them real.* MFU [\d.]+% of the measured", page)
     found = shares(page)
     assert set(found) <= set(GROUPS)
-    assert found.keys() >= {"attention", "experts", "dense matmuls", "head and loss", "norms and elementwise", "optimizer", "host"}
+    assert found.keys() >= {
+        "attention",
+        "experts",
+        "dense matmuls",
+        "head and loss",
+        "norms and elementwise",
+        "optimizer",
+        "host",
+    }
     assert sum(found.values()) == pytest.approx(100, abs=0.5)
     trace = json.loads((tmp_path / "here" / "trace.json").read_text())
     names = [row.get("name") for row in trace["traceEvents"]]
@@ -57,7 +73,9 @@ def test_writes_a_trace_and_a_page_and_nothing_else(section: Train, shape: Shape
     assert "tumen: experts" in names
 
 
-def test_backward_operators_belong_where_their_forward_ones_were(section: Train, shape: Shape) -> None:
+def test_backward_operators_belong_where_their_forward_ones_were(
+    section: Train, shape: Shape
+) -> None:
     learner = Alone(section, shape, Team(0, 1, CPU), 0)
     with (
         scopes(networks_of(learner)),
@@ -81,7 +99,9 @@ def test_hooks_are_gone_afterwards_and_change_nothing(section: Train, shape: Sha
         profiled = first.learn(batch_of(shape, section, 0))
     assert profiled == second.learn(batch_of(shape, section, 0))
     assert torch.equal(first.optimizer.gradient, second.optimizer.gradient)
-    assert not any(module._forward_pre_hooks or module._forward_hooks for module in first.network.modules())
+    assert not any(
+        module._forward_pre_hooks or module._forward_hooks for module in first.network.modules()
+    )
 
 
 def test_every_step_is_accounted_for(section: Train, shape: Shape) -> None:
@@ -117,12 +137,27 @@ leave()
 """
 
 
-def test_two_ranks_write_one_page_with_what_they_exchange(section: Train, shape: Shape, dataset: Path, tmp_path: Path) -> None:
+def test_two_ranks_write_one_page_with_what_they_exchange(
+    section: Train, shape: Shape, dataset: Path, tmp_path: Path
+) -> None:
     mesh = section.mesh.model_copy(update={"dp": 2})
-    asked = [section.model_copy(update={"mesh": mesh}).model_dump_json(), shape.model_dump_json(), dataset, tmp_path / "x"]
-    place = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    asked = [
+        section.model_copy(update={"mesh": mesh}).model_dump_json(),
+        shape.model_dump_json(),
+        dataset,
+        tmp_path / "x",
+    ]
+    place = os.environ | {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": free_port(),
+        "WORLD_SIZE": "2",
+        "OMP_NUM_THREADS": "1",
+    }
     children = [
-        subprocess.Popen([sys.executable, "-c", RANK, *map(str, asked)], env=place | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
+        subprocess.Popen(
+            [sys.executable, "-c", RANK, *map(str, asked)],
+            env=place | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
         for rank in range(2)
     ]
     assert [child.wait(120) for child in children] == [0, 0]
@@ -133,14 +168,21 @@ def test_two_ranks_write_one_page_with_what_they_exchange(section: Train, shape:
 
 
 class TestRefused:
-    def test_a_mesh_that_does_not_divide(self, section: Train, shape: Shape, dataset: Path, tmp_path: Path) -> None:
+    def test_a_mesh_that_does_not_divide(
+        self, section: Train, shape: Shape, dataset: Path, tmp_path: Path
+    ) -> None:
         mesh = section.mesh.model_copy(update={"micro_rows": 3})
         with pytest.raises(PlanError):
             profile_steps(section.model_copy(update={"mesh": mesh}), shape, dataset, tmp_path / "x")
         assert list(tmp_path.iterdir()) == []
 
     def test_a_disk_that_is_read_only(
-        self, section: Train, shape: Shape, dataset: Path, small_disk: Path, make_read_only: Callable[[], None]
+        self,
+        section: Train,
+        shape: Shape,
+        dataset: Path,
+        small_disk: Path,
+        make_read_only: Callable[[], None],
     ) -> None:
         make_read_only()
         with pytest.raises(DiskError, match="read-only"):

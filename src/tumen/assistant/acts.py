@@ -39,7 +39,11 @@ class Change:
     def fields(self) -> dict[str, tuple[Any, Any]]:
         """The fields that differ: name -> (before, after)."""
         before, after = self.before or {}, self.after or {}
-        return {name: (before.get(name), after.get(name)) for name in before | after if before.get(name) != after.get(name)}
+        return {
+            name: (before.get(name), after.get(name))
+            for name in before | after
+            if before.get(name) != after.get(name)
+        }
 
 
 @dataclass(frozen=True)
@@ -80,9 +84,18 @@ def act(resolved: Resolved, home: Home) -> Outcome:
     try:
         if resolved.intent in _ANSWERS:
             return Outcome(resolved, answer=_ANSWERS[resolved.intent](resolved, home))
-        changes = _WHOLE[resolved.intent](resolved, home) if resolved.intent in _WHOLE else _each(resolved, home)
+        changes = (
+            _WHOLE[resolved.intent](resolved, home)
+            if resolved.intent in _WHOLE
+            else _each(resolved, home)
+        )
     except _Refused as refused:
-        return Outcome(resolved, refusal=Refusal(resolved.intent, resolved.lang, refused.reason, refused.about, resolved.values))
+        return Outcome(
+            resolved,
+            refusal=Refusal(
+                resolved.intent, resolved.lang, refused.reason, refused.about, resolved.values
+            ),
+        )
     for change in changes:
         if change.real:
             home.put(change.id, change.after)
@@ -96,11 +109,16 @@ def undo(outcome: Outcome, home: Home) -> Outcome:
     nothing.
     """
     made = outcome.changed
-    moved = next((change for change in made if (home.state(change.id) or None) != change.after), None)
+    moved = next(
+        (change for change in made if (home.state(change.id) or None) != change.after), None
+    )
     if moved or not made:
         about: dict[str, Value] = {"entity": moved.id} if moved else {}
         reason = "changed" if moved else "nothing"
-        return Outcome(outcome.resolved, refusal=Refusal(outcome.resolved.intent, outcome.resolved.lang, reason, about))
+        return Outcome(
+            outcome.resolved,
+            refusal=Refusal(outcome.resolved.intent, outcome.resolved.lang, reason, about),
+        )
     back = tuple(Change(change.id, change.after, change.before) for change in reversed(made))
     for change in back:
         home.put(change.id, change.after)
@@ -120,7 +138,9 @@ def _each(resolved: Resolved, home: Home) -> list[Change]:
             raise _Refused("unavailable", entity=id_)
         changes[id_] = Change(id_, before, _with(before, effect(entity, before, values)))
         if entity.domain in ("scene", "script", "button"):
-            changes[id_] = Change(id_, before, before | {"state": home.clock().isoformat(timespec="seconds")})
+            changes[id_] = Change(
+                id_, before, before | {"state": home.clock().isoformat(timespec="seconds")}
+            )
         for other, fields in entity.sets.items():
             old = home.state(other)
             changes[other] = Change(other, old, _with(old, fields))
@@ -147,8 +167,20 @@ def _relevant(resolved: Resolved, home: Home) -> tuple[str, ...]:
 
 Effect = Callable[[Entity, State, Mapping[str, Any]], State]
 
-_ON = {"cover": "open", "valve": "open", "lock": "locked", "vacuum": "cleaning", "lawn_mower": "mowing"}
-_OFF = {"cover": "closed", "valve": "closed", "lock": "unlocked", "vacuum": "returning", "lawn_mower": "returning"}
+_ON = {
+    "cover": "open",
+    "valve": "open",
+    "lock": "locked",
+    "vacuum": "cleaning",
+    "lawn_mower": "mowing",
+}
+_OFF = {
+    "cover": "closed",
+    "valve": "closed",
+    "lock": "unlocked",
+    "vacuum": "returning",
+    "lawn_mower": "returning",
+}
 
 
 def _turn_on(entity: Entity, state: State, values: Mapping[str, Any]) -> State:
@@ -175,7 +207,15 @@ def _turn_off(entity: Entity, state: State, values: Mapping[str, Any]) -> State:
 
 def _in_range(entity: Entity, slot: str, value: float, low: float, high: float, unit: str) -> float:
     if not low <= value <= high:
-        raise _Refused("range", entity=entity.id, slot=slot, value=plain(value), low=plain(low), high=plain(high), unit=unit)
+        raise _Refused(
+            "range",
+            entity=entity.id,
+            slot=slot,
+            value=plain(value),
+            low=plain(low),
+            high=plain(high),
+            unit=unit,
+        )
     return plain(value)
 
 
@@ -183,8 +223,16 @@ def lacks(entity: Entity, values: Mapping[str, Any]) -> str | None:
     """What a light is asked for and cannot do."""
     if entity.supports is None:
         return None
-    asked = {"brightness": "brightness", "step": "brightness", "color": "color", "temperature": "color_temperature"}
-    return next((able for slot, able in asked.items() if slot in values and able not in entity.supports), None)
+    asked = {
+        "brightness": "brightness",
+        "step": "brightness",
+        "color": "color",
+        "temperature": "color_temperature",
+    }
+    return next(
+        (able for slot, able in asked.items() if slot in values and able not in entity.supports),
+        None,
+    )
 
 
 def _light(entity: Entity, state: State, values: Mapping[str, Any]) -> State:
@@ -201,7 +249,9 @@ def _light(entity: Entity, state: State, values: Mapping[str, Any]) -> State:
         fields["color"] = values["color"]
     if "temperature" in values:
         low, high = entity.min_color_temperature, entity.max_color_temperature
-        fields["color_temperature"] = _in_range(entity, "color_temperature", values["temperature"], low, high, "K")
+        fields["color_temperature"] = _in_range(
+            entity, "color_temperature", values["temperature"], low, high, "K"
+        )
     return fields
 
 
@@ -228,7 +278,11 @@ def _needed(values: Mapping[str, Any], slot: str) -> Any:
 
 def _climate(entity: Entity, state: State, values: Mapping[str, Any]) -> State:
     degrees = _needed(values, "temperature")
-    return {"temperature": _in_range(entity, "temperature", degrees, entity.min_temperature, entity.max_temperature, "°C")}
+    return {
+        "temperature": _in_range(
+            entity, "temperature", degrees, entity.min_temperature, entity.max_temperature, "°C"
+        )
+    }
 
 
 def _fan_mode(entity: Entity, state: State, values: Mapping[str, Any]) -> State:
@@ -261,7 +315,11 @@ def _unpause(entity: Entity, state: State, values: Mapping[str, Any]) -> State:
 def _track(by: int) -> Effect:
     def change(entity: Entity, state: State, values: Mapping[str, Any]) -> State:
         _playing(entity, state)
-        return {"state": "playing", "media_track": max(1, (state.get("media_track") or 1) + by), "media_title": None}
+        return {
+            "state": "playing",
+            "media_track": max(1, (state.get("media_track") or 1) + by),
+            "media_title": None,
+        }
 
     return change
 
@@ -281,7 +339,9 @@ def _volume(entity: Entity, state: State, values: Mapping[str, Any]) -> State:
 def _louder(entity: Entity, state: State, values: Mapping[str, Any]) -> State:
     by = _in_range(entity, "volume", values.get("volume", STEP), 0, 100, "%")
     now = state.get("volume", 50)
-    return {"volume": plain(max(0, min(100, now + (by if _needed(values, "step") == "up" else -by))))}
+    return {
+        "volume": plain(max(0, min(100, now + (by if _needed(values, "step") == "up" else -by))))
+    }
 
 
 def _play(entity: Entity, state: State, values: Mapping[str, Any]) -> State:
@@ -367,9 +427,17 @@ def _timer_after(resolved: Resolved, timer: Timer, left: float, now: float) -> T
     if "Cancel" in verb:
         return None
     if verb == "HassPauseTimer":
-        return timer.model_copy(update={"ends": None, "left_seconds": left}) if timer.ends is not None else timer
+        return (
+            timer.model_copy(update={"ends": None, "left_seconds": left})
+            if timer.ends is not None
+            else timer
+        )
     if verb == "HassUnpauseTimer":
-        return timer.model_copy(update={"ends": now + left, "left_seconds": None}) if timer.ends is None else timer
+        return (
+            timer.model_copy(update={"ends": now + left, "left_seconds": None})
+            if timer.ends is None
+            else timer
+        )
     by = float(_needed(resolved.values, "seconds")) * (1 if verb == "HassIncreaseTimer" else -1)
     if left + by <= 0:
         raise _Refused("timer_short", seconds=plain(left))
@@ -387,7 +455,9 @@ def _list(resolved: Resolved, home: Home) -> list[Change]:
         items, done = tuple(state.get("items", ())), tuple(state.get("done_items", ()))
         known = _item(item, items)
         if "AddItem" in resolved.intent:
-            changes.append(Change(id_, state, state if known else state | {"items": (*items, item)}))
+            changes.append(
+                Change(id_, state, state if known else state | {"items": (*items, item)})
+            )
         elif known:
             left = tuple(other for other in items if other != known)
             ticked = (*done, known) if "Complete" in resolved.intent else done
@@ -411,7 +481,9 @@ _WHOLE: dict[str, Callable[[Resolved, Home], list[Change]]] = {
     **dict.fromkeys(("HassNevermind", "HassRespond"), _nothing),
     "HassBroadcast": _broadcast,
     "HassStartTimer": _start_timer,
-    **dict.fromkeys(("HassCancelTimer", "HassCancelAllTimers", "HassPauseTimer", "HassUnpauseTimer"), _timers),
+    **dict.fromkeys(
+        ("HassCancelTimer", "HassCancelAllTimers", "HassPauseTimer", "HassUnpauseTimer"), _timers
+    ),
     **dict.fromkeys(("HassIncreaseTimer", "HassDecreaseTimer"), _timers),
     **dict.fromkeys(("HassListAddItem", "HassListCompleteItem", "HassListRemoveItem"), _list),
     **dict.fromkeys(("HassShoppingListAddItem", "HassShoppingListCompleteItem"), _list),
@@ -425,7 +497,15 @@ def is_so(entity: Entity, state: State, asked: str) -> bool:
     """Whether an entity is `on`, `off`, `open`, `closed`, `locked` ... in the words of a question."""
     now, on = str(state.get("state")), asked == "on"
     if asked in ("on", "off"):
-        active = now not in ("off", "standby", "docked", "unavailable", "unknown", "closed", "unlocked")
+        active = now not in (
+            "off",
+            "standby",
+            "docked",
+            "unavailable",
+            "unknown",
+            "closed",
+            "unlocked",
+        )
         return active == on
     if entity.domain == "binary_sensor" and asked in ("open", "closed"):
         return now == ("on" if asked == "open" else "off")
@@ -439,11 +519,19 @@ def _get_state(resolved: Resolved, home: Home) -> Answer:
     asked = str(values.get("state") or "")
     if not asked and "zone" in values:
         zone = fold(str(values["zone"]))
-        matching = tuple(id_ for id_ in resolved.targets if fold(str(home.state(id_).get("state"))) == zone)
+        matching = tuple(
+            id_ for id_ in resolved.targets if fold(str(home.state(id_).get("state"))) == zone
+        )
         return Answer(matching, resolved.targets, {"asked": zone})
     if not asked:
-        return Answer((), resolved.targets, _facts(home, resolved.targets[0]) if len(resolved.targets) == 1 else {})
-    matching = tuple(id_ for id_ in resolved.targets if is_so(home.entities[id_], home.state(id_), asked))
+        return Answer(
+            (),
+            resolved.targets,
+            _facts(home, resolved.targets[0]) if len(resolved.targets) == 1 else {},
+        )
+    matching = tuple(
+        id_ for id_ in resolved.targets if is_so(home.entities[id_], home.state(id_), asked)
+    )
     return Answer(matching, resolved.targets, {"asked": asked})
 
 
@@ -454,8 +542,18 @@ def _facts(home: Home, id_: str) -> dict[str, Value]:
         facts["unit"] = entity.unit
     if entity.domain == "binary_sensor" and entity.device_class in OPENINGS:
         facts["state"] = "open" if state["state"] == "on" else "closed"
-    numbers = ("brightness", "position", "volume", "temperature", "current_temperature", "humidity", "percentage")
-    return facts | {name: plain(state[name]) for name in numbers if isinstance(state.get(name), (int, float))}
+    numbers = (
+        "brightness",
+        "position",
+        "volume",
+        "temperature",
+        "current_temperature",
+        "humidity",
+        "percentage",
+    )
+    return facts | {
+        name: plain(state[name]) for name in numbers if isinstance(state.get(name), (int, float))
+    }
 
 
 def _get_temperature(resolved: Resolved, home: Home) -> Answer:
@@ -471,7 +569,9 @@ def _get_temperature(resolved: Resolved, home: Home) -> Answer:
 
 def _measured(entity: Entity, state: State) -> float | None:
     """Degrees a device measures: its own reading, a sensor's state; a climate device without one has none to tell."""
-    value = state.get("temperature") if entity.domain == "weather" else state.get("current_temperature")
+    value = (
+        state.get("temperature") if entity.domain == "weather" else state.get("current_temperature")
+    )
     if entity.domain == "sensor":
         try:
             value = float(state["state"])
@@ -500,7 +600,11 @@ def _clock(resolved: Resolved, home: Home) -> Answer:
 
 def _timer_status(resolved: Resolved, home: Home) -> Answer:
     timers = home.timers
-    left = {id_: plain(round(home.seconds_left(timers[id_]))) for id_ in resolved.targets if id_ in timers}
+    left = {
+        id_: plain(round(home.seconds_left(timers[id_])))
+        for id_ in resolved.targets
+        if id_ in timers
+    }
     if not left:
         raise _Refused("no_timer")
     return Answer((), tuple(left), left)

@@ -9,10 +9,31 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from tumen.assistant.intents import ACTIVE, ACTS_ON, BY_STATE, CLASSES, ONE_MEANT, OPENINGS, SWITCHABLE
+from tumen.assistant.intents import (
+    ACTIVE,
+    ACTS_ON,
+    BY_STATE,
+    CLASSES,
+    ONE_MEANT,
+    OPENINGS,
+    SWITCHABLE,
+)
 from tumen.assistant.values.values import Value
 from tumen.assistant.verdict import Option, Question, Refusal, Resolved
-from tumen.home import ALL, EVERYWHERE, IT, STOP, Home, Kind, Parts, Spot, fold, kind_of, split, spoken
+from tumen.home import (
+    ALL,
+    EVERYWHERE,
+    IT,
+    STOP,
+    Home,
+    Kind,
+    Parts,
+    Spot,
+    fold,
+    kind_of,
+    split,
+    spoken,
+)
 from tumen.language import Action
 
 LIGHT = Kind(frozenset(("light",)))
@@ -66,7 +87,9 @@ class Search:
 
     def done(self, targets: Iterable[str] = ()) -> Resolved:
         """The result with these targets."""
-        return Resolved(self.intent, self.lang, tuple(sorted(set(targets))), self.values, self.place)
+        return Resolved(
+            self.intent, self.lang, tuple(sorted(set(targets))), self.values, self.place
+        )
 
     def refuse(self, reason: str, **about: Value) -> Stop:
         """A refusal to raise."""
@@ -82,7 +105,11 @@ class Search:
         options = []
         for id_, title in zip(ids, titles, strict=True):
             area = self.home.entities[id_].area if id_ in self.home.entities else None
-            told = f"{title} ({self.home.title(area, self.lang)})" if area and titles.count(title) > 1 else title
+            told = (
+                f"{title} ({self.home.title(area, self.lang)})"
+                if area and titles.count(title) > 1
+                else title
+            )
             options.append(Option(told, (id_,)))
         return self.ask(options)
 
@@ -108,7 +135,9 @@ class Search:
     @property
     def everyone(self) -> bool:
         """Whether all of several candidates are meant."""
-        return self.slot("scope") == "all" or (self.asks and self.slot("ask") in ("any", "all", "which", "how_many"))
+        return self.slot("scope") == "all" or (
+            self.asks and self.slot("ask") in ("any", "all", "which", "how_many")
+        )
 
 
 def find(search: Search) -> list[str]:
@@ -151,7 +180,9 @@ def spot_of(search: Search, words: str) -> tuple[Spot | None, tuple[Spot, ...]]:
     pieces = [index.spot(piece, lang) for piece in _joined(words)]
     spots = [spot for spot in pieces if spot]
     if len(spots) == len(pieces) > 1:
-        return Spot("+".join(spot.id for spot in spots), frozenset().union(*(spot.areas for spot in spots))), ()
+        return Spot(
+            "+".join(spot.id for spot in spots), frozenset().union(*(spot.areas for spot in spots))
+        ), ()
     if len(parts.spots) == 1 and not parts.core and not parts.kind:
         return parts.spots[0], ()
     wide = index.wide_spots(word for word in split(words) if word not in STOP[lang])
@@ -163,7 +194,9 @@ def everywhere(search: Search, words: str) -> bool:
     if not words or search.home.index.spot(words, search.lang):
         return not words
     parts = search.home.index.parse(words, search.lang)
-    return spoken(words) in EVERYWHERE or (parts.everywhere and not (parts.core or parts.spots or parts.kind))
+    return spoken(words) in EVERYWHERE or (
+        parts.everywhere and not (parts.core or parts.spots or parts.kind)
+    )
 
 
 def place_of(search: Search) -> Spot | None:
@@ -187,7 +220,9 @@ def place_of(search: Search) -> Spot | None:
 def _joined(words: str) -> list[str]:
     """`kitchen and hallway` -> both."""
     plain = fold(words)
-    joint = next((joint for joint in (" and ", " und ", " & ", "和", "跟", "与") if joint in plain), None)
+    joint = next(
+        (joint for joint in (" and ", " und ", " & ", "和", "跟", "与") if joint in plain), None
+    )
     return [piece.strip() for piece in plain.split(joint) if piece.strip()] if joint else [plain]
 
 
@@ -224,7 +259,11 @@ def _look(search: Search, name: str, area: str) -> list[str]:
     spot, several = spot_of(search, area)
     if spot:
         search.place = spot.id
-        return _named(search, [f"{area} {name}", name], spot) if name else _group(search, search.kind, spot)
+        return (
+            _named(search, [f"{area} {name}", name], spot)
+            if name
+            else _group(search, search.kind, spot)
+        )
     phrases = [f"{area} {name}", f"{name} {area}"] if name else [area]
     return _named(search, phrases, None) or _in_one_of(search, name, several)
 
@@ -273,14 +312,22 @@ def _named(search: Search, phrases: Sequence[str], spot: Spot | None) -> list[st
 def _ways_to_read(search: Search, phrase: str) -> list[Parts]:
     """A phrase with its places taken out, with shorter kind words, and with its places left in."""
     index, lang = search.home.index, search.lang
-    ways = (index.parse(phrase, lang), index.parse(phrase, lang, wide=False), index.parse(phrase, lang, places=False))
+    ways = (
+        index.parse(phrase, lang),
+        index.parse(phrase, lang, wide=False),
+        index.parse(phrase, lang, places=False),
+    )
     return list(dict.fromkeys(ways))
 
 
 def _fitting(search: Search, numbers: Iterable[int], spot: Spot | None) -> list[str]:
     """Those this action may touch, in the place if one was named, of the kind if any is."""
     entities = search.home.index.entities
-    fits = [n for n in numbers if _touchable(search, entities[n].id) and _inside(entities[n].area, spot, strict=False)]
+    fits = [
+        n
+        for n in numbers
+        if _touchable(search, entities[n].id) and _inside(entities[n].area, spot, strict=False)
+    ]
     kind = search.kind
     of_kind = [n for n in fits if kind and search.home.index.fits(n, kind)]
     return [entities[n].id for n in of_kind or fits]
@@ -312,16 +359,24 @@ def _by_kind(search: Search, parts: Parts, spot: Spot | None) -> list[str]:
     found = _group(search, parts.kind or search.kind, place)
     if found and place:
         search.place = place.id
-    named = [] if parts.plural or parts.all or parts.here or search.everyone else _plainly_named(search, found, parts, place)
+    named = (
+        []
+        if parts.plural or parts.all or parts.here or search.everyone
+        else _plainly_named(search, found, parts, place)
+    )
     return named or found
 
 
-def _plainly_named(search: Search, ids: Sequence[str], parts: Parts, place: Spot | None) -> list[str]:
+def _plainly_named(
+    search: Search, ids: Sequence[str], parts: Parts, place: Spot | None
+) -> list[str]:
     """The one of a room called by room and kind alone, in whatever order: `the light in the kitchen`."""
     if not parts.word or place is None or len(place.areas) != 1 or len(ids) < 2:
         return []
     index = search.home.index
-    named = [e.id for n, e in enumerate(index.entities) if e.id in ids and index.plainly(n, parts.word)]
+    named = [
+        e.id for n, e in enumerate(index.entities) if e.id in ids and index.plainly(n, parts.word)
+    ]
     return named if len(named) == 1 else []
 
 
@@ -332,7 +387,12 @@ def _by_core(search: Search, parts: Parts, spot: Spot | None) -> list[str]:
     best: dict[int, list[int]] = {}
     for number, entity in enumerate(index.entities):
         level = index.match(number, parts.core)
-        if level and _touchable(search, entity.id) and _inside(entity.area, place) and all(index.fits(number, k) for k in kinds):
+        if (
+            level
+            and _touchable(search, entity.id)
+            and _inside(entity.area, place)
+            and all(index.fits(number, k) for k in kinds)
+        ):
             best.setdefault(level, []).append(number)
     found = best[max(best)] if best else []
     literal = [n for n in found if parts.kind and parts.kind.sense and index.says(n, parts.kind)]
@@ -354,7 +414,10 @@ def _by_wide_place(search: Search, phrase: str, spot: Spot | None) -> list[str]:
     if spot or not parts.core or not parts.kind:
         return []
     spots = search.home.index.wide_spots(parts.core)
-    options = [Option(search.home.title(s.id, search.lang), tuple(_group(search, parts.kind, s))) for s in spots]
+    options = [
+        Option(search.home.title(s.id, search.lang), tuple(_group(search, parts.kind, s)))
+        for s in spots
+    ]
     options = [option for option in options if option.targets]
     if len(options) > 1:
         raise search.ask(options)
@@ -427,7 +490,9 @@ def _pick(search: Search, ids: list[str], by_name: bool = False, every: bool = F
 
 def _one(search: Search, ids: list[str]) -> list[str]:
     """The one in the speaker's room, or the one whose state makes it the one; else the question which."""
-    ids = [id_ for id_ in ids if search.here and search.home.entities[id_].area == search.here] or ids
+    ids = [
+        id_ for id_ in ids if search.here and search.home.entities[id_].area == search.here
+    ] or ids
     for state in ACTIVE.get(search.intent, ()):
         active = [id_ for id_ in ids if search.home.state(id_).get("state") == state]
         if active:
@@ -465,7 +530,9 @@ def _elsewhere(search: Search) -> str | None:
     if not search.slot("name"):
         return None
     free = Search(
-        replace(search.action, intent="HassGetState", slots=_only(search.action.slots, "name", "area")),
+        replace(
+            search.action, intent="HassGetState", slots=_only(search.action.slots, "name", "area")
+        ),
         search.home,
         search.here,
     )

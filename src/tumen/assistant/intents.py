@@ -24,7 +24,16 @@ ACTS_ON: dict[str, tuple[str, ...]] = {
         "script",
         "button",
     ),
-    "HassTurnOff": (*SWITCHABLE, "cover", "valve", "lock", "climate", "vacuum", "lawn_mower", "script"),
+    "HassTurnOff": (
+        *SWITCHABLE,
+        "cover",
+        "valve",
+        "lock",
+        "climate",
+        "vacuum",
+        "lawn_mower",
+        "script",
+    ),
     "HassLightSet": ("light",),
     "HassSetPosition": ("cover", "valve"),
     "HassClimateGetTemperature": ("climate", "sensor", "weather"),
@@ -33,8 +42,12 @@ ACTS_ON: dict[str, tuple[str, ...]] = {
     "HassFanSetSpeed": ("fan",),
     **dict.fromkeys(_VACUUM, ("vacuum",)),
     **dict.fromkeys(_MOWER, ("lawn_mower",)),
-    **dict.fromkeys((*_MEDIA, *_SOUND, "HassMediaSearchAndPlay", "HassBroadcast"), ("media_player",)),
-    **dict.fromkeys((*_LISTS, "HassShoppingListAddItem", "HassShoppingListCompleteItem"), ("todo",)),
+    **dict.fromkeys(
+        (*_MEDIA, *_SOUND, "HassMediaSearchAndPlay", "HassBroadcast"), ("media_player",)
+    ),
+    **dict.fromkeys(
+        (*_LISTS, "HassShoppingListAddItem", "HassShoppingListCompleteItem"), ("todo",)
+    ),
     "HassGetWeather": ("weather",),
 }
 """The domains an intent may act on. As in Home Assistant turning on opens a cover, locks a lock, activates a scene."""
@@ -50,7 +63,9 @@ BY_STATE: dict[str, tuple[str, ...]] = {
 OPENINGS = frozenset(("door", "window", "garage", "garage_door", "opening"))
 """Classes of binary sensors that are open or closed instead of on or off."""
 
-ONE_MEANT = frozenset((*_MEDIA, *_LISTS, *_VACUUM, *_MOWER, "HassMediaSearchAndPlay", "HassGetWeather"))
+ONE_MEANT = frozenset(
+    (*_MEDIA, *_LISTS, *_VACUUM, *_MOWER, "HassMediaSearchAndPlay", "HassGetWeather")
+)
 """Intents that mean one device even where the words fit several."""
 
 ACTIVE: dict[str, tuple[str, ...]] = {

@@ -29,7 +29,13 @@ SECONDS = {"duration": "seconds", "start": "start_seconds"}
 _VALUES = Values()
 
 
-def resolve(action: Action, home: Home, values: Values | None = None, here: str | None = None, last: Sequence[str] = ()) -> Verdict:
+def resolve(
+    action: Action,
+    home: Home,
+    values: Values | None = None,
+    here: str | None = None,
+    last: Sequence[str] = (),
+) -> Verdict:
     """Map an action onto a home. Total: every action gives one of the three results; nothing is changed, nothing
     raised.
 
@@ -78,10 +84,18 @@ def _temperature(search: Search) -> Resolved:
     if search.slot("name"):
         return _devices(search)
     entities = search.home.entities.values()
-    known = [e for e in entities if e.domain == "climate" or (e.domain == "sensor" and e.device_class == "temperature")]
+    known = [
+        e
+        for e in entities
+        if e.domain == "climate" or (e.domain == "sensor" and e.device_class == "temperature")
+    ]
     spot = place_of(search)
     areas = spot.areas if spot else frozenset(filter(None, (search.here,)))
-    near = [e for e in known if e.area in areas] if spot else [e for e in known if e.area in areas] or known
+    near = (
+        [e for e in known if e.area in areas]
+        if spot
+        else [e for e in known if e.area in areas] or known
+    )
     found = [e.id for e in near if e.domain == "climate"] or [e.id for e in near]
     if not found:
         raise search.refuse("absent", kind="temperature", **({"place": spot.id} if spot else {}))
@@ -94,7 +108,11 @@ def _vacuum(search: Search) -> Resolved:
     """A vacuum comes from wherever it stands: a place it is not in does not exclude it."""
     if search.slot("area") and not search.slot("name"):
         spot = place_of(search)
-        inside = [e for e in search.home.entities.values() if e.domain == "vacuum" and spot and e.area in spot.areas]
+        inside = [
+            e
+            for e in search.home.entities.values()
+            if e.domain == "vacuum" and spot and e.area in spot.areas
+        ]
         if not inside:
             return _clean(search)
     return _devices(search)
@@ -112,7 +130,11 @@ def _clean(search: Search) -> Resolved:
     if not slots.get("name") and spot:
         floors = {search.home.areas[area].floor for area in spot.areas}
         vacuums = [e for e in search.home.entities.values() if e.domain == "vacuum"]
-        near = [e.id for e in vacuums if e.area in spot.areas or (e.area and search.home.areas[e.area].floor in floors)]
+        near = [
+            e.id
+            for e in vacuums
+            if e.area in spot.areas or (e.area and search.home.areas[e.area].floor in floors)
+        ]
         if len(near) == 1:
             return search.done(near)
     return _devices(search)
@@ -186,7 +208,9 @@ def _timer_fits(search: Search, timer: Timer) -> bool:
 
 
 _WAYS: dict[str, Callable[[Search], Resolved]] = {
-    **dict.fromkeys(("HassNevermind", "HassRespond", "HassGetCurrentTime", "HassGetCurrentDate"), _nothing),
+    **dict.fromkeys(
+        ("HassNevermind", "HassRespond", "HassGetCurrentTime", "HassGetCurrentDate"), _nothing
+    ),
     "none": _not_home,
     "HassClimateGetTemperature": _temperature,
     "HassVacuumStart": _vacuum,
@@ -195,6 +219,8 @@ _WAYS: dict[str, Callable[[Search], Resolved]] = {
     **dict.fromkeys(("HassShoppingListAddItem", "HassShoppingListCompleteItem"), _shopping),
     "HassGetWeather": _weather,
     "HassStartTimer": _start_timer,
-    **dict.fromkeys(("HassCancelTimer", "HassCancelAllTimers", "HassIncreaseTimer", "HassDecreaseTimer"), _timer),
+    **dict.fromkeys(
+        ("HassCancelTimer", "HassCancelAllTimers", "HassIncreaseTimer", "HassDecreaseTimer"), _timer
+    ),
     **dict.fromkeys(("HassPauseTimer", "HassUnpauseTimer", "HassTimerStatus"), _timer),
 }

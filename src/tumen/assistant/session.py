@@ -74,7 +74,13 @@ class Turn:
     @property
     def refusal(self) -> Refusal | None:
         """Why nothing was done, if so."""
-        return self.verdict if isinstance(self.verdict, Refusal) else self.outcome.refusal if self.outcome else None
+        return (
+            self.verdict
+            if isinstance(self.verdict, Refusal)
+            else self.outcome.refusal
+            if self.outcome
+            else None
+        )
 
     @property
     def changes(self) -> tuple[Change, ...]:
@@ -125,7 +131,11 @@ class Session:
             said = normalise(sentence)
         except TumenError as error:
             return self._failed(sentence, error, clock)
-        return self._undo(sentence, said, clock) or self._answered(sentence, said, clock) or self._understood(sentence, said, clock)
+        return (
+            self._undo(sentence, said, clock)
+            or self._answered(sentence, said, clock)
+            or self._understood(sentence, said, clock)
+        )
 
     def due(self) -> tuple[Turn, ...]:
         """The turns of timers that have run out since: their command is carried out, or that time is up is said."""
@@ -149,9 +159,21 @@ class Session:
         clock.stage("understand")
         clock.seconds = dict(found.seconds) | clock.seconds
         self.lang = found.action.lang
-        verdict = resolve(found.action, self.home, self.values, self.home.here or self.area, self.last)
+        verdict = resolve(
+            found.action, self.home, self.values, self.home.here or self.area, self.last
+        )
         clock.stage("resolve")
-        turn = Turn(sentence, "", found.action, verdict, None, found.tier, found.why, found.confidence, clock.seconds)
+        turn = Turn(
+            sentence,
+            "",
+            found.action,
+            verdict,
+            None,
+            found.tier,
+            found.why,
+            found.confidence,
+            clock.seconds,
+        )
         return self._close(turn, verdict, clock)
 
     def _close(self, turn: Turn, verdict: Verdict, clock: _Clock) -> Turn:
@@ -164,12 +186,26 @@ class Session:
             self._remember(verdict, outcome)
         text = reply(outcome or verdict, self.home)  # type: ignore[arg-type]
         clock.stage("reply")
-        return Turn(turn.sentence, text, turn.action, verdict, outcome, turn.tier, turn.why, turn.confidence, clock.seconds)
+        return Turn(
+            turn.sentence,
+            text,
+            turn.action,
+            verdict,
+            outcome,
+            turn.tier,
+            turn.why,
+            turn.confidence,
+            clock.seconds,
+        )
 
     def _remember(self, resolved: Resolved, outcome: Outcome) -> None:
         if resolved.targets:
             self.last = resolved.targets
-            areas = {self.home.entities[id_].area for id_ in resolved.targets if id_ in self.home.entities}
+            areas = {
+                self.home.entities[id_].area
+                for id_ in resolved.targets
+                if id_ in self.home.entities
+            }
             if len(areas) == 1:
                 self._area = (areas.pop() or "", self.home.clock().timestamp())
         if outcome.changed:
@@ -201,7 +237,11 @@ class Session:
             return question.choose(*numbers)
         if self._asked is None or question.reason not in _FILLS:
             return None
-        filled = Action(self._asked.intent, self._asked.lang, {**self._asked.slots, _FILLS[question.reason]: said})
+        filled = Action(
+            self._asked.intent,
+            self._asked.lang,
+            {**self._asked.slots, _FILLS[question.reason]: said},
+        )
         verdict = resolve(filled, self.home, self.values)
         return verdict if isinstance(verdict, Resolved) else None
 
@@ -215,7 +255,9 @@ class Session:
             return None
         clock.stage("understand")
         clock.stage("resolve")
-        turn = Turn(sentence, "", None, verdict, why="answer to the question", seconds=clock.seconds)
+        turn = Turn(
+            sentence, "", None, verdict, why="answer to the question", seconds=clock.seconds
+        )
         return self._close(turn, verdict, clock)
 
 
@@ -237,13 +279,32 @@ def chosen(question: Question, said: str) -> tuple[int, ...]:
     if answer in LAST:
         return (count - 1,)
     fits = [number for number, option in enumerate(question.options) if _fits(words, option.label)]
-    exact = [number for number in fits if "".join(split(question.options[number].label)) == "".join(words)]
+    exact = [
+        number
+        for number in fits
+        if "".join(split(question.options[number].label)) == "".join(words)
+    ]
     fits = exact or fits
     return (fits[0],) if len(fits) == 1 else ()
 
 
 _ANSWER_WORDS = frozenset(
-    ("one", "ones", "der", "die", "das", "dem", "den", "bitte", "please", "i", "mean", "meant", "ich", "meine")
+    (
+        "one",
+        "ones",
+        "der",
+        "die",
+        "das",
+        "dem",
+        "den",
+        "bitte",
+        "please",
+        "i",
+        "mean",
+        "meant",
+        "ich",
+        "meine",
+    )
 )
 
 
@@ -253,7 +314,8 @@ def _fits(words: Sequence[str], label: str) -> bool:
     bent = {form for piece in pieces for form in (piece, *forms(piece))}
     whole = "".join(pieces)
     return bool(words) and all(
-        bool({word, *forms(word)} & bent) or (len(word) >= (1 if ord(word[0]) > 0x2E80 else 4) and _plain(word) in whole)
+        bool({word, *forms(word)} & bent)
+        or (len(word) >= (1 if ord(word[0]) > 0x2E80 else 4) and _plain(word) in whole)
         for word in words
     )
 

@@ -27,7 +27,9 @@ app = typer.Typer(
 
 
 @app.callback(invoke_without_command=True)
-def version(show: bool = typer.Option(False, "--version", help="Print the version and stop.")) -> None:
+def version(
+    show: bool = typer.Option(False, "--version", help="Print the version and stop."),
+) -> None:
     """One recipe from a cluster plan to a lamp that switches on."""
     if show:
         print(f"tumen {__version__}")

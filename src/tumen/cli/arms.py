@@ -39,9 +39,15 @@ PACKAGES = ("tumen", "torch", "numpy")
 
 def arms(
     recipe: Path = typer.Argument(..., help="A recipe with [arms], a TOML file."),
-    folder: Path = typer.Option(None, "--run", help="Folder of the run; default: runs/<name of the recipe>."),
-    changes: list[str] = typer.Option([], "--set", help="Change a field: arms.budget=1e14. May be given often."),
-    plan: bool = typer.Option(False, "--plan", help="Only say what every arm would spend; trains nothing."),
+    folder: Path = typer.Option(
+        None, "--run", help="Folder of the run; default: runs/<name of the recipe>."
+    ),
+    changes: list[str] = typer.Option(
+        [], "--set", help="Change a field: arms.budget=1e14. May be given often."
+    ),
+    plan: bool = typer.Option(
+        False, "--plan", help="Only say what every arm would spend; trains nothing."
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
     """Train a recipe's arms at one budget over several seeds and compare them. Kill it at any moment; what is done stays done."""
@@ -50,15 +56,25 @@ def arms(
     asked = load_recipe(recipe, changes)
     section = arms_of(asked)
     where = folder or Path("runs") / asked.name
-    planned = None if section.seconds else plan_of(asked, where)  # an arm that fits no step is refused before anything is made
+    planned = (
+        None if section.seconds else plan_of(asked, where)
+    )  # an arm that fits no step is refused before anything is made
     if plan:
         if planned is None:
-            raise InputError("--plan: a budget in seconds is measured while it runs; set arms.budget to plan")
+            raise InputError(
+                "--plan: a budget in seconds is measured while it runs; set arms.budget to plan"
+            )
         print(json.dumps(planned, indent=1) if as_json else "\n".join(lines(planned)))
         return
     with alone(where):
         write_text(where / "recipe.json", asked.model_dump_json(indent=1))
-        make(asked, where, Events(where / "events.jsonl"), stages=stages(asked, where), board=Board(stderr=as_json))
+        make(
+            asked,
+            where,
+            Events(where / "events.jsonl"),
+            stages=stages(asked, where),
+            board=Board(stderr=as_json),
+        )
     print(json.dumps(result(where), indent=1) if as_json else show(where))
 
 
@@ -83,7 +99,11 @@ def plan_of(recipe: Recipe, where: Path) -> dict[str, Any]:
 
 def _heading(recipe: Recipe) -> dict[str, Any]:
     section = arms_of(recipe)
-    budget = {"budget_seconds": section.seconds} if section.seconds else {"budget_flops": section.flops()}
+    budget = (
+        {"budget_seconds": section.seconds}
+        if section.seconds
+        else {"budget_flops": section.flops()}
+    )
     return {"recipe": recipe.name, **budget, "seeds": list(section.seeds)}
 
 
@@ -95,7 +115,11 @@ def _vocab(where: Path) -> int:
 
 def stages(recipe: Recipe, where: Path) -> Iterator[chain.Stage]:
     """What the arms need of the recipe's chain, then the arms."""
-    teachers = {teacher for name in arms_of(recipe).each() for teacher in teachers_of(recipe, recipe.arm(name))}
+    teachers = {
+        teacher
+        for name in arms_of(recipe).each()
+        for teacher in teachers_of(recipe, recipe.arm(name))
+    }
     for stage in chain.stages(recipe):
         if stage.kind in ("corpus", "tokenizer", "dataset") or stage.name in teachers:
             yield stage
@@ -126,7 +150,9 @@ def arm_stages(recipe: Recipe, where: Path) -> Iterator[chain.Stage]:
             yield trained
             made.append(trained.name)
             if section.exam:
-                yield from chain.packing(f"{FOLDER}/{name}/bundle-{seed}", trained.name, tier, recipe, seed)
+                yield from chain.packing(
+                    f"{FOLDER}/{name}/bundle-{seed}", trained.name, tier, recipe, seed
+                )
                 made.append(f"{FOLDER}/{name}/bundle-{seed}")
     spends = [spending(recipe, where, tier, vocab) for tier in tiers.values()]
     yield chain.Stage(TABLE, "arms", tuple(made), {"arms": section, "spent": spends})
@@ -147,7 +173,9 @@ def budgeted(recipe: Recipe, where: Path, name: str, vocab: int) -> Tier:
 
     section, tier = arms_of(recipe), recipe.arm(name)
     if section.seconds:
-        pace = json.loads((where / FOLDER / name / "pace" / "pace.json").read_text("utf-8"))["step_seconds"]
+        pace = json.loads((where / FOLDER / name / "pace" / "pace.json").read_text("utf-8"))[
+            "step_seconds"
+        ]
         steps = int(section.seconds // pace)
         if not steps:
             raise PlanError(
@@ -171,7 +199,10 @@ def spending(recipe: Recipe, where: Path, tier: Tier, vocab: int) -> dict[str, A
     teachers = teachers_of(recipe, tier)
     if teachers:
         shapes = [whole_shape(recipe.family[name], vocab) for name in teachers]
-        trained = sum(spent(shape, recipe.family[name].train).flops for name, shape in zip(teachers, shapes, strict=True))
+        trained = sum(
+            spent(shape, recipe.family[name].train).flops
+            for name, shape in zip(teachers, shapes, strict=True)
+        )
         dataset = where / "dataset"
         tokens = manifest_of(dataset).facts["train_tokens"] if dataset.exists() else 0
         asked = tokens * shapes[0].flops_per_token(tier.train.row_tokens)
@@ -180,7 +211,10 @@ def spending(recipe: Recipe, where: Path, tier: Tier, vocab: int) -> dict[str, A
 
 
 def _pace_stage(name: str, tier: Tier, vocab: int) -> chain.Stage:
-    asked = {"shape": whole_shape(tier, vocab), "train": tier.train.model_copy(update={"steps": PACE_STEPS})}
+    asked = {
+        "shape": whole_shape(tier, vocab),
+        "train": tier.train.model_copy(update={"steps": PACE_STEPS}),
+    }
     return chain.Stage(f"{FOLDER}/{name}/pace", "calibration", (), asked)
 
 
@@ -189,7 +223,9 @@ def write_pace(recipe: Recipe, stage: chain.Stage, where: Path, inputs: str) -> 
     from tumen.cluster.engines import Job, connect
 
     engine, folder = connect(recipe.fleet.engine, recipe.fleet), where / "jobs" / stage.name
-    question = json.dumps({name: part.model_dump() for name, part in stage.asked.items()} | {"steps": PACE_STEPS})
+    question = json.dumps(
+        {name: part.model_dump() for name, part in stage.asked.items()} | {"steps": PACE_STEPS}
+    )
     command = (sys.executable, "-m", "tumen.train.calibrate", question)
     shutil.rmtree(folder, ignore_errors=True)
     job = engine.submit(Job(f"{recipe.name}-{stage.name.replace('/', '-')}", command, folder))
@@ -202,7 +238,9 @@ def write_pace(recipe: Recipe, stage: chain.Stage, where: Path, inputs: str) -> 
     if status.state != "done":
         raise TrainError(f"{stage.name}: {said[-1]} (log: {folder / 'log'})")
     found = json.loads(said[-1])
-    with writing(where / stage.name, "calibration", inputs, [], {"step_seconds": found["step_seconds"]}) as out:
+    with writing(
+        where / stage.name, "calibration", inputs, [], {"step_seconds": found["step_seconds"]}
+    ) as out:
         (out / "pace.json").write_text(json.dumps(found, indent=1), "utf-8")
     return verify(where / stage.name, "calibration")
 
@@ -213,11 +251,18 @@ def write_table(recipe: Recipe, where: Path, inputs: str) -> Manifest:
     rows, speeds, parents = [], {}, []
     first: list[float] = []
     for name in section.each():
-        made = [manifest_of(where / FOLDER / name / f"seed-{seed}", "checkpoint") for seed in section.seeds]
+        made = [
+            manifest_of(where / FOLDER / name / f"seed-{seed}", "checkpoint")
+            for seed in section.seeds
+        ]
         losses = [float(one.facts["validation_loss"]) for one in made]
         first = first or losses
         row = {"name": name, **spending(recipe, where, budgeted(recipe, where, name, vocab), vocab)}
-        row |= {"epochs": made[0].facts["epochs"], "losses": losses, **compared(losses, first if losses is not first else None)}
+        row |= {
+            "epochs": made[0].facts["epochs"],
+            "losses": losses,
+            **compared(losses, first if losses is not first else None),
+        }
         if section.exam:
             row["exam"] = exam_of(recipe, where, name)
         rows.append(row)
@@ -225,7 +270,9 @@ def write_table(recipe: Recipe, where: Path, inputs: str) -> Manifest:
         parents += [one.digest for one in made]
     facts = {"tokens_per_second": speeds, **_circumstances()}
     with writing(where / TABLE, "arms", inputs, parents, facts) as out:
-        (out / "table.json").write_text(json.dumps({**_heading(recipe), "arms": rows}, indent=1), "utf-8")
+        (out / "table.json").write_text(
+            json.dumps({**_heading(recipe), "arms": rows}, indent=1), "utf-8"
+        )
     return verify(where / TABLE, "arms")
 
 
@@ -246,7 +293,9 @@ def exam_of(recipe: Recipe, where: Path, name: str) -> dict[str, Any]:
     cases, shares = list(own(where / "corpus")), []
     for seed in arms_of(recipe).seeds:
         bundle = where / FOLDER / name / f"bundle-{seed}"
-        rows, _ = examine_bundle(bundle, cases, Values.load(bundle / "values.json"), recipe.serve.threads, "own")
+        rows, _ = examine_bundle(
+            bundle, cases, Values.load(bundle / "values.json"), recipe.serve.threads, "own"
+        )
         shares.append(rows["all"]["exact"])
     return {"n": len(cases), "shares": shares, **over_seeds(shares)._asdict()}
 
@@ -257,7 +306,10 @@ def _circumstances() -> dict[str, Any]:
     return {
         "machine": f"{_processor()}, {cores} cores, {platform.system()} {platform.release()}",
         "load": round(os.getloadavg()[0], 2),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in PACKAGES},
+        },
         "command": " ".join(["tumen", *sys.argv[1:]]),
     }
 
@@ -265,7 +317,11 @@ def _circumstances() -> dict[str, Any]:
 def _processor() -> str:
     """The processor's name, or its kind where Linux does not say."""
     cpuinfo = Path("/proc/cpuinfo")
-    named = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")] if cpuinfo.exists() else []
+    named = (
+        [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        if cpuinfo.exists()
+        else []
+    )
     return named[0].partition(": ")[2] if named else platform.machine()
 
 
@@ -290,14 +346,25 @@ def show(where: Path) -> str:
 def lines(found: dict[str, Any]) -> Iterator[str]:
     """A heading, a row for each arm, and what the columns mean; losses are there when there are any."""
     seeds = ", ".join(map(str, found["seeds"]))
-    budget = f"{_flops(found['budget_flops'])} FLOPs" if "budget_flops" in found else f"{found['budget_seconds']:g} s of steps"
+    budget = (
+        f"{_flops(found['budget_flops'])} FLOPs"
+        if "budget_flops" in found
+        else f"{found['budget_seconds']:g} s of steps"
+    )
     yield f"{found['recipe']}: {budget} an arm and seed; seeds {seeds}"
     rows = [_cells(row, found) for row in found["arms"]]
     widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in rows[0]}
     for row in [{name: name for name in rows[0]}, *rows]:
-        yield "  ".join(f"{row[name]:<{width}}" if name == "arm" else f"{row[name]:>{width}}" for name, width in widths.items())
+        yield "  ".join(
+            f"{row[name]:<{width}}" if name == "arm" else f"{row[name]:>{width}}"
+            for name, width in widths.items()
+        )
     if "loss" in found["arms"][0]:
-        sure = "95% interval over seeds (Student's t)" if len(found["seeds"]) > 1 else "one seed: no interval"
+        sure = (
+            "95% interval over seeds (Student's t)"
+            if len(found["seeds"]) > 1
+            else "one seed: no interval"
+        )
         yield f"loss: validation, nats a learnt token; {sure}; against: minus the first arm, seed by seed"
     yield "FLOPs: matmuls and scores of the steps, forward and backward; a teacher's, apart: its training and one pass to ask it"
 
@@ -306,7 +373,10 @@ def _cells(row: dict[str, Any], found: dict[str, Any]) -> dict[str, str]:
     """One row of the table as text, by column."""
     cells = {"arm": row["name"]}
     if "loss" in row:
-        cells |= {"loss": _mean(row["loss"]), "against": _mean(row["against_first"], "+") if row["against_first"] else "-"}
+        cells |= {
+            "loss": _mean(row["loss"]),
+            "against": _mean(row["against_first"], "+") if row["against_first"] else "-",
+        }
     if "exam" in row:
         cells["exact"] = _mean(row["exam"])
     cells |= {
@@ -315,10 +385,18 @@ def _cells(row: dict[str, Any], found: dict[str, Any]) -> dict[str, str]:
         "weights": units.show_count(row["parameters"]),
         "active": units.show_count(row["active_parameters"]),
         "FLOPs": _flops(row["flops"]),
-        "apart": f"{row['teacher']} {_flops(row['teacher_flops'])}" if row["teacher"] else "start" if row["start"] else "-",
+        "apart": f"{row['teacher']} {_flops(row['teacher_flops'])}"
+        if row["teacher"]
+        else "start"
+        if row["start"]
+        else "-",
         "KV bytes/token": f"{row['cache_bytes']:.0f}",
     }
-    return cells | ({"tokens/s": f"{found['tokens_per_second'][row['name']]:,}"} if "tokens_per_second" in found else {})
+    return cells | (
+        {"tokens/s": f"{found['tokens_per_second'][row['name']]:,}"}
+        if "tokens_per_second" in found
+        else {}
+    )
 
 
 def _flops(value: float) -> str:

@@ -47,15 +47,28 @@ class Stage:
 
     def inputs(self, digests: dict[str, str]) -> str:
         """Hash of everything that decides this artifact."""
-        return hash_of([self.kind, MAKERS[self.kind], self.asked, [digests.get(parent, "") for parent in self.parents]])
+        return hash_of(
+            [
+                self.kind,
+                MAKERS[self.kind],
+                self.asked,
+                [digests.get(parent, "") for parent in self.parents],
+            ]
+        )
 
 
 def stages(recipe: Recipe) -> Iterator[Stage]:
     """All stages of a recipe in an order that respects their parents."""
-    data = recipe.data.model_dump(mode="json", exclude={"engine", "document_tokens"})  # where it is made, and what comes later
+    data = recipe.data.model_dump(
+        mode="json", exclude={"engine", "document_tokens"}
+    )  # where it is made, and what comes later
     yield Stage("corpus", "corpus", (), {"data": data, "seed": recipe.seed})
-    yield Stage("tokenizer", "tokenizer", ("corpus",), {"tokenizer": vocabulary_asked(recipe.tokenizer)})
-    yield Stage("dataset", "dataset", ("corpus", "tokenizer"), {"document_tokens": recipe.document_tokens()})
+    yield Stage(
+        "tokenizer", "tokenizer", ("corpus",), {"tokenizer": vocabulary_asked(recipe.tokenizer)}
+    )
+    yield Stage(
+        "dataset", "dataset", ("corpus", "tokenizer"), {"document_tokens": recipe.document_tokens()}
+    )
     for name in recipe.tiers_in_order():
         yield learning(name, recipe.family[name], recipe.seed)
     if recipe.data.is_text():
@@ -64,7 +77,12 @@ def stages(recipe: Recipe) -> Iterator[Stage]:
     for name in served:
         yield from packing(f"bundle-{name}", name, recipe.family[name], recipe, recipe.seed)
     bundles = tuple(f"bundle-{name}" for name in served)
-    yield Stage(f"bundle-{recipe.serve.device}/scorecard", "scorecard", (*bundles, "corpus"), {"gate": recipe.gate})
+    yield Stage(
+        f"bundle-{recipe.serve.device}/scorecard",
+        "scorecard",
+        (*bundles, "corpus"),
+        {"gate": recipe.gate},
+    )
 
 
 def learning(name: str, tier: Tier, seed: int) -> Stage:
@@ -80,8 +98,14 @@ def learning(name: str, tier: Tier, seed: int) -> Stage:
         learnt["prune"] = tier.prune
     if tier.start:
         learnt["start"] = start_digest(name, tier.start.path)
-        learnt |= {"layers": tier.start.layers} if isinstance(tier.start.layers, tuple) else {}  # a number is in the shape
-        learnt |= {"lora": tier.start.model_dump(exclude={"path", "merge"})} if tier.start.tune == "lora" else {}
+        learnt |= (
+            {"layers": tier.start.layers} if isinstance(tier.start.layers, tuple) else {}
+        )  # a number is in the shape
+        learnt |= (
+            {"lora": tier.start.model_dump(exclude={"path", "merge"})}
+            if tier.start.tune == "lora"
+            else {}
+        )
     return Stage(name, "checkpoint", parents, learnt, name, tier, seed)
 
 
@@ -89,18 +113,32 @@ def packing(name: str, tier: str, settings: Tier, recipe: Recipe, seed: int) -> 
     """The stages that make a bundle of a trained tier: where the recipe asks for it, its grids, and training on them."""
     quantise, parents = settings.quantise, [tier, "tokenizer", "corpus"]
     if not quantise.plain:
-        asked = quantise.model_dump(include={"to", "budget", "among", "calibrate"}) | {"seed": seed, "name": recipe.name}
+        asked = quantise.model_dump(include={"to", "budget", "among", "calibrate"}) | {
+            "seed": seed,
+            "name": recipe.name,
+        }
         parents.append(f"{tier}-grid")
-        yield Stage(f"{tier}-grid", "grid", (tier, "tokenizer", "dataset"), asked, tier, settings, seed)
+        yield Stage(
+            f"{tier}-grid", "grid", (tier, "tokenizer", "dataset"), asked, tier, settings, seed
+        )
     if quantise.aware:
         train = quantise.section(settings.train)
         asked = {"train": _deciding(train.model_dump()), "teach": quantise.teach, "seed": seed}
         parents.append(f"{tier}-aware")
-        aware = settings.model_copy(update={"train": train, "distil": None, "start": None, "prune": None})
+        aware = settings.model_copy(
+            update={"train": train, "distil": None, "start": None, "prune": None}
+        )
         made_from = (tier, f"{tier}-grid", "dataset", "tokenizer")
         yield Stage(f"{tier}-aware", "checkpoint", made_from, asked, f"{tier}-aware", aware, seed)
-    told: dict[str, Any] = {"quantise": quantise.word, "serve": recipe.serve, "gate": recipe.gate, "name": recipe.name}
-    told |= {"merge": settings.start.merge} if settings.start and settings.start.tune == "lora" else {}
+    told: dict[str, Any] = {
+        "quantise": quantise.word,
+        "serve": recipe.serve,
+        "gate": recipe.gate,
+        "name": recipe.name,
+    }
+    told |= (
+        {"merge": settings.start.merge} if settings.start and settings.start.tune == "lora" else {}
+    )
     yield Stage(name, "bundle", tuple(parents), told, tier, settings)
 
 
@@ -121,7 +159,11 @@ def vocabulary_asked(section: Tokenizer) -> Any:
     """What decides a tokeniser: the section, and whose vocabulary it takes."""
     if section.start is None:
         return section.model_dump(include={"vocab"})
-    return {"start": vocabulary_digest(Path(section.start)), "trim": section.trim, "pieces": section.pieces}
+    return {
+        "start": vocabulary_digest(Path(section.start)),
+        "trim": section.trim,
+        "pieces": section.pieces,
+    }
 
 
 def served_tiers(recipe: Recipe) -> list[str]:
@@ -157,7 +199,9 @@ def links(recipe: Recipe, run: Path) -> Iterator[Link]:
         except ArtifactError as error:
             missing = not (run / stage.name).exists()
             stale.add(stage.name)
-            yield Link(stage, "missing" if missing else "damaged", None, "" if missing else str(error))
+            yield Link(
+                stage, "missing" if missing else "damaged", None, "" if missing else str(error)
+            )
             continue
         digests[stage.name] = manifest.digest
         old = [parent for parent in stage.parents if parent in stale]

@@ -26,7 +26,9 @@ def drill(
     fault: str = typer.Option(..., "--fault", help=f"One of {', '.join(FAULTS)}."),
     seed: int = typer.Option(0, "--seed", help="Which rank and node are hit."),
     tier: str = launch.TIER,
-    patience: float = typer.Option(PATIENCE_SECONDS, "--patience", help="Seconds to wait until the run goes on."),
+    patience: float = typer.Option(
+        PATIENCE_SECONDS, "--patience", help="Seconds to wait until the run goes on."
+    ),
     as_json: bool = launch.JSON,
 ) -> None:
     """Play a fault on a live run of this machine and say how it was seen, named and healed, and what it cost."""
@@ -35,10 +37,14 @@ def drill(
     found = played(where, tier, fault, seed, patience)
     print(json.dumps(asdict(found)) if as_json else said(found))
     if not found.right or found.resumed_seconds is None:
-        raise TrainError(f"drill {fault}: {'not seen' if found.seen_seconds is None else 'not healed as it should be'}")
+        raise TrainError(
+            f"drill {fault}: {'not seen' if found.seen_seconds is None else 'not healed as it should be'}"
+        )
 
 
-def played(where: Path, tier: str, fault: str, seed: int, patience: float = PATIENCE_SECONDS) -> Drill:
+def played(
+    where: Path, tier: str, fault: str, seed: int, patience: float = PATIENCE_SECONDS
+) -> Drill:
     """Play a fault on a tier's training and wait for what becomes of it.
 
     Raises:
@@ -52,7 +58,10 @@ def played(where: Path, tier: str, fault: str, seed: int, patience: float = PATI
     try:
         while True:
             began, step = newest(where, tier, "train", since), newest(where, tier, "step")
-            restored, pace = int(began["step"]) if began else None, float(step["step_seconds"]) if step else 0.0
+            restored, pace = (
+                int(began["step"]) if began else None,
+                float(step["step_seconds"]) if step else 0.0,
+            )
             found = judge(fault, victim, since, list(read(job / "watch.jsonl")), restored, pace)
             if found.resumed_seconds is not None or time.time() - since > patience:
                 return found
@@ -64,7 +73,9 @@ def played(where: Path, tier: str, fault: str, seed: int, patience: float = PATI
 def newest(where: Path, tier: str, event: str, since: float = 0.0) -> dict[str, Any] | None:
     """The newest event of a tier's training."""
     rows = [
-        row for row in read(where / "events.jsonl", event, tail_bytes=16384) if row.get("tier") == tier and row["time"] >= since
+        row
+        for row in read(where / "events.jsonl", event, tail_bytes=16384)
+        if row.get("tier") == tier and row["time"] >= since
     ]
     return rows[-1] if rows else None
 
@@ -77,5 +88,8 @@ def said(found: Drill) -> str:
 
     lines = [f"{found.fault}: {found.victim}", f"  seen     {after(found.seen_seconds)}"]
     lines += [f"  named    {found.named or '-'}{'' if found.right else ', which is wrong'}"]
-    lines += [f"  resumed  {after(found.resumed_seconds)}", f"  lost     {found.lost_steps} steps, {found.lost_seconds:.1f} s"]
+    lines += [
+        f"  resumed  {after(found.resumed_seconds)}",
+        f"  lost     {found.lost_steps} steps, {found.lost_seconds:.1f} s",
+    ]
     return "\n".join(lines)

@@ -42,26 +42,48 @@ class Delegate(Enum):
 
 
 def export(
-    checkpoint: Path = typer.Argument(..., help="A trained tier, such as runs/pocket/cloud, or what `tumen import` wrote."),
+    checkpoint: Path = typer.Argument(
+        ..., help="A trained tier, such as runs/pocket/cloud, or what `tumen import` wrote."
+    ),
     out: Path = typer.Argument(..., help="A new folder; for an adapter, a new file."),
     to: To = typer.Option(
         To.hf,
         help="hf: config.json and safetensors (an adapter: with its base); adapter: a GGUF that is read beside its base; "
         "executorch: model.pte for phones.",
     ),
-    precision: Precision = typer.Option(Precision.fp32, help="Of the written weights; bf16 rounds."),
+    precision: Precision = typer.Option(
+        Precision.fp32, help="Of the written weights; bf16 rounds."
+    ),
     shard: str = typer.Option("5GB", help="Most bytes of one file."),
-    like: Path = typer.Option(None, help="A public folder of the same shape: its tokeniser files and token ids are taken over."),
-    delegate: Delegate = typer.Option(Delegate.xnnpack, help="executorch: who computes; the vendors' need their SDK."),
-    soc: str = typer.Option("", help="executorch: the chip, such as SM8650 (qualcomm) or mt6989 (mediatek)."),
-    quantise: str = typer.Option("int8", help="executorch: int8 (xnnpack alone) or bf16, which quantises nothing."),
-    context: int = typer.Option(512, min=8, help="executorch: tokens of sentence and action together."),
-    run: Path = typer.Option(None, help="executorch: the run whose exam the tokens are held against; default: the checkpoint's."),
+    like: Path = typer.Option(
+        None,
+        help="A public folder of the same shape: its tokeniser files and token ids are taken over.",
+    ),
+    delegate: Delegate = typer.Option(
+        Delegate.xnnpack, help="executorch: who computes; the vendors' need their SDK."
+    ),
+    soc: str = typer.Option(
+        "", help="executorch: the chip, such as SM8650 (qualcomm) or mt6989 (mediatek)."
+    ),
+    quantise: str = typer.Option(
+        "int8", help="executorch: int8 (xnnpack alone) or bf16, which quantises nothing."
+    ),
+    context: int = typer.Option(
+        512, min=8, help="executorch: tokens of sentence and action together."
+    ),
+    run: Path = typer.Option(
+        None,
+        help="executorch: the run whose exam the tokens are held against; default: the checkpoint's.",
+    ),
 ) -> None:
     """Write a checkpoint as DeepseekV2ForCausalLM (MLA) or LlamaForCausalLM (GQA without experts), an adapter as GGUF, or an
     ExecuTorch program."""
     if to is To.executorch:
-        print(_executorch(checkpoint, out, quantise, context, delegate.value, soc, run or checkpoint.parent))
+        print(
+            _executorch(
+                checkpoint, out, quantise, context, delegate.value, soc, run or checkpoint.parent
+            )
+        )
         return
     try:
         from tumen.shrink import export_adapter
@@ -74,10 +96,14 @@ def export(
         return
     export_public(checkpoint, out, int(units.size_bytes(shard)), precision.value, like)
     size = units.show_bytes(sum(path.stat().st_size for path in out.iterdir()))
-    print(f"{out}: {json.loads((out / 'config.json').read_text())['architectures'][0]}, {precision.value}, {size}")
+    print(
+        f"{out}: {json.loads((out / 'config.json').read_text())['architectures'][0]}, {precision.value}, {size}"
+    )
 
 
-def _executorch(checkpoint: Path, out: Path, quantise: str, context: int, delegate: str, soc: str, run: Path) -> str:
+def _executorch(
+    checkpoint: Path, out: Path, quantise: str, context: int, delegate: str, soc: str, run: Path
+) -> str:
     """Write the program and, where it can run here and the run's exam is there, hold its tokens against torch's."""
     try:
         from tumen.data import Codec, read_corpus
@@ -91,9 +117,18 @@ def _executorch(checkpoint: Path, out: Path, quantise: str, context: int, delega
     corpus, tokenizer = run / "corpus", run / "tokenizer"
     if delegate != "xnnpack" or not (corpus.is_dir() and tokenizer.is_dir()):
         return f"{out}: {delegate}, {quantise}, {size}; not run here"
-    end, sentences = Codec.load(tokenizer).end, [str(row["sentence"]) for row in read_corpus(corpus, "exam")][:CHECKED]
+    end, sentences = (
+        Codec.load(tokenizer).end,
+        [str(row["sentence"]) for row in read_corpus(corpus, "exam")][:CHECKED],
+    )
     try:
-        found = check_export(checkpoint, tokenizer, sentences, run_pte(out / "model.pte", end, context // 2), AGREEMENT)
+        found = check_export(
+            checkpoint,
+            tokenizer,
+            sentences,
+            run_pte(out / "model.pte", end, context // 2),
+            AGREEMENT,
+        )
     except ExportError:
         shutil.rmtree(out)
         raise
@@ -104,7 +139,9 @@ def _executorch(checkpoint: Path, out: Path, quantise: str, context: int, delega
 
 
 def import_(
-    model: Path = typer.Argument(..., help="A GGUF file, or a folder with config.json and safetensors."),
+    model: Path = typer.Argument(
+        ..., help="A GGUF file, or a folder with config.json and safetensors."
+    ),
     out: Path = typer.Argument(..., help="A new folder for the checkpoint."),
 ) -> None:
     """Read a GGUF (llama, deepseek2), DeepseekV2ForCausalLM or LlamaForCausalLM as a checkpoint that a tier can start from."""
@@ -113,7 +150,9 @@ def import_(
     except ModuleNotFoundError as error:
         raise _without(error) from None
     shape = import_public(model, out)
-    print(f"{out}: {units.show_count(shape.parameters())} parameters. In a recipe of the same vocabulary:")
+    print(
+        f"{out}: {units.show_count(shape.parameters())} parameters. In a recipe of the same vocabulary:"
+    )
     print("\n".join(_section(shape, out)))
 
 
@@ -122,8 +161,14 @@ def _section(shape: Shape, out: Path) -> list[str]:
     fields = shape.model_dump(exclude_defaults=True, exclude={"vocab", "attention", "experts"})
     lines = ["[family.cloud]", f"start = {json.dumps(str(out))}", "", "[family.cloud.shape]"]
     lines += [f"{name} = {_toml(value)}" for name, value in fields.items()]
-    lines += [f"attention = {_toml({'kind': shape.attention.kind} | shape.attention.model_dump(exclude_defaults=True))}"]
-    return lines + ([f"experts = {_toml(shape.experts.model_dump(exclude_defaults=True))}"] if shape.experts else [])
+    lines += [
+        f"attention = {_toml({'kind': shape.attention.kind} | shape.attention.model_dump(exclude_defaults=True))}"
+    ]
+    return lines + (
+        [f"experts = {_toml(shape.experts.model_dump(exclude_defaults=True))}"]
+        if shape.experts
+        else []
+    )
 
 
 def _toml(value: Any) -> str:
@@ -133,4 +178,6 @@ def _toml(value: Any) -> str:
 
 
 def _without(error: ModuleNotFoundError) -> TrainError:
-    return TrainError(f"weights need {error.name}, which is in the extra: pip install 'tumen[train]'")
+    return TrainError(
+        f"weights need {error.name}, which is in the extra: pip install 'tumen[train]'"
+    )

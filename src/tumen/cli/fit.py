@@ -17,17 +17,33 @@ PROFILE = Path("device.json")
 
 
 def fit(
-    what: Path = typer.Argument(None, help="A bundle, a run, a GGUF file, or a recipe (all its tiers)."),
-    device: str = typer.Option("phone-8gb", "--device", help="A device of plan/devices.toml, or 'here'."),
-    threads: int = typer.Option(1, "--threads", min=1, help="Threads of the runner."),
-    memory: str = typer.Option(None, "--memory", help="Hard limit with its unit (MB, GB); default: what the device leaves an app."),
-    context: int = typer.Option(512, "--context", help="Tokens of sentence and action together."),
-    changes: list[str] = typer.Option([], "--set", help="Change a field of the recipe. May be given often."),
-    calibrate: bool = typer.Option(
-        False, "--calibrate", help="Measure this machine first, in minutes; then --device here knows it."
+    what: Path = typer.Argument(
+        None, help="A bundle, a run, a GGUF file, or a recipe (all its tiers)."
     ),
-    profile: Path = typer.Option(PROFILE, "--profile", help="Where the measured figures of this machine are kept."),
-    listed: bool = typer.Option(False, "--devices", help="Show every device with its sources instead."),
+    device: str = typer.Option(
+        "phone-8gb", "--device", help="A device of plan/devices.toml, or 'here'."
+    ),
+    threads: int = typer.Option(1, "--threads", min=1, help="Threads of the runner."),
+    memory: str = typer.Option(
+        None,
+        "--memory",
+        help="Hard limit with its unit (MB, GB); default: what the device leaves an app.",
+    ),
+    context: int = typer.Option(512, "--context", help="Tokens of sentence and action together."),
+    changes: list[str] = typer.Option(
+        [], "--set", help="Change a field of the recipe. May be given often."
+    ),
+    calibrate: bool = typer.Option(
+        False,
+        "--calibrate",
+        help="Measure this machine first, in minutes; then --device here knows it.",
+    ),
+    profile: Path = typer.Option(
+        PROFILE, "--profile", help="Where the measured figures of this machine are kept."
+    ),
+    listed: bool = typer.Option(
+        False, "--devices", help="Show every device with its sources instead."
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
 ) -> None:
     """Predict size, peak memory, first-token time and tokens a second on a device, and which tier fits."""
@@ -35,21 +51,38 @@ def fit(
     from tumen.fit import best as best_
 
     if listed:
-        print(json.dumps({n: one.model_dump() for n, one in devices().items()}) if as_json else "\n".join(_shown()))
+        print(
+            json.dumps({n: one.model_dump() for n, one in devices().items()})
+            if as_json
+            else "\n".join(_shown())
+        )
         return
     if calibrate:
         _calibrate(profile)
     if what is None:
         if not calibrate:
-            raise InputError("name a bundle, a run, a GGUF file or a recipe; `tumen fit recipes/milm-1.3b.toml` shows how")
+            raise InputError(
+                "name a bundle, a run, a GGUF file or a recipe; `tumen fit recipes/milm-1.3b.toml` shows how"
+            )
         return
     here = device == HERE or calibrate
     kind = load_device(profile) if here else device_of(device)
     limit = units.size_bytes(memory) if memory else None
-    fits = [fit_on(one, kind, threads, checked_context(context), limit) for one in footprints(what, changes)]
+    fits = [
+        fit_on(one, kind, threads, checked_context(context), limit)
+        for one in footprints(what, changes)
+    ]
     best = best_(fits)
     if as_json:
-        print(json.dumps({"device": kind.name, "fits": [one.model_dump() for one in fits], "best": best.model if best else None}))
+        print(
+            json.dumps(
+                {
+                    "device": kind.name,
+                    "fits": [one.model_dump() for one in fits],
+                    "best": best.model if best else None,
+                }
+            )
+        )
         return
     print("\n".join(_lines(kind, fits, best)))
 
@@ -69,7 +102,9 @@ def footprints(what: Path, changes: list[str]) -> Iterator[Any]:
     elif found := sorted(what.glob("bundle-*/model.gguf")):
         yield from (_of_file(path, path.parent.name) for path in found)
     else:
-        raise InputError(f"{what}: no bundle, run, GGUF file or recipe; a recipe ends in .toml, a bundle has a model.gguf")
+        raise InputError(
+            f"{what}: no bundle, run, GGUF file or recipe; a recipe ends in .toml, a bundle has a model.gguf"
+        )
 
 
 def _kind(quantise: Quantise) -> str:
@@ -116,7 +151,11 @@ def _calibrate(profile: Path) -> None:
 def _lines(device: Any, fits: list[Any], best: Any) -> Iterator[str]:
     first = fits[0]
     yield f"{device.name}: {device.what}"
-    trust = "measured on this machine" if device.grade == "measured" else "from published figures: within a factor of two"
+    trust = (
+        "measured on this machine"
+        if device.grade == "measured"
+        else "from published figures: within a factor of two"
+    )
     yield f"  {first.threads} threads, context {first.context}, limit {units.show_bytes(first.memory_limit_bytes)}; {trust}"
     yield f"  up to {units.show_bytes(device.cache_bytes / 2)} of weights stay in the cache, twice that comes from memory"
     for one in fits:
@@ -127,7 +166,9 @@ def _lines(device: Any, fits: list[Any], best: Any) -> Iterator[str]:
 def _fit_lines(one: Any) -> Iterator[str]:
     memory = one.memory
     place = (
-        "weights from memory" if one.from_memory == 1 else f"{one.from_memory:.0%} of the weights from memory, the rest from cache"
+        "weights from memory"
+        if one.from_memory == 1
+        else f"{one.from_memory:.0%} of the weights from memory, the rest from cache"
     )
     yield f"{one.model}: {units.show_count(one.parameters)} parameters, {one.quantise}: {'fits' if one.fits else 'DOES NOT FIT'}"
     yield f"  on disk      {units.show_bytes(one.file_bytes)}, read once in {units.show_seconds(one.load_seconds)}"

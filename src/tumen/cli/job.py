@@ -54,10 +54,14 @@ def spread(fleet: Fleet, ranks: int) -> tuple[int, int, int, bool]:
     if not fleet.node_cards and (fleet.engine == "local" or not accelerated):
         return 1, ranks, ranks if accelerated else 0, False
     if accelerated and ranks > group.count:
-        raise PlanError(f"the mesh has {ranks} ranks, fleet.cards is {fleet.cards}: plan for it with `tumen plan RECIPE`")
+        raise PlanError(
+            f"the mesh has {ranks} ranks, fleet.cards is {fleet.cards}: plan for it with `tumen plan RECIPE`"
+        )
     each = fleet.node_cards or group.card.node
     if ranks > each and ranks % each:
-        raise PlanError(f"the mesh has {ranks} ranks, no multiple of the {each} cards of a node (fleet.node_cards)")
+        raise PlanError(
+            f"the mesh has {ranks} ranks, no multiple of the {each} cards of a node (fleet.node_cards)"
+        )
     on_one = min(ranks, each)
     return max(1, ranks // each), on_one, on_one if accelerated else 0, ranks >= each
 
@@ -65,6 +69,10 @@ def spread(fleet: Fleet, ranks: int) -> tuple[int, int, int, bool]:
 def cause(logs: str, status: Status) -> str:
     """Why a job ended, in one line: agents and srun have the last word in a log, not the cause."""
     words = [re.sub(r"^\[rank \d+\] ?", "", line) for line in logs.splitlines() if line.strip()]
-    told = [line.removeprefix("tumen: ") for line in words if re.match(r"tumen: (?!job \d+, start )", line)]
+    told = [
+        line.removeprefix("tumen: ")
+        for line in words
+        if re.match(r"tumen: (?!job \d+, start )", line)
+    ]
     told.sort(key=lambda line: "another rank ended" in line)  # whoever says that is not the cause
     return (told[:1] or [status.reason] if told or status.reason else words[-1:] or [""])[0]

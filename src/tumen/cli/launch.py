@@ -21,8 +21,14 @@ from tumen.core.lock import alone
 from tumen.recipe import Recipe, load_recipe
 
 RUN = typer.Argument(..., help="Folder of a run, or a recipe (its run is runs/<name>).")
-ON = typer.Option(None, "--on", help="local, slurm, kubernetes or package.module:Class; default: the recipe's fleet.engine.")
-CHANGES = typer.Option([], "--set", help='Change a field: fleet.slurm.partition="h800". May be given often.')
+ON = typer.Option(
+    None,
+    "--on",
+    help="local, slurm, kubernetes or package.module:Class; default: the recipe's fleet.engine.",
+)
+CHANGES = typer.Option(
+    [], "--set", help='Change a field: fleet.slurm.partition="h800". May be given often.'
+)
 TIER = typer.Option(None, "--tier", help="Tier of the family; default: the newest job's.")
 JSON = typer.Option(False, "--json", help="Print JSON.")
 
@@ -30,9 +36,15 @@ JSON = typer.Option(False, "--json", help="Print JSON.")
 def launch(
     run: Path = RUN,
     on: str = ON,
-    tier: str = typer.Option(None, "--tier", help="Tier of the family; default: the first that is not trained."),
-    plan: Path = typer.Option(None, "--plan", help="A plan.json of `tumen plan --out`; its tier trains on its mesh."),
-    dry_run: bool = typer.Option(False, "--dry-run", help="Print exactly what would be submitted and stop."),
+    tier: str = typer.Option(
+        None, "--tier", help="Tier of the family; default: the first that is not trained."
+    ),
+    plan: Path = typer.Option(
+        None, "--plan", help="A plan.json of `tumen plan --out`; its tier trains on its mesh."
+    ),
+    dry_run: bool = typer.Option(
+        False, "--dry-run", help="Print exactly what would be submitted and stop."
+    ),
     changes: list[str] = CHANGES,
 ) -> None:
     """Start a tier's training on an engine. A cluster's job outlives this command; a local one is waited for."""
@@ -52,7 +64,13 @@ def launch(
             return
         engine.submit(job)
         try:
-            events.emit("launched", tier=stage.name, engine=recipe.fleet.engine, nodes=job.nodes, processes=job.processes)
+            events.emit(
+                "launched",
+                tier=stage.name,
+                engine=recipe.fleet.engine,
+                nodes=job.nodes,
+                processes=job.processes,
+            )
         except DiskError:  # it filled up meanwhile: a job could write no checkpoint either
             with suppress(DiskError):
                 engine.cancel(str(job.folder))
@@ -71,7 +89,12 @@ def train_here(recipe: Recipe, stage: chain.Stage, where: Path) -> None:
 def logs(run: Path = RUN, tier: str = TIER) -> None:
     """Print what a job has printed so far."""
     recipe, where = asked(run)
-    print(connect(recipe.fleet.engine, recipe.fleet).logs(str(where / FOLDER / one_of(recipe, where, tier))), end="")
+    print(
+        connect(recipe.fleet.engine, recipe.fleet).logs(
+            str(where / FOLDER / one_of(recipe, where, tier))
+        ),
+        end="",
+    )
 
 
 def cancel(run: Path = RUN, tier: str = TIER) -> None:
@@ -87,20 +110,26 @@ def cancel(run: Path = RUN, tier: str = TIER) -> None:
 def drain(
     node: str = typer.Argument(..., help="Name of the node."),
     why: str = typer.Option(..., "--why", help="For those who repair it: what is wrong with it."),
-    run: Path = typer.Option(None, "--run", help="Folder of a run, or a recipe, for its [fleet]; needed without --on."),
+    run: Path = typer.Option(
+        None, "--run", help="Folder of a run, or a recipe, for its [fleet]; needed without --on."
+    ),
     on: str = ON,
 ) -> None:
     """Give a node no new work; what runs on it goes on."""
     engine = engine_of(run, on)
     if not isinstance(engine, Cluster):
-        raise EngineError(f"{node}: {type(engine).__name__.lower()} is this machine alone, there is nothing to drain")
+        raise EngineError(
+            f"{node}: {type(engine).__name__.lower()} is this machine alone, there is nothing to drain"
+        )
     if not why.strip():
         raise InputError("--why is empty; say what is wrong, those who repair the node read it")
     engine.drain(node, " ".join(why.split()))
     print(f"{node}: takes no new work ({why})")
 
 
-def asked(run: Path, on: str | None = None, changes: list[str] | None = None) -> tuple[Recipe, Path]:
+def asked(
+    run: Path, on: str | None = None, changes: list[str] | None = None
+) -> tuple[Recipe, Path]:
     """The recipe and the folder of a run, which is named by its folder or by its recipe.
 
     Raises:
@@ -123,7 +152,9 @@ def engine_of(run: Path | None, on: str | None) -> Engine:
         fleet = asked(run, on)[0].fleet
         return connect(fleet.engine, fleet)
     if not on:
-        raise InputError("which engine? give --on slurm, or a run or recipe that says it in [fleet]")
+        raise InputError(
+            "which engine? give --on slurm, or a run or recipe that says it in [fleet]"
+        )
     return connect(on)
 
 
@@ -135,14 +166,24 @@ def chosen(recipe: Recipe, where: Path, tier: str | None, dry_run: bool) -> chai
     """
     links = {link.stage.name: link for link in chain.links(recipe, where)}
     if tier and tier not in recipe.family:
-        raise InputError(f"--tier {tier!r} is no tier of {recipe.name}; it has {', '.join(recipe.family)}")
-    left = [name for name in ([tier] if tier else recipe.tiers_in_order()) if dry_run or links[name].state != "done"]
+        raise InputError(
+            f"--tier {tier!r} is no tier of {recipe.name}; it has {', '.join(recipe.family)}"
+        )
+    left = [
+        name
+        for name in ([tier] if tier else recipe.tiers_in_order())
+        if dry_run or links[name].state != "done"
+    ]
     if not left:
         raise InputError(f"{where}: {tier or 'every tier'} is trained already")
     stage = links[left[0]].stage
     missing = [parent for parent in stage.parents if links[parent].state != "done"]
     if missing and not dry_run:
-        first = "tumen launch" if missing[0] in recipe.family else f"tumen run RECIPE --run {where} --until"
+        first = (
+            "tumen launch"
+            if missing[0] in recipe.family
+            else f"tumen run RECIPE --run {where} --until"
+        )
         raise InputError(
             f"{stage.name} learns from {missing[0]}, which is {links[missing[0]].state}; `{first} {missing[0]}` makes it"
         )
@@ -157,12 +198,16 @@ def refuse_second(engine: Engine, folder: Path, where: Path) -> None:
     """
     now = engine.status(str(folder)) if folder.exists() else Status("lost")
     if not now.ended:
-        raise EngineError(f"{folder.name} is {now.state} already as {named_by(folder)}; `tumen cancel {where}` stops it")
+        raise EngineError(
+            f"{folder.name} is {now.state} already as {named_by(folder)}; `tumen cancel {where}` stops it"
+        )
 
 
 def jobs(recipe: Recipe, where: Path) -> Iterator[str]:
     """Tiers that were started, oldest first."""
-    begun = {tier: where / FOLDER / tier for tier in recipe.family if (where / FOLDER / tier).is_dir()}
+    begun = {
+        tier: where / FOLDER / tier for tier in recipe.family if (where / FOLDER / tier).is_dir()
+    }
     yield from sorted(begun, key=lambda tier: begun[tier].stat().st_mtime)
 
 
@@ -174,7 +219,9 @@ def one_of(recipe: Recipe, where: Path, tier: str | None) -> str:
     """
     begun = list(jobs(recipe, where))
     if not begun or (tier and tier not in begun):
-        raise InputError(f"{where}: {tier or 'a tier'} was never launched; launched so far: {', '.join(begun) or 'none'}")
+        raise InputError(
+            f"{where}: {tier or 'a tier'} was never launched; launched so far: {', '.join(begun) or 'none'}"
+        )
     return tier or begun[-1]
 
 

@@ -20,13 +20,17 @@ from tumen.recipe import Recipe
 
 def ledger(
     run: Path = typer.Argument(..., help="Folder of a run."),
-    tier: str = typer.Option(None, "--tier", help="Tier of the family; default: every tier that was trained."),
+    tier: str = typer.Option(
+        None, "--tier", help="Tier of the family; default: every tier that was trained."
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
     """Say where the card-seconds of a run went: productive, checkpoint, detection, restart, recomputed, idle; and its goodput."""
     recipe = read_run_recipe(run)
     if tier and tier not in recipe.family:
-        raise InputError(f"--tier {tier!r} is no tier of {recipe.name}; it has {', '.join(recipe.family)}")
+        raise InputError(
+            f"--tier {tier!r} is no tier of {recipe.name}; it has {', '.join(recipe.family)}"
+        )
     books: dict[str, tuple[Ledger, float]] = {}
     for stage in chain.stages(recipe):
         if stage.name in ([tier] if tier else recipe.family):
@@ -36,9 +40,13 @@ def ledger(
             if book.steps:
                 books[stage.name] = book, promised(recipe, stage.name, ranks)
     if not books:
-        raise InputError(f"{run}: {tier or 'no tier'} has no steps yet; `tumen launch {run}` trains")
+        raise InputError(
+            f"{run}: {tier or 'no tier'} has no steps yet; `tumen launch {run}` trains"
+        )
     if as_json:
-        print(json.dumps({name: told(book, plan) for name, (book, plan) in books.items()}, indent=1))
+        print(
+            json.dumps({name: told(book, plan) for name, (book, plan) in books.items()}, indent=1)
+        )
         return
     for name, (book, plan) in books.items():
         print("\n".join(lines(name, book, plan)))
@@ -51,7 +59,9 @@ def promised(recipe: Recipe, tier: str, ranks: int) -> float:
 
     card = first_group(fleet_of(recipe.fleet.cards)).card
     shape = job_of(recipe, tier).shape
-    return reliability(ranks, recipe.fleet.node_cards or card.node, shape.parameters(), recipe.plan).goodput
+    return reliability(
+        ranks, recipe.fleet.node_cards or card.node, shape.parameters(), recipe.plan
+    ).goodput
 
 
 def by_formula(book: Ledger) -> float | None:
@@ -85,5 +95,9 @@ def lines(name: str, book: Ledger, plan: float) -> Iterator[str]:
         spent = book.card_seconds[part]
         yield f"  {part:<11}{spent / total:>8.2%}{spent / 3600:>14,.3f} card-hours"
     formula = by_formula(book)
-    also = f"; its formula gives {formula:.1%} for the faults and saves there were" if formula is not None else ""
+    also = (
+        f"; its formula gives {formula:.1%} for the faults and saves there were"
+        if formula is not None
+        else ""
+    )
     yield f"  goodput    {book.goodput:>8.2%}, the plan expects {plan:.1%}{also}"

@@ -22,14 +22,20 @@ def newest_run(root: Path = Path("runs")) -> Path:
     """
     runs = sorted(root.glob("*/recipe.json"), key=lambda path: path.stat().st_mtime)
     if not runs:
-        raise InputError(f"no run in {root.resolve()}: start one with `tumen run recipes/pocket.toml`, or name its folder")
+        raise InputError(
+            f"no run in {root.resolve()}: start one with `tumen run recipes/pocket.toml`, or name its folder"
+        )
     return runs[-1].parent
 
 
 def lineage(
     run: Path = typer.Argument(None, help="Folder of a run; default: the newest under runs/."),
-    recipe: Path = typer.Option(None, help="Compare with this recipe instead of the one the run was started with."),
-    changes: list[str] = typer.Option([], "--set", help="Compare as if a field were changed: family.cloud.train.steps=10."),
+    recipe: Path = typer.Option(
+        None, help="Compare with this recipe instead of the one the run was started with."
+    ),
+    changes: list[str] = typer.Option(
+        [], "--set", help="Compare as if a field were changed: family.cloud.train.steps=10."
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
     """Print the chain corpus -> tokenizer -> dataset -> tiers -> bundles -> scorecard with digests, and name what is stale."""
@@ -56,6 +62,10 @@ def lineage(
         size = sum(file.bytes for file in link.manifest.files.values()) if link.manifest else 0
         origin = " + ".join(link.stage.parents) or asked.data.source
         note = link.state if not link.why else f"{link.state}: {link.why}"
-        print(f"  {digest}  {link.stage.name:<24} <- {origin:<40} {units.show_bytes(size):>8}  {note}")
+        print(
+            f"  {digest}  {link.stage.name:<24} <- {origin:<40} {units.show_bytes(size):>8}  {note}"
+        )
     stale = [link.stage.name for link in found if link.state != "done"]
-    print(f"stale: {', '.join(stale)}; `tumen run` makes them anew" if stale else "nothing is stale")
+    print(
+        f"stale: {', '.join(stale)}; `tumen run` makes them anew" if stale else "nothing is stale"
+    )

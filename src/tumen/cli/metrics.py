@@ -17,22 +17,36 @@ POLL_SECONDS = 2.0
 
 def metrics(
     run: Path = typer.Argument(..., help="Folder of a run."),
-    tensorboard: Path = typer.Option(None, help="Write TensorBoard's event files into this folder, one run a tier."),
-    prometheus: str = typer.Option(None, help="Serve /metrics on HOST:PORT, or on 127.0.0.1 if only a port is given."),
-    textfile: Path = typer.Option(None, help="Write Prometheus' text into this file (*.prom), for node-exporter."),
-    follow: bool = typer.Option(False, "--follow", help="Go on while the run goes on; serving always does."),
+    tensorboard: Path = typer.Option(
+        None, help="Write TensorBoard's event files into this folder, one run a tier."
+    ),
+    prometheus: str = typer.Option(
+        None, help="Serve /metrics on HOST:PORT, or on 127.0.0.1 if only a port is given."
+    ),
+    textfile: Path = typer.Option(
+        None, help="Write Prometheus' text into this file (*.prom), for node-exporter."
+    ),
+    follow: bool = typer.Option(
+        False, "--follow", help="Go on while the run goes on; serving always does."
+    ),
 ) -> None:
     """Export what a run told of its training. The training itself is not touched."""
     if not (run / "events.jsonl").exists():
-        raise InputError(f"{run}: no events.jsonl; name the folder of a run (`tumen run RECIPE` starts one)")
+        raise InputError(
+            f"{run}: no events.jsonl; name the folder of a run (`tumen run RECIPE` starts one)"
+        )
     if not (tensorboard or prometheus or textfile):
-        raise InputError("nothing to export to: name --tensorboard DIR, --prometheus HOST:PORT or --textfile FILE")
+        raise InputError(
+            "nothing to export to: name --tensorboard DIR, --prometheus HOST:PORT or --textfile FILE"
+        )
     try:
         _export(run, tensorboard, address(prometheus) if prometheus else None, textfile, follow)
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         extra = "tensorboard" if package == "tensorboard" else "prometheus"
-        raise InputError(f"this export needs {package}, which is in the extra: pip install 'tumen[{extra}]'") from None
+        raise InputError(
+            f"this export needs {package}, which is in the extra: pip install 'tumen[{extra}]'"
+        ) from None
 
 
 def address(text: str) -> tuple[str, int]:
@@ -47,7 +61,13 @@ def address(text: str) -> tuple[str, int]:
     return host.strip("[]") or "127.0.0.1", int(port)
 
 
-def _export(run: Path, tensorboard: Path | None, prometheus: tuple[str, int] | None, textfile: Path | None, follow: bool) -> None:
+def _export(
+    run: Path,
+    tensorboard: Path | None,
+    prometheus: tuple[str, int] | None,
+    textfile: Path | None,
+    follow: bool,
+) -> None:
     tail, gauges = Tail(run / "events.jsonl"), Gauges(run)
     board = TensorBoard(tensorboard) if tensorboard else None
     if prometheus:

@@ -13,7 +13,9 @@ from tumen.core.events import Events
 from tumen.recipe import Recipe
 
 
-def pack_and_check(recipe: Recipe, bundle: Stage, where: Path, inputs: str, events: Events) -> Manifest:
+def pack_and_check(
+    recipe: Recipe, bundle: Stage, where: Path, inputs: str, events: Events
+) -> Manifest:
     """Write the bundle of a tier; it stands there only if llama.cpp writes what torch would.
 
     Raises:
@@ -26,14 +28,32 @@ def pack_and_check(recipe: Recipe, bundle: Stage, where: Path, inputs: str, even
     if bundle.settings is None:
         raise ExportError(f"{bundle.name}: nothing says how {bundle.tier} is packed")
     tier, quantise = bundle.tier, bundle.settings.quantise
-    trained, grid = where / (f"{tier}-aware" if quantise.aware else tier), None if quantise.plain else where / f"{tier}-grid"
-    about = {"recipe": recipe.name, "tier": tier, "serve": recipe.serve.model_dump(), "gate": recipe.gate.model_dump()}
+    trained, grid = (
+        where / (f"{tier}-aware" if quantise.aware else tier),
+        None if quantise.plain else where / f"{tier}-grid",
+    )
+    about = {
+        "recipe": recipe.name,
+        "tier": tier,
+        "serve": recipe.serve.model_dump(),
+        "gate": recipe.gate.model_dump(),
+    }
     final = where / bundle.name
     stage = final.with_name(f".packing-{final.name}")
     shutil.rmtree(stage, ignore_errors=True)
     try:
         merge = bool(bundle.settings.start and bundle.settings.start.merge)
-        pack(trained, where / "tokenizer", where / "corpus", quantise.word, about, stage, inputs, grid, merge)
+        pack(
+            trained,
+            where / "tokenizer",
+            where / "corpus",
+            quantise.word,
+            about,
+            stage,
+            inputs,
+            grid,
+            merge,
+        )
         sentences = [row["sentence"] for row in read_corpus(where / "corpus", "exam")]
         with load(stage, context=recipe.serve.context, store="own") as runner:
             checked = check_export(
@@ -52,7 +72,9 @@ def pack_and_check(recipe: Recipe, bundle: Stage, where: Path, inputs: str, even
     return verify(final, "bundle")
 
 
-def choose_grid(recipe: Recipe, stage: Stage, where: Path, inputs: str, told: Callable[..., None]) -> Manifest:
+def choose_grid(
+    recipe: Recipe, stage: Stage, where: Path, inputs: str, told: Callable[..., None]
+) -> Manifest:
     """Calibrate a trained tier and choose the grid of each of its matrices.
 
     Raises:

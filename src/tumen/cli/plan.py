@@ -38,8 +38,12 @@ app = typer.Typer(
 )
 RECIPE = typer.Argument(..., help="A recipe, a TOML file.")
 CHANGES = typer.Option([], "--set", help="Change a field: plan.price=1.7. May be given often.")
-FLEET = typer.Option(None, "--fleet", help="card:count, such as h800:10000; default: the recipe's fleet.")
-PROFILE = typer.Option(None, "--profile", help="A calibration profile of the card, from `tumen plan calibrate`.")
+FLEET = typer.Option(
+    None, "--fleet", help="card:count, such as h800:10000; default: the recipe's fleet."
+)
+PROFILE = typer.Option(
+    None, "--profile", help="A calibration profile of the card, from `tumen plan calibrate`."
+)
 JSON = typer.Option(False, "--json", help="Print JSON.")
 
 
@@ -48,14 +52,30 @@ def plan_recipe(
     path: Path = RECIPE,
     changes: list[str] = CHANGES,
     fleet: str = FLEET,
-    tier: str = typer.Option(None, "--tier", help="Tier of the family; default: plan.tier, or the first."),
-    compare: str = typer.Option(None, "--compare", help="Fleets side by side: h800:6500,h800:10000."),
-    grow: list[str] = typer.Option([], "--grow", help="A fleet that grows: DAY=card:count, such as 3=h800:10000."),
-    rent: str = typer.Option(None, "--rent", help="Rented cards beside the own ones: card:count@price."),
-    anchor: str = typer.Option(None, "--anchor", help="One published run of another recipe: RECIPE=card-hours a trillion tokens."),
-    why: bool = typer.Option(False, "--why", help="Parts of a step, bytes by stage, why the others lose."),
+    tier: str = typer.Option(
+        None, "--tier", help="Tier of the family; default: plan.tier, or the first."
+    ),
+    compare: str = typer.Option(
+        None, "--compare", help="Fleets side by side: h800:6500,h800:10000."
+    ),
+    grow: list[str] = typer.Option(
+        [], "--grow", help="A fleet that grows: DAY=card:count, such as 3=h800:10000."
+    ),
+    rent: str = typer.Option(
+        None, "--rent", help="Rented cards beside the own ones: card:count@price."
+    ),
+    anchor: str = typer.Option(
+        None,
+        "--anchor",
+        help="One published run of another recipe: RECIPE=card-hours a trillion tokens.",
+    ),
+    why: bool = typer.Option(
+        False, "--why", help="Parts of a step, bytes by stage, why the others lose."
+    ),
     page: Path = typer.Option(None, "--html", help="Write one self-contained page."),
-    out: Path = typer.Option(None, "--out", help="Write plan.json here, for `tumen train` and `tumen launch`."),
+    out: Path = typer.Option(
+        None, "--out", help="Write plan.json here, for `tumen train` and `tumen launch`."
+    ),
     top: int = typer.Option(5, "--top", min=1, help="How many layouts are shown."),
     profile: Path = PROFILE,
     as_json: bool = JSON,
@@ -78,7 +98,11 @@ def plan_recipe(
         return
     if grow:
         growth = grow_(job, cards, [growth_of(text) for text in grow], recipe.plan)
-        print(growth.model_dump_json(indent=2) if as_json else growth_text(growth, recipe.plan.currency))
+        print(
+            growth.model_dump_json(indent=2)
+            if as_json
+            else growth_text(growth, recipe.plan.currency)
+        )
         return
     if rent:
         both = rented(job, cards, rent, recipe.plan)
@@ -101,7 +125,9 @@ def anchored(job: Any, cards: str, anchor: str) -> Any:
 
     path, equals, hours = anchor.rpartition("=")
     if not equals:
-        raise PlanError(f"--anchor {anchor!r}: write RECIPE=card-hours, such as recipes/v1-67b.toml=300.6k")
+        raise PlanError(
+            f"--anchor {anchor!r}: write RECIPE=card-hours, such as recipes/v1-67b.toml=300.6k"
+        )
     other = load_recipe(Path(path))
     group = first_group(fleet_of(cards))
     job, found = anchored_(job, job_of(other), group, units.count(hours), other.plan)
@@ -132,7 +158,9 @@ def growth_text(growth: Any, currency: str) -> str:
     """A growing run as text."""
     rows = [
         f"  {fleet:16s} {days:6.1f} days, {tokens / 1e12:8.2f} T tokens"
-        for fleet, days, tokens in zip(growth.fleets, growth.phase_days, growth.phase_tokens, strict=False)
+        for fleet, days, tokens in zip(
+            growth.fleets, growth.phase_days, growth.phase_tokens, strict=False
+        )
     ]
     total = (
         f"{growth.days:.1f} days instead of {growth.days_without:.1f}, {growth.card_hours:,.0f} "
@@ -153,11 +181,15 @@ def rented(job: Any, own: str, rent: str, planning: Any) -> Any:
         raise PlanError(f"--rent {rent!r}: write card:count@price, such as h800:3500@2.5") from None
     group = first_group(fleet_of(own))
     own_price = group.card.price if planning.price is None else planning.price
-    return own_and_rented(job, group, first_group(fleet_of(cards)), own_price, rented_price, planning)
+    return own_and_rented(
+        job, group, first_group(fleet_of(cards)), own_price, rented_price, planning
+    )
 
 
 @app.command()
-def check(path: Path = typer.Argument(..., help="CSV of published runs."), as_json: bool = JSON) -> None:
+def check(
+    path: Path = typer.Argument(..., help="CSV of published runs."), as_json: bool = JSON
+) -> None:
     """Predicted against published for every row: errors by source, memory, out-of-memory rows, refusals, ranking."""
     from tumen.plan import table
     from tumen.plan.accuracy import check as check_
@@ -168,9 +200,13 @@ def check(path: Path = typer.Argument(..., help="CSV of published runs."), as_js
 
 @app.command()
 def calibrate(
-    events: list[Path] = typer.Option([], "--events", help="Folder of a run to learn from; may be given often."),
+    events: list[Path] = typer.Option(
+        [], "--events", help="Folder of a run to learn from; may be given often."
+    ),
     card: str = typer.Option("cpu", "--card", help="The card this machine has."),
-    compiled: bool = typer.Option(False, "--compile", help="Benchmark with torch.compile, as runs do; takes minutes longer."),
+    compiled: bool = typer.Option(
+        False, "--compile", help="Benchmark with torch.compile, as runs do; takes minutes longer."
+    ),
     out: Path = typer.Option(Path("profile.json"), "--out", help="Where the profile goes."),
 ) -> None:
     """Minutes of micro-benchmarks, or the events of runs, become a profile for this card."""
@@ -204,17 +240,27 @@ def actual(
     log = Events(run / "events.jsonl")
     for one in found:
         log.emit("plan_actual", **one.model_dump())
-    print(json.dumps([one.model_dump() for one in found]) if as_json else "\n".join(one.line() for one in found))
+    print(
+        json.dumps([one.model_dump() for one in found])
+        if as_json
+        else "\n".join(one.line() for one in found)
+    )
 
 
 @app.command()
 def fleet(
     devices: str = typer.Option(..., "--devices", help="Devices that ask, such as 120M."),
-    requests: str = typer.Option("1/day", "--requests", help="Requests of a device: 1/day, 5/hour, 10/week."),
-    recipe: Path = typer.Option(None, "--recipe", help="The cloud model; default: recipes/milm-6b.toml beside you."),
+    requests: str = typer.Option(
+        "1/day", "--requests", help="Requests of a device: 1/day, 5/hour, 10/week."
+    ),
+    recipe: Path = typer.Option(
+        None, "--recipe", help="The cloud model; default: recipes/milm-6b.toml beside you."
+    ),
     tier: str = typer.Option(None, "--tier", help="Tier of its family."),
     card: str = typer.Option("h800", "--card", help="Card of the cloud."),
-    on_device: float = typer.Option(0.7, "--on-device", help="Share of requests the device answers."),
+    on_device: float = typer.Option(
+        0.7, "--on-device", help="Share of requests the device answers."
+    ),
     prompt_tokens: float = typer.Option(600, "--prompt-tokens", help="Tokens of a prompt, mean."),
     answer_tokens: float = typer.Option(60, "--answer-tokens", help="Tokens of an answer, mean."),
     peak: float = typer.Option(3.0, "--peak", help="Peak over mean."),
@@ -242,7 +288,9 @@ def fleet(
         peak_over_mean=peak,
     )
     kind = card_of(card)
-    found = size(job.shape, demand, kind, bits, cache_bits, kind.price if price is None else price, currency)
+    found = size(
+        job.shape, demand, kind, bits, cache_bits, kind.price if price is None else price, currency
+    )
     print(found.model_dump_json(indent=2) if as_json else "\n".join(serving_lines(found)))
 
 

@@ -10,11 +10,18 @@ from tumen.cli.score import TRUST, device_bundle
 
 
 def promote(
-    bundle: Path = typer.Argument(..., help="A bundle, or the folder of a run (its device bundle)."),
-    to: Path = typer.Option(..., help="The place: a folder that `tumen talk` and `tumen serve` are given."),
+    bundle: Path = typer.Argument(
+        ..., help="A bundle, or the folder of a run (its device bundle)."
+    ),
+    to: Path = typer.Option(
+        ..., help="The place: a folder that `tumen talk` and `tumen serve` are given."
+    ),
     trust: Path = TRUST,
     keep: int = typer.Option(3, min=1, help="How many of those before stay for a rollback."),
-    new_exam: bool = typer.Option(False, help="The exam has changed: do not compare with what is live, the floors alone judge."),
+    new_exam: bool = typer.Option(
+        False,
+        help="The exam has changed: do not compare with what is live, the floors alone judge.",
+    ),
 ) -> None:
     """Make a bundle live in a place, if its gate passes and it is not worse than what is live by more than its recipe allows."""
     from tumen.eval import promote as promote_

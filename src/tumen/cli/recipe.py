@@ -12,7 +12,9 @@ from tumen.recipe import Recipe, load_recipe
 
 app = typer.Typer(help="Show, check or describe recipes.", no_args_is_help=True)
 PATH = typer.Argument(..., help="A recipe, a TOML file.")
-CHANGES = typer.Option([], "--set", help="Change a field: family.cloud.train.steps=10. May be given often.")
+CHANGES = typer.Option(
+    [], "--set", help="Change a field: family.cloud.train.steps=10. May be given often."
+)
 
 
 @app.command()

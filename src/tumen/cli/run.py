@@ -30,10 +30,16 @@ QUIET_SECONDS = 15.0  # without a terminal: one line of progress this often
 
 def run(
     recipe: Path = typer.Argument(..., help="A recipe, a TOML file."),
-    folder: Path = typer.Option(None, "--run", help="Folder of the run; default: runs/<name of the recipe>."),
-    changes: list[str] = typer.Option([], "--set", help="Change a field: family.cloud.train.steps=10. May be given often."),
+    folder: Path = typer.Option(
+        None, "--run", help="Folder of the run; default: runs/<name of the recipe>."
+    ),
+    changes: list[str] = typer.Option(
+        [], "--set", help="Change a field: family.cloud.train.steps=10. May be given often."
+    ),
     until: str = typer.Option(None, help="Stop after this stage, such as dataset or cloud."),
-    plan: Path = typer.Option(None, "--plan", help="A plan.json of `tumen plan --out`; its tier trains on its mesh."),
+    plan: Path = typer.Option(
+        None, "--plan", help="A plan.json of `tumen plan --out`; its tier trains on its mesh."
+    ),
 ) -> None:
     """Take a recipe through the whole chain, from sentences to a gated bundle. Kill it at any moment; it goes on where it was."""
     asked = load_recipe(recipe, changes)
@@ -69,11 +75,15 @@ def planned(recipe: Recipe, path: Path) -> Recipe:
     plan = read_plan(path)
     name = str(plan.get("name", "")).rpartition("/")[2]
     if name not in recipe.family:
-        raise PlanError(f"{path}: planned for {plan.get('name')!r}, no tier of {recipe.name}; it has {', '.join(recipe.family)}")
+        raise PlanError(
+            f"{path}: planned for {plan.get('name')!r}, no tier of {recipe.name}; it has {', '.join(recipe.family)}"
+        )
     tier = recipe.family[name]
     mesh = mesh_of_plan(plan, str(path), tier.train.rows, tier.train.row_tokens)
     train = tier.train.model_copy(update={"mesh": mesh})
-    return recipe.model_copy(update={"family": {**recipe.family, name: tier.model_copy(update={"train": train})}})
+    return recipe.model_copy(
+        update={"family": {**recipe.family, name: tier.model_copy(update={"train": train})}}
+    )
 
 
 def predicted(where: Path, events: Events, profile: Path = PROFILE) -> None:
@@ -82,7 +92,9 @@ def predicted(where: Path, events: Events, profile: Path = PROFILE) -> None:
 
     known = profile.exists()
     if not known:
-        print(f"predicted for a generic machine; `tumen plan calibrate` makes a {profile} for this one")
+        print(
+            f"predicted for a generic machine; `tumen plan calibrate` makes a {profile} for this one"
+        )
     for one in actual(where, load_profile(profile) if known else uncalibrated()):
         events.emit("plan_actual", **one.model_dump())
         print(one.line())
@@ -116,9 +128,17 @@ def make(
                 start = time.monotonic()
                 manifest = _make_stage(recipe, stage, where, inputs, digests, events, board)
                 seconds = time.monotonic() - start
-                events.emit("stage", name=stage.name, state="done", seconds=round(seconds, 2), digest=manifest.digest)
+                events.emit(
+                    "stage",
+                    name=stage.name,
+                    state="done",
+                    seconds=round(seconds, 2),
+                    digest=manifest.digest,
+                )
                 made.append(stage.name)
-                board.line(f"{stage.name:<24} {manifest.digest}  made in {units.show_seconds(seconds)}  {_told(manifest)}")
+                board.line(
+                    f"{stage.name:<24} {manifest.digest}  made in {units.show_seconds(seconds)}  {_told(manifest)}"
+                )
             elif sys.stdout.isatty():
                 board.line(f"{stage.name:<24} {manifest.digest}  done before")
             digests[stage.name] = manifest.digest
@@ -137,7 +157,13 @@ def _sweep(where: Path) -> None:
 
 
 def _make_stage(
-    recipe: Recipe, stage: chain.Stage, where: Path, inputs: str, digests: dict[str, str], events: Events, board: Board
+    recipe: Recipe,
+    stage: chain.Stage,
+    where: Path,
+    inputs: str,
+    digests: dict[str, str],
+    events: Events,
+    board: Board,
 ) -> Manifest:
     from tumen.data import write_corpus, write_dataset, write_tokenizer
 
@@ -159,7 +185,12 @@ def _make_stage(
             return write_tokenizer(recipe.tokenizer, where / "corpus", folder, inputs)
         if stage.kind == "dataset":
             return write_dataset(
-                where / "corpus", where / "tokenizer", folder, inputs, recipe.document_tokens(), recipe.data.engine
+                where / "corpus",
+                where / "tokenizer",
+                folder,
+                inputs,
+                recipe.document_tokens(),
+                recipe.data.engine,
             )
         if stage.kind == "bundle":
             from tumen.cli.pack import pack_and_check
@@ -174,7 +205,9 @@ def _make_stage(
         return score_run(recipe, where, inputs, events)
 
 
-def train_tier(recipe: Recipe, stage: chain.Stage, where: Path, events: Events, board: Board) -> Manifest:
+def train_tier(
+    recipe: Recipe, stage: chain.Stage, where: Path, events: Events, board: Board
+) -> Manifest:
     """Train a tier through the engine and follow its events. A cluster's job of this tier that lives already is followed.
 
     Raises:
@@ -206,7 +239,9 @@ def train_tier(recipe: Recipe, stage: chain.Stage, where: Path, events: Events, 
         finally:
             engine.cancel(job_id)
     if status.state != "done":
-        raise TrainError(f"{stage.tier}: {gave_up(job) or cause(engine.logs(job_id), status)} (log: {job.folder / 'log'})")
+        raise TrainError(
+            f"{stage.tier}: {gave_up(job) or cause(engine.logs(job_id), status)} (log: {job.folder / 'log'})"
+        )
     return verify(where / stage.name, "checkpoint")
 
 
@@ -227,10 +262,22 @@ def _follow(path: Path, since: float, tier: str, update: Callable[..., None]) ->
 def _told(manifest: Manifest) -> str:
     facts = manifest.facts
     parts = []
-    for name in ("train", "exam", "vocab", "train_tokens", "validation_loss", "tokens_per_second", "agreement"):
+    for name in (
+        "train",
+        "exam",
+        "vocab",
+        "train_tokens",
+        "validation_loss",
+        "tokens_per_second",
+        "agreement",
+    ):
         value = facts.get(name)
         if isinstance(value, (int, float)):
-            parts.append(f"{name.replace('_', ' ')} {value:,}" if isinstance(value, int) else f"{name.replace('_', ' ')} {value}")
+            parts.append(
+                f"{name.replace('_', ' ')} {value:,}"
+                if isinstance(value, int)
+                else f"{name.replace('_', ' ')} {value}"
+            )
     size = sum(file.bytes for file in manifest.files.values())
     return ", ".join([*parts, units.show_bytes(size)])
 
@@ -241,7 +288,12 @@ class Board:
     def __init__(self, stderr: bool = False) -> None:
         self.console = Console(highlight=False, stderr=stderr)
         self.live = self.console.is_terminal
-        columns = (TextColumn("{task.description:<24}"), BarColumn(30), TimeElapsedColumn(), TextColumn("{task.fields[text]}"))
+        columns = (
+            TextColumn("{task.description:<24}"),
+            BarColumn(30),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[text]}"),
+        )
         self.progress = Progress(*columns, console=self.console, transient=True)
 
     def __enter__(self) -> Board:

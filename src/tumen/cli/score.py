@@ -17,7 +17,12 @@ from tumen.language import HOME, parse
 from tumen.recipe import Recipe
 from tumen.release import signing, slot
 
-TRUST = typer.Option(None, "--trust", envvar="TUMEN_TRUST", help="A .pub file or a folder of them: whose bundles are let in.")
+TRUST = typer.Option(
+    None,
+    "--trust",
+    envvar="TUMEN_TRUST",
+    help="A .pub file or a folder of them: whose bundles are let in.",
+)
 REFERENCE_CASES = 60  # a language: the template matcher takes some 10 ms a sentence
 
 
@@ -36,18 +41,25 @@ def score_run(recipe: Recipe, where: Path, inputs: str, events: Events) -> Manif
     for column, tier in zip(("device", "cloud"), served_tiers(recipe), strict=False):
         bundle = where / f"bundle-{tier}"
         sizes[column] = sum(file.bytes for file in manifest_of(bundle, "bundle").files.values())
-        columns[column], answers = examine_bundle(bundle, cases, values, recipe.serve.threads, "own")
+        columns[column], answers = examine_bundle(
+            bundle, cases, values, recipe.serve.threads, "own"
+        )
         seconds[column] = [answer.seconds for answer in answers]
         events.emit("exam", column=column, exact=columns[column]["all"]["exact"], n=len(cases))
     few = [
-        case for lang in recipe.data.languages for case in _first(cases, lang, REFERENCE_CASES) if case.gold.intent in HOME.intents
+        case
+        for lang in recipe.data.languages
+        for case in _first(cases, lang, REFERENCE_CASES)
+        if case.gold.intent in HOME.intents
     ]
     if few:  # the template matcher knows no other intents
         columns["reference"], answers = examine(few, Matcher().answer, values)
         seconds["reference"] = [answer.seconds for answer in answers]
     made_from = [manifest_of(where / f"bundle-{tier}").digest for tier in served_tiers(recipe)]
     made_from.append(manifest_of(where / "corpus").digest)
-    return write_card(device, columns, seconds, sizes, made_from, recipe.gate, inputs, exam_digest(cases))
+    return write_card(
+        device, columns, seconds, sizes, made_from, recipe.gate, inputs, exam_digest(cases)
+    )
 
 
 def _first(cases: Sequence[Any], lang: str, count: int) -> list[Any]:
@@ -75,10 +87,13 @@ def examine_bundle(
 
 
 def score_(
-    bundle: Path = typer.Argument(..., help="A bundle, or the folder of a run (its device bundle)."),
+    bundle: Path = typer.Argument(
+        ..., help="A bundle, or the folder of a run (its device bundle)."
+    ),
     exam: str = typer.Option("own", help="own, ohf, slurp-home, slurp, clinc or snips."),
     data: Path = typer.Option(
-        None, help="File or folder of the exam: a checkout of OHF-Voice/intents, a SLURP jsonl, CLINC150's JSON, a folder of SNIPS."
+        None,
+        help="File or folder of the exam: a checkout of OHF-Voice/intents, a SLURP jsonl, CLINC150's JSON, a folder of SNIPS.",
     ),
     threads: int = typer.Option(1, help="Threads of the runner."),
     store: Path = TRUST,
@@ -100,11 +115,15 @@ def score_(
     if not cases:
         raise InputError(f"{data}: no sentences of this exam in it")
     rows, answers = examine_bundle(folder, cases, values, threads, store)
-    result = summary(exam, rows, [answer.seconds for answer in answers]) | _of_labels(exam, folder, cases, answers)
+    result = summary(exam, rows, [answer.seconds for answer in answers]) | _of_labels(
+        exam, folder, cases, answers
+    )
     print(json.dumps(result, ensure_ascii=False) if as_json else _table(result))
 
 
-def _of_labels(exam: str, folder: Path, cases: Sequence[Any], answers: Sequence[Any]) -> dict[str, Any]:
+def _of_labels(
+    exam: str, folder: Path, cases: Sequence[Any], answers: Sequence[Any]
+) -> dict[str, Any]:
     """What an exam of a public data set tells besides."""
     from tumen.eval import refusal_curve, refusals, slurp_f1
     from tumen.serve.runners import bundle_of
@@ -114,7 +133,11 @@ def _of_labels(exam: str, folder: Path, cases: Sequence[Any], answers: Sequence[
     if exam != "clinc":
         return {}
     here = refusals(cases, answers, bundle_of(folder).serve.unsure)
-    return {"intent": here["in_scope"], "oos_recall": here["oos_recall"], "curve": refusal_curve(cases, answers)}
+    return {
+        "intent": here["in_scope"],
+        "oos_recall": here["oos_recall"],
+        "curve": refusal_curve(cases, answers),
+    }
 
 
 def summary(exam: str, rows: dict[str, Any], seconds: Sequence[float]) -> dict[str, Any]:
@@ -160,7 +183,10 @@ def _show_own(folder: Path, as_json: bool) -> None:
     print(
         json.dumps(
             summary("own", rows, [])
-            | {f"latency_ms_{p}": round(1000 * facts[f"seconds_{p}"].get("device", 0.0), 2) for p in ("p50", "p95")},
+            | {
+                f"latency_ms_{p}": round(1000 * facts[f"seconds_{p}"].get("device", 0.0), 2)
+                for p in ("p50", "p95")
+            },
             ensure_ascii=False,
         )
     )
@@ -172,14 +198,22 @@ def _table(result: dict[str, Any]) -> str:
         f"right intent {100 * result['intent']:.1f} %, exact {100 * result['exact']:.1f} %, "
         + "".join(
             f"{title} {100 * result[name]:.2f} %, "
-            for name, title in (("slu_f1", "SLU-F1"), ("oos_recall", "out of scope refused"), ("false_acts", "false acts"))
+            for name, title in (
+                ("slu_f1", "SLU-F1"),
+                ("oos_recall", "out of scope refused"),
+                ("false_acts", "false acts"),
+            )
             if result[name] is not None
         )
         + f"invented {result['invented']}, {result['latency_ms_p50']:.1f} ms median, {result['latency_ms_p95']:.1f} ms 95%"
     ]
     for name, row in sorted(result["by"].items()):
-        false = f"  false acts {100 * row['false_acts']:.2f} %" if row["false_acts"] is not None else ""
-        lines.append(f"  {name:<32}{row['n']:>6}  intent {100 * row['intent']:5.1f}  exact {100 * row['exact']:5.1f}{false}")
+        false = (
+            f"  false acts {100 * row['false_acts']:.2f} %" if row["false_acts"] is not None else ""
+        )
+        lines.append(
+            f"  {name:<32}{row['n']:>6}  intent {100 * row['intent']:5.1f}  exact {100 * row['exact']:5.1f}{false}"
+        )
     return "\n".join(lines)
 
 
@@ -224,7 +258,9 @@ def device_bundle(path: Path) -> Path:
         return path / f"bundle-{read_run_recipe(path).serve.device}"
     if slot.is_place(path):
         return slot.live_bundle(path)
-    raise InputError(f"{path}: neither a bundle nor the folder of a run; `tumen run RECIPE` makes both")
+    raise InputError(
+        f"{path}: neither a bundle nor the folder of a run; `tumen run RECIPE` makes both"
+    )
 
 
 def admitted(path: Path, store: Path | None) -> Path:

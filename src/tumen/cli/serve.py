@@ -12,7 +12,9 @@ from tumen.cli.talk import cloud_bundle
 
 
 def serve(
-    bundle: Path = typer.Argument(None, help="A bundle, a run or a place of `tumen promote`; default: the newest under runs/."),
+    bundle: Path = typer.Argument(
+        None, help="A bundle, a run or a place of `tumen promote`; default: the newest under runs/."
+    ),
     host: str = typer.Option("127.0.0.1", help="Off loopback a key in TUMEN_KEY is required."),
     port: int = typer.Option(8765, help="0 takes any free port."),
     ungated: bool = typer.Option(False, help="Also with a bundle below its floors."),
@@ -24,4 +26,11 @@ def serve(
 
     folder = admitted(bundle or newest_run(), trust)
     insist(folder, ungated)
-    run_server(folder, cloud_bundle(folder), host, port, store=trust, ready=lambda url: print(f"listening on {url}", flush=True))
+    run_server(
+        folder,
+        cloud_bundle(folder),
+        host,
+        port,
+        store=trust,
+        ready=lambda url: print(f"listening on {url}", flush=True),
+    )

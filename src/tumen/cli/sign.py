@@ -11,7 +11,9 @@ from tumen.release import signing
 
 
 def keys(
-    file: Path = typer.Argument(..., help="A new file for the private key; the public one is written beside it as FILE.pub."),
+    file: Path = typer.Argument(
+        ..., help="A new file for the private key; the public one is written beside it as FILE.pub."
+    ),
     name: str = typer.Option("release", help="What people call the key."),
 ) -> None:
     """Make a key pair to sign bundles with. Keep FILE where nobody reads it, give FILE.pub to the devices (TUMEN_TRUST)."""
@@ -22,11 +24,17 @@ def keys(
 
 
 def sign(
-    bundle: Path = typer.Argument(..., help="A bundle, or the folder of a run (its device bundle)."),
+    bundle: Path = typer.Argument(
+        ..., help="A bundle, or the folder of a run (its device bundle)."
+    ),
     key: Path = typer.Option(..., help="The private key that `tumen keys` made."),
-    version: int = typer.Option(None, min=0, help="Grows from release to release; default: the seconds since 1970."),
+    version: int = typer.Option(
+        None, min=0, help="Grows from release to release; default: the seconds since 1970."
+    ),
 ) -> None:
     """Sign a bundle with its scorecard; its digest stays. Signed again, the newer signature replaces the older one."""
     folder = device_bundle(bundle)
     signed = signing.sign(folder, key, version)
-    print(f"{folder}: {signed.digest}, version {signed.version}, signed by {signed.key} at {signed.signed_at}")
+    print(
+        f"{folder}: {signed.digest}, version {signed.version}, signed by {signed.key} at {signed.signed_at}"
+    )

@@ -28,19 +28,35 @@ def status(run: Path = RUN, as_json: bool = JSON) -> None:
     if not found:
         print(f"{where}: nothing was launched; `tumen launch {run}` does it")
     for tier, one in found.items():
-        print("\n  ".join([f"{tier}: {headline(one, where, tier)}", *standing(where / FOLDER / tier, one.ended)]))
+        print(
+            "\n  ".join(
+                [
+                    f"{tier}: {headline(one, where, tier)}",
+                    *standing(where / FOLDER / tier, one.ended),
+                ]
+            )
+        )
 
 
 def headline(one: Status, where: Path, tier: str) -> str:
     """What the engine and the training say of a job."""
     code = f" with exit code {one.exit_code}" if one.exit_code else ""
-    parts = [f"{one.state}{code}", one.reason, named_by(where / FOLDER / tier), progress(where / tier)]
+    parts = [
+        f"{one.state}{code}",
+        one.reason,
+        named_by(where / FOLDER / tier),
+        progress(where / tier),
+    ]
     return ", ".join(part for part in parts if part)
 
 
 def progress(said: Path) -> str:
     """The newest step of a tier, "" before the first."""
-    steps = [row for row in read(said.with_name("events.jsonl"), "step", tail_bytes=65536) if row.get("tier") == said.name]
+    steps = [
+        row
+        for row in read(said.with_name("events.jsonl"), "step", tail_bytes=65536)
+        if row.get("tier") == said.name
+    ]
     if not steps:
         return ""
     last = steps[-1]
@@ -48,7 +64,9 @@ def progress(said: Path) -> str:
 
 
 def nodes(
-    run: Path = typer.Argument(None, help="Folder of a run, or a recipe, for its [fleet]; needed without --on."),
+    run: Path = typer.Argument(
+        None, help="Folder of a run, or a recipe, for its [fleet]; needed without --on."
+    ),
     on: str = ON,
     as_json: bool = JSON,
 ) -> None:

@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 
 def talk(
     sentence: list[str] = typer.Argument(None, help="What to say; without it, a conversation."),
-    run: Path = typer.Option(None, "--run", help="A run, a bundle or a place of `tumen promote`; default: the newest under runs/."),
+    run: Path = typer.Option(
+        None,
+        "--run",
+        help="A run, a bundle or a place of `tumen promote`; default: the newest under runs/.",
+    ),
     home: Path = typer.Option(None, help="The home's TOML; default: the example with 60 devices."),
     save: bool = typer.Option(False, help="Write the changed home back to --home."),
     private: bool = typer.Option(False, help="Nothing leaves the device, however unsure it is."),
@@ -46,7 +50,11 @@ def talk(
         session = Session(place, reader, Values.load(bundle / "values.json"))
         for said in [" ".join(sentence)] if sentence else _lines(place):
             turn = session.say(said)
-            print(json.dumps(_plain(turn), ensure_ascii=False) if as_json else "\n".join(tell(turn, place)))
+            print(
+                json.dumps(_plain(turn), ensure_ascii=False)
+                if as_json
+                else "\n".join(tell(turn, place))
+            )
             if save and home is not None and turn.changes:
                 place.save(home)
             for due in session.due():
@@ -60,14 +68,18 @@ def cloud_bundle(bundle: Path) -> Path | None:
     serve = bundle_of(bundle).serve
     if not serve.cloud or serve.cloud_url or serve.cloud == serve.device:
         return None
-    beside = (path for path in bundle.parent.glob("bundle-*") if path.is_dir())  # a stranger's name leads nowhere else
+    beside = (
+        path for path in bundle.parent.glob("bundle-*") if path.is_dir()
+    )  # a stranger's name leads nowhere else
     return next((path for path in beside if path.name == f"bundle-{serve.cloud}"), None)
 
 
 def _lines(home: Home) -> Iterator[str]:
     """Sentences of a conversation, until the end of input or `bye`."""
     if sys.stdin.isatty():
-        print(f"{len(home.entities)} devices. Speak English, 中文 or Deutsch; an empty line ends it.")
+        print(
+            f"{len(home.entities)} devices. Speak English, 中文 or Deutsch; an empty line ends it."
+        )
     while True:
         try:
             line = input("> " if sys.stdin.isatty() else "").strip()
@@ -93,7 +105,9 @@ def tell(turn: Turn, home: Home) -> Iterator[str]:
         sure = f", confidence {turn.confidence:.2f}" if turn.confidence is not None else ""
         yield f"  answered by {turn.tier} ({turn.why}{sure})"
     if turn.action is not None:
-        yield "  time        " + ", ".join(f"{stage} {1000 * seconds:.1f} ms" for stage, seconds in turn.seconds.items())
+        yield "  time        " + ", ".join(
+            f"{stage} {1000 * seconds:.1f} ms" for stage, seconds in turn.seconds.items()
+        )
 
 
 def _state(fields: Any) -> str:

@@ -15,7 +15,15 @@ import typer
 from tumen.cli import arms, chain
 from tumen.core import artifact
 from tumen.core.artifact import manifest_of, write_text
-from tumen.core.errors import DiskError, InputError, LossError, PeerError, PlanError, RecipeError, TrainError
+from tumen.core.errors import (
+    DiskError,
+    InputError,
+    LossError,
+    PeerError,
+    PlanError,
+    RecipeError,
+    TrainError,
+)
 from tumen.core.events import Events
 from tumen.heartbeat import sender
 from tumen.recipe import Recipe, Train, changed, mesh_of_plan, read_plan
@@ -25,18 +33,30 @@ MOST_LINE_BYTES = 1 << 20  # of what a process that stands by is told
 
 def train(
     run: Path = typer.Argument(..., help="Folder of a run, with its recipe.json."),
-    tier: str = typer.Argument(..., help="Name of a tier of the recipe's family, or arms/<arm>/seed-<n>."),
-    plan: Path = typer.Option(None, "--plan", help="A plan.json of `tumen plan --out`; default: the mesh of the recipe."),
-    profile: Path = typer.Option(None, help="Profile a few steps into this folder (trace.json, profile.md) and stop."),
-    standby: bool = typer.Option(False, "--standby", help="Load everything, then wait for one line of JSON: the environment."),
+    tier: str = typer.Argument(
+        ..., help="Name of a tier of the recipe's family, or arms/<arm>/seed-<n>."
+    ),
+    plan: Path = typer.Option(
+        None, "--plan", help="A plan.json of `tumen plan --out`; default: the mesh of the recipe."
+    ),
+    profile: Path = typer.Option(
+        None, help="Profile a few steps into this folder (trace.json, profile.md) and stop."
+    ),
+    standby: bool = typer.Option(
+        False, "--standby", help="Load everything, then wait for one line of JSON: the environment."
+    ),
 ) -> None:
     """Train one tier of a run under torchrun's variables (an engine calls this)."""
     from tumen.cluster.engines import die_with_parent
 
     die_with_parent()
     recipe = read_run_recipe(run)
-    known = arms.arm_stages(recipe, run) if tier.startswith(f"{arms.FOLDER}/") else chain.stages(recipe)
-    stage = next((stage for stage in known if stage.name == tier and stage.kind == "checkpoint"), None)
+    known = (
+        arms.arm_stages(recipe, run) if tier.startswith(f"{arms.FOLDER}/") else chain.stages(recipe)
+    )
+    stage = next(
+        (stage for stage in known if stage.name == tier and stage.kind == "checkpoint"), None
+    )
     if stage is None or stage.settings is None:
         raise InputError(f"{tier!r} is no tier of {recipe.name}; it has {', '.join(recipe.family)}")
     if stage.settings.train.compile:  # before torch is loaded; nobody else's, and gone with the run
@@ -61,7 +81,9 @@ def end_at_once() -> None:
     os._exit(0)
 
 
-def learn(run: Path, recipe: Recipe, stage: chain.Stage, plan: Path | None, profile: Path | None) -> None:
+def learn(
+    run: Path, recipe: Recipe, stage: chain.Stage, plan: Path | None, profile: Path | None
+) -> None:
     """Train a tier, in the way its recipe says; nothing where it is done already."""
     try:
         from tumen.data import Codec, refuse_other
@@ -70,7 +92,9 @@ def learn(run: Path, recipe: Recipe, stage: chain.Stage, plan: Path | None, prof
         from tumen.train import fit, leave, profile_steps, shares_loss
         from tumen.train.weights import Adapter, start_from
     except ModuleNotFoundError as error:
-        raise TrainError(f"training needs {error.name}, which is in the extra: pip install 'tumen[train]'") from None
+        raise TrainError(
+            f"training needs {error.name}, which is in the extra: pip install 'tumen[train]'"
+        ) from None
     assert stage.settings is not None
     tier = stage.name
     settings, codec = stage.settings, Codec.load(run / "tokenizer")
@@ -97,18 +121,29 @@ def learn(run: Path, recipe: Recipe, stage: chain.Stage, plan: Path | None, prof
             rows = codec.vocabulary.rows
         common["start"] = start_from(Path(settings.start.path), shape, settings.start.layers, rows)
         if settings.start.tune == "lora":
-            base = settings.start.model_copy(update={"path": str(Path(settings.start.path).resolve())})
+            base = settings.start.model_copy(
+                update={"path": str(Path(settings.start.path).resolve())}
+            )
             common["adapter"] = Adapter(start=base, digest=digest, rows=rows)
     if settings.prune:
         common["start"] = pruned(run / settings.prune, shape, run / "dataset", section)
     if stage.name.endswith("-aware"):
         trained, grid = (run / parent for parent in stage.parents[:2])
-        learn_grid(section, settings.quantise.teach, trained, grid, run / "dataset", run / tier, **common)
+        learn_grid(
+            section, settings.quantise.teach, trained, grid, run / "dataset", run / tier, **common
+        )
     elif settings.distil:
         teacher = run / settings.distil.teacher
         distil(section, shape, settings.distil, teacher, run / "dataset", run / tier, **common)
     else:
-        fit(section, shape, run / "dataset", run / tier, **common, distil=shares_loss(run / "dataset", shape.vocab))
+        fit(
+            section,
+            shape,
+            run / "dataset",
+            run / tier,
+            **common,
+            distil=shares_loss(run / "dataset", shape.vocab),
+        )
     leave()
 
 
@@ -156,7 +191,9 @@ def stand_by() -> None:
         told = json.loads(line)
         os.environ.update(told)
     except (ValueError, TypeError, AttributeError):
-        raise InputError("standby: the line on stdin is no JSON object of texts, an environment") from None
+        raise InputError(
+            "standby: the line on stdin is no JSON object of texts, an environment"
+        ) from None
 
 
 class Told(Events):
@@ -190,7 +227,12 @@ def tell_fault(kind: str, why: str, step: int | None) -> None:
     """Write faults/RANK-ATTEMPT.json into the job's folder, where an agent says which that is; a full disk may keep it from us."""
     if job := os.environ.get("TUMEN_JOB"):
         own = sender.own()
-        said = {"kind": kind, "why": why.splitlines()[0], "step": own.step if step is None else step, "rank": own.rank}
+        said = {
+            "kind": kind,
+            "why": why.splitlines()[0],
+            "step": own.step if step is None else step,
+            "rank": own.rank,
+        }
         with suppress(DiskError):
             path = Path(job) / "faults" / f"{own.rank}-{own.attempt}.json"
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -30,7 +30,9 @@ def watch(
     run: Path = launching.RUN,
     tier: str = launching.TIER,
     address: str = typer.Option(
-        "127.0.0.1", "--address", help="Of this machine, as the nodes reach it: agents send their reports there."
+        "127.0.0.1",
+        "--address",
+        help="Of this machine, as the nodes reach it: agents send their reports there.",
     ),
 ) -> None:
     """See every fault of a launched training, name it, mend it, write it down in RUN/jobs/TIER/watch.jsonl. Ends with the job.
@@ -40,17 +42,25 @@ def watch(
     recipe, where = launching.asked(run)
     engine = connect(recipe.fleet.engine, recipe.fleet)
     begun = list(launching.jobs(recipe, where))
-    if not isinstance(engine, Cluster) and (not begun or engine.status(str(where / FOLDER / (tier or begun[-1]))).ended):
+    if not isinstance(engine, Cluster) and (
+        not begun or engine.status(str(where / FOLDER / (tier or begun[-1]))).ended
+    ):
         stage = launching.chosen(recipe, where, tier, dry_run=False)
         with alone(where):
             launching.train_here(recipe, stage, where)
         return
     tier = launching.one_of(recipe, where, tier)
     job = job_of(recipe, stage_of(recipe, tier), where)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the agents learn that they are alone
-    code = watching(engine, job, address, where / "events.jsonl", lambda row: print(shown(row), flush=True))
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(143)
+    )  # so that the agents learn that they are alone
+    code = watching(
+        engine, job, address, where / "events.jsonl", lambda row: print(shown(row), flush=True)
+    )
     if code:
-        raise TrainError(f"{tier}: {gave_up(job) or f'ended with exit code {code}'} (log: {job.folder / 'log'})")
+        raise TrainError(
+            f"{tier}: {gave_up(job) or f'ended with exit code {code}'} (log: {job.folder / 'log'})"
+        )
 
 
 def resize(
@@ -66,9 +76,13 @@ def resize(
     assert stage.settings is not None
     stage.settings.train.mesh.over(ranks, stage.settings.train.rows)
     if (status := engine.status(str(job.folder))).ended:
-        raise EngineError(f"{tier} is {status.state}; only a training that runs can have another number of ranks")
+        raise EngineError(
+            f"{tier} is {status.state}; only a training that runs can have another number of ranks"
+        )
     if not is_watched(job):
-        raise EngineError(f"nobody watches {tier}; `tumen watch {where}` brings about what you wish")
+        raise EngineError(
+            f"nobody watches {tier}; `tumen watch {where}` brings about what you wish"
+        )
     wish(job.folder, ranks)
     print(f"{tier}: {ranks} ranks are wished; {job.folder / WATCH_FILE} says when they are there")
 

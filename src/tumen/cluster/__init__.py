@@ -13,11 +13,11 @@ from tumen.cluster.goodput import PARTS, Ledger, account, balance
 from tumen.cluster.order import WATCH_FILE
 
 __all__ = [
-    "Drill",
     "FAULTS",
-    "Ledger",
     "PARTS",
     "WATCH_FILE",
+    "Drill",
+    "Ledger",
     "account",
     "balance",
     "crews",

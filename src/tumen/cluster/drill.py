@@ -80,15 +80,25 @@ def crews(job: Path) -> list[Crew]:
     for path in sorted((job / RANKS).glob(f"*/{AGENT_FILE}")):
         with contextlib.suppress(OSError, ValueError, KeyError):
             said = json.loads(path.read_text("utf-8"))
-            crew = Crew(path.parent.name, int(said["pid"]), {int(rank): int(pid) for rank, pid in said["ranks"].items()})
-            if all(_is_ours(pid, path.stat().st_mtime) for pid in (crew.agent, *crew.ranks.values())):
+            crew = Crew(
+                path.parent.name,
+                int(said["pid"]),
+                {int(rank): int(pid) for rank, pid in said["ranks"].items()},
+            )
+            if all(
+                _is_ours(pid, path.stat().st_mtime) for pid in (crew.agent, *crew.ranks.values())
+            ):
                 found.append(crew)
     if not found:
-        raise EngineError(f"{job}: no ranks of this job live on this machine; a drill needs a run that trains")
+        raise EngineError(
+            f"{job}: no ranks of this job live on this machine; a drill needs a run that trains"
+        )
     return found
 
 
-def play(fault: str, job: Path, checkpoints: Path, copies: Sequence[Path], draw: random.Random) -> tuple[str, Undo]:
+def play(
+    fault: str, job: Path, checkpoints: Path, copies: Sequence[Path], draw: random.Random
+) -> tuple[str, Undo]:
     """Play a fault on a rank and node that `draw` picks; returns who was hit, and what takes back what is not over by itself.
 
     Args:
@@ -103,7 +113,11 @@ def play(fault: str, job: Path, checkpoints: Path, copies: Sequence[Path], draw:
     if fault not in FAULTS:
         raise InputError(f"--fault {fault!r} is unknown; known: {', '.join(FAULTS)}")
     if fault == "watcher":
-        last = max(read(job / WATCH_FILE), key=lambda row: float(row["time"]), default={"pid": 0, "time": 0.0})
+        last = max(
+            read(job / WATCH_FILE),
+            key=lambda row: float(row["time"]),
+            default={"pid": 0, "time": 0.0},
+        )
         pid = int(last["pid"])
         if not _is_ours(pid, last["time"]):
             raise EngineError(f"{job}: nobody watches this job; `tumen watch RUN` does")
@@ -121,7 +135,9 @@ def play(fault: str, job: Path, checkpoints: Path, copies: Sequence[Path], draw:
         now = glance_in(job)
         if not (now and now.usual_seconds):
             needs = f"that needs {USUAL_STEPS + SLOW_STEPS} looks, about one a second"
-            raise EngineError(f"{job}: its watcher does not know yet how long a step usually takes; {needs}")
+            raise EngineError(
+                f"{job}: its watcher does not know yet how long a step usually takes; {needs}"
+            )
         return f"rank {rank} on {crew.node}", _held_up(pid)
     elif fault == "disk":
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (ROOM_BYTES, resource.RLIM_INFINITY))
@@ -133,7 +149,12 @@ def play(fault: str, job: Path, checkpoints: Path, copies: Sequence[Path], draw:
 
 
 def judge(
-    fault: str, victim: str, since: float, rows: Sequence[dict[str, Any]], restored: int | None = None, pace: float = 0.0
+    fault: str,
+    victim: str,
+    since: float,
+    rows: Sequence[dict[str, Any]],
+    restored: int | None = None,
+    pace: float = 0.0,
 ) -> Drill:
     """The report, from the rows of watch.jsonl.
 
@@ -145,9 +166,13 @@ def judge(
     after = [row for row in rows if row["time"] >= since]
     attempt = max((int(row.get("attempt") or 0) for row in rows if row["time"] < since), default=0)
     if fault == "watcher":
-        back = next((row for row in after if row["event"] == "watch" and row["state"] == "resumed"), None)
+        back = next(
+            (row for row in after if row["event"] == "watch" and row["state"] == "resumed"), None
+        )
         seconds = back["time"] - since if back else None
-        return Drill(fault, victim, seconds, "resumed" if back else "", back is not None, seconds, 0, 0.0)
+        return Drill(
+            fault, victim, seconds, "resumed" if back else "", back is not None, seconds, 0, 0.0
+        )
     faults = [row for row in after if row["event"] == "fault"]
     if not faults:
         return Drill(fault, victim)
@@ -162,7 +187,9 @@ def judge(
     restored = int(resumed[-1]["step"]) - 1 if restored is None else restored
     lost = max(0, max(int(row.get("step") or 0) for row in faults) - restored)
     seconds = resumed[-1]["time"] - since
-    return Drill(fault, victim, seen, named, right is not None, seconds, lost, seconds + lost * pace)
+    return Drill(
+        fault, victim, seen, named, right is not None, seconds, lost, seconds + lost * pace
+    )
 
 
 def _nothing() -> None:
@@ -203,9 +230,13 @@ def _held_up(pid: int) -> Undo:
 
 def _damage(checkpoints: Path, copies: Sequence[Path], draw: random.Random) -> None:
     """Turn a byte of the newest checkpoint, and leave no copy in memory that would serve instead."""
-    steps = sorted(checkpoints.glob("step-*"), key=lambda path: int(path.name.removeprefix("step-")))
+    steps = sorted(
+        checkpoints.glob("step-*"), key=lambda path: int(path.name.removeprefix("step-"))
+    )
     if len(steps) < 2:
-        raise EngineError(f"{checkpoints}: the drill needs two checkpoints, there are {len(steps)}; wait for the next one")
+        raise EngineError(
+            f"{checkpoints}: the drill needs two checkpoints, there are {len(steps)}; wait for the next one"
+        )
     file = draw.choice(sorted(steps[-1].glob("*.safetensors")))
     with open(file, "r+b") as payload:
         payload.seek(-1, os.SEEK_END)
@@ -219,8 +250,16 @@ def _damage(checkpoints: Path, copies: Sequence[Path], draw: random.Random) -> N
 def _is_ours(pid: int, named: float) -> bool:
     """Whether a process of tumen lives that did so when it was named, `named` seconds after 1970: a number may be taken again."""
     with contextlib.suppress(OSError, StopIteration, ValueError):
-        boot = next(int(line.split()[1]) for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime"))
+        boot = next(
+            int(line.split()[1])
+            for line in Path("/proc/stat").read_text().splitlines()
+            if line.startswith("btime")
+        )
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
         began = boot + int(fields[18]) / os.sysconf("SC_CLK_TCK")
-        return state != "Z" and began < named + SLACK_SECONDS and b"tumen" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return (
+            state != "Z"
+            and began < named + SLACK_SECONDS
+            and b"tumen" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        )
     return False

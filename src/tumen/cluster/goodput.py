@@ -54,7 +54,10 @@ class Ledger:
             "every_seconds": work / self.saves,
             "save_seconds": self.seconds["checkpoint"] / self.saves,
             "between_seconds": (sum(self.seconds.values()) - self.seconds["idle"]) / self.stops,
-            "restart_seconds": (self.seconds["detection"] + self.seconds["restart"] - self.start_seconds) / self.stops,
+            "restart_seconds": (
+                self.seconds["detection"] + self.seconds["restart"] - self.start_seconds
+            )
+            / self.stops,
         }
 
 
@@ -65,7 +68,9 @@ def account(run: Path, tier: str, cards: int) -> Ledger:
         run: its folder, with `events.jsonl` and, where a watcher was, `jobs/TIER/watch.jsonl`.
         cards: it started on; a decision says when there are fewer or more.
     """
-    training = ({**row, "by": "run"} for row in read(run / "events.jsonl") if row.get("tier", tier) == tier)
+    training = (
+        {**row, "by": "run"} for row in read(run / "events.jsonl") if row.get("tier", tier) == tier
+    )
     watching = ({**row, "by": "watch"} for row in read(run / "jobs" / tier / "watch.jsonl"))
     return balance([*training, *watching], cards)
 
@@ -98,7 +103,9 @@ class Book:
 
     def _run_train(self, row: Row) -> None:
         """All ranks have loaded their state; a step comes next."""
-        self._spend(row, "idle" if self.doing == "work" else self.doing)  # work that ended without a word
+        self._spend(
+            row, "idle" if self.doing == "work" else self.doing
+        )  # work that ended without a word
         self.step, self.doing = float(row["step"]), "restart"
 
     def _run_step(self, row: Row) -> None:
@@ -148,7 +155,9 @@ class Book:
         """The first step of an attempt is done."""
         self._work(row, float(row["step"]))
 
-    def _work(self, row: Row, step: float, other_seconds: float = 0.0, other: str = "checkpoint") -> None:
+    def _work(
+        self, row: Row, step: float, other_seconds: float = 0.0, other: str = "checkpoint"
+    ) -> None:
         """Steps up to `step` since the last event, and `other_seconds` at the end. Ranks that were starting started first."""
         time = float(row["time"]) - self.since
         other_seconds = min(other_seconds, time)
@@ -156,7 +165,11 @@ class Book:
         if self.doing == "restart":
             work = min(work, max(0.0, step - self.step) * self.pace)
         high = self.ledger.steps
-        again = (min(step, high) - self.step) / (step - self.step) if step > self.step else float(step < high)
+        again = (
+            (min(step, high) - self.step) / (step - self.step)
+            if step > self.step
+            else float(step < high)
+        )
         again = min(1.0, max(0.0, again))
         self.ledger.steps_again += max(0, int(min(step, high) - self.step))
         self.ledger.steps = max(high, int(step))

@@ -34,5 +34,10 @@ class Order:
 
     def part(self, node: str) -> dict[str, Any]:
         """What a node is told."""
-        said: dict[str, Any] = {"verb": self.verb, "attempt": self.attempt, "world": self.world, "master": self.master}
+        said: dict[str, Any] = {
+            "verb": self.verb,
+            "attempt": self.attempt,
+            "world": self.world,
+            "master": self.master,
+        }
         return said | {"ranks": list(self.ranks.get(node, (0, 0))), "code": self.code}

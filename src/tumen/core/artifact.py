@@ -29,7 +29,17 @@ from tumen.core.fencing import refuse_old
 MANIFEST = "manifest.json"
 SCHEMA = 1
 Kind = Literal[
-    "corpus", "tokenizer", "dataset", "checkpoint", "logits", "grid", "bundle", "scorecard", "arms", "plan", "calibration"
+    "corpus",
+    "tokenizer",
+    "dataset",
+    "checkpoint",
+    "logits",
+    "grid",
+    "bundle",
+    "scorecard",
+    "arms",
+    "plan",
+    "calibration",
 ]
 
 
@@ -57,7 +67,9 @@ class Manifest(BaseModel):
 
 def hash_of(value: Any) -> str:
     """Short hash (16 hex digits) of anything JSON can say, independent of key order."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=_plain)
+    text = json.dumps(
+        value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=_plain
+    )
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -105,7 +117,9 @@ def writing(
         DiskError: the disk refuses; `folder` is as it was.
         TrainError: this process is of a start of its job that is over; `folder` is as it was.
     """
-    stage = folder.with_name(f".{folder.name}.{os.uname().nodename}.{os.getpid()}.new")  # hosts may share the folder
+    stage = folder.with_name(
+        f".{folder.name}.{os.uname().nodename}.{os.getpid()}.new"
+    )  # hosts may share the folder
     refuse_old()
     with disk(folder):
         shutil.rmtree(stage, ignore_errors=True)
@@ -180,13 +194,19 @@ def manifest_of(folder: Path, kind: Kind | None = None) -> Manifest:
     if not folder.is_dir():
         raise ArtifactError(f"{folder}: no such artifact; `tumen run RECIPE` makes it")
     if not path.exists():
-        raise ArtifactError(f"{folder}: has no {MANIFEST}, so it is no artifact; `tumen run RECIPE` makes one")
+        raise ArtifactError(
+            f"{folder}: has no {MANIFEST}, so it is no artifact; `tumen run RECIPE` makes one"
+        )
     try:
         manifest = Manifest.model_validate(untrusted.read_json(path))
     except (ValidationError, ArtifactError):
-        raise ArtifactError(f"{path}: damaged manifest; delete {folder} and run the recipe again") from None
+        raise ArtifactError(
+            f"{path}: damaged manifest; delete {folder} and run the recipe again"
+        ) from None
     if manifest.schema_version > SCHEMA:
-        raise ArtifactError(f"{path}: schema {manifest.schema_version} is newer than this tumen ({SCHEMA}); upgrade tumen")
+        raise ArtifactError(
+            f"{path}: schema {manifest.schema_version} is newer than this tumen ({SCHEMA}); upgrade tumen"
+        )
     if kind and manifest.kind != kind:
         raise ArtifactError(f"{folder}: is a {manifest.kind}, a {kind} is needed here")
     return manifest
@@ -205,9 +225,13 @@ def verify(folder: Path, kind: Kind | None = None) -> Manifest:
             raise ArtifactError(
                 f"{folder / name}: content is not what was written (SHA-256 differs); delete {folder} and run again"
             )
-    digest = hash_of([manifest.kind, {name: payload.sha256 for name, payload in manifest.files.items()}])
+    digest = hash_of(
+        [manifest.kind, {name: payload.sha256 for name, payload in manifest.files.items()}]
+    )
     if digest != manifest.digest:
-        raise ArtifactError(f"{folder / MANIFEST}: digest {ascii(manifest.digest)[:20]} does not fit its files; refused")
+        raise ArtifactError(
+            f"{folder / MANIFEST}: digest {ascii(manifest.digest)[:20]} does not fit its files; refused"
+        )
     return manifest
 
 
@@ -219,13 +243,19 @@ def check_sizes(folder: Path, manifest: Manifest) -> None:
     """
     for name, payload in manifest.files.items():
         path = folder / name
-        if not name.isprintable() or not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
-            raise ArtifactError(f"{folder}: manifest names {name!a}, which lies outside of it; refused")
+        if not name.isprintable() or not Path(os.path.realpath(path)).is_relative_to(
+            os.path.realpath(folder)
+        ):
+            raise ArtifactError(
+                f"{folder}: manifest names {name!a}, which lies outside of it; refused"
+            )
         if not path.is_file():
             raise ArtifactError(f"{path}: missing; delete {folder} and run the recipe again")
         size = path.stat().st_size
         if size != payload.bytes:
-            raise ArtifactError(f"{path}: {size} bytes, the manifest says {payload.bytes}; delete {folder} and run again")
+            raise ArtifactError(
+                f"{path}: {size} bytes, the manifest says {payload.bytes}; delete {folder} and run again"
+            )
 
 
 def done(folder: Path, kind: Kind, inputs: str) -> Manifest | None:

@@ -119,7 +119,10 @@ class EngineError(TumenError):
 DISK_ERRNOS = {  # what happened, and what to do
     errno.ENOSPC: ("the disk is full", "make room"),
     errno.EDQUOT: ("the quota is used up", "make room"),
-    errno.EFBIG: ("a file may not grow that large here", "raise the limit (ulimit -f), or make room"),
+    errno.EFBIG: (
+        "a file may not grow that large here",
+        "raise the limit (ulimit -f), or make room",
+    ),
     errno.EROFS: ("the disk is read-only", "make it writable, or name another folder"),
     errno.EACCES: ("permission denied", "make it writable, or name another folder"),
     errno.EPERM: ("not permitted", "make it writable, or name another folder"),

@@ -47,7 +47,9 @@ class Events:
         handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
             if os.write(handle, line) < len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))  # a full disk takes what it can
+                raise OSError(
+                    errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path)
+                )  # a full disk takes what it can
         finally:
             os.close(handle)
 

@@ -11,7 +11,11 @@ from pathlib import Path
 
 from tumen.core.errors import TrainError
 
-START_FILE, START, JOB = "start", "TUMEN_START", "TUMEN_JOB"  # of a job's folder; environment of a rank: its start, the folder
+START_FILE, START, JOB = (
+    "start",
+    "TUMEN_START",
+    "TUMEN_JOB",
+)  # of a job's folder; environment of a rank: its start, the folder
 
 
 def newer(folder: Path, mine: str) -> str:
@@ -29,9 +33,13 @@ def refuse_old(folder: Path | None = None, mine: str = "") -> None:
     Raises:
         TrainError: a newer start holds the run.
     """
-    folder, mine = (folder, mine) if folder else (Path(os.environ.get(JOB, "")), os.environ.get(START, ""))
+    folder, mine = (
+        (folder, mine) if folder else (Path(os.environ.get(JOB, "")), os.environ.get(START, ""))
+    )
     if other := newer(folder, mine):
-        raise TrainError(f"start {mine} of this job is over: its engine began start {other} elsewhere, which holds the run now")
+        raise TrainError(
+            f"start {mine} of this job is over: its engine began start {other} elsewhere, which holds the run now"
+        )
 
 
 def number(start: str) -> tuple[int, ...]:

@@ -7,7 +7,9 @@ import os
 import signal
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
-PRCTL = getattr(ctypes.CDLL(None), "prctl", None)  # found now: between fork and exec it is too late to look for it
+PRCTL = getattr(
+    ctypes.CDLL(None), "prctl", None
+)  # found now: between fork and exec it is too late to look for it
 
 
 def die_with_parent(parent: int | None = None) -> None:

@@ -32,8 +32,12 @@ def alone(where: Path, on: str = "this run") -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             handle.seek(0)
-            raise RunnerBusy(f"{where}: process {handle.read().strip() or '?'} works on {on}; wait for it, or stop it") from None
-        with suppress(OSError):  # a courtesy to whom it keeps out; a full disk is told by what needs room
+            raise RunnerBusy(
+                f"{where}: process {handle.read().strip() or '?'} works on {on}; wait for it, or stop it"
+            ) from None
+        with suppress(
+            OSError
+        ):  # a courtesy to whom it keeps out; a full disk is told by what needs room
             os.ftruncate(handle.fileno(), 0)
             os.write(handle.fileno(), str(os.getpid()).encode())
         yield

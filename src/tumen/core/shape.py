@@ -30,8 +30,12 @@ class Yarn(Frozen):
 
     factor: float = Field(ge=1, description="how much longer the context becomes")
     original: Positive = Field(description="tokens of the context before")
-    beta_fast: float = Field(32.0, gt=0, description="turns within the old context from which on a frequency stays")
-    beta_slow: float = Field(1.0, gt=0, description="turns within the old context up to which a frequency is divided")
+    beta_fast: float = Field(
+        32.0, gt=0, description="turns within the old context from which on a frequency stays"
+    )
+    beta_slow: float = Field(
+        1.0, gt=0, description="turns within the old context up to which a frequency is divided"
+    )
     mscale: float = Field(1.0, ge=0)
     mscale_all_dim: float = Field(0.0, ge=0)
 
@@ -80,7 +84,11 @@ class Mla(Frozen):
     def parameters(self, width: int) -> int:
         """Weights of one attention block at model width `width`, bottleneck norms included."""
         query = self.heads * self.query_dim
-        down_q = width * self.q_rank + self.q_rank + self.q_rank * query if self.q_rank else width * query
+        down_q = (
+            width * self.q_rank + self.q_rank + self.q_rank * query
+            if self.q_rank
+            else width * query
+        )
         down_kv = width * (self.kv_rank + self.rope_dim) + self.kv_rank
         up_kv = self.kv_rank * self.heads * (self.nope_dim + self.v_dim)
         return down_q + down_kv + up_kv + self.heads * self.v_dim * width
@@ -150,17 +158,29 @@ class Experts(Frozen):
     width: Positive
     shared: int = Field(1, ge=0)
     dense_layers: int = Field(1, ge=0)
-    gate: Literal["softmax", "sigmoid"] = Field("softmax", description="affinity: softmax (V2) or sigmoid (V3)")
+    gate: Literal["softmax", "sigmoid"] = Field(
+        "softmax", description="affinity: softmax (V2) or sigmoid (V3)"
+    )
     balance: float = Field(0.003, ge=0, description="factor of the expert-level balance loss")
     balance_devices: float = Field(0.0, ge=0, description="factor of the device-level balance loss")
-    balance_communication: float = Field(0.0, ge=0, description="factor of the communication balance loss")
-    bias_rate: float = Field(0.0, ge=0, description="step of the balancing bias after each training step; 0: no bias (V3: 0.001)")
+    balance_communication: float = Field(
+        0.0, ge=0, description="factor of the communication balance loss"
+    )
+    bias_rate: float = Field(
+        0.0,
+        ge=0,
+        description="step of the balancing bias after each training step; 0: no bias (V3: 0.001)",
+    )
     scale: float = Field(1.0, gt=0)
     normalise: bool = False
     capacity: float = Field(1.5, gt=0)
-    protect: float = Field(0.1, ge=0, le=1, description="share of the sequences whose tokens are never dropped")
+    protect: float = Field(
+        0.1, ge=0, le=1, description="share of the sequences whose tokens are never dropped"
+    )
     groups: int = Field(0, ge=0, description="devices the experts lie on; 0: one expert a device")
-    device_limit: int = Field(0, ge=0, description="most devices (nodes) a token is sent to; 0: no limit")
+    device_limit: int = Field(
+        0, ge=0, description="most devices (nodes) a token is sent to; 0: no limit"
+    )
 
     @property
     def devices(self) -> int:
@@ -175,7 +195,9 @@ class Experts(Frozen):
             raise ValueError(f"groups {self.groups} must divide routed {self.routed}")
         reach = self.device_limit * (self.routed // self.devices)
         if self.groups and self.device_limit and self.top_k > reach:
-            raise ValueError(f"device_limit {self.device_limit} leaves {reach} experts to choose from, top_k is {self.top_k}")
+            raise ValueError(
+                f"device_limit {self.device_limit} leaves {reach} experts to choose from, top_k is {self.top_k}"
+            )
         return self
 
 
@@ -190,16 +212,22 @@ class Shape(Frozen):
     vocab: int = Field(0, ge=0)
     tied: bool = True
     norm_eps: float = Field(1e-5, gt=0)
-    gated: bool = Field(True, description="SwiGLU with three matrices; false: the plain two of GPT-3")
+    gated: bool = Field(
+        True, description="SwiGLU with three matrices; false: the plain two of GPT-3"
+    )
     biases: bool = Field(False, description="biases on every projection and norm, as in GPT-3")
     positions: int = Field(0, ge=0, description="learned positions; 0: rotary")
     window: int = Field(0, ge=0, description="sliding attention window in tokens; 0: full")
-    mtp: int = Field(0, ge=0, description="multi-token-prediction layers (arXiv 2412.19437, section 2.2)")
+    mtp: int = Field(
+        0, ge=0, description="multi-token-prediction layers (arXiv 2412.19437, section 2.2)"
+    )
 
     @model_validator(mode="after")
     def _layers(self) -> Shape:
         if self.experts and self.experts.dense_layers >= self.layers:
-            raise ValueError(f"experts.dense_layers {self.experts.dense_layers} must be below layers {self.layers}")
+            raise ValueError(
+                f"experts.dense_layers {self.experts.dense_layers} must be below layers {self.layers}"
+            )
         return self
 
     @property
@@ -214,11 +242,19 @@ class Shape(Frozen):
         mixture = 0
         if self.experts:
             gate = (self.width + bool(self.experts.bias_rate)) * self.experts.routed
-            mixture = matrices * self.width * self.experts.width * (routed + self.experts.shared) + gate
+            mixture = (
+                matrices * self.width * self.experts.width * (routed + self.experts.shared) + gate
+            )
         every = self.attention.parameters(self.width) + 2 * self.width + self._layer_biases()
-        total = self.layers * every + (self.layers - self.moe_layers) * dense + self.moe_layers * mixture
+        total = (
+            self.layers * every
+            + (self.layers - self.moe_layers) * dense
+            + self.moe_layers * mixture
+        )
         # one more layer a predicted token, two norms and the projection that joins both inputs; embedding and head are shared
-        return total + self.mtp * (every + (mixture or dense) + 2 * self.width * self.width + 2 * self.width)
+        return total + self.mtp * (
+            every + (mixture or dense) + 2 * self.width * self.width + 2 * self.width
+        )
 
     def _layer_biases(self) -> int:
         """Biases of one layer: qkv, attention output, both feed-forward matrices and the two norms."""
@@ -227,7 +263,13 @@ class Shape(Frozen):
         qkv = self.attention.heads * self.attention.query_dim
         if isinstance(self.attention, Gqa):
             qkv += 2 * self.attention.kv_heads * self.attention.head_dim
-        return qkv + self.width + self.feed_forward * (2 if self.gated else 1) + self.width + 2 * self.width
+        return (
+            qkv
+            + self.width
+            + self.feed_forward * (2 if self.gated else 1)
+            + self.width
+            + 2 * self.width
+        )
 
     def _ends(self) -> int:
         """Weights before and after the layers: embedding, head, learned positions, last norm."""
@@ -256,5 +298,10 @@ class Shape(Frozen):
         context = min(context, self.window) if self.window else context
         matmuls = self._block(self.experts.top_k if self.experts else 0) + head
         v_dim = self.attention.v_dim if isinstance(self.attention, Mla) else self.attention.head_dim
-        scores = (self.layers + self.mtp) * self.attention.heads * (self.attention.query_dim + v_dim) * context
+        scores = (
+            (self.layers + self.mtp)
+            * self.attention.heads
+            * (self.attention.query_dim + v_dim)
+            * context
+        )
         return 2 * (matmuls + scores)

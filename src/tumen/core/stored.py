@@ -35,6 +35,10 @@ def load(kind: type[Kept], path: Path, name: str, verb: str) -> Kept:
     try:
         return kind.model_validate_json(path.read_text("utf-8"))
     except FileNotFoundError:
-        raise PlanError(f"{path}: no {name}: this machine was not measured yet; `{verb}` does it in minutes") from None
+        raise PlanError(
+            f"{path}: no {name}: this machine was not measured yet; `{verb}` does it in minutes"
+        ) from None
     except (OSError, ValueError) as error:
-        raise PlanError(f"{path}: no {name} ({str(error).splitlines()[0]}); make one with `{verb}`") from None
+        raise PlanError(
+            f"{path}: no {name} ({str(error).splitlines()[0]}); make one with `{verb}`"
+        ) from None

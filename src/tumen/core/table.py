@@ -9,7 +9,9 @@ from typing import Any
 from tumen.core.errors import TumenError
 
 
-def named(name: str, table: Mapping[str, str], field: str, error: Callable[[str], TumenError]) -> Any:
+def named(
+    name: str, table: Mapping[str, str], field: str, error: Callable[[str], TumenError]
+) -> Any:
     """What a name of a table, or `"package.module:attribute"`, stands for.
 
     Args:
@@ -18,7 +20,9 @@ def named(name: str, table: Mapping[str, str], field: str, error: Callable[[str]
     """
     module, colon, attribute = table.get(name, name).partition(":")
     if not colon:
-        raise error(f"{field} {name!r} is unknown; known: {', '.join(table)}, or 'package.module:Class'")
+        raise error(
+            f"{field} {name!r} is unknown; known: {', '.join(table)}, or 'package.module:Class'"
+        )
     try:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as fault:

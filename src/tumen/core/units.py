@@ -6,10 +6,29 @@ import re
 
 from tumen.core.errors import InputError
 
-DECIMAL = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}
+DECIMAL = {
+    "": 1.0,
+    "k": 1e3,
+    "K": 1e3,
+    "M": 1e6,
+    "G": 1e9,
+    "B": 1e9,
+    "T": 1e12,
+    "P": 1e15,
+    "E": 1e18,
+}
 BINARY = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}
 ROUNDS_UP = 0.9995  # with three digits this is one of the next unit, not 1e+03 of this one
-SECONDS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "day": 86400.0, "w": 604800.0}
+SECONDS = {
+    "ms": 1e-3,
+    "s": 1.0,
+    "m": 60.0,
+    "min": 60.0,
+    "h": 3600.0,
+    "d": 86400.0,
+    "day": 86400.0,
+    "w": 604800.0,
+}
 
 
 def count(text: str | int | float) -> float:
@@ -20,9 +39,13 @@ def count(text: str | int | float) -> float:
     """
     if isinstance(text, (int, float)):
         return float(text)
-    match = re.fullmatch(r"\s*([0-9][0-9_]*(?:,[0-9]{3})*(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?)\s*([A-Za-z]*)\s*", text)
+    match = re.fullmatch(
+        r"\s*([0-9][0-9_]*(?:,[0-9]{3})*(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?)\s*([A-Za-z]*)\s*", text
+    )
     if not match or match[2] not in DECIMAL:
-        raise InputError(f"{text!r} is not a count: write a number with one of k M G B T P, such as 8.1T")
+        raise InputError(
+            f"{text!r} is not a count: write a number with one of k M G B T P, such as 8.1T"
+        )
     return float(match[1].replace("_", "").replace(",", "")) * DECIMAL[match[2]]
 
 

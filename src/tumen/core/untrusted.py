@@ -23,7 +23,12 @@ MOST_JSON_BYTES = 48 << 20  # the largest tokenizer.json in use has some 33 MB
 MOST_NESTING = 32
 MOST_PARTS = 1 << 21  # objects and lists of one JSON text
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
-ARCHIVES = {b"PK\x03\x04": "a zip archive", b"\x1f\x8b": "a gzip archive", b"\xfd7zXZ": "an xz archive", b"BZh": "a bzip2 archive"}
+ARCHIVES = {
+    b"PK\x03\x04": "a zip archive",
+    b"\x1f\x8b": "a gzip archive",
+    b"\xfd7zXZ": "an xz archive",
+    b"BZh": "a bzip2 archive",
+}
 KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a pipe",
@@ -89,9 +94,13 @@ def check_file(path: Path, error: Refusal = ArtifactError) -> int:
     try:
         found = path.stat()
     except (OSError, ValueError):
-        raise error(f"{shown(path)}: missing, or a link to nowhere; make or fetch it again") from None
+        raise error(
+            f"{shown(path)}: missing, or a link to nowhere; make or fetch it again"
+        ) from None
     if not stat.S_ISREG(found.st_mode):
-        raise error(f"{shown(path)}: is {KINDS.get(stat.S_IFMT(found.st_mode), 'no file')}, a file is needed")
+        raise error(
+            f"{shown(path)}: is {KINDS.get(stat.S_IFMT(found.st_mode), 'no file')}, a file is needed"
+        )
     return found.st_size
 
 
@@ -147,7 +156,12 @@ def parse_json(raw: bytes) -> Any:
     if raw.count(b"[") + raw.count(b"{") > MOST_PARTS:
         raise ValueError(f"more than {MOST_PARTS} objects and lists")
     try:
-        tree = json.loads(raw.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_constant, parse_float=_finite)
+        tree = json.loads(
+            raw.decode("utf-8"),
+            object_pairs_hook=_once,
+            parse_constant=_no_constant,
+            parse_float=_finite,
+        )
     except RecursionError:
         raise ValueError(f"nested deeper than {MOST_NESTING}") from None
     except json.JSONDecodeError as fault:
@@ -156,7 +170,9 @@ def parse_json(raw: bytes) -> Any:
         raise ValueError(f"not UTF-8 at byte {fault.start}") from None
     level: list[Any] = [tree]
     for _ in range(MOST_NESTING + 1):
-        level = [part for whole in level for part in _within(whole) if isinstance(part, dict | list)]
+        level = [
+            part for whole in level for part in _within(whole) if isinstance(part, dict | list)
+        ]
         if not level:
             return tree
     raise ValueError(f"nested deeper than {MOST_NESTING}")

@@ -26,7 +26,9 @@ CONTROL = (UNKNOWN, BEGIN, END, DO)
 BYTES = tuple(f"<0x{value:02X}>" for value in range(256))
 CJK = r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]"
 SPACE = "▁"
-TYPED = re.compile(rf"(?<=<)(?={'|'.join(re.escape(token[1:]) for token in CONTROL)})")  # inside a control token of a text
+TYPED = re.compile(
+    rf"(?<=<)(?={'|'.join(re.escape(token[1:]) for token in CONTROL)})"
+)  # inside a control token of a text
 
 
 def train_tokenizer(texts: Iterable[str], vocab: int, ontology: Ontology = HOME) -> Tokenizer:
@@ -42,7 +44,9 @@ def train_tokenizer(texts: Iterable[str], vocab: int, ontology: Ontology = HOME)
     """
     fixed = [*CONTROL, *BYTES, *ontology.structure_tokens()]
     learner = Tokenizer(models.BPE(unk_token=UNKNOWN, byte_fallback=True))
-    learner.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), normalizers.Replace(" ", SPACE)])
+    learner.normalizer = normalizers.Sequence(
+        [normalizers.Prepend(SPACE), normalizers.Replace(" ", SPACE)]
+    )
     learner.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(CJK), "isolated"),
@@ -74,14 +78,18 @@ def _alphabet(texts: Sequence[str], count: int) -> list[str]:
 def _without_specials(learner: Tokenizer) -> Tokenizer:
     """The same pieces with only control and structure tokens matched in text (a typed `<0x41>` is text, not a byte)."""
     tree = json.loads(learner.to_str())
-    tree["added_tokens"] = [token for token in tree["added_tokens"] if token["content"] not in BYTES]
+    tree["added_tokens"] = [
+        token for token in tree["added_tokens"] if token["content"] not in BYTES
+    ]
     for token in tree["added_tokens"]:
         token["special"] = token["content"] in CONTROL
         token["normalized"] = False
     tree["pre_tokenizer"] = None
     tree["normalizer"] = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
     fresh = Tokenizer.from_str(json.dumps(tree))
-    fresh.decoder = decoders.Sequence([decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()])
+    fresh.decoder = decoders.Sequence(
+        [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
     return fresh
 
 
@@ -97,7 +105,9 @@ class Codec:
         self.tokenizer, self.ontology = tokenizer, ontology
         self.vocab: int = tokenizer.get_vocab_size()
         known: dict[str, int] = tokenizer.get_vocab()
-        missing = [token for token in (BEGIN, DO, END, *ontology.structure_tokens()) if token not in known]
+        missing = [
+            token for token in (BEGIN, DO, END, *ontology.structure_tokens()) if token not in known
+        ]
         if missing:
             raise ArtifactError(f"another kind of tokeniser, without {missing[0]!r}")
         self.begin, self.do, self.end = (known[token] for token in (BEGIN, DO, END))
@@ -118,7 +128,9 @@ class Codec:
         try:
             read = Tokenizer.from_str(json.dumps(tree))
         except Exception as error:  # the library raises bare Exception
-            raise ArtifactError(f"{path}: no tokeniser in it ({error}); run the recipe again") from None
+            raise ArtifactError(
+                f"{path}: no tokeniser in it ({error}); run the recipe again"
+            ) from None
         return cls(read, Ontology.load(folder))
 
     def save(self, folder: Path) -> None:
@@ -144,7 +156,10 @@ class Codec:
 
     def answer(self, action: Action) -> list[int]:
         """The action on the wire and the end token."""
-        ids = (self.structure.get(piece) or self.words(piece) for piece in pieces(action.wire(self.ontology), self.ontology))
+        ids = (
+            self.structure.get(piece) or self.words(piece)
+            for piece in pieces(action.wire(self.ontology), self.ontology)
+        )
         return [*chain.from_iterable(ids), self.end]
 
     def intent(self, name: str) -> int:
@@ -155,7 +170,9 @@ class Codec:
         """
         ids = self.structure.get(f',"intent":"{name}"', [])
         if len(ids) != 1:
-            raise InputError(f"the tokeniser has no token of its own for the intent {name}; set tokenizer.pieces = true")
+            raise InputError(
+                f"the tokeniser has no token of its own for the intent {name}; set tokenizer.pieces = true"
+            )
         return ids[0]
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -187,9 +204,13 @@ class Outside(Codec):
         self.vocabulary, self.ontology = vocabulary, ontology
         self.tokenizer, self.vocab = vocabulary.tokenizer(), len(vocabulary.tokens)
         ids = {token: number for number, token in enumerate(vocabulary.tokens)}
-        self.begin, self.do, self.end = (ids[token] for token in (vocabulary.begin, vocabulary.do, vocabulary.end))
+        self.begin, self.do, self.end = (
+            ids[token] for token in (vocabulary.begin, vocabulary.do, vocabulary.end)
+        )
         structure = ontology.structure_tokens()
-        self.structure = {piece: [ids[piece]] for piece in structure} if set(structure) <= ids.keys() else {}
+        self.structure = (
+            {piece: [ids[piece]] for piece in structure} if set(structure) <= ids.keys() else {}
+        )
 
     def save(self, folder: Path) -> None:
         """Write `vocabulary.json` and `ontology.json`."""

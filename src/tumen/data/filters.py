@@ -50,7 +50,9 @@ def folded(text: str) -> str:
 
 @lru_cache(1 << 17)
 def _word_key(word: str) -> int:
-    return int.from_bytes(hashlib.blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+    return int.from_bytes(
+        hashlib.blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little"
+    )
 
 
 def text_key(text: str) -> int:
@@ -107,7 +109,9 @@ def band_keys(keys: Keys) -> Keys:
 
 def exam_keys(texts: Iterable[str]) -> Keys:
     """Sorted keys of every run of `EXAM_RUN` words in exam texts, and of whole shorter ones."""
-    found = [runs(keys, EXAM_RUN) for text in texts if len(keys := word_keys(WORD.findall(folded(text))))]
+    found = [
+        runs(keys, EXAM_RUN) for text in texts if len(keys := word_keys(WORD.findall(folded(text))))
+    ]
     return np.unique(np.concatenate(found)) if found else NO_KEYS
 
 
@@ -144,7 +148,10 @@ def poor(text: str) -> str:
 def _strange_words(text: str, words: Sequence[str]) -> str:
     pieces = text.split()
     spaced = [len(word) for word in words if len(word) > 1 or not re.match(f"[{CJK}]", word)]
-    if 2 * len(spaced) > len(words) and not WORD_LENGTH[0] <= sum(spaced) / len(spaced) <= WORD_LENGTH[1]:
+    if (
+        2 * len(spaced) > len(words)
+        and not WORD_LENGTH[0] <= sum(spaced) / len(spaced) <= WORD_LENGTH[1]
+    ):
         return "length of words"
     if text.count("#") + text.count("...") + text.count("…") > SYMBOLS * len(words):
         return "symbols"
@@ -174,12 +181,18 @@ def _repeats(words: Sequence[str]) -> str:
     """Too large a share of characters in the commonest run of 2 to 4 words, or in runs of 5 to 10 that came before."""
     keys, sizes = word_keys(words), np.fromiter(map(len, words), np.int64, len(words))
     for length, most in (COMMONEST | REPEATED).items():
-        _, first, place, counts = np.unique(runs(keys, length), return_index=True, return_inverse=True, return_counts=True)
+        _, first, place, counts = np.unique(
+            runs(keys, length), return_index=True, return_inverse=True, return_counts=True
+        )
         inside = np.zeros(len(words), bool)
         if length in REPEATED:
             again = np.setdiff1d(np.arange(len(place)), first, assume_unique=True)
         else:
-            again = np.flatnonzero(place == counts.argmax()) if counts.max() > 1 else np.empty(0, np.int64)
+            again = (
+                np.flatnonzero(place == counts.argmax())
+                if counts.max() > 1
+                else np.empty(0, np.int64)
+            )
         for offset in range(length):
             inside[again + offset] = True
         if sizes[inside].sum() > most * sizes.sum():
@@ -243,7 +256,9 @@ class Seen:
             free = left[self.slots[at[left]] == 0]
             before[left[self.slots[at[left]] == keys[left]]] = True
             self.slots[at[free]] = keys[free]
-            left = left[self.slots[at[left]] != keys[left]]  # another key lies there, or another of these took the slot
+            left = left[
+                self.slots[at[left]] != keys[left]
+            ]  # another key lies there, or another of these took the slot
             at[left] = (at[left] + np.uint64(1)) % np.uint64(len(self.slots))
         self.count += int((~before).sum())
         return before
@@ -257,7 +272,12 @@ class Seen:
 
 
 def sift(
-    rows: Iterable[T], text: Callable[[T], str], judge: Judge, removed: Counter[str], workers: int = 1, seen: Seen | None = None
+    rows: Iterable[T],
+    text: Callable[[T], str],
+    judge: Judge,
+    removed: Counter[str],
+    workers: int = 1,
+    seen: Seen | None = None,
 ) -> Iterator[T]:
     """The rows that pass, in order.
 

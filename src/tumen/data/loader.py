@@ -49,7 +49,10 @@ class Batch:
         """Micro-batches of `rows` rows; each still says what the whole step holds."""
         names = ("ids", "documents", "positions", "targets", "answers", "sources")
         cuts = range(0, len(self.ids), rows)
-        return [replace(self, **{name: getattr(self, name)[cut : cut + rows] for name in names}) for cut in cuts]
+        return [
+            replace(self, **{name: getattr(self, name)[cut : cut + rows] for name in names})
+            for cut in cuts
+        ]
 
 
 class Loader:
@@ -65,10 +68,14 @@ class Loader:
         InputError: an example is longer than a row.
     """
 
-    def __init__(self, shards: Shards, rows: int, row_tokens: int, seed: int, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self, shards: Shards, rows: int, row_tokens: int, seed: int, rank: int = 0, world: int = 1
+    ) -> None:
         longest = int(shards.lengths.max())
         if longest > row_tokens:
-            raise InputError(f"an example has {longest} tokens, a row {row_tokens}: set train.row_tokens to {longest} or more")
+            raise InputError(
+                f"an example has {longest} tokens, a row {row_tokens}: set train.row_tokens to {longest} or more"
+            )
         self.shards, self.rows, self.row_tokens, self.seed = shards, rows, row_tokens, seed
         self.rank, self.world = rank, world
         self.epoch, self.row, self.seen = 0, 0, 0
@@ -119,7 +126,11 @@ class Loader:
         return rows + [examples for _, examples in waiting]
 
     def _whole(self, samples: Array) -> Whole:
-        starts, answers, stops = self.shards.starts[samples], self.shards.answers[samples], self.shards.starts[samples + 1]
+        starts, answers, stops = (
+            self.shards.starts[samples],
+            self.shards.answers[samples],
+            self.shards.starts[samples + 1],
+        )
         return Whole(self.rows, int((stops - answers).sum()), int((answers - starts - 1).sum()))
 
     def _batch(self, rows: list[list[int]], samples: Array) -> Batch:
@@ -139,4 +150,6 @@ class Loader:
                 sources[r, inner] = np.arange(start + 1, stop)
                 answers[r, inner] = sources[r, inner] >= int(self.shards.answers[example])
                 at += length
-        return Batch(ids, documents, positions, targets, answers, sources, samples, self._whole(samples))
+        return Batch(
+            ids, documents, positions, targets, answers, sources, samples, self._whole(samples)
+        )

@@ -11,7 +11,10 @@ T = TypeVar("T")
 
 
 def mixed(
-    sources: Sequence[Callable[[int], Iterable[T]]], weights: Sequence[float], passes: Sequence[int], size: Callable[[T], int]
+    sources: Sequence[Callable[[int], Iterable[T]]],
+    weights: Sequence[float],
+    passes: Sequence[int],
+    size: Callable[[T], int],
 ) -> Iterator[T]:
     """Rows of all sources so that at any moment each has given its share, but for the size of one row.
 
@@ -28,7 +31,9 @@ def mixed(
         InputError: a weight that is not above zero, or a source without rows.
     """
     if not all(0 < weight < float("inf") for weight in weights):
-        raise InputError(f"weights of a mix must be above zero, not {', '.join(map(str, weights))}; leave a source out instead")
+        raise InputError(
+            f"weights of a mix must be above zero, not {', '.join(map(str, weights))}; leave a source out instead"
+        )
     streams = [_read(open_, times) for open_, times in zip(sources, passes, strict=True)]
     given = [0.0] * len(streams)
     while True:
@@ -36,7 +41,9 @@ def mixed(
         row = next(streams[turn], None)
         if row is None:
             if not given[turn]:
-                raise InputError(f"source {turn + 1} of the mix has no rows to train on; leave it out")
+                raise InputError(
+                    f"source {turn + 1} of the mix has no rows to train on; leave it out"
+                )
             return
         given[turn] += size(row)
         yield row

@@ -48,7 +48,11 @@ def ray_data() -> Iterator[Any]:
         raise InputError("data.engine = 'ray' needs the extra: pip install 'tumen[ray]'") from None
     mine = not ray.is_initialized()
     if mine:
-        here = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": cores(), "include_dashboard": False}
+        here = (
+            {}
+            if os.environ.get("RAY_ADDRESS")
+            else {"num_cpus": cores(), "include_dashboard": False}
+        )
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **here)
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
@@ -74,7 +78,9 @@ def _ours(error: BaseException) -> TumenError:
     return TumenError(f"Ray could not finish: {str(error).strip().splitlines()[-1]}")
 
 
-def sift_texts(paths: Sequence[str], judge: Judge, removed: Counter[str]) -> Iterator[tuple[int, str]]:
+def sift_texts(
+    paths: Sequence[str], judge: Judge, removed: Counter[str]
+) -> Iterator[tuple[int, str]]:
     """(number of its path, text) of every document that passes, in the order of `filters.sift` over one path after the other.
 
     Args:
@@ -84,11 +90,15 @@ def sift_texts(paths: Sequence[str], judge: Judge, removed: Counter[str]) -> Ite
     Raises:
         InputError: a file that cannot be read, as `read_text` says it.
     """
-    files = [(part, str(file.absolute())) for part, path in enumerate(paths) for file in text_files(path)]
+    files = [
+        (part, str(file.absolute())) for part, path in enumerate(paths) for file in text_files(path)
+    ]
     items = [{"file": number, "path": path} for number, (_, path) in enumerate(files)]
     with ray_data() as data:
         documents = data.from_items(items, override_num_blocks=len(items)).flat_map(_documents)
-        judged = documents.map_batches(_Judged(judge), batch_size=CHUNK, batch_format="pyarrow").materialize()
+        judged = documents.map_batches(
+            _Judged(judge), batch_size=CHUNK, batch_format="pyarrow"
+        ).materialize()
         for batch in _batches(judged.select_columns(["why"])):
             removed.update(why for why in batch["why"].tolist() if why)
         copies = _copies(judged, judge)
@@ -119,7 +129,9 @@ class _Judged:
     def __call__(self, table: pa.Table) -> pa.Table:
         verdicts = self.judge(table["text"].to_pylist())
         keys = pa.array([row_keys for _, row_keys in verdicts], pa.list_(pa.uint64()))
-        return table.append_column("why", pa.array([why for why, _ in verdicts], pa.string())).append_column("keys", keys)
+        return table.append_column(
+            "why", pa.array([why for why, _ in verdicts], pa.string())
+        ).append_column("keys", keys)
 
 
 def _copies(judged: Any, judge: Judge) -> Columns:
@@ -153,7 +165,14 @@ class _Pairs:
         first = np.zeros(len(keys), bool)
         first[starts[sizes > 0]] = self.exact
         at = np.repeat(np.asarray(table["at"]), sizes)
-        return pa.table({"key": keys, "at": at, "exact": first, "bucket": (keys % np.uint64(self.buckets)).astype(np.int64)})
+        return pa.table(
+            {
+                "key": keys,
+                "at": at,
+                "exact": first,
+                "bucket": (keys % np.uint64(self.buckets)).astype(np.int64),
+            }
+        )
 
 
 def _later(group: Columns) -> Columns:
@@ -179,7 +198,10 @@ class _Without:
 def encode_lines(path: Path, encoder: Callable[[Sequence[str]], Packed]) -> Iterator[Packed]:
     """The lines of a JSONL as packed tokens, in order; stretches of the file are read and encoded by tasks of their own."""
     size = path.stat().st_size
-    items = [{"path": str(path.absolute()), "start": at, "stop": at + SPAN_BYTES} for at in range(0, size, SPAN_BYTES)]
+    items = [
+        {"path": str(path.absolute()), "start": at, "stop": at + SPAN_BYTES}
+        for at in range(0, size, SPAN_BYTES)
+    ]
     if not items:
         return
     with ray_data() as data:

@@ -55,22 +55,39 @@ def write_corpus(section: Data, seed: int, folder: Path, inputs: str) -> Manifes
     ontology = _joined(corpora, parts)
     exam = [_row(example, corpus) for corpus in corpora for example in corpus.exam]
     removed: Counter[str] = Counter()
-    judge = Judge(section.passed(), exam_keys(chain(map(_text, exam), *map(read_sentences, map(Path, section.exams)))))
+    judge = Judge(
+        section.passed(),
+        exam_keys(chain(map(_text, exam), *map(read_sentences, map(Path, section.exams)))),
+    )
     facts: dict[str, Any] = {}
     with writing(folder, "corpus", inputs, [], facts) as stage:
-        rows = _on_ray(section, judge, removed) if section.engine == "ray" else _local(corpora, judge, removed)
+        rows = (
+            _on_ray(section, judge, removed)
+            if section.engine == "ray"
+            else _local(corpora, judge, removed)
+        )
         swapper = partial(swapped, ontology=ontology, seed=seed, judge=judge)
         told, intents = _write_splits(rows, exam, parts, section.validation, stage, swapper)
         if not told["train"].rows:
-            raise InputError(f"{_names(parts)}: no training rows left; removed: {dict(removed) or 'none'}")
-        facts |= _facts(told) | ({"removed": dict(sorted(removed.items()))} if removed or judge.filters else {})
+            raise InputError(
+                f"{_names(parts)}: no training rows left; removed: {dict(removed) or 'none'}"
+            )
+        facts |= _facts(told) | (
+            {"removed": dict(sorted(removed.items()))} if removed or judge.filters else {}
+        )
         homes = [home for corpus in corpora for home in corpus.homes]
         (stage / "homes.json").write_text(json.dumps(homes, ensure_ascii=False), "utf-8")
         values = {lang: slots for corpus in corpora for lang, slots in corpus.values.items()}
-        (stage / "values.json").write_text(json.dumps(values, ensure_ascii=False, indent=1), "utf-8")
+        (stage / "values.json").write_text(
+            json.dumps(values, ensure_ascii=False, indent=1), "utf-8"
+        )
         ontology.save(stage)
         if any(part.shares for part in parts):
-            offsets = {name: nats for part, had in zip(parts, intents, strict=True) for name, nats in _offsets(part, had).items()}
+            offsets = {
+                name: nats
+                for part, had in zip(parts, intents, strict=True)
+                for name, nats in _offsets(part, had).items()
+            }
             (stage / OFFSETS).write_text(json.dumps(offsets, indent=1), "utf-8")
     return verify(folder, "corpus")
 
@@ -111,12 +128,20 @@ def _text(row: Row) -> str:
 
 
 Swapper = Callable[..., Iterator[Row]]
-Placed = tuple[int, str, Row]  # (number of the source, split or "" when the text's hash decides, row)
+Placed = tuple[
+    int, str, Row
+]  # (number of the source, split or "" when the text's hash decides, row)
 
 
 def _local(corpora: Sequence[Corpus], judge: Judge, removed: Counter[str]) -> Iterator[Placed]:
     """What passes, source by source."""
-    return sift(chain.from_iterable(map(_placed, range(len(corpora)), corpora)), lambda one: _text(one[2]), judge, removed, cores())
+    return sift(
+        chain.from_iterable(map(_placed, range(len(corpora)), corpora)),
+        lambda one: _text(one[2]),
+        judge,
+        removed,
+        cores(),
+    )
 
 
 def _placed(part: int, corpus: Corpus) -> Iterator[Placed]:
@@ -144,13 +169,21 @@ def _offsets(part: Part, had: Counter[str]) -> dict[str, float]:
         return {}
     read = getattr(source_of(part.source), "read", None)
     if read is None:
-        raise InputError(f"data.mix.shares: source {part.source!r} reads no labelled file; leave it out")
+        raise InputError(
+            f"data.mix.shares: source {part.source!r} reads no labelled file; leave it out"
+        )
     if not Path(part.shares).exists():
-        raise InputError(f"{part.shares}: no such file; data.mix.shares is read from where the command runs")
+        raise InputError(
+            f"{part.shares}: no such file; data.mix.shares is read from where the command runs"
+        )
     asked = Counter(row.intent for row in read(part.shares) if row.intent in had)
     if not asked:
-        raise InputError(f"{part.shares}: has no intent of {part.path or part.source}; data.mix.shares needs the same labels")
-    return {name: round(math.log(_share(name, had, had) / _share(name, asked, had)), 4) for name in had}
+        raise InputError(
+            f"{part.shares}: has no intent of {part.path or part.source}; data.mix.shares needs the same labels"
+        )
+    return {
+        name: round(math.log(_share(name, had, had) / _share(name, asked, had)), 4) for name in had
+    }
 
 
 def _share(name: str, counts: Counter[str], among: Sized) -> float:
@@ -185,7 +218,12 @@ class _Lines:
 
 
 def _write_splits(
-    rows: Iterable[Placed], exam: Iterable[Row], parts: Sequence[Part], most: int, stage: Path, swapper: Swapper
+    rows: Iterable[Placed],
+    exam: Iterable[Row],
+    parts: Sequence[Part],
+    most: int,
+    stage: Path,
+    swapper: Swapper,
 ) -> tuple[dict[str, _Lines], list[Counter[str]]]:
     """Write every split; the training rows of several sources, or of several passes, are written apart first, then mixed.
 
@@ -193,14 +231,20 @@ def _write_splits(
     """
     told = {split: _Lines(stage / f"{split}.jsonl") for split in SPLITS}
     mix = len(parts) > 1 or parts[0].passes > 1
-    apart = [_Lines(stage / f"{number}.jsonl") for number in range(len(parts))] if mix else [told["train"]]
+    apart = (
+        [_Lines(stage / f"{number}.jsonl") for number in range(len(parts))]
+        if mix
+        else [told["train"]]
+    )
     with ExitStack() as files:
         for lines in {*told.values(), *apart} - ({told["train"]} if mix else set()):
             files.enter_context(lines)
         for row in exam:
             told["exam"].add(row)
         for part, split, row in rows:
-            held = split == "validation" or (not split and told["validation"].rows < most and _is_validation(_text(row)))
+            held = split == "validation" or (
+                not split and told["validation"].rows < most and _is_validation(_text(row))
+            )
             (told["validation"] if held else apart[part]).add(row)
     if mix:
         _mix(apart, parts, told["train"], swapper)
@@ -215,10 +259,20 @@ def _is_validation(text: str) -> bool:
 def _mix(apart: Sequence[_Lines], parts: Sequence[Part], train: _Lines, swapper: Swapper) -> None:
     for lines, part in zip(apart, parts, strict=True):
         if not lines.rows:
-            raise InputError(f"data.mix: {part.path or part.source} has no training rows left; leave it out, or see data.filters")
-    streams = [partial(_pass, lines.path, part.swap, swapper) for lines, part in zip(apart, parts, strict=True)]
+            raise InputError(
+                f"data.mix: {part.path or part.source} has no training rows left; leave it out, or see data.filters"
+            )
+    streams = [
+        partial(_pass, lines.path, part.swap, swapper)
+        for lines, part in zip(apart, parts, strict=True)
+    ]
     with train:
-        for row in mixed(streams, [part.weight for part in parts], [part.passes for part in parts], lambda row: len(_text(row))):
+        for row in mixed(
+            streams,
+            [part.weight for part in parts],
+            [part.passes for part in parts],
+            lambda row: len(_text(row)),
+        ):
             train.add(row)
     for lines in apart:
         lines.path.unlink()
@@ -276,7 +330,10 @@ def _vocabulary(section: Tokenizer, corpus: Path, ontology: Ontology) -> Vocabul
     found, structure = vocabulary_of(Path(section.start or "")), ontology.structure_tokens()
     if section.trim is not None:
         rows = chain(read_corpus(corpus, "train"), read_corpus(corpus, "validation"))
-        found = found.trimmed(chain(structure, map(shifted, structure), chain.from_iterable(map(_cut, rows))), section.trim)
+        found = found.trimmed(
+            chain(structure, map(shifted, structure), chain.from_iterable(map(_cut, rows))),
+            section.trim,
+        )
     return found.with_tokens(structure) if section.pieces else found
 
 
@@ -300,7 +357,9 @@ def write_dataset(
     facts: dict[str, Any] = {}
     with writing(folder, "dataset", inputs, parents, facts) as stage:
         for split in ("train", "validation"):
-            facts[f"{split}_tokens"] = write_packed(stage / split, _encoded(encoder, corpus / f"{split}.jsonl", engine, workers))
+            facts[f"{split}_tokens"] = write_packed(
+                stage / split, _encoded(encoder, corpus / f"{split}.jsonl", engine, workers)
+            )
         if (corpus / OFFSETS).exists():
             offsets = json.loads((corpus / OFFSETS).read_text("utf-8"))
             tokens = {encoder.codec.intent(name): nats for name, nats in offsets.items()}
@@ -315,7 +374,12 @@ def _encoded(encoder: Encoder, path: Path, engine: Engine, workers: int) -> Iter
         yield from on_ray.encode_lines(path, encoder)
         return
     with open(path, encoding="utf-8") as lines:
-        yield from (part for _, part in ordered(encoder, ((None, some) for some in chunks(lines)), workers or cores()))
+        yield from (
+            part
+            for _, part in ordered(
+                encoder, ((None, some) for some in chunks(lines)), workers or cores()
+            )
+        )
 
 
 class Encoder:
@@ -335,12 +399,17 @@ class Encoder:
 
     def __call__(self, lines: Sequence[str]) -> Packed:
         """The examples of some lines."""
-        return packed((pair for line in lines for pair in self.pairs(json.loads(line))), self.codec.vocab)
+        return packed(
+            (pair for line in lines for pair in self.pairs(json.loads(line))), self.codec.vocab
+        )
 
     def pairs(self, row: Row) -> Iterator[tuple[list[int], list[int]]]:
         """(prompt, answer) of a sentence; of a text one pair a piece, with the begin token as its prompt, so that all is learnt."""
         if "text" not in row:
-            yield self.codec.prompt(row["sentence"]), self.codec.answer(parse(json.dumps(row["action"]), self.codec.ontology))
+            yield (
+                self.codec.prompt(row["sentence"]),
+                self.codec.answer(parse(json.dumps(row["action"]), self.codec.ontology)),
+            )
             return
         ids, room = self.codec.document(row["text"]), self.document_tokens - 1
         yield from (([self.codec.begin], ids[at : at + room]) for at in range(0, len(ids), room))

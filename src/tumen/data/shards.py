@@ -69,7 +69,8 @@ def write_packed(folder: Path, parts: Iterable[Packed]) -> int:
     count = 0
     with ExitStack() as files:
         tokens, starts, answers = (
-            files.enter_context(_Growing(folder / f"{name}.npy")) for name in ("tokens", "starts", "answers")
+            files.enter_context(_Growing(folder / f"{name}.npy"))
+            for name in ("tokens", "starts", "answers")
         )
         starts.append(np.zeros(1, np.int64))
         for part in parts:
@@ -83,7 +84,9 @@ def write_packed(folder: Path, parts: Iterable[Packed]) -> int:
     return count
 
 
-def write_shards(folder: Path, examples: Iterable[tuple[Sequence[int], Sequence[int]]], vocab: int) -> int:
+def write_shards(
+    folder: Path, examples: Iterable[tuple[Sequence[int], Sequence[int]]], vocab: int
+) -> int:
     """Write (prompt, answer) pairs of token ids; returns the number of tokens.
 
     Raises:
@@ -116,14 +119,23 @@ class _Growing:
 
     def _header(self) -> None:
         self.file.seek(0)
-        about = {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False, "shape": (self.count,)}
+        about = {
+            "descr": np.lib.format.dtype_to_descr(self.dtype),
+            "fortran_order": False,
+            "shape": (self.count,),
+        }
         np.lib.format.write_array_header_1_0(self.file, about)
 
 
 def _fit(shards: Shards) -> bool:
     """Whether every example begins where the one before it ends, with its answer inside."""
     starts, answers = shards.starts, shards.answers
-    if len(answers) == 0 or len(starts) != len(answers) + 1 or int(starts[0]) != 0 or int(starts[-1]) != len(shards.tokens):
+    if (
+        len(answers) == 0
+        or len(starts) != len(answers) + 1
+        or int(starts[0]) != 0
+        or int(starts[-1]) != len(shards.tokens)
+    ):
         return False
     return bool((starts[:-1] < answers).all() and (answers < starts[1:]).all())
 
@@ -142,8 +154,12 @@ def read_shards(folder: Path) -> Shards:
         except FileNotFoundError:
             raise ArtifactError(f"{path}: missing; run the recipe again") from None
         except (ValueError, EOFError, OSError):
-            raise ArtifactError(f"{path}: cut short or damaged; delete its folder and run the recipe again") from None
+            raise ArtifactError(
+                f"{path}: cut short or damaged; delete its folder and run the recipe again"
+            ) from None
     shards = Shards(*arrays)
     if not _fit(shards):
-        raise ArtifactError(f"{folder}: its arrays do not belong together; delete it and run the recipe again")
+        raise ArtifactError(
+            f"{folder}: its arrays do not belong together; delete it and run the recipe again"
+        )
     return shards

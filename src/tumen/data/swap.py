@@ -18,10 +18,14 @@ from tumen.data.sources.source import copied
 from tumen.language import JOINT, Action, Ontology, normalise
 
 Row = Mapping[str, Any]
-Words = Mapping[tuple[str, str], list[str]]  # (intent, slot) -> runs of words, as often as they are said
+Words = Mapping[
+    tuple[str, str], list[str]
+]  # (intent, slot) -> runs of words, as often as they are said
 
 
-def swapped(rows: Iterable[Row], *, share: float, number: int, seed: int, ontology: Ontology, judge: Judge) -> Iterator[Row]:
+def swapped(
+    rows: Iterable[Row], *, share: float, number: int, seed: int, ontology: Ontology, judge: Judge
+) -> Iterator[Row]:
     """The rows in their order, a share of those that have slots with other words. Same arguments, same rows.
 
     A sentence that a filter would not let pass (it is one of the exam) stays as it was.
@@ -33,7 +37,9 @@ def swapped(rows: Iterable[Row], *, share: float, number: int, seed: int, ontolo
     rows, rng = list(rows), random.Random(f"{seed} swap {number}")
     words = words_of(rows, ontology)
     for row in rows:
-        other = _other(row, words, rng, ontology) if "action" in row and rng.random() < share else None
+        other = (
+            _other(row, words, rng, ontology) if "action" in row and rng.random() < share else None
+        )
         yield other if other and not judge.judge(other["sentence"])[0] else row
 
 
@@ -59,7 +65,10 @@ def _other(row: Row, words: Words, rng: random.Random, ontology: Ontology) -> Ro
         said = []
         for run in runs:
             new = rng.choice(words[row["action"]["intent"], slot])
-            places = [match.start(1) for match in re.finditer(rf"(?=(?<!\w)({re.escape(run)})(?!\w))", sentence)]
+            places = [
+                match.start(1)
+                for match in re.finditer(rf"(?=(?<!\w)({re.escape(run)})(?!\w))", sentence)
+            ]
             if len(places) != 1:
                 return None
             sentence = sentence[: places[0]] + new + sentence[places[0] + len(run) :]

@@ -37,12 +37,16 @@ def _letters(words: bool) -> pre_tokenizers.PreTokenizer:
 
 
 def _split(pattern: str) -> pre_tokenizers.PreTokenizer:
-    return pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(pattern), "isolated"), _letters(words=False)])
+    return pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(pattern), "isolated"), _letters(words=False)]
+    )
 
 
 PRE: dict[str, Callable[[], pre_tokenizers.PreTokenizer]] = {
     "gpt-2": lambda: _letters(words=True),
-    "smollm": lambda: pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), _letters(words=True)]),
+    "smollm": lambda: pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), _letters(words=True)]
+    ),
     "llama-bpe": lambda: _split(LLAMA3),
     "qwen2": lambda: _split(QWEN2),
 }
@@ -80,7 +84,9 @@ class Vocabulary(Frozen):
     def tokenizer(self) -> Tokenizer:
         """Its tokeniser, which finds no control token in any text."""
         ids = {token: number for number, token in enumerate(self.tokens)}
-        pairs = [(left, right) for left, _, right in (merge.partition(" ") for merge in self.merges)]
+        pairs = [
+            (left, right) for left, _, right in (merge.partition(" ") for merge in self.merges)
+        ]
         made = Tokenizer(models.BPE(ids, pairs, ignore_merges=self.pre in WHOLE_WORDS))
         made.pre_tokenizer = PRE[self.pre]()
         made.decoder = decoders.ByteLevel()
@@ -97,7 +103,13 @@ class Vocabulary(Frozen):
         """
         before = self.tokenizer()
         words = {word for text in texts for word, _ in before.pre_tokenizer.pre_tokenize_str(text)}
-        kept = {*byte_letters(), self.begin, self.do, self.end, *(merge.replace(" ", "") for merge in self.merges[:most])}
+        kept = {
+            *byte_letters(),
+            self.begin,
+            self.do,
+            self.end,
+            *(merge.replace(" ", "") for merge in self.merges[:most]),
+        }
         ranks = {merge: rank for rank, merge in enumerate(self.merges)}
         known = set(self.tokens)
         for word in words:
@@ -105,7 +117,9 @@ class Vocabulary(Frozen):
             kept.update({word} & known if self.pre in WHOLE_WORDS else ())
         less = self._only(kept)
         after = less.tokenizer()
-        wrong = next((word for word in words if _merged(before, word) != _merged(after, word)), None)
+        wrong = next(
+            (word for word in words if _merged(before, word) != _merged(after, word)), None
+        )
         if wrong is not None:
             raise InputError(f"trimmed, {wrong!r} would be cut otherwise; leave tokenizer.trim out")
         return less
@@ -115,17 +129,25 @@ class Vocabulary(Frozen):
         made, known = self.tokenizer(), set(self.tokens)
         ours = [piece for piece in pieces if piece not in known]
         rows = self.rows or tuple(range(len(self.tokens)))
-        means = [tuple(_plainly(rows[number]) for number in made.encode(piece).ids) for piece in ours]
+        means = [
+            tuple(_plainly(rows[number]) for number in made.encode(piece).ids) for piece in ours
+        ]
         tokens = (*self.tokens, *ours)
-        return self.model_copy(update={"tokens": tokens, "added": len(ours), "rows": (*rows, *means)})
+        return self.model_copy(
+            update={"tokens": tokens, "added": len(ours), "rows": (*rows, *means)}
+        )
 
     def _only(self, kept: set[str]) -> Vocabulary:
         places = [number for number, token in enumerate(self.tokens) if token in kept]
         tokens = tuple(self.tokens[number] for number in places)
-        merges = tuple(merge for merge in self.merges if {*merge.split(" "), merge.replace(" ", "")} <= kept)
+        merges = tuple(
+            merge for merge in self.merges if {*merge.split(" "), merge.replace(" ", "")} <= kept
+        )
         control = tuple(number for number, place in enumerate(places) if place in set(self.control))
         rows = tuple(places) if self.rows is None else tuple(self.rows[place] for place in places)
-        return self.model_copy(update={"tokens": tokens, "merges": merges, "control": control, "rows": rows})
+        return self.model_copy(
+            update={"tokens": tokens, "merges": merges, "control": control, "rows": rows}
+        )
 
     def save(self, folder: Path) -> None:
         """Write `vocabulary.json`."""
@@ -159,7 +181,11 @@ def _standing(word: str, ranks: dict[str, int]) -> Iterator[str]:
     """Everything that stands at some moment while a word is merged: the leftmost pair of the lowest rank comes next."""
     parts = list(word)
     while len(parts) > 1:
-        found = [(rank, at) for at in range(len(parts) - 1) if (rank := ranks.get(f"{parts[at]} {parts[at + 1]}")) is not None]
+        found = [
+            (rank, at)
+            for at in range(len(parts) - 1)
+            if (rank := ranks.get(f"{parts[at]} {parts[at + 1]}")) is not None
+        ]
         if not found:
             return
         _, at = min(found)
@@ -190,14 +216,24 @@ def refuse_other(vocabulary: Vocabulary, path: Path) -> None:
     rows = vocabulary.rows or tuple(range(len(vocabulary.tokens)))
     for token, row in zip(vocabulary.tokens, rows, strict=True):
         if isinstance(row, int) and (row >= len(theirs) or theirs[row] != token):
-            raise InputError(f"{path}: its token {row} is not the tokeniser's {token!r}; set tokenizer.start to it")
+            raise InputError(
+                f"{path}: its token {row} is not the tokeniser's {token!r}; set tokenizer.start to it"
+            )
 
 
 def _of_gguf(header: Header, path: Path) -> Vocabulary:
-    pairs = {key.removeprefix("tokenizer.ggml."): value for key, value in header.pairs.items() if key.startswith("tokenizer.")}
+    pairs = {
+        key.removeprefix("tokenizer.ggml."): value
+        for key, value in header.pairs.items()
+        if key.startswith("tokenizer.")
+    }
     if pairs["model"] != "gpt2":
-        raise InputError(f"{path}: its vocabulary is of the kind {pairs['model']!r}; only byte-level BPE ('gpt2') is read")
-    control = [number for number, kind in enumerate(pairs["token_type"]) if kind in (CONTROL, USER_DEFINED)]
+        raise InputError(
+            f"{path}: its vocabulary is of the kind {pairs['model']!r}; only byte-level BPE ('gpt2') is read"
+        )
+    control = [
+        number for number, kind in enumerate(pairs["token_type"]) if kind in (CONTROL, USER_DEFINED)
+    ]
     told = [pairs["tokens"][pairs[f"{name}_token_id"]] for name in ("bos", "eos")]
     return _vocabulary(pairs["tokens"], pairs["merges"], control, str(pairs.get("pre")), told, path)
 
@@ -211,16 +247,29 @@ def _of_folder(folder: Path) -> Vocabulary:
     except Exception as error:  # the library raises bare Exception
         raise InputError(f"{path}: no tokeniser in it ({error})") from None
     model = tree["model"]
-    if model["type"] != "BPE" or not {byte_letters()[byte] for byte in COMMON} <= set(model["vocab"]):
-        raise InputError(f"{path}: its vocabulary is no byte-level BPE, which is the only kind that is read")
+    if model["type"] != "BPE" or not {byte_letters()[byte] for byte in COMMON} <= set(
+        model["vocab"]
+    ):
+        raise InputError(
+            f"{path}: its vocabulary is no byte-level BPE, which is the only kind that is read"
+        )
     if (tree["normalizer"] or {"type": "NFC"})["type"] != "NFC":  # sentences are NFKC already
-        raise InputError(f"{path}: it changes texts before it cuts them ({tree['normalizer']['type']}); that is not read")
+        raise InputError(
+            f"{path}: it changes texts before it cuts them ({tree['normalizer']['type']}); that is not read"
+        )
     added = {token["content"]: token["id"] for token in tree["added_tokens"]}
     ids = {number: token for token, number in {**model["vocab"], **added}.items()}
     if sorted(ids) != list(range(len(ids))):
         raise InputError(f"{path}: its ids have gaps")
     merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
-    return _vocabulary([ids[number] for number in range(len(ids))], merges, sorted(added.values()), _pre_of(tree, path), (), path)
+    return _vocabulary(
+        [ids[number] for number in range(len(ids))],
+        merges,
+        sorted(added.values()),
+        _pre_of(tree, path),
+        (),
+        path,
+    )
 
 
 def _pre_of(tree: dict[str, Any], path: Path) -> str:
@@ -228,7 +277,9 @@ def _pre_of(tree: dict[str, Any], path: Path) -> str:
     for name, make in PRE.items():
         if _plain(json.loads(make().__getstate__())) == _plain(tree["pre_tokenizer"]):
             return name
-    raise InputError(f"{path}: cuts text into words by a rule that is not known here; known: {', '.join(PRE)}")
+    raise InputError(
+        f"{path}: cuts text into words by a rule that is not known here; known: {', '.join(PRE)}"
+    )
 
 
 def _plain(tree: Any) -> Any:
@@ -239,17 +290,34 @@ def _plain(tree: Any) -> Any:
 
 
 def _vocabulary(
-    tokens: Sequence[str], merges: Sequence[str], control: Sequence[int], pre: str, told: Sequence[str], path: Path
+    tokens: Sequence[str],
+    merges: Sequence[str],
+    control: Sequence[int],
+    pre: str,
+    told: Sequence[str],
+    path: Path,
 ) -> Vocabulary:
     if pre not in PRE:
-        raise InputError(f"{path}: cuts text into words by {pre!r}, which is not known here; known: {', '.join(PRE)}")
+        raise InputError(
+            f"{path}: cuts text into words by {pre!r}, which is not known here; known: {', '.join(PRE)}"
+        )
     named = [tokens[number] for number in control]
     end = _first((*ENDS, *told[1:], *named), named, ())
     begin = _first((*BEGINS, *told[:1], *named), named, (end,))
     do = _first((*PARTS, *named, LINE), [*named, LINE], (begin, end))
     if not begin or not end:
-        raise InputError(f"{path}: has {len(named)} control tokens; two are needed, to begin and to end")
-    return Vocabulary(tokens=tuple(tokens), merges=tuple(merges), control=tuple(control), pre=pre, begin=begin, do=do, end=end)
+        raise InputError(
+            f"{path}: has {len(named)} control tokens; two are needed, to begin and to end"
+        )
+    return Vocabulary(
+        tokens=tuple(tokens),
+        merges=tuple(merges),
+        control=tuple(control),
+        pre=pre,
+        begin=begin,
+        do=do,
+        end=end,
+    )
 
 
 def _first(wanted: Iterable[str], there: Sequence[str], taken: Sequence[str]) -> str:

@@ -32,7 +32,9 @@ def chunks(rows: Iterable[T], size: int = CHUNK) -> Iterator[list[T]]:
         yield chunk
 
 
-def ordered(function: Callable[[Any], R], items: Iterable[tuple[T, Any]], workers: int) -> Iterator[tuple[T, R]]:
+def ordered(
+    function: Callable[[Any], R], items: Iterable[tuple[T, Any]], workers: int
+) -> Iterator[tuple[T, R]]:
     """`function` of the second of every pair, with the first beside it, in order.
 
     A single pair, or a single worker, is done here: a process takes longer to start. At most `AHEAD` pairs a worker are held.
@@ -67,7 +69,9 @@ def _result(beside: T, future: Future[R]) -> tuple[T, R]:
     try:
         return beside, future.result()
     except BrokenProcessPool:
-        raise TumenError("a worker process of the data room died, maybe for want of memory; run the same command again") from None
+        raise TumenError(
+            "a worker process of the data room died, maybe for want of memory; run the same command again"
+        ) from None
 
 
 _function: Callable[[Any], Any]

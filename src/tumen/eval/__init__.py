@@ -4,10 +4,18 @@ What: exams, what counts as the same action, shares and means with intervals, sc
 In: anything that answers a sentence with an action; cases.
 Out: a scorecard artifact, tables, one line that says why a bundle is refused; a bundle that is live in a place.
 Never: training, or a look at an exam before it is scored.
-Read next: judge.py, then exams.py and card.py.
+Read next: metrics.py, then suites.py and scorecard.py.
 """
 
-from tumen.eval.labelled_suites import clinc, refusal_curve, refusals, slu_f1, slurp, slurp_f1, snips
+from tumen.eval.labelled_suites import (
+    clinc,
+    refusal_curve,
+    refusals,
+    slu_f1,
+    slurp,
+    slurp_f1,
+    snips,
+)
 from tumen.eval.matcher import Matcher
 from tumen.eval.metrics import Answer, Case, exam_digest, percentile, same, wilson
 from tumen.eval.paired import gap, ratio

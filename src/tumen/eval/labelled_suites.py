@@ -38,9 +38,13 @@ def slurp(path: Path) -> Iterator[Case]:
         InputError: no SLURP file; says where.
     """
     for row, read in read_slurp_rows(str(path)):
-        tokens = tuple(str(token["surface"]).lower() for token in row.get("tokens", ())) or tuple(read.sentence.lower().split())
+        tokens = tuple(str(token["surface"]).lower() for token in row.get("tokens", ())) or tuple(
+            read.sentence.lower().split()
+        )
         entities = (
-            tuple((str(e["type"]), " ".join(tokens[at] for at in e["span"])) for e in row["entities"])
+            tuple(
+                (str(e["type"]), " ".join(tokens[at] for at in e["span"])) for e in row["entities"]
+            )
             if "entities" in row
             else tuple((kind, words.lower()) for kind, words in read.slots)
         )
@@ -57,7 +61,12 @@ def clinc(path: Path) -> Iterator[Case]:
     rows = list(read_clinc(str(path)))
     held = [row for row in rows if row.split != "train"] or rows
     for row in held:
-        yield _case(row, ("out of scope" if row.intent == NONE else "in scope",), Gold(row.intent), lambda given: True)
+        yield _case(
+            row,
+            ("out of scope" if row.intent == NONE else "in scope",),
+            Gold(row.intent),
+            lambda given: True,
+        )
 
 
 def snips(path: Path) -> Iterator[Case]:
@@ -72,7 +81,9 @@ def snips(path: Path) -> Iterator[Case]:
         yield _case(row, (row.intent,), gold, _same_runs(gold))
 
 
-def _case(row: Labelled, groups: tuple[str, ...], gold: Gold, slots_right: Callable[[Action], bool]) -> Case:
+def _case(
+    row: Labelled, groups: tuple[str, ...], gold: Gold, slots_right: Callable[[Action], bool]
+) -> Case:
     def judge(given: Action) -> tuple[bool, bool]:
         given = in_slurp(given) if gold.tokens else given
         right = given.intent == gold.intent
@@ -135,7 +146,11 @@ def in_slurp(action: Action) -> Action:
     """A home's action under SLURP's label, for a bundle that knows both; any other action stays as it is."""
     for intent, needed, label in HOME_LABELS:
         if action.intent == intent and needed.items() <= action.slots.items():
-            slots = {theirs: action.slots[ours] for ours, theirs in HOME_SLOTS.items() if ours in action.slots}
+            slots = {
+                theirs: action.slots[ours]
+                for ours, theirs in HOME_SLOTS.items()
+                if ours in action.slots
+            }
             return Action(label, action.lang, slots)
     return action
 
@@ -192,7 +207,11 @@ def slu_f1(pairs: Iterable[tuple[Sequence[Entity], Sequence[Entity]]]) -> float:
                     continue
                 nearest = min(same, key=lambda entity: distance(entity[1], filler))
                 away = distance(nearest[1], filler)
-                hits, false_positives, false_negatives = hits + 1, false_positives + away, false_negatives + away
+                hits, false_positives, false_negatives = (
+                    hits + 1,
+                    false_positives + away,
+                    false_negatives + away,
+                )
                 left.remove(nearest)
             false_negatives += len(left)
     precision = hits / (hits + false_positives) if hits + false_positives else 0.0
@@ -221,13 +240,18 @@ def _edits(one: Sequence[str], other: Sequence[str]) -> int:
 def slurp_f1(cases: Sequence[Case], answers: Sequence[Answer]) -> float:
     """SLU-F1 of an exam's answers."""
     return slu_f1(
-        (case.facts.entities, entities_of(answer.action, case.facts.tokens)) for case, answer in zip(cases, answers, strict=True)
+        (case.facts.entities, entities_of(answer.action, case.facts.tokens))
+        for case, answer in zip(cases, answers, strict=True)
     )
 
 
-def refusal_curve(cases: Sequence[Case], answers: Sequence[Answer], thresholds: Sequence[float] = CURVE) -> list[dict[str, Any]]:
+def refusal_curve(
+    cases: Sequence[Case], answers: Sequence[Answer], thresholds: Sequence[float] = CURVE
+) -> list[dict[str, Any]]:
     """In-scope accuracy and out-of-scope recall when answers less sure than a threshold are refused."""
-    return [{"unsure": threshold, **refusals(cases, answers, threshold)} for threshold in thresholds]
+    return [
+        {"unsure": threshold, **refusals(cases, answers, threshold)} for threshold in thresholds
+    ]
 
 
 def refusals(cases: Sequence[Case], answers: Sequence[Answer], unsure: float) -> dict[str, float]:
@@ -238,5 +262,16 @@ def refusals(cases: Sequence[Case], answers: Sequence[Answer], unsure: float) ->
         if case.facts.intent == NONE:
             outside, refused = outside + 1, refused + no
         else:
-            inside, right = inside + 1, right + (not no and answer.action is not None and answer.action.intent == case.facts.intent)
-    return {"in_scope": round(right / max(1, inside), 4), "oos_recall": round(refused / max(1, outside), 4)}
+            inside, right = (
+                inside + 1,
+                right
+                + (
+                    not no
+                    and answer.action is not None
+                    and answer.action.intent == case.facts.intent
+                ),
+            )
+    return {
+        "in_scope": round(right / max(1, inside), 4),
+        "oos_recall": round(refused / max(1, outside), 4),
+    }

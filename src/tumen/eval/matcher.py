@@ -28,7 +28,9 @@ class Matcher:
             import hassil
             import home_assistant_intents  # noqa: F401
         except ImportError:
-            raise InputError("the reference column needs hassil: pip install 'tumen[data]'") from None
+            raise InputError(
+                "the reference column needs hassil: pip install 'tumen[data]'"
+            ) from None
         self.hassil = hassil
         self.lists: dict[tuple[str, int], Mapping[str, Any]] = {}
 
@@ -37,7 +39,10 @@ class Matcher:
         start = time.perf_counter()
         lang = case.gold.lang if case.gold else "en"
         match = self.hassil.recognize_best(
-            case.sentence, _intents(lang), slot_lists=self._lists(case.home, lang), language=LANGUAGE[lang]
+            case.sentence,
+            _intents(lang),
+            slot_lists=self._lists(case.home, lang),
+            language=LANGUAGE[lang],
         )
         action = _action(match, lang) if match else Action("none", lang)
         return Answer(action, time.perf_counter() - start)
@@ -47,7 +52,11 @@ class Matcher:
         if key not in self.lists:
             names, areas, floors = [], [], []
             if home is not None:
-                names = [(name, name, {"domain": e.domain}) for e in home.entities.values() for name in e.names]
+                names = [
+                    (name, name, {"domain": e.domain})
+                    for e in home.entities.values()
+                    for name in e.names
+                ]
                 areas = [(name, name) for area in home.areas.values() for name in area.names]
                 floors = [(name, name) for floor in home.floors.values() for name in floor.names]
             of = self.hassil.TextSlotList.from_tuples

@@ -15,7 +15,10 @@ from tumen.home import Home, at_home
 from tumen.language import ACTS, CLOSED, COPIED, INTENTS, Action, units
 
 Z95 = 1.959964
-OPEN = {"open": "on", "closed": "off"}  # a window sensor that is on is an open window (Home Assistant's binary_sensor)
+OPEN = {
+    "open": "on",
+    "closed": "off",
+}  # a window sensor that is on is an open window (Home Assistant's binary_sensor)
 EVIDENCE = ("name", "area", "domain", "device_class", "scope", "ask")
 
 
@@ -65,10 +68,14 @@ class Tally:
             "exact": round(share, 4),
             "low": round(low, 4),
             "high": round(high, 4),
-            "corrected": round((share - chance) / (1 - chance), 4) if chance < 1 else round(share, 4),
+            "corrected": round((share - chance) / (1 - chance), 4)
+            if chance < 1
+            else round(share, 4),
             "intent": round(self.intent / self.n, 4),
             "false_acts": round(self.false_acts / self.not_home, 4) if self.not_home else None,
-            "false_intents": round(self.false_intents / self.not_home, 4) if self.not_home else None,
+            "false_intents": round(self.false_intents / self.not_home, 4)
+            if self.not_home
+            else None,
             "invented": self.invented,
             "marks": "".join(self.marks),
         }
@@ -92,7 +99,11 @@ def exam_digest(cases: Iterable[Case]) -> str:
 def percentile(values: Sequence[float], share: float) -> float:
     """The value that `share` of the values do not exceed (nearest rank)."""
     ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, max(0, math.ceil(share * len(ordered)) - 1))] if ordered else 0.0
+    return (
+        ordered[min(len(ordered) - 1, max(0, math.ceil(share * len(ordered)) - 1))]
+        if ordered
+        else 0.0
+    )
 
 
 def same(given: Action, gold: Action, home: Home | None, values: Values) -> bool:
@@ -118,10 +129,16 @@ def _open(key: Any) -> Any:
 
 def _slots(action: Action, values: Values) -> dict[str, Any]:
     """Slots that decide: place words as one bag, values as what they are worth."""
-    found: dict[str, Any] = {"place": frozenset("".join(action.slots.get(slot, "") for slot in ("name", "area")).split())}
+    found: dict[str, Any] = {
+        "place": frozenset("".join(action.slots.get(slot, "") for slot in ("name", "area")).split())
+    }
     for slot, words in action.slots.items():
         if slot not in EVIDENCE:
-            found[slot] = OPEN.get(words, values.read(slot, words, action.lang)) if slot in COPIED else OPEN.get(words, words)
+            found[slot] = (
+                OPEN.get(words, values.read(slot, words, action.lang))
+                if slot in COPIED
+                else OPEN.get(words, words)
+            )
     return found
 
 
@@ -129,7 +146,9 @@ def invents(action: Action, sentence: str) -> bool:
     """Whether an action holds words that are no run of the sentence."""
     words = units(sentence)
     text = "".join(words).strip()
-    return any(run not in text for slot in action.slots if slot not in CLOSED for run in action.runs(slot))
+    return any(
+        run not in text for slot in action.slots if slot not in CLOSED for run in action.runs(slot)
+    )
 
 
 def would_act(action: Action | None, home: Home | None, values: Values) -> bool:

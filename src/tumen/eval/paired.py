@@ -31,7 +31,9 @@ def _counts(first: str, second: str) -> _Counts:
     if len(first) != len(second):
         raise ValueError(f"marks of {len(first)} and of {len(second)} cases are no pairs")
     pairs = list(zip(first, second, strict=True))
-    return _Counts(*(pairs.count(pair) for pair in (("1", "1"), ("1", "0"), ("0", "1"), ("0", "0"))))
+    return _Counts(
+        *(pairs.count(pair) for pair in (("1", "1"), ("1", "0"), ("0", "1"), ("0", "0")))
+    )
 
 
 def ratio(first: str, second: str) -> Interval:
@@ -71,12 +73,18 @@ def gap(first: str, second: str) -> Interval:
         return math.sqrt(max(0.0, mine * mine - 2 * link * mine * others + others * others))
 
     value = share - other
-    return Interval(value, value - reach(share - low, other_high - other), value + reach(high - share, other - other_low))
+    return Interval(
+        value,
+        value - reach(share - low, other_high - other),
+        value + reach(high - share, other - other_low),
+    )
 
 
 def _link(n: _Counts) -> float:
     """Correlation of the two, with method 10's correction for continuity."""
-    margins = (n.both + n.first) * (n.second + n.neither) * (n.both + n.second) * (n.first + n.neither)
+    margins = (
+        (n.both + n.first) * (n.second + n.neither) * (n.both + n.second) * (n.first + n.neither)
+    )
     if margins == 0:
         return 0.0
     across = n.both * n.neither - n.first * n.second

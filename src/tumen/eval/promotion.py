@@ -22,7 +22,9 @@ from tumen.release import signing, slot
 ON = "this place"
 
 
-def promote(bundle: Path, folder: Path, store: Path | None = None, keep: int = 3, new_exam: bool = False) -> Path:
+def promote(
+    bundle: Path, folder: Path, store: Path | None = None, keep: int = 3, new_exam: bool = False
+) -> Path:
     """Make a bundle live in a place, or leave there what is live.
 
     Args:
@@ -43,7 +45,10 @@ def promote(bundle: Path, folder: Path, store: Path | None = None, keep: int = 3
         events = slot.events_of(folder)
         try:
             signature = signing.admit(bundle, store, events) or signing.signature_of(bundle)
-            facts: dict[str, Any] = {"bundle": str(bundle), "digest": verify(bundle, "bundle").digest}
+            facts: dict[str, Any] = {
+                "bundle": str(bundle),
+                "digest": verify(bundle, "bundle").digest,
+            }
             facts |= {"version": signature.version, "key": signature.key} if signature else {}
             _insist(bundle, folder, signature, new_exam)
         except TumenError as error:
@@ -64,7 +69,11 @@ def rollback(folder: Path, store: Path | None = None) -> Path:
         RunnerBusy: another process changes the place.
     """
     with alone(folder, ON):
-        events, now, before = slot.events_of(folder), slot.live_of(folder), slot.bundle_before(folder)
+        events, now, before = (
+            slot.events_of(folder),
+            slot.live_of(folder),
+            slot.bundle_before(folder),
+        )
         signing.admit(before, store, events)
         verify(before, "bundle")
         events.emit("rollback", state="started", left=now.live, live=before.name)
@@ -73,7 +82,9 @@ def rollback(folder: Path, store: Path | None = None) -> Path:
         return target
 
 
-def _insist(bundle: Path, folder: Path, signature: signing.Signature | None, new_exam: bool) -> None:
+def _insist(
+    bundle: Path, folder: Path, signature: signing.Signature | None, new_exam: bool
+) -> None:
     """Refuse what must not become live."""
     floors, made = gate_of(bundle), manifest_of(bundle, "bundle")
     why = gate(bundle)
@@ -95,7 +106,9 @@ def _refuse_replay(bundle: Path, signature: signing.Signature | None, live: Path
     if before is None:
         return
     if signature is None:
-        raise GateError(f"{bundle} is not promoted: it is not signed, what is live is; `tumen sign` signs it")
+        raise GateError(
+            f"{bundle} is not promoted: it is not signed, what is live is; `tumen sign` signs it"
+        )
     if signature.version < before.version:
         raise GateError(
             f"{bundle} is not promoted: it is version {signature.version}, live is {before.version}; `tumen rollback` goes back"
@@ -108,7 +121,9 @@ def _refuse_worse(bundle: Path, live: Path, floors: Gate) -> None:
         verify(live / signing.SCORECARD, "scorecard")
         before = read_card(live)
     except ArtifactError as error:
-        raise GateError(f"{bundle} is not promoted: what is live cannot be compared with ({error})") from None
+        raise GateError(
+            f"{bundle} is not promoted: what is live cannot be compared with ({error})"
+        ) from None
     card = read_card(bundle)
     if not card["exam"] or card["exam"] != before["exam"]:
         raise GateError(
@@ -141,4 +156,6 @@ def _sure(new: Mapping[str, Any], old: Mapping[str, Any]) -> str:
     if not new["marks"] or len(new["marks"]) != len(old["marks"]):
         return ""
     _, low, high = gap(new["marks"], old["marks"])
-    return f" (difference {low:+.1%} to {high:+.1%})" if low is not None and high is not None else ""
+    return (
+        f" (difference {low:+.1%} to {high:+.1%})" if low is not None and high is not None else ""
+    )

@@ -42,8 +42,17 @@ def write_card(
         made_from: digests of the bundles and the corpus, the device bundle's first.
         exam: digest of the cases (`exam_digest`); scorecards of one exam can be compared case by case.
     """
-    agreement = {name: manifest_of(bundle.with_name(f"bundle-{name}")).facts.get("agreement") for name in sizes if name in columns}
-    card = {"exam": exam, "columns": columns, "bytes": dict(sizes), "classes": classes_of(columns, gate.class_of_cloud)}
+    agreement = {
+        name: manifest_of(bundle.with_name(f"bundle-{name}")).facts.get("agreement")
+        for name in sizes
+        if name in columns
+    }
+    card = {
+        "exam": exam,
+        "columns": columns,
+        "bytes": dict(sizes),
+        "classes": classes_of(columns, gate.class_of_cloud),
+    }
     faults = shortfalls(card, gate, manifest_of(bundle, "bundle").facts.get("agreement"))
     facts = {
         "seconds_p50": {name: round(percentile(times, 0.5), 5) for name, times in seconds.items()},
@@ -52,7 +61,9 @@ def write_card(
         "passed": not faults,
     }
     with writing(bundle / "scorecard", "scorecard", inputs, list(made_from), facts) as stage:
-        (stage / "scorecard.json").write_text(json.dumps({**card, "shortfalls": faults}, indent=1, ensure_ascii=False), "utf-8")
+        (stage / "scorecard.json").write_text(
+            json.dumps({**card, "shortfalls": faults}, indent=1, ensure_ascii=False), "utf-8"
+        )
     return verify(bundle / "scorecard", "scorecard")
 
 
@@ -71,9 +82,18 @@ def classes_of(columns: Mapping[str, Mapping[str, Any]], floor: float) -> dict[s
     found = {}
     for name in sorted(device.keys() & cloud.keys() - set(TOGETHER)):
         ours, theirs = device[name], cloud[name]
-        if ours["n"] and len(ours.get("marks", "")) == len(theirs.get("marks", "")) == ours["n"] == theirs["n"]:
+        if (
+            ours["n"]
+            and len(ours.get("marks", ""))
+            == len(theirs.get("marks", ""))
+            == ours["n"]
+            == theirs["n"]
+        ):
             row = {"n": ours["n"], "device": ours["exact"], "cloud": theirs["exact"]}
-            shares = {end: None if value is None else round(value, 4) for end, value in _ends(ours["marks"], theirs["marks"])}
+            shares = {
+                end: None if value is None else round(value, 4)
+                for end, value in _ends(ours["marks"], theirs["marks"])
+            }
             reached = ours["marks"].count("1") >= floor * theirs["marks"].count("1")
             found[name] = row | shares | {"reached": reached}
     return found
@@ -101,17 +121,23 @@ def shortfalls(card: Mapping[str, Any], gate: Gate, agreement: float | None) -> 
     if cloud:
         share = everything["exact"] / max(cloud["all"]["exact"], 1e-9)
         if share < gate.of_cloud:
-            found.append(f"share of the cloud's score: {share:.1%}, the floor is {gate.of_cloud:.1%}")
+            found.append(
+                f"share of the cloud's score: {share:.1%}, the floor is {gate.of_cloud:.1%}"
+            )
         found += _short_classes(card, gate)
         size = card["bytes"]["device"] / card["bytes"]["cloud"]
         if size > gate.size_of_cloud:
-            found.append(f"share of the cloud's bytes: {size:.1%}, at most {gate.size_of_cloud:.1%}")
+            found.append(
+                f"share of the cloud's bytes: {size:.1%}, at most {gate.size_of_cloud:.1%}"
+            )
     return found
 
 
 def _short_classes(card: Mapping[str, Any], gate: Gate) -> list[str]:
     """Too few classes in which the device reaches its share of the cloud, and which ones it misses."""
-    rows = classes_of(card["columns"], gate.class_of_cloud)  # anew: what the card says of itself decides nothing
+    rows = classes_of(
+        card["columns"], gate.class_of_cloud
+    )  # anew: what the card says of itself decides nothing
     missed = [name for name, row in rows.items() if not row["reached"]]
     if len(rows) - len(missed) >= gate.of_cloud_classes:
         return []
@@ -145,7 +171,9 @@ def insist(bundle: Path, ungated: bool) -> None:
     """
     why = gate(bundle)
     if why and not ungated:
-        raise GateError(f"{bundle} is not good enough to be shown: {why}. Train it better, or look at it with --ungated")
+        raise GateError(
+            f"{bundle} is not good enough to be shown: {why}. Train it better, or look at it with --ungated"
+        )
 
 
 def show(card: Path) -> str:
@@ -154,22 +182,39 @@ def show(card: Path) -> str:
     columns, classes = result["columns"], result["classes"]
     names = [name for name in ("device", "cloud", "reference") if name in columns]
     title = f"{'device / cloud':>26}" if classes else ""
-    lines = [f"{'exact actions, %':<18}{'n':>6}  " + "".join(f"{name:>28}" for name in names) + title]
+    lines = [
+        f"{'exact actions, %':<18}{'n':>6}  " + "".join(f"{name:>28}" for name in names) + title
+    ]
     groups = sorted(columns["device"], key=_order)
     for group in groups:
         cells = "".join(f"{_cell(columns[name].get(group)):>28}" for name in names)
-        lines.append(f"{group:<18}{columns['device'][group]['n']:>6}  {cells}{_against(classes.get(group))}")
+        lines.append(
+            f"{group:<18}{columns['device'][group]['n']:>6}  {cells}{_against(classes.get(group))}"
+        )
     for title, key in (("ms, median", "seconds_p50"), ("ms, 95%", "seconds_p95")):
-        lines.append(f"{title:<26}" + "".join(f"{1000 * facts[key].get(name, 0):>28.1f}" for name in names))
-    size = "".join(f"{units.show_bytes(result['bytes'][name]) if name in result['bytes'] else '':>28}" for name in names)
+        lines.append(
+            f"{title:<26}" + "".join(f"{1000 * facts[key].get(name, 0):>28.1f}" for name in names)
+        )
+    size = "".join(
+        f"{units.show_bytes(result['bytes'][name]) if name in result['bytes'] else '':>28}"
+        for name in names
+    )
     lines.append(f"{'size':<26}{size}")
-    lines.append(f"{'tokens equal to torch':<26}" + "".join(f"{_percent(facts['agreement'].get(name)):>28}" for name in names))
+    lines.append(
+        f"{'tokens equal to torch':<26}"
+        + "".join(f"{_percent(facts['agreement'].get(name)):>28}" for name in names)
+    )
     for title, key in (("false acts", "false_acts"), ("invented words", "invented")):
         found = [columns[name]["all"][key] for name in names]
-        lines.append(f"{title:<26}" + "".join(f"{_percent(cell) if key == 'false_acts' else cell:>28}" for cell in found))
+        lines.append(
+            f"{title:<26}"
+            + "".join(f"{_percent(cell) if key == 'false_acts' else cell:>28}" for cell in found)
+        )
     if classes:
         lines.append(reached(classes))
-    verdict = "passed" if not result["shortfalls"] else "not passed: " + "; ".join(result["shortfalls"])
+    verdict = (
+        "passed" if not result["shortfalls"] else "not passed: " + "; ".join(result["shortfalls"])
+    )
     return "\n".join(
         [
             *lines,
@@ -190,8 +235,12 @@ def _against(row: Mapping[str, Any] | None) -> str:
 def reached(classes: Mapping[str, Mapping[str, Any]]) -> str:
     """In how many scenario classes the device reaches its share of the cloud's score, and in which it does not."""
     missed = [name for name, row in classes.items() if not row["reached"]]
-    surely = [name for name in missed if classes[name]["high"] is not None and classes[name]["high"] < 1]
-    named = ", ".join(f"{name}{' (surely below the cloud)' if name in surely else ''}" for name in missed)
+    surely = [
+        name for name in missed if classes[name]["high"] is not None and classes[name]["high"] < 1
+    ]
+    named = ", ".join(
+        f"{name}{' (surely below the cloud)' if name in surely else ''}" for name in missed
+    )
     told = f"device reaches its share of the cloud in {len(classes) - len(missed)} of {len(classes)} classes"
     return told + (f"; not in {named}" if named else "")
 

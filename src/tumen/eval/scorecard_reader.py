@@ -105,7 +105,9 @@ def read_card(bundle: Path) -> dict[str, Any]:
         ArtifactError: missing, damaged or of an older kind.
     """
     path = bundle / "scorecard" / "scorecard.json"
-    return _checked(Card, untrusted.read_json(path), path, "is no scorecard; the recipe examines it anew").model_dump()
+    return _checked(
+        Card, untrusted.read_json(path), path, "is no scorecard; the recipe examines it anew"
+    ).model_dump()
 
 
 def facts_of(bundle: Path) -> dict[str, Any]:
@@ -116,7 +118,9 @@ def facts_of(bundle: Path) -> dict[str, Any]:
     """
     card = bundle / "scorecard"
     facts = manifest_of(card, "scorecard").facts
-    return _checked(Facts, facts, card, "has facts that are none; the recipe examines it anew").model_dump()
+    return _checked(
+        Facts, facts, card, "has facts that are none; the recipe examines it anew"
+    ).model_dump()
 
 
 def gate_of(bundle: Path) -> Gate:
@@ -126,7 +130,12 @@ def gate_of(bundle: Path) -> Gate:
         ArtifactError: missing or damaged.
     """
     path = bundle / "bundle.json"
-    return _checked(_About, untrusted.read_json(path), path, "has no gate that can be read; run the recipe again").gate
+    return _checked(
+        _About,
+        untrusted.read_json(path),
+        path,
+        "has no gate that can be read; run the recipe again",
+    ).gate
 
 
 def agreement_of(bundle: Manifest, where: Path) -> float | None:
@@ -135,7 +144,9 @@ def agreement_of(bundle: Manifest, where: Path) -> float | None:
     Raises:
         ArtifactError: damaged.
     """
-    return _checked(_Made, bundle.facts, where, "has a fact `agreement` that is no share; run the recipe again").agreement
+    return _checked(
+        _Made, bundle.facts, where, "has a fact `agreement` that is no share; run the recipe again"
+    ).agreement
 
 
 def _checked(kind: type[Kind], tree: Any, where: Path, says: str) -> Kind:
@@ -143,4 +154,6 @@ def _checked(kind: type[Kind], tree: Any, where: Path, says: str) -> Kind:
         return kind.model_validate(tree)
     except ValidationError as error:
         at = ".".join(str(part) for part in error.errors()[0]["loc"])
-        raise ArtifactError(f"{where}: {says}{f' (at {untrusted.shown(at)[:60]})' if at else ''}") from None
+        raise ArtifactError(
+            f"{where}: {says}{f' (at {untrusted.shown(at)[:60]})' if at else ''}"
+        ) from None

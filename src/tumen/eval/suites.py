@@ -55,7 +55,9 @@ def ohf(folder: Path, values: Values) -> Iterator[Case]:
     tests = folder / "tests"
     known = [tests / name for name in OHF_LANGUAGES if (tests / name).is_dir()]
     if not known:
-        raise InputError(f"{folder}: has no tests/en, tests/zh-CN or tests/de; --data names a checkout of OHF-Voice/intents")
+        raise InputError(
+            f"{folder}: has no tests/en, tests/zh-CN or tests/de; --data names a checkout of OHF-Voice/intents"
+        )
     for language in known:
         for path in sorted(language.glob("*/*.yaml")):
             intent = path.parent.name
@@ -64,8 +66,16 @@ def ohf(folder: Path, values: Values) -> Iterator[Case]:
             try:
                 tree = yaml.safe_load(path.read_text("utf-8"))
                 yield from _ohf_cases(tree, intent, OHF_LANGUAGES[language.name], values)
-            except (yaml.YAMLError, UnicodeDecodeError, AttributeError, KeyError, TypeError) as error:
-                raise InputError(f"{path}: not a test file of OHF-Voice/intents ({type(error).__name__}: {error})") from None
+            except (
+                yaml.YAMLError,
+                UnicodeDecodeError,
+                AttributeError,
+                KeyError,
+                TypeError,
+            ) as error:
+                raise InputError(
+                    f"{path}: not a test file of OHF-Voice/intents ({type(error).__name__}: {error})"
+                ) from None
 
 
 def _ohf_cases(tree: Mapping[str, Any], intent: str, lang: str, values: Values) -> Iterator[Case]:
@@ -74,7 +84,13 @@ def _ohf_cases(tree: Mapping[str, Any], intent: str, lang: str, values: Values) 
         gold = _ohf_action(intent, lang, slots)
         home = Home.of(_ohf_home(tree, slots, test.get("context") or {}))
         for sentence in test["sentences"]:
-            yield Case(normalise(sentence), gold, home, (lang, gold.domain, intent), _ohf_judge(gold, home, values))
+            yield Case(
+                normalise(sentence),
+                gold,
+                home,
+                (lang, gold.domain, intent),
+                _ohf_judge(gold, home, values),
+            )
 
 
 def _ohf_judge(gold: Action, home: Home, values: Values) -> Callable[[Action], tuple[bool, bool]]:
@@ -83,8 +99,14 @@ def _ohf_judge(gold: Action, home: Home, values: Values) -> Callable[[Action], t
     def judge(given: Action) -> tuple[bool, bool]:
         if given.intent != gold.intent:
             return False, False
-        spare = {slot: value for slot, value in given.slots.items() if slot in UNSAID and slot not in gold.slots}
-        bare = replace(given, slots={slot: value for slot, value in given.slots.items() if slot not in spare})
+        spare = {
+            slot: value
+            for slot, value in given.slots.items()
+            if slot in UNSAID and slot not in gold.slots
+        }
+        bare = replace(
+            given, slots={slot: value for slot, value in given.slots.items() if slot not in spare}
+        )
         fuller = replace(gold, slots={**gold.slots, **spare})
         return True, same(bare, gold, home, values) or same(given, fuller, home, values)
 
@@ -114,25 +136,38 @@ def spans(slots: Mapping[str, Any], intent: str) -> dict[str, str]:
     """Home Assistant's hours, minutes and seconds as our one run of words."""
     found = {}
     for slot, prefix in (("duration", ""), ("start", "start_")):
-        parts = [f"{slots[prefix + unit]} {unit}" for unit in ("hours", "minutes", "seconds") if prefix + unit in slots]
+        parts = [
+            f"{slots[prefix + unit]} {unit}"
+            for unit in ("hours", "minutes", "seconds")
+            if prefix + unit in slots
+        ]
         if parts and slot in INTENTS[intent]:
             found[slot] = " ".join(parts)
     return found
 
 
-def _ohf_home(tree: Mapping[str, Any], slots: Mapping[str, Any], context: Mapping[str, Any]) -> dict[str, Any]:
+def _ohf_home(
+    tree: Mapping[str, Any], slots: Mapping[str, Any], context: Mapping[str, Any]
+) -> dict[str, Any]:
     """A home file's tree from the areas, floors and entities a test file declares.
 
     An entity without an area stands in the area the test names with it: the sentence says so.
     """
-    floors = {_name(row) for row in tree.get("floors") or ()} | ({str(slots["floor"])} if "floor" in slots else set())
+    floors = {_name(row) for row in tree.get("floors") or ()} | (
+        {str(slots["floor"])} if "floor" in slots else set()
+    )
     floors |= {str(row["floor"]) for row in tree.get("areas") or () if "floor" in row}
     areas = {_name(row): row.get("floor") for row in tree.get("areas") or ()}
-    for place in (slots.get("area"), context.get("area"), *(row.get("area") for row in tree.get("entities") or ())):
+    for place in (
+        slots.get("area"),
+        context.get("area"),
+        *(row.get("area") for row in tree.get("entities") or ()),
+    ):
         if place is not None:
             areas.setdefault(str(place), None)
     floor_ids, area_ids = (
-        {name: f"{kind}_{i}" for i, name in enumerate(sorted(names))} for kind, names in (("floor", floors), ("area", areas))
+        {name: f"{kind}_{i}" for i, name in enumerate(sorted(names))}
+        for kind, names in (("floor", floors), ("area", areas))
     )
     entities = []
     for number, row in enumerate(tree.get("entities") or ()):
@@ -146,7 +181,8 @@ def _ohf_home(tree: Mapping[str, Any], slots: Mapping[str, Any], context: Mappin
         "name": "test",
         "floor": [{"id": id_, "name": name} for name, id_ in floor_ids.items()],
         "area": [
-            {"id": id_, "name": name} | ({"floor": floor_ids[str(areas[name])]} if areas[name] is not None else {})
+            {"id": id_, "name": name}
+            | ({"floor": floor_ids[str(areas[name])]} if areas[name] is not None else {})
             for name, id_ in area_ids.items()
         ],
         "entity": entities,
@@ -168,7 +204,9 @@ def _light(*steps: str) -> Accept:
     """A light setting that goes in one of these directions, or to a level."""
 
     def accept(action: Action) -> bool:
-        return action.intent == "HassLightSet" and (action.slots.get("step") in steps or "brightness" in action.slots)
+        return action.intent == "HassLightSet" and (
+            action.slots.get("step") in steps or "brightness" in action.slots
+        )
 
     return accept
 
@@ -181,8 +219,12 @@ def _is(*intents: str) -> Accept:
 SLURP_HOME: dict[str, Accept] = {
     "hue_lightup": _light("up"),
     "hue_lightdim": _light("down"),
-    "hue_lightchange": lambda action: action.intent == "HassLightSet" and "step" not in action.slots,
-    "hue_lighton": lambda action: action.intent == "HassTurnOn" or _light("up")(action),  # "it's dark in here" is both
+    "hue_lightchange": lambda action: (
+        action.intent == "HassLightSet" and "step" not in action.slots
+    ),
+    "hue_lighton": lambda action: (
+        action.intent == "HassTurnOn" or _light("up")(action)
+    ),  # "it's dark in here" is both
     "hue_lightoff": _is("HassTurnOff"),
     "cleaning": _is("HassVacuumStart", "HassVacuumCleanArea"),
     "coffee": lambda action: action.intent == "HassTurnOn" and "name" in action.slots,
@@ -190,7 +232,11 @@ SLURP_HOME: dict[str, Accept] = {
     "wemo_off": _is("HassTurnOff"),
 }
 # Entities of SLURP -> the slot that must hold their words. Times and amounts change no device here and are not judged.
-SLURP_ENTITIES = {"house_place": ("area", "name"), "device_type": ("name", "area"), "color_type": ("color",)}
+SLURP_ENTITIES = {
+    "house_place": ("area", "name"),
+    "device_type": ("name", "area"),
+    "color_type": ("color",),
+}
 # Scenarios that ask for something this home does, under another name: an act of these intents is no false act there.
 SLURP_OURS = {
     "lists": (
@@ -200,7 +246,13 @@ SLURP_OURS = {
         "HassListRemoveItem",
         "HassListCompleteItem",
     ),
-    "audio": ("HassSetVolume", "HassSetVolumeRelative", "HassMediaPlayerMute", "HassMediaPlayerUnmute", "HassMediaPause"),
+    "audio": (
+        "HassSetVolume",
+        "HassSetVolumeRelative",
+        "HassMediaPlayerMute",
+        "HassMediaPlayerUnmute",
+        "HassMediaPause",
+    ),
     "weather": ("HassGetWeather", "HassClimateGetTemperature"),
     "datetime": ("HassGetCurrentTime", "HassGetCurrentDate", "HassTimerStatus"),
     "play": tuple(name for name in INTENTS if "Media" in name),
@@ -215,12 +267,30 @@ def slurp_home(path: Path, home: Home) -> Iterator[Case]:
         InputError: the file is missing, not UTF-8, or a line is no SLURP row.
     """
     for row, read in read_slurp_rows(str(path)):
-        sentence, scenario, action = normalise(read.sentence), str(row["scenario"]), str(row["action"])
+        sentence, scenario, action = (
+            normalise(read.sentence),
+            str(row["scenario"]),
+            str(row["action"]),
+        )
         if scenario == "iot":
-            entities = [(kind, normalise(words)) for kind, words in read.slots if kind in SLURP_ENTITIES]
-            yield Case(sentence, None, home, ("home", f"iot {action}"), _at_home(_slurp_judge(action, entities)))
+            entities = [
+                (kind, normalise(words)) for kind, words in read.slots if kind in SLURP_ENTITIES
+            ]
+            yield Case(
+                sentence,
+                None,
+                home,
+                ("home", f"iot {action}"),
+                _at_home(_slurp_judge(action, entities)),
+            )
         else:
-            yield Case(sentence, Action("none", "en"), home, ("not home", scenario), _at_home(_not_home(scenario)))
+            yield Case(
+                sentence,
+                Action("none", "en"),
+                home,
+                ("not home", scenario),
+                _at_home(_not_home(scenario)),
+            )
 
 
 Judge = Callable[[Action], tuple[bool, bool]]
@@ -231,12 +301,17 @@ def _at_home(judge: Judge) -> Judge:
     return lambda given: judge(at_home(given))
 
 
-def _slurp_judge(action: str, entities: list[tuple[str, str]]) -> Callable[[Action], tuple[bool, bool]]:
+def _slurp_judge(
+    action: str, entities: list[tuple[str, str]]
+) -> Callable[[Action], tuple[bool, bool]]:
     accept = SLURP_HOME.get(action)
 
     def judge(given: Action) -> tuple[bool, bool]:
         right = bool(accept and accept(given))
-        held = all(any(_shares(given.slots.get(slot, ""), words) for slot in SLURP_ENTITIES[kind]) for kind, words in entities)
+        held = all(
+            any(_shares(given.slots.get(slot, ""), words) for slot in SLURP_ENTITIES[kind])
+            for kind, words in entities
+        )
         return right, right and held
 
     return judge
@@ -249,4 +324,6 @@ def _shares(given: str, words: str) -> bool:
 
 def _not_home(scenario: str) -> Callable[[Action], tuple[bool, bool]]:
     ours = SLURP_OURS.get(scenario, ())
-    return lambda given: (given.intent == NONE or given.intent not in INTENTS or given.intent in ours,) * 2
+    return lambda given: (
+        (given.intent == NONE or given.intent not in INTENTS or given.intent in ours,) * 2
+    )

@@ -8,16 +8,23 @@ Read next: verdict.py, then footprint.py, pace.py and device.py.
 """
 
 from tumen.fit.device import HERE, device_of, devices, load_device, store_device
-from tumen.fit.footprint import KINDS, Footprint, Tensor, block_bytes, of_header, of_shape, shape_tensors
+from tumen.fit.footprint import (
+    KINDS,
+    Footprint,
+    Tensor,
+    block_bytes,
+    of_header,
+    of_shape,
+    shape_tensors,
+)
 from tumen.fit.nnls import nonnegative
 from tumen.fit.pace import Trial, cache_size, device_here
 from tumen.fit.verdict import best, checked_context, fit_on
 
 __all__ = [
-    "nonnegative",
-    "Footprint",
     "HERE",
     "KINDS",
+    "Footprint",
     "Tensor",
     "Trial",
     "best",
@@ -29,6 +36,7 @@ __all__ = [
     "devices",
     "fit_on",
     "load_device",
+    "nonnegative",
     "of_header",
     "of_shape",
     "shape_tensors",

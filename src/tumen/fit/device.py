@@ -21,7 +21,12 @@ from tumen.core.stored import load, store
 from tumen.fit.footprint import BITS, Footprint
 
 HERE = "here"
-ONE_GROUP = {"Q8_0": "int8", "F16": "bf16", "BF16": "bf16", "F32": "bf16"}  # every other kind is counted as int4
+ONE_GROUP = {
+    "Q8_0": "int8",
+    "F16": "bf16",
+    "BF16": "bf16",
+    "F32": "bf16",
+}  # every other kind is counted as int4
 F32_SHARE = 0.5  # of the bf16 rate
 VOCABULARY_SECONDS = 2e-9  # an entry: the greedy choice (assumption where nothing was measured)
 SCORE_SHARE = 0.5  # of the bf16 rate: multiply-adds of attention (assumption)
@@ -75,10 +80,17 @@ class Buffers(Frozen):
 
     def total(self, model: Footprint, context: int) -> float:
         """Bytes for a model, the runtime left out."""
-        return sum(count * size for count, size in list(zip(self.grow(model, context), self.bytes_per(), strict=True))[1:])
+        return sum(
+            count * size
+            for count, size in list(zip(self.grow(model, context), self.bytes_per(), strict=True))[
+                1:
+            ]
+        )
 
 
-BUFFERS = Buffers(runtime=3.5e7, entry=180.0, unit=8.0, square=6.0)  # llama.cpp as measured once (docs/plan.md); a prior elsewhere
+BUFFERS = Buffers(
+    runtime=3.5e7, entry=180.0, unit=8.0, square=6.0
+)  # llama.cpp as measured once (docs/plan.md); a prior elsewhere
 
 
 class Device(Frozen):
@@ -116,7 +128,9 @@ class Device(Frozen):
         """
         if threads in self.paces:
             return self.paces[threads]
-        raise PlanError(f"--threads {threads}: {self.name} is known with {', '.join(map(str, self.paces))} threads")
+        raise PlanError(
+            f"--threads {threads}: {self.name} is known with {', '.join(map(str, self.paces))} threads"
+        )
 
 
 @cache
@@ -151,7 +165,10 @@ def _device(name: str, entry: dict[str, Any]) -> Device:
         memory_rate=reached,
         cores=cores,
         cache_bytes=entry["cache_mb"] * 1e6,
-        paces={n: _pace(entry, n, min(n * entry["core_gb_s"] * 1e9, reached)) for n in range(1, cores + 1)},
+        paces={
+            n: _pace(entry, n, min(n * entry["core_gb_s"] * 1e9, reached))
+            for n in range(1, cores + 1)
+        },
         copies={kind: 2.0 if kind in entry["repacked"] else 1.0 for kind in BITS},
         buffers=BUFFERS.model_copy(update={"runtime": entry["runtime_mb"] * 1e6}),
         storage_rate=entry["storage_gb_s"] * 1e9,
@@ -194,8 +211,13 @@ def decode_seconds(model: Footprint, device: Device, threads: int, context: int)
     """Seconds of one token after `context` others."""
     pace = device.pace(threads)
     far = memory_share(model, device.cache_bytes)
-    weights = sum(count * (far / _rate(pace.far, kind) + (1 - far) / _rate(pace.near, kind)) for kind, count in model.read.items())
-    scores = context * model.layers * model.score_elements / (SCORE_SHARE * _rate(pace.near, "BF16"))
+    weights = sum(
+        count * (far / _rate(pace.far, kind) + (1 - far) / _rate(pace.near, kind))
+        for kind, count in model.read.items()
+    )
+    scores = (
+        context * model.layers * model.score_elements / (SCORE_SHARE * _rate(pace.near, "BF16"))
+    )
     overhead = model.nodes * pace.node_seconds + model.choices * pace.choice_seconds
     overhead += model.vocab * pace.vocab_seconds + pace.token_seconds
     return weights + scores + overhead
@@ -205,10 +227,21 @@ def prompt_seconds(model: Footprint, device: Device, threads: int, tokens: int) 
     """Seconds until the first token after a prompt of `tokens`, read in one batch; the head runs once."""
     pace = device.pace(threads)
     head = model.head.values
-    body = sum(count / _rate(pace.many, kind) for kind, count in model.read.items()) - head / _rate(pace.many, model.head.kind)
+    body = sum(count / _rate(pace.many, kind) for kind, count in model.read.items()) - head / _rate(
+        pace.many, model.head.kind
+    )
     alone = head / _rate(pace.far, model.head.kind)
-    scores = tokens * tokens / 2 * model.layers * model.score_elements / (SCORE_SHARE * _rate(pace.near, "BF16"))
-    work = max(tokens * body + alone, decode_seconds(model, device, threads, 0) - pace.token_seconds)
+    scores = (
+        tokens
+        * tokens
+        / 2
+        * model.layers
+        * model.score_elements
+        / (SCORE_SHARE * _rate(pace.near, "BF16"))
+    )
+    work = max(
+        tokens * body + alone, decode_seconds(model, device, threads, 0) - pace.token_seconds
+    )
     return work + scores + model.nodes * pace.prompt_node_seconds + pace.prompt_seconds
 
 

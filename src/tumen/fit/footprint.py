@@ -78,7 +78,9 @@ class Footprint:
     @cached_property
     def layers(self) -> int:
         """Blocks."""
-        return 1 + max(int(one.name.split(".")[1]) for one in self.tensors if one.name.startswith("blk."))
+        return 1 + max(
+            int(one.name.split(".")[1]) for one in self.tensors if one.name.startswith("blk.")
+        )
 
     @cached_property
     def width(self) -> int:
@@ -89,7 +91,10 @@ class Footprint:
     def inner(self) -> int:
         """Of one token's feed-forward: all the matrices it is sent to."""
         found = {one.name.split(".", 2)[2]: one for one in self.tensors if ".ffn_up" in one.name}
-        width = {name: one.dims[1] * (round(self.share * one.dims[2]) if len(one.dims) > 2 else 1) for name, one in found.items()}
+        width = {
+            name: one.dims[1] * (round(self.share * one.dims[2]) if len(one.dims) > 2 else 1)
+            for name, one in found.items()
+        }
         mixture = sum(inner for name, inner in width.items() if name != "ffn_up.weight")
         return max(width.get("ffn_up.weight", 0), mixture)
 
@@ -106,7 +111,10 @@ class Footprint:
     @cached_property
     def head(self) -> Tensor:
         """The matrix that makes logits; tied models use the embedding."""
-        return next((one for one in self.tensors if one.name == "output.weight"), self.named("token_embd.weight"))
+        return next(
+            (one for one in self.tensors if one.name == "output.weight"),
+            self.named("token_embd.weight"),
+        )
 
     @cached_property
     def weight_bytes(self) -> Mapping[str, int]:
@@ -140,13 +148,19 @@ class Footprint:
     @cached_property
     def choices(self) -> int:
         """Experts that one token is sent to, in all layers."""
-        return sum(round(self.share * one.dims[2]) for one in self.tensors if "ffn_up_exps" in one.name)
+        return sum(
+            round(self.share * one.dims[2]) for one in self.tensors if "ffn_up_exps" in one.name
+        )
 
     @cached_property
     def nodes(self) -> int:
         """Nodes of the runner's graph."""
         mixtures = sum("ffn_gate_inp" in tensor.name for tensor in self.tensors)
-        return NODES["ends"] + self.layers * NODES["mla" if self.mla else "gqa"] + mixtures * NODES["moe"]
+        return (
+            NODES["ends"]
+            + self.layers * NODES["mla" if self.mla else "gqa"]
+            + mixtures * NODES["moe"]
+        )
 
     @cached_property
     def quantise(self) -> str:
@@ -196,8 +210,13 @@ def shape_tensors(shape: Shape, quantise: str) -> list[Tensor]:
         PlanError: GGUF has no architecture for the shape.
     """
     if isinstance(shape.attention, Gqa) and shape.experts:
-        raise PlanError("experts with grouped queries have no GGUF architecture; give the tier kind = 'mla', or no experts")
-    rows = [("token_embd.weight", (shape.width, shape.vocab)), ("output_norm.weight", (shape.width,))]
+        raise PlanError(
+            "experts with grouped queries have no GGUF architecture; give the tier kind = 'mla', or no experts"
+        )
+    rows = [
+        ("token_embd.weight", (shape.width, shape.vocab)),
+        ("output_norm.weight", (shape.width,)),
+    ]
     if isinstance(shape.attention, Mla) or not shape.tied:
         rows.append(("output.weight", (shape.width, shape.vocab)))
     for layer in range(shape.layers):
@@ -221,8 +240,13 @@ def _layer(shape: Shape, layer: int) -> list[tuple[str, tuple[int, ...]]]:
     experts = shape.experts
     if not experts or layer < experts.dense_layers:
         return rows + _feed("", shape.width, shape.feed_forward)
-    rows += [("ffn_gate_inp", (shape.width, experts.routed)), *_feed("_exps", shape.width, experts.width, experts.routed)]
-    return rows + (_feed("_shexp", shape.width, experts.shared * experts.width) if experts.shared else [])
+    rows += [
+        ("ffn_gate_inp", (shape.width, experts.routed)),
+        *_feed("_exps", shape.width, experts.width, experts.routed),
+    ]
+    return rows + (
+        _feed("_shexp", shape.width, experts.shared * experts.width) if experts.shared else []
+    )
 
 
 def _feed(kind: str, width: int, inner: int, *many: int) -> list[tuple[str, tuple[int, ...]]]:
@@ -238,7 +262,11 @@ def _attention(shape: Shape) -> list[tuple[str, tuple[int, ...]]]:
             ("attn_q", (width, query)), ("attn_k", (width, key)), ("attn_v", (width, key)), ("attn_output", (query, width)),
         ]  # fmt: skip
     heads, rank, query = attention.heads, attention.kv_rank, attention.heads * attention.query_dim
-    down = [("attn_q_a", (width, attention.q_rank)), ("attn_q_a_norm", (attention.q_rank,))] if attention.q_rank else []
+    down = (
+        [("attn_q_a", (width, attention.q_rank)), ("attn_q_a_norm", (attention.q_rank,))]
+        if attention.q_rank
+        else []
+    )
     up = ("attn_q_b", (attention.q_rank, query)) if attention.q_rank else ("attn_q", (width, query))
     return [
         *down, up,
@@ -267,10 +295,16 @@ def of_shape(shape: Shape, quantise: str, name: str) -> Footprint:
     )
 
 
-def of_header(pairs: Mapping[str, Any], tensors: Iterable[Tensor], file_bytes: int, name: str) -> Footprint:
+def of_header(
+    pairs: Mapping[str, Any], tensors: Iterable[Tensor], file_bytes: int, name: str
+) -> Footprint:
     """The footprint of a GGUF: its header's pairs and tensors, as `tumen.serve` reads them."""
     arch = pairs["general.architecture"]
-    number = {key.removeprefix(f"{arch}."): value for key, value in pairs.items() if key.startswith(f"{arch}.")}
+    number = {
+        key.removeprefix(f"{arch}."): value
+        for key, value in pairs.items()
+        if key.startswith(f"{arch}.")
+    }
     heads, mla = number["attention.head_count"], "attention.kv_lora_rank" in number
     key_dim = number.get("attention.key_length", number["embedding_length"] // heads)
     value_dim = number.get("attention.value_length", key_dim)
@@ -280,7 +314,9 @@ def of_header(pairs: Mapping[str, Any], tensors: Iterable[Tensor], file_bytes: i
         tensors=tuple(tensors),
         share=used / routed if routed else 1.0,
         mla=mla,
-        cache_elements=key_dim if mla else number.get("attention.head_count_kv", heads) * (key_dim + value_dim),
+        cache_elements=key_dim
+        if mla
+        else number.get("attention.head_count_kv", heads) * (key_dim + value_dim),
         score_elements=heads * (key_dim + value_dim),
         file_bytes=file_bytes,
     )
@@ -293,4 +329,9 @@ def _beyond(name: str, layers: int) -> bool:
 def _file_bytes(tensors: Sequence[Tensor], vocab: int) -> int:
     """What the writer will make of them: padded data, a line a tensor, pairs and the vocabulary."""
     data = sum(-(-tensor.bytes // ALIGNMENT) * ALIGNMENT for tensor in tensors)
-    return data + sum(LINE_BYTES + len(tensor.name) for tensor in tensors) + PAIR_BYTES + vocab * PIECE_BYTES
+    return (
+        data
+        + sum(LINE_BYTES + len(tensor.name) for tensor in tensors)
+        + PAIR_BYTES
+        + vocab * PIECE_BYTES
+    )

@@ -9,7 +9,9 @@ Array = NDArray[np.float64]
 PULL = 0.02  # weight of the prior against relative errors of 1
 
 
-def nonnegative(matrix: Array, target: Array, prior: Array, pull: float = PULL, rounds: int = 4000) -> Array:
+def nonnegative(
+    matrix: Array, target: Array, prior: Array, pull: float = PULL, rounds: int = 4000
+) -> Array:
     """Least squares on relative errors with no coefficient below zero, pulled to a prior; by coordinate descent."""
     rows = matrix / target[:, None]
     scaled = rows * prior  # unknowns become multiples of the prior

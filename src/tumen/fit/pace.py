@@ -55,7 +55,9 @@ def cache_size() -> float:
         sizes = [entry.read_text().strip() for entry in CACHE.glob("index*/size")]
     except OSError:
         return 0.0
-    return max((float(size.rstrip("K")) * 1024 for size in sizes if size.endswith("K")), default=0.0)
+    return max(
+        (float(size.rstrip("K")) * 1024 for size in sizes if size.endswith("K")), default=0.0
+    )
 
 
 def device_here(trials: Sequence[Trial]) -> Device:
@@ -68,10 +70,16 @@ def device_here(trials: Sequence[Trial]) -> Device:
         what=f"{platform.processor() or platform.machine()}, {len(os.sched_getaffinity(0))} cores",
         memory_bytes=memory,
         left_bytes=memory,
-        memory_rate=max((memory_share(one.model, cache), one.model.read_bytes / one.token_seconds) for one in trials)[1],
+        memory_rate=max(
+            (memory_share(one.model, cache), one.model.read_bytes / one.token_seconds)
+            for one in trials
+        )[1],
         cores=len(os.sched_getaffinity(0)),
         cache_bytes=cache,
-        paces={n: pace([one for one in trials if one.threads == n], cache) for n in sorted({one.threads for one in trials})},
+        paces={
+            n: pace([one for one in trials if one.threads == n], cache)
+            for n in sorted({one.threads for one in trials})
+        },
         copies=copies,
         buffers=buffers,
         storage_rate=STORAGE_RATE,
@@ -122,14 +130,21 @@ def rates(kinds: Sequence[str], seconds: Array) -> dict[str, float]:
     return {kind: 1 / max(float(one), 1e-14) for kind, one in zip(kinds, seconds, strict=True)}
 
 
-def reading(trials: Sequence[Trial], kinds: Sequence[str], far: Mapping[str, float]) -> tuple[dict[str, float], float, float]:
+def reading(
+    trials: Sequence[Trial], kinds: Sequence[str], far: Mapping[str, float]
+) -> tuple[dict[str, float], float, float]:
     """Rates of a prompt by kind, seconds of a prompt and of a node."""
     rows, seconds = [], []
     for one in trials:
         head = one.model.head
-        body = [one.model.read.get(kind, 0.0) - (head.values if head.kind == kind else 0) for kind in kinds]
+        body = [
+            one.model.read.get(kind, 0.0) - (head.values if head.kind == kind else 0)
+            for kind in kinds
+        ]
         rows.append([1.0, one.model.nodes, *(one.prompt_tokens * weights for weights in body)])
-        seconds.append(max(one.prompt_seconds - head.values / far[head.kind], 0.1 * one.prompt_seconds))
+        seconds.append(
+            max(one.prompt_seconds - head.values / far[head.kind], 0.1 * one.prompt_seconds)
+        )
     prior = np.array([PRIOR_SECONDS[0], 2 * PRIOR_SECONDS[1], *[0.5 / PRIOR_RATE] * len(kinds)])
     found = nonnegative(np.array(rows), np.array(seconds), prior)
     return rates(kinds, found[2:]), float(found[0]), float(found[1])
@@ -138,9 +153,17 @@ def reading(trials: Sequence[Trial], kinds: Sequence[str], far: Mapping[str, flo
 def sizes(trials: Sequence[Trial]) -> tuple[Buffers, dict[str, float]]:
     """What the runner takes beside weights and cache; copies by kind."""
     kinds = sorted({kind for one in trials for kind in one.model.weight_bytes})
-    rows = [[*Buffers.grow(one.model, one.context), *(one.model.weight_bytes.get(kind, 0) for kind in kinds)] for one in trials]
+    rows = [
+        [
+            *Buffers.grow(one.model, one.context),
+            *(one.model.weight_bytes.get(kind, 0) for kind in kinds),
+        ]
+        for one in trials
+    ]
     known = np.array([one.peak_bytes - one.model.cache_bytes(one.context) for one in trials])
-    found = nonnegative(np.array(rows, dtype=float), known, np.array([*BUFFERS.bytes_per(), *[1.0] * len(kinds)]))
+    found = nonnegative(
+        np.array(rows, dtype=float), known, np.array([*BUFFERS.bytes_per(), *[1.0] * len(kinds)])
+    )
     ours = len(BUFFERS.bytes_per())
     copies = dict.fromkeys(BITS, 1.0) | dict(zip(kinds, map(float, found[ours:]), strict=True))
     return Buffers(**dict(zip(Buffers.model_fields, map(float, found[:ours]), strict=True))), copies

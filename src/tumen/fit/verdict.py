@@ -80,7 +80,13 @@ class Place:
         return memory_of(model, self.device, self.context).total <= self.limit
 
 
-def fit_on(model: Footprint, device: Device, threads: int = 1, context: int = 512, memory_bytes: float | None = None) -> Fit:
+def fit_on(
+    model: Footprint,
+    device: Device,
+    threads: int = 1,
+    context: int = 512,
+    memory_bytes: float | None = None,
+) -> Fit:
     """Predict a model on a device.
 
     Args:
@@ -90,7 +96,9 @@ def fit_on(model: Footprint, device: Device, threads: int = 1, context: int = 51
     Raises:
         PlanError: the device is not known with so many threads.
     """
-    place = Place(device, threads, context, device.left_bytes if memory_bytes is None else memory_bytes)
+    place = Place(
+        device, threads, context, device.left_bytes if memory_bytes is None else memory_bytes
+    )
     memory, fits = memory_of(model, device, context), place.holds(model)
     token = decode_seconds(model, device, threads, PROMPT_TOKENS + ANSWER_TOKENS // 2)
     return Fit(
@@ -130,7 +138,10 @@ def memory_of(model: Footprint, device: Device, context: int) -> Memory:
 def cuts(model: Footprint, place: Place) -> list[Cut]:
     """Ways to come below a limit, the gentlest first: a shorter context, fewer bits, fewer layers; all at once if it takes that."""
     single = list(_cuts(model, place))
-    least, quantise = replace(place, context=min(place.context, CACHE_CELLS)), SMALLER.get(model.quantise, ())[-1:]
+    least, quantise = (
+        replace(place, context=min(place.context, CACHE_CELLS)),
+        SMALLER.get(model.quantise, ())[-1:],
+    )
     smallest = model.but(quantise=quantise[0] if quantise else None)
     if not any(one.fits for one in single) and (layers := most_layers(smallest, least)):
         words = f"context {least.context}, {smallest.quantise}, layers {model.layers} -> {layers}"
@@ -147,7 +158,9 @@ def _cuts(model: Footprint, place: Place) -> Iterator[Cut]:
     for fewer in (None, *SMALLER.get(model.quantise, ())[-1:]):
         smaller = model.but(quantise=fewer)
         if layers := most_layers(smaller, place):
-            words = f"layers {model.layers} -> {layers}" + (f" and {model.quantise} -> {fewer}" if fewer else "")
+            words = f"layers {model.layers} -> {layers}" + (
+                f" and {model.quantise} -> {fewer}" if fewer else ""
+            )
             yield cut(words, smaller.but(layers=layers), place)
 
 
@@ -155,7 +168,13 @@ def cut(what: str, model: Footprint, place: Place) -> Cut:
     """One change, in numbers."""
     peak = memory_of(model, place.device, place.context).total
     rate = 1 / decode_seconds(model, place.device, place.threads, PROMPT_TOKENS)
-    return Cut(what=what, file_bytes=model.file_bytes, peak_bytes=peak, tokens_per_second=rate, fits=peak <= place.limit)
+    return Cut(
+        what=what,
+        file_bytes=model.file_bytes,
+        peak_bytes=peak,
+        tokens_per_second=rate,
+        fits=peak <= place.limit,
+    )
 
 
 def longest_context(model: Footprint, place: Place) -> int:

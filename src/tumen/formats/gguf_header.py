@@ -33,12 +33,28 @@ MOST_NAME_BYTES = 63  # GGML_MAX_NAME is 64 with its closing zero
 MOST_CONTEXT = 1 << 24
 BYTE_TOKENS = 256
 TOKEN_TYPES = range(1, 7)  # normal, unknown, control, user's, unused, byte
-COMMON = (*range(0x20, 0x7F), *range(0x80, 0xC0), *range(0xC2, 0xF0))  # bytes of printable text; SmolLM2 lacks some of the others
+COMMON = (
+    *range(0x20, 0x7F),
+    *range(0x80, 0xC0),
+    *range(0xC2, 0xF0),
+)  # bytes of printable text; SmolLM2 lacks some of the others
 TOKENISERS = ("llama", "gpt2")  # SentencePiece's kind, and byte-level BPE with merges
 MOST_RANK = 4096  # of an adapter
 
 # Value types: number -> struct format; 8 is a string, 9 an array.
-SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+SCALARS = {
+    0: "B",
+    1: "b",
+    2: "H",
+    3: "h",
+    4: "I",
+    5: "i",
+    6: "f",
+    7: "?",
+    10: "Q",
+    11: "q",
+    12: "d",
+}
 STRING, ARRAY = 8, 9
 # Tensor types: number -> (values a block, bytes a block), ggml.h.
 BLOCKS = {
@@ -88,11 +104,15 @@ class _Cursor:
         if count > self.size - self.at:
             raise _FaultError(f"{what} needs {count} bytes, {self.size - self.at} are left")
         if self.at + count > MOST_HEADER_BYTES:
-            raise _FaultError(f"{what} ends past the first {MOST_HEADER_BYTES} bytes, the most of a header")
+            raise _FaultError(
+                f"{what} ends past the first {MOST_HEADER_BYTES} bytes, the most of a header"
+            )
 
     def read(self, count: int, what: str) -> bytes:
         self.need(count, what)
-        raw = self.file.read(count)  # never mapped: a file that shrinks under a map ends the process that looks
+        raw = self.file.read(
+            count
+        )  # never mapped: a file that shrinks under a map ends the process that looks
         if len(raw) < count:
             raise _FaultError(f"{what} ends early: the file is being changed")
         self.at += count
@@ -253,7 +273,9 @@ def _check_places(cursor: _Cursor, pairs: Mapping[str, Any], tensors: Mapping[st
     end = 0
     for tensor in sorted(tensors.values(), key=lambda one: one.offset):
         if tensor.offset % align:
-            raise _FaultError(f"tensor {tensor.name!r} starts at {tensor.offset}, which is not aligned to {align}")
+            raise _FaultError(
+                f"tensor {tensor.name!r} starts at {tensor.offset}, which is not aligned to {align}"
+            )
         if tensor.offset < end:
             raise _FaultError(f"tensor {tensor.name!r} overlaps the one before it")
         if start + tensor.offset + tensor.bytes > cursor.size:
@@ -261,14 +283,18 @@ def _check_places(cursor: _Cursor, pairs: Mapping[str, Any], tensors: Mapping[st
                 f"tensor {tensor.name!r} ends at byte {start + tensor.offset + tensor.bytes}, the file at {cursor.size}"
             )
         if tensor.offset - end >= align:
-            raise _FaultError(f"{tensor.offset - end} bytes before tensor {tensor.name!r} belong to none")
+            raise _FaultError(
+                f"{tensor.offset - end} bytes before tensor {tensor.name!r} belong to none"
+            )
         end = tensor.offset + tensor.bytes
     if cursor.size - start - end >= align:
         raise _FaultError(f"{cursor.size - start - end} bytes after its last tensor belong to none")
     return start
 
 
-def _number(pairs: Mapping[str, Any], key: str, low: int, high: int, default: int | None = None) -> int:
+def _number(
+    pairs: Mapping[str, Any], key: str, low: int, high: int, default: int | None = None
+) -> int:
     value = pairs.get(key, default)
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise _FaultError(f"{key} is {_short(value)} ({low} to {high})")
@@ -294,7 +320,9 @@ def _check_shape(pairs: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str
     heads = _number(pairs, f"{arch}.attention.head_count", 1, 1024)
     kv_heads = _number(pairs, f"{arch}.attention.head_count_kv", 1, heads, default=heads)
     if heads % kv_heads:
-        raise _FaultError(f"{arch}.attention.head_count_kv is {kv_heads}, which does not divide {heads} heads")
+        raise _FaultError(
+            f"{arch}.attention.head_count_kv is {kv_heads}, which does not divide {heads} heads"
+        )
     if f"{arch}.attention.key_length" not in pairs and width % heads:
         raise _FaultError(f"{arch}.embedding_length is {width}, which {heads} heads do not divide")
     for part in ("attention.key_length", "attention.value_length", "rope.dimension_count"):
@@ -310,13 +338,19 @@ def _check_tokens(pairs: Mapping[str, Any], arch: str, tensors: Mapping[str, Ten
     """The vocabulary is whole: no token twice, all 256 bytes, special tokens that exist, one embedding each."""
     model = pairs.get("tokenizer.ggml.model")
     if model not in TOKENISERS:
-        raise _FaultError(f"tokenizer.ggml.model is {_short(model)}; known: {', '.join(TOKENISERS)}")
+        raise _FaultError(
+            f"tokenizer.ggml.model is {_short(model)}; known: {', '.join(TOKENISERS)}"
+        )
     tokens = pairs.get("tokenizer.ggml.tokens")
     if not isinstance(tokens, list) or not tokens or not isinstance(tokens[0], str):
         raise _FaultError("tokenizer.ggml.tokens is no list of tokens")
     if len(set(tokens)) != len(tokens):
         raise _FaultError("tokenizer.ggml.tokens has a token twice")
-    letters = {f"<0x{byte:02X}>" for byte in range(BYTE_TOKENS)} if model == "llama" else {byte_letters()[byte] for byte in COMMON}
+    letters = (
+        {f"<0x{byte:02X}>" for byte in range(BYTE_TOKENS)}
+        if model == "llama"
+        else {byte_letters()[byte] for byte in COMMON}
+    )
     if not letters <= set(tokens):
         raise _FaultError(f"tokenizer.ggml.tokens has not all {len(letters)} byte tokens")
     if model == "gpt2":
@@ -324,9 +358,15 @@ def _check_tokens(pairs: Mapping[str, Any], arch: str, tensors: Mapping[str, Ten
     for part in ("scores", "token_type") if model == "llama" else ("token_type",):
         values = pairs.get(f"tokenizer.ggml.{part}")
         if not isinstance(values, list) or len(values) != len(tokens):
-            raise _FaultError(f"tokenizer.ggml.{part} has not one value for each of {len(tokens)} tokens")
-    if not all(type(kind) is int and kind in TOKEN_TYPES for kind in pairs["tokenizer.ggml.token_type"]):
-        raise _FaultError(f"tokenizer.ggml.token_type has a value that is none ({TOKEN_TYPES[0]} to {TOKEN_TYPES[-1]})")
+            raise _FaultError(
+                f"tokenizer.ggml.{part} has not one value for each of {len(tokens)} tokens"
+            )
+    if not all(
+        type(kind) is int and kind in TOKEN_TYPES for kind in pairs["tokenizer.ggml.token_type"]
+    ):
+        raise _FaultError(
+            f"tokenizer.ggml.token_type has a value that is none ({TOKEN_TYPES[0]} to {TOKEN_TYPES[-1]})"
+        )
     for key in pairs:
         if key.startswith("tokenizer.ggml.") and key.endswith("_token_id"):
             _number(pairs, key, 0, len(tokens) - 1)
@@ -335,12 +375,18 @@ def _check_tokens(pairs: Mapping[str, Any], arch: str, tensors: Mapping[str, Ten
     expected = (pairs[f"{arch}.embedding_length"], len(tokens))
     embedding = tensors.get("token_embd.weight")
     if embedding is None or embedding.dims != expected:
-        raise _FaultError(f"token_embd.weight is {_short(embedding and list(embedding.dims))}, {list(expected)} is needed")
+        raise _FaultError(
+            f"token_embd.weight is {_short(embedding and list(embedding.dims))}, {list(expected)} is needed"
+        )
 
 
 def byte_letters() -> list[str]:
     """The letter that stands for each byte in a byte-level vocabulary (GPT-2, github.com/openai/gpt-2, encoder.py)."""
-    printed = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    printed = [
+        *range(ord("!"), ord("~") + 1),
+        *range(ord("¡"), ord("¬") + 1),
+        *range(ord("®"), ord("ÿ") + 1),
+    ]
     moved = iter(range(256, 512))
     return [chr(byte) if byte in printed else chr(next(moved)) for byte in range(BYTE_TOKENS)]
 
@@ -354,20 +400,28 @@ def _check_merges(merges: Any, tokens: set[str]) -> None:
     for merge in merges:
         left, space, right = merge.partition(" ")
         if not space or not {left, right, left + right} <= tokens:
-            raise _FaultError(f"tokenizer.ggml.merges has {_short(merge)}, which does not join two tokens to a third")
+            raise _FaultError(
+                f"tokenizer.ggml.merges has {_short(merge)}, which does not join two tokens to a third"
+            )
 
 
 def _check_adapter(adapter: Header, base: Header) -> None:
     """A LoRA adapter for `base`: pairs of matrices for tensors that are there, of fitting sizes and one rank each."""
     pairs = adapter.pairs
-    for key, wanted in (("general.type", "adapter"), ("adapter.type", "lora"), ("general.architecture", base.architecture)):
+    for key, wanted in (
+        ("general.type", "adapter"),
+        ("adapter.type", "lora"),
+        ("general.architecture", base.architecture),
+    ):
         if pairs.get(key) != wanted:
             raise _FaultError(f"{key} is {_short(pairs.get(key))}, {wanted!r} is needed")
     alpha = pairs.get("adapter.lora.alpha")
     if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 < alpha < 1e6:
         raise _FaultError(f"adapter.lora.alpha is {_short(alpha)}; a number above 0 is needed")
     if any("alora" in key for key in pairs):
-        raise _FaultError("the adapter wakes up at words of its own (aLoRA), which is not known here")
+        raise _FaultError(
+            "the adapter wakes up at words of its own (aLoRA), which is not known here"
+        )
     for name, half in adapter.tensors.items():
         target, _, part = name.rpartition(".lora_")
         other = adapter.tensors.get(f"{target}.lora_{'b' if part == 'a' else 'a'}")
@@ -375,5 +429,12 @@ def _check_adapter(adapter: Header, base: Header) -> None:
             raise _FaultError(f"tensor {name!r} is no half of an adapter's matrix for this model")
         a, b = (half, other) if part == "a" else (other, half)
         inner, outer = base.tensors[target].dims[:2]
-        if len(a.dims) != 2 or a.dims[0] != inner or not a.dims[1] <= MOST_RANK or b.dims != (a.dims[1], outer):
-            raise _FaultError(f"tensor {name!r} does not fit {target!r}, which is {list(base.tensors[target].dims)}")
+        if (
+            len(a.dims) != 2
+            or a.dims[0] != inner
+            or not a.dims[1] <= MOST_RANK
+            or b.dims != (a.dims[1], outer)
+        ):
+            raise _FaultError(
+                f"tensor {name!r} does not fit {target!r}, which is {list(base.tensors[target].dims)}"
+            )

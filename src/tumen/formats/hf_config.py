@@ -15,11 +15,19 @@ from pydantic import ValidationError
 from tumen.core.errors import ExportError, InputError
 from tumen.core.shape import Experts, Gqa, Mla, Shape, Yarn
 
-CONTEXT = 4096  # max_position_embeddings where no yarn says it; rotary positions have no end of their own
+CONTEXT = (
+    4096  # max_position_embeddings where no yarn says it; rotary positions have no end of their own
+)
 BOTTLENECK_EPS = 1e-6  # of DeepSeek-V2's two inner norms, whatever rms_norm_eps says
 MODELS = {"DeepseekV2ForCausalLM": "deepseek_v2", "LlamaForCausalLM": "llama"}
 ABSENT = object()
-THEIRS = {"gated": True, "biases": False, "positions": 0, "window": 0, "mtp": 0}  # fields of a shape that both leave no choice of
+THEIRS = {
+    "gated": True,
+    "biases": False,
+    "positions": 0,
+    "window": 0,
+    "mtp": 0,
+}  # fields of a shape that both leave no choice of
 
 PLAIN: dict[str, tuple[Any, ...]] = {  # fields that may only say what our network does anyway
     "hidden_act": ("silu",),
@@ -28,7 +36,10 @@ PLAIN: dict[str, tuple[Any, ...]] = {  # fields that may only say what our netwo
     "attention_dropout": (0, None),
     "scoring_func": ("softmax",),
     "moe_layer_freq": (1,),
-    "norm_topk_prob": (False, None),  # transformers does not read it, DeepSeek's own code does: no meaning both share
+    "norm_topk_prob": (
+        False,
+        None,
+    ),  # transformers does not read it, DeepSeek's own code does: no meaning both share
     "sliding_window": (None,),
     "quantization_config": (None,),
     "partial_rotary_factor": (1, None),
@@ -56,9 +67,13 @@ def architecture_of(shape: Shape) -> str:
     name = "DeepseekV2ForCausalLM" if isinstance(shape.attention, Mla) else "LlamaForCausalLM"
     foreign = [field for field, theirs in THEIRS.items() if getattr(shape, field) != theirs]
     if foreign:
-        raise ExportError(f"shape.{', shape.'.join(foreign)}: {name} has no such thing, so this model cannot be written as one")
+        raise ExportError(
+            f"shape.{', shape.'.join(foreign)}: {name} has no such thing, so this model cannot be written as one"
+        )
     if shape.experts and isinstance(shape.attention, Gqa):
-        raise ExportError("experts with GQA: neither DeepseekV2ForCausalLM nor LlamaForCausalLM has them; use MLA to export")
+        raise ExportError(
+            "experts with GQA: neither DeepseekV2ForCausalLM nor LlamaForCausalLM has them; use MLA to export"
+        )
     return name
 
 
@@ -88,7 +103,9 @@ def config_of(shape: Shape) -> dict[str, Any]:
         "max_position_embeddings": CONTEXT,
     }
     if shape.width % kind.heads:
-        raise ExportError(f"shape.width {shape.width} is no multiple of {kind.heads} heads: transformers does not load that")
+        raise ExportError(
+            f"shape.width {shape.width} is no multiple of {kind.heads} heads: transformers does not load that"
+        )
     if isinstance(kind, Gqa):
         return common | {"num_key_value_heads": kind.kv_heads, "head_dim": kind.head_dim}
     return common | _latent_config(shape, kind)
@@ -142,7 +159,9 @@ def _experts_config(experts: Experts) -> dict[str, Any]:
 
 def _yarn_config(yarn: Yarn) -> dict[str, Any]:
     if not _one_meaning(yarn.mscale, yarn.mscale_all_dim):
-        raise ExportError("attention.yarn: readers agree on mscale only with mscale_all_dim beside it; set both, or mscale = 1")
+        raise ExportError(
+            "attention.yarn: readers agree on mscale only with mscale_all_dim beside it; set both, or mscale = 1"
+        )
     scaling = {
         "type": "yarn",
         "factor": yarn.factor,
@@ -174,12 +193,16 @@ class _Fields:
 
     def plain(self, name: str, allowed: tuple[Any, ...]) -> None:
         if (value := self.take(name, allowed[0])) not in allowed:
-            raise InputError(f"{self.where}: {name} is {value!r}; no network here has that, only {allowed[0]!r}")
+            raise InputError(
+                f"{self.where}: {name} is {value!r}; no network here has that, only {allowed[0]!r}"
+            )
 
     def end(self) -> None:
         unknown = sorted(set(self.left) - SILENT)
         if unknown:
-            raise InputError(f"{self.where}: {unknown[0]} is unknown and may change the network; remove it if it does not")
+            raise InputError(
+                f"{self.where}: {unknown[0]} is unknown and may change the network; remove it if it does not"
+            )
 
 
 def shape_of(config: Mapping[str, Any], where: str = "config.json") -> Shape:
@@ -190,7 +213,9 @@ def shape_of(config: Mapping[str, Any], where: str = "config.json") -> Shape:
     """
     model = config.get("model_type")
     if model not in MODELS.values():
-        raise InputError(f"{where}: model_type is {model!r}; {' and '.join(MODELS.values())} are read")
+        raise InputError(
+            f"{where}: model_type is {model!r}; {' and '.join(MODELS.values())} are read"
+        )
     fields = _Fields(config, where)
     for name, allowed in PLAIN.items():
         fields.plain(name, allowed)
@@ -198,7 +223,9 @@ def shape_of(config: Mapping[str, Any], where: str = "config.json") -> Shape:
         shape = _shape(fields, latent=model == "deepseek_v2")
     except ValidationError as error:
         fault = error.errors()[0]
-        raise InputError(f"{where}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}, not {fault['input']!r}") from None
+        raise InputError(
+            f"{where}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}, not {fault['input']!r}"
+        ) from None
     except (TypeError, ValueError, ZeroDivisionError) as error:
         raise InputError(f"{where}: a value is of the wrong kind ({error})") from None
     fields.end()
@@ -208,14 +235,20 @@ def shape_of(config: Mapping[str, Any], where: str = "config.json") -> Shape:
 def _shape(fields: _Fields, latent: bool) -> Shape:
     take = fields.take
     theta, yarn = _rope(fields)
-    width, layers, heads = take("hidden_size"), take("num_hidden_layers"), take("num_attention_heads")
+    width, layers, heads = (
+        take("hidden_size"),
+        take("num_hidden_layers"),
+        take("num_attention_heads"),
+    )
     eps = take("rms_norm_eps", 1e-6)
     if latent and eps != BOTTLENECK_EPS:
         raise InputError(
             f"{fields.where}: rms_norm_eps is {eps}; the norms inside the attention have {BOTTLENECK_EPS}, ours are all one"
         )
     if not latent and yarn:
-        raise InputError(f"{fields.where}: rope_scaling is 'yarn'; only deepseek_v2 is read with it")
+        raise InputError(
+            f"{fields.where}: rope_scaling is 'yarn'; only deepseek_v2 is read with it"
+        )
     parts = {
         "width": width,
         "layers": layers,
@@ -227,7 +260,10 @@ def _shape(fields: _Fields, latent: bool) -> Shape:
     if latent:
         attention = _latent(fields, heads) | {"rope_theta": theta, "yarn": yarn}
         return Shape(**parts, attention=Mla(**attention), experts=_experts(fields, layers))
-    grouped = {"kv_heads": take("num_key_value_heads", None) or heads, "head_dim": take("head_dim", None) or width // heads}
+    grouped = {
+        "kv_heads": take("num_key_value_heads", None) or heads,
+        "head_dim": take("head_dim", None) or width // heads,
+    }
     return Shape(**parts, attention=Gqa(heads=heads, rope_theta=theta, **grouped))
 
 
@@ -253,12 +289,25 @@ def _experts(fields: _Fields, layers: int) -> Experts | None:
         return None
     top_k, width, shared = (fields.take(name) for name in ROUTING[:3])
     scale, balance = fields.take("routed_scaling_factor", 1.0), fields.take("aux_loss_alpha", 0.001)
-    method, groups, limit = fields.take("topk_method", "greedy"), fields.take("n_group", None), fields.take("topk_group", None)
+    method, groups, limit = (
+        fields.take("topk_method", "greedy"),
+        fields.take("n_group", None),
+        fields.take("topk_group", None),
+    )
     if method not in ("greedy", "group_limited_greedy"):
-        raise InputError(f"{fields.where}: topk_method is {method!r}; greedy and group_limited_greedy are read")
+        raise InputError(
+            f"{fields.where}: topk_method is {method!r}; greedy and group_limited_greedy are read"
+        )
     limits = {"groups": groups, "device_limit": limit} if method == "group_limited_greedy" else {}
     return Experts(
-        routed=routed, top_k=top_k, width=width, shared=shared or 0, dense_layers=dense, scale=scale, balance=balance, **limits
+        routed=routed,
+        top_k=top_k,
+        width=width,
+        shared=shared or 0,
+        dense_layers=dense,
+        scale=scale,
+        balance=balance,
+        **limits,
     )
 
 
@@ -278,7 +327,9 @@ def _rope(fields: _Fields) -> tuple[float, Yarn | None]:
         )
     mscale, all_dim = inner.take("mscale", 1.0), inner.take("mscale_all_dim", 0.0)
     if not _one_meaning(mscale, all_dim):
-        raise InputError(f"{inner.where}: mscale {mscale} with mscale_all_dim {all_dim}: readers do not agree on what that means")
+        raise InputError(
+            f"{inner.where}: mscale {mscale} with mscale_all_dim {all_dim}: readers do not agree on what that means"
+        )
     inner.plain("partial_rotary_factor", (1, None))
     inner.plain("attention_factor", (None,))
     inner.plain("truncate", (True,))

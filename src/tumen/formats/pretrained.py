@@ -27,7 +27,9 @@ MOST_CONFIG_BYTES = 1 << 20
 CONFIG, SHAPE = "config.json", "shape.json"
 VOCABULARIES = ("vocabulary.json", "tokenizer.json")
 SOFTMAX = 1  # of llama.cpp's gating functions
-PLAIN: dict[str, tuple[Any, ...]] = {  # fields of a header that may only say what our network does anyway
+PLAIN: dict[
+    str, tuple[Any, ...]
+] = {  # fields of a header that may only say what our network does anyway
     "rope.scaling.type": (None, "none"),
     "rope.scale_linear": (None, 1.0),
     "attention.sliding_window": (None, 0),
@@ -56,7 +58,9 @@ def located(path: str) -> str:
     package, _, inside = path.removeprefix(PACKAGE).partition("/")
     found = importlib.util.find_spec(package) if package.isidentifier() else None
     if found is None or not found.submodule_search_locations:
-        raise InputError(f"{path}: no Python package {package!r} is installed; pip install --no-deps {package.replace('_', '-')}")
+        raise InputError(
+            f"{path}: no Python package {package!r} is installed; pip install --no-deps {package.replace('_', '-')}"
+        )
     return str(Path(found.submodule_search_locations[0]) / inside)
 
 
@@ -150,12 +154,16 @@ def shape_of_gguf(header: Header, path: Path) -> Shape:
     about = _About(header, str(path))
     for name, allowed in PLAIN.items():
         if (value := about.get(name)) not in allowed:
-            raise InputError(f"{path}: {header.architecture}.{name} is {value!r}; no network here has that")
+            raise InputError(
+                f"{path}: {header.architecture}.{name} is {value!r}; no network here has that"
+            )
     try:
         return _shape(about, header, path)
     except ValidationError as error:
         fault = error.errors()[0]
-        raise InputError(f"{path}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}, not {fault['input']!r}") from None
+        raise InputError(
+            f"{path}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}, not {fault['input']!r}"
+        ) from None
 
 
 class _About:
@@ -188,7 +196,9 @@ def _shape(about: _About, header: Header, path: Path) -> Shape:
     if latent:
         return Shape(**parts, attention=_latent(about), experts=_experts(about))
     if about.get("expert_count", 0):
-        raise InputError(f"{about.where}: experts with grouped attention are read by no network here")
+        raise InputError(
+            f"{about.where}: experts with grouped attention are read by no network here"
+        )
     return Shape(**parts, attention=_grouped(about, parts["width"]))
 
 
@@ -214,15 +224,22 @@ def _grouped(about: _About, width: int) -> Gqa:
     head_dim = about.get("attention.key_length", width // heads)
     for name in ("attention.value_length", "rope.dimension_count"):
         if about.get(name, head_dim) != head_dim:
-            raise InputError(f"{about.where}: llama.{name} is {about.get(name)}, a head has {head_dim}; no network here has that")
-    kv_heads, theta = about.get("attention.head_count_kv", heads), about.get("rope.freq_base", 10_000.0)
+            raise InputError(
+                f"{about.where}: llama.{name} is {about.get(name)}, a head has {head_dim}; no network here has that"
+            )
+    kv_heads, theta = (
+        about.get("attention.head_count_kv", heads),
+        about.get("rope.freq_base", 10_000.0),
+    )
     return Gqa(heads=heads, kv_heads=kv_heads, head_dim=head_dim, rope_theta=_exact(theta))
 
 
 def _latent(about: _About) -> Mla:
     rope, query = about.need("rope.dimension_count"), about.get("attention.key_length_mla")
     if query is None:
-        raise InputError(f"{about.where}: of a llama.cpp before latent attention (no key_length_mla); convert the model again")
+        raise InputError(
+            f"{about.where}: of a llama.cpp before latent attention (no key_length_mla); convert the model again"
+        )
     return Mla(
         heads=about.need("attention.head_count"),
         kv_rank=about.need("attention.kv_lora_rank"),

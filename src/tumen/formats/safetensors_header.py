@@ -84,7 +84,9 @@ def _tensors(header: Any, data_bytes: int) -> dict[str, Tensor]:
     end = 0
     for tensor in sorted(tensors.values(), key=lambda one: (one.begin, one.end)):
         if tensor.begin != end:
-            raise ValueError(f"{_short(tensor.name)} begins at byte {tensor.begin}, the one before it ends at {end}")
+            raise ValueError(
+                f"{_short(tensor.name)} begins at byte {tensor.begin}, the one before it ends at {end}"
+            )
         end = tensor.end
     if end != data_bytes:
         raise ValueError(f"its tensors have {end} bytes, the file has {data_bytes} for them")
@@ -105,13 +107,17 @@ def _tensor(name: str, row: Any) -> Tensor:
         raise ValueError(f"{_short(name)} has the offsets {_short(offsets)}")
     needed = math.prod(shape) * WIDTHS[dtype]  # Python's integers do not overflow
     if offsets[1] - offsets[0] != needed:
-        raise ValueError(f"{_short(name)} needs {needed} bytes, its offsets leave {offsets[1] - offsets[0]}")
+        raise ValueError(
+            f"{_short(name)} needs {needed} bytes, its offsets leave {offsets[1] - offsets[0]}"
+        )
     return Tensor(name, dtype, tuple(shape), offsets[0], offsets[1])
 
 
 def _counts(values: Any) -> bool:
     """Whether a value is a list of whole numbers that a file can mean."""
-    return isinstance(values, list) and all(type(value) is int and 0 <= value < 1 << 62 for value in values)
+    return isinstance(values, list) and all(
+        type(value) is int and 0 <= value < 1 << 62 for value in values
+    )
 
 
 def _short(value: Any) -> str:

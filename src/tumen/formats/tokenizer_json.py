@@ -20,11 +20,24 @@ MOST_TOKENS, MOST_ADDED, MOST_TOKEN_CHARS = 1 << 20, 1 << 14, 1024
 MOST_STEPS, MOST_PATTERN_CHARS, MOST_COUNT, MOST_GROWTH = 16, 512, 16, 64
 PARTS = {
     "normalizer": ("NFC", "NFD", "NFKC", "NFKD", "Lowercase", "Strip", "Prepend", "Replace"),
-    "pre_tokenizer": ("ByteLevel", "Digits", "Metaspace", "Punctuation", "Split", "Whitespace", "WhitespaceSplit"),
+    "pre_tokenizer": (
+        "ByteLevel",
+        "Digits",
+        "Metaspace",
+        "Punctuation",
+        "Split",
+        "Whitespace",
+        "WhitespaceSplit",
+    ),
     "post_processor": ("ByteLevel", "TemplateProcessing"),
     "decoder": ("BPEDecoder", "ByteFallback", "ByteLevel", "Fuse", "Metaspace", "Replace", "Strip"),
 }
-INNER = ("normalizers", "pretokenizers", "processors", "decoders")  # where a Sequence holds its steps
+INNER = (
+    "normalizers",
+    "pretokenizers",
+    "processors",
+    "decoders",
+)  # where a Sequence holds its steps
 QUANTIFIED = re.compile(r"[*+?]|\{(\d*)(,?)(\d*)\}")
 
 
@@ -48,22 +61,32 @@ def check(path: Path, error: Refusal = ArtifactError) -> dict[str, Any]:
             if math.prod(map(_growth, steps)) > MOST_GROWTH:
                 raise ValueError(f"{part} may make a text more than {MOST_GROWTH} times as long")
     except ValueError as fault:
-        raise error(f"{path}: no tokeniser that can be used: {shown(str(fault))}; make or fetch it again") from None
+        raise error(
+            f"{path}: no tokeniser that can be used: {shown(str(fault))}; make or fetch it again"
+        ) from None
     return tree
 
 
 def _check_model(model: Any, added: Any) -> None:
     if not isinstance(model, dict) or model.get("type") != "BPE":
-        raise ValueError(f"its model is {_short(model.get('type') if isinstance(model, dict) else model)}, 'BPE' is needed")
+        raise ValueError(
+            f"its model is {_short(model.get('type') if isinstance(model, dict) else model)}, 'BPE' is needed"
+        )
     vocab, merges = model.get("vocab"), model.get("merges")
     if not isinstance(vocab, dict) or not 0 < len(vocab) <= MOST_TOKENS:
         raise ValueError(f"model.vocab is no table of 1 to {MOST_TOKENS} tokens")
-    if not isinstance(added, list) or len(added) > MOST_ADDED or not all(isinstance(token, dict) for token in added):
+    if (
+        not isinstance(added, list)
+        or len(added) > MOST_ADDED
+        or not all(isinstance(token, dict) for token in added)
+    ):
         raise ValueError(f"added_tokens is no list of at most {MOST_ADDED} tokens")
     pairs = [*vocab.items(), *((token.get("content"), token.get("id")) for token in added)]
     for token, number in pairs:
         if not isinstance(token, str) or len(token) > MOST_TOKEN_CHARS:
-            raise ValueError(f"{_short(token)} is no token of at most {MOST_TOKEN_CHARS} characters")
+            raise ValueError(
+                f"{_short(token)} is no token of at most {MOST_TOKEN_CHARS} characters"
+            )
         if type(number) is not int or not 0 <= number < 2 * len(pairs):
             raise ValueError(f"the token {_short(token)} has the id {_short(number)}")
     if not isinstance(merges, list) or len(merges) > MOST_TOKENS or not all(map(_merges, merges)):
@@ -72,7 +95,11 @@ def _check_model(model: Any, added: Any) -> None:
 
 def _merges(merge: Any) -> bool:
     pair = merge.split(" ") if isinstance(merge, str) else merge
-    return isinstance(pair, list) and len(pair) == 2 and all(isinstance(token, str) and token for token in pair)
+    return (
+        isinstance(pair, list)
+        and len(pair) == 2
+        and all(isinstance(token, str) and token for token in pair)
+    )
 
 
 def _steps(part: Any, name: str) -> Iterator[Mapping[str, Any]]:
@@ -102,7 +129,9 @@ def _check_step(step: Mapping[str, Any], part: str, known: tuple[str, ...]) -> N
 def _check_pattern(pattern: Any, part: str) -> None:
     """Refuse a regular expression that may take for ever: a repetition within a repeated group, or a large count."""
     if not isinstance(pattern, str) or len(pattern) > MOST_PATTERN_CHARS:
-        raise ValueError(f"{part} has a pattern that is no text of at most {MOST_PATTERN_CHARS} characters")
+        raise ValueError(
+            f"{part} has a pattern that is no text of at most {MOST_PATTERN_CHARS} characters"
+        )
     endless = [False]  # whether a group, innermost last, holds a repetition without an end
     at, closed = 0, False
     while at < len(pattern):
@@ -110,7 +139,9 @@ def _check_pattern(pattern: Any, part: str) -> None:
         if found:
             _check_count(found, part)
             if was_group and endless[-1] and found[0] != "?":
-                raise ValueError(f"{part} has a pattern with a repetition in a repetition: {_short(pattern)}")
+                raise ValueError(
+                    f"{part} has a pattern with a repetition in a repetition: {_short(pattern)}"
+                )
             endless[-1] = endless[-1] or found[0] in "*+" or (found[2] == "," and not found[3])
             at = found.end()
             continue
@@ -141,7 +172,9 @@ def _after(pattern: str, at: int) -> int:
 
 def _check_count(found: re.Match[str], part: str) -> None:
     if any(number and int(number) > MOST_COUNT for number in (found[1], found[3])):
-        raise ValueError(f"{part} has a pattern that counts to more than {MOST_COUNT}: {_short(found[0])}")
+        raise ValueError(
+            f"{part} has a pattern that counts to more than {MOST_COUNT}: {_short(found[0])}"
+        )
 
 
 def _growth(step: Mapping[str, Any]) -> float:
@@ -153,7 +186,10 @@ def _growth(step: Mapping[str, Any]) -> float:
     replaced = pattern.get("String") if isinstance(pattern, dict) else None
     if step["type"] == "Prepend":
         return 1.0 if len(content) <= MOST_COUNT else math.inf
-    return max(1.0, len(content.encode()) / max(1, len(replaced.encode()) if isinstance(replaced, str) else 1))
+    return max(
+        1.0,
+        len(content.encode()) / max(1, len(replaced.encode()) if isinstance(replaced, str) else 1),
+    )
 
 
 def _short(value: Any) -> str:

@@ -8,16 +8,24 @@ Read next: messages.py, then sender.py and transfer.py.
 """
 
 from tumen.heartbeat import messages, sender, transfer
-from tumen.heartbeat.messages import BEAT, PHASES, SECRET, SKEW_SECONDS, Message, address_of, read_secret
+from tumen.heartbeat.messages import (
+    BEAT,
+    PHASES,
+    SECRET,
+    SKEW_SECONDS,
+    Message,
+    address_of,
+    read_secret,
+)
 from tumen.heartbeat.transfer import Copy
 
 __all__ = [
     "BEAT",
-    "Copy",
-    "Message",
     "PHASES",
     "SECRET",
     "SKEW_SECONDS",
+    "Copy",
+    "Message",
     "address_of",
     "messages",
     "read_secret",

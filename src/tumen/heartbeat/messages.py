@@ -24,7 +24,11 @@ from typing import Any, NamedTuple
 
 from tumen.core.errors import EngineError, disk
 
-PULSE, SECRET, ATTEMPT = "TUMEN_PULSE", "TUMEN_SECRET", "TUMEN_ATTEMPT"  # environment of a rank: its agent, the file, which start
+PULSE, SECRET, ATTEMPT = (
+    "TUMEN_PULSE",
+    "TUMEN_SECRET",
+    "TUMEN_ATTEMPT",
+)  # environment of a rank: its agent, the file, which start
 PHASES = ("start", "load", "train", "save", "end")
 MAGIC, VERSION = b"tmnP", 1
 HEAD = struct.Struct("<4sBBHIQ")
@@ -70,7 +74,10 @@ class Message:
     @property
     def beats(self) -> list[Beat]:
         """The beats in it."""
-        return [beat._replace(phase=PHASES[min(int(beat.phase), 4)]) for beat in map(Beat._make, BEAT.iter_unpack(self.body))]
+        return [
+            beat._replace(phase=PHASES[min(int(beat.phase), 4)])
+            for beat in map(Beat._make, BEAT.iter_unpack(self.body))
+        ]
 
 
 class Sender:
@@ -80,7 +87,9 @@ class Sender:
         self.secret, self.name = secret, name.encode()[:255]
         self.last = 0
 
-    def message(self, attempt: int, beats: Iterable[Beat] = (), note: dict[str, Any] | None = None) -> bytes:
+    def message(
+        self, attempt: int, beats: Iterable[Beat] = (), note: dict[str, Any] | None = None
+    ) -> bytes:
         """A datagram.
 
         Raises:
@@ -182,7 +191,11 @@ def read_secret(path: Path) -> bytes:
     try:
         secret = path.read_bytes()
     except OSError as error:
-        raise EngineError(f"{path}: no secret of the run ({error.strerror}); launch it again, which makes one") from None
+        raise EngineError(
+            f"{path}: no secret of the run ({error.strerror}); launch it again, which makes one"
+        ) from None
     if len(secret) != SECRET_BYTES:
-        raise EngineError(f"{path}: {len(secret)} bytes are no secret; delete it and launch the run again")
+        raise EngineError(
+            f"{path}: {len(secret)} bytes are no secret; delete it and launch the run again"
+        )
     return secret

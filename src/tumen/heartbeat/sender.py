@@ -20,7 +20,10 @@ from tumen.heartbeat.messages import ATTEMPT, PULSE, SECRET, Beat, Sender, addre
 
 BEAT_SECONDS, LOOK_SECONDS = 1.0, 0.2
 ENOUGH = 10  # looks until a share is told
-MEETING = ("distributed_c10d.py", "_functional_collectives.py")  # torch's files in which a thread waits for others
+MEETING = (
+    "distributed_c10d.py",
+    "_functional_collectives.py",
+)  # torch's files in which a thread waits for others
 
 
 class Heart:
@@ -32,17 +35,28 @@ class Heart:
         secret: of the run.
     """
 
-    def __init__(self, rank: int = 0, attempt: int = 0, agent: tuple[str, int] | None = None, secret: bytes = b"") -> None:
+    def __init__(
+        self,
+        rank: int = 0,
+        attempt: int = 0,
+        agent: tuple[str, int] | None = None,
+        secret: bytes = b"",
+    ) -> None:
         self.rank, self.attempt, self.step = rank, attempt, 0
         self._said = Beat(rank, attempt, os.getpid())
         self._last = time.monotonic()
-        self._since = (0, 0.0)  # steps since the last beat, and their seconds; both threads set it whole, so a race costs one reset
+        self._since = (
+            0,
+            0.0,
+        )  # steps since the last beat, and their seconds; both threads set it whole, so a race costs one reset
         self._waiting = Waiting()
         self._news, self._over = threading.Event(), False
         self._main = threading.main_thread().ident or 0
         if agent:
             self._agent, self._sender = agent, Sender(secret, f"rank-{rank}")
-            self._socket = socket.socket(socket.AF_INET6 if ":" in agent[0] else socket.AF_INET, socket.SOCK_DGRAM)
+            self._socket = socket.socket(
+                socket.AF_INET6 if ":" in agent[0] else socket.AF_INET, socket.SOCK_DGRAM
+            )
             self._socket.setblocking(False)
             threading.Thread(target=self._beat, name="heart", daemon=True).start()
 
@@ -79,7 +93,9 @@ class Heart:
 
     def _send(self) -> None:
         beat, self._since = self._said._replace(waiting=self._waiting.share), (0, 0.0)
-        with contextlib.suppress(OSError):  # the agent is gone, and whoever started both notices; or the network: the next will do
+        with contextlib.suppress(
+            OSError
+        ):  # the agent is gone, and whoever started both notices; or the network: the next will do
             self._socket.sendto(self._sender.message(self.attempt, [beat]), self._agent)
 
 
@@ -119,4 +135,9 @@ def own() -> Heart:
     rank, attempt = int(os.environ.get("RANK", "0")), int(os.environ.get(ATTEMPT, "0"))
     if not os.environ.get(PULSE):
         return Heart(rank, attempt)
-    return Heart(rank, attempt, address_of(os.environ[PULSE]), read_secret(Path(os.environ.get(SECRET, "secret"))))
+    return Heart(
+        rank,
+        attempt,
+        address_of(os.environ[PULSE]),
+        read_secret(Path(os.environ.get(SECRET, "secret"))),
+    )

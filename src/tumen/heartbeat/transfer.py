@@ -112,7 +112,10 @@ def get(address: tuple[str, int], secret: bytes, name: str, into: Path) -> None:
 
 def _ask(line: socket.socket, secret: bytes, verb: int, name: str, size: int) -> bytes:
     """Send a request; returns its tag."""
-    head = HEAD.pack(MAGIC, verb, len(name), size, time.time_ns(), secrets.token_bytes(16)) + name.encode()
+    head = (
+        HEAD.pack(MAGIC, verb, len(name), size, time.time_ns(), secrets.token_bytes(16))
+        + name.encode()
+    )
     seal = keyed(secret, head).digest()
     line.sendall(head + seal)
     return seal
@@ -122,7 +125,9 @@ def _answer(line: socket.socket, secret: bytes, seal: bytes, name: str, size: in
     try:
         said, tag = exactly(line, size), exactly(line, TAG_BYTES)
     except ParcelError:
-        raise ParcelError(f"{name}: the keeper hung up; it has another secret, no room, or no such copy") from None
+        raise ParcelError(
+            f"{name}: the keeper hung up; it has another secret, no room, or no such copy"
+        ) from None
     if said[:1] != YES or not hmac.compare_digest(tag, keyed(secret, seal + said).digest()):
         raise ParcelError(f"{name}: the keeper has no such copy, or is none of this run")
     return said

@@ -11,26 +11,40 @@ from tumen.home.aliases import at_home
 from tumen.home.home import SHOPPING, Entity, Home, State, Timer
 from tumen.home.index import Parts, Spot
 from tumen.home.kinds import Kind, kind_of
-from tumen.home.words import ALL, ALL_STOPS, EVERYWHERE, IT, LAST, NEVERMIND, ORDINALS, STOP, UNDO, fold, forms, split, spoken
+from tumen.home.words import (
+    ALL,
+    ALL_STOPS,
+    EVERYWHERE,
+    IT,
+    LAST,
+    NEVERMIND,
+    ORDINALS,
+    STOP,
+    UNDO,
+    fold,
+    forms,
+    split,
+    spoken,
+)
 
 __all__ = [
     "ALL",
     "ALL_STOPS",
     "EVERYWHERE",
-    "Entity",
-    "Home",
     "IT",
-    "Kind",
     "LAST",
     "NEVERMIND",
     "ORDINALS",
-    "Parts",
     "SHOPPING",
     "STOP",
+    "UNDO",
+    "Entity",
+    "Home",
+    "Kind",
+    "Parts",
     "Spot",
     "State",
     "Timer",
-    "UNDO",
     "at_home",
     "fold",
     "forms",

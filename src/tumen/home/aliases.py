@@ -24,7 +24,9 @@ LABELS: dict[str, tuple[str, dict[str, str]]] = {
     "audio_volume_mute": ("HassMediaPlayerMute", {}),
 }
 SLOTS = {"house_place": "area", "device_type": "name", "color_type": "color"}
-LIGHTS = frozenset(["light", "lights", "lamp", "lamps", "bulb", "bulbs", "lighting"])  # when no light is named
+LIGHTS = frozenset(
+    ["light", "lights", "lamp", "lamps", "bulb", "bulbs", "lighting"]
+)  # when no light is named
 COFFEE = "coffee"  # the machine that is switched on when coffee is asked for
 
 
@@ -36,7 +38,10 @@ def at_home(action: Action) -> Action:
     for theirs, ours in SLOTS.items():
         if theirs in action.slots:
             slots[ours] = action.runs(theirs)[0]
-    if intent in ("HassLightSet", "HassMediaPlayerMute", "HassSetVolumeRelative") or "domain" in slots:
+    if (
+        intent in ("HassLightSet", "HassMediaPlayerMute", "HassSetVolumeRelative")
+        or "domain" in slots
+    ):
         named = set(slots.get("name", "").removeprefix("the ").split())
         if named <= LIGHTS:
             slots.pop("name", None)

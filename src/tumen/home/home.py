@@ -48,7 +48,9 @@ DOMAINS = (
     *("person", "sensor", "binary_sensor", "weather", "timer", "button", "input_boolean", "valve"),
 )
 STATES: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("light", "switch", "fan", "input_boolean", "binary_sensor", "script"), ("off", "on")),
+    **dict.fromkeys(
+        ("light", "switch", "fan", "input_boolean", "binary_sensor", "script"), ("off", "on")
+    ),
     **dict.fromkeys(("cover", "valve"), ("closed", "open", "opening", "closing")),
     "lock": ("locked", "unlocked"),
     "climate": ("off", "heat", "cool", "heat_cool", "auto", "dry", "fan_only"),
@@ -61,7 +63,9 @@ SHOPPING = "todo.shopping_list"
 Percent = Annotated[float, Field(ge=0, le=100)]
 Id = Annotated[str, Field(pattern=r"^[^\s.]+$", max_length=200)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
-Text = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, (int, float)) else value)]
+Text = Annotated[
+    str, BeforeValidator(lambda value: str(value) if isinstance(value, (int, float)) else value)
+]
 State = dict[str, Any]
 """The changing fields of one entity, such as {"state": "on", "brightness": 80}."""
 
@@ -75,7 +79,11 @@ class Called(Frozen):
     @cached_property
     def names(self) -> tuple[str, ...]:
         """The name, then every alias."""
-        flat = self.aliases if isinstance(self.aliases, tuple) else tuple(n for names in self.aliases.values() for n in names)
+        flat = (
+            self.aliases
+            if isinstance(self.aliases, tuple)
+            else tuple(n for names in self.aliases.values() for n in names)
+        )
         return tuple(dict.fromkeys((self.name, *flat)))
 
     def called(self, lang: str) -> str:
@@ -151,20 +159,33 @@ class Entity(Called):
             raise ValueError(f"no domain {self.domain!r}{_near(self.domain, DOMAINS)}")
         allowed = STATES.get(self.domain)
         if allowed and self.state not in ("", "unknown", "unavailable", *allowed):
-            raise ValueError(f"state of a {self.domain} cannot be {self.state!r}; it is one of {', '.join(allowed)}")
-        if self.min_temperature > self.max_temperature or self.min_color_temperature > self.max_color_temperature:
+            raise ValueError(
+                f"state of a {self.domain} cannot be {self.state!r}; it is one of {', '.join(allowed)}"
+            )
+        if (
+            self.min_temperature > self.max_temperature
+            or self.min_color_temperature > self.max_color_temperature
+        ):
             raise ValueError("a minimum lies above its maximum")
         return self
 
     def start(self) -> State:
         """The changing fields when the home is loaded, with those its state implies."""
-        state = {name: _plain(getattr(self, name)) for name in CHANGING if getattr(self, name) is not None}
+        state = {
+            name: _plain(getattr(self, name))
+            for name in CHANGING
+            if getattr(self, name) is not None
+        }
         state["state"] = self.state or STATES.get(self.domain, ("unknown",))[0]
         if self.domain in ("cover", "valve"):
             state.setdefault("position", 0 if state["state"] == "closed" else 100)
             state["state"] = "open" if state["position"] > 0 else "closed"
         if self.domain == "todo":
-            state = {"state": state["state"], "items": self.items or (), "done_items": self.done_items or ()}
+            state = {
+                "state": state["state"],
+                "items": self.items or (),
+                "done_items": self.done_items or (),
+            }
         return state
 
 
@@ -222,13 +243,25 @@ class Plan(Frozen):
 
     def faults(self) -> list[str]:
         """What the parts say about each other that is not so."""
-        floors, areas, ids = [p.id for p in self.floor], [p.id for p in self.area], [e.id for e in self.entity]
-        found = [f"{kind} {id_!r} is there twice" for kind, all_ in _kinds(floors, areas, ids) for id_ in _twice(all_)]
-        found += [
-            f"area {a.id!r}: no floor {a.floor!r}{_near(a.floor, floors)}" for a in self.area if a.floor and a.floor not in floors
+        floors, areas, ids = (
+            [p.id for p in self.floor],
+            [p.id for p in self.area],
+            [e.id for e in self.entity],
+        )
+        found = [
+            f"{kind} {id_!r} is there twice"
+            for kind, all_ in _kinds(floors, areas, ids)
+            for id_ in _twice(all_)
         ]
         found += [
-            f"entity {e.id!r}: no area {e.area!r}{_near(e.area, areas)}" for e in self.entity if e.area and e.area not in areas
+            f"area {a.id!r}: no floor {a.floor!r}{_near(a.floor, floors)}"
+            for a in self.area
+            if a.floor and a.floor not in floors
+        ]
+        found += [
+            f"entity {e.id!r}: no area {e.area!r}{_near(e.area, areas)}"
+            for e in self.entity
+            if e.area and e.area not in areas
         ]
         if self.here and self.here not in areas:
             found.append(f"here: no area {self.here!r}{_near(self.here, areas)}")
@@ -236,8 +269,14 @@ class Plan(Frozen):
         for scene in self.entity:
             for target, fields in scene.sets.items():
                 if target not in known:
-                    found.append(f"entity {scene.id!r}: sets no entity {target!r}{_near(target, ids)}")
-                found += [f"entity {scene.id!r}: sets no field {f!r}{_near(f, CHANGING)}" for f in fields if f not in CHANGING]
+                    found.append(
+                        f"entity {scene.id!r}: sets no entity {target!r}{_near(target, ids)}"
+                    )
+                found += [
+                    f"entity {scene.id!r}: sets no field {f!r}{_near(f, CHANGING)}"
+                    for f in fields
+                    if f not in CHANGING
+                ]
         return found
 
 
@@ -245,7 +284,9 @@ def _plain(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _kinds(floors: list[str], areas: list[str], ids: list[str]) -> tuple[tuple[str, list[str]], ...]:
+def _kinds(
+    floors: list[str], areas: list[str], ids: list[str]
+) -> tuple[tuple[str, list[str]], ...]:
     return (("floor", floors), ("area", areas), ("entity", ids))
 
 
@@ -291,7 +332,11 @@ class Home:
             InputError: the file is missing, no UTF-8, no TOML, or has faults; all of them are in the one line.
         """
         if path is None:
-            text = resources.files("tumen.home").joinpath("homes/example.toml").read_text(encoding="utf-8")
+            text = (
+                resources.files("tumen.home")
+                .joinpath("homes/example.toml")
+                .read_text(encoding="utf-8")
+            )
             return cls.of(tomllib.loads(text), clock)
         try:
             tree = tomllib.loads(path.read_bytes().decode("utf-8"))
@@ -300,13 +345,17 @@ class Home:
         except IsADirectoryError:
             raise InputError(f"{path}: is a folder; name the home's .toml file") from None
         except UnicodeDecodeError as error:
-            raise InputError(f"{path}: not UTF-8 at byte {error.start}; save the file as UTF-8") from None
+            raise InputError(
+                f"{path}: not UTF-8 at byte {error.start}; save the file as UTF-8"
+            ) from None
         except tomllib.TOMLDecodeError as error:
             raise InputError(f"{path}: not TOML: {error}") from None
         return cls.of(tree, clock, str(path))
 
     @classmethod
-    def of(cls, tree: Mapping[str, Any], clock: Callable[[], datetime] = _now, where: str = "home") -> Home:
+    def of(
+        cls, tree: Mapping[str, Any], clock: Callable[[], datetime] = _now, where: str = "home"
+    ) -> Home:
         """A home from plain data of the file's form; `where` names it in errors.
 
         Raises:
@@ -315,7 +364,9 @@ class Home:
         try:
             plan = Plan.model_validate(tree)
         except ValidationError as error:
-            raise InputError(_line(where, [_fault(detail, tree) for detail in error.errors()])) from None
+            raise InputError(
+                _line(where, [_fault(detail, tree) for detail in error.errors()])
+            ) from None
         faults = plan.faults()
         if faults:
             raise InputError(_line(where, faults))
@@ -325,8 +376,13 @@ class Home:
     def index(self) -> Index:
         """How words find the things of this home; built on first use."""
         spots = [(area, frozenset((area.id,))) for area in self.plan.area]
-        on_floor = {f.id: frozenset(a.id for a in self.plan.area if a.floor == f.id) for f in self.plan.floor}
-        return Index([*spots, *((floor, on_floor[floor.id]) for floor in self.plan.floor)], self.plan.entity)
+        on_floor = {
+            f.id: frozenset(a.id for a in self.plan.area if a.floor == f.id)
+            for f in self.plan.floor
+        }
+        return Index(
+            [*spots, *((floor, on_floor[floor.id]) for floor in self.plan.floor)], self.plan.entity
+        )
 
     def state(self, id_: str) -> State:
         """A copy of the changing fields of an entity or timer; empty when there is none."""
@@ -342,7 +398,11 @@ class Home:
     @property
     def timers(self) -> dict[str, Timer]:
         """The timers that run or are paused, by id, in the order they were started."""
-        return {id_: Timer(id=id_, **fields) for id_, fields in self._states.items() if id_ not in self.entities}
+        return {
+            id_: Timer(id=id_, **fields)
+            for id_, fields in self._states.items()
+            if id_ not in self.entities
+        }
 
     def seconds_left(self, timer: Timer) -> float:
         """Seconds until a timer ends; 0 when it has."""
@@ -352,7 +412,11 @@ class Home:
 
     def finished(self) -> list[Timer]:
         """Take away and return the timers that have run out."""
-        done = [timer for timer in self.timers.values() if timer.ends is not None and self.seconds_left(timer) <= 0]
+        done = [
+            timer
+            for timer in self.timers.values()
+            if timer.ends is not None and self.seconds_left(timer) <= 0
+        ]
         for timer in done:
             self.put(timer.id, None)
         return done
@@ -370,7 +434,10 @@ class Home:
         tree["entity"] = []
         for entity in self.plan.entity:
             fixed = entity.model_dump(exclude_defaults=True, mode="json", exclude=set(CHANGING))
-            state = {name: list(v) if isinstance(v, tuple) else v for name, v in self._states[entity.id].items()}
+            state = {
+                name: list(v) if isinstance(v, tuple) else v
+                for name, v in self._states[entity.id].items()
+            }
             tree["entity"].append(fixed | state)
         tree["timer"] = [timer.model_dump(exclude_none=True) for timer in self.timers.values()]
         return tree
@@ -401,7 +468,12 @@ def _fault(detail: Any, tree: Mapping[str, Any]) -> str:
     loc = [part for part in detail["loc"] if not str(part).startswith(("tuple[", "dict["))]
     message = detail["msg"].removeprefix("Value error, ")
     if detail["type"] == "extra_forbidden":
-        models: dict[str, type[BaseModel]] = {"floor": Floor, "area": Area, "entity": Entity, "timer": Timer}
+        models: dict[str, type[BaseModel]] = {
+            "floor": Floor,
+            "area": Area,
+            "entity": Entity,
+            "timer": Timer,
+        }
         model = models.get(str(loc[0]), Plan)
         message = f"unknown field{_near(str(loc[-1]), list(model.model_fields))}"
     elif detail["type"] == "missing":
@@ -415,7 +487,9 @@ def _path(loc: Sequence[Any], tree: Mapping[str, Any]) -> str:
     """`entity.3.state` as `entity light.hall state` where the file says an id."""
     if len(loc) > 1 and isinstance(loc[1], int):
         things = tree.get(str(loc[0]))
-        thing = things[loc[1]] if isinstance(things, (list, tuple)) and loc[1] < len(things) else None
+        thing = (
+            things[loc[1]] if isinstance(things, (list, tuple)) and loc[1] < len(things) else None
+        )
         name = str(thing.get("id", loc[1])) if isinstance(thing, Mapping) else str(loc[1])
         return " ".join([str(loc[0]), name, ".".join(str(part) for part in loc[2:])]).strip()
     return ".".join(str(part) for part in loc)
@@ -423,10 +497,16 @@ def _path(loc: Sequence[Any], tree: Mapping[str, Any]) -> str:
 
 def _toml(tree: Mapping[str, Any]) -> str:
     """A snapshot as TOML: simple fields first, then one block a thing."""
-    lines = [f"{name} = {_value(value)}" for name, value in tree.items() if not isinstance(value, list)]
+    lines = [
+        f"{name} = {_value(value)}" for name, value in tree.items() if not isinstance(value, list)
+    ]
     for kind in ("floor", "area", "entity", "timer"):
         for thing in tree.get(kind, []):
-            lines += ["", f"[[{kind}]]", *(f"{_key(name)} = {_value(value)}" for name, value in thing.items())]
+            lines += [
+                "",
+                f"[[{kind}]]",
+                *(f"{_key(name)} = {_value(value)}" for name, value in thing.items()),
+            ]
     return "\n".join(lines) + "\n"
 
 
@@ -436,7 +516,11 @@ def _key(name: str) -> str:
 
 def _value(value: Any) -> str:
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{_key(name)} = {_value(inner)}" for name, inner in value.items()) + "}"
+        return (
+            "{"
+            + ", ".join(f"{_key(name)} = {_value(inner)}" for name, inner in value.items())
+            + "}"
+        )
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(_value(inner) for inner in value) + "]"
     if isinstance(value, str):

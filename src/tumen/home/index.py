@@ -83,7 +83,9 @@ class Index:
         entities: every entity with its names; the names of an entity do not change while the home lives.
     """
 
-    def __init__(self, spots: Sequence[tuple[Named, frozenset[str]]], entities: Sequence[Located]) -> None:
+    def __init__(
+        self, spots: Sequence[tuple[Named, frozenset[str]]], entities: Sequence[Located]
+    ) -> None:
         self.entities = entities
         self.spots: dict[str, Spot] = {}
         self._wide: dict[str, dict[str, Spot]] = {}
@@ -101,7 +103,9 @@ class Index:
             pieces = split(name)
             for key in {"".join(pieces), "".join(_without_stops(pieces))}:
                 known = self.spots.get(key)
-                self.spots[key] = Spot(known.id, known.areas | spot.areas) if known and known != spot else spot
+                self.spots[key] = (
+                    Spot(known.id, known.areas | spot.areas) if known and known != spot else spot
+                )
             for piece in pieces if len(pieces) > 1 else ():
                 if piece not in ALL_STOPS and piece not in HERE and piece not in EVERYWHERE:
                     self._wide.setdefault(piece, {})[spot.id] = spot
@@ -110,7 +114,10 @@ class Index:
         found = []
         for name in entity.names:
             pieces = counted(split(name))
-            for key in {"".join(pieces), *("".join(_without_stops(pieces, lang)) for lang in STOP)} - {""}:
+            for key in {
+                "".join(pieces),
+                *("".join(_without_stops(pieces, lang)) for lang in STOP),
+            } - {""}:
                 known = self._exact.setdefault(key, [])
                 if number not in known:
                     known.append(number)
@@ -132,7 +139,9 @@ class Index:
         pieces = counted(split(words))
         keys = {"".join(pieces), "".join(_without_stops(pieces, lang))} - {""}
         plain = {number for key in keys for number in self._exact.get(key, ())}
-        bent = {number for key in keys for form in forms(key) for number in self._exact.get(form, ())}
+        bent = {
+            number for key in keys for form in forms(key) for number in self._exact.get(form, ())
+        }
         return sorted(plain), sorted(bent - plain)
 
     def spot(self, words: str, lang: str) -> Spot | None:
@@ -148,13 +157,17 @@ class Index:
         """Places whose names contain all these words: `bedroom` where there are a master and a guest bedroom."""
         options: list[dict[str, Spot]] = []
         for word in words:
-            hit = next((self._wide[form] for form in (word, *forms(word)) if form in self._wide), None)
+            hit = next(
+                (self._wide[form] for form in (word, *forms(word)) if form in self._wide), None
+            )
             if hit is None:
                 return ()
             options.append(hit)
         if not options:
             return ()
-        return tuple(spot for key, spot in options[0].items() if all(key in option for option in options[1:]))
+        return tuple(
+            spot for key, spot in options[0].items() if all(key in option for option in options[1:])
+        )
 
     def fits(self, number: int, kind: Kind) -> bool:
         """Whether an entity is of a kind: of its domain, and its sense unless the entity leaves that open."""
@@ -186,7 +199,14 @@ class Index:
                 best = 1
         return best
 
-    def parse(self, words: str, lang: str | None = None, own: str | None = None, places: bool = True, wide: bool = True) -> Parts:
+    def parse(
+        self,
+        words: str,
+        lang: str | None = None,
+        own: str | None = None,
+        places: bool = True,
+        wide: bool = True,
+    ) -> Parts:
         """Take a phrase apart.
 
         Args:
@@ -214,13 +234,17 @@ class Index:
         """`kuchendeckenlampen` -> `kuche`, `decken`, `lampen`; a word that is no German compound stays whole."""
         for cut in range(3, len(piece) - 2):
             head, tail = piece[:cut], piece[cut:]
-            if tail in compound_tails() and (len(compound_tails()[tail]) >= 4 or head in self.spots):
+            if tail in compound_tails() and (
+                len(compound_tails()[tail]) >= 4 or head in self.spots
+            ):
                 return [*self._place_head(head), tail]
         return [piece]
 
     def _place_head(self, head: str) -> list[str]:
         for cut in range(len(head), 2, -1):
-            place = next((form for form in (head[:cut], *forms(head[:cut])) if form in self.spots), None)
+            place = next(
+                (form for form in (head[:cut], *forms(head[:cut])) if form in self.spots), None
+            )
             if place and (cut == len(head) or len(head) - cut >= 3):
                 return [head[:cut], head[cut:]] if cut < len(head) else [head]
         return [head]
@@ -253,7 +277,9 @@ class Index:
 
     def _nearest(self, piece: str) -> str | None:
         plain = piece.replace("ae", "a").replace("oe", "o").replace("ue", "u")  # Kueche
-        if plain != piece and (self._known(plain) or plain in self._canon or len(self._compound(plain)) > 1):
+        if plain != piece and (
+            self._known(plain) or plain in self._canon or len(self._compound(plain)) > 1
+        ):
             return plain
         bound = 1 if len(piece) < 10 else 2
         best: list[str] = []
@@ -273,7 +299,11 @@ class Index:
 def _without_stops(pieces: Sequence[str], lang: str | None = None) -> tuple[str, ...]:
     """Pieces without small words; of Chinese runs, without a closing 的."""
     stops = STOP[lang] if lang else ALL_STOPS
-    return tuple(piece.removesuffix("的") if len(piece) > 1 else piece for piece in pieces if piece not in stops)
+    return tuple(
+        piece.removesuffix("的") if len(piece) > 1 else piece
+        for piece in pieces
+        if piece not in stops
+    )
 
 
 def _within(word: str, core: frozenset[str]) -> bool:
@@ -289,7 +319,9 @@ def _sense(kind: Kind | None, entity: Located) -> frozenset[str]:
 class _Reader:
     """Reads pieces from left to right; at each the longest place, kind or small word wins, the rest is core."""
 
-    def __init__(self, index: Index, lang: str | None, own: str | None, places: bool, wide: bool) -> None:
+    def __init__(
+        self, index: Index, lang: str | None, own: str | None, places: bool, wide: bool
+    ) -> None:
         self.index, self.lang, self.own, self.places, self.wide = index, lang, own, places, wide
         self.pending: list[str] = []
         self.core: list[str] = []
@@ -326,7 +358,11 @@ class _Reader:
         at, rest = 0, ""
         while at < len(pieces):
             width = next(
-                (w for w in range(min(window, len(pieces) - at), 0, -1) if self._take(pieces[at : at + w], rest_joined)),
+                (
+                    w
+                    for w in range(min(window, len(pieces) - at), 0, -1)
+                    if self._take(pieces[at : at + w], rest_joined)
+                ),
                 0,
             )
             if width:
@@ -355,15 +391,26 @@ class _Reader:
         return self.lang is not None and self._take_flag(spoken)
 
     def _take_place(self, word: str) -> bool:
-        spot = next((self.index.spots[form] for form in (word, *forms(word)) if form in self.index.spots), None)
-        if spot is None or (self.own is not None and self.own not in spot.areas) or (self.lang is None and self.own is None):
+        spot = next(
+            (self.index.spots[form] for form in (word, *forms(word)) if form in self.index.spots),
+            None,
+        )
+        if (
+            spot is None
+            or (self.own is not None and self.own not in spot.areas)
+            or (self.lang is None and self.own is None)
+        ):
             return False
         self.spots.append(spot)
         return True
 
     def _take_flag(self, spoken: str) -> bool:
         for flag, words in (("here", HERE), ("everywhere", EVERYWHERE), ("all", ALL)):
-            if spoken in words and (self.places or flag == "all") and not (is_cjk(spoken[0]) and len(spoken) == 1):
+            if (
+                spoken in words
+                and (self.places or flag == "all")
+                and not (is_cjk(spoken[0]) and len(spoken) == 1)
+            ):
                 self.flags.add(flag)
                 return True
         return False

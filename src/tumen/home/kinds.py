@@ -24,7 +24,13 @@ class Kind:
 STRICT = frozenset(("sensor", "binary_sensor", "switch", "input_boolean"))
 """Domains whose devices are of all sorts: a sense fits only when the device says so itself."""
 
-NEAR = {"blind": "shade", "shade": "shade", "shutter": "shade", "curtain": "curtain", "garage": "door"}
+NEAR = {
+    "blind": "shade",
+    "shade": "shade",
+    "shutter": "shade",
+    "curtain": "curtain",
+    "garage": "door",
+}
 """Senses people mix up; they count as the same when the home has nothing closer."""
 
 GENERAL = frozenset(("thermostat",))

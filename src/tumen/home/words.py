@@ -23,7 +23,9 @@ def _words(*lines: str) -> frozenset[str]:
 
 
 STOP = {
-    "en": _words("the|a|an|my|our|your|his|her|their|its|this|that|these|those|of|in|on|at|to|for|from|with|by|please|some|any"),
+    "en": _words(
+        "the|a|an|my|our|your|his|her|their|its|this|that|these|those|of|in|on|at|to|for|from|with|by|please|some|any"
+    ),
     "de": _words(
         "der|die|das|den|dem|des|ein|eine|einen|einem|einer|eines|mein|meine|meinen|meinem|meiner|unser|unsere|unseren",
         "unserem|unserer|dein|deine|deinen|deinem|im|in|am|an|auf|aus|vom|von|zum|zur|bei|beim|ins|mit|bitte",
@@ -70,8 +72,18 @@ UNDO = _words(
 
 
 COUNTED = {
-    **{word: str(n) for n, word in enumerate(("one", "two", "three", "four", "five", "six", "seven", "eight", "nine"), 1)},
-    **{word: str(n) for n, word in enumerate(("eins", "zwei", "drei", "vier", "funf", "sechs", "sieben", "acht"), 1)},
+    **{
+        word: str(n)
+        for n, word in enumerate(
+            ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine"), 1
+        )
+    },
+    **{
+        word: str(n)
+        for n, word in enumerate(
+            ("eins", "zwei", "drei", "vier", "funf", "sechs", "sieben", "acht"), 1
+        )
+    },
 }
 """Number words in names: `lamp two` is `Lamp 2`."""
 
@@ -80,7 +92,9 @@ COUNTED = {
 def fold(text: str) -> str:
     """One spelling: lower case, no accents, `ss` for `ß`, no apostrophes, single spaces."""
     text = unicodedata.normalize("NFKC", text).casefold().replace("'", "").replace("’", "")
-    plain = "".join(char for char in unicodedata.normalize("NFD", text) if not unicodedata.combining(char))
+    plain = "".join(
+        char for char in unicodedata.normalize("NFD", text) if not unicodedata.combining(char)
+    )
     return " ".join(plain.split())
 
 
@@ -90,7 +104,11 @@ def split(text: str) -> tuple[str, ...]:
     plain = fold(text)
     for digits, word in _ORDINALS.items():
         plain = re.sub(rf"\b{digits[0]} ?{digits[2:]}\b", word, plain)
-    plain = re.sub(rf"(?<!\d)([1-9])\s*(?=[{_CJK}])", lambda found: "一二三四五六七八九"[int(found[1]) - 1], plain)
+    plain = re.sub(
+        rf"(?<!\d)([1-9])\s*(?=[{_CJK}])",
+        lambda found: "一二三四五六七八九"[int(found[1]) - 1],
+        plain,
+    )
     return tuple(re.findall(rf"[{_CJK}]+|[^\W_{_CJK}]+", plain))
 
 
@@ -104,9 +122,9 @@ def forms(word: str) -> tuple[str, ...]:
     """A folded word without its plural or case ending, nearest first; three letters always stay. Chinese has none."""
     if is_cjk(word[-1:] or " "):
         return ()
-    return tuple(word[: -len(end)] for end in _ENDINGS if word.endswith(end) and len(word) - len(end) >= 3) or (
-        (word[:-1],) if word.endswith("s") and len(word) == 3 else ()
-    )
+    return tuple(
+        word[: -len(end)] for end in _ENDINGS if word.endswith(end) and len(word) - len(end) >= 3
+    ) or ((word[:-1],) if word.endswith("s") and len(word) == 3 else ())
 
 
 def spoken(text: str) -> str:

@@ -32,7 +32,6 @@ from tumen.language.ontology import JOINT, NONE, Ontology
 
 __all__ = [
     "ACTS",
-    "Action",
     "BEGIN",
     "CJK",
     "CLOSED",
@@ -45,6 +44,7 @@ __all__ = [
     "LANGUAGES",
     "NONE",
     "NUMBERS",
+    "Action",
     "Ontology",
     "is_cjk",
     "messages_of",

@@ -33,7 +33,17 @@ MAX_SENTENCE = 300  # characters; people speak about 15 words, a letter is not a
 CLOSED: dict[str, tuple[str, ...]] = {
     "lang": LANGUAGES,
     "domain": ("light", "fan", "cover", "lock", "switch", "person"),
-    "device_class": ("awning", "blind", "curtain", "door", "garage", "gate", "shade", "shutter", "window"),
+    "device_class": (
+        "awning",
+        "blind",
+        "curtain",
+        "door",
+        "garage",
+        "gate",
+        "shade",
+        "shutter",
+        "window",
+    ),
     "state": ("on", "off", "open", "closed", "opening", "closing", "locked", "unlocked"),
     "ask": ("any", "all", "which", "how_many", "where"),
     "scope": ("all",),
@@ -46,7 +56,9 @@ COPIED = (
     *("duration", "start"),
     *("item", "message", "query", "zone", "command"),
 )
-NUMBERS = frozenset(("brightness", "temperature", "position", "percentage", "volume", "duration", "start"))
+NUMBERS = frozenset(
+    ("brightness", "temperature", "position", "percentage", "volume", "duration", "start")
+)
 PLACE = ("name", "area")
 WHICH = ("name", "area", "start")  # a timer: by name, room, or the time it was started with
 
@@ -139,12 +151,16 @@ class Action:
     @property
     def domain(self) -> str:
         """The row of a home's scorecard it belongs to."""
-        return next((name for name, intents in DOMAINS.items() if self.intent in intents), "not home")
+        return next(
+            (name for name, intents in DOMAINS.items() if self.intent in intents), "not home"
+        )
 
     def json(self, ontology: Ontology = HOME) -> str:
         """Compact JSON with slots in the order of the ontology; where it says so, in that of the sentence, which is their own."""
         return json.dumps(
-            {"lang": self.lang, "intent": self.intent, **self._ordered(ontology)}, ensure_ascii=False, separators=(",", ":")
+            {"lang": self.lang, "intent": self.intent, **self._ordered(ontology)},
+            ensure_ascii=False,
+            separators=(",", ":"),
         )
 
     def wire(self, ontology: Ontology = HOME) -> str:
@@ -172,7 +188,9 @@ CJK = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"  # characters written without sp
 
 def is_cjk(char: str) -> bool:
     """Whether a character is written without spaces around it (Chinese, and Japanese kana)."""
-    return "\u3040" <= char <= "\u30ff" or "\u3400" <= char <= "\u9fff" or "\uf900" <= char <= "\ufaff"
+    return (
+        "\u3040" <= char <= "\u30ff" or "\u3400" <= char <= "\u9fff" or "\uf900" <= char <= "\ufaff"
+    )
 
 
 def spaced(words: str) -> str:
@@ -190,10 +208,17 @@ def normalise(sentence: str) -> str:
         InputError: nothing is left, or it is longer than `MAX_SENTENCE` characters.
     """
     if len(sentence) > 4 * MAX_SENTENCE:
-        raise InputError(f"the sentence has {len(sentence)} characters, {MAX_SENTENCE} is the most; say it shorter")
+        raise InputError(
+            f"the sentence has {len(sentence)} characters, {MAX_SENTENCE} is the most; say it shorter"
+        )
     text = unicodedata.normalize("NFKC", sentence).lower()
-    text = "".join(" " if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp") else char for char in text)
-    text = re.sub(r"[\"“”„‟«»{}\[\]<>|\\`*#_~^=;!?¡¿▁。、，；！？…《》「」『』]+", " ", text.replace("’", "'"))
+    text = "".join(
+        " " if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp") else char
+        for char in text
+    )
+    text = re.sub(
+        r"[\"“”„‟«»{}\[\]<>|\\`*#_~^=;!?¡¿▁。、，；！？…《》「」『』]+", " ", text.replace("’", "'")
+    )
     text = re.sub(rf"(?<!\d)[.,:]+|[.,:]+(?!\d)|(?<=\w)(?<![{CJK}])-|-(?!\d)", " ", text)
     text = re.sub(r"(?<=\d)(?=[^\d\s.,:/])|(?<=[^\d\s.,:/+-])(?=\d)", " ", text)
     text = re.sub(r"(?<=[^\W\d_])(?=[%°])|(?<=%)(?=\S)", " ", text)
@@ -202,7 +227,9 @@ def normalise(sentence: str) -> str:
     if not text:
         raise InputError("the sentence is empty; say or type a command")
     if len(text) > MAX_SENTENCE:
-        raise InputError(f"the sentence has {len(text)} characters, {MAX_SENTENCE} is the most; say it shorter")
+        raise InputError(
+            f"the sentence has {len(text)} characters, {MAX_SENTENCE} is the most; say it shorter"
+        )
     return text
 
 
@@ -250,7 +277,11 @@ def parse(text: str, ontology: Ontology = HOME) -> Action:
         tree = json.loads(text, object_pairs_hook=_once)
     except (ValueError, RecursionError):
         raise InputError(f"not an action: {text[:80]!r}") from None
-    if not isinstance(tree, dict) or str(tree.get("intent")) not in ontology.intents or tree.get("lang") not in ontology.languages:
+    if (
+        not isinstance(tree, dict)
+        or str(tree.get("intent")) not in ontology.intents
+        or tree.get("lang") not in ontology.languages
+    ):
         raise InputError(f"not an action: {text[:80]!r}")
     slots: dict[str, str] = {}
     for name, value in tree.items():
@@ -258,7 +289,9 @@ def parse(text: str, ontology: Ontology = HOME) -> Action:
             continue
         if name not in ontology.intents[tree["intent"]] or not isinstance(value, str):
             raise InputError(f"{tree['intent']} has no slot {name!r}: {text[:80]!r}")
-        if not all(run.strip() for run in (value.split(JOINT) if name in ontology.several else (value,))):
+        if not all(
+            run.strip() for run in (value.split(JOINT) if name in ontology.several else (value,))
+        ):
             raise InputError(f"{name} is empty: {text[:80]!r}")
         if name in ontology.closed and value not in ontology.closed[name]:
             raise InputError(f"{name} cannot be {value!r}: {text[:80]!r}")

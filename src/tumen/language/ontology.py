@@ -75,13 +75,18 @@ class Ontology(Frozen):
 
     def group(self, intent: str) -> str:
         """The scorecard's row of an intent."""
-        return next((name for name, intents in self.groups.items() if intent in intents), intent.partition("_")[0])
+        return next(
+            (name for name, intents in self.groups.items() if intent in intents),
+            intent.partition("_")[0],
+        )
 
     def structure_tokens(self) -> list[str]:
         """Pieces of an action that are one token each: `{"lang":"en"`, `,"intent":"HassTurnOn"`, `,"area":"`, quote and end."""
         tokens = [f'{{"lang":"{lang}"' for lang in self.languages]
         tokens += [f',"intent":"{intent}"' for intent in self.intents]
-        tokens += [f',"{slot}":"{value}"' for slot, values in self.closed.items() for value in values]
+        tokens += [
+            f',"{slot}":"{value}"' for slot, values in self.closed.items() for value in values
+        ]
         tokens += [f',"{slot}":"' for slot in self.copied]
         return [*tokens, '"', "}", *([JOINT] if self.several else [])]
 
@@ -102,17 +107,31 @@ class Ontology(Frozen):
         """The rules of the grammar that no sentence changes."""
         choices = " | ".join(f"i{n}" for n in range(len(self.intents)))
         lines = [f'root ::= lang ({choices}) "}}"']
-        lines.append("lang ::= " + " | ".join(_quoted(f'{{"lang":"{lang}"') for lang in self.languages))
+        lines.append(
+            "lang ::= " + " | ".join(_quoted(f'{{"lang":"{lang}"') for lang in self.languages)
+        )
         for n, (intent, slots) in enumerate(self.intents.items()):
             head = _quoted(f',"intent":"{intent}"')
             anyhow = [f"({' | '.join(map(_rule, slots))})*"] if slots else []
-            lines.append(" ".join([f"i{n} ::= {head}", *(anyhow if intent in self.spoken else (f"{_rule(s)}?" for s in slots))]))
+            lines.append(
+                " ".join(
+                    [
+                        f"i{n} ::= {head}",
+                        *(anyhow if intent in self.spoken else (f"{_rule(s)}?" for s in slots)),
+                    ]
+                )
+            )
         for slot, values in self.closed.items():
-            lines.append(f"{_rule(slot)} ::= " + " | ".join(_quoted(f',"{slot}":"{value}"') for value in values))
+            lines.append(
+                f"{_rule(slot)} ::= "
+                + " | ".join(_quoted(f',"{slot}":"{value}"') for value in values)
+            )
         quote = _quoted('"')
         for slot in self.copied:
             spans = f"span ({_quoted(JOINT)} span)*" if slot in self.several else "span"
-            lines.append(f"{_rule(slot)} ::= {_quoted(f',{chr(34)}{slot}{chr(34)}:{chr(34)}')} {spans} {quote}")
+            lines.append(
+                f"{_rule(slot)} ::= {_quoted(f',{chr(34)}{slot}{chr(34)}:{chr(34)}')} {spans} {quote}"
+            )
         return "\n".join(lines)
 
     @classmethod
@@ -127,11 +146,17 @@ class Ontology(Frozen):
         for one in parts:
             for other in parts:
                 if clash := set(one.closed) & set(other.copied):
-                    raise ValueError(f"slot {min(clash)} has fixed values in one source and copied words in another; rename one")
+                    raise ValueError(
+                        f"slot {min(clash)} has fixed values in one source and copied words in another; rename one"
+                    )
         return cls(
             languages=tuple(dict.fromkeys(lang for part in parts for lang in part.languages)),
             intents=(intents := _merged(part.intents for part in parts)),
-            spoken=tuple(name for name in intents if all(name in part.spoken for part in parts if name in part.intents)),
+            spoken=tuple(
+                name
+                for name in intents
+                if all(name in part.spoken for part in parts if name in part.intents)
+            ),
             closed=_merged(part.closed for part in parts),
             several=tuple(dict.fromkeys(slot for part in parts for slot in part.several)),
             groups=_merged(part.groups for part in parts),
@@ -148,13 +173,19 @@ class Ontology(Frozen):
             spoken=tuple(name for name in self.spoken if name in left),
             closed={slot: values for slot, values in self.closed.items() if slot in slots},
             several=tuple(slot for slot in self.several if slot in slots),
-            groups={group: kept for group, names in self.groups.items() if (kept := tuple(n for n in names if n in left))},
+            groups={
+                group: kept
+                for group, names in self.groups.items()
+                if (kept := tuple(n for n in names if n in left))
+            },
             acts=tuple(name for name in self.acts if name in left),
         )
 
     def save(self, folder: Path) -> None:
         """Write `ontology.json`."""
-        (folder / FILE).write_text(json.dumps(self.model_dump(), ensure_ascii=False, indent=1), "utf-8")
+        (folder / FILE).write_text(
+            json.dumps(self.model_dump(), ensure_ascii=False, indent=1), "utf-8"
+        )
 
     @classmethod
     def load(cls, folder: Path) -> Ontology:
@@ -172,7 +203,9 @@ class Ontology(Frozen):
             return cls.model_validate(untrusted.read_json(path, most_bytes=MOST_BYTES))
         except ValidationError as error:
             where = ".".join(str(part) for part in error.errors()[0]["loc"])
-            raise ArtifactError(f"{path}: damaged{' at ' + where if where else ''}; run the recipe again") from None
+            raise ArtifactError(
+                f"{path}: damaged{' at ' + where if where else ''}; run the recipe again"
+            ) from None
 
 
 def _checked(names: tuple[str, ...]) -> tuple[str, ...]:

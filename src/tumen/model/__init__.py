@@ -27,10 +27,10 @@ from tumen.model.names import (
 from tumen.model.transformer import Block, Transformer, build, causal_mask, fresh, visible
 
 __all__ = [
+    "KERNELS",
     "Block",
     "Cache",
     "FeedForward",
-    "KERNELS",
     "MixtureOfExperts",
     "Name",
     "Transformer",

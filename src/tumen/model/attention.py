@@ -93,8 +93,12 @@ class GroupedAttention(nn.Module):
     def forward(self, x: Tensor, context: Context, cache: Cache | None = None) -> Tensor:
         B, T, _ = x.shape
         shape, x = self.shape, self.enter(x)
-        q = rotate(self.q(x).view(B, T, -1, shape.head_dim).transpose(1, 2), context.cos, context.sin)
-        k = rotate(self.k(x).view(B, T, -1, shape.head_dim).transpose(1, 2), context.cos, context.sin)
+        q = rotate(
+            self.q(x).view(B, T, -1, shape.head_dim).transpose(1, 2), context.cos, context.sin
+        )
+        k = rotate(
+            self.k(x).view(B, T, -1, shape.head_dim).transpose(1, 2), context.cos, context.sin
+        )
         v = self.v(x).view(B, T, -1, shape.head_dim).transpose(1, 2)
         k, v = self.whole(k), self.whole(v)
         if cache is not None:
@@ -134,7 +138,11 @@ class LatentAttention(nn.Module):
         B, T, _ = x.shape
         shape = self.shape
         q = self.q_up(self.enter(self.q_norm(self.q_down(x)) if shape.q_rank else x))
-        q_nope, q_rope = q.view(B, T, -1, shape.query_dim).transpose(1, 2).split((shape.nope_dim, shape.rope_dim), dim=-1)
+        q_nope, q_rope = (
+            q.view(B, T, -1, shape.query_dim)
+            .transpose(1, 2)
+            .split((shape.nope_dim, shape.rope_dim), dim=-1)
+        )
         q_rope = rotate(q_rope, context.cos, context.sin)
         latent, k_rope = self.kv_down(x).split((shape.kv_rank, shape.rope_dim), dim=-1)
         latent, k_rope = self.kv_norm(latent), rotate(k_rope.unsqueeze(1), context.cos, context.sin)
@@ -143,20 +151,36 @@ class LatentAttention(nn.Module):
             latents, k_rope = cache.extend(latent, k_rope)
             return self._absorbed(q_nope, q_rope, latents, k_rope, context.mask)
         latent, k_rope = self.whole(latent), self.whole(k_rope)  # (B, 1, S, r), (B, 1, S, rope)
-        kv = self.kv_up(latent.squeeze(1)).view(B, latent.shape[2], -1, shape.nope_dim + shape.v_dim).transpose(1, 2)
+        kv = (
+            self.kv_up(latent.squeeze(1))
+            .view(B, latent.shape[2], -1, shape.nope_dim + shape.v_dim)
+            .transpose(1, 2)
+        )
         k_nope, v = kv.split((shape.nope_dim, shape.v_dim), dim=-1)
         k = torch.cat((k_nope, k_rope.expand(-1, k_nope.shape[1], -1, -1)), dim=-1)
-        return self.leave(self.out(attend(torch.cat((q_nope, q_rope), dim=-1), k, v, context.mask, shape.score_scale)))
+        return self.leave(
+            self.out(
+                attend(torch.cat((q_nope, q_rope), dim=-1), k, v, context.mask, shape.score_scale)
+            )
+        )
 
-    def _absorbed(self, q_nope: Tensor, q_rope: Tensor, latents: Tensor, k_rope: Tensor, mask: Tensor) -> Tensor:
+    def _absorbed(
+        self, q_nope: Tensor, q_rope: Tensor, latents: Tensor, k_rope: Tensor, mask: Tensor
+    ) -> Tensor:
         """Attention inside the latent (section 2.1.2, "absorbed"): latents (B, 1, S, r), k_rope (B, 1, S, rope)."""
         shape = self.shape
         up = self.kv_up.weight.view(shape.heads, shape.nope_dim + shape.v_dim, shape.kv_rank)
         w_uk, w_uv = up.split((shape.nope_dim, shape.v_dim), dim=1)  # (H, nope, r), (H, v, r)
         B, H, T, _ = q_nope.shape
-        q_latent = torch.einsum("bhtn,hnr->bhtr", q_nope, w_uk).flatten(1, 2)  # heads as rows: the one latent is never copied
+        q_latent = torch.einsum("bhtn,hnr->bhtr", q_nope, w_uk).flatten(
+            1, 2
+        )  # heads as rows: the one latent is never copied
         latents, k_rope = latents.squeeze(1), k_rope.squeeze(1)
-        scores = q_latent @ latents.transpose(1, 2) + q_rope.flatten(1, 2) @ k_rope.transpose(1, 2)  # (B, H T, S)
+        scores = q_latent @ latents.transpose(1, 2) + q_rope.flatten(1, 2) @ k_rope.transpose(
+            1, 2
+        )  # (B, H T, S)
         weights = (scores.view(B, H, T, -1) * shape.score_scale + mask).softmax(dim=-1)
-        out = torch.einsum("bhtr,hvr->bhtv", (weights.flatten(1, 2) @ latents).view(B, H, T, -1), w_uv)
+        out = torch.einsum(
+            "bhtr,hvr->bhtv", (weights.flatten(1, 2) @ latents).view(B, H, T, -1), w_uv
+        )
         return self.out(out.transpose(1, 2).flatten(2))

@@ -28,4 +28,6 @@ class Cache:
         """Elements kept per token of one row; equals `shape.attention.cache_elements()`."""
         if self.first is None or self.second is None:
             return 0
-        return self.first.shape[1] * self.first.shape[3] + self.second.shape[1] * self.second.shape[3]
+        return (
+            self.first.shape[1] * self.first.shape[3] + self.second.shape[1] * self.second.shape[3]
+        )

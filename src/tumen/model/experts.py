@@ -26,7 +26,11 @@ class FeedForward(nn.Module):
 
     def __init__(self, width: int, inner: int) -> None:
         super().__init__()
-        self.gate, self.up, self.down = linear(width, inner), linear(width, inner), linear(inner, width)
+        self.gate, self.up, self.down = (
+            linear(width, inner),
+            linear(width, inner),
+            linear(inner, width),
+        )
         self.enter = self.leave = same
 
     def forward(self, x: Tensor) -> Tensor:
@@ -61,7 +65,9 @@ class MixtureOfExperts(nn.Module):
     def __init__(self, width: int, shape: Experts) -> None:
         super().__init__()
         if shape.device_limit and not shape.groups:
-            raise InputError(f"experts.device_limit {shape.device_limit} needs experts.groups: on how many devices do they lie?")
+            raise InputError(
+                f"experts.device_limit {shape.device_limit} needs experts.groups: on how many devices do they lie?"
+            )
         self.shape = shape
         self.router = linear(width, shape.routed)
         self.gate = nn.Parameter(torch.empty(shape.routed, width, shape.width))
@@ -83,7 +89,9 @@ class MixtureOfExperts(nn.Module):
         if self.shared is not None:
             out = out + self.shared(rows)
         wanted = self._wanted(choice, real)
-        load = torch.cat((wanted.sum(dim=(0, 1)), (real.flatten().unsqueeze(1) & ~kept).sum().unsqueeze(0))).detach()
+        load = torch.cat(
+            (wanted.sum(dim=(0, 1)), (real.flatten().unsqueeze(1) & ~kept).sum().unsqueeze(0))
+        ).detach()
         return Fed(out.view_as(x), self.balance(choice, wanted, real), load)
 
     def route(self, rows: Tensor) -> Choice:
@@ -96,8 +104,15 @@ class MixtureOfExperts(nn.Module):
             # a device is as good as its best expert; in V3 as its best two (arXiv 2412.19437, section 2.1.2)
             grouped = liking.view(len(rows), shape.devices, -1)
             best = 1 if shape.gate == "softmax" else max(1, shape.top_k // shape.device_limit)
-            device = grouped.topk(best, dim=-1).values.sum(dim=-1).topk(shape.device_limit, dim=-1).indices
-            far = torch.ones(grouped.shape[:2], dtype=torch.bool, device=rows.device).scatter(1, device, False)
+            device = (
+                grouped.topk(best, dim=-1)
+                .values.sum(dim=-1)
+                .topk(shape.device_limit, dim=-1)
+                .indices
+            )
+            far = torch.ones(grouped.shape[:2], dtype=torch.bool, device=rows.device).scatter(
+                1, device, False
+            )
             liking = grouped.masked_fill(far.unsqueeze(-1), float("-inf")).flatten(1)
         expert = liking.topk(shape.top_k, dim=-1).indices
         weight = affinity.gather(1, expert)
@@ -114,20 +129,28 @@ class MixtureOfExperts(nn.Module):
         budget = self._budget(len(choice.expert))
         safe = torch.zeros_like(real[:, 0]) if safe is None else safe
         safe = safe.unsqueeze(1).expand_as(real).reshape(-1, 1).expand_as(wanted)
-        device = torch.where(wanted, choice.expert // (shape.routed // shape.devices), shape.devices).flatten()
-        liking = choice.affinity.detach().gather(1, choice.expert) + 2 * safe  # below 1, protected ones above 2
+        device = torch.where(
+            wanted, choice.expert // (shape.routed // shape.devices), shape.devices
+        ).flatten()
+        liking = (
+            choice.affinity.detach().gather(1, choice.expert) + 2 * safe
+        )  # below 1, protected ones above 2
         place = queue_of(device, shape.devices, liking.flatten()).place.view_as(wanted)
         return wanted & ((place < budget) | safe)
 
     def _budget(self, tokens: int) -> int:
         """Choices one device computes of `tokens` tokens."""
-        return rounded(math.ceil(self.shape.capacity * tokens * self.shape.top_k / self.shape.devices))
+        return rounded(
+            math.ceil(self.shape.capacity * tokens * self.shape.top_k / self.shape.devices)
+        )
 
     def _routed(self, rows: Tensor, choice: Choice, kept: Tensor) -> Tensor:
         """The weighted sum of the chosen experts' outputs (N, D); a dropped choice adds nothing."""
         shape = self.shape
         expert = torch.where(kept, choice.expert, shape.routed).flatten()
-        queue = queue_of(expert, shape.routed, choice.affinity.detach().gather(1, choice.expert).flatten())
+        queue = queue_of(
+            expert, shape.routed, choice.affinity.detach().gather(1, choice.expert).flatten()
+        )
         room = self._room(len(rows), queue)
         weights = (local(self.gate), local(self.up), local(self.down))
         out = self.kernel(self.enter(rows), queue, room, weights, self.travel)  # (N * K, D)
@@ -153,7 +176,9 @@ class MixtureOfExperts(nn.Module):
         shape = self.shape
         tokens = self.over_sequence(real.sum(dim=1, keepdim=True).float()).clamp(min=1)  # (B, 1)
         sums = choice.affinity.sum(dim=-1, keepdim=True) if shape.gate == "sigmoid" else 1.0
-        P = ((choice.affinity / sums).view_as(wanted) * real.unsqueeze(-1)).sum(dim=1) / tokens  # (B, E)
+        P = ((choice.affinity / sums).view_as(wanted) * real.unsqueeze(-1)).sum(
+            dim=1
+        ) / tokens  # (B, E)
         f = self.over_sequence(wanted.sum(dim=1)) * (shape.routed / shape.top_k) / tokens
         loss = shape.balance * (f * P).sum(dim=1)
         if shape.balance_devices or shape.balance_communication:

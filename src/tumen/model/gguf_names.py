@@ -56,7 +56,9 @@ DEEPSEEK2: Table = {
     "blocks.{i}.feed.shared.up.weight": ("blk.{i}.ffn_up_shexp.weight", "same"),
     "blocks.{i}.feed.shared.down.weight": ("blk.{i}.ffn_down_shexp.weight", "same"),
 }
-ONE_STEP: Table = {"blocks.{i}.attention.q_up.weight": ("blk.{i}.attn_q.weight", "queries")}  # without a query rank
+ONE_STEP: Table = {
+    "blocks.{i}.attention.q_up.weight": ("blk.{i}.attn_q.weight", "queries")
+}  # without a query rank
 
 
 def gguf_name(shape: Shape, ours: str) -> tuple[str, Turn]:
@@ -72,7 +74,9 @@ def gguf_name(shape: Shape, ours: str) -> tuple[str, Turn]:
     layer = LAYER.search(ours)
     found = table.get(LAYER.sub("{i}", ours))
     if found is None:
-        raise ExportError(f"GGUF: {ours} has no place in llama.cpp's {'llama' if isinstance(attention, Gqa) else 'deepseek2'}")
+        raise ExportError(
+            f"GGUF: {ours} has no place in llama.cpp's {'llama' if isinstance(attention, Gqa) else 'deepseek2'}"
+        )
     return (found[0].replace("{i}", layer[0]) if layer else found[0]), found[1]
 
 
@@ -82,7 +86,11 @@ def to_gguf(shape: Shape, weights: Mapping[str, Tensor]) -> Iterator[tuple[str, 
         name, turn = gguf_name(shape, ours)
         tensor = weights[ours]
         if turn == "absorbed":
-            yield from zip((name.format(half="k"), name.format(half="v")), _absorbed(shape, tensor), strict=True)
+            yield from zip(
+                (name.format(half="k"), name.format(half="v")),
+                _absorbed(shape, tensor),
+                strict=True,
+            )
         else:
             yield name, turned(shape, turn, tensor, interleave)
         if ours == "embed.weight" and shape.tied and isinstance(shape.attention, Mla):
@@ -106,7 +114,9 @@ def gguf_sizes(shape: Shape) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in to_gguf(shape, ours)}
 
 
-def turned(shape: Shape, turn: Turn, tensor: Tensor, reorder: Callable[[Tensor, int, int], Tensor]) -> Tensor:
+def turned(
+    shape: Shape, turn: Turn, tensor: Tensor, reorder: Callable[[Tensor, int, int], Tensor]
+) -> Tensor:
     """A tensor with its rows reordered, or its stack transposed."""
     attention = shape.attention
     if turn == "experts":

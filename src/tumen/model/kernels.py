@@ -95,7 +95,9 @@ def padded(rows: Tensor, queue: Queue, room: int, weights: Weights, travel: Trav
     slot = torch.where(here, queue.expert * room + queue.place, size)  # (M,)
     reader = torch.full((size + 1,), M, dtype=slot.dtype, device=slot.device)
     reader = reader.scatter(0, slot, torch.arange(M, device=slot.device))[:size]  # slot -> choice
-    gathered = Gather.apply(rows, reader // (M // len(rows)), slot.view(len(rows), -1))  # (E * room, D)
+    gathered = Gather.apply(
+        rows, reader // (M // len(rows)), slot.view(len(rows), -1)
+    )  # (E * room, D)
     line = travel.out(gathered.view(-1, room, rows.shape[-1]))
     out = torch.bmm(F.silu(torch.bmm(line, gate)) * torch.bmm(line, up), down)
     return Gather.apply(travel.home(out).flatten(0, 1), slot, reader.unsqueeze(1))
@@ -106,8 +108,12 @@ def grouped(rows: Tensor, queue: Queue, room: int, weights: Weights, travel: Tra
     gate, up, down = weights
     M, N = len(queue.expert), len(rows)
     ends = queue.counts.cumsum(0).int()
-    position = torch.empty_like(queue.order).scatter(0, queue.order, torch.arange(M, device=rows.device))
-    position = torch.where(queue.expert < len(queue.counts), position, M)  # what lies behind the last line is never read
+    position = torch.empty_like(queue.order).scatter(
+        0, queue.order, torch.arange(M, device=rows.device)
+    )
+    position = torch.where(
+        queue.expert < len(queue.counts), position, M
+    )  # what lies behind the last line is never read
     reader = torch.where(torch.arange(M, device=rows.device) < ends[-1], queue.order, M)
     line = Gather.apply(rows, queue.order // (M // N), position.view(N, -1))  # (M, D) by expert
     inner = F.silu(F.grouped_mm(line, gate, offs=ends)) * F.grouped_mm(line, up, offs=ends)

@@ -45,14 +45,25 @@ LLAMA: Table = {
     "blocks.{i}.attention.v.weight": ("model.layers.{i}.self_attn.v_proj.weight", "same"),
 }
 LATENT: Table = {
-    "blocks.{i}.attention.kv_down.weight": ("model.layers.{i}.self_attn.kv_a_proj_with_mqa.weight", "latent"),
-    "blocks.{i}.attention.kv_norm.weight": ("model.layers.{i}.self_attn.kv_a_layernorm.weight", "same"),
+    "blocks.{i}.attention.kv_down.weight": (
+        "model.layers.{i}.self_attn.kv_a_proj_with_mqa.weight",
+        "latent",
+    ),
+    "blocks.{i}.attention.kv_norm.weight": (
+        "model.layers.{i}.self_attn.kv_a_layernorm.weight",
+        "same",
+    ),
     "blocks.{i}.attention.kv_up.weight": ("model.layers.{i}.self_attn.kv_b_proj.weight", "same"),
 }
-QUERY: Table = {"blocks.{i}.attention.q_up.weight": ("model.layers.{i}.self_attn.q_proj.weight", "queries")}
+QUERY: Table = {
+    "blocks.{i}.attention.q_up.weight": ("model.layers.{i}.self_attn.q_proj.weight", "queries")
+}
 QUERY_BY_RANK: Table = {
     "blocks.{i}.attention.q_down.weight": ("model.layers.{i}.self_attn.q_a_proj.weight", "same"),
-    "blocks.{i}.attention.q_norm.weight": ("model.layers.{i}.self_attn.q_a_layernorm.weight", "same"),
+    "blocks.{i}.attention.q_norm.weight": (
+        "model.layers.{i}.self_attn.q_a_layernorm.weight",
+        "same",
+    ),
     "blocks.{i}.attention.q_up.weight": ("model.layers.{i}.self_attn.q_b_proj.weight", "queries"),
 }
 EXPERTS: Table = {
@@ -60,9 +71,18 @@ EXPERTS: Table = {
     "blocks.{i}.feed.gate": ("model.layers.{i}.mlp.experts.{e}.gate_proj.weight", "experts"),
     "blocks.{i}.feed.up": ("model.layers.{i}.mlp.experts.{e}.up_proj.weight", "experts"),
     "blocks.{i}.feed.down": ("model.layers.{i}.mlp.experts.{e}.down_proj.weight", "experts"),
-    "blocks.{i}.feed.shared.gate.weight": ("model.layers.{i}.mlp.shared_experts.gate_proj.weight", "same"),
-    "blocks.{i}.feed.shared.up.weight": ("model.layers.{i}.mlp.shared_experts.up_proj.weight", "same"),
-    "blocks.{i}.feed.shared.down.weight": ("model.layers.{i}.mlp.shared_experts.down_proj.weight", "same"),
+    "blocks.{i}.feed.shared.gate.weight": (
+        "model.layers.{i}.mlp.shared_experts.gate_proj.weight",
+        "same",
+    ),
+    "blocks.{i}.feed.shared.up.weight": (
+        "model.layers.{i}.mlp.shared_experts.up_proj.weight",
+        "same",
+    ),
+    "blocks.{i}.feed.shared.down.weight": (
+        "model.layers.{i}.mlp.shared_experts.down_proj.weight",
+        "same",
+    ),
 }
 LAYER = re.compile(r"(?<=^blocks\.)\d+(?=\.)")
 
@@ -110,7 +130,9 @@ def inwards(shape: Shape, name: Name, tensor: Tensor) -> Tensor:
     return _turned(shape, name.turn, tensor, halve)
 
 
-def _turned(shape: Shape, turn: Turn, tensor: Tensor, reorder: Callable[[Tensor, int, int], Tensor]) -> Tensor:
+def _turned(
+    shape: Shape, turn: Turn, tensor: Tensor, reorder: Callable[[Tensor, int, int], Tensor]
+) -> Tensor:
     attention = shape.attention
     if turn == "experts":
         return tensor.T
@@ -122,7 +144,9 @@ def _turned(shape: Shape, turn: Turn, tensor: Tensor, reorder: Callable[[Tensor,
 def sizes_of(shape: Shape) -> dict[str, tuple[int, ...]]:
     """Every weight of a shape's network, in its order, without holding one."""
     with torch.device("meta"):
-        return {name: tuple(tensor.shape) for name, tensor in Transformer(shape).state_dict().items()}
+        return {
+            name: tuple(tensor.shape) for name, tensor in Transformer(shape).state_dict().items()
+        }
 
 
 def names_of(shape: Shape) -> Iterator[Name]:
@@ -136,7 +160,9 @@ def names_of(shape: Shape) -> Iterator[Name]:
         layer = LAYER.search(ours)
         pattern = LAYER.sub("{i}", ours)
         if pattern not in table:
-            raise ExportError(f"{ours}: {architecture_of(shape)} has no such weight; this model cannot be written under its names")
+            raise ExportError(
+                f"{ours}: {architecture_of(shape)} has no such weight; this model cannot be written under its names"
+            )
         public, turn = table[pattern]
         number = int(layer[0]) if layer else 0
         if turn != "experts":
@@ -159,9 +185,18 @@ def to_public(shape: Shape, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         ExportError: a weight the public architecture has no place for, or one that is missing or of another size.
     """
-    check_weights(sizes_of(shape), {name: tuple(weight.shape) for name, weight in weights.items()}, "these weights", ExportError)
+    check_weights(
+        sizes_of(shape),
+        {name: tuple(weight.shape) for name, weight in weights.items()},
+        "these weights",
+        ExportError,
+    )
     return {
-        name.public: outwards(shape, name, weights[name.ours] if name.expert is None else weights[name.ours][name.expert])
+        name.public: outwards(
+            shape,
+            name,
+            weights[name.ours] if name.expert is None else weights[name.ours][name.expert],
+        )
         for name in names_of(shape)
     }
 
@@ -178,17 +213,26 @@ def from_public(shape: Shape, weights: Mapping[str, Tensor]) -> dict[str, Tensor
     ours: dict[str, Tensor] = {}
     for name, group in groupby(names, key=lambda one: one.ours):
         parts = [(one.expert, inwards(shape, one, weights[one.public])) for one in group]
-        ours[name] = parts[0][1] if parts[0][0] is None else torch.stack([part for _, part in parts])
+        ours[name] = (
+            parts[0][1] if parts[0][0] is None else torch.stack([part for _, part in parts])
+        )
     return ours
 
 
 def check_weights(
-    wanted: Mapping[str, tuple[int, ...]], held: Mapping[str, tuple[int, ...]], where: str, error: Callable[[str], TumenError]
+    wanted: Mapping[str, tuple[int, ...]],
+    held: Mapping[str, tuple[int, ...]],
+    where: str,
+    error: Callable[[str], TumenError],
 ) -> None:
     """Refuse names and sizes that are not exactly the wanted ones; the first fault and how many there are is the message."""
     faults = [f"{name} is missing" for name in wanted if name not in held]
     faults += [f"{name} is unknown to this architecture" for name in held if name not in wanted]
-    faults += [f"{name} is {held[name]}, not {size}" for name, size in wanted.items() if held.get(name, size) != size]
+    faults += [
+        f"{name} is {held[name]}, not {size}"
+        for name, size in wanted.items()
+        if held.get(name, size) != size
+    ]
     if faults:
         more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
         raise error(f"{where}: {faults[0]}{more}")

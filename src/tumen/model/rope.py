@@ -13,7 +13,9 @@ from torch import Tensor
 from tumen.core.shape import Yarn
 
 
-def angles(positions: Tensor, dim: int, theta: float, yarn: Yarn | None = None) -> tuple[Tensor, Tensor]:
+def angles(
+    positions: Tensor, dim: int, theta: float, yarn: Yarn | None = None
+) -> tuple[Tensor, Tensor]:
     """Cosine and sine of every position and frequency.
 
     Args:
@@ -25,7 +27,9 @@ def angles(positions: Tensor, dim: int, theta: float, yarn: Yarn | None = None) 
     Returns:
         two fp32 tensors (..., T, dim / 2).
     """
-    frequency = theta ** (-torch.arange(0, dim // 2, dtype=torch.float32, device=positions.device) * 2 / dim)
+    frequency = theta ** (
+        -torch.arange(0, dim // 2, dtype=torch.float32, device=positions.device) * 2 / dim
+    )
     if yarn is None:
         angle = positions.float().unsqueeze(-1) * frequency
         return angle.cos(), angle.sin()
@@ -41,7 +45,10 @@ def _stretched(frequency: Tensor, theta: float, yarn: Yarn) -> Tensor:
         """Which frequency turns that often within the old context."""
         return count * math.log(yarn.original / (turns * 2 * math.pi)) / math.log(theta)
 
-    low, high = max(math.floor(index(yarn.beta_fast)), 0), min(math.ceil(index(yarn.beta_slow)), 2 * count - 1)
+    low, high = (
+        max(math.floor(index(yarn.beta_fast)), 0),
+        min(math.ceil(index(yarn.beta_slow)), 2 * count - 1),
+    )
     places = torch.arange(count, dtype=torch.float32, device=frequency.device)
     slow = ((places - low) / (high - low or 1e-3)).clamp(0, 1)  # (dim / 2,) share that is divided
     return frequency * (1 - slow) + frequency / yarn.factor * slow

@@ -17,7 +17,12 @@ from tumen.model.experts import Fed, FeedForward, MixtureOfExperts
 from tumen.model.rope import angles
 
 ENDS = 0.02  # deviation of embedding and head in a fresh network, so that its first loss is the logarithm of the vocabulary
-NOT_BUILT = {"gated": True, "biases": False, "positions": 0, "window": 0}  # fields of a shape that are planned alone
+NOT_BUILT = {
+    "gated": True,
+    "biases": False,
+    "positions": 0,
+    "window": 0,
+}  # fields of a shape that are planned alone
 
 
 class Block(nn.Module):
@@ -28,7 +33,9 @@ class Block(nn.Module):
         kind = shape.attention
         self.norm_in = Norm(shape.width, shape.norm_eps)
         self.attention: nn.Module = (
-            LatentAttention(shape.width, kind, shape.norm_eps) if isinstance(kind, Mla) else GroupedAttention(shape.width, kind)
+            LatentAttention(shape.width, kind, shape.norm_eps)
+            if isinstance(kind, Mla)
+            else GroupedAttention(shape.width, kind)
         )
         self.norm_out = Norm(shape.width, shape.norm_eps)
         mixture = shape.experts is not None and layer >= shape.experts.dense_layers
@@ -53,13 +60,18 @@ class Ahead(nn.Module):
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
-        self.norm_state, self.norm_embed = Norm(shape.width, shape.norm_eps), Norm(shape.width, shape.norm_eps)
+        self.norm_state, self.norm_embed = (
+            Norm(shape.width, shape.norm_eps),
+            Norm(shape.width, shape.norm_eps),
+        )
         self.join = linear(2 * shape.width, shape.width)
         self.block = Block(shape, shape.layers)
 
     def forward(self, x: Tensor, following: Tensor, context: Context) -> Fed:
         """x (B, T, D) before the last norm, following (B, T, D) the next tokens' embeddings."""
-        return self.block(self.join(torch.cat((self.norm_state(x), self.norm_embed(following)), dim=-1)), context)
+        return self.block(
+            self.join(torch.cat((self.norm_state(x), self.norm_embed(following)), dim=-1)), context
+        )
 
 
 class Out(NamedTuple):
@@ -84,7 +96,9 @@ class Transformer(nn.Module):
         refuse_unbuilt(shape)
         self.shape = shape
         self.embed = nn.Embedding(shape.vocab, shape.width)
-        self.blocks = nn.ModuleDict({str(layer): Block(shape, layer) for layer in range(shape.layers)})
+        self.blocks = nn.ModuleDict(
+            {str(layer): Block(shape, layer) for layer in range(shape.layers)}
+        )
         self.norm: Norm | None = Norm(shape.width, shape.norm_eps)
         self.output = None if shape.tied else linear(shape.width, shape.vocab)
         self.mtp = Ahead(shape) if shape.mtp else None
@@ -92,7 +106,9 @@ class Transformer(nn.Module):
 
     def cut(self, first: int, last: int) -> Transformer:
         """Keep the layers first..last - 1; the embedding stays with layer 0, the head with the last layer."""
-        self.blocks = nn.ModuleDict({name: block for name, block in self.blocks.items() if first <= int(name) < last})
+        self.blocks = nn.ModuleDict(
+            {name: block for name, block in self.blocks.items() if first <= int(name) < last}
+        )
         if first > 0:
             self.embed = None
         if last < self.shape.layers:
@@ -122,7 +138,9 @@ class Transformer(nn.Module):
         """
         kind = self.shape.attention
         x = x if self.embed is None else self.embed(x)
-        turned, yarn = (kind.rope_dim, kind.yarn) if isinstance(kind, Mla) else (kind.head_dim, None)
+        turned, yarn = (
+            (kind.rope_dim, kind.yarn) if isinstance(kind, Mla) else (kind.head_dim, None)
+        )
         cos, sin = angles(positions.unsqueeze(1), turned, kind.rope_theta, yarn)
         context = Context(cos.to(x.dtype), sin.to(x.dtype), mask.to(x.dtype), real, safe)
         feds: list[Fed] = []
@@ -130,7 +148,12 @@ class Transformer(nn.Module):
             feds.append(block(x, context, caches[int(name)] if caches else None))
             x = feds[-1].out
         states, ahead = x if self.norm is None else self.norm(x), None
-        if following is not None and self.mtp is not None and self.embed is not None and self.norm is not None:
+        if (
+            following is not None
+            and self.mtp is not None
+            and self.embed is not None
+            and self.norm is not None
+        ):
             feds.append(self.mtp(x, self.embed(following), context))
             ahead = self.norm(feds[-1].out)
         self.loads = [fed.load for fed in feds if len(fed.load)]
@@ -138,26 +161,39 @@ class Transformer(nn.Module):
 
     def head(self, states: Tensor) -> Tensor:
         """Logits (..., vocab) of hidden states (..., D)."""
-        weight = self.output.weight if self.output is not None else self.embed.weight if self.embed is not None else None
+        weight = (
+            self.output.weight
+            if self.output is not None
+            else self.embed.weight
+            if self.embed is not None
+            else None
+        )
         if weight is None:
             raise InputError("this pipeline stage has no head; it stays with the last layer")
         return states @ weight.T
 
     def every_block(self) -> list[Block]:
         """The layers, and the one that predicts the token after the next."""
-        found: list[Any] = [*self.blocks.values(), *([self.mtp.block] if self.mtp is not None else [])]
+        found: list[Any] = [
+            *self.blocks.values(),
+            *([self.mtp.block] if self.mtp is not None else []),
+        ]
         return found
 
     def mixtures(self) -> list[MixtureOfExperts]:
         """The layers whose loads `loads` holds, in the same order."""
-        return [block.feed for block in self.every_block() if isinstance(block.feed, MixtureOfExperts)]
+        return [
+            block.feed for block in self.every_block() if isinstance(block.feed, MixtureOfExperts)
+        ]
 
     def safe_rows(self, ids: Tensor) -> Tensor | None:
         """Which rows of ids (B, T) lose no token: a share of `protect`, by a hash of their tokens, so the same on any mesh."""
         experts = self.shape.experts
         if experts is None or not self.training:
             return None
-        return (ids.sum(dim=1) * 2654435761) % 2**32 < experts.protect * 2**32  # Knuth's multiplicative hash
+        return (
+            ids.sum(dim=1) * 2654435761
+        ) % 2**32 < experts.protect * 2**32  # Knuth's multiplicative hash
 
 
 def refuse_unbuilt(shape: Shape) -> None:
@@ -170,9 +206,13 @@ def refuse_unbuilt(shape: Shape) -> None:
         raise ValueError("shape.vocab is 0: take it from the tokeniser first")
     foreign = [name for name, ours in NOT_BUILT.items() if getattr(shape, name) != ours]
     if foreign:
-        raise InputError(f"shape.{', shape.'.join(foreign)}: the planner counts it, no network here has it; leave it out to train")
+        raise InputError(
+            f"shape.{', shape.'.join(foreign)}: the planner counts it, no network here has it; leave it out to train"
+        )
     if shape.mtp > 1:
-        raise InputError(f"shape.mtp {shape.mtp}: one more predicted token is built; set it to 1 or 0")
+        raise InputError(
+            f"shape.mtp {shape.mtp}: one more predicted token is built; set it to 1 or 0"
+        )
 
 
 def build(shape: Shape, seed: int = 0) -> Transformer:

@@ -9,7 +9,4 @@ Read next: exporters.py.
 
 from tumen.pipeline.exporters import Gauges, TensorBoard
 
-__all__ = [
-    "Gauges",
-    "TensorBoard",
-]
+__all__ = ["Gauges", "TensorBoard"]

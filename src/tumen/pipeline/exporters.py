@@ -30,7 +30,10 @@ GAUGES = {  # numbers of a step event, and what they are
     "step": "finished steps",
     "steps": "steps of the whole training",
 }
-COUNTS = {"train": ("starts", "starts of the training, the first and every resume"), "checkpoint": ("checkpoints", "written")}
+COUNTS = {
+    "train": ("starts", "starts of the training, the first and every resume"),
+    "checkpoint": ("checkpoints", "written"),
+}
 SUFFIX = ".tumen"  # of our event files, so that a new conversion takes the place of the old one and of nothing else
 
 
@@ -77,11 +80,20 @@ class TensorBoard:
 
         scalars = numbers(row)
         if scalars:
-            values = [Summary.Value(tag=f"train/{name}", simple_value=value) for name, value in scalars.items()]
-            self._writer(row["tier"]).add_event(Event(wall_time=row["time"], step=row["step"], summary=Summary(value=values)))
-        if row.get("event") == "train":  # a resumed training repeats steps: what was logged after its checkpoint is taken back
+            values = [
+                Summary.Value(tag=f"train/{name}", simple_value=value)
+                for name, value in scalars.items()
+            ]
+            self._writer(row["tier"]).add_event(
+                Event(wall_time=row["time"], step=row["step"], summary=Summary(value=values))
+            )
+        if (
+            row.get("event") == "train"
+        ):  # a resumed training repeats steps: what was logged after its checkpoint is taken back
             log = SessionLog(status=SessionLog.START)
-            self._writer(row["tier"]).add_event(Event(wall_time=row["time"], step=row["step"] + 1, session_log=log))
+            self._writer(row["tier"]).add_event(
+                Event(wall_time=row["time"], step=row["step"] + 1, session_log=log)
+            )
         return len(scalars)
 
     def _writer(self, tier: str) -> Any:
@@ -105,8 +117,14 @@ class Gauges:
         with self.lock:  # scrapes may come together
             for row in self.tail.new():
                 self._take(row)
-            newest, counts = {tier: dict(found) for tier, found in self.newest.items()}, dict(self.counts)
-        about = GAUGES | {"validation_loss": "loss on the validation shards, in nats", "event_seconds": "time of the newest event"}
+            newest, counts = (
+                {tier: dict(found) for tier, found in self.newest.items()},
+                dict(self.counts),
+            )
+        about = GAUGES | {
+            "validation_loss": "loss on the validation shards, in nats",
+            "event_seconds": "time of the newest event",
+        }
         for name, meaning in about.items():
             family = GaugeMetricFamily(f"tumen_train_{name}", meaning, labels=("run", "tier"))
             for tier, found in newest.items():

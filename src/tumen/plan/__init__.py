@@ -1,10 +1,10 @@
 """plan: know what a run takes before paying for it.
 
-What: layouts, step time, memory, failures, money; a check against published runs; calibration; serving size; what fits a device.
+What: layouts, step time, memory, failures, money; a check against published runs; calibration; serving size.
 In: a recipe (its shape and `[plan]`), a fleet such as `h800:10000`; a CSV of published runs; events of a run.
 Out: `Plan` (plan.json), a `Report` of errors, a calibration profile. Every figure has an error bar and a grade.
 Never: torch, network, printing; a constant fitted to a row or a model.
-Read next: case.py, then time.py, memory.py, search.py; plan.py joins them. Devices: footprint.py, device.py, pocket.py.
+Read next: case.py, then time.py, memory.py, search.py; plan.py joins them.
 """
 
 from tumen.plan.budget import spent, step_flops, steps_within

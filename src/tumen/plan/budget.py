@@ -39,7 +39,9 @@ def steps_within(budget: float, shape: Shape, train: Train, what: str) -> int:
     """
     step = step_flops(shape, train)
     if budget < step:
-        raise PlanError(f"{what}: one step takes {step:.3g} FLOPs, the budget is {budget:.3g}; raise it, or take fewer rows")
+        raise PlanError(
+            f"{what}: one step takes {step:.3g} FLOPs, the budget is {budget:.3g}; raise it, or take fewer rows"
+        )
     return int(budget // step)
 
 

@@ -76,9 +76,19 @@ def side(fleet: str, plan: Plan) -> Side:
 
 def layout_text(layout: dict[str, int | str | bool]) -> str:
     """A layout in one short line."""
-    sizes = [f"{name}{layout[name]}" for name in ("dp", "tp", "pp", "vpp", "ep", "cp") if layout[name] != 1]
+    sizes = [
+        f"{name}{layout[name]}"
+        for name in ("dp", "tp", "pp", "vpp", "ep", "cp")
+        if layout[name] != 1
+    ]
     rest = [f"mb{layout['micro_batch']}", f"zero{layout['zero']}", str(layout["schedule"])]
-    return " ".join([*sizes, *rest, *([f"recompute {layout['recompute']}"] if layout["recompute"] != "none" else [])])
+    return " ".join(
+        [
+            *sizes,
+            *rest,
+            *([f"recompute {layout['recompute']}"] if layout["recompute"] != "none" else []),
+        ]
+    )
 
 
 def compare(job: Job, fleets: str, planning: Planning) -> Comparison:
@@ -89,9 +99,13 @@ def compare(job: Job, fleets: str, planning: Planning) -> Comparison:
     """
     groups = fleet_of(fleets)
     if len(groups) < 2:
-        raise PlanError(f"--compare {fleets!r} names one fleet; write two or more, such as {fleets},{fleets}")
+        raise PlanError(
+            f"--compare {fleets!r} names one fleet; write two or more, such as {fleets},{fleets}"
+        )
     names = [f"{group.card.name}:{group.count}" for group in groups]
-    sides = tuple(side(name, solve(job, group, planning)) for name, group in zip(names, groups, strict=True))
+    sides = tuple(
+        side(name, solve(job, group, planning)) for name, group in zip(names, groups, strict=True)
+    )
     says = tuple(bought(sides[0], other, planning.currency) for other in sides[1:])
     return Comparison(name=job.name, currency=planning.currency, sides=sides, says=says)
 
@@ -101,7 +115,11 @@ def bought(first: Side, other: Side, currency: str) -> str:
     faster = first.days / other.days
     ideal = int(other.fleet.rpartition(":")[2]) / int(first.fleet.rpartition(":")[2])
     money = other.money - first.money
-    sure = "outside" if other.days_high < first.days_low or other.days_low > first.days_high else "inside"
+    sure = (
+        "outside"
+        if other.days_high < first.days_low or other.days_low > first.days_high
+        else "inside"
+    )
     return (
         f"{other.fleet} instead of {first.fleet}: {first.days:.1f} -> {other.days:.1f} days ({faster:.2f}x "
         f"with {ideal:.2f}x the cards), "
@@ -122,7 +140,9 @@ def grow(job: Job, fleet: str, steps: Sequence[tuple[float, str]], planning: Pla
     """
     names, starts = [fleet, *[name for _, name in steps]], [0.0, *[day for day, _ in steps]]
     if sorted(starts) != starts or len(set(starts)) != len(starts):
-        raise PlanError(f"growth days {', '.join(f'{d:g}' for d in starts[1:])} must rise from above 0")
+        raise PlanError(
+            f"growth days {', '.join(f'{d:g}' for d in starts[1:])} must rise from above 0"
+        )
     plans = [solve(job, first_group(fleet_of(name)), planning) for name in names]
     left, days, tokens, hours, money = job.tokens, [], [], 0.0, 0.0
     for k, plan in enumerate(plans):
@@ -150,14 +170,18 @@ def grow(job: Job, fleet: str, steps: Sequence[tuple[float, str]], planning: Pla
     )
 
 
-def own_and_rented(job: Job, own: Group, rented: Group, own_price: float, rented_price: float, planning: Planning) -> Comparison:
+def own_and_rented(
+    job: Job, own: Group, rented: Group, own_price: float, rented_price: float, planning: Planning
+) -> Comparison:
     """Own cards alone against own and rented ones together in one job, at two prices a card and hour.
 
     Raises:
         PlanError: the cards differ in kind: one synchronous job needs one.
     """
     if own.card.name != rented.card.name:
-        raise PlanError(f"own {own.card.name} and rented {rented.card.name} differ; one job needs one kind, rent {own.card.name}")
+        raise PlanError(
+            f"own {own.card.name} and rented {rented.card.name} differ; one job needs one kind, rent {own.card.name}"
+        )
     both = Group(own.card, own.count + rented.count)
     mixed = (own.count * own_price + rented.count * rented_price) / both.count
     priced = [
@@ -170,7 +194,11 @@ def own_and_rented(job: Job, own: Group, rented: Group, own_price: float, rented
         sides.append(side(name, solve(job, group, chosen)))
     extra = sides[1].money - sides[0].money
     saved = sides[0].days - sides[1].days
-    each = f"{extra / saved:,.0f} {planning.currency} for each day saved" if saved > 0 else "no day is saved"
+    each = (
+        f"{extra / saved:,.0f} {planning.currency} for each day saved"
+        if saved > 0
+        else "no day is saved"
+    )
     says = (
         f"renting {rented.count} cards saves {units.show_seconds(max(saved, 0) * 86400)} and changes the bill "
         f"by {extra:+,.0f}: {each}",

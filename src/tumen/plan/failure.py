@@ -56,7 +56,9 @@ def young(save_seconds: float, between_seconds: float) -> float:
     return math.sqrt(2.0 * save_seconds * between_seconds)
 
 
-def goodput(every_seconds: float, save_seconds: float, between_seconds: float, restart_seconds: float) -> float:
+def goodput(
+    every_seconds: float, save_seconds: float, between_seconds: float, restart_seconds: float
+) -> float:
     """Share of the time that advances the run (Daly 2006, equation 20)."""
     if math.isinf(between_seconds):
         return every_seconds / (every_seconds + save_seconds)
@@ -110,7 +112,9 @@ def elastic_share(plan: Planning) -> float:
     return 1.0 / (1.0 + plan.failures / 1000.0 * plan.repair_days)
 
 
-def intervals(save_seconds: float, mean: float, restart: float, plan: Planning) -> tuple[float, float, float]:
+def intervals(
+    save_seconds: float, mean: float, restart: float, plan: Planning
+) -> tuple[float, float, float]:
     """Seconds between saves on disk, seconds between copies in memory (0: none), and the goodput they give."""
     if plan.copy_seconds is None:
         every = best_interval(save_seconds, mean, restart)
@@ -118,7 +122,11 @@ def intervals(save_seconds: float, mean: float, restart: float, plan: Planning) 
     copied = best_interval(plan.copy_seconds, mean, restart)
     rare = mean / plan.copies_lost
     every = best_interval(save_seconds, rare, 0.0)
-    return every, copied, goodput(copied, plan.copy_seconds, mean, restart) * goodput(every, save_seconds, rare, 0.0)
+    return (
+        every,
+        copied,
+        goodput(copied, plan.copy_seconds, mean, restart) * goodput(every, save_seconds, rare, 0.0),
+    )
 
 
 def reliability(cards: int, node: int, parameters: float, plan: Planning) -> Reliability:
@@ -134,7 +142,9 @@ def reliability(cards: int, node: int, parameters: float, plan: Planning) -> Rel
     fast = 1.0 - plan.stragglers
 
     def at(rate: float, slower: float) -> float:
-        m = between_failures(nodes, rate, plan.software_failures * (rate / plan.failures if plan.failures else 1.0))
+        m = between_failures(
+            nodes, rate, plan.software_failures * (rate / plan.failures if plan.failures else 1.0)
+        )
         return intervals(save, m, restart * slower, plan)[2] * fast
 
     low_rate, high_rate = min(LOW_RATE, plan.failures), max(HIGH_RATE, plan.failures)

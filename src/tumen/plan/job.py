@@ -67,9 +67,15 @@ def job_of(recipe: Recipe, tier: str | None = None) -> Job:
     train = chosen.train
     seq = plan.sequence_tokens or train.row_tokens
     batch = train.rows if plan.batch_tokens is None else sequences(plan.batch_tokens, seq)
-    tokens = float(train.steps * train.rows * train.row_tokens) if plan.tokens is None else units.count(plan.tokens)
+    tokens = (
+        float(train.steps * train.rows * train.row_tokens)
+        if plan.tokens is None
+        else units.count(plan.tokens)
+    )
     if tokens < batch * seq:
-        raise PlanError(f"plan.tokens {plan.tokens} is less than one step; the least is {batch * seq}")
+        raise PlanError(
+            f"plan.tokens {plan.tokens} is less than one step; the least is {batch * seq}"
+        )
     precision = plan.precision or ("fp32" if train.precision == "fp32" else "bf16")
     soft = software(plan.framework, plan.release)
     return Job(shape, seq, batch, tokens, precision, soft, f"{recipe.name}/{name}")
@@ -81,7 +87,9 @@ def sequences(batch_tokens: str | int, seq: int) -> int:
     """
     count = round(units.count(batch_tokens) / seq)
     if count < 1:
-        raise PlanError(f"plan.batch_tokens {batch_tokens} is less than one sequence; the least is {seq}")
+        raise PlanError(
+            f"plan.batch_tokens {batch_tokens} is less than one sequence; the least is {seq}"
+        )
     if isinstance(batch_tokens, int) or count < 16:
         return count
     unit = 1 << (count.bit_length() - 4)
@@ -212,20 +220,32 @@ def legal(job: Job, layout: Layout, card: Card) -> None:
             raise PlanError(f"{name} {getattr(layout, name)} is below 1; the least is 1")
     if attention.heads % layout.tp:
         best = nearest(divisors(attention.heads), layout.tp)
-        raise PlanError(f"tp {layout.tp} does not divide {attention.heads} heads; the nearest that does is {best}")
+        raise PlanError(
+            f"tp {layout.tp} does not divide {attention.heads} heads; the nearest that does is {best}"
+        )
     if layout.pp > job.shape.layers:
-        raise PlanError(f"pp {layout.pp} is more than {job.shape.layers} layers; the most is {job.shape.layers}")
+        raise PlanError(
+            f"pp {layout.pp} is more than {job.shape.layers} layers; the most is {job.shape.layers}"
+        )
     if layout.vpp > 1 and layout.pp * layout.vpp > job.shape.layers:
         most = max(job.shape.layers // layout.pp, 1)
-        raise PlanError(f"vpp {layout.vpp} x pp {layout.pp} is more than {job.shape.layers} layers; vpp can be {most}")
+        raise PlanError(
+            f"vpp {layout.vpp} x pp {layout.pp} is more than {job.shape.layers} layers; vpp can be {most}"
+        )
     if layout.ep > 1 and not experts:
         raise PlanError(f"ep {layout.ep}: the network has no experts; ep is 1")
     if experts and (experts.routed % layout.ep or (layout.dp * layout.cp * layout.tp) % layout.ep):
-        options = [d for d in divisors(experts.routed) if (layout.dp * layout.cp * layout.tp) % d == 0]
+        options = [
+            d for d in divisors(experts.routed) if (layout.dp * layout.cp * layout.tp) % d == 0
+        ]
         best = nearest(options, layout.ep)
-        raise PlanError(f"ep {layout.ep} does not divide {experts.routed} experts and the ranks of a stage; nearest is {best}")
+        raise PlanError(
+            f"ep {layout.ep} does not divide {experts.routed} experts and the ranks of a stage; nearest is {best}"
+        )
     if job.seq % layout.cp:
-        raise PlanError(f"cp {layout.cp} does not divide {job.seq} tokens; the nearest is {nearest(divisors(job.seq), layout.cp)}")
+        raise PlanError(
+            f"cp {layout.cp} does not divide {job.seq} tokens; the nearest is {nearest(divisors(job.seq), layout.cp)}"
+        )
     if layout.dp * layout.micro_batch > job.batch:
         least = layout.dp * layout.micro_batch
         raise PlanError(
@@ -246,5 +266,7 @@ def first_group(groups: list[Group]) -> Group:
     """
     if len({group.card.name for group in groups}) > 1:
         names = ", ".join(f"{group.card.name}:{group.count}" for group in groups)
-        raise PlanError(f"--fleet {names} mixes cards; plan one kind at a time, or compare them with --compare {names}")
+        raise PlanError(
+            f"--fleet {names} mixes cards; plan one kind at a time, or compare them with --compare {names}"
+        )
     return replace(groups[0], count=sum(group.count for group in groups))

@@ -15,7 +15,18 @@ from tumen.plan.plan import Plan
 from tumen.plan.words import PARTS, ranged
 from tumen.recipe import Planning
 
-COLOURS = ("#2f6f9f", "#8ab17d", "#e9c46a", "#f4a261", "#e76f51", "#6d597a", "#4d908e", "#b56576", "#577590", "#90be6d")
+COLOURS = (
+    "#2f6f9f",
+    "#8ab17d",
+    "#e9c46a",
+    "#f4a261",
+    "#e76f51",
+    "#6d597a",
+    "#4d908e",
+    "#b56576",
+    "#577590",
+    "#90be6d",
+)
 KINDS = ("weights", "gradients", "optimizer", "activations", "working", "logits")
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}
@@ -67,7 +78,13 @@ def figures(plan: Plan) -> str:
     }
     rows = [(name, ranged(figure, show), figure.grade) for name, (figure, show) in shown.items()]
     rows.append(("MFU", f"{best.mfu:.1%}", best.step_seconds.grade))
-    rows.append(("physical bound of a step", f"{units.show_seconds(best.bound_seconds)} ({best.bound_by})", "datasheet"))
+    rows.append(
+        (
+            "physical bound of a step",
+            f"{units.show_seconds(best.bound_seconds)} ({best.bound_by})",
+            "datasheet",
+        )
+    )
     rows.append(("a failure every", f"{plan.failures.between_failures_hours:.1f} h", "datasheet"))
     return table(rows, ("figure", "value (range)", "evidence"))
 
@@ -75,7 +92,9 @@ def figures(plan: Plan) -> str:
 def table(rows: Sequence[Sequence[str]], head: Sequence[str]) -> str:
     """An HTML table."""
     top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
+    )
     return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
 
 
@@ -96,7 +115,10 @@ def layouts(plan: Plan) -> str:
 
 def key(names: Sequence[str]) -> str:
     """The colours of a picture."""
-    spans = (f'<span><i style="background:{COLOURS[k % len(COLOURS)]}"></i>{escape(name)}</span>' for k, name in enumerate(names))
+    spans = (
+        f'<span><i style="background:{COLOURS[k % len(COLOURS)]}"></i>{escape(name)}</span>'
+        for k, name in enumerate(names)
+    )
     return f'<p class="key">{"".join(spans)}</p>'
 
 
@@ -120,12 +142,23 @@ def text(x: float, y: float, words: str, anchor: str = "start") -> str:
 
 def step_picture(plan: Plan) -> str:
     """One bar: the parts of a step."""
-    parts = {name: seconds for name, seconds in plan.best.parts_seconds.items() if name in PARTS and seconds > 0}
+    parts = {
+        name: seconds
+        for name, seconds in plan.best.parts_seconds.items()
+        if name in PARTS and seconds > 0
+    }
     total = sum(parts.values()) or 1.0
     x, bars = 0.0, ""
     for k, (name, seconds) in enumerate(parts.items()):
         wide = 900 * seconds / total
-        bars += rectangle(x, 5, wide, 40, COLOURS[k % len(COLOURS)], f"{PARTS[name]}: {units.show_seconds(seconds)}")
+        bars += rectangle(
+            x,
+            5,
+            wide,
+            40,
+            COLOURS[k % len(COLOURS)],
+            f"{PARTS[name]}: {units.show_seconds(seconds)}",
+        )
         x += wide
     names = [f"{PARTS[name]} {seconds / total:.0%}" for name, seconds in parts.items()]
     return key(names) + picture(900, 50, "parts of a step: " + ", ".join(names), bars)
@@ -136,7 +169,10 @@ def timeline(plan: Plan, most_stages: int = 8, most_micro: int = 12) -> str:
     best = plan.best
     stages = min(int(best.layout["pp"]), most_stages)
     forward, backward = best.parts_seconds["stage_forward"], best.parts_seconds["stage_backward"]
-    micro = min(most_micro, max(plan.batch_sequences // (int(best.layout["dp"]) * int(best.layout["micro_batch"])), 1))
+    micro = min(
+        most_micro,
+        max(plan.batch_sequences // (int(best.layout["dp"]) * int(best.layout["micro_batch"])), 1),
+    )
     slots = one_forward_one_backward(stages, micro, forward, backward)
     end = max(stop for row in slots for _, _, stop in row)
     content = ""
@@ -157,10 +193,15 @@ def timeline(plan: Plan, most_stages: int = 8, most_micro: int = 12) -> str:
         f"{micro} micro-batches on {stages} stages of {best.layout['pp']} in 1F1B order; the "
         f"plan's own schedule is {best.layout['schedule']}"
     )
-    return picture(900, 16 + 26 * stages, caption, content) + f"<figcaption>{escape(caption)}</figcaption>"
+    return (
+        picture(900, 16 + 26 * stages, caption, content)
+        + f"<figcaption>{escape(caption)}</figcaption>"
+    )
 
 
-def one_forward_one_backward(stages: int, micro: int, forward: float, backward: float) -> list[list[tuple[str, float, float]]]:
+def one_forward_one_backward(
+    stages: int, micro: int, forward: float, backward: float
+) -> list[list[tuple[str, float, float]]]:
     """The exact 1F1B timeline (arXiv 2104.04473, figure 4): for each stage its ("f" | "b", start, stop)."""
     order = []
     for stage in range(stages):
@@ -188,7 +229,9 @@ def one_forward_one_backward(stages: int, micro: int, forward: float, backward: 
                     break
                 start = max(clock[stage], ready)
                 stop = start + (forward if kind == "f" else backward)
-                (done_f if kind == "f" else done_b)[stage][(next_f if kind == "f" else next_b)[stage]] = stop
+                (done_f if kind == "f" else done_b)[stage][
+                    (next_f if kind == "f" else next_b)[stage]
+                ] = stop
                 (next_f if kind == "f" else next_b)[stage] += 1
                 clock[stage] = stop
                 rows[stage].append((kind, start, stop))
@@ -213,7 +256,9 @@ def memory_picture(plan: Plan) -> str:
         if len(stages) <= 24 or stage.stage % 8 == 0:
             content += text(30 + wide * (stage.stage + 0.5), 215, str(stage.stage), "middle")
     label = f"memory by stage, the fullest holds {units.show_bytes(most)}"
-    return key(KINDS) + picture(900, 220, label, content) + f"<figcaption>{escape(label)}</figcaption>"
+    return (
+        key(KINDS) + picture(900, 220, label, content) + f"<figcaption>{escape(label)}</figcaption>"
+    )
 
 
 def fleet_picture(plan: Plan, planning: Planning) -> str:
@@ -222,12 +267,16 @@ def fleet_picture(plan: Plan, planning: Planning) -> str:
     points = []
     for count in counts:
         found = reliability(count, plan.node_cards, plan.parameters, planning)
-        days = plan.best.days.value * plan.best.goodput.value * plan.best.cards / count / found.goodput
+        days = (
+            plan.best.days.value * plan.best.goodput.value * plan.best.cards / count / found.goodput
+        )
         points.append((count, found.goodput, found.goodput_low, found.goodput_high, days))
     content = ""
     for k, (count, good, low, high, days) in enumerate(points):
         x = 60 + 130 * k
-        content += rectangle(x - 2, 160 - 150 * high, 4, 150 * (high - low), COLOURS[1], f"{low:.1%} .. {high:.1%}")
+        content += rectangle(
+            x - 2, 160 - 150 * high, 4, 150 * (high - low), COLOURS[1], f"{low:.1%} .. {high:.1%}"
+        )
         content += f'<circle cx="{x}" cy="{160 - 150 * good:.1f}" r="4" fill="{COLOURS[0]}"/>'
         content += (
             text(x, 178, f"{count:,}", "middle")

@@ -24,7 +24,12 @@ Grade = Literal["measured", "calibrated", "datasheet"]
 COOLING = 1.3  # energy of the building over energy of the cards (PUE)
 # Half-width of the error bar of a step time: nine in ten published rows fall inside it (benchmarks/plan_accuracy.py:
 # 5-fold where the release is known, source left out where it is not).
-ERROR = {("known", "dense"): 0.13, ("known", "moe"): 0.25, ("unknown", "dense"): 0.25, ("unknown", "moe"): 0.40}
+ERROR = {
+    ("known", "dense"): 0.13,
+    ("known", "moe"): 0.25,
+    ("unknown", "dense"): 0.25,
+    ("unknown", "moe"): 0.40,
+}
 CALIBRATED_ERROR = 0.15
 MEMORY_ERROR = 0.10
 
@@ -185,7 +190,9 @@ def hours_per_trillion(plan: Plan) -> float:
     return plan.best.step_seconds.value * plan.best.cards / 3600 / tokens * 1e12
 
 
-def anchored(job: Job, other: Job, group: Group, published: float, planning: Planning | None = None) -> tuple[Job, Anchor]:
+def anchored(
+    job: Job, other: Job, group: Group, published: float, planning: Planning | None = None
+) -> tuple[Job, Anchor]:
     """A job whose software factor comes from one published run of another network: `published` card-hours a trillion
     tokens.
 
@@ -193,7 +200,11 @@ def anchored(job: Job, other: Job, group: Group, published: float, planning: Pla
         PlanError: the other network cannot be planned on the group.
     """
     plain = replace(other, soft=replace(other.soft, factor=1.0))
-    anchor = Anchor(name=other.name, published=published, predicted=hours_per_trillion(solve(plain, group, planning, top=1)))
+    anchor = Anchor(
+        name=other.name,
+        published=published,
+        predicted=hours_per_trillion(solve(plain, group, planning, top=1)),
+    )
     soft = replace(job.soft, factor=anchor.factor, factor_known=True)
     return replace(job, soft=soft), anchor
 
@@ -205,10 +216,15 @@ def choice(job: Job, layout: Layout, card: Card, fleet: int, planning: Planning)
         PlanError: the layout is illegal.
     """
     case = stack([case_of(job, layout, card)])
-    parts = {name: float(np.asarray(value).reshape(-1)[0]) for name, value in time.step(case, fitted()).rows().items()}
+    parts = {
+        name: float(np.asarray(value).reshape(-1)[0])
+        for name, value in time.step(case, fitted()).rows().items()
+    }
     step = parts.pop("step") * card.speed
     grade, wide = evidence(job, card)
-    limits = {name: float(np.asarray(value).reshape(-1)[0]) for name, value in bound.terms(case).items()}
+    limits = {
+        name: float(np.asarray(value).reshape(-1)[0]) for name, value in bound.terms(case).items()
+    }
     limit = max(limits.values())
     reliable = reliability(layout.cards, card.node, job.shape.parameters(), planning)
     days = step * job.tokens / (job.batch * job.seq) / 86400.0
@@ -218,22 +234,34 @@ def choice(job: Job, layout: Layout, card: Card, fleet: int, planning: Planning)
 
     slow, fast = 1 + wide, 1 - wide
     lasting = days / reliable.goodput
-    low, high = days * fast / reliable.goodput_high / lasting, days * slow / reliable.goodput_low / lasting
+    low, high = (
+        days * fast / reliable.goodput_high / lasting,
+        days * slow / reliable.goodput_low / lasting,
+    )
     hours = lasting * 24 * fleet
     energy = hours * card.watts / 1000 * COOLING
-    money = hours * price_of(card, planning) + energy * planning.energy_price * (planning.price is not None)
+    money = hours * price_of(card, planning) + energy * planning.energy_price * (
+        planning.price is not None
+    )
     peak = float(memory.peak(case).total[0])
     return Choice(
         layout=vars(layout),
         cards=layout.cards,
         idle_cards=fleet - layout.cards,
-        step_seconds=Figure(value=step, low=max(step * fast, limit), high=step * slow, unit="s", grade=grade),
+        step_seconds=Figure(
+            value=step, low=max(step * fast, limit), high=step * slow, unit="s", grade=grade
+        ),
         parts_seconds=parts,
         bound_seconds=limit,
         bound_by=max(limits, key=lambda name: limits[name]),
         mfu=model_flops(case) / (step * layout.cards * card.flops(job.precision)),
         memory_bytes=figure(peak, "B", 1 - MEMORY_ERROR, 1 + MEMORY_ERROR),
-        hours_per_trillion=figure(step * layout.cards / 3600 / (job.batch * job.seq) * 1e12, "card-hours/T tokens", fast, slow),
+        hours_per_trillion=figure(
+            step * layout.cards / 3600 / (job.batch * job.seq) * 1e12,
+            "card-hours/T tokens",
+            fast,
+            slow,
+        ),
         stages=stages_of(case, layout),
         tokens_per_day=figure(job.batch * job.seq / step * 86400, "tokens/d", 1 / slow, 1 / fast),
         goodput=Figure(
@@ -336,7 +364,11 @@ def neighbours(best: Layout) -> list[tuple[str, Layout]]:
     found += [other("plain 1F1B", vpp=1, schedule="1f1b")] if best.schedule != "1f1b" else []
     found += [other("no recompute", recompute="none")] if best.recompute != "none" else []
     found += [other("full recompute", recompute="full")] if best.recompute != "full" else []
-    found += [other(f"ep {best.ep * 2}", ep=best.ep * 2), other(f"ep {best.ep // 2}", ep=best.ep // 2)] if best.ep > 1 else []
+    found += (
+        [other(f"ep {best.ep * 2}", ep=best.ep * 2), other(f"ep {best.ep // 2}", ep=best.ep // 2)]
+        if best.ep > 1
+        else []
+    )
     found += [other(f"micro-batch {best.micro_batch * 2}", micro_batch=best.micro_batch * 2)]
     return found
 
@@ -357,8 +389,12 @@ def warnings(job: Job, card: Card, cards: int, found: Found) -> list[str]:
     if card.conflict:
         said.append(f"{card.name}: {card.conflict}; run `tumen plan calibrate`")
     if not job.soft.factor_known and card.grade != "calibrated":
-        said.append(f"software {job.soft.name!r}: no published run of this release; factor 1 and a wider error bar")
+        said.append(
+            f"software {job.soft.name!r}: no published run of this release; factor 1 and a wider error bar"
+        )
     idle = cards - found.layouts[0].cards
     if idle:
-        said.append(f"{idle} of {cards} cards stay idle: no even layout uses them all; they can be spares")
+        said.append(
+            f"{idle} of {cards} cards stay idle: no even layout uses them all; they can be spares"
+        )
     return said

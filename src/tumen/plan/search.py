@@ -60,8 +60,12 @@ def space_of(job: Job, card: Card, cards: int) -> Space:
     shape = job.shape
     widest = min(max(card.domain, card.node), 64)
     tensor = tuple(t for t in divisors(shape.attention.heads) if t <= widest and t & (t - 1) == 0)
-    pipeline = tuple(p for p in range(1, min(shape.layers, cards, 128) + 1) if even_enough(shape.layers, p))
-    context = tuple(c for c in (1, 2, 4, 8, 16, 32) if c <= max(job.seq // 8192, 1) and job.seq % c == 0)
+    pipeline = tuple(
+        p for p in range(1, min(shape.layers, cards, 128) + 1) if even_enough(shape.layers, p)
+    )
+    context = tuple(
+        c for c in (1, 2, 4, 8, 16, 32) if c <= max(job.seq // 8192, 1) and job.seq % c == 0
+    )
     expert: tuple[int, ...] = (1,)
     if shape.experts:
         expert = tuple(e for e in divisors(shape.experts.routed) if e <= 128)
@@ -92,11 +96,15 @@ def pinned(space: Space, pin: Mapping[str, int], job: Job) -> Space:
         if most % value:
             best = nearest(divisors(most), value)
             what = "heads" if name == "tp" else "experts"
-            raise PlanError(f"{name} {value} does not divide {most} {what}; the nearest that does is {best}")
+            raise PlanError(
+                f"{name} {value} does not divide {most} {what}; the nearest that does is {best}"
+            )
     if pin.get("zero", 1) > 3:
         raise PlanError(f"zero {pin['zero']} is no stage; the nearest legal value is 3")
     if pin.get("micro_batch", 1) > job.batch:
-        raise PlanError(f"micro_batch {pin['micro_batch']} is more than the batch; the most is {job.batch}")
+        raise PlanError(
+            f"micro_batch {pin['micro_batch']} is more than the batch; the most is {job.batch}"
+        )
     if pin.get("pp", 1) > layers:
         raise PlanError(f"pp {pin['pp']} is more than {layers} layers; the most is {layers}")
     return replace(space, **{PINS[name]: (value,) for name, value in pin.items()})  # type: ignore[arg-type]
@@ -192,7 +200,9 @@ def table_of(job: Job, card: Card, cards: int, rows: Array) -> Case:
 def layout_of(row: Array) -> Layout:
     """One row of the lattice."""
     tp, pp, vpp, cp, ep, dp, micro, policy, zero, schedule = (int(value) for value in row)
-    return Layout(tp, pp, vpp, dp, ep, cp, micro, zero, POLICIES[policy], SCHEDULES[schedule], tp > 1)
+    return Layout(
+        tp, pp, vpp, dp, ep, cp, micro, zero, POLICIES[policy], SCHEDULES[schedule], tp > 1
+    )
 
 
 def search(
@@ -239,7 +249,9 @@ def search(
     )
 
 
-def time_best(cases: Case, index: Index, meshes: Index, physics: Physics, top: int, prune: bool) -> tuple[Array, int]:
+def time_best(
+    cases: Case, index: Index, meshes: Index, physics: Physics, top: int, prune: bool
+) -> tuple[Array, int]:
     """Seconds of every layout that could be the best of a leading mesh, infinity for the rest; and how many were
     timed.
     """
@@ -276,11 +288,11 @@ def why_none(job: Job, cards: int, space: Space) -> str:
     """Why no layout is legal, with the nearest legal value."""
     least = min(space.tensor) * min(space.pipeline) * min(space.context)
     if least > cards:
-        return f"{cards} cards are fewer than tp x pp x cp of the layout; the least is {least} cards"
+        return (
+            f"{cards} cards are fewer than tp x pp x cp of the layout; the least is {least} cards"
+        )
     whole = max(round(job.batch / 64), 1) * 64
-    return (
-        f"batch {job.batch} is not divided by any mesh of {cards} cards; the nearest batch with many divisors is {whole} sequences"
-    )
+    return f"batch {job.batch} is not divided by any mesh of {cards} cards; the nearest batch with many divisors is {whole} sequences"
 
 
 def more_cards(job: Job, card: Card, cards: int) -> str:
@@ -293,4 +305,10 @@ def more_cards(job: Job, card: Card, cards: int) -> str:
 def tally(found: Found) -> Counter[str]:
     """How many layouts fell to what."""
     pruned = found.considered - found.too_large - found.timed
-    return Counter({"does not fit": found.too_large, "slower even on a perfect machine": pruned, "timed": found.timed})
+    return Counter(
+        {
+            "does not fit": found.too_large,
+            "slower even on a perfect machine": pruned,
+            "timed": found.timed,
+        }
+    )

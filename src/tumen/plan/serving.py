@@ -65,18 +65,30 @@ def rate_of(text: str) -> float:
     number, _, period = text.partition("/")
     days = {"": 1.0, "day": 1.0, "d": 1.0, "hour": 1 / 24, "h": 1 / 24, "week": 7.0, "w": 7.0}
     if period not in days:
-        raise PlanError(f"--requests {text!r}: {period!r} is no period; write 1/day, 5/hour or 10/week")
+        raise PlanError(
+            f"--requests {text!r}: {period!r} is no period; write 1/day, 5/hour or 10/week"
+        )
     return units.count(number) / days[period]
 
 
-def size(shape: Shape, demand: Demand, card: Card, bits: float, cache_bits: float, price: float, currency: str) -> Serving:
+def size(
+    shape: Shape,
+    demand: Demand,
+    card: Card,
+    bits: float,
+    cache_bits: float,
+    price: float,
+    currency: str,
+) -> Serving:
     """Cards and money for a demand on one model.
 
     Raises:
         PlanError: a demand below zero, a share outside 0..1.
     """
     if demand.devices <= 0 or demand.requests_per_day <= 0:
-        raise PlanError("--devices and --requests must be above 0; the least that makes sense is 1 and 1/day")
+        raise PlanError(
+            "--devices and --requests must be above 0; the least that makes sense is 1 and 1/day"
+        )
     if not 0 <= demand.on_device <= 1:
         raise PlanError(
             f"--on-device {demand.on_device:g} is no share; the nearest legal value is {min(max(demand.on_device, 0), 1):g}"
@@ -122,15 +134,22 @@ def replica_cards(shape: Shape, card: Card, bits: float) -> int:
     return int(2 ** math.ceil(math.log2(max(need, 1.0))))
 
 
-def decode_seconds(shape: Shape, card: Card, cards: int, sequences: int, bits: float, cache_bytes: float) -> float:
+def decode_seconds(
+    shape: Shape, card: Card, cards: int, sequences: int, bits: float, cache_bytes: float
+) -> float:
     """One token for every sequence of a batch."""
     weights = shape.parameters()
     if shape.experts:  # a large batch touches every expert, a small one only those its tokens chose
         share = 1 - (1 - shape.experts.top_k / shape.experts.routed) ** sequences
-        weights = int(shape.active_parameters() + (shape.parameters() - shape.active_parameters()) * share)
+        weights = int(
+            shape.active_parameters() + (shape.parameters() - shape.active_parameters()) * share
+        )
     moved = weights * bits / 8 + sequences * cache_bytes
     flops = 2.0 * shape.active_parameters() * sequences
-    return max(moved / (cards * card.memory_rate * MEMORY_SHARE), flops / (cards * card.bf16_flops * FLOPS_SHARE))
+    return max(
+        moved / (cards * card.memory_rate * MEMORY_SHARE),
+        flops / (cards * card.bf16_flops * FLOPS_SHARE),
+    )
 
 
 def prefill_seconds(shape: Shape, card: Card, cards: int, prompt_tokens: float) -> float:

@@ -35,9 +35,15 @@ def explain(plan: Plan, why: bool = False) -> str:
 def lines(plan: Plan, why: bool) -> Iterator[str]:
     """The text line by line."""
     best, run = plan.best, plan.failures
-    active = f", {units.show_count(plan.active_parameters)} active" if plan.active_parameters != plan.parameters else ""
+    active = (
+        f", {units.show_count(plan.active_parameters)} active"
+        if plan.active_parameters != plan.parameters
+        else ""
+    )
     yield f"{plan.name}: {units.show_count(plan.parameters)} parameters{active}, {units.show_count(plan.tokens)} tokens"
-    yield (f"on {plan.fleet_cards} x {plan.card}, {plan.precision}, {plan.batch_sequences} x {plan.sequence_tokens} tokens a step")
+    yield (
+        f"on {plan.fleet_cards} x {plan.card}, {plan.precision}, {plan.batch_sequences} x {plan.sequence_tokens} tokens a step"
+    )
     yield ""
     yield f"  layout       {layout_text(best.layout)} on {best.cards} cards"
     yield (
@@ -52,12 +58,16 @@ def lines(plan: Plan, why: bool) -> Iterator[str]:
         f"steps ({run.save_every_seconds:.0f} s)"
     )
     yield f"               keep {run.spare_nodes} spare nodes; goodput {ranged(best.goodput, lambda v: f'{v:.1%}')}"
-    yield (f"               without spares: {run.elastic_goodput:.1%} elastic, {run.waiting_goodput:.1%} waiting for repairs")
+    yield (
+        f"               without spares: {run.elastic_goodput:.1%} elastic, {run.waiting_goodput:.1%} waiting for repairs"
+    )
     yield f"  days         {ranged(best.days, lambda v: f'{v:.1f}')}"
     yield f"  card-hours   {ranged(best.card_hours, units.show_count)}"
     yield f"  a trillion   {ranged(best.hours_per_trillion, units.show_count)} card-hours while it computes"
     yield f"  energy       {ranged(best.energy_kwh, units.show_count)} kWh"
-    yield (f"  money        {ranged(best.money, lambda v: f'{v:,.0f}')} {plan.currency} at {plan.price:g} a card and hour")
+    yield (
+        f"  money        {ranged(best.money, lambda v: f'{v:,.0f}')} {plan.currency} at {plan.price:g} a card and hour"
+    )
     yield f"  evidence     {best.step_seconds.grade}; software {plan.software}, factor {plan.software_factor:.3f}"
     for warning in plan.warnings:
         yield f"  note         {warning}"
@@ -77,7 +87,10 @@ def ranged(figure: Figure, show: object) -> str:
 
 def row(choice: Choice) -> str:
     """One layout in one line."""
-    step, memory = units.show_seconds(choice.step_seconds.value), units.show_bytes(choice.memory_bytes.value)
+    step, memory = (
+        units.show_seconds(choice.step_seconds.value),
+        units.show_bytes(choice.memory_bytes.value),
+    )
     return f"{layout_text(choice.layout):62s} {step:>8s}  {memory:>8s}  {choice.days.value:6.1f} d"
 
 
@@ -93,9 +106,18 @@ def reasons(plan: Plan) -> Iterator[str]:
     yield ""
     yield "  bytes a card by stage (weights, gradients, optimizer, activations, working, logits):"
     for one in best.stages if len(best.stages) <= 8 else (*best.stages[:3], *best.stages[-2:]):
-        kinds = (one.weights, one.gradients, one.optimizer, one.activations, one.working, one.logits)
+        kinds = (
+            one.weights,
+            one.gradients,
+            one.optimizer,
+            one.activations,
+            one.working,
+            one.logits,
+        )
         yield (
-            f"    stage {one.stage:3d}  " + "  ".join(f"{kind / 1e9:6.1f}" for kind in kinds) + f"   = {one.total / 1e9:6.1f} GB"
+            f"    stage {one.stage:3d}  "
+            + "  ".join(f"{kind / 1e9:6.1f}" for kind in kinds)
+            + f"   = {one.total / 1e9:6.1f} GB"
         )
     yield ""
     yield "  one decision away:"
@@ -123,7 +145,9 @@ def table(report: Report) -> Iterator[str]:
     for name, errors in report.memory_sources.items():
         yield error_row("  memory " + name, errors)
     yield ""
-    yield (f"out of memory: {report.oom['rejected']} of {report.oom['n']} rejected; {len(report.ran_rejected)} that ran rejected")
+    yield (
+        f"out of memory: {report.oom['rejected']} of {report.oom['n']} rejected; {len(report.ran_rejected)} that ran rejected"
+    )
     for sweep in report.sweeps:
         over = (sweep.chosen_over_best - 1) * 100
         yield (
@@ -137,7 +161,9 @@ def table(report: Report) -> Iterator[str]:
     yield f"{len(report.refused)} rows refused:"
     for reason, count in reasons_of.items():
         yield f"  {count:4d}  {reason}"
-    yield "software factors: " + ", ".join(f"{name} {value:.3f}" for name, value in sorted(report.factors.items()))
+    yield "software factors: " + ", ".join(
+        f"{name} {value:.3f}" for name, value in sorted(report.factors.items())
+    )
     yield f"{report.below_bound} plans below the physical bound; {report.seconds:.2f} s"
 
 
@@ -148,12 +174,16 @@ def error_row(name: str, errors: Errors) -> str:
 
 def beside(comparison: Comparison) -> Iterator[str]:
     """A comparison as text."""
-    yield (f"{comparison.name}: {'fleet':24s} {'days':>18s} {'goodput':>20s} {'failure every':>14s} {'money':>16s}  layout")
+    yield (
+        f"{comparison.name}: {'fleet':24s} {'days':>18s} {'goodput':>20s} {'failure every':>14s} {'money':>16s}  layout"
+    )
     for side in comparison.sides:
         days = f"{side.days:.1f} ({side.days_low:.1f}..{side.days_high:.1f})"
         good = f"{side.goodput:.1%} ({side.goodput_low:.0%}..{side.goodput_high:.0%})"
         money = f"{side.money:,.0f} {comparison.currency}"
-        yield (f"  {side.fleet:30s} {days:>18s} {good:>20s} {side.between_failures_hours:12.1f} h {money:>16s}  {side.layout}")
+        yield (
+            f"  {side.fleet:30s} {days:>18s} {good:>20s} {side.between_failures_hours:12.1f} h {money:>16s}  {side.layout}"
+        )
     yield from (f"  {sentence}" for sentence in comparison.says)
 
 

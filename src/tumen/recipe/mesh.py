@@ -24,15 +24,25 @@ class Mesh(Frozen):
     """Ranks by dimension. Everything 1: one process."""
 
     dp: Positive = Field(1, description="ranks that see different rows")
-    replicate: Positive = Field(1, description="of the dp ranks: copies of the weights (HSDP); 1: one copy over all (FSDP)")
+    replicate: Positive = Field(
+        1, description="of the dp ranks: copies of the weights (HSDP); 1: one copy over all (FSDP)"
+    )
     ep: Positive = Field(1, description="of the dp ranks: how many share the experts")
     cp: Positive = Field(1, description="ranks that share the tokens of a row")
     tp: Positive = Field(1, description="ranks that share the heads and the inner features")
     pp: Positive = Field(1, description="pipeline ranks that share the layers")
-    chunks: Positive = Field(1, description="stages of one pipeline rank (interleaved; zero-bubble and dualpipe: 2)")
+    chunks: Positive = Field(
+        1, description="stages of one pipeline rank (interleaved; zero-bubble and dualpipe: 2)"
+    )
     schedule: Schedule = "1f1b"
-    zero: Literal[0, 1, 2, 3] = Field(3, description="3: weights are gathered for each use; below: once a step")
-    micro_rows: int = Field(0, ge=0, description="rows of one micro-batch on one rank; 0: all of the rank's rows at once")
+    zero: Literal[0, 1, 2, 3] = Field(
+        3, description="3: weights are gathered for each use; below: once a step"
+    )
+    micro_rows: int = Field(
+        0,
+        ge=0,
+        description="rows of one micro-batch on one rank; 0: all of the rank's rows at once",
+    )
     recompute: Literal["none", "selective", "full"] = "none"
 
     @property
@@ -57,9 +67,13 @@ class Mesh(Frozen):
         if self.pp == 1 and self.chunks > 1:
             raise ValueError(f"chunks {self.chunks} needs a pipeline: pp is 1")
         if self.pp > 1 and self.schedule == "dualpipe" and self.chunks != 2:
-            raise ValueError(f"schedule dualpipe has 2 stages a rank (a V), chunks is {self.chunks}")
+            raise ValueError(
+                f"schedule dualpipe has 2 stages a rank (a V), chunks is {self.chunks}"
+            )
         if self.pp > 1 and (self.schedule == "1f1b") != (self.chunks == 1):
-            raise ValueError(f"schedule {self.schedule} and chunks {self.chunks}: 1f1b has one stage a rank, the others more")
+            raise ValueError(
+                f"schedule {self.schedule} and chunks {self.chunks}: 1f1b has one stage a rank, the others more"
+            )
         return self
 
     def over(self, ranks: int, rows: int) -> Mesh:
@@ -74,7 +88,9 @@ class Mesh(Frozen):
         if wrong:
             steps = range(together, rows // (self.micro_rows or 1) + 1, together)
             legal = [str(each * one) for one in steps if rows % (one * (self.micro_rows or 1)) == 0]
-            raise PlanError(f"{ranks} ranks do not share {rows} rows a step on this mesh; it can have {', '.join(legal[:12])}")
+            raise PlanError(
+                f"{ranks} ranks do not share {rows} rows a step on this mesh; it can have {', '.join(legal[:12])}"
+            )
         return self.model_copy(update={"dp": dp})
 
     def rows_of(self, rows: int) -> int:
@@ -89,7 +105,11 @@ def mesh_of_plan(plan: Mapping[str, Any], where: str, rows: int, row_tokens: int
         PlanError: no plan of `tumen plan --out`, or one that was made for another batch.
     """
     try:
-        layout, batch, sequence = plan["choices"][0]["layout"], int(plan["batch_sequences"]), int(plan["sequence_tokens"])
+        layout, batch, sequence = (
+            plan["choices"][0]["layout"],
+            int(plan["batch_sequences"]),
+            int(plan["sequence_tokens"]),
+        )
     except (KeyError, IndexError, TypeError, ValueError):
         raise PlanError(f"{where}: no plan; `tumen plan RECIPE --out {where}` writes one") from None
     if (batch, sequence) != (rows, row_tokens):
@@ -98,15 +118,30 @@ def mesh_of_plan(plan: Mapping[str, Any], where: str, rows: int, row_tokens: int
             "set train.rows and train.row_tokens, or plan again"
         )
     schedule, pp = layout["schedule"], int(layout["pp"])
-    chunks = 1 if pp == 1 or schedule == "1f1b" else 2 if schedule == "dualpipe" else max(2, int(layout["vpp"]))
+    chunks = (
+        1
+        if pp == 1 or schedule == "1f1b"
+        else 2
+        if schedule == "dualpipe"
+        else max(2, int(layout["vpp"]))
+    )
     asked = {name: layout[name] for name in ("dp", "ep", "cp", "tp", "zero")}
-    asked |= {"pp": pp, "chunks": chunks, "schedule": schedule if pp > 1 else "1f1b", "micro_rows": layout["micro_batch"]}
-    asked["recompute"] = layout["recompute"] if layout["recompute"] in ("none", "selective") else "full"
+    asked |= {
+        "pp": pp,
+        "chunks": chunks,
+        "schedule": schedule if pp > 1 else "1f1b",
+        "micro_rows": layout["micro_batch"],
+    }
+    asked["recompute"] = (
+        layout["recompute"] if layout["recompute"] in ("none", "selective") else "full"
+    )
     try:
         return Mesh.model_validate(asked)
     except ValidationError as error:
         why = "; ".join(detail["msg"].removeprefix("Value error, ") for detail in error.errors())
-        raise PlanError(f"{where}: this layout is not built ({why}); plan with [plan] pin or schedules") from None
+        raise PlanError(
+            f"{where}: this layout is not built ({why}); plan with [plan] pin or schedules"
+        ) from None
 
 
 def read_plan(path: Path) -> dict[str, Any]:
@@ -118,7 +153,9 @@ def read_plan(path: Path) -> dict[str, Any]:
     try:
         plan = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise PlanError(f"{path}: no plan ({str(error).splitlines()[0]}); `tumen plan RECIPE --out {path}` writes one") from None
+        raise PlanError(
+            f"{path}: no plan ({str(error).splitlines()[0]}); `tumen plan RECIPE --out {path}` writes one"
+        ) from None
     return plan if isinstance(plan, dict) else {}
 
 
@@ -129,28 +166,62 @@ def refuse_mesh(mesh: Mesh, shape: Shape, rows: int, row_tokens: int, world: int
         PlanError: the field, why, and what would be legal.
     """
     if world != mesh.ranks:
-        raise PlanError(f"the mesh needs {mesh.ranks} ranks, {world} were started; start {mesh.ranks}, or plan for {world}")
+        raise PlanError(
+            f"the mesh needs {mesh.ranks} ranks, {world} were started; start {mesh.ranks}, or plan for {world}"
+        )
     attention, experts = shape.attention, shape.experts
     heads = attention.heads if isinstance(attention, Mla) else attention.kv_heads
     inner = experts.width if experts else shape.feed_forward
     each = mesh.rows_of(rows)
     faults = [
-        (heads % mesh.tp, f"tp {mesh.tp} must divide {heads} heads" + ("" if isinstance(attention, Mla) else " of keys")),
-        (shape.feed_forward % mesh.tp or inner % mesh.tp, f"tp {mesh.tp} must divide feed_forward and the experts' width"),
+        (
+            heads % mesh.tp,
+            f"tp {mesh.tp} must divide {heads} heads"
+            + ("" if isinstance(attention, Mla) else " of keys"),
+        ),
+        (
+            shape.feed_forward % mesh.tp or inner % mesh.tp,
+            f"tp {mesh.tp} must divide feed_forward and the experts' width",
+        ),
         (mesh.ep > 1 and not experts, f"ep {mesh.ep}: the network has no experts; ep is 1"),
-        (experts and experts.routed % mesh.ep, f"ep {mesh.ep} must divide {experts.routed if experts else 0} experts"),
-        (row_tokens % (2 * mesh.cp) if mesh.cp > 1 else 0, f"cp {mesh.cp}: rows of {row_tokens} tokens must divide by 2 cp"),
-        (mesh.stages > shape.layers, f"pp {mesh.pp} x chunks {mesh.chunks} is more than {shape.layers} layers"),
-        (rows % (mesh.dp * each) if each else 1, f"dp {mesh.dp} x micro_rows {each} must divide {rows} rows"),
-        (mesh.pp > 1 and shape.tied, "pp needs a head of its own: tied weights would live on two stages; set shape.tied = false"),
+        (
+            experts and experts.routed % mesh.ep,
+            f"ep {mesh.ep} must divide {experts.routed if experts else 0} experts",
+        ),
+        (
+            row_tokens % (2 * mesh.cp) if mesh.cp > 1 else 0,
+            f"cp {mesh.cp}: rows of {row_tokens} tokens must divide by 2 cp",
+        ),
+        (
+            mesh.stages > shape.layers,
+            f"pp {mesh.pp} x chunks {mesh.chunks} is more than {shape.layers} layers",
+        ),
+        (
+            rows % (mesh.dp * each) if each else 1,
+            f"dp {mesh.dp} x micro_rows {each} must divide {rows} rows",
+        ),
+        (
+            mesh.pp > 1 and shape.tied,
+            "pp needs a head of its own: tied weights would live on two stages; set shape.tied = false",
+        ),
         (mesh.pp > 1 and shape.mtp, "pp with shape.mtp is not built: leave one of them out"),
         (mesh.cp > 1 and shape.mtp, "cp with shape.mtp is not built: leave one of them out"),
     ]
     micro = rows // (mesh.dp * each) if each else 0
     if mesh.pp > 1:
         least = mesh.stages if mesh.schedule == "dualpipe" else mesh.pp
-        faults.append((micro < least, f"{mesh.schedule} over pp {mesh.pp} needs {least} micro-batches a step, there are {micro}"))
-        faults.append((mesh.chunks > 1 and micro % mesh.pp, f"{micro} micro-batches must be a multiple of pp {mesh.pp}"))
+        faults.append(
+            (
+                micro < least,
+                f"{mesh.schedule} over pp {mesh.pp} needs {least} micro-batches a step, there are {micro}",
+            )
+        )
+        faults.append(
+            (
+                mesh.chunks > 1 and micro % mesh.pp,
+                f"{micro} micro-batches must be a multiple of pp {mesh.pp}",
+            )
+        )
     for wrong, why in faults:
         if wrong:
             raise PlanError(f"mesh: {why}")

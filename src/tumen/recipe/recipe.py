@@ -24,9 +24,21 @@ from tumen.core.shape import Frozen, Positive, Shape
 from tumen.formats import has_vocabulary, located, shape_of_start
 from tumen.recipe.mesh import Mesh
 
-STAGE_NAMES = ("corpus", "tokenizer", "dataset", "jobs", "arms", "bundle-*", "*-logits", "*-grid", "*-aware")
+STAGE_NAMES = (
+    "corpus",
+    "tokenizer",
+    "dataset",
+    "jobs",
+    "arms",
+    "bundle-*",
+    "*-logits",
+    "*-grid",
+    "*-aware",
+)
 ARM_NAME = r"(?!table$)[a-z0-9][a-z0-9_-]*"
-TIER_NAME = r"(?!(corpus|tokenizer|dataset|jobs|arms)$|bundle-|.*-(logits|grid|aware)$)[a-z0-9][a-z0-9_-]*"
+TIER_NAME = (
+    r"(?!(corpus|tokenizer|dataset|jobs|arms)$|bundle-|.*-(logits|grid|aware)$)[a-z0-9][a-z0-9_-]*"
+)
 Share = Annotated[float, Field(ge=0, le=1)]
 Language = Literal["en", "zh", "de"]
 
@@ -42,17 +54,23 @@ class Part(Frozen):
     source: str = "text"
     path: str | None = Field(None, description=PATH)
     weight: float = Field(gt=0)
-    passes: Positive = Field(1, description="how often its rows may be used; the mix ends when one source is used up")
-    swap: Share = Field(
-        0.0, description="of its rows, from the second pass on, those whose slots say words of another row of the same intent"
+    passes: Positive = Field(
+        1, description="how often its rows may be used; the mix ends when one source is used up"
     )
-    without: tuple[str, ...] = Field((), description="intents whose rows are left out: another source says them better")
+    swap: Share = Field(
+        0.0,
+        description="of its rows, from the second pass on, those whose slots say words of another row of the same intent",
+    )
+    without: tuple[str, ...] = Field(
+        (), description="intents whose rows are left out: another source says them better"
+    )
     shares: str | None = Field(
         None,
         description="labelled file of what people ask: training weighs this source's intents as if each were as frequent as there",
     )
     none: tuple[str, ...] = Field(
-        (), description="intents that are nothing the other sources know: their rows mean `none`, the rest go"
+        (),
+        description="intents that are nothing the other sources know: their rows mean `none`, the rest go",
     )
     languages: tuple[Language, ...] | None = Field(None, description="instead of data.languages")
     sentences: Positive | None = Field(None, description="instead of data.sentences")
@@ -61,13 +79,19 @@ class Part(Frozen):
     @model_validator(mode="after")
     def _swaps(self) -> Part:
         if self.swap and (self.passes == 1 or self.source == "text"):
-            raise ValueError("swap changes rows with slots from the second pass on: set passes above 1, and a source of sentences")
+            raise ValueError(
+                "swap changes rows with slots from the second pass on: set passes above 1, and a source of sentences"
+            )
         return self
 
     def own(self) -> dict[str, Any]:
         """What it says instead of the data section."""
         said = {name: getattr(self, name) for name in ("languages", "sentences", "not_home")}
-        return {"source": self.source, "path": self.path, **{name: value for name, value in said.items() if value is not None}}
+        return {
+            "source": self.source,
+            "path": self.path,
+            **{name: value for name, value in said.items() if value is not None},
+        }
 
 
 class Data(Frozen):
@@ -77,28 +101,41 @@ class Data(Frozen):
     path: str | None = Field(None, description=PATH)
     mix: tuple[Part, ...] = Field((), description="several sources instead of `source` and `path`")
     filters: tuple[Filter, ...] | None = Field(
-        None, description="what rows must pass; default: all four for text, none for homes (split by template), else exam and exact"
+        None,
+        description="what rows must pass; default: all four for text, none for homes (split by template), else exam and exact",
     )
-    exams: tuple[str, ...] = Field((), description="files (JSONL, TSV, Parquet, txt) whose sentences are kept out of training")
+    exams: tuple[str, ...] = Field(
+        (), description="files (JSONL, TSV, Parquet, txt) whose sentences are kept out of training"
+    )
     document_tokens: int | None = Field(
-        None, gt=1, description="longest piece of a plain text in tokens; default: the smallest row_tokens of the family"
+        None,
+        gt=1,
+        description="longest piece of a plain text in tokens; default: the smallest row_tokens of the family",
     )
-    engine: Literal["local", "ray"] = Field("local", description="ray: texts are filtered and encoded on a Ray cluster")
+    engine: Literal["local", "ray"] = Field(
+        "local", description="ray: texts are filtered and encoded on a Ray cluster"
+    )
     languages: tuple[Language, ...] = ("en", "zh", "de")
     sentences: Positive = Field(40_000, description="training sentences")
     validation: Positive = Field(600, description="sentences for the validation loss")
     exam: Positive = Field(300, description="exam sentences a language")
     hold_templates: Share = Field(0.1, description="share of whole templates kept for the exam")
     hold_names: Share = Field(0.2, description="share of whole names kept for the exam")
-    home_entities: tuple[Positive, Positive] = Field((50, 200), description="smallest and largest generated home")
+    home_entities: tuple[Positive, Positive] = Field(
+        (50, 200), description="smallest and largest generated home"
+    )
     not_home: Share = Field(0.25, description="share of sentences that are not for the home")
 
     @model_validator(mode="after")
     def _mixed(self) -> Data:
         if self.mix and self.path:
-            raise ValueError("path and mix exclude each other: give every source of the mix its own path")
+            raise ValueError(
+                "path and mix exclude each other: give every source of the mix its own path"
+            )
         if self.engine == "ray" and not self.is_text():
-            raise ValueError("engine 'ray' is for plain texts: set source (or every source of the mix) to 'text'")
+            raise ValueError(
+                "engine 'ray' is for plain texts: set source (or every source of the mix) to 'text'"
+            )
         return self
 
     def parts(self) -> tuple[Part, ...]:
@@ -122,17 +159,25 @@ class Tokenizer(Frozen):
 
     vocab: Annotated[int, Field(ge=512, le=262_144)] = 2048
     start: str | None = Field(
-        None, description="outside model whose vocabulary is taken instead of a learnt one; default: what a tier starts from"
+        None,
+        description="outside model whose vocabulary is taken instead of a learnt one; default: what a tier starts from",
     )
     trim: int | None = Field(
-        None, ge=0, description="of its tokens keep those the data needs and this many of the most frequent; default: all"
+        None,
+        ge=0,
+        description="of its tokens keep those the data needs and this many of the most frequent; default: all",
     )
-    pieces: bool = Field(False, description="one token more for each piece of an action (learnt ones have them anyway)")
+    pieces: bool = Field(
+        False,
+        description="one token more for each piece of an action (learnt ones have them anyway)",
+    )
 
     @model_validator(mode="after")
     def _of_something(self) -> Tokenizer:
         if (self.trim is not None or self.pieces) and not self.start:
-            raise ValueError("trim and pieces are for the vocabulary of an outside model: set start, or start a tier from one")
+            raise ValueError(
+                "trim and pieces are for the vocabulary of an outside model: set start, or start a tier from one"
+            )
         return self
 
 
@@ -145,24 +190,39 @@ class Train(Frozen):
     optimizer: Literal["adamw", "muon"] = "adamw"
     rate: float = Field(2e-3, gt=0, description="peak learning rate")
     warmup: Share = Field(0.05, description="share of the steps that warm up linearly")
-    decay: Share = Field(0.4, description="share of the steps, at the end, that decay linearly to zero")
+    decay: Share = Field(
+        0.4, description="share of the steps, at the end, that decay linearly to zero"
+    )
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = Field(0.1, ge=0)
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
-    sentence_weight: float = Field(0.1, ge=0, description="loss weight of the sentence; the action weighs 1")
-    precision: Literal["auto", "bf16", "fp32"] = Field(
-        "auto", description="what the network computes in; auto: bf16 where the machine multiplies it at full speed, else fp32"
+    sentence_weight: float = Field(
+        0.1, ge=0, description="loss weight of the sentence; the action weighs 1"
     )
-    compile: bool = Field(True, description="torch.compile the blocks; needs a C++ compiler on a CPU")
+    precision: Literal["auto", "bf16", "fp32"] = Field(
+        "auto",
+        description="what the network computes in; auto: bf16 where the machine multiplies it at full speed, else fp32",
+    )
+    compile: bool = Field(
+        True, description="torch.compile the blocks; needs a C++ compiler on a CPU"
+    )
     checkpoint_every: Positive = 100
     keep: Positive = 2
     threads: int = Field(0, ge=0, description="0: the cores this process may use")
-    expert_kernel: Literal["padded", "grouped", "loop"] = Field("padded", description="how experts are run (model/kernels.py)")
-    mtp_weight: float = Field(0.3, ge=0, description="loss weight of the token after the next (shape.mtp)")
-    spike: float = Field(
-        0.0, ge=0, description="stop at a loss this many median deviations above the median of the last 100 steps; 0: never"
+    expert_kernel: Literal["padded", "grouped", "loop"] = Field(
+        "padded", description="how experts are run (model/kernels.py)"
     )
-    save_later: bool = Field(False, description="write checkpoints while training goes on; pays on GPUs alone")
+    mtp_weight: float = Field(
+        0.3, ge=0, description="loss weight of the token after the next (shape.mtp)"
+    )
+    spike: float = Field(
+        0.0,
+        ge=0,
+        description="stop at a loss this many median deviations above the median of the last 100 steps; 0: never",
+    )
+    save_later: bool = Field(
+        False, description="write checkpoints while training goes on; pays on GPUs alone"
+    )
     mesh: Mesh = Mesh()
 
 
@@ -172,7 +232,10 @@ class Distil(Frozen):
     teacher: str
     weight: Share = 0.7
     temperature: float = Field(1.0, gt=0)
-    live: bool = Field(False, description="ask the teacher at every step, for all tokens, instead of storing its likeliest ones")
+    live: bool = Field(
+        False,
+        description="ask the teacher at every step, for all tokens, instead of storing its likeliest ones",
+    )
 
 
 Matrix = Literal["q", "k", "v", "q_down", "q_up", "kv_down", "out", "gate", "up", "down"]
@@ -195,8 +258,12 @@ class Start(Frozen):
     )
     rank: Positive = 16
     alpha: float = Field(32.0, gt=0)
-    matrices: tuple[Matrix, ...] = Field(LINEAR, min_length=1, description="by name, in attention and feed-forward")
-    merge: bool = Field(False, description="pack one merged model instead of the base and an adapter beside it")
+    matrices: tuple[Matrix, ...] = Field(
+        LINEAR, min_length=1, description="by name, in attention and feed-forward"
+    )
+    merge: bool = Field(
+        False, description="pack one merged model instead of the base and an adapter beside it"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -217,14 +284,30 @@ class Quantise(Frozen):
 
     to: Word | None = Field(None, description="one grid for every matrix; set this or budget")
     budget: str | int | None = Field(
-        None, description="most bytes of model.gguf, such as 1.5 MB: every matrix gets the grid of its own that costs least in sum"
+        None,
+        description="most bytes of model.gguf, such as 1.5 MB: every matrix gets the grid of its own that costs least in sum",
     )
-    among: tuple[GridName, ...] = Field(LADDER, min_length=1, description="grids that a budget may choose from")
-    calibrate: int = Field(256, ge=0, description="training sentences that say which columns of a matrix matter; 0: none")
-    aware: bool = Field(False, description="train on the grid, straight-through, after the tier is trained")
+    among: tuple[GridName, ...] = Field(
+        LADDER, min_length=1, description="grids that a budget may choose from"
+    )
+    calibrate: int = Field(
+        256,
+        ge=0,
+        description="training sentences that say which columns of a matrix matter; 0: none",
+    )
+    aware: bool = Field(
+        False, description="train on the grid, straight-through, after the tier is trained"
+    )
     steps: Positive = Field(200, description="of training on the grid")
-    rate: float = Field(1e-4, gt=0, description="peak learning rate of training on the grid; it falls linearly to zero")
-    teach: Share = Field(1.0, description="share of the loss on the unquantised tier's own distributions; the rest is on the data")
+    rate: float = Field(
+        1e-4,
+        gt=0,
+        description="peak learning rate of training on the grid; it falls linearly to zero",
+    )
+    teach: Share = Field(
+        1.0,
+        description="share of the loss on the unquantised tier's own distributions; the rest is on the data",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -243,7 +326,9 @@ class Quantise(Frozen):
             if self.budget_bytes() <= 0:
                 raise ValueError(f"budget {self.budget!r} must be above 0 bytes")
             if not self.calibrate:
-                raise ValueError("a budget needs calibrate above 0: grids are chosen by what they do to these sentences")
+                raise ValueError(
+                    "a budget needs calibrate above 0: grids are chosen by what they do to these sentences"
+                )
         return self
 
     def budget_bytes(self) -> float:
@@ -277,18 +362,33 @@ class Tier(Frozen):
     distil: Distil | None = None
     quantise: Quantise = Quantise(to="int8", calibrate=0)
     start: Start | None = Field(None, description="weights to start from, instead of fresh ones")
-    prune: str | None = Field(None, description="larger tier whose most important parts this one starts from")
+    prune: str | None = Field(
+        None, description="larger tier whose most important parts this one starts from"
+    )
 
     def made_from(self) -> tuple[str, ...]:
         """Tiers that must be there before this one: its teacher, and the one it is cut from."""
-        return tuple(dict.fromkeys(name for name in (self.distil.teacher if self.distil else None, self.prune) if name))
+        return tuple(
+            dict.fromkeys(
+                name for name in (self.distil.teacher if self.distil else None, self.prune) if name
+            )
+        )
 
     @model_validator(mode="after")
     def _one_start(self) -> Tier:
         if self.start and self.prune:
-            raise ValueError("start and prune exclude each other: a tier starts from one set of weights")
-        if self.start and self.start.tune == "lora" and not self.start.merge and not self.quantise.plain:
-            raise ValueError("an adapter's base is packed as it came: set start.merge to calibrate or train on a grid")
+            raise ValueError(
+                "start and prune exclude each other: a tier starts from one set of weights"
+            )
+        if (
+            self.start
+            and self.start.tune == "lora"
+            and not self.start.merge
+            and not self.quantise.plain
+        ):
+            raise ValueError(
+                "an adapter's base is packed as it came: set start.merge to calibrate or train on a grid"
+            )
         return self
 
 
@@ -297,7 +397,9 @@ class Serve(Frozen):
 
     device: str = "device"
     cloud: str | None = "cloud"
-    cloud_url: str | None = Field(None, description="any OpenAI-compatible endpoint, such as http://127.0.0.1:8000/v1")
+    cloud_url: str | None = Field(
+        None, description="any OpenAI-compatible endpoint, such as http://127.0.0.1:8000/v1"
+    )
     cloud_model: str | None = Field(None, description="the model's name at cloud_url")
     cloud_key_env: str = Field(
         "TUMEN_CLOUD_KEY",
@@ -313,17 +415,27 @@ class Gate(Frozen):
     """Floors a bundle must reach before `talk` and `serve` show it."""
 
     exact: Share = Field(0.0, description="exact actions, in each language")
-    agreement: Share = Field(0.0, description="positions where the exported model writes torch's token")
+    agreement: Share = Field(
+        0.0, description="positions where the exported model writes torch's token"
+    )
     of_cloud: Share = Field(0.0, description="device score as a share of the cloud's")
-    of_cloud_classes: int = Field(0, ge=0, description="scenario classes in which the device reaches `class_of_cloud`")
+    of_cloud_classes: int = Field(
+        0, ge=0, description="scenario classes in which the device reaches `class_of_cloud`"
+    )
     class_of_cloud: Share = Field(
-        0.98, description="device score of a class as a share of the cloud's, to count in of_cloud_classes"
+        0.98,
+        description="device score of a class as a share of the cloud's, to count in of_cloud_classes",
     )
     false_acts: Share = Field(1.0, description="most acts on sentences that are not for the home")
     invented: int = Field(0, ge=0, description="most devices that do not exist")
     size_of_cloud: Share = Field(1.0, description="device bytes as a share of the cloud's")
-    worse_than_live: Share = Field(0.01, description="most that a promotion may lose of exact actions, in all and in each language")
-    worse_in_class: Share = Field(0.05, description="most that a promotion may lose of exact actions in one scenario class")
+    worse_than_live: Share = Field(
+        0.01,
+        description="most that a promotion may lose of exact actions, in all and in each language",
+    )
+    worse_in_class: Share = Field(
+        0.05, description="most that a promotion may lose of exact actions in one scenario class"
+    )
 
 
 SiteWord = Annotated[str, Field(pattern=r"""^[^\s'"\\$`#]+$""")]
@@ -336,19 +448,32 @@ class Slurm(Frozen):
     partition: SiteWord | None = None
     qos: SiteWord | None = None
     reservation: SiteWord | None = None
-    constraint: SiteWord | None = Field(None, description="features a node must have, such as h100&ib")
-    gres: SiteWord | None = Field(None, description="what the site calls a card, such as gpu:h100; default: --gpus-per-node alone")
-    setup: tuple[str, ...] = Field((), description='lines of shell before the ranks start, such as "module load cuda/12.8"')
+    constraint: SiteWord | None = Field(
+        None, description="features a node must have, such as h100&ib"
+    )
+    gres: SiteWord | None = Field(
+        None,
+        description="what the site calls a card, such as gpu:h100; default: --gpus-per-node alone",
+    )
+    setup: tuple[str, ...] = Field(
+        (), description='lines of shell before the ranks start, such as "module load cuda/12.8"'
+    )
 
 
 class Kubernetes(Frozen):
     """What a Kubernetes cluster wants to be told."""
 
-    image: SiteWord | None = Field(None, description="container image with tumen[train] in it; must be set to launch")
+    image: SiteWord | None = Field(
+        None, description="container image with tumen[train] in it; must be set to launch"
+    )
     namespace: SiteWord | None = Field(None, description="default: the one of the kubeconfig")
-    queue: SiteWord | None = Field(None, description="Kueue's LocalQueue, which admits all nodes of a job together or none")
+    queue: SiteWord | None = Field(
+        None, description="Kueue's LocalQueue, which admits all nodes of a job together or none"
+    )
     priority: SiteWord | None = Field(None, description="Kueue's WorkloadPriorityClass")
-    volumes: dict[SiteWord, SiteWord] = Field({}, description='folder to PersistentVolumeClaim, such as { "/runs" = "runs" }')
+    volumes: dict[SiteWord, SiteWord] = Field(
+        {}, description='folder to PersistentVolumeClaim, such as { "/runs" = "runs" }'
+    )
     resource: SiteWord = Field("nvidia.com/gpu", description="what the cluster calls a card")
     shared_memory: SiteWord = Field("16Gi", description="/dev/shm of a node, where ranks meet")
     service_account: SiteWord | None = None
@@ -359,13 +484,25 @@ class Fleet(Frozen):
     """The cards a team has and the engine that starts processes on them."""
 
     cards: str = Field("cpu:1", description="card:count, such as h800:10000; several with commas")
-    engine: str = Field("local", description="local, slurm, kubernetes or your own 'package.module:Class'")
-    node_cards: Positive | None = Field(None, description="cards, and so ranks, of a node; default: those of the card")
+    engine: str = Field(
+        "local", description="local, slurm, kubernetes or your own 'package.module:Class'"
+    )
+    node_cards: Positive | None = Field(
+        None, description="cards, and so ranks, of a node; default: those of the card"
+    )
     avoid: tuple[SiteWord, ...] = Field((), description="nodes to leave out")
-    limit: str | None = Field(None, description="time limit of a job, such as 36h; default: the engine's")
-    grace: str = Field("5min", description="before the limit: ranks are told to stop, and the job is queued again")
-    environment: dict[SiteWord, str] = Field({}, description='variables of every rank, such as { NCCL_SOCKET_IFNAME = "ib" }')
-    python: SiteWord | None = Field(None, description="interpreter on the nodes; default: this one (kubernetes: python3)")
+    limit: str | None = Field(
+        None, description="time limit of a job, such as 36h; default: the engine's"
+    )
+    grace: str = Field(
+        "5min", description="before the limit: ranks are told to stop, and the job is queued again"
+    )
+    environment: dict[SiteWord, str] = Field(
+        {}, description='variables of every rank, such as { NCCL_SOCKET_IFNAME = "ib" }'
+    )
+    python: SiteWord | None = Field(
+        None, description="interpreter on the nodes; default: this one (kubernetes: python3)"
+    )
     slurm: Slurm = Slurm()
     kubernetes: Kubernetes = Kubernetes()
 
@@ -382,32 +519,56 @@ class Fleet(Frozen):
 class Planning(Frozen):
     """What the planner needs beyond the network: the work of the run, its price, and how the cluster fails."""
 
-    tier: str | None = Field(None, description="which tier is planned; default: the first of the family")
-    sequence_tokens: int | None = Field(None, gt=0, description="tokens of a sequence; default: the tier's row_tokens")
-    batch_tokens: str | int | None = Field(None, description="tokens of one step, such as 16M; default: rows x row_tokens")
-    tokens: str | int | None = Field(None, description="tokens of the whole run, such as 8.1T; default: from the tier's steps")
-    precision: Literal["bf16", "fp8", "fp4"] | None = Field(None, description="of the matmuls; default: the tier's own")
+    tier: str | None = Field(
+        None, description="which tier is planned; default: the first of the family"
+    )
+    sequence_tokens: int | None = Field(
+        None, gt=0, description="tokens of a sequence; default: the tier's row_tokens"
+    )
+    batch_tokens: str | int | None = Field(
+        None, description="tokens of one step, such as 16M; default: rows x row_tokens"
+    )
+    tokens: str | int | None = Field(
+        None, description="tokens of the whole run, such as 8.1T; default: from the tier's steps"
+    )
+    precision: Literal["bf16", "fp8", "fp4"] | None = Field(
+        None, description="of the matmuls; default: the tier's own"
+    )
     framework: str = Field("default", description="a name of plan/software.toml")
     release: str = Field("", description="release of the framework, such as 2026-04")
     pin: dict[Literal["tp", "pp", "vpp", "ep", "cp", "micro_batch", "zero"], Positive] = Field(
         {}, description="parts of the layout that are decided already, such as { pp = 16, ep = 8 }"
     )
     schedules: tuple[Literal["1f1b", "interleaved", "zero-bubble", "dualpipe"], ...] = Field(
-        ("1f1b", "interleaved", "zero-bubble", "dualpipe"), description="pipeline schedules the framework can run", min_length=1
+        ("1f1b", "interleaved", "zero-bubble", "dualpipe"),
+        description="pipeline schedules the framework can run",
+        min_length=1,
     )
-    oversubscription: float = Field(1.0, ge=1, description="of the network between nodes: 2 halves every card's rate")
-    price: float | None = Field(None, ge=0, description="of one card and hour; default: the card's assumption")
+    oversubscription: float = Field(
+        1.0, ge=1, description="of the network between nodes: 2 halves every card's rate"
+    )
+    price: float | None = Field(
+        None, ge=0, description="of one card and hour; default: the card's assumption"
+    )
     currency: str = Field("USD", min_length=1)
     energy_price: float = Field(0.1, ge=0, description="of one kilowatt-hour")
     failures: float = Field(4.0, ge=0, description="node failures for 1,000 node-days")
-    software_failures: float = Field(0.05, ge=0, description="failures of the job itself for a day, whatever its size")
+    software_failures: float = Field(
+        0.05, ge=0, description="failures of the job itself for a day, whatever its size"
+    )
     detect_seconds: float = Field(120.0, ge=0, description="until a failure is noticed")
     restart_seconds: float = Field(480.0, ge=0, description="until the run computes again")
     checkpoint_bytes_per_second: float = Field(2e9, gt=0, description="one node's rate to storage")
     copy_seconds: float | None = Field(
-        None, gt=0, description="training waits for a copy of the state in a neighbour's memory; default: no copies, disk alone"
+        None,
+        gt=0,
+        description="training waits for a copy of the state in a neighbour's memory; default: no copies, disk alone",
     )
-    copies_lost: Share = Field(0.02, gt=0, description="of the failures: those that take the copies with them, so that disk serves")
+    copies_lost: Share = Field(
+        0.02,
+        gt=0,
+        description="of the failures: those that take the copies with them, so that disk serves",
+    )
     repair_days: float = Field(2.0, ge=0, description="until a broken node is back")
     stragglers: Share = Field(0.01, description="share of the speed lost to slow nodes")
 
@@ -416,14 +577,20 @@ class Arm(Frozen):
     """One variant: a tier of the family with changes. `set` works as `--set` does: the value at a path is replaced whole."""
 
     tier: str = Field(description="tier of the family it starts from")
-    set: dict[str, Any] = Field({}, description='changes by path in the tier, such as { "train.rate" = 1e-3 }')
-    without: tuple[str, ...] = Field((), description='what the tier has and the arm has not, such as ["shape.experts", "distil"]')
+    set: dict[str, Any] = Field(
+        {}, description='changes by path in the tier, such as { "train.rate" = 1e-3 }'
+    )
+    without: tuple[str, ...] = Field(
+        (), description='what the tier has and the arm has not, such as ["shape.experts", "distil"]'
+    )
 
     @model_validator(mode="before")
     @classmethod
     def _table(cls, value: Any) -> Any:
         if not isinstance(value, dict | Arm):
-            raise ValueError("neither a field (seeds, budget, seconds, exam) nor an arm, which is a table with a tier")
+            raise ValueError(
+                "neither a field (seeds, budget, seconds, exam) nor an arm, which is a table with a tier"
+            )
         return value
 
 
@@ -434,7 +601,11 @@ class Arms(Frozen):
     __pydantic_extra__: dict[str, Arm]
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((1, 2, 3), min_length=1)
     budget: str | float | None = Field(None, description="FLOPs of an arm and seed, such as 2e15")
-    seconds: float | None = Field(None, gt=0, description="instead: seconds of training steps of an arm and seed, on this machine")
+    seconds: float | None = Field(
+        None,
+        gt=0,
+        description="instead: seconds of training steps of an arm and seed, on this machine",
+    )
     exam: bool = Field(False, description="pack every arm and put the recipe's exam to it")
 
     @model_validator(mode="after")
@@ -449,7 +620,9 @@ class Arms(Frozen):
             raise ValueError("there is no arm; write a table [arms.NAME] with a tier for each")
         for name in self.each():
             if not re.fullmatch(ARM_NAME, name):
-                raise ValueError(f"{name!r}: an arm's name is its folder: small letters, digits, - and _, and not 'table'")
+                raise ValueError(
+                    f"{name!r}: an arm's name is its folder: small letters, digits, - and _, and not 'table'"
+                )
         return self
 
     def flops(self) -> float:
@@ -477,7 +650,9 @@ class Recipe(Frozen):
     fleet: Fleet = Fleet()
     plan: Planning = Planning()
     arms: Arms | None = Field(None, description="variants that `tumen arms` trains side by side")
-    home: str | None = Field(None, description="TOML of the home that `tumen talk` acts on; default: the example")
+    home: str | None = Field(
+        None, description="TOML of the home that `tumen talk` acts on; default: the example"
+    )
 
     @model_validator(mode="after")
     def _tiers(self) -> Recipe:
@@ -494,7 +669,10 @@ class Recipe(Frozen):
             if not re.fullmatch(TIER_NAME, name):
                 taken = ", ".join(STAGE_NAMES)
                 yield f"family.{name}: a tier's name is its folder: small letters, digits, - and _, and none of {taken}"
-            for field, other in (("distil.teacher", tier.distil and tier.distil.teacher), ("prune", tier.prune)):
+            for field, other in (
+                ("distil.teacher", tier.distil and tier.distil.teacher),
+                ("prune", tier.prune),
+            ):
                 if other and (other not in self.family or other == name):
                     strangers = True
                     yield f"family.{name}.{field}: {other!r} is no other tier of the family"
@@ -546,13 +724,19 @@ class Recipe(Frozen):
 
     def document_tokens(self) -> int:
         """Most tokens of a piece of plain text."""
-        return self.data.document_tokens or min(tier.train.row_tokens for tier in self.family.values())
+        return self.data.document_tokens or min(
+            tier.train.row_tokens for tier in self.family.values()
+        )
 
     def tiers_in_order(self) -> list[str]:
         """Tier names with every teacher, and every tier that another is cut from, before those made from it."""
         order: list[str] = []
         for _ in self.family:  # one more generation of students each time
-            order += [n for n, tier in self.family.items() if n not in order and all(other in order for other in tier.made_from())]
+            order += [
+                n
+                for n, tier in self.family.items()
+                if n not in order and all(other in order for other in tier.made_from())
+            ]
         return order
 
 
@@ -573,7 +757,9 @@ def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
     except OSError as error:
         raise RecipeError(str(path), [f"cannot be read: {error.strerror}"]) from None
     except UnicodeDecodeError as error:
-        raise RecipeError(str(path), [f"not UTF-8 at byte {error.start}; save the file as UTF-8"]) from None
+        raise RecipeError(
+            str(path), [f"not UTF-8 at byte {error.start}; save the file as UTF-8"]
+        ) from None
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(str(path), [f"not TOML: {error}"]) from None
     except RecursionError:
@@ -601,7 +787,9 @@ def recipe_of(tree: Mapping[str, Any], where: str) -> Recipe:
     try:
         return Recipe.model_validate(_with_shapes(tree, where))
     except ValidationError as error:
-        raise RecipeError(where, [line for detail in error.errors() for line in _faults(Recipe, detail)]) from None
+        raise RecipeError(
+            where, [line for detail in error.errors() for line in _faults(Recipe, detail)]
+        ) from None
 
 
 def _with_shapes(tree: Mapping[str, Any], where: str) -> Mapping[str, Any]:
@@ -626,7 +814,11 @@ def _with_shapes(tree: Mapping[str, Any], where: str) -> Mapping[str, Any]:
             if "shape" not in tier:
                 tiers[name] = {**tier, "shape": _shape_of(start)}
             if "start" not in learnt and has_vocabulary(Path(start["path"])):
-                learnt = {"start": start["path"], "vocab": shape_of_start(Path(start["path"])).vocab, **learnt}
+                learnt = {
+                    "start": start["path"],
+                    "vocab": shape_of_start(Path(start["path"])).vocab,
+                    **learnt,
+                }
         except InputError as error:
             faults.append(f"family.{name}.start.path: {error}")
     if faults:
@@ -642,7 +834,9 @@ def _shape_of(start: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(which, list | tuple) or not all(isinstance(layer, int) for layer in which):
         return shape  # the field's own fault is told
     if which and which[-1] >= shape["layers"]:
-        raise InputError(f"{start['path']} has {shape['layers']} layers, number {which[-1]} (from 0 on) is asked for")
+        raise InputError(
+            f"{start['path']} has {shape['layers']} layers, number {which[-1]} (from 0 on) is asked for"
+        )
     if list(which) != sorted(set(which)):
         raise InputError(f"layers {list(which)} are not in rising order")
     return shape | {"layers": len(which)}
@@ -683,12 +877,16 @@ def _faults(model: type[BaseModel], detail: Any) -> list[str]:
     loc = detail["loc"]
     path = [str(part) for index, part in enumerate(loc) if not _is_tag(loc, index)]
     if not path:
-        return str(detail["msg"]).removeprefix("Value error, ").split("\n")  # found by the recipe itself, paths included
+        return (
+            str(detail["msg"]).removeprefix("Value error, ").split("\n")
+        )  # found by the recipe itself, paths included
     message = detail["msg"].removeprefix("Value error, ")
     if detail["type"] == "extra_forbidden":
         known = _fields_at(model, detail["loc"][:-1])
         near = difflib.get_close_matches(str(path[-1]), known, n=1, cutoff=0.5)
-        message = "unknown field" + (f"; did you mean {near[0]!r}?" if near else f"; known here: {', '.join(sorted(known))}")
+        message = "unknown field" + (
+            f"; did you mean {near[0]!r}?" if near else f"; known here: {', '.join(sorted(known))}"
+        )
     elif detail["type"] == "missing":
         message = "missing"
     elif "input" in detail and not isinstance(detail["input"], (dict, BaseModel)):
@@ -716,12 +914,23 @@ def _fields_at(model: type[BaseModel], loc: Sequence[Any]) -> list[str]:
             elif kind is Arms:
                 inner.append(Arm)
         kinds = inner or [kind for kind in kinds if _is_tagged(kind, part)] or kinds
-    return sorted({f for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel) for f in kind.model_fields})
+    return sorted(
+        {
+            f
+            for kind in kinds
+            if isinstance(kind, type) and issubclass(kind, BaseModel)
+            for f in kind.model_fields
+        }
+    )
 
 
 def _is_tagged(kind: Any, tag: Any) -> bool:
     """Whether a model is the one of its union that has this tag."""
-    field = kind.model_fields.get("kind") if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+    field = (
+        kind.model_fields.get("kind")
+        if isinstance(kind, type) and issubclass(kind, BaseModel)
+        else None
+    )
     return field is not None and field.default == tag
 
 

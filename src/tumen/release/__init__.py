@@ -9,7 +9,4 @@ Read next: signing.py, then slot.py.
 
 from tumen.release import signing, slot
 
-__all__ = [
-    "signing",
-    "slot",
-]
+__all__ = ["signing", "slot"]

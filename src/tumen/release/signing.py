@@ -33,8 +33,12 @@ from tumen.core.units import show_bytes
 
 SIGNATURE, SCORECARD = "signature.json", "scorecard"
 TRUST_ENV = "TUMEN_TRUST"
-Store = Path | Literal["own"] | None  # own: made by this run a moment ago, so nobody can have signed it yet
-PURPOSE = b"tumen bundle signature 1\n"  # what was signed for something else is no signature of a bundle
+Store = (
+    Path | Literal["own"] | None
+)  # own: made by this run a moment ago, so nobody can have signed it yet
+PURPOSE = (
+    b"tumen bundle signature 1\n"  # what was signed for something else is no signature of a bundle
+)
 MOST_KEY_BYTES = 1 << 14
 SAID_BYTES = 1 << 18  # of the events, from their end, that are searched for what was said before
 
@@ -45,7 +49,9 @@ class PublicKey(Frozen):
     name: str = Field(min_length=1, max_length=80, pattern=r"^[^\n]*$")
     key: str = Field(description="the 32 bytes of an Ed25519 public key in base64")
     revoked: str | None = Field(None, description="why nothing that it signed is taken any more")
-    least_version: int = Field(0, ge=0, description="what it signed below this version is not taken any more")
+    least_version: int = Field(
+        0, ge=0, description="what it signed below this version is not taken any more"
+    )
 
     @property
     def id(self) -> str:
@@ -57,7 +63,10 @@ class Signature(Frozen):
     """What `signature.json` says."""
 
     key: str = Field(description="id of the key")
-    version: int = Field(ge=0, description="grows from release to release; by default the second of its signing since 1970")
+    version: int = Field(
+        ge=0,
+        description="grows from release to release; by default the second of its signing since 1970",
+    )
     signed_at: str
     digest: str = Field(description="the bundle's own")
     manifest: str = Field(description="SHA-256 of manifest.json")
@@ -101,7 +110,9 @@ def make_keys(path: Path, name: str) -> tuple[Path, str]:
     public_path = path.with_name(path.name + ".pub")
     for there in (path, public_path):
         if there.exists() or there.is_symlink():
-            raise InputError(f"{there}: is there already, and a key that is lost cannot be made again; name another file")
+            raise InputError(
+                f"{there}: is there already, and a key that is lost cannot be made again; name another file"
+            )
     private = Ed25519PrivateKey.generate()
     public = private.public_key().public_bytes_raw()
     about = PublicKey(name=name, key=base64.b64encode(public).decode())
@@ -112,7 +123,10 @@ def make_keys(path: Path, name: str) -> tuple[Path, str]:
         try:
             with open(handle, "wb") as file:
                 file.write(pem)
-            write_text(public_path, f"# Give this to those who load your bundles: --trust FILE, or {TRUST_ENV}.\n{_toml(about)}")
+            write_text(
+                public_path,
+                f"# Give this to those who load your bundles: --trust FILE, or {TRUST_ENV}.\n{_toml(about)}",
+            )
         except BaseException:
             path.unlink()
             raise
@@ -120,7 +134,10 @@ def make_keys(path: Path, name: str) -> tuple[Path, str]:
 
 
 def _toml(key: PublicKey) -> str:
-    return "".join(f"{field} = {json.dumps(value)}\n" for field, value in key.model_dump(exclude_defaults=True).items())
+    return "".join(
+        f"{field} = {json.dumps(value)}\n"
+        for field, value in key.model_dump(exclude_defaults=True).items()
+    )
 
 
 def sign(bundle: Path, key: Path, version: int | None = None) -> Signature:
@@ -161,7 +178,9 @@ def _sums(bundle: Path) -> dict[str, Any]:
 
 def _sum(path: Path) -> str:
     if untrusted.check_file(path) > untrusted.MOST_JSON_BYTES:
-        raise ArtifactError(f"{path}: is no manifest: larger than {untrusted.MOST_JSON_BYTES} bytes")
+        raise ArtifactError(
+            f"{path}: is no manifest: larger than {untrusted.MOST_JSON_BYTES} bytes"
+        )
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -172,13 +191,17 @@ def _private(path: Path) -> Any:
     if untrusted.check_file(path, InputError) > MOST_KEY_BYTES:
         raise InputError(f"{path}: is no private key; `tumen keys FILE` makes one")
     if path.stat().st_mode & 0o077:
-        raise InputError(f"{path}: others can read this private key; `chmod 600 {path}`, or make a new one if they did")
+        raise InputError(
+            f"{path}: others can read this private key; `chmod 600 {path}`, or make a new one if they did"
+        )
     try:
         key = load_pem_private_key(path.read_bytes(), None)
     except (ValueError, TypeError):
         key = None
     if not isinstance(key, Ed25519PrivateKey):
-        raise InputError(f"{path}: is no private key without a passphrase; `tumen keys FILE` makes one")
+        raise InputError(
+            f"{path}: is no private key without a passphrase; `tumen keys FILE` makes one"
+        )
     return key
 
 
@@ -190,11 +213,15 @@ def trusted_keys(store: Path) -> dict[str, PublicKey]:
     """
     files = sorted(store.glob("*.pub")) if store.is_dir() else [store]
     if not files:
-        raise InputError(f"{store}: holds no .pub file, so nothing would be trusted; copy one of `tumen keys` into it")
+        raise InputError(
+            f"{store}: holds no .pub file, so nothing would be trusted; copy one of `tumen keys` into it"
+        )
     keys = [_public(path) for path in files]
     found = {key.id: key for key in keys}
     if len(found) < len(keys):
-        raise InputError(f"{store}: holds one key twice; keep the file that is right (revoked, least_version)")
+        raise InputError(
+            f"{store}: holds one key twice; keep the file that is right (revoked, least_version)"
+        )
     return found
 
 
@@ -205,11 +232,15 @@ def _public(path: Path) -> PublicKey:
         key = PublicKey.model_validate(tomllib.loads(path.read_bytes().decode("utf-8")))
     except ValidationError as error:
         fault = error.errors()[0]
-        raise InputError(f"{path}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}; `tumen keys` writes such files") from None
+        raise InputError(
+            f"{path}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}; `tumen keys` writes such files"
+        ) from None
     except (ValueError, RecursionError):
         raise InputError(f"{path}: is no public key of `tumen keys`") from None
     if len(_bytes(key.key)) != 32:
-        raise InputError(f"{path}: key: is no Ed25519 public key in base64; `tumen keys` writes such files")
+        raise InputError(
+            f"{path}: key: is no Ed25519 public key in base64; `tumen keys` writes such files"
+        )
     return key
 
 
@@ -251,10 +282,18 @@ def admit(bundle: Path, trust: Store, events: Events) -> Signature | None:
     store = trust or (Path(os.environ[TRUST_ENV]) if os.environ.get(TRUST_ENV) else None)
     if store is None:
         said = "bundle_unsigned" if signature is None else "bundle_signature_unchecked"
-        _say_once(events, said, digest=manifest.digest, bundle=str(bundle), action=f"let in: no trust store, see {TRUST_ENV}")
+        _say_once(
+            events,
+            said,
+            digest=manifest.digest,
+            bundle=str(bundle),
+            action=f"let in: no trust store, see {TRUST_ENV}",
+        )
         return None
     if signature is None:
-        raise ArtifactError(f"{bundle}: is not signed, and {store} says whose bundles are let in; `tumen sign` signs it")
+        raise ArtifactError(
+            f"{bundle}: is not signed, and {store} says whose bundles are let in; `tumen sign` signs it"
+        )
     _judge(bundle, signature, trusted_keys(store), store)
     _refuse_unlisted(bundle, set(manifest.files))
     return signature
@@ -270,7 +309,11 @@ def _refuse_giant(bundle: Path, held: int) -> None:
 
 def _say_once(events: Events, event: str, digest: str, **facts: str) -> None:
     """One event for a bundle, however often it is loaded."""
-    said = read(events.path, event, SAID_BYTES) if events.path else (row for row in events.seen if row["event"] == event)
+    said = (
+        read(events.path, event, SAID_BYTES)
+        if events.path
+        else (row for row in events.seen if row["event"] == event)
+    )
     if not any(row.get("digest") == digest for row in said):
         with suppress(DiskError):  # a full disk is no reason for a device to stop answering
             events.emit(event, digest=digest, **facts)
@@ -282,11 +325,17 @@ def _judge(bundle: Path, signature: Signature, keys: Mapping[str, PublicKey], st
 
     key = keys.get(signature.key)
     if key is None:
-        raise ArtifactError(f"{bundle}: signed by the key {untrusted.shown(signature.key)[:20]}, which is not in {store}; refused")
+        raise ArtifactError(
+            f"{bundle}: signed by the key {untrusted.shown(signature.key)[:20]}, which is not in {store}; refused"
+        )
     try:
-        Ed25519PublicKey.from_public_bytes(_bytes(key.key)).verify(_bytes(signature.signature), signature.message())
+        Ed25519PublicKey.from_public_bytes(_bytes(key.key)).verify(
+            _bytes(signature.signature), signature.message()
+        )
     except (InvalidSignature, ValueError):
-        raise ArtifactError(f"{bundle}: its signature was not made by {key.name!r} ({key.id}), as it says; refused") from None
+        raise ArtifactError(
+            f"{bundle}: its signature was not made by {key.name!r} ({key.id}), as it says; refused"
+        ) from None
     if key.revoked is not None:
         raise ArtifactError(
             f"{bundle}: signed by {key.name!r} ({key.id}), which is revoked: {untrusted.shown(key.revoked)}; refused"
@@ -297,7 +346,9 @@ def _judge(bundle: Path, signature: Signature, keys: Mapping[str, PublicKey], st
         )
     for part, now in _sums(bundle).items():
         if now != getattr(signature, part):
-            raise ArtifactError(f"{bundle}: its {part} was changed after the signing; refused (its maker signs it anew)")
+            raise ArtifactError(
+                f"{bundle}: its {part} was changed after the signing; refused (its maker signs it anew)"
+            )
 
 
 def _refuse_unlisted(bundle: Path, files: set[str]) -> None:
@@ -305,8 +356,12 @@ def _refuse_unlisted(bundle: Path, files: set[str]) -> None:
     card = bundle / SCORECARD
     listed = files | {MANIFEST, SIGNATURE}
     if card.is_dir():
-        listed |= {f"{SCORECARD}/{name}" for name in (MANIFEST, *manifest_of(card, "scorecard").files)}
+        listed |= {
+            f"{SCORECARD}/{name}" for name in (MANIFEST, *manifest_of(card, "scorecard").files)
+        }
     for path in sorted(bundle.rglob("*")):
         name = str(path.relative_to(bundle))
         if not path.is_dir() and name not in listed:
-            raise ArtifactError(f"{bundle}: {untrusted.shown(name)!r} is in it and was not signed; remove it")
+            raise ArtifactError(
+                f"{bundle}: {untrusted.shown(name)!r} is in it and was not signed; remove it"
+            )

@@ -51,11 +51,15 @@ def live_of(folder: Path) -> Live:
     """
     path = folder / LIVE
     if not path.exists():
-        raise InputError(f"{folder}: nothing is live here; `tumen promote BUNDLE --to {folder}` puts a bundle here")
+        raise InputError(
+            f"{folder}: nothing is live here; `tumen promote BUNDLE --to {folder}` puts a bundle here"
+        )
     try:
         return Live.model_validate(untrusted.read_json(path, most_bytes=MOST_LIVE_BYTES))
     except (ValidationError, ArtifactError):
-        raise ArtifactError(f"{path}: damaged; delete it and promote a bundle anew, such as one of {folder / BUNDLES}") from None
+        raise ArtifactError(
+            f"{path}: damaged; delete it and promote a bundle anew, such as one of {folder / BUNDLES}"
+        ) from None
 
 
 def live_bundle(folder: Path) -> Path:
@@ -120,7 +124,9 @@ def bundle_before(folder: Path) -> Path:
     """
     now = live_of(folder)
     if not now.before:
-        raise InputError(f"{folder}: {now.live} is the only one that is kept here; there is nothing to go back to")
+        raise InputError(
+            f"{folder}: {now.live} is the only one that is kept here; there is nothing to go back to"
+        )
     return folder / BUNDLES / now.before[0]
 
 
@@ -156,7 +162,9 @@ def _parts(bundle: Path) -> list[str]:
     if (bundle / SIGNATURE).exists():
         parts.append(SIGNATURE)
     if card.is_dir():
-        parts += [f"{SCORECARD}/{name}" for name in (MANIFEST, *manifest_of(card, "scorecard").files)]
+        parts += [
+            f"{SCORECARD}/{name}" for name in (MANIFEST, *manifest_of(card, "scorecard").files)
+        ]
     return parts
 
 

@@ -4,7 +4,7 @@ What: runs a bundle's model in a child process, asks a cloud tier when the devic
 In: a bundle folder (`model.gguf`, `bundle.json`, manifest); a sentence; HTTP requests nobody has checked.
 Out: a `Completion` (compact JSON action, log-probabilities, confidence, seconds), the tier it came from and why.
 Never: torch; a model file llama.cpp has not been protected from; a private sentence outside; a sentence in a log.
-Read next: runner.py (the boundary), device.py, router.py, then api.py.
+Read next: runner.py (the boundary), device_runner.py, router.py, then api.py.
 """
 
 from tumen.serve.api import app

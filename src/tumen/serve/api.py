@@ -24,7 +24,15 @@ from starlette.responses import Response
 
 from tumen.core.errors import InputError, RunnerError
 from tumen.core.events import Events
-from tumen.serve.guard import Chat, RequestError, check_caller, check_chat, check_private, parse_body, read_body
+from tumen.serve.guard import (
+    Chat,
+    RequestError,
+    check_caller,
+    check_chat,
+    check_private,
+    parse_body,
+    read_body,
+)
 from tumen.serve.router import Answer, Router, Tier
 from tumen.serve.runners.runner import Completion
 from tumen.serve.stream import DONE, EventStream, event
@@ -33,7 +41,9 @@ MOST_AT_ONCE = 32
 Headers = dict[str, str]
 
 
-def app(router: Router, name: str, key: str | None = None, events: Events | None = None) -> Starlette:
+def app(
+    router: Router, name: str, key: str | None = None, events: Events | None = None
+) -> Starlette:
     """The ASGI application.
 
     Args:
@@ -94,13 +104,21 @@ class Surface:
             raise
         except Exception as error:
             place = traceback.extract_tb(error.__traceback__)[-1]
-            self._events.emit("server fault", kind=type(error).__name__, where=f"{place.filename}:{place.lineno}")
-            return _json(_error_body("a fault of this server", "server_error", "internal_error", None), 500)
+            self._events.emit(
+                "server fault", kind=type(error).__name__, where=f"{place.filename}:{place.lineno}"
+            )
+            return _json(
+                _error_body("a fault of this server", "server_error", "internal_error", None), 500
+            )
 
     async def _chat(self, request: Request) -> Response:
         check_caller(request, self._key)
         if self._busy >= MOST_AT_ONCE:
-            raise RequestError(429, "too_many_requests", f"{MOST_AT_ONCE} requests are waiting already; try again shortly")
+            raise RequestError(
+                429,
+                "too_many_requests",
+                f"{MOST_AT_ONCE} requests are waiting already; try again shortly",
+            )
         self._busy += 1
         try:
             chat = check_chat(parse_body(await read_body(request)))
@@ -111,7 +129,10 @@ class Surface:
         finally:
             self._busy -= 1
         if chat.stream:
-            return EventStream(_chunks(chat, _one(answer.completion), answer.tier, answer.why), _route_headers(answer))
+            return EventStream(
+                _chunks(chat, _one(answer.completion), answer.tier, answer.why),
+                _route_headers(answer),
+            )
         return _json(_body(chat, answer), headers=_route_headers(answer))
 
     def _tier(self, model: str) -> Tier | None:
@@ -120,7 +141,9 @@ class Surface:
             return None
         if model not in self._router.tiers:
             known = ", ".join((self._name, *self._router.tiers))
-            raise RequestError(404, "model_not_found", f"no model {model[:40]!r} here; there is {known}", "model")
+            raise RequestError(
+                404, "model_not_found", f"no model {model[:40]!r} here; there is {known}", "model"
+            )
         return model
 
     async def _live(self, chat: Chat, tier: Tier, private: bool) -> Response:
@@ -144,7 +167,9 @@ async def _one(completion: Completion) -> AsyncGenerator[str | Completion, None]
     yield completion
 
 
-async def _chunks(chat: Chat, pieces: AsyncGenerator[str | Completion, None], tier: Tier, why: str) -> AsyncGenerator[bytes, None]:
+async def _chunks(
+    chat: Chat, pieces: AsyncGenerator[str | Completion, None], tier: Tier, why: str
+) -> AsyncGenerator[bytes, None]:
     """Chunks of a chat completion; one that fails midway ends with an error event and without `[DONE]`."""
     head = {
         "id": _new_id("chatcmpl"),
@@ -154,7 +179,9 @@ async def _chunks(chat: Chat, pieces: AsyncGenerator[str | Completion, None], ti
     }
 
     def chunk(delta: Mapping[str, str], finish: str | None = None, **more: Any) -> bytes:
-        return event({**head, "choices": [{"index": 0, "delta": delta, "finish_reason": finish}], **more})
+        return event(
+            {**head, "choices": [{"index": 0, "delta": delta, "finish_reason": finish}], **more}
+        )
 
     async with aclosing(pieces):
         try:
@@ -163,7 +190,9 @@ async def _chunks(chat: Chat, pieces: AsyncGenerator[str | Completion, None], ti
                 if isinstance(piece, str):
                     yield chunk({"content": piece})
                     continue
-                yield chunk({}, "stop", tumen={"tier": tier, "why": why, "confidence": piece.confidence})
+                yield chunk(
+                    {}, "stop", tumen={"tier": tier, "why": why, "confidence": piece.confidence}
+                )
                 if chat.include_usage:
                     yield event({**head, "choices": [], "usage": _usage(piece)})
             yield DONE
@@ -180,7 +209,11 @@ def _body(chat: Chat, answer: Answer) -> dict[str, Any]:
         "model": chat.model,
         "choices": [{"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}],
         "usage": _usage(answer.completion),
-        "tumen": {"tier": answer.tier, "why": answer.why, "confidence": answer.completion.confidence},
+        "tumen": {
+            "tier": answer.tier,
+            "why": answer.why,
+            "confidence": answer.completion.confidence,
+        },
     }
 
 
@@ -202,7 +235,10 @@ def _route_headers(answer: Answer) -> Headers:
 
 def _headers(more: Mapping[str, str] | None = None) -> Headers:
     """Headers of every answer: an id of our own making, and values that cannot forge another header."""
-    clean = {name: "".join(c if " " <= c <= "~" else "?" for c in value) for name, value in (more or {}).items()}
+    clean = {
+        name: "".join(c if " " <= c <= "~" else "?" for c in value)
+        for name, value in (more or {}).items()
+    }
     return {"x-request-id": _new_id("req"), "x-content-type-options": "nosniff", **clean}
 
 
@@ -210,7 +246,9 @@ def _new_id(kind: str) -> str:
     return f"{kind}-{secrets.token_hex(12)}"
 
 
-def _json(tree: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+def _json(
+    tree: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
     """JSON in ASCII: what a client sent may hold surrogates that UTF-8 cannot."""
     return Response(json.dumps(tree), status, headers or _headers(), "application/json")
 
@@ -229,11 +267,23 @@ async def _on_http(request: Request, error: Exception) -> Response:
 
 
 async def _on_input(request: Request, error: Exception) -> Response:
-    refused = error if isinstance(error, RequestError) else RequestError(400, "invalid_sentence", str(error), "messages")
+    refused = (
+        error
+        if isinstance(error, RequestError)
+        else RequestError(400, "invalid_sentence", str(error), "messages")
+    )
     kind = "authentication_error" if refused.status == 401 else "invalid_request_error"
     headers = {"retry-after": "1"} if refused.status == 429 else {}
-    return _json(_error_body(str(refused), kind, refused.code, refused.param), refused.status, _headers(headers))
+    return _json(
+        _error_body(str(refused), kind, refused.code, refused.param),
+        refused.status,
+        _headers(headers),
+    )
 
 
 async def _on_runner(request: Request, error: Exception) -> Response:
-    return _json(_error_body(str(error), "server_error", "runner_failed", None), 503, _headers({"retry-after": "1"}))
+    return _json(
+        _error_body(str(error), "server_error", "runner_failed", None),
+        503,
+        _headers({"retry-after": "1"}),
+    )

@@ -48,14 +48,24 @@ def check_caller(request: Request, key: str | None) -> None:
     """
     if key is None:
         origin = request.headers.get("origin")
-        if not _loopback("//" + request.headers.get("host", "")) or (origin is not None and not _loopback(origin)):
-            raise RequestError(403, "not_local", "without TUMEN_KEY only programs on this machine are served, at http://127.0.0.1")
+        if not _loopback("//" + request.headers.get("host", "")) or (
+            origin is not None and not _loopback(origin)
+        ):
+            raise RequestError(
+                403,
+                "not_local",
+                "without TUMEN_KEY only programs on this machine are served, at http://127.0.0.1",
+            )
         return
     scheme, _, given = request.headers.get("authorization", "").partition(" ")
     # Digests of equal length, compared in constant time: nothing to learn from how long it takes.
-    same = hmac.compare_digest(hashlib.sha256(given.encode()).digest(), hashlib.sha256(key.encode()).digest())
+    same = hmac.compare_digest(
+        hashlib.sha256(given.encode()).digest(), hashlib.sha256(key.encode()).digest()
+    )
     if scheme.lower() != "bearer" or not same:
-        raise RequestError(401, "invalid_api_key", "send the key of this server as `Authorization: Bearer KEY`")
+        raise RequestError(
+            401, "invalid_api_key", "send the key of this server as `Authorization: Bearer KEY`"
+        )
 
 
 def _loopback(url: str) -> bool:
@@ -73,11 +83,15 @@ async def read_body(request: Request) -> bytes:
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
-        raise RequestError(415, "unsupported_media_type", "send the request as content-type: application/json")
+        raise RequestError(
+            415, "unsupported_media_type", "send the request as content-type: application/json"
+        )
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise RequestError(415, "unsupported_encoding", "send the body as it is, not compressed")
     too_large = RequestError(413, "request_too_large", f"the body may have {BODY_BYTES} bytes")
-    if int(request.headers.get("content-length", "0")) > BODY_BYTES:  # digits: the HTTP parser has checked
+    if (
+        int(request.headers.get("content-length", "0")) > BODY_BYTES
+    ):  # digits: the HTTP parser has checked
         raise too_large
     body = b""
     try:
@@ -89,7 +103,9 @@ async def read_body(request: Request) -> bytes:
     except ClientDisconnect:
         raise RequestError(400, "client_gone", "the body broke off") from None
     except TimeoutError:
-        raise RequestError(408, "request_timeout", f"the body did not arrive in {BODY_SECONDS:.0f} s") from None
+        raise RequestError(
+            408, "request_timeout", f"the body did not arrive in {BODY_SECONDS:.0f} s"
+        ) from None
     return body
 
 
@@ -102,18 +118,24 @@ def parse_body(body: bytes) -> dict[str, Any]:
     try:
         tree = untrusted.parse_json(body)
     except ValueError as error:
-        raise RequestError(400, "invalid_json", f"the body is not JSON that can be read: {str(error)[:100]}") from None
+        raise RequestError(
+            400, "invalid_json", f"the body is not JSON that can be read: {str(error)[:100]}"
+        ) from None
     if not isinstance(tree, dict):
         raise RequestError(400, "invalid_json", "the body is JSON but no object")
     return tree
 
 
 def _is_number(low: float, high: float) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
+    return lambda value: (
+        isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
+    )
 
 
 def _is_count(low: int, high: int) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+    return lambda value: (
+        isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+    )
 
 
 def _is(*kinds: type) -> Callable[[Any], bool]:
@@ -161,9 +183,16 @@ def check_chat(tree: Mapping[str, Any]) -> Chat:
             raise RequestError(400, "invalid_value", f"{name} must be {kind}", name)
     options = tree.get("stream_options") or {}
     if not isinstance(options.get("include_usage", False), bool):
-        raise RequestError(400, "invalid_value", "stream_options.include_usage must be true or false", "stream_options")
+        raise RequestError(
+            400,
+            "invalid_value",
+            "stream_options.include_usage must be true or false",
+            "stream_options",
+        )
     if not tree.get("model"):
-        raise RequestError(400, "missing_field", "model is missing; /v1/models lists what there is", "model")
+        raise RequestError(
+            400, "missing_field", "model is missing; /v1/models lists what there is", "model"
+        )
     return Chat(
         sentence=_sentence(tree.get("messages")),
         model=tree["model"],
@@ -174,18 +203,24 @@ def check_chat(tree: Mapping[str, Any]) -> Chat:
 
 def _sentence(messages: Any) -> str:
     if not messages or len(messages) > MOST_MESSAGES:
-        raise RequestError(400, "invalid_value", f"messages must hold 1 to {MOST_MESSAGES} messages", "messages")
+        raise RequestError(
+            400, "invalid_value", f"messages must hold 1 to {MOST_MESSAGES} messages", "messages"
+        )
     sentence = None
     for n, message in enumerate(messages):
         where = f"messages[{n}]"
         if not isinstance(message, dict) or message.get("role") not in ROLES:
-            raise RequestError(400, "invalid_value", f"{where}.role must be one of {', '.join(ROLES)}", where)
+            raise RequestError(
+                400, "invalid_value", f"{where}.role must be one of {', '.join(ROLES)}", where
+            )
         text = _text(message.get("content"))
         if text is None and message["role"] == "user":
             raise RequestError(400, "invalid_value", f"{where}.content must be text", where)
         sentence = text if message["role"] == "user" else sentence
     if sentence is None:
-        raise RequestError(400, "invalid_value", "messages has no message of the role user", "messages")
+        raise RequestError(
+            400, "invalid_value", "messages has no message of the role user", "messages"
+        )
     return sentence
 
 
@@ -195,7 +230,11 @@ def _text(content: Any) -> str | None:
         return content
     if not isinstance(content, list) or not content:
         return None
-    parts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"]
+    parts = [
+        part.get("text")
+        for part in content
+        if isinstance(part, dict) and part.get("type") == "text"
+    ]
     texts = [part for part in parts if isinstance(part, str)]
     return " ".join(texts) if len(texts) == len(content) else None
 
@@ -208,5 +247,7 @@ def check_private(request: Request) -> bool:
     """
     value = request.headers.get("x-tumen-private", "0").strip().lower()
     if value not in ("0", "1", "true", "false"):
-        raise RequestError(400, "invalid_value", "x-tumen-private must be 1 or 0", "x-tumen-private")
+        raise RequestError(
+            400, "invalid_value", "x-tumen-private must be 1 or 0", "x-tumen-private"
+        )
     return value in ("1", "true")

@@ -39,7 +39,11 @@ def device_first(confidence: float, unsure: float, private: bool, cloud_alive: b
     if confidence >= unsure:
         return Route("device", f"sure, {confidence:.2f} is at least {unsure:.2f}")
     doubt = f"{confidence:.2f} is below {unsure:.2f}"
-    return Route("cloud", f"unsure, {doubt}") if cloud_alive else Route("device", f"unsure, {doubt}, but no cloud tier answers")
+    return (
+        Route("cloud", f"unsure, {doubt}")
+        if cloud_alive
+        else Route("device", f"unsure, {doubt}, but no cloud tier answers")
+    )
 
 
 def device_only(confidence: float, unsure: float, private: bool, cloud_alive: bool) -> Route:
@@ -51,7 +55,11 @@ def cloud_always(confidence: float, unsure: float, private: bool, cloud_alive: b
     """The cloud whenever it may be asked: the row to compare with."""
     if private:
         return Route("device", "private")
-    return Route("cloud", "the policy asks the cloud") if cloud_alive else Route("device", "no cloud tier answers")
+    return (
+        Route("cloud", "the policy asks the cloud")
+        if cloud_alive
+        else Route("device", "no cloud tier answers")
+    )
 
 
 POLICIES = {
@@ -71,7 +79,9 @@ def policy_of(name: str) -> Policy:
     try:
         return cast(Policy, getattr(importlib.import_module(module), function))
     except (ImportError, AttributeError, ValueError):
-        raise RecipeError("policy", [f"{name!r} is no policy; known: {', '.join(POLICIES)}"]) from None
+        raise RecipeError(
+            "policy", [f"{name!r} is no policy; known: {', '.join(POLICIES)}"]
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -124,7 +134,9 @@ class Router:
         if tier == "device":
             return self.device
         if private:
-            raise InputError("a private sentence stays on the device; ask the tier 'device' or leave the choice to the router")
+            raise InputError(
+                "a private sentence stays on the device; ask the tier 'device' or leave the choice to the router"
+            )
         if self.cloud is None:
             raise InputError("there is no cloud tier here; ask the tier 'device'")
         return self.cloud
@@ -142,14 +154,18 @@ class Router:
         start = self._clock()
         device, fault = await _attempt(self.device, sentence, RunnerError)
         seconds = {"device": self._clock() - start}
-        route = self._policy(device.confidence if device else 0.0, self._serve.unsure, private, self.cloud_alive)
+        route = self._policy(
+            device.confidence if device else 0.0, self._serve.unsure, private, self.cloud_alive
+        )
         why = route.why
         if route.where == "cloud" and self.cloud and not private:
             start = self._clock()
             cloud, trouble = await _attempt(self.cloud, sentence, RunnerError, InputError)
             seconds["cloud"] = self._clock() - start
             if cloud:
-                return Answer(cloud, "cloud", why if device else "the device runner failed", seconds)
+                return Answer(
+                    cloud, "cloud", why if device else "the device runner failed", seconds
+                )
             self._rests_until = self._clock() + self._rest
             why = f"{why}, but the cloud tier failed: {trouble}"
         if device is None:
@@ -163,7 +179,9 @@ class Router:
             await self.cloud.close()
 
 
-async def _attempt(runner: Runner, sentence: str, *faults: type[TumenError]) -> tuple[Completion | None, TumenError | None]:
+async def _attempt(
+    runner: Runner, sentence: str, *faults: type[TumenError]
+) -> tuple[Completion | None, TumenError | None]:
     """A runner's completion, or why there is none."""
     try:
         return await runner.act(sentence), None

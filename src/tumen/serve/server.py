@@ -25,7 +25,9 @@ BACKLOG = 128
 DRAIN_SECONDS = 2
 
 
-def connect(bundle: Path, cloud: Path | None = None, events: Events | None = None, store: Path | None = None) -> Router:
+def connect(
+    bundle: Path, cloud: Path | None = None, events: Events | None = None, store: Path | None = None
+) -> Router:
     """Start the runners a bundle's recipe asks for and put a router before them.
 
     Args:
@@ -43,7 +45,12 @@ def connect(bundle: Path, cloud: Path | None = None, events: Events | None = Non
         if cloud:
             upper = load(cloud, serve.threads, serve.context, events, store=store)
         elif serve.cloud_url:
-            upper = RemoteRunner(serve.cloud_url, serve.cloud_model or "default", serve.cloud_key_env, ontology=device.ontology)
+            upper = RemoteRunner(
+                serve.cloud_url,
+                serve.cloud_model or "default",
+                serve.cloud_key_env,
+                ontology=device.ontology,
+            )
     except BaseException:
         device.stop()
         raise
@@ -68,7 +75,9 @@ def serve(
     """
     key = os.environ.get(KEY_ENV) or None
     if key is None and host not in LOOPBACK:
-        raise InputError(f"{host} can be reached from other machines; set {KEY_ENV} to a key for clients, or serve on 127.0.0.1")
+        raise InputError(
+            f"{host} can be reached from other machines; set {KEY_ENV} to a key for clients, or serve on 127.0.0.1"
+        )
     with bind(host, port) as listener:
         router = connect(bundle, cloud, events, store)
         ready(f"http://{host}:{listener.getsockname()[1]}/v1")
@@ -104,7 +113,9 @@ def bind(host: str, port: int) -> socket.socket:
         family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, proto)
     except (OSError, UnicodeError):
-        raise InputError(f"{host}:{port} is no address to listen on; try 127.0.0.1:{PORT}") from None
+        raise InputError(
+            f"{host}:{port} is no address to listen on; try 127.0.0.1:{PORT}"
+        ) from None
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
@@ -115,5 +126,7 @@ def bind(host: str, port: int) -> socket.socket:
             raise RunnerBusy(
                 f"port {port} on {host} is taken; stop what listens there or choose another, such as {port + 1}"
             ) from None
-        raise InputError(f"{host}:{port}: {os.strerror(error.errno or 0)}; choose another host or a port above 1023") from None
+        raise InputError(
+            f"{host}:{port}: {os.strerror(error.errno or 0)}; choose another host or a port above 1023"
+        ) from None
     return listener

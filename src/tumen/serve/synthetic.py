@@ -21,7 +21,10 @@ from tumen.fit import Tensor, block_bytes, shape_tensors
 
 CONTEXT = 4096
 BEGIN, END = 1, 2
-SCALE, SPREAD = 0.01, 0.25  # of blocks: median, and deviation of the logarithm within a tensor and between tensors; as trained
+SCALE, SPREAD = (
+    0.01,
+    0.25,
+)  # of blocks: median, and deviation of the logarithm within a tensor and between tensors; as trained
 # Where a block of a kind has its fp16 scales (ggml-common.h); all other bytes may be anything.
 SCALES = {
     "Q8_0": (0,), "Q4_0": (0,), "Q4_1": (0, 2), "Q5_0": (0,), "Q5_1": (0, 2),
@@ -40,13 +43,22 @@ def write_synthetic(path: Path, shape: Shape, quantise: str, seed: int = 0) -> P
         PlanError: GGUF has no architecture for the shape.
     """
     gguf = _gguf()
-    writer = gguf.GGUFWriter(str(path), "deepseek2" if isinstance(shape.attention, Mla) else "llama")
+    writer = gguf.GGUFWriter(
+        str(path), "deepseek2" if isinstance(shape.attention, Mla) else "llama"
+    )
     _add_shape(writer, shape)
     _add_tokens(writer, shape.vocab)
     rng = np.random.default_rng(seed)
     for tensor in shape_tensors(shape, quantise):
-        writer.add_tensor(tensor.name, _data(rng, tensor), raw_dtype=gguf.GGMLQuantizationType[tensor.kind])
-    for step in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file, writer.close):
+        writer.add_tensor(
+            tensor.name, _data(rng, tensor), raw_dtype=gguf.GGMLQuantizationType[tensor.kind]
+        )
+    for step in (
+        writer.write_header_to_file,
+        writer.write_kv_data_to_file,
+        writer.write_tensors_to_file,
+        writer.close,
+    ):
         step()
     return path
 
@@ -55,7 +67,9 @@ def _gguf() -> ModuleType:
     try:
         import gguf
     except ImportError:
-        raise RunnerError("measuring this machine needs the package gguf: pip install 'gguf>=0.17'") from None
+        raise RunnerError(
+            "measuring this machine needs the package gguf: pip install 'gguf>=0.17'"
+        ) from None
     return gguf  # type: ignore[no-any-return]
 
 
@@ -64,15 +78,23 @@ def _data(rng: np.random.Generator, tensor: Tensor) -> np.ndarray[Any, Any]:
     rows = tensor.dims[:0:-1]
     if tensor.kind == "F32":
         norm = len(tensor.dims) == 1
-        return np.ones(tensor.dims, "f4") if norm else rng.standard_normal((*rows, tensor.dims[0])).astype("f4")
+        return (
+            np.ones(tensor.dims, "f4")
+            if norm
+            else rng.standard_normal((*rows, tensor.dims[0])).astype("f4")
+        )
     width = tensor.bytes // int(np.prod(rows))
     packed = rng.integers(0, 256, (*rows, width), dtype=np.uint8)
     if tensor.kind in ("BF16", "F16"):
-        packed[..., 1::2] = packed[..., 1::2] & 0x80 | (0x3C if tensor.kind == "BF16" else 0x24)  # about 0.01, either sign
+        packed[..., 1::2] = packed[..., 1::2] & 0x80 | (
+            0x3C if tensor.kind == "BF16" else 0x24
+        )  # about 0.01, either sign
     for number, at in enumerate(SCALES.get(tensor.kind, ())):
         blocks = packed.reshape(*rows, -1, block_bytes(tensor.kind))
         middle = (-8) ** number * SCALE * np.exp(SPREAD * rng.standard_normal())
-        scales = (middle * np.exp(SPREAD * rng.standard_normal(blocks.shape[:-1], dtype="f4"))).astype("f2")
+        scales = (
+            middle * np.exp(SPREAD * rng.standard_normal(blocks.shape[:-1], dtype="f4"))
+        ).astype("f2")
         blocks[..., at : at + 2] = scales[..., None].view(np.uint8)
     if tensor.name in ("token_embd.weight", "output.weight"):
         packed[END] = 0

@@ -19,20 +19,44 @@ from tumen.serve.runners.device_runner import DeviceRunner
 from tumen.serve.runners.process import Process
 from tumen.serve.synthetic import BEGIN, write_synthetic
 
-KINDS = ("Q8_0", "Q4_0", "BF16", "Q4_1", "Q4_K", "Q6_K")  # ours, and the commonest of files from elsewhere
+KINDS = (
+    "Q8_0",
+    "Q4_0",
+    "BF16",
+    "Q4_1",
+    "Q4_K",
+    "Q6_K",
+)  # ours, and the commonest of files from elsewhere
 PROMPT, TOKENS = 24, 32
-ROUNDS, SECONDS = 6, 1.0  # of a trial, at least: the best round counts, and other work on the machine comes in bursts
+ROUNDS, SECONDS = (
+    6,
+    1.0,
+)  # of a trial, at least: the best round counts, and other work on the machine comes in bursts
 FAR_CACHES = 3  # a model is far when it is this many times larger than the cache
 LEAST_FAR_BYTES, MOST_FAR_BYTES = 48e6, 400e6
 WORD = 300  # an ordinary token of a synthetic vocabulary
 
 
-def shape_of(width: int, layers: int, inner: int, vocab: int = 1024, experts: Experts | None = None, mla: bool = False) -> Shape:
+def shape_of(
+    width: int,
+    layers: int,
+    inner: int,
+    vocab: int = 1024,
+    experts: Experts | None = None,
+    mla: bool = False,
+) -> Shape:
     """A shape of the family, heads of 64."""
     heads = max(1, width // 64)
     latent = Mla(heads=heads, kv_rank=64, q_rank=128, nope_dim=48, rope_dim=16, v_dim=64)
     attention = latent if mla else Gqa(heads=heads, kv_heads=max(1, heads // 2), head_dim=64)
-    return Shape(width=width, layers=layers, feed_forward=inner, vocab=vocab, attention=attention, experts=experts)
+    return Shape(
+        width=width,
+        layers=layers,
+        feed_forward=inner,
+        vocab=vocab,
+        attention=attention,
+        experts=experts,
+    )
 
 
 def plan_of_trials(kinds: tuple[str, ...] = KINDS) -> Iterator[tuple[Shape, str, int]]:
@@ -44,7 +68,11 @@ def plan_of_trials(kinds: tuple[str, ...] = KINDS) -> Iterator[tuple[Shape, str,
     yield shape_of(512, 2, 512), "int8", 2048
     yield shape_of(128, 12, 256, mla=True), "int8", 512
     for top_k in (1, 6):
-        yield shape_of(128, 8, 256, experts=mixture.model_copy(update={"top_k": top_k}), mla=True), "int8", 512
+        yield (
+            shape_of(128, 8, 256, experts=mixture.model_copy(update={"top_k": top_k}), mla=True),
+            "int8",
+            512,
+        )
     for kind in kinds:
         yield shape_of(256, 4, 768), kind, 512
         yield shape_of(512, 3, 1536), kind, 512
@@ -67,13 +95,22 @@ def try_here(threads: tuple[int, ...], kinds: tuple[str, ...] = KINDS) -> Iterat
     with tempfile.TemporaryDirectory(prefix="tumen-trial-") as folder:
         for number, (shape, kind, context) in enumerate(plan_of_trials(kinds)):
             path = write_synthetic(Path(folder) / f"{number}.gguf", shape, kind)
-            model = footprint_of_shape(shape, kind, f"{kind}, width {shape.width}, {shape.layers} layers")
+            model = footprint_of_shape(
+                shape, kind, f"{kind}, width {shape.width}, {shape.layers} layers"
+            )
             for count in threads:
                 yield try_model(path, model, count, context)
             path.unlink()
 
 
-def try_model(path: Path, model: Footprint, threads: int, context: int, rounds: int = ROUNDS, seconds: float = SECONDS) -> Trial:
+def try_model(
+    path: Path,
+    model: Footprint,
+    threads: int,
+    context: int,
+    rounds: int = ROUNDS,
+    seconds: float = SECONDS,
+) -> Trial:
     """Measure one model file; the fastest round counts, as other work on the machine only ever adds.
 
     Raises:
@@ -93,7 +130,9 @@ def try_model(path: Path, model: Footprint, threads: int, context: int, rounds: 
         longest = [BEGIN, *[WORD] * (context - TOKENS)]
         runner.complete(longest, max_tokens=4, logprobs=False)
         peak = peak_bytes(pid)
-    return Trial(model, threads, context, PROMPT, min(tokens), min(prompts), peak, spent / wall / threads)
+    return Trial(
+        model, threads, context, PROMPT, min(tokens), min(prompts), peak, spent / wall / threads
+    )
 
 
 def cpu_seconds(pid: int) -> float:

@@ -5,7 +5,7 @@ What: a smaller tier, distilled from a larger one or cut out of it; every matrix
 In: checkpoint artifacts, a dataset, a tokeniser.
 Out: checkpoint, grid and bundle artifacts, agreement with torch.
 Never: running a bundle (a runner is handed in), downloads.
-Read next: student.py and prune.py, then grid.py, choose.py and aware.py, then gguf.py and bundle.py.
+Read next: distillation.py and prune.py, then quant_types.py, allocation.py and qat.py, then gguf_writer.py and bundle.py.
 """
 
 from tumen.shrink.bundle import add_adapter, check_export, export_adapter, pack

@@ -34,7 +34,9 @@ from tumen.shrink.quantize.allocation import read_grid
 from tumen.shrink.quantize.tensors import Places
 from tumen.train.weights import Adapter, is_adapter, read_adapter, read_final
 
-Complete = Callable[[list[int]], list[int]]  # prompt ids -> greedy ids, the end token included if it was reached
+Complete = Callable[
+    [list[int]], list[int]
+]  # prompt ids -> greedy ids, the end token included if it was reached
 BATCH = 64
 ADAPTERS = "adapters"
 
@@ -63,14 +65,20 @@ def pack(
     Raises:
         ExportError: the tier cannot be written as GGUF, or the file is not of the size that was chosen.
     """
-    parents = [verify(checkpoint, "checkpoint"), verify(tokenizer, "tokenizer"), verify(corpus, "corpus")]
+    parents = [
+        verify(checkpoint, "checkpoint"),
+        verify(tokenizer, "tokenizer"),
+        verify(corpus, "corpus"),
+    ]
     parents += [verify(grid, "grid")] if grid else []
     codec, name = Codec.load(tokenizer), f"{about['recipe']}-{about['tier']}"
     facts: dict[str, Any] = {}
     with writing(out, "bundle", inputs, [parent.digest for parent in parents], facts) as stage:
         codec.ontology.save(stage)
         if is_adapter(checkpoint) and not merge:
-            shape, told = _write_beside(stage, checkpoint, codec, quantise, name, str(about["tier"]))
+            shape, told = _write_beside(
+                stage, checkpoint, codec, quantise, name, str(about["tier"])
+            )
         else:
             shape, weights = read_final(checkpoint)
             _write_model(stage / "model.gguf", shape, weights, codec, quantise, name, grid)
@@ -78,13 +86,23 @@ def pack(
         shutil.copy(corpus / "values.json", stage / "values.json")
         told |= {"control": [codec.begin, codec.do, codec.end]} if codec.vocabulary else {}
         (stage / "bundle.json").write_text(json.dumps({**about, **told}, indent=1))
-        facts |= {"parameters": shape.parameters(), "active_parameters": shape.active_parameters(), "quantise": told["quantise"]}
+        facts |= {
+            "parameters": shape.parameters(),
+            "active_parameters": shape.active_parameters(),
+            "quantise": told["quantise"],
+        }
         facts["bytes"] = sum(path.stat().st_size for path in stage.rglob("*") if path.is_file())
     return verify(out, "bundle")
 
 
 def _write_model(
-    model: Path, shape: Shape, weights: Mapping[str, Tensor], codec: Codec, quantise: str, name: str, grid: Path | None
+    model: Path,
+    shape: Shape,
+    weights: Mapping[str, Tensor],
+    codec: Codec,
+    quantise: str,
+    name: str,
+    grid: Path | None,
 ) -> None:
     """One whole model, on the grids that were chosen if there are any."""
     if grid is None:
@@ -93,10 +111,14 @@ def _write_model(
     choice = read_grid(grid)
     write_gguf(model, shape, weights, codec, choice.grids, name, choice.scales)
     if choice.bytes not in (None, size := model.stat().st_size):
-        raise ExportError(f"{model.name} has {size} bytes, {choice.bytes} were chosen; delete {grid} and run again")
+        raise ExportError(
+            f"{model.name} has {size} bytes, {choice.bytes} were chosen; delete {grid} and run again"
+        )
 
 
-def _write_beside(stage: Path, checkpoint: Path, codec: Codec, quantise: str, name: str, tier: str) -> tuple[Shape, dict[str, Any]]:
+def _write_beside(
+    stage: Path, checkpoint: Path, codec: Codec, quantise: str, name: str, tier: str
+) -> tuple[Shape, dict[str, Any]]:
     """Base and adapter as files of their own; returns the base's shape and what bundle.json says of them."""
     shape, adapter, tensors = read_adapter(checkpoint)
     base = Path(adapter.start.path)
@@ -107,11 +129,20 @@ def _write_beside(stage: Path, checkpoint: Path, codec: Codec, quantise: str, na
     else:
         write_gguf(stage / "model.gguf", shape, weights, codec, quantise, name)
     _write_adapter(stage, tier, shape, adapter, tensors, codec.ontology)
-    return shape, {"quantise": "as it came" if whole else quantise, "adapter": tier, "base": _base(adapter)}
+    return shape, {
+        "quantise": "as it came" if whole else quantise,
+        "adapter": tier,
+        "base": _base(adapter),
+    }
 
 
 def _write_adapter(
-    stage: Path, name: str, shape: Shape, adapter: Adapter, tensors: Mapping[str, Tensor], ontology: Ontology
+    stage: Path,
+    name: str,
+    shape: Shape,
+    adapter: Adapter,
+    tensors: Mapping[str, Tensor],
+    ontology: Ontology,
 ) -> None:
     """`adapters/<name>.gguf`, held against the base as a runner will do, and what it may write."""
     (stage / ADAPTERS).mkdir(exist_ok=True)
@@ -137,14 +168,24 @@ def add_adapter(bundle: Path, checkpoint: Path, tokenizer: Path, name: str, out:
     Raises:
         ExportError: the adapter's base is not the bundle's, the name is taken, or no name for a file.
     """
-    parents = [verify(bundle, "bundle"), verify(checkpoint, "checkpoint"), verify(tokenizer, "tokenizer")]
+    parents = [
+        verify(bundle, "bundle"),
+        verify(checkpoint, "checkpoint"),
+        verify(tokenizer, "tokenizer"),
+    ]
     shape, adapter, tensors = read_adapter(checkpoint)
     if json.loads((bundle / "bundle.json").read_text()).get("base") != _base(adapter):
-        raise ExportError(f"{checkpoint}: was trained on another base than that of {bundle}; adapters share one")
+        raise ExportError(
+            f"{checkpoint}: was trained on another base than that of {bundle}; adapters share one"
+        )
     if not re.fullmatch(ARM_NAME, name) or (bundle / ADAPTERS / f"{name}.gguf").exists():
-        raise ExportError(f"{name!r} is taken, or no name for an adapter: small letters, digits, - and _")
+        raise ExportError(
+            f"{name!r} is taken, or no name for an adapter: small letters, digits, - and _"
+        )
     digests = [parent.digest for parent in parents]
-    with writing(out, "bundle", hash_of([name, *digests]), digests, dict(parents[0].facts)) as stage:
+    with writing(
+        out, "bundle", hash_of([name, *digests]), digests, dict(parents[0].facts)
+    ) as stage:
         for file in parents[0].files:
             (stage / file).parent.mkdir(exist_ok=True)
             shutil.copyfile(bundle / file, stage / file)
@@ -168,7 +209,12 @@ def export_adapter(checkpoint: Path, out: Path) -> None:
 
 
 def check_export(
-    checkpoint: Path, tokenizer: Path, sentences: Iterable[str], complete: Complete, floor: float, model: Path | None = None
+    checkpoint: Path,
+    tokenizer: Path,
+    sentences: Iterable[str],
+    complete: Complete,
+    floor: float,
+    model: Path | None = None,
 ) -> dict[str, Any]:
     """Agreement of an exported model with torch, token by token along what the export writes.
 
@@ -215,7 +261,11 @@ def _share(equal: list[list[bool]]) -> float:
 
 
 def _all_equal(network: Transformer, pairs: Pairs) -> list[list[bool]]:
-    return [same for start in range(0, len(pairs), BATCH) for same in _equal(network, pairs[start : start + BATCH])]
+    return [
+        same
+        for start in range(0, len(pairs), BATCH)
+        for same in _equal(network, pairs[start : start + BATCH])
+    ]
 
 
 @torch.inference_mode()
@@ -229,5 +279,6 @@ def _equal(network: Transformer, pairs: Pairs) -> list[list[bool]]:
     states, *_ = network(ids, positions, causal_mask(torch.ones_like(ids)))
     best = network.head(states).argmax(dim=-1).tolist()
     return [
-        [best[row][len(prompt) - 1 + i] == token for i, token in enumerate(written)] for row, (prompt, written) in enumerate(pairs)
+        [best[row][len(prompt) - 1 + i] == token for i, token in enumerate(written)]
+        for row, (prompt, written) in enumerate(pairs)
     ]

@@ -53,7 +53,9 @@ def distil(
     team = join(section.mesh.ranks)
     if distilling.live:
         if section.mesh.cp > 1:
-            raise TrainError("distil.live: a teacher sees whole rows, and mesh.cp cuts them; use stored logits, or cp = 1")
+            raise TrainError(
+                "distil.live: a teacher sees whole rows, and mesh.cp cuts them; use stored logits, or cp = 1"
+            )
         extra = live_loss(network_of(teacher, shape, team.device), distilling.temperature)
     else:
         kept = out.with_name(f"{teacher.name}-logits")
@@ -63,7 +65,12 @@ def distil(
         extra = kept_loss(kept, read_shards(dataset / "train"), distilling.temperature)
         made_from = [*made_from, verify(kept, "logits").digest]
     teaching = (distilling.weight, extra)
-    common: dict[str, Any] = {"seed": seed, "inputs": inputs, "made_from": made_from, "events": events}
+    common: dict[str, Any] = {
+        "seed": seed,
+        "inputs": inputs,
+        "made_from": made_from,
+        "events": events,
+    }
     fit(section, shape, dataset, out, **common, distil=teaching, start=start, adapter=adapter)
 
 
@@ -75,7 +82,9 @@ def network_of(teacher: Path, student: Shape, device: torch.device) -> Transform
     """
     shape, weights = read_final(teacher)
     if shape.vocab != student.vocab:
-        raise TrainError(f"the teacher knows {shape.vocab} tokens, the student {student.vocab}: they need one tokeniser")
+        raise TrainError(
+            f"the teacher knows {shape.vocab} tokens, the student {student.vocab}: they need one tokeniser"
+        )
     network = build(shape)
     network.load_state_dict(weights)
     return network.to(device, half(device)).eval().requires_grad_(requires_grad=False)
@@ -85,7 +94,9 @@ def network_of(teacher: Path, student: Shape, device: torch.device) -> Transform
 def write_logits(teacher: Path, dataset: Path, out: Path, section: Train, events: Events) -> None:
     """Run the teacher once over the training shard and keep its likeliest tokens; does nothing if that is done already."""
     parents = [verify(teacher, "checkpoint").digest, verify(dataset, "dataset").digest]
-    inputs = "-".join([*parents, str(KEPT), f"{section.rows}x{section.row_tokens}"])  # bf16 sums differ with the batch
+    inputs = "-".join(
+        [*parents, str(KEPT), f"{section.rows}x{section.row_tokens}"]
+    )  # bf16 sums differ with the batch
     try:
         if verify(out, "logits").inputs == inputs:
             return
@@ -103,7 +114,8 @@ def write_logits(teacher: Path, dataset: Path, out: Path, section: Train, events
         batch = next(loader)
         rows, sources = action_rows(batch)
         states, *_ = network(
-            *(torch.from_numpy(a) for a in (batch.ids, batch.positions)), causal_mask(torch.from_numpy(batch.documents))
+            *(torch.from_numpy(a) for a in (batch.ids, batch.positions)),
+            causal_mask(torch.from_numpy(batch.documents)),
         )
         best = network.head(states.flatten(0, 1)[rows]).float().log_softmax(dim=-1).topk(KEPT)
         ids[places[sources]], logp[places[sources]] = best.indices.numpy(), best.values.numpy()

@@ -43,7 +43,9 @@ class StaticCache(Cache):
         """Put T tokens at their places and return all places."""
         for kept, fresh in zip(self.kept, (first, second), strict=True):
             kept.index_copy_(2, self.places, fresh)
-        return torch.where(self.filled, self.kept[0], 0.0), torch.where(self.filled, self.kept[1], 0.0)
+        return torch.where(self.filled, self.kept[0], 0.0), torch.where(
+            self.filled, self.kept[1], 0.0
+        )
 
 
 class EveryExpert(nn.Module):
@@ -56,7 +58,8 @@ class EveryExpert(nn.Module):
         super().__init__()
         self.mixture = mixture
         self.gates, self.ups, self.downs = (
-            nn.ModuleList(_matrix(part.T) for part in parts) for parts in (mixture.gate, mixture.up, mixture.down)
+            nn.ModuleList(_matrix(part.T) for part in parts)
+            for parts in (mixture.gate, mixture.up, mixture.down)
         )
         self.shared = mixture.shared
         del mixture.gate, mixture.up, mixture.down, mixture.shared
@@ -65,7 +68,9 @@ class EveryExpert(nn.Module):
         """x (1, T, D) -> (1, T, D)."""
         rows = x.flatten(0, 1)
         choice = self.mixture.route(rows)
-        weights = torch.zeros_like(choice.affinity).scatter(1, choice.expert, choice.weight)  # (T, E)
+        weights = torch.zeros_like(choice.affinity).scatter(
+            1, choice.expert, choice.weight
+        )  # (T, E)
         out = torch.zeros_like(rows) if self.shared is None else self.shared(rows)
         for e, (gate, up, down) in enumerate(zip(self.gates, self.ups, self.downs, strict=True)):
             out = out + weights[:, e : e + 1] * down(F.silu(gate(rows)) * up(rows))
@@ -106,7 +111,12 @@ class Steps(nn.Module):
         places = start + torch.arange(tokens.shape[1])
         past = self.keys.unsqueeze(0) <= places.unsqueeze(1)  # (T, context)
         caches: list[Cache] = [
-            StaticCache(getattr(self, f"first_{layer}"), getattr(self, f"second_{layer}"), places, past[-1].unsqueeze(1))
+            StaticCache(
+                getattr(self, f"first_{layer}"),
+                getattr(self, f"second_{layer}"),
+                places,
+                past[-1].unsqueeze(1),
+            )
             for layer in range(self.network.shape.layers)
         ]
         mask = torch.where(past, 0.0, float("-inf"))[None, None]
@@ -147,12 +157,18 @@ def whole_numbers(steps: Steps) -> None:
     def matrix(module: nn.Module, name: str) -> bool:
         return isinstance(module, nn.Linear) and not name.endswith(("kv_up", "router"))
 
-    quantize_(steps, Int8DynamicActivationIntxWeightConfig(torch.int8, weight_granularity=PerAxis(0)), matrix)
+    quantize_(
+        steps,
+        Int8DynamicActivationIntxWeightConfig(torch.int8, weight_granularity=PerAxis(0)),
+        matrix,
+    )
     if isinstance(steps.embed, nn.Embedding):
         steps.embed = WholeNumbers(steps.embed.weight.detach())
 
 
-def export_pte(checkpoint: Path, out: Path, quantise: str, context: int, delegate: str, soc: str = "") -> None:
+def export_pte(
+    checkpoint: Path, out: Path, quantise: str, context: int, delegate: str, soc: str = ""
+) -> None:
     """Write a trained tier as `model.pte` and `pte.json` into a new folder.
 
     Args:
@@ -177,7 +193,13 @@ def export_pte(checkpoint: Path, out: Path, quantise: str, context: int, delegat
     with disk(out):
         out.mkdir(parents=True)
         (out / "model.pte").write_bytes(program)
-        about = {"context": context, "vocab": shape.vocab, "quantise": quantise, "delegate": delegate, "soc": soc}
+        about = {
+            "context": context,
+            "vocab": shape.vocab,
+            "quantise": quantise,
+            "delegate": delegate,
+            "soc": soc,
+        }
         (out / "pte.json").write_text(json.dumps(about, indent=1))
 
 
@@ -194,7 +216,9 @@ def lowering(delegate: str, quantise: str, soc: str) -> Lower:
         raise ExportError(f"--delegate {delegate}: unknown; known: {', '.join(DELEGATES)}")
     written = ("int8", "bf16") if delegate == "xnnpack" else ("bf16",)
     if quantise not in written:
-        raise ExportError(f"ExecuTorch, {delegate}: --quantise {quantise} is not written; take {' or '.join(written)}")
+        raise ExportError(
+            f"ExecuTorch, {delegate}: --quantise {quantise} is not written; take {' or '.join(written)}"
+        )
     return DELEGATES[delegate](soc)
 
 
@@ -213,8 +237,14 @@ def _xnnpack(soc: str) -> Lower:
 
     def lower(steps: Steps, context: int) -> bytes:
         length = torch.export.Dim("length", min=1, max=min(LONGEST_PROMPT, context) - 1)
-        program = torch.export.export(steps, _example(4), dynamic_shapes=({1: length}, None), strict=False)
-        return bytes(to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()]).to_executorch().buffer)
+        program = torch.export.export(
+            steps, _example(4), dynamic_shapes=({1: length}, None), strict=False
+        )
+        return bytes(
+            to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
+            .to_executorch()
+            .buffer
+        )
 
     return lower
 
@@ -222,17 +252,25 @@ def _xnnpack(soc: str) -> Lower:
 def _qualcomm(soc: str) -> Lower:
     """Hexagon by Qualcomm AI Engine Direct in fp16, one token a call (docs.pytorch.org/executorch, Qualcomm backend). Not run."""
     if not os.environ.get("QNN_SDK_ROOT"):
-        raise ExportError("--delegate qualcomm: QNN_SDK_ROOT is not set; it names the folder of Qualcomm's AI Engine Direct SDK")
+        raise ExportError(
+            "--delegate qualcomm: QNN_SDK_ROOT is not set; it names the folder of Qualcomm's AI Engine Direct SDK"
+        )
     _needed("executorch.exir")
     from executorch.backends.qualcomm.utils import utils as qnn
 
     chips = qnn.get_soc_to_chipset_map()
     if soc not in chips:
-        raise ExportError(f"--soc {soc or '(none)'}: Qualcomm's delegate knows {', '.join(sorted(chips))}")
-    specs = qnn.generate_qnn_executorch_compiler_spec(chips[soc], qnn.generate_htp_compiler_spec(use_fp16=True))
+        raise ExportError(
+            f"--soc {soc or '(none)'}: Qualcomm's delegate knows {', '.join(sorted(chips))}"
+        )
+    specs = qnn.generate_qnn_executorch_compiler_spec(
+        chips[soc], qnn.generate_htp_compiler_spec(use_fp16=True)
+    )
 
     def lower(steps: Steps, context: int) -> bytes:
-        return bytes(qnn.to_edge_transform_and_lower_to_qnn(steps, _example(1), specs).to_executorch().buffer)
+        return bytes(
+            qnn.to_edge_transform_and_lower_to_qnn(steps, _example(1), specs).to_executorch().buffer
+        )
 
     return lower
 
@@ -247,17 +285,25 @@ def _mediatek(soc: str) -> Lower:
     from executorch.exir.backend.compile_spec_schema import CompileSpec
 
     if not soc:
-        raise ExportError("--soc is missing: MediaTek's delegate wants the platform, such as mt6989")
+        raise ExportError(
+            "--soc is missing: MediaTek's delegate wants the platform, such as mt6989"
+        )
     partitioner = NeuropilotPartitioner([CompileSpec("platform-config", soc.encode())])
 
     def lower(steps: Steps, context: int) -> bytes:
         program = torch.export.export(steps, _example(1), strict=False)
-        return bytes(to_edge_transform_and_lower(program, partitioner=[partitioner]).to_executorch().buffer)
+        return bytes(
+            to_edge_transform_and_lower(program, partitioner=[partitioner]).to_executorch().buffer
+        )
 
     return lower
 
 
-DELEGATES: dict[str, Callable[[str], Lower]] = {"xnnpack": _xnnpack, "qualcomm": _qualcomm, "mediatek": _mediatek}
+DELEGATES: dict[str, Callable[[str], Lower]] = {
+    "xnnpack": _xnnpack,
+    "qualcomm": _qualcomm,
+    "mediatek": _mediatek,
+}
 
 
 def _example(length: int) -> tuple[Tensor, Tensor]:

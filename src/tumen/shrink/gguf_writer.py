@@ -19,7 +19,7 @@ from tumen.data import BYTES, CONTROL, UNKNOWN, Codec
 from tumen.language import BEGIN, DO
 from tumen.model import gguf_name, interleave, to_gguf, turned
 from tumen.recipe import GridName
-from tumen.shrink.quantize.quant_types import GRIDS, Scales, fitting
+from tumen.shrink.quant_types import GRIDS, Scales, fitting
 
 WORDS: Mapping[str, GridName] = {"int8": "q8_0", "int4": "q4_0"}
 ENDS = ("token_embd.weight", "output.weight")
@@ -53,7 +53,9 @@ def write_gguf(
         ExportError: vocabulary and shape differ, or llama.cpp has no architecture for the shape.
     """
     if codec.vocab != shape.vocab:
-        raise ExportError(f"the tokeniser has {codec.vocab} tokens, the model {shape.vocab}; train the tier again")
+        raise ExportError(
+            f"the tokeniser has {codec.vocab} tokens, the model {shape.vocab}; train the tier again"
+        )
     tensors = tensors_of(shape, weights)
     grids = grids_of(tensors, quantise) if isinstance(quantise, str) else quantise
     writer = gguf.GGUFWriter(path, "deepseek2" if isinstance(shape.attention, Mla) else "llama")
@@ -61,11 +63,15 @@ def write_gguf(
     _add_shape(writer, shape)
     _add_tokenizer(writer, codec)
     for tensor_name, tensor in tensors.items():
-        _add_tensor(writer, tensor_name, tensor, grids.get(tensor_name), (scales or {}).get(tensor_name))
+        _add_tensor(
+            writer, tensor_name, tensor, grids.get(tensor_name), (scales or {}).get(tensor_name)
+        )
     _write(writer)
 
 
-def write_adapter(path: Path, shape: Shape, tensors: Mapping[str, Tensor], alpha: float, name: str) -> None:
+def write_adapter(
+    path: Path, shape: Shape, tensors: Mapping[str, Tensor], alpha: float, name: str
+) -> None:
     """Write a LoRA adapter for llama.cpp (its convert_lora_to_gguf.py): rows of B are turned as the matrix's own are.
 
     Args:
@@ -76,7 +82,9 @@ def write_adapter(path: Path, shape: Shape, tensors: Mapping[str, Tensor], alpha
         ExportError: latent attention, of which llama.cpp does not ask its adapters.
     """
     if not isinstance(shape.attention, Gqa):
-        raise ExportError("GGUF: llama.cpp asks no adapter in latent attention; set start.merge = true, or tune = 'full'")
+        raise ExportError(
+            "GGUF: llama.cpp asks no adapter in latent attention; set start.merge = true, or tune = 'full'"
+        )
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_type(gguf.GGUFType.ADAPTER)
     writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
@@ -87,7 +95,9 @@ def write_adapter(path: Path, shape: Shape, tensors: Mapping[str, Tensor], alpha
         matrix, half = ours.rsplit(".lora_", 1)
         theirs, turn = gguf_name(shape, f"{matrix}.weight")
         part = turned(shape, turn, tensor, interleave) if half == "b" else tensor
-        writer.add_tensor(f"{theirs}.lora_{half}", np.ascontiguousarray(part.float().numpy().astype(np.float16)))
+        writer.add_tensor(
+            f"{theirs}.lora_{half}", np.ascontiguousarray(part.float().numpy().astype(np.float16))
+        )
     _write(writer)
 
 
@@ -105,17 +115,29 @@ def tensors_of(shape: Shape, weights: Mapping[str, Tensor]) -> dict[str, Tensor]
         ExportError: llama.cpp has no architecture for the shape.
     """
     if isinstance(shape.attention, Gqa) and shape.experts:
-        raise ExportError("GGUF: experts with GQA have no architecture in llama.cpp that we write; use MLA, or bf16 safetensors")
+        raise ExportError(
+            "GGUF: experts with GQA have no architecture in llama.cpp that we write; use MLA, or bf16 safetensors"
+        )
     if isinstance(shape.attention, Mla) and shape.attention.yarn:
-        raise ExportError("GGUF: attention.yarn is not written; export to hf and convert with llama.cpp's own script")
-    if shape.experts and (shape.experts.device_limit or shape.experts.gate == "sigmoid" or shape.experts.bias_rate):
-        raise ExportError("GGUF: device_limit, sigmoid gates and balancing biases are not written; export to hf where it has them")
+        raise ExportError(
+            "GGUF: attention.yarn is not written; export to hf and convert with llama.cpp's own script"
+        )
+    if shape.experts and (
+        shape.experts.device_limit or shape.experts.gate == "sigmoid" or shape.experts.bias_rate
+    ):
+        raise ExportError(
+            "GGUF: device_limit, sigmoid gates and balancing biases are not written; export to hf where it has them"
+        )
     return dict(to_gguf(shape, weights))
 
 
 def matrices_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Those of the file's tensors that are put on a grid: vectors and the router stay fp32."""
-    return {name: tensor for name, tensor in tensors.items() if tensor.dim() > 1 and "ffn_gate_inp" not in name}
+    return {
+        name: tensor
+        for name, tensor in tensors.items()
+        if tensor.dim() > 1 and "ffn_gate_inp" not in name
+    }
 
 
 def grids_of(tensors: Mapping[str, Tensor], word: str) -> dict[str, GridName]:
@@ -128,14 +150,18 @@ def grids_of(tensors: Mapping[str, Tensor], word: str) -> dict[str, GridName]:
     }
 
 
-def _add_tensor(writer: gguf.GGUFWriter, name: str, tensor: Tensor, grid: GridName | None, scales: Scales | None) -> None:
+def _add_tensor(
+    writer: gguf.GGUFWriter, name: str, tensor: Tensor, grid: GridName | None, scales: Scales | None
+) -> None:
     """A matrix goes in on its grid, everything else in fp32."""
     tensor = tensor.detach().float().contiguous()
     if grid is None:
         writer.add_tensor(name, tensor.numpy())
         return
     chosen = GRIDS[grid]
-    writer.add_tensor(name, chosen.encode(tensor, scales or chosen.fit(tensor)).numpy(), raw_dtype=chosen.kind)
+    writer.add_tensor(
+        name, chosen.encode(tensor, scales or chosen.fit(tensor)).numpy(), raw_dtype=chosen.kind
+    )
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -143,7 +169,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     found = {}
     for tensor in gguf.GGUFReader(path).tensors:
         values = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
-        found[tensor.name] = torch.from_numpy(np.array(values, np.float32)).view(*map(int, reversed(tensor.shape)))
+        found[tensor.name] = torch.from_numpy(np.array(values, np.float32)).view(
+            *map(int, reversed(tensor.shape))
+        )
     return found
 
 

@@ -76,7 +76,9 @@ def importance(network: Transformer, batches: Iterable[Batch]) -> Importance:
     network.eval()
     try:
         for batch in batches:
-            ids, positions, documents = (torch.from_numpy(array) for array in (batch.ids, batch.positions, batch.documents))
+            ids, positions, documents = (
+                torch.from_numpy(array) for array in (batch.ids, batch.positions, batch.documents)
+            )
             watch.real = documents > 0
             watch.found.tokens += int(watch.real.sum())
             network(ids, positions, causal_mask(documents), real=watch.real)
@@ -98,10 +100,20 @@ class _Watch:
             for part, module in block.named_modules():
                 if part in ("norm_in", "norm_out"):
                     self.hooks.append(module.register_forward_hook(self._width))
-                elif part in ("attention.out", "attention.q_up", "attention.kv_up", "feed.down", "feed.shared.down"):
-                    self.hooks.append(module.register_forward_pre_hook(partial(self._units, f"{name}.{part}")))
+                elif part in (
+                    "attention.out",
+                    "attention.q_up",
+                    "attention.kv_up",
+                    "feed.down",
+                    "feed.shared.down",
+                ):
+                    self.hooks.append(
+                        module.register_forward_pre_hook(partial(self._units, f"{name}.{part}"))
+                    )
                 elif isinstance(module, MixtureOfExperts):
-                    self.hooks.append(module.register_forward_pre_hook(partial(self._experts, name)))
+                    self.hooks.append(
+                        module.register_forward_pre_hook(partial(self._experts, name))
+                    )
 
     def end(self) -> None:
         for hook in self.hooks:
@@ -115,20 +127,30 @@ class _Watch:
         self.found.width += out[self.real].float().abs().sum(dim=0)
 
     def _units(self, name: str, module: nn.Module, given: tuple[Any, ...]) -> None:
-        x = given[0] if given[0].dim() == 2 else given[0].flatten(0, -2)  # rows (N, F) of every token, heads side by side
+        x = (
+            given[0] if given[0].dim() == 2 else given[0].flatten(0, -2)
+        )  # rows (N, F) of every token, heads side by side
         real = self.real.flatten()
-        self.found.units[name] = self.found.units.get(name, torch.zeros(x.shape[-1])) + x[real].float().abs().sum(dim=0)
+        self.found.units[name] = self.found.units.get(name, torch.zeros(x.shape[-1])) + x[
+            real
+        ].float().abs().sum(dim=0)
 
     def _experts(self, name: str, mixture: MixtureOfExperts, given: tuple[Any, ...]) -> None:
         rows = given[0].flatten(0, 1)[self.real.flatten()]
         choice = mixture.route(rows)
-        used = torch.zeros(len(rows), mixture.shape.routed).scatter(1, choice.expert, choice.weight.float())
-        self.found.experts[name] = self.found.experts.get(name, torch.zeros(mixture.shape.routed)) + used.sum(dim=0)
+        used = torch.zeros(len(rows), mixture.shape.routed).scatter(
+            1, choice.expert, choice.weight.float()
+        )
+        self.found.experts[name] = self.found.experts.get(
+            name, torch.zeros(mixture.shape.routed)
+        ) + used.sum(dim=0)
         for expert in range(mixture.shape.routed):
             weight = used[:, expert : expert + 1]
             inner = F.silu(rows @ mixture.gate[expert]) * (rows @ mixture.up[expert])
             key = f"{name}.feed.{expert}"
-            self.found.units[key] = self.found.units.get(key, 0) + (inner.abs() * weight).float().sum(dim=0)
+            self.found.units[key] = self.found.units.get(key, 0) + (
+                inner.abs() * weight
+            ).float().sum(dim=0)
 
 
 def cut(weights: Weights, shape: Shape, to: Shape, matters: Importance) -> dict[str, Tensor]:
@@ -139,7 +161,10 @@ def cut(weights: Weights, shape: Shape, to: Shape, matters: Importance) -> dict[
     """
     refuse(shape, to)
     width = best(matters.width, to.width)
-    kept = {"embed.weight": weights["embed.weight"][:, width], "norm.weight": weights["norm.weight"][width]}
+    kept = {
+        "embed.weight": weights["embed.weight"][:, width],
+        "norm.weight": weights["norm.weight"][width],
+    }
     if not to.tied:
         kept["output.weight"] = weights["embed.weight" if shape.tied else "output.weight"][:, width]
     for new, old in enumerate(_layers(shape, to, matters)):
@@ -164,11 +189,22 @@ def refuse(shape: Shape, to: Shape) -> None:
         if isinstance(ours, Gqa)
         else ("kind", "nope_dim", "rope_dim", "v_dim", "rope_theta", "yarn")
     )
-    smaller = [("width", shape, to), ("layers", shape, to), ("feed_forward", shape, to), ("heads", theirs, ours)]
-    smaller += [(name, theirs, ours) for name in ("kv_heads", "q_rank", "kv_rank") if getattr(ours, name, None)]
+    smaller = [
+        ("width", shape, to),
+        ("layers", shape, to),
+        ("feed_forward", shape, to),
+        ("heads", theirs, ours),
+    ]
+    smaller += [
+        (name, theirs, ours)
+        for name in ("kv_heads", "q_rank", "kv_rank")
+        if getattr(ours, name, None)
+    ]
     for name in ("vocab", "norm_eps"):
         if getattr(shape, name) != getattr(to, name):
-            raise InputError(f"shape.{name}: a pruned tier keeps it, {getattr(shape, name)}, not {getattr(to, name)}")
+            raise InputError(
+                f"shape.{name}: a pruned tier keeps it, {getattr(shape, name)}, not {getattr(to, name)}"
+            )
     for name in same:
         if getattr(theirs, name, None) != getattr(ours, name):
             raise InputError(
@@ -176,15 +212,35 @@ def refuse(shape: Shape, to: Shape) -> None:
             )
     for name, large, small in smaller:
         if getattr(small, name) > (getattr(large, name, None) or 0):
-            raise InputError(f"shape.{name}: {getattr(small, name)} cannot be cut from {getattr(large, name, None)}")
-    if isinstance(ours, Gqa) and isinstance(theirs, Gqa) and ours.heads // ours.kv_heads > theirs.heads // theirs.kv_heads:
-        raise InputError(f"shape.attention.heads: {ours.heads} for {ours.kv_heads} groups are more a group than there are")
-    if to.experts and not (shape.experts and to.experts.routed <= shape.experts.routed and to.experts.width == shape.experts.width):
-        raise InputError("shape.experts: as wide as in the larger tier, and no more of them; or leave them out for a dense tier")
+            raise InputError(
+                f"shape.{name}: {getattr(small, name)} cannot be cut from {getattr(large, name, None)}"
+            )
+    if (
+        isinstance(ours, Gqa)
+        and isinstance(theirs, Gqa)
+        and ours.heads // ours.kv_heads > theirs.heads // theirs.kv_heads
+    ):
+        raise InputError(
+            f"shape.attention.heads: {ours.heads} for {ours.kv_heads} groups are more a group than there are"
+        )
+    if to.experts and not (
+        shape.experts
+        and to.experts.routed <= shape.experts.routed
+        and to.experts.width == shape.experts.width
+    ):
+        raise InputError(
+            "shape.experts: as wide as in the larger tier, and no more of them; or leave them out for a dense tier"
+        )
     if to.experts and shape.experts and to.experts.shared != shape.experts.shared:
         raise InputError(f"shape.experts.shared: a pruned mixture keeps all {shape.experts.shared}")
-    if isinstance(ours, Mla) and isinstance(theirs, Mla) and bool(ours.q_rank) != bool(theirs.q_rank):
-        raise InputError("shape.attention.q_rank: a pruned tier has one where the larger tier has one")
+    if (
+        isinstance(ours, Mla)
+        and isinstance(theirs, Mla)
+        and bool(ours.q_rank) != bool(theirs.q_rank)
+    ):
+        raise InputError(
+            "shape.attention.q_rank: a pruned tier has one where the larger tier has one"
+        )
     if to.mtp:
         raise InputError("shape.mtp: a head that looks ahead is not cut; set it to 0")
 
@@ -195,14 +251,19 @@ def _layers(shape: Shape, to: Shape, matters: Importance) -> list[int]:
         return best(matters.layers, to.layers).tolist()
     dense, wanted = shape.experts.dense_layers, to.experts.dense_layers
     first = best(matters.layers[:dense], wanted).tolist()
-    return first + [dense + layer for layer in best(matters.layers[dense:], to.layers - wanted).tolist()]
+    return first + [
+        dense + layer for layer in best(matters.layers[dense:], to.layers - wanted).tolist()
+    ]
 
 
 def _block(
     weights: Weights, shape: Shape, to: Shape, matters: Importance, old: int, new: int, width: Tensor
 ) -> dict[str, Tensor]:  # fmt: skip
     ours, theirs = f"blocks.{new}", f"blocks.{old}"
-    kept = {f"{ours}.{norm}.weight": weights[f"{theirs}.{norm}.weight"][width] for norm in ("norm_in", "norm_out")}
+    kept = {
+        f"{ours}.{norm}.weight": weights[f"{theirs}.{norm}.weight"][width]
+        for norm in ("norm_in", "norm_out")
+    }
     large, small = shape.attention, to.attention
     if isinstance(large, Gqa) and isinstance(small, Gqa):
         attention = _grouped(weights, large, small, matters, old, width)
@@ -213,9 +274,16 @@ def _block(
     kept |= {f"{ours}.attention.{name}": tensor for name, tensor in attention.items()}
     mixture = f"{theirs}.feed.router.weight" in weights
     if not mixture:
-        feed = _dense(weights, f"{theirs}.feed", best(matters.units[f"{old}.feed.down"], to.feed_forward), width)
+        feed = _dense(
+            weights,
+            f"{theirs}.feed",
+            best(matters.units[f"{old}.feed.down"], to.feed_forward),
+            width,
+        )
     elif to.experts and new >= to.experts.dense_layers:
-        feed = _fewer(weights, f"{theirs}.feed", best(matters.experts[str(old)], to.experts.routed), width)
+        feed = _fewer(
+            weights, f"{theirs}.feed", best(matters.experts[str(old)], to.experts.routed), width
+        )
     else:
         feed = _merged(weights, f"{theirs}.feed", matters, old, to.feed_forward, width)
     return kept | {f"{ours}.feed.{name}": tensor for name, tensor in feed.items()}
@@ -226,10 +294,16 @@ def _rows(heads: Tensor, size: int) -> Tensor:
     return (heads.unsqueeze(1) * size + torch.arange(size)).flatten()
 
 
-def _grouped(weights: Weights, large: Gqa, small: Gqa, matters: Importance, old: int, width: Tensor) -> dict[str, Tensor]:
+def _grouped(
+    weights: Weights, large: Gqa, small: Gqa, matters: Importance, old: int, width: Tensor
+) -> dict[str, Tensor]:
     """The best groups of keys and values, and in each the best heads."""
     name = f"blocks.{old}.attention"
-    group, fewer, size = large.heads // large.kv_heads, small.heads // small.kv_heads, large.head_dim
+    group, fewer, size = (
+        large.heads // large.kv_heads,
+        small.heads // small.kv_heads,
+        large.head_dim,
+    )
     scores = matters.units[f"{old}.attention.out"].view(large.kv_heads, group, size).sum(dim=-1)
     groups = best(scores.topk(fewer, dim=1).values.sum(dim=1), small.kv_heads)
     heads = torch.cat([one * group + best(scores[one], fewer) for one in groups.tolist()])
@@ -242,17 +316,23 @@ def _grouped(weights: Weights, large: Gqa, small: Gqa, matters: Importance, old:
     }
 
 
-def _latent(weights: Weights, large: Mla, small: Mla, matters: Importance, old: int, width: Tensor) -> dict[str, Tensor]:
+def _latent(
+    weights: Weights, large: Mla, small: Mla, matters: Importance, old: int, width: Tensor
+) -> dict[str, Tensor]:
     """The best heads, and of both latents the best features."""
     name = f"blocks.{old}.attention"
-    heads = best(matters.units[f"{old}.attention.out"].view(large.heads, -1).sum(dim=-1), small.heads)
+    heads = best(
+        matters.units[f"{old}.attention.out"].view(large.heads, -1).sum(dim=-1), small.heads
+    )
     kv = best(matters.units[f"{old}.attention.kv_up"], small.kv_rank)
     down = torch.cat((kv, large.kv_rank + torch.arange(large.rope_dim)))
     q_rows = _rows(heads, large.query_dim)
     kept = {
         "kv_down.weight": weights[f"{name}.kv_down.weight"][down][:, width],
         "kv_norm.weight": weights[f"{name}.kv_norm.weight"][kv],
-        "kv_up.weight": weights[f"{name}.kv_up.weight"][_rows(heads, large.nope_dim + large.v_dim)][:, kv],
+        "kv_up.weight": weights[f"{name}.kv_up.weight"][_rows(heads, large.nope_dim + large.v_dim)][
+            :, kv
+        ],
         "out.weight": weights[f"{name}.out.weight"][width][:, _rows(heads, large.v_dim)],
     }
     if not small.q_rank or not large.q_rank:
@@ -285,23 +365,37 @@ def _fewer(weights: Weights, feed: str, experts: Tensor, width: Tensor) -> dict[
         kept["bias"] = weights[name][experts]
     if f"{feed}.shared.gate.weight" in weights:
         everything = torch.arange(len(weights[f"{feed}.shared.gate.weight"]))
-        kept |= {f"shared.{name}": part for name, part in _dense(weights, f"{feed}.shared", everything, width).items()}
+        kept |= {
+            f"shared.{name}": part
+            for name, part in _dense(weights, f"{feed}.shared", everything, width).items()
+        }
     return kept
 
 
-def _merged(weights: Weights, feed: str, matters: Importance, old: int, count: int, width: Tensor) -> dict[str, Tensor]:
+def _merged(
+    weights: Weights, feed: str, matters: Importance, old: int, count: int, width: Tensor
+) -> dict[str, Tensor]:
     """One dense layer from the best units of all experts; what a routed one adds is scaled by its mean weight in the sum."""
     weight = matters.experts[str(old)] / max(1, matters.tokens)
     gates, ups, downs, scores = [], [], [], []
     if f"{feed}.shared.gate.weight" in weights:
         gates, ups = [weights[f"{feed}.shared.gate.weight"]], [weights[f"{feed}.shared.up.weight"]]
-        downs, scores = [weights[f"{feed}.shared.down.weight"]], [matters.units[f"{old}.feed.shared.down"]]
+        downs, scores = (
+            [weights[f"{feed}.shared.down.weight"]],
+            [matters.units[f"{old}.feed.shared.down"]],
+        )
     for expert, share in enumerate(weight.tolist()):
         gates.append(weights[f"{feed}.gate"][expert].T)
         ups.append(weights[f"{feed}.up"][expert].T)
         downs.append(weights[f"{feed}.down"][expert].T * share)
         scores.append(matters.units[f"{old}.feed.{expert}"])
-    merged = {"x.gate.weight": torch.cat(gates), "x.up.weight": torch.cat(ups), "x.down.weight": torch.cat(downs, dim=1)}
+    merged = {
+        "x.gate.weight": torch.cat(gates),
+        "x.up.weight": torch.cat(ups),
+        "x.down.weight": torch.cat(downs, dim=1),
+    }
     if count > len(merged["x.gate.weight"]):
-        raise InputError(f"shape.feed_forward: {count} cannot be cut from the {len(merged['x.gate.weight'])} units of all experts")
+        raise InputError(
+            f"shape.feed_forward: {count} cannot be cut from the {len(merged['x.gate.weight'])} units of all experts"
+        )
     return _dense(merged, "x", best(torch.cat(scores), count), width)

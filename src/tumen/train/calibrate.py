@@ -66,7 +66,10 @@ def measure(shape: Shape, section: Train, steps: int) -> dict[str, object]:
 def main() -> None:
     """Measure the configuration of the first argument."""
     question = json.loads(sys.argv[1])
-    shape, section = Shape.model_validate(question["shape"]), Train.model_validate(question["train"])
+    shape, section = (
+        Shape.model_validate(question["shape"]),
+        Train.model_validate(question["train"]),
+    )
     sys.stdout.write(json.dumps(measure(shape, section, int(question["steps"]))) + "\n")
 
 

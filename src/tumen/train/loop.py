@@ -79,12 +79,18 @@ def fit(
         shards = read_shards(dataset / "train")
         check_vocab(int(np.max(shards.tokens)), shape)
         check_finite(start or {})
-        learner = learner_of(section, shape, team, seed, distil, seen, (adapter, start or {}) if adapter else None)
-        loader = Loader(shards, section.rows, section.row_tokens, seed, learner.data_rank, learner.data_ranks)
+        learner = learner_of(
+            section, shape, team, seed, distil, seen, (adapter, start or {}) if adapter else None
+        )
+        loader = Loader(
+            shards, section.rows, section.row_tokens, seed, learner.data_rank, learner.data_ranks
+        )
         work = out.with_name(f".{out.name}.work")
         checkpoints = Checkpoints(work, team, inputs, section.keep, events, section.save_later)
         copies = Copies(team, inputs, events)
-        step = first = _go_on(checkpoints, copies, learner, loader, events, None if adapter else start)
+        step = first = _go_on(
+            checkpoints, copies, learner, loader, events, None if adapter else start
+        )
         beats.phase("train")
         clock, spikes = Clock(events, section, shape, team, step, out.name), Spikes(section)
         while step < section.steps:
@@ -114,8 +120,15 @@ def fit(
             checkpoints.save(learner, State(step, loader.state()))
         checkpoints.finish()
         validation = validate(learner, dataset, section, seed)
-        facts = clock.facts() | {"validation_loss": round(validation, 6), "epochs": round(epochs(loader), 2)}
-        facts |= {"ranks": team.world, "seen": loader.seen, "computed_in": name_of(type_of(section, team.device))}
+        facts = clock.facts() | {
+            "validation_loss": round(validation, 6),
+            "epochs": round(epochs(loader), 2),
+        }
+        facts |= {
+            "ranks": team.world,
+            "seen": loader.seen,
+            "computed_in": name_of(type_of(section, team.device)),
+        }
         with team.first() as mine:
             if mine:
                 events.emit("validation", tier=out.name, step=step, loss=validation)
@@ -143,10 +156,18 @@ def learner_of(
         TrainError: an adapter over many ranks, or what else is not built.
     """
     refuse_mesh(section.mesh, shape, section.rows, section.row_tokens, team.world)
-    if section.expert_kernel == "grouped" and section.compile and type_of(section, team.device) == torch.float32:
-        raise TrainError("expert_kernel 'grouped' compiles in bf16 alone, and this is fp32: set compile = false, or 'padded'")
+    if (
+        section.expert_kernel == "grouped"
+        and section.compile
+        and type_of(section, team.device) == torch.float32
+    ):
+        raise TrainError(
+            "expert_kernel 'grouped' compiles in bf16 alone, and this is fp32: set compile = false, or 'padded'"
+        )
     if adapting and section.mesh.ranks > 1:
-        raise TrainError("an adapter learns in one process: leave train.mesh out, or set start.tune to 'full'")
+        raise TrainError(
+            "an adapter learns in one process: leave train.mesh out, or set start.tune to 'full'"
+        )
     if adapting:
         adapter, base = adapting
         network = adapted(shape, base, adapter.start, type_of(section, team.device), seed)
@@ -154,10 +175,14 @@ def learner_of(
     if section.mesh.ranks == 1:
         return Alone(section, shape, team, seed, distil, seen)
     if seen:
-        raise TrainError(f"training on a grid is built for one process, the mesh has {section.mesh.ranks}; set train.mesh to 1")
+        raise TrainError(
+            f"training on a grid is built for one process, the mesh has {section.mesh.ranks}; set train.mesh to 1"
+        )
     if distil and section.mesh.pp > 1:
         raise TrainError("distillation over a pipeline is not built; use dp, ep, cp and tp")
-    from tumen.train.parallel.parallel import Together  # a second of imports that one process does without
+    from tumen.train.parallel.parallel import (
+        Together,
+    )  # a second of imports that one process does without
 
     return Together(section, shape, team, seed, distil)
 
@@ -182,11 +207,18 @@ def check_vocab(largest: int, shape: Shape) -> None:
         TrainError: says the largest token and the vocabulary.
     """
     if largest >= shape.vocab:
-        raise TrainError(f"the shards hold token {largest}, the network's vocabulary ends at {shape.vocab - 1}; encode them again")
+        raise TrainError(
+            f"the shards hold token {largest}, the network's vocabulary ends at {shape.vocab - 1}; encode them again"
+        )
 
 
 def _go_on(
-    checkpoints: Checkpoints, copies: Copies, learner: Learner, loader: Loader, events: Events, start: Mapping[str, Tensor] | None
+    checkpoints: Checkpoints,
+    copies: Copies,
+    learner: Learner,
+    loader: Loader,
+    events: Events,
+    start: Mapping[str, Tensor] | None,
 ) -> int:
     """Restore the newest whole checkpoint, or a newer copy in memory; returns the steps that are done."""
     held = copies.meet()
@@ -212,7 +244,9 @@ def check_finite(start: Mapping[str, Tensor]) -> None:
     for name, given in start.items():
         wrong = int((~torch.isfinite(given)).sum())
         if wrong:
-            raise TrainError(f"the weights to start from hold {wrong} NaN or infinite numbers in {name}; take another checkpoint")
+            raise TrainError(
+                f"the weights to start from hold {wrong} NaN or infinite numbers in {name}; take another checkpoint"
+            )
 
 
 @torch.no_grad()
@@ -223,7 +257,9 @@ def _start_from(learner: Learner, start: Mapping[str, Tensor]) -> None:
         if kind != "weights":
             continue
         if ours not in start or start[ours].shape != tensor.shape:
-            raise TrainError(f"the weights to start from have no {ours} of shape {tuple(tensor.shape)}; another architecture?")
+            raise TrainError(
+                f"the weights to start from have no {ours} of shape {tuple(tensor.shape)}; another architecture?"
+            )
         put(tensor, start[ours])
     learner.restored(0)
 
@@ -231,6 +267,8 @@ def _start_from(learner: Learner, start: Mapping[str, Tensor]) -> None:
 def validate(learner: Learner, dataset: Path, section: Train, seed: int) -> float:
     """Mean cross-entropy in nats per action token over one pass of the validation shards."""
     shards = read_shards(dataset / "validation")
-    loader = Loader(shards, section.rows, section.row_tokens, seed, learner.data_rank, learner.data_ranks)
+    loader = Loader(
+        shards, section.rows, section.row_tokens, seed, learner.data_rank, learner.data_ranks
+    )
     batches = [next(loader) for _ in range(math.ceil(loader.rows_per_epoch() / section.rows))]
     return learner.evaluate(batches, section.model_copy(update={"sentence_weight": 0.0}))

@@ -35,7 +35,9 @@ class Targets:
     sources: Tensor  # (A,)
 
 
-Extra = Callable[[Tensor, Targets, Told], Tensor]  # logits (A, V) and what they are of -> a teacher's loss (A,)
+Extra = Callable[
+    [Tensor, Targets, Told], Tensor
+]  # logits (A, V) and what they are of -> a teacher's loss (A,)
 
 
 def targets_of(batch: Batch, sentence_weight: float) -> Targets:
@@ -73,12 +75,18 @@ def further(batch: Batch) -> Batch:
 
 
 def loss_of(
-    network: Transformer, batch: Batch, section: Train, device: torch.device, distil: tuple[float, Extra] | None = None
+    network: Transformer,
+    batch: Batch,
+    section: Train,
+    device: torch.device,
+    distil: tuple[float, Extra] | None = None,
 ) -> Tensor:
     """This batch's share of the step's loss: mean weighted cross-entropy, mixed with the teacher's if any; plus, in training,
     the balance losses and that of the token after the next.
     """
-    ids, documents, positions = (torch.from_numpy(part).to(device) for part in (batch.ids, batch.documents, batch.positions))
+    ids, documents, positions = (
+        torch.from_numpy(part).to(device) for part in (batch.ids, batch.documents, batch.positions)
+    )
     told = {
         "ids": ids,
         "positions": positions,
@@ -89,25 +97,44 @@ def loss_of(
     return told_loss(network, batch, told, section, distil)
 
 
-def told_loss(network: Transformer, batch: Batch, told: Told, section: Train, distil: tuple[float, Extra] | None) -> Tensor:
+def told_loss(
+    network: Transformer,
+    batch: Batch,
+    told: Told,
+    section: Train,
+    distil: tuple[float, Extra] | None,
+) -> Tensor:
     """`loss_of` for a network that is told its batch as tensors."""
     ids, positions, mask = told["ids"], told["positions"], told["mask"]
     assert ids is not None
     assert positions is not None
     assert mask is not None
     following = torch.roll(ids, -1, 1) if network.training and network.shape.mtp else None
-    out = network(ids, positions, mask, real=told["real"], safe=told.get("safe"), following=following)
+    out = network(
+        ids, positions, mask, real=told["real"], safe=told.get("safe"), following=following
+    )
     total = whole_weight(batch, section.sentence_weight)
-    loss = cross_entropy(network, out.states, targets_of(batch, section.sentence_weight), told, distil) / total
+    loss = (
+        cross_entropy(network, out.states, targets_of(batch, section.sentence_weight), told, distil)
+        / total
+    )
     if network.training:
         loss = loss + out.balance * (len(batch.ids) / batch.whole.rows)
     if out.ahead is not None:
         after = targets_of(further(batch), section.sentence_weight)
-        loss = loss + section.mtp_weight * cross_entropy(network, out.ahead, after, told, None) / total
+        loss = (
+            loss + section.mtp_weight * cross_entropy(network, out.ahead, after, told, None) / total
+        )
     return loss
 
 
-def cross_entropy(network: Transformer, states: Tensor, targets: Targets, told: Told, distil: tuple[float, Extra] | None) -> Tensor:
+def cross_entropy(
+    network: Transformer,
+    states: Tensor,
+    targets: Targets,
+    told: Told,
+    distil: tuple[float, Extra] | None,
+) -> Tensor:
     """Weighted sum over the learnt positions, in nats; states (B, T, D)."""
     device = states.device
     logits = network.head(states.flatten(0, 1)[targets.rows.to(device)]).float()
@@ -131,6 +158,8 @@ def shares_loss(dataset: Path, vocab: int) -> tuple[float, Extra] | None:
         offsets[int(token)] = nats
 
     def loss(logits: Tensor, targets: Targets, told: Told) -> Tensor:
-        return F.cross_entropy(logits + offsets.to(logits.device), targets.tokens.to(logits.device), reduction="none")
+        return F.cross_entropy(
+            logits + offsets.to(logits.device), targets.tokens.to(logits.device), reduction="none"
+        )
 
     return 1.0, loss

@@ -23,7 +23,9 @@ from tumen.train.world import Team, name_of, type_of
 
 LOG_EVERY = 10
 WINDOW, ENOUGH = 100, 20  # losses that say what is usual, and how many of them it takes to say so
-LEAST_DEVIATION = 0.01  # of the median: a loss that hardly moves is not to be stopped at its first move
+LEAST_DEVIATION = (
+    0.01  # of the median: a loss that hardly moves is not to be stopped at its first move
+)
 PEAK_STEPS = 50  # fewer steps than this do not pay for measuring the peak
 PEAK_SECONDS, PEAK_TIMES = 0.3, 5  # no matmul is begun after so long, and a size is given so many
 PEAK_SIDES = {"cpu": (128, 256, 512, 1024), "cuda": (4096, 8192)}  # of square matrices
@@ -99,7 +101,9 @@ def measured_peak(section: Train, device: torch.device) -> float:
     for side in PEAK_SIDES[device.type]:
         square = torch.arange(side * side, device=device).sin().view(side, side).to(dtype)
         seconds: list[float] = []
-        while len(seconds) < PEAK_TIMES and not (best and time.perf_counter() - start > PEAK_SECONDS):
+        while len(seconds) < PEAK_TIMES and not (
+            best and time.perf_counter() - start > PEAK_SECONDS
+        ):
             seconds.append(_matmul_seconds(square))
         if seconds[1:]:  # the first one builds its kernel
             best = max(best, 2 * side**3 / min(seconds[1:]))
@@ -122,13 +126,17 @@ def epochs(loader: Loader) -> float:
 class Clock:
     """Progress in events: loss, rate, tokens a second, utilisation, seconds left."""
 
-    def __init__(self, events: Events, section: Train, shape: Shape, team: Team, step: int, tier: str) -> None:
+    def __init__(
+        self, events: Events, section: Train, shape: Shape, team: Team, step: int, tier: str
+    ) -> None:
         self.events, self.section, self.tier = events, section, tier
         self.flops, self.peak = step_flops(section, shape), 0.0
         self.seconds: list[float] = []
         events.emit("train", tier=tier, step=step, steps=section.steps)
         if section.steps - step >= PEAK_STEPS:
-            self.peak = sum(team.all(measured_peak(section, team.device)))  # all at once, as they train
+            self.peak = sum(
+                team.all(measured_peak(section, team.device))
+            )  # all at once, as they train
             events.emit(
                 "peak",
                 tier=tier,
@@ -139,7 +147,9 @@ class Clock:
         self.start = self.last = self.ticked = time.perf_counter()
         self.last_step = step
 
-    def tick(self, step: int, loss: float, norm: float, learner: Learner, loader: Loader, batch: Batch) -> None:
+    def tick(
+        self, step: int, loss: float, norm: float, learner: Learner, loader: Loader, batch: Batch
+    ) -> None:
         """After a step, on every rank."""
         self.ticked = time.perf_counter()
         if step % LOG_EVERY and step != self.section.steps:
@@ -161,7 +171,9 @@ class Clock:
             real_tokens=real_tokens(batch),
             step_seconds=round(step_seconds, 4),
             tokens_per_second=round(tokens / step_seconds),
-            seconds_left=round((self.section.steps - step) * float(np.median(self.seconds[-20:])), 1),
+            seconds_left=round(
+                (self.section.steps - step) * float(np.median(self.seconds[-20:])), 1
+            ),
             peak_bytes=peak_bytes(),
             seen=loader.seen,
             **self._utilisation(step_seconds),
@@ -174,7 +186,13 @@ class Clock:
 
     def pause(self, event: str, step: int, **facts: Any) -> None:
         """Something that is not a step, since the last one: it does not count into the step time."""
-        self.events.emit(event, tier=self.tier, step=step, seconds=round(time.perf_counter() - self.ticked, 4), **facts)
+        self.events.emit(
+            event,
+            tier=self.tier,
+            step=step,
+            seconds=round(time.perf_counter() - self.ticked, 4),
+            **facts,
+        )
         self.last_step, self.last = step, time.perf_counter()
 
     def facts(self) -> dict[str, Any]:
@@ -202,7 +220,10 @@ def load_facts(loads: Tensor | None) -> dict[str, float]:
         return {}
     chosen, dropped = loads[:, :-1], loads[:, -1]
     fullest = (chosen.amax(dim=1) / chosen.mean(dim=1).clamp(min=1e-9)).max()
-    return {"expert_load": round(float(fullest), 3), "dropped": round(float(dropped.sum() / chosen.sum().clamp(min=1)), 5)}
+    return {
+        "expert_load": round(float(fullest), 3),
+        "dropped": round(float(dropped.sum() / chosen.sum().clamp(min=1)), 5),
+    }
 
 
 def peak_bytes() -> int:

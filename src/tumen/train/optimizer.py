@@ -22,7 +22,9 @@ from tumen.train.world import half
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
 MOMENTUM = 0.95
-Seen = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]  # fp32 weights by name -> what is computed with
+Seen = Callable[
+    [Mapping[str, Tensor]], Mapping[str, Tensor]
+]  # fp32 weights by name -> what is computed with
 ROOT_MEAN_SQUARE = 0.2  # of an AdamW update in practice; Muon's is scaled to it, so that both share one rate and decay
 
 
@@ -74,14 +76,26 @@ class FlatOptimizer:
         seen: makes what the network computes with from the fp32 weights; the gradient is theirs all the same (straight-through).
     """
 
-    def __init__(self, network: nn.Module, section: Train, dtype: torch.dtype, seen: Seen | None = None) -> None:
+    def __init__(
+        self, network: nn.Module, section: Train, dtype: torch.dtype, seen: Seen | None = None
+    ) -> None:
         self.section, self.seen = section, seen
-        learnt = [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
-        named = sorted(learnt, key=lambda item: (zone(item[0], item[1], section), _matrix(item[1]), item[0]))
+        learnt = [
+            (name, parameter)
+            for name, parameter in network.named_parameters()
+            if parameter.requires_grad
+        ]
+        named = sorted(
+            learnt, key=lambda item: (zone(item[0], item[1], section), _matrix(item[1]), item[0])
+        )
         self.layout = [(name, parameter.shape, parameter.numel()) for name, parameter in named]
         device = named[0][1].device
         self.master = torch.cat([parameter.detach().float().flatten() for _, parameter in named])
-        self.weights = self.master if dtype == torch.float32 and seen is None else self.master.to(dtype, copy=True)
+        self.weights = (
+            self.master
+            if dtype == torch.float32 and seen is None
+            else self.master.to(dtype, copy=True)
+        )
         self.gradient = torch.zeros_like(self.weights)
         self.summed: Tensor | None = None
         offset, sizes = 0, [0, 0, 0]
@@ -92,15 +106,24 @@ class FlatOptimizer:
             parameter.grad = self.gradient[offset:stop].view(parameter.shape)
             offset = stop
         self.cuts = (sizes[0], sizes[0] + sizes[1])
-        turned = [_matrix(parameter) for name, parameter in named if zone(name, parameter, section) == 0]
-        self.batches = [(shape, shape[0] * shape[1] * len(list(group))) for shape, group in groupby(turned)]
+        turned = [
+            _matrix(parameter) for name, parameter in named if zone(name, parameter, section) == 0
+        ]
+        self.batches = [
+            (shape, shape[0] * shape[1] * len(list(group))) for shape, group in groupby(turned)
+        ]
         self.momentum = torch.zeros(sizes[0], device=device)
-        self.parts = [nn.Parameter(self.master[self.cuts[0] : self.cuts[1]]), nn.Parameter(self.master[self.cuts[1] :])]
+        self.parts = [
+            nn.Parameter(self.master[self.cuts[0] : self.cuts[1]]),
+            nn.Parameter(self.master[self.cuts[1] :]),
+        ]
         groups = [
             {"params": [self.parts[0]], "weight_decay": section.weight_decay},
             {"params": [self.parts[1]], "weight_decay": 0.0},
         ]
-        self.adam = torch.optim.AdamW(groups, lr=section.rate, betas=section.betas, fused=device.type in ("cpu", "cuda"))
+        self.adam = torch.optim.AdamW(
+            groups, lr=section.rate, betas=section.betas, fused=device.type in ("cpu", "cuda")
+        )
         for part in self.parts:
             self.adam.state[part] = {
                 "step": torch.zeros((), dtype=torch.float32, device=device),
@@ -115,7 +138,10 @@ class FlatOptimizer:
         if math.isfinite(norm):
             gradient *= min(1.0, self.section.clip / (norm + 1e-6))
             self._muon(gradient[: self.cuts[0]], rate)
-            self.parts[0].grad, self.parts[1].grad = gradient[self.cuts[0] : self.cuts[1]], gradient[self.cuts[1] :]
+            self.parts[0].grad, self.parts[1].grad = (
+                gradient[self.cuts[0] : self.cuts[1]],
+                gradient[self.cuts[1] :],
+            )
             for group in self.adam.param_groups:
                 group["lr"] = rate
             self.adam.step()
@@ -126,7 +152,11 @@ class FlatOptimizer:
 
     def collect(self) -> None:
         """Between the micro-batches of a step: bf16 gradients are added up in fp32."""
-        self.summed = torch.zeros_like(self.gradient, dtype=torch.float32) if self.summed is None else self.summed
+        self.summed = (
+            torch.zeros_like(self.gradient, dtype=torch.float32)
+            if self.summed is None
+            else self.summed
+        )
         self.summed.add_(self.gradient)
         self.gradient.zero_()
 
@@ -162,7 +192,10 @@ class FlatOptimizer:
 
     def _named(self, flat: Tensor) -> dict[str, Tensor]:
         parts = flat.split([count for _, _, count in self.layout])
-        return {name: part.view(shape) for (name, shape, _), part in zip(self.layout, parts, strict=True)}
+        return {
+            name: part.view(shape)
+            for (name, shape, _), part in zip(self.layout, parts, strict=True)
+        }
 
     def moments(self) -> dict[str, Tensor]:
         """The optimiser's state by kind and the network's names, views of its flat tensors."""
@@ -176,7 +209,10 @@ class FlatOptimizer:
             else:
                 state = self.adam.state[self.parts[part - 1]]
                 flats = {kind: state[kind] for kind in ("exp_avg", "exp_avg_sq")}
-            found |= {f"{kind}.{name}": flat[start : start + count].view(shape) for kind, flat in flats.items()}
+            found |= {
+                f"{kind}.{name}": flat[start : start + count].view(shape)
+                for kind, flat in flats.items()
+            }
             offset += count
         return found
 
@@ -199,15 +235,26 @@ class ShardedOptimizer:
     """
 
     def __init__(
-        self, named: Mapping[str, DTensor], section: Train, copies: Mapping[str, float], total: Callable[[Tensor], Tensor]
+        self,
+        named: Mapping[str, DTensor],
+        section: Train,
+        copies: Mapping[str, float],
+        total: Callable[[Tensor], Tensor],
     ) -> None:
         self.section, self.named, self.copies, self.total = section, dict(named), copies, total
-        self.local = {name: nn.Parameter(weight.to_local().detach()) for name, weight in named.items()}
+        self.local = {
+            name: nn.Parameter(weight.to_local().detach()) for name, weight in named.items()
+        }
         zones = {name: zone(name, weight, section) for name, weight in named.items()}
         self.turned = [name for name in named if zones[name] == 0]
         self.momentum = {name: torch.zeros_like(self.local[name].data) for name in self.turned}
-        decayed, plain = ([self.local[name] for name in named if zones[name] == kind] for kind in (1, 2))
-        groups = [{"params": decayed, "weight_decay": section.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        decayed, plain = (
+            [self.local[name] for name in named if zones[name] == kind] for kind in (1, 2)
+        )
+        groups = [
+            {"params": decayed, "weight_decay": section.weight_decay},
+            {"params": plain, "weight_decay": 0.0},
+        ]
         groups = [group for group in groups if group["params"]]
         self.adam = torch.optim.AdamW(groups, lr=section.rate, betas=section.betas, fused=True)
         for part in (*decayed, *plain):
@@ -220,9 +267,16 @@ class ShardedOptimizer:
     @torch.no_grad()
     def step(self, rate: float) -> float:
         """As `FlatOptimizer.step`; the norm is that of the whole network's gradient."""
-        given: dict[str, Any] = {name: weight.grad for name, weight in self.named.items() if weight.grad is not None}
-        gradients: dict[str, Tensor] = {name: gradient.to_local() for name, gradient in given.items()}
-        squares = [gradient.float().square().sum() / self.copies[name] for name, gradient in gradients.items()]
+        given: dict[str, Any] = {
+            name: weight.grad for name, weight in self.named.items() if weight.grad is not None
+        }
+        gradients: dict[str, Tensor] = {
+            name: gradient.to_local() for name, gradient in given.items()
+        }
+        squares = [
+            gradient.float().square().sum() / self.copies[name]
+            for name, gradient in gradients.items()
+        ]
         norm = float(self.total(torch.stack(squares).sum() if squares else torch.zeros(()))) ** 0.5
         if math.isfinite(norm):
             scale = min(1.0, self.section.clip / (norm + 1e-6))
@@ -246,7 +300,9 @@ class ShardedOptimizer:
         part = gradient.add(momentum, alpha=MOMENTUM)
         turned = orthogonal(self._spread(name, part).full_tensor().unsqueeze(0))[0]
         scale = ROOT_MEAN_SQUARE * math.sqrt(max(weight.shape))
-        self.local[name].data.mul_(1 - rate * self.section.weight_decay).sub_(part_of(turned, weight), alpha=rate * scale)
+        self.local[name].data.mul_(1 - rate * self.section.weight_decay).sub_(
+            part_of(turned, weight), alpha=rate * scale
+        )
 
     def named_master(self) -> dict[str, DTensor]:
         """fp32 weights by the network's names, spread."""
@@ -255,17 +311,28 @@ class ShardedOptimizer:
 
     def moments(self) -> dict[str, DTensor]:
         """The optimiser's state by kind and the network's names, spread like the weights."""
-        found = {f"momentum.{name}": self._spread(name, momentum) for name, momentum in self.momentum.items()}
+        found = {
+            f"momentum.{name}": self._spread(name, momentum)
+            for name, momentum in self.momentum.items()
+        }
         for name, part in self.local.items():
             if name not in self.momentum:
                 state = self.adam.state[part]
-                found |= {f"{kind}.{name}": self._spread(name, state[kind]) for kind in ("exp_avg", "exp_avg_sq")}
+                found |= {
+                    f"{kind}.{name}": self._spread(name, state[kind])
+                    for kind in ("exp_avg", "exp_avg_sq")
+                }
         return found
 
     def _spread(self, name: str, part: Tensor) -> DTensor:
         weight = self.named[name]
         return DTensor.from_local(
-            part, weight.device_mesh, weight.placements, run_check=False, shape=weight.shape, stride=weight.stride()
+            part,
+            weight.device_mesh,
+            weight.placements,
+            run_check=False,
+            shape=weight.shape,
+            stride=weight.stride(),
         )
 
     def restored(self, step: int) -> None:
@@ -284,8 +351,12 @@ def put(tensor: Tensor, whole: Tensor) -> None:
 
 def part_of(whole: Tensor, like: DTensor) -> Tensor:
     """The part of a whole tensor that this rank holds of `like`."""
-    size, offset = compute_local_shape_and_global_offset(like.shape, like.device_mesh, like.placements)
-    return whole[tuple(slice(start, start + length) for start, length in zip(offset, size, strict=True))]
+    size, offset = compute_local_shape_and_global_offset(
+        like.shape, like.device_mesh, like.placements
+    )
+    return whole[
+        tuple(slice(start, start + length) for start, length in zip(offset, size, strict=True))
+    ]
 
 
 def _matrix(parameter: Tensor) -> tuple[int, int]:

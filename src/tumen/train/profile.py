@@ -50,7 +50,10 @@ GROUPS = {
     "host": "Python, waiting, the profiler itself",
 }
 SENT = ("c10d", "gloo:", "nccl:", "record_param_comms", "_c10d_functional", "FSDP::")
-ROOT, LEARN = SCOPE + "step", SCOPE + "head and loss"  # in `learn`, what no module holds is the loss
+ROOT, LEARN = (
+    SCOPE + "step",
+    SCOPE + "head and loss",
+)  # in `learn`, what no module holds is the loss
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,9 @@ class Op:
     calls: int
 
 
-def profile_steps(section: Train, shape: Shape, dataset: Path, out: Path, *, seed: int = 0, tier: str = "tier") -> str:
+def profile_steps(
+    section: Train, shape: Shape, dataset: Path, out: Path, *, seed: int = 0, tier: str = "tier"
+) -> str:
     """Profile a few steps of fresh weights; writes `trace.json` (Chrome's format, Perfetto reads it) and `profile.md` into `out`.
 
     Nothing else is written: no checkpoint of a run is read or touched. Speed and utilisation are measured first, on steps as they
@@ -86,7 +91,9 @@ def profile_steps(section: Train, shape: Shape, dataset: Path, out: Path, *, see
     check_vocab(int(shards.tokens.max()), shape)
 
     learner = learner_of(section, shape, team, seed)
-    loader = Loader(shards, section.rows, section.row_tokens, seed, learner.data_rank, learner.data_ranks)
+    loader = Loader(
+        shards, section.rows, section.row_tokens, seed, learner.data_rank, learner.data_ranks
+    )
     _steps(learner, loader, section, WARM)
     seconds, real = _timed(learner, loader, section)
     peak = sum(team.all(measured_peak(section, team.device)))
@@ -188,7 +195,10 @@ def scopes(networks: Iterable[Transformer]) -> Iterator[None]:
 
     for network in networks:
         for module, group in scoped(network):
-            hooks += [module.register_forward_pre_hook(enter(group)), module.register_forward_hook(leave, always_call=True)]
+            hooks += [
+                module.register_forward_pre_hook(enter(group)),
+                module.register_forward_hook(leave, always_call=True),
+            ]
     try:
         yield
     finally:
@@ -202,7 +212,11 @@ def attributed(events: Iterable[Any], device: torch.device) -> tuple[float, list
     roots = [event for event in events if event.name == ROOT]
     threads = {event.thread for event in roots}
     ours = [event for event in events if event.thread in threads and _root(event)]
-    forward = {event.sequence_nr: group for event in ours if event.sequence_nr >= 0 and (group := _scope(event))}
+    forward = {
+        event.sequence_nr: group
+        for event in ours
+        if event.sequence_nr >= 0 and (group := _scope(event))
+    }
     clock = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
     seconds, calls = defaultdict[tuple[str, str], float](float), Counter[tuple[str, str]]()
     for event in ours:
@@ -212,7 +226,11 @@ def attributed(events: Iterable[Any], device: torch.device) -> tuple[float, list
     whole = sum(event.time_range.elapsed_us() for event in roots) / 1e6
     idle = max(0.0, whole - sum(seconds.values()))
     seconds["(nothing on the device)", "host"] += idle if device.type == "cuda" else 0.0
-    ops = [Op(name, group, taken, calls[name, group]) for (name, group), taken in seconds.items() if taken]
+    ops = [
+        Op(name, group, taken, calls[name, group])
+        for (name, group), taken in seconds.items()
+        if taken
+    ]
     return whole / max(1, len(roots)), sorted(ops, key=lambda op: -op.seconds)
 
 
@@ -290,5 +308,8 @@ def page_of(tier: str, section: Train, team: Team, speed: Speed, step: float, op
         if taken
     ]
     lines += ["", "| operator | group | share | calls a step |", "| --- | --- | ---: | ---: |"]
-    lines += [f"| `{op.name}` | {op.group} | {op.seconds / whole:.1%} | {op.calls / STEPS:,.0f} |" for op in ops[:TOP]]
+    lines += [
+        f"| `{op.name}` | {op.group} | {op.seconds / whole:.1%} | {op.calls / STEPS:,.0f} |"
+        for op in ops[:TOP]
+    ]
     return "\n".join(lines) + "\n"

@@ -9,7 +9,11 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
+from torch.utils.checkpoint import (
+    CheckpointPolicy,
+    checkpoint,
+    create_selective_checkpoint_contexts,
+)
 
 from tumen.core.shape import Shape
 from tumen.data import Batch
@@ -19,7 +23,11 @@ from tumen.train.losses import Extra, loss_of
 from tumen.train.optimizer import FlatOptimizer, Seen
 from tumen.train.world import Team, type_of
 
-KEPT = {torch.ops.aten.mm.default, torch.ops.aten.bmm.default, torch.ops.aten.addmm.default}  # not computed again when selective
+KEPT = {
+    torch.ops.aten.mm.default,
+    torch.ops.aten.bmm.default,
+    torch.ops.aten.addmm.default,
+}  # not computed again when selective
 
 
 class Learner(Protocol):
@@ -78,7 +86,11 @@ class Alone:
                 block.compile(dynamic=False)
 
     def learn(self, batch: Batch) -> float:
-        parts, losses, self._loads = batch.split(self.section.mesh.rows_of(len(batch.ids))), [], None
+        parts, losses, self._loads = (
+            batch.split(self.section.mesh.rows_of(len(batch.ids))),
+            [],
+            None,
+        )
         for part in parts:
             loss = loss_of(self.network, part, self.section, self.device, self.distil)
             loss.backward()
@@ -99,15 +111,22 @@ class Alone:
     def tensors(self) -> dict[str, Tensor]:
         weights = self.optimizer.named_master() | dict(self.network.named_buffers())
         kept = {f"weights.{name}": tensor for name, tensor in weights.items()}
-        return kept | {f"moments.{name}": tensor for name, tensor in self.optimizer.moments().items()}
+        return kept | {
+            f"moments.{name}": tensor for name, tensor in self.optimizer.moments().items()
+        }
 
     def restored(self, step: int) -> None:
         self.optimizer.restored(step)
 
     def evaluate(self, batches: Sequence[Batch], section: Train) -> float:
-        with torch.no_grad(), torch.compiler.set_stance("force_eager"):  # a few batches do not pay for another compilation
+        with (
+            torch.no_grad(),
+            torch.compiler.set_stance("force_eager"),
+        ):  # a few batches do not pay for another compilation
             self.network.eval()
-            losses = [float(loss_of(self.network, batch, section, self.device)) for batch in batches]
+            losses = [
+                float(loss_of(self.network, batch, section, self.device)) for batch in batches
+            ]
             self.network.train()
         return sum(losses) / len(losses)
 

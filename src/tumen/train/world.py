@@ -18,7 +18,14 @@ from tumen.recipe import Train
 from tumen.train.stop import Stop
 
 PATIENCE = timedelta(minutes=30)  # of a collective; whoever watches the run is quicker (cluster)
-GONE = ("connection closed", "connection reset", "connection was likely closed", "broken pipe", "timed out", "remote process")
+GONE = (
+    "connection closed",
+    "connection reset",
+    "connection was likely closed",
+    "broken pipe",
+    "timed out",
+    "remote process",
+)
 
 
 def half(device: torch.device) -> torch.dtype:
@@ -122,7 +129,9 @@ def peers() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # what gloo and NCCL raise, DistBackendError included
-        if not dist.is_initialized() or not any(sign in text for text in _causes(error) for sign in GONE):
+        if not dist.is_initialized() or not any(
+            sign in text for text in _causes(error) for sign in GONE
+        ):
             raise
         raise PeerError(
             f"rank {dist.get_rank()}: another rank ended or hangs; what that one said is the reason. "
@@ -145,20 +154,29 @@ def join(ranks: int) -> Team:
     """
     try:
         world, rank, local = (
-            int(os.environ.get(name, unset)) for name, unset in (("WORLD_SIZE", 1), ("RANK", 0), ("LOCAL_RANK", 0))
+            int(os.environ.get(name, unset))
+            for name, unset in (("WORLD_SIZE", 1), ("RANK", 0), ("LOCAL_RANK", 0))
         )
     except ValueError as error:
-        raise TrainError(f"torchrun's variables WORLD_SIZE, RANK and LOCAL_RANK are no numbers: {error}") from None
+        raise TrainError(
+            f"torchrun's variables WORLD_SIZE, RANK and LOCAL_RANK are no numbers: {error}"
+        ) from None
     if world != ranks:
-        raise TrainError(f"the mesh needs {ranks} ranks, {world} were started; start {ranks}, or change the mesh")
+        raise TrainError(
+            f"the mesh needs {ranks} ranks, {world} were started; start {ranks}, or change the mesh"
+        )
     device = torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
     if world > 1 and not dist.is_initialized():
         if device.type == "cuda":  # not run here
             torch.cuda.set_device(device)
         try:
-            dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+            dist.init_process_group(
+                "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE
+            )
         except (ValueError, RuntimeError) as error:
-            raise TrainError(f"the {world} ranks do not meet at MASTER_ADDR:MASTER_PORT: {str(error).splitlines()[0]}") from None
+            raise TrainError(
+                f"the {world} ranks do not meet at MASTER_ADDR:MASTER_PORT: {str(error).splitlines()[0]}"
+            ) from None
     return Team(rank, world, device)
 
 

@@ -2,6 +2,4 @@
 
 from tumen.assistant.replies.reply import reply
 
-__all__ = [
-    "reply",
-]
+__all__ = ["reply"]

@@ -93,7 +93,9 @@ class _Said:
         for noun in ({thing.device_class for thing in things}, {thing.domain for thing in things}):
             known = next(iter(noun)) if len(noun) == 1 else ""
             if known and known in NOUNS[self.lang]:
-                return REPLIES[self.lang]["count"].format(count=len(ids), noun=self.noun(known, len(ids)))
+                return REPLIES[self.lang]["count"].format(
+                    count=len(ids), noun=self.noun(known, len(ids))
+                )
         return REPLIES[self.lang]["count"].format(count=len(ids), noun=self.noun("", len(ids)))
 
     def names(self, ids: Sequence[str], place: str | None = None) -> str:
@@ -101,12 +103,20 @@ class _Said:
         if len(ids) <= 3:
             return self.listed([self.title(id_) for id_ in ids])
         counted = self.counted(ids)
-        return REPLIES[self.lang]["in"].format(names=counted, place=self.place(place)) if place else counted
+        return (
+            REPLIES[self.lang]["in"].format(names=counted, place=self.place(place))
+            if place
+            else counted
+        )
 
     def where(self, id_: str) -> str:
         """The room of an entity, or its own name when that tells more."""
         entity = self.home.entities[id_]
-        return self.title(entity.area) if entity.area and entity.domain == "climate" else self.title(id_)
+        return (
+            self.title(entity.area)
+            if entity.area and entity.domain == "climate"
+            else self.title(id_)
+        )
 
     def place(self, place: str) -> str:
         return self.listed([self.title(part) for part in place.replace("+", ",").split(",")])
@@ -129,7 +139,11 @@ class _Said:
 
     def fields(self, change: Change) -> str:
         """What a change made of an entity, in a few words."""
-        return ", ".join(self.quantity(name, after) for name, (_, after) in change.fields().items() if after is not None)
+        return ", ".join(
+            self.quantity(name, after)
+            for name, (_, after) in change.fields().items()
+            if after is not None
+        )
 
     def time(self, seconds: float) -> str:
         """`1 h 5 min`."""
@@ -137,7 +151,9 @@ class _Said:
         parts = (whole // 3600, whole % 3600 // 60, whole % 60)
         gap = "" if self.lang == "zh" else " "
         return (
-            gap.join(f"{n}{gap}{unit}" for n, unit in zip(parts, UNITS[self.lang], strict=True) if n)
+            gap.join(
+                f"{n}{gap}{unit}" for n, unit in zip(parts, UNITS[self.lang], strict=True) if n
+            )
             or f"0{gap}{UNITS[self.lang][2]}"
         )
 
@@ -145,7 +161,9 @@ class _Said:
         """`the pizza timer`, or the timer by its length."""
         name = str(state.get("name") or "")
         key = "timer" if name else "timer_plain"
-        return REPLIES[self.lang][key].format(name=name, time=self.time(float(state.get("seconds", 0))))
+        return REPLIES[self.lang][key].format(
+            name=name, time=self.time(float(state.get("seconds", 0)))
+        )
 
 
 # -- done ------------------------------------------------------------------------------------------------------------
@@ -171,17 +189,27 @@ def _done(said: _Said, outcome: Outcome) -> str:
 
 def _skipped(said: _Said, outcome: Outcome, text: str) -> str:
     """Lights of a group that cannot do what was asked are told apart from those that did it."""
-    things = [said.home.entities[id_] for id_ in outcome.resolved.targets if id_ in said.home.entities]
+    things = [
+        said.home.entities[id_] for id_ in outcome.resolved.targets if id_ in said.home.entities
+    ]
     lacking = {thing.id: lacks(thing, outcome.resolved.values) for thing in things}
     left = [id_ for id_, slot in lacking.items() if slot]
     if outcome.resolved.intent != "HassLightSet" or not left:
         return text
-    return said.fill("skipped", reply=text, names=said.names(left), slot=said.word(lacking[left[0]]))
+    return said.fill(
+        "skipped", reply=text, names=said.names(left), slot=said.word(lacking[left[0]])
+    )
 
 
 def _still_off(said: _Said, own: Sequence[Change]) -> str:
     """A target temperature of a device that is off changes nothing yet, so it is said."""
-    idle = [c for c in own if c.id.startswith("climate.") and (c.after or {}).get("state") == "off" and "temperature" in c.fields()]
+    idle = [
+        c
+        for c in own
+        if c.id.startswith("climate.")
+        and (c.after or {}).get("state") == "off"
+        and "temperature" in c.fields()
+    ]
     gap = "" if said.lang == "zh" else " "
     return gap + said.fill("still_off") if idle and len(idle) == len(own) else ""
 
@@ -191,7 +219,11 @@ def _already(said: _Said, outcome: Outcome, own: Sequence[Change]) -> str:
     if not ids:
         return said.fill("nevermind")
     what = _what(said, outcome.resolved, own[0])
-    return said.fill("already" if len(ids) == 1 else "already_all", names=said.names(ids, outcome.resolved.place), what=what)
+    return said.fill(
+        "already" if len(ids) == 1 else "already_all",
+        names=said.names(ids, outcome.resolved.place),
+        what=what,
+    )
 
 
 def _what(said: _Said, resolved: Resolved, change: Change) -> str:
@@ -199,8 +231,14 @@ def _what(said: _Said, resolved: Resolved, change: Change) -> str:
     after = change.after or {}
     names = [name for name in _SETS.get(resolved.intent, ("state",)) if name in after]
     if resolved.intent == "HassLightSet" and after.get("state") == "on":
-        asked = {"brightness": {"brightness", "step"}, "color": {"color"}, "color_temperature": {"temperature"}}
-        names = [name for name, slots in asked.items() if slots & set(resolved.values) and name in after]
+        asked = {
+            "brightness": {"brightness", "step"},
+            "color": {"color"},
+            "color_temperature": {"temperature"},
+        }
+        names = [
+            name for name, slots in asked.items() if slots & set(resolved.values) and name in after
+        ]
     return ", ".join(said.quantity(name, after[name]) for name in names or ["state"])
 
 
@@ -234,7 +272,9 @@ def _made(said: _Said, resolved: Resolved, changes: Sequence[Change]) -> str:
     if resolved.intent in _VERBS:
         return said.fill(_VERBS[resolved.intent], names=names)
     if "cleaning_area" in after and after["state"] == "cleaning" and "area" in resolved.values:
-        return said.fill("cleaning_area", names=names, place=said.place(str(resolved.values["area"])))
+        return said.fill(
+            "cleaning_area", names=names, place=said.place(str(resolved.values["area"]))
+        )
     if resolved.intent in _SETS or (resolved.intent == "HassLightSet" and after["state"] == "on"):
         return said.fill("set", names=names, what=_what(said, resolved, changes[0]))
     return said.fill(_verb(resolved, ids, str(after["state"])), names=names)
@@ -245,7 +285,10 @@ def _verb(resolved: Resolved, ids: Sequence[str], state: str) -> str:
     domain = next(iter(domains)) if len(domains) == 1 else ""
     if domain in _STATE_DOMAINS:
         return domain
-    if state in ("open", "closed", "locked", "unlocked", "cleaning", "mowing", "returning") and domain:
+    if (
+        state in ("open", "closed", "locked", "unlocked", "cleaning", "mowing", "returning")
+        and domain
+    ):
         return state
     return "off" if resolved.intent == "HassTurnOff" or state == "off" else "on"
 
@@ -255,7 +298,12 @@ def _timer(said: _Said, outcome: Outcome) -> str:
     if not outcome.changes:
         return said.fill("timer_none")
     states = [change.after or change.before or {} for change in outcome.changes]
-    names = said.listed([said.timer(change.id, state) for change, state in zip(outcome.changes, states, strict=True)])
+    names = said.listed(
+        [
+            said.timer(change.id, state)
+            for change, state in zip(outcome.changes, states, strict=True)
+        ]
+    )
     if intent == "HassStartTimer":
         key = "timer_start_named" if states[0].get("name") else "timer_start"
         return said.fill(key, name=states[0].get("name"), time=said.time(states[0]["seconds"]))
@@ -267,7 +315,10 @@ def _timer(said: _Said, outcome: Outcome) -> str:
 
 
 def _list(said: _Said, outcome: Outcome) -> str:
-    made, item = [change for change in outcome.changes if change.real], outcome.resolved.values.get("item", "")
+    made, item = (
+        [change for change in outcome.changes if change.real],
+        outcome.resolved.values.get("item", ""),
+    )
     key = (
         "list_add"
         if "AddItem" in outcome.resolved.intent
@@ -289,16 +340,25 @@ def _answer(said: _Said, outcome: Outcome) -> str:
     if resolved.intent == "HassGetCurrentTime":
         return said.fill("time", hour=facts["hour"], minute=facts["minute"])
     if resolved.intent == "HassGetCurrentDate":
-        day = {"weekday": WEEKDAYS[said.lang][facts["weekday"]], "month": MONTHS[said.lang][facts["month"] - 1]}
+        day = {
+            "weekday": WEEKDAYS[said.lang][facts["weekday"]],
+            "month": MONTHS[said.lang][facts["month"] - 1],
+        }
         return said.fill("date", day=facts["day"], year=facts["year"], **day)
     if resolved.intent == "HassGetWeather":
         return said.fill("weather", what=_facts(said, facts))
     if resolved.intent == "HassClimateGetTemperature":
-        told = [said.fill("temperature", names=said.where(id_), what=f"{degrees} °C") for id_, degrees in facts.items()]
+        told = [
+            said.fill("temperature", names=said.where(id_), what=f"{degrees} °C")
+            for id_, degrees in facts.items()
+        ]
         return (" " if said.lang != "zh" else "").join(told)
     if resolved.intent == "HassTimerStatus":
         timers = said.home.timers
-        told = [said.fill("timer_left", names=said.timer(i, timers[i].fields()), time=said.time(left)) for i, left in facts.items()]
+        told = [
+            said.fill("timer_left", names=said.timer(i, timers[i].fields()), time=said.time(left))
+            for i, left in facts.items()
+        ]
         return (" " if said.lang != "zh" else "").join(told)
     return _states(said, resolved, answer.matching, answer.among, facts)
 
@@ -311,20 +371,32 @@ def _facts(said: _Said, facts: Mapping[str, Any]) -> str:
     for name, value in facts.items():
         if name != "state":
             shown = said.quantity(name, value)
-            parts.append(shown if name == "temperature" and len(facts) < 5 else f"{said.word(name)} {shown}")
+            parts.append(
+                shown if name == "temperature" and len(facts) < 5 else f"{said.word(name)} {shown}"
+            )
     return ("，" if said.lang == "zh" else ", ").join(parts)
 
 
-def _states(said: _Said, resolved: Resolved, matching: Sequence[str], among: Sequence[str], facts: Mapping[str, Value]) -> str:
+def _states(
+    said: _Said,
+    resolved: Resolved,
+    matching: Sequence[str],
+    among: Sequence[str],
+    facts: Mapping[str, Value],
+) -> str:
     ask = str(resolved.values.get("ask", ""))
     if "asked" not in facts:
         if len(among) == 1:
             return said.fill("is", names=said.title(among[0]), what=_facts(said, facts))
-        told = [f"{said.title(id_)}: {said.word(said.home.state(id_).get('state'))}" for id_ in among]
+        told = [
+            f"{said.title(id_)}: {said.word(said.home.state(id_).get('state'))}" for id_ in among
+        ]
         return said.fill("which_yes", names=said.shortened(told))
     if len(among) == 1 and ask in ("", "where", "all", "any"):
         state = _shown_state(said, among[0])
-        return said.fill("yes_one" if matching else "no_one", names=said.title(among[0]), what=state)
+        return said.fill(
+            "yes_one" if matching else "no_one", names=said.title(among[0]), what=state
+        )
     count, names = said.counted(among), said.shortened([said.title(id_) for id_ in matching])
     if ask in ("all", ""):
         rest = said.shortened([said.title(id_) for id_ in among if id_ not in matching])
@@ -337,7 +409,12 @@ def _states(said: _Said, resolved: Resolved, matching: Sequence[str], among: Seq
     key = {"any": "any", "which": "which", "where": "which"}.get(ask)
     if key:
         return said.fill(f"{key}_{'yes' if matching else 'no'}", names=names, count=count)
-    return said.fill("how_many_some" if 0 < len(matching) <= TOLD else "how_many", part=len(matching), count=count, names=names)
+    return said.fill(
+        "how_many_some" if 0 < len(matching) <= TOLD else "how_many",
+        part=len(matching),
+        count=count,
+        names=names,
+    )
 
 
 def _shown_state(said: _Said, id_: str) -> str:

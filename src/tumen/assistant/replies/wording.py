@@ -283,8 +283,35 @@ REPLIES: dict[str, dict[str, str]] = {
 
 WORDS: dict[str, dict[str, str]] = {
     "en": {
-        **{state: state for state in ("on", "off", "open", "closed", "locked", "unlocked", "playing", "paused", "idle", "docked")},
-        **{state: state for state in ("cleaning", "mowing", "opening", "closing", "heating", "sunny", "cloudy", "rainy", "snowy")},
+        **{
+            state: state
+            for state in (
+                "on",
+                "off",
+                "open",
+                "closed",
+                "locked",
+                "unlocked",
+                "playing",
+                "paused",
+                "idle",
+                "docked",
+            )
+        },
+        **{
+            state: state
+            for state in (
+                "cleaning",
+                "mowing",
+                "opening",
+                "closing",
+                "heating",
+                "sunny",
+                "cloudy",
+                "rainy",
+                "snowy",
+            )
+        },
         "home": "at home",
         "not_home": "away",
         "returning": "on the way to its base",
@@ -522,9 +549,13 @@ def _months(names: str) -> tuple[str, ...]:
 
 
 MONTHS = {
-    "en": _months("January February March April May June July August September October November December"),
+    "en": _months(
+        "January February March April May June July August September October November December"
+    ),
     "zh": tuple(f"{month}月" for month in range(1, 13)),
-    "de": _months("Januar Februar März April Mai Juni Juli August September Oktober November Dezember"),
+    "de": _months(
+        "Januar Februar März April Mai Juni Juli August September Oktober November Dezember"
+    ),
 }
 COLORS = {
     "zh": {

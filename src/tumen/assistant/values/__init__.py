@@ -2,7 +2,4 @@
 
 from tumen.assistant.values.values import Unknown, Values
 
-__all__ = [
-    "Unknown",
-    "Values",
-]
+__all__ = ["Unknown", "Values"]

@@ -63,7 +63,11 @@ def read_number(words: str, lang: str) -> float | None:
     said = said.removeprefix("百分之").removeprefix("the ").strip()
     for _ in range(3):
         said = _UNITS.sub("", said).strip()
-    said = said.replace("个", "").replace("of an", "").strip() if not said.endswith("quarter of an") else said
+    said = (
+        said.replace("个", "").replace("of an", "").strip()
+        if not said.endswith("quarter of an")
+        else said
+    )
     if not said:
         return None
     minus = _MINUS.match(said)
@@ -110,8 +114,16 @@ def _spelled(said: str, lang: str) -> float | None:
 
 def _whole(said: str, lang: str) -> int | None:
     bare = said.replace("-", " ")
-    forms = (bare, bare.replace(" and ", " "), re.sub(r"^an? ", "one ", bare), bare.replace(" ", ""))
-    for table in (_number_words, _larger_number_words):  # the second takes a moment to build and is seldom needed
+    forms = (
+        bare,
+        bare.replace(" and ", " "),
+        re.sub(r"^an? ", "one ", bare),
+        bare.replace(" ", ""),
+    )
+    for table in (
+        _number_words,
+        _larger_number_words,
+    ):  # the second takes a moment to build and is seldom needed
         found = next((table(lang)[form] for form in forms if form in table(lang)), None)
         if found is not None:
             return found
@@ -155,7 +167,10 @@ def _hundreds(said: str, lang: str) -> float | None:
     before, found, after = said.partition(" hundred")
     if lang != "en" or not found:
         return None
-    above, below = _whole(before, lang), _whole(after.replace(" and ", " ").strip(), lang) if after.strip() else 0
+    above, below = (
+        _whole(before, lang),
+        _whole(after.replace(" and ", " ").strip(), lang) if after.strip() else 0,
+    )
     return None if above is None or below is None or below > 99 else float(above * 100 + below)
 
 
@@ -169,7 +184,9 @@ def _number_words(lang: str) -> dict[str, int]:
 def _larger_number_words(lang: str) -> dict[str, int]:
     """Words -> number for 101 to 999 and every 50 up to 10,000; 两百五 is 250."""
     short = {f"{above}百{below}": n * 100 + d * 10 for above, n in _ones() for below, d in _ones()}
-    return _spell_out(lang, (*range(101, 1000), *range(1000, 10_001, 50))) | (short if lang == "zh" else {})
+    return _spell_out(lang, (*range(101, 1000), *range(1000, 10_001, 50))) | (
+        short if lang == "zh" else {}
+    )
 
 
 def _spell_out(lang: str, numbers: Iterable[int]) -> dict[str, int]:
@@ -179,9 +196,15 @@ def _spell_out(lang: str, numbers: Iterable[int]) -> dict[str, int]:
     engine = RbnfEngine.for_language(lang)
     table: dict[str, int] = {}
     for number in numbers:
-        for text in engine.format_number(number, ruleset_names=_RULES[lang]).text_by_ruleset.values():
+        for text in engine.format_number(
+            number, ruleset_names=_RULES[lang]
+        ).text_by_ruleset.values():
             word = fold(text).replace("\u00ad", "").replace("-", " ")
-            for form in (word, word.replace("〇", "零"), re.sub(r"^ein(?=hundert|tausend)", "", word)):
+            for form in (
+                word,
+                word.replace("〇", "零"),
+                re.sub(r"^ein(?=hundert|tausend)", "", word),
+            ):
                 table.setdefault(form, number)
     return table
 

@@ -13,7 +13,9 @@ _UNIT = re.compile(
     r"(?P<second>seconds?\b|secs?\b|sekunden?\b|sek\b|秒钟|秒)"
 )
 _SIZE = {"hour": HOUR, "quarter": 15 * MINUTE, "minute": MINUTE, "second": SECOND}
-_JOINTS = re.compile(r"^(?:and\b|und\b|plus\b|和|零|又)\s*|^,\s*|\s*(?:full|more|extra|ganze|ganzen|weitere|mehr)$")
+_JOINTS = re.compile(
+    r"^(?:and\b|und\b|plus\b|和|零|又)\s*|^,\s*|\s*(?:full|more|extra|ganze|ganzen|weitere|mehr)$"
+)
 _HALF_MORE = re.compile(r"^\s*(?:and a half|and half|und eine halbe|und ne halbe|半)\s*$")
 
 

@@ -58,11 +58,27 @@ _LEAST = {
 }
 _SPEEDS = {
     "en": {"low": 33, "slow": 33, "medium": 66, "high": 100, "fast": 100},
-    "zh": {"低": 33, "低速": 33, "低档": 33, "中": 66, "中速": 66, "中档": 66, "高": 100, "高速": 100, "高档": 100},
+    "zh": {
+        "低": 33,
+        "低速": 33,
+        "低档": 33,
+        "中": 66,
+        "中速": 66,
+        "中档": 66,
+        "高": 100,
+        "高速": 100,
+        "高档": 100,
+    },
     "de": {"niedrig": 33, "langsam": 33, "mittel": 66, "hoch": 100, "schnell": 100},
 }
 _WHITES = {
-    "en": {"candle light": 2000, "candlelight": 2000, "warm white": 2700, "soft white": 3000, "neutral white": 4000}
+    "en": {
+        "candle light": 2000,
+        "candlelight": 2000,
+        "warm white": 2700,
+        "soft white": 3000,
+        "neutral white": 4000,
+    }
     | {
         "natural white": 4000,
         "cool white": 5000,
@@ -144,7 +160,9 @@ class Values:
         try:
             return cls(_checked(untrusted.read_json(path)))
         except ValueError as error:
-            raise ArtifactError(f"{path}: no lexicon of values ({error}); run the recipe again") from None
+            raise ArtifactError(
+                f"{path}: no lexicon of values ({error}); run the recipe again"
+            ) from None
 
     def read(self, slot: str, words: str, lang: str) -> Value | Unknown:
         """The value of a slot: a number (percent, degrees Celsius, kelvin or a count), a colour's English name, or
@@ -193,7 +211,11 @@ class Values:
         bare = re.sub(r"(?:颜色|色的|色光|色|光)$|\s+(?:colou?r|light|farbe)$", "", said)
         for word in (
             bare,
-            *(bare[: -len(end)] for end in ("es", "en", "er", "em", "e", "n", "s") if bare.endswith(end)),
+            *(
+                bare[: -len(end)]
+                for end in ("es", "en", "er", "em", "e", "n", "s")
+                if bare.endswith(end)
+            ),
         ):
             found = self._look_up("color", word, lang)
             if found is not None:
@@ -210,15 +232,34 @@ def plain(number: float) -> float:
 def _built_in() -> dict[str, dict[str, dict[str, Value]]]:
     tables: dict[str, dict[str, dict[str, Value]]] = {}
     for lang in LANGUAGES:
-        levels: dict[str, Value] = {fold(w): float(n) for n, words in _LEVELS[lang].items() for w in words.split("|")}
+        levels: dict[str, Value] = {
+            fold(w): float(n) for n, words in _LEVELS[lang].items() for w in words.split("|")
+        }
         least = {fold(word) for word in _LEAST[lang].split("|")}
-        slots = {slot: levels | dict.fromkeys(least, 1.0 if slot == "brightness" else 0.0) for slot in PERCENT}
+        slots = {
+            slot: levels | dict.fromkeys(least, 1.0 if slot == "brightness" else 0.0)
+            for slot in PERCENT
+        }
         slots["percentage"] |= {fold(word): float(speed) for word, speed in _SPEEDS[lang].items()}
         slots["temperature"] = {fold(word): float(kelvin) for word, kelvin in _WHITES[lang].items()}
-        slots["color"] = {fold(word): name for name, words in _COLORS.items() for word in words.split("|")}
+        slots["color"] = {
+            fold(word): name for name, words in _COLORS.items() for word in words.split("|")
+        }
         tables[lang] = slots
-    tables["en"]["zone"] = {"home": "home", "at home": "home", "the house": "home", "work": "work", "away": "not_home"}
-    tables["zh"]["zone"] = {"家": "home", "家里": "home", "在家": "home", "公司": "work", "外面": "not_home"}
+    tables["en"]["zone"] = {
+        "home": "home",
+        "at home": "home",
+        "the house": "home",
+        "work": "work",
+        "away": "not_home",
+    }
+    tables["zh"]["zone"] = {
+        "家": "home",
+        "家里": "home",
+        "在家": "home",
+        "公司": "work",
+        "外面": "not_home",
+    }
     tables["de"]["zone"] = {
         "zuhause": "home",
         "zu hause": "home",
@@ -232,7 +273,10 @@ def _built_in() -> dict[str, dict[str, dict[str, Value]]]:
 
 def _folded(lexicon: Lexicon) -> dict[str, dict[str, dict[str, Value]]]:
     return {
-        lang: {slot: {fold(words): value for words, value in table.items()} for slot, table in slots.items()}
+        lang: {
+            slot: {fold(words): value for words, value in table.items()}
+            for slot, table in slots.items()
+        }
         for lang, slots in lexicon.items()
     }
 
@@ -242,7 +286,9 @@ def _checked(tree: object) -> Lexicon:
     if not isinstance(tree, dict):
         raise ValueError("not an object of languages")
     for lang, slots in tree.items():
-        if not isinstance(slots, dict) or not all(isinstance(table, dict) for table in slots.values()):
+        if not isinstance(slots, dict) or not all(
+            isinstance(table, dict) for table in slots.values()
+        ):
             raise ValueError(f"{lang} is not an object of slots")
         for slot, table in slots.items():
             for words, value in table.items():

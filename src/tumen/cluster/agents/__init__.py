@@ -2,7 +2,4 @@
 
 from tumen.cluster.agents.replica_store import Keeper, folder_of
 
-__all__ = [
-    "Keeper",
-    "folder_of",
-]
+__all__ = ["Keeper", "folder_of"]

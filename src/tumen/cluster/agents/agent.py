@@ -35,11 +35,18 @@ from tumen.heartbeat import messages
 
 REPORT_SECONDS = 1.0
 TICK_SECONDS = 0.1
-RAN_SECONDS, STARVED_SECONDS = 2.5, 30.0  # a rank that used a processor so lately may say nothing for so long
+RAN_SECONDS, STARVED_SECONDS = (
+    2.5,
+    30.0,
+)  # a rank that used a processor so lately may say nothing for so long
 ASK_SECONDS = 20.0  # a watched agent waits so long for its first order, then starts by itself
-GIVE_UP_SECONDS = 600.0  # and so long for an order after a rank failed; a killed watcher is back long before
+GIVE_UP_SECONDS = (
+    600.0  # and so long for an order after a rank failed; a killed watcher is back long before
+)
 DONE_SECONDS = 15.0  # and so long for leave to go after all ranks ended well
-STANDBY_SECONDS = 5.0  # of training before the next standby is made: the ranks' own start comes first
+STANDBY_SECONDS = (
+    5.0  # of training before the next standby is made: the ranks' own start comes first
+)
 
 
 @dataclass(frozen=True)
@@ -74,7 +81,9 @@ class Rank:
         self.heard = self.since = time.monotonic()
         self.stopped = self._moved = 0.0
         self._ran = 0
-        self._early = self._rest = b""  # what a standby printed before it became a rank; a line that has no end yet
+        self._early = self._rest = (
+            b""  # what a standby printed before it became a rank; a line that has no end yet
+        )
         parent = os.getpid()
         self.process = subprocess.Popen(
             command,
@@ -124,7 +133,11 @@ class Rank:
     def age(self, now: float) -> float:
         """Seconds without a beat. One that runs and says nothing gets too little of its machine: that is not silence yet."""
         age = now - self.heard
-        return min(age, REPORT_SECONDS) if now - self._moved < RAN_SECONDS and age < STARVED_SECONDS else age
+        return (
+            min(age, REPORT_SECONDS)
+            if now - self._moved < RAN_SECONDS and age < STARVED_SECONDS
+            else age
+        )
 
     def drain(self) -> bool:
         """Pass on what it printed: raw into its own log, by lines into the job's. Whether more may come."""
@@ -148,7 +161,10 @@ class Rank:
                 pipe.close()
 
     def _print(self, chunk: bytes) -> None:
-        with contextlib.suppress(OSError), open(self.log, "ab") as log:  # a full disk must not stop the training
+        with (
+            contextlib.suppress(OSError),
+            open(self.log, "ab") as log,
+        ):  # a full disk must not stop the training
             log.write(chunk)
         *lines, self._rest = (self._rest + chunk).split(b"\n")
         with contextlib.suppress(OSError):
@@ -162,11 +178,18 @@ class Agent:
     def __init__(self, post: Post) -> None:
         self.post = post
         self.secret = messages.read_secret(post.folder / SECRET_FILE)
-        self.sender, self.receiver = messages.Sender(self.secret, post.node), messages.Receiver(self.secret)
+        self.sender, self.receiver = (
+            messages.Sender(self.secret, post.node),
+            messages.Receiver(self.secret),
+        )
         self.selector = selectors.DefaultSelector()
-        self.ears = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)  # ranks speak to it, on this machine alone
+        self.ears = socket.socket(
+            socket.AF_INET, socket.SOCK_DGRAM
+        )  # ranks speak to it, on this machine alone
         self.ears.bind(("127.0.0.1", 0))
-        self.mouth: socket.socket | None = None  # to the watcher; made anew when it has another address
+        self.mouth: socket.socket | None = (
+            None  # to the watcher; made anew when it has another address
+        )
         self.watcher = ""
         self.selector.register(self.ears, selectors.EVENT_READ)
         self.ears.setblocking(False)
@@ -181,7 +204,9 @@ class Agent:
         now = time.monotonic()
         self.began = self.heard = self.failed = now
         self.next_look = now
-        self.next_report = now + REPORT_SECONDS * random.random()  # the agents of a large run take turns
+        self.next_report = (
+            now + REPORT_SECONDS * random.random()
+        )  # the agents of a large run take turns
         self.checkup: Checkup | None = None
         self.keeper: Keeper | None = None
         self.greeting = True  # whether the watcher must be told who this is
@@ -218,7 +243,9 @@ class Agent:
     def _kept(self) -> Keeper | None:
         """A keeper of copies in memory; where there is none, there are checkpoints."""
         try:
-            return Keeper(folder_of(self.post.folder, self.post.node), self.secret, self.post.address)
+            return Keeper(
+                folder_of(self.post.folder, self.post.node), self.secret, self.post.address
+            )
         except EngineError as error:
             sys.stderr.write(f"tumen: no copies in memory: {error}\n")
             return None
@@ -263,15 +290,26 @@ class Agent:
             for rank in self.ranks:
                 rank.look()
             training = [rank for rank in self.ranks if rank.beat and rank.beat.phase == "train"]
-            if self.ranks and len(training) == len(self.ranks) and now - self.ranks[0].since > STANDBY_SECONDS:
+            if (
+                self.ranks
+                and len(training) == len(self.ranks)
+                and now - self.ranks[0].since > STANDBY_SECONDS
+            ):
                 self._stand_by(len(self.ranks))
-            if self.watcher and not self.attempt and now - self.began > ASK_SECONDS and now - self.heard > ASK_SECONDS:
+            if (
+                self.watcher
+                and not self.attempt
+                and now - self.began > ASK_SECONDS
+                and now - self.heard > ASK_SECONDS
+            ):
                 self._start_alone()
         if self.checkup and self.checkup.news:  # the watcher is told who this is, and how well
             self.checkup.news, self.greeting, self.news = False, True, True
         if self.news or now >= self.next_report:
             self.news = False
-            while self.next_report <= now:  # news come between: an order reaches all agents at the same moment
+            while (
+                self.next_report <= now
+            ):  # news come between: an order reaches all agents at the same moment
                 self.next_report += REPORT_SECONDS
             self._report(now)
 
@@ -282,7 +320,12 @@ class Agent:
         each = self.post.processes
         first = self.post.node_rank * each
         master = self.post.master or f"127.0.0.1:{_free_port()}"
-        order = {"verb": "run", "attempt": self.post.attempt, "world": self.post.nodes * each, "master": master}
+        order = {
+            "verb": "run",
+            "attempt": self.post.attempt,
+            "world": self.post.nodes * each,
+            "master": master,
+        }
         self._obey(order | {"ranks": [first, each]})
 
     def _start(self, order: dict[str, Any]) -> None:
@@ -363,8 +406,15 @@ class Agent:
     def _why(self, rank: Rank) -> dict[str, Any] | None:
         """What a rank wrote down before it ended itself."""
         try:
-            said = json.loads((self.post.folder / FAULTS / f"{rank.number}-{self.attempt}.json").read_text("utf-8"))
-            return {name: str(said[name])[:300] if name != "step" else int(said[name]) for name in ("kind", "why", "step")}
+            said = json.loads(
+                (self.post.folder / FAULTS / f"{rank.number}-{self.attempt}.json").read_text(
+                    "utf-8"
+                )
+            )
+            return {
+                name: str(said[name])[:300] if name != "step" else int(said[name])
+                for name in ("kind", "why", "step")
+            }
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -389,9 +439,18 @@ class Agent:
             message = self.receiver.open(datagram)
             for beat in message.beats if message else ():
                 at = beat.rank - self.first
-                if message and beat.attempt == self.attempt and 0 <= at < len(self.ranks) and message.sender == f"rank-{beat.rank}":
+                if (
+                    message
+                    and beat.attempt == self.attempt
+                    and 0 <= at < len(self.ranks)
+                    and message.sender == f"rank-{beat.rank}"
+                ):
                     before = self.ranks[at].beat
-                    self.news |= before is None or before.phase != beat.phase or (before.step == 0) != (beat.step == 0)
+                    self.news |= (
+                        before is None
+                        or before.phase != beat.phase
+                        or (before.step == 0) != (beat.step == 0)
+                    )
                     self.ranks[at].beat, self.ranks[at].heard = beat, time.monotonic()
 
     def _hear_watcher(self) -> None:
@@ -418,7 +477,12 @@ class Agent:
             self._examine()
         elif self.verb == "run" and newer:
             self._kill()
-            self.attempt, self.world, self.dead, self.code = order["attempt"], order["world"], {}, None
+            self.attempt, self.world, self.dead, self.code = (
+                order["attempt"],
+                order["world"],
+                {},
+                None,
+            )
             self._start(order)
         self.news = True
 
@@ -434,7 +498,9 @@ class Agent:
         note: dict[str, Any] = {}
         if self.dead:
             note["dead"] = list(self.dead.values())
-        if stopped := [[rank.number, round(now - rank.stopped, 1)] for rank in self.ranks if rank.stopped]:
+        if stopped := [
+            [rank.number, round(now - rank.stopped, 1)] for rank in self.ranks if rank.stopped
+        ]:
             note["stopped"] = stopped
         if self.leaving:
             note["leaving"] = True
@@ -471,7 +537,9 @@ class Agent:
             self.selector.unregister(self.mouth)
             self.mouth.close()
             self.mouth = None
-        with contextlib.suppress(OSError, EngineError):  # a name that is not known now may be known at the next look
+        with contextlib.suppress(
+            OSError, EngineError
+        ):  # a name that is not known now may be known at the next look
             if address:
                 mouth = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
                 mouth.setblocking(False)
@@ -509,16 +577,23 @@ def _datagrams(where: socket.socket) -> Iterator[bytes]:
 
 def post_of(arguments: Sequence[str]) -> Post:
     """A post from a command line: an option for each field of `Post`, then -- and the command of a rank."""
-    parser = argparse.ArgumentParser(prog="python -m tumen.cluster.agents.agent", description="Run the ranks of one node.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tumen.cluster.agents.agent", description="Run the ranks of one node."
+    )
     for field in fields(Post):
         option = "--" + field.name.replace("_", "-")
         if field.type == "bool":
             parser.add_argument(option, action="store_true")
         elif field.name != "command":
             kind = {"Path": Path, "int": int}.get(str(field.type), str)
-            parser.add_argument(option, type=kind, required=field.default is MISSING, default=field.default)
+            parser.add_argument(
+                option, type=kind, required=field.default is MISSING, default=field.default
+            )
     parser.add_argument("command", nargs="+", help="after --: what each rank runs")
-    return Post(**vars(parser.parse_args(arguments)) | {"command": tuple(parser.parse_args(arguments).command)})
+    return Post(
+        **vars(parser.parse_args(arguments))
+        | {"command": tuple(parser.parse_args(arguments).command)}
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -529,7 +604,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def manned(post: Post) -> int:
     """Run an agent to its end; an error is one line."""
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # as torchrun does: ranks share the machine's cores
+    os.environ.setdefault(
+        "OMP_NUM_THREADS", "1"
+    )  # as torchrun does: ranks share the machine's cores
     try:
         return Agent(post).run()
     except TumenError as error:

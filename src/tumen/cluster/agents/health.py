@@ -15,7 +15,9 @@ from typing import Any
 
 LEAST_DISK_BYTES = 64 << 20  # of the run's folder: below it not even logs and events are safe
 LEAST_MEMORY_BYTES = 256 << 20
-SLOW = 1.5  # times the other nodes' median: a card or core that is throttled, or shared with somebody
+SLOW = (
+    1.5  # times the other nodes' median: a card or core that is throttled, or shared with somebody
+)
 EVERY_SECONDS = 10.0  # between two looks while ranks train
 SOON_SECONDS = 0.5  # between the two looks after ranks ended
 CARDS_EVERY = 6  # looks: nvidia-smi is asked once a minute
@@ -70,8 +72,12 @@ class Checkup(threading.Thread):
     def take(self, cards: bool = False) -> None:
         """Look once; at the cards too, where there are some and it is asked for."""
         found = examine(self.folder, quick=True)
-        count, ailing = _cards() if cards and self._cards > 0 else (self.health.cards, self.health.ailing)
-        found = replace(found, multiply_seconds=self.health.multiply_seconds, cards=count, ailing=ailing)
+        count, ailing = (
+            _cards() if cards and self._cards > 0 else (self.health.cards, self.health.ailing)
+        )
+        found = replace(
+            found, multiply_seconds=self.health.multiply_seconds, cards=count, ailing=ailing
+        )
         said, told = (complaint(vars(one), cards=self._cards) for one in (found, self.health))
         if said == self._before:
             self.health, self.news = found, self.news or said != told
@@ -83,8 +89,12 @@ def unfit(healths: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
 
     A disk that all nodes share is nobody's fault: what every node complains of is not in it.
     """
-    speeds = [float(one["multiply_seconds"]) for one in healths.values() if one.get("multiply_seconds")]
-    usual = statistics.median(speeds) if len(speeds) > 2 else float("inf")  # of two, none is the odd one
+    speeds = [
+        float(one["multiply_seconds"]) for one in healths.values() if one.get("multiply_seconds")
+    ]
+    usual = (
+        statistics.median(speeds) if len(speeds) > 2 else float("inf")
+    )  # of two, none is the odd one
     counts = [one["cards"] for one in healths.values() if one.get("cards") is not None]
     most = statistics.mode(counts) if counts else -1
     said = {node: why for node, one in healths.items() if (why := complaint(one, usual, most))}
@@ -123,7 +133,9 @@ def _memory() -> int:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
         return 1 << 62
-    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:")), 1 << 62)
+    return next(
+        (int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:")), 1 << 62
+    )
 
 
 def _writable(folder: Path) -> bool:
@@ -154,9 +166,15 @@ def _cards() -> tuple[int, str]:
 
     Fields: docs.nvidia.com/deploy/nvidia-smi.
     """
-    asked = ("nvidia-smi", "--query-gpu=index,ecc.errors.uncorrected.volatile.total", "--format=csv,noheader,nounits")
+    asked = (
+        "nvidia-smi",
+        "--query-gpu=index,ecc.errors.uncorrected.volatile.total",
+        "--format=csv,noheader,nounits",
+    )
     try:
-        done = subprocess.run(asked, capture_output=True, text=True, timeout=30, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            asked, capture_output=True, text=True, timeout=30, stdin=subprocess.DEVNULL
+        )
     except FileNotFoundError:
         return -1, ""
     except subprocess.TimeoutExpired:
@@ -165,7 +183,9 @@ def _cards() -> tuple[int, str]:
         return 0, f"nvidia-smi: {' '.join((done.stdout or done.stderr).split())[:200]}"
     rows = [line.split(",") for line in done.stdout.splitlines() if "," in line]
     broken = [index.strip() for index, errors in rows if errors.strip().isdigit() and int(errors)]
-    return len(rows), f"card {', '.join(broken)}: memory errors that could not be corrected" if broken else ""
+    return len(
+        rows
+    ), f"card {', '.join(broken)}: memory errors that could not be corrected" if broken else ""
 
 
 if __name__ == "__main__":

@@ -51,12 +51,18 @@ class Keeper:
         own(folder.parent)
         own(folder)
         self.refused = 0
-        self._seen: deque[tuple[float, bytes]] = deque()  # nonces that are young enough to be sent again
+        self._seen: deque[tuple[float, bytes]] = (
+            deque()
+        )  # nonces that are young enough to be sent again
         self._lock, self._lines = threading.Lock(), threading.Semaphore(MOST_LINES)
         try:
-            self._door = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+            self._door = socket.create_server(
+                (host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET
+            )
         except OSError as error:
-            raise EngineError(f"keeper: {host} cannot be listened on ({error.strerror}); name an address of this node") from None
+            raise EngineError(
+                f"keeper: {host} cannot be listened on ({error.strerror}); name an address of this node"
+            ) from None
         self.address = f"{host}:{self._door.getsockname()[1]}"
         threading.Thread(target=self._serve, name="keeper", daemon=True).start()
 
@@ -65,7 +71,9 @@ class Keeper:
         self._door.close()
         if remove:
             shutil.rmtree(self.folder, ignore_errors=True)
-            with contextlib.suppress(OSError):  # other nodes of this machine still have something there
+            with contextlib.suppress(
+                OSError
+            ):  # other nodes of this machine still have something there
                 self.folder.parent.rmdir()
 
     def _serve(self) -> None:
@@ -98,7 +106,10 @@ class Keeper:
                 transfer.answer(line, self.secret, request, transfer.NO + transfer.SIZE.pack(0))
             return
         space = os.statvfs(self.folder)
-        if request.size > space.f_bavail * space.f_frsize - FREE_SHARE * space.f_blocks * space.f_frsize:
+        if (
+            request.size
+            > space.f_bavail * space.f_frsize - FREE_SHARE * space.f_blocks * space.f_frsize
+        ):
             raise transfer.ParcelError("no room")
         transfer.take(line, self.secret, request.seal, request.size, path)
         transfer.sweep(self.folder, request.copy.rank)
@@ -134,6 +145,13 @@ def own(folder: Path) -> None:
         folder.mkdir(mode=0o700, exist_ok=True)
         found = folder.lstat()
     except OSError as error:
-        raise EngineError(f"{folder}: cannot be made ({error.strerror}); copies in memory need it") from None
-    if not folder.is_dir() or folder.is_symlink() or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise EngineError(
+            f"{folder}: cannot be made ({error.strerror}); copies in memory need it"
+        ) from None
+    if (
+        not folder.is_dir()
+        or folder.is_symlink()
+        or found.st_uid != os.getuid()
+        or found.st_mode & 0o077
+    ):
         raise EngineError(f"{folder}: is not ours alone; remove it, copies in memory need it")

@@ -132,7 +132,9 @@ def rendered(engine: Engine, job: Job) -> str:
         EngineError: the engine cannot say, or the job cannot run on it.
     """
     if not hasattr(engine, "render"):
-        raise EngineError(f"{type(engine).__name__} has no render(job): it cannot show what it would submit")
+        raise EngineError(
+            f"{type(engine).__name__} has no render(job): it cannot show what it would submit"
+        )
     return str(engine.render(job))
 
 
@@ -162,7 +164,11 @@ def ended(exit_text: str) -> Status:
     said = exit_text.strip()
     if said.isdigit():
         return Status("done" if int(said) == 0 else "failed", int(said))
-    return Status("cancelled") if said == "cancelled" else Status("lost", reason=f"its exit file says {said[:40]!r}")
+    return (
+        Status("cancelled")
+        if said == "cancelled"
+        else Status("lost", reason=f"its exit file says {said[:40]!r}")
+    )
 
 
 def said_in(folder: Path, file: str) -> str:

@@ -7,7 +7,9 @@ from collections.abc import Iterable
 from itertools import groupby
 
 MOST_SPANS = 6  # what still fits a line
-Name = tuple[str, str, int, int]  # before the number, after it, its digits where it is padded, the number (-1: there is none)
+Name = tuple[
+    str, str, int, int
+]  # before the number, after it, its digits where it is padded, the number (-1: there is none)
 
 
 def folded(names: Iterable[str], most: int = MOST_SPANS) -> str:

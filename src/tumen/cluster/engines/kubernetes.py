@@ -19,19 +19,29 @@ from tumen.core.errors import DiskError, EngineError, disk
 from tumen.recipe import recipe
 
 GROUP = "jobset.x-k8s.io/v1alpha2"
-NAME_LABEL, INDEX_LABEL = "jobset.sigs.k8s.io/jobset-name", "batch.kubernetes.io/job-completion-index"
+NAME_LABEL, INDEX_LABEL = (
+    "jobset.sigs.k8s.io/jobset-name",
+    "batch.kubernetes.io/job-completion-index",
+)
 WHY = "tumen/drained"  # annotation of a node: why it takes no work
 PORT = 29500
 DEFAULTS = {"PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"}
-NCCL = {"NCCL_DEBUG": "WARN", "TORCH_NCCL_DUMP_ON_TIMEOUT": "1", "TORCH_NCCL_TRACE_BUFFER_SIZE": "2000"}
+NCCL = {
+    "NCCL_DEBUG": "WARN",
+    "TORCH_NCCL_DUMP_ON_TIMEOUT": "1",
+    "TORCH_NCCL_TRACE_BUFFER_SIZE": "2000",
+}
 AGENT = """\
 start=$((RESTARTS + 1))  # what an older start left alive, on a node that the cluster lost, ends when it reads this
 if [ "$JOB_COMPLETION_INDEX" = 0 ]; then echo "$start" > "$FOLDER/start.part" && mv "$FOLDER/start.part" "$FOLDER/start"; fi
-exec "$0" -m tumen.cluster.agents.many --folder "$FOLDER" --start "$start" --attempt "$start" \\
+exec "$0" -m tumen.cluster.agents --folder "$FOLDER" --start "$start" --attempt "$start" \\
   --node "$NODE" --address "$JOBSET-node-0-$JOB_COMPLETION_INDEX.$JOBSET" --nodes "$NODES" --node-rank "$JOB_COMPLETION_INDEX" \\
   --processes "$PROCESSES" --master "$MASTER_ADDR:$MASTER_PORT" {options}-- "$@"
 """
-OF_POD = {"NODE": "spec.nodeName", "RESTARTS": "metadata.annotations['jobset.sigs.k8s.io/restart-attempt']"}
+OF_POD = {
+    "NODE": "spec.nodeName",
+    "RESTARTS": "metadata.annotations['jobset.sigs.k8s.io/restart-attempt']",
+}
 MEANT = {  # what an HTTP status of the API server means to the one who launches
     401: "the cluster does not know you; renew your kubeconfig's credentials",
     403: "the cluster does not let you",
@@ -49,7 +59,9 @@ def render(job: Job, site: recipe.Kubernetes | None = None) -> str:
     try:
         import yaml
     except ModuleNotFoundError:
-        raise EngineError("the Kubernetes engine needs yaml, which is in the extra: pip install 'tumen[kubernetes]'") from None
+        raise EngineError(
+            "the Kubernetes engine needs yaml, which is in the extra: pip install 'tumen[kubernetes]'"
+        ) from None
     tree = manifest(job, site or recipe.Kubernetes())
 
     class Dumper(yaml.SafeDumper):  # type: ignore[misc]  # representers belong to a class
@@ -62,24 +74,49 @@ def render(job: Job, site: recipe.Kubernetes | None = None) -> str:
 
 def _shown(dumper: Any, text: str) -> Any:
     """A text of several lines as lines."""
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+    return dumper.represent_scalar(
+        "tag:yaml.org,2002:str", text, style="|" if "\n" in text else None
+    )
 
 
 def manifest(job: Job, site: recipe.Kubernetes) -> dict[str, Any]:
     """The JobSet: when a pod fails, all are started again together; JobSet makes the headless service that names them."""
     name = named(job)
-    labels = {"kueue.x-k8s.io/queue-name": site.queue, "kueue.x-k8s.io/priority-class": site.priority}
+    labels = {
+        "kueue.x-k8s.io/queue-name": site.queue,
+        "kueue.x-k8s.io/priority-class": site.priority,
+    }
     metadata = {"name": name, "namespace": site.namespace, "labels": _set(labels) or None}
-    rules = [{"name": "disrupted", "action": "RestartJobSetAndIgnoreMaxRestarts", "onJobFailureReasons": ["PodFailurePolicy"]}]
+    rules = [
+        {
+            "name": "disrupted",
+            "action": "RestartJobSetAndIgnoreMaxRestarts",
+            "onJobFailureReasons": ["PodFailurePolicy"],
+        }
+    ]
     if job.limit_seconds:
-        rules.insert(0, {"name": "overtime", "action": "FailJobSet", "onJobFailureReasons": ["DeadlineExceeded"]})
+        rules.insert(
+            0,
+            {
+                "name": "overtime",
+                "action": "FailJobSet",
+                "onJobFailureReasons": ["DeadlineExceeded"],
+            },
+        )
     gang = {
         "parallelism": job.nodes,
         "completions": job.nodes,
         "completionMode": "Indexed",
         "backoffLimit": 0,
         "activeDeadlineSeconds": round(job.limit_seconds) if job.limit_seconds else None,
-        "podFailurePolicy": {"rules": [{"action": "FailJob", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]},
+        "podFailurePolicy": {
+            "rules": [
+                {
+                    "action": "FailJob",
+                    "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
+                }
+            ]
+        },
         "template": {"spec": _pod(job, site, name)},
     }
     spec = {
@@ -93,16 +130,30 @@ def manifest(job: Job, site: recipe.Kubernetes) -> dict[str, Any]:
 def _pod(job: Job, site: recipe.Kubernetes, name: str) -> dict[str, Any]:
     """A pod: one agent that starts the node's ranks."""
     if not site.image:
-        raise EngineError(f"{job.name}: set fleet.kubernetes.image to a container image with tumen[train] in it")
+        raise EngineError(
+            f"{job.name}: set fleet.kubernetes.image to a container image with tumen[train] in it"
+        )
     mounts = [Path(path) for path in site.volumes]
     if not any(mount in job.folder.parents for mount in mounts):
         had = ", ".join(site.volumes) or "none"
-        raise EngineError(f"{job.folder} is in no volume of fleet.kubernetes.volumes (there: {had}); pods would not see the run")
-    volumes = [{"name": f"run-{i}", "persistentVolumeClaim": {"claimName": c}} for i, c in enumerate(site.volumes.values())]
-    volumes.append({"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": site.shared_memory}})
+        raise EngineError(
+            f"{job.folder} is in no volume of fleet.kubernetes.volumes (there: {had}); pods would not see the run"
+        )
+    volumes = [
+        {"name": f"run-{i}", "persistentVolumeClaim": {"claimName": c}}
+        for i, c in enumerate(site.volumes.values())
+    ]
+    volumes.append(
+        {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": site.shared_memory}}
+    )
     places = [{"name": f"run-{i}", "mountPath": path} for i, path in enumerate(site.volumes)]
-    told: list[dict[str, Any]] = [{"name": key, "value": value} for key, value in _environment(job, name).items()]
-    told += [{"name": key, "valueFrom": {"fieldRef": {"fieldPath": path}}} for key, path in OF_POD.items()]
+    told: list[dict[str, Any]] = [
+        {"name": key, "value": value} for key, value in _environment(job, name).items()
+    ]
+    told += [
+        {"name": key, "valueFrom": {"fieldRef": {"fieldPath": path}}}
+        for key, path in OF_POD.items()
+    ]
     agent = AGENT.replace("{options}", "--standby " if stands_by(job) else "")
     container = {
         "name": "agent",
@@ -126,7 +177,12 @@ def _pod(job: Job, site: recipe.Kubernetes, name: str) -> dict[str, Any]:
 def _environment(job: Job, name: str) -> dict[str, str]:
     """Variables of the agent; pod 0 is where ranks meet."""
     meeting = {"MASTER_ADDR": f"{name}-node-0-0.{name}", "MASTER_PORT": str(PORT)}
-    told = {"NODES": str(job.nodes), "PROCESSES": str(job.processes), "FOLDER": str(job.folder), "JOBSET": name}
+    told = {
+        "NODES": str(job.nodes),
+        "PROCESSES": str(job.processes),
+        "FOLDER": str(job.folder),
+        "JOBSET": name,
+    }
     return {**meeting, **told, **DEFAULTS, **(NCCL if job.cards else {}), **job.environment}
 
 
@@ -134,10 +190,19 @@ def _affinity(job: Job, name: str) -> dict[str, Any]:
     """Not on the nodes to avoid. Whole nodes keep pods apart by their cards; without cards the pods themselves must."""
     found: dict[str, Any] = {}
     if job.avoid:
-        term = {"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "NotIn", "values": list(job.avoid)}]}
-        found["nodeAffinity"] = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}
+        term = {
+            "matchExpressions": [
+                {"key": "kubernetes.io/hostname", "operator": "NotIn", "values": list(job.avoid)}
+            ]
+        }
+        found["nodeAffinity"] = {
+            "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}
+        }
     if job.nodes > 1 and not job.cards:
-        mine = {"labelSelector": {"matchLabels": {NAME_LABEL: name}}, "topologyKey": "kubernetes.io/hostname"}
+        mine = {
+            "labelSelector": {"matchLabels": {NAME_LABEL: name}},
+            "topologyKey": "kubernetes.io/hostname",
+        }
         found["podAntiAffinity"] = {"requiredDuringSchedulingIgnoredDuringExecution": [mine]}
     return found
 
@@ -163,7 +228,9 @@ def parse(text: str) -> Status:
     if failed := now.get("Failed"):
         return Status("failed", 1, failed.get("message", ""))  # JobSet tells no exit code
     if suspended := now.get("Suspended"):
-        return Status("waiting", reason=suspended.get("message") or "suspended until its queue admits it")
+        return Status(
+            "waiting", reason=suspended.get("message") or "suspended until its queue admits it"
+        )
     restarts = f"restarted {status['restarts']} times" if status.get("restarts") else ""
     (job,) = status.get("replicatedJobsStatus") or [{}]
     wanted = found["spec"]["replicatedJobs"][0]["template"]["spec"]["parallelism"]
@@ -180,7 +247,10 @@ def parse_nodes(text: str, resource: str = "nvidia.com/gpu") -> list[Node]:
 def _node(found: dict[str, Any], resource: str) -> Node:
     name, notes = found["metadata"]["name"], found["metadata"].get("annotations") or {}
     cards = int(found.get("status", {}).get("allocatable", {}).get(resource, 0))
-    healthy = any(c["type"] == "Ready" and c["status"] == "True" for c in found.get("status", {}).get("conditions", []))
+    healthy = any(
+        c["type"] == "Ready" and c["status"] == "True"
+        for c in found.get("status", {}).get("conditions", [])
+    )
     if found.get("spec", {}).get("unschedulable"):
         return Node(name, cards, False, f"cordoned: {notes.get(WHY, 'no reason given')}")
     return Node(name, cards, healthy, "" if healthy else "not ready")
@@ -230,9 +300,20 @@ class Kubernetes:
             return ""
         api, place = connection(), path.split("/")
         pods = f"/api/v1/namespaces/{place[5]}/pods"
-        listed = json.loads(self._ask(api, "GET", f"{pods}?labelSelector={NAME_LABEL}%3D{place[-1]}", "kubernetes shows no pods"))
+        listed = json.loads(
+            self._ask(
+                api,
+                "GET",
+                f"{pods}?labelSelector={NAME_LABEL}%3D{place[-1]}",
+                "kubernetes shows no pods",
+            )
+        )
         wanted = [pod["metadata"]["name"] for pod in listed["items"] if _tells(pod)]
-        return "".join(text for code, text in (api.ask("GET", f"{pods}/{name}/log") for name in wanted) if code == 200)
+        return "".join(
+            text
+            for code, text in (api.ask("GET", f"{pods}/{name}/log") for name in wanted)
+            if code == 200
+        )
 
     def cancel(self, job_id: str) -> None:
         path = said_in(Path(job_id), "id").strip()
@@ -244,17 +325,28 @@ class Kubernetes:
             write_text(Path(job_id) / "exit", "cancelled\n")
 
     def nodes(self) -> list[Node]:
-        return parse_nodes(self._ask(connection(), "GET", "/api/v1/nodes", "kubernetes shows no nodes"), self.site.resource)
+        return parse_nodes(
+            self._ask(connection(), "GET", "/api/v1/nodes", "kubernetes shows no nodes"),
+            self.site.resource,
+        )
 
     def drain(self, node: str, why: str) -> None:
         """Cordon a node and write why; its pods go on."""
         change = {"metadata": {"annotations": {WHY: why}}, "spec": {"unschedulable": True}}
-        self._ask(connection(), "PATCH", f"/api/v1/nodes/{node}", f"kubernetes does not drain {node}", change)
+        self._ask(
+            connection(),
+            "PATCH",
+            f"/api/v1/nodes/{node}",
+            f"kubernetes does not drain {node}",
+            change,
+        )
 
     def _jobsets(self, api: Api) -> str:
         return f"/apis/{GROUP}/namespaces/{self.site.namespace or api.namespace}/jobsets"
 
-    def _ask(self, api: Api, method: str, path: str, about: str, body: dict[str, Any] | None = None) -> str:
+    def _ask(
+        self, api: Api, method: str, path: str, about: str, body: dict[str, Any] | None = None
+    ) -> str:
         """The API server's answer.
 
         Raises:
@@ -262,7 +354,9 @@ class Kubernetes:
         """
         code, text = api.ask(method, path, body)
         if code == 404 and method == "POST":
-            raise EngineError(f"{about}: the cluster has no JobSet; its administrator installs it from jobset.sigs.k8s.io")
+            raise EngineError(
+                f"{about}: the cluster has no JobSet; its administrator installs it from jobset.sigs.k8s.io"
+            )
         if code >= 300:
             raise EngineError(f"{about}: {_why(code, text)}")
         return text

@@ -53,12 +53,19 @@ class Api:
             async with (
                 aiohttp.ClientSession(timeout=limit) as session,
                 session.request(
-                    method, self.server + path, data=data, headers=headers, ssl=self.trust, allow_redirects=False
+                    method,
+                    self.server + path,
+                    data=data,
+                    headers=headers,
+                    ssl=self.trust,
+                    allow_redirects=False,
                 ) as said,
             ):
                 return said.status, await said.text(errors="replace")
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise EngineError(f"kubernetes does not answer at {self.server}: {str(error) or type(error).__name__}") from None
+            raise EngineError(
+                f"kubernetes does not answer at {self.server}: {str(error) or type(error).__name__}"
+            ) from None
 
 
 def connection() -> Api:
@@ -67,22 +74,36 @@ def connection() -> Api:
     Raises:
         EngineError: neither is there, or it cannot be used.
     """
-    path = Path(os.environ.get("KUBECONFIG", "").split(os.pathsep)[0] or "~/.kube/config").expanduser()
-    host, port = os.environ.get("KUBERNETES_SERVICE_HOST"), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
+    path = Path(
+        os.environ.get("KUBECONFIG", "").split(os.pathsep)[0] or "~/.kube/config"
+    ).expanduser()
+    host, port = (
+        os.environ.get("KUBERNETES_SERVICE_HOST"),
+        os.environ.get("KUBERNETES_SERVICE_PORT", "443"),
+    )
     if path.is_file():
         return _from_kubeconfig(path)
     if host and (POD / "token").exists():
         trust = ssl.create_default_context(cafile=str(POD / "ca.crt"))
         where = f"[{host}]" if ":" in host else host
-        return Api(f"https://{where}:{port}", (POD / "namespace").read_text().strip(), (POD / "token").read_text().strip(), trust)
-    raise EngineError(f"no Kubernetes cluster: there is no {path}, and this is no pod; set KUBECONFIG")
+        return Api(
+            f"https://{where}:{port}",
+            (POD / "namespace").read_text().strip(),
+            (POD / "token").read_text().strip(),
+            trust,
+        )
+    raise EngineError(
+        f"no Kubernetes cluster: there is no {path}, and this is no pod; set KUBECONFIG"
+    )
 
 
 def _from_kubeconfig(path: Path) -> Api:
     try:
         import yaml
     except ModuleNotFoundError:
-        raise EngineError("the Kubernetes engine needs yaml, which is in the extra: pip install 'tumen[kubernetes]'") from None
+        raise EngineError(
+            "the Kubernetes engine needs yaml, which is in the extra: pip install 'tumen[kubernetes]'"
+        ) from None
     try:
         tree = yaml.safe_load(path.read_text("utf-8"))
         context = _called(tree["contexts"], tree["current-context"])["context"]
@@ -96,7 +117,9 @@ def _from_kubeconfig(path: Path) -> Api:
             f"{path}: no usable kubeconfig ({said}); `kubectl config view --minify` shows the current context"
         ) from None
     except OSError as error:
-        raise EngineError(f"{error.filename or path}: {error.strerror}, which {path} needs") from None
+        raise EngineError(
+            f"{error.filename or path}: {error.strerror}, which {path} needs"
+        ) from None
 
 
 def _called(rows: list[dict[str, Any]], name: str) -> Any:
@@ -114,13 +137,28 @@ def _token(user: dict[str, Any], path: Path) -> str:
         return str(user.get("token", ""))
     plugin = user["exec"]
     variables = {row["name"]: row["value"] for row in plugin.get("env") or []}
-    info = json.dumps({"apiVersion": plugin["apiVersion"], "kind": "ExecCredential", "spec": {"interactive": False}})
+    info = json.dumps(
+        {
+            "apiVersion": plugin["apiVersion"],
+            "kind": "ExecCredential",
+            "spec": {"interactive": False},
+        }
+    )
     command = [plugin["command"], *(plugin.get("args") or [])]
     environment = {**os.environ, **variables, "KUBERNETES_EXEC_INFO": info}
     try:
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=ASK_SECONDS, check=True)
+        done = subprocess.run(
+            command,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=ASK_SECONDS,
+            check=True,
+        )
     except (subprocess.SubprocessError, FileNotFoundError) as error:
-        raise EngineError(f"{path}: the credential plugin {plugin['command']} failed: {error}") from None
+        raise EngineError(
+            f"{path}: the credential plugin {plugin['command']} failed: {error}"
+        ) from None
     return str(json.loads(done.stdout)["status"]["token"])
 
 

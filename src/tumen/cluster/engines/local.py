@@ -36,14 +36,31 @@ SHELL = "TUMEN_JOB_SHELL"  # pid of the job's shell, for `die_with_parent`
 
 def render(job: Job) -> str:
     """The script of a job. One process: torchrun's variables are set by hand; several get theirs from an agent."""
-    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"} if is_alone(job) else {}
+    alone = (
+        {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
+        if is_alone(job)
+        else {}
+    )
     variables = {**DEFAULTS, **alone, **job.environment}
-    lines = ["#!/bin/sh", f"# {job.name}: written by tumen's local engine; run it by hand to see it fail"]
+    lines = [
+        "#!/bin/sh",
+        f"# {job.name}: written by tumen's local engine; run it by hand to see it fail",
+    ]
     lines += [f"export {name}={shlex.quote(value)}" for name, value in sorted(variables.items())]
-    lines += [f"export {SHELL}=$$", "trap : TERM  # the command is told to stop; this shell stays to write how it ended"]
+    lines += [
+        f"export {SHELL}=$$",
+        "trap : TERM  # the command is told to stop; this shell stays to write how it ended",
+    ]
     lines += [shlex.join(launched(job)), "code=$?"]
     exit_file = shlex.quote(str(job.folder / "exit"))
-    return "\n".join([*lines, f"echo $code > {exit_file}.part && mv {exit_file}.part {exit_file}", "exit $code", ""])
+    return "\n".join(
+        [
+            *lines,
+            f"echo $code > {exit_file}.part && mv {exit_file}.part {exit_file}",
+            "exit $code",
+            "",
+        ]
+    )
 
 
 def is_alone(job: Job) -> bool:
@@ -55,16 +72,29 @@ def launched(job: Job) -> tuple[str, ...]:
     """The command; under agents when it is to run as several ranks. Nodes are all this machine."""
     if is_alone(job):
         return job.command
-    where = ("--folder", str(job.folder), "--nodes", str(job.nodes), "--processes", str(job.processes))
+    where = (
+        "--folder",
+        str(job.folder),
+        "--nodes",
+        str(job.nodes),
+        "--processes",
+        str(job.processes),
+    )
     standby = ("--standby",) if stands_by(job) else ()
-    return (sys.executable, "-m", "tumen.cluster.agents.many", *where, *standby, "--", *job.command)
+    return (sys.executable, "-m", "tumen.cluster.agents", *where, *standby, "--", *job.command)
 
 
 def parse(exit_text: str | None, alive: bool) -> Status:
     """Status from the exit file's text (None when there is none) and whether the process lives."""
     if exit_text and (status := ended(exit_text)).state != "lost":
         return status
-    return Status("running") if alive else Status("lost", reason="it ended without an exit code: killed, or the machine restarted")
+    return (
+        Status("running")
+        if alive
+        else Status(
+            "lost", reason="it ended without an exit code: killed, or the machine restarted"
+        )
+    )
 
 
 class Local:
@@ -92,7 +122,9 @@ class Local:
 
     def status(self, job_id: str) -> Status:
         folder = Path(job_id)
-        alive = self._pid(folder) is not None  # asked first: a job that ends in between has written its exit code
+        alive = (
+            self._pid(folder) is not None
+        )  # asked first: a job that ends in between has written its exit code
         if not (folder / "exit").exists():
             return parse(None, alive)
         if child := self._children.pop(folder, None):

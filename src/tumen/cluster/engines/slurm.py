@@ -12,7 +12,16 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from tumen.cluster.engines.engine import Job, Node, State, Status, ended, prepared, said_in, stands_by
+from tumen.cluster.engines.engine import (
+    Job,
+    Node,
+    State,
+    Status,
+    ended,
+    prepared,
+    said_in,
+    stands_by,
+)
 from tumen.core.artifact import write_text
 from tumen.core.errors import DiskError, EngineError, disk
 from tumen.recipe import recipe
@@ -29,7 +38,7 @@ NCCL = {  # a hang leaves a flight record of its collectives behind (pytorch.org
 # Ranks follow Slurm's order of nodes, which follows the network's topology: each agent is told its place.
 AGENT = """\
 agent='export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((SLURM_CPUS_ON_NODE / processes > 0 ? SLURM_CPUS_ON_NODE / processes : 1))}
-exec "$python" -m tumen.cluster.agents.many --folder "$folder" --start "$start" --attempt "$attempt" \\
+exec "$python" -m tumen.cluster.agents --folder "$folder" --start "$start" --attempt "$attempt" \\
   --node "$SLURMD_NODENAME" --address "$SLURMD_NODENAME" --nodes "$SLURM_JOB_NUM_NODES" --node-rank "$SLURM_NODEID" \\
   --processes "$processes" --master "$MASTER_ADDR:$MASTER_PORT" {options}-- "$@"'"""
 START = """\
@@ -69,7 +78,9 @@ echo "$code" > "$folder/exit.part" && mv "$folder/exit.part" "$folder/exit"
 exit "$code"
 """
 
-STATES: dict[str, State] = {  # slurm.schedmd.com/job_state_codes.html; what is not here and not over is running
+STATES: dict[
+    str, State
+] = {  # slurm.schedmd.com/job_state_codes.html; what is not here and not over is running
     "PENDING": "waiting",
     "CONFIGURING": "waiting",
     "REQUEUED": "waiting",
@@ -98,7 +109,11 @@ def render(job: Job, site: recipe.Slurm | None = None) -> str:
     heads = [f"#SBATCH --{line}" for line in _directives(job, site)]
     variables = {**DEFAULTS, **(NCCL if job.cards else {}), **job.environment}
     says = [f"export {name}={shlex.quote(value)}" for name, value in sorted(variables.items())]
-    given = [f"folder={shlex.quote(str(job.folder))}", f"python={shlex.quote(job.python)}", f"processes={job.processes}"]
+    given = [
+        f"folder={shlex.quote(str(job.folder))}",
+        f"python={shlex.quote(job.python)}",
+        f"processes={job.processes}",
+    ]
     given += [
         f"command=({' '.join(map(shlex.quote, job.command))})",
         AGENT.replace("{options}", "--standby " if stands_by(job) else ""),
@@ -153,8 +168,16 @@ def parse(text: str) -> Status:
         return Status(state, number, "" if name in ("COMPLETED", "FAILED") else name)
     restarts = int(found.get("Restarts", "0"))
     reason = found.get("Reason", "None")
-    told = {"waiting": "" if reason == "None" else reason, "running": found.get("NodeList", "")}.get(state, "")
-    return Status(state, reason=", ".join(part for part in (told, f"restarted {restarts} times" if restarts else "") if part))
+    told = {
+        "waiting": "" if reason == "None" else reason,
+        "running": found.get("NodeList", ""),
+    }.get(state, "")
+    return Status(
+        state,
+        reason=", ".join(
+            part for part in (told, f"restarted {restarts} times" if restarts else "") if part
+        ),
+    )
 
 
 def parse_accounting(text: str) -> Status | None:
@@ -169,11 +192,15 @@ def parse_accounting(text: str) -> Status | None:
 def parse_nodes(text: str) -> list[Node]:
     """Nodes from `sinfo --noheader --Node --format=%N|%T|%G|%E`; a node of several partitions stands there once for each."""
     nodes = {}
-    for name, state, gres, reason in (line.split("|", 3) for line in text.splitlines() if line.count("|") >= 3):
+    for name, state, gres, reason in (
+        line.split("|", 3) for line in text.splitlines() if line.count("|") >= 3
+    ):
         cards = sum(map(int, re.findall(r"(?:^|,)gpu(?::[^:,(]+)?:(\d+)", gres)))
         word = state.rstrip("*~#!%$@^-+")
         ready = word in TAKES_WORK and not state.endswith("*")  # *: it does not answer
-        why = "" if ready else f"{state}: {reason}" if reason not in ("", "none", "(null)") else state
+        why = (
+            "" if ready else f"{state}: {reason}" if reason not in ("", "none", "(null)") else state
+        )
         nodes[name] = Node(name, cards, ready, why)
     return list(nodes.values())
 
@@ -191,9 +218,15 @@ class Slurm:
     def submit(self, job: Job) -> str:
         self._refuse(job)
         script = prepared(job, "job.sh", self.render(job))
-        number = _call("sbatch", "--parsable", str(script), about=f"slurm refused {job.name}").split(";")[0].strip()
+        number = (
+            _call("sbatch", "--parsable", str(script), about=f"slurm refused {job.name}")
+            .split(";")[0]
+            .strip()
+        )
         if not number.isdigit():
-            raise EngineError(f"slurm took {job.name} but gave no number: {number[:80]!r}; `squeue --me` shows whether it is there")
+            raise EngineError(
+                f"slurm took {job.name} but gave no number: {number[:80]!r}; `squeue --me` shows whether it is there"
+            )
         try:
             with disk(script.parent):
                 write_text(script.parent / "id", number + "\n")
@@ -208,7 +241,11 @@ class Slurm:
         if not number.isdigit():
             return Status("lost", reason=f"{folder} has no job of slurm")
         try:
-            live = parse(_call("scontrol", "show", "job", number, "--oneliner", about="slurm does not answer"))
+            live = parse(
+                _call(
+                    "scontrol", "show", "job", number, "--oneliner", about="slurm does not answer"
+                )
+            )
         except EngineError as error:
             if "Invalid job id" not in str(error):
                 return Status("silent", reason=str(error))
@@ -217,7 +254,14 @@ class Slurm:
             return live
         if text := said_in(folder, "exit"):
             return ended(text)
-        asked = ("--jobs", number, "--parsable2", "--noheader", "--allocations", "--format=State,ExitCode")
+        asked = (
+            "--jobs",
+            number,
+            "--parsable2",
+            "--noheader",
+            "--allocations",
+            "--format=State,ExitCode",
+        )
         return parse_accounting(_call("sacct", *asked, fails=False)) or live
 
     def logs(self, job_id: str) -> str:
@@ -233,7 +277,16 @@ class Slurm:
 
     def nodes(self) -> list[Node]:
         where = ("--partition", self.site.partition) if self.site.partition else ()
-        return parse_nodes(_call("sinfo", "--noheader", "--Node", "--format=%N|%T|%G|%E", *where, about="slurm does not answer"))
+        return parse_nodes(
+            _call(
+                "sinfo",
+                "--noheader",
+                "--Node",
+                "--format=%N|%T|%G|%E",
+                *where,
+                about="slurm does not answer",
+            )
+        )
 
     def drain(self, node: str, why: str) -> None:
         """Give a node no new work; what runs on it goes on. Needs an operator's rights."""
@@ -258,10 +311,14 @@ class Slurm:
                 f"slurm has no {place}, or it is empty; it has {', '.join(self._partitions())}: set fleet.slurm.partition"
             )
         if len(nodes) < job.nodes:
-            raise EngineError(f"{job.name} asks for {job.nodes} nodes, {place} has {len(nodes)} besides those it avoids")
+            raise EngineError(
+                f"{job.name} asks for {job.nodes} nodes, {place} has {len(nodes)} besides those it avoids"
+            )
 
     def _partitions(self) -> list[str]:
-        return sorted(set(_call("sinfo", "--noheader", "--format=%R", about="slurm does not answer").split()))
+        return sorted(
+            set(_call("sinfo", "--noheader", "--format=%R", about="slurm does not answer").split())
+        )
 
 
 def _call(*command: str, about: str = "", fails: bool = True) -> str:
@@ -271,11 +328,17 @@ def _call(*command: str, about: str = "", fails: bool = True) -> str:
         EngineError: not installed; or, with `fails`, why it refused, in Slurm's own words.
     """
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=CALL_SECONDS, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=CALL_SECONDS, stdin=subprocess.DEVNULL
+        )
     except FileNotFoundError:
-        raise EngineError(f"{command[0]} is not on the path; run this on a login node of the Slurm cluster") from None
+        raise EngineError(
+            f"{command[0]} is not on the path; run this on a login node of the Slurm cluster"
+        ) from None
     except subprocess.TimeoutExpired:
-        raise EngineError(f"{command[0]} did not answer for {CALL_SECONDS:.0f} s; is slurmctld up? `scontrol ping` says") from None
+        raise EngineError(
+            f"{command[0]} did not answer for {CALL_SECONDS:.0f} s; is slurmctld up? `scontrol ping` says"
+        ) from None
     if done.returncode == 0:
         return done.stdout
     if fails:
@@ -285,6 +348,10 @@ def _call(*command: str, about: str = "", fails: bool = True) -> str:
 
 def complaint(text: str) -> str:
     """Slurm's complaint as one line: the last says what, those before may say which."""
-    lines = [re.sub(r"^\w+: (?:(?:error|fatal): )?", "", line).strip() for line in text.splitlines() if line.strip()]
+    lines = [
+        re.sub(r"^\w+: (?:(?:error|fatal): )?", "", line).strip()
+        for line in text.splitlines()
+        if line.strip()
+    ]
     lines = [re.sub(r"^Batch job submission failed: ", "", line) for line in lines]
     return "; ".join(reversed(lines[-2:])) or "it did not say why"

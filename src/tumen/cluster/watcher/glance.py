@@ -48,12 +48,20 @@ class Glance(Frozen):
 def glance_of(watch: Watch, now: float) -> Glance:
     """What a watcher sees now."""
     signs = watch.signs
-    late = {seat.name: round(now - seat.heard, 1) for seat in watch.seats.values() if now - seat.heard > LATE_SECONDS}
+    late = {
+        seat.name: round(now - seat.heard, 1)
+        for seat in watch.seats.values()
+        if now - seat.heard > LATE_SECONDS
+    }
     rank = signs.slow() if signs.recent else None
     slow = {} if rank is None else dict.fromkeys(watch.nodes_of(rank), signs.recent[-1])
     phases = Counter(PHASES[phase] for phase in signs.phase.tolist())
     seen = {"nodes": len(watch.seats), "phases": dict(phases), "silent": late, "slow": slow}
-    pace = {"step": signs.steps, "step_seconds": signs.step_seconds(), "usual_seconds": signs.usual_seconds()}
+    pace = {
+        "step": signs.steps,
+        "step_seconds": signs.step_seconds(),
+        "usual_seconds": signs.usual_seconds(),
+    }
     return Glance(time=now, attempt=watch.order.attempt, **pace, **seen)
 
 
@@ -85,7 +93,10 @@ def standing(folder: Path, ended: bool = False) -> list[str]:
 
 def _seen(now: Glance) -> Iterator[str]:
     """Ranks by what they do, and the nodes that are not as the others."""
-    does = ", ".join(f"{number:,} {phase}" for phase, number in sorted(now.phases.items(), key=lambda item: (-item[1], item[0])))
+    does = ", ".join(
+        f"{number:,} {phase}"
+        for phase, number in sorted(now.phases.items(), key=lambda item: (-item[1], item[0]))
+    )
     pace = f"; a step takes {units.show_seconds(now.step_seconds)}" if now.step_seconds else ""
     yield f"{sum(now.phases.values()):,} ranks on {now.nodes:,} nodes, attempt {now.attempt}: {does}{pace}"
     if now.silent:
@@ -119,7 +130,9 @@ def _became(since: list[dict[str, Any]]) -> str:
     if resumed:
         return f"went on at step {resumed[-1].get('step')} after {units.show_seconds(float(resumed[-1].get('seconds') or 0))}"
     if decided:
-        return f"{decided[-1].get('action')} as attempt {decided[-1].get('attempt')}, no new step yet"
+        return (
+            f"{decided[-1].get('action')} as attempt {decided[-1].get('attempt')}, no new step yet"
+        )
     return "nothing decided yet"
 
 

@@ -34,8 +34,15 @@ STUCK = {"start": 900.0, "load": 1800.0, "train": 5.0, "save": 900.0, "end": 180
 FIRST_STEP_SECONDS = 1800.0
 LEAST_STEPS = 3.0
 MISSED_SECONDS = 2.5  # two beats that did not come: where a run is stuck, this rank is why
-SLOW, SLOW_STEPS, USUAL_STEPS = 1.5, 4, 12  # times the usual step, for so many looks, after so many to know the usual
-IDLE, BUSY = 0.25, 0.5  # of their time: what others wait at least for a slow rank; its own waiting beside theirs
+SLOW, SLOW_STEPS, USUAL_STEPS = (
+    1.5,
+    4,
+    12,
+)  # times the usual step, for so many looks, after so many to know the usual
+IDLE, BUSY = (
+    0.25,
+    0.5,
+)  # of their time: what others wait at least for a slow rank; its own waiting beside theirs
 
 
 class Signs:
@@ -82,7 +89,11 @@ class Signs:
         if newest <= self.last:
             return
         self.last, self.ticks = newest, self.ticks + 1
-        seconds = float(np.nanmedian(training["step_seconds"])) if not np.isnan(training["step_seconds"]).all() else 0.0
+        seconds = (
+            float(np.nanmedian(training["step_seconds"]))
+            if not np.isnan(training["step_seconds"]).all()
+            else 0.0
+        )
         self.latest = seconds
         if seconds <= 0 or self.ticks <= 2:
             return

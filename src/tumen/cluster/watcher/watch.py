@@ -21,13 +21,29 @@ from tumen.core import fencing
 from tumen.core.errors import DiskError, TrainError
 from tumen.heartbeat import Message
 
-Kind = Literal["crash", "agent", "freeze", "collective", "slow", "nan", "spike", "disk", "checkpoint", "node", "engine", "skew"]
+Kind = Literal[
+    "crash",
+    "agent",
+    "freeze",
+    "collective",
+    "slow",
+    "nan",
+    "spike",
+    "disk",
+    "checkpoint",
+    "node",
+    "engine",
+    "skew",
+]
 Action = Literal["restart", "resubmit", "drain", "wait", "give_up", "resize"]
 Row = dict[str, Any]
 
 AGENT_SECONDS = 5.0  # without a report
 AGENTS_SECONDS = 1.5  # when several agents fall silent together, or the ranks of others miss a peer: no lost packet does that
-SEVERAL, REPORT_SECONDS = 3, 1.0  # after the first few, those that fell silent with them are known a report later
+SEVERAL, REPORT_SECONDS = (
+    3,
+    1.0,
+)  # after the first few, those that fell silent with them are known a report later
 STOPPED_SECONDS = 2.0  # a debugger that takes a look stops a process for less
 ALL_SECONDS = 30.0  # when most are silent, it is rather the watcher's own network
 SETTLE_SECONDS = 0.3  # from the first death until the cause is named: what follows from it is told in the same moment
@@ -35,12 +51,19 @@ FOLLOW_SECONDS = 6.0  # and that long while every death says that another rank e
 ENGINE_SECONDS = 30.0  # and so long an engine may take to say what it knows of them
 COMEBACK_SECONDS = 20.0  # an agent that died is back by then, if anybody starts it again
 GATHER_SECONDS = 600.0  # the agents of a job that runs have all reported by then
-AILING_SECONDS = 30.0  # of one node that is not fit: by then the others complain too of what they share
+AILING_SECONDS = (
+    30.0  # of one node that is not fit: by then the others complain too of what they share
+)
 SAVE_SECONDS = 600.0
-WAIT_SECONDS, MOST_WAITS = 5.0, 8  # for room on the disk: 5 s, 10 s, ... about twenty minutes in all
+WAIT_SECONDS, MOST_WAITS = (
+    5.0,
+    8,
+)  # for room on the disk: 5 s, 10 s, ... about twenty minutes in all
 MOST_TIMES = 3  # the same fault at the same step
 MEET = "do not meet"  # what a rank says that could not begin because of another
-ABORTED = 134  # exit code of a rank that its collectives' library ended (SIGABRT): because of another too
+ABORTED = (
+    134  # exit code of a rank that its collectives' library ended (SIGABRT): because of another too
+)
 
 
 @dataclass(frozen=True)
@@ -90,8 +113,18 @@ class Fault:
 
     def row(self, now: float) -> Row:
         """As it is written down."""
-        said = {"kind": self.kind, "rank": self.rank, "node": self.nodes[0] if self.nodes else None, "step": self.step}
-        return {"event": "fault", **said, "why": self.why, "silent_seconds": round(max(0.0, now - self.sign), 2)}
+        said = {
+            "kind": self.kind,
+            "rank": self.rank,
+            "node": self.nodes[0] if self.nodes else None,
+            "step": self.step,
+        }
+        return {
+            "event": "fault",
+            **said,
+            "why": self.why,
+            "silent_seconds": round(max(0.0, now - self.sign), 2),
+        }
 
 
 class Watch:
@@ -113,7 +146,9 @@ class Watch:
         self.since = -1.0  # of the state
         self.until = 0.0  # of a wait
         self.hush = 0.0  # since when several agents are silent together
-        self.open: tuple[float, float] | None = None  # a fault that training has not gone on from: first sign, found
+        self.open: tuple[float, float] | None = (
+            None  # a fault that training has not gone on from: first sign, found
+        )
         self.times: Counter[tuple[str, int]] = Counter()
         self.slow: Counter[str] = Counter()  # how often a node was slow
         self.adopts = True  # whether ranks that run already are taken over as they are
@@ -136,7 +171,9 @@ class Watch:
         for report in reports:
             seat = self.seats.get(report.sender)
             if seat is None:
-                self.since = now if self.state == "gather" and not self.seats else self.since  # a job may wait long in its queue
+                self.since = (
+                    now if self.state == "gather" and not self.seats else self.since
+                )  # a job may wait long in its queue
                 seat = self.seats[report.sender] = Seat(report.sender, now)
             if 0 < self.order.attempt == seat.attempt > report.attempt:
                 seat.lost, seat.master = True, ""
@@ -154,7 +191,12 @@ class Watch:
         seat.leaving = bool(note.get("leaving", False))
         if hello := note.get("hello"):
             seat.lost |= seat.pid not in (0, hello["pid"]) and self.state == "run"
-            seat.pid, seat.place, seat.master, seat.health = hello["pid"], hello["place"], hello["master"], hello["health"]
+            seat.pid, seat.place, seat.master, seat.health = (
+                hello["pid"],
+                hello["place"],
+                hello["master"],
+                hello["health"],
+            )
             seat.start, self.examined = fencing.number(hello.get("start", "")), True
             seat.ranks, seat.world = (hello["ranks"][0], hello["ranks"][1]), hello["world"]
 
@@ -190,7 +232,11 @@ class Watch:
                 rows.append(Fault("skew", why, self.signs.steps, now, nodes=(node,)).row(now))
         if damaged:
             rows.append(Fault("checkpoint", damaged, self.signs.steps, now).row(now))
-            rows.append(self._decided("restart", "training took the checkpoint before it", self.order.attempt))
+            rows.append(
+                self._decided(
+                    "restart", "training took the checkpoint before it", self.order.attempt
+                )
+            )
         if ranks is not None and self.state == "run" and ranks != self.world:
             rows += self._resize(now, ranks)
         return rows + (self._status(now, status) if status else [])
@@ -203,7 +249,12 @@ class Watch:
                 return []
             self.engine_silent = now
             fault = Fault("engine", status.reason, self.signs.steps, now)
-            return [fault.row(now), self._decided("wait", "the job may be well; nothing is launched again", self.order.attempt)]
+            return [
+                fault.row(now),
+                self._decided(
+                    "wait", "the job may be well; nothing is launched again", self.order.attempt
+                ),
+            ]
         rows = []
         if self.engine_silent:
             rows.append(self._resumed(now, self.engine_silent, self.engine_silent))
@@ -227,10 +278,30 @@ class Watch:
 
     def _ended(self, now: float, status: Status) -> list[Row]:
         """The job is over for the engine."""
-        if self.state == "gather" and self.missing and self.elsewhere and status.state in ("failed", "lost"):
-            return self._elsewhere(now, f"the job {status.state}: {status.reason}" if status.reason else f"the job {status.state}")
-        if self.elsewhere and status.state in ("failed", "lost") and self.order.verb != "end" and self.order.attempt:
-            fault = Fault("node", status.reason or f"the engine says that the job {status.state}", self.signs.steps, now)
+        if (
+            self.state == "gather"
+            and self.missing
+            and self.elsewhere
+            and status.state in ("failed", "lost")
+        ):
+            return self._elsewhere(
+                now,
+                f"the job {status.state}: {status.reason}"
+                if status.reason
+                else f"the job {status.state}",
+            )
+        if (
+            self.elsewhere
+            and status.state in ("failed", "lost")
+            and self.order.verb != "end"
+            and self.order.attempt
+        ):
+            fault = Fault(
+                "node",
+                status.reason or f"the engine says that the job {status.state}",
+                self.signs.steps,
+                now,
+            )
             return self._decide(now, fault, lost=True)
         self.code = status.exit_code or 0 if status.state in ("done", "failed") else 1
         self.state = "over"
@@ -265,7 +336,9 @@ class Watch:
         """Let time pass: find what is dead, silent, slow or stuck, and decide. Returns rows."""
         if self.since < 0:
             self.since = now
-        if self.state in ("run", "save") and any(seat.start > self.start for seat in self.seats.values()):
+        if self.state in ("run", "save") and any(
+            seat.start > self.start for seat in self.seats.values()
+        ):
             return self._queued(now, "the engine started the job again")
         if self.state == "gather":
             return self._gathered(now)
@@ -281,15 +354,24 @@ class Watch:
         """Whether it wants to know what the engine says of the nodes."""
         if not self.elsewhere or self.state != "run":
             return False
-        return any(seat.leaving or now - seat.heard > AGENTS_SECONDS for seat in self.seats.values())
+        return any(
+            seat.leaving or now - seat.heard > AGENTS_SECONDS for seat in self.seats.values()
+        )
 
     def _judge(self, now: float) -> list[Row]:
         """A running attempt: over, faulty, or well."""
-        dead = [death for seat in self.seats.values() if seat.attempt == self.order.attempt for death in seat.dead]
+        dead = [
+            death
+            for seat in self.seats.values()
+            if seat.attempt == self.order.attempt
+            for death in seat.dead
+        ]
         for rank, _, _ in dead:
             self.signs.heard[rank] = float("inf")  # it owes no beat any more
         well = len(dead) >= self.world and not any(code for _, code, _ in dead)
-        told = [seat.leaving for seat in self.seats.values() if seat.name in self.order.ranks]  # not those of a job before
+        told = [
+            seat.leaving for seat in self.seats.values() if seat.name in self.order.ranks
+        ]  # not those of a job before
         if any(told) and (all(told) or not well):
             return []  # somebody told the agents to stop: what ends now ends as it should, and the engine says what then
         if well:
@@ -305,14 +387,25 @@ class Watch:
 
     def _ailing(self, now: float) -> list[Row]:
         """Nodes that are no longer fit, while their ranks still train: a last checkpoint, then the job without them."""
-        bad = unfit({seat.name: seat.health for seat in self.seats.values() if seat.name in self.order.ranks})
+        bad = unfit(
+            {
+                seat.name: seat.health
+                for seat in self.seats.values()
+                if seat.name in self.order.ranks
+            }
+        )
         self.ailing = (self.ailing or now) if bad else 0.0
         self.examined = bool(bad)
         if not bad or now - self.ailing < AILING_SECONDS:
             return []
         rows = self._left_out(now, bad)
         self.order = replace(self.order, verb="save-and-stop")
-        self.state, self.since, self.open, self.moves = "save", now, (now, now), f"without {', '.join(bad)}"
+        self.state, self.since, self.open, self.moves = (
+            "save",
+            now,
+            (now, now),
+            f"without {', '.join(bad)}",
+        )
         return rows
 
     def _cause(self, now: float, dead: list[list[Any]]) -> Fault | None:
@@ -329,24 +422,39 @@ class Watch:
         if fault := self._lost(now, bool(dead)):
             return fault
         if first and waited >= SETTLE_SECONDS:
-            first.sort(key=lambda death: death[1] < 128)  # a rank that was killed, before one that gave up
+            first.sort(
+                key=lambda death: death[1] < 128
+            )  # a rank that was killed, before one that gave up
         elif not dead or waited < FOLLOW_SECONDS:
             return None if dead else self._living(now)
         rank, code, why = (first or dead)[0]
-        said = why["why"] if why else f"it ended with exit code {code}" + (f", signal {code - 128}" if code > 128 else "")
+        said = (
+            why["why"]
+            if why
+            else f"it ended with exit code {code}"
+            + (f", signal {code - 128}" if code > 128 else "")
+        )
         return Fault("crash", said, step, self.until, rank, self.nodes_of(rank))
 
     def _lost(self, now: float, followed: bool) -> Fault | None:
         """Agents that started anew, or are silent."""
         used = [seat for seat in self.seats.values() if self.order.ranks.get(seat.name, (0, 0))[1]]
         if lost := [seat for seat in used if seat.lost]:
-            return Fault("agent", "it ended, and its ranks with it", self.signs.steps, lost[0].heard, nodes=(lost[0].name,))
+            return Fault(
+                "agent",
+                "it ended, and its ranks with it",
+                self.signs.steps,
+                lost[0].heard,
+                nodes=(lost[0].name,),
+            )
         quiet = [seat for seat in used if now - seat.heard > AGENTS_SECONDS]
         together = len(quiet) >= SEVERAL or (followed and quiet)
         self.hush = (self.hush or now) if together else 0.0
         if len(quiet) > max(1, len(used) / 2):
             quiet = [seat for seat in quiet if now - seat.heard > ALL_SECONDS]
-        elif not (together and now - self.hush >= REPORT_SECONDS) and not any(seat.name in self.unready for seat in quiet):
+        elif not (together and now - self.hush >= REPORT_SECONDS) and not any(
+            seat.name in self.unready for seat in quiet
+        ):
             quiet = [seat for seat in quiet if now - seat.heard > AGENT_SECONDS]
         if not quiet or self._must_ask(now, used):
             return None
@@ -361,7 +469,12 @@ class Watch:
     def _must_ask(self, now: float, used: Sequence[Seat]) -> bool:
         """Whether all agents are gone and the engine, which may have taken the job away itself, was not heard since."""
         last = max(seat.heard for seat in used)
-        return self.elsewhere and now - last > AGENTS_SECONDS and self.engine_heard <= last and now - last < ENGINE_SECONDS
+        return (
+            self.elsewhere
+            and now - last > AGENTS_SECONDS
+            and self.engine_heard <= last
+            and now - last < ENGINE_SECONDS
+        )
 
     def _living(self, now: float) -> Fault | None:
         """All processes live: one that is silent, one that is slow, or nothing that goes on."""
@@ -369,16 +482,27 @@ class Watch:
         here = [seat for seat in self.seats.values() if seat.attempt == self.order.attempt]
         if stopped := [one for seat in here for one in seat.stopped if one[1] >= STOPPED_SECONDS]:
             rank, seconds = max(stopped, key=lambda one: one[1])
-            return Fault("freeze", "its process is stopped", step, now - seconds, rank, self.nodes_of(rank))
+            return Fault(
+                "freeze", "its process is stopped", step, now - seconds, rank, self.nodes_of(rank)
+            )
         rank = signs.silent(now)
         rank = signs.stuck(now) if rank is None else rank
         if rank is not None and any(
-            now - seat.heard > AGENTS_SECONDS for seat in self.seats.values() if seat.name in self.nodes_of(rank)
+            now - seat.heard > AGENTS_SECONDS
+            for seat in self.seats.values()
+            if seat.name in self.nodes_of(rank)
         ):
             return None  # nobody speaks for it: its agent or node is the question
         if rank is not None and (rank < 0 or now - signs.heard[rank] < MISSED_SECONDS):
             why = f"every rank lives and no step was done for {now - signs.moved:.1f} s"
-            return Fault("collective", why, step, signs.moved, None if rank < 0 else rank, self.nodes_of(rank))
+            return Fault(
+                "collective",
+                why,
+                step,
+                signs.moved,
+                None if rank < 0 else rank,
+                self.nodes_of(rank),
+            )
         if rank is not None:
             why = f"its process lives and says nothing for {now - signs.heard[rank]:.1f} s"
             return Fault("freeze", why, step, float(signs.heard[rank]), rank, self.nodes_of(rank))
@@ -395,11 +519,15 @@ class Watch:
         rows, most = [fault.row(now)], MOST_WAITS if fault.kind == "disk" else MOST_TIMES
         if times >= most:
             why = f"{fault.kind} {times} times at step {fault.step}: {fault.why}"
-            code = next((death[1] for seat in self.seats.values() for death in seat.dead if death[1]), 1)
+            code = next(
+                (death[1] for seat in self.seats.values() for death in seat.dead if death[1]), 1
+            )
             return [*rows, self._decided("give_up", why, self.order.attempt), *self._end(code)]
         if fault.kind == "disk":
             pause = WAIT_SECONDS * 2 ** (times - 1)
-            rows.append(self._decided("wait", f"{pause:.0f} s for room on the disk, then it goes on"))
+            rows.append(
+                self._decided("wait", f"{pause:.0f} s for room on the disk, then it goes on")
+            )
             self._stop(now)
             self.state, self.until = "wait", now + pause
             return rows
@@ -410,7 +538,11 @@ class Watch:
             return rows + self._elsewhere(now, fault.why)
         if fault.kind in ("agent", "node"):
             self.missing = True
-            self.seats = {name: seat for name, seat in self.seats.items() if seat.lost or name not in fault.nodes}
+            self.seats = {
+                name: seat
+                for name, seat in self.seats.items()
+                if seat.lost or name not in fault.nodes
+            }
         rows.append(self._decided("restart", f"{fault.kind}: from the newest state that is whole"))
         self._stop(now)
         return rows + self._gathered(now)
@@ -425,7 +557,9 @@ class Watch:
 
     def _resize(self, now: float, ranks: int) -> list[Row]:
         """Another number of ranks: a last checkpoint, then a new attempt."""
-        row = self._decided("resize", f"from {self.world} to {ranks} ranks, as was wished") | {"world": ranks}
+        row = self._decided("resize", f"from {self.world} to {ranks} ranks, as was wished") | {
+            "world": ranks
+        }
         self.order = replace(self.order, verb="save-and-stop")
         self.world = ranks
         self.state, self.since, self.open = "save", now, (now, now)
@@ -433,8 +567,17 @@ class Watch:
 
     def _saved(self, now: float) -> list[Row]:
         """Whether all ranks took their last checkpoint and ended."""
-        dead = [death for seat in self.seats.values() if seat.attempt == self.order.attempt for death in seat.dead]
-        if len(dead) >= self.order.world or now - self.since > SAVE_SECONDS or any(code for _, code, _ in dead):
+        dead = [
+            death
+            for seat in self.seats.values()
+            if seat.attempt == self.order.attempt
+            for death in seat.dead
+        ]
+        if (
+            len(dead) >= self.order.world
+            or now - self.since > SAVE_SECONDS
+            or any(code for _, code, _ in dead)
+        ):
             if self.moves:
                 return self._elsewhere(now, self.moves)
             self._stop(now)
@@ -453,7 +596,11 @@ class Watch:
 
     def _gathered(self, now: float) -> list[Row]:
         """Begin an attempt as soon as every agent is there; take over one that runs."""
-        here = [seat for seat in self.seats.values() if now - seat.heard < AGENT_SECONDS and not seat.leaving]
+        here = [
+            seat
+            for seat in self.seats.values()
+            if now - seat.heard < AGENT_SECONDS and not seat.leaving
+        ]
         newest = max((seat.start for seat in here), default=())
         here = sorted((seat for seat in here if seat.start == newest), key=lambda seat: seat.place)
         if len(here) < self.layout.nodes:
@@ -461,7 +608,12 @@ class Watch:
         if not all(seat.pid and seat.master for seat in here):
             return []
         running = {(seat.attempt, seat.world) for seat in here}
-        if self.adopts and len(running) == 1 and here[0].attempt >= max(1, self.order.attempt) and here[0].verb == "run":
+        if (
+            self.adopts
+            and len(running) == 1
+            and here[0].attempt >= max(1, self.order.attempt)
+            and here[0].verb == "run"
+        ):
             self._adopt(now, here)
             return []
         if bad := unfit({seat.name: seat.health for seat in here}) if self.elsewhere else {}:
@@ -513,26 +665,46 @@ class Watch:
         self.adopts = self.missing = False
         for seat in self.seats.values():
             seat.lost = False
-        usual = [*self.signs.usual, *self.signs.recent] if self.signs.world == self.world else []  # more ranks, other steps
+        usual = (
+            [*self.signs.usual, *self.signs.recent] if self.signs.world == self.world else []
+        )  # more ranks, other steps
         self.signs = Signs(now, self.world, usual)
 
     def _end(self, code: int) -> list[Row]:
-        self.order, self.code, self.state, self.adopts = replace(self.order, verb="end", code=code), code, "over", False
+        self.order, self.code, self.state, self.adopts = (
+            replace(self.order, verb="end", code=code),
+            code,
+            "over",
+            False,
+        )
         return []
 
     # -- rows ------------------------------------------------------------------------------------------------------------------
 
     def _decided(self, action: Action, why: str, attempt: int | None = None) -> Row:
-        said = {"attempt": self.order.attempt + 1 if attempt is None else attempt, "world": self.world, "avoid": list(self.avoid)}
+        said = {
+            "attempt": self.order.attempt + 1 if attempt is None else attempt,
+            "world": self.world,
+            "avoid": list(self.avoid),
+        }
         return {"event": "decided", "action": action, **said, "why": why}
 
     def _resumed(self, now: float, sign: float, found: float) -> Row:
         said = {"attempt": self.order.attempt, "step": self.signs.steps}
-        return {"event": "resumed", **said, "seconds": round(now - sign, 2), "detection_seconds": round(found - sign, 2)}
+        return {
+            "event": "resumed",
+            **said,
+            "seconds": round(now - sign, 2),
+            "detection_seconds": round(found - sign, 2),
+        }
 
     def nodes_of(self, rank: int) -> tuple[str, ...]:
         """The node of a rank; none when it is not placed."""
-        return tuple(node for node, (first, count) in self.order.ranks.items() if first <= rank < first + count)
+        return tuple(
+            node
+            for node, (first, count) in self.order.ranks.items()
+            if first <= rank < first + count
+        )
 
 
 def _named(death: list[Any]) -> Kind | None:
@@ -546,7 +718,11 @@ def _named(death: list[Any]) -> Kind | None:
 def _follows(death: list[Any]) -> bool:
     """Whether a rank ended because another had: then it gives no reason."""
     _, code, why = death
-    return code == ABORTED or (code == TrainError.exit_code and why is None) or bool(why and MEET in why["why"])
+    return (
+        code == ABORTED
+        or (code == TrainError.exit_code and why is None)
+        or bool(why and MEET in why["why"])
+    )
 
 
 def shown(row: Mapping[str, Any]) -> str:

@@ -26,7 +26,10 @@ from tumen.core.lock import alone
 from tumen.heartbeat import messages
 
 TICK_SECONDS = 0.1
-ASK_SECONDS = {True: 5.0, False: 0.5}  # between two questions to an engine of many machines, and to this one
+ASK_SECONDS = {
+    True: 5.0,
+    False: 0.5,
+}  # between two questions to an engine of many machines, and to this one
 URGENT_SECONDS = 1.0  # the same while an agent is silent
 NOTICE_SECONDS = 1.0  # between two looks at files
 ACK_SECONDS = 2.0  # an agent hears at least so often that it is heard
@@ -92,13 +95,21 @@ class Watcher:
         ended = bool(rows) and rows[-1].get("state") == "ended"
         before = None if ended else glance_in(self.job.folder)
         self.watch.resume(rows, before.usual_seconds if before else 0.0)
-        self._write({"event": "watch", "state": "resumed" if rows else "started", "attempt": self.watch.order.attempt})
+        self._write(
+            {
+                "event": "watch",
+                "state": "resumed" if rows else "started",
+                "attempt": self.watch.order.attempt,
+            }
+        )
         try:
             while self.watch.state != "over":
                 self._turn(time.time())
             self._last(time.time() + LAST_SECONDS)
         finally:
-            (self.job.folder / WATCHER_FILE).unlink(missing_ok=True)  # from now on the agents are alone
+            (self.job.folder / WATCHER_FILE).unlink(
+                missing_ok=True
+            )  # from now on the agents are alone
             self.socket.close()
             self._write({"event": "watch", "state": "ended", "attempt": self.watch.order.attempt})
         return self.watch.code
@@ -121,7 +132,9 @@ class Watcher:
         """What agents sent since the last turn."""
         with contextlib.suppress(BlockingIOError):
             while True:
-                with contextlib.suppress(ConnectionError):  # an agent that is gone; its silence will tell
+                with contextlib.suppress(
+                    ConnectionError
+                ):  # an agent that is gone; its silence will tell
                     datagram, address = self.socket.recvfrom(messages.MOST_BYTES)
                     message = self.receiver.open(datagram)
                     if message and message.sender != "watcher":
@@ -136,7 +149,9 @@ class Watcher:
         if note or now - self.acked.get(node, 0.0) > ACK_SECONDS:
             self.acked[node] = now
             with contextlib.suppress(OSError):
-                self.socket.sendto(self.sender.message(self.watch.order.attempt, note=note), self.addresses[node])
+                self.socket.sendto(
+                    self.sender.message(self.watch.order.attempt, note=note), self.addresses[node]
+                )
 
     def _asked(self, now: float) -> list[Row]:
         """What the engine says, which may take it a minute: it is asked in another thread."""
@@ -145,7 +160,9 @@ class Watcher:
             self.status, nodes = self.answer.result()
             self.answer = None
             rows = self.watch.tell(now, self.status, nodes)
-        soon = self.watch.asks(now) and now > self.next_ask - ASK_SECONDS[self.many] + URGENT_SECONDS
+        soon = (
+            self.watch.asks(now) and now > self.next_ask - ASK_SECONDS[self.many] + URGENT_SECONDS
+        )
         if self.answer is None and (now >= self.next_ask or soon):
             self.next_ask = now + ASK_SECONDS[self.many]
             self.answer = self.beside.submit(self._ask, self.watch.asks(now))
@@ -153,7 +170,9 @@ class Watcher:
 
     def _ask(self, about_nodes: bool) -> tuple[Status, list[Node] | None]:
         try:
-            return self.engine.status(str(self.job.folder)), self.engine.nodes() if about_nodes else None
+            return self.engine.status(
+                str(self.job.folder)
+            ), self.engine.nodes() if about_nodes else None
         except EngineError as error:
             return Status("silent", reason=str(error)), None
 
@@ -170,7 +189,9 @@ class Watcher:
     def _seldom_noticed(self, now: float) -> list[Row]:
         """Once a second: what we see is written for others, and what they wish is read."""
         self.next_notice = now + NOTICE_SECONDS
-        with contextlib.suppress(DiskError):  # a full disk is told by the ranks, which cannot write either
+        with contextlib.suppress(
+            DiskError
+        ):  # a full disk is told by the ranks, which cannot write either
             write_glance(self.job.folder, glance_of(self.watch, now))
         return self.watch.tell(now, ranks=wished(self.job.folder), skewed=self.receiver.skewed)
 
@@ -203,7 +224,9 @@ class Watcher:
         order = replace(self.watch.order, verb="stop")
         for node, address in self.addresses.items():
             with contextlib.suppress(OSError):
-                self.socket.sendto(self.sender.message(order.attempt, note=order.part(node)), address)
+                self.socket.sendto(
+                    self.sender.message(order.attempt, note=order.part(node)), address
+                )
         time.sleep(LET_GO_SECONDS)
         self.engine.cancel(str(self.job.folder))
         job = replace(self.job, avoid=tuple(dict.fromkeys((*self.job.avoid, *avoid))))
@@ -223,7 +246,11 @@ class Watcher:
     def _last(self, deadline: float) -> None:
         """Tell the agents to end, as often as it takes."""
         (self.job.folder / WATCHER_FILE).unlink(missing_ok=True)
-        while self.watch.order.verb == "end" and not self.status.ended and (now := time.time()) < deadline:
+        while (
+            self.watch.order.verb == "end"
+            and not self.status.ended
+            and (now := time.time()) < deadline
+        ):
             self.watch.hear(now, list(self._reports()))
             self._asked(now)
             for node in self.addresses:
@@ -262,7 +289,9 @@ def listening(file: Path, address: str) -> socket.socket:
             write_text(file, f"{address}:{where.getsockname()[1]}\n")
         return where
     where.close()
-    raise EngineError(f"{address} is no address of this machine; name one by which the nodes reach it")
+    raise EngineError(
+        f"{address} is no address of this machine; name one by which the nodes reach it"
+    )
 
 
 def expect(folder: Path, address: str = "127.0.0.1") -> None:

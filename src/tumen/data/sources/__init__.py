@@ -5,8 +5,8 @@ from tumen.data.sources.read import read_sentences, read_text
 from tumen.data.sources.source import SOURCES
 
 __all__ = [
-    "Labelled",
     "SOURCES",
+    "Labelled",
     "read_clinc",
     "read_sentences",
     "read_slurp_rows",

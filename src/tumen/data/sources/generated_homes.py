@@ -39,7 +39,9 @@ def names_of(lang: str) -> Mapping[str, Any]:
 
 def _listed(lang: str) -> set[str]:
     """Words that our phrases say by themselves. They are trained on, so no exam home has a device of such a name."""
-    return {str(word).casefold() for words in phrases(lang).get("lists", {}).values() for word in words}
+    return {
+        str(word).casefold() for words in phrases(lang).get("lists", {}).values() for word in words
+    }
 
 
 def is_held(text: str, share: float) -> bool:
@@ -57,7 +59,10 @@ def invented(rng: random.Random, lang: str) -> str:
     if rng.random() < 0.5:
         return _join(lang, *(rng.choice(strange_words(lang)) for _ in range(rng.choice((1, 1, 2)))))
     if lang == "zh":
-        return "".join(rng.choice("阿小云星月海风雷晨安乐朵朗琪宁泽沐瑶辰诺悠岚霖芸希尧澜") for _ in range(rng.choice((2, 2, 3))))
+        return "".join(
+            rng.choice("阿小云星月海风雷晨安乐朵朗琪宁泽沐瑶辰诺悠岚霖芸希尧澜")
+            for _ in range(rng.choice((2, 2, 3)))
+        )
     syllables = (
         "ba",
         "ko",
@@ -84,9 +89,20 @@ def invented(rng: random.Random, lang: str) -> str:
 @cache
 def strange_words(lang: str) -> tuple[str, ...]:
     """Words of the phrases' lists that are no names of devices or rooms: what a word is called says nothing of its slot."""
-    words = {str(entry) for entries in phrases(lang)["lists"].values() for entry in entries if isinstance(entry, str)}
+    words = {
+        str(entry)
+        for entries in phrases(lang)["lists"].values()
+        for entry in entries
+        if isinstance(entry, str)
+    }
     fit = (word for word in words if len(word) > 1 and not set(word) & set("0123456789[](){}<>|"))
-    return tuple(sorted(word for word in fit if (len(word) <= 4 if lang == "zh" else word.isalpha() and len(word) > 2)))
+    return tuple(
+        sorted(
+            word
+            for word in fit
+            if (len(word) <= 4 if lang == "zh" else word.isalpha() and len(word) > 2)
+        )
+    )
 
 
 @dataclass(frozen=True)
@@ -109,7 +125,9 @@ class GeneratedHome:
         return rng.choice(self.by_domain[rng.choice(known)]) if known else None
 
 
-def generate(rng: random.Random, lang: str, entities: tuple[int, int], hold: float, exam: bool) -> GeneratedHome:
+def generate(
+    rng: random.Random, lang: str, entities: tuple[int, int], hold: float, exam: bool
+) -> GeneratedHome:
     """A home of between `entities[0]` and `entities[1]` devices.
 
     Args:
@@ -119,14 +137,18 @@ def generate(rng: random.Random, lang: str, entities: tuple[int, int], hold: flo
     words = names_of(lang)
     areas = _some(rng, _side(words["areas"], hold, exam), 6, 14)
     areas += [
-        _on_side(lambda: invented(rng, lang), hold, exam) or areas[0] for _ in range(max(1, round(INVENTED[exam] * len(areas))))
+        _on_side(lambda: invented(rng, lang), hold, exam) or areas[0]
+        for _ in range(max(1, round(INVENTED[exam] * len(areas))))
     ]
     floors = _some(rng, _side(words["floors"], hold, exam, least=2), 2, 3)
     tree: dict[str, Any] = {
         "name": f"{lang} home",
         "here": "area_0",
         "floor": [{"id": f"floor_{i}", "name": name} for i, name in enumerate(floors)],
-        "area": [{"id": f"area_{i}", "name": name, "floor": f"floor_{i % len(floors)}"} for i, name in enumerate(areas)],
+        "area": [
+            {"id": f"area_{i}", "name": name, "floor": f"floor_{i % len(floors)}"}
+            for i, name in enumerate(areas)
+        ],
         "entity": [],
     }
     by_domain: dict[str, list[str]] = {}
@@ -163,7 +185,14 @@ def _some(rng: random.Random, names: Sequence[str], low: int, high: int) -> list
     return rng.sample(list(names), min(len(names), rng.randint(low, high)))
 
 
-def _entity_name(rng: random.Random, lang: str, words: Mapping[str, Any], domain: str, areas: Sequence[str], exam: bool) -> str:
+def _entity_name(
+    rng: random.Random,
+    lang: str,
+    words: Mapping[str, Any],
+    domain: str,
+    areas: Sequence[str],
+    exam: bool,
+) -> str:
     """A listed name, one composed from a pattern (`{adjective} {thing}`), or an invented one."""
     more = words["more"]
     nouns = more.get(domain)
@@ -172,8 +201,12 @@ def _entity_name(rng: random.Random, lang: str, words: Mapping[str, Any], domain
         return _join(lang, base, rng.choice(nouns)) if nouns and rng.random() < 0.4 else base
     if not nouns or rng.random() < 0.6:
         return str(rng.choice(words["names"][domain]))
-    parts = {"thing": nouns, "area": areas} | {key: more[key] for key in ("adjective", "place") if key in more}
-    return str(rng.choice(more["alias"])).format(**{key: rng.choice(options) for key, options in parts.items()})
+    parts = {"thing": nouns, "area": areas} | {
+        key: more[key] for key in ("adjective", "place") if key in more
+    }
+    return str(rng.choice(more["alias"])).format(
+        **{key: rng.choice(options) for key, options in parts.items()}
+    )
 
 
 def _join(lang: str, *words: str) -> str:

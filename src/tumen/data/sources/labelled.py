@@ -62,9 +62,17 @@ def read_labelled(path: str) -> Iterator[Labelled]:
             ]
             sentence = str(row["sentence"])
             pairs.sort(key=lambda pair: sentence.lower().find(pair[1].lower()))
-            yield Labelled(sentence, str(row["intent"]), pairs, str(row.get("lang") or "en"), str(row.get("split") or ""))
+            yield Labelled(
+                sentence,
+                str(row["intent"]),
+                pairs,
+                str(row.get("lang") or "en"),
+                str(row.get("split") or ""),
+            )
         except (KeyError, AttributeError, ValueError) as error:
-            raise InputError(f"{path}, row {number}: no labelled sentence ({error}); it needs sentence, intent and slots") from None
+            raise InputError(
+                f"{path}, row {number}: no labelled sentence ({error}); it needs sentence, intent and slots"
+            ) from None
 
 
 def read_slurp(path: str) -> Iterator[Labelled]:
@@ -89,14 +97,19 @@ def read_slurp_rows(path: str) -> Iterator[tuple[Mapping[str, Any], Labelled]]:
             else:
                 yield row, Labelled(str(row["sentence"]), intent, list(_slurp_entities(row)))
         except (KeyError, TypeError, IndexError) as error:
-            raise InputError(f"{path}, row {number}: no row of SLURP or HWU64 ({type(error).__name__} {error})") from None
+            raise InputError(
+                f"{path}, row {number}: no row of SLURP or HWU64 ({type(error).__name__} {error})"
+            ) from None
 
 
 def _slurp_entities(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """(type, words) of a SLURP row's entities; `mom 's`, two of its tokens, is one word of the sentence."""
     tokens = [str(token["surface"]) for token in row["tokens"]]
     for entity in sorted(row["entities"], key=lambda entity: min(entity["span"], default=0)):
-        yield str(entity["type"]), re.sub(r" (?='s\b)", "", " ".join(tokens[at] for at in entity["span"]))
+        yield (
+            str(entity["type"]),
+            re.sub(r" (?='s\b)", "", " ".join(tokens[at] for at in entity["span"])),
+        )
 
 
 def read_clinc(path: str) -> Iterator[Labelled]:
@@ -106,12 +119,22 @@ def read_clinc(path: str) -> Iterator[Labelled]:
         InputError: the file is missing or another one.
     """
     for split, rows in _json(Path(path)).items():
-        side = "train" if split.endswith("train") else "validation" if split.endswith("val") else "exam"
+        side = (
+            "train"
+            if split.endswith("train")
+            else "validation"
+            if split.endswith("val")
+            else "exam"
+        )
         try:
             for sentence, intent in rows:
-                yield Labelled(str(sentence), NONE if intent == OUT_OF_SCOPE else str(intent), split=side)
+                yield Labelled(
+                    str(sentence), NONE if intent == OUT_OF_SCOPE else str(intent), split=side
+                )
         except (TypeError, ValueError):
-            raise InputError(f"{path}: {split!r} holds no [sentence, intent] pairs as CLINC150 does") from None
+            raise InputError(
+                f"{path}: {split!r} holds no [sentence, intent] pairs as CLINC150 does"
+            ) from None
 
 
 def read_snips(path: str) -> Iterator[Labelled]:
@@ -123,16 +146,24 @@ def read_snips(path: str) -> Iterator[Labelled]:
     folder = Path(path)
     files = sorted(folder.glob("*.json")) if folder.is_dir() else [folder]
     if not files:
-        raise InputError(f"{path}: no *.json in it; name a folder of SNIPS 2017-06 such as the one with train_GetWeather_full.json")
+        raise InputError(
+            f"{path}: no *.json in it; name a folder of SNIPS 2017-06 such as the one with train_GetWeather_full.json"
+        )
     for file in files:
         for intent, rows in _json(file).items():
             try:
                 for row in rows:
                     parts = row["data"]
-                    pairs = [(str(part["entity"]), str(part["text"])) for part in parts if "entity" in part]
+                    pairs = [
+                        (str(part["entity"]), str(part["text"]))
+                        for part in parts
+                        if "entity" in part
+                    ]
                     yield Labelled("".join(str(part["text"]) for part in parts), str(intent), pairs)
             except (KeyError, TypeError) as error:
-                raise InputError(f"{file}: no file of SNIPS 2017-06 ({type(error).__name__} {error})") from None
+                raise InputError(
+                    f"{file}: no file of SNIPS 2017-06 ({type(error).__name__} {error})"
+                ) from None
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -178,7 +209,9 @@ def ontology_of(rows: Iterable[Labelled]) -> Ontology:
             groups={group: tuple(names) for group, names in groups.items()},
         )
     except ValidationError as error:
-        raise InputError(f"labels: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
+        raise InputError(
+            f"labels: {error.errors()[0]['msg'].removeprefix('Value error, ')}"
+        ) from None
 
 
 def action_of(row: Labelled, sentence: str, ontology: Ontology) -> Action:
@@ -202,7 +235,9 @@ class LabelledSource:
     def corpus(self, section: Data, seed: int) -> Corpus:
         """All splits; a row whose words cannot be copied from its sentence is left out, as no model could be right on it."""
         if not section.path:
-            raise InputError(f"data.path is missing: data.source = {section.source!r} reads a file that you have")
+            raise InputError(
+                f"data.path is missing: data.source = {section.source!r} reads a file that you have"
+            )
         rows = list(self.read(section.path))
         ontology = ontology_of(rows)
         corpus = Corpus(values=lexicon(section.languages), ontology=ontology)
@@ -210,7 +245,9 @@ class LabelledSource:
         for number, row in enumerate(rows, start=1):
             try:
                 sentence = normalise(row.sentence)
-                example = Example(sentence, action_of(row, sentence, ontology), f"{section.path}:{number}")
+                example = Example(
+                    sentence, action_of(row, sentence, ontology), f"{section.path}:{number}"
+                )
             except InputError:
                 continue
             (getattr(corpus, SPLIT_NAMES[row.split]) if row.split else loose).append(example)
@@ -222,7 +259,9 @@ class LabelledSource:
         corpus.validation += loose[:held]
         corpus.train += loose[held:]
         if not corpus.train:
-            raise InputError(f"{section.path}: {len(rows)} rows leave none for training; lower data.exam and data.validation")
+            raise InputError(
+                f"{section.path}: {len(rows)} rows leave none for training; lower data.exam and data.validation"
+            )
         return corpus
 
 

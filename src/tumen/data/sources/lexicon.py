@@ -47,6 +47,8 @@ def _values(words: TextSlotList, intents: Intents) -> dict[str, str | float]:
     return {
         normalise(text): value.value_out
         for value in words.values
-        for text in islice(sample_expression(value.text_in, intents.slot_lists, intents.expansion_rules), 200)
+        for text in islice(
+            sample_expression(value.text_in, intents.slot_lists, intents.expansion_rules), 200
+        )
         if text.strip()
     }

@@ -66,7 +66,9 @@ def text_files(path: Path | str) -> list[Path]:
     paths = found.rglob("*") if found.is_dir() else map(Path, glob.glob(str(path), recursive=True))  # noqa: PTH207  absolute too
     files = sorted(file for file in paths if file.name.endswith(TEXT_SUFFIXES) and file.is_file())
     if not files:
-        raise InputError(f"{path}: no such file, or a folder without {', '.join(TEXT_SUFFIXES)}; it is read from where you are")
+        raise InputError(
+            f"{path}: no such file, or a folder without {', '.join(TEXT_SUFFIXES)}; it is read from where you are"
+        )
     return files
 
 
@@ -95,7 +97,9 @@ def read_sentences(path: Path) -> Iterator[str]:
     for number, row in enumerate(read_rows(path), start=1):
         text = row.get("sentence", row.get("text"))
         if not isinstance(text, str):
-            raise InputError(f"{path}, row {number}: no sentence or text in it; an exam file has one of these columns")
+            raise InputError(
+                f"{path}, row {number}: no sentence or text in it; an exam file has one of these columns"
+            )
         yield text
 
 
@@ -132,11 +136,15 @@ def _column(path: Path) -> Iterator[str]:
     for number, row in enumerate(read_rows(path), start=1):
         text = row.get("text")
         if not isinstance(text, str):
-            raise InputError(f"{path}, row {number}: its text is {text!r:.40}, not a string; a row has a column 'text'")
+            raise InputError(
+                f"{path}, row {number}: its text is {text!r:.40}, not a string; a row has a column 'text'"
+            )
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise InputError(f"{path}, row {number}: half a character (a lone surrogate) at {error.start}; mend the row") from None
+            raise InputError(
+                f"{path}, row {number}: half a character (a lone surrogate) at {error.start}; mend the row"
+            ) from None
         yield text
 
 

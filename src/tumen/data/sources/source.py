@@ -19,11 +19,23 @@ from tumen.core.table import named
 from tumen.data.sources.generated_homes import GeneratedHome, generate, invented, is_held
 from tumen.data.sources.lexicon import lexicon
 from tumen.data.sources.read import read_rows, read_text, text_files
-from tumen.data.sources.templates import Example, Speaker, Template, copied_words, literals, load_templates, phrases, skip_words
+from tumen.data.sources.templates import (
+    Example,
+    Speaker,
+    Template,
+    copied_words,
+    literals,
+    load_templates,
+    phrases,
+    skip_words,
+)
 from tumen.language import HOME, JOINT, NONE, Action, Ontology, normalise, parse
 from tumen.recipe import Data
 
-SENTENCES_A_HOME, EXAM_HOMES = 25, 6  # many homes: names that return often are learnt by heart instead of copied
+SENTENCES_A_HOME, EXAM_HOMES = (
+    25,
+    6,
+)  # many homes: names that return often are learnt by heart instead of copied
 SMALL_INTENT = 5  # intents with fewer templates keep all of them for training
 SPLIT_NAMES = {
     "train": "train", "validation": "validation", "valid": "validation", "dev": "validation", "exam": "exam", "test": "exam",
@@ -64,17 +76,25 @@ class Corpus:
         """
         self._refuse_unknown(intents, "none")
         kept = {*intents, NONE}
-        self._change(lambda e: replace(e, action=Action(NONE, e.action.lang)) if e.action.intent in kept else None)
+        self._change(
+            lambda e: (
+                replace(e, action=Action(NONE, e.action.lang)) if e.action.intent in kept else None
+            )
+        )
         self.ontology = Ontology(languages=self.ontology.languages, intents={NONE: ()})
 
     def _refuse_unknown(self, intents: Sequence[str], field: str) -> None:
         if unknown := set(intents) - set(self.ontology.intents):
             known = ", ".join(self.ontology.intents)
-            raise InputError(f"data.mix.{field}: {min(unknown)!r} is no intent of this source; it has {known}")
+            raise InputError(
+                f"data.mix.{field}: {min(unknown)!r} is no intent of this source; it has {known}"
+            )
 
     def _change(self, change: Callable[[Example], Example | None]) -> None:
         for split in dict.fromkeys(SPLIT_NAMES.values()):
-            setattr(self, split, [new for example in getattr(self, split) if (new := change(example))])
+            setattr(
+                self, split, [new for example in getattr(self, split) if (new := change(example))]
+            )
 
 
 class Source(Protocol):
@@ -97,16 +117,25 @@ class HomeSource:
         spawn = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(workers, spawn, lifetime.die_with_parent, (os.getpid(),)) as pool:
             parts = list(
-                pool.map(_language, [section] * len(section.languages), section.languages, [seed] * len(section.languages))
+                pool.map(
+                    _language,
+                    [section] * len(section.languages),
+                    section.languages,
+                    [seed] * len(section.languages),
+                )
             )
         corpus = Corpus(values=lexicon(section.languages))
         for part in parts:
-            corpus.exam += [replace(e, home=e.home + len(corpus.homes)) if e.home >= 0 else e for e in part.exam]
+            corpus.exam += [
+                replace(e, home=e.home + len(corpus.homes)) if e.home >= 0 else e for e in part.exam
+            ]
             corpus.homes += part.homes
         taken = {example.sentence for example in corpus.exam}
         for part in parts:
             for split in ("validation", "train"):
-                fresh = [example for example in getattr(part, split) if example.sentence not in taken]
+                fresh = [
+                    example for example in getattr(part, split) if example.sentence not in taken
+                ]
                 getattr(corpus, split).extend(fresh)
                 taken |= {example.sentence for example in fresh}
         random.Random(seed).shuffle(corpus.train)
@@ -117,29 +146,42 @@ def _language(section: Data, lang: str, seed: int) -> Corpus:
     """One language of `HomeSource`, in a process of its own."""
     corpus, share, rng = Corpus(), 1 / len(section.languages), random.Random(f"{seed} {lang}")
     trained, held = split_templates(load_templates(lang), section.hold_templates)
-    exam_homes = [generate(rng, lang, section.home_entities, section.hold_names, exam=True) for _ in range(EXAM_HOMES)]
+    exam_homes = [
+        generate(rng, lang, section.home_entities, section.hold_names, exam=True)
+        for _ in range(EXAM_HOMES)
+    ]
     fillers = _fillers(rng, lang)
-    corpus.exam = list(_sentences(rng, held or trained, exam_homes, fillers, section.exam, section.not_home, (), exam=True))
+    corpus.exam = list(
+        _sentences(
+            rng, held or trained, exam_homes, fillers, section.exam, section.not_home, (), exam=True
+        )
+    )
     corpus.homes = [home.tree for home in exam_homes]
     wanted = round((section.sentences + section.validation) * share)
     homes = [
         generate(rng, lang, section.home_entities, section.hold_names, exam=False)
         for _ in range(max(6, wanted // SENTENCES_A_HOME))
     ]
-    said = list(_sentences(rng, trained, homes, fillers, wanted, section.not_home, skip_words(lang)))
+    said = list(
+        _sentences(rng, trained, homes, fillers, wanted, section.not_home, skip_words(lang))
+    )
     cut = round(section.validation * share)
     corpus.validation, corpus.train = said[:cut], said[cut:]
     return corpus
 
 
-def split_templates(templates: Sequence[Template], hold: float) -> tuple[list[Template], list[Template]]:
+def split_templates(
+    templates: Sequence[Template], hold: float
+) -> tuple[list[Template], list[Template]]:
     """(trained, held back): whole templates, by hash.
 
     A template is held back only if other templates of the same meaning teach each of its words: what is examined is a new
     combination of words and names, not a word that nobody could know. Small intents keep all of theirs.
     """
     sizes = Counter((template.intent, template.topic) for template in templates)
-    held = {t.id for t in templates if is_held(t.id, hold) and sizes[t.intent, t.topic] >= SMALL_INTENT}
+    held = {
+        t.id for t in templates if is_held(t.id, hold) and sizes[t.intent, t.topic] >= SMALL_INTENT
+    }
     taught: dict[Any, set[str]] = defaultdict(set)
     for template in templates:
         if template.id not in held:
@@ -212,7 +254,9 @@ class FileSource:
 
     def corpus(self, section: Data, seed: int) -> Corpus:
         if not section.path:
-            raise InputError("data.path is missing: name the JSONL, TSV or Parquet file that data.source = 'file' reads")
+            raise InputError(
+                "data.path is missing: name the JSONL, TSV or Parquet file that data.source = 'file' reads"
+            )
         return corpus_of(read_rows(Path(section.path)), section, section.path)
 
 
@@ -221,12 +265,20 @@ class HubSource:
 
     def corpus(self, section: Data, seed: int) -> Corpus:
         if not section.path:
-            raise InputError("data.path is missing: name the data set that data.source = 'hub' loads")
+            raise InputError(
+                "data.path is missing: name the data set that data.source = 'hub' loads"
+            )
         try:
             import datasets
         except ImportError:
-            raise InputError("data.source = 'hub' needs the extra: pip install 'tumen[hub]'") from None
-        rows = ({**row, "split": split} for split, part in datasets.load_dataset(section.path).items() for row in part)
+            raise InputError(
+                "data.source = 'hub' needs the extra: pip install 'tumen[hub]'"
+            ) from None
+        rows = (
+            {**row, "split": split}
+            for split, part in datasets.load_dataset(section.path).items()
+            for row in part
+        )
         return corpus_of(rows, section, section.path)
 
 
@@ -240,11 +292,15 @@ def corpus_of(rows: Iterable[Mapping[str, Any]], section: Data, where: str) -> C
     for number, row in enumerate(rows, start=1):
         try:
             sentence = normalise(str(row["sentence"]))
-            action = parse(row["action"] if isinstance(row["action"], str) else json.dumps(row["action"]))
+            action = parse(
+                row["action"] if isinstance(row["action"], str) else json.dumps(row["action"])
+            )
             example = Example(sentence, copied(action, sentence, HOME), f"{where}:{number}")
             split = SPLIT_NAMES[str(row["split"])] if row.get("split") else _split_by_hash(sentence)
         except KeyError as error:
-            raise InputError(f"{where}, row {number}: no {error}; a row has a sentence, an action as JSON, maybe a split") from None
+            raise InputError(
+                f"{where}, row {number}: no {error}; a row has a sentence, an action as JSON, maybe a split"
+            ) from None
         except InputError as error:
             raise InputError(f"{where}, row {number}: {error}") from None
         getattr(corpus, split).append(example)
@@ -268,7 +324,9 @@ def copied(action: Action, sentence: str, ontology: Ontology) -> Action:
 def _copied_run(slot: str, run: str, sentence: str) -> str:
     found = copied_words(sentence, run)
     if found is None:
-        raise InputError(f"{slot} {run!r} is not in the sentence {sentence!r}; free words are copied from it")
+        raise InputError(
+            f"{slot} {run!r} is not in the sentence {sentence!r}; free words are copied from it"
+        )
     return found
 
 
@@ -283,7 +341,9 @@ class TextSource:
 
     def corpus(self, section: Data, seed: int) -> Corpus:
         if not section.path:
-            raise InputError("data.path is missing: name the file, folder or glob that data.source = 'text' reads")
+            raise InputError(
+                "data.path is missing: name the file, folder or glob that data.source = 'text' reads"
+            )
         text_files(section.path)
         return Corpus(texts=Texts(section.path))
 

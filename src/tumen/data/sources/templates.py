@@ -17,7 +17,15 @@ from typing import Any
 
 import yaml
 from hassil import Intents, parse_sentence
-from hassil.expression import Alternative, Expression, Group, ListReference, Permutation, RuleReference, TextChunk
+from hassil.expression import (
+    Alternative,
+    Expression,
+    Group,
+    ListReference,
+    Permutation,
+    RuleReference,
+    TextChunk,
+)
 from hassil.intents import RangeSlotList, TextSlotList
 from hassil.numbers import get_rbnf_engine
 from home_assistant_intents import get_intents
@@ -37,12 +45,18 @@ TIME = {"hours": "duration", "minutes": "duration", "seconds": "duration"} | {
     "start_hours": "start", "start_minutes": "start", "start_seconds": "start"
 }  # fmt: skip
 TIME_UNIT = {
-    "en": re.compile(r"( an?| full| more| extra| another)* (hours?|hrs?|minutes?|mins?|seconds?|secs?)\b( and a half\b)?"),
-    "de": re.compile(r"( weitere| mehr| ganze)? (stunden?|std|minuten?|min|sekunden?|sek)\b( und eine halbe\b)?"),
+    "en": re.compile(
+        r"( an?| full| more| extra| another)* (hours?|hrs?|minutes?|mins?|seconds?|secs?)\b( and a half\b)?"
+    ),
+    "de": re.compile(
+        r"( weitere| mehr| ganze)? (stunden?|std|minuten?|min|sekunden?|sek)\b( und eine halbe\b)?"
+    ),
     "zh": re.compile(r" ?(个)?(半)?(小时|钟头|分钟|分|秒钟|秒)(半)?(钟)?"),
 }
 # `{floor} [floor]` said of a floor that is called `ground floor` already.
-STUTTER = re.compile(r"\b(floor|level|light|lights|lamp|fan|etage|stock|geschoss|licht|lampe) \1\b|geschossgeschoss|([楼层灯的])\2")
+STUTTER = re.compile(
+    r"\b(floor|level|light|lights|lamp|fan|etage|stock|geschoss|licht|lampe) \1\b|geschossgeschoss|([楼层灯的])\2"
+)
 # How people say a number; CLDR's other rule sets are for cheques, years and dates.
 SPOKEN = ("spellout-cardinal", "spellout-numbering")
 HOME_LISTS = ("name", "area", "floor")
@@ -107,7 +121,9 @@ def _hass_templates(lang: str) -> Iterator[Template]:
             domains = _domains(block.requires_context)
             for sentence in block.sentences:
                 key = hash_of([lang, name, sentence.text, sorted(map(str, block.slots.items()))])
-                yield Template(key, lang, name, sentence.expression, grammar, _fixed(name, block), domains)
+                yield Template(
+                    key, lang, name, sentence.expression, grammar, _fixed(name, block), domains
+                )
 
 
 def _domains(context: Mapping[str, Any] | None) -> tuple[str, ...]:
@@ -119,20 +135,29 @@ def _domains(context: Mapping[str, Any] | None) -> tuple[str, ...]:
 
 def _fixed(intent: str, block: Any) -> dict[str, str]:
     """Closed slots that a block of Home Assistant's templates sets without words."""
-    slots = {("step" if name == "volume_step" else name): str(value) for name, value in block.slots.items()}
+    slots = {
+        ("step" if name == "volume_step" else name): str(value)
+        for name, value in block.slots.items()
+    }
     response = str(block.response or "")
     if intent == "HassGetState" and response in ASKS:
         slots["ask"] = response
     if response.endswith("_all") or (block.metadata or {}).get("slot_combination") == "domain_all":
         slots["scope"] = "all"
-    return {name: value for name, value in slots.items() if name in INTENTS[intent] and value in CLOSED.get(name, ())}
+    return {
+        name: value
+        for name, value in slots.items()
+        if name in INTENTS[intent] and value in CLOSED.get(name, ())
+    }
 
 
 @cache
 def phrases(name: str) -> Mapping[str, Any]:
     """The project's own phrases of a language, or the names that things have (`names`)."""
     text = resources.files("tumen.data.sources").joinpath(f"phrases/{name}.yaml").read_text("utf-8")
-    return dict(yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)))  # the same in C, eight times as fast
+    return dict(
+        yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    )  # the same in C, eight times as fast
 
 
 def _own_templates(lang: str) -> Iterator[Template]:
@@ -145,10 +170,26 @@ def _own_templates(lang: str) -> Iterator[Template]:
             for text in block["sentences"]:
                 fixed = {name: str(value) for name, value in block.get("slots", {}).items()}
                 key = hash_of([lang, intent, text, sorted(fixed.items())])
-                yield Template(key, lang, intent, parse_sentence(text).expression, grammar, fixed, domains, "own")
+                yield Template(
+                    key,
+                    lang,
+                    intent,
+                    parse_sentence(text).expression,
+                    grammar,
+                    fixed,
+                    domains,
+                    "own",
+                )
     for topic, texts in tree["none"].items():
         for text in texts:
-            yield Template(hash_of([lang, "none", text]), lang, "none", parse_sentence(text).expression, grammar, topic=topic)
+            yield Template(
+                hash_of([lang, "none", text]),
+                lang,
+                "none",
+                parse_sentence(text).expression,
+                grammar,
+                topic=topic,
+            )
 
 
 class Speaker:
@@ -183,13 +224,23 @@ class Speaker:
                 return None
             slots[slot] = copied
         for slot in {TIME[owner] for _, owner in pieces if owner in TIME}:
-            span = time_span(sentence, [text for text, owner in pieces if owner and TIME.get(owner) == slot], template.lang)
+            span = time_span(
+                sentence,
+                [text for text, owner in pieces if owner and TIME.get(owner) == slot],
+                template.lang,
+            )
             if span is None or slot not in INTENTS[template.intent]:
                 return None
             slots[slot] = span
         return Example(sentence, Action(template.intent, template.lang, slots), template.id)
 
-    def _walk(self, node: Expression, template: Template, pieces: list[tuple[str, str | None]], slots: dict[str, str]) -> bool:
+    def _walk(
+        self,
+        node: Expression,
+        template: Template,
+        pieces: list[tuple[str, str | None]],
+        slots: dict[str, str],
+    ) -> bool:
         """Append the words of a node; False when something in it cannot be said."""
         if isinstance(node, TextChunk):
             pieces.append((node.original_text, None))
@@ -208,7 +259,13 @@ class Speaker:
             return all(self._walk(item, template, pieces, slots) for item in items)
         return False
 
-    def _list(self, node: ListReference, template: Template, pieces: list[tuple[str, str | None]], slots: dict[str, str]) -> bool:
+    def _list(
+        self,
+        node: ListReference,
+        template: Template,
+        pieces: list[tuple[str, str | None]],
+        slots: dict[str, str],
+    ) -> bool:
         name, slot = node.list_name, slot_of(node)
         if name in HOME_LISTS:
             words = self.home.name(self.rng, template.lang, name, template.domains)
@@ -223,17 +280,27 @@ class Speaker:
             slots[slot] = closed
             pieces.append((words, None))
             return True
-        if slot in slots and slot not in template.fixed and any(owner == slot for _, owner in pieces):
+        if (
+            slot in slots
+            and slot not in template.fixed
+            and any(owner == slot for _, owner in pieces)
+        ):
             return False  # one slot, one run of words
         pieces.append((words, slot if slot in INTENTS[template.intent] or slot in TIME else None))
         return True
 
-    def _value(self, name: str, node: ListReference, template: Template, slots: dict[str, str]) -> tuple[str | None, str | None]:
+    def _value(
+        self, name: str, node: ListReference, template: Template, slots: dict[str, str]
+    ) -> tuple[str | None, str | None]:
         """Words from a list, and the closed value they stand for (None when the words themselves are copied)."""
         source = template.grammar.lists.get(name)
         if isinstance(source, Sequence) and not isinstance(source, str):
             entry = self.rng.choice(source)
-            return (entry["in"], str(entry["out"])) if isinstance(entry, Mapping) else (str(entry), None)
+            return (
+                (entry["in"], str(entry["out"]))
+                if isinstance(entry, Mapping)
+                else (str(entry), None)
+            )
         if isinstance(source, RangeSlotList):
             if name.startswith("volume_step_"):
                 slots["step"] = name.removeprefix("volume_step_")
@@ -243,7 +310,9 @@ class Speaker:
         words = self.fillers.get(name)
         return (self.rng.choice(words) if words else None), None
 
-    def _text(self, source: TextSlotList, name: str, slot: str, template: Template) -> tuple[str | None, str | None]:
+    def _text(
+        self, source: TextSlotList, name: str, slot: str, template: Template
+    ) -> tuple[str | None, str | None]:
         value = self.rng.choice(source.values)
         inner: list[tuple[str, str | None]] = []
         if not self._walk(value.text_in, template, inner, {}):
@@ -262,14 +331,24 @@ class Speaker:
             return str(number)
         spoken = get_rbnf_engine(HASS_LANGUAGE[lang]).format_number(number).text_by_ruleset
         kinds = [
-            text for name, text in spoken.items() if name.startswith(SPOKEN) and "financial" not in name and "days" not in name
+            text
+            for name, text in spoken.items()
+            if name.startswith(SPOKEN) and "financial" not in name and "days" not in name
         ]
-        return str(self.rng.choice(sorted({text.replace("\u00ad", "") for text in kinds or spoken.values()})))
+        return str(
+            self.rng.choice(
+                sorted({text.replace("\u00ad", "") for text in kinds or spoken.values()})
+            )
+        )
 
 
 def slot_of(node: ListReference) -> str:
     """Our slot for a list of Home Assistant's; a volume step in percent says by how much, not which way."""
-    return "volume" if node.list_name.startswith("volume_step_") else RENAMED.get(node.slot_name, node.slot_name)
+    return (
+        "volume"
+        if node.list_name.startswith("volume_step_")
+        else RENAMED.get(node.slot_name, node.slot_name)
+    )
 
 
 def state_of(list_name: str, value: str, words: str, lang: str) -> str:

@@ -83,7 +83,10 @@ class Actual(Frozen):
 
     def line(self) -> str:
         """For people."""
-        slower, larger = self.actual_seconds / self.predicted_seconds - 1, self.actual_bytes / self.predicted_bytes - 1
+        slower, larger = (
+            self.actual_seconds / self.predicted_seconds - 1,
+            self.actual_bytes / self.predicted_bytes - 1,
+        )
         return (
             f"{self.tier}: step {self.predicted_seconds:.3f} s predicted, {self.actual_seconds:.3f} s actual "
             f"({slower:+.0%}); "
@@ -124,7 +127,11 @@ def memory_terms(shape: Shape, train: Train) -> Array:
     heads = shape.attention.heads * shape.attention.query_dim
     inner = 3.0 * shape.feed_forward
     if shape.experts:
-        inner = 3.0 * (shape.experts.top_k * shape.experts.capacity + shape.experts.shared) * shape.experts.width
+        inner = (
+            3.0
+            * (shape.experts.top_k * shape.experts.capacity + shape.experts.shared)
+            * shape.experts.width
+        )
     layer = 8.0 * shape.width + 4.0 * heads + inner + shape.attention.heads * train.row_tokens
     activations = 4.0 * tokens * (shape.layers * layer + 3.0 * shape.vocab)
     return np.array([1.0, float(STATE_BYTES * shape.parameters()), activations])
@@ -137,7 +144,9 @@ def calibrate(observations: Sequence[Observation], card: str = "cpu") -> Profile
         PlanError: none were given.
     """
     if not observations:
-        raise PlanError("nothing was measured; give the folder of a run with --events, or let the benchmark run")
+        raise PlanError(
+            "nothing was measured; give the folder of a run with --events, or let the benchmark run"
+        )
     seconds = np.array([seen.step_seconds for seen in observations])
     sizes = np.array([seen.peak_bytes for seen in observations])
     work = np.array([time_terms(seen.shape, seen.train) for seen in observations])
@@ -155,7 +164,9 @@ def calibrate(observations: Sequence[Observation], card: str = "cpu") -> Profile
         seconds_per=dict(zip(TIME_TERMS, map(float, found), strict=True)),
         bytes_per=dict(zip(MEMORY_TERMS, map(float, held), strict=True)),
         rates={"bf16_flops": flops, "best_matmul": 1.0, "memory_rate": rate},
-        memory_bytes=float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) if card == "cpu" else 0.0,
+        memory_bytes=float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+        if card == "cpu"
+        else 0.0,
         fit_error=float(np.median(np.abs(work @ found / seconds - 1))),
         fit_memory_error=float(np.median(np.abs(kept @ held / sizes - 1))),
     )
@@ -179,7 +190,9 @@ def uncalibrated() -> Profile:
 
 def predict(profile: Profile, shape: Shape, train: Train) -> tuple[float, float]:
     """(step seconds, peak bytes) of a run on the profiled machine."""
-    seconds = time_terms(shape, train) @ np.array([profile.seconds_per[name] for name in TIME_TERMS])
+    seconds = time_terms(shape, train) @ np.array(
+        [profile.seconds_per[name] for name in TIME_TERMS]
+    )
     size = memory_terms(shape, train) @ np.array([profile.bytes_per[name] for name in MEMORY_TERMS])
     return float(seconds), float(size)
 
@@ -191,23 +204,39 @@ def observed(run: Path) -> list[Observation]:
         InputError: the folder has no recipe or no steps.
     """
     try:
-        recipe = recipe_of(json.loads((run / "recipe.json").read_text("utf-8")), str(run / "recipe.json"))
+        recipe = recipe_of(
+            json.loads((run / "recipe.json").read_text("utf-8")), str(run / "recipe.json")
+        )
     except (OSError, ValueError) as error:
-        raise InputError(f"{run}: no run folder with a recipe.json ({error}); `tumen run RECIPE` makes one") from None
+        raise InputError(
+            f"{run}: no run folder with a recipe.json ({error}); `tumen run RECIPE` makes one"
+        ) from None
     steps: dict[str, list[dict[str, Any]]] = {}
     for event in read_events(run / "events.jsonl", "step"):
-        if all(isinstance(event.get(name), (int, float)) for name in ("step_seconds", "peak_bytes")):
+        if all(
+            isinstance(event.get(name), (int, float)) for name in ("step_seconds", "peak_bytes")
+        ):
             steps.setdefault(str(event.get("tier", "")), []).append(event)
-    found = [observation(recipe, tier, rows, run) for tier, rows in steps.items() if tier in recipe.family]
+    found = [
+        observation(recipe, tier, rows, run)
+        for tier, rows in steps.items()
+        if tier in recipe.family
+    ]
     if not found:
-        raise InputError(f"{run}/events.jsonl: no steps of a known tier; let the run make at least ten steps")
+        raise InputError(
+            f"{run}/events.jsonl: no steps of a known tier; let the run make at least ten steps"
+        )
     return found
 
 
-def observation(recipe: Recipe, tier: str, rows: Sequence[dict[str, Any]], run: Path) -> Observation:
+def observation(
+    recipe: Recipe, tier: str, rows: Sequence[dict[str, Any]], run: Path
+) -> Observation:
     """One tier's observation: the median step after the first line, which holds compilation."""
     section = recipe.family[tier]
-    shape = section.shape.model_copy(update={"vocab": section.shape.vocab or recipe.tokenizer.vocab})
+    shape = section.shape.model_copy(
+        update={"vocab": section.shape.vocab or recipe.tokenizer.vocab}
+    )
     warm = rows[1:] or rows
     return Observation(
         shape=shape,
@@ -218,7 +247,9 @@ def observation(recipe: Recipe, tier: str, rows: Sequence[dict[str, Any]], run: 
     )
 
 
-def benchmark(configurations: Sequence[tuple[Shape, Train]], steps: int = 12, rounds: int = 2) -> list[Observation]:
+def benchmark(
+    configurations: Sequence[tuple[Shape, Train]], steps: int = 12, rounds: int = 2
+) -> list[Observation]:
     """Measure configurations, each in a child process of its own (peak memory belongs to a process).
 
     All are measured `rounds` times, one round after the other, and the fastest counts: other work on the machine
@@ -227,7 +258,9 @@ def benchmark(configurations: Sequence[tuple[Shape, Train]], steps: int = 12, ro
     Raises:
         PlanError: the benchmark is not installed, fails or hangs.
     """
-    seen = [[measured(shape, train, steps) for shape, train in configurations] for _ in range(rounds)]
+    seen = [
+        [measured(shape, train, steps) for shape, train in configurations] for _ in range(rounds)
+    ]
     return [min(several, key=lambda one: one.step_seconds) for several in zip(*seen, strict=True)]
 
 
@@ -237,20 +270,28 @@ def measured(shape: Shape, train: Train, steps: int) -> Observation:
     Raises:
         PlanError: the benchmark is not installed, fails or hangs.
     """
-    question = json.dumps({"shape": shape.model_dump(), "train": train.model_dump(), "steps": steps})
+    question = json.dumps(
+        {"shape": shape.model_dump(), "train": train.model_dump(), "steps": steps}
+    )
     command = [sys.executable, "-m", BENCHMARK, question]
     instead = "calibrate from a run instead: --events RUN"
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=BENCHMARK_SECONDS, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=BENCHMARK_SECONDS, check=False
+        )
     except subprocess.TimeoutExpired:
-        raise PlanError(f"the benchmark took longer than {BENCHMARK_SECONDS} s; {instead}") from None
+        raise PlanError(
+            f"the benchmark took longer than {BENCHMARK_SECONDS} s; {instead}"
+        ) from None
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no output"])[-1]
         raise PlanError(f"the benchmark {BENCHMARK} failed: {last}; {instead}")
     try:
         return Observation.model_validate_json(done.stdout.strip().splitlines()[-1])
     except (ValidationError, IndexError):
-        raise PlanError(f"the benchmark {BENCHMARK} answered {done.stdout[-200:]!r}, no observation") from None
+        raise PlanError(
+            f"the benchmark {BENCHMARK} answered {done.stdout[-200:]!r}, no observation"
+        ) from None
 
 
 def default_configurations(compiled: bool = False) -> list[tuple[Shape, Train]]:
@@ -271,7 +312,12 @@ def default_configurations(compiled: bool = False) -> list[tuple[Shape, Train]]:
                 "layers": layers,
                 "feed_forward": inner,
                 "vocab": vocab,
-                "attention": {"kind": "gqa", "heads": width // 64, "kv_heads": width // 128 or 1, "head_dim": 64},
+                "attention": {
+                    "kind": "gqa",
+                    "heads": width // 64,
+                    "kv_heads": width // 128 or 1,
+                    "head_dim": 64,
+                },
             }
         )
         found.append((shape, Train(steps=8, rows=rows, row_tokens=row_tokens, compile=compiled)))

@@ -84,7 +84,9 @@ def fit(table: Table, start: Physics | None = None, rounds: int = 12) -> Fitted:
     best = objective(table, x, logs, prior, scale)
     for _ in range(rounds):
         residual, slopes = linearised(table, x, logs)
-        step_x, step_logs = newton(table, residual, slopes, (x - prior) / scale, logs / FACTOR_SPREAD, scale, damp)
+        step_x, step_logs = newton(
+            table, residual, slopes, (x - prior) / scale, logs / FACTOR_SPREAD, scale, damp
+        )
         moved = objective(table, x + step_x, logs + step_logs, prior, scale)
         if moved < best:
             gain, best, damp = best - moved, moved, damp / 4
@@ -93,7 +95,10 @@ def fit(table: Table, start: Physics | None = None, rounds: int = 12) -> Fitted:
                 break
         else:
             damp *= 10
-    return Fitted(from_vector(x), {name: float(np.exp(v)) for name, v in zip(table.releases, logs, strict=True)})
+    return Fitted(
+        from_vector(x),
+        {name: float(np.exp(v)) for name, v in zip(table.releases, logs, strict=True)},
+    )
 
 
 def residuals(table: Table, x: Array, logs: Array) -> Array:
@@ -106,7 +111,11 @@ def objective(table: Table, x: Array, logs: Array, prior: Array, scale: Array) -
     """Pseudo-Huber loss of the rows and the ridge."""
     error = residuals(table, x, logs)
     loss = 2 * TAIL**2 * (np.sqrt(1 + (error / TAIL) ** 2) - 1) / NOISE**2
-    return float((table.weights * loss).sum() + (((x - prior) / scale) ** 2).sum() + ((logs / FACTOR_SPREAD) ** 2).sum())
+    return float(
+        (table.weights * loss).sum()
+        + (((x - prior) / scale) ** 2).sum()
+        + ((logs / FACTOR_SPREAD) ** 2).sum()
+    )
 
 
 def linearised(table: Table, x: Array, logs: Array) -> tuple[Array, Array]:
@@ -121,7 +130,13 @@ def linearised(table: Table, x: Array, logs: Array) -> tuple[Array, Array]:
 
 
 def newton(
-    table: Table, residual: Array, slopes: Array, pull: Array, pull_logs: Array, scale: Array, damp: float
+    table: Table,
+    residual: Array,
+    slopes: Array,
+    pull: Array,
+    pull_logs: Array,
+    scale: Array,
+    damp: float,
 ) -> tuple[Array, Array]:
     """One damped Gauss-Newton step of constants and factors."""
     ones = np.zeros((len(residual), len(table.releases)))

@@ -64,10 +64,16 @@ def read(path: Path) -> tuple[list[Published], list[Refused]]:
         with open(path, newline="", encoding="utf-8") as lines:
             rows = list(csv.DictReader(lines))
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file; give a CSV in the columns of docs/plan.md") from None
+        raise InputError(
+            f"{path}: no such file; give a CSV in the columns of docs/plan.md"
+        ) from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: not a UTF-8 CSV file ({error})") from None
-    missing = [name for name in ("id", "source", "gpu", "n_gpus", "tp", "global_batch") if rows and name not in rows[0]]
+    missing = [
+        name
+        for name in ("id", "source", "gpu", "n_gpus", "tp", "global_batch")
+        if rows and name not in rows[0]
+    ]
     if not rows or missing:
         what = f"lacks the columns {', '.join(missing)}" if missing else "has no rows"
         raise InputError(f"{path}: {what}; give a CSV in the columns of docs/plan.md")
@@ -95,7 +101,13 @@ def published(row: Row) -> Published | Refused:
         soft, cases = cases_of(row)
     except (TumenError, ValueError) as error:
         return Refused(row["id"], row["source"], " ".join(str(error).split())[:160])
-    kind = "driver" if "nvidia-smi" in row["notes"] else "reserved" if soft.framework == "torchtitan" else "allocated"
+    kind = (
+        "driver"
+        if "nvidia-smi" in row["notes"]
+        else "reserved"
+        if soft.framework == "torchtitan"
+        else "allocated"
+    )
     gigabyte = 2.0**30 if kind == "driver" else 1e9
     named = all(row.get(name) for name in ("tp", "pp", "dp", "micro_batch", "global_batch"))
     zero = zero_of(row)[0]
@@ -117,7 +129,9 @@ def published(row: Row) -> Published | Refused:
 
 def missing(row: Row) -> str:
     """Which facts a prediction needs and the row lacks, as one reason; empty when none."""
-    network_names = [name for name in ("layers", "hidden", "heads", "vocab", "seq") if not number(row, name)]
+    network_names = [
+        name for name in ("layers", "hidden", "heads", "vocab", "seq") if not number(row, name)
+    ]
     if network_names:
         return f"the network is not published: {', '.join(network_names)}"
     plan_names = [name for name in ("n_gpus", "tp", "pp", "global_batch") if not number(row, name)]
@@ -212,7 +226,9 @@ def links_of(row: Row, card: Card) -> Card:
     """The card with the network the row names: `8x200Gb/s` a node of `gpus_per_node`, `400Gb/s per GPU`, `1600Gb/s`."""
     text = row.get("interconnect", "")
     node = whole(row, "gpus_per_node", card.node)
-    card = replace(card, node=node, domain=72 if "NVL72" in text else card.domain if card.domain > 8 else node)
+    card = replace(
+        card, node=node, domain=72 if "NVL72" in text else card.domain if card.domain > 8 else node
+    )
     found = re.search(r"(?:(\d+)\s*x\s*)?(\d+(?:\.\d+)?)\s*(Gb|GB)/s", text.split("+")[-1])
     if not found or ("bidir" in text and "+" not in text):
         return card
@@ -239,7 +255,9 @@ def software_of(row: Row) -> Software:
         found = replace(found, fused="eager", loss_bytes=10) if eager else found
         found = replace(found, tp_overlap="AsyncTP" in notes)
     if framework == "megatron-deepspeed" and precision == "bf16":
-        found = replace(found, reduce_bytes=4, gradient_bytes=4)  # the bf16 optimizer adds gradients up in fp32
+        found = replace(
+            found, reduce_bytes=4, gradient_bytes=4
+        )  # the bf16 optimizer adds gradients up in fp32
     return found
 
 
@@ -251,12 +269,22 @@ def cases_of(row: Row) -> tuple[Software, tuple[Case, ...]]:
     tp, pp, cp = whole(row, "tp", 1), whole(row, "pp", 1), whole(row, "cp", 1)
     dp = whole(row, "dp", max(cards_used // (tp * pp * cp), 1))
     if tp * pp * cp * dp != cards_used:
-        raise PlanError(f"tp {tp} x pp {pp} x cp {cp} x dp {dp} is {tp * pp * cp * dp}, not the {cards_used} cards of the row")
+        raise PlanError(
+            f"tp {tp} x pp {pp} x cp {cp} x dp {dp} is {tp * pp * cp * dp}, not the {cards_used} cards of the row"
+        )
     batch = whole(row, "global_batch", 1)
-    micros = [whole(row, "micro_batch", 0)] if number(row, "micro_batch") else [b for b in (1, 2, 4, 8) if b * dp <= batch]
-    chunks = [whole(row, "vpp", 0)] if number(row, "vpp") else choices_of_chunks(shape.layers, pp, row)
+    micros = (
+        [whole(row, "micro_batch", 0)]
+        if number(row, "micro_batch")
+        else [b for b in (1, 2, 4, 8) if b * dp <= batch]
+    )
+    chunks = (
+        [whole(row, "vpp", 0)] if number(row, "vpp") else choices_of_chunks(shape.layers, pp, row)
+    )
     if micros and micros[0] * dp > batch:
-        raise PlanError(f"batch {batch} is smaller than the mesh: micro_batch {micros[0]} x dp {dp}; the least is {micros[0] * dp}")
+        raise PlanError(
+            f"batch {batch} is smaller than the mesh: micro_batch {micros[0]} x dp {dp}; the least is {micros[0] * dp}"
+        )
     zero, ranks = zero_of(row)
     precision = precision_of(row)
     fixed = {
@@ -273,7 +301,9 @@ def cases_of(row: Row) -> tuple[Software, tuple[Case, ...]]:
         "cp": cp,
         "zero": zero,
         "shard": (ranks or dp * cp) if zero else 1,
-        "sp": whole(row, "seq_parallel", 0) if number(row, "seq_parallel") is not None else soft.sequence_parallel and tp > 1,
+        "sp": whole(row, "seq_parallel", 0)
+        if number(row, "seq_parallel") is not None
+        else soft.sequence_parallel and tp > 1,
     }
     if "unfused softmax" in row.get("notes", ""):
         fixed["kernel"] = 4
@@ -282,7 +312,13 @@ def cases_of(row: Row) -> tuple[Software, tuple[Case, ...]]:
     for b in micros:
         for v in chunks:
             options = [
-                Case(**fixed, micro=b, vpp=v, schedule=3 if dual else 1 if v > 1 else 0, **recompute_of(name))
+                Case(
+                    **fixed,
+                    micro=b,
+                    vpp=v,
+                    schedule=3 if dual else 1 if v > 1 else 0,
+                    **recompute_of(name),
+                )
                 for name in CANDIDATE_RECOMPUTE.get(row.get("recompute", ""), (row["recompute"],))
             ]
             found.append(least_recompute(options))

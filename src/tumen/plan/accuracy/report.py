@@ -115,14 +115,22 @@ def check(path: Path) -> Report:
         dense_unsharded=errors([by[r.id] for r in rows if r.seconds and r.dense and not r.sharded]),
         moe=errors([by[r.id] for r in rows if r.seconds and not r.dense]),
         memory=weights([by[r.id] for r in weighed if r.memory_kind != "driver"]),
-        memory_sources={s: weights([by[r.id] for r in weighed if r.source == s]) for s in dict.fromkeys(r.source for r in weighed)},
+        memory_sources={
+            s: weights([by[r.id] for r in weighed if r.source == s])
+            for s in dict.fromkeys(r.source for r in weighed)
+        },
         oom={"n": len(failed), "rejected": sum(not v.fits for v in failed)},
         ran_rejected=tuple(v.id for v in verdicts if not v.out_of_memory and not v.fits),
-        sources={s: errors([v for v in timed if v.source == s]) for s in dict.fromkeys(v.source for v in timed)},
+        sources={
+            s: errors([v for v in timed if v.source == s])
+            for s in dict.fromkeys(v.source for v in timed)
+        },
         sweeps=tuple(sweeps(rows, by)),
         factors=released,
         refused=tuple(refused),
-        below_bound=sum(v.predicted_seconds < float(low) for v, low in zip(verdicts, ideal, strict=True)),
+        below_bound=sum(
+            v.predicted_seconds < float(low) for v, low in zip(verdicts, ideal, strict=True)
+        ),
         seconds=round(clock.perf_counter() - start, 3),
         rows=tuple(verdicts),
     )
@@ -159,12 +167,18 @@ def predict(rows: Sequence[Published]) -> tuple[list[Row], dict[str, float], Arr
 
 def errors(rows: Sequence[Row]) -> Errors:
     """Step-time errors."""
-    return Errors.of(np.array([r.predicted_seconds for r in rows]), np.array([r.seconds for r in rows], dtype=float))
+    return Errors.of(
+        np.array([r.predicted_seconds for r in rows]),
+        np.array([r.seconds for r in rows], dtype=float),
+    )
 
 
 def weights(rows: Sequence[Row]) -> Errors:
     """Memory errors."""
-    return Errors.of(np.array([r.predicted_bytes for r in rows]), np.array([r.memory_bytes for r in rows], dtype=float))
+    return Errors.of(
+        np.array([r.predicted_bytes for r in rows]),
+        np.array([r.memory_bytes for r in rows], dtype=float),
+    )
 
 
 def sweeps(rows: Sequence[Published], by: Mapping[str, Row], least: int = 6) -> list[Sweep]:
@@ -182,7 +196,15 @@ def sweeps(rows: Sequence[Published], by: Mapping[str, Row], least: int = 6) -> 
             actual = np.array([row.seconds for row in group], dtype=float)
             predicted = np.array([by[row.id].predicted_seconds for row in group])
             over = float(actual[int(np.argmin(predicted))] / actual.min())
-            found.append(Sweep(str(source), str(model), len(group), round(tau(predicted, actual), 3), round(over, 4)))
+            found.append(
+                Sweep(
+                    str(source),
+                    str(model),
+                    len(group),
+                    round(tau(predicted, actual), 3),
+                    round(over, 4),
+                )
+            )
     return found
 
 

@@ -2,8 +2,4 @@
 
 from tumen.plan.facts.card import card_of, cards, fleet_of
 
-__all__ = [
-    "card_of",
-    "cards",
-    "fleet_of",
-]
+__all__ = ["card_of", "cards", "fleet_of"]

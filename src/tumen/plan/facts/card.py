@@ -45,7 +45,9 @@ class Card:
     def flops(self, precision: str) -> float:
         """Dense peak of a precision; a card without 8- or 4-bit units runs it at the next wider rate."""
         eight = self.fp8_flops or self.bf16_flops
-        return {"fp8": eight, "fp8-row": eight, "fp4": self.fp4_flops or eight}.get(precision, self.bf16_flops)
+        return {"fp8": eight, "fp8-row": eight, "fp4": self.fp4_flops or eight}.get(
+            precision, self.bf16_flops
+        )
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,9 @@ class Group:
 @cache
 def cards() -> dict[str, Card]:
     """Every card of `cards.toml` by name."""
-    table = tomllib.loads(resources.files("tumen.plan.facts").joinpath("cards.toml").read_text("utf-8"))
+    table = tomllib.loads(
+        resources.files("tumen.plan.facts").joinpath("cards.toml").read_text("utf-8")
+    )
     return {name: _card(name, _inherited(table, name)) for name in table}
 
 
@@ -67,7 +71,11 @@ def _inherited(table: dict[str, dict[str, Any]], name: str) -> dict[str, Any]:
     entry = table[name]
     if "like" not in entry:
         return entry
-    parent = {key: value for key, value in _inherited(table, entry["like"]).items() if key not in ("names", "conflict")}
+    parent = {
+        key: value
+        for key, value in _inherited(table, entry["like"]).items()
+        if key not in ("names", "conflict")
+    }
     return {**parent, **entry}
 
 
@@ -99,11 +107,15 @@ def card_of(name: str, profile: Path | None = None) -> Card:
     Raises:
         PlanError: no such card; names the nearest.
     """
-    known = {alias.lower(): card for card in cards().values() for alias in (card.name, *card.aliases)}
+    known = {
+        alias.lower(): card for card in cards().values() for alias in (card.name, *card.aliases)
+    }
     card = known.get(name.strip().lower())
     if card is None:
         near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.3)
-        hint = f"did you mean {known[near[0]].name}?" if near else "add it to cards.toml with a source"
+        hint = (
+            f"did you mean {known[near[0]].name}?" if near else "add it to cards.toml with a source"
+        )
         raise PlanError(f"unknown card {name!r}; {hint} Known: {', '.join(cards())}")
     return calibrated(card, profile) if profile else card
 
@@ -117,13 +129,29 @@ def calibrated(card: Card, profile: Path) -> Card:
     try:
         found = json.loads(profile.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise PlanError(f"{profile}: no calibration profile ({error}); make one with `tumen plan calibrate`") from None
+        raise PlanError(
+            f"{profile}: no calibration profile ({error}); make one with `tumen plan calibrate`"
+        ) from None
     if found.get("card") != card.name:
-        raise PlanError(f"{profile}: measured on {found.get('card')!r}, not on {card.name!r}; calibrate this card")
-    rates = {key: found["rates"][key] for key in ("bf16_flops", "memory_rate", "link_rate") if key in found["rates"]}
+        raise PlanError(
+            f"{profile}: measured on {found.get('card')!r}, not on {card.name!r}; calibrate this card"
+        )
+    rates = {
+        key: found["rates"][key]
+        for key in ("bf16_flops", "memory_rate", "link_rate")
+        if key in found["rates"]
+    }
     best = {"best_matmul": found["rates"]["best_matmul"]} if "best_matmul" in found["rates"] else {}
     memory = {"memory_bytes": found["memory_bytes"]} if found.get("memory_bytes") else {}
-    return replace(card, **rates, **best, **memory, speed=found.get("speed", 1.0), grade="calibrated", conflict="")
+    return replace(
+        card,
+        **rates,
+        **best,
+        **memory,
+        speed=found.get("speed", 1.0),
+        grade="calibrated",
+        conflict="",
+    )
 
 
 def fleet_of(text: str, profile: Path | None = None) -> list[Group]:
@@ -138,9 +166,13 @@ def fleet_of(text: str, profile: Path | None = None) -> list[Group]:
         try:
             count = int(number.replace("_", "")) if colon else 1
         except ValueError:
-            raise PlanError(f"--fleet {part!r}: {number!r} is no count; write card:count, such as h800:10000") from None
+            raise PlanError(
+                f"--fleet {part!r}: {number!r} is no count; write card:count, such as h800:10000"
+            ) from None
         if count < 1:
-            raise PlanError(f"--fleet {part!r}: {count} cards cannot train; the smallest fleet is {name}:1")
+            raise PlanError(
+                f"--fleet {part!r}: {count} cards cannot train; the smallest fleet is {name}:1"
+            )
         groups.append(Group(card_of(name, profile), count))
     return groups
 

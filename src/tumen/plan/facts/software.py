@@ -102,10 +102,14 @@ def software(framework: str = "default", release: str = "") -> Software:
     table = _table("software.toml")
     if framework not in table:
         near = difflib.get_close_matches(framework, table, n=1, cutoff=0.0)
-        raise PlanError(f"unknown framework {framework!r}; did you mean {near[0]!r}? Known: {', '.join(table)}")
+        raise PlanError(
+            f"unknown framework {framework!r}; did you mean {near[0]!r}? Known: {', '.join(table)}"
+        )
     facts = dict(table["default"])
     for entry in sorted(table.get(framework, {}).get("release", []), key=lambda e: str(e["since"])):
         if not release or str(entry["since"]) <= release or entry is table[framework]["release"][0]:
             facts |= {key: value for key, value in entry.items() if key != "since"}
     factor = factors().get(f"{framework} {release}".strip())
-    return Software(framework, release, **facts, factor=factor or 1.0, factor_known=factor is not None)
+    return Software(
+        framework, release, **facts, factor=factor or 1.0, factor_known=factor is not None
+    )

@@ -3,10 +3,4 @@
 from tumen.plan.model import bound, links, memory, time
 from tumen.plan.model.case import Array
 
-__all__ = [
-    "Array",
-    "bound",
-    "links",
-    "memory",
-    "time",
-]
+__all__ = ["Array", "bound", "links", "memory", "time"]

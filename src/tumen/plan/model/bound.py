@@ -20,10 +20,16 @@ def forward_flops(case: Case) -> tuple[Number, Number]:
     """(matmul, attention) flops of one token forward, all layers; causal attention, embeddings not counted."""
     share = case.moe_layers / case.layers
     h = case.width
-    attention = h * case.down_columns + case.up_rows * case.up_columns + case.kv_up_rows * case.kv_up_columns
+    attention = (
+        h * case.down_columns
+        + case.up_rows * case.up_columns
+        + case.kv_up_rows * case.kv_up_columns
+    )
     attention = attention + case.heads * case.value_dim * h
     dense = case.matrices * h * case.feed_forward
-    mixture = case.matrices * h * (case.expert_width * case.top_k + case.shared_width) + h * case.experts
+    mixture = (
+        case.matrices * h * (case.expert_width * case.top_k + case.shared_width) + h * case.experts
+    )
     layer = attention + (1 - share) * dense + share * mixture
     weights = (case.layers + case.mtp) * layer + (1 + case.mtp) * case.vocab * h
     context: Number = np.where(case.window > 0, np.minimum(case.window, case.seq), case.seq)
@@ -38,7 +44,11 @@ def arithmetic(case: Case) -> Number:
     redo = np.where(case.recompute >= FULL, 1.0, case.redo_matmul)
     again = np.where(case.recompute >= FULL, 1.0, 0.0)
     tokens = case.batch * case.seq
-    return tokens / case.cards * ((3 + redo) * matmuls / case.matmul_flops + (3 + again) * scores / case.half_flops)
+    return (
+        tokens
+        / case.cards
+        * ((3 + redo) * matmuls / case.matmul_flops + (3 + again) * scores / case.half_flops)
+    )
 
 
 def memory_traffic(case: Case) -> Number:
@@ -46,7 +56,12 @@ def memory_traffic(case: Case) -> Number:
     shared, routed = stage_weights(case)
     item = np.where(case.fp8 > 0, 1.0, 2.0)
     shard = np.where(case.zero > 0, np.maximum(case.shard, 1.0), 1.0)
-    states = 26.0 * (shared + routed) / np.maximum(shard, 1.0) / np.where(case.experts > 0, np.maximum(case.tp, 1), 1.0)
+    states = (
+        26.0
+        * (shared + routed)
+        / np.maximum(shard, 1.0)
+        / np.where(case.experts > 0, np.maximum(case.tp, 1), 1.0)
+    )
     body = case.stage_layers * weights_read(case)
     return (case.micro_batches * 2 * item * body + states) / case.memory_rate
 
@@ -89,7 +104,9 @@ def sharded(case: Case) -> Number:
     """ZeRO-3: two gathers and a scatter of the stage's weights a micro-batch."""
     shared, routed = stage_weights(case)
     size = 3.0 * (case.shard - 1) / np.maximum(case.shard, 1) * 2.0 * (shared + routed)
-    return np.where((case.zero >= 3) & (case.shard > 1), size / full_rate(case, case.shard, case.tp), 0.0)
+    return np.where(
+        (case.zero >= 3) & (case.shard > 1), size / full_rate(case, case.shard, case.tp), 0.0
+    )
 
 
 def expert(case: Case) -> Number:
@@ -97,7 +114,9 @@ def expert(case: Case) -> Number:
     inside = np.minimum(case.ep, case.domain)
     nodes = np.maximum(case.ep / np.maximum(inside, 1), 1.0)
     reach = np.where(case.group_limit > 0, np.minimum(case.group_limit, nodes), nodes)
-    copies = 4.0 * case.tokens / case.tp * case.width * np.minimum(case.top_k, reach) * (1 - 1 / nodes)
+    copies = (
+        4.0 * case.tokens / case.tp * case.width * np.minimum(case.top_k, reach) * (1 - 1 / nodes)
+    )
     layers = np.floor(case.layers / case.pp) * case.moe_layers / case.layers
     return np.where(case.experts > 0, case.micro_batches * layers * copies / case.nic_rate, 0.0)
 
@@ -105,7 +124,9 @@ def expert(case: Case) -> Number:
 def full_rate(case: Case, group: Number, stride: Number) -> Number:
     """`links.rate` of perfect links."""
     local = links.inside(case, group, stride)
-    return np.where(local >= group, case.link_rate, np.minimum(case.link_rate, local * case.nic_rate))
+    return np.where(
+        local >= group, case.link_rate, np.minimum(case.link_rate, local * case.nic_rate)
+    )
 
 
 def terms(case: Case) -> dict[str, Number]:

@@ -142,7 +142,9 @@ def pick(value: Number, index: Any) -> Number:
 
 def stack(cases: Sequence[Case]) -> Case:
     """One table from many single cases."""
-    return Case(**{f.name: np.array([float(getattr(case, f.name)) for case in cases]) for f in fields(Case)})
+    return Case(
+        **{f.name: np.array([float(getattr(case, f.name)) for case in cases]) for f in fields(Case)}
+    )
 
 
 def network(shape: Shape) -> dict[str, float]:
@@ -150,7 +152,12 @@ def network(shape: Shape) -> dict[str, float]:
     attention, width = shape.attention, shape.width
     if isinstance(attention, Mla):
         down = attention.kv_rank + attention.rope_dim + (attention.q_rank or 0)
-        rows = (down, attention.q_rank or width, attention.heads * attention.query_dim, attention.kv_rank)
+        rows = (
+            down,
+            attention.q_rank or width,
+            attention.heads * attention.query_dim,
+            attention.kv_rank,
+        )
         kv_up = attention.heads * (attention.nope_dim + attention.v_dim)
         value, kv = attention.v_dim, attention.heads * (attention.query_dim + attention.v_dim)
     else:

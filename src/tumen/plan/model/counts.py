@@ -10,7 +10,10 @@ from tumen.plan.model.case import Case, Number
 def layer_weights(case: Case) -> tuple[Number, Number]:
     """Weights of one rank in a dense layer and in a mixture layer (after TP and EP)."""
     h, t = case.width, case.tp
-    attention = h * case.down_columns + (case.up_rows * case.up_columns + case.kv_up_rows * case.kv_up_columns) / t
+    attention = (
+        h * case.down_columns
+        + (case.up_rows * case.up_columns + case.kv_up_rows * case.kv_up_columns) / t
+    )
     attention = attention + case.heads * case.value_dim * h / t
     dense = attention + case.matrices * h * case.feed_forward / t
     routed = case.matrices * h * case.expert_width * case.experts / case.ep

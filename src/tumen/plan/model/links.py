@@ -28,16 +28,32 @@ def rate(case: Case, physics: Physics, group: Number, stride: Number) -> Number:
 
 def latency(case: Case, physics: Physics, group: Number, stride: Number) -> Number:
     """Seconds of one hop in a group."""
-    return np.where(inside(case, group, stride) >= group, physics.link_latency, physics.network_latency)
+    return np.where(
+        inside(case, group, stride) >= group, physics.link_latency, physics.network_latency
+    )
 
 
-def ring(case: Case, physics: Physics, size: Number, group: Number, stride: Number, messages: Number = 1.0) -> Number:
+def ring(
+    case: Case,
+    physics: Physics,
+    size: Number,
+    group: Number,
+    stride: Number,
+    messages: Number = 1.0,
+) -> Number:
     """Reduce-scatter or all-gather of `size` bytes over a ring, cut into `messages`: each takes (g - 1) hops."""
     wire = size * (group - 1) / group / rate(case, physics, group, stride)
     return wire + messages * (group - 1) * latency(case, physics, group, stride)
 
 
-def all_reduce(case: Case, physics: Physics, size: Number, group: Number, stride: Number, messages: Number = 1.0) -> Number:
+def all_reduce(
+    case: Case,
+    physics: Physics,
+    size: Number,
+    group: Number,
+    stride: Number,
+    messages: Number = 1.0,
+) -> Number:
     """All-reduce of `size` bytes: ring bandwidth 2 (g - 1) / g, tree latency 2 log2 g."""
     wire = 2 * size * (group - 1) / group / rate(case, physics, group, stride)
     hops = 2 * np.log2(np.maximum(group, 1.0))

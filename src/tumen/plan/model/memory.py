@@ -36,7 +36,14 @@ class Bytes:
     @property
     def total(self) -> Number:
         """Peak of the allocator."""
-        return self.weights + self.gradients + self.optimizer + self.activations + self.working + self.logits
+        return (
+            self.weights
+            + self.gradients
+            + self.optimizer
+            + self.activations
+            + self.working
+            + self.logits
+        )
 
     @property
     def reserved(self) -> Number:
@@ -50,7 +57,9 @@ class Bytes:
 
     def at(self, index: int) -> Bytes:
         """One row of a table."""
-        return Bytes(**{name: float(pick(np.asarray(value), index)) for name, value in vars(self).items()})
+        return Bytes(
+            **{name: float(pick(np.asarray(value), index)) for name, value in vars(self).items()}
+        )
 
 
 def layer_activations(case: Case, routed_share: Number) -> Number:
@@ -65,9 +74,13 @@ def layer_activations(case: Case, routed_share: Number) -> Number:
     unfused = case.kernel % 4 == 0
     item = np.where((case.fp8 > 0) & (case.slim > 0), 1.0, 2.0)
     kept = (4.0 + 2.0 * item + 2.0 * case.dropout) * case.width / split
-    heads = 2.0 * (case.heads * case.query_dim + case.kv_elements) + item * case.heads * case.value_dim
+    heads = (
+        2.0 * (case.heads * case.query_dim + case.kv_elements) + item * case.heads * case.value_dim
+    )
     latent = 2.0 * case.down_columns
-    inner = (2.0 * (case.matrices - 1) + item) * (case.feed_forward * (1 - routed_share) + case.shared_width * routed_share)
+    inner = (2.0 * (case.matrices - 1) + item) * (
+        case.feed_forward * (1 - routed_share) + case.shared_width * routed_share
+    )
     expert = (item + 2.0) * case.width + (2.0 * (case.matrices - 1) + item) * case.expert_width
     routed = case.top_k * expert * routed_share
     scores = np.where(unfused, 2.0 + 3.0 * case.dropout, 0.0) * case.heads * case.seq / t
@@ -79,7 +92,9 @@ def kept_activations(case: Case, routed_share: Number) -> Number:
     """The same with recompute: only the layer's input when everything is done again, else what the policy keeps."""
     whole = layer_activations(case, routed_share)
     checkpoint = 2.0 * case.tokens * case.width / np.where(case.sp > 0, case.tp, 1.0)
-    return np.where(case.recompute >= FULL, checkpoint, checkpoint + (whole - checkpoint) * (1.0 - case.dropped))
+    return np.where(
+        case.recompute >= FULL, checkpoint, checkpoint + (whole - checkpoint) * (1.0 - case.dropped)
+    )
 
 
 def in_flight(case: Case, stage: Number) -> Number:
@@ -99,7 +114,9 @@ def stage_layers(case: Case, stage: Number) -> tuple[Number, Number]:
     """(layers, share of them with experts) of a stage; the dense layers come first, MTP layers last."""
     even = np.mod(case.layers, case.pp) == 0
     last = np.asarray(stage == case.pp - 1)
-    count = np.where(even, case.layers / case.pp, np.where(last, case.last_layers, case.stage_layers))
+    count = np.where(
+        even, case.layers / case.pp, np.where(last, case.last_layers, case.stage_layers)
+    )
     before = np.where(even, case.layers / case.pp, case.stage_layers) * stage
     dense = np.clip(case.layers - case.moe_layers - before, 0, count)
     extra = np.where(last, case.mtp, 0.0)
@@ -127,14 +144,26 @@ def stage_bytes(case: Case, stage: Number) -> Bytes:
     # early
     gathered = 2.0 * np.minimum(np.maximum(1.5 * layer, table), case.live_weights) + 2.0 * table
     apart = case.zero >= 3
-    twice = np.where(case.schedule == SCHEDULES.index("dualpipe"), 2.0, 1.0)  # both directions hold the weights
+    twice = np.where(
+        case.schedule == SCHEDULES.index("dualpipe"), 2.0, 1.0
+    )  # both directions hold the weights
     weights = np.where(apart, gathered, 2.0 * held * twice)
-    gradients = np.where(apart | ((case.zero == 2) & (case.pp == 1)), 4.0 * sharded, case.gradient_bytes * held)
+    gradients = np.where(
+        apart | ((case.zero == 2) & (case.pp == 1)), 4.0 * sharded, case.gradient_bytes * held
+    )
     states = 12.0 * np.where(case.zero > 0, sharded, held)
 
     activations = layers * kept_activations(case, share) * in_flight(case, stage)
     logits = np.where(last, 1.0, 0.0) * case.tokens * case.vocab / case.tp * case.loss_bytes
-    return Bytes(weights, gradients, states, activations, working_bytes(case, share), logits, case.buffer_bytes + 0.0 * held)
+    return Bytes(
+        weights,
+        gradients,
+        states,
+        activations,
+        working_bytes(case, share),
+        logits,
+        case.buffer_bytes + 0.0 * held,
+    )
 
 
 def working_bytes(case: Case, routed_share: Number) -> Number:
@@ -145,7 +174,12 @@ def working_bytes(case: Case, routed_share: Number) -> Number:
     """
     redone = np.where(case.recompute >= FULL, 1.0, case.dropped)
     gathered = np.where((case.sp > 0) & (case.tp > 1), 2.0 * 2.0 * case.tokens * case.width, 0.0)
-    largest = case.width * (case.matrices - 1) * np.maximum(case.feed_forward, case.expert_width) / case.tp
+    largest = (
+        case.width
+        * (case.matrices - 1)
+        * np.maximum(case.feed_forward, case.expert_width)
+        / case.tp
+    )
     loose = np.where(case.loose_gradients > 0, 6.0 * largest, 0.0)
     return 1.5 * redone * layer_activations(case, routed_share) + gathered + loose
 
@@ -157,7 +191,9 @@ def peak(case: Case) -> Bytes:
     for stage in (np.minimum(zero + 1, case.pp - 1), case.pp - 1):
         other = stage_bytes(case, stage)
         worse = np.asarray(other.total > fullest.total)
-        fullest = Bytes(**{n: np.where(worse, getattr(other, n), getattr(fullest, n)) for n in vars(fullest)})
+        fullest = Bytes(
+            **{n: np.where(worse, getattr(other, n), getattr(fullest, n)) for n in vars(fullest)}
+        )
     return fullest
 
 

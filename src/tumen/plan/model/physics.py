@@ -45,7 +45,9 @@ class Physics:
     eager: float = 1.6
     compiled: float = 0.7
     permute: float = 8.0  # passes over routed tokens
-    permute_fused: float = 6.0  # the same where dispatch and permutation are one kernel (domains wider than a node)
+    permute_fused: float = (
+        6.0  # the same where dispatch and permutation are one kernel (domains wider than a node)
+    )
     link: float = 0.75
     network: float = 0.75
     network_p2p: float = 0.7
@@ -103,16 +105,26 @@ def physics_of(values: Mapping[str, float]) -> Physics:
 @cache
 def fitted() -> Physics:
     """The constants this release ships."""
-    text = resources.files("tumen.plan.model").joinpath("physics.toml").read_text("utf-8")
+    text = resources.files("tumen.plan.facts").joinpath("physics.toml").read_text("utf-8")
     return physics_of(tomllib.loads(text)["constants"])
 
 
 def vector(physics: Physics) -> Array:
     """Constants as unbounded numbers: logit of a share, logarithm of the others."""
     values = [getattr(physics, name) for name in NAMES]
-    return np.array([np.log(v / (1 - v)) if n in SHARES else np.log(v) for n, v in zip(NAMES, values, strict=True)])
+    return np.array(
+        [
+            np.log(v / (1 - v)) if n in SHARES else np.log(v)
+            for n, v in zip(NAMES, values, strict=True)
+        ]
+    )
 
 
 def from_vector(numbers: Array) -> Physics:
     """The inverse of `vector`."""
-    return Physics(**{n: float(1 / (1 + np.exp(-x)) if n in SHARES else np.exp(x)) for n, x in zip(NAMES, numbers, strict=True)})
+    return Physics(
+        **{
+            n: float(1 / (1 + np.exp(-x)) if n in SHARES else np.exp(x))
+            for n, x in zip(NAMES, numbers, strict=True)
+        }
+    )

@@ -56,21 +56,35 @@ def generation(case: Case, *values: float) -> Number:
     return np.choose(np.asarray(case.generation, dtype=int), values)
 
 
-def matmul_rate(case: Case, physics: Physics, rows: Number, columns: Number, inner: Number) -> Number:
+def matmul_rate(
+    case: Case, physics: Physics, rows: Number, columns: Number, inner: Number
+) -> Number:
     """Flops a second of a matmul: e0 g / (g + k), g the harmonic mean of its three sides.
 
     k grows with the card: a faster card needs a larger matmul to fill it.
     """
-    share16 = generation(case, physics.matmul_ampere, physics.matmul_hopper, physics.matmul_blackwell, physics.matmul_other)
+    share16 = generation(
+        case,
+        physics.matmul_ampere,
+        physics.matmul_hopper,
+        physics.matmul_blackwell,
+        physics.matmul_other,
+    )
     share8 = generation(case, 1.0, physics.matmul8_hopper, physics.matmul8_blackwell, 1.0)
     share = share16 * np.where(case.fp8 > 0, share8, 1.0)
-    share = share * np.where(case.fp8 == 2, physics.matmul4, np.where(case.fp8 == 3, physics.matmul8_row, 1.0))
-    side = 3.0 / (1.0 / np.maximum(rows, 1) + 1.0 / np.maximum(columns, 1) + 1.0 / np.maximum(inner, 1))
+    share = share * np.where(
+        case.fp8 == 2, physics.matmul4, np.where(case.fp8 == 3, physics.matmul8_row, 1.0)
+    )
+    side = 3.0 / (
+        1.0 / np.maximum(rows, 1) + 1.0 / np.maximum(columns, 1) + 1.0 / np.maximum(inner, 1)
+    )
     knee = physics.knee * (case.matmul_flops / 312e12) ** physics.knee_power
     return case.matmul_flops * np.minimum(case.matmul_share * share, 1.0) * side / (side + knee)
 
 
-def matmul(case: Case, physics: Physics, rows: Number, columns: Number, inner: Number, copies: Number = 1.0) -> Number:
+def matmul(
+    case: Case, physics: Physics, rows: Number, columns: Number, inner: Number, copies: Number = 1.0
+) -> Number:
     """Seconds of `copies` forward matmuls (rows x inner) @ (inner x columns): the larger of arithmetic and bytes."""
     flops = 2.0 * rows * columns * inner
     item = np.where(case.fp8 > 0, 1.0, 2.0)
@@ -84,8 +98,14 @@ def attention_matmuls(case: Case, physics: Physics) -> Number:
     q, t = case.tokens, case.tp
     up = matmul(case, physics, q, case.up_columns / t, case.up_rows)
     out = matmul(case, physics, q, case.width, case.heads * case.value_dim / t)
-    down = np.where(case.down_columns > 0, matmul(case, physics, q, np.maximum(case.down_columns, 1), case.width), 0.0)
-    kv_up = matmul(case, physics, q, np.maximum(case.kv_up_columns, 1) / t, np.maximum(case.kv_up_rows, 1))
+    down = np.where(
+        case.down_columns > 0,
+        matmul(case, physics, q, np.maximum(case.down_columns, 1), case.width),
+        0.0,
+    )
+    kv_up = matmul(
+        case, physics, q, np.maximum(case.kv_up_columns, 1) / t, np.maximum(case.kv_up_rows, 1)
+    )
     return up + out + down + np.where(case.kv_up_columns > 0, kv_up, 0.0)
 
 
@@ -106,7 +126,14 @@ def expert_tokens(case: Case) -> Number:
 def expert_matmuls(case: Case, physics: Physics) -> Number:
     """Routed experts of one layer on one rank (grouped matmuls), forward; one rank holds experts / ep of them."""
     rows, local = expert_tokens(case), case.experts / case.ep
-    first = matmul(case, physics, rows, (case.matrices - 1) * np.maximum(case.expert_width, 1), case.width, local)
+    first = matmul(
+        case,
+        physics,
+        rows,
+        (case.matrices - 1) * np.maximum(case.expert_width, 1),
+        case.width,
+        local,
+    )
     second = matmul(case, physics, rows, case.width, np.maximum(case.expert_width, 1), local)
     return np.where(case.experts > 0, (first + second) * physics.grouped, 0.0)
 
@@ -121,11 +148,19 @@ def core_forward(case: Case, physics: Physics) -> Number:
     share: Number = np.choose(kernel, (1.0, physics.flash1, physics.flash2, physics.flash3, 1.0))
     share = share * generation(case, 1.0, physics.flash_hopper, physics.flash_blackwell, 1.0)
     # small heads and short rows leave the matrix units idle
-    share = share * case.query_dim / (case.query_dim + physics.head_knee) * context / (context + physics.context_knee)
+    share = (
+        share
+        * case.query_dim
+        / (case.query_dim + physics.head_knee)
+        * context
+        / (context + physics.context_knee)
+    )
     flash = flops * causal / (case.half_flops * share)
     aligned: Number = np.where(np.mod(case.query_dim, 8) == 0, 1.0, physics.unaligned)
     rate = case.half_flops * case.matmul_share * physics.batched / aligned
-    scores: Number = np.where(kernel == 4, physics.softmax_unfused, 1.0) * physics.score_bytes * pairs
+    scores: Number = (
+        np.where(kernel == 4, physics.softmax_unfused, 1.0) * physics.score_bytes * pairs
+    )
     unfused = flops / rate + scores / (case.memory_rate * physics.memory)
     return np.where((kernel == 0) | (kernel == 4), unfused, flash)
 
@@ -133,7 +168,9 @@ def core_forward(case: Case, physics: Physics) -> Number:
 def core_backward(case: Case, physics: Physics) -> Number:
     """The attention core backward, as a multiple of the forward one."""
     kernel = np.asarray(case.kernel, dtype=int)
-    return core_forward(case, physics) * np.where((kernel == 0) | (kernel == 4), BACKWARD, FLASH_BACKWARD)
+    return core_forward(case, physics) * np.where(
+        (kernel == 0) | (kernel == 4), BACKWARD, FLASH_BACKWARD
+    )
 
 
 def elementwise(case: Case, physics: Physics, inner: Number) -> Number:
@@ -156,7 +193,9 @@ def routing(case: Case, physics: Physics) -> Number:
     """Permuting tokens to experts and back, and the expert activations of one layer, forward."""
     copies = case.tokens / case.tp * case.top_k
     passes = np.where(case.domain > case.node, physics.permute_fused, physics.permute)
-    moved = copies * (passes * case.width * 2.0 + (4.0 * (case.matrices - 1) + 2.0) * case.expert_width)
+    moved = copies * (
+        passes * case.width * 2.0 + (4.0 * (case.matrices - 1) + 2.0) * case.expert_width
+    )
     return np.where(case.experts > 0, moved / (case.memory_rate * physics.memory), 0.0)
 
 
@@ -164,7 +203,9 @@ def head_forward(case: Case, physics: Physics) -> Number:
     """Vocabulary projection and fp32 cross entropy of one micro-batch, forward (MTP layers use it again)."""
     logits = case.tokens * case.vocab / case.tp
     loss = 10.0 * logits / (case.memory_rate * physics.memory)
-    return (1 + case.mtp) * (matmul(case, physics, case.tokens, case.vocab / case.tp, case.width) + loss)
+    return (1 + case.mtp) * (
+        matmul(case, physics, case.tokens, case.vocab / case.tp, case.width) + loss
+    )
 
 
 def tensor_traffic(case: Case, physics: Physics) -> Number:
@@ -191,7 +232,9 @@ def expert_traffic(case: Case, physics: Physics) -> Number:
     sent = np.minimum(case.top_k, reach) * (1.0 - 1.0 / nodes)
     across = copies * sent / (case.nic_rate * physics.all_to_all)
     within = copies * case.top_k * (1.0 - 1.0 / inside) / (case.link_rate * physics.all_to_all)
-    latency = physics.link_latency * inside + np.where(nodes > 1, physics.network_latency * nodes, 0.0)
+    latency = physics.link_latency * inside + np.where(
+        nodes > 1, physics.network_latency * nodes, 0.0
+    )
     return np.where((case.experts > 0) & (case.ep > 1), np.maximum(across, within) + latency, 0.0)
 
 
@@ -202,7 +245,9 @@ def overlapped(work: Number, traffic: Number, hidden: Number) -> Number:
 
 def host(case: Case, physics: Physics) -> Number:
     """Time the host needs to launch the forward kernels of one layer; the card waits when its own work is shorter."""
-    return case.launch * (physics.launch + physics.launch_tp * (np.minimum(case.tp, case.node) - 1) ** 2)
+    return case.launch * (
+        physics.launch + physics.launch_tp * (np.minimum(case.tp, case.node) - 1) ** 2
+    )
 
 
 def sharded_traffic(case: Case, physics: Physics) -> tuple[Number, Number]:
@@ -214,7 +259,9 @@ def sharded_traffic(case: Case, physics: Physics) -> tuple[Number, Number]:
     size = (shared + routed) * 2.0
     once = links.ring(case, physics, size, case.shard, case.tp, case.layers)
     on = (case.zero >= 3) & (case.shard > 1)
-    scatter = links.ring(case, physics, (shared + routed) * case.reduce_bytes, case.shard, case.tp, case.layers)
+    scatter = links.ring(
+        case, physics, (shared + routed) * case.reduce_bytes, case.shard, case.tp, case.layers
+    )
     return np.where(on, once, 0.0), np.where(on, once + scatter, 0.0)
 
 
@@ -239,10 +286,17 @@ def gradient_traffic(case: Case, physics: Physics) -> Number:
     copies = np.maximum(group / shard, 1.0)
 
     def reduced(size: Number, wide: Number) -> Number:
-        scatter = links.ring(case, physics, size * case.reduce_bytes, np.minimum(shard, wide), case.tp, buckets)
+        scatter = links.ring(
+            case, physics, size * case.reduce_bytes, np.minimum(shard, wide), case.tp, buckets
+        )
         gather = links.ring(case, physics, size * 2.0, np.minimum(shard, wide), case.tp, buckets)
         across = links.all_reduce(
-            case, physics, size * case.reduce_bytes / shard, np.maximum(wide / shard, 1), case.tp * shard, buckets
+            case,
+            physics,
+            size * case.reduce_bytes / shard,
+            np.maximum(wide / shard, 1),
+            case.tp * shard,
+            buckets,
         )
         plain = links.all_reduce(case, physics, size * case.reduce_bytes, wide, case.tp, buckets)
         split = np.where(case.zero >= 3, 0.0, scatter + gather) + np.where(copies > 1, across, 0.0)
@@ -268,23 +322,35 @@ def step(case: Case, physics: Physics) -> Parts:
     m = case.micro_batches
     redo = np.where(case.recompute >= FULL, 1.0, case.redo_matmul)
     redo_rest = np.where(case.recompute >= FULL, 1.0, case.redo_rest)
-    redo_core = np.where(case.recompute >= SELECTIVE, np.where((case.kernel % 4 == 0) | (redo >= 1), 1.0, redo), 0.0)
+    redo_core = np.where(
+        case.recompute >= SELECTIVE, np.where((case.kernel % 4 == 0) | (redo >= 1), 1.0, redo), 0.0
+    )
 
     mixture = expert_matmuls(case, physics) + feed_matmuls(case, physics, case.shared_width)
-    linear = attention_matmuls(case, physics) + (1 - share) * feed_matmuls(case, physics, case.feed_forward) + share * mixture
+    linear = (
+        attention_matmuls(case, physics)
+        + (1 - share) * feed_matmuls(case, physics, case.feed_forward)
+        + share * mixture
+    )
     core = core_forward(case, physics)
     inner = (1 - share) * case.feed_forward + share * case.shared_width
     rest = elementwise(case, physics, inner) + share * routing(case, physics)
     # gradients of the weights are added to a main copy in every micro-batch
     dense, mixed = layer_weights(case)
-    accumulate = ((1 - share) * dense + share * mixed) * (case.reduce_bytes * 2) / (case.memory_rate * physics.memory)
+    accumulate = (
+        ((1 - share) * dense + share * mixed)
+        * (case.reduce_bytes * 2)
+        / (case.memory_rate * physics.memory)
+    )
 
     tensor = tensor_traffic(case, physics)
     ring = context_traffic(case, physics)
     routed = share * 2.0 * expert_traffic(case, physics)
     tensor_hidden = np.where(case.tp_overlap > 0, physics.tp_hidden, 0.0)
     tensor_forward = overlapped(linear, 2 * tensor, tensor_hidden)
-    tensor_backward = overlapped(2 * linear, 2 * tensor, np.maximum(tensor_hidden, physics.tp_hidden_backward))
+    tensor_backward = overlapped(
+        2 * linear, 2 * tensor, np.maximum(tensor_hidden, physics.tp_hidden_backward)
+    )
     ring_forward = overlapped(core, ring, physics.cp_hidden)
     ring_backward = overlapped(FLASH_BACKWARD * core, 2 * ring, physics.cp_hidden)
     expert_hidden = np.where(case.ep_overlap > 0, physics.ep_hidden, 0.0)
@@ -301,8 +367,12 @@ def step(case: Case, physics: Physics) -> Parts:
     )
     forward_traffic = tensor_forward + ring_forward + routed_forward
     backward_traffic = tensor_backward + ring_backward + routed_backward
-    backward_traffic = backward_traffic + redo * (tensor_forward + routed_forward) + redo_core * ring_forward
-    launches = host(case, physics) * (1 + share * np.where(case.domain > case.node, physics.launch_moe_graph, physics.launch_moe))
+    backward_traffic = (
+        backward_traffic + redo * (tensor_forward + routed_forward) + redo_core * ring_forward
+    )
+    launches = host(case, physics) * (
+        1 + share * np.where(case.domain > case.node, physics.launch_moe_graph, physics.launch_moe)
+    )
     forward = forward_work + forward_traffic
     backward = backward_work + backward_traffic
     waits_forward = idle(forward, launches)
@@ -318,14 +388,25 @@ def step(case: Case, physics: Physics) -> Parts:
 
     head = (1 + BACKWARD) * head_forward(case, physics)
     middle = stage_forward + stage_backward + exposed_forward + exposed_backward
-    last = np.where(case.pp > 1, (case.last_layers + case.mtp) / case.stage_layers, 1.0) * middle + head
+    last = (
+        np.where(case.pp > 1, (case.last_layers + case.mtp) / case.stage_layers, 1.0) * middle
+        + head
+    )
     send = 2.0 * sends(case, physics) * case.vpp
     send_shown = send * np.where(case.pp_overlap > 0, 1 - physics.pp_hidden, physics.pp_shown)
     slowest = np.where(case.pp > 1, np.maximum(middle, last), last) + send_shown
-    total = np.where(case.pp > 1, middle * case.layers / case.stage_layers + head + case.mtp / case.stage_layers * middle, last)
+    total = np.where(
+        case.pp > 1,
+        middle * case.layers / case.stage_layers + head + case.mtp / case.stage_layers * middle,
+        last,
+    )
     fill = pipeline_bubble(case, total, slowest, send * case.pp / case.vpp)
     gradients = gradient_traffic(case, physics)
-    shown = np.where(case.dp_overlap > 0, overlapped(physics.dp_window * stage_backward, gradients, physics.dp_hidden), gradients)
+    shown = np.where(
+        case.dp_overlap > 0,
+        overlapped(physics.dp_window * stage_backward, gradients, physics.dp_hidden),
+        gradients,
+    )
     update = optimizer(case, physics)
     # a fast release may not be promised more than physics gives
     whole = np.maximum(case.factor * (m * slowest + fill + shown + update), bound.seconds(case))

@@ -49,7 +49,10 @@ class Answerer:
         self.decoder = Decoder(model.context(size, threads), self.end, proposers)
         given = settings.get("adapters") or {}
         self._adapters = {name: model.adapter(Path(one["path"])) for name, one in given.items()}
-        ontologies = {None: settings.get("ontology"), **{name: one["ontology"] for name, one in given.items()}}
+        ontologies = {
+            None: settings.get("ontology"),
+            **{name: one["ontology"] for name, one in given.items()},
+        }
         cut = lru_cache(CUTS)(model.inner)
         self._forms = {name: Form(one, cut, self.end) for name, one in ontologies.items() if one}
         self._adapter: str | None = None
@@ -67,7 +70,9 @@ class Answerer:
         start = time.perf_counter()
         self._adapt(request.get("adapter"))
         given = request["prompt"]
-        prefix, prompt = self._prompt(request.get("prefix"), self._spoken(request["units"]) if given is None else given)
+        prefix, prompt = self._prompt(
+            request.get("prefix"), self._spoken(request["units"]) if given is None else given
+        )
         limit = request.get("limit")
         text, count, first = codecs.getincrementaldecoder("utf-8")("replace"), 0, 0.0
         token = None
@@ -78,7 +83,10 @@ class Answerer:
             yield {
                 "text": text.decode(b"".join(pieces)),
                 "tokens": [written.token for written in fresh],
-                "logprobs": [(piece.decode("utf-8", "replace"), row.logprob) for piece, row in zip(pieces, fresh, strict=True)],
+                "logprobs": [
+                    (piece.decode("utf-8", "replace"), row.logprob)
+                    for piece, row in zip(pieces, fresh, strict=True)
+                ],
             }
         ended = token is not None and (token == self.end or self.model.is_end(token))
         yield {
@@ -104,14 +112,22 @@ class Answerer:
         begin, do, _ = self._control
         return [begin, *(token for unit in units for token in self.model.inner(unit)), do]
 
-    def _prompt(self, prefix: str | list[int] | None, prompt: str | list[int]) -> tuple[list[int], list[int]]:
+    def _prompt(
+        self, prefix: str | list[int] | None, prompt: str | list[int]
+    ) -> tuple[list[int], list[int]]:
         """The tokens of the kept beginning, and of all of it."""
         cut = self.model.inner if prefix else lambda text: self.model.tokens(text, begin=True)
-        before = self.model.tokens(prefix, begin=True) if isinstance(prefix, str) and prefix else list(prefix or ())
+        before = (
+            self.model.tokens(prefix, begin=True)
+            if isinstance(prefix, str) and prefix
+            else list(prefix or ())
+        )
         whole = [*before, *(cut(prompt) if isinstance(prompt, str) else prompt)]
         if len(whole) >= self.decoder.context.size:
             size = self.decoder.context.size
-            raise InputError(f"the sentence takes {len(whole)} tokens, the runner's context is {size}; say it shorter")
+            raise InputError(
+                f"the sentence takes {len(whole)} tokens, the runner's context is {size}; say it shorter"
+            )
         if len(whole) == len(before):
             raise InputError("the prompt is empty; say something")
         return before, whole
@@ -120,7 +136,9 @@ class Answerer:
         if "units" in request:
             form = self._forms.get(self._adapter)
             if form is None:
-                raise RunnerError("the runner has no ontology, so it cannot write actions; give its bundle an ontology.json")
+                raise RunnerError(
+                    "the runner has no ontology, so it cannot write actions; give its bundle an ontology.json"
+                )
             return form.start(request["units"])
         if "among" in request:
             return Among.of(request["among"], self.model.inner, self.end)
@@ -133,8 +151,12 @@ def refuse_other_tokens(model: Model, draft: Model) -> None:
     Raises:
         RunnerError: it does not.
     """
-    if draft.vocab != model.vocab or any(model.piece(token) != draft.piece(token) for token in range(model.vocab)):
-        raise RunnerError("the draft has another vocabulary than the model; give it one from the same tokeniser")
+    if draft.vocab != model.vocab or any(
+        model.piece(token) != draft.piece(token) for token in range(model.vocab)
+    ):
+        raise RunnerError(
+            "the draft has another vocabulary than the model; give it one from the same tokeniser"
+        )
 
 
 def merged(parts: Sequence[Part]) -> Part:

@@ -93,7 +93,10 @@ class Form:
         self.cut = cut
         # A tokeniser of ours has every piece as one token. In any other, a quote and what follows it are mostly one token (`","`),
         # and a model that learned from whole texts expects it: there the closing quote of a piece is the beginning of the next.
-        self._ours = all(len(cut(text)) == 1 for text in ('"', *(f',"intent":"{intent}"' for intent in self._intents)))
+        self._ours = all(
+            len(cut(text)) == 1
+            for text in ('"', *(f',"intent":"{intent}"' for intent in self._intents))
+        )
         self._tries: dict[Place | Copy, Trie] = {OVER: Trie()}
         self._tries[OVER].add([end], None)
 
@@ -187,7 +190,9 @@ class Copying:
     def after(self, token: int) -> State:
         """One token further in the sentence; after a whole word the run may end."""
         tokens, words = self._words.tokens, self._words
-        further = tuple(at + 1 for at in self._positions if at < len(tokens) and tokens[at] == token)
+        further = tuple(
+            at + 1 for at in self._positions if at < len(tokens) and tokens[at] == token
+        )
         here = Copying(self._form, words, self._copy, further)
         if words.ends.isdisjoint(further):
             return here
@@ -232,7 +237,9 @@ class Among:
 
 def _shifted(text: str) -> str:
     """A piece with the quote that closes it left to the next one, and that of the piece before it taken over."""
-    return ("" if text.startswith("{") else '"') + (text if text.endswith((':"', "}")) else text[:-1])
+    return ("" if text.startswith("{") else '"') + (
+        text if text.endswith((':"', "}")) else text[:-1]
+    )
 
 
 def _sorted(tokens: Iterable[int]) -> NDArray[np.int32]:

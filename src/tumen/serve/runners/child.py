@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 SILENCE_SECONDS = 5.0  # for a request that does not come, or an answer nobody takes
 WAITING = 64  # connections
 STACK_BYTES = 1 << 19  # of the runner's threads, when memory is limited
-SPARE_BYTES = 26 << 20  # what is mapped after the start and never touched: those stacks, llama.cpp's own reserves
+SPARE_BYTES = (
+    26 << 20
+)  # what is mapped after the start and never touched: those stacks, llama.cpp's own reserves
 
 
 def _without_doors() -> None:
@@ -67,7 +69,10 @@ def answer(answerer: Answerer, line: socket.socket) -> None:
         if parts:
             send(line.sendall, merged(parts))
     except TumenError as error:
-        send(line.sendall, {"error": str(error), "kind": "input" if isinstance(error, InputError) else "runner"})
+        send(
+            line.sendall,
+            {"error": str(error), "kind": "input" if isinstance(error, InputError) else "runner"},
+        )
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         send(line.sendall, {"error": f"a request that makes no sense ({error})", "kind": "runner"})
 
@@ -85,7 +90,10 @@ def limit(memory: int) -> None:
     """
     if not memory:
         return
-    libc, attributes = ctypes.CDLL(None), ctypes.create_string_buffer(64)  # pthread_attr_t, 56 bytes
+    libc, attributes = (
+        ctypes.CDLL(None),
+        ctypes.create_string_buffer(64),
+    )  # pthread_attr_t, 56 bytes
     libc.pthread_attr_init(attributes)
     libc.pthread_attr_setstacksize(attributes, ctypes.c_size_t(STACK_BYTES))
     libc.pthread_setattr_default_np(attributes)
@@ -124,7 +132,9 @@ def main() -> int:
         silence = os.open(os.devnull, os.O_WRONLY)
         os.dup2(silence, 1)
         os.dup2(silence, 2)  # a sentence must never reach a log
-        np.seterr(over="ignore")  # of a probability too small for float32: its logarithm is minus infinity
+        np.seterr(
+            over="ignore"
+        )  # of a probability too small for float32: its logarithm is minus infinity
         gc.disable()  # nothing here goes round in circles, and a sentence should not wait for the search
         os.write(ready, b"ready\n")
         serve(answerer, listener)

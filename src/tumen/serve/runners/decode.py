@@ -89,7 +89,9 @@ class FromHabit(Proposer):
 
     def _usual(self, state: State) -> tuple[int | None, float]:
         """What was chosen most often here, and its share."""
-        seen = self._seen.get((type(state), state.place)) if isinstance(state, At | Either) else None
+        seen = (
+            self._seen.get((type(state), state.place)) if isinstance(state, At | Either) else None
+        )
         if not seen:
             return None, 0.0
         token, count = seen.most_common(1)[0]
@@ -125,7 +127,11 @@ class FromDraft(Proposer):
         """Its own greedy continuation."""
         unread = self._return_to(read)
         found: list[int] = []
-        while len(found) < self._most and not over(state) and len(self._read) + len(unread) < self._context.size:
+        while (
+            len(found) < self._most
+            and not over(state)
+            and len(self._read) + len(unread) < self._context.size
+        ):
             token = only(state)
             if token is None:
                 token = choose(self._context.decode(unread)[0], state)
@@ -139,7 +145,10 @@ class FromDraft(Proposer):
     def _return_to(self, read: Sequence[int]) -> list[int]:
         """Forget what turned out otherwise; returns what is to be read, at least the last token."""
         pairs = enumerate(zip(self._read, read[:-1], strict=False))
-        same = next((at for at, (mine, theirs) in pairs if mine != theirs), min(len(self._read), len(read) - 1))
+        same = next(
+            (at for at, (mine, theirs) in pairs if mine != theirs),
+            min(len(self._read), len(read) - 1),
+        )
         self._context.forget(same)
         del self._read[same:]
         return list(read[same:])
@@ -155,13 +164,17 @@ class Decoder:
         ride: whether forced tokens go along with a pass (off only to measure what that is worth).
     """
 
-    def __init__(self, context: Context, end: int, proposers: Sequence[Proposer] = (), ride: bool = True) -> None:
+    def __init__(
+        self, context: Context, end: int, proposers: Sequence[Proposer] = (), ride: bool = True
+    ) -> None:
         self.context, self._end, self.proposers, self._ride = context, end, proposers, ride
         self._kept: tuple[int, ...] = ()
         self._states: OrderedDict[tuple[int, ...], bytes] = OrderedDict()
         self.passes = self.reused = 0
 
-    def write(self, prompt: Sequence[int], state: State, limit: int | None = None, prefix: int = 0) -> Iterator[list[Written]]:
+    def write(
+        self, prompt: Sequence[int], state: State, limit: int | None = None, prefix: int = 0
+    ) -> Iterator[list[Written]]:
         """The answer to a prompt, as many tokens at once as a pass gave; ends with an end token, at `limit`, or when all is full.
 
         Args:
@@ -192,7 +205,9 @@ class Decoder:
         self._states.clear()
         self.context.adapt(adapters)
 
-    def _follow(self, rows: NDArray[np.float32], plan: Sequence[int], state: State, left: int) -> tuple[list[Written], State]:
+    def _follow(
+        self, rows: NDArray[np.float32], plan: Sequence[int], state: State, left: int
+    ) -> tuple[list[Written], State]:
         """What the model chooses along a plan: its tokens until the first that is another one, or one more than the plan."""
         fresh: list[Written] = []
         for at, row in enumerate(rows[:left]):
@@ -202,7 +217,9 @@ class Decoder:
                 for proposer in self.proposers:
                     proposer.learn(state, token)
             state = state.after(token)
-            if only(state) == self._end and len(fresh) < left:  # nothing else may come, so nobody is asked
+            if (
+                only(state) == self._end and len(fresh) < left
+            ):  # nothing else may come, so nobody is asked
                 fresh.append(Written(self._end, 0.0))
                 state = state.after(self._end)
             if over(state) or at == len(plan) or token != plan[at]:
@@ -226,7 +243,9 @@ class Decoder:
         return plan
 
     def _guess(self, read: Sequence[int], state: State) -> Sequence[int]:
-        return next((found for proposer in self.proposers if (found := proposer.propose(read, state))), ())
+        return next(
+            (found for proposer in self.proposers if (found := proposer.propose(read, state))), ()
+        )
 
     def _keep(self, prefix: tuple[int, ...]) -> int:
         """Leave exactly a prefix in the context. Returns how many tokens of it had not to be read again."""
@@ -257,7 +276,9 @@ def choose(row: NDArray[np.float32], state: State) -> int:
 
 def logprob(row: NDArray[np.float32], token: int) -> float:
     """The natural logarithm of a token's probability among all tokens."""
-    return -math.log(np.exp(row - row[token]).sum())  # minus infinity if so unlikely that float32 has no number for it
+    return -math.log(
+        np.exp(row - row[token]).sum()
+    )  # minus infinity if so unlikely that float32 has no number for it
 
 
 def only(state: State) -> int | None:

@@ -42,11 +42,17 @@ class Bundle(BaseModel):
     quantise: str = "int8"
     serve: Serve = Serve()
     gate: Gate = Gate()
-    prefix: str = Field("", description="what stands before every sentence (an outside model's examples); its state is kept")
-    control: tuple[int, int, int] | None = Field(
-        None, description="of an outside vocabulary: the tokens that begin, part sentence from action, and end"
+    prefix: str = Field(
+        "",
+        description="what stands before every sentence (an outside model's examples); its state is kept",
     )
-    adapter: str | None = Field(None, description="which of `adapters/` is used unless another is asked for")
+    control: tuple[int, int, int] | None = Field(
+        None,
+        description="of an outside vocabulary: the tokens that begin, part sentence from action, and end",
+    )
+    adapter: str | None = Field(
+        None, description="which of `adapters/` is used unless another is asked for"
+    )
 
 
 def bundle_of(folder: Path) -> Bundle:
@@ -62,7 +68,9 @@ def bundle_of(folder: Path) -> Bundle:
         return Bundle.model_validate(untrusted.read_json(path, most_bytes=MOST_ABOUT_BYTES))
     except ValidationError as error:
         where = ".".join(str(part) for part in error.errors()[0]["loc"])
-        raise ArtifactError(f"{path}: damaged{' at ' + where if where else ''}; run the recipe again") from None
+        raise ArtifactError(
+            f"{path}: damaged{' at ' + where if where else ''}; run the recipe again"
+        ) from None
 
 
 def load(
@@ -93,7 +101,9 @@ def load(
     events = events or Events(None)
     signing.admit(folder, store, events)
     bundle, model = bundle_of(folder), folder / "model.gguf"
-    if threads > MOST_THREADS or context > MOST_CONTEXT:  # a stranger's bundle may ask for any number
+    if (
+        threads > MOST_THREADS or context > MOST_CONTEXT
+    ):  # a stranger's bundle may ask for any number
         raise ArtifactError(
             f"{folder}: asks for {threads} threads and {context} tokens; {MOST_THREADS} and {MOST_CONTEXT} are the most"
         )
@@ -101,12 +111,21 @@ def load(
         gguf_header.check(path)
     ontology, adapters = Ontology.load(folder), adapters_of(folder)
     artifact.verify(folder, "bundle")
-    settings: dict[str, Any] = {"ontology": _written(ontology), "draft": draft and str(draft), "guess": guess}
+    settings: dict[str, Any] = {
+        "ontology": _written(ontology),
+        "draft": draft and str(draft),
+        "guess": guess,
+    }
     settings["control"] = bundle.control
-    settings["adapters"] = {name: {"path": str(path), "ontology": _written(what)} for name, (path, what) in adapters.items()}
+    settings["adapters"] = {
+        name: {"path": str(path), "ontology": _written(what)}
+        for name, (path, what) in adapters.items()
+    }
     process = Process(f"{bundle.recipe}/{bundle.tier}", model, threads, context, **settings)
     process.start()
-    return DeviceRunner(process, ontology, events, bundle, {name: what for name, (_, what) in adapters.items()})
+    return DeviceRunner(
+        process, ontology, events, bundle, {name: what for name, (_, what) in adapters.items()}
+    )
 
 
 def _written(ontology: Ontology) -> dict[str, Any]:
@@ -166,7 +185,9 @@ class DeviceRunner:
         start = time.perf_counter()
         parts = [*self._parts(self._action_request(sentence, adapter), [])]
         if parts[-1]["stop"] != "end":
-            raise InputError("the action does not fit the runner's context beside the sentence; say it shorter")
+            raise InputError(
+                "the action does not fit the runner's context beside the sentence; say it shorter"
+            )
         return _action(parts, start)
 
     def complete(
@@ -192,9 +213,15 @@ class DeviceRunner:
             RunnerError: the child died, stalled or refused.
         """
         start = time.perf_counter()
-        request: dict[str, Any] = {"prompt": _given(prompt), "prefix": _given(prefix), "limit": max_tokens}
+        request: dict[str, Any] = {
+            "prompt": _given(prompt),
+            "prefix": _given(prefix),
+            "limit": max_tokens,
+        }
         request["adapter"] = self._chosen(adapter)
-        done = _completion([*self._parts(request | ({"among": list(among)} if among else {}), [])], start)
+        done = _completion(
+            [*self._parts(request | ({"among": list(among)} if among else {}), [])], start
+        )
         return done if logprobs else replace(done, logprobs=())
 
     def tokens(self, text: str) -> list[int]:
@@ -203,14 +230,20 @@ class DeviceRunner:
 
     async def act(self, sentence: str, adapter: str | None = None) -> Completion:
         """See `Runner.act`; `adapter` as in `ask`."""
-        return await asyncio.get_running_loop().run_in_executor(self._workers, self.ask, sentence, adapter)
+        return await asyncio.get_running_loop().run_in_executor(
+            self._workers, self.ask, sentence, adapter
+        )
 
-    async def stream(self, sentence: str, adapter: str | None = None) -> AsyncIterator[str | Completion]:
+    async def stream(
+        self, sentence: str, adapter: str | None = None
+    ) -> AsyncIterator[str | Completion]:
         """See `Runner.stream`; `adapter` as in `ask`."""
         loop, calls = asyncio.get_running_loop(), list[Call]()
         pieces = self._pieces(self._action_request(sentence, adapter) | {"stream": True}, calls)
         try:
-            while (piece := await loop.run_in_executor(self._workers, next, pieces, None)) is not None:
+            while (
+                piece := await loop.run_in_executor(self._workers, next, pieces, None)
+            ) is not None:
                 yield piece
         finally:
             for call in calls:
@@ -228,7 +261,12 @@ class DeviceRunner:
     def __enter__(self) -> DeviceRunner:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.stop()
 
     def _living(self) -> Process:
@@ -238,13 +276,22 @@ class DeviceRunner:
 
     def _action_request(self, sentence: str, adapter: str | None) -> dict[str, Any]:
         words = normalise(sentence)
-        prompt = None if self._bundle.control else words + DO  # of an outside vocabulary the child puts it together from the units
-        return {"prompt": prompt, "units": units(words), "prefix": self._bundle.prefix, "adapter": self._chosen(adapter)}
+        prompt = (
+            None if self._bundle.control else words + DO
+        )  # of an outside vocabulary the child puts it together from the units
+        return {
+            "prompt": prompt,
+            "units": units(words),
+            "prefix": self._bundle.prefix,
+            "adapter": self._chosen(adapter),
+        }
 
     def _chosen(self, adapter: str | None) -> str | None:
         name = adapter or self._bundle.adapter
         if name is not None and name not in self.adapters:
-            raise InputError(f"{self.name} has no adapter {name[:40]!r}; it has {', '.join(self.adapters) or 'none'}")
+            raise InputError(
+                f"{self.name} has no adapter {name[:40]!r}; it has {', '.join(self.adapters) or 'none'}"
+            )
         return name
 
     def _pieces(self, request: dict[str, Any], calls: list[Call]) -> Iterator[str | Completion]:
@@ -255,7 +302,9 @@ class DeviceRunner:
             if piece := tidier(part["text"]):
                 yield piece
         if parts[-1]["stop"] != "end":
-            raise RunnerError(f"{self.name}: the runner stopped before the action was whole; send the sentence again")
+            raise RunnerError(
+                f"{self.name}: the runner stopped before the action was whole; send the sentence again"
+            )
         yield _action(parts, start)
 
     def _parts(self, request: dict[str, Any], calls: list[Call]) -> Iterator[dict[str, Any]]:
@@ -287,13 +336,17 @@ def _completion(parts: Sequence[dict[str, Any]], start: float) -> Completion:
     """A `Completion` from the parts of an answer, in order; the last has the counts and times."""
     last = parts[-1]
     tokens = tuple(token for part in parts for token in part.get("tokens", ()))
-    logprobs = tuple((str(piece), float(row)) for part in parts for piece, row in part.get("logprobs", ()))
+    logprobs = tuple(
+        (str(piece), float(row)) for part in parts for piece, row in part.get("logprobs", ())
+    )
     return Completion(
         text="".join(part["text"] for part in parts),
         tokens=tokens,
         logprobs=logprobs,
         confidence=confidence(logprobs),
-        seconds=Seconds(last["prompt_seconds"], last["generation_seconds"], time.perf_counter() - start),
+        seconds=Seconds(
+            last["prompt_seconds"], last["generation_seconds"], time.perf_counter() - start
+        ),
         prompt_tokens=last["prompt_tokens"],
         completion_tokens=len(tokens),
         reused_tokens=last["reused_tokens"],

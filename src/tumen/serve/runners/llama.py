@@ -26,23 +26,49 @@ BUILD = "xllamacpp 2026.10.11549"
 # (name, type, default) in the order of the struct, from llama.h and what the library of BUILD writes.
 MODEL_PARAMS: tuple[tuple[str, Any, Any], ...] = (
     *((name, c_void_p, None) for name in ("devices", "tensor_buft_overrides")),
-    *(("n_gpu_layers", c_int, -1), ("split_mode", c_int, 1), ("load_mode", c_int, -1), ("lazy_mode", c_int, 1)),
+    *(
+        ("n_gpu_layers", c_int, -1),
+        ("split_mode", c_int, 1),
+        ("load_mode", c_int, -1),
+        ("lazy_mode", c_int, 1),
+    ),
     *(("main_gpu", c_int, 0), ("tensor_split", c_void_p, None)),
-    *((name, c_void_p, None) for name in ("progress_callback", "progress_callback_user_data", "kv_overrides")),
-    *(("vocab_only", c_bool, False), ("check_tensors", c_bool, False), ("use_extra_bufts", c_bool, True)),
+    *(
+        (name, c_void_p, None)
+        for name in ("progress_callback", "progress_callback_user_data", "kv_overrides")
+    ),
+    *(
+        ("vocab_only", c_bool, False),
+        ("check_tensors", c_bool, False),
+        ("use_extra_bufts", c_bool, True),
+    ),
     *((name, c_bool, False) for name in ("no_host", "no_alloc", "load_mtp")),
 )
 CONTEXT_PARAMS: tuple[tuple[str, Any, Any], ...] = (
-    *(("n_ctx", c_int, 512), ("n_batch", c_int, 2048), ("n_ubatch", c_int, 512), ("n_seq_max", c_int, 1)),
+    *(
+        ("n_ctx", c_int, 512),
+        ("n_batch", c_int, 2048),
+        ("n_ubatch", c_int, 512),
+        ("n_seq_max", c_int, 1),
+    ),
     *(("n_rs_seq", c_int, 0), ("n_outputs_max", c_int, 0), ("n_outputs_max_per_seq", c_int, 1)),
     *(("n_threads", c_int, 4), ("n_threads_batch", c_int, 4), ("ctx_type", c_int, 0)),
-    *((name, c_int, -1) for name in ("rope_scaling_type", "pooling_type", "attention_type", "flash_attn_type")),
+    *(
+        (name, c_int, -1)
+        for name in ("rope_scaling_type", "pooling_type", "attention_type", "flash_attn_type")
+    ),
     *((name, c_float, 0.0) for name in ("rope_freq_base", "rope_freq_scale")),
-    *((f"yarn_{name}", c_float, -1.0) for name in ("ext_factor", "attn_factor", "beta_fast", "beta_slow")),
+    *(
+        (f"yarn_{name}", c_float, -1.0)
+        for name in ("ext_factor", "attn_factor", "beta_fast", "beta_slow")
+    ),
     *(("yarn_orig_ctx", c_int, 0), ("defrag_thold", c_float, -1.0)),
     *((name, c_void_p, None) for name in ("cb_eval", "cb_eval_user_data")),
     *(("type_k", c_int, 1), ("type_v", c_int, 1)),
-    *((name, c_void_p, None) for name in ("abort_callback", "abort_callback_data", "of_this_build")),
+    *(
+        (name, c_void_p, None)
+        for name in ("abort_callback", "abort_callback_data", "of_this_build")
+    ),
     *(("embeddings", c_bool, False), ("offload_kqv", c_bool, True), ("no_perf", c_bool, True)),
     *(("op_offload", c_bool, True), ("swa_full", c_bool, True), ("kv_unified", c_bool, False)),
     *(("samplers", c_void_p, None), ("n_samplers", c_size_t, 0), ("ctx_other", c_void_p, None)),
@@ -56,7 +82,9 @@ class Params(ctypes.Structure):
 
     def unlike(self) -> str | None:
         """The first field that does not hold its default."""
-        return next((name for name, _, default in self.table if getattr(self, name) != default), None)
+        return next(
+            (name for name, _, default in self.table if getattr(self, name) != default), None
+        )
 
 
 class ModelParams(Params):
@@ -139,7 +167,9 @@ def refuse_other_layout(*defaults: Params) -> None:
     """
     for given in defaults:
         if (field := given.unlike()) is not None:
-            raise RunnerError(_other_build(f"{type(given).__name__}.{field} is {getattr(given, field)!r}"))
+            raise RunnerError(
+                _other_build(f"{type(given).__name__}.{field} is {getattr(given, field)!r}")
+            )
 
 
 def _other_build(why: str) -> str:
@@ -166,19 +196,27 @@ class Model:
     def __init__(self, path: Path) -> None:
         self.api = library()
         last_words.clear()
-        self._model = self.api.llama_model_load_from_file(str(path).encode(), self.api.llama_model_default_params())
+        self._model = self.api.llama_model_load_from_file(
+            str(path).encode(), self.api.llama_model_default_params()
+        )
         if not self._model:
-            raise RunnerError(last_words[0] if last_words else f"{path}: llama.cpp does not take it")
+            raise RunnerError(
+                last_words[0] if last_words else f"{path}: llama.cpp does not take it"
+            )
         self._vocab, self._pieces = self.api.llama_model_get_vocab(self._model), dict[int, bytes]()
         self.vocab: int = self.api.llama_vocab_n_tokens(self._vocab)
         self.end: int = self.api.llama_vocab_eos(self._vocab)
         if self.end < 0:
-            raise RunnerError(f"{path}: names no end token, so nothing it writes would end; set tokenizer.ggml.eos_token_id")
+            raise RunnerError(
+                f"{path}: names no end token, so nothing it writes would end; set tokenizer.ggml.eos_token_id"
+            )
 
     def tokens(self, text: str, begin: bool = False) -> list[int]:
         """Ids of a text, control tokens read as such. `begin` puts the model's own begin token before it."""
         raw = text.encode()
-        room = (c_int * (3 * len(raw) + 2))()  # a space may be three bytes there, and every byte a token
+        room = (
+            c_int * (3 * len(raw) + 2)
+        )()  # a space may be three bytes there, and every byte a token
         count = self.api.llama_tokenize(self._vocab, raw, len(raw), room, len(room), begin, True)
         if count < 0:
             raise RunnerError("llama.cpp cannot cut the text into tokens")
@@ -186,7 +224,9 @@ class Model:
 
     def inner(self, text: str) -> list[int]:
         """Ids of a text as it stands inside a longer one: no space of the tokeniser's own before it."""
-        return self.tokens("\n" + text)[len(self._line_end) :] if self._line_end else self.tokens(text)
+        return (
+            self.tokens("\n" + text)[len(self._line_end) :] if self._line_end else self.tokens(text)
+        )
 
     @cached_property
     def _line_end(self) -> list[int]:
@@ -196,7 +236,9 @@ class Model:
     def piece(self, token: int) -> bytes:
         """The bytes a token stands for; none for a control token."""
         if token not in self._pieces:
-            size = self.api.llama_token_to_piece(self._vocab, token, None, 0, 0, False)  # of no room: what it would take, below 0
+            size = self.api.llama_token_to_piece(
+                self._vocab, token, None, 0, 0, False
+            )  # of no room: what it would take, below 0
             room = ctypes.create_string_buffer(-size)
             self.api.llama_token_to_piece(self._vocab, token, room, -size, 0, False)
             self._pieces[token] = room.raw
@@ -234,7 +276,9 @@ class Adapter:
         last_words.clear()
         self.pointer = model.api.llama_adapter_lora_init(model._model, str(path).encode())
         if not self.pointer:
-            raise RunnerError(f"{path}: no adapter of this model{': ' + last_words[0] if last_words else ''}")
+            raise RunnerError(
+                f"{path}: no adapter of this model{': ' + last_words[0] if last_words else ''}"
+            )
 
 
 class Context:
@@ -253,7 +297,9 @@ class Context:
         last_words.clear()
         self._context = self.api.llama_init_from_model(model._model, params)
         if not self._context:
-            raise RunnerError(last_words[0] if last_words else f"no room for a context of {size} tokens")
+            raise RunnerError(
+                last_words[0] if last_words else f"no room for a context of {size} tokens"
+            )
         self.size: int = size
         self._memory = self.api.llama_get_memory(self._context)
         self._tokens, self._wanted = np.zeros(size, np.int32), np.zeros(size, np.int8)
@@ -276,7 +322,9 @@ class Context:
         self._wanted[: count - rows], self._wanted[count - rows : count] = 0, 1
         self._batch.n_tokens = count
         if code := self.api.llama_decode(self._context, self._batch):
-            raise RunnerError(f"llama.cpp cannot decode (code {code}){': ' + last_words[-1] if last_words else ''}")
+            raise RunnerError(
+                f"llama.cpp cannot decode (code {code}){': ' + last_words[-1] if last_words else ''}"
+            )
         self.length += count
         return self._view(self.api.llama_get_logits(self._context), rows)
 

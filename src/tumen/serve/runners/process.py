@@ -25,7 +25,11 @@ START_SECONDS = 30.0
 ANSWER_SECONDS = 30.0
 STOP_SECONDS = 2.0
 LAST_WORDS_BYTES = 4096
-QUIET = {"OPENBLAS_NUM_THREADS": "1", "GGML_NO_BACKTRACE": "1", "MALLOC_ARENA_MAX": "1"}  # numpy multiplies nothing in the child
+QUIET = {
+    "OPENBLAS_NUM_THREADS": "1",
+    "GGML_NO_BACKTRACE": "1",
+    "MALLOC_ARENA_MAX": "1",
+}  # numpy multiplies nothing in the child
 SECRET = re.compile("KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
 
 
@@ -57,7 +61,9 @@ class Call:
             except ValueError as error:
                 raise RunnerError(f"the runner answered with {error}") from None
             if "error" in part:
-                raise (InputError if part.get("kind") == "input" else RunnerError)(str(part["error"]))
+                raise (InputError if part.get("kind") == "input" else RunnerError)(
+                    str(part["error"])
+                )
             yield part
 
     def hang_up(self) -> None:
@@ -81,7 +87,9 @@ class Process:
         settings: `ontology`, `draft` and `guess`, see `answer.Answerer`; `memory`: most bytes the child may take, as on a phone.
     """
 
-    def __init__(self, name: str, model: Path, threads: int = 1, context: int = 512, **settings: Any) -> None:
+    def __init__(
+        self, name: str, model: Path, threads: int = 1, context: int = 512, **settings: Any
+    ) -> None:
         self.name, self._model, self._threads = name, model, threads
         self._settings = settings | {"model": str(model), "threads": threads, "context": context}
         self._lock = threading.Lock()
@@ -103,19 +111,29 @@ class Process:
             RunnerError: it cannot be started, ended, or said nothing in time; the line has its last words.
         """
         try:
-            self._folder = Path(tempfile.mkdtemp(prefix="tumen-", dir=_short_folder()))  # mode 0700: ours alone
+            self._folder = Path(
+                tempfile.mkdtemp(prefix="tumen-", dir=_short_folder())
+            )  # mode 0700: ours alone
             with tempfile.TemporaryFile() as words:
                 self._popen = self._spawn(words)
                 _tell(self._popen, self._settings | {"socket": str(self._socket)})
                 said = _first_line(self._popen)
                 if said != b"ready\n":
-                    why = f"not ready after {START_SECONDS:.0f} s" if said is None else _ending(self._popen)
+                    why = (
+                        f"not ready after {START_SECONDS:.0f} s"
+                        if said is None
+                        else _ending(self._popen)
+                    )
                     self._end()
                     last = _last_words(words)
-                    raise RunnerError(f"{self._model}: the runner did not start ({why}){': ' + last if last else ''}{self._most}")
+                    raise RunnerError(
+                        f"{self._model}: the runner did not start ({why}){': ' + last if last else ''}{self._most}"
+                    )
         except OSError as error:
             self._end()
-            raise RunnerError(f"{self._model}: the runner cannot be started: {error.strerror}") from None
+            raise RunnerError(
+                f"{self._model}: the runner cannot be started: {error.strerror}"
+            ) from None
         self.starts += 1
 
     def stop(self) -> None:
@@ -193,7 +211,9 @@ class Process:
     def _most(self) -> str:
         """The limit, for messages about a child that may have reached it."""
         memory = self._settings.get("memory", 0)
-        return f"; it may take {memory / 1e6:.0f} MB, `tumen fit` says what it needs" if memory else ""
+        return (
+            f"; it may take {memory / 1e6:.0f} MB, `tumen fit` says what it needs" if memory else ""
+        )
 
     @property
     def _socket(self) -> Path:

@@ -51,8 +51,15 @@ class RemoteRunner:
     ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise RunnerError(f"serve.cloud_url {url!r} is no http address; write it like http://127.0.0.1:8000/v1")
-        self._url, self._model, self._key_env, self._patience = url.rstrip("/"), model, key_env, patience_seconds
+            raise RunnerError(
+                f"serve.cloud_url {url!r} is no http address; write it like http://127.0.0.1:8000/v1"
+            )
+        self._url, self._model, self._key_env, self._patience = (
+            url.rstrip("/"),
+            model,
+            key_env,
+            patience_seconds,
+        )
         self._host = parts.netloc.rpartition("@")[2]
         self.ontology = ontology
         self._session: aiohttp.ClientSession | None = None
@@ -70,26 +77,39 @@ class RemoteRunner:
             while not response.content.at_eof():
                 raw += await response.content.read(ANSWER_BYTES)
                 if len(raw) > ANSWER_BYTES:
-                    raise RunnerError(f"{self.name}: an answer of more than {ANSWER_BYTES} bytes; refused")
+                    raise RunnerError(
+                        f"{self.name}: an answer of more than {ANSWER_BYTES} bytes; refused"
+                    )
         tree = _tree(raw)
         text = _at(tree, "choices", 0, "message", "content")
         return self._completion(text, tree, words, start)
 
     async def stream(self, sentence: str) -> AsyncIterator[str | Completion]:
         """See `Runner.stream`."""
-        start, words, text, last, whole = time.perf_counter(), normalise(sentence), "", dict[str, Any](), False
+        start, words, text, last, whole = (
+            time.perf_counter(),
+            normalise(sentence),
+            "",
+            dict[str, Any](),
+            False,
+        )
         async with self._post(words, stream=True) as response:
             async for line in response.content:
                 if line.startswith(b"data: {"):
                     tree = _tree(line[6:])
-                    last = {**last, **{name: tree[name] for name in ("usage", "tumen") if tree.get(name)}}
+                    last = {
+                        **last,
+                        **{name: tree[name] for name in ("usage", "tumen") if tree.get(name)},
+                    }
                     whole = whole or bool(_at(tree, "choices", 0, "finish_reason"))
                     piece = _at(tree, "choices", 0, "delta", "content")
                     if isinstance(piece, str) and piece:
                         text += piece
                         yield piece
                 if len(text) > ANSWER_BYTES:
-                    raise RunnerError(f"{self.name}: an answer of more than {ANSWER_BYTES} bytes; refused")
+                    raise RunnerError(
+                        f"{self.name}: an answer of more than {ANSWER_BYTES} bytes; refused"
+                    )
         if not whole:
             raise RunnerError(f"{self.name}: the answer broke off")
         yield self._completion(text, last, words, start)
@@ -106,11 +126,21 @@ class RemoteRunner:
         import aiohttp  # 90 ms to import: those without a cloud tier do not wait for it
 
         if self._session is None:
-            timeout = aiohttp.ClientTimeout(total=self._patience, connect=min(CONNECT_SECONDS, self._patience))
+            timeout = aiohttp.ClientTimeout(
+                total=self._patience, connect=min(CONNECT_SECONDS, self._patience)
+            )
             self._session = aiohttp.ClientSession(timeout=timeout)
-        body = {"model": self._model, "messages": messages_of(words), "temperature": 0, "max_tokens": MOST_TOKENS}
+        body = {
+            "model": self._model,
+            "messages": messages_of(words),
+            "temperature": 0,
+            "max_tokens": MOST_TOKENS,
+        }
         body |= {
-            "response_format": {"type": "json_schema", "json_schema": {"name": "action", "schema": action_schema(self.ontology)}}
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"name": "action", "schema": action_schema(self.ontology)},
+            }
         }
         body |= {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
         key = os.environ.get(self._key_env)
@@ -118,15 +148,23 @@ class RemoteRunner:
         url = f"{self._url}/chat/completions"
         try:
             # A redirect could carry the key to another host.
-            async with self._session.post(url, json=body, headers=headers, allow_redirects=False) as response:
+            async with self._session.post(
+                url, json=body, headers=headers, allow_redirects=False
+            ) as response:
                 if response.status != 200:
-                    hint = f"; check the key in ${self._key_env}" if response.status in (401, 403) else ""
+                    hint = (
+                        f"; check the key in ${self._key_env}"
+                        if response.status in (401, 403)
+                        else ""
+                    )
                     raise RunnerError(f"{self.name}: answered HTTP {response.status}{hint}")
                 yield response
         except TimeoutError:
             raise RunnerError(f"{self.name}: no whole answer in {self._patience:g} s") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise RunnerError(f"{self.name}: {type(error).__name__} while asking; is it running?") from None
+            raise RunnerError(
+                f"{self.name}: {type(error).__name__} while asking; is it running?"
+            ) from None
 
     def _completion(self, text: Any, tree: dict[str, Any], words: str, start: float) -> Completion:
         try:
@@ -134,7 +172,9 @@ class RemoteRunner:
         except InputError:
             raise RunnerError(f"{self.name}: answered with something that is no action") from None
         if not grounded(action, words, self.ontology):
-            raise RunnerError(f"{self.name}: the action has words that are not in the sentence; refused")
+            raise RunnerError(
+                f"{self.name}: the action has words that are not in the sentence; refused"
+            )
         total = time.perf_counter() - start
         sure = _at(tree, "tumen", "confidence")
         return Completion(
@@ -152,15 +192,27 @@ def action_schema(ontology: Ontology = HOME) -> dict[str, Any]:
     """JSON schema of an action, for endpoints that decode under one."""
     copied = {"type": "string", "description": "words copied from the sentence"}
     fixed = {"lang": ontology.languages, "intent": tuple(ontology.intents), **ontology.closed}
-    properties: dict[str, Any] = {name: {"type": "string", "enum": list(values)} for name, values in fixed.items()}
+    properties: dict[str, Any] = {
+        name: {"type": "string", "enum": list(values)} for name, values in fixed.items()
+    }
     properties |= dict.fromkeys(ontology.copied, copied)
-    return {"type": "object", "properties": properties, "required": ["lang", "intent"], "additionalProperties": False}
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": ["lang", "intent"],
+        "additionalProperties": False,
+    }
 
 
 def grounded(action: Action, words: str, ontology: Ontology = HOME) -> bool:
     """Whether each copied value of an action is a run of neighbouring `units` of the normalised sentence."""
     have = [unit.strip() for unit in units(words)]
-    wanted = [run for name, value in action.slots.items() if name not in ontology.closed for run in value.split(JOINT)]
+    wanted = [
+        run
+        for name, value in action.slots.items()
+        if name not in ontology.closed
+        for run in value.split(JOINT)
+    ]
     return all(_runs_in([unit.strip() for unit in units(run)], have) for run in wanted)
 
 

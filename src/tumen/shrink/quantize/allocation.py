@@ -29,15 +29,17 @@ from tumen.data import Codec
 from tumen.model import build
 from tumen.recipe import GridName, Quantise
 from tumen.shrink.gguf_writer import grids_of, matrices_of, tensors_of, write_gguf
+from tumen.shrink.quant_types import GRIDS, Scales
 from tumen.shrink.quantize.divergence import Reference, some_batches
 from tumen.shrink.quantize.importance import importance_of
-from tumen.shrink.quantize.quant_types import GRIDS, Scales
 from tumen.shrink.quantize.tensors import Places
 from tumen.train.checkpoints import load_tensors
 from tumen.train.weights import read_final
 
 ALIGN = 32  # bytes; a tensor of a GGUF file starts at a multiple
-MOST_UNITS = 1 << 17  # steps of the budget that the solver looks at; sizes are rounded up to one where the budget is larger
+MOST_UNITS = (
+    1 << 17
+)  # steps of the budget that the solver looks at; sizes are rounded up to one where the budget is larger
 CHOICE, SCALES = "grids.json", "scales.safetensors"
 TWIN = {"output.weight": "token_embd.weight"}  # a tied embedding that deepseek2 wants twice
 
@@ -81,10 +83,16 @@ def write_grid(
     Raises:
         ExportError: no choice is within the budget.
     """
-    parents = [verify(checkpoint, "checkpoint"), verify(tokenizer, "tokenizer"), verify(dataset, "dataset")]
+    parents = [
+        verify(checkpoint, "checkpoint"),
+        verify(tokenizer, "tokenizer"),
+        verify(dataset, "dataset"),
+    ]
     shape, weights = read_final(checkpoint)
     tensors = tensors_of(shape, weights)
-    batches = some_batches(dataset / "train", quantise.calibrate, seed) if quantise.calibrate else []
+    batches = (
+        some_batches(dataset / "train", quantise.calibrate, seed) if quantise.calibrate else []
+    )
     network = build(shape)
     network.load_state_dict(weights)
     importance = importance_of(network, batches)
@@ -93,15 +101,25 @@ def write_grid(
     if quantise.to:
         grids = grids_of(tensors, quantise.to)
     else:
-        options = measured(Reference(shape, weights, batches), shape, weights, importance, quantise.among, told)
+        options = measured(
+            Reference(shape, weights, batches), shape, weights, importance, quantise.among, told
+        )
         rest = header_bytes(shape, weights, Codec.load(tokenizer), name)
         grids = cheapest(options, int(quantise.budget_bytes()) - rest)
         size = rest + sum(options[matrix][grid].bytes for matrix, grid in grids.items())
         grids |= {twin: grids[one] for twin, one in twins(shape).items()}
-    facts = {"grids": {grid: list(grids.values()).count(grid) for grid in sorted(set(grids.values()))}, "bytes": size}
+    facts = {
+        "grids": {grid: list(grids.values()).count(grid) for grid in sorted(set(grids.values()))},
+        "bytes": size,
+    }
     with writing(out, "grid", inputs, [parent.digest for parent in parents], facts) as stage:
-        (stage / CHOICE).write_text(json.dumps({"grids": grids, "bytes": size, "options": options}, indent=1))
-        scales = {name: GRIDS[grid].fit(tensors[name], importance.get(name)) for name, grid in grids.items()}
+        (stage / CHOICE).write_text(
+            json.dumps({"grids": grids, "bytes": size, "options": options}, indent=1)
+        )
+        scales = {
+            name: GRIDS[grid].fit(tensors[name], importance.get(name))
+            for name, grid in grids.items()
+        }
         save_file(stored(scales), stage / SCALES)
     return verify(out, "grid")
 
@@ -116,16 +134,25 @@ def read_grid(folder: Path) -> Choice:
     found = json.loads((folder / CHOICE).read_text())
     unknown = set(found["grids"].values()) - set(GRIDS)
     if unknown:
-        raise ArtifactError(f"{folder}: grid {', '.join(sorted(unknown))} is not known here; known: {', '.join(GRIDS)}")
+        raise ArtifactError(
+            f"{folder}: grid {', '.join(sorted(unknown))} is not known here; known: {', '.join(GRIDS)}"
+        )
     held = load_tensors(folder / SCALES)
-    scales = {name: Scales(*(held[f"{name}.{part}"].float() for part in Scales._fields)) for name in found["grids"]}
+    scales = {
+        name: Scales(*(held[f"{name}.{part}"].float() for part in Scales._fields))
+        for name in found["grids"]
+    }
     return Choice(found["grids"], scales, found["bytes"])
 
 
 def stored(scales: Mapping[str, Scales]) -> dict[str, Tensor]:
     """Scales as a file keeps them; all of it exact."""
     kinds = {"d": torch.half, "dmin": torch.half, "level": torch.int16, "depth": torch.int16}
-    return {f"{name}.{part}": one._asdict()[part].to(kind) for name, one in scales.items() for part, kind in kinds.items()}
+    return {
+        f"{name}.{part}": one._asdict()[part].to(kind)
+        for name, one in scales.items()
+        for part, kind in kinds.items()
+    }
 
 
 def measured(
@@ -138,7 +165,11 @@ def measured(
 ) -> Options:
     """Size and divergence of every matrix on every grid whose blocks fit its rows (bf16 where none does)."""
     places = Places(shape, weights)
-    tensors = {name: tensor for name, tensor in matrices_of(tensors_of(shape, weights)).items() if name not in twins(shape)}
+    tensors = {
+        name: tensor
+        for name, tensor in matrices_of(tensors_of(shape, weights)).items()
+        if name not in twins(shape)
+    }
     options: Options = {}
     for name, tensor in tensors.items():
         fits = [grid for grid in among if tensor.shape[-1] % GRIDS[grid].block == 0]
@@ -164,7 +195,9 @@ def cheapest(options: Options, budget_bytes: int) -> dict[str, GridName]:
     least = sum(min(option.bytes for option in row.values()) for row in options.values())
     if least > budget_bytes:
         short = units.show_bytes(least - budget_bytes)
-        raise ExportError(f"the budget is {short} below what the smallest allowed grids take; raise it, or take a smaller shape")
+        raise ExportError(
+            f"the budget is {short} below what the smallest allowed grids take; raise it, or take a smaller shape"
+        )
     unit = max(ALIGN, -(-budget_bytes // MOST_UNITS))
     room = budget_bytes // unit
     best = np.zeros(room + 1)
@@ -178,7 +211,9 @@ def cheapest(options: Options, budget_bytes: int) -> dict[str, GridName]:
         picks.append(costs.argmin(axis=0))
         best = costs.min(axis=0)
     if not np.isfinite(best[room]):
-        return {name: min(row, key=lambda grid: row[grid].bytes) for name, row in options.items()}  # fits, but not in whole units
+        return {
+            name: min(row, key=lambda grid: row[grid].bytes) for name, row in options.items()
+        }  # fits, but not in whole units
     return _traced(options, picks, room, unit)
 
 
@@ -197,7 +232,9 @@ def header_bytes(shape: Shape, weights: Mapping[str, Tensor], codec: Codec, name
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.gguf"
         write_gguf(path, shape, weights, codec, "bf16", name)
-        return path.stat().st_size - sum(padded(GRIDS["bf16"].bytes_of(matrix)) for matrix in matrices.values())
+        return path.stat().st_size - sum(
+            padded(GRIDS["bf16"].bytes_of(matrix)) for matrix in matrices.values()
+        )
 
 
 def padded(count: int) -> int:

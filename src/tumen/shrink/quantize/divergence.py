@@ -24,7 +24,9 @@ class Reference:
         batches: the examples; kept, with A distributions over the vocabulary in memory.
     """
 
-    def __init__(self, shape: Shape, weights: Mapping[str, Tensor], batches: Sequence[Batch]) -> None:
+    def __init__(
+        self, shape: Shape, weights: Mapping[str, Tensor], batches: Sequence[Batch]
+    ) -> None:
         self.network, self.batches = build(shape).eval(), batches
         self.kept = list(self._said(weights))
 
@@ -42,7 +44,9 @@ class Reference:
 
 def answers_logp(network: Transformer, batch: Batch) -> Tensor:
     """Log-probabilities (A, vocab) where the next token belongs to an action."""
-    ids, documents, positions = (torch.from_numpy(part) for part in (batch.ids, batch.documents, batch.positions))
+    ids, documents, positions = (
+        torch.from_numpy(part) for part in (batch.ids, batch.documents, batch.positions)
+    )
     states, *_ = network(ids, positions, causal_mask(documents), real=documents > 0)
     rows = torch.from_numpy(np.flatnonzero(batch.answers.reshape(-1)))
     return network.head(states.flatten(0, 1)[rows]).float().log_softmax(dim=-1)

@@ -37,7 +37,9 @@ class Moments:
             elif isinstance(module, nn.Linear) and ".router" not in name:
                 self._hooks.append(module.register_forward_pre_hook(self._matrix(f"{name}.weight")))
             if name.endswith("attention.q_up"):
-                self._hooks.append(module.register_forward_hook(self._queries(name.removesuffix(".q_up"))))
+                self._hooks.append(
+                    module.register_forward_hook(self._queries(name.removesuffix(".q_up")))
+                )
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -46,7 +48,9 @@ class Moments:
 
     def add(self, name: str, rows: Tensor) -> None:
         """Rows (N, columns) that a matrix was multiplied with."""
-        self.sums[name] = self.sums.get(name, torch.zeros(rows.shape[-1])) + rows.square().sum(dim=0)
+        self.sums[name] = self.sums.get(name, torch.zeros(rows.shape[-1])) + rows.square().sum(
+            dim=0
+        )
         self.counts[name] = self.counts.get(name, 0) + len(rows)
 
     def mean(self, name: str) -> Tensor | None:
@@ -68,7 +72,9 @@ class Moments:
 
         def look(module: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> None:
             kind: Any = self.network.shape.attention
-            heads = out.flatten(0, -2)[self.real].view(-1, kind.heads, kind.query_dim)[..., : kind.nope_dim]
+            heads = out.flatten(0, -2)[self.real].view(-1, kind.heads, kind.query_dim)[
+                ..., : kind.nope_dim
+            ]
             self.add(f"{name}.queries", heads.flatten(1))
 
         return look
@@ -81,7 +87,10 @@ class Moments:
             for expert in range(mixture.shape.routed):
                 mine = rows[(chosen == expert).any(dim=1)]
                 self.add(f"{name}.{expert}.in", mine)
-                self.add(f"{name}.{expert}.down", F.silu(mine @ mixture.gate[expert]) * (mine @ mixture.up[expert]))
+                self.add(
+                    f"{name}.{expert}.down",
+                    F.silu(mine @ mixture.gate[expert]) * (mine @ mixture.up[expert]),
+                )
 
         return look
 
@@ -92,14 +101,24 @@ def importance_of(network: Transformer, batches: Iterable[Batch]) -> dict[str, T
     network.eval()
     with Moments(network) as moments:
         for batch in batches:
-            ids, documents, positions = (torch.from_numpy(part) for part in (batch.ids, batch.documents, batch.positions))
+            ids, documents, positions = (
+                torch.from_numpy(part) for part in (batch.ids, batch.documents, batch.positions)
+            )
             moments.real = (documents > 0).flatten()
             states, *_ = network(ids, positions, causal_mask(documents), real=documents > 0)
             answers = torch.from_numpy(batch.answers).flatten() > 0
-            moments.add("output.weight" if network.output is not None else "embed.weight", states.flatten(0, 1)[answers])
-    ours = {name: _spread(network, moments, name, weight) for name, weight in network.state_dict().items()}
+            moments.add(
+                "output.weight" if network.output is not None else "embed.weight",
+                states.flatten(0, 1)[answers],
+            )
+    ours = {
+        name: _spread(network, moments, name, weight)
+        for name, weight in network.state_dict().items()
+    }
     theirs = tensors_of(network.shape, ours)
-    first = {name: tensor[..., :1, :] for name, tensor in theirs.items() if tensor.dim() > 1}  # all rows are alike
+    first = {
+        name: tensor[..., :1, :] for name, tensor in theirs.items() if tensor.dim() > 1
+    }  # all rows are alike
     seen = {name: row.clone(memory_format=torch.contiguous_format) for name, row in first.items()}
     return {name: tensor for name, tensor in seen.items() if not torch.isnan(tensor).any()}
 
@@ -114,10 +133,15 @@ def _spread(network: Transformer, moments: Moments, name: str, weight: Tensor) -
         queries, latent = moments.mean(name.replace("kv_up.weight", "queries")), columns
         if queries is not None and latent is not None:
             keys = queries.view(kind.heads, kind.nope_dim, 1).expand(-1, -1, kind.kv_rank)
-            return torch.cat((keys, latent.expand(kind.heads, kind.v_dim, -1)), dim=1).reshape(weight.shape)
+            return torch.cat((keys, latent.expand(kind.heads, kind.v_dim, -1)), dim=1).reshape(
+                weight.shape
+            )
     stem, _, part = name.rpartition(".")
     if weight.dim() == 3:  # stacked experts (E, columns, outputs)
-        found = [moments.mean(f"{stem}.{expert}.{'down' if part == 'down' else 'in'}") for expert in range(len(weight))]
+        found = [
+            moments.mean(f"{stem}.{expert}.{'down' if part == 'down' else 'in'}")
+            for expert in range(len(weight))
+        ]
         rows = [torch.ones(weight.shape[1]) if one is None else one for one in found]
         return torch.stack(rows).unsqueeze(-1).expand_as(weight)
     return torch.full_like(weight, torch.nan)

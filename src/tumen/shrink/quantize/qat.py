@@ -22,8 +22,8 @@ from tumen.model import build
 from tumen.recipe import Train
 from tumen.shrink.distillation import live_loss
 from tumen.shrink.gguf_writer import tensors_of
+from tumen.shrink.quant_types import GRIDS
 from tumen.shrink.quantize.allocation import Choice, read_grid
-from tumen.shrink.quantize.quant_types import GRIDS
 from tumen.shrink.quantize.tensors import Places
 from tumen.train import fit
 from tumen.train.weights import read_final
@@ -45,7 +45,10 @@ class OnGrid:
         """fp32 weights by our names -> the same on the grid."""
         tensors = tensors_of(self.shape, weights)
         grids, scales = self.choice.grids, self.choice.scales
-        return self.places.back(weights, {name: GRIDS[grid].see(tensors[name], scales[name]) for name, grid in grids.items()})
+        return self.places.back(
+            weights,
+            {name: GRIDS[grid].see(tensors[name], scales[name]) for name, grid in grids.items()},
+        )
 
 
 def learn_grid(
@@ -71,7 +74,9 @@ def learn_grid(
         TrainError, ArtifactError, DiskError: as `train.fit`.
     """
     shape, weights = read_final(checkpoint)
-    whole = build(shape).eval().requires_grad_(requires_grad=False)  # in fp32: what is to be learnt is as small as bf16's rounding
+    whole = (
+        build(shape).eval().requires_grad_(requires_grad=False)
+    )  # in fp32: what is to be learnt is as small as bf16's rounding
     whole.load_state_dict(weights)
     fit(
         section,

@@ -25,16 +25,26 @@ class Places:
         self.sizes = {name: weight.shape for name, weight in weights.items()}
         counts = [weight.numel() for weight in weights.values()]
         numbers = torch.arange(sum(counts)).split(counts)
-        named = {name: number.view(self.sizes[name]) for name, number in zip(weights, numbers, strict=True)}
-        self.places = {name: _slice_or(place.flatten()) for name, place in tensors_of(shape, named).items()}
+        named = {
+            name: number.view(self.sizes[name])
+            for name, number in zip(weights, numbers, strict=True)
+        }
+        self.places = {
+            name: _slice_or(place.flatten()) for name, place in tensors_of(shape, named).items()
+        }
 
-    def back(self, weights: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def back(
+        self, weights: Mapping[str, Tensor], tensors: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
         """Our weights, as they are where `tensors` says nothing."""
         flat = torch.cat([weights[name].flatten() for name in self.sizes])
         for name, tensor in tensors.items():
             flat[self.places[name]] = tensor.flatten()
         parts = flat.split([size.numel() for size in self.sizes.values()])
-        return {name: part.view(size) for (name, size), part in zip(self.sizes.items(), parts, strict=True)}
+        return {
+            name: part.view(size)
+            for (name, size), part in zip(self.sizes.items(), parts, strict=True)
+        }
 
 
 def _slice_or(place: Tensor) -> Tensor | slice:

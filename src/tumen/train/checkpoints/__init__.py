@@ -3,8 +3,4 @@
 from tumen.train.checkpoints import checkpoint, replicas
 from tumen.train.checkpoints.checkpoint import load_tensors
 
-__all__ = [
-    "checkpoint",
-    "load_tensors",
-    "replicas",
-]
+__all__ = ["checkpoint", "load_tensors", "replicas"]

@@ -24,7 +24,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.hf_storage import (
+    HuggingFaceStorageReader,
+    HuggingFaceStorageWriter,
+)
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import async_save, save
@@ -71,8 +74,17 @@ class Checkpoints:
         later: copy the state and write it while training goes on (pays on GPUs; a CPU only moves the cost).
     """
 
-    def __init__(self, folder: Path, team: Team, inputs: str, keep: int, events: Events, later: bool = False) -> None:
-        self.folder, self.team, self.inputs, self.keep, self.events, self.later = folder, team, inputs, keep, events, later
+    def __init__(
+        self, folder: Path, team: Team, inputs: str, keep: int, events: Events, later: bool = False
+    ) -> None:
+        self.folder, self.team, self.inputs, self.keep, self.events, self.later = (
+            folder,
+            team,
+            inputs,
+            keep,
+            events,
+            later,
+        )
         self._pending: Pending | None = None
         # What is written later is agreed on in another thread: training's own group would mix up the two.
         self._group = dist.new_group(backend="gloo") if later and team.world > 1 else None
@@ -84,10 +96,17 @@ class Checkpoints:
             DiskError: the disk refuses; the checkpoints before are intact.
         """
         self.finish()
-        target, sealing, digests, stage = self.folder / f"step-{state.step:06d}", ExitStack(), dict[str, Payload](), None
+        target, sealing, digests, stage = (
+            self.folder / f"step-{state.step:06d}",
+            ExitStack(),
+            dict[str, Payload](),
+            None,
+        )
         with self.team.first() as mine:
             if mine:
-                stage = sealing.enter_context(writing(target, "checkpoint", self.inputs, [], {"step": state.step}, digests))
+                stage = sealing.enter_context(
+                    writing(target, "checkpoint", self.inputs, [], {"step": state.step}, digests)
+                )
                 (stage / STATE).write_text(json.dumps({"step": state.step, "loader": state.loader}))
         stage = Path(self.team.tell(stage))
         self._pending = Pending(target, stage, sealing, digests)
@@ -95,7 +114,9 @@ class Checkpoints:
         with or_nothing(sealing, target), quiet():
             write = async_save if self.later else save
             alone = self.team.world == 1
-            self._pending.written = write(learner.tensors(), storage_writer=writer, process_group=self._group, no_dist=alone)
+            self._pending.written = write(
+                learner.tensors(), storage_writer=writer, process_group=self._group, no_dist=alone
+            )
         if not self.later:
             self.finish()
 
@@ -157,7 +178,12 @@ class Checkpoints:
                 if verify(path, "checkpoint").inputs == self.inputs:
                     return path
             except ArtifactError as error:
-                self.events.emit("checkpoint_damaged", path=str(path), error=str(error), action="the one before is used")
+                self.events.emit(
+                    "checkpoint_damaged",
+                    path=str(path),
+                    error=str(error),
+                    action="the one before is used",
+                )
         return None
 
 
@@ -189,14 +215,18 @@ def check_held(tensors: Mapping[str, Tensor], held: Mapping[str, Any], path: Pat
         shape = getattr(held.get(name), "size", None)
         if shape is None or tuple(shape) != tuple(tensor.shape):
             what = "is missing" if shape is None else f"has shape {tuple(shape)}"
-            raise ArtifactError(f"{path}: {name} {what}, {tuple(tensor.shape)} is needed; it is of another network: remove it")
+            raise ArtifactError(
+                f"{path}: {name} {what}, {tuple(tensor.shape)} is needed; it is of another network: remove it"
+            )
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
     """One process is meant, torch need not warn of it."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*torch.distributed is disabled, unavailable or uninitialized.*")
+        warnings.filterwarnings(
+            "ignore", message=".*torch.distributed is disabled, unavailable or uninitialized.*"
+        )
         yield
 
 
@@ -207,11 +237,17 @@ def or_nothing(sealing: ExitStack, target: Path) -> Iterator[None]:
         with peers():
             yield
     except (Exception, CheckpointException) as error:
-        causes = [cause for cause, _ in error.failures.values()] if isinstance(error, CheckpointException) else [error]
+        causes = (
+            [cause for cause, _ in error.failures.values()]
+            if isinstance(error, CheckpointException)
+            else [error]
+        )
         cause = next((cause for cause in causes if isinstance(cause, OSError)), causes[0])
         if not isinstance(cause, TumenError) and getattr(cause, "errno", None) not in DISK_ERRNOS:
             why = f"{type(cause).__name__}: {cause}".splitlines()[0]
-            cause = TrainError(f"{target}: cannot be written ({why}); the checkpoints before are intact")
+            cause = TrainError(
+                f"{target}: cannot be written ({why}); the checkpoints before are intact"
+            )
         with disk(target), sealing:
             raise cause from error
 
@@ -235,7 +271,12 @@ def made_for(path: Path, inputs: str) -> bool:
 
 
 def write_final(
-    folder: Path, weights: Mapping[str, Tensor], shape: Shape, inputs: str, made_from: list[str], facts: dict[str, Any]
+    folder: Path,
+    weights: Mapping[str, Tensor],
+    shape: Shape,
+    inputs: str,
+    made_from: list[str],
+    facts: dict[str, Any],
 ) -> None:
     """The trained tier as an artifact: weights and their shape."""
     with writing(folder, "checkpoint", inputs, made_from, facts) as stage:
@@ -254,7 +295,9 @@ def read_whole(folder: Path) -> tuple[Shape, dict[str, Tensor]]:
     weights = load_tensors(folder / WEIGHTS)
     held = sum(tensor.numel() for tensor in weights.values())
     if held != shape.parameters():
-        raise ArtifactError(f"{folder}: holds {held} weights, its shape has {shape.parameters()}; train it again")
+        raise ArtifactError(
+            f"{folder}: holds {held} weights, its shape has {shape.parameters()}; train it again"
+        )
     return shape, weights
 
 
@@ -268,28 +311,43 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, ValueError) as error:
-        raise ArtifactError(f"{path}: no whole safetensors ({error}); delete its folder and run the recipe again") from None
+        raise ArtifactError(
+            f"{path}: no whole safetensors ({error}); delete its folder and run the recipe again"
+        ) from None
 
 
 def whole(learner: Learner, team: Team, scratch: Path) -> dict[str, Tensor]:
     """The learner's fp32 weights on rank 0 by name, put together from a checkpoint when they are spread over ranks."""
-    spread = {name: tensor for name, tensor in learner.tensors().items() if name.startswith("weights.")}
+    spread = {
+        name: tensor for name, tensor in learner.tensors().items() if name.startswith("weights.")
+    }
     if team.world > 1:
         reader = HuggingFaceStorageReader(str(scratch))
         metas = reader.read_metadata().state_dict_metadata
         held = {
-            name: meta for name, meta in metas.items() if name.startswith("weights.") and isinstance(meta, TensorStorageMetadata)
+            name: meta
+            for name, meta in metas.items()
+            if name.startswith("weights.") and isinstance(meta, TensorStorageMetadata)
         }
         if team.rank == 0:
-            spread = {name: torch.empty(meta.size, dtype=meta.properties.dtype) for name, meta in held.items()}
+            spread = {
+                name: torch.empty(meta.size, dtype=meta.properties.dtype)
+                for name, meta in held.items()
+            }
             with quiet():
                 load(spread, storage_reader=reader, no_dist=True)
-    return {name.removeprefix("weights."): tensor for name, tensor in spread.items() if not isinstance(tensor, DTensor)}
+    return {
+        name.removeprefix("weights."): tensor
+        for name, tensor in spread.items()
+        if not isinstance(tensor, DTensor)
+    }
 
 
 def _save(tensors: dict[str, Tensor], path: Path) -> None:
     try:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+        save_file(
+            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path
+        )
     except SafetensorError as error:
         if "No space" in str(error) or "os error 28" in str(error):
             raise OSError(28, "No space left on device", str(path)) from error

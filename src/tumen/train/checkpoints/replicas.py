@@ -33,7 +33,10 @@ from tumen.train.checkpoints.checkpoint import State
 from tumen.train.single_process import Learner
 from tumen.train.world import Team
 
-FOLDER, KEEPER = "TUMEN_COPIES", "TUMEN_KEEPER"  # environment of a rank: its node's folder, where its node's keeper listens
+FOLDER, KEEPER = (
+    "TUMEN_COPIES",
+    "TUMEN_KEEPER",
+)  # environment of a rank: its node's folder, where its node's keeper listens
 SHARE = 0.01  # of the time that copies may take, their sending and keeping included
 WARM_STEPS = 3  # until steps take as long as they usually do
 
@@ -54,7 +57,9 @@ class Copies:
         self.every = 0
         self.why = self.unsent = ""  # no copy could be made, sent
         self._nodes: list[tuple[str, str]] = []  # of each rank: its node's folder and keeper
-        self._held: dict[tuple[int, int], dict[int, str]] = {}  # (step, attempt) -> rank -> keeper of a node that has its part
+        self._held: dict[
+            tuple[int, int], dict[int, str]
+        ] = {}  # (step, attempt) -> rank -> keeper of a node that has its part
         self._due = self._from = 0
         self._since = self._send_seconds = 0.0
         self._sending: threading.Thread | None = None
@@ -65,7 +70,9 @@ class Copies:
         """Tell each other what the nodes hold. Returns the newest step that is whole, 0 for none; the same on every rank."""
         first = os.environ.get("LOCAL_RANK", "0") == "0"
         here = (os.environ.get(FOLDER, ""), os.environ.get(KEEPER, ""))
-        found: list[tuple[tuple[str, str], list[Copy]]] = self.team.all((here, self._here() if first and all(here) else []))
+        found: list[tuple[tuple[str, str], list[Copy]]] = self.team.all(
+            (here, self._here() if first and all(here) else [])
+        )
         self._nodes = [node for node, _ in found]
         self.on = all(all(node) for node in self._nodes)
         held: dict[tuple[int, int], dict[int, str]] = defaultdict(dict)
@@ -78,18 +85,25 @@ class Copies:
     def _here(self) -> list[Copy]:
         """What this node holds of this run, for this many ranks."""
         copies = [copy for copy in transfer.copies_in(self.folder) if copy.world == self.team.world]
-        return [copy for copy in copies if about(self.folder / copy.name).get("inputs") == self.inputs]
+        return [
+            copy for copy in copies if about(self.folder / copy.name).get("inputs") == self.inputs
+        ]
 
     @torch.no_grad()
     def restore(self, learner: Learner) -> State | None:
         """Fill the learner from the newest step that is whole and can be read by all; None: from none."""
         for key in sorted(self._held, reverse=True):
             try:
-                part, state, why = *self._part(learner, Copy(key[1], key[0], self.team.rank, self.team.world)), ""
+                part, state, why = (
+                    *self._part(learner, Copy(key[1], key[0], self.team.rank, self.team.world)),
+                    "",
+                )
             except (TumenError, SafetensorError, OSError, ValueError) as error:
                 why = str(error)
             if whys := [why for why in self.team.all(why) if why]:
-                self.events.emit("copy_damaged", step=key[0], error=whys[0], action="the one before is used")
+                self.events.emit(
+                    "copy_damaged", step=key[0], error=whys[0], action="the one before is used"
+                )
                 continue
             for name, tensor in learner.tensors().items():
                 local(tensor).copy_(part[name])
@@ -102,17 +116,28 @@ class Copies:
         """This rank's part of a step: from its node, or from one that has it."""
         path = self.folder / copy.name
         if not path.exists():
-            transfer.get(address_of(self._held[copy.step, copy.attempt][copy.rank]), secret(), copy.name, self.folder)
+            transfer.get(
+                address_of(self._held[copy.step, copy.attempt][copy.rank]),
+                secret(),
+                copy.name,
+                self.folder,
+            )
         safetensors_header.check(path)
         part, said = load_file(path), about(path)
-        wanted = {name: (local(tensor).shape, tensor.dtype) for name, tensor in learner.tensors().items()}
-        if said.get("inputs") != self.inputs or wanted != {name: (tensor.shape, tensor.dtype) for name, tensor in part.items()}:
+        wanted = {
+            name: (local(tensor).shape, tensor.dtype) for name, tensor in learner.tensors().items()
+        }
+        if said.get("inputs") != self.inputs or wanted != {
+            name: (tensor.shape, tensor.dtype) for name, tensor in part.items()
+        }:
             raise ArtifactError(f"{path}: is of another network; a checkpoint is used")
         return part, State(copy.step, json.loads(said["loader"]))
 
     def _forget(self, step: int = 0, attempt: int = 0) -> None:
         """Remove what this node holds but that step: a later attempt must not mix it with its own."""
-        for copy in transfer.copies_in(self.folder) if os.environ.get("LOCAL_RANK", "0") == "0" else ():
+        for copy in (
+            transfer.copies_in(self.folder) if os.environ.get("LOCAL_RANK", "0") == "0" else ()
+        ):
             if (copy.step, copy.attempt) != (step, attempt):
                 (self.folder / copy.name).unlink(missing_ok=True)
 
@@ -131,12 +156,19 @@ class Copies:
         began = time.perf_counter()
         step_seconds = (began - self._since) / (step - self._from)
         self._wait()
-        self._make(Copy(sender.own().attempt, step, self.team.rank, self.team.world), learner, loader)
+        self._make(
+            Copy(sender.own().attempt, step, self.team.rank, self.team.world), learner, loader
+        )
         cost = time.perf_counter() - began + self._send_seconds
         every = self.team.most(math.inf if self.why else cost / step_seconds / SHARE)
         if every == math.inf:
             self.on, whys = False, self.team.all(self.why)
-            self.events.emit("copies_off", step=step, error=next(filter(None, whys)), action="checkpoints alone are made")
+            self.events.emit(
+                "copies_off",
+                step=step,
+                error=next(filter(None, whys)),
+                action="checkpoints alone are made",
+            )
             return
         if not self.every:
             self.events.emit("copies", step=step, every=math.ceil(every), seconds=round(cost, 4))
@@ -159,7 +191,9 @@ class Copies:
             return
         keeper = self._neighbour()
         if keeper:
-            self._sending = threading.Thread(target=self._send, args=(path, keeper), name="copies", daemon=True)
+            self._sending = threading.Thread(
+                target=self._send, args=(path, keeper), name="copies", daemon=True
+            )
             self._sending.start()
 
     def _neighbour(self) -> str:
@@ -181,7 +215,9 @@ class Copies:
             self._sending.join()
             self._sending = None
         if self.unsent:
-            self.events.emit("copy_unsent", error=self.unsent, action="it is in one node's memory alone")
+            self.events.emit(
+                "copy_unsent", error=self.unsent, action="it is in one node's memory alone"
+            )
             self.unsent = ""
 
 
@@ -222,4 +258,7 @@ def refuse_full(folder: Path, tensors: dict[str, Tensor]) -> None:
     space = os.statvfs(folder)
     held = sum(map(size_of, folder.iterdir()))
     if needed > space.f_bavail * space.f_frsize + held:
-        raise OSError(28, f"copies need {needed >> 20} MiB of memory, {space.f_bavail * space.f_frsize >> 20} are free")
+        raise OSError(
+            28,
+            f"copies need {needed >> 20} MiB of memory, {space.f_bavail * space.f_frsize >> 20} are free",
+        )

@@ -23,8 +23,17 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
-from torch.distributed.fsdp._fully_shard._fsdp_common import FSDPMeshInfo, HSDPMeshInfo, ShardPlacementResult
+from torch.distributed.fsdp import (
+    FSDPModule,
+    MixedPrecisionPolicy,
+    fully_shard,
+    register_fsdp_forward_method,
+)
+from torch.distributed.fsdp._fully_shard._fsdp_common import (
+    FSDPMeshInfo,
+    HSDPMeshInfo,
+    ShardPlacementResult,
+)
 from torch.distributed.pipelining import PipelineStage
 from torch.distributed.pipelining.schedules import (
     Schedule1F1B,
@@ -57,13 +66,27 @@ class Grid:
 
     def __init__(self, mesh: Mesh, team: Team) -> None:
         kind = team.device.type
-        sizes = {"pp": mesh.pp, "replicate": mesh.replicate, "shard": mesh.shard, "cp": mesh.cp, "ep": mesh.ep, "tp": mesh.tp}
+        sizes = {
+            "pp": mesh.pp,
+            "replicate": mesh.replicate,
+            "shard": mesh.shard,
+            "cp": mesh.cp,
+            "ep": mesh.ep,
+            "tp": mesh.tp,
+        }
         self.mesh = mesh
         self.all = init_device_mesh(kind, tuple(sizes.values()), mesh_dim_names=tuple(sizes))
         spread = mesh.shard * mesh.cp
-        dense, sparse = (mesh.pp, mesh.replicate, spread * mesh.ep, mesh.tp), (mesh.pp, mesh.replicate, spread, mesh.ep, mesh.tp)
-        self.dense = init_device_mesh(kind, dense, mesh_dim_names=("pp", "replicate", "spread", "tp"))
-        self.sparse = init_device_mesh(kind, sparse, mesh_dim_names=("pp", "replicate", "spread", "ep", "tp"))
+        dense, sparse = (
+            (mesh.pp, mesh.replicate, spread * mesh.ep, mesh.tp),
+            (mesh.pp, mesh.replicate, spread, mesh.ep, mesh.tp),
+        )
+        self.dense = init_device_mesh(
+            kind, dense, mesh_dim_names=("pp", "replicate", "spread", "tp")
+        )
+        self.sparse = init_device_mesh(
+            kind, sparse, mesh_dim_names=("pp", "replicate", "spread", "ep", "tp")
+        )
         self.place = dict(zip(sizes, self.all.get_coordinate() or (), strict=True))
 
     def group(self, name: str) -> dist.ProcessGroup:
@@ -72,7 +95,9 @@ class Grid:
 
     def data_rank(self) -> int:
         """Which of the dp ranks this one is."""
-        return (self.place["replicate"] * self.mesh.shard + self.place["shard"]) * self.mesh.ep + self.place["ep"]
+        return (
+            self.place["replicate"] * self.mesh.shard + self.place["shard"]
+        ) * self.mesh.ep + self.place["ep"]
 
 
 # -- exchanges between ranks, each with its backward pass --------------------------------------------------------------------
@@ -115,7 +140,9 @@ class _Whole(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        parts = grads[0].unflatten(2, (ctx.group.size(), -1)).movedim(2, 0).contiguous()  # (c, B, H, T / c, d)
+        parts = (
+            grads[0].unflatten(2, (ctx.group.size(), -1)).movedim(2, 0).contiguous()
+        )  # (c, B, H, T / c, d)
         out = torch.empty_like(parts[0])
         dist.reduce_scatter_tensor(out, parts.flatten(0, 1), group=ctx.group)
         return out, None
@@ -188,12 +215,22 @@ def spread(network: Transformer, root: nn.Module, grid: Grid, section: Train) ->
             for name in EXPERTS:
                 _split(block.feed, name, grid.sparse["ep"], 0)
     prepared(network, section)
-    policy = MixedPrecisionPolicy(param_dtype=type_of(section, torch.device(grid.all.device_type)), reduce_dtype=torch.float32)
+    policy = MixedPrecisionPolicy(
+        param_dtype=type_of(section, torch.device(grid.all.device_type)), reduce_dtype=torch.float32
+    )
     shared = grid.dense["replicate", "spread"] if mesh.replicate > 1 else grid.dense["spread"]
-    again = mesh.zero == 3 and mesh.pp == 1  # a pipeline's backward passes want the weights they met forward
+    again = (
+        mesh.zero == 3 and mesh.pp == 1
+    )  # a pipeline's backward passes want the weights they met forward
     for block in network.every_block():
         place = _experts_placement(block, grid) if mesh.ep > 1 else None
-        fully_shard(block, mesh=shared, mp_policy=policy, reshard_after_forward=again, shard_placement_fn=place)
+        fully_shard(
+            block,
+            mesh=shared,
+            mp_policy=policy,
+            reshard_after_forward=again,
+            shard_placement_fn=place,
+        )
     fully_shard(root, mesh=shared, mp_policy=policy, reshard_after_forward=False)
     if root is network:
         register_fsdp_forward_method(network, "head")
@@ -209,10 +246,18 @@ def gathered(root: nn.Module) -> list[FSDPModule]:
 
 def _experts_placement(block: Block, grid: Grid) -> Any:
     """FSDP's place of a block's weights: experts lie on the sparse grid, all else as the block."""
-    experts = {id(getattr(block.feed, name)) for name in EXPERTS} if isinstance(block.feed, MixtureOfExperts) else set()
-    sparse = grid.sparse["replicate", "spread"] if grid.mesh.replicate > 1 else grid.sparse["spread"]
+    experts = (
+        {id(getattr(block.feed, name)) for name in EXPERTS}
+        if isinstance(block.feed, MixtureOfExperts)
+        else set()
+    )
+    sparse = (
+        grid.sparse["replicate", "spread"] if grid.mesh.replicate > 1 else grid.sparse["spread"]
+    )
     info: FSDPMeshInfo = (
-        HSDPMeshInfo(sparse, shard_mesh_dim=1, replicate_mesh_dim=0) if sparse.ndim == 2 else FSDPMeshInfo(sparse, shard_mesh_dim=0)
+        HSDPMeshInfo(sparse, shard_mesh_dim=1, replicate_mesh_dim=0)
+        if sparse.ndim == 2
+        else FSDPMeshInfo(sparse, shard_mesh_dim=0)
     )
     return lambda weight: ShardPlacementResult(Shard(0), info) if id(weight) in experts else None
 
@@ -229,7 +274,13 @@ def _split_features(block: Block, grid: Grid, mesh: Mesh) -> None:
     """Tensor parallel: heads and inner features by columns, what leads back by rows; experts only where EP does not share them."""
     tp = grid.dense["tp"]
     columns = [name for name in ("q", "k", "v", "q_up", "kv_up") if hasattr(block.attention, name)]
-    feeds = [block.feed] if isinstance(block.feed, FeedForward) else [block.feed.shared] if block.feed.shared is not None else []
+    feeds = (
+        [block.feed]
+        if isinstance(block.feed, FeedForward)
+        else [block.feed.shared]
+        if block.feed.shared is not None
+        else []
+    )
     for module, names, dim in [(block.attention, columns, 0), (block.attention, ["out"], 1)] + [
         part for feed in feeds for part in ((feed, ["gate", "up"], 0), (feed, ["down"], 1))
     ]:
@@ -250,7 +301,9 @@ def _split(module: nn.Module, name: str, mesh: DeviceMesh, dim: int) -> None:
     """Replace a weight by its part along `dim`, which is the same on every rank in shape."""
     weight = getattr(module, name)
     part = weight.detach().chunk(mesh.size(), dim)[mesh.get_local_rank()].contiguous()
-    setattr(module, name, nn.Parameter(DTensor.from_local(part, mesh, [Shard(dim)], run_check=False)))
+    setattr(
+        module, name, nn.Parameter(DTensor.from_local(part, mesh, [Shard(dim)], run_check=False))
+    )
 
 
 def materialise(network: Transformer, device: torch.device, seed: int) -> None:
@@ -282,7 +335,9 @@ class Stage(nn.Module):
             return out.states, balance
         places = told["weights"].flatten().nonzero().squeeze(1)
         logits = self.network.head(out.states.flatten(0, 1)[places]).float()
-        losses = nn.functional.cross_entropy(logits, told["targets"].flatten()[places], reduction="none")
+        losses = nn.functional.cross_entropy(
+            logits, told["targets"].flatten()[places], reduction="none"
+        )
         loss = (losses * told["weights"].flatten()[places]).sum()
         return loss + balance.sum() if self.network.training else loss
 
@@ -290,14 +345,29 @@ class Stage(nn.Module):
 class Together:
     """`Learner` of one rank of a mesh."""
 
-    def __init__(self, section: Train, shape: Shape, team: Team, seed: int, distil: tuple[float, Extra] | None = None) -> None:
-        self.section, self.shape, self.team, self.distil, self.mesh = section, shape, team, distil, section.mesh
+    def __init__(
+        self,
+        section: Train,
+        shape: Shape,
+        team: Team,
+        seed: int,
+        distil: tuple[float, Extra] | None = None,
+    ) -> None:
+        self.section, self.shape, self.team, self.distil, self.mesh = (
+            section,
+            shape,
+            team,
+            distil,
+            section.mesh,
+        )
         self.grid = Grid(self.mesh, team)
         self.data_rank, self.data_ranks = self.grid.data_rank(), self.mesh.dp
         self.roots = [self._part(first, last, seed) for first, last in self._layers()]
         self.networks = [root.network if isinstance(root, Stage) else root for root in self.roots]
         self.pipeline: Any = self._pipeline() if self.mesh.pp > 1 else None
-        named: dict[str, Any] = {name: weight for network in self.networks for name, weight in network.named_parameters()}
+        named: dict[str, Any] = {
+            name: weight for network in self.networks for name, weight in network.named_parameters()
+        }
         self.optimizer = ShardedOptimizer(named, section, self._copies(named), self._norm_total)
         self._loads: Tensor | None = None
 
@@ -305,7 +375,11 @@ class Together:
 
     def _numbers(self) -> list[int]:
         """Pipeline stages of this rank: r, r + p, ... or, for DualPipe, the two arms of a V."""
-        return [number for number in range(self.mesh.stages) if self._rank_of(number) == self.grid.place["pp"]]
+        return [
+            number
+            for number in range(self.mesh.stages)
+            if self._rank_of(number) == self.grid.place["pp"]
+        ]
 
     def _layers(self) -> list[tuple[int, int]]:
         """First layer and the one after the last of this rank's stages; spread evenly, the first stages take the rest."""
@@ -324,17 +398,27 @@ class Together:
     def _pipeline(self) -> Any:
         group, device, stages = self.grid.group("pp"), self.team.device, self.mesh.stages
         numbered = zip(self.roots, self._numbers(), strict=True)
-        built = [PipelineStage(root, number, stages, device, group=group) for root, number in numbered]
+        built = [
+            PipelineStage(root, number, stages, device, group=group) for root, number in numbered
+        ]
         micro = self.section.rows // (self.mesh.dp * self.mesh.rows_of(self.section.rows))
         kind = SCHEDULES[self.mesh.schedule]
-        return kind(built if self.mesh.chunks > 1 else built[0], micro, loss_fn=lambda loss, _: loss, scale_grads=False)
+        return kind(
+            built if self.mesh.chunks > 1 else built[0],
+            micro,
+            loss_fn=lambda loss, _: loss,
+            scale_grads=False,
+        )
 
     def _copies(self, named: dict[str, Any]) -> dict[str, float]:
         """How many ranks hold each element of a weight: its parts over all ranks of this pipeline stage, over its size."""
         held = torch.tensor([float(weight.to_local().numel()) for weight in named.values()])
         for name in ("replicate", "shard", "cp", "ep", "tp"):
             dist.all_reduce(held, group=self.grid.group(name))
-        return {name: float(count) / weight.numel() for (name, weight), count in zip(named.items(), held, strict=True)}
+        return {
+            name: float(count) / weight.numel()
+            for (name, weight), count in zip(named.items(), held, strict=True)
+        }
 
     def _norm_total(self, square: Tensor) -> Tensor:
         dist.all_reduce(square)
@@ -355,7 +439,9 @@ class Together:
         network, losses = self.networks[0], []
         parts = batch.split(self.mesh.rows_of(self.section.rows))
         for part in parts:
-            if isinstance(network, FSDPModule):  # below ZeRO-2 gradients wait for the last micro-batch
+            if isinstance(
+                network, FSDPModule
+            ):  # below ZeRO-2 gradients wait for the last micro-batch
                 network.set_requires_gradient_sync(self.mesh.zero > 1 or part is parts[-1])
             loss = self._loss(network, part)
             loss.backward()
@@ -366,7 +452,9 @@ class Together:
     def _loss(self, network: Transformer, batch: Batch) -> Tensor:
         """This rank's share of the step's loss; under context parallelism of its slices of the rows."""
         own, told = self._told(batch)
-        return told_loss(network, own, told, self.section, self.distil if network.training else None)
+        return told_loss(
+            network, own, told, self.section, self.distil if network.training else None
+        )
 
     def _told(self, batch: Batch) -> tuple[Batch, dict[str, Tensor]]:
         """This rank's columns of a batch, and what the network is told: ids, positions, mask, real, safe, share of the step."""
@@ -374,12 +462,18 @@ class Together:
         order = [slices(T, cp, rank) for rank in range(cp)]
         mine, keys = order[self.grid.place["cp"]], np.concatenate(order)
         columns = ("ids", "documents", "positions", "targets", "answers", "sources")
-        own = replace(batch, **{name: getattr(batch, name)[:, mine] for name in columns}) if cp > 1 else batch
+        own = (
+            replace(batch, **{name: getattr(batch, name)[:, mine] for name in columns})
+            if cp > 1
+            else batch
+        )
         ids, positions, documents = (
-            torch.from_numpy(part).to(self.team.device) for part in (own.ids, own.positions, own.documents)
+            torch.from_numpy(part).to(self.team.device)
+            for part in (own.ids, own.positions, own.documents)
         )
         key_documents, places, key_places = (
-            torch.from_numpy(np.ascontiguousarray(part)).to(self.team.device) for part in (batch.documents[:, keys], mine, keys)
+            torch.from_numpy(np.ascontiguousarray(part)).to(self.team.device)
+            for part in (batch.documents[:, keys], mine, keys)
         )
         rows = len(batch.ids)
         told = {
@@ -397,7 +491,9 @@ class Together:
         told = self._asked(batch)
         losses: list[Tensor] = []
         first, last = 0 in self._numbers(), self.mesh.stages - 1 in self._numbers()
-        nothing = torch.zeros(len(batch.ids) // self.mesh.rows_of(self.section.rows), device=self.team.device)
+        nothing = torch.zeros(
+            len(batch.ids) // self.mesh.rows_of(self.section.rows), device=self.team.device
+        )
         ids = told.pop("ids")
         self.pipeline.step(
             *((ids, nothing) if first else ()),
@@ -410,13 +506,18 @@ class Together:
             for module in gathered(root):
                 module.reshard()
             if isinstance(root, Stage) and root.loads is not None:
-                self._loads, root.loads = root.loads if self._loads is None else torch.cat((self._loads, root.loads)), None
+                self._loads, root.loads = (
+                    root.loads if self._loads is None else torch.cat((self._loads, root.loads)),
+                    None,
+                )
         return torch.stack([loss.detach() for loss in losses]).sum() if losses else nothing.sum()
 
     def _asked(self, batch: Batch) -> dict[str, Tensor]:
         """What a pipeline's stages are told: also the targets, and their weights in the step's loss; all are cut along the rows."""
         own, told = self._told(batch)
-        told.setdefault("safe", torch.zeros(len(batch.ids), dtype=torch.bool, device=self.team.device))
+        told.setdefault(
+            "safe", torch.zeros(len(batch.ids), dtype=torch.bool, device=self.team.device)
+        )
         weight = np.where(own.answers > 0, 1.0, self.section.sentence_weight) * (own.targets >= 0)
         weight = weight / whole_weight(batch, self.section.sentence_weight)
         told["weights"] = torch.from_numpy(weight.astype(np.float32)).to(self.team.device)
@@ -484,10 +585,14 @@ class Together:
     # -- checkpoints and validation
 
     def tensors(self) -> dict[str, Tensor]:
-        buffers = {name: buffer for network in self.networks for name, buffer in network.named_buffers()}
+        buffers = {
+            name: buffer for network in self.networks for name, buffer in network.named_buffers()
+        }
         weights: dict[str, Tensor] = {**self.optimizer.named_master(), **buffers}
         kept = {f"weights.{name}": tensor for name, tensor in weights.items()}
-        return kept | {f"moments.{name}": tensor for name, tensor in self.optimizer.moments().items()}
+        return kept | {
+            f"moments.{name}": tensor for name, tensor in self.optimizer.moments().items()
+        }
 
     def restored(self, step: int) -> None:
         self.optimizer.restored(step)
@@ -499,7 +604,9 @@ class Together:
             for network in self.networks:
                 network.eval()
             for batch in batches:
-                loss = self._passed_on(batch) if self.pipeline else self._loss(self.networks[0], batch)
+                loss = (
+                    self._passed_on(batch) if self.pipeline else self._loss(self.networks[0], batch)
+                )
                 dist.all_reduce(loss)
                 losses.append(float(loss) / self.mesh.tp)
             for network in self.networks:

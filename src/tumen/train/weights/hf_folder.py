@@ -28,7 +28,15 @@ from tumen.core.artifact import hash_of, verify, writing
 from tumen.core.errors import ArtifactError, InputError, disk
 from tumen.core.shape import Shape
 from tumen.data import vocabulary_of
-from tumen.formats import CONFIG, config_of, digest_of_start, has_vocabulary, is_gguf, read_json, shape_of
+from tumen.formats import (
+    CONFIG,
+    config_of,
+    digest_of_start,
+    has_vocabulary,
+    is_gguf,
+    read_json,
+    shape_of,
+)
 from tumen.model import Name, check_weights, from_gguf, inwards, names_of, outwards, sizes_of
 from tumen.train.checkpoints.checkpoint import SHAPE, WEIGHTS
 from tumen.train.weights.initial import INDEX, Gguf, Tensors, differing, names_within, weight_files
@@ -42,7 +50,14 @@ BESIDE = (  # files of a public folder that belong to its tokeniser
     "merges.txt", "chat_template.jinja", "generation_config.json",
 )  # fmt: skip
 UNKNOWN_IDS = {"bos_token_id": None, "eos_token_id": None}  # readers would take 1 and 2 for granted
-KEPT = ("bos_token_id", "eos_token_id", "pad_token_id", "max_position_embeddings", "initializer_range", "use_cache")
+KEPT = (
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+    "max_position_embeddings",
+    "initializer_range",
+    "use_cache",
+)
 
 Sizes = Mapping[str, Sequence[int]]
 
@@ -77,7 +92,9 @@ def export_public(
             export_public(whole, out, shard_bytes, precision, like)
         return
     shape = _shape_of_artifact(checkpoint)
-    about = {"torch_dtype": str(TYPES[precision]).removeprefix("torch.")} | (_kept(like, shape) if like else UNKNOWN_IDS)
+    about = {"torch_dtype": str(TYPES[precision]).removeprefix("torch.")} | (
+        _kept(like, shape) if like else UNKNOWN_IDS
+    )
     config = config_of(shape) | about
     names = list(names_of(shape))
     stage = out.with_name(f".{out.name}.{os.getpid()}.new")
@@ -118,14 +135,20 @@ def import_public(path: Path, out: Path) -> Shape:
     with ExitStack() as files:
         source = Tensors(files, weight_files(path), InputError)
         names = names_within(shape, len(source.sizes), path)
-        check_weights({name.public: name.size for name in names}, source.sizes, str(path), InputError)
-        _write_checkpoint(path, out, shape, (inwards(shape, name, source.read(name.public)) for name in names))
+        check_weights(
+            {name.public: name.size for name in names}, source.sizes, str(path), InputError
+        )
+        _write_checkpoint(
+            path, out, shape, (inwards(shape, name, source.read(name.public)) for name in names)
+        )
     return shape
 
 
 def _write_checkpoint(source: Path, out: Path, shape: Shape, parts: Iterable[Tensor]) -> None:
     facts: dict[str, Any] = {"source": str(source), "parameters": shape.parameters()}
-    with writing(out, "checkpoint", hash_of(["public", digest_of_start(source)]), [], facts) as stage:
+    with writing(
+        out, "checkpoint", hash_of(["public", digest_of_start(source)]), [], facts
+    ) as stage:
         (stage / SHAPE).write_text(shape.model_dump_json(indent=1))
         try:
             if has_vocabulary(source):
@@ -144,28 +167,45 @@ def _shape_of_artifact(folder: Path) -> Shape:
     try:
         return Shape.model_validate_json((folder / SHAPE).read_text())
     except FileNotFoundError:
-        raise ArtifactError(f"{folder}: has no {SHAPE}: a working checkpoint; take the tier's finished one") from None
+        raise ArtifactError(
+            f"{folder}: has no {SHAPE}: a working checkpoint; take the tier's finished one"
+        ) from None
 
 
 def _kept(like: Path, shape: Shape) -> dict[str, Any]:
     """What a config says beside the network: token ids, the longest context."""
     config = read_json(like / CONFIG)
     if differing(shape_of(config, str(like / CONFIG)), shape):
-        raise InputError(f"{like}: is of another shape than the checkpoint; its tokeniser does not belong to it")
+        raise InputError(
+            f"{like}: is of another shape than the checkpoint; its tokeniser does not belong to it"
+        )
     return {name: config[name] for name in KEPT if name in config}
 
 
-def _write_shards(stage: Path, shape: Shape, names: Sequence[Name], source: Tensors, shard_bytes: int, dtype: torch.dtype) -> None:
+def _write_shards(
+    stage: Path,
+    shape: Shape,
+    names: Sequence[Name],
+    source: Tensors,
+    shard_bytes: int,
+    dtype: torch.dtype,
+) -> None:
     shards = list(_shards(names, shard_bytes, dtype.itemsize))
     places: dict[str, str] = {}
     for number, shard in enumerate(shards, 1):
-        file = f"model-{number:05d}-of-{len(shards):05d}.safetensors" if len(shards) > 1 else "model.safetensors"
+        file = (
+            f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+            if len(shards) > 1
+            else "model.safetensors"
+        )
         tensors = (outwards(shape, name, source.read(name.ours, name.expert)) for name in shard)
         write_tensors(stage / file, {name.public: name.size for name in shard}, dtype, tensors)
         places |= {name.public: file for name in shard}
     if len(shards) > 1:
         total = sum(math.prod(name.size) for name in names) * dtype.itemsize
-        (stage / INDEX).write_text(json.dumps({"metadata": {"total_size": total}, "weight_map": places}, indent=2))
+        (stage / INDEX).write_text(
+            json.dumps({"metadata": {"total_size": total}, "weight_map": places}, indent=2)
+        )
 
 
 def _shards(names: Iterable[Name], shard_bytes: int, item_bytes: int) -> Iterator[list[Name]]:

@@ -21,12 +21,24 @@ from tumen.core.errors import InputError, TrainError
 from tumen.core.shape import Shape
 from tumen.core.untrusted import Refusal
 from tumen.data import Row
-from tumen.formats import CONFIG, header_of, is_gguf, read_json, safetensors_header, shape_of, shape_of_gguf
+from tumen.formats import (
+    CONFIG,
+    header_of,
+    is_gguf,
+    read_json,
+    safetensors_header,
+    shape_of,
+    shape_of_gguf,
+)
 from tumen.model import Name, check_weights, from_gguf, from_public, gguf_sizes, layer_of, names_of
 from tumen.train.checkpoints.checkpoint import read_whole
 
 INDEX = "model.safetensors.index.json"
-READ = ("F32", "BF16", "F16")  # types of public weights that are numbers by themselves, not codes with scales elsewhere
+READ = (
+    "F32",
+    "BF16",
+    "F16",
+)  # types of public weights that are numbers by themselves, not codes with scales elsewhere
 ENDS = ("embed.weight", "output.weight")  # a row for each token
 HOW_TRAINED = (
     "balance",
@@ -55,7 +67,9 @@ class Gguf:
     def read(self, name: str) -> Tensor:
         """One tensor in fp32."""
         tensor = self._tensors[name]
-        rows = self._data[tensor.offset : tensor.offset + tensor.bytes].reshape(*tensor.dims[:0:-1], -1)
+        rows = self._data[tensor.offset : tensor.offset + tensor.bytes].reshape(
+            *tensor.dims[:0:-1], -1
+        )
         numbers = gguf.quants.dequantize(np.array(rows), gguf.GGMLQuantizationType(tensor.kind))
         return torch.from_numpy(numbers.astype(np.float32, copy=False).reshape(tensor.dims[::-1]))
 
@@ -77,12 +91,17 @@ def read_start(path: Path) -> tuple[Shape, dict[str, Tensor]]:
     with ExitStack() as files:
         source = Tensors(files, weight_files(path), InputError)
         names = names_within(shape, len(source.sizes), path)
-        check_weights({name.public: name.size for name in names}, source.sizes, str(path), InputError)
+        check_weights(
+            {name.public: name.size for name in names}, source.sizes, str(path), InputError
+        )
         return shape, from_public(shape, {name: source.read(name).float() for name in source.sizes})
 
 
 def start_from(
-    path: Path, shape: Shape, layers: int | Sequence[int] | None = None, rows: Sequence[Row] | None = None
+    path: Path,
+    shape: Shape,
+    layers: int | Sequence[int] | None = None,
+    rows: Sequence[Row] | None = None,
 ) -> dict[str, Tensor]:
     """Weights of a model for `fit(start=...)`.
 
@@ -103,12 +122,16 @@ def start_from(
         weights = dict(_of_layers(weights, kept))
     if rows is not None:
         if max(max(row) if isinstance(row, tuple) else row for row in rows) >= theirs.vocab:
-            raise TrainError(f"{path}: has {theirs.vocab} tokens, the tokeniser's come from a model of more: start from that one")
+            raise TrainError(
+                f"{path}: has {theirs.vocab} tokens, the tokeniser's come from a model of more: start from that one"
+            )
         theirs = theirs.model_copy(update={"vocab": len(rows)})
         weights |= {name: _picked(weights[name], rows) for name in ENDS if name in weights}
     differ = differing(theirs, shape)
     if differ:
-        raise TrainError(f"{path}: its {differ[0]} is {differ[1]}, the tier's {differ[2]}; another network cannot go on")
+        raise TrainError(
+            f"{path}: its {differ[0]} is {differ[1]}, the tier's {differ[2]}; another network cannot go on"
+        )
     return weights
 
 
@@ -124,25 +147,35 @@ def _of_layers(weights: Mapping[str, Tensor], kept: Sequence[int]) -> Iterator[t
 
 def _picked(matrix: Tensor, rows: Sequence[Row]) -> Tensor:
     """Rows of a matrix, and means of several."""
-    return torch.stack([matrix[list(row)].mean(dim=0) if isinstance(row, tuple) else matrix[row] for row in rows])
+    return torch.stack(
+        [matrix[list(row)].mean(dim=0) if isinstance(row, tuple) else matrix[row] for row in rows]
+    )
 
 
 def differing(theirs: Shape, ours: Shape) -> tuple[str, Any, Any] | None:
     """The first field in which two networks differ, and its two values; how they were trained does not count."""
     there, here = _network(theirs), _network(ours)
-    fields = sorted(field for field in there.keys() | here.keys() if there.get(field) != here.get(field))
+    fields = sorted(
+        field for field in there.keys() | here.keys() if there.get(field) != here.get(field)
+    )
     return (fields[0], there.get(fields[0]), here.get(fields[0])) if fields else None
 
 
 def _network(shape: Shape) -> dict[str, Any]:
     """The fields of a shape that say what is computed, by dotted path."""
-    return {name: value for name, value in _flat(shape.model_dump()).items() if name.removeprefix("experts.") not in HOW_TRAINED}
+    return {
+        name: value
+        for name, value in _flat(shape.model_dump()).items()
+        if name.removeprefix("experts.") not in HOW_TRAINED
+    }
 
 
 def _flat(tree: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     leaves: dict[str, Any] = {}
     for name, value in tree.items():
-        leaves |= _flat(value, f"{above}{name}.") if isinstance(value, dict) else {above + name: value}
+        leaves |= (
+            _flat(value, f"{above}{name}.") if isinstance(value, dict) else {above + name: value}
+        )
     return leaves
 
 
@@ -152,11 +185,15 @@ def names_within(shape: Shape, count: int, folder: Path) -> list[Name]:
         raise InputError(f"{folder / CONFIG}: vocab_size is 0, a network without tokens")
     least = shape.layers + (shape.experts.routed if shape.experts else 0)
     if count < least:
-        raise InputError(f"{folder}: holds {count} tensors, {CONFIG} describes more than {least}; files are missing")
+        raise InputError(
+            f"{folder}: holds {count} tensors, {CONFIG} describes more than {least}; files are missing"
+        )
     try:
         return list(names_of(shape))
     except (RuntimeError, TypeError, OverflowError):
-        raise InputError(f"{folder / CONFIG}: describes tensors that are too large to exist") from None
+        raise InputError(
+            f"{folder / CONFIG}: describes tensors that are too large to exist"
+        ) from None
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -168,13 +205,23 @@ def weight_files(folder: Path) -> list[Path]:
         except (KeyError, TypeError, AttributeError):
             raise InputError(f"{folder / INDEX}: is no index of weights") from None
         for name in named:
-            if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
-                raise InputError(f"{folder / INDEX}: names {name!r}, which is no safetensors file of its folder; refused")
+            if (
+                not isinstance(name, str)
+                or Path(name).name != name
+                or not name.endswith(".safetensors")
+            ):
+                raise InputError(
+                    f"{folder / INDEX}: names {name!r}, which is no safetensors file of its folder; refused"
+                )
         return [folder / name for name in named]
     found = sorted(folder.glob("*.safetensors"))
-    pickled = sorted(path.name for ending in ("bin", "pt", "pth") for path in folder.glob(f"*.{ending}"))
+    pickled = sorted(
+        path.name for ending in ("bin", "pt", "pth") for path in folder.glob(f"*.{ending}")
+    )
     if not found and pickled:
-        raise InputError(f"{folder / pickled[0]}: is pickle, which runs code when it is read: never opened; save it as safetensors")
+        raise InputError(
+            f"{folder / pickled[0]}: is pickle, which runs code when it is read: never opened; save it as safetensors"
+        )
     if not found:
         raise InputError(f"{folder}: has no safetensors file")
     return found
@@ -197,7 +244,9 @@ class Tensors:
                 if name in self.sizes:
                     raise error(f"{path}: {name} is in another file too")
                 if tensor.get_dtype() not in READ:
-                    raise error(f"{path}: {name} is stored as {tensor.get_dtype()}; only {', '.join(READ)} are read")
+                    raise error(
+                        f"{path}: {name} is stored as {tensor.get_dtype()}; only {', '.join(READ)} are read"
+                    )
                 self.sizes[name], self._where[name] = tuple(tensor.get_shape()), handle
 
     def read(self, name: str, expert: int | None = None) -> Tensor:

@@ -51,7 +51,9 @@ class Adapter(Frozen):
         """
         path = Path(self.start.path)
         if digest_of_start(path) != self.digest:
-            raise TrainError(f"{path}: is not the model the adapter was trained on; bring that one back, or train again")
+            raise TrainError(
+                f"{path}: is not the model the adapter was trained on; bring that one back, or train again"
+            )
         return start_from(path, shape, self.start.layers, self.rows)
 
 
@@ -64,17 +66,25 @@ class Adapted(nn.Linear):
         self.lora_a, self.lora_b, self.scale = nn.Parameter(a), nn.Parameter(b), scale
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight) + F.linear(F.linear(x, self.lora_a), self.lora_b) * self.scale
+        return (
+            F.linear(x, self.weight) + F.linear(F.linear(x, self.lora_a), self.lora_b) * self.scale
+        )
 
 
-def adapted(shape: Shape, weights: Mapping[str, Tensor], start: Start, dtype: torch.dtype, seed: int) -> Transformer:
+def adapted(
+    shape: Shape, weights: Mapping[str, Tensor], start: Start, dtype: torch.dtype, seed: int
+) -> Transformer:
     """A network of given weights, frozen in `dtype`, with fresh fp32 adapters.
 
     Raises:
         TrainError: none of the matrices the adapter names is there.
     """
     network = build_of(shape, weights).requires_grad_(False).to(dtype)
-    found = [name for name, module in network.named_modules() if isinstance(module, nn.Linear) and _is_meant(name, start)]
+    found = [
+        name
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Linear) and _is_meant(name, start)
+    ]
     if not found:
         raise TrainError(f"start.matrices: the network has none of {', '.join(start.matrices)}")
     for name in found:
@@ -99,13 +109,17 @@ def _is_meant(name: str, start: Start) -> bool:
     return name.startswith("blocks.") and leaf in start.matrices and leaf not in KEPT
 
 
-def merged(weights: Mapping[str, Tensor], adapter: Mapping[str, Tensor], scale: float) -> dict[str, Tensor]:
+def merged(
+    weights: Mapping[str, Tensor], adapter: Mapping[str, Tensor], scale: float
+) -> dict[str, Tensor]:
     """The weights that base and adapter are together."""
     whole = dict(weights)
     for name, a in adapter.items():
         if name.endswith(".lora_a"):
             matrix = name.removesuffix(".lora_a")
-            whole[f"{matrix}.weight"] = whole[f"{matrix}.weight"] + scale * adapter[f"{matrix}.lora_b"] @ a
+            whole[f"{matrix}.weight"] = (
+                whole[f"{matrix}.weight"] + scale * adapter[f"{matrix}.lora_b"] @ a
+            )
     return whole
 
 
@@ -114,10 +128,18 @@ def write_adapter(
     made_from: Sequence[str], facts: dict[str, Any],
 ) -> None:  # fmt: skip
     """The trained adapter as an artifact."""
-    facts |= {"adapter_parameters": sum(tensor.numel() for tensor in tensors.values()), "base": about.start.path}
-    named = about.model_copy(update={"start": about.start.model_copy(update={"path": Path(about.start.path).name})})
+    facts |= {
+        "adapter_parameters": sum(tensor.numel() for tensor in tensors.values()),
+        "base": about.start.path,
+    }
+    named = about.model_copy(
+        update={"start": about.start.model_copy(update={"path": Path(about.start.path).name})}
+    )
     with writing(folder, "checkpoint", inputs, made_from, facts) as stage:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, stage / WEIGHTS)
+        save_file(
+            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
+            stage / WEIGHTS,
+        )
         (stage / ABOUT).write_text(named.model_dump_json(indent=1))
         (stage / SHAPE).write_text(shape.model_dump_json(indent=1))
 

@@ -1,4 +1,4 @@
-"""`python -m tumen.cluster.agents.many ... -- COMMAND`: the agent of the node that --node names, or of all nodes, here on one machine.
+"""`python -m tumen.cluster.agents ... -- COMMAND`: the agent of the node that --node names, or of all nodes, here on one machine.
 
 One that is killed comes back while somebody watches the job; the first that fails ends all.
 """
@@ -27,7 +27,9 @@ class Agents:
         self.code = 0
         self.posts: dict[int, Post] = {}  # by pid
         signal.signal(signal.SIGTERM, self._tell)
-        all_here = [replace(post, node=f"n{number}", node_rank=number) for number in range(post.nodes)]
+        all_here = [
+            replace(post, node=f"n{number}", node_rank=number) for number in range(post.nodes)
+        ]
         for one in all_here if post.node == Post.node else [post]:
             self._start(one)
 

@@ -13,7 +13,9 @@ from gguf import GGMLQuantizationType as Kind
 from torch import Tensor
 
 Halves = tuple[Tensor, Tensor]  # d and dmin of every block as two bytes each (N, 2)
-Pack = Callable[[Tensor, Tensor, Tensor, Halves], Tensor]  # codes, levels, depths, halves -> (N, bytes of a block)
+Pack = Callable[
+    [Tensor, Tensor, Tensor, Halves], Tensor
+]  # codes, levels, depths, halves -> (N, bytes of a block)
 
 
 def half_bytes(number: Tensor) -> Tensor:

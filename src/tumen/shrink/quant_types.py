@@ -25,9 +25,11 @@ from torch import Tensor
 
 from tumen.core.errors import ExportError
 from tumen.recipe import GridName
-from tumen.shrink.quantize.blocks import PACK, half_bytes
+from tumen.shrink.blocks import PACK, half_bytes
 
-SEARCH = tuple(step / 10 for step in range(-12, 13, 3))  # how far the largest weight may lie beside the last code, in codes
+SEARCH = tuple(
+    step / 10 for step in range(-12, 13, 3)
+)  # how far the largest weight may lie beside the last code, in codes
 ROUNDS = 2  # of codes given scales, then scales given codes
 AT_ONCE = 1 << 22  # weights searched at once, which bounds the memory
 
@@ -95,11 +97,16 @@ class Grid:
             ExportError: a weight is no finite number.
         """
         if not torch.isfinite(weights).all():
-            raise ExportError("weights hold NaN or infinite numbers; no grid has them: train the tier again")
+            raise ExportError(
+                "weights hold NaN or infinite numbers; no grid has them: train the tier again"
+            )
         blocks = self.cut(weights)
         counts = torch.ones_like(weights) if importance is None else importance.expand_as(weights)
         size = max(1, AT_ONCE // self.block)
-        pieces = [self._search(x, count) for x, count in zip(blocks.split(size), self.cut(counts).split(size), strict=True)]
+        pieces = [
+            self._search(x, count)
+            for x, count in zip(blocks.split(size), self.cut(counts).split(size), strict=True)
+        ]
         return Scales(*(torch.cat(parts) for parts in zip(*pieces, strict=True)))
 
     def codes(self, blocks: Tensor, scales: Scales) -> Tensor:
@@ -121,22 +128,39 @@ class Grid:
         """The file's bytes (..., bytes of a row), uint8, of weights (..., columns)."""
         codes = self.codes(self.cut(weights), scales).flatten(1) + lift(self.low)
         level = scales.level.flatten(1) + lift(self.levels[0])
-        codes, level, depth = (part.to(torch.uint8) for part in (codes, level, scales.depth.flatten(1)))
-        packed = PACK[self.kind](codes, level, depth, (half_bytes(scales.d), half_bytes(scales.dmin)))
+        codes, level, depth = (
+            part.to(torch.uint8) for part in (codes, level, scales.depth.flatten(1))
+        )
+        packed = PACK[self.kind](
+            codes, level, depth, (half_bytes(scales.d), half_bytes(scales.dmin))
+        )
         return packed.reshape(*weights.shape[:-1], -1)
 
     def _search(self, x: Tensor, count: Tensor) -> Scales:
         """Good scales of every part alone, their nearest levels, then both sides in turn."""
-        scale, floor = slanted(x, count, self.high) if self.depths else (centred(x, count, self.low, self.high), None)
+        scale, floor = (
+            slanted(x, count, self.high)
+            if self.depths
+            else (centred(x, count, self.low, self.high), None)
+        )
         d, level = shared(scale, *self.levels)
-        dmin, depth = (torch.zeros_like(d), torch.zeros_like(level)) if floor is None else shared(floor, 0, self.depths)
+        dmin, depth = (
+            (torch.zeros_like(d), torch.zeros_like(level))
+            if floor is None
+            else shared(floor, 0, self.depths)
+        )
         best = Scales(d, level, dmin, depth)
         least = self._error(x, count, best)
         for _ in range(ROUNDS):
             for improved in (self._level, self._depth, self._halves):
                 better = improved(x, count, best)
                 error = self._error(x, count, better)
-                best = Scales(*(torch.where(error < least, new, old) for new, old in zip(better, best, strict=True)))
+                best = Scales(
+                    *(
+                        torch.where(error < least, new, old)
+                        for new, old in zip(better, best, strict=True)
+                    )
+                )
                 least = torch.minimum(error, least)
         return best
 
@@ -150,7 +174,10 @@ class Grid:
         if self.levels[0] == self.levels[1]:
             return scales
         codes = self.codes(x, scales)
-        wanted = ratio((count * (x + scales.floor) * codes).sum(2, keepdim=True), (count * codes * codes).sum(2, keepdim=True))
+        wanted = ratio(
+            (count * (x + scales.floor) * codes).sum(2, keepdim=True),
+            (count * codes * codes).sum(2, keepdim=True),
+        )
         return scales._replace(level=ratio(wanted, scales.d).round().clamp(*self.levels))
 
     def _depth(self, x: Tensor, count: Tensor, scales: Scales) -> Scales:
@@ -164,12 +191,16 @@ class Grid:
     def _halves(self, x: Tensor, count: Tensor, scales: Scales) -> Scales:
         """The best d and dmin of each block together, likewise: x = d a - dmin b, two normal equations."""
         a, b = scales.level * self.codes(x, scales), scales.depth.expand_as(x)
-        aa, ab, bb, ax, bx = ((count * p).sum(dim=(1, 2), keepdim=True) for p in (a * a, a * b, b * b, a * x, b * x))
+        aa, ab, bb, ax, bx = (
+            (count * p).sum(dim=(1, 2), keepdim=True) for p in (a * a, a * b, b * b, a * x, b * x)
+        )
         if not self.depths:
             return scales._replace(d=halved(ratio(ax, aa)))
         whole = aa * bb - ab * ab
         d, dmin = ratio(ax * bb - ab * bx, whole), ratio(ab * ax - aa * bx, whole).clamp(min=0)
-        return scales._replace(d=halved(torch.where(dmin == 0, ratio(ax, aa), d)), dmin=halved(dmin))
+        return scales._replace(
+            d=halved(torch.where(dmin == 0, ratio(ax, aa), d)), dmin=halved(dmin)
+        )
 
 
 class Half(Grid):
@@ -222,18 +253,43 @@ def slanted(x: Tensor, count: Tensor, high: int) -> tuple[Tensor, Tensor]:
     """Scales and floors (N, P, 1), floors at least 0: the range near the outermost codes, then least squares given the codes."""
     least = x.amin(2, keepdim=True).clamp(max=0)
     width = x.amax(2, keepdim=True) - least
-    n, sx, xx = count.sum(2, keepdim=True), (count * x).sum(2, keepdim=True), (count * x * x).sum(2, keepdim=True)
-    fewest, scale, floor = torch.full_like(least, float("inf")), torch.zeros_like(least), torch.zeros_like(least)
+    n, sx, xx = (
+        count.sum(2, keepdim=True),
+        (count * x).sum(2, keepdim=True),
+        (count * x * x).sum(2, keepdim=True),
+    )
+    fewest, scale, floor = (
+        torch.full_like(least, float("inf")),
+        torch.zeros_like(least),
+        torch.zeros_like(least),
+    )
     for step in SEARCH:
-        codes = ((x - least) * ratio(torch.full_like(width, high + step), width)).round_().clamp_(0, high)
+        codes = (
+            ((x - least) * ratio(torch.full_like(width, high + step), width))
+            .round_()
+            .clamp_(0, high)
+        )
         weighed = count * codes
-        sc, cc, xc = weighed.sum(2, keepdim=True), (weighed * codes).sum(2, keepdim=True), (weighed * x).sum(2, keepdim=True)
+        sc, cc, xc = (
+            weighed.sum(2, keepdim=True),
+            (weighed * codes).sum(2, keepdim=True),
+            (weighed * x).sum(2, keepdim=True),
+        )
         whole = n * cc - sc * sc
         slope, below = ratio(n * xc - sc * sx, whole), ratio(sc * xc - cc * sx, whole)
         slope, below = torch.where(below < 0, ratio(xc, cc), slope), below.clamp(min=0)
-        error = xx + slope * slope * cc + below * below * n - 2 * slope * xc + 2 * below * sx - 2 * slope * below * sc
+        error = (
+            xx
+            + slope * slope * cc
+            + below * below * n
+            - 2 * slope * xc
+            + 2 * below * sx
+            - 2 * slope * below * sc
+        )
         better = error < fewest
-        fewest, scale, floor = (torch.where(better, *pair) for pair in ((error, fewest), (slope, scale), (below, floor)))
+        fewest, scale, floor = (
+            torch.where(better, *pair) for pair in ((error, fewest), (slope, scale), (below, floor))
+        )
     return scale, floor
 
 
