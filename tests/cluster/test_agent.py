@@ -324,7 +324,8 @@ class TestOrders:
 WATCHER = """
 import sys
 from pathlib import Path
-from tumen.cluster import Job, connect, watching
+from tumen.cluster.engines import Job, connect
+from tumen.cluster.watcher import watching
 folder = Path(sys.argv[1])
 job = Job("test", (), folder, nodes=int(sys.argv[2]), processes=int(sys.argv[3]))
 sys.exit(watching(connect("local"), job))

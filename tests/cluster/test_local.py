@@ -210,7 +210,7 @@ def test_another_process_can_ask(local: Local, folder: Path) -> None:
     """A job's id is a text that survives the process that has it."""
     job = local.submit(shell(folder, "echo $$; sleep 60"))
     until(lambda: local.logs(job))
-    code = f"from tumen.cluster import connect; e = connect('local'); print(e.status({job!r}).state); e.cancel({job!r})"
+    code = f"from tumen.cluster.engines import connect; e = connect('local'); print(e.status({job!r}).state); e.cancel({job!r})"
     said = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout
@@ -232,7 +232,7 @@ def test_never_lost_while_it_ends(local: Local, tmp_path: Path) -> None:
 STARTER = """
 import sys, time
 from pathlib import Path
-from tumen.cluster import Job, connect
+from tumen.cluster.engines import Job, connect
 command = (sys.executable, "-c", {command!r})
 job = connect("local").submit(Job("test", command, Path(sys.argv[1])))
 print("submitted", flush=True)
@@ -241,7 +241,7 @@ time.sleep(60)
 FAITHFUL = """
 import os, time
 time.sleep({pause})
-from tumen.cluster import die_with_parent
+from tumen.cluster.engines import die_with_parent
 die_with_parent()
 print(os.getpid(), flush=True)
 time.sleep(60)

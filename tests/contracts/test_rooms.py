@@ -28,7 +28,9 @@ def test_says_what_it_is_in_five_headings(room: str) -> None:
 @pytest.mark.parametrize("room", ROOMS)
 def test_its_door_is_open(room: str) -> None:
     module = importlib.import_module(f"tumen.{room}")
-    assert room == "core" or module.__all__
+    if room == "core":
+        pytest.skip("core has no door: its modules are imported")
+    assert module.__all__
     assert len(module.__all__) == len(set(module.__all__))
     for name in module.__all__:
         assert hasattr(module, name)

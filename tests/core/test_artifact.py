@@ -188,7 +188,7 @@ class TestReplacing:
 
     def test_a_kill_while_writing_leaves_the_old(self, folder: Path) -> None:
         code = (
-            "import os, signal; from pathlib import Path; from tumen.core import writing\n"
+            "import os, signal; from pathlib import Path; from tumen.core.artifact import writing\n"
             f"with writing(Path({str(folder)!r}), 'corpus', 'new', []) as stage:\n"
             "    (stage / 'a.txt').write_text('half'); os.kill(os.getpid(), signal.SIGKILL)"
         )

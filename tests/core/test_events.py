@@ -63,7 +63,7 @@ def test_the_end_alone(tmp_path: Path) -> None:
 
 def test_several_processes_share_a_file(tmp_path: Path) -> None:
     code = (
-        "from pathlib import Path; from tumen.core import Events\n"
+        "from pathlib import Path; from tumen.core.events import Events\n"
         f"for _ in range(200): Events(Path({str(tmp_path / 'e')!r})).emit('step', text='x' * 300)"
     )
     writers = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]

@@ -19,7 +19,7 @@ PROGRAM = """
 import json, sys
 from pathlib import Path
 import ray
-from tumen.core import InputError
+from tumen.core.errors import InputError
 from tumen.recipe.recipe import Data, Tokenizer
 from tumen.data import on_ray, write_corpus, write_dataset, write_tokenizer
 

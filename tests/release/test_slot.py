@@ -108,7 +108,8 @@ def test_one_at_a_time(tmp_path: Path) -> None:
 AGAIN = """
 import sys
 from pathlib import Path
-from tumen.core import alone, place
+from tumen.core.lock import alone
+from tumen.release import slot
 folder, bundles = Path(sys.argv[1]), [Path(name) for name in sys.argv[2:]]
 print("ready", flush=True)
 while True:

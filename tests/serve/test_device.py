@@ -262,7 +262,7 @@ def test_the_child_dies_with_a_parent_that_is_killed(bundle: Path) -> None:
     code = f"""
         import sys, time
         from pathlib import Path
-        from tumen.serve import load
+        from tumen.serve.runners import load
         runner = load(Path({str(bundle)!r}))
         print(runner.pid, runner._process._folder, flush=True)
         time.sleep(60)

@@ -128,7 +128,7 @@ def test_a_shared_expert_is_dense_and_a_router_is_not(shape: Shape) -> None:
 RANK = """
 import sys
 from pathlib import Path
-from tumen.core import Shape
+from tumen.core.shape import Shape
 from tumen.recipe.recipe import Train
 from tumen.train import profile_steps
 from tumen.train.world import leave
