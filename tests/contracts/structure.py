@@ -2,7 +2,7 @@
 
     python -m tests.contracts.structure    list every fault and print the density of the code
 
-Rules (docs/decisions/011-rooms.md):
+Rules (docs/decisions/012-rooms.md):
     - a room (a folder) has at most 12 files and 2,800 lines; a file at most 500
     - a door (`__init__.py`) exports at most 20 names, and rooms import each other by doors only
     - no circle of imports between files, imports inside functions included
@@ -235,6 +235,47 @@ def ambiguous_names() -> list[str]:
     ]
 
 
+def broken_imports() -> list[str]:
+    """Imports of tumen, in any Python file of the repository, of a name that is not there."""
+    found = []
+    for folder in ("src", "tests", "benchmarks", "examples"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+                if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tumen"):
+                    where = f"{path.relative_to(ROOT)}:{node.lineno}"
+                    found += [f"{where} {lost}" for lost in _lost_names(node)]
+    return found
+
+
+def _lost_names(node: ast.ImportFrom) -> Iterator[str]:
+    module = str(node.module)
+    if module not in files():
+        yield f"imports {module}, which is not there"
+        return
+    for alias in node.names:
+        if f"{module}.{alias.name}" not in files() and alias.name not in _names_of(module):
+            yield f"imports {alias.name} from {module}, which has no such name"
+
+
+@cache
+def _names_of(module: str) -> set[str]:
+    """Names that a module defines or imports at its top level."""
+    names = set()
+    for node in _outside_functions(tree(module)):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+    functions = [
+        node
+        for node in ast.walk(tree(module))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    return names | {node.name for node in functions} | {"__version__"}
+
+
 def density() -> dict[str, float]:
     """How packed the code is.
 
@@ -283,7 +324,7 @@ def _code_lines(text: str) -> tuple[int, int]:
     return len(code), len(commented)
 
 
-CHECKS = (circles, passed_doors, hidden_imports, oversized, ambiguous_names)
+CHECKS = (broken_imports, circles, passed_doors, hidden_imports, oversized, ambiguous_names)
 
 
 def main() -> int:

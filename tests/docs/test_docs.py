@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -263,3 +264,25 @@ def test_what_was_not_measured_is_not_claimed() -> None:
     assert scorecard.table(None).startswith("Not measured yet")
     with pytest.raises(SystemExit, match="scorecard:begin"):
         scorecard.filled("no marks", "")
+
+
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "mkdocs",
+        "build",
+        "--strict",
+        "--quiet",
+        "--site-dir",
+        str(tmp_path),
+    ]
+    built = subprocess.run(
+        command,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+    )
+    assert built.returncode == 0, built.stderr
+    assert (tmp_path / "story" / "index.html").exists()
