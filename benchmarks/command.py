@@ -21,10 +21,10 @@ from pocket import machine
 
 from tumen.assistant import Reader, Session
 from tumen.assistant.values import Values
-from tumen.cli.score import device_bundle
 from tumen.data import read_corpus
 from tumen.eval import percentile
 from tumen.home.home import Home
+from tumen.pipeline.folder import device_bundle
 from tumen.serve import connect
 
 

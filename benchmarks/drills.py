@@ -26,14 +26,14 @@ from typing import Any
 from contest import circumstances, ended, headline, table, write
 
 from tumen.cli import drill
-from tumen.cli.ledger import promised
-from tumen.cli.train import read_run_recipe
+from tumen.cli.goodput_report import promised
 from tumen.cluster import FAULTS, Drill, account
 from tumen.cluster.watcher.glance import glance_in
 from tumen.core import lifetime
 from tumen.core.artifact import manifest_of
 from tumen.core.errors import TumenError
 from tumen.core.events import read
+from tumen.pipeline.folder import read_run_recipe
 
 ROOT = Path(__file__).parents[1]
 TIER, SAVE_EVERY, RANKS = "cloud", 10, 2

@@ -19,9 +19,9 @@ from typing import Any
 
 from contest import circumstances, headline, table, write
 
-from tumen.cli.train import read_run_recipe
 from tumen.core import events, units
 from tumen.core.artifact import manifest_of
+from tumen.pipeline.folder import read_run_recipe
 
 DATA = "../shared/data"
 EXAMS = [

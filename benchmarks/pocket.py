@@ -26,9 +26,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from tumen.cli import chain
 from tumen.core import events, units
 from tumen.core.artifact import hash_of, manifest_of
+from tumen.pipeline import stages as chain
 from tumen.recipe.recipe import load_recipe
 
 POLL_SECONDS = 0.5

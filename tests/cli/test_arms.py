@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from tests.cli.conftest import TINY, Tumen
 
-from tumen.cli.arms import arm_stages, budgeted, lines, plan_of
+from tumen.cli.arms import lines
 from tumen.core import events
 from tumen.core.artifact import manifest_of, verify
 from tumen.core.errors import InputError, PlanError, RecipeError
+from tumen.pipeline.ablation import arm_stages, budgeted, plan_of
 from tumen.plan import spent
 from tumen.recipe.recipe import load_recipe
 

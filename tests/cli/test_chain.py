@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tests.cli.conftest import TINY
 
-from tumen.cli.chain import links, served_tiers, stages
+from tumen.pipeline.stages import links, served_tiers, stages
 from tumen.recipe.recipe import load_recipe
 
 ALL = [

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from tests.cli.conftest import TINY, Tumen
 
-from tumen.cli import chain
 from tumen.core.artifact import manifest_of
 from tumen.core.errors import InputError
 from tumen.core.shape import Experts, Mla, Shape, Yarn
+from tumen.pipeline import stages as chain
 from tumen.recipe.recipe import Start, load_recipe, recipe_of
 
 
@@ -58,7 +58,7 @@ def test_import_says_what_a_recipe_says(public: Path) -> None:
 
 
 def test_every_field_of_a_shape_is_said() -> None:
-    from tumen.cli.export import _section
+    from tumen.cli.weights import _section
 
     shape = Shape(
         width=64, layers=3, feed_forward=96, norm_eps=1e-6, tied=False,

@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 from tests.cli.conftest import TINY, Tumen
 
-from tumen.cli.job import cause, spread
 from tumen.cluster.engines import Status
 from tumen.cluster.watcher import Glance, write_glance
 from tumen.core.artifact import write_text
 from tumen.core.errors import PlanError
 from tumen.core.events import Events
+from tumen.pipeline.training.jobs import cause, spread
 from tumen.recipe.recipe import Fleet
 
 LAB = (

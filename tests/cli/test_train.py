@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from tumen.cli.train import Told, grown, stand_by, told_why
 from tumen.core.errors import DiskError, InputError, LossError, PeerError, PlanError, TrainError
 from tumen.heartbeat import sender
+from tumen.pipeline.training.learn import Told, grown, stand_by, told_why
 from tumen.recipe.mesh import Mesh
 from tumen.recipe.recipe import Recipe, Train
 

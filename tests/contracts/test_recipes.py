@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from tests import recipes
 
-from tumen.cli import arms, chain
+from tumen.pipeline import ablation as arms
+from tumen.pipeline import stages as chain
 from tumen.recipe.recipe import load_recipe
 
 RECIPES = recipes.shipped()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from tumen.cli.plan import app
+from tumen.cli.planning import app
 from tumen.core.errors import TumenError
 from tumen.plan import Plan
 
@@ -80,5 +80,5 @@ def test_nonsense_gets_one_line(words: tuple[str, ...], says: str) -> None:
 
 
 def test_never_imports_torch() -> None:
-    code = "import sys, tumen.plan, tumen.cli.plan; sys.exit('torch' in sys.modules)"
+    code = "import sys, tumen.plan, tumen.cli.planning; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -254,7 +254,7 @@ def test_damage_is_refused(stranger: Path, tmp_path: Path) -> None:
 
 
 def test_a_start_is_in_the_lineage(stranger: Path, copy_of: Callable[[Path], Path]) -> None:
-    from tumen.cli.chain import start_digest
+    from tumen.pipeline.stages import start_digest
 
     digest = start_digest("device", str(stranger))
     copy = copy_of(stranger.parent) / "model.gguf"

@@ -4,7 +4,7 @@ What: `tumen run | launch | status | logs | cancel | nodes | drain | watch | res
     lineage | talk | serve | score | keys | sign | promote | rollback | export | import | train | metrics`.
 In: arguments. Out: text for people (or `--json`), exit codes from the error tree.
 Never: work that a room could do.
-Read next: run.py, then chain.py.
+Read next: run.py.
 """
 
 from __future__ import annotations
@@ -40,23 +40,23 @@ def _add_verbs() -> None:
     from tumen.cli import (
         arms,
         drill,
-        export,
-        fit,
+        fitting,
+        goodput_report,
         launch,
-        ledger,
         lineage,
         metrics,
-        plan,
+        planning,
         promote,
         recipe,
         run,
         score,
         serve,
-        sign,
+        signatures,
         status,
         talk,
         train,
         watch,
+        weights,
     )
 
     app.command("run")(run.run)
@@ -67,23 +67,23 @@ def _add_verbs() -> None:
     app.command("nodes")(status.nodes)
     app.command("drain")(launch.drain)
     app.command("drill")(drill.drill)
-    app.command("ledger")(ledger.ledger)
+    app.command("ledger")(goodput_report.ledger)
     app.command("watch")(watch.watch)
     app.command("resize")(watch.resize)
     app.command("arms")(arms.arms)
     app.add_typer(recipe.app, name="recipe")
-    app.add_typer(plan.app, name="plan")
-    app.command("fit")(fit.fit)
+    app.add_typer(planning.app, name="plan")
+    app.command("fit")(fitting.fit)
     app.command("lineage")(lineage.lineage)
     app.command("talk")(talk.talk)
     app.command("serve")(serve.serve)
     app.command("score")(score.score_)
-    app.command("keys")(sign.keys)
-    app.command("sign")(sign.sign)
+    app.command("keys")(signatures.keys)
+    app.command("sign")(signatures.sign)
     app.command("promote")(promote.promote)
     app.command("rollback")(promote.rollback)
-    app.command("export")(export.export)
-    app.command("import")(export.import_)
+    app.command("export")(weights.export)
+    app.command("import")(weights.import_)
     app.command("train")(train.train)
     app.command("metrics")(metrics.metrics)
 

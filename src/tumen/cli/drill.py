@@ -11,29 +11,30 @@ from typing import Any
 
 import typer
 
-from tumen.cli import launch
-from tumen.cli.job import FOLDER
+from tumen.cli.options import JSON, RUN, TIER
 from tumen.cluster import FAULTS, Drill, judge, play
 from tumen.cluster.agents import folder_of
 from tumen.core.errors import TrainError
 from tumen.core.events import read
+from tumen.pipeline.folder import asked
+from tumen.pipeline.training.jobs import FOLDER, one_of
 
 PATIENCE_SECONDS = 180.0
 
 
 def drill(
-    run: Path = launch.RUN,
+    run: Path = RUN,
     fault: str = typer.Option(..., "--fault", help=f"One of {', '.join(FAULTS)}."),
     seed: int = typer.Option(0, "--seed", help="Which rank and node are hit."),
-    tier: str = launch.TIER,
+    tier: str = TIER,
     patience: float = typer.Option(
         PATIENCE_SECONDS, "--patience", help="Seconds to wait until the run goes on."
     ),
-    as_json: bool = launch.JSON,
+    as_json: bool = JSON,
 ) -> None:
     """Play a fault on a live run of this machine and say how it was seen, named and healed, and what it cost."""
-    recipe, where = launch.asked(run)
-    tier = launch.one_of(recipe, where, tier)
+    recipe, where = asked(run)
+    tier = one_of(recipe, where, tier)
     found = played(where, tier, fault, seed, patience)
     print(json.dumps(asdict(found)) if as_json else said(found))
     if not found.right or found.resumed_seconds is None:

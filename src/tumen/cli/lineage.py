@@ -7,25 +7,10 @@ from pathlib import Path
 
 import typer
 
-from tumen.cli import chain
-from tumen.cli.train import read_run_recipe
 from tumen.core import units
-from tumen.core.errors import InputError
+from tumen.pipeline import stages as chain
+from tumen.pipeline.folder import newest_run, read_run_recipe
 from tumen.recipe import load_recipe
-
-
-def newest_run(root: Path = Path("runs")) -> Path:
-    """The run folder that was used last.
-
-    Raises:
-        InputError: there is none.
-    """
-    runs = sorted(root.glob("*/recipe.json"), key=lambda path: path.stat().st_mtime)
-    if not runs:
-        raise InputError(
-            f"no run in {root.resolve()}: start one with `tumen run recipes/pocket.toml`, or name its folder"
-        )
-    return runs[-1].parent
 
 
 def lineage(

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import typer
 
-from tumen.cli.score import TRUST, device_bundle
+from tumen.cli.options import TRUST
+from tumen.pipeline.folder import device_bundle
 
 
 def promote(

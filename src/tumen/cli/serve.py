@@ -6,9 +6,8 @@ from pathlib import Path
 
 import typer
 
-from tumen.cli.lineage import newest_run
-from tumen.cli.score import TRUST, admitted
-from tumen.cli.talk import cloud_bundle
+from tumen.cli.options import TRUST
+from tumen.pipeline.folder import admitted, cloud_bundle, newest_run
 
 
 def serve(

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import typer
 
-from tumen.cli.job import FOLDER
-from tumen.cli.launch import JSON, ON, RUN, asked, engine_of, jobs, named_by
+from tumen.cli.options import JSON, ON, RUN
 from tumen.cluster.engines import Node, Status, connect, folded
 from tumen.cluster.watcher import standing
 from tumen.core import units
 from tumen.core.events import read
+from tumen.pipeline.folder import asked, engine_of
+from tumen.pipeline.training.jobs import FOLDER, jobs, named_by
 
 
 def status(run: Path = RUN, as_json: bool = JSON) -> None:

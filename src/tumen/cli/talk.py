@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from tumen.cli.lineage import newest_run
-from tumen.cli.score import TRUST, admitted
+from tumen.cli.options import TRUST
 from tumen.core.errors import InputError
+from tumen.pipeline.folder import admitted, cloud_bundle, newest_run
 
 if TYPE_CHECKING:
     from tumen.assistant import Turn
@@ -59,19 +59,6 @@ def talk(
                 place.save(home)
             for due in session.due():
                 print("\n".join(tell(due, place)))
-
-
-def cloud_bundle(bundle: Path) -> Path | None:
-    """The cloud tier's bundle beside a device bundle, if its recipe names one that runs here."""
-    from tumen.serve.runners import bundle_of
-
-    serve = bundle_of(bundle).serve
-    if not serve.cloud or serve.cloud_url or serve.cloud == serve.device:
-        return None
-    beside = (
-        path for path in bundle.parent.glob("bundle-*") if path.is_dir()
-    )  # a stranger's name leads nowhere else
-    return next((path for path in beside if path.name == f"bundle-{serve.cloud}"), None)
 
 
 def _lines(home: Home) -> Iterator[str]:

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import typer
 
-from tumen.cli import chain
-from tumen.cli.job import job_of
-from tumen.cli.train import read_run_recipe
 from tumen.cluster import PARTS, Ledger, account
 from tumen.core import units
 from tumen.core.errors import InputError
+from tumen.pipeline import stages as chain
+from tumen.pipeline.folder import read_run_recipe
+from tumen.pipeline.training.jobs import job_of
 from tumen.recipe import Recipe
 
 

@@ -6,10 +6,10 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from tumen.cli.chain import Stage
 from tumen.core.artifact import Manifest, add_facts, replace_folder, verify
 from tumen.core.errors import ExportError
 from tumen.core.events import Events
+from tumen.pipeline.stages import Stage
 from tumen.recipe import Recipe
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from tumen.cli.score import device_bundle
+from tumen.pipeline.folder import device_bundle
 from tumen.release import signing
 
 
