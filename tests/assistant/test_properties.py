@@ -14,9 +14,9 @@ from tumen.language.action import CLOSED, INTENTS, LANGUAGES, Action
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 HOME = Home.load(clock=lambda: NOON)
-NAMES = sorted({name.lower() for entity in HOME.plan.entity for name in entity.names})
+NAMES = sorted({name.lower() for entity in HOME.file.entity for name in entity.names})
 PLACES = sorted(
-    {name.lower() for place in (*HOME.plan.area, *HOME.plan.floor) for name in place.names}
+    {name.lower() for place in (*HOME.file.area, *HOME.file.floor) for name in place.names}
 )
 SAID = "lights|lamp|灯|licht|blinds|the door|all|alle|所有的灯|it|here|hier|tv|max|half|eighty|百分之八十|21.5|-4|red|rot"
 WORDS = st.sampled_from(
@@ -151,7 +151,7 @@ def large() -> Home:
 
 def test_every_one_of_200_is_found_by_its_name_and_by_its_room(large: Home) -> None:
     assert len(large.entities) == 201
-    for entity in large.plan.entity[:200]:
+    for entity in large.file.entity[:200]:
         room = large.areas[entity.area or ""].name
         word = entity.name.removeprefix(room).strip()
         for slots in (
@@ -164,7 +164,7 @@ def test_every_one_of_200_is_found_by_its_name_and_by_its_room(large: Home) -> N
 
 
 def test_the_lights_of_every_room(large: Home) -> None:
-    for n, area in enumerate(large.plan.area):
+    for n, area in enumerate(large.file.area):
         lights = {f"light.e{n}_{k}" for k in (0, 1, 2, 9)}
         for slots in (
             {"domain": "light", "area": area.name},

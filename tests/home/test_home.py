@@ -15,7 +15,7 @@ def test_the_example_home(home: Home) -> None:
     assert len(home.entities) == 60
     assert len(home.floors) == 3
     assert len(home.areas) == 10
-    for thing in (*home.plan.floor, *home.plan.area, *home.plan.entity):
+    for thing in (*home.file.floor, *home.file.area, *home.file.entity):
         assert isinstance(thing.aliases, dict), thing.id
         assert thing.aliases["zh"], thing.id
         assert thing.aliases["de"], thing.id
@@ -101,9 +101,9 @@ def test_faults_between_things() -> None:
     assert "6 faults" in line
     for part in (
         "twice",
-        "no floor 'up'",
+        "unknown floor 'up'",
         "'kitchen'",
-        "no entity 'light.z'",
+        "unknown entity 'light.z'",
         "did you mean 'state'",
     ):
         assert part in line

@@ -20,20 +20,7 @@ from tumen.assistant.intents import (
 )
 from tumen.assistant.values.values import Value
 from tumen.assistant.verdict import Option, Question, Refusal, Resolved
-from tumen.home import (
-    ALL,
-    EVERYWHERE,
-    IT,
-    STOP,
-    Home,
-    Kind,
-    Parts,
-    Spot,
-    fold,
-    kind_of,
-    split,
-    spoken,
-)
+from tumen.home import Home, Kind, NamedPlace, Phrase, common_words, fold, kind_of, split, spoken
 from tumen.language import Action
 
 LIGHT = Kind(frozenset(("light",)))
@@ -146,7 +133,7 @@ def find(search: Search) -> list[str]:
     Raises:
         Stop: with a question or a refusal.
     """
-    if spoken(search.slot("name")) in ALL | EVERYWHERE:
+    if spoken(search.slot("name")) in common_words().all | common_words().everywhere:
         _rewrite(search, name="", scope="all")
     held = _it(search)
     if held:
@@ -161,7 +148,7 @@ def find(search: Search) -> list[str]:
     raise _absent(search)
 
 
-def spot_of(search: Search, words: str) -> tuple[Spot | None, tuple[Spot, ...]]:
+def spot_of(search: Search, words: str) -> tuple[NamedPlace | None, tuple[NamedPlace, ...]]:
     """A place by its words: the one it is, or the several it may be. `here` is the speaker's room; `a and b` are one
     place.
 
@@ -169,37 +156,37 @@ def spot_of(search: Search, words: str) -> tuple[Spot | None, tuple[Spot, ...]]:
         Stop: `here` is said and nobody knows where that is.
     """
     index, lang = search.home.index, search.lang
-    found = index.spot(words, lang)
+    found = index.place(words, lang)
     if found:
         return found, ()
     parts = index.parse(words, lang)
-    if parts.here and not parts.core and not parts.spots:
+    if parts.here and not parts.core and not parts.places:
         if search.here is None:
             raise search.ask(reason="where")
-        return Spot(search.here, frozenset((search.here,))), ()
-    pieces = [index.spot(piece, lang) for piece in _joined(words)]
+        return NamedPlace(search.here, frozenset((search.here,))), ()
+    pieces = [index.place(piece, lang) for piece in _joined(words)]
     spots = [spot for spot in pieces if spot]
     if len(spots) == len(pieces) > 1:
-        return Spot(
+        return NamedPlace(
             "+".join(spot.id for spot in spots), frozenset().union(*(spot.areas for spot in spots))
         ), ()
-    if len(parts.spots) == 1 and not parts.core and not parts.kind:
-        return parts.spots[0], ()
-    wide = index.wide_spots(word for word in split(words) if word not in STOP[lang])
+    if len(parts.places) == 1 and not parts.core and not parts.kind:
+        return parts.places[0], ()
+    wide = index.places_with(word for word in split(words) if word not in common_words().stop[lang])
     return (wide[0], ()) if len(wide) == 1 else (None, wide)
 
 
 def everywhere(search: Search, words: str) -> bool:
     """Whether a place is the whole home, or none was named."""
-    if not words or search.home.index.spot(words, search.lang):
+    if not words or search.home.index.place(words, search.lang):
         return not words
     parts = search.home.index.parse(words, search.lang)
-    return spoken(words) in EVERYWHERE or (
-        parts.everywhere and not (parts.core or parts.spots or parts.kind)
+    return spoken(words) in common_words().everywhere or (
+        parts.everywhere and not (parts.core or parts.places or parts.kind)
     )
 
 
-def place_of(search: Search) -> Spot | None:
+def place_of(search: Search) -> NamedPlace | None:
     """The place of the slot `area`; None for the whole home.
 
     Raises:
@@ -220,9 +207,7 @@ def place_of(search: Search) -> Spot | None:
 def _joined(words: str) -> list[str]:
     """`kitchen and hallway` -> both."""
     plain = fold(words)
-    joint = next(
-        (joint for joint in (" and ", " und ", " & ", "和", "跟", "与") if joint in plain), None
-    )
+    joint = next((joint for joint in common_words().joints if joint in plain), None)
     return [piece.strip() for piece in plain.split(joint) if piece.strip()] if joint else [plain]
 
 
@@ -232,7 +217,7 @@ def _rewrite(search: Search, **slots: str) -> None:
 
 def _it(search: Search) -> list[str]:
     """What "it" stands for: the last targets this action may touch."""
-    if spoken(search.slot("name")) not in IT:
+    if spoken(search.slot("name")) not in common_words().it:
         return []
     return [id_ for id_ in search.last if id_ in search.home.entities and _touchable(search, id_)]
 
@@ -268,7 +253,7 @@ def _look(search: Search, name: str, area: str) -> list[str]:
     return _named(search, phrases, None) or _in_one_of(search, name, several)
 
 
-def _in_one_of(search: Search, name: str, spots: Sequence[Spot]) -> list[str]:
+def _in_one_of(search: Search, name: str, spots: Sequence[NamedPlace]) -> list[str]:
     """The place has several meanings: the one where the device is, or the question which."""
     options = []
     for spot in spots:
@@ -283,7 +268,7 @@ def _in_one_of(search: Search, name: str, spots: Sequence[Spot]) -> list[str]:
 # -- by name ---------------------------------------------------------------------------------------------------------
 
 
-def _named(search: Search, phrases: Sequence[str], spot: Spot | None) -> list[str]:
+def _named(search: Search, phrases: Sequence[str], spot: NamedPlace | None) -> list[str]:
     """Devices by what they are called: exactly, as a place and a kind, or by the words that tell them apart."""
     index, lang = search.home.index, search.lang
     bent: list[int] = []
@@ -309,18 +294,18 @@ def _named(search: Search, phrases: Sequence[str], spot: Spot | None) -> list[st
     return _both(search, phrases, spot) or _by_wide_place(search, phrases[-1], spot)
 
 
-def _ways_to_read(search: Search, phrase: str) -> list[Parts]:
+def _ways_to_read(search: Search, phrase: str) -> list[Phrase]:
     """A phrase with its places taken out, with shorter kind words, and with its places left in."""
     index, lang = search.home.index, search.lang
     ways = (
         index.parse(phrase, lang),
-        index.parse(phrase, lang, wide=False),
-        index.parse(phrase, lang, places=False),
+        index.parse(phrase, lang, long_kinds=False),
+        index.parse(phrase, lang, take_places=False),
     )
     return list(dict.fromkeys(ways))
 
 
-def _fitting(search: Search, numbers: Iterable[int], spot: Spot | None) -> list[str]:
+def _fitting(search: Search, numbers: Iterable[int], spot: NamedPlace | None) -> list[str]:
     """Those this action may touch, in the place if one was named, of the kind if any is."""
     entities = search.home.index.entities
     fits = [
@@ -333,25 +318,25 @@ def _fitting(search: Search, numbers: Iterable[int], spot: Spot | None) -> list[
     return [entities[n].id for n in of_kind or fits]
 
 
-def _inside(area: str | None, spot: Spot | None, strict: bool = True) -> bool:
+def _inside(area: str | None, spot: NamedPlace | None, strict: bool = True) -> bool:
     """Whether an entity is in a place. One that says no area is nowhere, but its full name may be used anywhere."""
     return spot is None or (area in spot.areas if area else not strict)
 
 
-def _narrowed(search: Search, parts: Parts, spot: Spot | None) -> Spot | None:
+def _narrowed(search: Search, parts: Phrase, spot: NamedPlace | None) -> NamedPlace | None:
     """The place of the slot and those inside the words, together; without areas where they exclude each other."""
-    spots = [*([spot] if spot else []), *parts.spots]
-    if parts.here and not parts.spots and search.here:
-        spots.append(Spot(search.here, frozenset((search.here,))))
+    spots = [*([spot] if spot else []), *parts.places]
+    if parts.here and not parts.places and search.here:
+        spots.append(NamedPlace(search.here, frozenset((search.here,))))
     if not spots:
         return None
     areas = frozenset.intersection(*(s.areas for s in spots))
-    return Spot(spots[-1].id, areas)
+    return NamedPlace(spots[-1].id, areas)
 
 
-def _by_kind(search: Search, parts: Parts, spot: Spot | None) -> list[str]:
+def _by_kind(search: Search, parts: Phrase, spot: NamedPlace | None) -> list[str]:
     """The words were a place, a kind or both, and nothing else."""
-    if not (parts.kind or parts.spots or parts.here):
+    if not (parts.kind or parts.places or parts.here):
         return []
     if parts.all or parts.everywhere:
         _rewrite(search, scope="all")
@@ -368,19 +353,21 @@ def _by_kind(search: Search, parts: Parts, spot: Spot | None) -> list[str]:
 
 
 def _plainly_named(
-    search: Search, ids: Sequence[str], parts: Parts, place: Spot | None
+    search: Search, ids: Sequence[str], parts: Phrase, place: NamedPlace | None
 ) -> list[str]:
     """The one of a room called by room and kind alone, in whatever order: `the light in the kitchen`."""
-    if not parts.word or place is None or len(place.areas) != 1 or len(ids) < 2:
+    if not parts.kind_word or place is None or len(place.areas) != 1 or len(ids) < 2:
         return []
     index = search.home.index
     named = [
-        e.id for n, e in enumerate(index.entities) if e.id in ids and index.plainly(n, parts.word)
+        e.id
+        for n, e in enumerate(index.entities)
+        if e.id in ids and index.called_by_kind(n, parts.kind_word)
     ]
     return named if len(named) == 1 else []
 
 
-def _by_core(search: Search, parts: Parts, spot: Spot | None) -> list[str]:
+def _by_core(search: Search, parts: Phrase, spot: NamedPlace | None) -> list[str]:
     """Devices whose names hold the telling words; those with just these words come first."""
     index, place = search.home.index, _narrowed(search, parts, spot)
     kinds = [kind for kind in (parts.kind, search.kind) if kind]
@@ -395,11 +382,13 @@ def _by_core(search: Search, parts: Parts, spot: Spot | None) -> list[str]:
         ):
             best.setdefault(level, []).append(number)
     found = best[max(best)] if best else []
-    literal = [n for n in found if parts.kind and parts.kind.sense and index.says(n, parts.kind)]
+    literal = [
+        n for n in found if parts.kind and parts.kind.sense and index.has_sense(n, parts.kind)
+    ]
     return [index.entities[n].id for n in literal or found]
 
 
-def _both(search: Search, phrases: Sequence[str], spot: Spot | None) -> list[str]:
+def _both(search: Search, phrases: Sequence[str], spot: NamedPlace | None) -> list[str]:
     """`the fan and the lamp`: both, if each is found."""
     pieces = _joined(phrases[-1])
     if len(pieces) < 2:
@@ -408,12 +397,12 @@ def _both(search: Search, phrases: Sequence[str], spot: Spot | None) -> list[str
     return [id_ for ids in found for id_ in ids] if all(found) else []
 
 
-def _by_wide_place(search: Search, phrase: str, spot: Spot | None) -> list[str]:
+def _by_wide_place(search: Search, phrase: str, spot: NamedPlace | None) -> list[str]:
     """`bedroom light` where the home has a master bedroom: a part of a place's name, and a kind."""
     parts = search.home.index.parse(phrase, search.lang)
     if spot or not parts.core or not parts.kind:
         return []
-    spots = search.home.index.wide_spots(parts.core)
+    spots = search.home.index.places_with(parts.core)
     options = [
         Option(search.home.title(s.id, search.lang), tuple(_group(search, parts.kind, s)))
         for s in spots
@@ -427,14 +416,18 @@ def _by_wide_place(search: Search, phrase: str, spot: Spot | None) -> list[str]:
 # -- by kind and place -----------------------------------------------------------------------------------------------
 
 
-def _group(search: Search, kind: Kind | None, spot: Spot | None) -> list[str]:
+def _group(search: Search, kind: Kind | None, spot: NamedPlace | None) -> list[str]:
     """Devices of a kind in a place; without a place the speaker's room, else the only one, else a question."""
     if kind is None and search.intent in ("HassTurnOn", "HassTurnOff"):
         return _unkind(search, spot)
     pool = _pool(search, kind, spot)
     if spot or search.everyone or (search.asks and len(pool) > 1):
         return _pick(search, pool)
-    here = _pool(search, kind, Spot(search.here, frozenset((search.here,)))) if search.here else []
+    here = (
+        _pool(search, kind, NamedPlace(search.here, frozenset((search.here,))))
+        if search.here
+        else []
+    )
     if here:
         return _pick(search, here)
     if search.here is None and all(search.home.entities[id_].domain == "light" for id_ in pool):
@@ -443,7 +436,7 @@ def _group(search: Search, kind: Kind | None, spot: Spot | None) -> list[str]:
     return _one(search, pool) if pool else []
 
 
-def _unkind(search: Search, spot: Spot | None) -> list[str]:
+def _unkind(search: Search, spot: NamedPlace | None) -> list[str]:
     """On or off with no kind: everything that is switched if all is meant, else the lights of the place."""
     every = search.slot("scope") == "all"
     if spot is None and not every:
@@ -453,7 +446,7 @@ def _unkind(search: Search, spot: Spot | None) -> list[str]:
     return switched if every else lights or (_one(search, switched) if switched else [])
 
 
-def _pool(search: Search, kind: Kind | None, spot: Spot | None) -> list[str]:
+def _pool(search: Search, kind: Kind | None, spot: NamedPlace | None) -> list[str]:
     """The devices of a kind in a place that the action may touch; those that carry its sense themselves if any do."""
     index, allowed = search.home.index, search.allowed
     if kind is None and search.asks:
@@ -466,7 +459,7 @@ def _pool(search: Search, kind: Kind | None, spot: Spot | None) -> list[str]:
         and (kind is None or index.fits(number, kind))
         and (kind is not None or not search.asks or _opens(entity.domain, entity.device_class))
     ]
-    literal = [number for number in pool if kind and kind.sense and index.says(number, kind)]
+    literal = [number for number in pool if kind and kind.sense and index.has_sense(number, kind)]
     return [index.entities[number].id for number in literal or pool]
 
 

@@ -17,7 +17,7 @@ from tumen.assistant.resolution import resolve
 from tumen.assistant.values.values import Values
 from tumen.assistant.verdict import Question, Refusal, Resolved, Verdict
 from tumen.core.errors import TumenError
-from tumen.home import ALL, ALL_STOPS, LAST, NEVERMIND, ORDINALS, UNDO, Home, forms, split, spoken
+from tumen.home import Home, common_words, forms, language_of, split, spoken
 from tumen.language import Action, normalise
 
 FRESH_SECONDS = 120
@@ -213,12 +213,12 @@ class Session:
 
     def _undo(self, sentence: str, said: str, clock: _Clock) -> Turn | None:
         """Take the last change back, as far as twenty turns."""
-        if spoken(said) not in UNDO:
+        if spoken(said) not in common_words().undo:
             return None
         clock.stage("understand")
         self.pending = None
         if not self._undoable:
-            refusal = Refusal("HassNevermind", _lang_of(said, self.lang), "nothing")
+            refusal = Refusal("HassNevermind", language_of(said, self.lang), "nothing")
             text = reply(refusal, self.home)
             clock.stage("reply")
             return Turn(sentence, text, None, refusal, None, why="undo", seconds=clock.seconds)
@@ -230,7 +230,7 @@ class Session:
 
     def _meant(self, question: Question, said: str) -> Resolved | None:
         """An answer as an action: nothing after all, one of the options, or the device or room that was missing."""
-        if spoken(said) in NEVERMIND:
+        if spoken(said) in common_words().nevermind:
             return Resolved("HassNevermind", question.lang)
         numbers = chosen(question, said)
         if numbers:
@@ -266,17 +266,21 @@ _FILLS = {"what": "name", "where": "area"}
 
 def chosen(question: Question, said: str) -> tuple[int, ...]:
     """Which options an answer means: by number, `both`, or words that fit one option alone; none if unclear."""
-    words = [word for word in split(said) if word not in ALL_STOPS and word not in _ANSWER_WORDS]
+    words = [
+        word
+        for word in split(said)
+        if word not in common_words().stops and word not in _ANSWER_WORDS
+    ]
     answer = " ".join(words) or spoken(said)
     count = len(question.options)
     if not count:
         return ()
-    if answer in ALL or spoken(said) in ALL:
+    if answer in common_words().all or spoken(said) in common_words().all:
         return tuple(range(count))
-    for number, ordinal in enumerate(ORDINALS[:count]):
+    for number, ordinal in enumerate(common_words().ordinals[:count]):
         if answer in ordinal or spoken(said) in ordinal:
             return (number,)
-    if answer in LAST:
+    if answer in common_words().last:
         return (count - 1,)
     fits = [number for number, option in enumerate(question.options) if _fits(words, option.label)]
     exact = [
@@ -323,7 +327,3 @@ def _fits(words: Sequence[str], label: str) -> bool:
 def _plain(word: str) -> str:
     """A Chinese answer without the `的` and `那个` around it."""
     return word.removesuffix("的那个").removesuffix("那个").removesuffix("的") or word
-
-
-def _lang_of(said: str, otherwise: str) -> str:
-    return "zh" if any("\u4e00" <= char <= "\u9fff" for char in said) else otherwise

@@ -1,54 +1,38 @@
-"""home: entities, areas, floors and their states.
+"""home: the devices of a home, what they are called and which state they are in.
 
-What: the home as a TOML file with state, its kinds of entities, an index of its names and aliases.
+What: a home read from a TOML file, with floors, areas, entities and their states; an index of all
+names and aliases; the words of each language that mean the same in every home.
 In: a home file; names as people say them.
-Out: `Home`, entities, ranked matches.
-Never: torch, network, a device that is not in the home.
-Read next: home.py, then kinds.py and index.py.
+Out: `Home`, its entities and places, parsed phrases.
+Never: torch, network, a device that is not in the home file.
+Read next: home.py, then entities.py, index.py and common_words.py.
 """
 
-from tumen.home.aliases import at_home
-from tumen.home.home import SHOPPING, Entity, Home, State, Timer
-from tumen.home.index import Parts, Spot
+from tumen.home.common_words import common_words, language_of, read_language_tables
+from tumen.home.entities import SHOPPING, Entity, State, Timer
+from tumen.home.home import Home
 from tumen.home.kinds import Kind, kind_of
-from tumen.home.words import (
-    ALL,
-    ALL_STOPS,
-    EVERYWHERE,
-    IT,
-    LAST,
-    NEVERMIND,
-    ORDINALS,
-    STOP,
-    UNDO,
-    fold,
-    forms,
-    split,
-    spoken,
-)
+from tumen.home.labels import at_home
+from tumen.home.phrase import NamedPlace, Phrase
+from tumen.home.spelling import fold
+from tumen.home.word_forms import forms, split, spoken
 
 __all__ = [
-    "ALL",
-    "ALL_STOPS",
-    "EVERYWHERE",
-    "IT",
-    "LAST",
-    "NEVERMIND",
-    "ORDINALS",
     "SHOPPING",
-    "STOP",
-    "UNDO",
     "Entity",
     "Home",
     "Kind",
-    "Parts",
-    "Spot",
+    "NamedPlace",
+    "Phrase",
     "State",
     "Timer",
     "at_home",
+    "common_words",
     "fold",
     "forms",
     "kind_of",
+    "language_of",
+    "read_language_tables",
     "split",
     "spoken",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tumen.eval.labelled_suites import in_slurp
-from tumen.home.aliases import at_home
+from tumen.home.labels import at_home
 from tumen.language.action import HOME, Action
 
 

@@ -1,0 +1,39 @@
+"""Typos: the words of a home that a misspelt word may be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rapidfuzz.distance import OSA
+
+SHORTEST = 5
+"""Letters from which on a word may have a typo; one slip makes a shorter word another word."""
+
+_LONG = 10  # letters from which on two slips are allowed
+
+
+def nearest_words(word: str, vocabulary: Iterable[str]) -> list[str]:
+    """Return the words with the fewest slips from a word, none beyond the bound.
+
+    A slip is a wrong, missing, additional or swapped letter (optimal string alignment distance).
+    Words of 5 to 9 letters may have one, longer ones two. The first letter must be right.
+    """
+    bound = 1 if len(word) < _LONG else 2
+    best: list[str] = []
+    for known in vocabulary:
+        if known[0] != word[0] or abs(len(known) - len(word)) > bound:
+            continue
+        distance = OSA.distance(known, word, score_cutoff=bound)
+        if distance > bound:
+            continue
+        if distance < bound:
+            # nearer than all before
+            best = []
+            bound = distance
+        best.append(known)
+    return best
+
+
+def without_umlaut_letters(word: str) -> str:
+    """Return `kuche` for `kueche`: umlauts that were typed as two letters."""
+    return word.replace("ae", "a").replace("oe", "o").replace("ue", "u")
