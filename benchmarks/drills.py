@@ -27,8 +27,8 @@ from contest import circumstances, ended, headline, table, write
 
 from tumen.cli import drill
 from tumen.cli.goodput_report import promised
-from tumen.cluster import FAULTS, Drill, account
-from tumen.cluster.watcher.glance import glance_in
+from tumen.cluster import INJECTABLE_FAULTS, DrillReport, measure_goodput
+from tumen.cluster.watcher.snapshot import read_snapshot
 from tumen.core import lifetime
 from tumen.core.artifact import manifest_of
 from tumen.core.errors import TumenError
@@ -117,15 +117,15 @@ def learnt(run: Path, child: subprocess.Popen[bytes]) -> None:
     """Wait until the watcher knows what is usual; without that nothing is slow."""
     end = time.monotonic() + STUCK_SECONDS
     while child.poll() is None and time.monotonic() < end:
-        now = glance_in(run / "jobs" / TIER)
+        now = read_snapshot(run / "jobs" / TIER)
         if now and now.usual_seconds:
             return
         time.sleep(0.1)
 
 
-def hurt(run: Path, faults: list[str], draw: random.Random) -> tuple[list[Drill], int | None]:
+def hurt(run: Path, faults: list[str], draw: random.Random) -> tuple[list[DrillReport], int | None]:
     """Play faults on a run from its start to its end; returns the reports and its exit code (None: it never ended)."""
-    found: list[Drill] = []
+    found: list[DrillReport] = []
     with watched(run) as child:
         due = START_STEPS
         for fault in faults:
@@ -136,7 +136,7 @@ def hurt(run: Path, faults: list[str], draw: random.Random) -> tuple[list[Drill]
                     learnt(run, child)
                 found.append(drill.played(run, TIER, fault, draw.randrange(1 << 30)))
             except TumenError as error:
-                found.append(Drill(fault, str(error)))
+                found.append(DrillReport(fault, str(error)))
             print(f"  {run.name} step {step_of(run)}: {found[-1]}", file=sys.stderr, flush=True)
             if found[-1].resumed_seconds is None:
                 break
@@ -156,7 +156,7 @@ def kinds(count: int, draw: random.Random) -> list[str]:
     """So many kinds of faults, in turns of all of them, each turn in an order of its own."""
     found: list[str] = []
     while len(found) < count:
-        found += draw.sample(list(FAULTS), len(FAULTS))
+        found += draw.sample(list(INJECTABLE_FAULTS), len(INJECTABLE_FAULTS))
     return found[:count]
 
 
@@ -171,13 +171,13 @@ def rehearse(folder: Path, drills: int, each: int, seed: int) -> dict[str, Any]:
         run = folder / f"run-{number}"
         shutil.copytree(template, run)
         found, code = hurt(run, faults[first : first + each], draw)
-        book = account(run, TIER, RANKS)
+        book = measure_goodput(run, TIER, RANKS)
         runs.append(
             {
                 "drills": [asdict(one) for one in found],
                 "code": code,
                 "goodput": book.goodput,
-                "ledger": book.card_seconds,
+                "ledger": book.accelerator_seconds,
             }
         )
         runs[-1]["left"] = left_by(run) if code == 0 else None
@@ -212,7 +212,7 @@ def main() -> None:
     played = [one for run in result["runs"] for one in run["drills"]]
     print(headline(result))
     rows = []
-    for fault in FAULTS:
+    for fault in INJECTABLE_FAULTS:
         ones = [one for one in played if one["fault"] == fault]
         back = [one for one in ones if one["resumed_seconds"] is not None]
         if ones:

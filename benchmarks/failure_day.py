@@ -20,7 +20,7 @@ from typing import Any
 
 from contest import circumstances, headline, table, write
 
-from tumen.cluster import Ledger, balance
+from tumen.cluster import GoodputReport, goodput_of_events
 from tumen.plan import reliability
 from tumen.recipe.recipe import Planning
 
@@ -156,10 +156,10 @@ class Run:
         return {"time": self.now, "by": "watch", "event": event, **facts}
 
 
-def played(way: Healing, cards: int, days: int, seed: int = 0) -> tuple[list[Ledger], float]:
+def played(way: Healing, cards: int, days: int, seed: int = 0) -> tuple[list[GoodputReport], float]:
     """The ledger of each of some days, and the goodput the plan expects."""
     runs = [Run(way, cards, 1, seed + day) for day in range(days)]
-    return [balance(run.rows(), cards) for run in runs], runs[0].plan.goodput
+    return [goodput_of_events(run.rows(), cards) for run in runs], runs[0].plan.goodput
 
 
 def main() -> None:
@@ -178,10 +178,10 @@ def main() -> None:
     }
     for way in WAYS:
         books, expected = played(way, given.cards, given.days)
-        total = sum(sum(book.card_seconds.values()) for book in books)
+        total = sum(sum(book.accelerator_seconds.values()) for book in books)
         shares = {
-            part: sum(book.card_seconds[part] for book in books) / total
-            for part in books[0].card_seconds
+            part: sum(book.accelerator_seconds[part] for book in books) / total
+            for part in books[0].accelerator_seconds
         }
         days = [book.goodput for book in books]
         result["ways"][way.name] = {

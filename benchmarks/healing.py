@@ -32,7 +32,7 @@ from typing import Any
 
 from contest import circumstances, ended, headline, noise_of, table, write
 
-from tumen.cluster import crews
+from tumen.cluster import local_agents
 from tumen.core import lifetime
 from tumen.core.events import read
 
@@ -118,7 +118,7 @@ def tumen(fault: str, folder: Path, template: Path) -> Outcome:
         if not until(lambda: step_of(run) >= 2 * SAVE_EVERY + 5, STARTED_SECONDS):
             raise RuntimeError(f"tumen did not train; {folder / 'log'} says why")
         time.sleep(WHILE_SECONDS)
-        pid = {rank: pid for crew in crews(job) for rank, pid in crew.ranks.items()}[VICTIM]
+        pid = {rank: pid for crew in local_agents(job) for rank, pid in crew.ranks.items()}[VICTIM]
         since = time.time()
         os.kill(pid, FAULTS[fault])
 

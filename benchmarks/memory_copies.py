@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from tumen.cluster.agents import Keeper
+from tumen.cluster.agents import ReplicaStore
 from tumen.heartbeat import transfer
 from tumen.heartbeat.messages import address_of
 
@@ -38,13 +38,15 @@ def main() -> None:
     }  # a megabyte each
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
         own, secret = Path(folder), secrets.token_bytes(32)
-        keeper = Keeper(own / "memory" / "neighbour", secret)
-        path = own / transfer.Copy(0, 1, 0, 1).name
+        keeper = ReplicaStore(own / "memory" / "neighbour", secret)
+        path = own / transfer.Replica(0, 1, 0, 1).name
         (own / "back").mkdir()
         done = {
             "write": lambda: save_file(state, path),
-            "send and keep": lambda: transfer.put(address_of(keeper.address), secret, path),
-            "fetch": lambda: transfer.get(
+            "send and keep": lambda: transfer.send_replica(
+                address_of(keeper.address), secret, path
+            ),
+            "fetch": lambda: transfer.fetch_replica(
                 address_of(keeper.address), secret, path.name, own / "back"
             ),
             "read": lambda: load_file(path),

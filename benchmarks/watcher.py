@@ -26,8 +26,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tumen.cluster.engines import Job, Node, Status
-from tumen.cluster.watcher import watching
+from tumen.cluster.engines import JobSpec, JobStatus, Node
+from tumen.cluster.watcher import watch_job
 from tumen.core import events
 from tumen.heartbeat import messages
 
@@ -38,11 +38,11 @@ DYING = 100
 class Nothing:
     """A cluster's engine whose job runs, whatever happens."""
 
-    def submit(self, job: Job) -> str:
+    def submit(self, job: JobSpec) -> str:
         return str(job.folder)
 
-    def status(self, job_id: str) -> Status:
-        return Status("running")
+    def status(self, job_id: str) -> JobStatus:
+        return JobStatus("running")
 
     def logs(self, job_id: str) -> str:
         return ""
@@ -62,7 +62,10 @@ class Simulated:
 
     def __init__(self, place: int, each: int, secret: bytes, watcher: tuple[str, int]) -> None:
         self.place, self.each, self.name = place, each, f"n{place:04d}"
-        self.sender, self.receiver = messages.Sender(secret, self.name), messages.Receiver(secret)
+        self.sender, self.receiver = (
+            messages.MessageSender(secret, self.name),
+            messages.MessageReceiver(secret),
+        )
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.setblocking(False)
         self.socket.connect(watcher)
@@ -84,7 +87,9 @@ class Simulated:
             age = round(1000 * (now - self.frozen_since)) if rank == self.frozen else 200
             if rank != self.dead:
                 beats.append(
-                    messages.Beat(rank, self.attempt, 1, step, STEP_SECONDS, "train", 0.2, 2.0, age)
+                    messages.Heartbeat(
+                        rank, self.attempt, 1, step, STEP_SECONDS, "train", 0.2, 2.0, age
+                    )
                 )
         note: dict[str, Any] = {"dead": [[self.dead, 137, None]]} if self.dead >= 0 else {}
         if self.greeting:
@@ -311,8 +316,10 @@ def main() -> None:
     parser.add_argument("--watch", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.watch:
-        job = Job("watched", (), options.watch, nodes=options.nodes, processes=options.each)
-        sys.exit(watching(Nothing(), job))
+        job = JobSpec(
+            "watched", (), options.watch, nodes=options.nodes, ranks_per_node=options.each
+        )
+        sys.exit(watch_job(Nothing(), job))
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))

@@ -33,7 +33,7 @@ FILES = {
     "src/tumen/plan/search.py": ["tests/plan"],
     "src/tumen/assistant/find.py": ["tests/assistant"],
     "src/tumen/assistant/resolution.py": ["tests/assistant"],
-    "src/tumen/cluster/watcher/watch.py": ["tests/cluster/test_watch.py"],
+    "src/tumen/cluster/watcher/monitor.py": ["tests/cluster/test_monitor.py"],
 }
 COPIED = ("src", "tests", "recipes", "pyproject.toml")
 # mutmut runs pytest several times in one process, which hypothesis takes for a fault of the test

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tests.cli.conftest import TINY, Tumen
 
-from tumen.cluster.agents import folder_of
+from tumen.cluster.agents import replica_folder
 from tumen.core.events import Events
 from tumen.recipe.recipe import load_recipe
 
@@ -104,6 +104,6 @@ def test_three_faults_and_the_same_bytes(tmp_path: Path) -> None:
     ], done.stderr
     assert all(one["resumed_seconds"] is not None for one in run["drills"])
     assert run["same"], "weights and samples are those of the run nobody touched"
-    assert not folder_of(tmp_path / "runs" / "run-0" / "jobs" / "cloud", "n0").parent.exists(), (
-        "nothing is left in memory"
-    )
+    assert not replica_folder(
+        tmp_path / "runs" / "run-0" / "jobs" / "cloud", "n0"
+    ).parent.exists(), "nothing is left in memory"

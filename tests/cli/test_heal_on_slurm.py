@@ -75,8 +75,8 @@ def test_weights_are_those_of_the_unbroken_run(
 
     def step() -> int:
         return (
-            int(json.loads((job / "glance.json").read_text())["step"])
-            if (job / "glance.json").exists()
+            int(json.loads((job / "snapshot.json").read_text())["step"])
+            if (job / "snapshot.json").exists()
             else 0
         )
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from tests.cli.conftest import TINY, Tumen
 
-from tumen.cluster.engines import Status
-from tumen.cluster.watcher import Glance, write_glance
+from tumen.cluster.engines import JobStatus
+from tumen.cluster.watcher import Snapshot, write_snapshot
 from tumen.core.artifact import write_text
 from tumen.core.errors import PlanError
 from tumen.core.events import Events
@@ -80,7 +80,13 @@ def test_nodes_ranks_and_cards_follow_from_mesh_and_fleet(tumen: Tumen, tmp_path
         'fleet.slurm.partition="p"',
         folder=tmp_path,
     )
-    for line in ("--nodes=4", "--gpus-per-node=8", "--exclusive", "--partition=p", "processes=8"):
+    for line in (
+        "--nodes=4",
+        "--gpus-per-node=8",
+        "--exclusive",
+        "--partition=p",
+        "ranks_per_node=8",
+    ):
         assert line in said.stdout
 
 
@@ -113,21 +119,21 @@ def test_a_node_that_would_be_half_empty_is_refused() -> None:
     [
         (
             "tumen: job 7, start 0, on n1\n[rank 3] tumen: the loss is NaN\nsrun: error: Terminated\n",
-            Status("failed", 7),
+            JobStatus("failed", 7),
             "the loss is NaN",
         ),
         (
             "tumen: the disk is full\ntorch: ChildFailedError\n",
-            Status("failed", 5),
+            JobStatus("failed", 5),
             "the disk is full",
         ),
-        ("", Status("lost", reason="the machine restarted"), "the machine restarted"),
-        ("Traceback\nValueError: x\n\n", Status("failed", 1), "ValueError: x"),
-        ("half a line", Status("failed", 1, "NODE_FAIL"), "NODE_FAIL"),
-        ("", Status("failed", 1), ""),
+        ("", JobStatus("lost", reason="the machine restarted"), "the machine restarted"),
+        ("Traceback\nValueError: x\n\n", JobStatus("failed", 1), "ValueError: x"),
+        ("half a line", JobStatus("failed", 1, "NODE_FAIL"), "NODE_FAIL"),
+        ("", JobStatus("failed", 1), ""),
     ],
 )
-def test_cause(logs: str, status: Status, why: str) -> None:
+def test_cause(logs: str, status: JobStatus, why: str) -> None:
     assert cause(logs, status) == why
 
 
@@ -182,7 +188,10 @@ def test_this_machine_is_a_node_that_cannot_be_drained(tumen: Tumen) -> None:
         rf"{name} +1 cards  ready\n1 of 1 nodes ready", tumen("nodes", "--on", "local").stdout
     )
     said = tumen("drain", name, "--why", "it smells", "--on", "local")
-    assert said.stderr == f"tumen: {name}: local is this machine alone, there is nothing to drain\n"
+    assert (
+        said.stderr
+        == f"tumen: {name}: this engine runs on this machine only; there is no node to drain\n"
+    )
     assert "which engine?" in tumen("nodes").stderr
 
 
@@ -284,9 +293,9 @@ def test_a_job_of_1250_nodes_is_few_short_lines(
     job = ready / "jobs" / "cloud"
     job.mkdir(parents=True)
     (job / "id").write_text("7\n")
-    write_glance(
+    write_snapshot(
         job,
-        Glance(
+        Snapshot(
             time=time.time(),
             attempt=2,
             nodes=1250,

@@ -28,13 +28,13 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         "TUMEN_JOB": str(tmp_path),
         "RANK": "3",
         "TUMEN_ATTEMPT": "1",
-        "TUMEN_PULSE": "",
+        "TUMEN_AGENT": "",
     }.items():
         monkeypatch.setenv(name, value)
-    sender.own.cache_clear()
-    sender.own().tick(41, 2.0)
+    sender.current.cache_clear()
+    sender.current().finish_step(41, 2.0)
     yield tmp_path
-    sender.own.cache_clear()
+    sender.current.cache_clear()
 
 
 def faults(job: Path) -> dict[str, dict[str, Any]]:

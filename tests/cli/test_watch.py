@@ -64,7 +64,7 @@ def test_only_what_runs_and_is_watched_is_resized(tumen: Tumen, ready: Path) -> 
         said.stderr
         == "tumen: cloud is done; only a training that runs can have another number of ranks\n"
     )
-    assert not (ready / "jobs" / "cloud" / "wish.json").exists()
+    assert not (ready / "jobs" / "cloud" / "resize.json").exists()
     assert tumen("resize", ready, "0").returncode == 2
 
 

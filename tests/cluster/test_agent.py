@@ -1,4 +1,4 @@
-"""The agent alone, under a scripted watcher, and under a real one that is killed too. Ranks are those of beating.py."""
+"""The agent alone, under a scripted watcher, and under a real one that is killed too. Ranks are those of fake_rank.py."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from typing import Any
 
 import pytest
 
-from tumen.cluster.agents.agent import Agent, Post
-from tumen.cluster.engines import Job, connect
+from tumen.cluster.agents.agent import Agent, AgentOptions
+from tumen.cluster.engines import JobSpec, connect
 from tumen.cluster.engines.engine import SECRET_FILE
-from tumen.cluster.watcher import expect, wish
+from tumen.cluster.watcher import announce_watcher, request_resize
 from tumen.core import events
 from tumen.heartbeat import messages
 
-BEATING = str(Path(__file__).with_name("beating.py"))
+BEATING = str(Path(__file__).with_name("fake_rank.py"))
 PATIENCE_SECONDS = 90.0
 
 
@@ -52,7 +52,15 @@ class Started:
         self.folder, self.job = folder, folder / "job"
         self.secret = messages.make_secret(self.job / "secret")
         command = command or (sys.executable, BEATING, str(folder), "100000", "0.02")
-        where = ("--folder", str(self.job), "--node", "n0", "--processes", str(processes), *options)
+        where = (
+            "--folder",
+            str(self.job),
+            "--node",
+            "n0",
+            "--ranks-per-node",
+            str(processes),
+            *options,
+        )
         self.log = folder / "log"
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
@@ -177,7 +185,7 @@ def test_news_come_between_and_it_keeps_its_turn(
 ) -> None:
     """An order reaches all agents at once; if each counted its second from there, all would report in one burst from then on."""
     messages.make_secret(tmp_path / SECRET_FILE)
-    made = Agent(Post(tmp_path, ("true",)))
+    made = Agent(AgentOptions(tmp_path, ("true",)))
     reported: list[float] = []
     monkeypatch.setattr(made, "_report", reported.append)
     clock = [100.0]
@@ -205,7 +213,10 @@ class Scripted:
         self.socket.bind(("127.0.0.1", 0))
         self.socket.settimeout(PATIENCE_SECONDS)
         (folder / "watcher").write_text(f"127.0.0.1:{self.socket.getsockname()[1]}\n")
-        self.sender, self.receiver = messages.Sender(secret, "watcher"), messages.Receiver(secret)
+        self.sender, self.receiver = (
+            messages.MessageSender(secret, "watcher"),
+            messages.MessageReceiver(secret),
+        )
         self.agent: Any = None
 
     def report(self, wanted: Callable[[messages.Message], Any]) -> messages.Message:
@@ -219,7 +230,7 @@ class Scripted:
         raise AssertionError("no such report")
 
     def order(
-        self, verb: str, attempt: int, sender: messages.Sender | None = None, **facts: Any
+        self, verb: str, attempt: int, sender: messages.MessageSender | None = None, **facts: Any
     ) -> bytes:
         said = {
             "verb": verb,
@@ -287,10 +298,10 @@ class TestOrders:
     ) -> None:
         agent = start()
         watcher.report(lambda message: "hello" in message.note)
-        stranger = messages.Sender(bytes(32), "watcher")
+        stranger = messages.MessageSender(bytes(32), "watcher")
         watcher.order("end", 9, stranger)
         watcher.order(
-            "end", 9, messages.Sender(watcher.sender.secret, "n1")
+            "end", 9, messages.MessageSender(watcher.sender.secret, "n1")
         )  # who has the secret and is not the watcher
         first = watcher.order("run", 2)
         pids = agent.facts(2)["ranks"]
@@ -324,11 +335,11 @@ class TestOrders:
 WATCHER = """
 import sys
 from pathlib import Path
-from tumen.cluster.engines import Job, connect
-from tumen.cluster.watcher import watching
+from tumen.cluster.engines import JobSpec, connect
+from tumen.cluster.watcher import watch_job
 folder = Path(sys.argv[1])
-job = Job("test", (), folder, nodes=int(sys.argv[2]), processes=int(sys.argv[3]))
-sys.exit(watching(connect("local"), job))
+job = JobSpec("test", (), folder, nodes=int(sys.argv[2]), ranks_per_node=int(sys.argv[3]))
+sys.exit(watch_job(connect("local"), job))
 """
 
 
@@ -336,10 +347,10 @@ class TestHealing:
     """The local engine, agents, ranks and a watcher, all of them processes that are killed."""
 
     @pytest.fixture
-    def job(self, tmp_path: Path) -> Iterator[Job]:
+    def job(self, tmp_path: Path) -> Iterator[JobSpec]:
         command = (sys.executable, BEATING, str(tmp_path), "100000", "0.02")
-        job = Job("test", command, tmp_path / "job", nodes=2)
-        expect(job.folder)
+        job = JobSpec("test", command, tmp_path / "job", nodes=2)
+        announce_watcher(job.folder)
         local = connect("local")
         local.submit(job)
         self.watcher = self.watch(job)
@@ -348,15 +359,15 @@ class TestHealing:
         self.watcher.kill()
         self.watcher.wait()
 
-    def watch(self, job: Job) -> subprocess.Popen[bytes]:
+    def watch(self, job: JobSpec) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            [sys.executable, "-c", WATCHER, job.folder, str(job.nodes), str(job.processes)]
+            [sys.executable, "-c", WATCHER, job.folder, str(job.nodes), str(job.ranks_per_node)]
         )
 
-    def rows(self, job: Job, event: str) -> list[dict[str, Any]]:
+    def rows(self, job: JobSpec, event: str) -> list[dict[str, Any]]:
         return list(events.read(job.folder / "watch.jsonl", event))
 
-    def facts(self, job: Job, attempt: int) -> dict[str, Any]:
+    def facts(self, job: JobSpec, attempt: int) -> dict[str, Any]:
         """What the first node's agent wrote, once both are at an attempt."""
 
         def there() -> Any:
@@ -366,7 +377,7 @@ class TestHealing:
 
         return dict(until(there))
 
-    def test_whatever_is_killed_training_goes_on(self, job: Job) -> None:
+    def test_whatever_is_killed_training_goes_on(self, job: JobSpec) -> None:
         state = job.folder.parent / "state"
         assert stat.S_IMODE((job.folder / "secret").stat().st_mode) == 0o600
         facts = self.facts(job, 1)
@@ -389,7 +400,7 @@ class TestHealing:
         until(lambda: len(self.rows(job, "watch")) == 2 and state.read_text() != before)
         facts = self.facts(job, 4)
 
-        wish(job.folder, 4)
+        request_resize(job.folder, 4)
         until(
             lambda: (
                 self.rows(job, "decided")[-1]["action"] == "resize"

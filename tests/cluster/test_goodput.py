@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tumen.cluster import account, balance
+from tumen.cluster import goodput_of_events, measure_goodput
 from tumen.core.events import Events
 
 
@@ -41,7 +41,7 @@ CRASH = [  # 4 ranks, a step a second, a save at step 10, a crash in step 18 tha
 
 
 def test_a_crash_by_hand() -> None:
-    book = balance(CRASH, 4)
+    book = goodput_of_events(CRASH, 4)
     assert book.seconds == {
         "productive": pytest.approx(10 + 8 + 2 + 10),
         "checkpoint": 3,
@@ -52,7 +52,7 @@ def test_a_crash_by_hand() -> None:
         "recomputed": pytest.approx(8),
         "idle": 2,
     }
-    assert book.card_seconds == {
+    assert book.accelerator_seconds == {
         part: pytest.approx(4 * seconds) for part, seconds in book.seconds.items()
     }
     assert (book.steps, book.steps_again, book.stops, book.saves, dict(book.faults)) == (
@@ -74,7 +74,7 @@ def test_a_crash_by_hand() -> None:
 def test_no_second_is_lost_or_counted_twice() -> None:
     """However many rows are missing, the parts add up to the time from the first event to the last."""
     for left_out in range(1, len(CRASH) - 1):
-        book = balance(CRASH[:left_out] + CRASH[left_out + 1 :], 4)
+        book = goodput_of_events(CRASH[:left_out] + CRASH[left_out + 1 :], 4)
         assert math.fsum(book.seconds.values()) == pytest.approx(60), CRASH[left_out]
         assert min(book.seconds.values()) >= 0
 
@@ -84,7 +84,7 @@ def test_a_fault_that_changes_nothing_costs_nothing() -> None:
         saw(125, "fault", kind="slow", step=12, silent_seconds=0.0),
         saw(125, "decided", action="wait", attempt=1),
     ]
-    book = balance([*CRASH[:4], *slow, ran(131, "step", step=18, step_seconds=1.0)], 4)
+    book = goodput_of_events([*CRASH[:4], *slow, ran(131, "step", step=18, step_seconds=1.0)], 4)
     assert book.seconds["productive"] == 18
     assert (book.seconds["detection"], book.stops) == (0, 0)
 
@@ -94,14 +94,14 @@ def test_fewer_cards_than_are_held_leave_the_rest_idle() -> None:
         row | ({"action": "drain", "world": 2} if row["event"] == "decided" else {})
         for row in CRASH
     ]
-    book = balance(drained, 4)
-    assert book.card_seconds["productive"] == pytest.approx(4 * 18 + 2 * 12)
-    assert book.card_seconds["idle"] == pytest.approx(2 * (160 - 133) + 2 * 2)
+    book = goodput_of_events(drained, 4)
+    assert book.accelerator_seconds["productive"] == pytest.approx(4 * 18 + 2 * 12)
+    assert book.accelerator_seconds["idle"] == pytest.approx(2 * (160 - 133) + 2 * 2)
     resized = [
         row | ({"action": "resize", "world": 2} if row["event"] == "decided" else {})
         for row in CRASH
     ]
-    assert balance(resized, 4).card_seconds["idle"] == pytest.approx(2 * 2), (
+    assert goodput_of_events(resized, 4).accelerator_seconds["idle"] == pytest.approx(2 * 2), (
         "what was given back is not paid for"
     )
 
@@ -110,9 +110,9 @@ def test_without_a_watcher_a_gap_is_idle(tmp_path: Path) -> None:
     """Nobody says why it stopped: the time until somebody started it again was nobody's work."""
     rows = [ran(0, "train", step=0), ran(10, "step", step=10, step_seconds=1.0)]
     rows += [ran(70, "train", step=0), ran(80, "step", step=10, step_seconds=1.0)]
-    book = balance(rows, 2)
+    book = goodput_of_events(rows, 2)
     assert book.seconds | {"idle": 60, "productive": 10, "recomputed": 10} == book.seconds
-    empty = account(tmp_path, "cloud", 2)
+    empty = measure_goodput(tmp_path, "cloud", 2)
     assert (empty.goodput, empty.rates) == (1.0, None)
 
 
@@ -127,7 +127,7 @@ def test_it_reads_a_runs_files(tmp_path: Path) -> None:
     run.emit("step", tier="cloud", step=4, step_seconds=0.1)
     watch.emit("fault", kind="freeze", step=4, silent_seconds=5.0)
     assert (tmp_path / "events.jsonl").read_text()
-    book = account(tmp_path, "cloud", 2)
+    book = measure_goodput(tmp_path, "cloud", 2)
     assert (book.steps, dict(book.faults)) == (4, {"freeze": 1})
 
 

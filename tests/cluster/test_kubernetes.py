@@ -16,8 +16,15 @@ from tests.cluster.crd import JOBSET, published
 from tests.cluster.fake_kubernetes import GPU, TOKEN, FakeKubernetes, served
 from tests.cluster.jobs import LARGE, SMALL
 
-from tumen.cluster.engines import Job, Node, Status
-from tumen.cluster.engines.kubernetes import Kubernetes, manifest, named, parse, parse_nodes, render
+from tumen.cluster.engines import JobSpec, JobStatus, Node
+from tumen.cluster.engines.kubernetes import (
+    KubernetesEngine,
+    manifest,
+    named,
+    parse,
+    parse_nodes,
+    render,
+)
 from tumen.cluster.engines.kubernetes_api import connection
 from tumen.core.errors import DiskError, EngineError
 from tumen.recipe import recipe
@@ -40,13 +47,13 @@ def test_rendered_text_is_as_it_was() -> None:
 
 
 @pytest.mark.parametrize("site", [SITE, PLAIN])
-@pytest.mark.parametrize("job", [LARGE, SMALL, replace(SMALL, nodes=4, processes=2)])
-def test_fits_the_schema(job: Job, site: recipe.Kubernetes) -> None:
+@pytest.mark.parametrize("job", [LARGE, SMALL, replace(SMALL, nodes=4, ranks_per_node=2)])
+def test_fits_the_schema(job: JobSpec, site: recipe.Kubernetes) -> None:
     jsonschema.validate(manifest(job, site), JOBSET)
 
 
-@pytest.mark.parametrize("job", [LARGE, SMALL, replace(SMALL, nodes=4, processes=2)])
-def test_fits_the_published_schema(job: Job) -> None:
+@pytest.mark.parametrize("job", [LARGE, SMALL, replace(SMALL, nodes=4, ranks_per_node=2)])
+def test_fits_the_published_schema(job: JobSpec) -> None:
     schema = published()
     if schema is None:
         pytest.skip("TUMEN_JOBSET_CRD names no published schema")
@@ -102,31 +109,31 @@ def condition(kind: str, message: str = "", status: str = "True") -> list[dict[s
 @pytest.mark.parametrize(
     ("text", "status"),
     [
-        (a_jobset(), Status("waiting", reason="no pod of 2 runs yet")),
-        (a_jobset(replicatedJobsStatus=[{"active": 1, "ready": 0}]), Status("running")),
+        (a_jobset(), JobStatus("waiting", reason="no pod of 2 runs yet")),
+        (a_jobset(replicatedJobsStatus=[{"active": 1, "ready": 0}]), JobStatus("running")),
         (
             a_jobset(restarts=2, replicatedJobsStatus=[{"active": 1, "ready": 1}]),
-            Status("running", reason="restarted 2 times"),
+            JobStatus("running", reason="restarted 2 times"),
         ),
         (
             a_jobset(conditions=condition("Suspended", "jobset is suspended")),
-            Status("waiting", reason="jobset is suspended"),
+            JobStatus("waiting", reason="jobset is suspended"),
         ),
         (
             a_jobset(
                 conditions=condition("Suspended", status="False"),
                 replicatedJobsStatus=[{"active": 1}],
             ),
-            Status("running"),
+            JobStatus("running"),
         ),
-        (a_jobset(conditions=condition("Completed")), Status("done", 0)),
+        (a_jobset(conditions=condition("Completed")), JobStatus("done", 0)),
         (
             a_jobset(conditions=condition("Failed", "max restarts")),
-            Status("failed", 1, "max restarts"),
+            JobStatus("failed", 1, "max restarts"),
         ),
     ],
 )
-def test_parse(text: str, status: Status) -> None:
+def test_parse(text: str, status: JobStatus) -> None:
     assert parse(text) == status
 
 
@@ -187,18 +194,18 @@ def kubeconfig(folder: Path, server: str, user: dict[str, Any]) -> Path:
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Kubernetes:
-    return Kubernetes(recipe.Kubernetes(image="x", volumes={str(tmp_path): "runs"}))
+def engine(tmp_path: Path) -> KubernetesEngine:
+    return KubernetesEngine(recipe.Kubernetes(image="x", volumes={str(tmp_path): "runs"}))
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> Job:
+def job(tmp_path: Path) -> JobSpec:
     return replace(LARGE, folder=tmp_path / "run" / "jobs" / "cloud")
 
 
 class TestVerbs:
     def test_from_submit_to_done(
-        self, cluster: FakeKubernetes, engine: Kubernetes, job: Job
+        self, cluster: FakeKubernetes, engine: KubernetesEngine, job: JobSpec
     ) -> None:
         job_id = engine.submit(job)
         ((name, kept),) = cluster.jobsets.items()
@@ -208,10 +215,10 @@ class TestVerbs:
         kept["status"] = {"replicatedJobsStatus": [{"active": 1, "ready": 256}]}
         assert engine.status(job_id).state == "running"
         kept["status"] = {"conditions": condition("Completed")}
-        assert engine.status(job_id) == Status("done", 0)
+        assert engine.status(job_id) == JobStatus("done", 0)
 
     def test_logs_are_the_first_nodes_and_those_that_failed(
-        self, cluster: FakeKubernetes, engine: Kubernetes, job: Job
+        self, cluster: FakeKubernetes, engine: KubernetesEngine, job: JobSpec
     ) -> None:
         name = named(job)
         for index, phase in enumerate(("Running", "Running", "Failed")):
@@ -225,16 +232,16 @@ class TestVerbs:
             cluster.logs[f"p{index}"] = f"said by {index}\n"
         assert engine.logs(engine.submit(job)) == "said by 0\nsaid by 2\n"
 
-    def test_cancel(self, cluster: FakeKubernetes, engine: Kubernetes, job: Job) -> None:
+    def test_cancel(self, cluster: FakeKubernetes, engine: KubernetesEngine, job: JobSpec) -> None:
         job_id = engine.submit(job)
         engine.cancel(job_id)
         engine.cancel(job_id)
         assert not cluster.jobsets
-        assert engine.status(job_id) == Status("cancelled")
+        assert engine.status(job_id) == JobStatus("cancelled")
         engine.submit(job)
         assert engine.status(job_id).state == "waiting", "it may be launched again"
 
-    def test_drain_and_nodes(self, cluster: FakeKubernetes, engine: Kubernetes) -> None:
+    def test_drain_and_nodes(self, cluster: FakeKubernetes, engine: KubernetesEngine) -> None:
         engine.drain("a2", "Xid 79, card 3")
         assert engine.nodes() == [Node("a1", 8), Node("a2", 8, False, "cordoned: Xid 79, card 3")]
         with pytest.raises(
@@ -243,21 +250,23 @@ class TestVerbs:
         ):
             engine.drain("a9", "gone")
 
-    def test_twice_is_refused(self, cluster: FakeKubernetes, engine: Kubernetes, job: Job) -> None:
+    def test_twice_is_refused(
+        self, cluster: FakeKubernetes, engine: KubernetesEngine, job: JobSpec
+    ) -> None:
         engine.submit(job)
         with pytest.raises(EngineError, match="it is there already; `tumen cancel` removes it"):
             engine.submit(job)
         assert len(cluster.jobsets) == 1
 
     def test_deleted_by_somebody_is_lost(
-        self, cluster: FakeKubernetes, engine: Kubernetes, job: Job
+        self, cluster: FakeKubernetes, engine: KubernetesEngine, job: JobSpec
     ) -> None:
         job_id = engine.submit(job)
         cluster.jobsets.clear()
         assert engine.status(job_id).state == "lost"
 
     def test_refusals_are_one_line(
-        self, cluster: FakeKubernetes, engine: Kubernetes, job: Job
+        self, cluster: FakeKubernetes, engine: KubernetesEngine, job: JobSpec
     ) -> None:
         cluster.without_jobset = True
         with pytest.raises(
@@ -275,7 +284,7 @@ class TestVerbs:
     def test_who_is_not_known(
         self,
         cluster: FakeKubernetes,
-        engine: Kubernetes,
+        engine: KubernetesEngine,
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
@@ -288,7 +297,11 @@ class TestVerbs:
             engine.nodes()
 
     def test_nobody_answers(
-        self, engine: Kubernetes, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self,
+        engine: KubernetesEngine,
+        job: JobSpec,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         monkeypatch.setenv(
             "KUBECONFIG", str(kubeconfig(tmp_path, "http://127.0.0.1:1", {"token": TOKEN}))
@@ -304,12 +317,12 @@ class TestVerbs:
     def test_read_only_folder_submits_nothing(
         self,
         cluster: FakeKubernetes,
-        job: Job,
+        job: JobSpec,
         small_disk: Path,
         make_read_only: Callable[[], None],
     ) -> None:
         make_read_only()
-        engine = Kubernetes(recipe.Kubernetes(image="x", volumes={str(small_disk): "runs"}))
+        engine = KubernetesEngine(recipe.Kubernetes(image="x", volumes={str(small_disk): "runs"}))
         with pytest.raises(DiskError, match="read-only"):
             engine.submit(replace(job, folder=small_disk / "job"))
         assert not cluster.jobsets
@@ -328,7 +341,7 @@ class TestConnection:
         monkeypatch.setenv(
             "KUBECONFIG", str(kubeconfig(tmp_path, cluster.server, {"exec": plugin}))
         )
-        assert len(Kubernetes().nodes()) == 2
+        assert len(KubernetesEngine().nodes()) == 2
 
     def test_a_token_in_a_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "token").write_text("abc\n")

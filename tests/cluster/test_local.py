@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tumen.cluster.engines import Job, Status
-from tumen.cluster.engines.local import Local, parse, render
+from tumen.cluster.engines import JobSpec, JobStatus
+from tumen.cluster.engines.local import LocalEngine, parse, render
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "local_job.sh"
 PATIENCE_SECONDS = 20.0
@@ -35,13 +35,13 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def shell(folder: Path, script: str, **environment: str) -> Job:
-    return Job("test", ("/bin/sh", "-c", script), folder, environment)
+def shell(folder: Path, script: str, **environment: str) -> JobSpec:
+    return JobSpec("test", ("/bin/sh", "-c", script), folder, environment)
 
 
 @pytest.fixture
-def local() -> Local:
-    return Local()
+def local() -> LocalEngine:
+    return LocalEngine()
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_rendered_text_is_as_it_was() -> None:
-    job = Job(
+    job = JobSpec(
         "tiny-cloud",
         ("python", "-m", "tumen", "train", "runs/it's", "cloud"),
         Path("/runs/tiny/jobs/cloud"),
@@ -61,21 +61,21 @@ def test_rendered_text_is_as_it_was() -> None:
 
 def test_several_ranks_have_an_agent() -> None:
     text = render(
-        Job(
+        JobSpec(
             "x",
             ("python", "-m", "tumen", "train", "runs/x", "cloud"),
             Path("/x"),
-            processes=2,
+            ranks_per_node=2,
             nodes=2,
         )
     )
-    where = "--folder /x --nodes 2 --processes 2 --standby"
+    where = "--folder /x --nodes 2 --ranks-per-node 2 --standby"
     assert (
         f"{sys.executable} -m tumen.cluster.agents {where} -- python -m tumen train runs/x cloud"
         in text
     )
     assert "WORLD_SIZE" not in text, "the agent says it"
-    assert "--standby" not in render(Job("x", ("true",), Path("/x"), processes=2)), (
+    assert "--standby" not in render(JobSpec("x", ("true",), Path("/x"), ranks_per_node=2)), (
         "not everything can stand by"
     )
 
@@ -84,25 +84,27 @@ def test_several_ranks_have_an_agent() -> None:
     ("script", "code"),
     [("exit 0", 0), ("[ $RANK = 0 ] || exit 5; sleep 60", 5), ("kill -9 $$", 137)],
 )
-def test_several_ranks_end_together(local: Local, folder: Path, script: str, code: int) -> None:
-    job = local.submit(Job("test", ("/bin/sh", "-c", script), folder, processes=2))
+def test_several_ranks_end_together(
+    local: LocalEngine, folder: Path, script: str, code: int
+) -> None:
+    job = local.submit(JobSpec("test", ("/bin/sh", "-c", script), folder, ranks_per_node=2))
     until(lambda: local.status(job).ended)
-    assert local.status(job) == Status("done" if code == 0 else "failed", code)
+    assert local.status(job) == JobStatus("done" if code == 0 else "failed", code)
 
 
 @pytest.mark.parametrize(
     ("text", "alive", "status"),
     [
-        ("0\n", False, Status("done", 0)),
-        ("7\n", False, Status("failed", 7)),
-        ("137", False, Status("failed", 137)),
-        ("0\n", True, Status("done", 0)),
-        ("cancelled\n", False, Status("cancelled")),
-        (None, True, Status("running")),
-        ("", True, Status("running")),
+        ("0\n", False, JobStatus("done", 0)),
+        ("7\n", False, JobStatus("failed", 7)),
+        ("137", False, JobStatus("failed", 137)),
+        ("0\n", True, JobStatus("done", 0)),
+        ("cancelled\n", False, JobStatus("cancelled")),
+        (None, True, JobStatus("running")),
+        ("", True, JobStatus("running")),
     ],
 )
-def test_parse(text: str | None, alive: bool, status: Status) -> None:
+def test_parse(text: str | None, alive: bool, status: JobStatus) -> None:
     assert parse(text, alive) == status
 
 
@@ -115,14 +117,14 @@ def test_parse_lost(text: str | None) -> None:
 
 
 @pytest.mark.parametrize("code", [0, 1, 77])
-def test_exit_codes_and_logs(local: Local, folder: Path, code: int) -> None:
+def test_exit_codes_and_logs(local: LocalEngine, folder: Path, code: int) -> None:
     job = local.submit(shell(folder, f"echo said; echo complained >&2; exit {code}"))
     until(lambda: local.status(job).ended)
-    assert local.status(job) == Status("done" if code == 0 else "failed", code)
+    assert local.status(job) == JobStatus("done" if code == 0 else "failed", code)
     assert local.logs(job) == "said\ncomplained\n"
 
 
-def test_a_job_finds_torchruns_variables_and_its_own(local: Local, folder: Path) -> None:
+def test_a_job_finds_torchruns_variables_and_its_own(local: LocalEngine, folder: Path) -> None:
     job = local.submit(
         shell(folder, 'echo "$RANK $WORLD_SIZE $LOCAL_RANK $MINE"', MINE="a 'quoted' $HOME")
     )
@@ -130,22 +132,22 @@ def test_a_job_finds_torchruns_variables_and_its_own(local: Local, folder: Path)
     assert local.logs(job) == "0 1 0 a 'quoted' $HOME\n"
 
 
-def test_a_job_has_no_input(local: Local, folder: Path) -> None:
+def test_a_job_has_no_input(local: LocalEngine, folder: Path) -> None:
     job = local.submit(shell(folder, "cat; echo end"))
     until(lambda: local.status(job).ended)
     assert local.logs(job) == "end\n"
 
 
-def test_cancel_stops_it_and_says_so(local: Local, folder: Path) -> None:
+def test_cancel_stops_it_and_says_so(local: LocalEngine, folder: Path) -> None:
     job = local.submit(shell(folder, "echo $$; sleep 60"))
     until(lambda: local.logs(job))
-    assert local.status(job) == Status("running")
+    assert local.status(job) == JobStatus("running")
     local.cancel(job)
-    assert local.status(job) == Status("cancelled")
+    assert local.status(job) == JobStatus("cancelled")
     assert not is_alive(int(local.logs(job).split()[0]))
 
 
-def test_cancel_lets_a_job_end_well(local: Local, folder: Path) -> None:
+def test_cancel_lets_a_job_end_well(local: LocalEngine, folder: Path) -> None:
     job = local.submit(
         shell(folder, "trap 'echo saved; exit 3' TERM; echo ready; while :; do sleep 0.05; done")
     )
@@ -156,26 +158,26 @@ def test_cancel_lets_a_job_end_well(local: Local, folder: Path) -> None:
 
 
 def test_cancel_reaches_what_will_not_listen(
-    local: Local, folder: Path, monkeypatch: pytest.MonkeyPatch
+    local: LocalEngine, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tumen.cluster.engines.local.GRACE_SECONDS", 0.2)
     stubborn = "import signal, time, os; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(os.getpid(), flush=True); time.sleep(60)"
-    job = local.submit(Job("test", (sys.executable, "-c", stubborn), folder))
+    job = local.submit(JobSpec("test", (sys.executable, "-c", stubborn), folder))
     until(lambda: local.logs(job))
     local.cancel(job)
     until(lambda: not is_alive(int(local.logs(job).split()[0])))
     assert local.status(job).state == "cancelled"
 
 
-def test_cancel_leaves_what_ended_as_it_ended(local: Local, folder: Path) -> None:
+def test_cancel_leaves_what_ended_as_it_ended(local: LocalEngine, folder: Path) -> None:
     job = local.submit(shell(folder, "exit 5"))
     until(lambda: local.status(job).ended)
     local.cancel(job)
     local.cancel(job)
-    assert local.status(job) == Status("failed", 5)
+    assert local.status(job) == JobStatus("failed", 5)
 
 
-def test_a_killed_job_is_lost(local: Local, folder: Path) -> None:
+def test_a_killed_job_is_lost(local: LocalEngine, folder: Path) -> None:
     job = local.submit(shell(folder, "sleep 60"))
     group = int((folder / "pid").read_text().split()[0])
     os.killpg(group, signal.SIGKILL)
@@ -183,14 +185,14 @@ def test_a_killed_job_is_lost(local: Local, folder: Path) -> None:
     assert local.status(job).state == "lost"
 
 
-def test_an_unknown_job_is_lost(local: Local, tmp_path: Path) -> None:
+def test_an_unknown_job_is_lost(local: LocalEngine, tmp_path: Path) -> None:
     for name in ("nothing", "../.."):
         assert local.status(str(tmp_path / name)).state == "lost"
     assert local.logs(str(tmp_path / "nothing")) == ""
     local.cancel(str(tmp_path / "nothing"))
 
 
-def test_a_reused_pid_is_not_the_job(local: Local, folder: Path) -> None:
+def test_a_reused_pid_is_not_the_job(local: LocalEngine, folder: Path) -> None:
     """The machine restarted, and another process has the job's number now: ours. It must not be hurt."""
     folder.mkdir()
     (folder / "pid").write_text(f"{os.getpid()} 1")
@@ -198,7 +200,7 @@ def test_a_reused_pid_is_not_the_job(local: Local, folder: Path) -> None:
     local.cancel(str(folder))
 
 
-def test_a_second_job_in_a_folder_starts_afresh(local: Local, folder: Path) -> None:
+def test_a_second_job_in_a_folder_starts_afresh(local: LocalEngine, folder: Path) -> None:
     first = local.submit(shell(folder, "exit 5"))
     until(lambda: local.status(first).ended)
     second = local.submit(shell(folder, "sleep 60"))
@@ -206,7 +208,7 @@ def test_a_second_job_in_a_folder_starts_afresh(local: Local, folder: Path) -> N
     local.cancel(second)
 
 
-def test_another_process_can_ask(local: Local, folder: Path) -> None:
+def test_another_process_can_ask(local: LocalEngine, folder: Path) -> None:
     """A job's id is a text that survives the process that has it."""
     job = local.submit(shell(folder, "echo $$; sleep 60"))
     until(lambda: local.logs(job))
@@ -219,7 +221,7 @@ def test_another_process_can_ask(local: Local, folder: Path) -> None:
     assert not is_alive(int(local.logs(job).split()[0]))
 
 
-def test_never_lost_while_it_ends(local: Local, tmp_path: Path) -> None:
+def test_never_lost_while_it_ends(local: LocalEngine, tmp_path: Path) -> None:
     """Asked again and again around its end, a job is running and then done."""
     for number in range(10):
         job = local.submit(shell(tmp_path / str(number), "exit 0"))
@@ -232,9 +234,9 @@ def test_never_lost_while_it_ends(local: Local, tmp_path: Path) -> None:
 STARTER = """
 import sys, time
 from pathlib import Path
-from tumen.cluster.engines import Job, connect
+from tumen.cluster.engines import JobSpec, connect
 command = (sys.executable, "-c", {command!r})
-job = connect("local").submit(Job("test", command, Path(sys.argv[1])))
+job = connect("local").submit(JobSpec("test", command, Path(sys.argv[1])))
 print("submitted", flush=True)
 time.sleep(60)
 """
@@ -256,7 +258,7 @@ def test_a_job_dies_when_its_starter_is_killed(folder: Path, pause: float) -> No
     assert starter.stdout is not None
     with starter.stdout:
         assert starter.stdout.readline() == b"submitted\n"
-    local = Local()
+    local = LocalEngine()
     if not pause:
         until(lambda: local.logs(str(folder)))
     starter.kill()

@@ -11,21 +11,21 @@ from pathlib import Path
 
 import pytest
 
-from tumen.cluster.agents import Keeper, folder_of
+from tumen.cluster.agents import ReplicaStore, replica_folder
 from tumen.cluster.agents import replica_store as keeper
 from tumen.cluster.agents.replica_store import forget_stale
 from tumen.core.errors import EngineError
 from tumen.heartbeat import transfer
 from tumen.heartbeat.messages import address_of
-from tumen.heartbeat.transfer import Copy, ParcelError
+from tumen.heartbeat.transfer import Replica, TransferError
 
 SECRET, OTHER = bytes(range(32)), bytes(32)
-FIRST = Copy(attempt=1, step=40, rank=2, world=4)
+FIRST = Replica(attempt=1, step=40, rank=2, world=4)
 
 
 @pytest.fixture
-def kept(tmp_path: Path) -> Iterator[Keeper]:
-    keeper = Keeper(tmp_path / "memory" / "b", SECRET)
+def kept(tmp_path: Path) -> Iterator[ReplicaStore]:
+    keeper = ReplicaStore(tmp_path / "memory" / "b", SECRET)
     yield keeper
     keeper.close(remove=True)
 
@@ -37,11 +37,11 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def names(kept: Keeper) -> list[str]:
+def names(kept: ReplicaStore) -> list[str]:
     return sorted(path.name for path in kept.folder.iterdir())
 
 
-def refused(kept: Keeper, count: int = 1) -> None:
+def refused(kept: ReplicaStore, count: int = 1) -> None:
     """The keeper gave up on that many, and holds nothing of them."""
     deadline = time.monotonic() + 30
     while kept.refused < count and time.monotonic() < deadline:
@@ -50,7 +50,7 @@ def refused(kept: Keeper, count: int = 1) -> None:
     assert names(kept) == []
 
 
-def sent(kept: Keeper, text: bytes) -> bytes:
+def sent(kept: ReplicaStore, text: bytes) -> bytes:
     """What comes back for raw bytes; nothing where the keeper hung up before it read them all."""
     with (
         socket.create_connection(address_of(kept.address), 10) as line,
@@ -69,21 +69,21 @@ def request(
         transfer.HEAD.pack(transfer.MAGIC, verb, len(name), size, sent_ns, os.urandom(16))
         + name.encode()
     )
-    seal = transfer.keyed(secret, head).digest()
+    seal = transfer.keyed_hash(secret, head).digest()
     return head + seal, seal
 
 
-def test_what_is_put_is_got(kept: Keeper, file: Path, tmp_path: Path) -> None:
-    transfer.put(address_of(kept.address), SECRET, file)
+def test_what_is_put_is_got(kept: ReplicaStore, file: Path, tmp_path: Path) -> None:
+    transfer.send_replica(address_of(kept.address), SECRET, file)
     (tmp_path / "back").mkdir()
-    transfer.get(address_of(kept.address), SECRET, file.name, tmp_path / "back")
+    transfer.fetch_replica(address_of(kept.address), SECRET, file.name, tmp_path / "back")
     assert (tmp_path / "back" / file.name).read_bytes() == file.read_bytes()
     assert names(kept) == [file.name]
     assert kept.folder.stat().st_mode & 0o777 == 0o700
 
 
 def test_the_newest_of_each_rank_stay_and_a_later_attempt_is_newer(
-    kept: Keeper, tmp_path: Path
+    kept: ReplicaStore, tmp_path: Path
 ) -> None:
     for copy in (
         FIRST,
@@ -92,23 +92,25 @@ def test_the_newest_of_each_rank_stay_and_a_later_attempt_is_newer(
     ):
         path = tmp_path / copy.name
         path.write_bytes(b"x")
-        transfer.put(address_of(kept.address), SECRET, path)
-    assert [(copy.attempt, copy.step, copy.rank) for copy in transfer.copies_in(kept.folder)] == [
+        transfer.send_replica(address_of(kept.address), SECRET, path)
+    assert [(copy.attempt, copy.step, copy.rank) for copy in transfer.replicas_in(kept.folder)] == [
         (1, 40, 3), (2, 10, 2), (2, 11, 2), (2, 12, 2)
     ]  # fmt: skip
 
 
-def test_another_secret_is_refused_on_either_side(kept: Keeper, file: Path, tmp_path: Path) -> None:
-    with pytest.raises((ParcelError, OSError)):
-        transfer.put(address_of(kept.address), OTHER, file)
-    with pytest.raises(ParcelError, match="another secret"):
-        transfer.get(address_of(kept.address), OTHER, file.name, tmp_path)
+def test_another_secret_is_refused_on_either_side(
+    kept: ReplicaStore, file: Path, tmp_path: Path
+) -> None:
+    with pytest.raises((TransferError, OSError)):
+        transfer.send_replica(address_of(kept.address), OTHER, file)
+    with pytest.raises(TransferError, match="another secret"):
+        transfer.fetch_replica(address_of(kept.address), OTHER, file.name, tmp_path)
     refused(kept, 2)
 
 
-def test_what_is_not_there_is_one_line(kept: Keeper, tmp_path: Path) -> None:
-    with pytest.raises(ParcelError, match="the keeper has no such copy"):
-        transfer.get(address_of(kept.address), SECRET, FIRST.name, tmp_path)
+def test_what_is_not_there_is_one_line(kept: ReplicaStore, tmp_path: Path) -> None:
+    with pytest.raises(TransferError, match="the keeper has no such copy"):
+        transfer.fetch_replica(address_of(kept.address), SECRET, FIRST.name, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -123,22 +125,22 @@ def test_what_is_not_there_is_one_line(kept: Keeper, tmp_path: Path) -> None:
     ],
 )
 def test_what_nobody_should_ask_changes_nothing(
-    name: str, size: int, seconds: int, kept: Keeper
+    name: str, size: int, seconds: int, kept: ReplicaStore
 ) -> None:
     head, seal = request(SECRET, name, size, time.time_ns() + seconds * 10**9)
-    assert sent(kept, head + b"x" + transfer.keyed(SECRET, seal + b"x").digest()) == b""
+    assert sent(kept, head + b"x" + transfer.keyed_hash(SECRET, seal + b"x").digest()) == b""
     refused(kept)
 
 
-def test_a_changed_byte_changes_nothing(kept: Keeper) -> None:
+def test_a_changed_byte_changes_nothing(kept: ReplicaStore) -> None:
     head, seal = request(SECRET, FIRST.name, 1, time.time_ns())
-    assert sent(kept, head + b"y" + transfer.keyed(SECRET, seal + b"x").digest()) == b""
+    assert sent(kept, head + b"y" + transfer.keyed_hash(SECRET, seal + b"x").digest()) == b""
     refused(kept)
 
 
-def test_what_was_sent_before_changes_nothing(kept: Keeper) -> None:
+def test_what_was_sent_before_changes_nothing(kept: ReplicaStore) -> None:
     head, seal = request(SECRET, FIRST.name, 1, time.time_ns())
-    whole = head + b"x" + transfer.keyed(SECRET, seal + b"x").digest()
+    whole = head + b"x" + transfer.keyed_hash(SECRET, seal + b"x").digest()
     assert sent(kept, whole)[:1] == transfer.YES
     (kept.folder / FIRST.name).unlink()
     assert sent(kept, whole) == b""
@@ -148,7 +150,7 @@ def test_what_was_sent_before_changes_nothing(kept: Keeper) -> None:
 @pytest.mark.parametrize(
     "text", [b"", b"\x80\x04K\x01.", b"GET / HTTP/1.1\r\n\r\n", bytes(200), transfer.MAGIC]
 )
-def test_noise_is_hung_up_on(text: bytes, kept: Keeper) -> None:
+def test_noise_is_hung_up_on(text: bytes, kept: ReplicaStore) -> None:
     assert sent(kept, text) == b""
     refused(kept)
 
@@ -156,10 +158,10 @@ def test_noise_is_hung_up_on(text: bytes, kept: Keeper) -> None:
 def test_a_folder_that_others_can_enter_is_refused(tmp_path: Path) -> None:
     (tmp_path / "shared").mkdir(mode=0o755)
     with pytest.raises(EngineError, match="not ours alone"):
-        Keeper(tmp_path / "shared" / "b", SECRET)
+        ReplicaStore(tmp_path / "shared" / "b", SECRET)
     (tmp_path / "link").symlink_to(tmp_path)
     with pytest.raises(EngineError, match="not ours alone"):
-        Keeper(tmp_path / "link" / "b", SECRET)
+        ReplicaStore(tmp_path / "link" / "b", SECRET)
 
 
 def test_copies_of_runs_long_gone_are_forgotten(tmp_path: Path) -> None:
@@ -180,9 +182,9 @@ def test_copies_of_runs_long_gone_are_forgotten(tmp_path: Path) -> None:
 
 def test_two_jobs_keep_apart() -> None:
     first, second = (
-        folder_of(Path("/a/run/jobs/cloud"), "n1"),
-        folder_of(Path("/b/run/jobs/cloud"), "n1"),
+        replica_folder(Path("/a/run/jobs/cloud"), "n1"),
+        replica_folder(Path("/b/run/jobs/cloud"), "n1"),
     )
     assert first != second
     assert first.parent.parent == keeper.MEMORY
-    assert folder_of(Path("/a/run/jobs/cloud"), "../n1").parent == first.parent
+    assert replica_folder(Path("/a/run/jobs/cloud"), "../n1").parent == first.parent

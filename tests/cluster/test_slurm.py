@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from tests.cluster.jobs import LARGE, SMALL
 
-from tumen.cluster.engines import Job, Node, Status
+from tumen.cluster.engines import JobSpec, JobStatus, Node
 from tumen.cluster.engines.slurm import (
-    Slurm,
+    SlurmEngine,
     complaint,
     parse,
     parse_accounting,
@@ -42,12 +42,12 @@ SHOWN = (  # scontrol show job 2 --oneliner, Slurm 22.05.8, shortened in the mid
 @pytest.mark.parametrize(
     ("name", "job", "site"), [("slurm_large.sh", LARGE, SITE), ("slurm_small.sh", SMALL, None)]
 )
-def test_rendered_text_is_as_it_was(name: str, job: Job, site: recipe.Slurm | None) -> None:
+def test_rendered_text_is_as_it_was(name: str, job: JobSpec, site: recipe.Slurm | None) -> None:
     assert render(job, site) == (GOLDEN / name).read_text()
 
 
 @pytest.mark.parametrize("job", [LARGE, SMALL])
-def test_rendered_text_is_bash(job: Job) -> None:
+def test_rendered_text_is_bash(job: JobSpec) -> None:
     assert (
         subprocess.run(["bash", "-n"], input=render(job), capture_output=True, text=True).stderr
         == ""
@@ -79,26 +79,26 @@ def test_limit(seconds: float, shown: str) -> None:
 @pytest.mark.parametrize(
     ("state", "reason", "code", "restarts", "status"),
     [
-        ("PENDING", "Resources", "0:0", 0, Status("waiting", reason="Resources")),
-        ("PENDING", "None", "0:0", 0, Status("waiting")),
+        ("PENDING", "Resources", "0:0", 0, JobStatus("waiting", reason="Resources")),
+        ("PENDING", "None", "0:0", 0, JobStatus("waiting")),
         (
             "PENDING",
             "BeginTime",
             "0:0",
             2,
-            Status("waiting", reason="BeginTime, restarted 2 times"),
+            JobStatus("waiting", reason="BeginTime, restarted 2 times"),
         ),
-        ("RUNNING", "None", "0:0", 0, Status("running", reason="n[1-8]")),
-        ("COMPLETING", "None", "0:0", 1, Status("running", reason="n[1-8], restarted 1 times")),
-        ("COMPLETED", "None", "0:0", 0, Status("done", 0)),
-        ("FAILED", "NonZeroExitCode", "7:0", 0, Status("failed", 7)),
-        ("FAILED", "NonZeroExitCode", "0:9", 0, Status("failed", 137)),
-        ("NODE_FAIL", "None", "0:0", 0, Status("failed", 1, "NODE_FAIL")),
-        ("TIMEOUT", "TimeLimit", "0:1", 0, Status("failed", 129, "TIMEOUT")),
-        ("CANCELLED", "None", "0:15", 0, Status("cancelled")),
+        ("RUNNING", "None", "0:0", 0, JobStatus("running", reason="n[1-8]")),
+        ("COMPLETING", "None", "0:0", 1, JobStatus("running", reason="n[1-8], restarted 1 times")),
+        ("COMPLETED", "None", "0:0", 0, JobStatus("done", 0)),
+        ("FAILED", "NonZeroExitCode", "7:0", 0, JobStatus("failed", 7)),
+        ("FAILED", "NonZeroExitCode", "0:9", 0, JobStatus("failed", 137)),
+        ("NODE_FAIL", "None", "0:0", 0, JobStatus("failed", 1, "NODE_FAIL")),
+        ("TIMEOUT", "TimeLimit", "0:1", 0, JobStatus("failed", 129, "TIMEOUT")),
+        ("CANCELLED", "None", "0:15", 0, JobStatus("cancelled")),
     ],
 )
-def test_parse(state: str, reason: str, code: str, restarts: int, status: Status) -> None:
+def test_parse(state: str, reason: str, code: str, restarts: int, status: JobStatus) -> None:
     text = SHOWN.format(state=state, reason=reason, code=code, restarts=restarts, nodes="n[1-8]")
     assert parse(text) == status
 
@@ -109,9 +109,9 @@ def test_parse_lost(text: str) -> None:
 
 
 def test_accounting() -> None:
-    assert parse_accounting("NODE_FAIL|0:0\nCOMPLETED|0:0\n") == Status("done", 0)
-    assert parse_accounting("CANCELLED by 1000|0:15\n") == Status("cancelled")
-    assert parse_accounting("FAILED|7:0\n") == Status("failed", 7)
+    assert parse_accounting("NODE_FAIL|0:0\nCOMPLETED|0:0\n") == JobStatus("done", 0)
+    assert parse_accounting("CANCELLED by 1000|0:15\n") == JobStatus("cancelled")
+    assert parse_accounting("FAILED|7:0\n") == JobStatus("failed", 7)
     assert parse_accounting("Slurm accounting storage is disabled\n") is None
 
 
@@ -154,12 +154,12 @@ class TestWithoutSlurm:
 
     def test_not_installed_is_one_line_and_nothing_is_written(self, tmp_path: Path) -> None:
         with pytest.raises(EngineError, match="sinfo is not on the path; run this on a login node"):
-            Slurm().submit(replace(SMALL, folder=tmp_path / "job"))
+            SlurmEngine().submit(replace(SMALL, folder=tmp_path / "job"))
         assert not (tmp_path / "job").exists()
 
     def test_a_job_is_silent_not_lost(self, tmp_path: Path) -> None:
         (tmp_path / "id").write_text("12\n")
-        assert Slurm().status(str(tmp_path)).state == "silent"
+        assert SlurmEngine().status(str(tmp_path)).state == "silent"
 
 
 def stand_in(folder: Path, **programs: str) -> None:
@@ -181,7 +181,7 @@ def test_read_only_folder_submits_nothing(
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     make_read_only()
     with pytest.raises(DiskError, match="read-only"):
-        Slurm().submit(replace(SMALL, folder=small_disk / "job"))
+        SlurmEngine().submit(replace(SMALL, folder=small_disk / "job"))
     assert not (tmp_path / "submitted").exists()
 
 
@@ -197,7 +197,7 @@ def test_a_job_whose_id_cannot_be_kept_is_cancelled(
     )
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin:/usr/sbin:/sbin")
     with pytest.raises(DiskError):
-        Slurm().submit(replace(SMALL, folder=small_disk / "job"))
+        SlurmEngine().submit(replace(SMALL, folder=small_disk / "job"))
     assert (tmp_path / "cancelled").read_text() == "7\n"
 
 
@@ -209,5 +209,5 @@ def test_an_account_that_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         EngineError,
         match="^slurm refused tiny-device: Invalid account or account/partition combination specified$",
     ):
-        Slurm(recipe.Slurm(account="theirs")).submit(replace(SMALL, folder=tmp_path / "job"))
+        SlurmEngine(recipe.Slurm(account="theirs")).submit(replace(SMALL, folder=tmp_path / "job"))
     assert not (tmp_path / "job" / "id").exists()

@@ -1,6 +1,6 @@
 """Faults on a real Slurm of eight hosts, watched from this one: seen, named, and the same run goes on.
 
-Ranks beat and keep step, but train nothing (beating.py); tests/cli/test_launch.py has a real training.
+Ranks beat and keep step, but train nothing (fake_rank.py); tests/cli/test_launch.py has a real training.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from typing import Any
 import pytest
 from tests.lab import slurm as lab
 
-from tumen.cluster.engines import Job
-from tumen.cluster.engines.slurm import Slurm
-from tumen.cluster.watcher import expect, watching
+from tumen.cluster.engines import JobSpec
+from tumen.cluster.engines.slurm import SlurmEngine
+from tumen.cluster.watcher import announce_watcher, watch_job
 from tumen.core.events import read
 
 pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("slurm_lab")]
 PATIENCE_SECONDS = 120.0
-BEATING = Path(__file__).with_name("beating.py")
+BEATING = Path(__file__).with_name("fake_rank.py")
 HERE = "10.77.0.1"  # this machine, as the lab's nodes reach it
 
 
@@ -35,17 +35,17 @@ class Watched:
     """A job of a rank a node, and a watcher of it in a thread."""
 
     def __init__(self, folder: Path, nodes: int, steps: int, step_seconds: float = 0.2) -> None:
-        self.folder, self.slurm = folder, Slurm()
+        self.folder, self.slurm = folder, SlurmEngine()
         command = (sys.executable, str(BEATING), str(folder), str(steps), str(step_seconds))
-        self.job = Job("test", command, folder, nodes=nodes)
+        self.job = JobSpec("test", command, folder, nodes=nodes)
         self.code: int | None = None
         self.watcher = threading.Thread(target=self._watch, daemon=True)
 
     def _watch(self) -> None:
-        self.code = watching(self.slurm, self.job, HERE)
+        self.code = watch_job(self.slurm, self.job, HERE)
 
     def start(self) -> Watched:
-        expect(self.folder, HERE)
+        announce_watcher(self.folder, HERE)
         self.slurm.submit(self.job)
         self.watcher.start()
         return self
@@ -219,9 +219,9 @@ def test_ranks_of_a_slurmd_that_died_alone_end_when_the_job_is_started_elsewhere
     tmp_path: Path,
 ) -> None:
     """kill -9 of slurmd alone: its ranks live on, and nobody watches. Slurm starts the job on other nodes."""
-    slurm, folder = Slurm(), tmp_path / "job"
+    slurm, folder = SlurmEngine(), tmp_path / "job"
     command = (sys.executable, str(BEATING), str(folder), "100000", "0.2")
-    slurm.submit(Job("test", command, folder, nodes=2, avoid=("n1",)))
+    slurm.submit(JobSpec("test", command, folder, nodes=2, avoid=("n1",)))
     until(lambda: (folder / "state").exists(), lambda: slurm.logs(str(folder)))
     old = json.loads((folder / "ranks" / "n2" / "agent.json").read_text())
     os.kill(int((lab.FOLDER / "run" / "n2.pid").read_text()), signal.SIGKILL)

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from tests.lab import slurm as lab
 
-from tumen.cluster.engines import Job, Status
-from tumen.cluster.engines.slurm import Slurm
+from tumen.cluster.engines import JobSpec, JobStatus
+from tumen.cluster.engines.slurm import SlurmEngine
 from tumen.core.errors import EngineError
 from tumen.recipe import recipe
 
@@ -22,8 +22,8 @@ PATIENCE_SECONDS = 60.0
 
 
 @pytest.fixture
-def slurm() -> Slurm:
-    return Slurm()
+def slurm() -> SlurmEngine:
+    return SlurmEngine()
 
 
 @pytest.fixture
@@ -31,11 +31,13 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     """A job's folder with a name that shells stumble over. Its job is gone afterwards."""
     folder = tmp_path / "it's 100% $HOME"
     yield folder
-    Slurm().cancel(str(folder))
+    SlurmEngine().cancel(str(folder))
 
 
-def shell(folder: Path, script: str, nodes: int = 1, cards: int = 0, **asked: float) -> Job:
-    return Job("test", ("/bin/sh", "-c", script), folder, nodes=nodes, cards=cards, **asked)  # type: ignore[arg-type]
+def shell(folder: Path, script: str, nodes: int = 1, cards: int = 0, **asked: float) -> JobSpec:
+    return JobSpec(
+        "test", ("/bin/sh", "-c", script), folder, nodes=nodes, accelerators_per_node=cards, **asked
+    )  # type: ignore[arg-type]
 
 
 def until(happened: Callable[[], object]) -> None:
@@ -45,15 +47,15 @@ def until(happened: Callable[[], object]) -> None:
         time.sleep(0.1)
 
 
-def end_of(slurm: Slurm, job: str) -> Status:
+def end_of(slurm: SlurmEngine, job: str) -> JobStatus:
     until(lambda: slurm.status(job).ended)
     return slurm.status(job)
 
 
-def test_a_gang_has_true_ranks_on_hosts_of_their_own(slurm: Slurm, folder: Path) -> None:
+def test_a_gang_has_true_ranks_on_hosts_of_their_own(slurm: SlurmEngine, folder: Path) -> None:
     script = 'echo "said $RANK $WORLD_SIZE $(hostname) $MASTER_ADDR $CUDA_VISIBLE_DEVICES"'
     job = slurm.submit(shell(folder, script, nodes=8, cards=8))
-    assert end_of(slurm, job) == Status("done", 0)
+    assert end_of(slurm, job) == JobStatus("done", 0)
     said = sorted(line for line in slurm.logs(job).splitlines() if "said" in line)
     assert said == [
         f"[rank {rank}] said {rank} 8 n{rank + 1} n1 0,1,2,3,4,5,6,7" for rank in range(8)
@@ -61,7 +63,7 @@ def test_a_gang_has_true_ranks_on_hosts_of_their_own(slurm: Slurm, folder: Path)
     assert (folder / "id").read_text().strip().isdigit()
 
 
-def test_the_first_rank_that_fails_ends_all(slurm: Slurm, folder: Path) -> None:
+def test_the_first_rank_that_fails_ends_all(slurm: SlurmEngine, folder: Path) -> None:
     job = slurm.submit(shell(folder, 'test "$RANK" = 2 && exit 7; exec sleep 600', nodes=4))
     status = end_of(slurm, job)
     assert status.state == "failed"
@@ -69,16 +71,16 @@ def test_the_first_rank_that_fails_ends_all(slurm: Slurm, folder: Path) -> None:
     assert "task 2: Exited with exit code 7" in slurm.logs(job)
 
 
-def test_a_job_can_be_asked_for_when_slurm_forgot_it(slurm: Slurm, folder: Path) -> None:
+def test_a_job_can_be_asked_for_when_slurm_forgot_it(slurm: SlurmEngine, folder: Path) -> None:
     job = slurm.submit(shell(folder, "exit 3"))
     end_of(slurm, job)
     (folder / "id").write_text("99999\n")
-    assert slurm.status(job) == Status("failed", 3)
+    assert slurm.status(job) == JobStatus("failed", 3)
     (folder / "exit").unlink()
     assert slurm.status(job).state == "lost"
 
 
-def test_cancel(slurm: Slurm, folder: Path) -> None:
+def test_cancel(slurm: SlurmEngine, folder: Path) -> None:
     job = slurm.submit(shell(folder, "echo up; exec sleep 600", nodes=2))
     until(lambda: slurm.logs(job).count("up\n") == 2)
     slurm.cancel(job)
@@ -86,11 +88,11 @@ def test_cancel(slurm: Slurm, folder: Path) -> None:
     assert end_of(slurm, job).state == "cancelled"
 
 
-def test_a_drained_node_gets_no_work_and_says_why(slurm: Slurm, folder: Path) -> None:
+def test_a_drained_node_gets_no_work_and_says_why(slurm: SlurmEngine, folder: Path) -> None:
     slurm.drain("n1", "Xid 79, card 3")
     try:
         (node,) = [node for node in slurm.nodes() if node.name == "n1"]
-        assert (node.ready, node.reason, node.cards) == (False, "drained: Xid 79, card 3", 8)
+        assert (node.ready, node.reason, node.accelerators) == (False, "drained: Xid 79, card 3", 8)
         job = slurm.submit(shell(folder, "hostname", nodes=7))
         assert end_of(slurm, job).state == "done"
         assert "] n1\n" not in slurm.logs(job)
@@ -98,13 +100,13 @@ def test_a_drained_node_gets_no_work_and_says_why(slurm: Slurm, folder: Path) ->
         subprocess.run(["scontrol", "update", "nodename=n1", "state=resume"], check=True)
 
 
-def test_nodes_to_avoid(slurm: Slurm, folder: Path) -> None:
-    job = slurm.submit(Job("test", ("hostname",), folder, avoid=("n1", "n3")))
+def test_nodes_to_avoid(slurm: SlurmEngine, folder: Path) -> None:
+    job = slurm.submit(JobSpec("test", ("hostname",), folder, avoid=("n1", "n3")))
     assert end_of(slurm, job).state == "done"
     assert "] n2\n" in slurm.logs(job)
 
 
-def test_more_cards_than_are_free_wait(slurm: Slurm, folder: Path, tmp_path: Path) -> None:
+def test_more_cards_than_are_free_wait(slurm: SlurmEngine, folder: Path, tmp_path: Path) -> None:
     first = slurm.submit(shell(folder, "exec sleep 600", nodes=8, cards=8))
     second = slurm.submit(shell(tmp_path / "second", "true", cards=1))
     until(lambda: slurm.status(second).reason)
@@ -114,7 +116,7 @@ def test_more_cards_than_are_free_wait(slurm: Slurm, folder: Path, tmp_path: Pat
 
 
 def test_a_node_that_dies_puts_the_job_back_and_it_goes_on_elsewhere(
-    slurm: Slurm, folder: Path
+    slurm: SlurmEngine, folder: Path
 ) -> None:
     script = 'echo "start on $(hostname)"; test "$SLURM_RESTART_COUNT" && exit 0; exec sleep 600'
     job = slurm.submit(shell(folder, script, nodes=3))
@@ -122,7 +124,7 @@ def test_a_node_that_dies_puts_the_job_back_and_it_goes_on_elsewhere(
     os.kill(int((lab.FOLDER / "run" / "n2.pid").read_text()), signal.SIGKILL)
     lab.kill_node("n2")
     try:
-        assert end_of(slurm, job) == Status("done", 0)
+        assert end_of(slurm, job) == JobStatus("done", 0)
         second = slurm.logs(job).partition("start 2, on ")[2]
         assert second.count("start on") == 3
         assert "start on n2" not in second
@@ -131,22 +133,22 @@ def test_a_node_that_dies_puts_the_job_back_and_it_goes_on_elsewhere(
         until(lambda: lab.states().get("idle") == 8)
 
 
-def test_requeue_by_hand(slurm: Slurm, folder: Path) -> None:
+def test_requeue_by_hand(slurm: SlurmEngine, folder: Path) -> None:
     job = slurm.submit(
         shell(folder, 'echo up; test "$SLURM_RESTART_COUNT" && exit 0; exec sleep 600')
     )
     until(lambda: "up" in slurm.logs(job))
     slurm.requeue(job)
-    assert end_of(slurm, job) == Status("done", 0)
+    assert end_of(slurm, job) == JobStatus("done", 0)
 
 
 def test_before_the_limit_ranks_are_told_and_the_job_is_queued_again(
-    slurm: Slurm, folder: Path
+    slurm: SlurmEngine, folder: Path
 ) -> None:
     """A minute is Slurm's smallest limit; the grace is most of it."""
     script = 'trap "echo saved; exit 5" TERM; test "$SLURM_RESTART_COUNT" && exit 0; while :; do sleep 0.1; done'
     job = slurm.submit(shell(folder, script, nodes=2, limit_seconds=60.0, grace_seconds=59.0))
-    assert end_of(slurm, job) == Status("done", 0)
+    assert end_of(slurm, job) == JobStatus("done", 0)
     assert slurm.logs(job).count("saved") == 2
 
 
@@ -170,13 +172,15 @@ def test_a_refusal_is_one_line_and_nothing_is_queued(
     folder: Path, site: dict[str, str], nodes: int, line: str
 ) -> None:
     with pytest.raises(EngineError, match=line) as raised:
-        Slurm(recipe.Slurm.model_validate(site)).submit(shell(folder, "true", nodes=nodes, cards=1))
+        SlurmEngine(recipe.Slurm.model_validate(site)).submit(
+            shell(folder, "true", nodes=nodes, cards=1)
+        )
     assert "\n" not in str(raised.value)
     assert subprocess.run(["squeue", "--noheader"], capture_output=True, text=True).stdout == ""
 
 
 def test_while_the_controller_is_down_a_job_is_silent(
-    slurm: Slurm, folder: Path, monkeypatch: pytest.MonkeyPatch
+    slurm: SlurmEngine, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As for those who ask: a controller at a port where nobody listens."""
     job = slurm.submit(shell(folder, "true"))

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 from tests.lab import slurm as lab
 
-from tumen.cluster.engines import Job
-from tumen.cluster.engines.slurm import Slurm
+from tumen.cluster.engines import JobSpec
+from tumen.cluster.engines.slurm import SlurmEngine
 
 pytestmark = [pytest.mark.many, pytest.mark.lab, pytest.mark.timeout(2400)]
 NODES = int(os.environ.get("TUMEN_LAB_NODES", "1250"))
@@ -54,14 +54,14 @@ def test_a_gang_of_all_nodes_is_few_lines(many: None, tmp_path: Path) -> None:
     stand_in = tmp_path / "python"
     stand_in.write_text("#!/bin/sh\necho up\nexec sleep 3600\n")
     stand_in.chmod(0o755)
-    run, slurm = tmp_path / "run", Slurm()
-    job = Job(
+    run, slurm = tmp_path / "run", SlurmEngine()
+    job = JobSpec(
         "many",
         ("true",),
         run / "jobs" / "cloud",
         nodes=NODES,
-        processes=8,
-        cards=8,
+        ranks_per_node=8,
+        accelerators_per_node=8,
         python=str(stand_in),
     )
     (run / "jobs").mkdir(parents=True)

@@ -26,25 +26,24 @@ from tumen.core.errors import TrainError
     ],
 )
 def test_newer(tmp_path: Path, said: str, mine: str, newer: str) -> None:
-    assert fencing.newer(tmp_path, mine) == ""
-    (tmp_path / "start").write_text(said + "\n")
-    assert fencing.newer(tmp_path, mine) == newer
+    assert fencing.newer_epoch(tmp_path, mine) == ""
+    (tmp_path / "epoch").write_text(said + "\n")
+    assert fencing.newer_epoch(tmp_path, mine) == newer
 
 
 def test_an_artifact_of_an_old_start_is_refused_before_and_at_its_seal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TUMEN_JOB", str(tmp_path))
-    monkeypatch.setenv("TUMEN_START", "12.1")
+    monkeypatch.setenv("TUMEN_EPOCH", "12.1")
     with (
         pytest.raises(
-            TrainError,
-            match="start 12.1 of this job is over: its engine began start 12.2 elsewhere",
+            TrainError, match="epoch 12.1 of this job is stale: the engine started epoch 12.2"
         ),
         writing(tmp_path / "step-1", "checkpoint", "x", []) as stage,
     ):
         (stage / "weights").write_text("old")
-        (tmp_path / "start").write_text("12.2\n")
+        (tmp_path / "epoch").write_text("12.2\n")
     with pytest.raises(TrainError), writing(tmp_path / "step-2", "checkpoint", "x", []):
         pass
-    assert [path.name for path in tmp_path.iterdir()] == ["start"]
+    assert [path.name for path in tmp_path.iterdir()] == ["epoch"]

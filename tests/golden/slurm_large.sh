@@ -27,21 +27,21 @@ export TORCH_NCCL_DUMP_ON_TIMEOUT=1
 export TORCH_NCCL_TRACE_BUFFER_SIZE=2000
 folder=/runs/v2/jobs/cloud
 python=/opt/tumen/bin/python
-processes=8
+ranks_per_node=8
 command=(/opt/tumen/bin/python -m tumen train /runs/v2 cloud)
-agent='export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((SLURM_CPUS_ON_NODE / processes > 0 ? SLURM_CPUS_ON_NODE / processes : 1))}
-exec "$python" -m tumen.cluster.agents --folder "$folder" --start "$start" --attempt "$attempt" \
+agent='export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((SLURM_CPUS_ON_NODE / ranks_per_node > 0 ? SLURM_CPUS_ON_NODE / ranks_per_node : 1))}
+exec "$python" -m tumen.cluster.agents --folder "$folder" --epoch "$epoch" --attempt "$attempt" \
   --node "$SLURMD_NODENAME" --address "$SLURMD_NODENAME" --nodes "$SLURM_JOB_NUM_NODES" --node-rank "$SLURM_NODEID" \
-  --processes "$processes" --master "$MASTER_ADDR:$MASTER_PORT" --standby -- "$@"'
+  --ranks-per-node "$ranks_per_node" --master "$MASTER_ADDR:$MASTER_PORT" --standby -- "$@"'
 
 attempt=$((${SLURM_RESTART_COUNT:-0} + 1))
-start=$SLURM_JOB_ID.$attempt  # what an older start left alive, on a node that Slurm lost, ends when it reads this
-echo "$start" > "$folder/start.part" && mv "$folder/start.part" "$folder/start"
+epoch=$SLURM_JOB_ID.$attempt  # fencing: agents of an older epoch, on a node that Slurm lost, read this and exit
+echo "$epoch" > "$folder/epoch.part" && mv "$folder/epoch.part" "$folder/epoch"
 echo "$SLURM_JOB_ID" > "$folder/id.part" && mv "$folder/id.part" "$folder/id"
 rm -f "$folder/exit"
 MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 MASTER_PORT=$((20000 + SLURM_JOB_ID % 10000))
-export folder start attempt python processes MASTER_ADDR MASTER_PORT
+export folder epoch attempt python ranks_per_node MASTER_ADDR MASTER_PORT
 echo "tumen: job $SLURM_JOB_ID, start $attempt, on $SLURM_JOB_NODELIST" >&2
 again=no
 trap 'again=yes; scancel --signal=TERM "$SLURM_JOB_ID"' USR1  # time is nearly up: tell the ranks, then queue again
@@ -53,7 +53,7 @@ wait "$step"
 while kill -0 "$step" 2> /dev/null; do wait "$step"; done  # a trap ends a wait early
 wait "$step"
 code=$?
-[ "$(cat "$folder/start")" = "$start" ] || exit "$code"  # Slurm lost this node and started the job elsewhere
+[ "$(cat "$folder/epoch")" = "$epoch" ] || exit "$code"  # Slurm lost this node and started the job elsewhere
 # Ranks that wrote a last checkpoint end with 0, too; a training that is done by now ends at once when it starts again.
 if [ "$again" = yes ] && scontrol requeue "$SLURM_JOB_ID"; then sleep 60; fi  # Slurm ends this script
 echo "$code" > "$folder/exit.part" && mv "$folder/exit.part" "$folder/exit"

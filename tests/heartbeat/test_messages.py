@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 
 from tumen.core.errors import EngineError
 from tumen.heartbeat import messages
-from tumen.heartbeat.messages import Beat, Receiver, Sender
+from tumen.heartbeat.messages import Heartbeat, MessageReceiver, MessageSender
 
 SECRET = bytes(range(32))
-BEATS = [Beat(3, 2, 41, 7, 0.5, "train", 0.25, 1.5), Beat(4, 2, 42)]
+BEATS = [Heartbeat(3, 2, 41, 7, 0.5, "train", 0.25, 1.5), Heartbeat(4, 2, 42)]
 
 
 def test_a_message_comes_through() -> None:
-    message = Receiver(SECRET).open(
-        Sender(SECRET, "n17").message(2, BEATS, {"dead": [[3, 137, None]], "größe": 1})
+    message = MessageReceiver(SECRET).open(
+        MessageSender(SECRET, "n17").message(2, BEATS, {"dead": [[3, 137, None]], "größe": 1})
     )
     assert message is not None
     assert (message.sender, message.attempt, message.note) == (
@@ -40,11 +40,11 @@ def test_a_message_comes_through() -> None:
 
 @given(st.data())
 def test_what_is_changed_or_cut_is_dropped(data: st.DataObject) -> None:
-    sealed = Sender(SECRET, "n17").message(2, BEATS, {"verb": "run"})
+    sealed = MessageSender(SECRET, "n17").message(2, BEATS, {"verb": "run"})
     at = data.draw(st.integers(0, len(sealed) - 1))
     changed = bytearray(sealed)
     changed[at] ^= data.draw(st.integers(1, 255))
-    receiver = Receiver(SECRET)
+    receiver = MessageReceiver(SECRET)
     assert receiver.open(bytes(changed)) is None
     assert receiver.open(sealed[:at]) is None
     assert receiver.open(sealed + b"x") is None
@@ -54,40 +54,40 @@ def test_what_is_changed_or_cut_is_dropped(data: st.DataObject) -> None:
 
 @given(st.binary(max_size=200))
 def test_noise_is_dropped(noise: bytes) -> None:
-    assert Receiver(SECRET).open(noise) is None
+    assert MessageReceiver(SECRET).open(noise) is None
 
 
 def test_another_runs_secret_opens_nothing() -> None:
-    receiver = Receiver(bytes(32))
-    assert receiver.open(Sender(SECRET, "watcher").message(9, note={"verb": "end"})) is None
+    receiver = MessageReceiver(bytes(32))
+    assert receiver.open(MessageSender(SECRET, "watcher").message(9, note={"verb": "end"})) is None
     assert receiver.dropped == {"forged": 1}
 
 
 def test_a_message_is_heard_once_and_in_order() -> None:
-    sender, receiver = Sender(SECRET, "n17"), Receiver(SECRET)
+    sender, receiver = MessageSender(SECRET, "n17"), MessageReceiver(SECRET)
     first, second = sender.message(1), sender.message(1)
     assert receiver.open(second)
     assert receiver.open(second) is None
     assert receiver.open(first) is None, "an older one changes nothing any more"
     assert receiver.dropped == {"replayed": 2}
-    assert receiver.open(Sender(SECRET, "n18").message(1)), "senders are apart"
-    assert receiver.open(Sender(SECRET, "n17").message(1)), (
+    assert receiver.open(MessageSender(SECRET, "n18").message(1)), "senders are apart"
+    assert receiver.open(MessageSender(SECRET, "n17").message(1)), (
         "one that started anew goes on where it was"
     )
 
 
 @pytest.mark.parametrize("ahead", [-31.0, 31.0])
 def test_a_clock_that_is_off_is_told(ahead: float) -> None:
-    receiver = Receiver(SECRET, clock=lambda: time.time() - ahead)
+    receiver = MessageReceiver(SECRET, clock=lambda: time.time() - ahead)
     for _ in range(3):
-        assert receiver.open(Sender(SECRET, "n17").message(1)) is None
+        assert receiver.open(MessageSender(SECRET, "n17").message(1)) is None
     assert receiver.dropped == {"skewed": 3}
     assert receiver.skewed == {"n17": pytest.approx(ahead, abs=5)}
 
 
 def test_an_order_is_no_longer_than_a_datagram() -> None:
     with pytest.raises(ValueError, match="does not fit a datagram"):
-        Sender(SECRET, "n17").message(1, note={"why": "x" * messages.MOST_BYTES})
+        MessageSender(SECRET, "n17").message(1, note={"why": "x" * messages.MAX_BYTES})
 
 
 @pytest.mark.parametrize("text", ["", "host", "host:", ":1", "host:0", "host:65536", "host:x"])

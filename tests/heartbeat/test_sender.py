@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tumen.heartbeat.messages import Beat, Receiver
-from tumen.heartbeat.sender import ENOUGH, MEETING, Heart, Waiting
+from tumen.heartbeat.messages import Heartbeat, MessageReceiver
+from tumen.heartbeat.sender import ENOUGH, MEETING, HeartbeatSender, WaitingShare
 
 SECRET = bytes(range(32))
 
@@ -26,7 +26,7 @@ def agent() -> Iterator[socket.socket]:
         yield bound
 
 
-def heard(agent: socket.socket, receiver: Receiver, phase: str) -> Beat:
+def heard(agent: socket.socket, receiver: MessageReceiver, phase: str) -> Heartbeat:
     """The next beat of a phase."""
     while True:
         message = receiver.open(agent.recv(65536))
@@ -37,11 +37,11 @@ def heard(agent: socket.socket, receiver: Receiver, phase: str) -> Beat:
 
 
 def test_a_phase_is_told_at_once_and_a_step_with_the_next_beat(agent: socket.socket) -> None:
-    heart, receiver = Heart(3, 2, agent.getsockname(), SECRET), Receiver(SECRET)
+    heart, receiver = HeartbeatSender(3, 2, agent.getsockname(), SECRET), MessageReceiver(SECRET)
     try:
         assert heard(agent, receiver, "start").step == 0
-        heart.phase("train")
-        heart.tick(7, 2.5)
+        heart.begin_phase("train")
+        heart.finish_step(7, 2.5)
         while (beat := heard(agent, receiver, "train")).step == 0:
             pass
         assert (beat.rank, beat.attempt, beat.step, beat.loss) == (3, 2, 7, 2.5)
@@ -54,18 +54,18 @@ def test_a_beat_tells_the_mean_of_its_steps(monkeypatch: pytest.MonkeyPatch) -> 
     """Of a rank that stumbles at every fourth step, the last step alone would say that all is well."""
     now = [0.0]
     monkeypatch.setattr("tumen.heartbeat.sender.time", SimpleNamespace(monotonic=lambda: now[0]))
-    heart = Heart()
+    heart = HeartbeatSender()
     for step, seconds in enumerate((1.3, 0.1, 0.1, 0.1), 1):
         now[0] += seconds
-        heart.tick(step, 2.5)
+        heart.finish_step(step, 2.5)
     assert heart._said.step_seconds == pytest.approx(0.4)
 
 
 def test_nobody_is_told_where_nobody_listens() -> None:
     before = threading.active_count()
-    heart = Heart()
-    heart.phase("train")
-    heart.tick(1, 3.0)
+    heart = HeartbeatSender()
+    heart.begin_phase("train")
+    heart.finish_step(1, 3.0)
     assert heart.step == 1
     assert threading.active_count() == before
 
@@ -73,8 +73,8 @@ def test_nobody_is_told_where_nobody_listens() -> None:
 def test_an_agent_that_is_gone_does_not_matter(agent: socket.socket) -> None:
     address = agent.getsockname()
     agent.close()
-    heart = Heart(0, 0, address, SECRET)
-    heart.phase("train")
+    heart = HeartbeatSender(0, 0, address, SECRET)
+    heart.begin_phase("train")
     heart.stop()
 
 
@@ -95,7 +95,7 @@ class TestWaiting:
         thread.join()
 
     def test_is_the_share_of_looks_over_whole_steps(self, meeting: int) -> None:
-        waiting = Waiting()
+        waiting = WaitingShare()
         assert math.isnan(waiting.share)
         for thread in (threading.get_ident(), meeting):
             for _ in range(ENOUGH // 2):
@@ -104,7 +104,7 @@ class TestWaiting:
         assert waiting.share == 0.5
 
     def test_a_step_that_hangs_is_told_while_it_lasts(self, meeting: int) -> None:
-        waiting = Waiting()
+        waiting = WaitingShare()
         for _ in range(ENOUGH):
             waiting.look(threading.get_ident())
         waiting.step()

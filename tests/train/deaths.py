@@ -159,7 +159,9 @@ def work(run: Run, rank: int, variables: dict[str, str]) -> None:
     if run.nodes:
         each = run.world // len(run.nodes)
         folder, keeper = run.nodes[rank // each]
-        os.environ.update(LOCAL_RANK=str(rank % each), TUMEN_COPIES=folder, TUMEN_KEEPER=keeper)
+        os.environ.update(
+            LOCAL_RANK=str(rank % each), TUMEN_REPLICA_FOLDER=folder, TUMEN_REPLICA_STORE=keeper
+        )
     for name in [name for name, value in variables.items() if not value]:
         del os.environ[name]
     run.file("error", rank).unlink(missing_ok=True)

@@ -34,7 +34,7 @@ from tests.train.deaths import (
     start,
 )
 
-from tumen.cluster.agents import Keeper
+from tumen.cluster.agents import ReplicaStore
 from tumen.core import events
 from tumen.core.artifact import manifest_of, verify
 from tumen.data import Loader, read_shards
@@ -311,7 +311,7 @@ class TestCopiesInMemory:
     @pytest.fixture
     def kept(self, run: Run, tmp_path: Path) -> Iterator[Run]:
         secret = make_secret(tmp_path / "secret")
-        keepers = [Keeper(tmp_path / "memory" / node, secret) for node in "ab"]
+        keepers = [ReplicaStore(tmp_path / "memory" / node, secret) for node in "ab"]
         nodes = tuple((str(keeper.folder), keeper.address) for keeper in keepers)
         yield replace(run, nodes=nodes, change="copied_often", fields={"checkpoint_every": 100})
         for keeper in keepers:
@@ -362,7 +362,7 @@ class TestCopiesInMemory:
         for folder, _ in run.nodes:
             for path in sorted(Path(folder).glob("attempt-*rank-1*"))[-1:]:
                 os.truncate(path, path.stat().st_size // 2)
-        newest = max(transfer.copies_in(Path(run.nodes[0][0]))).step
+        newest = max(transfer.replicas_in(Path(run.nodes[0][0]))).step
         ((step, source),) = self.finish(run, unbroken("fsdp"))
         assert (step, source) == (newest - 1, "memory")
 
@@ -375,7 +375,9 @@ class TestCopiesInMemory:
         run = replace(kept, mesh="fsdp")
         assert self.finish(run, unbroken("fsdp")) == []
         assert all(
-            copy.world == 2 for folder, _ in run.nodes for copy in transfer.copies_in(Path(folder))
+            copy.world == 2
+            for folder, _ in run.nodes
+            for copy in transfer.replicas_in(Path(folder))
         )
 
     def test_without_room_checkpoints_alone_are_made(

@@ -12,8 +12,8 @@ from typing import Any
 import typer
 
 from tumen.cli.options import JSON, RUN, TIER
-from tumen.cluster import FAULTS, Drill, judge, play
-from tumen.cluster.agents import folder_of
+from tumen.cluster import INJECTABLE_FAULTS, DrillReport, drill_report, inject_fault
+from tumen.cluster.agents import replica_folder
 from tumen.core.errors import TrainError
 from tumen.core.events import read
 from tumen.pipeline.folder import asked
@@ -24,7 +24,7 @@ PATIENCE_SECONDS = 180.0
 
 def drill(
     run: Path = RUN,
-    fault: str = typer.Option(..., "--fault", help=f"One of {', '.join(FAULTS)}."),
+    fault: str = typer.Option(..., "--fault", help=f"One of {', '.join(INJECTABLE_FAULTS)}."),
     seed: int = typer.Option(0, "--seed", help="Which rank and node are hit."),
     tier: str = TIER,
     patience: float = typer.Option(
@@ -45,7 +45,7 @@ def drill(
 
 def played(
     where: Path, tier: str, fault: str, seed: int, patience: float = PATIENCE_SECONDS
-) -> Drill:
+) -> DrillReport:
     """Play a fault on a tier's training and wait for what becomes of it.
 
     Raises:
@@ -53,9 +53,9 @@ def played(
         EngineError: nobody trains, or nobody watches.
     """
     job, work = where / FOLDER / tier, where / f".{tier}.work"
-    copies = list(folder_of(job, "any").parent.glob("*"))
+    copies = list(replica_folder(job, "any").parent.glob("*"))
     since = time.time()
-    victim, undo = play(fault, job, work, copies, random.Random(seed))
+    victim, undo = inject_fault(fault, job, work, copies, random.Random(seed))
     try:
         while True:
             began, step = newest(where, tier, "train", since), newest(where, tier, "step")
@@ -63,7 +63,9 @@ def played(
                 int(began["step"]) if began else None,
                 float(step["step_seconds"]) if step else 0.0,
             )
-            found = judge(fault, victim, since, list(read(job / "watch.jsonl")), restored, pace)
+            found = drill_report(
+                fault, victim, since, list(read(job / "watch.jsonl")), restored, pace
+            )
             if found.resumed_seconds is not None or time.time() - since > patience:
                 return found
             time.sleep(0.1)
@@ -81,7 +83,7 @@ def newest(where: Path, tier: str, event: str, since: float = 0.0) -> dict[str, 
     return rows[-1] if rows else None
 
 
-def said(found: Drill) -> str:
+def said(found: DrillReport) -> str:
     """A report for people."""
 
     def after(seconds: float | None) -> str:

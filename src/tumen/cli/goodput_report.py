@@ -9,7 +9,7 @@ from pathlib import Path
 
 import typer
 
-from tumen.cluster import PARTS, Ledger, account
+from tumen.cluster import GOODPUT_PARTS, GoodputReport, measure_goodput
 from tumen.core import units
 from tumen.core.errors import InputError
 from tumen.pipeline import stages as chain
@@ -31,12 +31,12 @@ def ledger(
         raise InputError(
             f"--tier {tier!r} is no tier of {recipe.name}; it has {', '.join(recipe.family)}"
         )
-    books: dict[str, tuple[Ledger, float]] = {}
+    books: dict[str, tuple[GoodputReport, float]] = {}
     for stage in chain.stages(recipe):
         if stage.name in ([tier] if tier else recipe.family):
             job = job_of(recipe, stage, run)
-            ranks = job.nodes * job.processes
-            book = account(run, stage.name, ranks)
+            ranks = job.nodes * job.ranks_per_node
+            book = measure_goodput(run, stage.name, ranks)
             if book.steps:
                 books[stage.name] = book, promised(recipe, stage.name, ranks)
     if not books:
@@ -64,7 +64,7 @@ def promised(recipe: Recipe, tier: str, ranks: int) -> float:
     ).goodput
 
 
-def by_formula(book: Ledger) -> float | None:
+def by_formula(book: GoodputReport) -> float | None:
     """What the plan's formula makes of the saves, faults and restarts there were; None where nothing was saved or failed."""
     from tumen.plan import goodput
 
@@ -72,10 +72,10 @@ def by_formula(book: Ledger) -> float | None:
     return goodput(**rates) if rates else None
 
 
-def told(book: Ledger, plan: float) -> dict[str, object]:
+def told(book: GoodputReport, plan: float) -> dict[str, object]:
     """A ledger as JSON."""
     return {
-        "card_seconds": {part: round(spent, 3) for part, spent in book.card_seconds.items()},
+        "card_seconds": {part: round(spent, 3) for part, spent in book.accelerator_seconds.items()},
         "faults": dict(book.faults),
         "steps": book.steps,
         "steps_again": book.steps_again,
@@ -85,14 +85,14 @@ def told(book: Ledger, plan: float) -> dict[str, object]:
     }
 
 
-def lines(name: str, book: Ledger, plan: float) -> Iterator[str]:
+def lines(name: str, book: GoodputReport, plan: float) -> Iterator[str]:
     """A ledger for people."""
     faults = ", ".join(f"{count} {kind}" for kind, count in sorted(book.faults.items())) or "none"
     lasted = units.show_seconds(math.fsum(book.seconds.values()))
     yield f"{name}: {book.steps:,} steps in {lasted}, {book.steps_again:,} of them twice; faults: {faults}"
-    total = math.fsum(book.card_seconds.values()) or 1.0
-    for part in PARTS:
-        spent = book.card_seconds[part]
+    total = math.fsum(book.accelerator_seconds.values()) or 1.0
+    for part in GOODPUT_PARTS:
+        spent = book.accelerator_seconds[part]
         yield f"  {part:<11}{spent / total:>8.2%}{spent / 3600:>14,.3f} card-hours"
     formula = by_formula(book)
     also = (

@@ -9,7 +9,7 @@ import typer
 
 from tumen.cli.board import Board
 from tumen.cli.options import CHANGES, ON, RUN, TIER
-from tumen.cluster.engines import Cluster, connect, rendered
+from tumen.cluster.engines import ClusterEngine, connect, render_job
 from tumen.core.artifact import write_text
 from tumen.core.errors import DiskError, EngineError, InputError
 from tumen.core.events import Events
@@ -39,13 +39,13 @@ def launch(
     stage = chosen(recipe, where, tier, dry_run)
     engine, job = connect(recipe.fleet.engine, recipe.fleet), job_of(recipe, stage, where)
     if dry_run:
-        print(rendered(engine, job), end="")
+        print(render_job(engine, job), end="")
         return
     events = Events(where / "events.jsonl")
     with alone(where):
         refuse_second(engine, job.folder, where)
         write_text(where / "recipe.json", recipe.model_dump_json(indent=1))
-        if not isinstance(engine, Cluster):
+        if not isinstance(engine, ClusterEngine):
             print(train_here(recipe, stage, where, Board()))
             return
         engine.submit(job)
@@ -55,13 +55,13 @@ def launch(
                 tier=stage.name,
                 engine=recipe.fleet.engine,
                 nodes=job.nodes,
-                processes=job.processes,
+                processes=job.ranks_per_node,
             )
         except DiskError:  # it filled up meanwhile: a job could write no checkpoint either
             with suppress(DiskError):
                 engine.cancel(str(job.folder))
             raise
-    asked_for = f"{recipe.fleet.engine} as {named_by(job.folder)}, {job.nodes} nodes x {job.processes} ranks"
+    asked_for = f"{recipe.fleet.engine} as {named_by(job.folder)}, {job.nodes} nodes x {job.ranks_per_node} ranks"
     print(f"{stage.name}: submitted to {asked_for}; `tumen status {where}` says how it is")
 
 
@@ -96,9 +96,9 @@ def drain(
 ) -> None:
     """Give a node no new work; what runs on it goes on."""
     engine = engine_of(run, on)
-    if not isinstance(engine, Cluster):
+    if not isinstance(engine, ClusterEngine):
         raise EngineError(
-            f"{node}: {type(engine).__name__.lower()} is this machine alone, there is nothing to drain"
+            f"{node}: this engine runs on this machine only; there is no node to drain"
         )
     if not why.strip():
         raise InputError("--why is empty; say what is wrong, those who repair the node read it")

@@ -10,8 +10,8 @@ from pathlib import Path
 import typer
 
 from tumen.cli.options import JSON, ON, RUN
-from tumen.cluster.engines import Node, Status, connect, folded
-from tumen.cluster.watcher import standing
+from tumen.cluster.engines import JobStatus, Node, connect, fold_hosts
+from tumen.cluster.watcher import status_lines
 from tumen.core import units
 from tumen.core.events import read
 from tumen.pipeline.folder import asked, engine_of
@@ -33,13 +33,13 @@ def status(run: Path = RUN, as_json: bool = JSON) -> None:
             "\n  ".join(
                 [
                     f"{tier}: {headline(one, where, tier)}",
-                    *standing(where / FOLDER / tier, one.ended),
+                    *status_lines(where / FOLDER / tier, one.ended),
                 ]
             )
         )
 
 
-def headline(one: Status, where: Path, tier: str) -> str:
+def headline(one: JobStatus, where: Path, tier: str) -> str:
     """What the engine and the training say of a job."""
     code = f" with exit code {one.exit_code}" if one.exit_code else ""
     parts = [
@@ -79,13 +79,15 @@ def nodes(
     for line in alike(found):
         print(line)
     ready = [node for node in found if node.ready]
-    print(f"{len(ready)} of {len(found)} nodes ready, {sum(node.cards for node in ready)} cards")
+    print(
+        f"{len(ready)} of {len(found)} nodes ready, {sum(node.accelerators for node in ready)} cards"
+    )
 
 
 def alike(found: Iterable[Node]) -> Iterator[str]:
     """Nodes with the same cards, and the same reason not to take work, on a line; the ready ones first."""
     groups: dict[tuple[bool, int, str], list[str]] = {}
     for node in found:
-        groups.setdefault((not node.ready, node.cards, node.reason), []).append(node.name)
+        groups.setdefault((not node.ready, node.accelerators, node.reason), []).append(node.name)
     for (away, cards, reason), names in sorted(groups.items()):
-        yield f"{folded(names):<24} {cards:>3} cards  {reason if away else 'ready'}"
+        yield f"{fold_hosts(names):<24} {cards:>3} cards  {reason if away else 'ready'}"

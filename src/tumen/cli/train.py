@@ -46,7 +46,7 @@ def train(
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str((run / ".compiled").resolve()))
     if standby:
         stand_by()
-    sender.own()  # from here on somebody may listen
+    sender.current()  # from here on somebody may listen
     with told_why():
         if text := learn(run, recipe, stage, plan, profile):
             print(text)

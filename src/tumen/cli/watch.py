@@ -11,8 +11,8 @@ import typer
 from tumen.cli.board import Board
 from tumen.cli.options import RUN, TIER
 from tumen.cluster import WATCH_FILE
-from tumen.cluster.engines import Cluster, connect
-from tumen.cluster.watcher import shown, watching, wish
+from tumen.cluster.engines import ClusterEngine, connect
+from tumen.cluster.watcher import format_row, request_resize, watch_job
 from tumen.core.errors import EngineError, TrainError
 from tumen.core.lock import alone
 from tumen.pipeline.folder import asked, stage_of
@@ -37,7 +37,7 @@ def watch(
     recipe, where = asked(run)
     engine = connect(recipe.fleet.engine, recipe.fleet)
     begun = list(jobs(recipe, where))
-    if not isinstance(engine, Cluster) and (
+    if not isinstance(engine, ClusterEngine) and (
         not begun or engine.status(str(where / FOLDER / (tier or begun[-1]))).ended
     ):
         stage = chosen(recipe, where, tier, dry_run=False)
@@ -49,8 +49,8 @@ def watch(
     signal.signal(
         signal.SIGTERM, lambda *_: sys.exit(143)
     )  # so that the agents learn that they are alone
-    code = watching(
-        engine, job, address, where / "events.jsonl", lambda row: print(shown(row), flush=True)
+    code = watch_job(
+        engine, job, address, where / "events.jsonl", lambda row: print(format_row(row), flush=True)
     )
     if code:
         raise TrainError(
@@ -78,5 +78,5 @@ def resize(
         raise EngineError(
             f"nobody watches {tier}; `tumen watch {where}` brings about what you wish"
         )
-    wish(job.folder, ranks)
+    request_resize(job.folder, ranks)
     print(f"{tier}: {ranks} ranks are wished; {job.folder / WATCH_FILE} says when they are there")

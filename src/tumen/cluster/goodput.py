@@ -19,16 +19,18 @@ from typing import Any
 
 from tumen.core.events import read
 
-PARTS = ("productive", "checkpoint", "detection", "restart", "recomputed", "idle")
+GOODPUT_PARTS = ("productive", "checkpoint", "detection", "restart", "recomputed", "idle")
 Row = dict[str, Any]
 
 
 @dataclass
-class Ledger:
+class GoodputReport:
     """Card-seconds by part, and what they were spent on. All but `card_seconds` counts the run's own seconds."""
 
-    card_seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
-    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
+    accelerator_seconds: dict[str, float] = field(
+        default_factory=lambda: dict.fromkeys(GOODPUT_PARTS, 0.0)
+    )
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(GOODPUT_PARTS, 0.0))
     faults: Counter[str] = field(default_factory=Counter)
     start_seconds: float = 0.0  # of the restart's: before anything failed
     stops: int = 0  # faults after which all ranks were started again
@@ -39,8 +41,8 @@ class Ledger:
     @property
     def goodput(self) -> float:
         """Share of the card-seconds that advanced the run; 1 before anything happened."""
-        total = sum(self.card_seconds.values())
-        return self.card_seconds["productive"] / total if total else 1.0
+        total = sum(self.accelerator_seconds.values())
+        return self.accelerator_seconds["productive"] / total if total else 1.0
 
     @property
     def rates(self) -> dict[str, float] | None:
@@ -61,7 +63,7 @@ class Ledger:
         }
 
 
-def account(run: Path, tier: str, cards: int) -> Ledger:
+def measure_goodput(run: Path, tier: str, cards: int) -> GoodputReport:
     """The ledger of a tier's training.
 
     Args:
@@ -72,10 +74,10 @@ def account(run: Path, tier: str, cards: int) -> Ledger:
         {**row, "by": "run"} for row in read(run / "events.jsonl") if row.get("tier", tier) == tier
     )
     watching = ({**row, "by": "watch"} for row in read(run / "jobs" / tier / "watch.jsonl"))
-    return balance([*training, *watching], cards)
+    return goodput_of_events([*training, *watching], cards)
 
 
-def balance(rows: Iterable[Row], cards: int) -> Ledger:
+def goodput_of_events(rows: Iterable[Row], cards: int) -> GoodputReport:
     """The ledger of events in any order; `by` says whether the run or its watcher wrote a row."""
     book = Book(cards)
     for row in sorted(rows, key=lambda row: float(row["time"])):
@@ -87,7 +89,7 @@ class Book:
     """What the cards do now, and since when. `held` cards are paid for, `used` ones work."""
 
     def __init__(self, cards: int) -> None:
-        self.ledger = Ledger()
+        self.ledger = GoodputReport()
         self.held = self.used = cards
         self.doing, self.since = "idle", math.nan
         self.step = self.pace = 0.0
@@ -189,6 +191,6 @@ class Book:
         part = "productive" if part == "work" else part
         self.ledger.seconds[part] += seconds
         self.ledger.start_seconds += seconds * (part == "restart" and not self.ledger.stops)
-        self.ledger.card_seconds[part] += seconds * self.used
-        self.ledger.card_seconds["idle"] += seconds * (self.held - self.used)
+        self.ledger.accelerator_seconds[part] += seconds * self.used
+        self.ledger.accelerator_seconds["idle"] += seconds * (self.held - self.used)
         self.since = max(self.since, time)

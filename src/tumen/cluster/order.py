@@ -1,7 +1,7 @@
 """What the watcher tells the agents to do, and the files by which they and people meet in a job's folder.
 
 secret                 32 bytes, for its owner alone                watcher      host:port of the watcher, while it is wanted
-watch.jsonl            what it saw and decided                      wish.json    {ranks: n}: how many ranks somebody wants
+watch.jsonl            what it saw and decided                      resize.json    {ranks: n}: how many ranks somebody wants
 ranks/NODE/agent.json  {pid, attempt, ranks: {rank: pid}}           ranks/NODE/ATTEMPT/RANK.log   what a rank printed
 faults/RANK-ATTEMPT.json   {kind, why, step, rank}: why a rank ended itself          start   which start of the job holds the run
 """
@@ -13,7 +13,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Verb = Literal["run", "stop", "save-and-stop", "end"]
-SECRET_FILE, WATCHER_FILE, WATCH_FILE, WISH_FILE = "secret", "watcher", "watch.jsonl", "wish.json"
+SECRET_FILE, WATCHER_FILE, WATCH_FILE, RESIZE_FILE = (
+    "secret",
+    "watcher",
+    "watch.jsonl",
+    "resize.json",
+)
 RANKS, FAULTS, AGENT_FILE = "ranks", "faults", "agent.json"
 
 

@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from tumen import __version__
 from tumen.core import untrusted
 from tumen.core.errors import ArtifactError, disk
-from tumen.core.fencing import refuse_old
+from tumen.core.fencing import reject_stale
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
@@ -120,7 +120,7 @@ def writing(
     stage = folder.with_name(
         f".{folder.name}.{os.uname().nodename}.{os.getpid()}.new"
     )  # hosts may share the folder
-    refuse_old()
+    reject_stale()
     with disk(folder):
         shutil.rmtree(stage, ignore_errors=True)
         stage.mkdir(parents=True)
@@ -138,7 +138,7 @@ def writing(
                 files=files,
             )
             write_text(stage / MANIFEST, manifest.model_dump_json(indent=1))
-            refuse_old()
+            reject_stale()
             replace_folder(stage, folder)
         finally:
             shutil.rmtree(stage, ignore_errors=True)

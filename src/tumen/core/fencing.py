@@ -11,38 +11,40 @@ from pathlib import Path
 
 from tumen.core.errors import TrainError
 
-START_FILE, START, JOB = (
-    "start",
-    "TUMEN_START",
+EPOCH_FILE, EPOCH_ENV, JOB_ENV = (
+    "epoch",
+    "TUMEN_EPOCH",
     "TUMEN_JOB",
 )  # of a job's folder; environment of a rank: its start, the folder
 
 
-def newer(folder: Path, mine: str) -> str:
+def newer_epoch(folder: Path, mine: str) -> str:
     """The start that holds a job's folder if it is newer than `mine`, else "" (also when nobody wrote one)."""
     try:
-        said = (folder / START_FILE).read_text("utf-8").strip()
+        said = (folder / EPOCH_FILE).read_text("utf-8").strip()
     except OSError:
         return ""
-    return said if mine and number(said) > number(mine) else ""
+    return said if mine and parse_epoch(said) > parse_epoch(mine) else ""
 
 
-def refuse_old(folder: Path | None = None, mine: str = "") -> None:
+def reject_stale(folder: Path | None = None, mine: str = "") -> None:
     """Before something is written that others will read. Default: the job and start of this rank's environment.
 
     Raises:
         TrainError: a newer start holds the run.
     """
     folder, mine = (
-        (folder, mine) if folder else (Path(os.environ.get(JOB, "")), os.environ.get(START, ""))
+        (folder, mine)
+        if folder
+        else (Path(os.environ.get(JOB_ENV, "")), os.environ.get(EPOCH_ENV, ""))
     )
-    if other := newer(folder, mine):
+    if other := newer_epoch(folder, mine):
         raise TrainError(
-            f"start {mine} of this job is over: its engine began start {other} elsewhere, which holds the run now"
+            f"epoch {mine} of this job is stale: the engine started epoch {other}, which owns the run now"
         )
 
 
-def number(start: str) -> tuple[int, ...]:
+def parse_epoch(start: str) -> tuple[int, ...]:
     """A start as numbers, of which the newer is greater; () for none."""
     parts = start.split(".")
     return tuple(map(int, parts)) if all(part.isdecimal() for part in parts) else ()

@@ -9,7 +9,7 @@ Read next: messages.py, then sender.py and transfer.py.
 
 from tumen.heartbeat import messages, sender, transfer
 from tumen.heartbeat.messages import (
-    BEAT,
+    HEARTBEAT_STRUCT,
     PHASES,
     SECRET,
     SKEW_SECONDS,
@@ -17,15 +17,15 @@ from tumen.heartbeat.messages import (
     address_of,
     read_secret,
 )
-from tumen.heartbeat.transfer import Copy
+from tumen.heartbeat.transfer import Replica
 
 __all__ = [
-    "BEAT",
+    "HEARTBEAT_STRUCT",
     "PHASES",
     "SECRET",
     "SKEW_SECONDS",
-    "Copy",
     "Message",
+    "Replica",
     "address_of",
     "messages",
     "read_secret",

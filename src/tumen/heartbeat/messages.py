@@ -24,21 +24,21 @@ from typing import Any, NamedTuple
 
 from tumen.core.errors import EngineError, disk
 
-PULSE, SECRET, ATTEMPT = (
-    "TUMEN_PULSE",
+AGENT, SECRET, ATTEMPT = (
+    "TUMEN_AGENT",
     "TUMEN_SECRET",
     "TUMEN_ATTEMPT",
 )  # environment of a rank: its agent, the file, which start
 PHASES = ("start", "load", "train", "save", "end")
 MAGIC, VERSION = b"tmnP", 1
 HEAD = struct.Struct("<4sBBHIQ")
-BEAT = struct.Struct("<IIIIfBffQ")
+HEARTBEAT_STRUCT = struct.Struct("<IIIIfBffQ")
 TAG_BYTES, SECRET_BYTES = 16, 32
-MOST_BYTES = 60_000  # of a message: one datagram
+MAX_BYTES = 60_000  # of a message: one datagram
 SKEW_SECONDS = 30.0  # between two clocks
 
 
-class Beat(NamedTuple):
+class Heartbeat(NamedTuple):
     """What a rank says of itself, about once a second and at every change of phase.
 
     `step` counts steps done, `step_seconds` is the last one's. `waiting` is the share of the time that the main thread was found
@@ -72,15 +72,15 @@ class Message:
         return self.sequence / 1e9
 
     @property
-    def beats(self) -> list[Beat]:
+    def beats(self) -> list[Heartbeat]:
         """The beats in it."""
         return [
             beat._replace(phase=PHASES[min(int(beat.phase), 4)])
-            for beat in map(Beat._make, BEAT.iter_unpack(self.body))
+            for beat in map(Heartbeat._make, HEARTBEAT_STRUCT.iter_unpack(self.body))
         ]
 
 
-class Sender:
+class MessageSender:
     """Seals messages under a name: `rank-3`, the name of a node, or `watcher`."""
 
     def __init__(self, secret: bytes, name: str) -> None:
@@ -88,7 +88,7 @@ class Sender:
         self.last = 0
 
     def message(
-        self, attempt: int, beats: Iterable[Beat] = (), note: dict[str, Any] | None = None
+        self, attempt: int, beats: Iterable[Heartbeat] = (), note: dict[str, Any] | None = None
     ) -> bytes:
         """A datagram.
 
@@ -96,16 +96,18 @@ class Sender:
             ValueError: more than a datagram holds.
         """
         self.last = max(time.time_ns(), self.last + 1)
-        packed = [BEAT.pack(*beat[:5], PHASES.index(beat.phase), *beat[6:]) for beat in beats]
+        packed = [
+            HEARTBEAT_STRUCT.pack(*beat[:5], PHASES.index(beat.phase), *beat[6:]) for beat in beats
+        ]
         head = HEAD.pack(MAGIC, VERSION, len(self.name), len(packed), attempt, self.last)
         said = json.dumps(note, ensure_ascii=False).encode() if note else b""
         text = b"".join((head, self.name, *packed, said))
-        if len(text) + TAG_BYTES > MOST_BYTES:
+        if len(text) + TAG_BYTES > MAX_BYTES:
             raise ValueError(f"a message of {len(text)} bytes does not fit a datagram")
         return text + _tag(self.secret, text)
 
 
-class Receiver:
+class MessageReceiver:
     """Opens messages, and drops what cannot be believed; `dropped` counts them by reason: forged, cut, replayed, skewed.
 
     `skewed` has, for each sender whose clock is off, by how many seconds (above 0: it is ahead).
@@ -134,7 +136,7 @@ class Receiver:
             return "forged"
         magic, version, named, count, attempt, sequence = HEAD.unpack_from(text)
         beats = HEAD.size + named
-        note = beats + count * BEAT.size
+        note = beats + count * HEARTBEAT_STRUCT.size
         if magic != MAGIC or version != VERSION or len(text) < note:
             return "cut"
         sender = text[HEAD.size : beats].decode(errors="replace")

@@ -1,7 +1,7 @@
 """The heart of a rank: a thread that tells the rank's agent, about once a second and at every change of phase, how it is.
 
 It also looks, five times a second, at what the main thread is doing: found inside a collective, it waits for other ranks. So the
-loop itself does nothing but note a step. Without TUMEN_PULSE it beats for nobody and there is no thread.
+loop itself does nothing but note a step. Without TUMEN_AGENT it beats for nobody and there is no thread.
 """
 
 from __future__ import annotations
@@ -16,7 +16,15 @@ import threading
 import time
 from pathlib import Path
 
-from tumen.heartbeat.messages import ATTEMPT, PULSE, SECRET, Beat, Sender, address_of, read_secret
+from tumen.heartbeat.messages import (
+    AGENT,
+    ATTEMPT,
+    SECRET,
+    Heartbeat,
+    MessageSender,
+    address_of,
+    read_secret,
+)
 
 BEAT_SECONDS, LOOK_SECONDS = 1.0, 0.2
 ENOUGH = 10  # looks until a share is told
@@ -26,7 +34,7 @@ MEETING = (
 )  # torch's files in which a thread waits for others
 
 
-class Heart:
+class HeartbeatSender:
     """What a rank says of itself. The loop calls `phase` and `tick`; `step` and `attempt` may be read.
 
     Args:
@@ -43,30 +51,30 @@ class Heart:
         secret: bytes = b"",
     ) -> None:
         self.rank, self.attempt, self.step = rank, attempt, 0
-        self._said = Beat(rank, attempt, os.getpid())
+        self._said = Heartbeat(rank, attempt, os.getpid())
         self._last = time.monotonic()
         self._since = (
             0,
             0.0,
         )  # steps since the last beat, and their seconds; both threads set it whole, so a race costs one reset
-        self._waiting = Waiting()
+        self._waiting = WaitingShare()
         self._news, self._over = threading.Event(), False
         self._main = threading.main_thread().ident or 0
         if agent:
-            self._agent, self._sender = agent, Sender(secret, f"rank-{rank}")
+            self._agent, self._sender = agent, MessageSender(secret, f"rank-{rank}")
             self._socket = socket.socket(
                 socket.AF_INET6 if ":" in agent[0] else socket.AF_INET, socket.SOCK_DGRAM
             )
             self._socket.setblocking(False)
             threading.Thread(target=self._beat, name="heart", daemon=True).start()
 
-    def phase(self, name: str) -> None:
+    def begin_phase(self, name: str) -> None:
         """A phase of `core.pulse.PHASES` begins; told at once. What was no step does not count into the next one's time."""
         self._said = self._said._replace(phase=name)
         self._last = time.monotonic()
         self._news.set()
 
-    def tick(self, step: int, loss: float) -> None:
+    def finish_step(self, step: int, loss: float) -> None:
         """`step` steps are done. A beat tells the mean of its steps: one that stumbles now and then is slow, too."""
         now = time.monotonic()
         self.step = step
@@ -99,7 +107,7 @@ class Heart:
             self._socket.sendto(self._sender.message(self.attempt, [beat]), self._agent)
 
 
-class Waiting:
+class WaitingShare:
     """The share of the looks at which the main thread was in a collective: over whole steps, `ENOUGH` looks or more.
 
     A step that lasts twice as long as that is told while it lasts: in a hang it says who waits, and who is waited for.
@@ -126,18 +134,18 @@ class Waiting:
 
 
 @functools.cache
-def own() -> Heart:
+def current() -> HeartbeatSender:
     """This process's heart, as its environment says; made when it is first asked for.
 
     Raises:
-        EngineError: TUMEN_PULSE is no address, or the secret is missing.
+        EngineError: TUMEN_AGENT is no address, or the secret is missing.
     """
     rank, attempt = int(os.environ.get("RANK", "0")), int(os.environ.get(ATTEMPT, "0"))
-    if not os.environ.get(PULSE):
-        return Heart(rank, attempt)
-    return Heart(
+    if not os.environ.get(AGENT):
+        return HeartbeatSender(rank, attempt)
+    return HeartbeatSender(
         rank,
         attempt,
-        address_of(os.environ[PULSE]),
+        address_of(os.environ[AGENT]),
         read_secret(Path(os.environ.get(SECRET, "secret"))),
     )

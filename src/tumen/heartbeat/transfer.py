@@ -30,11 +30,11 @@ HEAD = struct.Struct("<4sBBQQ16s")
 SIZE = struct.Struct("<Q")
 TAG_BYTES, CHUNK_BYTES = 32, 1 << 20
 PATIENCE_SECONDS = 10.0  # of one read or write
-KEEP = 3  # steps of a rank: the one being made everywhere, the last that is whole everywhere, and one in between
+KEPT_STEPS = 3  # steps of a rank: the one being made everywhere, the last that is whole everywhere, and one in between
 NAME = re.compile(r"attempt-(\d{6})-step-(\d{9})-rank-(\d{1,6})-of-(\d{1,6})\.safetensors")
 
 
-class Copy(NamedTuple):
+class Replica(NamedTuple):
     """Whose state a file holds; a later copy is a larger one. `name` is the file's."""
 
     attempt: int
@@ -48,24 +48,24 @@ class Copy(NamedTuple):
         return f"attempt-{self.attempt:06d}-step-{self.step:09d}-rank-{self.rank}-of-{self.world}.safetensors"
 
 
-def copy_of(name: str) -> Copy | None:
+def replica_of(name: str) -> Replica | None:
     """What a file's name says, None where it is no copy's."""
     match = NAME.fullmatch(name)
-    return Copy(*map(int, match.groups())) if match else None
+    return Replica(*map(int, match.groups())) if match else None
 
 
-def copies_in(folder: Path) -> list[Copy]:
+def replicas_in(folder: Path) -> list[Replica]:
     """What a node keeps, oldest first."""
-    return sorted(copy for path in folder.glob("attempt-*") if (copy := copy_of(path.name)))
+    return sorted(copy for path in folder.glob("attempt-*") if (copy := replica_of(path.name)))
 
 
-def sweep(folder: Path, rank: int) -> None:
+def prune(folder: Path, rank: int) -> None:
     """Remove a rank's copies but the newest `KEEP`."""
-    for old in [copy for copy in copies_in(folder) if copy.rank == rank][:-KEEP]:
+    for old in [copy for copy in replicas_in(folder) if copy.rank == rank][:-KEPT_STEPS]:
         (folder / old.name).unlink(missing_ok=True)
 
 
-class ParcelError(EngineError):
+class TransferError(EngineError):
     """What came is not to be believed, or what was asked for is not there."""
 
 
@@ -74,22 +74,22 @@ class Request:
     """A request whose tag is right; `seal` is that tag."""
 
     verb: int
-    copy: Copy
+    copy: Replica
     size: int
     nonce: bytes
     seal: bytes
 
 
-def put(address: tuple[str, int], secret: bytes, path: Path) -> None:
+def send_replica(address: tuple[str, int], secret: bytes, path: Path) -> None:
     """Give a file to a keeper, under its own name.
 
     Raises:
-        ParcelError: it was refused.
+        TransferError: it was refused.
         OSError: nobody is there, or slow.
     """
     with socket.create_connection(address, PATIENCE_SECONDS) as line, open(path, "rb") as file:
         seal = _ask(line, secret, PUT, path.name, os.fstat(file.fileno()).st_size)
-        digest = keyed(secret, seal)
+        digest = keyed_hash(secret, seal)
         while chunk := file.read(CHUNK_BYTES):
             digest.update(chunk)
             line.sendall(chunk)
@@ -97,17 +97,17 @@ def put(address: tuple[str, int], secret: bytes, path: Path) -> None:
         _answer(line, secret, seal, path.name, 1)
 
 
-def get(address: tuple[str, int], secret: bytes, name: str, into: Path) -> None:
+def fetch_replica(address: tuple[str, int], secret: bytes, name: str, into: Path) -> None:
     """Fetch a file from a keeper into the folder `into`.
 
     Raises:
-        ParcelError: it is not there, or not what was kept.
+        TransferError: it is not there, or not what was kept.
         OSError: nobody is there, or slow.
     """
     with socket.create_connection(address, PATIENCE_SECONDS) as line:
         seal = _ask(line, secret, GET, name, 0)
         size = SIZE.unpack(_answer(line, secret, seal, name, 1 + SIZE.size)[1:])[0]
-        take(line, secret, seal, size, into / name)
+        receive_file(line, secret, seal, size, into / name)
 
 
 def _ask(line: socket.socket, secret: bytes, verb: int, name: str, size: int) -> bytes:
@@ -116,58 +116,58 @@ def _ask(line: socket.socket, secret: bytes, verb: int, name: str, size: int) ->
         HEAD.pack(MAGIC, verb, len(name), size, time.time_ns(), secrets.token_bytes(16))
         + name.encode()
     )
-    seal = keyed(secret, head).digest()
+    seal = keyed_hash(secret, head).digest()
     line.sendall(head + seal)
     return seal
 
 
 def _answer(line: socket.socket, secret: bytes, seal: bytes, name: str, size: int) -> bytes:
     try:
-        said, tag = exactly(line, size), exactly(line, TAG_BYTES)
-    except ParcelError:
-        raise ParcelError(
+        said, tag = read_exactly(line, size), read_exactly(line, TAG_BYTES)
+    except TransferError:
+        raise TransferError(
             f"{name}: the keeper hung up; it has another secret, no room, or no such copy"
         ) from None
-    if said[:1] != YES or not hmac.compare_digest(tag, keyed(secret, seal + said).digest()):
-        raise ParcelError(f"{name}: the keeper has no such copy, or is none of this run")
+    if said[:1] != YES or not hmac.compare_digest(tag, keyed_hash(secret, seal + said).digest()):
+        raise TransferError(f"{name}: the keeper has no such copy, or is none of this run")
     return said
 
 
-def answer(line: socket.socket, secret: bytes, request: Request, said: bytes) -> None:
+def reply(line: socket.socket, secret: bytes, request: Request, said: bytes) -> None:
     """Say `said`, sealed for one request."""
-    line.sendall(said + keyed(secret, request.seal + said).digest())
+    line.sendall(said + keyed_hash(secret, request.seal + said).digest())
 
 
-def give(line: socket.socket, secret: bytes, request: Request, path: Path) -> None:
+def serve_replica(line: socket.socket, secret: bytes, request: Request, path: Path) -> None:
     """Answer a `get` with a file."""
     with open(path, "rb") as file:
-        answer(line, secret, request, YES + SIZE.pack(os.fstat(file.fileno()).st_size))
-        digest = keyed(secret, request.seal)
+        reply(line, secret, request, YES + SIZE.pack(os.fstat(file.fileno()).st_size))
+        digest = keyed_hash(secret, request.seal)
         while chunk := file.read(CHUNK_BYTES):
             digest.update(chunk)
             line.sendall(chunk)
         line.sendall(digest.digest())
 
 
-def take(line: socket.socket, secret: bytes, seal: bytes, size: int, path: Path) -> None:
+def receive_file(line: socket.socket, secret: bytes, seal: bytes, size: int, path: Path) -> None:
     """Receive a file of `size` bytes; it appears whole or not at all.
 
     Raises:
-        ParcelError: cut short, or its tag is wrong.
+        TransferError: cut short, or its tag is wrong.
     """
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
-        digest, left = keyed(secret, seal), size
+        digest, left = keyed_hash(secret, seal), size
         with open(part, "wb") as file:
             while left:
                 chunk = line.recv(min(left, CHUNK_BYTES))
                 if not chunk:
-                    raise ParcelError(f"{path.name}: cut short, {left} bytes are missing")
+                    raise TransferError(f"{path.name}: cut short, {left} bytes are missing")
                 digest.update(chunk)
                 file.write(chunk)
                 left -= len(chunk)
-        if not hmac.compare_digest(exactly(line, TAG_BYTES), digest.digest()):
-            raise ParcelError(f"{path.name}: not what was sent; its tag is wrong")
+        if not hmac.compare_digest(read_exactly(line, TAG_BYTES), digest.digest()):
+            raise TransferError(f"{path.name}: not what was sent; its tag is wrong")
         os.replace(part, path)
     finally:
         with contextlib.suppress(FileNotFoundError):
@@ -178,37 +178,37 @@ def read_request(line: socket.socket, secret: bytes) -> Request:
     """The request on a fresh connection.
 
     Raises:
-        ParcelError: forged, cut, of another time, or a name that no copy has.
+        TransferError: forged, cut, of another time, or a name that no copy has.
     """
-    head = exactly(line, HEAD.size)
+    head = read_exactly(line, HEAD.size)
     magic, verb, length, size, sent_ns, nonce = HEAD.unpack(head)
-    name = exactly(line, length)
-    seal = exactly(line, TAG_BYTES)
-    if magic != MAGIC or not hmac.compare_digest(seal, keyed(secret, head + name).digest()):
-        raise ParcelError("forged")
+    name = read_exactly(line, length)
+    seal = read_exactly(line, TAG_BYTES)
+    if magic != MAGIC or not hmac.compare_digest(seal, keyed_hash(secret, head + name).digest()):
+        raise TransferError("forged")
     if abs(time.time_ns() - sent_ns) > SKEW_SECONDS * 1e9:
-        raise ParcelError("of another time")
-    copy = copy_of(name.decode(errors="replace"))
+        raise TransferError("of another time")
+    copy = replica_of(name.decode(errors="replace"))
     if verb not in (PUT, GET) or copy is None:
-        raise ParcelError("no name of a copy")
+        raise TransferError("no name of a copy")
     return Request(verb, copy, size, nonce, seal)
 
 
-def exactly(line: socket.socket, size: int) -> bytes:
+def read_exactly(line: socket.socket, size: int) -> bytes:
     """So many bytes.
 
     Raises:
-        ParcelError: the other end hung up before.
+        TransferError: the other end hung up before.
     """
     found = b""
     while len(found) < size:
         more = line.recv(size - len(found))
         if not more:
-            raise ParcelError("cut short")
+            raise TransferError("cut short")
         found += more
     return found
 
 
-def keyed(secret: bytes, text: bytes) -> hashlib.blake2b:
+def keyed_hash(secret: bytes, text: bytes) -> hashlib.blake2b:
     """A tag to be: BLAKE2b with the secret as its key, apart from the tags of other messages."""
     return hashlib.blake2b(text, key=secret, digest_size=TAG_BYTES, person=b"tumen copies")

@@ -174,7 +174,7 @@ def _pace_stage(name: str, tier: Tier, vocab: int) -> chain.Stage:
 
 def write_pace(recipe: Recipe, stage: chain.Stage, where: Path, inputs: str) -> Manifest:
     """Measure the step of an arm by a short training of random tokens, started as the real one will be."""
-    from tumen.cluster.engines import Job, connect
+    from tumen.cluster.engines import JobSpec, connect
 
     engine, folder = connect(recipe.fleet.engine, recipe.fleet), where / "jobs" / stage.name
     question = json.dumps(
@@ -182,7 +182,7 @@ def write_pace(recipe: Recipe, stage: chain.Stage, where: Path, inputs: str) -> 
     )
     command = (sys.executable, "-m", "tumen.train.calibrate", question)
     shutil.rmtree(folder, ignore_errors=True)
-    job = engine.submit(Job(f"{recipe.name}-{stage.name.replace('/', '-')}", command, folder))
+    job = engine.submit(JobSpec(f"{recipe.name}-{stage.name.replace('/', '-')}", command, folder))
     try:
         while not (status := engine.status(job)).ended:
             time.sleep(0.1)

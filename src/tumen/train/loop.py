@@ -71,8 +71,8 @@ def fit(
         ArtifactError: shards are missing or damaged.
         DiskError: no room; the last checkpoint is intact.
     """
-    team, beats = join(section.mesh.ranks), sender.own()
-    beats.phase("load")
+    team, heartbeat = join(section.mesh.ranks), sender.current()
+    heartbeat.begin_phase("load")
     events = (events if team.rank == 0 else None) or Events(None)
     with team.stop.by_signal():
         prepare_torch(section)
@@ -91,7 +91,7 @@ def fit(
         step = first = _go_on(
             checkpoints, copies, learner, loader, events, None if adapter else start
         )
-        beats.phase("train")
+        heartbeat.begin_phase("train")
         clock, spikes = Clock(events, section, shape, team, step, out.name), Spikes(section)
         while step < section.steps:
             batch = next(loader)
@@ -100,22 +100,22 @@ def fit(
             guard(loss, norm, step, batch)
             spikes.guard(loss, step, batch)
             step += 1
-            beats.tick(step, loss)
+            heartbeat.finish_step(step, loss)
             clock.tick(step, loss, norm, learner, loader, batch)
             checkpoints.look()
             if step < section.steps:
                 copies.look(step, learner, loader)
             stops = team.stops() and step < section.steps
             if stops or (step % section.checkpoint_every == 0 and step < section.steps):
-                beats.phase("save")
+                heartbeat.begin_phase("save")
                 checkpoints.save(learner, State(step, loader.state()))
                 clock.pause("checkpoint", step=step)
-                beats.phase("train")
+                heartbeat.begin_phase("train")
             if stops:
                 checkpoints.finish()
                 events.emit("stopped", tier=out.name, step=step)
                 return
-        beats.phase("end")
+        heartbeat.begin_phase("end")
         if team.world > 1 and step > first:  # what is spread over ranks is put together from disk
             checkpoints.save(learner, State(step, loader.state()))
         checkpoints.finish()

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
-from tumen.cluster.agents.agent import Post, manned, post_of
+from tumen.cluster.agents.agent import AgentOptions, manned, parse_options
 from tumen.cluster.engines.local import die_with_parent
 from tumen.cluster.order import WATCHER_FILE
 from tumen.core import lifetime
@@ -21,16 +21,16 @@ from tumen.core import lifetime
 class Agents:
     """Processes, an agent each."""
 
-    def __init__(self, post: Post) -> None:
+    def __init__(self, post: AgentOptions) -> None:
         self.watcher = post.folder / WATCHER_FILE
         self.told = False
         self.code = 0
-        self.posts: dict[int, Post] = {}  # by pid
+        self.posts: dict[int, AgentOptions] = {}  # by pid
         signal.signal(signal.SIGTERM, self._tell)
         all_here = [
             replace(post, node=f"n{number}", node_rank=number) for number in range(post.nodes)
         ]
-        for one in all_here if post.node == Post.node else [post]:
+        for one in all_here if post.node == AgentOptions.node else [post]:
             self._start(one)
 
     def run(self) -> int:
@@ -46,7 +46,7 @@ class Agents:
                 self._tell()
         return self.code
 
-    def _start(self, post: Post) -> None:
+    def _start(self, post: AgentOptions) -> None:
         parent = os.getpid()
         pid = os.fork()  # nothing is imported twice; this process has one thread
         if pid:
@@ -67,7 +67,7 @@ class Agents:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the agents of all nodes; returns the exit code."""
     die_with_parent()
-    return Agents(post_of(sys.argv[1:] if arguments is None else arguments)).run()
+    return Agents(parse_options(sys.argv[1:] if arguments is None else arguments)).run()
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """`python -m tumen.cluster.agents.agent ... -- COMMAND`: starts the ranks of one node, says how they are, and does what it is told.
 
 Without a watcher (no file `watcher` in the job's folder) it is what torchrun is without restarts: the first rank that fails ends
-all, with its exit code. With one, a dead rank is told and an order awaited. Ranks get torchrun's variables, and TUMEN_PULSE (this
-agent), TUMEN_SECRET, TUMEN_ATTEMPT, TUMEN_START, TUMEN_WORLD, TUMEN_NODE, TUMEN_JOB (the job's folder), TUMEN_COPIES and
-TUMEN_KEEPER (the node's memory for copies of the state, and the keeper that serves it; keeper.py).
+all, with its exit code. With one, a dead rank is told and an order awaited. Ranks get torchrun's variables, and TUMEN_AGENT (this
+agent), TUMEN_SECRET, TUMEN_ATTEMPT, TUMEN_EPOCH, TUMEN_WORLD, TUMEN_NODE, TUMEN_JOB (the job's folder), TUMEN_REPLICA_FOLDER and
+TUMEN_REPLICA_STORE (the node's memory for copies of the state, and the keeper that serves it; keeper.py).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from tumen.cluster.agents.health import Checkup, examine
-from tumen.cluster.agents.replica_store import Keeper, folder_of
+from tumen.cluster.agents.replica_store import ReplicaStore, replica_folder
 from tumen.cluster.engines.local import die_with_parent
 from tumen.cluster.order import AGENT_FILE, FAULTS, RANKS, SECRET_FILE, WATCHER_FILE, Verb
 from tumen.core import fencing, lifetime
@@ -50,12 +50,12 @@ STANDBY_SECONDS = (
 
 
 @dataclass(frozen=True)
-class Post:
+class AgentOptions:
     """What an agent is told at its start; on the command line --folder, --node, ... and at the end -- COMMAND.
 
     `master` is where ranks meet when there is no watcher; one node needs none, several without it wait for a watcher. `address` is
     the name under which other nodes reach this one.
-    `standby`: the command takes --standby, and then waits on its input for one line of JSON, its environment. `start`: which start
+    `standby`: the command takes --standby, and then waits on its input for one line of JSON, its environment. `epoch`: which epoch
     of the job this is (core/fencing.py).
     """
 
@@ -64,11 +64,11 @@ class Post:
     node: str = "local"
     nodes: int = 1
     node_rank: int = 0
-    processes: int = 1
+    ranks_per_node: int = 1
     master: str = ""
     address: str = "127.0.0.1"
     attempt: int = 1
-    start: str = ""
+    epoch: str = ""
     standby: bool = False
 
 
@@ -77,7 +77,7 @@ class Rank:
 
     def __init__(self, command: Sequence[str], environment: dict[str, str] | None = None) -> None:
         self.number, self.log = -1, Path(os.devnull)
-        self.beat: messages.Beat | None = None
+        self.beat: messages.Heartbeat | None = None
         self.heard = self.since = time.monotonic()
         self.stopped = self._moved = 0.0
         self._ran = 0
@@ -175,12 +175,12 @@ class Rank:
 class Agent:
     """The ranks of a node, and what was ordered. `run` is its life; all but the checkup and the keeper happens in one thread."""
 
-    def __init__(self, post: Post) -> None:
+    def __init__(self, post: AgentOptions) -> None:
         self.post = post
         self.secret = messages.read_secret(post.folder / SECRET_FILE)
         self.sender, self.receiver = (
-            messages.Sender(self.secret, post.node),
-            messages.Receiver(self.secret),
+            messages.MessageSender(self.secret, post.node),
+            messages.MessageReceiver(self.secret),
         )
         self.selector = selectors.DefaultSelector()
         self.ears = socket.socket(
@@ -208,7 +208,7 @@ class Agent:
             now + REPORT_SECONDS * random.random()
         )  # the agents of a large run take turns
         self.checkup: Checkup | None = None
-        self.keeper: Keeper | None = None
+        self.keeper: ReplicaStore | None = None
         self.greeting = True  # whether the watcher must be told who this is
         self.news = True
 
@@ -223,7 +223,7 @@ class Agent:
             self.keeper = self._kept()
         self._find_watcher()
         if self.watcher or (self.post.nodes > 1 and not self.post.master):
-            self._stand_by(self.post.processes)
+            self._stand_by(self.post.ranks_per_node)
         else:
             self._start_alone()
         done = False
@@ -240,11 +240,11 @@ class Agent:
             if self.keeper:
                 self.keeper.close(remove=done)  # else somebody may go on from it
 
-    def _kept(self) -> Keeper | None:
+    def _kept(self) -> ReplicaStore | None:
         """A keeper of copies in memory; where there is none, there are checkpoints."""
         try:
-            return Keeper(
-                folder_of(self.post.folder, self.post.node), self.secret, self.post.address
+            return ReplicaStore(
+                replica_folder(self.post.folder, self.post.node), self.secret, self.post.address
             )
         except EngineError as error:
             sys.stderr.write(f"tumen: no copies in memory: {error}\n")
@@ -285,7 +285,7 @@ class Agent:
         now = time.monotonic()
         if now >= self.next_look:
             self.next_look = now + REPORT_SECONDS
-            fencing.refuse_old(self.post.folder, self.post.start)
+            fencing.reject_stale(self.post.folder, self.post.epoch)
             self._find_watcher()
             for rank in self.ranks:
                 rank.look()
@@ -317,7 +317,7 @@ class Agent:
 
     def _start_alone(self) -> None:
         """The first attempt, without an order."""
-        each = self.post.processes
+        each = self.post.ranks_per_node
         first = self.post.node_rank * each
         master = self.post.master or f"127.0.0.1:{_free_port()}"
         order = {
@@ -362,16 +362,19 @@ class Agent:
             "GROUP_RANK": self.post.node_rank,
             "MASTER_ADDR": host,
             "MASTER_PORT": port,
-            messages.PULSE: f"127.0.0.1:{self.ears.getsockname()[1]}",
+            messages.AGENT: f"127.0.0.1:{self.ears.getsockname()[1]}",
             messages.SECRET: self.post.folder / SECRET_FILE,
             messages.ATTEMPT: self.attempt,
-            fencing.START: self.post.start,
-            fencing.JOB: self.post.folder,
+            fencing.EPOCH_ENV: self.post.epoch,
+            fencing.JOB_ENV: self.post.folder,
             "TUMEN_WORLD": order["world"],
             "TUMEN_NODE": self.post.node,
         }
         if self.keeper:
-            said |= {"TUMEN_COPIES": self.keeper.folder, "TUMEN_KEEPER": self.keeper.address}
+            said |= {
+                "TUMEN_REPLICA_FOLDER": self.keeper.folder,
+                "TUMEN_REPLICA_STORE": self.keeper.address,
+            }
         return {name: str(value) for name, value in said.items()}
 
     def _stand_by(self, count: int) -> None:
@@ -515,10 +518,10 @@ class Agent:
         running = [rank.number for rank in self.ranks]
         return {
             "pid": os.getpid(),
-            "start": self.post.start,
+            "start": self.post.epoch,
             "place": self.post.node_rank,
             "nodes": self.post.nodes,
-            "processes": self.post.processes,
+            "processes": self.post.ranks_per_node,
             "master": f"{self.post.address}:{_free_port()}",
             "ranks": [self.first, len(running)],
             "world": self.world,
@@ -568,19 +571,19 @@ def _datagrams(where: socket.socket) -> Iterator[bytes]:
     """What has come; a port that nobody listens to says so on the next call, which is no news."""
     for _ in range(1000):
         try:
-            yield where.recv(messages.MOST_BYTES)
+            yield where.recv(messages.MAX_BYTES)
         except BlockingIOError:
             return
         except OSError:
             continue
 
 
-def post_of(arguments: Sequence[str]) -> Post:
+def parse_options(arguments: Sequence[str]) -> AgentOptions:
     """A post from a command line: an option for each field of `Post`, then -- and the command of a rank."""
     parser = argparse.ArgumentParser(
         prog="python -m tumen.cluster.agents.agent", description="Run the ranks of one node."
     )
-    for field in fields(Post):
+    for field in fields(AgentOptions):
         option = "--" + field.name.replace("_", "-")
         if field.type == "bool":
             parser.add_argument(option, action="store_true")
@@ -590,7 +593,7 @@ def post_of(arguments: Sequence[str]) -> Post:
                 option, type=kind, required=field.default is MISSING, default=field.default
             )
     parser.add_argument("command", nargs="+", help="after --: what each rank runs")
-    return Post(
+    return AgentOptions(
         **vars(parser.parse_args(arguments))
         | {"command": tuple(parser.parse_args(arguments).command)}
     )
@@ -599,10 +602,10 @@ def post_of(arguments: Sequence[str]) -> Post:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a node's ranks; returns the exit code: 0, or that of the first rank that failed."""
     die_with_parent()
-    return manned(post_of(sys.argv[1:] if arguments is None else arguments))
+    return manned(parse_options(sys.argv[1:] if arguments is None else arguments))
 
 
-def manned(post: Post) -> int:
+def manned(post: AgentOptions) -> int:
     """Run an agent to its end; an error is one line."""
     os.environ.setdefault(
         "OMP_NUM_THREADS", "1"

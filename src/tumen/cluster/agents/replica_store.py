@@ -26,18 +26,18 @@ MOST_LINES = 16  # connections served at once
 STALE_SECONDS = 24 * 3600.0  # by then every run has a newer checkpoint on disk
 
 
-def folder_of(job: Path, node: str) -> Path:
+def replica_folder(job: Path, node: str) -> Path:
     """Where the copies of a job lie in a node's memory."""
     job, node = job.resolve(), node.replace("/", "-")
     digest = hashlib.blake2b(os.fsencode(job), digest_size=4).hexdigest()
     return MEMORY / f"tumen-{os.getuid()}-{job.name}-{digest}" / node
 
 
-class Keeper:
+class ReplicaStore:
     """Keeps parcels until `close`.
 
     Args:
-        folder: of this node, see `folder_of`; made for its owner alone.
+        folder: of this node, see `replica_folder`; made for its owner alone.
         secret: of the run.
         host: where it listens; loopback unless the nodes are other machines.
 
@@ -91,7 +91,7 @@ class Keeper:
             with line:
                 line.settimeout(transfer.PATIENCE_SECONDS)
                 self._answer(line, transfer.read_request(line, self.secret))
-        except (transfer.ParcelError, OSError):
+        except (transfer.TransferError, OSError):
             self.refused += 1
         finally:
             self._lines.release()
@@ -101,19 +101,19 @@ class Keeper:
         path = self.folder / request.copy.name
         if request.verb == transfer.GET:
             if path.is_file():
-                transfer.give(line, self.secret, request, path)
+                transfer.serve_replica(line, self.secret, request, path)
             else:
-                transfer.answer(line, self.secret, request, transfer.NO + transfer.SIZE.pack(0))
+                transfer.reply(line, self.secret, request, transfer.NO + transfer.SIZE.pack(0))
             return
         space = os.statvfs(self.folder)
         if (
             request.size
             > space.f_bavail * space.f_frsize - FREE_SHARE * space.f_blocks * space.f_frsize
         ):
-            raise transfer.ParcelError("no room")
-        transfer.take(line, self.secret, request.seal, request.size, path)
-        transfer.sweep(self.folder, request.copy.rank)
-        transfer.answer(line, self.secret, request, transfer.YES)
+            raise transfer.TransferError("no room")
+        transfer.receive_file(line, self.secret, request.seal, request.size, path)
+        transfer.prune(self.folder, request.copy.rank)
+        transfer.reply(line, self.secret, request, transfer.YES)
 
     def _refuse_again(self, nonce: bytes) -> None:
         """Refuse a request that was seen before."""
@@ -122,7 +122,7 @@ class Keeper:
             while self._seen and now - self._seen[0][0] > 2 * SKEW_SECONDS:
                 self._seen.popleft()
             if any(nonce == seen for _, seen in self._seen):
-                raise transfer.ParcelError("seen before")
+                raise transfer.TransferError("seen before")
             self._seen.append((now, nonce))
 
 

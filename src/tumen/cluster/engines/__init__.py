@@ -2,26 +2,26 @@
 
 from tumen.cluster.engines.engine import (
     ENGINES,
-    Cluster,
+    ClusterEngine,
     Engine,
-    Job,
+    JobSpec,
+    JobStatus,
     Node,
-    Status,
     connect,
-    rendered,
+    render_job,
 )
-from tumen.cluster.engines.hostlist import folded
+from tumen.cluster.engines.hostlist import fold_hosts
 from tumen.cluster.engines.local import die_with_parent
 
 __all__ = [
     "ENGINES",
-    "Cluster",
+    "ClusterEngine",
     "Engine",
-    "Job",
+    "JobSpec",
+    "JobStatus",
     "Node",
-    "Status",
     "connect",
     "die_with_parent",
-    "folded",
-    "rendered",
+    "fold_hosts",
+    "render_job",
 ]

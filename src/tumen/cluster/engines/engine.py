@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
-from tumen.cluster.order import SECRET_FILE, WISH_FILE
+from tumen.cluster.order import RESIZE_FILE, SECRET_FILE
 from tumen.core import fencing
 from tumen.core.artifact import write_text
 from tumen.core.errors import EngineError, disk
@@ -27,12 +27,11 @@ State = Literal["waiting", "running", "silent", "done", "failed", "cancelled", "
 
 
 @dataclass(frozen=True)
-class Job:
+class JobSpec:
     """What an engine starts: a command that finds torchrun's variables in its environment.
 
-    `processes` is the number of ranks on each node, `cards` that of accelerators (0: ranks compute on the CPU); `whole` takes a
-    node for itself. `grace_seconds` before `limit_seconds` are over, the ranks get SIGTERM. `avoid` names nodes to leave out.
-    `python` is the nodes' own, for their agents.
+    With `accelerators_per_node` 0 ranks compute on the CPU; `exclusive` takes whole nodes. `grace_seconds` before
+    `limit_seconds` are over, the ranks get SIGTERM. `avoid` names nodes to leave out. `python` is the interpreter of the nodes.
     """
 
     name: str
@@ -40,9 +39,9 @@ class Job:
     folder: Path
     environment: Mapping[str, str] = field(default_factory=dict)
     nodes: int = 1
-    processes: int = 1
-    cards: int = 0
-    whole: bool = True
+    ranks_per_node: int = 1
+    accelerators_per_node: int = 0
+    exclusive: bool = True
     limit_seconds: float | None = None
     grace_seconds: float = 300.0
     avoid: tuple[str, ...] = ()
@@ -50,7 +49,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Status:
+class JobStatus:
     """What an engine knows of a job. `exit_code` is None until it ended; `silent`: the engine itself does not answer now."""
 
     state: State
@@ -68,7 +67,7 @@ class Node:
     """One machine of the engine: its cards and whether it takes work."""
 
     name: str
-    cards: int
+    accelerators: int
     ready: bool = True
     reason: str = ""
 
@@ -76,11 +75,11 @@ class Node:
 class Engine(Protocol):
     """Starts processes and says how they are. A job's id is its folder, as text."""
 
-    def submit(self, job: Job) -> str:
+    def submit(self, job: JobSpec) -> str:
         """Start a job; returns its id. Raises EngineError when the engine refuses; then nothing was started."""
         ...
 
-    def status(self, job_id: str) -> Status:
+    def status(self, job_id: str) -> JobStatus:
         """How a job is. Never raises for an unknown id: that job is `lost`."""
         ...
 
@@ -98,7 +97,7 @@ class Engine(Protocol):
 
 
 @runtime_checkable
-class Cluster(Engine, Protocol):
+class ClusterEngine(Engine, Protocol):
     """An engine of many machines: its jobs outlive the process that started them, and a node can be left out."""
 
     def drain(self, node: str, why: str) -> None:
@@ -107,9 +106,9 @@ class Cluster(Engine, Protocol):
 
 
 ENGINES = {
-    "local": "tumen.cluster.engines.local:Local",
-    "slurm": "tumen.cluster.engines.slurm:Slurm",
-    "kubernetes": "tumen.cluster.engines.kubernetes:Kubernetes",
+    "local": "tumen.cluster.engines.local:LocalEngine",
+    "slurm": "tumen.cluster.engines.slurm:SlurmEngine",
+    "kubernetes": "tumen.cluster.engines.kubernetes:KubernetesEngine",
 }
 
 
@@ -125,7 +124,7 @@ def connect(name: str, fleet: Fleet | None = None) -> Engine:
     return engine
 
 
-def rendered(engine: Engine, job: Job) -> str:
+def render_job(engine: Engine, job: JobSpec) -> str:
     """What an engine would be given for a job, nothing is started.
 
     Raises:
@@ -138,12 +137,12 @@ def rendered(engine: Engine, job: Job) -> str:
     return str(engine.render(job))
 
 
-def stands_by(job: Job) -> bool:
+def stands_by(job: JobSpec) -> bool:
     """Whether a job's command can import everything and then wait to be told who it is: `tumen train` can."""
     return job.command[1:4] == ("-m", "tumen", "train")
 
 
-def prepared(job: Job, file: str, text: str) -> Path:
+def prepared(job: JobSpec, file: str, text: str) -> Path:
     """Write what will be submitted into the job's folder, emptied of what an earlier job said; returns the file.
 
     Raises:
@@ -152,22 +151,22 @@ def prepared(job: Job, file: str, text: str) -> Path:
     folder = job.folder.resolve()
     with disk(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        for old in ("exit", "id", fencing.START_FILE, WISH_FILE):
+        for old in ("exit", "id", fencing.EPOCH_FILE, RESIZE_FILE):
             (folder / old).unlink(missing_ok=True)
         messages.make_secret(folder / SECRET_FILE)
         write_text(folder / file, text)
     return folder / file
 
 
-def ended(exit_text: str) -> Status:
+def ended(exit_text: str) -> JobStatus:
     """Status from the text of a job's `exit` file."""
     said = exit_text.strip()
     if said.isdigit():
-        return Status("done" if int(said) == 0 else "failed", int(said))
+        return JobStatus("done" if int(said) == 0 else "failed", int(said))
     return (
-        Status("cancelled")
+        JobStatus("cancelled")
         if said == "cancelled"
-        else Status("lost", reason=f"its exit file says {said[:40]!r}")
+        else JobStatus("lost", reason=f"its exit file says {said[:40]!r}")
     )
 
 

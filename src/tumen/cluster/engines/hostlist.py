@@ -12,7 +12,7 @@ Name = tuple[
 ]  # before the number, after it, its digits where it is padded, the number (-1: there is none)
 
 
-def folded(names: Iterable[str], most: int = MOST_SPANS) -> str:
+def fold_hosts(names: Iterable[str], most: int = MOST_SPANS) -> str:
     """Host names as one short text. Beyond `most` names or ranges it says how many more there are."""
     spans = _spans(sorted({_split(name) for name in names}))
     texts = []

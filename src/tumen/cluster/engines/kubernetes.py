@@ -12,7 +12,15 @@ import re
 from pathlib import Path
 from typing import Any
 
-from tumen.cluster.engines.engine import Job, Node, Status, ended, prepared, said_in, stands_by
+from tumen.cluster.engines.engine import (
+    JobSpec,
+    JobStatus,
+    Node,
+    ended,
+    prepared,
+    said_in,
+    stands_by,
+)
 from tumen.cluster.engines.kubernetes_api import Api, connection
 from tumen.core.artifact import write_text
 from tumen.core.errors import DiskError, EngineError, disk
@@ -32,11 +40,11 @@ NCCL = {
     "TORCH_NCCL_TRACE_BUFFER_SIZE": "2000",
 }
 AGENT = """\
-start=$((RESTARTS + 1))  # what an older start left alive, on a node that the cluster lost, ends when it reads this
-if [ "$JOB_COMPLETION_INDEX" = 0 ]; then echo "$start" > "$FOLDER/start.part" && mv "$FOLDER/start.part" "$FOLDER/start"; fi
-exec "$0" -m tumen.cluster.agents --folder "$FOLDER" --start "$start" --attempt "$start" \\
+epoch=$((RESTARTS + 1))  # fencing: agents of an older epoch, on a node that the cluster lost, read this and exit
+if [ "$JOB_COMPLETION_INDEX" = 0 ]; then echo "$epoch" > "$FOLDER/epoch.part" && mv "$FOLDER/epoch.part" "$FOLDER/epoch"; fi
+exec "$0" -m tumen.cluster.agents --folder "$FOLDER" --epoch "$epoch" --attempt "$epoch" \\
   --node "$NODE" --address "$JOBSET-node-0-$JOB_COMPLETION_INDEX.$JOBSET" --nodes "$NODES" --node-rank "$JOB_COMPLETION_INDEX" \\
-  --processes "$PROCESSES" --master "$MASTER_ADDR:$MASTER_PORT" {options}-- "$@"
+  --ranks-per-node "$RANKS_PER_NODE" --master "$MASTER_ADDR:$MASTER_PORT" {options}-- "$@"
 """
 OF_POD = {
     "NODE": "spec.nodeName",
@@ -50,7 +58,7 @@ MEANT = {  # what an HTTP status of the API server means to the one who launches
 }
 
 
-def render(job: Job, site: recipe.Kubernetes | None = None) -> str:
+def render(job: JobSpec, site: recipe.Kubernetes | None = None) -> str:
     """The manifest of a job, as YAML.
 
     Raises:
@@ -79,7 +87,7 @@ def _shown(dumper: Any, text: str) -> Any:
     )
 
 
-def manifest(job: Job, site: recipe.Kubernetes) -> dict[str, Any]:
+def manifest(job: JobSpec, site: recipe.Kubernetes) -> dict[str, Any]:
     """The JobSet: when a pod fails, all are started again together; JobSet makes the headless service that names them."""
     name = named(job)
     labels = {
@@ -127,7 +135,7 @@ def manifest(job: Job, site: recipe.Kubernetes) -> dict[str, Any]:
     return {"apiVersion": GROUP, "kind": "JobSet", "metadata": _set(metadata), "spec": spec}
 
 
-def _pod(job: Job, site: recipe.Kubernetes, name: str) -> dict[str, Any]:
+def _pod(job: JobSpec, site: recipe.Kubernetes, name: str) -> dict[str, Any]:
     """A pod: one agent that starts the node's ranks."""
     if not site.image:
         raise EngineError(
@@ -160,7 +168,9 @@ def _pod(job: Job, site: recipe.Kubernetes, name: str) -> dict[str, Any]:
         "image": site.image,
         "command": ["/bin/sh", "-c", agent, job.python, *job.command],
         "env": told,
-        "resources": {"limits": {site.resource: job.cards}} if job.cards else None,
+        "resources": {"limits": {site.resource: job.accelerators_per_node}}
+        if job.accelerators_per_node
+        else None,
         "volumeMounts": [*places, {"name": "shared-memory", "mountPath": "/dev/shm"}],
     }
     pod = {
@@ -174,19 +184,25 @@ def _pod(job: Job, site: recipe.Kubernetes, name: str) -> dict[str, Any]:
     return _set(pod)
 
 
-def _environment(job: Job, name: str) -> dict[str, str]:
+def _environment(job: JobSpec, name: str) -> dict[str, str]:
     """Variables of the agent; pod 0 is where ranks meet."""
     meeting = {"MASTER_ADDR": f"{name}-node-0-0.{name}", "MASTER_PORT": str(PORT)}
     told = {
         "NODES": str(job.nodes),
-        "PROCESSES": str(job.processes),
+        "RANKS_PER_NODE": str(job.ranks_per_node),
         "FOLDER": str(job.folder),
         "JOBSET": name,
     }
-    return {**meeting, **told, **DEFAULTS, **(NCCL if job.cards else {}), **job.environment}
+    return {
+        **meeting,
+        **told,
+        **DEFAULTS,
+        **(NCCL if job.accelerators_per_node else {}),
+        **job.environment,
+    }
 
 
-def _affinity(job: Job, name: str) -> dict[str, Any]:
+def _affinity(job: JobSpec, name: str) -> dict[str, Any]:
     """Not on the nodes to avoid. Whole nodes keep pods apart by their cards; without cards the pods themselves must."""
     found: dict[str, Any] = {}
     if job.avoid:
@@ -198,7 +214,7 @@ def _affinity(job: Job, name: str) -> dict[str, Any]:
         found["nodeAffinity"] = {
             "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}
         }
-    if job.nodes > 1 and not job.cards:
+    if job.nodes > 1 and not job.accelerators_per_node:
         mine = {
             "labelSelector": {"matchLabels": {NAME_LABEL: name}},
             "topologyKey": "kubernetes.io/hostname",
@@ -212,31 +228,31 @@ def _set(tree: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in tree.items() if value is not None}
 
 
-def named(job: Job) -> str:
+def named(job: JobSpec) -> str:
     """A job's name on the cluster: a DNS label, the same for the same folder, so that nothing is submitted twice."""
     readable = re.sub(r"[^a-z0-9]+", "-", job.name.lower()).strip("-")[:36].rstrip("-")
     return f"{readable}-{hashlib.sha256(str(job.folder).encode()).hexdigest()[:6]}"
 
 
-def parse(text: str) -> Status:
+def parse(text: str) -> JobStatus:
     """Status from a JobSet as the API server gives it."""
     found = json.loads(text)
     status = found.get("status", {})
     now = {one["type"]: one for one in status.get("conditions", []) if one.get("status") == "True"}
     if "Completed" in now:
-        return Status("done", 0)
+        return JobStatus("done", 0)
     if failed := now.get("Failed"):
-        return Status("failed", 1, failed.get("message", ""))  # JobSet tells no exit code
+        return JobStatus("failed", 1, failed.get("message", ""))  # JobSet tells no exit code
     if suspended := now.get("Suspended"):
-        return Status(
+        return JobStatus(
             "waiting", reason=suspended.get("message") or "suspended until its queue admits it"
         )
     restarts = f"restarted {status['restarts']} times" if status.get("restarts") else ""
     (job,) = status.get("replicatedJobsStatus") or [{}]
     wanted = found["spec"]["replicatedJobs"][0]["template"]["spec"]["parallelism"]
     if not job.get("active") and not job.get("ready"):
-        return Status("waiting", reason=restarts or f"no pod of {wanted} runs yet")
-    return Status("running", reason=restarts)
+        return JobStatus("waiting", reason=restarts or f"no pod of {wanted} runs yet")
+    return JobStatus("running", reason=restarts)
 
 
 def parse_nodes(text: str, resource: str = "nvidia.com/gpu") -> list[Node]:
@@ -256,17 +272,17 @@ def _node(found: dict[str, Any], resource: str) -> Node:
     return Node(name, cards, healthy, "" if healthy else "not ready")
 
 
-class Kubernetes:
+class KubernetesEngine:
     """`Engine` on the cluster of the kubeconfig's current context, or on the one this process runs in."""
 
     def __init__(self, site: recipe.Kubernetes | None = None) -> None:
         self.site = site or recipe.Kubernetes()
 
-    def render(self, job: Job) -> str:
+    def render(self, job: JobSpec) -> str:
         """The manifest."""
         return render(job, self.site)
 
-    def submit(self, job: Job) -> str:
+    def submit(self, job: JobSpec) -> str:
         text, api = self.render(job), connection()
         file = prepared(job, "job.yaml", text)
         name, path = named(job), self._jobsets(api)
@@ -279,19 +295,19 @@ class Kubernetes:
             raise
         return str(file.parent)
 
-    def status(self, job_id: str) -> Status:
+    def status(self, job_id: str) -> JobStatus:
         path = said_in(Path(job_id), "id").strip()
         if text := said_in(Path(job_id), "exit"):
             return ended(text)
         if not path.startswith(f"/apis/{GROUP}/"):
-            return Status("lost", reason=f"{job_id} has no job of kubernetes")
+            return JobStatus("lost", reason=f"{job_id} has no job of kubernetes")
         try:
             code, text = connection().ask("GET", path)
         except EngineError as error:
-            return Status("silent", reason=str(error))
+            return JobStatus("silent", reason=str(error))
         if code == 404:
-            return Status("lost", reason="kubernetes has no such JobSet; somebody deleted it")
-        return parse(text) if code == 200 else Status("silent", reason=_why(code, text))
+            return JobStatus("lost", reason="kubernetes has no such JobSet; somebody deleted it")
+        return parse(text) if code == 200 else JobStatus("silent", reason=_why(code, text))
 
     def logs(self, job_id: str) -> str:
         """What the first node and those that failed printed."""

@@ -15,7 +15,15 @@ import sys
 import time
 from pathlib import Path
 
-from tumen.cluster.engines.engine import Job, Node, Status, ended, prepared, said_in, stands_by
+from tumen.cluster.engines.engine import (
+    JobSpec,
+    JobStatus,
+    Node,
+    ended,
+    prepared,
+    said_in,
+    stands_by,
+)
 from tumen.core import lifetime
 from tumen.core.artifact import write_text
 from tumen.core.errors import disk
@@ -34,7 +42,7 @@ GRACE_SECONDS = 5.0
 SHELL = "TUMEN_JOB_SHELL"  # pid of the job's shell, for `die_with_parent`
 
 
-def render(job: Job) -> str:
+def render(job: JobSpec) -> str:
     """The script of a job. One process: torchrun's variables are set by hand; several get theirs from an agent."""
     alone = (
         {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
@@ -63,12 +71,12 @@ def render(job: Job) -> str:
     )
 
 
-def is_alone(job: Job) -> bool:
+def is_alone(job: JobSpec) -> bool:
     """Whether a job is one process, which needs no agent."""
-    return job.processes * job.nodes == 1
+    return job.ranks_per_node * job.nodes == 1
 
 
-def launched(job: Job) -> tuple[str, ...]:
+def launched(job: JobSpec) -> tuple[str, ...]:
     """The command; under agents when it is to run as several ranks. Nodes are all this machine."""
     if is_alone(job):
         return job.command
@@ -77,27 +85,27 @@ def launched(job: Job) -> tuple[str, ...]:
         str(job.folder),
         "--nodes",
         str(job.nodes),
-        "--processes",
-        str(job.processes),
+        "--ranks-per-node",
+        str(job.ranks_per_node),
     )
     standby = ("--standby",) if stands_by(job) else ()
     return (sys.executable, "-m", "tumen.cluster.agents", *where, *standby, "--", *job.command)
 
 
-def parse(exit_text: str | None, alive: bool) -> Status:
+def parse(exit_text: str | None, alive: bool) -> JobStatus:
     """Status from the exit file's text (None when there is none) and whether the process lives."""
     if exit_text and (status := ended(exit_text)).state != "lost":
         return status
     return (
-        Status("running")
+        JobStatus("running")
         if alive
-        else Status(
+        else JobStatus(
             "lost", reason="it ended without an exit code: killed, or the machine restarted"
         )
     )
 
 
-class Local:
+class LocalEngine:
     """`Engine` on this machine; a job's id is its folder."""
 
     def __init__(self) -> None:
@@ -105,7 +113,7 @@ class Local:
 
     render = staticmethod(render)
 
-    def submit(self, job: Job) -> str:
+    def submit(self, job: JobSpec) -> str:
         folder = prepared(job, "job.sh", render(job)).parent
         with disk(folder):
             with open(folder / "log", "ab") as log:
@@ -120,7 +128,7 @@ class Local:
             write_text(folder / "pid", f"{process.pid} {_started(process.pid)}")
         return str(folder)
 
-    def status(self, job_id: str) -> Status:
+    def status(self, job_id: str) -> JobStatus:
         folder = Path(job_id)
         alive = (
             self._pid(folder) is not None
@@ -147,7 +155,7 @@ class Local:
         write_text(folder / "exit", "cancelled\n")
 
     def nodes(self) -> list[Node]:
-        return [Node(os.uname().nodename, cards=1)]
+        return [Node(os.uname().nodename, accelerators=1)]
 
     def _pid(self, folder: Path) -> int | None:
         """The job's process group if it is alive and really the job."""

@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tumen.cluster.engines.engine import (
-    Job,
+    JobSpec,
+    JobStatus,
     Node,
     State,
-    Status,
     ended,
     prepared,
     said_in,
@@ -37,19 +37,19 @@ NCCL = {  # a hang leaves a flight record of its collectives behind (pytorch.org
 
 # Ranks follow Slurm's order of nodes, which follows the network's topology: each agent is told its place.
 AGENT = """\
-agent='export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((SLURM_CPUS_ON_NODE / processes > 0 ? SLURM_CPUS_ON_NODE / processes : 1))}
-exec "$python" -m tumen.cluster.agents --folder "$folder" --start "$start" --attempt "$attempt" \\
+agent='export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((SLURM_CPUS_ON_NODE / ranks_per_node > 0 ? SLURM_CPUS_ON_NODE / ranks_per_node : 1))}
+exec "$python" -m tumen.cluster.agents --folder "$folder" --epoch "$epoch" --attempt "$attempt" \\
   --node "$SLURMD_NODENAME" --address "$SLURMD_NODENAME" --nodes "$SLURM_JOB_NUM_NODES" --node-rank "$SLURM_NODEID" \\
-  --processes "$processes" --master "$MASTER_ADDR:$MASTER_PORT" {options}-- "$@"'"""
+  --ranks-per-node "$ranks_per_node" --master "$MASTER_ADDR:$MASTER_PORT" {options}-- "$@"'"""
 START = """\
 attempt=$((${SLURM_RESTART_COUNT:-0} + 1))
-start=$SLURM_JOB_ID.$attempt  # what an older start left alive, on a node that Slurm lost, ends when it reads this
-echo "$start" > "$folder/start.part" && mv "$folder/start.part" "$folder/start"
+epoch=$SLURM_JOB_ID.$attempt  # fencing: agents of an older epoch, on a node that Slurm lost, read this and exit
+echo "$epoch" > "$folder/epoch.part" && mv "$folder/epoch.part" "$folder/epoch"
 echo "$SLURM_JOB_ID" > "$folder/id.part" && mv "$folder/id.part" "$folder/id"
 rm -f "$folder/exit"
 MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 MASTER_PORT=$((20000 + SLURM_JOB_ID % 10000))
-export folder start attempt python processes MASTER_ADDR MASTER_PORT
+export folder epoch attempt python ranks_per_node MASTER_ADDR MASTER_PORT
 echo "tumen: job $SLURM_JOB_ID, start $attempt, on $SLURM_JOB_NODELIST" >&2
 """
 STEP = """\
@@ -67,7 +67,7 @@ again=no
 trap 'again=yes; scancel --signal=TERM "$SLURM_JOB_ID"' USR1  # time is nearly up: tell the ranks, then queue again
 """
 LAST = """\
-[ "$(cat "$folder/start")" = "$start" ] || exit "$code"  # Slurm lost this node and started the job elsewhere
+[ "$(cat "$folder/epoch")" = "$epoch" ] || exit "$code"  # Slurm lost this node and started the job elsewhere
 """
 QUEUE_AGAIN = """\
 # Ranks that wrote a last checkpoint end with 0, too; a training that is done by now ends at once when it starts again.
@@ -102,17 +102,17 @@ STATES: dict[
 TAKES_WORK = ("idle", "mixed", "allocated", "completing", "planned", "reserved")
 
 
-def render(job: Job, site: recipe.Slurm | None = None) -> str:
+def render(job: JobSpec, site: recipe.Slurm | None = None) -> str:
     """The batch script of a job."""
     site = site or recipe.Slurm()
     about = f"# {job.name}: written by tumen's slurm engine; `sbatch job.sh` submits it by hand"
     heads = [f"#SBATCH --{line}" for line in _directives(job, site)]
-    variables = {**DEFAULTS, **(NCCL if job.cards else {}), **job.environment}
+    variables = {**DEFAULTS, **(NCCL if job.accelerators_per_node else {}), **job.environment}
     says = [f"export {name}={shlex.quote(value)}" for name, value in sorted(variables.items())]
     given = [
         f"folder={shlex.quote(str(job.folder))}",
         f"python={shlex.quote(job.python)}",
-        f"processes={job.processes}",
+        f"ranks_per_node={job.ranks_per_node}",
     ]
     given += [
         f"command=({' '.join(map(shlex.quote, job.command))})",
@@ -123,7 +123,7 @@ def render(job: Job, site: recipe.Slurm | None = None) -> str:
     return "\n".join(["#!/bin/bash", about, *heads, "", *site.setup, *says, *given, "", body])
 
 
-def _directives(job: Job, site: recipe.Slurm) -> Iterator[str]:
+def _directives(job: JobSpec, site: recipe.Slurm) -> Iterator[str]:
     """What sbatch is asked, in the order people read it: who, where, how much, how long, what then."""
     yield f"job-name={job.name}"
     for name in ("account", "partition", "qos", "reservation", "constraint"):
@@ -131,9 +131,13 @@ def _directives(job: Job, site: recipe.Slurm) -> Iterator[str]:
             yield f"{name}={value}"
     yield f"nodes={job.nodes}"
     yield "ntasks-per-node=1"
-    if job.cards:
-        yield f"gres={site.gres}:{job.cards}" if site.gres else f"gpus-per-node={job.cards}"
-    if job.whole:
+    if job.accelerators_per_node:
+        yield (
+            f"gres={site.gres}:{job.accelerators_per_node}"
+            if site.gres
+            else f"gpus-per-node={job.accelerators_per_node}"
+        )
+    if job.exclusive:
         yield from ("exclusive", "mem=0")
     if job.avoid:
         yield f"exclude={','.join(job.avoid)}"
@@ -154,25 +158,25 @@ def _escaped(path: Path) -> str:
     return shlex.quote(str(path).replace("%", "%%"))
 
 
-def parse(text: str) -> Status:
+def parse(text: str) -> JobStatus:
     """Status from `scontrol show job ID --oneliner`."""
     found = dict(re.findall(r"(?:^|\s)(JobState|Reason|ExitCode|Restarts|NodeList)=(\S+)", text))
     if "JobState" not in found:
-        return Status("lost", reason="slurm knows no such job")
+        return JobStatus("lost", reason="slurm knows no such job")
     name = found["JobState"].split("+")[0]
     state = STATES.get(name, "running")
     code, _, signal = found.get("ExitCode", "0:0").partition(":")
     if state in ("done", "failed"):
         killed = 128 + int(signal) if signal not in ("", "0") else 0
         number = int(code) or killed or (1 if state == "failed" else 0)
-        return Status(state, number, "" if name in ("COMPLETED", "FAILED") else name)
+        return JobStatus(state, number, "" if name in ("COMPLETED", "FAILED") else name)
     restarts = int(found.get("Restarts", "0"))
     reason = found.get("Reason", "None")
     told = {
         "waiting": "" if reason == "None" else reason,
         "running": found.get("NodeList", ""),
     }.get(state, "")
-    return Status(
+    return JobStatus(
         state,
         reason=", ".join(
             part for part in (told, f"restarted {restarts} times" if restarts else "") if part
@@ -180,7 +184,7 @@ def parse(text: str) -> Status:
     )
 
 
-def parse_accounting(text: str) -> Status | None:
+def parse_accounting(text: str) -> JobStatus | None:
     """Status from `sacct --parsable2 --noheader --allocations --format=State,ExitCode`, None when it has no such job."""
     rows = [line.split("|") for line in text.splitlines() if line.count("|") == 1]
     if not rows:
@@ -205,17 +209,17 @@ def parse_nodes(text: str) -> list[Node]:
     return list(nodes.values())
 
 
-class Slurm:
+class SlurmEngine:
     """`Engine` on a Slurm cluster whose commands are on the path and whose nodes see the run's folder."""
 
     def __init__(self, site: recipe.Slurm | None = None) -> None:
         self.site = site or recipe.Slurm()
 
-    def render(self, job: Job) -> str:
+    def render(self, job: JobSpec) -> str:
         """The batch script."""
         return render(job, self.site)
 
-    def submit(self, job: Job) -> str:
+    def submit(self, job: JobSpec) -> str:
         self._refuse(job)
         script = prepared(job, "job.sh", self.render(job))
         number = (
@@ -235,11 +239,11 @@ class Slurm:
             raise
         return str(script.parent)
 
-    def status(self, job_id: str) -> Status:
+    def status(self, job_id: str) -> JobStatus:
         folder = Path(job_id)
         number = said_in(folder, "id").strip()
         if not number.isdigit():
-            return Status("lost", reason=f"{folder} has no job of slurm")
+            return JobStatus("lost", reason=f"{folder} has no job of slurm")
         try:
             live = parse(
                 _call(
@@ -248,7 +252,7 @@ class Slurm:
             )
         except EngineError as error:
             if "Invalid job id" not in str(error):
-                return Status("silent", reason=str(error))
+                return JobStatus("silent", reason=str(error))
             live = parse("")
         if live.state != "lost":
             return live
@@ -298,7 +302,7 @@ class Slurm:
         number = said_in(Path(job_id), "id").strip()
         _call("scontrol", "requeue", number, about=f"slurm does not requeue job {number or job_id}")
 
-    def _refuse(self, job: Job) -> None:
+    def _refuse(self, job: JobSpec) -> None:
         """Refuse what Slurm would let wait for ever: more nodes than there are.
 
         Raises:

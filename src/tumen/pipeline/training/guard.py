@@ -11,18 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from tumen.cluster import WATCH_FILE
-from tumen.cluster.engines import Job
+from tumen.cluster.engines import JobSpec
 from tumen.core import lifetime
 from tumen.core.events import Tail, read
 
 
-def is_watched(job: Job) -> bool:
+def is_watched(job: JobSpec) -> bool:
     """Whether somebody watches a job."""
     states = [row["state"] for row in read(job.folder / WATCH_FILE, "watch")]
     return bool(states) and states[-1] != "ended"
 
 
-def gave_up(job: Job) -> str:
+def gave_up(job: JobSpec) -> str:
     """Why a watcher gave a job up, "" if it did not."""
     rows = [row for row in read(job.folder / WATCH_FILE) if row["event"] in ("decided", "watch")]
     for row in reversed(rows):
@@ -37,7 +37,7 @@ LAST_SECONDS = 10.0  # for a watcher to see that its job is over
 class Guard:
     """A watcher as a process beside this one, started again when it is killed; it dies with this process."""
 
-    def __init__(self, where: Path, tier: str, job: Job) -> None:
+    def __init__(self, where: Path, tier: str, job: JobSpec) -> None:
         self.command = [sys.executable, "-m", "tumen", "watch", str(where), "--tier", tier]
         self.log, self.tail = job.folder / "watch.log", Tail(job.folder / WATCH_FILE)
         self.process = self._start()
@@ -70,7 +70,7 @@ class Guard:
 
 
 @contextmanager
-def guarded(where: Path, tier: str, job: Job, needed: bool) -> Iterator[Guard | None]:
+def guarded(where: Path, tier: str, job: JobSpec, needed: bool) -> Iterator[Guard | None]:
     """A watcher around a job that runs, where one is needed."""
     guard = Guard(where, tier, job) if needed else None
     try:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from tumen.cluster.engines import Engine, Job, Status
+from tumen.cluster.engines import Engine, JobSpec, JobStatus
 from tumen.core import units
 from tumen.core.errors import EngineError, InputError, PlanError
 from tumen.pipeline import stages as chain
@@ -16,7 +16,7 @@ from tumen.recipe import Fleet, Recipe
 FOLDER = "jobs"  # of a run: a folder for each tier's job
 
 
-def job_of(recipe: Recipe, stage: chain.Stage, where: Path) -> Job:
+def job_of(recipe: Recipe, stage: chain.Stage, where: Path) -> JobSpec:
     """The job that trains a tier.
 
     Raises:
@@ -25,7 +25,7 @@ def job_of(recipe: Recipe, stage: chain.Stage, where: Path) -> Job:
     fleet, ranks = recipe.fleet, stage.settings.train.mesh.ranks if stage.settings else 1
     nodes, processes, cards, whole = spread(fleet, ranks)
     python = fleet.python or ("python3" if fleet.engine == "kubernetes" else sys.executable)
-    return Job(
+    return JobSpec(
         f"{recipe.name}-{stage.name.replace('/', '-')}",
         (python, "-m", "tumen", "train", str(where.resolve()), stage.tier),
         (where / FOLDER / stage.tier).resolve(),
@@ -67,7 +67,7 @@ def spread(fleet: Fleet, ranks: int) -> tuple[int, int, int, bool]:
     return max(1, ranks // each), on_one, on_one if accelerated else 0, ranks >= each
 
 
-def cause(logs: str, status: Status) -> str:
+def cause(logs: str, status: JobStatus) -> str:
     """Why a job ended, in one line: agents and srun have the last word in a log, not the cause."""
     words = [re.sub(r"^\[rank \d+\] ?", "", line) for line in logs.splitlines() if line.strip()]
     told = [
@@ -117,7 +117,7 @@ def refuse_second(engine: Engine, folder: Path, where: Path) -> None:
     Raises:
         EngineError: a job of this tier is waiting or running, or the engine does not say.
     """
-    now = engine.status(str(folder)) if folder.exists() else Status("lost")
+    now = engine.status(str(folder)) if folder.exists() else JobStatus("lost")
     if not now.ended:
         raise EngineError(
             f"{folder.name} is {now.state} already as {named_by(folder)}; `tumen cancel {where}` stops it"

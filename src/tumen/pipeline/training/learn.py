@@ -177,7 +177,7 @@ def told_why() -> Iterator[None]:
 def tell_fault(kind: str, why: str, step: int | None) -> None:
     """Write faults/RANK-ATTEMPT.json into the job's folder, where an agent says which that is; a full disk may keep it from us."""
     if job := os.environ.get("TUMEN_JOB"):
-        own = sender.own()
+        own = sender.current()
         said = {
             "kind": kind,
             "why": why.splitlines()[0],

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tumen.cluster.engines import Cluster, connect
-from tumen.cluster.watcher import expect, shown
+from tumen.cluster.engines import ClusterEngine, connect
+from tumen.cluster.watcher import announce_watcher, format_row
 from tumen.core import units
 from tumen.core.artifact import Manifest, verify
 from tumen.core.errors import PlanError, TrainError
@@ -55,13 +55,13 @@ def train_tier(
         TrainError: it ended without a checkpoint; says why.
     """
     engine, job = connect(recipe.fleet.engine, recipe.fleet), job_of(recipe, stage, where)
-    lives = isinstance(engine, Cluster) and not engine.status(str(job.folder)).ended
+    lives = isinstance(engine, ClusterEngine) and not engine.status(str(job.folder)).ended
     since = 0.0 if lives else time.time()
-    watched = not isinstance(engine, Cluster) and job.nodes * job.processes > 1
+    watched = not isinstance(engine, ClusterEngine) and job.nodes * job.ranks_per_node > 1
     if not lives:
         shutil.rmtree(job.folder, ignore_errors=True)
         if watched:
-            expect(job.folder)
+            announce_watcher(job.folder)
         engine.submit(job)
     job_id, said = str(job.folder), where / stage.tier
     with progress.task(stage.name) as update, guarded(where, stage.tier, job, watched) as guard:
@@ -70,8 +70,10 @@ def train_tier(
                 _follow(said.with_name("events.jsonl"), since, said.name, update)
                 for row in guard.look() if guard else ():
                     if row["event"] != "watch":
-                        progress.line(f"{stage.name}: {shown(row)}")
-                time.sleep(CLUSTER_POLL_SECONDS if isinstance(engine, Cluster) else POLL_SECONDS)
+                        progress.line(f"{stage.name}: {format_row(row)}")
+                time.sleep(
+                    CLUSTER_POLL_SECONDS if isinstance(engine, ClusterEngine) else POLL_SECONDS
+                )
         finally:
             engine.cancel(job_id)
     if status.state != "done":

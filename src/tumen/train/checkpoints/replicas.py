@@ -1,6 +1,6 @@
 """Copies of the state in memory, every few steps: a node that dies costs those steps, not the ones since the last checkpoint.
 
-    rank r --file--> memory of its node (TUMEN_COPIES) --parcel, in the background--> memory of the next node (its TUMEN_KEEPER)
+    rank r --file--> memory of its node (TUMEN_REPLICA_FOLDER) --TCP, in the background--> memory of the next node (TUMEN_REPLICA_STORE)
 
 A new attempt goes on from the newest step of which some node holds every rank's part, or from the newest checkpoint, whichever is
 newer; each rank takes its part from its own node, or fetches it. So only the same number of ranks goes on from memory. How often
@@ -28,14 +28,14 @@ from tumen.core.errors import ArtifactError, EngineError, TumenError
 from tumen.core.events import Events
 from tumen.data import Loader
 from tumen.formats import safetensors_header
-from tumen.heartbeat import SECRET, Copy, address_of, read_secret, sender, transfer
+from tumen.heartbeat import SECRET, Replica, address_of, read_secret, sender, transfer
 from tumen.train.checkpoints.checkpoint import State
 from tumen.train.single_process import Learner
 from tumen.train.world import Team
 
 FOLDER, KEEPER = (
-    "TUMEN_COPIES",
-    "TUMEN_KEEPER",
+    "TUMEN_REPLICA_FOLDER",
+    "TUMEN_REPLICA_STORE",
 )  # environment of a rank: its node's folder, where its node's keeper listens
 SHARE = 0.01  # of the time that copies may take, their sending and keeping included
 WARM_STEPS = 3  # until steps take as long as they usually do
@@ -70,7 +70,7 @@ class Copies:
         """Tell each other what the nodes hold. Returns the newest step that is whole, 0 for none; the same on every rank."""
         first = os.environ.get("LOCAL_RANK", "0") == "0"
         here = (os.environ.get(FOLDER, ""), os.environ.get(KEEPER, ""))
-        found: list[tuple[tuple[str, str], list[Copy]]] = self.team.all(
+        found: list[tuple[tuple[str, str], list[Replica]]] = self.team.all(
             (here, self._here() if first and all(here) else [])
         )
         self._nodes = [node for node, _ in found]
@@ -82,9 +82,11 @@ class Copies:
         self._held = {key: parts for key, parts in held.items() if len(parts) == self.team.world}
         return max(self._held, default=(0, 0))[0]
 
-    def _here(self) -> list[Copy]:
+    def _here(self) -> list[Replica]:
         """What this node holds of this run, for this many ranks."""
-        copies = [copy for copy in transfer.copies_in(self.folder) if copy.world == self.team.world]
+        copies = [
+            copy for copy in transfer.replicas_in(self.folder) if copy.world == self.team.world
+        ]
         return [
             copy for copy in copies if about(self.folder / copy.name).get("inputs") == self.inputs
         ]
@@ -95,7 +97,7 @@ class Copies:
         for key in sorted(self._held, reverse=True):
             try:
                 part, state, why = (
-                    *self._part(learner, Copy(key[1], key[0], self.team.rank, self.team.world)),
+                    *self._part(learner, Replica(key[1], key[0], self.team.rank, self.team.world)),
                     "",
                 )
             except (TumenError, SafetensorError, OSError, ValueError) as error:
@@ -112,11 +114,11 @@ class Copies:
             return state
         return None
 
-    def _part(self, learner: Learner, copy: Copy) -> tuple[dict[str, Tensor], State]:
+    def _part(self, learner: Learner, copy: Replica) -> tuple[dict[str, Tensor], State]:
         """This rank's part of a step: from its node, or from one that has it."""
         path = self.folder / copy.name
         if not path.exists():
-            transfer.get(
+            transfer.fetch_replica(
                 address_of(self._held[copy.step, copy.attempt][copy.rank]),
                 secret(),
                 copy.name,
@@ -136,7 +138,7 @@ class Copies:
     def _forget(self, step: int = 0, attempt: int = 0) -> None:
         """Remove what this node holds but that step: a later attempt must not mix it with its own."""
         for copy in (
-            transfer.copies_in(self.folder) if os.environ.get("LOCAL_RANK", "0") == "0" else ()
+            transfer.replicas_in(self.folder) if os.environ.get("LOCAL_RANK", "0") == "0" else ()
         ):
             if (copy.step, copy.attempt) != (step, attempt):
                 (self.folder / copy.name).unlink(missing_ok=True)
@@ -157,7 +159,9 @@ class Copies:
         step_seconds = (began - self._since) / (step - self._from)
         self._wait()
         self._make(
-            Copy(sender.own().attempt, step, self.team.rank, self.team.world), learner, loader
+            Replica(sender.current().attempt, step, self.team.rank, self.team.world),
+            learner,
+            loader,
         )
         cost = time.perf_counter() - began + self._send_seconds
         every = self.team.most(math.inf if self.why else cost / step_seconds / SHARE)
@@ -175,7 +179,7 @@ class Copies:
         self.every = max(1, math.ceil(every))
         self._from, self._since, self._due = step, time.perf_counter(), step + self.every
 
-    def _make(self, copy: Copy, learner: Learner, loader: Loader) -> None:
+    def _make(self, copy: Replica, learner: Learner, loader: Loader) -> None:
         """Write this rank's part into its node's memory, and send it on in the background."""
         path = self.folder / copy.name
         part = path.with_name(f".{copy.name}.part")
@@ -184,7 +188,7 @@ class Copies:
             refuse_full(self.folder, tensors)
             save_file(tensors, part, {"inputs": self.inputs, "loader": json.dumps(loader.state())})
             os.replace(part, path)
-            transfer.sweep(self.folder, copy.rank)
+            transfer.prune(self.folder, copy.rank)
         except (SafetensorError, OSError) as error:
             part.unlink(missing_ok=True)
             self.why = f"{self.folder}: {error}"
@@ -204,7 +208,7 @@ class Copies:
 
     def _send(self, path: Path, keeper: str) -> None:
         try:
-            transfer.put(address_of(keeper), secret(), path)
+            transfer.send_replica(address_of(keeper), secret(), path)
         except (EngineError, OSError) as error:
             self.unsent = str(error)
         self._send_seconds = 2 * time.thread_time()  # the keeper works as much as we
@@ -254,7 +258,9 @@ def refuse_full(folder: Path, tensors: dict[str, Tensor]) -> None:
         OSError: the copies of this node's ranks and of its neighbour's would not fit.
     """
     bytes_here = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-    needed = bytes_here * int(os.environ.get("LOCAL_WORLD_SIZE", "1")) * 2 * (transfer.KEEP + 1)
+    needed = (
+        bytes_here * int(os.environ.get("LOCAL_WORLD_SIZE", "1")) * 2 * (transfer.KEPT_STEPS + 1)
+    )
     space = os.statvfs(folder)
     held = sum(map(size_of, folder.iterdir()))
     if needed > space.f_bavail * space.f_frsize + held:

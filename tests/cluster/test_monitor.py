@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from tumen.cluster.engines import Job, Node, Status
-from tumen.cluster.engines.local import Local
-from tumen.cluster.watcher import Layout, Watch, shown
-from tumen.cluster.watcher.glance import glance_of
-from tumen.cluster.watcher.watcher import Watcher
+from tumen.cluster.engines import JobSpec, JobStatus, Node
+from tumen.cluster.engines.local import LocalEngine
+from tumen.cluster.watcher import RankLayout, RunMonitor, format_row
+from tumen.cluster.watcher.service import WatcherService
+from tumen.cluster.watcher.snapshot import take_snapshot
 from tumen.core.events import Events
-from tumen.heartbeat.messages import Beat, Message, Receiver, Sender, make_secret
+from tumen.heartbeat.messages import Heartbeat, Message, MessageReceiver, MessageSender, make_secret
 
 SECRET = bytes(32)
 SEE = 0.1  # seconds between two looks
@@ -31,10 +31,10 @@ class World:
         each: int = 2,
         step_seconds: float = 0.5,
         elsewhere: bool = False,
-        watch: Watch | None = None,
+        watch: RunMonitor | None = None,
     ) -> None:
-        self.layout, self.step_seconds = Layout(nodes, each), step_seconds
-        self.watch = watch or Watch(self.layout, elsewhere)
+        self.layout, self.step_seconds = RankLayout(nodes, each), step_seconds
+        self.watch = watch or RunMonitor(self.layout, elsewhere)
         self.now, self.rows, self.sequence = 1000.0, list[dict[str, Any]](), 0
         self.agents = {f"n{i}": Agent(i, each) for i in range(nodes)}
         self.stuck = False
@@ -61,7 +61,7 @@ class World:
     def say(self, rows: list[dict[str, Any]]) -> None:
         for row in rows:
             self.rows.append({"time": self.now, **row})
-            assert shown(row)
+            assert format_row(row)
 
     def until(self, event: str, seconds: float = 60.0) -> dict[str, Any]:
         """Turn until a row of that kind is written; returns it."""
@@ -97,7 +97,7 @@ class World:
             if rank.number not in agent.dead:
                 age = round(1000 * (self.now - rank.heard))
                 beats.append(
-                    Beat(
+                    Heartbeat(
                         rank.number,
                         agent.attempt,
                         1,
@@ -109,8 +109,10 @@ class World:
                         age,
                     )
                 )
-        receiver = Receiver(SECRET)
-        return receiver.open(Sender(SECRET, name).message(agent.attempt, beats, agent.note()))
+        receiver = MessageReceiver(SECRET)
+        return receiver.open(
+            MessageSender(SECRET, name).message(agent.attempt, beats, agent.note())
+        )
 
 
 class Agent:
@@ -409,8 +411,13 @@ class TestFaults:
         make_secret(tmp_path / "secret")
         said = tmp_path / "events.jsonl"
         with ThreadPoolExecutor(1) as beside:
-            watcher = Watcher(
-                Local(), Job("x", ("true",), tmp_path), "127.0.0.1", said, lambda row: None, beside
+            watcher = WatcherService(
+                LocalEngine(),
+                JobSpec("x", ("true",), tmp_path),
+                "127.0.0.1",
+                said,
+                lambda row: None,
+                beside,
             )
         Events(said).emit("checkpoint_damaged", path="step-20", error="cut short")
         watcher.next_notice = math.inf  # the look of a second is not due
@@ -423,14 +430,18 @@ class TestFaults:
         watcher.socket.close()
 
     def test_engine(self, world: World) -> None:
-        world.say(world.watch.tell(world.now, Status("silent", reason="slurmctld does not answer")))
-        world.say(world.watch.tell(world.now, Status("silent", reason="slurmctld does not answer")))
+        world.say(
+            world.watch.tell(world.now, JobStatus("silent", reason="slurmctld does not answer"))
+        )
+        world.say(
+            world.watch.tell(world.now, JobStatus("silent", reason="slurmctld does not answer"))
+        )
         assert [(row["event"], row.get("kind"), row.get("action")) for row in world.rows] == [
             ("fault", "engine", None),
             ("decided", None, "wait"),
         ]
         world.turn(10)
-        world.say(world.watch.tell(world.now, Status("running")))
+        world.say(world.watch.tell(world.now, JobStatus("running")))
         assert world.rows[-1]["event"] == "resumed"
         assert world.rows[-1]["seconds"] == 10.0
         assert world.watch.order.attempt == 1
@@ -586,7 +597,7 @@ class TestGathering:
         world.turn(10)
         assert world.watch.asks(world.now)
         assert world.rows == []
-        world.say(world.watch.tell(world.now, status=Status("waiting", reason="BeginTime")))
+        world.say(world.watch.tell(world.now, status=JobStatus("waiting", reason="BeginTime")))
         assert [row.get("kind", row.get("action")) for row in world.rows] == ["engine", "wait"]
         world.turn(200)
         world.agents = {"n3": Agent(0, 2), "n4": Agent(1, 2)}
@@ -609,7 +620,7 @@ class TestGathering:
         world.turn(20)
         for agent in world.agents.values():
             agent.greeting = True
-        late = World(watch=Watch(world.layout))
+        late = World(watch=RunMonitor(world.layout))
         late.agents, late.now = world.agents, world.now
         assert late.turn(20) == []
         assert late.watch.order.attempt == 1
@@ -622,7 +633,7 @@ class TestGathering:
 class TestResuming:
     def again(self, world: World) -> World:
         """Another watcher, from what the killed one wrote; its agents are as they were."""
-        watch, usual = Watch(world.layout), glance_of(world.watch, world.now).usual_seconds
+        watch, usual = RunMonitor(world.layout), take_snapshot(world.watch, world.now).usual_seconds
         watch.resume(
             [{"event": "watch", "state": "started", "attempt": 0, "time": 999.0}, *world.rows],
             usual,
@@ -697,19 +708,19 @@ def test_resize(world: World) -> None:
 @pytest.mark.parametrize(
     ("status", "code"),
     [
-        (Status("done", 0), 0),
-        (Status("failed", 9), 9),
-        (Status("cancelled"), 1),
-        (Status("lost"), 1),
+        (JobStatus("done", 0), 0),
+        (JobStatus("failed", 9), 9),
+        (JobStatus("cancelled"), 1),
+        (JobStatus("lost"), 1),
     ],
 )
-def test_the_engine_says_that_it_is_over(world: World, status: Status, code: int) -> None:
+def test_the_engine_says_that_it_is_over(world: World, status: JobStatus, code: int) -> None:
     world.say(world.watch.tell(world.now, status))
     assert (world.watch.state, world.watch.code) == ("over", code)
 
 
 def test_a_job_that_was_put_back_gathers_anew(world: World) -> None:
-    world.say(world.watch.tell(world.now, Status("waiting", reason="BeginTime")))
+    world.say(world.watch.tell(world.now, JobStatus("waiting", reason="BeginTime")))
     world.agents = {"n7": Agent(0, 2), "n8": Agent(1, 2)}
     world.turn(10)
     assert world.watch.order.attempt == 2
@@ -718,8 +729,10 @@ def test_a_job_that_was_put_back_gathers_anew(world: World) -> None:
 
 def test_beats_of_an_old_attempt_change_nothing(world: World) -> None:
     before = world.watch.signs.steps
-    stale = Sender(SECRET, "n0").message(0, [Beat(0, 0, 1, 999, 1.0, "train", math.nan, 0.0)])
-    message = Receiver(SECRET).open(stale)
+    stale = MessageSender(SECRET, "n0").message(
+        0, [Heartbeat(0, 0, 1, 999, 1.0, "train", math.nan, 0.0)]
+    )
+    message = MessageReceiver(SECRET).open(stale)
     assert message
     world.watch.hear(world.now, [message])
     assert world.watch.signs.steps == before

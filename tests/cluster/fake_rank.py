@@ -1,6 +1,6 @@
 """A rank without a network to train: it beats, keeps step with the others by files, and does what a test told it to.
 
-    python beating.py FOLDER STEPS STEP_SECONDS [--standby]
+    python fake_rank.py FOLDER STEPS STEP_SECONDS [--standby]
 
 `FOLDER/state` is the checkpoint, a step number. `FOLDER/do-RANK` holds a word that is done once: nan, disk, hang, exit.
 """
@@ -24,11 +24,11 @@ from tumen.heartbeat import messages
 class Beating:
     def __init__(self) -> None:
         self.rank, self.attempt = int(os.environ["RANK"]), int(os.environ["TUMEN_ATTEMPT"])
-        self.sender = messages.Sender(
+        self.sender = messages.MessageSender(
             messages.read_secret(Path(os.environ["TUMEN_SECRET"])), f"rank-{self.rank}"
         )
         self.where = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.where.connect(messages.address_of(os.environ["TUMEN_PULSE"]))
+        self.where.connect(messages.address_of(os.environ["TUMEN_AGENT"]))
         self.step, self.seconds, self.phase = 0, 0.0, "load"
         threading.Thread(target=self.always, daemon=True).start()
 
@@ -38,7 +38,7 @@ class Beating:
             time.sleep(0.5)
 
     def say(self) -> None:
-        beat = messages.Beat(
+        beat = messages.Heartbeat(
             self.rank, self.attempt, os.getpid(), self.step, self.seconds, self.phase, 0.1, 2.0
         )
         self.where.send(self.sender.message(self.attempt, [beat]))

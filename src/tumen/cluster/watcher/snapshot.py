@@ -1,6 +1,6 @@
 """How a watched run stands, in lines that are as many for 1,250 nodes as for one.
 
-jobs/TIER/glance.json   what the watcher sees now, summed up by it (Glance); replaced whole, every few seconds
+jobs/TIER/snapshot.json   what the watcher sees now, summed up by it (Glance); replaced whole, every few seconds
 jobs/TIER/watch.jsonl   what it saw and decided, of which the newest matters here
 """
 
@@ -14,21 +14,21 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from tumen.cluster.engines.hostlist import folded
+from tumen.cluster.engines.hostlist import fold_hosts
 from tumen.cluster.order import WATCH_FILE
-from tumen.cluster.watcher.watch import Watch
+from tumen.cluster.watcher.monitor import RunMonitor
 from tumen.core import units
 from tumen.core.artifact import write_text
 from tumen.core.events import read
 from tumen.core.shape import Frozen
 from tumen.heartbeat import PHASES
 
-GLANCE_FILE = "glance.json"
+SNAPSHOT_FILE = "snapshot.json"
 LATE_SECONDS = 2.5  # two reports of an agent that did not come
 OLD_SECONDS = 15.0  # a watcher that wrote nothing for so long does not live
 
 
-class Glance(Frozen):
+class Snapshot(Frozen):
     """What a watcher sees at a time, in seconds since 1970: ranks by phase; nodes silent for seconds, slow by seconds of a step.
 
     `usual_seconds` is for the next watcher, which need not learn it again (`Watch.resume`).
@@ -45,7 +45,7 @@ class Glance(Frozen):
     slow: dict[str, float] = Field({})
 
 
-def glance_of(watch: Watch, now: float) -> Glance:
+def take_snapshot(watch: RunMonitor, now: float) -> Snapshot:
     """What a watcher sees now."""
     signs = watch.signs
     late = {
@@ -62,36 +62,36 @@ def glance_of(watch: Watch, now: float) -> Glance:
         "step_seconds": signs.step_seconds(),
         "usual_seconds": signs.usual_seconds(),
     }
-    return Glance(time=now, attempt=watch.order.attempt, **pace, **seen)
+    return Snapshot(time=now, attempt=watch.order.attempt, **pace, **seen)
 
 
-def write_glance(folder: Path, glance: Glance) -> None:
+def write_snapshot(folder: Path, glance: Snapshot) -> None:
     """Keep it for `tumen status` and the console.
 
     Raises:
         DiskError: the disk refuses; the one before stands.
     """
-    write_text(folder / GLANCE_FILE, glance.model_dump_json())
+    write_text(folder / SNAPSHOT_FILE, glance.model_dump_json())
 
 
-def glance_in(folder: Path) -> Glance | None:
+def read_snapshot(folder: Path) -> Snapshot | None:
     """The newest of a job's folder; None when nobody ever watched, or it is damaged."""
     try:
-        return Glance.model_validate_json((folder / GLANCE_FILE).read_bytes())
+        return Snapshot.model_validate_json((folder / SNAPSHOT_FILE).read_bytes())
     except (OSError, ValidationError):
         return None
 
 
-def standing(folder: Path, ended: bool = False) -> list[str]:
+def status_lines(folder: Path, ended: bool = False) -> list[str]:
     """Lines about a job that is or was watched, none when nobody ever watched. Of one that ended, its faults alone."""
     rows = list(read(folder / WATCH_FILE))
     lines = list(_faults(rows))
-    if ended or not (now := glance_in(folder)):
+    if ended or not (now := read_snapshot(folder)):
         return lines
     return [*_seen(now), *lines, *_watcher(now)]
 
 
-def _seen(now: Glance) -> Iterator[str]:
+def _seen(now: Snapshot) -> Iterator[str]:
     """Ranks by what they do, and the nodes that are not as the others."""
     does = ", ".join(
         f"{number:,} {phase}"
@@ -100,9 +100,9 @@ def _seen(now: Glance) -> Iterator[str]:
     pace = f"; a step takes {units.show_seconds(now.step_seconds)}" if now.step_seconds else ""
     yield f"{sum(now.phases.values()):,} ranks on {now.nodes:,} nodes, attempt {now.attempt}: {does}{pace}"
     if now.silent:
-        yield f"silent: {folded(now.silent)}, for {units.show_seconds(max(now.silent.values()))}"
+        yield f"silent: {fold_hosts(now.silent)}, for {units.show_seconds(max(now.silent.values()))}"
     if now.slow:
-        yield f"slow: {folded(now.slow)}, with {units.show_seconds(max(now.slow.values()))} a step"
+        yield f"slow: {fold_hosts(now.slow)}, with {units.show_seconds(max(now.slow.values()))} a step"
 
 
 def _faults(rows: list[dict[str, Any]]) -> Iterator[str]:
@@ -136,6 +136,6 @@ def _became(since: list[dict[str, Any]]) -> str:
     return "nothing decided yet"
 
 
-def _watcher(now: Glance) -> Iterator[str]:
+def _watcher(now: Snapshot) -> Iterator[str]:
     if (silent := time.time() - now.time) > OLD_SECONDS:
         yield f"nobody watches: the watcher was last seen {units.show_seconds(silent)} ago; `tumen watch RUN` goes on"

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from tumen.cluster.agents.health import unfit
-from tumen.cluster.engines.engine import Node, Status
+from tumen.cluster.engines.engine import JobStatus, Node
 from tumen.cluster.order import Order
-from tumen.cluster.watcher.signs import MISSED_SECONDS, USUAL_STEPS, Signs
+from tumen.cluster.watcher.rank_table import MISSED_SECONDS, USUAL_STEPS, RankTable
 from tumen.core import fencing
 from tumen.core.errors import DiskError, TrainError
 from tumen.heartbeat import Message
@@ -67,7 +67,7 @@ ABORTED = (
 
 
 @dataclass(frozen=True)
-class Layout:
+class RankLayout:
     """What runs where at first: `each` ranks on every node."""
 
     nodes: int
@@ -127,7 +127,7 @@ class Fault:
         }
 
 
-class Watch:
+class RunMonitor:
     """What the watcher knows of a run and what follows from it. No clock, no socket, no file: `now` is in seconds.
 
     `order` is what agents should do now. Rows that `tell` and `look` return are written to watch.jsonl by the caller before the
@@ -137,11 +137,11 @@ class Watch:
         elsewhere: whether the engine can start the job on other nodes.
     """
 
-    def __init__(self, layout: Layout, elsewhere: bool = False) -> None:
+    def __init__(self, layout: RankLayout, elsewhere: bool = False) -> None:
         self.layout, self.elsewhere, self.world = layout, elsewhere, layout.world
         self.order = Order(0, "stop")
         self.seats: dict[str, Seat] = {}
-        self.signs = Signs(0.0, self.world)
+        self.signs = RankTable(0.0, self.world)
         self.state: Literal["gather", "run", "save", "wait", "over"] = "gather"
         self.since = -1.0  # of the state
         self.until = 0.0  # of a wait
@@ -197,7 +197,7 @@ class Watch:
                 hello["master"],
                 hello["health"],
             )
-            seat.start, self.examined = fencing.number(hello.get("start", "")), True
+            seat.start, self.examined = fencing.parse_epoch(hello.get("start", "")), True
             seat.ranks, seat.world = (hello["ranks"][0], hello["ranks"][1]), hello["world"]
 
     def reply(self, node: str) -> Row:
@@ -210,7 +210,7 @@ class Watch:
     def tell(
         self,
         now: float,
-        status: Status | None = None,
+        status: JobStatus | None = None,
         nodes: Sequence[Node] | None = None,
         ranks: int | None = None,
         skewed: Mapping[str, float] | None = None,
@@ -241,7 +241,7 @@ class Watch:
             rows += self._resize(now, ranks)
         return rows + (self._status(now, status) if status else [])
 
-    def _status(self, now: float, status: Status) -> list[Row]:
+    def _status(self, now: float, status: JobStatus) -> list[Row]:
         """What the engine says of the job."""
         self.engine_heard = now
         if status.state == "silent":
@@ -276,7 +276,7 @@ class Watch:
         self._gather(now)
         return [fault.row(now), self._decided("wait", "the engine starts it again")]
 
-    def _ended(self, now: float, status: Status) -> list[Row]:
+    def _ended(self, now: float, status: JobStatus) -> list[Row]:
         """The job is over for the engine."""
         if (
             self.state == "gather"
@@ -328,7 +328,7 @@ class Watch:
                 found = None
         self.open = found
         self.order = replace(self.order, attempt=attempt)
-        self.signs = Signs(0.0, self.world, [usual] * USUAL_STEPS if usual else [])
+        self.signs = RankTable(0.0, self.world, [usual] * USUAL_STEPS if usual else [])
 
     # -- what follows ----------------------------------------------------------------------------------------------------------
 
@@ -668,7 +668,7 @@ class Watch:
         usual = (
             [*self.signs.usual, *self.signs.recent] if self.signs.world == self.world else []
         )  # more ranks, other steps
-        self.signs = Signs(now, self.world, usual)
+        self.signs = RankTable(now, self.world, usual)
 
     def _end(self, code: int) -> list[Row]:
         self.order, self.code, self.state, self.adopts = (
@@ -725,7 +725,7 @@ def _follows(death: list[Any]) -> bool:
     )
 
 
-def shown(row: Mapping[str, Any]) -> str:
+def format_row(row: Mapping[str, Any]) -> str:
     """A row of watch.jsonl as a line for people."""
     if row["event"] == "fault":
         rank = "" if row["rank"] is None else f", rank {row['rank']}"

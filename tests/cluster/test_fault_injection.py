@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from tumen.cluster import FAULTS, crews, judge, play
-from tumen.cluster.watcher import Glance, write_glance
+from tumen.cluster import INJECTABLE_FAULTS, drill_report, inject_fault, local_agents
+from tumen.cluster.watcher import Snapshot, write_snapshot
 from tumen.core.errors import EngineError, InputError
 
 SLEEPER = "import time; time.sleep(60)  # tumen"
@@ -64,7 +64,7 @@ def reaches(pid: int, wanted: str) -> bool:
 
 
 def hit(fault: str, job: Path) -> tuple[str, Any]:
-    return play(
+    return inject_fault(
         fault, job, job / "work", [job / "copies" / "n1", job / "copies" / "n2"], random.Random(0)
     )
 
@@ -92,8 +92,8 @@ def test_a_slow_rank_is_let_go(tmp_path: Path) -> None:
             match="does not know yet how long a step usually takes; that needs 16 looks",
         ):
             hit("slow", tmp_path)
-        write_glance(
-            tmp_path, Glance(time=0.0, attempt=1, nodes=1, phases={"train": 1}, usual_seconds=0.5)
+        write_snapshot(
+            tmp_path, Snapshot(time=0.0, attempt=1, nodes=1, phases={"train": 1}, usual_seconds=0.5)
         )
         _, undo = hit("slow", tmp_path)
         assert reaches(sleepers[1].pid, "T")
@@ -155,7 +155,7 @@ def test_nobody_else_is_hit(tmp_path: Path) -> None:
         old = tmp_path / "ranks" / "n1" / "agent.json"
         os.utime(old, (1, 1))
         with pytest.raises(EngineError, match="no ranks of this job"):
-            crews(tmp_path)
+            local_agents(tmp_path)
         assert all(one.poll() is None for one in sleepers)
 
 
@@ -169,7 +169,7 @@ ROWS = [
 
 
 def test_a_report_counts_from_the_fault() -> None:
-    found = judge("rank", "rank 1 on n1", 100.0, ROWS, pace=0.5)
+    found = drill_report("rank", "rank 1 on n1", 100.0, ROWS, pace=0.5)
     assert (found.seen_seconds, found.named, found.right, found.resumed_seconds) == (
         1.0,
         "crash",
@@ -180,32 +180,34 @@ def test_a_report_counts_from_the_fault() -> None:
 
 
 def test_a_report_says_what_did_not_happen() -> None:
-    assert judge("rank", "", 100.0, ROWS[:2]).seen_seconds is None
-    assert judge("rank", "", 100.0, ROWS[:4]).resumed_seconds is None
-    assert not judge("freeze", "", 100.0, ROWS).right, "a kill taken for a freeze"
+    assert drill_report("rank", "", 100.0, ROWS[:2]).seen_seconds is None
+    assert drill_report("rank", "", 100.0, ROWS[:4]).resumed_seconds is None
+    assert not drill_report("freeze", "", 100.0, ROWS).right, "a kill taken for a freeze"
     both = [*ROWS[:4], {"time": 103.0, "event": "fault", "kind": "checkpoint", "step": 10}, ROWS[4]]
     assert (
-        judge("checkpoint", "", 100.0, both).named,
-        judge("checkpoint", "", 100.0, both).seen_seconds,
+        drill_report("checkpoint", "", 100.0, both).named,
+        drill_report("checkpoint", "", 100.0, both).seen_seconds,
     ) == ("checkpoint", 1.0)
     slow = [
         {"time": 101.0, "event": "fault", "kind": "slow", "step": 9},
         {"time": 101.0, "event": "decided", "action": "wait", "attempt": 2},
     ]
-    assert judge("slow", "", 100.0, [*ROWS[:2], *slow]).resumed_seconds == 1.0, "it never stopped"
+    assert drill_report("slow", "", 100.0, [*ROWS[:2], *slow]).resumed_seconds == 1.0, (
+        "it never stopped"
+    )
     slow[1]["attempt"] = 3
-    assert judge("slow", "", 100.0, [*ROWS[:2], *slow]).resumed_seconds is None, (
+    assert drill_report("slow", "", 100.0, [*ROWS[:2], *slow]).resumed_seconds is None, (
         "it waits, and then starts anew"
     )
     back = [{"time": 102.0, "event": "watch", "state": "resumed"}]
-    assert (judge("watcher", "", 100.0, back).right, judge("watcher", "", 100.0, ROWS).right) == (
-        True,
-        False,
-    )
+    assert (
+        drill_report("watcher", "", 100.0, back).right,
+        drill_report("watcher", "", 100.0, ROWS).right,
+    ) == (True, False)
 
 
 def test_every_fault_has_its_names() -> None:
-    assert set(FAULTS) == {
+    assert set(INJECTABLE_FAULTS) == {
         "rank",
         "agent",
         "freeze",

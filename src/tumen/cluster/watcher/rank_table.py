@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tumen.heartbeat import BEAT, PHASES
+from tumen.heartbeat import HEARTBEAT_STRUCT, PHASES
 
 BEATS = np.dtype(
     [
@@ -23,7 +23,7 @@ BEATS = np.dtype(
         ("age_ms", "<u8"),
     ]
 )
-assert BEATS.itemsize == BEAT.size
+assert BEATS.itemsize == HEARTBEAT_STRUCT.size
 TRAIN = PHASES.index("train")
 
 # Seconds without a beat, and without any progress, that each phase may take; three steps at least (LEAST_STEPS). A start is
@@ -45,7 +45,7 @@ IDLE, BUSY = (
 )  # of their time: what others wait at least for a slow rank; its own waiting beside theirs
 
 
-class Signs:
+class RankTable:
     """Ranks of one attempt. Times are in seconds of the watcher's clock."""
 
     def __init__(self, now: float, world: int, usual: Sequence[float] = ()) -> None:

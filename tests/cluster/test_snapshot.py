@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tumen.cluster.engines import folded
-from tumen.cluster.watcher import Glance, standing, write_glance
+from tumen.cluster.engines import fold_hosts
+from tumen.cluster.watcher import Snapshot, status_lines, write_snapshot
 from tumen.core.events import Events
 
 
@@ -28,11 +28,11 @@ from tumen.core.events import Events
 )
 def test_folded(names: list[str], text: str) -> None:
     random.Random(0).shuffle(names)
-    assert folded(names) == text
+    assert fold_hosts(names) == text
 
 
-def glance(**seen: object) -> Glance:
-    return Glance.model_validate(
+def glance(**seen: object) -> Snapshot:
+    return Snapshot.model_validate(
         {
             "time": time.time(),
             "attempt": 3,
@@ -45,13 +45,15 @@ def glance(**seen: object) -> Glance:
 
 def test_ten_thousand_ranks(tmp_path: Path) -> None:
     silent = {f"n{number}": 6.0 + number for number in range(1, 1250, 7)}
-    write_glance(tmp_path, glance(step=400, step_seconds=1.234, silent=silent, slow={"n203": 1.9}))
-    assert standing(tmp_path) == [
+    write_snapshot(
+        tmp_path, glance(step=400, step_seconds=1.234, silent=silent, slow={"n203": 1.9})
+    )
+    assert status_lines(tmp_path) == [
         "10,000 ranks on 1,250 nodes, attempt 3: 9,984 train, 16 save; a step takes 1.23 s",
         "silent: n[1,8,15,22,29,36] and 173 more, for 20:53 min",
         "slow: n203, with 1.9 s a step",
     ]
-    assert standing(tmp_path, ended=True) == []
+    assert status_lines(tmp_path, ended=True) == []
 
 
 def test_faults_and_what_became_of_them(tmp_path: Path) -> None:
@@ -65,25 +67,25 @@ def test_faults_and_what_became_of_them(tmp_path: Path) -> None:
             step=9,
             why="exit code 137",
         )
-    assert standing(tmp_path)[0] == "faults: 666 crash, 334 node"
-    assert standing(tmp_path)[1].endswith(
+    assert status_lines(tmp_path)[0] == "faults: 666 crash, 334 node"
+    assert status_lines(tmp_path)[1].endswith(
         ": node (node n999, step 9, exit code 137); nothing decided yet"
     )
     watched.emit("decided", action="resubmit", attempt=4, world=8, avoid=["n999"], why="")
-    assert standing(tmp_path)[1].endswith("; resubmit as attempt 4, no new step yet")
+    assert status_lines(tmp_path)[1].endswith("; resubmit as attempt 4, no new step yet")
     watched.emit("resumed", attempt=4, step=10, seconds=6.1, detection_seconds=0.1)
-    assert standing(tmp_path)[1].endswith("; went on at step 10 after 6.1 s")
+    assert status_lines(tmp_path)[1].endswith("; went on at step 10 after 6.1 s")
 
 
 def test_a_watcher_that_is_gone_is_told(tmp_path: Path) -> None:
-    write_glance(tmp_path, glance(time=time.time() - 90))
+    write_snapshot(tmp_path, glance(time=time.time() - 90))
     assert (
-        standing(tmp_path)[-1]
+        status_lines(tmp_path)[-1]
         == "nobody watches: the watcher was last seen 1:30 min ago; `tumen watch RUN` goes on"
     )
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"time": "soon"}', "\x00\xff"])
 def test_a_damaged_glance_is_none(tmp_path: Path, text: str) -> None:
-    (tmp_path / "glance.json").write_text(text, encoding="latin-1")
-    assert standing(tmp_path) == []
+    (tmp_path / "snapshot.json").write_text(text, encoding="latin-1")
+    assert status_lines(tmp_path) == []

@@ -26,12 +26,12 @@ from pathlib import Path
 from typing import Any
 
 from tumen.cluster.order import AGENT_FILE, RANKS, WATCH_FILE
-from tumen.cluster.watcher.glance import glance_in
-from tumen.cluster.watcher.signs import SLOW_STEPS, USUAL_STEPS
+from tumen.cluster.watcher.rank_table import SLOW_STEPS, USUAL_STEPS
+from tumen.cluster.watcher.snapshot import read_snapshot
 from tumen.core.errors import EngineError, InputError
 from tumen.core.events import read
 
-FAULTS = {  # fault -> what the watcher may call it
+INJECTABLE_FAULTS = {  # fault -> what the watcher may call it
     "rank": ("crash",),
     "agent": ("agent", "node"),
     "freeze": ("freeze",),
@@ -48,7 +48,7 @@ Undo = Callable[[], None]
 
 
 @dataclass(frozen=True)
-class Crew:
+class LocalAgent:
     """A node's agent and its ranks, by their process ids."""
 
     node: str
@@ -57,7 +57,7 @@ class Crew:
 
 
 @dataclass(frozen=True)
-class Drill:
+class DrillReport:
     """What became of a fault. Seconds count from the moment it was played; None: it did not happen within the patience."""
 
     fault: str
@@ -70,7 +70,7 @@ class Drill:
     lost_seconds: float = 0.0
 
 
-def crews(job: Path) -> list[Crew]:
+def local_agents(job: Path) -> list[LocalAgent]:
     """The agents of a job that live on this machine.
 
     Raises:
@@ -80,7 +80,7 @@ def crews(job: Path) -> list[Crew]:
     for path in sorted((job / RANKS).glob(f"*/{AGENT_FILE}")):
         with contextlib.suppress(OSError, ValueError, KeyError):
             said = json.loads(path.read_text("utf-8"))
-            crew = Crew(
+            crew = LocalAgent(
                 path.parent.name,
                 int(said["pid"]),
                 {int(rank): int(pid) for rank, pid in said["ranks"].items()},
@@ -96,7 +96,7 @@ def crews(job: Path) -> list[Crew]:
     return found
 
 
-def play(
+def inject_fault(
     fault: str, job: Path, checkpoints: Path, copies: Sequence[Path], draw: random.Random
 ) -> tuple[str, Undo]:
     """Play a fault on a rank and node that `draw` picks; returns who was hit, and what takes back what is not over by itself.
@@ -110,8 +110,8 @@ def play(
         InputError: no such fault.
         EngineError: nobody of this run is here to be hit, or it is too early for this fault.
     """
-    if fault not in FAULTS:
-        raise InputError(f"--fault {fault!r} is unknown; known: {', '.join(FAULTS)}")
+    if fault not in INJECTABLE_FAULTS:
+        raise InputError(f"--fault {fault!r} is unknown; known: {', '.join(INJECTABLE_FAULTS)}")
     if fault == "watcher":
         last = max(
             read(job / WATCH_FILE),
@@ -123,7 +123,7 @@ def play(
             raise EngineError(f"{job}: nobody watches this job; `tumen watch RUN` does")
         os.kill(pid, signal.SIGKILL)
         return f"watcher, process {pid}", _nothing
-    crew = draw.choice(crews(job))
+    crew = draw.choice(local_agents(job))
     rank = draw.choice(sorted(crew.ranks))
     pid = crew.ranks[rank]
     if fault in ("agent", "node"):
@@ -132,7 +132,7 @@ def play(
     if fault == "freeze":
         os.kill(pid, signal.SIGSTOP)
     elif fault == "slow":
-        now = glance_in(job)
+        now = read_snapshot(job)
         if not (now and now.usual_seconds):
             needs = f"that needs {USUAL_STEPS + SLOW_STEPS} looks, about one a second"
             raise EngineError(
@@ -148,14 +148,14 @@ def play(
     return f"rank {rank} on {crew.node}", _nothing
 
 
-def judge(
+def drill_report(
     fault: str,
     victim: str,
     since: float,
     rows: Sequence[dict[str, Any]],
     restored: int | None = None,
     pace: float = 0.0,
-) -> Drill:
+) -> DrillReport:
     """The report, from the rows of watch.jsonl.
 
     Args:
@@ -170,24 +170,24 @@ def judge(
             (row for row in after if row["event"] == "watch" and row["state"] == "resumed"), None
         )
         seconds = back["time"] - since if back else None
-        return Drill(
+        return DrillReport(
             fault, victim, seconds, "resumed" if back else "", back is not None, seconds, 0, 0.0
         )
     faults = [row for row in after if row["event"] == "fault"]
     if not faults:
-        return Drill(fault, victim)
-    right = next((row for row in faults if row["kind"] in FAULTS[fault]), None)
+        return DrillReport(fault, victim)
+    right = next((row for row in faults if row["kind"] in INJECTABLE_FAULTS[fault]), None)
     named = (right or faults[0])["kind"]
     decided = [row for row in after if row["event"] == "decided"]
     resumed = [row for row in after if row["event"] == "resumed"]
     seen = faults[0]["time"] - since
     if not resumed:
         goes_on = decided and all(row["attempt"] == attempt for row in decided)
-        return Drill(fault, victim, seen, named, right is not None, seen if goes_on else None)
+        return DrillReport(fault, victim, seen, named, right is not None, seen if goes_on else None)
     restored = int(resumed[-1]["step"]) - 1 if restored is None else restored
     lost = max(0, max(int(row.get("step") or 0) for row in faults) - restored)
     seconds = resumed[-1]["time"] - since
-    return Drill(
+    return DrillReport(
         fault, victim, seen, named, right is not None, seconds, lost, seconds + lost * pace
     )
 
@@ -196,7 +196,7 @@ def _nothing() -> None:
     """What is over by itself needs nothing."""
 
 
-def _kill_node(crew: Crew, copies: Sequence[Path]) -> None:
+def _kill_node(crew: LocalAgent, copies: Sequence[Path]) -> None:
     """The agent first: it must not have the time to tell what became of its ranks. They die with it."""
     for pid in (crew.agent, *crew.ranks.values()):
         with contextlib.suppress(ProcessLookupError):

@@ -14,10 +14,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tumen.cluster.engines.engine import Cluster, Engine, Job, Node, Status
-from tumen.cluster.order import AGENT_FILE, RANKS, SECRET_FILE, WATCH_FILE, WATCHER_FILE, WISH_FILE
-from tumen.cluster.watcher.glance import glance_in, glance_of, write_glance
-from tumen.cluster.watcher.watch import Layout, Row, Watch
+from tumen.cluster.engines.engine import ClusterEngine, Engine, JobSpec, JobStatus, Node
+from tumen.cluster.order import (
+    AGENT_FILE,
+    RANKS,
+    RESIZE_FILE,
+    SECRET_FILE,
+    WATCH_FILE,
+    WATCHER_FILE,
+)
+from tumen.cluster.watcher.monitor import RankLayout, Row, RunMonitor
+from tumen.cluster.watcher.snapshot import read_snapshot, take_snapshot, write_snapshot
 from tumen.core import events
 from tumen.core.artifact import write_text
 from tumen.core.errors import DiskError, EngineError, disk
@@ -38,9 +45,9 @@ LET_GO_SECONDS = 0.5  # for agents to kill their ranks and end
 BUFFER_BYTES = 8 << 20
 
 
-def watching(
+def watch_job(
     engine: Engine,
-    job: Job,
+    job: JobSpec,
     address: str = "127.0.0.1",
     said: Path | None = None,
     tell: Callable[[Row], None] = lambda row: None,
@@ -57,26 +64,29 @@ def watching(
         EngineError: the run has no secret, or this machine has no such address.
     """
     with alone(job.folder, "watching it"), ThreadPoolExecutor(1) as beside:
-        return Watcher(engine, job, address, said, tell, beside).run()
+        return WatcherService(engine, job, address, said, tell, beside).run()
 
 
-class Watcher:
+class WatcherService:
     """One watcher at work."""
 
     def __init__(
         self,
         engine: Engine,
-        job: Job,
+        job: JobSpec,
         address: str,
         said: Path | None,
         tell: Callable[[Row], None],
         beside: ThreadPoolExecutor,
     ) -> None:
         self.engine, self.job, self.tell, self.beside = engine, job, tell, beside
-        self.many = isinstance(engine, Cluster)
+        self.many = isinstance(engine, ClusterEngine)
         secret = messages.read_secret(job.folder / SECRET_FILE)
-        self.sender, self.receiver = messages.Sender(secret, "watcher"), messages.Receiver(secret)
-        self.watch = Watch(Layout(job.nodes, job.processes), elsewhere=self.many)
+        self.sender, self.receiver = (
+            messages.MessageSender(secret, "watcher"),
+            messages.MessageReceiver(secret),
+        )
+        self.watch = RunMonitor(RankLayout(job.nodes, job.ranks_per_node), elsewhere=self.many)
         self.log, self.unwritten = Events(job.folder / WATCH_FILE), list[Row]()
         self.tail = events.Tail(said) if said else None
         if said and said.exists():
@@ -85,15 +95,15 @@ class Watcher:
         self.socket = listening(job.folder / WATCHER_FILE, address)
         self.addresses: dict[str, Any] = {}
         self.acked: dict[str, float] = {}
-        self.answer: Future[tuple[Status, list[Node] | None]] | None = None
-        self.status = Status("running")
+        self.answer: Future[tuple[JobStatus, list[Node] | None]] | None = None
+        self.status = JobStatus("running")
         self.next_ask = self.next_notice = 0.0
 
     def run(self) -> int:
         """Until the job is over."""
         rows = list(events.read(self.job.folder / WATCH_FILE))
         ended = bool(rows) and rows[-1].get("state") == "ended"
-        before = None if ended else glance_in(self.job.folder)
+        before = None if ended else read_snapshot(self.job.folder)
         self.watch.resume(rows, before.usual_seconds if before else 0.0)
         self._write(
             {
@@ -135,7 +145,7 @@ class Watcher:
                 with contextlib.suppress(
                     ConnectionError
                 ):  # an agent that is gone; its silence will tell
-                    datagram, address = self.socket.recvfrom(messages.MOST_BYTES)
+                    datagram, address = self.socket.recvfrom(messages.MAX_BYTES)
                     message = self.receiver.open(datagram)
                     if message and message.sender != "watcher":
                         self.addresses[message.sender] = address
@@ -168,13 +178,13 @@ class Watcher:
             self.answer = self.beside.submit(self._ask, self.watch.asks(now))
         return rows
 
-    def _ask(self, about_nodes: bool) -> tuple[Status, list[Node] | None]:
+    def _ask(self, about_nodes: bool) -> tuple[JobStatus, list[Node] | None]:
         try:
             return self.engine.status(
                 str(self.job.folder)
             ), self.engine.nodes() if about_nodes else None
         except EngineError as error:
-            return Status("silent", reason=str(error)), None
+            return JobStatus("silent", reason=str(error)), None
 
     def _noticed(self, now: float) -> list[Row]:
         """What others left: a damaged checkpoint, which is a fault's cause and named before it is over; and now and then a wish
@@ -192,7 +202,7 @@ class Watcher:
         with contextlib.suppress(
             DiskError
         ):  # a full disk is told by the ranks, which cannot write either
-            write_glance(self.job.folder, glance_of(self.watch, now))
+            write_snapshot(self.job.folder, take_snapshot(self.watch, now))
         return self.watch.tell(now, ranks=wished(self.job.folder), skewed=self.receiver.skewed)
 
     def _write(self, row: Row) -> None:
@@ -208,7 +218,7 @@ class Watcher:
         """What a decision asks of the engine; on this machine a silent agent is ended, so that another takes its place."""
         if row.get("kind") == "agent" and not self.many:
             _end_agent(self.job.folder / RANKS / row["node"] / AGENT_FILE)
-        if row["event"] != "decided" or not isinstance(self.engine, Cluster):
+        if row["event"] != "decided" or not isinstance(self.engine, ClusterEngine):
             return
         try:
             if row["action"] == "drain":
@@ -294,20 +304,20 @@ def listening(file: Path, address: str) -> socket.socket:
     )
 
 
-def expect(folder: Path, address: str = "127.0.0.1") -> None:
+def announce_watcher(folder: Path, address: str = "127.0.0.1") -> None:
     """Say in a job's folder that somebody will watch it, before it starts: its agents then wait for orders."""
     listening(folder / WATCHER_FILE, address).close()
 
 
-def wish(folder: Path, ranks: int) -> None:
+def request_resize(folder: Path, ranks: int) -> None:
     """Ask for another number of ranks; whoever watches the job brings it about."""
-    write_text(folder / WISH_FILE, json.dumps({"ranks": ranks}))
+    write_text(folder / RESIZE_FILE, json.dumps({"ranks": ranks}))
 
 
 def wished(folder: Path) -> int | None:
     """How many ranks somebody wants, None where nobody said."""
     try:
-        ranks = json.loads((folder / WISH_FILE).read_text("utf-8"))["ranks"]
+        ranks = json.loads((folder / RESIZE_FILE).read_text("utf-8"))["ranks"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return ranks if isinstance(ranks, int) and ranks > 0 else None
