@@ -25,13 +25,13 @@ from tumen.data import read_corpus
 from tumen.eval import percentile
 from tumen.home.home import Home
 from tumen.pipeline.folder import device_bundle
-from tumen.serve import connect
+from tumen.serve import build_router
 
 
 def say_all(bundle: Path, sentences: list[str]) -> dict[str, list[float]]:
     """Milliseconds of every stage for every sentence; `total` is the whole turn, `cpu` this process and its child."""
     found: dict[str, list[float]] = defaultdict(list)
-    with Reader(connect(bundle), private=True) as reader:
+    with Reader(build_router(bundle), private=True) as reader:
         session = Session(Home.load(), reader, Values.load(bundle / "values.json"))
         session.say("turn on the kitchen light")
         for sentence in sentences:

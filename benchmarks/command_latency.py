@@ -40,19 +40,19 @@ import numpy as np
 from contest import circumstances, headline, noise_of, said, table, write
 
 from tumen.data import read_corpus
+from tumen.decoding.automaton import ActionGrammar, FreeText
+from tumen.decoding.decoder import (
+    Decoder,
+    DraftProposer,
+    FrequencyProposer,
+    PromptLookup,
+    Proposer,
+    SentenceProposer,
+)
+from tumen.decoding.llama import LlamaContext, LlamaModel, Logits
 from tumen.language.action import DO, grammar, messages_of, normalise, units
 from tumen.language.ontology import Ontology
-from tumen.serve.runners import load
-from tumen.serve.runners.automaton import Form, Free
-from tumen.serve.runners.decode import (
-    Decoder,
-    FromDraft,
-    FromHabit,
-    FromSentence,
-    FromText,
-    Proposer,
-)
-from tumen.serve.runners.llama import Context, Logits, Model
+from tumen.serve.runners import load_runner
 from tumen.serve.runners.remote_runner import action_schema
 
 CONTEXT, THREADS = 512, 1
@@ -196,7 +196,7 @@ class Ours:
     """The product's device runner."""
 
     def __init__(self, bundle: Path, guess: bool) -> None:
-        self._runner = load(bundle, guess=guess)
+        self._runner = load_runner(bundle, guess=guess)
         self.pid = self._runner.pid or 0
 
     def prepare(self, sentence: str) -> None:
@@ -304,7 +304,7 @@ def summary(milliseconds: Sequence[float]) -> dict[str, float]:
 class OneByOne:
     """A context that reads a prompt token by token."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: LlamaContext) -> None:
         self._context = context
 
     def __getattr__(self, name: str) -> Any:
@@ -331,7 +331,7 @@ class Engine:
     """llama.cpp's own grammar engine, asked as its server asks it (common/sampling.cpp): the likeliest token first, and only if
     that is refused all tokens."""
 
-    def __init__(self, model: Model, sentence: str, ontology: Ontology) -> None:
+    def __init__(self, model: LlamaModel, sentence: str, ontology: Ontology) -> None:
         self._api, self._vocab = model.api, model.vocab
         self._api.llama_sampler_init_grammar.restype = ctypes.c_void_p
         self._api.llama_sampler_init_grammar.argtypes = [
@@ -362,11 +362,13 @@ class Engine:
         return rows["logit"]
 
     def close(self) -> None:
-        """Free it."""
+        """FreeText it."""
         self._api.llama_sampler_free(self._sampler)
 
 
-def engine_door(model: Model, context: Context, ontology: Ontology) -> Callable[[str], str]:
+def engine_door(
+    model: LlamaModel, context: LlamaContext, ontology: Ontology
+) -> Callable[[str], str]:
     """A loop that asks the grammar engine once a token, as llama.cpp's server does, and knows no forced token."""
 
     def written(sentence: str) -> str:
@@ -387,7 +389,7 @@ def engine_door(model: Model, context: Context, ontology: Ontology) -> Callable[
 
 
 def action_door(
-    model: Model, decoder: Decoder, form: Form, passes: list[int]
+    model: LlamaModel, decoder: Decoder, form: ActionGrammar, passes: list[int]
 ) -> Callable[[str], str]:
     """An action by a decoder; the passes it took are noted."""
 
@@ -403,9 +405,9 @@ def action_door(
     return written
 
 
-def free_door(model: Model, decoder: Decoder, passes: list[int]) -> Callable[[str], str]:
-    """Free text by a decoder, as token ids."""
-    free = Free(model.is_end)
+def free_door(model: LlamaModel, decoder: Decoder, passes: list[int]) -> Callable[[str], str]:
+    """FreeText text by a decoder, as token ids."""
+    free = FreeText(model.is_end)
 
     def written(sentence: str) -> str:
         prompt = model.tokens(normalise(sentence) + DO, begin=True)
@@ -418,9 +420,9 @@ def free_door(model: Model, decoder: Decoder, passes: list[int]) -> Callable[[st
 
 def shares(path: Path, sentences: Sequence[str], ontology: Ontology) -> list[dict[str, Any]]:
     """One trick off, or one more on, at a time, in this process."""
-    model = Model(path)
+    model = LlamaModel(path)
     form, context = (
-        Form(ontology.model_dump(), model.inner, model.end),
+        ActionGrammar(ontology.model_dump(), model.inner, model.end),
         model.context(CONTEXT, THREADS),
     )
     one_by_one: Any = OneByOne(context)
@@ -429,8 +431,8 @@ def shares(path: Path, sentences: Sequence[str], ontology: Ontology) -> list[dic
         "as it is, again": Decoder(context, model.end),
         "forced tokens cost a pass": Decoder(context, model.end, ride=False),
         "the prompt token by token": Decoder(one_by_one, model.end),
-        "with proposals by habit": Decoder(context, model.end, [FromHabit()]),
-        "with proposals from the sentence": Decoder(context, model.end, [FromSentence()]),
+        "with proposals by habit": Decoder(context, model.end, [FrequencyProposer()]),
+        "with proposals from the sentence": Decoder(context, model.end, [SentenceProposer()]),
     }
     passes: dict[str, list[int]] = {name: [] for name in decoders}
     doors = {
@@ -456,9 +458,9 @@ def shares(path: Path, sentences: Sequence[str], ontology: Ontology) -> list[dic
 
 def kept_state(path: Path, sentences: Sequence[str]) -> dict[str, Any]:
     """A model with examples before every sentence, choosing a scenario: their state kept, and read again every time."""
-    from tumen.serve.runners.automaton import Among
+    from tumen.decoding.automaton import OneOfTexts
 
-    model = Model(path)
+    model = LlamaModel(path)
     decoder = Decoder(model.context(CONTEXT, THREADS), model.end)
     prefix = model.tokens(
         "".join(f"sentence: {said}\nscenario: {scenario}\n" for said, scenario in EXAMPLES.items()),
@@ -469,7 +471,7 @@ def kept_state(path: Path, sentences: Sequence[str]) -> dict[str, Any]:
     def door(kept: int) -> Callable[[str], str]:
         def written(sentence: str) -> str:
             prompt = [*prefix, *model.inner(f"sentence: {sentence}\nscenario:")]
-            state = Among.of([f" {name}" for name in SCENARIOS], model.inner, model.end)
+            state = OneOfTexts.of([f" {name}" for name in SCENARIOS], model.inner, model.end)
             tokens = [
                 one.token for fresh in decoder.write(prompt, state, prefix=kept) for one in fresh
             ]
@@ -497,29 +499,34 @@ def speculation(
     paths: dict[str, Path], sentences: Sequence[str], ontology: Ontology
 ) -> list[dict[str, Any]]:
     """Plain greedy decoding, and every proposer that applies, on every tier."""
-    models = {tier: Model(path) for tier, path in paths.items()}
+    models = {tier: LlamaModel(path) for tier, path in paths.items()}
     rows: list[dict[str, Any]] = []
     for tier, model in models.items():
         context, form = (
             model.context(CONTEXT, THREADS),
-            Form(ontology.model_dump(), model.inner, model.end),
+            ActionGrammar(ontology.model_dump(), model.inner, model.end),
         )
         smaller = [
             other for other in models if paths[other].stat().st_size < paths[tier].stat().st_size
         ]
         drafts = {
-            f"draft by {other}": [FromDraft(models[other].context(CONTEXT, THREADS))]
+            f"draft by {other}": [DraftProposer(models[other].context(CONTEXT, THREADS))]
             for other in smaller
         }
         for kind, tricks in {
             "action": {
                 "plain": [],
                 "plain again": [],
-                "habit": [FromHabit()],
-                "sentence": [FromSentence()],
+                "habit": [FrequencyProposer()],
+                "sentence": [SentenceProposer()],
                 **drafts,
             },
-            "free text": {"plain": [], "plain again": [], "earlier text": [FromText()], **drafts},
+            "free text": {
+                "plain": [],
+                "plain again": [],
+                "earlier text": [PromptLookup()],
+                **drafts,
+            },
         }.items():
             about = {"tier": tier, "writes": kind}
             rows += compared(
@@ -529,9 +536,9 @@ def speculation(
 
 
 def compared(
-    model: Model,
-    context: Context,
-    form: Form | None,
+    model: LlamaModel,
+    context: LlamaContext,
+    form: ActionGrammar | None,
     about: dict[str, str],
     tricks: Tricks,
     sentences: Sequence[str],

@@ -31,8 +31,8 @@ from tumen.fit.footprint import of_shape as footprint_of_shape
 from tumen.fit.pace import device_here
 from tumen.fit.verdict import fit_on
 from tumen.recipe.recipe import recipe_of
-from tumen.serve import try_here, try_model, write_synthetic
-from tumen.serve.trial import shape_of
+from tumen.serve import measure_machine, measure_model, write_synthetic_gguf
+from tumen.serve.measure import shape_of
 
 CONTEXT = 512
 SIXTEEN = Experts(routed=16, top_k=4, shared=1, width=192, dense_layers=1)
@@ -78,7 +78,7 @@ def cases(
     for name, (shape, quantise, threads) in SHAPES.items():
         yield (
             footprint_of_shape(shape, quantise, f"{name}, {quantise}"),
-            write_synthetic(folder / "m.gguf", shape, quantise),
+            write_synthetic_gguf(folder / "m.gguf", shape, quantise),
             threads,
         )
     for path in files:
@@ -90,7 +90,7 @@ def cases(
 def row(model: Footprint, path: Path, device: Device, threads: int) -> dict[str, Any]:
     """One case."""
     told = fit_on(model, device, threads, CONTEXT)
-    seen = try_model(path, model, threads, CONTEXT)
+    seen = measure_model(path, model, threads, CONTEXT)
     size = path.stat().st_size
     return {
         "model": model.name,
@@ -136,7 +136,7 @@ def main() -> None:
         "scheduler": {0: "other", 1: "fifo", 2: "round robin"}.get(os.sched_getscheduler(0), "?"),
     }
     cores = tuple(range(1, len(os.sched_getaffinity(0)) + 1))[:2]
-    device, rows = device_here(list(try_here(cores))), []
+    device, rows = device_here(list(measure_machine(cores))), []
     with tempfile.TemporaryDirectory() as folder:
         for model, path, threads in cases(Path(folder), given.run, given.file):
             rows += [row(model, path, device, count) for count in threads if count in cores]

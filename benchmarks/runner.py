@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from tumen.language.action import DO, grammar, normalise
-from tumen.serve.runners import load
+from tumen.serve.runners import load_runner
 
 SENTENCES = [
     "turn on the kitchen light",
@@ -85,20 +85,24 @@ def timed(doors: dict[str, Callable[[str], Any]], rounds: int) -> dict[str, list
 
 def starts(bundle: Path, times: int) -> dict[str, list[float]]:
     """Milliseconds from nothing to ready, and of the first answer."""
-    found: dict[str, list[float]] = {"load": [], "first": []}
+    found: dict[str, list[float]] = {"load_runner": [], "first": []}
     for _ in range(times):
         start = time.perf_counter()
-        with load(bundle) as runner:
+        with load_runner(bundle) as runner:
             ready = time.perf_counter()
             runner.ask(SENTENCES[0])
-            found["load"].append(1e3 * (ready - start))
+            found["load_runner"].append(1e3 * (ready - start))
             found["first"].append(1e3 * (time.perf_counter() - ready))
     return found
 
 
 def answers(bundle: Path, rounds: int) -> dict[str, list[float]]:
     """The product's doors, and the same requests over a socket, a pipe and a port."""
-    with tempfile.TemporaryDirectory() as folder, asyncio.Runner() as loop, load(bundle) as runner:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        asyncio.Runner() as loop,
+        load_runner(bundle) as runner,
+    ):
         path = Path(folder) / "s.sock"
         near, _ = start_child(bundle / "model.gguf", str(path))
         far, url = start_child(bundle / "model.gguf", "127.0.0.1")

@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 from tumen.cli.fitting import fit
 from tumen.core.errors import TumenError
-from tumen.serve import write_synthetic
-from tumen.serve.trial import shape_of
+from tumen.serve import write_synthetic_gguf
+from tumen.serve.measure import shape_of
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 APP = typer.Typer()
@@ -63,7 +63,7 @@ def test_files_bundles_and_runs(tmp_path: Path) -> None:
     run, shape = tmp_path / "run", shape_of(128, 2, 256)
     for tier in ("device", "cloud"):
         (run / f"bundle-{tier}").mkdir(parents=True)
-        write_synthetic(run / f"bundle-{tier}" / "model.gguf", shape, "int4")
+        write_synthetic_gguf(run / f"bundle-{tier}" / "model.gguf", shape, "int4")
     assert [one["model"] for one in json.loads(said(str(run), "--json"))["fits"]] == [
         "bundle-cloud",
         "bundle-device",

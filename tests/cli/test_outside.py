@@ -12,7 +12,7 @@ from tests.conftest import Once
 
 from tumen.core.artifact import manifest_of
 from tumen.formats.pretrained import digest_of_start
-from tumen.serve.runners import load
+from tumen.serve.runners import load_runner
 
 RECIPE = """
 name = "outside"
@@ -57,7 +57,7 @@ def test_tuned_whole_with_fewer_tokens_and_pieces_of_actions(
     assert said.returncode == 0, said.stderr
     assert digest_of_start(stranger) in manifest_of(run / "device").made_from
     assert digest_of_start(stranger) in manifest_of(run / "tokenizer").made_from
-    with load(run / "bundle-device") as runner:
+    with load_runner(run / "bundle-device") as runner:
         done = runner.ask("turn on the kitchen light")
         assert json.loads(done.text)["intent"]
         assert done.prompt_tokens < 20

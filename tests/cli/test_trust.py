@@ -79,7 +79,7 @@ def test_what_does_not_pass_is_not_promoted(tumen: Tumen, run: Path, tmp_path: P
     assert done.returncode == 9
     assert "no scorecard" in done.stderr
     assert done.stderr.count("\n") == 1
-    assert not slot.is_place(live)
+    assert not slot.is_slot(live)
     for verb in (
         ("talk", "--run", live, "hello"),
         ("serve", live),

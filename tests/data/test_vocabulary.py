@@ -23,9 +23,9 @@ from tumen.data import (
     write_tokenizer,
 )
 from tumen.data.vocabulary import PRE
+from tumen.decoding.llama import LlamaModel
 from tumen.language.action import HOME, Action, normalise, parse, units
 from tumen.recipe.recipe import Tokenizer as Section
-from tumen.serve.runners.llama import Model
 
 HARD = [
     "turn on the kitchen light", "what's 8 plus 80.5 %", "打开厨房的灯", "调到 80 %吧", "schalte das licht in der küche an",
@@ -64,7 +64,7 @@ class TestLikeLlama:
     @staticmethod
     def both(
         request: pytest.FixtureRequest, stranger: Path, tmp_path_factory: pytest.TempPathFactory
-    ) -> Iterator[tuple[Outside, Model]]:
+    ) -> Iterator[tuple[Outside, LlamaModel]]:
         """The same tokens and merges under each rule of cutting words."""
         path = cut_of(
             stranger,
@@ -72,28 +72,28 @@ class TestLikeLlama:
             1,
             {"tokenizer.ggml.pre": request.param},
         )
-        model = Model(path)
+        model = LlamaModel(path)
         yield Outside(vocabulary_of(path)), model
         model.close()
 
-    def test_units(self, both: tuple[Outside, Model], sentences: list[str]) -> None:
+    def test_units(self, both: tuple[Outside, LlamaModel], sentences: list[str]) -> None:
         codec, model = both
         for unit in {
             unit for sentence in (*HARD, *sentences) for unit in units(normalise(sentence))
         }:
             assert codec.text(unit) == model.inner(unit), unit
 
-    def test_any_text(self, both: tuple[Outside, Model]) -> None:
+    def test_any_text(self, both: tuple[Outside, LlamaModel]) -> None:
         codec, model = both
         for text in HARD:
             assert codec.text(text) == model.tokens(text), text
 
-    def test_actions(self, both: tuple[Outside, Model], corpus: Path) -> None:
+    def test_actions(self, both: tuple[Outside, LlamaModel], corpus: Path) -> None:
         """What the runner's automaton would force is what a model is trained on."""
-        from tumen.serve.runners.automaton import Form
+        from tumen.decoding.automaton import ActionGrammar
 
         codec, model = both
-        form = Form(HOME.model_dump(), model.inner, codec.end)
+        form = ActionGrammar(HOME.model_dump(), model.inner, codec.end)
         for row in list(read_corpus(corpus, "train"))[:100]:
             state = form.start(units(row["sentence"]))
             for token in codec.answer(parse(json.dumps(row["action"]))):
@@ -102,7 +102,7 @@ class TestLikeLlama:
 
 
 def test_smollm2_cuts_as_llama_does(smollm2_cut: Path, sentences: list[str]) -> None:
-    codec, model = Outside(vocabulary_of(smollm2_cut)), Model(smollm2_cut)
+    codec, model = Outside(vocabulary_of(smollm2_cut)), LlamaModel(smollm2_cut)
     assert (codec.vocab, codec.begin, codec.do, codec.end) == (49_152, 1, 2, 0)
     for text in (*HARD, *sentences):
         assert codec.text(text) == model.tokens(text)

@@ -99,11 +99,11 @@ def live(tmp_path: Path) -> Path:
 def stays(
     live: Path, says: str, act: Callable[[], object], kind: type[TumenError] = GateError
 ) -> None:
-    before = slot.live_of(live)
+    before = slot.read_live(live)
     with pytest.raises(kind, match=says) as caught:
         act()
     assert "\n" not in str(caught.value)
-    assert slot.live_of(live) == before
+    assert slot.read_live(live) == before
     assert list(events.read(live / "events.jsonl"))[-1]["state"] == "refused"
 
 
@@ -227,7 +227,7 @@ def test_two_at_once(tmp_path: Path, live: Path) -> None:
 class TestSigned:
     @pytest.fixture
     def key(self, tmp_path: Path) -> Path:
-        signing.make_keys(tmp_path / "key", "release")
+        signing.generate_keys(tmp_path / "key", "release")
         return tmp_path / "key"
 
     @pytest.fixture

@@ -17,7 +17,14 @@ from hypothesis import strategies as st
 from tumen.core.artifact import add_facts, manifest_of, writing
 from tumen.core.errors import ArtifactError, DiskError, InputError
 from tumen.core.events import Events
-from tumen.release.signing import Signature, admit, make_keys, sign, signature_of, trusted_keys
+from tumen.release.signing import (
+    Signature,
+    check_trust,
+    generate_keys,
+    read_signature,
+    read_trust_store,
+    sign,
+)
 
 QUIET = Events(None)
 
@@ -33,7 +40,7 @@ def make_bundle(folder: Path, text: str = "weights") -> Path:
 
 @pytest.fixture
 def key(tmp_path: Path) -> Path:
-    make_keys(tmp_path / "keys" / "release", "release")
+    generate_keys(tmp_path / "keys" / "release", "release")
     return tmp_path / "keys" / "release"
 
 
@@ -51,7 +58,7 @@ def bundle(tmp_path: Path, key: Path) -> Path:
 
 def refused(bundle: Path, store: Path, says: str) -> None:
     with pytest.raises(ArtifactError, match=says) as caught:
-        admit(bundle, store, QUIET)
+        check_trust(bundle, store, QUIET)
     assert "\n" not in str(caught.value)
 
 
@@ -65,7 +72,7 @@ class TestKeys:
     def test_nothing_is_written_over(self, tmp_path: Path, there: str) -> None:
         (tmp_path / there).write_text("dear")
         with pytest.raises(InputError, match="is there already"):
-            make_keys(tmp_path / "release", "x")
+            generate_keys(tmp_path / "release", "x")
         assert [path.name for path in tmp_path.iterdir()] == [there]
         assert (tmp_path / there).read_text() == "dear"
 
@@ -74,7 +81,7 @@ class TestKeys:
             while file.write(bytes(4096)):
                 pass
         with pytest.raises(DiskError):
-            make_keys(small_disk / "release", "x")
+            generate_keys(small_disk / "release", "x")
         assert [path.name for path in small_disk.iterdir()] == ["full"]
 
     def test_a_key_that_others_can_read_signs_nothing(self, bundle: Path, key: Path) -> None:
@@ -107,32 +114,32 @@ class TestKeys:
         (tmp_path / "a.pub").write_text(text)
         for where in (tmp_path, tmp_path / "a.pub"):
             with pytest.raises(InputError, match=says) as caught:
-                trusted_keys(where)
+                read_trust_store(where)
             assert "\n" not in str(caught.value)
 
     def test_an_empty_store_trusts_nobody_and_says_so(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"holds no \.pub file"):
-            trusted_keys(tmp_path)
+            read_trust_store(tmp_path)
         with pytest.raises(InputError, match="missing"):
-            trusted_keys(tmp_path / "nowhere")
+            read_trust_store(tmp_path / "nowhere")
 
 
 class TestAdmit:
     def test_what_is_signed_comes_in_and_keeps_its_digest(
         self, tmp_path: Path, bundle: Path, store: Path
     ) -> None:
-        signature = admit(bundle, store, QUIET)
+        signature = check_trust(bundle, store, QUIET)
         assert signature is not None
         assert (signature.version, signature.digest) == (
             5,
             manifest_of(make_bundle(tmp_path / "other")).digest,
         )
-        assert admit(bundle, store.parent, QUIET) == signature, "a folder of keys does too"
+        assert check_trust(bundle, store.parent, QUIET) == signature, "a folder of keys does too"
 
     def test_without_a_store_it_comes_in_and_events_say_so_once(self, tmp_path: Path) -> None:
         bundle, events = make_bundle(tmp_path / "bundle"), Events(tmp_path / "events.jsonl")
         for _ in range(3):
-            assert admit(bundle, None, events) is None
+            assert check_trust(bundle, None, events) is None
         (row,) = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
         assert (row["event"], row["digest"]) == ("bundle_unsigned", manifest_of(bundle).digest)
 
@@ -141,8 +148,8 @@ class TestAdmit:
     ) -> None:
         monkeypatch.setenv("TUMEN_TRUST", str(store))
         with pytest.raises(ArtifactError, match="is not signed"):
-            admit(make_bundle(tmp_path / "unsigned"), None, QUIET)
-        assert admit(tmp_path / "unsigned", "own", QUIET) is None, (
+            check_trust(make_bundle(tmp_path / "unsigned"), None, QUIET)
+        assert check_trust(tmp_path / "unsigned", "own", QUIET) is None, (
             "a run loads what it has just made"
         )
 
@@ -151,15 +158,15 @@ class TestAdmit:
         refused(bundle, store, "is not signed")
 
     def test_by_a_stranger(self, bundle: Path, tmp_path: Path, store: Path) -> None:
-        make_keys(tmp_path / "stranger", "release")
+        generate_keys(tmp_path / "stranger", "release")
         sign(bundle, tmp_path / "stranger")
         refused(bundle, store, "which is not in")
 
     def test_by_a_stranger_who_names_our_key(
         self, bundle: Path, tmp_path: Path, store: Path
     ) -> None:
-        ours = signature_of(bundle)
-        make_keys(tmp_path / "stranger", "release")
+        ours = read_signature(bundle)
+        generate_keys(tmp_path / "stranger", "release")
         theirs = sign(bundle, tmp_path / "stranger", 5)
         assert ours is not None
         (bundle / "signature.json").write_text(
@@ -176,7 +183,7 @@ class TestAdmit:
         store.write_text(text + "least_version = 6\n")
         refused(bundle, store, "is version 5; .* takes 6 and later")
         store.write_text(text + "least_version = 5\n")
-        admit(bundle, store, QUIET)
+        check_trust(bundle, store, QUIET)
 
     @pytest.mark.parametrize(
         ("field", "value"),
@@ -278,13 +285,13 @@ def test_sign_refuses_a_bundle_that_is_damaged(bundle: Path, key: Path) -> None:
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_no_changed_signature_is_taken(bundle: Path, store: Path, data: st.DataObject) -> None:
-    path, good = bundle / "signature.json", signature_of(bundle)
+    path, good = bundle / "signature.json", read_signature(bundle)
     assert good is not None
     raw = bytearray(good.model_dump_json(indent=1).encode())
     raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
     path.write_bytes(bytes(raw))
     try:
-        taken = admit(bundle, store, QUIET)
+        taken = check_trust(bundle, store, QUIET)
     except ArtifactError as error:
         assert "\n" not in str(error)  # noqa: PT017 -- either outcome is right, a crash is not
     else:

@@ -33,17 +33,17 @@ def text_of(folder: Path) -> str:
 
 def test_puts_keeps_and_goes_back(tmp_path: Path) -> None:
     folder = tmp_path / "live"
-    assert not slot.is_place(folder)
+    assert not slot.is_slot(folder)
     for n in range(6):
-        slot.put(folder, make_bundle(tmp_path / f"b{n}", str(n)), keep=2)
+        slot.activate(folder, make_bundle(tmp_path / f"b{n}", str(n)), keep=2)
         assert text_of(folder) == str(n)
     assert len(list((folder / "bundles").iterdir())) == 3
-    assert [text_of(folder) for _ in range(2) if slot.back(folder)] == ["4", "3"]
+    assert [text_of(folder) for _ in range(2) if slot.roll_back(folder)] == ["4", "3"]
     with pytest.raises(InputError, match="nothing to go back to"):
-        slot.back(folder)
-    slot.put(folder, tmp_path / "b5", keep=2)
+        slot.roll_back(folder)
+    slot.activate(folder, tmp_path / "b5", keep=2)
     assert text_of(folder) == "5"
-    slot.back(folder)
+    slot.roll_back(folder)
     assert text_of(folder) == "3", "what was left by a rollback is not what one goes back to"
 
 
@@ -53,7 +53,7 @@ def test_only_what_manifests_list_is_copied(tmp_path: Path) -> None:
     (bundle / "signature.json").write_text("{}")
     with writing(bundle / "scorecard", "scorecard", "x", []) as stage:
         (stage / "scorecard.json").write_text("{}")
-    target = slot.put(tmp_path / "live", bundle, keep=1)
+    target = slot.activate(tmp_path / "live", bundle, keep=1)
     found = sorted(str(path.relative_to(target)) for path in target.rglob("*") if path.is_file())
     assert found == [
         "bundle.json", "manifest.json", "model.gguf", "scorecard/manifest.json", "scorecard/scorecard.json", "signature.json",
@@ -73,13 +73,13 @@ def test_only_what_manifests_list_is_copied(tmp_path: Path) -> None:
     ],
 )
 def test_a_damaged_pointer_is_one_line(tmp_path: Path, text: str) -> None:
-    slot.put(tmp_path, make_bundle(tmp_path / "b", "x"), keep=1)
+    slot.activate(tmp_path, make_bundle(tmp_path / "b", "x"), keep=1)
     (tmp_path / "live.json").write_text(text)
     with pytest.raises(ArtifactError, match="damaged; delete it and promote") as caught:
         slot.live_bundle(tmp_path)
     assert "\n" not in str(caught.value)
     (tmp_path / "live.json").unlink()
-    slot.put(tmp_path, tmp_path / "b", keep=1)
+    slot.activate(tmp_path, tmp_path / "b", keep=1)
     assert text_of(tmp_path) == "x"
 
 
@@ -90,12 +90,12 @@ def test_nothing_was_promoted(tmp_path: Path) -> None:
 
 def test_a_full_disk_leaves_what_is_live(small_disk: Path, tmp_path: Path) -> None:
     folder = small_disk / "live"
-    slot.put(folder, make_bundle(tmp_path / "a", "a", 200_000), keep=3)
+    slot.activate(folder, make_bundle(tmp_path / "a", "a", 200_000), keep=3)
     with pytest.raises(DiskError, match="the disk is full"):
-        slot.put(folder, make_bundle(tmp_path / "b", "b", 900_000), keep=3)
+        slot.activate(folder, make_bundle(tmp_path / "b", "b", 900_000), keep=3)
     assert text_of(folder) == "a"
     assert len(list((folder / "bundles").iterdir())) == 1, "nothing is left of the other"
-    slot.put(folder, make_bundle(tmp_path / "c", "c", 200_000), keep=3)
+    slot.activate(folder, make_bundle(tmp_path / "c", "c", 200_000), keep=3)
     assert text_of(folder) == "c"
 
 
@@ -115,17 +115,17 @@ print("ready", flush=True)
 while True:
     for bundle in bundles:
         with alone(folder):
-            slot.put(folder, bundle, keep=1)
-            slot.back(folder)
-            slot.put(folder, bundle, keep=1)
+            slot.activate(folder, bundle, keep=1)
+            slot.roll_back(folder)
+            slot.activate(folder, bundle, keep=1)
 """
 
 
 def test_killed_at_any_moment_what_is_live_is_whole(tmp_path: Path) -> None:
     rng, folder = random.Random(1), tmp_path / "live"
     bundles = [make_bundle(tmp_path / name, name, 300_000) for name in "ab"]
-    slot.put(folder, bundles[0], keep=1)
-    slot.put(folder, bundles[1], keep=1)
+    slot.activate(folder, bundles[0], keep=1)
+    slot.activate(folder, bundles[1], keep=1)
     for _ in range(8):
         command = [sys.executable, "-c", AGAIN, str(folder), *map(str, bundles)]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as busy:
@@ -135,7 +135,7 @@ def test_killed_at_any_moment_what_is_live_is_whole(tmp_path: Path) -> None:
             busy.send_signal(signal.SIGKILL)
         assert text_of(folder) in "ab"
     with alone(folder):
-        slot.put(folder, bundles[0], keep=1)
+        slot.activate(folder, bundles[0], keep=1)
     assert text_of(folder) == "a"
     assert len(list((folder / "bundles").iterdir())) == 2, "what the kills left is gone"
     assert not list(folder.glob(".*.part"))

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from tests.bundles import write_bundle
 
-from tumen.serve import bind, server_of
-from tumen.serve.runners import Completion, DeviceRunner, Seconds, load
+from tumen.serve import bind, build_server
+from tumen.serve.runners import Completion, DeviceRunner, Seconds, load_runner
 
 
 @pytest.fixture(scope="session")
@@ -24,7 +24,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def shared_runner(bundle: Path) -> Iterator[DeviceRunner]:
     """One runner for tests that do not hurt it."""
-    with load(bundle) as runner:
+    with load_runner(bundle) as runner:
         yield runner
 
 
@@ -69,7 +69,7 @@ class FakeRunner:
 def run_app(application: Any) -> Iterator[str]:
     """Serve an ASGI application on a free loopback port; yields its base URL."""
     with bind("127.0.0.1", 0) as listener:
-        server = server_of(application)
+        server = build_server(application)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:

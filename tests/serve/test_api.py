@@ -22,8 +22,8 @@ from tumen.core.errors import RunnerError
 from tumen.core.events import Events
 from tumen.language.action import parse
 from tumen.recipe.recipe import Serve
-from tumen.serve import Router, app
-from tumen.serve.runners import load
+from tumen.serve import Router, create_app
+from tumen.serve.runners import load_runner
 
 Running = Callable[[Any], AbstractContextManager[str]]
 SERVE = Serve(unsure=0.5)
@@ -33,7 +33,7 @@ HELLO = {"model": "pocket", "messages": [{"role": "user", "content": "turn on th
 @pytest.fixture(scope="module")
 def url(running: Running, bundle: Path) -> Iterator[str]:
     """A server over a real runner, alone."""
-    with running(app(Router(load(bundle), None, SERVE), "pocket")) as base:
+    with running(create_app(Router(load_runner(bundle), None, SERVE), "pocket")) as base:
         yield base
 
 
@@ -111,7 +111,7 @@ def test_the_last_message_of_the_user_is_the_sentence(
         },
         {"role": "assistant", "content": "prefill"},
     ]
-    with running(app(Router(device, None, SERVE), "pocket")) as base:
+    with running(create_app(Router(device, None, SERVE), "pocket")) as base:
         assert chat(base, {"model": "pocket", "messages": messages})[0] == 200
     assert device.heard == ["the second"]
     assert device.closed
@@ -373,7 +373,7 @@ def test_a_body_without_end_is_cut_off(url: str, monkeypatch: pytest.MonkeyPatch
     ],
 )
 def test_a_key_is_asked_for(running: Running, fake: Any, given: str | None) -> None:
-    with running(app(Router(fake(), None, SERVE), "pocket", key="s3cret")) as base:
+    with running(create_app(Router(fake(), None, SERVE), "pocket", key="s3cret")) as base:
         wrong = {"authorization": given} if given is not None else {}
         for path, method in (("/v1/chat/completions", "POST"), ("/v1/models", "GET")):
             status, _, tree = post(base, json.dumps(HELLO).encode(), path, method, **wrong)
@@ -398,7 +398,7 @@ def test_a_key_is_asked_for(running: Running, fake: Any, given: str | None) -> N
 
 def test_a_tier_can_be_forced_and_private_stays_in(running: Running, fake: Any) -> None:
     device, cloud = fake(confidence=0.1), fake()
-    with running(app(Router(device, cloud, SERVE), "pocket")) as base:
+    with running(create_app(Router(device, cloud, SERVE), "pocket")) as base:
         assert chat(base, HELLO)[2]["tumen"]["tier"] == "cloud"
         assert chat(base, {**HELLO, "model": "device"})[2]["tumen"]["tier"] == "device"
         assert chat(base, {**HELLO, "model": "cloud"})[1]["x-tumen-route"] == "cloud"
@@ -421,7 +421,7 @@ def test_a_tier_can_be_forced_and_private_stays_in(running: Running, fake: Any) 
 @pytest.mark.parametrize("model", ["pocket", "device"])
 def test_a_dead_runner_is_503(running: Running, fake: Any, stream: bool, model: str) -> None:
     device = fake(fault=RunnerError("the runner died"))
-    with running(app(Router(device, None, SERVE), "pocket")) as base:
+    with running(create_app(Router(device, None, SERVE), "pocket")) as base:
         status, headers, tree = chat(base, {**HELLO, "model": model, "stream": stream})
     assert status == 503
     assert headers["retry-after"]
@@ -432,7 +432,7 @@ def test_our_own_fault_is_500_and_repeats_nothing(
     running: Running, fake: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     events, device = Events(None), fake(fault=KeyError("my secret sentence"))
-    with running(app(Router(device, None, SERVE), "pocket", events=events)) as base:
+    with running(create_app(Router(device, None, SERVE), "pocket", events=events)) as base:
         status, _, tree = chat(base, HELLO)
     assert (status, tree["error"]["code"]) == (500, "internal_error")
     assert (events.seen[0]["event"], events.seen[0]["kind"]) == ("server fault", "KeyError")
@@ -442,8 +442,8 @@ def test_our_own_fault_is_500_and_repeats_nothing(
 def test_a_real_child_killed_between_requests_is_not_noticed_by_clients(
     running: Running, bundle: Path
 ) -> None:
-    runner = load(bundle)
-    with running(app(Router(runner, None, SERVE), "pocket")) as base:
+    runner = load_runner(bundle)
+    with running(create_app(Router(runner, None, SERVE), "pocket")) as base:
         before = chat(base, HELLO)[2]["choices"]
         assert runner.pid
         os.kill(runner.pid, signal.SIGKILL)
@@ -456,7 +456,7 @@ def test_a_stream_that_fails_midway_ends_without_done(running: Running, fake: An
             yield "{"
             raise RunnerError("the runner died")
 
-    with running(app(Router(Breaks(), None, SERVE), "pocket")) as base:
+    with running(create_app(Router(Breaks(), None, SERVE), "pocket")) as base:
         line = http.client.HTTPConnection(base.split("/")[2], timeout=10)
         body = json.dumps({**HELLO, "model": "device", "stream": True})
         line.request("POST", "/v1/chat/completions", body, {"content-type": "application/json"})
@@ -479,7 +479,7 @@ def eventually(check: Callable[[], bool]) -> bool:
 def test_a_stream_stops_when_the_client_leaves(running: Running, fake: Any) -> None:
     device = fake()
     device.pause_seconds = 0.05  # 50 s in all
-    with running(app(Router(device, None, SERVE), "pocket")) as base:
+    with running(create_app(Router(device, None, SERVE), "pocket")) as base:
         host, port = base.split("/")[2].split(":")
         with socket.create_connection((host, int(port)), timeout=10) as line:
             body = json.dumps({**HELLO, "model": "device", "stream": True}).encode()
@@ -509,7 +509,7 @@ def test_more_at_once_than_may_wait_is_429(
             return await fake().act(sentence)
 
     device = Slow()
-    with running(app(Router(device, None, SERVE), "pocket")) as base:
+    with running(create_app(Router(device, None, SERVE), "pocket")) as base:
         line = http.client.HTTPConnection(base.split("/")[2], timeout=10)
         line.request(
             "POST", "/v1/chat/completions", json.dumps(HELLO), {"content-type": "application/json"}

@@ -20,7 +20,7 @@ from tumen.core import artifact
 from tumen.core.artifact import Manifest, hash_of, payload_of
 from tumen.core.errors import ArtifactError, TumenError
 from tumen.language.action import HOME
-from tumen.serve.runners import load
+from tumen.serve.runners import load_runner
 from tumen.serve.runners.process import Process
 
 
@@ -70,7 +70,7 @@ def resealed(folder: Path) -> Path:
 def refused(folder: Path, says: str = "", **options: Any) -> None:
     start = time.monotonic()
     with pytest.raises(TumenError, match=says) as caught:
-        load(folder, **options).stop()
+        load_runner(folder, **options).stop()
     assert "\n" not in str(caught.value)
     assert time.monotonic() - start < 5
 
@@ -197,7 +197,7 @@ def test_an_archive_or_a_pickle_is_no_bundle(tmp_path: Path, good: bytes, head: 
 def test_a_models_own_chat_template_is_never_run(tmp_path: Path, template: str) -> None:
     """A file may carry any: prompts are sent complete, so none is ever evaluated, and the answer comes as always."""
     start = time.monotonic()
-    with load(
+    with load_runner(
         write_bundle(tmp_path / "b", changes={"tokenizer.chat_template": template})
     ) as runner:
         assert runner.ask("turn on").text.startswith("{")
@@ -223,7 +223,7 @@ def test_any_damage_to_a_real_file_is_our_error_or_an_answer(
     folder = sealed(tmp_path_factory.mktemp("damaged") / "b", bytes(raw))
     start = time.monotonic()
     try:
-        with load(folder) as runner:
+        with load_runner(folder) as runner:
             runner.ask("turn on")
     except TumenError as error:
         assert "\n" not in str(error)  # noqa: PT017 -- either outcome is right, a crash is not
@@ -231,9 +231,9 @@ def test_any_damage_to_a_real_file_is_our_error_or_an_answer(
 
 
 def test_the_app_lives_on_after_all_of_them(tmp_path: Path, good: bytes, bundle: Path) -> None:
-    with load(bundle) as runner:
+    with load_runner(bundle) as runner:
         before = runner.ask("turn on").text
         for n, (spoil, _) in enumerate(BYTES.values()):
             with pytest.raises(ArtifactError):
-                load(sealed(tmp_path / str(n), spoil(good)))
+                load_runner(sealed(tmp_path / str(n), spoil(good)))
         assert runner.ask("turn on").text == before

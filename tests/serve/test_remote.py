@@ -14,7 +14,7 @@ import pytest
 
 from tumen.core.errors import InputError, RunnerError
 from tumen.recipe.recipe import Serve
-from tumen.serve import Router, app
+from tumen.serve import Router, create_app
 from tumen.serve.runners import Completion, DeviceRunner, RemoteRunner
 from tumen.serve.runners.remote_runner import action_schema
 
@@ -94,7 +94,7 @@ def test_our_own_app_is_an_endpoint_like_any_other(
             await runner.close()
 
     router = Router(Unclosed(shared_runner), None, Serve())
-    with running(app(router, "pocket")) as url:
+    with running(create_app(router, "pocket")) as url:
         acted, pieces, direct = asyncio.run(ask_all(url))
     streamed = pieces.pop()
     assert isinstance(streamed, Completion)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tumen.core.errors import InputError, RecipeError, RunnerError
 from tumen.recipe.recipe import Serve
-from tumen.serve import POLICIES, Router, device_first, policy_of
+from tumen.serve import POLICIES, Router, device_first, load_policy
 
 FLOATS = st.floats(allow_nan=True, allow_infinity=True)
 SERVE = Serve(unsure=0.5)
@@ -24,8 +24,8 @@ SERVE = Serve(unsure=0.5)
 def test_a_policy_is_total_and_keeps_private_sentences_in(
     name: str, confidence: float, unsure: float, private: bool, alive: bool
 ) -> None:
-    route = policy_of(name)(confidence, unsure, private, alive)
-    assert route == policy_of(name)(confidence, unsure, private, alive)
+    route = load_policy(name)(confidence, unsure, private, alive)
+    assert route == load_policy(name)(confidence, unsure, private, alive)
     assert route.where in ("device", "cloud")
     assert route.why
     assert route.why.isprintable()
@@ -40,10 +40,10 @@ def test_device_first_asks_the_cloud_exactly_when_unsure(confidence: float, unsu
 
 
 def test_a_policy_may_come_from_another_package() -> None:
-    assert policy_of("tumen.serve.router:device_first") is device_first
+    assert load_policy("tumen.serve.router:device_first") is device_first
     for name in ("nearest", "tumen.serve.router:nothing", "no_such_pkg:thing", ":"):
         with pytest.raises(RecipeError, match="is no policy; known: device-first"):
-            policy_of(name)
+            load_policy(name)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_the_cloud_never_hears_a_private_sentence(
 ) -> None:
     device = fake(confidence=confidence, fault=RunnerError("dead") if fault else None)
     cloud = fake()
-    router = Router(device, cloud, SERVE, policy=policy_of("cloud-always"))
+    router = Router(device, cloud, SERVE, policy=load_policy("cloud-always"))
     with contextlib.suppress(RunnerError, InputError):
         asyncio.run(router.act("my secret", private=True, tier=forced))
     assert cloud.heard == []
@@ -84,7 +84,7 @@ def test_the_cloud_never_hears_a_private_sentence(
 
 def test_a_careless_policy_cannot_send_a_private_sentence_out(fake: Any) -> None:
     cloud = fake()
-    policy = lambda *facts: policy_of("cloud-always")(0.0, 0.5, False, True)  # noqa: E731
+    policy = lambda *facts: load_policy("cloud-always")(0.0, 0.5, False, True)  # noqa: E731
     assert (
         asyncio.run(Router(fake(), cloud, SERVE, policy=policy).act("secret", private=True)).tier
         == "device"

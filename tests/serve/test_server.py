@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tumen.core.errors import InputError, RunnerBusy
-from tumen.serve import bind, connect, serve
+from tumen.serve import bind, build_router, serve
 from tumen.serve.runners import DeviceRunner, RemoteRunner
 
 
@@ -82,7 +82,7 @@ def test_connect_puts_the_tiers_together(
     tmp_path: Path, bundle: Path, make_bundle: Callable[..., Path]
 ) -> None:
     cloud = make_bundle(tmp_path / "cloud", tier="cloud", seed=1)
-    router = connect(bundle, cloud)
+    router = build_router(bundle, cloud)
     assert isinstance(router.device, DeviceRunner)
     assert isinstance(router.cloud, DeviceRunner)
     assert (router.device.name, router.cloud.name, router.tiers) == (
@@ -106,7 +106,7 @@ def test_a_cloud_bundle_that_is_broken_leaves_no_child_behind(
     cloud = make_bundle(tmp_path / "cloud", tier="cloud")
     (cloud / "model.gguf").write_bytes(b"")
     with pytest.raises(Exception, match="0 bytes"):
-        connect(bundle, cloud)
+        build_router(bundle, cloud)
     assert stopped == ["pocket/device"]
 
 
@@ -116,7 +116,7 @@ def test_the_recipe_alone_names_the_endpoint(
     folder = make_bundle(
         tmp_path / "b", serve={"cloud_url": "http://127.0.0.1:9/v1", "cloud_model": "big"}
     )
-    router = connect(folder)
+    router = build_router(folder)
     assert isinstance(router.cloud, RemoteRunner)
     assert router.cloud.name == "big at 127.0.0.1:9"
     assert isinstance(router.device, DeviceRunner)

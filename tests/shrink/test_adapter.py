@@ -16,14 +16,14 @@ from tumen.core.artifact import verify
 from tumen.core.errors import ArtifactError, ExportError, InputError
 from tumen.core.shape import Shape
 from tumen.data import Codec, read_corpus, write_dataset, write_tokenizer
+from tumen.decoding.llama import LlamaModel
 from tumen.formats.gguf_header import check, check_adapter
 from tumen.formats.pretrained import digest_of_start, shape_of_start
 from tumen.language.action import normalise
 from tumen.model import causal_mask, greedy, interleave
 from tumen.recipe.recipe import Start, Train
 from tumen.recipe.recipe import Tokenizer as Section
-from tumen.serve.runners import bundle_of, load
-from tumen.serve.runners.llama import Model
+from tumen.serve.runners import load_runner, read_bundle_info
 from tumen.shrink import add_adapter, check_export, export_adapter, pack
 from tumen.train import fit
 from tumen.train.weights import Adapter, merged, read_adapter, read_final, start_from
@@ -97,7 +97,7 @@ def torchs(
 
 
 def llamas(
-    model: Model, prompts: list[list[int]], adapters: list[tuple[Any, float]]
+    model: LlamaModel, prompts: list[list[int]], adapters: list[tuple[Any, float]]
 ) -> list[list[int]]:
     """Greedy tokens from the C API, with adapters and scales."""
     context = model.context(256)
@@ -139,7 +139,7 @@ def logits_of(
 
 
 def logits_of_llama(
-    model: Model, prompts: list[list[int]], adapters: list[tuple[Any, float]]
+    model: LlamaModel, prompts: list[list[int]], adapters: list[tuple[Any, float]]
 ) -> torch.Tensor:
     context = model.context(256)
     context.adapt(adapters)
@@ -161,7 +161,7 @@ def test_on_the_original_file(
 ) -> None:
     """With the adapter the logits of base and adapter together, without it those of the base; at any scale what torch has."""
     export_adapter(tune(1), tmp_path / "a.gguf")
-    model = Model(stranger)
+    model = LlamaModel(stranger)
     adapter = model.adapter(tmp_path / "a.gguf")
     shape, base = read_start(stranger)
     _, about, tensors = read_adapter(tune(1))
@@ -203,7 +203,10 @@ def test_a_bundle_holds_the_base_as_it_came(bundle: Path, stranger: Path) -> Non
     ]
     assert sorted(manifest.files) == names
     assert (bundle / "model.gguf").read_bytes() == stranger.read_bytes()
-    assert (bundle_of(bundle).adapter, bundle_of(bundle).quantise) == ("device", "as it came")
+    assert (read_bundle_info(bundle).adapter, read_bundle_info(bundle).quantise) == (
+        "device",
+        "as it came",
+    )
     assert manifest.facts["bytes"] == sum(file.bytes for file in manifest.files.values())
 
 
@@ -211,7 +214,7 @@ def test_the_gate_sees_base_and_adapter(
     bundle: Path, tune: Callable[..., Path], tokens: Path, corpus: Path
 ) -> None:
     sentences = [row["sentence"] for row in read_corpus(corpus, "exam")][::4]
-    with load(bundle) as runner:
+    with load_runner(bundle) as runner:
 
         def complete(prompt: list[int]) -> list[int]:
             return list(runner.complete(prompt, max_tokens=8, logprobs=False).tokens)
@@ -225,7 +228,7 @@ def test_merged_is_one_file_that_says_the_same(
     out = tokens.with_name("merged")
     pack(tune(1), tokens, corpus, "int8", ABOUT, out, "in", merge=True)
     assert "adapters/device.gguf" not in verify(out, "bundle").files
-    model = Model(out / "model.gguf")
+    model = LlamaModel(out / "model.gguf")
     assert agreement(torchs(read_final(tune(1)), prompts, -1), llamas(model, prompts, [])) > 0.7
     model.close()
 
@@ -246,7 +249,7 @@ class TestSwap:
             for name, seed in (("device", 1), ("music", 2))
         }
         found: dict[str, list[list[int]]] = {"device": [], "music": []}
-        with load(two) as runner:
+        with load_runner(two) as runner:
             child = runner.pid
             assert sorted(runner.adapters) == ["device", "music"]
             for prompt in prompts:
@@ -265,7 +268,7 @@ class TestSwap:
         assert found["device"] != found["music"]
 
     def test_actions_by_each(self, two: Path) -> None:
-        with load(two) as runner:
+        with load_runner(two) as runner:
             for name in (None, "music", "device"):
                 text = runner.ask("turn on the kitchen light", name).text
                 assert json.loads(text)["intent"]
@@ -293,7 +296,7 @@ class TestSwap:
 def test_a_sentence_is_read_as_it_was_trained(bundle: Path, tokens: Path, corpus: Path) -> None:
     """The child puts the prompt together from the units; its count of tokens is the codec's."""
     codec = Codec.load(tokens)
-    with load(bundle) as runner:
+    with load_runner(bundle) as runner:
         for row in list(read_corpus(corpus, "exam"))[:12]:
             assert runner.ask(row["sentence"]).prompt_tokens == len(
                 codec.prompt(normalise(row["sentence"]))

@@ -13,7 +13,7 @@ from tumen.core.artifact import verify
 from tumen.core.errors import ArtifactError, ExportError
 from tumen.data import Codec, read_corpus
 from tumen.model import build, greedy
-from tumen.serve.runners import bundle_of, load
+from tumen.serve.runners import load_runner, read_bundle_info
 from tumen.shrink import check_export, pack
 from tumen.train.weights import read_final
 
@@ -54,7 +54,7 @@ def test_a_bundle_is_whole(bundle: Path, device: Path, tokenizer: Path, corpus: 
     assert json.loads((bundle / "values.json").read_text()) == json.loads(
         (corpus / "values.json").read_text()
     )
-    about = bundle_of(bundle)
+    about = read_bundle_info(bundle)
     assert (about.recipe, about.tier, about.quantise) == ("tiny", "device", "int8")
 
 
@@ -133,7 +133,7 @@ class TestGate:
         tmp_path: Path,
     ) -> None:
         def agreement(folder: Path, floor: float) -> float:
-            with load(folder) as runner:
+            with load_runner(folder) as runner:
                 return float(
                     check_export(
                         device,
@@ -163,4 +163,4 @@ def test_a_changed_model_file_is_not_loaded(bundle: Path, copy_of: Callable[[Pat
     content[-20] ^= 255
     content.tofile(copy / "model.gguf")
     with pytest.raises(ArtifactError, match="SHA-256 differs"):
-        load(copy)
+        load_runner(copy)

@@ -136,10 +136,10 @@ def _calibrate(profile: Path) -> None:
     import os
 
     from tumen.fit import device_here, store_device
-    from tumen.serve import try_here
+    from tumen.serve import measure_machine
 
     trials = []
-    for one in try_here(tuple(range(1, len(os.sched_getaffinity(0)) + 1))):
+    for one in measure_machine(tuple(range(1, len(os.sched_getaffinity(0)) + 1))):
         trials.append(one)
         print(
             f"  {one.model.name}, {one.threads} threads: {1 / one.token_seconds:,.0f} tokens/s, {units.show_bytes(one.peak_bytes)}"

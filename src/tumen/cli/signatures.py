@@ -17,7 +17,7 @@ def keys(
     name: str = typer.Option("release", help="What people call the key."),
 ) -> None:
     """Make a key pair to sign bundles with. Keep FILE where nobody reads it, give FILE.pub to the devices (TUMEN_TRUST)."""
-    public, key = signing.make_keys(file, name)
+    public, key = signing.generate_keys(file, name)
     print(
         f"{file}: private, for `tumen sign` alone\n{public}: public, key {key}; devices name it by --trust or {signing.TRUST_ENV}"
     )

@@ -39,14 +39,14 @@ def talk(
     from tumen.assistant.values import Values
     from tumen.eval import insist
     from tumen.home import Home
-    from tumen.serve import connect
+    from tumen.serve import build_router
 
     if save and home is None:
         raise InputError("--save needs --home: the example home is not written to")
     bundle = admitted(run or newest_run(), trust)
     insist(bundle, ungated)
     place = Home.load(home)
-    with Reader(connect(bundle, cloud_bundle(bundle), store=trust), private) as reader:
+    with Reader(build_router(bundle, cloud_bundle(bundle), store=trust), private) as reader:
         session = Session(place, reader, Values.load(bundle / "values.json"))
         for said in [" ".join(sentence)] if sentence else _lines(place):
             turn = session.say(said)

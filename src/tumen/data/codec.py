@@ -195,7 +195,7 @@ class Outside(Codec):
 
     A sentence is cut unit by unit and an action piece by piece, so that a copied unit is the same run of tokens in both. Where a
     piece is no token of its own, the quote that closes it is cut with the piece after it (`","`), as texts the model knows are;
-    runners cut the same way (serve/runners/automaton.py). Its control tokens are never found in a text.
+    runners cut the same way (decoding/automaton.py). Its control tokens are never found in a text.
     """
 
     vocabulary: Vocabulary

@@ -42,9 +42,9 @@ def promote(
         DiskError: no room; the live one stays.
     """
     with alone(folder, ON):
-        events = slot.events_of(folder)
+        events = slot.history(folder)
         try:
-            signature = signing.admit(bundle, store, events) or signing.signature_of(bundle)
+            signature = signing.check_trust(bundle, store, events) or signing.read_signature(bundle)
             facts: dict[str, Any] = {
                 "bundle": str(bundle),
                 "digest": verify(bundle, "bundle").digest,
@@ -55,7 +55,7 @@ def promote(
             events.emit("promotion", state="refused", bundle=str(bundle), why=str(error))
             raise
         events.emit("promotion", state="started", new_exam=new_exam, **facts)
-        target = slot.put(folder, bundle, keep)
+        target = slot.activate(folder, bundle, keep)
         events.emit("promotion", state="done", live=target.name, **facts)
         return target
 
@@ -70,14 +70,14 @@ def rollback(folder: Path, store: Path | None = None) -> Path:
     """
     with alone(folder, ON):
         events, now, before = (
-            slot.events_of(folder),
-            slot.live_of(folder),
-            slot.bundle_before(folder),
+            slot.history(folder),
+            slot.read_live(folder),
+            slot.previous_bundle(folder),
         )
-        signing.admit(before, store, events)
+        signing.check_trust(before, store, events)
         verify(before, "bundle")
         events.emit("rollback", state="started", left=now.live, live=before.name)
-        target = slot.back(folder)
+        target = slot.roll_back(folder)
         events.emit("rollback", state="done", left=now.live, live=target.name)
         return target
 
@@ -92,7 +92,7 @@ def _insist(
         why = "its export was not checked against torch, and the recipe sets a floor"
     if why:
         raise GateError(f"{bundle} is not promoted: {why}")
-    if not slot.is_place(folder):
+    if not slot.is_slot(folder):
         return
     live = slot.live_bundle(folder)
     _refuse_replay(bundle, signature, live)
@@ -102,7 +102,7 @@ def _insist(
 
 def _refuse_replay(bundle: Path, signature: signing.Signature | None, live: Path) -> None:
     """Who signs once signs always, and versions grow; the way back is a rollback."""
-    before = signing.signature_of(live)
+    before = signing.read_signature(live)
     if before is None:
         return
     if signature is None:

@@ -57,13 +57,17 @@ def _first(cases: Sequence[Any], lang: str, count: int) -> list[Any]:
 
 
 def examine_bundle(
-    bundle: Path, cases: Sequence[Any], values: Any, threads: int = 1, store: signing.Store = None
+    bundle: Path,
+    cases: Sequence[Any],
+    values: Any,
+    threads: int = 1,
+    store: signing.TrustStore = None,
 ) -> tuple[dict[str, Any], list[Any]]:
     """Rows by group and every answer of one bundle."""
     from tumen.eval import Answer, Case, examine
-    from tumen.serve.runners import load
+    from tumen.serve.runners import load_runner
 
-    with load(bundle, threads=threads, store=store) as runner:
+    with load_runner(bundle, threads=threads, store=store) as runner:
 
         def ask(case: Case) -> Answer:
             completion = runner.ask(case.sentence)
@@ -81,13 +85,13 @@ def _of_labels(
 ) -> dict[str, Any]:
     """What an exam of a public data set tells besides."""
     from tumen.eval import refusal_curve, refusals, slurp_f1
-    from tumen.serve.runners import bundle_of
+    from tumen.serve.runners import read_bundle_info
 
     if exam == "slurp":
         return {"slu_f1": round(slurp_f1(cases, answers), 4)}
     if exam != "clinc":
         return {}
-    here = refusals(cases, answers, bundle_of(folder).serve.unsure)
+    here = refusals(cases, answers, read_bundle_info(folder).serve.unsure)
     return {
         "intent": here["in_scope"],
         "oos_recall": here["oos_recall"],

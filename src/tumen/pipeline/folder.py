@@ -97,7 +97,7 @@ def device_bundle(path: Path) -> Path:
         return path
     if (path / "recipe.json").exists():
         return path / f"bundle-{read_run_recipe(path).serve.device}"
-    if slot.is_place(path):
+    if slot.is_slot(path):
         return slot.live_bundle(path)
     raise InputError(
         f"{path}: neither a bundle nor the folder of a run; `tumen run RECIPE` makes both"
@@ -108,7 +108,7 @@ def admitted(path: Path, store: Path | None) -> Path:
     """The bundle that a path means, let in by the trust store; the run or place that it stands in hears if nobody signed it.
 
     Raises:
-        InputError, ArtifactError: see `device_bundle` and `signing.admit`.
+        InputError, ArtifactError: see `device_bundle` and `signing.check_trust`.
     """
     folder = device_bundle(path)
     above = folder.parents[1] if folder.parent.name == slot.BUNDLES else folder.parent
@@ -117,15 +117,15 @@ def admitted(path: Path, store: Path | None) -> Path:
         events = Events(kept if kept.exists() and os.access(kept, os.W_OK) else None)
     except DiskError:
         events = Events(None)
-    signing.admit(folder, store, events)
+    signing.check_trust(folder, store, events)
     return folder
 
 
 def cloud_bundle(bundle: Path) -> Path | None:
     """The cloud tier's bundle beside a device bundle, if its recipe names one that runs here."""
-    from tumen.serve.runners import bundle_of
+    from tumen.serve.runners import read_bundle_info
 
-    serve = bundle_of(bundle).serve
+    serve = read_bundle_info(bundle).serve
     if not serve.cloud or serve.cloud_url or serve.cloud == serve.device:
         return None
     beside = (

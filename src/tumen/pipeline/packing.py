@@ -22,7 +22,7 @@ def pack_and_check(
         ExportError: agreement below the recipe's floor; an older bundle stays as it was.
     """
     from tumen.data import read_corpus
-    from tumen.serve.runners import load
+    from tumen.serve.runners import load_runner
     from tumen.shrink import check_export, pack
 
     if bundle.settings is None:
@@ -55,7 +55,7 @@ def pack_and_check(
             merge,
         )
         sentences = [row["sentence"] for row in read_corpus(where / "corpus", "exam")]
-        with load(stage, context=recipe.serve.context, store="own") as runner:
+        with load_runner(stage, context=recipe.serve.context, store="own") as runner:
             checked = check_export(
                 where / tier,
                 where / "tokenizer",

@@ -33,7 +33,7 @@ from tumen.core.units import show_bytes
 
 SIGNATURE, SCORECARD = "signature.json", "scorecard"
 TRUST_ENV = "TUMEN_TRUST"
-Store = (
+TrustStore = (
     Path | Literal["own"] | None
 )  # own: made by this run a moment ago, so nobody can have signed it yet
 PURPOSE = (
@@ -94,7 +94,7 @@ def key_id(public: bytes) -> str:
     return hashlib.sha256(public).hexdigest()[:16]
 
 
-def make_keys(path: Path, name: str) -> tuple[Path, str]:
+def generate_keys(path: Path, name: str) -> tuple[Path, str]:
     """Make a key pair: the private key in `path` (PEM, readable by its owner alone), the public one in `path`.pub.
 
     Returns:
@@ -144,7 +144,7 @@ def sign(bundle: Path, key: Path, version: int | None = None) -> Signature:
     """Sign a bundle as it stands, its scorecard included, into its `signature.json`.
 
     Args:
-        key: the private file of `make_keys`.
+        key: the private file of `generate_keys`.
         version: default: the seconds since 1970.
 
     Raises:
@@ -205,7 +205,7 @@ def _private(path: Path) -> Any:
     return key
 
 
-def trusted_keys(store: Path) -> dict[str, PublicKey]:
+def read_trust_store(store: Path) -> dict[str, PublicKey]:
     """The keys of a trust store by id.
 
     Raises:
@@ -244,7 +244,7 @@ def _public(path: Path) -> PublicKey:
     return key
 
 
-def signature_of(bundle: Path) -> Signature | None:
+def read_signature(bundle: Path) -> Signature | None:
     """What a bundle's signature says, believed or not; None without one.
 
     Raises:
@@ -259,7 +259,7 @@ def signature_of(bundle: Path) -> Signature | None:
         raise ArtifactError(f"{path}: is no signature of `tumen sign`; refused") from None
 
 
-def admit(bundle: Path, trust: Store, events: Events) -> Signature | None:
+def check_trust(bundle: Path, trust: TrustStore, events: Events) -> Signature | None:
     """Let a bundle in or refuse it, by its folder and its signature; its payload is for `artifact.verify`.
 
     Args:
@@ -276,7 +276,7 @@ def admit(bundle: Path, trust: Store, events: Events) -> Signature | None:
     manifest = manifest_of(bundle, "bundle")
     _refuse_giant(bundle, untrusted.check_folder(bundle))
     check_sizes(bundle, manifest)
-    signature = signature_of(bundle)
+    signature = read_signature(bundle)
     if trust == "own":
         return None
     store = trust or (Path(os.environ[TRUST_ENV]) if os.environ.get(TRUST_ENV) else None)
@@ -294,7 +294,7 @@ def admit(bundle: Path, trust: Store, events: Events) -> Signature | None:
         raise ArtifactError(
             f"{bundle}: is not signed, and {store} says whose bundles are let in; `tumen sign` signs it"
         )
-    _judge(bundle, signature, trusted_keys(store), store)
+    _judge(bundle, signature, read_trust_store(store), store)
     _refuse_unlisted(bundle, set(manifest.files))
     return signature
 

@@ -37,12 +37,12 @@ class Live(Frozen):
     before: tuple[Name, ...] = ()
 
 
-def is_place(folder: Path) -> bool:
+def is_slot(folder: Path) -> bool:
     """Whether something was ever promoted to a folder."""
     return (folder / LIVE).exists()
 
 
-def live_of(folder: Path) -> Live:
+def read_live(folder: Path) -> Live:
     """What is live in a place.
 
     Raises:
@@ -64,15 +64,15 @@ def live_of(folder: Path) -> Live:
 
 def live_bundle(folder: Path) -> Path:
     """The bundle that is live in a place."""
-    return folder / BUNDLES / live_of(folder).live
+    return folder / BUNDLES / read_live(folder).live
 
 
-def events_of(folder: Path) -> Events:
+def history(folder: Path) -> Events:
     """The history of a place."""
     return Events(folder / EVENTS)
 
 
-def put(folder: Path, bundle: Path, keep: int) -> Path:
+def activate(folder: Path, bundle: Path, keep: int) -> Path:
     """Copy a bundle into a place and make it live; at every instant the old one or the new one is. The lock is the caller's.
 
     Args:
@@ -82,9 +82,9 @@ def put(folder: Path, bundle: Path, keep: int) -> Path:
         DiskError: no room; what was live still is.
         ArtifactError: the copy is not what the bundle was.
     """
-    now = live_of(folder) if is_place(folder) else None
+    now = read_live(folder) if is_slot(folder) else None
     name = f"{_next(folder):06d}-{manifest_of(bundle, 'bundle').digest}"
-    sweep(folder, [now.live, *now.before] if now else _names(folder))
+    remove_unused(folder, [now.live, *now.before] if now else _names(folder))
     target = folder / BUNDLES / name
     stage = target.with_name(f".{name}.new")
     with disk(folder):
@@ -100,29 +100,29 @@ def put(folder: Path, bundle: Path, keep: int) -> Path:
             shutil.rmtree(stage, ignore_errors=True)
     before = (now.live, *now.before)[:keep] if now else ()
     _switch(folder, Live(live=name, before=before))
-    sweep(folder, [name, *before])
+    remove_unused(folder, [name, *before])
     return target
 
 
-def back(folder: Path) -> Path:
+def roll_back(folder: Path) -> Path:
     """Make live what was live before. The lock is the caller's. What is left stays until the next promotion.
 
     Raises:
         InputError: there is nothing before it.
     """
-    target = bundle_before(folder)
-    now = live_of(folder)
+    target = previous_bundle(folder)
+    now = read_live(folder)
     _switch(folder, Live(live=now.before[0], before=now.before[1:]))
     return target
 
 
-def bundle_before(folder: Path) -> Path:
+def previous_bundle(folder: Path) -> Path:
     """The bundle that a rollback would make live.
 
     Raises:
         InputError: there is none.
     """
-    now = live_of(folder)
+    now = read_live(folder)
     if not now.before:
         raise InputError(
             f"{folder}: {now.live} is the only one that is kept here; there is nothing to go back to"
@@ -130,7 +130,7 @@ def bundle_before(folder: Path) -> Path:
     return folder / BUNDLES / now.before[0]
 
 
-def sweep(folder: Path, names: Iterable[str]) -> None:
+def remove_unused(folder: Path, names: Iterable[str]) -> None:
     """Remove all bundles but these, and what a kill left half written."""
     kept = set(names)
     for rest in folder.glob(f".{LIVE}.*.part"):

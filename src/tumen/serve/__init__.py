@@ -7,23 +7,23 @@ Never: torch; a model file llama.cpp has not been protected from; a private sent
 Read next: runner.py (the boundary), device_runner.py, router.py, then api.py.
 """
 
-from tumen.serve.api import app
-from tumen.serve.router import POLICIES, Router, device_first, policy_of
-from tumen.serve.server import bind, connect, serve, server_of
-from tumen.serve.synthetic import write_synthetic
-from tumen.serve.trial import try_here, try_model
+from tumen.serve.api import create_app
+from tumen.serve.measure import measure_machine, measure_model
+from tumen.serve.router import POLICIES, Router, device_first, load_policy
+from tumen.serve.server import bind, build_router, build_server, serve
+from tumen.serve.synthetic import write_synthetic_gguf
 
 __all__ = [
     "POLICIES",
     "Router",
-    "app",
     "bind",
-    "connect",
+    "build_router",
+    "build_server",
+    "create_app",
     "device_first",
-    "policy_of",
+    "load_policy",
+    "measure_machine",
+    "measure_model",
     "serve",
-    "server_of",
-    "try_here",
-    "try_model",
-    "write_synthetic",
+    "write_synthetic_gguf",
 ]

@@ -33,7 +33,7 @@ from tumen.serve.guard import (
     parse_body,
     read_body,
 )
-from tumen.serve.router import Answer, Router, Tier
+from tumen.serve.router import RoutedAnswer, Router, Tier
 from tumen.serve.runners.runner import Completion
 from tumen.serve.stream import DONE, EventStream, event
 
@@ -41,7 +41,7 @@ MOST_AT_ONCE = 32
 Headers = dict[str, str]
 
 
-def app(
+def create_app(
     router: Router, name: str, key: str | None = None, events: Events | None = None
 ) -> Starlette:
     """The ASGI application.
@@ -200,7 +200,7 @@ async def _chunks(
             yield event(_error_body(str(error), "server_error", "runner_failed", None))
 
 
-def _body(chat: Chat, answer: Answer) -> dict[str, Any]:
+def _body(chat: Chat, answer: RoutedAnswer) -> dict[str, Any]:
     message = {"role": "assistant", "content": answer.completion.text, "refusal": None}
     return {
         "id": _new_id("chatcmpl"),
@@ -222,7 +222,7 @@ def _usage(completion: Completion) -> dict[str, int]:
     return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
 
 
-def _route_headers(answer: Answer) -> Headers:
+def _route_headers(answer: RoutedAnswer) -> Headers:
     return _headers(
         {
             "x-tumen-route": answer.tier,

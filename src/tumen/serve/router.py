@@ -69,7 +69,7 @@ POLICIES = {
 }
 
 
-def policy_of(name: str) -> Policy:
+def load_policy(name: str) -> Policy:
     """A policy by its name in `POLICIES`, or as `my_pkg.mod:function`.
 
     Raises:
@@ -85,7 +85,7 @@ def policy_of(name: str) -> Policy:
 
 
 @dataclass(frozen=True)
-class Answer:
+class RoutedAnswer:
     """A completion, the tier it came from and why. `seconds` has each tier that was asked, those that failed too."""
 
     completion: Completion
@@ -141,8 +141,10 @@ class Router:
             raise InputError("there is no cloud tier here; ask the tier 'device'")
         return self.cloud
 
-    async def act(self, sentence: str, private: bool = False, tier: Tier | None = None) -> Answer:
-        """Answer a sentence, by policy or from the `tier` asked for.
+    async def act(
+        self, sentence: str, private: bool = False, tier: Tier | None = None
+    ) -> RoutedAnswer:
+        """RoutedAnswer a sentence, by policy or from the `tier` asked for.
 
         Raises:
             InputError: the sentence cannot be taken.
@@ -150,7 +152,7 @@ class Router:
         """
         if tier:
             completion = await self.runner(tier, private).act(sentence)
-            return Answer(completion, tier, "asked for", {tier: completion.seconds.total})
+            return RoutedAnswer(completion, tier, "asked for", {tier: completion.seconds.total})
         start = self._clock()
         device, fault = await _attempt(self.device, sentence, RunnerError)
         seconds = {"device": self._clock() - start}
@@ -163,14 +165,14 @@ class Router:
             cloud, trouble = await _attempt(self.cloud, sentence, RunnerError, InputError)
             seconds["cloud"] = self._clock() - start
             if cloud:
-                return Answer(
+                return RoutedAnswer(
                     cloud, "cloud", why if device else "the device runner failed", seconds
                 )
             self._rests_until = self._clock() + self._rest
             why = f"{why}, but the cloud tier failed: {trouble}"
         if device is None:
             raise fault or RunnerError("the device runner did not answer")
-        return Answer(device, "device", why, seconds)
+        return RoutedAnswer(device, "device", why, seconds)
 
     async def close(self) -> None:
         """Close both runners."""

@@ -13,10 +13,10 @@ from starlette.applications import Starlette
 
 from tumen.core.errors import InputError, RunnerBusy
 from tumen.core.events import Events
-from tumen.serve.api import app
+from tumen.serve.api import create_app
 from tumen.serve.guard import LOOPBACK
 from tumen.serve.router import Router
-from tumen.serve.runners.device_runner import DeviceRunner, bundle_of, load
+from tumen.serve.runners.device_runner import DeviceRunner, load_runner, read_bundle_info
 from tumen.serve.runners.remote_runner import RemoteRunner
 
 KEY_ENV = "TUMEN_KEY"
@@ -25,7 +25,7 @@ BACKLOG = 128
 DRAIN_SECONDS = 2
 
 
-def connect(
+def build_router(
     bundle: Path, cloud: Path | None = None, events: Events | None = None, store: Path | None = None
 ) -> Router:
     """Start the runners a bundle's recipe asks for and put a router before them.
@@ -33,17 +33,17 @@ def connect(
     Args:
         bundle: the device tier's bundle; its `serve` section rules.
         cloud: a bundle of the cloud tier on this machine; without it `serve.cloud_url`, if there is one.
-        store: the trust store of both; see `load`.
+        store: the trust store of both; see `load_runner`.
 
     Raises:
-        ArtifactError, RunnerError: see `load`.
+        ArtifactError, RunnerError: see `load_runner`.
     """
-    serve = bundle_of(bundle).serve
-    device = load(bundle, serve.threads, serve.context, events, store=store)
+    serve = read_bundle_info(bundle).serve
+    device = load_runner(bundle, serve.threads, serve.context, events, store=store)
     try:
         upper: DeviceRunner | RemoteRunner | None = None
         if cloud:
-            upper = load(cloud, serve.threads, serve.context, events, store=store)
+            upper = load_runner(cloud, serve.threads, serve.context, events, store=store)
         elif serve.cloud_url:
             upper = RemoteRunner(
                 serve.cloud_url,
@@ -71,7 +71,7 @@ def serve(
     Raises:
         InputError: `host` is not this machine and $TUMEN_KEY is not set.
         RunnerBusy: the port is taken.
-        ArtifactError, RunnerError: see `load`.
+        ArtifactError, RunnerError: see `load_runner`.
     """
     key = os.environ.get(KEY_ENV) or None
     if key is None and host not in LOOPBACK:
@@ -79,12 +79,14 @@ def serve(
             f"{host} can be reached from other machines; set {KEY_ENV} to a key for clients, or serve on 127.0.0.1"
         )
     with bind(host, port) as listener:
-        router = connect(bundle, cloud, events, store)
+        router = build_router(bundle, cloud, events, store)
         ready(f"http://{host}:{listener.getsockname()[1]}/v1")
-        server_of(app(router, bundle_of(bundle).recipe, key, events)).run(sockets=[listener])
+        build_server(create_app(router, read_bundle_info(bundle).recipe, key, events)).run(
+            sockets=[listener]
+        )
 
 
-def server_of(application: Starlette) -> uvicorn.Server:
+def build_server(application: Starlette) -> uvicorn.Server:
     """A server that writes no logs and does not wait long for slow clients."""
     return uvicorn.Server(
         uvicorn.Config(

@@ -32,7 +32,7 @@ SCALES = {
 }  # fmt: skip
 
 
-def write_synthetic(path: Path, shape: Shape, quantise: str, seed: int = 0) -> Path:
+def write_synthetic_gguf(path: Path, shape: Shape, quantise: str, seed: int = 0) -> Path:
     """Write one model file.
 
     Args:

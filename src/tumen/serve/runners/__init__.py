@@ -1,7 +1,7 @@
-"""Runners answer one sentence: a llama.cpp child process here, or a cloud endpoint."""
+"""Runners: each turns a sentence into an action, with a llama.cpp child process here or a cloud endpoint."""
 
-from tumen.serve.runners import frames, process
-from tumen.serve.runners.device_runner import DeviceRunner, bundle_of, load
+from tumen.serve.runners import process
+from tumen.serve.runners.device_runner import DeviceRunner, load_runner, read_bundle_info
 from tumen.serve.runners.remote_runner import RemoteRunner
 from tumen.serve.runners.runner import Completion, Seconds
 
@@ -10,8 +10,7 @@ __all__ = [
     "DeviceRunner",
     "RemoteRunner",
     "Seconds",
-    "bundle_of",
-    "frames",
-    "load",
+    "load_runner",
     "process",
+    "read_bundle_info",
 ]

@@ -33,7 +33,7 @@ UNWRITTEN = ("groups", "acts")  # all else of an ontology decides how an action 
 MOST_THREADS, MOST_CONTEXT, MOST_ABOUT_BYTES = 256, 1 << 20, 1 << 20
 
 
-class Bundle(BaseModel):
+class BundleInfo(BaseModel):
     """`bundle.json`: what a bundle says about itself. Fields of a newer tumen are passed over."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -55,7 +55,7 @@ class Bundle(BaseModel):
     )
 
 
-def bundle_of(folder: Path) -> Bundle:
+def read_bundle_info(folder: Path) -> BundleInfo:
     """Read `bundle.json` of a bundle folder.
 
     Raises:
@@ -65,7 +65,7 @@ def bundle_of(folder: Path) -> Bundle:
     if not path.exists():
         raise ArtifactError(f"{path}: missing, so {folder} is no bundle; run the recipe again")
     try:
-        return Bundle.model_validate(untrusted.read_json(path, most_bytes=MOST_ABOUT_BYTES))
+        return BundleInfo.model_validate(untrusted.read_json(path, most_bytes=MOST_ABOUT_BYTES))
     except ValidationError as error:
         where = ".".join(str(part) for part in error.errors()[0]["loc"])
         raise ArtifactError(
@@ -73,7 +73,7 @@ def bundle_of(folder: Path) -> Bundle:
         ) from None
 
 
-def load(
+def load_runner(
     folder: Path,
     threads: int = 1,
     context: int = 512,
@@ -81,7 +81,7 @@ def load(
     *,
     draft: Path | None = None,
     guess: bool = False,
-    store: signing.Store = None,
+    store: signing.TrustStore = None,
 ) -> DeviceRunner:
     """Check a bundle and start its runner. What is cheap comes first: names and sizes, signature, headers, then every byte.
 
@@ -99,8 +99,8 @@ def load(
         RunnerError: the child does not start.
     """
     events = events or Events(None)
-    signing.admit(folder, store, events)
-    bundle, model = bundle_of(folder), folder / "model.gguf"
+    signing.check_trust(folder, store, events)
+    bundle, model = read_bundle_info(folder), folder / "model.gguf"
     if (
         threads > MOST_THREADS or context > MOST_CONTEXT
     ):  # a stranger's bundle may ask for any number
@@ -155,10 +155,10 @@ class DeviceRunner:
 
     def __init__(
         self, process: Process, ontology: Ontology, events: Events,
-        bundle: Bundle | None = None, adapters: Mapping[str, Ontology] | None = None,
+        bundle: BundleInfo | None = None, adapters: Mapping[str, Ontology] | None = None,
     ) -> None:  # fmt: skip
         self._process, self.ontology, self._events = process, ontology, events
-        self._bundle, self.adapters = bundle or Bundle(recipe="", tier=""), adapters or {}
+        self._bundle, self.adapters = bundle or BundleInfo(recipe="", tier=""), adapters or {}
         self._workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="tumen-device")
 
     @property

@@ -13,14 +13,13 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from tumen.core.errors import InputError, RunnerError
-from tumen.serve.runners import frames
+from tumen.decoding import CHILD, frames
 
-CHILD = Path(__file__).with_name("child.py")
 START_SECONDS = 30.0
 ANSWER_SECONDS = 30.0
 STOP_SECONDS = 2.0
@@ -185,12 +184,12 @@ class Process:
 
     def _spawn(self, words: IO[bytes]) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            [sys.executable, "-P", CHILD],
+            [sys.executable, "-P", "-m", CHILD],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=words,
             start_new_session=True,  # a Ctrl-C at the terminal is the parent's business
-            env=_without_secrets(os.environ) | QUIET | {"OMP_NUM_THREADS": str(self._threads)},
+            env=_environment(self._threads),
         )
 
     def _end(self) -> None:
@@ -222,9 +221,12 @@ class Process:
         return self._folder / "s.sock"
 
 
-def _without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
-    """The child reads a model file from who knows where: keys are none of its business."""
-    return {name: value for name, value in environment.items() if not SECRET.search(name)}
+def _environment(threads: int) -> dict[str, str]:
+    """Return the child's environment: without secrets, as it parses a model file that may be hostile."""
+    kept = {name: value for name, value in os.environ.items() if not SECRET.search(name)}
+    # The child must import the same tumen and numpy as this process, whatever changed `sys.path`.
+    path = os.pathsep.join(filter(None, sys.path))
+    return kept | QUIET | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": path}
 
 
 def _ending(popen: subprocess.Popen[bytes] | None) -> str:

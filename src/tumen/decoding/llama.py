@@ -101,7 +101,7 @@ class ContextParams(Params):
     _fields_ = [*((name, kind) for name, kind, _ in CONTEXT_PARAMS), ("room", c_uint8 * 64)]
 
 
-class Batch(ctypes.Structure):
+class LlamaBatch(ctypes.Structure):
     """`struct llama_batch`; without `pos` and `seq_id` the tokens go behind those that sequence 0 holds."""
 
     _fields_ = [
@@ -123,7 +123,7 @@ PROTOTYPES: dict[str, tuple[Any, ...]] = {  # name -> (result, argument, ...)
     "llama_vocab_is_eog": (c_bool, c_void_p, c_int),
     "llama_tokenize": (c_int, c_void_p, c_char_p, c_int, c_void_p, c_int, c_bool, c_bool),
     "llama_token_to_piece": (c_int, c_void_p, c_int, c_char_p, c_int, c_int, c_bool),
-    "llama_decode": (c_int, c_void_p, Batch),
+    "llama_decode": (c_int, c_void_p, LlamaBatch),
     "llama_get_logits": (c_void_p, c_void_p),
     "llama_get_memory": (c_void_p, c_void_p),
     "llama_memory_seq_rm": (c_bool, c_void_p, c_int, c_int, c_int),
@@ -186,7 +186,7 @@ last_words: list[str] = []  # what llama.cpp complained about last; no sentence 
 _heard = ctypes.CFUNCTYPE(None, c_int, c_char_p, c_void_p)(_hear)
 
 
-class Model:
+class LlamaModel:
     """Weights and vocabulary.
 
     Raises:
@@ -248,31 +248,31 @@ class Model:
         """Whether generation ends with it."""
         return bool(self.api.llama_vocab_is_eog(self._vocab, token))
 
-    def context(self, size: int, threads: int = 1) -> Context:
+    def context(self, size: int, threads: int = 1) -> LlamaContext:
         """Working memory for `size` tokens.
 
         Raises:
             RunnerError: no room for it.
         """
-        return Context(self, size, threads)
+        return LlamaContext(self, size, threads)
 
-    def adapter(self, path: Path) -> Adapter:
-        """Load a LoRA adapter (GGUF) for this model; see `Context.adapt`."""
-        return Adapter(self, path)
+    def adapter(self, path: Path) -> LlamaAdapter:
+        """Load a LoRA adapter (GGUF) for this model; see `LlamaContext.adapt`."""
+        return LlamaAdapter(self, path)
 
     def close(self) -> None:
-        """Free the weights; its contexts must be closed before."""
+        """FreeText the weights; its contexts must be closed before."""
         self.api.llama_model_free(self._model)
 
 
-class Adapter:
+class LlamaAdapter:
     """A LoRA adapter, kept beside its base. It lives as long as the model.
 
     Raises:
         RunnerError: no adapter, or one for another base.
     """
 
-    def __init__(self, model: Model, path: Path) -> None:
+    def __init__(self, model: LlamaModel, path: Path) -> None:
         last_words.clear()
         self.pointer = model.api.llama_adapter_lora_init(model._model, str(path).encode())
         if not self.pointer:
@@ -281,14 +281,14 @@ class Adapter:
             )
 
 
-class Context:
+class LlamaContext:
     """One sequence of tokens a model has read (keys and values), to go on from or to go back in.
 
     Args:
         size: tokens it can hold; as many fit one batch.
     """
 
-    def __init__(self, model: Model, size: int, threads: int) -> None:
+    def __init__(self, model: LlamaModel, size: int, threads: int) -> None:
         self.api, self._vocab, self.length = model.api, model.vocab, 0
         params = self.api.llama_context_default_params()
         params.n_ctx = params.n_batch = params.n_ubatch = size
@@ -304,7 +304,7 @@ class Context:
         self._memory = self.api.llama_get_memory(self._context)
         self._tokens, self._wanted = np.zeros(size, np.int32), np.zeros(size, np.int8)
         self._views: dict[tuple[int, int], Logits] = {}
-        self._batch = Batch(token=self._tokens.ctypes.data, logits=self._wanted.ctypes.data)
+        self._batch = LlamaBatch(token=self._tokens.ctypes.data, logits=self._wanted.ctypes.data)
 
     def decode(self, tokens: Sequence[int], rows: int = 1) -> Logits:
         """Read tokens in one forward pass.
@@ -361,7 +361,7 @@ class Context:
             raise RunnerError(f"{len(state)} bytes are no state of this model")
         self.length = length
 
-    def adapt(self, adapters: Iterable[tuple[Adapter, float]]) -> None:
+    def adapt(self, adapters: Iterable[tuple[LlamaAdapter, float]]) -> None:
         """Decode with these adapters and no others from now on; (adapter, scale). What was read before is forgotten."""
         given = list(adapters)
         pointers = (c_void_p * len(given))(*(adapter.pointer for adapter, _ in given))
@@ -371,5 +371,5 @@ class Context:
         self.forget(0)
 
     def close(self) -> None:
-        """Free it."""
+        """FreeText it."""
         self.api.llama_free(self._context)

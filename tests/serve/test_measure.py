@@ -18,10 +18,10 @@ from tumen.fit.pace import device_here
 from tumen.fit.verdict import fit_on
 from tumen.formats.gguf_header import check as header_of
 from tumen.language.action import HOME
-from tumen.serve import try_model, write_synthetic
+from tumen.serve import measure_model, write_synthetic_gguf
+from tumen.serve.measure import BEGIN, shape_of
 from tumen.serve.runners import DeviceRunner
 from tumen.serve.runners.process import Process
-from tumen.serve.trial import BEGIN, shape_of
 
 EXPERTS = Experts(routed=4, top_k=2, shared=1, width=64, dense_layers=1)
 SHAPES = {
@@ -34,7 +34,7 @@ SHAPES = {
 @pytest.mark.parametrize("kind", ["int8", "int4", "bf16", "Q4_1"])
 @pytest.mark.parametrize("name", SHAPES)
 def test_a_shape_is_counted_as_its_file(name: str, kind: str, tmp_path: Path) -> None:
-    path = write_synthetic(tmp_path / "m.gguf", SHAPES[name], kind)
+    path = write_synthetic_gguf(tmp_path / "m.gguf", SHAPES[name], kind)
     header, told = header_of(path), footprint_of_shape(SHAPES[name], kind, name)
     tensors = [Tensor(one.name, one.dims, KINDS[one.kind][0]) for one in header.tensors.values()]
     seen = footprint_of_header(header.pairs, tensors, path.stat().st_size, name)
@@ -66,8 +66,8 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Device:
     for shape, kind, context in asked:
         model = footprint_of_shape(shape, kind, "trial")
         trials.append(
-            try_model(
-                write_synthetic(folder / "m.gguf", shape, kind),
+            measure_model(
+                write_synthetic_gguf(folder / "m.gguf", shape, kind),
                 model,
                 1,
                 context,
@@ -89,7 +89,7 @@ def longest(path: Path, memory: float, threads: int = 1) -> tuple[int, int]:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_synthetic(
+    return write_synthetic_gguf(
         tmp_path_factory.mktemp("model") / "m.gguf", shape_of(768, 6, 2048, vocab=4096), "int4"
     )
 
@@ -123,4 +123,4 @@ def test_without_gguf_it_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "gguf", None)
     with pytest.raises(RunnerError, match="pip install 'gguf"):
-        write_synthetic(tmp_path / "m.gguf", SHAPES["gqa"], "int8")
+        write_synthetic_gguf(tmp_path / "m.gguf", SHAPES["gqa"], "int8")

@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from tumen.core.errors import InputError, RunnerError
-from tumen.serve.runners.automaton import Among, Form, Free, State
-from tumen.serve.runners.decode import Decoder, FromDraft, FromHabit, FromText, Proposer
-from tumen.serve.runners.llama import Model
+from tumen.decoding.automaton import ActionGrammar, FreeText, GrammarState, OneOfTexts
+from tumen.decoding.decoder import Decoder, DraftProposer, FrequencyProposer, PromptLookup, Proposer
+from tumen.decoding.llama import LlamaModel
 
 Part = dict[str, Any]
 CUTS = 4096  # words whose tokens are remembered: people say the same ones again
 
 
-class Answerer:
+class RequestHandler:
     """A loaded model and what it may write.
 
     Args:
@@ -38,12 +38,14 @@ class Answerer:
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         size, threads = settings["context"], settings["threads"]
-        self.model = model = Model(Path(settings["model"]))
-        proposers: list[Proposer] = [FromHabit(), FromText()] if settings.get("guess") else []
+        self.model = model = LlamaModel(Path(settings["model"]))
+        proposers: list[Proposer] = (
+            [FrequencyProposer(), PromptLookup()] if settings.get("guess") else []
+        )
         if path := settings.get("draft"):
-            draft = Model(Path(path))
-            refuse_other_tokens(model, draft)
-            proposers.append(FromDraft(draft.context(size, threads)))
+            draft = LlamaModel(Path(path))
+            check_same_vocabulary(model, draft)
+            proposers.append(DraftProposer(draft.context(size, threads)))
         self._control: Sequence[int] | None = settings.get("control")
         self.end = self._control[2] if self._control else model.end
         self.decoder = Decoder(model.context(size, threads), self.end, proposers)
@@ -54,10 +56,12 @@ class Answerer:
             **{name: one["ontology"] for name, one in given.items()},
         }
         cut = lru_cache(CUTS)(model.inner)
-        self._forms = {name: Form(one, cut, self.end) for name, one in ontologies.items() if one}
+        self._forms = {
+            name: ActionGrammar(one, cut, self.end) for name, one in ontologies.items() if one
+        }
         self._adapter: str | None = None
 
-    def parts(self, request: Mapping[str, Any]) -> Iterator[Part]:
+    def handle(self, request: Mapping[str, Any]) -> Iterator[Part]:
         """The parts of an answer, one a forward pass.
 
         Raises:
@@ -132,7 +136,7 @@ class Answerer:
             raise InputError("the prompt is empty; say something")
         return before, whole
 
-    def _state(self, request: Mapping[str, Any]) -> State:
+    def _state(self, request: Mapping[str, Any]) -> GrammarState:
         if "units" in request:
             form = self._forms.get(self._adapter)
             if form is None:
@@ -141,11 +145,11 @@ class Answerer:
                 )
             return form.start(request["units"])
         if "among" in request:
-            return Among.of(request["among"], self.model.inner, self.end)
-        return Free(self.model.is_end)
+            return OneOfTexts.of(request["among"], self.model.inner, self.end)
+        return FreeText(self.model.is_end)
 
 
-def refuse_other_tokens(model: Model, draft: Model) -> None:
+def check_same_vocabulary(model: LlamaModel, draft: LlamaModel) -> None:
     """A draft must mean the same by every token.
 
     Raises:
@@ -159,7 +163,7 @@ def refuse_other_tokens(model: Model, draft: Model) -> None:
         )
 
 
-def merged(parts: Sequence[Part]) -> Part:
+def merge_parts(parts: Sequence[Part]) -> Part:
     """All parts of an answer as one."""
     whole = dict(parts[-1])
     whole["text"] = "".join(part.get("text", "") for part in parts)

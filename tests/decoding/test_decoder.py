@@ -9,19 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tumen.language.action import DO, HOME, normalise, parse, units
-from tumen.serve.runners.automaton import Form, Free, State
-from tumen.serve.runners.decode import (
+from tumen.decoding.automaton import ActionGrammar, FreeText, GrammarState
+from tumen.decoding.decoder import (
     KEPT_STATES,
     Decoder,
-    FromDraft,
-    FromHabit,
-    FromSentence,
-    FromText,
+    DraftProposer,
+    FrequencyProposer,
+    PromptLookup,
     Proposer,
-    Written,
+    ScoredToken,
+    SentenceProposer,
 )
-from tumen.serve.runners.llama import Model
+from tumen.decoding.llama import LlamaModel
+from tumen.language.action import DO, HOME, normalise, parse, units
 
 WORDS = [
     "turn",
@@ -41,14 +41,14 @@ WORDS = [
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory, make_gguf: Callable[..., Path]) -> Model:
-    return Model(make_gguf(tmp_path_factory.mktemp("decode") / "m.gguf", seed=3, layers=2))
+def model(tmp_path_factory: pytest.TempPathFactory, make_gguf: Callable[..., Path]) -> LlamaModel:
+    return LlamaModel(make_gguf(tmp_path_factory.mktemp("decode") / "m.gguf", seed=3, layers=2))
 
 
 @pytest.fixture(scope="module")
-def draft(tmp_path_factory: pytest.TempPathFactory, make_gguf: Callable[..., Path]) -> Model:
+def draft(tmp_path_factory: pytest.TempPathFactory, make_gguf: Callable[..., Path]) -> LlamaModel:
     """The same weights as `model` but for the missing second layer, so that it is right now and then."""
-    return Model(make_gguf(tmp_path_factory.mktemp("decode") / "d.gguf", seed=3, layers=1))
+    return LlamaModel(make_gguf(tmp_path_factory.mktemp("decode") / "d.gguf", seed=3, layers=1))
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ class Liar(Proposer):
     def __init__(self, vocab: int) -> None:
         self._chance, self._vocab = random.Random(9), vocab
 
-    def propose(self, read: Sequence[int], state: State) -> Sequence[int]:
+    def propose(self, read: Sequence[int], state: GrammarState) -> Sequence[int]:
         ids = range(self._vocab) if state.ids is None else state.ids.tolist()
         return [self._chance.choice(ids) for _ in range(self._chance.randint(0, 5))]
 
@@ -74,7 +74,7 @@ class Oracle(Proposer):
     def __init__(self, answers: dict[tuple[int, ...], list[int]]) -> None:
         self._answers = answers
 
-    def propose(self, read: Sequence[int], state: State) -> Sequence[int]:
+    def propose(self, read: Sequence[int], state: GrammarState) -> Sequence[int]:
         for prompt, answer in self._answers.items():
             if tuple(read[: len(prompt)]) == prompt:
                 return answer[len(read) - len(prompt) :]
@@ -82,10 +82,10 @@ class Oracle(Proposer):
 
 
 def actions(
-    model: Model, sentences: Sequence[str], decoder: Decoder
-) -> tuple[list[list[Written]], int]:
+    model: LlamaModel, sentences: Sequence[str], decoder: Decoder
+) -> tuple[list[list[ScoredToken]], int]:
     """The answers, and the passes they took in all."""
-    form, found, passes = Form(HOME.model_dump(), model.inner, model.end), [], 0
+    form, found, passes = ActionGrammar(HOME.model_dump(), model.inner, model.end), [], 0
     for words in sentences:
         prompt = model.tokens(words + DO, begin=True)
         found.append(
@@ -96,33 +96,37 @@ def actions(
 
 
 def texts(
-    model: Model, sentences: Sequence[str], decoder: Decoder
-) -> tuple[list[list[Written]], int]:
+    model: LlamaModel, sentences: Sequence[str], decoder: Decoder
+) -> tuple[list[list[ScoredToken]], int]:
     """The same for free text of at most 24 tokens."""
     found, passes = [], 0
     for words in sentences:
         prompt = model.tokens(words + DO, begin=True)
         found.append(
-            [one for fresh in decoder.write(prompt, Free(model.is_end), limit=24) for one in fresh]
+            [
+                one
+                for fresh in decoder.write(prompt, FreeText(model.is_end), limit=24)
+                for one in fresh
+            ]
         )
         passes += decoder.passes
     return found, passes
 
 
-def ids(answers: Sequence[Sequence[Written]]) -> list[list[int]]:
+def ids(answers: Sequence[Sequence[ScoredToken]]) -> list[list[int]]:
     return [[one.token for one in answer] for answer in answers]
 
 
 def test_every_trick_writes_what_plain_greedy_writes(
-    model: Model, draft: Model, sentences: list[str]
+    model: LlamaModel, draft: LlamaModel, sentences: list[str]
 ) -> None:
     context = model.context(128)
     plain, most = actions(model, sentences, Decoder(context, model.end, ride=False))
     prompts = [tuple(model.tokens(words + DO, begin=True)) for words in sentences]
     oracle = Oracle(dict(zip(prompts, ids(plain), strict=True)))
     proposers: list[list[Proposer]] = [
-        *([], [FromSentence()], [FromHabit()], [FromHabit(0.1, 9)]),
-        *([FromDraft(draft.context(128))], [Liar(model.vocab)], [oracle]),
+        *([], [SentenceProposer()], [FrequencyProposer()], [FrequencyProposer(0.1, 9)]),
+        *([DraftProposer(draft.context(128))], [Liar(model.vocab)], [oracle]),
     ]
     passes = []
     for some in proposers:
@@ -144,12 +148,12 @@ def test_every_trick_writes_what_plain_greedy_writes(
     )
 
 
-def test_free_text_too(model: Model, draft: Model, sentences: list[str]) -> None:
+def test_free_text_too(model: LlamaModel, draft: LlamaModel, sentences: list[str]) -> None:
     context = model.context(128)
     plain, most = texts(model, sentences, Decoder(context, model.end))
     assert most == sum(map(len, plain))
     fewer = []
-    for proposer in (FromText(match=2), FromDraft(draft.context(128)), Liar(model.vocab)):
+    for proposer in (PromptLookup(match=2), DraftProposer(draft.context(128)), Liar(model.vocab)):
         answers, passes = texts(model, sentences, Decoder(context, model.end, [proposer]))
         assert ids(answers) == ids(plain)
         fewer.append(passes)
@@ -157,17 +161,17 @@ def test_free_text_too(model: Model, draft: Model, sentences: list[str]) -> None
     assert max(fewer) <= most
 
 
-def test_logprobs_are_those_of_the_whole_vocabulary(model: Model) -> None:
+def test_logprobs_are_those_of_the_whole_vocabulary(model: LlamaModel) -> None:
     context, prompt = model.context(64), model.tokens("turn on" + DO, begin=True)
-    state = Form(HOME.model_dump(), model.inner, model.end).start(units("turn on"))
+    state = ActionGrammar(HOME.model_dump(), model.inner, model.end).start(units("turn on"))
     first = next(Decoder(context, model.end).write(prompt, state))[0]
     context.forget(0)
     row = context.decode(prompt)[0].astype(np.float64)
     assert first.logprob == pytest.approx(row[first.token] - np.log(np.exp(row).sum()), abs=1e-4)
 
 
-def test_a_kept_prefix_is_read_once(model: Model) -> None:
-    decoder, free = Decoder(model.context(128), model.end), Free(model.is_end)
+def test_a_kept_prefix_is_read_once(model: LlamaModel) -> None:
+    decoder, free = Decoder(model.context(128), model.end), FreeText(model.is_end)
     few_shot = model.tokens("turn on the light" * 3, begin=True)
 
     def written(words: str, prefix: list[int]) -> list[int]:
@@ -195,9 +199,9 @@ def test_a_kept_prefix_is_read_once(model: Model) -> None:
     assert decoder.reused == 0  # too many others since
 
 
-def test_it_stops_at_the_limit_and_where_the_context_ends(model: Model) -> None:
-    free = Free(lambda token: False)
-    for proposers in ([], [FromText(match=1)], [Liar(model.vocab)]):
+def test_it_stops_at_the_limit_and_where_the_context_ends(model: LlamaModel) -> None:
+    free = FreeText(lambda token: False)
+    for proposers in ([], [PromptLookup(match=1)], [Liar(model.vocab)]):
         decoder = Decoder(model.context(32), model.end, proposers)
         for limit, want in ((1, 1), (5, 5), (None, 32 - 4 + 1)):  # the last token need not be read
             answer = [one for fresh in decoder.write([1, 5, 6, 3], free, limit) for one in fresh]

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from tumen.core.errors import RunnerError
-from tumen.serve.runners.llama import (
-    Context,
+from tumen.decoding.llama import (
     ContextParams,
-    Model,
+    LlamaContext,
+    LlamaModel,
     ModelParams,
     library,
     refuse_other_layout,
@@ -23,12 +23,12 @@ PROMPT = [1, 20, 30, 40, 3]
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory, make_gguf: Callable[..., Path]) -> Model:
-    return Model(make_gguf(tmp_path_factory.mktemp("llama") / "m.gguf"))
+def model(tmp_path_factory: pytest.TempPathFactory, make_gguf: Callable[..., Path]) -> LlamaModel:
+    return LlamaModel(make_gguf(tmp_path_factory.mktemp("llama") / "m.gguf"))
 
 
 @pytest.fixture
-def context(model: Model) -> Iterator[Context]:
+def context(model: LlamaModel) -> Iterator[LlamaContext]:
     context = model.context(64)
     yield context
     context.close()
@@ -57,7 +57,7 @@ def test_another_layout_is_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_tokens_and_pieces(model: Model) -> None:
+def test_tokens_and_pieces(model: LlamaModel) -> None:
     assert model.tokens("打<do>", begin=True)[0] == 1
     assert model.tokens("打<do>")[-1] == 3
     assert b"".join(map(model.piece, model.inner(" kitchen"))) == b" kitchen"
@@ -67,7 +67,7 @@ def test_tokens_and_pieces(model: Model) -> None:
     assert not model.is_end(PROMPT[1])
 
 
-def test_a_row_of_logits_for_every_token_asked_for(context: Context) -> None:
+def test_a_row_of_logits_for_every_token_asked_for(context: LlamaContext) -> None:
     rows = context.decode(PROMPT, rows=len(PROMPT)).copy()
     context.forget(0)
     one_by_one = [context.decode([token])[0].copy() for token in PROMPT]
@@ -76,7 +76,7 @@ def test_a_row_of_logits_for_every_token_asked_for(context: Context) -> None:
     np.testing.assert_allclose(context.decode(PROMPT[2:])[0], rows[-1], atol=0.02)
 
 
-def test_a_saved_state_is_the_same_state(context: Context) -> None:
+def test_a_saved_state_is_the_same_state(context: LlamaContext) -> None:
     context.decode(PROMPT)
     state = context.save()
     after = context.decode([9]).copy()
@@ -89,7 +89,7 @@ def test_a_saved_state_is_the_same_state(context: Context) -> None:
         context.restore(b"nothing" * 9, 3)
 
 
-def test_what_does_not_fit_is_refused_before_it_is_tried(context: Context) -> None:
+def test_what_does_not_fit_is_refused_before_it_is_tried(context: LlamaContext) -> None:
     with pytest.raises(RunnerError, match="0 \\+ 65 tokens do not fit a context of 64"):
         context.decode([1] * 65)
     with pytest.raises(RunnerError, match="cannot decode"):
@@ -118,7 +118,9 @@ def write_adapter(path: Path, scale: float, width: int = 32) -> Path:
     return path
 
 
-def test_adapters_come_and_go_on_one_base(model: Model, context: Context, tmp_path: Path) -> None:
+def test_adapters_come_and_go_on_one_base(
+    model: LlamaModel, context: LlamaContext, tmp_path: Path
+) -> None:
     one, other = (
         model.adapter(write_adapter(tmp_path / f"{scale}.gguf", scale)) for scale in (0.5, 1.0)
     )
@@ -133,7 +135,7 @@ def test_adapters_come_and_go_on_one_base(model: Model, context: Context, tmp_pa
     np.testing.assert_array_equal(adapted(), plain)
 
 
-def test_what_is_no_adapter_of_this_model_is_refused(model: Model, tmp_path: Path) -> None:
+def test_what_is_no_adapter_of_this_model_is_refused(model: LlamaModel, tmp_path: Path) -> None:
     with pytest.raises(RunnerError, match="no adapter of this model"):
         model.adapter(tmp_path / "nothing.gguf")
     with pytest.raises(RunnerError, match="no adapter of this model"):

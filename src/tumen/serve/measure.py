@@ -17,7 +17,7 @@ from tumen.fit import of_shape as footprint_of_shape
 from tumen.language import HOME
 from tumen.serve.runners.device_runner import DeviceRunner
 from tumen.serve.runners.process import Process
-from tumen.serve.synthetic import BEGIN, write_synthetic
+from tumen.serve.synthetic import BEGIN, write_synthetic_gguf
 
 KINDS = (
     "Q8_0",
@@ -86,7 +86,7 @@ def far_shape(kind: str) -> Shape:
     return shape_of(1024, max(2, round(wanted / one)), 3072)
 
 
-def try_here(threads: tuple[int, ...], kinds: tuple[str, ...] = KINDS) -> Iterator[Trial]:
+def measure_machine(threads: tuple[int, ...], kinds: tuple[str, ...] = KINDS) -> Iterator[Trial]:
     """Measure this machine.
 
     Raises:
@@ -94,16 +94,16 @@ def try_here(threads: tuple[int, ...], kinds: tuple[str, ...] = KINDS) -> Iterat
     """
     with tempfile.TemporaryDirectory(prefix="tumen-trial-") as folder:
         for number, (shape, kind, context) in enumerate(plan_of_trials(kinds)):
-            path = write_synthetic(Path(folder) / f"{number}.gguf", shape, kind)
+            path = write_synthetic_gguf(Path(folder) / f"{number}.gguf", shape, kind)
             model = footprint_of_shape(
                 shape, kind, f"{kind}, width {shape.width}, {shape.layers} layers"
             )
             for count in threads:
-                yield try_model(path, model, count, context)
+                yield measure_model(path, model, count, context)
             path.unlink()
 
 
-def try_model(
+def measure_model(
     path: Path,
     model: Footprint,
     threads: int,

@@ -16,14 +16,14 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tumen.serve.runners.automaton import At, Copying, Either, State
-from tumen.serve.runners.llama import Adapter, Context
+from tumen.decoding.automaton import ContinueOrClose, GrammarState, InCopiedSlot, InStructure
+from tumen.decoding.llama import LlamaAdapter, LlamaContext
 
 ONWARD = -1  # no token: that a run of words went on
 KEPT_STATES = 4  # prefixes whose state is held as bytes, beside the one in the context
 
 
-class Written(NamedTuple):
+class ScoredToken(NamedTuple):
     """A token of an answer, with the natural logarithm of its probability before the automaton's mask."""
 
     token: int
@@ -33,31 +33,31 @@ class Written(NamedTuple):
 class Proposer(Protocol):
     """Somebody who expects certain tokens. A wrong guess costs time, never the answer.
 
-    To come, for a GGUF that has one: the multi-token head, in a `Context` of its own (llama.cpp: `ctx_type` MTP, `ctx_other`).
+    To come, for a GGUF that has one: the multi-token head, in a `LlamaContext` of its own (llama.cpp: `ctx_type` MTP, `ctx_other`).
     """
 
-    def propose(self, read: Sequence[int], state: State) -> Sequence[int]:
+    def propose(self, read: Sequence[int], state: GrammarState) -> Sequence[int]:
         """What may follow `read` (the prompt and the answer so far), from `state` on; nothing if it has no idea."""
         ...
 
-    def learn(self, state: State, token: int) -> None:
+    def learn(self, state: GrammarState, token: int) -> None:
         """Hear what was chosen at a place where there was a choice; most need not know."""
         return
 
 
-class FromSentence(Proposer):
+class SentenceProposer(Proposer):
     """In a copied run: the sentence goes on as it did. `most` tokens at a time."""
 
     def __init__(self, most: int = 4) -> None:
         self._most = most
 
-    def propose(self, read: Sequence[int], state: State) -> Sequence[int]:
+    def propose(self, read: Sequence[int], state: GrammarState) -> Sequence[int]:
         """The next words of the sentence."""
-        inside = state.onward if isinstance(state, Either) else state
-        return inside.onward[: self._most] if isinstance(inside, Copying) else ()
+        inside = state.onward if isinstance(state, ContinueOrClose) else state
+        return inside.onward[: self._most] if isinstance(inside, InCopiedSlot) else ()
 
 
-class FromHabit(Proposer):
+class FrequencyProposer(Proposer):
     """What was mostly chosen at a place of an action before: the language people here speak, the slot an intent mostly has, whether
     a copied run mostly ends there. Goes on for as long as all of it together was the case more often than `least`.
     """
@@ -66,7 +66,7 @@ class FromHabit(Proposer):
         self._least, self._most = least, most
         self._seen: defaultdict[Hashable, Counter[int]] = defaultdict(Counter)
 
-    def propose(self, read: Sequence[int], state: State) -> Sequence[int]:
+    def propose(self, read: Sequence[int], state: GrammarState) -> Sequence[int]:
         """The usual way on."""
         found: list[int] = []
         sure = 1.0
@@ -81,32 +81,34 @@ class FromHabit(Proposer):
             state = state.after(token)
         return found
 
-    def learn(self, state: State, token: int) -> None:
+    def learn(self, state: GrammarState, token: int) -> None:
         """Remember a choice; of copied words only that the run went on."""
-        if isinstance(state, At | Either):
-            onward = isinstance(state, Either) and state.goes_on(token)
+        if isinstance(state, InStructure | ContinueOrClose):
+            onward = isinstance(state, ContinueOrClose) and state.goes_on(token)
             self._seen[type(state), state.place][ONWARD if onward else token] += 1
 
-    def _usual(self, state: State) -> tuple[int | None, float]:
+    def _usual(self, state: GrammarState) -> tuple[int | None, float]:
         """What was chosen most often here, and its share."""
         seen = (
-            self._seen.get((type(state), state.place)) if isinstance(state, At | Either) else None
+            self._seen.get((type(state), state.place))
+            if isinstance(state, InStructure | ContinueOrClose)
+            else None
         )
         if not seen:
             return None, 0.0
         token, count = seen.most_common(1)[0]
-        if token == ONWARD and isinstance(state, Either):
+        if token == ONWARD and isinstance(state, ContinueOrClose):
             token = int(state.onward.ids[0])
         return token, count / (seen.total() + 1)
 
 
-class FromText(Proposer):
+class PromptLookup(Proposer):
     """In free text: what followed the last `match` tokens when they stood there before (prompt lookup, A. Saxena 2023)."""
 
     def __init__(self, match: int = 3, most: int = 8) -> None:
         self._match, self._most = match, most
 
-    def propose(self, read: Sequence[int], state: State) -> Sequence[int]:
+    def propose(self, read: Sequence[int], state: GrammarState) -> Sequence[int]:
         """What followed the latest earlier occurrence."""
         if state.ids is not None:
             return ()
@@ -117,13 +119,13 @@ class FromText(Proposer):
         return ()
 
 
-class FromDraft(Proposer):
+class DraftProposer(Proposer):
     """What a smaller model with the same vocabulary would write, under the same automaton."""
 
-    def __init__(self, context: Context, most: int = 4) -> None:
+    def __init__(self, context: LlamaContext, most: int = 4) -> None:
         self._context, self._most, self._read = context, most, list[int]()
 
-    def propose(self, read: Sequence[int], state: State) -> Sequence[int]:
+    def propose(self, read: Sequence[int], state: GrammarState) -> Sequence[int]:
         """Its own greedy continuation."""
         unread = self._return_to(read)
         found: list[int] = []
@@ -165,7 +167,7 @@ class Decoder:
     """
 
     def __init__(
-        self, context: Context, end: int, proposers: Sequence[Proposer] = (), ride: bool = True
+        self, context: LlamaContext, end: int, proposers: Sequence[Proposer] = (), ride: bool = True
     ) -> None:
         self.context, self._end, self.proposers, self._ride = context, end, proposers, ride
         self._kept: tuple[int, ...] = ()
@@ -173,8 +175,8 @@ class Decoder:
         self.passes = self.reused = 0
 
     def write(
-        self, prompt: Sequence[int], state: State, limit: int | None = None, prefix: int = 0
-    ) -> Iterator[list[Written]]:
+        self, prompt: Sequence[int], state: GrammarState, limit: int | None = None, prefix: int = 0
+    ) -> Iterator[list[ScoredToken]]:
         """The answer to a prompt, as many tokens at once as a pass gave; ends with an end token, at `limit`, or when all is full.
 
         Args:
@@ -199,20 +201,20 @@ class Decoder:
             read += [written.token for written in fresh]
             unread = read[-1:]
 
-    def adapt(self, adapters: Sequence[tuple[Adapter, float]]) -> None:
+    def adapt(self, adapters: Sequence[tuple[LlamaAdapter, float]]) -> None:
         """Write with these (adapter, scale) from now on; what was kept was read without them and goes."""
         self._kept = ()
         self._states.clear()
         self.context.adapt(adapters)
 
     def _follow(
-        self, rows: NDArray[np.float32], plan: Sequence[int], state: State, left: int
-    ) -> tuple[list[Written], State]:
+        self, rows: NDArray[np.float32], plan: Sequence[int], state: GrammarState, left: int
+    ) -> tuple[list[ScoredToken], GrammarState]:
         """What the model chooses along a plan: its tokens until the first that is another one, or one more than the plan."""
-        fresh: list[Written] = []
+        fresh: list[ScoredToken] = []
         for at, row in enumerate(rows[:left]):
             token = choose(row, state)
-            fresh.append(Written(token, logprob(row, token)))
+            fresh.append(ScoredToken(token, logprob(row, token)))
             if only(state) is None:
                 for proposer in self.proposers:
                     proposer.learn(state, token)
@@ -220,13 +222,13 @@ class Decoder:
             if (
                 only(state) == self._end and len(fresh) < left
             ):  # nothing else may come, so nobody is asked
-                fresh.append(Written(self._end, 0.0))
+                fresh.append(ScoredToken(self._end, 0.0))
                 state = state.after(self._end)
             if over(state) or at == len(plan) or token != plan[at]:
                 break
         return fresh, state
 
-    def _plan(self, read: Sequence[int], state: State, room: int) -> list[int]:
+    def _plan(self, read: Sequence[int], state: GrammarState, room: int) -> list[int]:
         """Tokens to read along: forced ones, and from the first choice on what a proposer expects."""
         plan: list[int] = []
         guesses: Iterator[int] | None = None
@@ -242,7 +244,7 @@ class Decoder:
             state = state.after(token)
         return plan
 
-    def _guess(self, read: Sequence[int], state: State) -> Sequence[int]:
+    def _guess(self, read: Sequence[int], state: GrammarState) -> Sequence[int]:
         return next(
             (found for proposer in self.proposers if (found := proposer.propose(read, state))), ()
         )
@@ -267,7 +269,7 @@ class Decoder:
         return 0 if known is None else len(prefix)
 
 
-def choose(row: NDArray[np.float32], state: State) -> int:
+def choose(row: NDArray[np.float32], state: GrammarState) -> int:
     """The likeliest token that may come; of equals, the lowest."""
     if state.ids is None:
         return int(row.argmax())
@@ -281,16 +283,16 @@ def logprob(row: NDArray[np.float32], token: int) -> float:
     )  # minus infinity if so unlikely that float32 has no number for it
 
 
-def only(state: State) -> int | None:
+def only(state: GrammarState) -> int | None:
     """The token that must come, if no other may."""
     return int(state.ids[0]) if state.ids is not None and len(state.ids) == 1 else None
 
 
-def over(state: State) -> bool:
+def over(state: GrammarState) -> bool:
     """Whether all is written."""
     return state.ids is not None and not len(state.ids)
 
 
-def allows(state: State, token: int) -> bool:
+def allows(state: GrammarState, token: int) -> bool:
     """Whether a token may come."""
     return state.ids is None or bool((state.ids == token).any())

@@ -1,6 +1,6 @@
 """What a model may write next, token by token: the actions of an ontology, with words of the sentence alone in copied slots.
 
-A place in an action is a `State`: the tokens that may follow, and the state after each. Where only one may follow, nobody needs to
+A place in an action is a `GrammarState`: the tokens that may follow, and the state after each. Where only one may follow, nobody needs to
 ask the model. What is allowed is what `core` states as a grammar, in the vocabulary's own cut of every piece: with a tokeniser
 of ours a structure piece is one token, with any other it is several, and the alternatives of a place are a trie of tokens.
 """
@@ -22,7 +22,7 @@ START, HEAD, OVER = ("", 0), ("", 1), ("", 2)
 JOINT = ";"
 
 
-class State(Protocol):
+class GrammarState(Protocol):
     """A place in what is being written."""
 
     @property
@@ -30,12 +30,12 @@ class State(Protocol):
         """Tokens that may come next, in ascending order: none when all is written, `None` where any may come."""
         ...
 
-    def after(self, token: int) -> State:
+    def after(self, token: int) -> GrammarState:
         """The place after one of them."""
         ...
 
 
-class Free:
+class FreeText:
     """Any text, until an end token."""
 
     ids = None
@@ -43,39 +43,39 @@ class Free:
     def __init__(self, is_end: Callable[[int], bool]) -> None:
         self._is_end = is_end
 
-    def after(self, token: int) -> State:
+    def after(self, token: int) -> GrammarState:
         """Over after an end token, as before after any other."""
-        return DONE if self._is_end(token) else self
+        return FINISHED if self._is_end(token) else self
 
 
-class Trie:
+class TokenTrie:
     """Texts as tokens; `goals` says where a text leads that ends here."""
 
     def __init__(self) -> None:
-        self.ways: dict[int, Trie] = {}
-        self.goal: Place | Copy | None = None
+        self.ways: dict[int, TokenTrie] = {}
+        self.goal: Place | CopiedSlot | None = None
 
     @cached_property
     def ids(self) -> NDArray[np.int32]:
         """Tokens that go on from here."""
         return _sorted(self.ways)
 
-    def add(self, tokens: Sequence[int], goal: Place | Copy | None) -> None:
+    def add(self, tokens: Sequence[int], goal: Place | CopiedSlot | None) -> None:
         """One more text."""
         branch = self
         for token in tokens:
-            branch = branch.ways.setdefault(token, Trie())
+            branch = branch.ways.setdefault(token, TokenTrie())
         branch.goal = goal
 
 
-class Copy(NamedTuple):
+class CopiedSlot(NamedTuple):
     """Where a text leads that opens a copied slot: to words of the sentence, and then to a place."""
 
     slot: str
     place: Place
 
 
-class Form:
+class ActionGrammar:
     """The actions of an ontology in one vocabulary.
 
     Args:
@@ -97,25 +97,25 @@ class Form:
             len(cut(text)) == 1
             for text in ('"', *(f',"intent":"{intent}"' for intent in self._intents))
         )
-        self._tries: dict[Place | Copy, Trie] = {OVER: Trie()}
+        self._tries: dict[Place | CopiedSlot, TokenTrie] = {OVER: TokenTrie()}
         self._tries[OVER].add([end], None)
 
-    def start(self, units: Sequence[str]) -> State:
+    def start(self, units: Sequence[str]) -> GrammarState:
         """Before the action of a sentence with these `core.action.units`."""
-        return At(self, Words(self.cut, units), self.trie(START))
+        return InStructure(self, SentenceTokens(self.cut, units), self.trie(START))
 
-    def trie(self, place: Place) -> Trie:
+    def trie(self, place: Place) -> TokenTrie:
         """All texts that may come at a place."""
         if place not in self._tries:
-            trie = self._tries[place] = Trie()
+            trie = self._tries[place] = TokenTrie()
             for text, goal in self._texts(place):
                 trie.add(self.cut(text if self._ours else _shifted(text)), goal)
         return self._tries[place]
 
-    def closing(self, copy: Copy) -> Trie:
+    def closing(self, copy: CopiedSlot) -> TokenTrie:
         """What may come at the end of a copied run: the closing quote, or what begins with it; where it may, another run."""
         if copy not in self._tries:
-            trie = self._tries[copy] = Trie()
+            trie = self._tries[copy] = TokenTrie()
             if self._ours:
                 trie.add(self.cut('"'), copy.place)
             else:
@@ -124,18 +124,18 @@ class Form:
                 trie.add(self.cut(JOINT), copy)
         return self._tries[copy]
 
-    def _texts(self, place: Place) -> list[tuple[str, Place | Copy]]:
+    def _texts(self, place: Place) -> list[tuple[str, Place | CopiedSlot]]:
         """(text, where it leads)."""
         if place == START:
             return [(f'{{"lang":"{lang}"', HEAD) for lang in self._languages]
         if place == HEAD:
             return [(f',"intent":"{intent}"', (intent, 0)) for intent in self._intents]
-        found: list[tuple[str, Place | Copy]] = [("}", OVER)]
+        found: list[tuple[str, Place | CopiedSlot]] = [("}", OVER)]
         for slot, after in self._onward(*place):
             if slot in self._closed:
                 found += [(f',"{slot}":"{value}"', after) for value in self._closed[slot]]
             else:
-                found.append((f',"{slot}":"', Copy(slot, after)))
+                found.append((f',"{slot}":"', CopiedSlot(slot, after)))
         return found
 
     def _onward(self, intent: str, come: int) -> Iterator[tuple[str, Place]]:
@@ -147,7 +147,7 @@ class Form:
                 yield slot, (intent, come | 1 << number)
 
 
-class Words:
+class SentenceTokens:
     """The words that may be copied, as tokens. `starts` and `ends` are positions between them, where a run may begin and end."""
 
     def __init__(self, cut: Cut, units: Sequence[str]) -> None:
@@ -157,28 +157,34 @@ class Words:
         self.starts, self.ends = (0, *ends[:-1]), frozenset(ends)
 
 
-class At:
+class InStructure:
     """Somewhere in the structure of an action; `place` is the same for all sentences."""
 
-    def __init__(self, form: Form, words: Words, trie: Trie) -> None:
+    def __init__(self, form: ActionGrammar, words: SentenceTokens, trie: TokenTrie) -> None:
         self._form, self._words, self.place, self.ids = form, words, trie, trie.ids
 
-    def after(self, token: int) -> State:
+    def after(self, token: int) -> GrammarState:
         """On in the trie; at the end of a text, where it leads."""
         trie = self.place.ways[token]
-        here = At(self._form, self._words, trie)
+        here = InStructure(self._form, self._words, trie)
         if trie.goal is None:
-            return here if trie.ways else DONE
-        if isinstance(trie.goal, Copy):
-            return Copying(self._form, self._words, trie.goal, self._words.starts)
-        there = At(self._form, self._words, self._form.trie(trie.goal))
-        return Either(here, there) if trie.ways else there
+            return here if trie.ways else FINISHED
+        if isinstance(trie.goal, CopiedSlot):
+            return InCopiedSlot(self._form, self._words, trie.goal, self._words.starts)
+        there = InStructure(self._form, self._words, self._form.trie(trie.goal))
+        return ContinueOrClose(here, there) if trie.ways else there
 
 
-class Copying:
+class InCopiedSlot:
     """Inside a run of the sentence's words. The same words may stand at several positions: all of them are followed."""
 
-    def __init__(self, form: Form, words: Words, copy: Copy, positions: tuple[int, ...]) -> None:
+    def __init__(
+        self,
+        form: ActionGrammar,
+        words: SentenceTokens,
+        copy: CopiedSlot,
+        positions: tuple[int, ...],
+    ) -> None:
         self._form, self._words, self._copy, self._positions = form, words, copy, positions
         self.ids = _sorted({words.tokens[at] for at in positions if at < len(words.tokens)})
 
@@ -187,23 +193,23 @@ class Copying:
         """The rest of the sentence, from the first of the positions."""
         return self._words.tokens[self._positions[0] :]
 
-    def after(self, token: int) -> State:
+    def after(self, token: int) -> GrammarState:
         """One token further in the sentence; after a whole word the run may end."""
         tokens, words = self._words.tokens, self._words
         further = tuple(
             at + 1 for at in self._positions if at < len(tokens) and tokens[at] == token
         )
-        here = Copying(self._form, words, self._copy, further)
+        here = InCopiedSlot(self._form, words, self._copy, further)
         if words.ends.isdisjoint(further):
             return here
-        closed = At(self._form, words, self._form.closing(self._copy))
-        return Either(here, closed) if len(here.ids) else closed
+        closed = InStructure(self._form, words, self._form.closing(self._copy))
+        return ContinueOrClose(here, closed) if len(here.ids) else closed
 
 
-class Either:
+class ContinueOrClose:
     """A place from which what was begun may go on, or end. The two never share a token: names and words hold no quote."""
 
-    def __init__(self, onward: At | Copying, ended: At) -> None:
+    def __init__(self, onward: InStructure | InCopiedSlot, ended: InStructure) -> None:
         self.onward, self.ended, self.place = onward, ended, ended.place
         self.ids = _sorted([*onward.ids.tolist(), *ended.ids.tolist()])
 
@@ -211,28 +217,28 @@ class Either:
         """Whether a token goes on with what was begun."""
         return token not in self.ended.place.ways
 
-    def after(self, token: int) -> State:
+    def after(self, token: int) -> GrammarState:
         """After one of either's tokens."""
         return (self.onward if self.goes_on(token) else self.ended).after(token)
 
 
-class Among:
+class OneOfTexts:
     """One of a few texts, then the end token."""
 
-    def __init__(self, trie: Trie) -> None:
+    def __init__(self, trie: TokenTrie) -> None:
         self._trie, self.ids = trie, trie.ids
 
     @classmethod
-    def of(cls, texts: Sequence[str], cut: Cut, end: int) -> Among:
+    def of(cls, texts: Sequence[str], cut: Cut, end: int) -> OneOfTexts:
         """Before any of them."""
-        trie = Trie()
+        trie = TokenTrie()
         for text in texts:
             trie.add([*cut(text), end], None)
         return cls(trie)
 
-    def after(self, token: int) -> State:
+    def after(self, token: int) -> GrammarState:
         """On in the texts that begin so."""
-        return Among(self._trie.ways[token])
+        return OneOfTexts(self._trie.ways[token])
 
 
 def _shifted(text: str) -> str:
@@ -246,4 +252,4 @@ def _sorted(tokens: Iterable[int]) -> NDArray[np.int32]:
     return np.array(sorted(tokens), np.int32)
 
 
-DONE = Among(Trie())
+FINISHED = OneOfTexts(TokenTrie())

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 import pytest
 from tests.language.gbnf import Grammar
 
+from tumen.decoding.automaton import ActionGrammar, GrammarState, OneOfTexts
 from tumen.language.action import HOME, INTENTS, Action, grammar, normalise, units
-from tumen.serve.runners.automaton import Among, Form, State
 
 SMALL = {
     "languages": ("en", "zh"),
@@ -62,7 +62,7 @@ vocabularies = pytest.mark.parametrize(
 )
 
 
-def all_texts(state: State, vocabulary: Vocabulary, so_far: str = "") -> Iterator[str]:
+def all_texts(state: GrammarState, vocabulary: Vocabulary, so_far: str = "") -> Iterator[str]:
     """Everything that may be written, whole."""
     assert state.ids is not None
     assert sorted(set(state.ids.tolist())) == state.ids.tolist()
@@ -94,7 +94,7 @@ def all_actions(words: Sequence[str]) -> Iterator[str]:
 def test_it_allows_all_actions_of_an_ontology_and_nothing_else(pattern: str, sentence: str) -> None:
     vocabulary = Vocabulary(pattern)
     words = units(sentence)
-    found = list(all_texts(Form(SMALL, vocabulary.cut, END).start(words), vocabulary))
+    found = list(all_texts(ActionGrammar(SMALL, vocabulary.cut, END).start(words), vocabulary))
     assert len(found) == len(set(found))
     assert set(found) == set(all_actions(words))
 
@@ -102,7 +102,7 @@ def test_it_allows_all_actions_of_an_ontology_and_nothing_else(pattern: str, sen
 @vocabularies
 def test_a_walk_through_the_home_is_what_the_grammar_accepts(pattern: str) -> None:
     chance, vocabulary = random.Random(1), Vocabulary(pattern)
-    form = Form(HOME.model_dump(), vocabulary.cut, END)
+    form = ActionGrammar(HOME.model_dump(), vocabulary.cut, END)
     for sentence in SENTENCES:
         rules = Grammar(grammar(normalise(sentence)))
         for _ in range(12):
@@ -117,7 +117,7 @@ def test_a_walk_through_the_home_is_what_the_grammar_accepts(pattern: str) -> No
 def test_every_action_of_the_grammar_can_be_walked(pattern: str) -> None:
     vocabulary = Vocabulary(pattern)
     form, sentence = (
-        Form(HOME.model_dump(), vocabulary.cut, END),
+        ActionGrammar(HOME.model_dump(), vocabulary.cut, END),
         "turn on the light in the kitchen the light",
     )
     for action in (
@@ -144,7 +144,7 @@ def test_every_action_of_the_grammar_can_be_walked(pattern: str) -> None:
 
 def test_a_piece_of_ours_is_one_choice() -> None:
     vocabulary = Vocabulary(OURS)
-    state = Form(HOME.model_dump(), vocabulary.cut, END).start(units("turn on the light"))
+    state = ActionGrammar(HOME.model_dump(), vocabulary.cut, END).start(units("turn on the light"))
     written = ['{"lang":"en"', ',"intent":"HassTurnOn"', ',"domain":"light"', ',"name":"', " t"]
     for piece, ways in zip(
         written, (3, len(INTENTS), 6 + 9 + 1 + 2 + 1, 9 + 1 + 2 + 1, 3), strict=True
@@ -158,7 +158,10 @@ def test_another_vocabulary_keeps_the_quote_with_what_follows_it() -> None:
     """A model that learned from whole texts writes `","` as one token, so nothing of ours may cut it in two."""
     vocabulary = Vocabulary(LIKE_GPT)
     action = '{"lang":"en","intent":"set_all","step":"up","room":" light"}'
-    state, tokens = Form(SMALL, vocabulary.cut, END).start([" light"]), vocabulary.cut(action)
+    state, tokens = (
+        ActionGrammar(SMALL, vocabulary.cut, END).start([" light"]),
+        vocabulary.cut(action),
+    )
     for token in tokens:
         assert state.ids is not None
         assert token in state.ids
@@ -174,7 +177,9 @@ def test_a_slot_of_several_runs_joins_them() -> None:
         "several": ["item"],
     }
     texts = set(
-        all_texts_to(Form(ontology, vocabulary.cut, END).start([" a", " b"]), vocabulary, 10)
+        all_texts_to(
+            ActionGrammar(ontology, vocabulary.cut, END).start([" a", " b"]), vocabulary, 10
+        )
     )
     values = {json.loads(text)["item"] for text in texts if "item" in text}
     assert {" a", " b", " a b", " a; b", " b; a", " a b; a", " a; a"} <= values
@@ -182,7 +187,7 @@ def test_a_slot_of_several_runs_joins_them() -> None:
 
 
 def all_texts_to(
-    state: State, vocabulary: Vocabulary, most: int, so_far: str = ""
+    state: GrammarState, vocabulary: Vocabulary, most: int, so_far: str = ""
 ) -> Iterator[str]:
     """Everything of at most so many tokens."""
     assert state.ids is not None
@@ -199,4 +204,4 @@ def test_among_allows_its_texts_alone(pattern: str) -> None:
     vocabulary = Vocabulary(pattern)
     texts = ["on", "one", "off", "o"]
     cut: Callable[[str], list[int]] = vocabulary.cut
-    assert sorted(all_texts(Among.of(texts, cut, END), vocabulary)) == sorted(texts)
+    assert sorted(all_texts(OneOfTexts.of(texts, cut, END), vocabulary)) == sorted(texts)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tumen.serve.runners import frames
+from tumen.decoding import frames
 
 
 @pytest.mark.parametrize(
