@@ -36,6 +36,36 @@ def tumen() -> Tumen:
     return run
 
 
+WITHOUT_EXTRAS = """
+import sys
+from tumen.core.extras import EXTRAS
+for name in EXTRAS:
+    sys.modules[name] = None
+from tumen.cli import main
+main()
+"""
+
+
+@pytest.fixture(scope="session")
+def light() -> Tumen:
+    """`tumen <arguments>` as a light install runs it: no package of any extra can be imported."""
+
+    def run(*arguments: object, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", WITHOUT_EXTRAS, *map(str, arguments)]
+        environment = {**os.environ, "COLUMNS": "200", "TERM": "dumb"}
+        return subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            cwd=folder,
+            env=environment,
+            timeout=180,
+            check=False,
+        )
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def whole(tumen: Tumen, once: Once) -> Path:
     """The tiny recipe taken to its end by `tumen run`. Nobody changes it: copies are broken."""

@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.cli.conftest import Tumen
 
 from tumen.cli.metrics import address
-from tumen.core.errors import InputError
+from tumen.core.errors import MissingExtra
 from tumen.core.events import Events
 
 
@@ -102,16 +102,16 @@ def test_no_run(tumen: Tumen, tmp_path: Path) -> None:
     assert not (tmp_path / "x.prom").exists()
 
 
-def test_an_extra_that_is_not_installed_is_named(
-    told: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("option", "extra"), [("--tensorboard", "tensorboard"), ("--textfile", "prometheus")]
+)
+def test_a_missing_exporter_is_one_line_that_names_its_extra(
+    light: Tumen, told: Path, tmp_path: Path, option: str, extra: str
 ) -> None:
-    from tumen.cli.metrics import metrics
-
-    monkeypatch.setitem(sys.modules, "tensorboard", None)
-    for name in [name for name in sys.modules if name.startswith("tensorboard.")]:
-        monkeypatch.delitem(sys.modules, name)
-    with pytest.raises(InputError, match=r"pip install 'tumen\[tensorboard\]'"):
-        metrics(told, tmp_path / "board", None, None, False)  # type: ignore[arg-type]
+    done = light("metrics", told, option, tmp_path / "out.prom")
+    assert done.returncode == MissingExtra.exit_code
+    assert f"pip install 'tumen[{extra}]'" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_an_address_is_loopback_unless_a_host_is_named() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from tests.data.texts import paragraph, write_jsonl
 
-from tumen.core.errors import InputError
+from tumen.core.errors import MissingExtra
 from tumen.recipe.recipe import Data, Part
 
 PROGRAM = """
@@ -82,5 +82,5 @@ def test_without_ray(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
     monkeypatch.setitem(sys.modules, "ray", None)
     path = write_jsonl(tmp_path / "a.jsonl", ["text"])
-    with pytest.raises(InputError, match=r"tumen\[ray\]"):
+    with pytest.raises(MissingExtra, match=r"tumen\[ray\]"):
         write_corpus(Data(source="text", path=str(path), engine="ray"), 0, tmp_path / "corpus", "")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tumen.core.artifact import Manifest, verify
-from tumen.core.errors import InputError
+from tumen.core.errors import InputError, MissingExtra
 from tumen.data import read_corpus, write_corpus, write_dataset, write_tokenizer
 from tumen.data.sources import SOURCES
 from tumen.data.sources.source import Corpus, source_of
@@ -255,7 +255,7 @@ class TestHub:
 
     def test_without_the_library(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "datasets", None)
-        with pytest.raises(InputError, match=r"tumen\[hub\]"):
+        with pytest.raises(MissingExtra, match=r"tumen\[hub\]"):
             source_of("hub").corpus(Data(source="hub", path="x"), 0)
 
 

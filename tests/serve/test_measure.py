@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tumen.core.errors import RunnerError
+from tumen.core.errors import MissingExtra, RunnerError
 from tumen.core.events import Events
 from tumen.core.shape import Experts, Shape
 from tumen.fit.device import Device
@@ -122,5 +122,5 @@ def test_without_gguf_it_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setitem(sys.modules, "gguf", None)
-    with pytest.raises(RunnerError, match="pip install 'gguf"):
+    with pytest.raises(MissingExtra, match=r"pip install 'tumen\[fit\]'"):
         write_synthetic_gguf(tmp_path / "m.gguf", SHAPES["gqa"], "int8")

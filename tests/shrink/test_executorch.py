@@ -9,7 +9,7 @@ import pytest
 import torch
 from tests.model.shapes import SHAPES
 
-from tumen.core.errors import ExportError
+from tumen.core.errors import ExportError, MissingExtra
 from tumen.core.shape import Shape
 from tumen.data import Codec, read_corpus
 from tumen.model import build, causal_mask
@@ -54,7 +54,6 @@ def test_steps_are_the_network(name: str) -> None:
         ("qualcomm", "int8", "take bf16"),
         ("qualcomm", "bf16", "QNN_SDK_ROOT is not set"),
         ("mediatek", "bf16", "mtk_converter is missing; --delegate mediatek wants"),
-        ("xnnpack", "int8", r"executorch.exir is missing; pip install 'tumen\[executorch\]'"),
     ],
 )
 def test_what_is_missing_is_one_line(
@@ -66,6 +65,13 @@ def test_what_is_missing_is_one_line(
     with pytest.raises(ExportError, match=says) as caught:
         lowering(delegate, quantise, "SM8650")
     assert "\n" not in str(caught.value)
+
+
+def test_without_executorch_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "executorch", None)
+    monkeypatch.setitem(sys.modules, "executorch.exir", None)
+    with pytest.raises(MissingExtra, match=r"needs executorch: pip install 'tumen\[executorch\]'"):
+        lowering("xnnpack", "int8", "SM8650")
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ import typer
 
 from tumen import __version__
 from tumen.core.errors import TumenError
+from tumen.core.extras import needs
 
 app = typer.Typer(
     name="tumen",
@@ -92,7 +93,8 @@ def main() -> None:
     """Run the command line; errors for people become one line and an exit code."""
     _add_verbs()
     try:
-        app()
+        with needs("this command"):  # whichever package of an extra is missing
+            app()
     except TumenError as error:
         print(f"tumen: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -10,8 +10,10 @@ import typer
 
 from tumen.core.errors import InputError, RunnerBusy
 from tumen.core.events import Tail
+from tumen.core.extras import optional
 from tumen.pipeline import Gauges, TensorBoard
 
+prometheus = optional("prometheus_client", "the export to Prometheus")
 POLL_SECONDS = 2.0
 
 
@@ -39,14 +41,7 @@ def metrics(
         raise InputError(
             "nothing to export to: name --tensorboard DIR, --prometheus HOST:PORT or --textfile FILE"
         )
-    try:
-        _export(run, tensorboard, address(prometheus) if prometheus else None, textfile, follow)
-    except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        extra = "tensorboard" if package == "tensorboard" else "prometheus"
-        raise InputError(
-            f"this export needs {package}, which is in the extra: pip install 'tumen[{extra}]'"
-        ) from None
+    _export(run, tensorboard, address(prometheus) if prometheus else None, textfile, follow)
 
 
 def address(text: str) -> tuple[str, int]:
@@ -88,10 +83,8 @@ def _export(
 
 
 def _serve(gauges: Gauges, host: str, port: int) -> None:
-    from prometheus_client import start_http_server
-
     try:
-        server, _ = start_http_server(port, host, gauges.registry())
+        server, _ = prometheus.start_http_server(port, host, gauges.registry())
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise RunnerBusy(f"{host}:{port} is taken; name another port") from None

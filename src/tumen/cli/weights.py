@@ -11,8 +11,10 @@ from typing import Any
 import typer
 
 from tumen.core import units
-from tumen.core.errors import ExportError, InputError, TrainError
+from tumen.core.errors import ExportError, InputError
+from tumen.core.extras import needs
 from tumen.core.shape import Shape
+from tumen.data import Codec, read_corpus
 
 CHECKED = 200  # sentences of the exam that an ExecuTorch program is held against
 AGREEMENT = 0.99
@@ -85,11 +87,9 @@ def export(
             )
         )
         return
-    try:
+    with needs("writing weights"):
         from tumen.shrink import export_adapter
         from tumen.train.weights import export_public
-    except ModuleNotFoundError as error:
-        raise _without(error) from None
     if to is To.adapter:
         export_adapter(checkpoint, out)
         print(f"{out}: an adapter, {units.show_bytes(out.stat().st_size)}")
@@ -105,11 +105,8 @@ def _executorch(
     checkpoint: Path, out: Path, quantise: str, context: int, delegate: str, soc: str, run: Path
 ) -> str:
     """Write the program and, where it can run here and the run's exam is there, hold its tokens against torch's."""
-    try:
-        from tumen.data import Codec, read_corpus
+    with needs("writing an ExecuTorch program"):
         from tumen.shrink import check_export, export_pte, run_pte
-    except ModuleNotFoundError as error:
-        raise _without(error) from None
     if out.exists():
         raise InputError(f"{out}: exists; name a new folder")
     export_pte(checkpoint, out, quantise, context, delegate, soc)
@@ -145,10 +142,8 @@ def import_(
     out: Path = typer.Argument(..., help="A new folder for the checkpoint."),
 ) -> None:
     """Read a GGUF (llama, deepseek2), DeepseekV2ForCausalLM or LlamaForCausalLM as a checkpoint that a tier can start from."""
-    try:
+    with needs("reading weights"):
         from tumen.train.weights import import_public
-    except ModuleNotFoundError as error:
-        raise _without(error) from None
     shape = import_public(model, out)
     print(
         f"{out}: {units.show_count(shape.parameters())} parameters. In a recipe of the same vocabulary:"
@@ -175,9 +170,3 @@ def _toml(value: Any) -> str:
     if isinstance(value, dict):
         return "{ " + ", ".join(f"{name} = {_toml(inner)}" for name, inner in value.items()) + " }"
     return json.dumps(value)
-
-
-def _without(error: ModuleNotFoundError) -> TrainError:
-    return TrainError(
-        f"weights need {error.name}, which is in the extra: pip install 'tumen[train]'"
-    )

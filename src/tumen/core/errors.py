@@ -13,7 +13,8 @@
     ├── GateError              a bundle that is not good enough to be shown
     ├── RunnerError            a runner that does not start, answer or finish
     │   └── RunnerBusy         the port or the slot is taken
-    └── EngineError            an engine that refuses, is absent or lost a run
+    ├── EngineError            an engine that refuses, is absent or lost a run
+    └── MissingExtra           an optional package that is not installed, with the extra that has it
 
 Library code raises these and never prints or exits; `cli` turns them into one line and the exit code of the class.
 """
@@ -114,6 +115,12 @@ class EngineError(TumenError):
     """An engine that refuses, is absent or lost a run."""
 
     exit_code = 11
+
+
+class MissingExtra(TumenError):
+    """An optional package is not installed."""
+
+    exit_code = 12
 
 
 DISK_ERRNOS = {  # what happened, and what to do

@@ -13,14 +13,18 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
-
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from typing import TYPE_CHECKING
 
 from tumen.core.errors import ArtifactError, InputError
+from tumen.core.extras import optional
 from tumen.data.vocabulary import FILE, Vocabulary
 from tumen.formats import tokenizer_json
 from tumen.language import BEGIN, DO, END, HOME, JOINT, Action, Ontology, pieces, units
 
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+tokenizers = optional("tokenizers", "reading or learning a tokenizer")
 UNKNOWN = "<unk>"
 CONTROL = (UNKNOWN, BEGIN, END, DO)
 BYTES = tuple(f"<0x{value:02X}>" for value in range(256))
@@ -43,21 +47,21 @@ def train_tokenizer(texts: Iterable[str], vocab: int, ontology: Ontology = HOME)
         a `tokenizers.Tokenizer` whose ids are stable for the same texts.
     """
     fixed = [*CONTROL, *BYTES, *ontology.structure_tokens()]
-    learner = Tokenizer(models.BPE(unk_token=UNKNOWN, byte_fallback=True))
-    learner.normalizer = normalizers.Sequence(
-        [normalizers.Prepend(SPACE), normalizers.Replace(" ", SPACE)]
+    learner = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token=UNKNOWN, byte_fallback=True))
+    learner.normalizer = tokenizers.normalizers.Sequence(
+        [tokenizers.normalizers.Prepend(SPACE), tokenizers.normalizers.Replace(" ", SPACE)]
     )
-    learner.pre_tokenizer = pre_tokenizers.Sequence(
+    learner.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(CJK), "isolated"),
-            pre_tokenizers.Split("\n", "isolated"),
-            pre_tokenizers.Split(SPACE, "merged_with_next"),
-            pre_tokenizers.Digits(individual_digits=True),
+            tokenizers.pre_tokenizers.Split(tokenizers.Regex(CJK), "isolated"),
+            tokenizers.pre_tokenizers.Split("\n", "isolated"),
+            tokenizers.pre_tokenizers.Split(SPACE, "merged_with_next"),
+            tokenizers.pre_tokenizers.Digits(individual_digits=True),
         ]
     )
     texts = list(texts)
     alphabet = _alphabet(texts, max(64, (vocab - len(fixed)) // 3))
-    trainer = trainers.BpeTrainer(
+    trainer = tokenizers.trainers.BpeTrainer(
         vocab_size=vocab, special_tokens=fixed, show_progress=False, min_frequency=3,
         initial_alphabet=alphabet, limit_alphabet=len(alphabet),
     )  # fmt: skip
@@ -86,9 +90,13 @@ def _without_specials(learner: Tokenizer) -> Tokenizer:
         token["normalized"] = False
     tree["pre_tokenizer"] = None
     tree["normalizer"] = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
-    fresh = Tokenizer.from_str(json.dumps(tree))
-    fresh.decoder = decoders.Sequence(
-        [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+    fresh: Tokenizer = tokenizers.Tokenizer.from_str(json.dumps(tree))
+    fresh.decoder = tokenizers.decoders.Sequence(
+        [
+            tokenizers.decoders.Replace(SPACE, " "),
+            tokenizers.decoders.ByteFallback(),
+            tokenizers.decoders.Fuse(),
+        ]
     )
     return fresh
 
@@ -125,8 +133,9 @@ class Codec:
             return Outside(Vocabulary.load(folder), Ontology.load(folder))
         path = folder / "tokenizer.json"
         tree = tokenizer_json.check(path)
+        parse = tokenizers.Tokenizer.from_str  # outside of try: the package may be missing
         try:
-            read = Tokenizer.from_str(json.dumps(tree))
+            read = parse(json.dumps(tree))
         except Exception as error:  # the library raises bare Exception
             raise ArtifactError(
                 f"{path}: no tokeniser in it ({error}); run the recipe again"

@@ -16,17 +16,22 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 
-from tumen.core.errors import InputError, TumenError
+from tumen.core.errors import TumenError
+from tumen.core.extras import need, optional
 from tumen.data.filters import Judge
 from tumen.data.shards import Array, Packed
 from tumen.data.sources.read import read_text_file, text_files
 from tumen.data.workers import CHUNK, cores
 
+if TYPE_CHECKING:
+    from pyarrow import Table
+
+PURPOSE = "data.engine = 'ray'"
+pa = optional("pyarrow", PURPOSE, "ray")
 FILE_BITS = 40  # a row's number is its file's above, its place in the file below
 KEYS_A_BUCKET = 1_000_000
 SPAN_BYTES = 16_000_000  # of a JSONL that one task encodes
@@ -38,14 +43,11 @@ def ray_data() -> Iterator[Any]:
     """Ray Data on the cluster that `RAY_ADDRESS` names, or on this machine until the block ends; rows keep their order.
 
     Raises:
-        InputError: Ray is not installed.
+        MissingExtra: Ray is not installed.
         TumenError: of a task, as it was raised there; or Ray's own fault in one line.
     """
-    try:
-        import ray
-        import ray.data
-    except ImportError:
-        raise InputError("data.engine = 'ray' needs the extra: pip install 'tumen[ray]'") from None
+    ray = need("ray", PURPOSE)
+    need("ray.data", PURPOSE)
     mine = not ray.is_initialized()
     if mine:
         here = (
@@ -126,7 +128,7 @@ class _Judged:
     def __init__(self, judge: Judge) -> None:
         self.judge = judge
 
-    def __call__(self, table: pa.Table) -> pa.Table:
+    def __call__(self, table: Table) -> Table:
         verdicts = self.judge(table["text"].to_pylist())
         keys = pa.array([row_keys for _, row_keys in verdicts], pa.list_(pa.uint64()))
         return table.append_column(
@@ -158,7 +160,7 @@ class _Pairs:
     def __init__(self, exact: bool, buckets: int) -> None:
         self.exact, self.buckets = exact, buckets
 
-    def __call__(self, table: pa.Table) -> pa.Table:
+    def __call__(self, table: Table) -> Table:
         lists = table["keys"].combine_chunks()
         sizes = np.asarray(lists.value_lengths())
         keys, starts = np.asarray(lists.flatten()), np.cumsum(sizes) - sizes
@@ -189,7 +191,7 @@ class _Without:
     def __init__(self, copies: Array) -> None:
         self.copies = copies
 
-    def __call__(self, table: pa.Table) -> pa.Table:
+    def __call__(self, table: Table) -> Table:
         at, why = np.asarray(table["at"]), np.asarray(table["why"].to_pylist(), object)
         kept = ~np.isin(at, self.copies) & (why == "")
         return table.select(["at", "text"]).filter(pa.array(kept))

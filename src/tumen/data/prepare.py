@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from tumen.core.artifact import Manifest, verify, writing
 from tumen.core.errors import InputError
+from tumen.data import on_ray
 from tumen.data.codec import Codec, Outside, shifted, train_tokenizer
 from tumen.data.filters import Judge, exam_keys, folded, sift, text_key
 from tumen.data.mix import mixed
@@ -152,8 +153,6 @@ def _placed(part: int, corpus: Corpus) -> Iterator[Placed]:
 
 
 def _on_ray(section: Data, judge: Judge, removed: Counter[str]) -> Iterator[Placed]:
-    from tumen.data import on_ray
-
     paths = [part.path or "" for part in section.parts()]
     return ((part, "", {"text": text}) for part, text in on_ray.sift_texts(paths, judge, removed))
 
@@ -369,8 +368,6 @@ def write_dataset(
 
 def _encoded(encoder: Encoder, path: Path, engine: Engine, workers: int) -> Iterator[Packed]:
     if engine == "ray":
-        from tumen.data import on_ray
-
         yield from on_ray.encode_lines(path, encoder)
         return
     with open(path, encoding="utf-8") as lines:

@@ -10,16 +10,21 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ConfigDict, ValidationError
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
 from tumen.core import untrusted
 from tumen.core.errors import ArtifactError, InputError
+from tumen.core.extras import optional
 from tumen.core.shape import Frozen
 from tumen.formats import COMMON, Header, byte_letters, header_of, is_gguf, tokenizer_json
 
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from tokenizers.pre_tokenizers import PreTokenizer
+
+tokenizers = optional("tokenizers", "reading a model's vocabulary")
 FILE = "vocabulary.json"
 CONTROL, USER_DEFINED = 3, 4  # gguf's types of tokens that are not reached by merging
 LINE = "Ċ"  # the letter of a line's end, which no normalised sentence has
@@ -32,20 +37,27 @@ LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^
 QWEN2 = LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
 
 
-def _letters(words: bool) -> pre_tokenizers.PreTokenizer:
-    return pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=words)
-
-
-def _split(pattern: str) -> pre_tokenizers.PreTokenizer:
-    return pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(pattern), "isolated"), _letters(words=False)]
+def _letters(words: bool) -> PreTokenizer:
+    made: PreTokenizer = tokenizers.pre_tokenizers.ByteLevel(
+        add_prefix_space=False, use_regex=words
     )
+    return made
 
 
-PRE: dict[str, Callable[[], pre_tokenizers.PreTokenizer]] = {
+def _split(pattern: str) -> PreTokenizer:
+    made: PreTokenizer = tokenizers.pre_tokenizers.Sequence(
+        [
+            tokenizers.pre_tokenizers.Split(tokenizers.Regex(pattern), "isolated"),
+            _letters(words=False),
+        ]
+    )
+    return made
+
+
+PRE: dict[str, Callable[[], PreTokenizer]] = {
     "gpt-2": lambda: _letters(words=True),
-    "smollm": lambda: pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), _letters(words=True)]
+    "smollm": lambda: tokenizers.pre_tokenizers.Sequence(
+        [tokenizers.pre_tokenizers.Digits(individual_digits=True), _letters(words=True)]
     ),
     "llama-bpe": lambda: _split(LLAMA3),
     "qwen2": lambda: _split(QWEN2),
@@ -87,9 +99,11 @@ class Vocabulary(Frozen):
         pairs = [
             (left, right) for left, _, right in (merge.partition(" ") for merge in self.merges)
         ]
-        made = Tokenizer(models.BPE(ids, pairs, ignore_merges=self.pre in WHOLE_WORDS))
+        made: Tokenizer = tokenizers.Tokenizer(
+            tokenizers.models.BPE(ids, pairs, ignore_merges=self.pre in WHOLE_WORDS)
+        )
         made.pre_tokenizer = PRE[self.pre]()
-        made.decoder = decoders.ByteLevel()
+        made.decoder = tokenizers.decoders.ByteLevel()
         return made
 
     def trimmed(self, texts: Iterable[str], most: int) -> Vocabulary:
@@ -241,8 +255,9 @@ def _of_gguf(header: Header, path: Path) -> Vocabulary:
 def _of_folder(folder: Path) -> Vocabulary:
     path = folder / "tokenizer.json"
     tree = tokenizer_json.check(path, InputError)
+    parse = tokenizers.Tokenizer.from_str  # outside of try: the package may be missing
     try:
-        made = Tokenizer.from_str(json.dumps(tree))
+        made = parse(json.dumps(tree))
         tree = json.loads(made.to_str())
     except Exception as error:  # the library raises bare Exception
         raise InputError(f"{path}: no tokeniser in it ({error})") from None

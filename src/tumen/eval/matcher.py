@@ -8,11 +8,13 @@ from functools import cache
 from typing import Any
 
 from tumen.core.errors import InputError
+from tumen.core.extras import need
 from tumen.eval.metrics import Answer, Case
 from tumen.eval.suites import OHF_SLOTS, spans
 from tumen.home import Home
 from tumen.language import CLOSED, INTENTS, Action, normalise
 
+PURPOSE = "the reference column of a scorecard"
 LANGUAGE = {"en": "en", "zh": "zh-CN", "de": "de"}
 
 
@@ -20,18 +22,11 @@ class Matcher:
     """Answers cases with hassil's best match. Needs the extra `data`.
 
     Raises:
-        InputError: hassil or its templates are not installed.
+        MissingExtra: hassil or its templates are not installed.
     """
 
     def __init__(self) -> None:
-        try:
-            import hassil
-            import home_assistant_intents  # noqa: F401
-        except ImportError:
-            raise InputError(
-                "the reference column needs hassil: pip install 'tumen[data]'"
-            ) from None
-        self.hassil = hassil
+        self.hassil = need("hassil", PURPOSE)
         self.lists: dict[tuple[str, int], Mapping[str, Any]] = {}
 
     def answer(self, case: Case) -> Answer:
@@ -70,10 +65,8 @@ class Matcher:
 
 @cache
 def _intents(lang: str) -> Any:
-    from hassil import Intents
-    from home_assistant_intents import get_intents
-
-    return Intents.from_dict(get_intents(LANGUAGE[lang]))
+    tree = need("home_assistant_intents", PURPOSE).get_intents(LANGUAGE[lang])
+    return need("hassil", PURPOSE).Intents.from_dict(tree)
 
 
 def _action(match: Any, lang: str) -> Action:

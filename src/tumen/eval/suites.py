@@ -15,6 +15,7 @@ from typing import Any
 
 from tumen.assistant.values import Values
 from tumen.core.errors import InputError
+from tumen.core.extras import need
 from tumen.data.sources import read_slurp_rows
 from tumen.eval.metrics import Case, same
 from tumen.home import Home, at_home
@@ -50,8 +51,7 @@ def ohf(folder: Path, values: Values) -> Iterator[Case]:
     Raises:
         InputError: the folder has no tests/<language>, or a file is no YAML of that form.
     """
-    import yaml
-
+    yaml = need("yaml", "the suite ohf")
     tests = folder / "tests"
     known = [tests / name for name in OHF_LANGUAGES if (tests / name).is_dir()]
     if not known:

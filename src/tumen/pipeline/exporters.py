@@ -14,6 +14,13 @@ from typing import Any
 
 from tumen.core.errors import disk
 from tumen.core.events import Tail
+from tumen.core.extras import optional
+
+PURPOSE = "the export to TensorBoard"
+event_file_writer = optional("tensorboard.summary.writer.event_file_writer", PURPOSE)
+event_pb2 = optional("tensorboard.compat.proto.event_pb2", PURPOSE)
+summary_pb2 = optional("tensorboard.compat.proto.summary_pb2", PURPOSE)
+prometheus = optional("prometheus_client", "the export to Prometheus")
 
 GAUGES = {  # numbers of a step event, and what they are
     "loss": "loss of the step, in nats",
@@ -53,9 +60,9 @@ class TensorBoard:
     """
 
     def __init__(self, folder: Path) -> None:
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
-
-        self.folder, self.open, self.writers = folder, EventFileWriter, dict[str, Any]()
+        self.folder = folder
+        self.writers: dict[str, Any] = {}
+        self.open = event_file_writer.EventFileWriter
         with disk(folder):
             folder.mkdir(parents=True, exist_ok=True)
             for old in folder.glob(f"*/events.out.tfevents.*{SUFFIX}"):
@@ -75,24 +82,25 @@ class TensorBoard:
             writer.close()
 
     def _write(self, row: dict[str, Any]) -> int:
-        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-        from tensorboard.compat.proto.summary_pb2 import Summary
-
         scalars = numbers(row)
         if scalars:
             values = [
-                Summary.Value(tag=f"train/{name}", simple_value=value)
+                summary_pb2.Summary.Value(tag=f"train/{name}", simple_value=value)
                 for name, value in scalars.items()
             ]
             self._writer(row["tier"]).add_event(
-                Event(wall_time=row["time"], step=row["step"], summary=Summary(value=values))
+                event_pb2.Event(
+                    wall_time=row["time"],
+                    step=row["step"],
+                    summary=summary_pb2.Summary(value=values),
+                )
             )
         if (
             row.get("event") == "train"
         ):  # a resumed training repeats steps: what was logged after its checkpoint is taken back
-            log = SessionLog(status=SessionLog.START)
+            log = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
             self._writer(row["tier"]).add_event(
-                Event(wall_time=row["time"], step=row["step"] + 1, session_log=log)
+                event_pb2.Event(wall_time=row["time"], step=row["step"] + 1, session_log=log)
             )
         return len(scalars)
 
@@ -112,8 +120,6 @@ class Gauges:
 
     def collect(self) -> Iterator[Any]:
         """Metric families, as `prometheus_client` wants them of a collector."""
-        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-
         with self.lock:  # scrapes may come together
             for row in self.tail.new():
                 self._take(row)
@@ -126,13 +132,17 @@ class Gauges:
             "event_seconds": "time of the newest event",
         }
         for name, meaning in about.items():
-            family = GaugeMetricFamily(f"tumen_train_{name}", meaning, labels=("run", "tier"))
+            family = prometheus.metrics_core.GaugeMetricFamily(
+                f"tumen_train_{name}", meaning, labels=("run", "tier")
+            )
             for tier, found in newest.items():
                 if name in found:
                     family.add_metric((self.run, tier), found[name])
             yield family
         for event, (name, meaning) in COUNTS.items():
-            counter = CounterMetricFamily(f"tumen_train_{name}", meaning, labels=("run", "tier"))
+            counter = prometheus.metrics_core.CounterMetricFamily(
+                f"tumen_train_{name}", meaning, labels=("run", "tier")
+            )
             for (kind, tier), count in counts.items():
                 if kind == event:
                     counter.add_metric((self.run, tier), count)
@@ -148,16 +158,12 @@ class Gauges:
 
     def registry(self) -> Any:
         """A registry that holds this collector alone."""
-        from prometheus_client import CollectorRegistry
-
-        registry = CollectorRegistry()
+        registry = prometheus.CollectorRegistry()
         registry.register(self)
         return registry
 
     def write(self, path: Path) -> None:
         """The text exposition as a file that appears whole, for node-exporter's textfile collector."""
-        from prometheus_client import write_to_textfile
-
         with disk(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_to_textfile(str(path), self.registry())
+            prometheus.write_to_textfile(str(path), self.registry())

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from tumen.core.errors import RunnerError
+from tumen.core.extras import need
 from tumen.core.shape import Mla, Shape
 from tumen.fit import Tensor, block_bytes, shape_tensors
 
@@ -39,7 +39,7 @@ def write_synthetic_gguf(path: Path, shape: Shape, quantise: str, seed: int = 0)
         quantise: int8, int4 or bf16, or one of ggml's simple kinds such as Q4_1.
 
     Raises:
-        RunnerError: the package `gguf` is missing.
+        MissingExtra: the package `gguf` is missing.
         PlanError: GGUF has no architecture for the shape.
     """
     gguf = _gguf()
@@ -64,13 +64,8 @@ def write_synthetic_gguf(path: Path, shape: Shape, quantise: str, seed: int = 0)
 
 
 def _gguf() -> ModuleType:
-    try:
-        import gguf
-    except ImportError:
-        raise RunnerError(
-            "measuring this machine needs the package gguf: pip install 'gguf>=0.17'"
-        ) from None
-    return gguf  # type: ignore[no-any-return]
+    module: ModuleType = need("gguf", "measuring this machine")
+    return module
 
 
 def _data(rng: np.random.Generator, tensor: Tensor) -> np.ndarray[Any, Any]:

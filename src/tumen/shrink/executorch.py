@@ -23,10 +23,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tumen.core.errors import ExportError, disk
+from tumen.core.extras import need
 from tumen.core.shape import Gqa, Shape
 from tumen.model import Cache, MixtureOfExperts, Transformer, build
 from tumen.train.weights import read_final
 
+PURPOSE = "ExecuTorch"
 LONGEST_PROMPT = 128  # tokens of one call; a longer prompt is read in pieces
 
 
@@ -222,7 +224,7 @@ def lowering(delegate: str, quantise: str, soc: str) -> Lower:
     return DELEGATES[delegate](soc)
 
 
-def _needed(name: str, remedy: str = "pip install 'tumen[executorch]'") -> None:
+def _needed(name: str, remedy: str) -> None:
     try:
         importlib.import_module(name)
     except ImportError as error:
@@ -231,7 +233,7 @@ def _needed(name: str, remedy: str = "pip install 'tumen[executorch]'") -> None:
 
 def _xnnpack(soc: str) -> Lower:
     """CPU; prompts of any length up to `LONGEST_PROMPT` in one call."""
-    _needed("executorch.exir")
+    need("executorch.exir", PURPOSE)
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower
 
@@ -255,7 +257,7 @@ def _qualcomm(soc: str) -> Lower:
         raise ExportError(
             "--delegate qualcomm: QNN_SDK_ROOT is not set; it names the folder of Qualcomm's AI Engine Direct SDK"
         )
-    _needed("executorch.exir")
+    need("executorch.exir", PURPOSE)
     from executorch.backends.qualcomm.utils import utils as qnn
 
     chips = qnn.get_soc_to_chipset_map()
@@ -279,7 +281,7 @@ def _mediatek(soc: str) -> Lower:
     """MediaTek's NPU by NeuroPilot, one token a call (docs.pytorch.org/executorch/1.5, MediaTek backend). Not run."""
     for name in ("mtk_converter", "mtk_neuron"):
         _needed(name, "--delegate mediatek wants the wheels of MediaTek's NeuroPilot Express SDK")
-    _needed("executorch.exir")
+    need("executorch.exir", PURPOSE)
     from executorch.backends.mediatek import NeuropilotPartitioner
     from executorch.exir import to_edge_transform_and_lower
     from executorch.exir.backend.compile_spec_schema import CompileSpec
@@ -316,7 +318,7 @@ def run_pte(path: Path, end: int, longest: int) -> Callable[[list[int]], list[in
     Raises:
         ExportError: ExecuTorch is missing.
     """
-    _needed("executorch.runtime")
+    need("executorch.runtime", PURPOSE)
     from executorch.runtime import Runtime
 
     method = Runtime.get().load_program(path).load_method("forward")

@@ -24,6 +24,7 @@ from tumen.cluster.engines.engine import (
 from tumen.cluster.engines.kubernetes_api import Api, connection
 from tumen.core.artifact import write_text
 from tumen.core.errors import DiskError, EngineError, disk
+from tumen.core.extras import need
 from tumen.recipe import recipe
 
 GROUP = "jobset.x-k8s.io/v1alpha2"
@@ -64,15 +65,10 @@ def render(job: JobSpec, site: recipe.Kubernetes | None = None) -> str:
     Raises:
         EngineError: no image, or a run folder that no volume holds.
     """
-    try:
-        import yaml
-    except ModuleNotFoundError:
-        raise EngineError(
-            "the Kubernetes engine needs yaml, which is in the extra: pip install 'tumen[kubernetes]'"
-        ) from None
+    yaml = need("yaml", "the Kubernetes engine", "kubernetes")
     tree = manifest(job, site or recipe.Kubernetes())
 
-    class Dumper(yaml.SafeDumper):  # type: ignore[misc]  # representers belong to a class
+    class Dumper(yaml.SafeDumper):  # type: ignore[misc, name-defined]  # representers belong to a class
         pass
 
     Dumper.add_representer(str, _shown)

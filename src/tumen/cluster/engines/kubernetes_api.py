@@ -20,6 +20,7 @@ from typing import Any
 import aiohttp
 
 from tumen.core.errors import EngineError
+from tumen.core.extras import need
 
 POD = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 ASK_SECONDS = 30.0
@@ -98,12 +99,7 @@ def connection() -> Api:
 
 
 def _from_kubeconfig(path: Path) -> Api:
-    try:
-        import yaml
-    except ModuleNotFoundError:
-        raise EngineError(
-            "the Kubernetes engine needs yaml, which is in the extra: pip install 'tumen[kubernetes]'"
-        ) from None
+    yaml = need("yaml", "the Kubernetes engine", "kubernetes")
     try:
         tree = yaml.safe_load(path.read_text("utf-8"))
         context = _called(tree["contexts"], tree["current-context"])["context"]

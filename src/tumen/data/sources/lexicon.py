@@ -7,15 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import islice
-
-from hassil import Intents
-from hassil.intents import TextSlotList
-from hassil.sample import sample_expression
-from home_assistant_intents import get_intents
+from typing import TYPE_CHECKING
 
 from tumen.core.errors import InputError
+from tumen.core.extras import optional
 from tumen.data.sources.templates import HASS_LANGUAGE
 from tumen.language import normalise
+
+if TYPE_CHECKING:
+    from hassil import Intents, TextSlotList
+
+PURPOSE = "reading Home Assistant's word lists"
+hassil = optional("hassil", PURPOSE)
+home_assistant_intents = optional("home_assistant_intents", PURPOSE)
 
 SLOT_OF_LIST = {
     "brightness_level": "brightness", "color": "color", "color_temperature_names": "temperature", "position_level": "position",
@@ -29,14 +33,14 @@ def lexicon(languages: Sequence[str]) -> Lexicon:
     """{language: {slot: {normalised words: value}}}."""
     found: Lexicon = {}
     for lang in languages:
-        tree = get_intents(HASS_LANGUAGE[lang])
+        tree = home_assistant_intents.get_intents(HASS_LANGUAGE[lang])
         if tree is None:
             raise InputError(f"home-assistant-intents has no templates for {lang!r}")
-        intents = Intents.from_dict(tree)
+        intents = hassil.Intents.from_dict(tree)
         slots: dict[str, dict[str, str | float]] = {}
         for name, slot in SLOT_OF_LIST.items():
             words = intents.slot_lists.get(name)
-            if isinstance(words, TextSlotList):
+            if isinstance(words, hassil.TextSlotList):
                 slots.setdefault(slot, {}).update(_values(words, intents))
         slots.setdefault("seconds", {}).update({"half": 30} if lang == "en" else {})
         found[lang] = slots
@@ -48,7 +52,8 @@ def _values(words: TextSlotList, intents: Intents) -> dict[str, str | float]:
         normalise(text): value.value_out
         for value in words.values
         for text in islice(
-            sample_expression(value.text_in, intents.slot_lists, intents.expansion_rules), 200
+            hassil.sample_expression(value.text_in, intents.slot_lists, intents.expansion_rules),
+            200,
         )
         if text.strip()
     }

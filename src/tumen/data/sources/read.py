@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tumen.core.errors import InputError
+from tumen.core.extras import need
 
 TEXT_CHARACTERS = 200_000  # a longer .txt is cut into documents of about this size at line ends, so that memory stays bounded
 TEXT_SUFFIXES = (".txt", ".txt.gz", ".jsonl", ".jsonl.gz", ".parquet")
@@ -149,12 +150,10 @@ def _column(path: Path) -> Iterator[str]:
 
 
 def _parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    pyarrow = need("pyarrow", f"{path}: reading Parquet")
+    parquet = need("pyarrow.parquet", f"{path}: reading Parquet")
     try:
-        import pyarrow.parquet
-    except ImportError:
-        raise InputError(f"{path}: Parquet needs the extra: pip install 'tumen[data]'") from None
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        with parquet.ParquetFile(path) as file:
             for batch in file.iter_batches(1024):
                 yield from batch.to_pylist()
     except (pyarrow.ArrowInvalid, OSError):

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from tumen.core import lifetime
 from tumen.core.errors import InputError
+from tumen.core.extras import need
 from tumen.core.table import named
 from tumen.data.sources.generated_homes import GeneratedHome, generate, invented, is_held
 from tumen.data.sources.lexicon import lexicon
@@ -268,12 +269,7 @@ class HubSource:
             raise InputError(
                 "data.path is missing: name the data set that data.source = 'hub' loads"
             )
-        try:
-            import datasets
-        except ImportError:
-            raise InputError(
-                "data.source = 'hub' needs the extra: pip install 'tumen[hub]'"
-            ) from None
+        datasets = need("datasets", "data.source = 'hub'")
         rows = (
             {**row, "split": split}
             for split, part in datasets.load_dataset(section.path).items()

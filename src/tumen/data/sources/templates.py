@@ -13,26 +13,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
-from typing import Any
-
-import yaml
-from hassil import Intents, parse_sentence
-from hassil.expression import (
-    Alternative,
-    Expression,
-    Group,
-    ListReference,
-    Permutation,
-    RuleReference,
-    TextChunk,
-)
-from hassil.intents import RangeSlotList, TextSlotList
-from hassil.numbers import get_rbnf_engine
-from home_assistant_intents import get_intents
+from typing import TYPE_CHECKING, Any
 
 from tumen.core.artifact import hash_of
 from tumen.core.errors import InputError
+from tumen.core.extras import optional
 from tumen.language import CLOSED, INTENTS, Action, is_cjk, normalise, units
+
+if TYPE_CHECKING:
+    from hassil import Expression, ListReference, RangeSlotList, TextSlotList
+
+PURPOSE = "sampling sentences from templates"
+hassil = optional("hassil", PURPOSE)
+hassil_numbers = optional("hassil.numbers", PURPOSE)
+home_assistant_intents = optional("home_assistant_intents", PURPOSE)
+yaml = optional("yaml", PURPOSE)
 
 HASS_LANGUAGE = {"en": "en", "zh": "zh-CN", "de": "de"}
 # Home Assistant's slot names -> ours. A floor is an area to the ear; only the home knows the difference.
@@ -108,10 +103,10 @@ def load_templates(lang: str) -> list[Template]:
 
 
 def _hass_templates(lang: str) -> Iterator[Template]:
-    tree = get_intents(HASS_LANGUAGE[lang])
+    tree = home_assistant_intents.get_intents(HASS_LANGUAGE[lang])
     if tree is None:
         raise InputError(f"home-assistant-intents has no templates for {lang!r}")
-    intents = Intents.from_dict(tree)
+    intents = hassil.Intents.from_dict(tree)
     for name, intent in intents.intents.items():
         if name not in INTENTS:
             continue
@@ -162,7 +157,7 @@ def phrases(name: str) -> Mapping[str, Any]:
 
 def _own_templates(lang: str) -> Iterator[Template]:
     tree = phrases(lang)
-    rules = {name: parse_sentence(text) for name, text in tree.get("rules", {}).items()}
+    rules = {name: hassil.parse_sentence(text) for name, text in tree.get("rules", {}).items()}
     grammar = Grammar(lang, rules, tree.get("lists", {}))
     for intent, blocks in tree["intents"].items():
         for block in blocks:
@@ -174,7 +169,7 @@ def _own_templates(lang: str) -> Iterator[Template]:
                     key,
                     lang,
                     intent,
-                    parse_sentence(text).expression,
+                    hassil.parse_sentence(text).expression,
                     grammar,
                     fixed,
                     domains,
@@ -186,7 +181,7 @@ def _own_templates(lang: str) -> Iterator[Template]:
                 hash_of([lang, "none", text]),
                 lang,
                 "none",
-                parse_sentence(text).expression,
+                hassil.parse_sentence(text).expression,
                 grammar,
                 topic=topic,
             )
@@ -242,19 +237,19 @@ class Speaker:
         slots: dict[str, str],
     ) -> bool:
         """Append the words of a node; False when something in it cannot be said."""
-        if isinstance(node, TextChunk):
+        if isinstance(node, hassil.TextChunk):
             pieces.append((node.original_text, None))
             return True
-        if isinstance(node, RuleReference):
+        if isinstance(node, hassil.RuleReference):
             rule = template.grammar.rules.get(node.rule_name)
             return rule is not None and self._walk(rule.expression, template, pieces, slots)
-        if isinstance(node, ListReference):
+        if isinstance(node, hassil.ListReference):
             return self._list(node, template, pieces, slots)
-        if isinstance(node, Alternative):
+        if isinstance(node, hassil.Alternative):
             return self._walk(self.rng.choice(node.items), template, pieces, slots)
-        if isinstance(node, Group):
+        if isinstance(node, hassil.Group):
             items = list(node.items)
-            if isinstance(node, Permutation):
+            if isinstance(node, hassil.Permutation):
                 self.rng.shuffle(items)
             return all(self._walk(item, template, pieces, slots) for item in items)
         return False
@@ -301,11 +296,11 @@ class Speaker:
                 if isinstance(entry, Mapping)
                 else (str(entry), None)
             )
-        if isinstance(source, RangeSlotList):
+        if isinstance(source, hassil.RangeSlotList):
             if name.startswith("volume_step_"):
                 slots["step"] = name.removeprefix("volume_step_")
             return self._number(source, template.lang), None
-        if isinstance(source, TextSlotList):
+        if isinstance(source, hassil.TextSlotList):
             return self._text(source, name, slot_of(node), template)
         words = self.fillers.get(name)
         return (self.rng.choice(words) if words else None), None
@@ -329,7 +324,11 @@ class Speaker:
             return f"{number}.5".replace(".", self.rng.choice(".,") if lang == "de" else ".")
         if self.rng.random() < 0.6:
             return str(number)
-        spoken = get_rbnf_engine(HASS_LANGUAGE[lang]).format_number(number).text_by_ruleset
+        spoken = (
+            hassil_numbers.get_rbnf_engine(HASS_LANGUAGE[lang])
+            .format_number(number)
+            .text_by_ruleset
+        )
         kinds = [
             text
             for name, text in spoken.items()
@@ -408,13 +407,13 @@ def literals(template: Template) -> set[str]:
     waiting, seen = [template.expression], set()
     while waiting:
         node = waiting.pop()
-        if isinstance(node, TextChunk):
+        if isinstance(node, hassil.TextChunk):
             found |= _words(node.text)
-        elif isinstance(node, RuleReference) and node.rule_name not in seen:
+        elif isinstance(node, hassil.RuleReference) and node.rule_name not in seen:
             seen.add(node.rule_name)
             rule = template.grammar.rules.get(node.rule_name)
             waiting += [rule.expression] if rule else []
-        elif isinstance(node, Group):
+        elif isinstance(node, hassil.Group):
             waiting += node.items
     return found
 
@@ -427,5 +426,5 @@ def _words(text: str) -> frozenset[str]:
 
 def skip_words(lang: str) -> list[str]:
     """Words of Home Assistant's that may stand before or after a command without changing it."""
-    tree = get_intents(HASS_LANGUAGE[lang])
+    tree = home_assistant_intents.get_intents(HASS_LANGUAGE[lang])
     return [str(word) for word in (tree or {}).get("skip_words", ())]
