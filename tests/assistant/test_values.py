@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tumen.assistant.values import Unknown, Values
-from tumen.assistant.values.values import read_number
+from tumen.assistant.values.numbers import read_number
 from tumen.core.errors import ArtifactError
 
 VALUES = Values()

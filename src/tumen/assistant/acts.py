@@ -15,7 +15,7 @@ from typing import Any
 from rapidfuzz.distance import OSA
 
 from tumen.assistant.intents import OPENINGS
-from tumen.assistant.values.values import Value, plain
+from tumen.assistant.values import Value, plain
 from tumen.assistant.verdict import Refusal, Resolved
 from tumen.home import SHOPPING, Entity, Home, State, Timer, fold, forms, split
 

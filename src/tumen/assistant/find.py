@@ -18,7 +18,7 @@ from tumen.assistant.intents import (
     OPENINGS,
     SWITCHABLE,
 )
-from tumen.assistant.values.values import Value
+from tumen.assistant.values import Value
 from tumen.assistant.verdict import Option, Question, Refusal, Resolved
 from tumen.home import Home, Kind, NamedPlace, Phrase, common_words, fold, kind_of, split, spoken
 from tumen.language import Action

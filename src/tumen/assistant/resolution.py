@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from tumen.assistant.find import Search, Stop, find, place_of, spot_of
-from tumen.assistant.values.values import Unknown, Values
+from tumen.assistant.values import Unknown, Values
 from tumen.assistant.verdict import Resolved, Verdict
 from tumen.home import SHOPPING, Home, Timer, fold
 from tumen.language import CLOSED, COPIED, INTENTS, Action

@@ -14,7 +14,7 @@ from typing import Protocol
 from tumen.assistant.acts import Change, Outcome, act, undo
 from tumen.assistant.replies.reply import reply, reply_finished, reply_undone
 from tumen.assistant.resolution import resolve
-from tumen.assistant.values.values import Values
+from tumen.assistant.values import Values
 from tumen.assistant.verdict import Question, Refusal, Resolved, Verdict
 from tumen.core.errors import TumenError
 from tumen.home import Home, common_words, forms, language_of, split, spoken

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tumen.assistant.values.values import Value
+from tumen.assistant.values import Value
 
 TOLD = 5
 """The most options a question tells."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from tumen.assistant.acts import Change, Outcome, lacks
 from tumen.assistant.replies.wording import COLORS, MONTHS, NOUNS, REPLIES, UNITS, WEEKDAYS, WORDS
-from tumen.assistant.values.values import Value, plain
+from tumen.assistant.values import Value, plain
 from tumen.assistant.verdict import TOLD, Question, Refusal, Resolved
 from tumen.home import Home, Timer
 from tumen.language import LANGUAGES

@@ -1,5 +1,6 @@
-"""Values as people say them: numbers, amounts, colours, spans of the sentence."""
+"""Values as people say them: numbers, amounts, colours and time spans."""
 
+from tumen.assistant.values.lexicon import Value, plain
 from tumen.assistant.values.values import Unknown, Values
 
-__all__ = ["Unknown", "Values"]
+__all__ = ["Unknown", "Value", "Values", "plain"]
