@@ -35,7 +35,7 @@ def say_all(bundle: Path, sentences: list[str]) -> dict[str, list[float]]:
         session = Session(Home.load(), reader, Values.load(bundle / "values.json"))
         session.say("turn on the kitchen light")
         for sentence in sentences:
-            session.pending = None
+            session.dialogue.drop_question()
             start, cpu = time.perf_counter(), time.process_time()
             turn = session.say(sentence)
             found["total"].append(1000 * (time.perf_counter() - start))

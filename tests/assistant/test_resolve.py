@@ -416,7 +416,7 @@ def test_a_question_names_five_and_keeps_all() -> None:
     things = [{"id": f"lock.l{n}", "name": f"Lock {n}"} for n in range(8)]
     asked = resolve(action_of("TurnOn", "en", "domain=lock"), Home.of({"entity": things}))
     assert isinstance(asked, Question)
-    assert len(asked.told) == 5
+    assert len(asked.shown) == 5
     assert len(asked.options) == 8
 
 
@@ -427,7 +427,7 @@ def test_same_names_are_told_apart_by_area() -> None:
         action_of("TurnOn", "en", "name=spot"), Home.of({"area": areas, "entity": things})
     )
     assert isinstance(asked, Question)
-    assert asked.told == ("Spot (Attic)", "Spot (Barn)")
+    assert asked.shown == ("Spot (Attic)", "Spot (Barn)")
 
 
 def test_part_of_a_places_name_asks_which_place() -> None:
@@ -437,7 +437,7 @@ def test_part_of_a_places_name_asks_which_place() -> None:
     for slots in ("domain=light area=bedroom", "name=bedroom light", "name=bedroom lights"):
         asked = resolve(action_of("TurnOn", "en", slots), home)
         assert isinstance(asked, Question)
-        assert asked.told == ("master bedroom", "guest bedroom")
+        assert asked.shown == ("master bedroom", "guest bedroom")
     assert (
         told(resolve(action_of("TurnOn", "en", "domain=light area=guest bedroom"), home))
         == "light.guest"

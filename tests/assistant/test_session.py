@@ -201,13 +201,13 @@ def test_both_and_neither(session: Session) -> None:
     session.say("unlock the door")
     turn = session.say("never mind")
     assert turn.changes == ()
-    assert session.pending is None
+    assert session.dialogue.question is None
 
 
 def test_another_command_lets_the_question_go(session: Session) -> None:
     session.say("turn on the bedside lamp")
     assert session.say("turn on the kitchen light").changes
-    assert session.pending is None
+    assert session.dialogue.question is None
     assert session.say("the second one").error
 
 

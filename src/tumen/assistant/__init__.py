@@ -1,23 +1,27 @@
-"""assistant: from an understood sentence to a changed lamp. From an understood sentence to a changed lamp and a short answer.
+"""assistant: from an understood sentence to a changed lamp and a short answer.
 
-What: a stateful home, words onto its real devices, acts within their real ranges, replies in three languages,
-conversations. In: an `Action` (tumen.language.action), the TOML of a home, a lexicon of values. Out: `Resolved`,
-`Question` or `Refusal`; changes before -> after; one `Turn` a sentence. Never: torch, network, printing; a guessed or
-invented device; a change on refusal. Read next: resolution.py, then find.py, acts.py, session.py.
+What: the words of an action onto the real devices of a home, acts within their real ranges,
+replies in the speaker's language, conversations.
+In: an `Action` (tumen.language), a `Home`, a lexicon of values.
+Out: `Resolved`, `Question` or `Refusal`; changes before and after; one `Turn` for each sentence.
+Never: torch, network, printing; a guessed or invented device; a change when it refuses.
+Read next: resolve.py, then find.py, act.py, reply.py and session.py.
 """
 
 from tumen.assistant.acts import Outcome, act, undo
-from tumen.assistant.resolution import resolve
+from tumen.assistant.interpretation import Interpretation
+from tumen.assistant.resolution import Candidate, Question, Refusal, Resolution, Resolved, resolve
 from tumen.assistant.session import Session, Turn
 from tumen.assistant.understand import Reader
-from tumen.assistant.verdict import Option, Question, Refusal, Resolved
 
 __all__ = [
-    "Option",
+    "Candidate",
+    "Interpretation",
     "Outcome",
     "Question",
     "Reader",
     "Refusal",
+    "Resolution",
     "Resolved",
     "Session",
     "Turn",

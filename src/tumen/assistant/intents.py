@@ -1,85 +1,108 @@
-"""What each intent may act on, and how many things it means. Data, in the terms of Home Assistant's Assist."""
+"""Which devices each intent may act on, in the terms of Home Assistant's Assist. Data only."""
 
 from __future__ import annotations
 
 SWITCHABLE = ("light", "switch", "fan", "media_player", "input_boolean")
-"""What `everything` means in "turn everything off": no locks, covers or heating."""
+"""What `everything` means in "turn everything off": not locks, covers or heating."""
 
-_MEDIA = tuple(f"HassMedia{verb}" for verb in ("Pause", "Unpause", "Next", "Previous"))
-_SOUND = ("HassMediaPlayerMute", "HassMediaPlayerUnmute", "HassSetVolume", "HassSetVolumeRelative")
-_LISTS = ("HassListAddItem", "HassListCompleteItem", "HassListRemoveItem")
-_VACUUM = ("HassVacuumStart", "HassVacuumReturnToBase", "HassVacuumCleanArea")
-_MOWER = ("HassLawnMowerStartMowing", "HassLawnMowerDock")
-
+_TURNED_BOTH_WAYS = (
+    *SWITCHABLE,
+    "cover",
+    "valve",
+    "lock",
+    "climate",
+    "vacuum",
+    "lawn_mower",
+    "script",
+)
 ACTS_ON: dict[str, tuple[str, ...]] = {
-    "HassTurnOn": (
-        *SWITCHABLE,
-        "cover",
-        "valve",
-        "lock",
-        "climate",
-        "vacuum",
-        "lawn_mower",
-        "scene",
-        "script",
-        "button",
-    ),
-    "HassTurnOff": (
-        *SWITCHABLE,
-        "cover",
-        "valve",
-        "lock",
-        "climate",
-        "vacuum",
-        "lawn_mower",
-        "script",
-    ),
+    # as in Home Assistant, turning on opens a cover, locks a lock and activates a scene
+    "HassTurnOn": (*_TURNED_BOTH_WAYS, "scene", "button"),
+    "HassTurnOff": _TURNED_BOTH_WAYS,
     "HassLightSet": ("light",),
     "HassSetPosition": ("cover", "valve"),
     "HassClimateGetTemperature": ("climate", "sensor", "weather"),
     "HassClimateSetTemperature": ("climate",),
     "HassClimateSetFanMode": ("climate",),
     "HassFanSetSpeed": ("fan",),
-    **dict.fromkeys(_VACUUM, ("vacuum",)),
-    **dict.fromkeys(_MOWER, ("lawn_mower",)),
-    **dict.fromkeys(
-        (*_MEDIA, *_SOUND, "HassMediaSearchAndPlay", "HassBroadcast"), ("media_player",)
-    ),
-    **dict.fromkeys(
-        (*_LISTS, "HassShoppingListAddItem", "HassShoppingListCompleteItem"), ("todo",)
-    ),
+    "HassVacuumStart": ("vacuum",),
+    "HassVacuumReturnToBase": ("vacuum",),
+    "HassVacuumCleanArea": ("vacuum",),
+    "HassLawnMowerStartMowing": ("lawn_mower",),
+    "HassLawnMowerDock": ("lawn_mower",),
+    "HassMediaPause": ("media_player",),
+    "HassMediaUnpause": ("media_player",),
+    "HassMediaNext": ("media_player",),
+    "HassMediaPrevious": ("media_player",),
+    "HassMediaPlayerMute": ("media_player",),
+    "HassMediaPlayerUnmute": ("media_player",),
+    "HassMediaSearchAndPlay": ("media_player",),
+    "HassSetVolume": ("media_player",),
+    "HassSetVolumeRelative": ("media_player",),
+    "HassBroadcast": ("media_player",),
+    "HassListAddItem": ("todo",),
+    "HassListCompleteItem": ("todo",),
+    "HassListRemoveItem": ("todo",),
+    "HassShoppingListAddItem": ("todo",),
+    "HassShoppingListCompleteItem": ("todo",),
     "HassGetWeather": ("weather",),
 }
-"""The domains an intent may act on. As in Home Assistant turning on opens a cover, locks a lock, activates a scene."""
+"""The domains an intent may act on."""
 
-_ON_OFF = (*SWITCHABLE, "climate", "binary_sensor", "vacuum", "lawn_mower", "script")
-BY_STATE: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("on", "off"), _ON_OFF),
-    **dict.fromkeys(("open", "closed", "opening", "closing"), ("cover", "valve", "binary_sensor")),
-    **dict.fromkeys(("locked", "unlocked"), ("lock",)),
+_ON_OR_OFF = (*SWITCHABLE, "climate", "binary_sensor", "vacuum", "lawn_mower", "script")
+_OPEN_OR_CLOSED = ("cover", "valve", "binary_sensor")
+ASKED_OF: dict[str, tuple[str, ...]] = {
+    "on": _ON_OR_OFF,
+    "off": _ON_OR_OFF,
+    "open": _OPEN_OR_CLOSED,
+    "closed": _OPEN_OR_CLOSED,
+    "opening": _OPEN_OR_CLOSED,
+    "closing": _OPEN_OR_CLOSED,
+    "locked": ("lock",),
+    "unlocked": ("lock",),
 }
-"""The domains a question about a state is about."""
+"""The domains that a question about a state is about."""
 
 OPENINGS = frozenset(("door", "window", "garage", "garage_door", "opening"))
-"""Classes of binary sensors that are open or closed instead of on or off."""
+"""Device classes of binary sensors that are open or closed instead of on or off."""
 
 ONE_MEANT = frozenset(
-    (*_MEDIA, *_LISTS, *_VACUUM, *_MOWER, "HassMediaSearchAndPlay", "HassGetWeather")
+    (
+        "HassMediaPause",
+        "HassMediaUnpause",
+        "HassMediaNext",
+        "HassMediaPrevious",
+        "HassMediaSearchAndPlay",
+        "HassListAddItem",
+        "HassListCompleteItem",
+        "HassListRemoveItem",
+        "HassVacuumStart",
+        "HassVacuumReturnToBase",
+        "HassVacuumCleanArea",
+        "HassLawnMowerStartMowing",
+        "HassLawnMowerDock",
+        "HassGetWeather",
+    )
 )
 """Intents that mean one device even where the words fit several."""
 
-ACTIVE: dict[str, tuple[str, ...]] = {
+_HAS_SOUND = ("playing", "paused", "on", "idle")
+ACTIVE_STATES: dict[str, tuple[str, ...]] = {
     "HassMediaPause": ("playing",),
     "HassMediaUnpause": ("paused",),
-    **dict.fromkeys(("HassMediaNext", "HassMediaPrevious"), ("playing", "paused")),
-    **dict.fromkeys(_SOUND, ("playing", "paused", "on", "idle")),
+    "HassMediaNext": ("playing", "paused"),
+    "HassMediaPrevious": ("playing", "paused"),
+    "HassMediaPlayerMute": _HAS_SOUND,
+    "HassMediaPlayerUnmute": _HAS_SOUND,
+    "HassSetVolume": _HAS_SOUND,
+    "HassSetVolumeRelative": _HAS_SOUND,
     "HassVacuumReturnToBase": ("cleaning", "paused"),
 }
-"""The states that make one of several devices the one that is meant."""
+"""States by which one of several devices is the one that is meant, the strongest first."""
 
-CLASSES = {
+DEVICE_CLASS_KINDS = {
     "window": "cover,binary_sensor:window",
     "door": "cover,lock,binary_sensor:door",
     "garage": "cover,binary_sensor:garage",
 }
-"""Device classes that are more than covers; the others are `cover:<class>`."""
+"""Kinds of device classes that more than covers have; the others are `cover:<class>`."""

@@ -1,59 +1,53 @@
-"""Session: a conversation with a home. One sentence in, one `Turn` out; nothing that is said raises.
+"""Session: a conversation with a home. One sentence in, one `Turn` out; no sentence raises.
 
-A session keeps the pending question (so that "the second one" or "the bedroom one" answers it without the model),
-what "it" is, the room spoken of last, and the turns that can be undone.
+    sentence -> Interpretation -> Resolved, Question or Refusal -> Outcome -> reply
+
+A pending question is answered without the model ("the second one", "the bedroom one"), and so is
+an undo.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from tumen.assistant.acts import Change, Outcome, act, undo
-from tumen.assistant.replies.reply import reply, reply_finished, reply_undone
-from tumen.assistant.resolution import resolve
+from tumen.assistant.answers import options_meant
+from tumen.assistant.dialogue import Dialogue
+from tumen.assistant.interpretation import Interpretation
+from tumen.assistant.replies import reply, reply_finished, reply_undone
+from tumen.assistant.resolution import Question, Refusal, Resolution, Resolved, resolve
 from tumen.assistant.values import Values
-from tumen.assistant.verdict import Question, Refusal, Resolved, Verdict
 from tumen.core.errors import TumenError
-from tumen.home import Home, common_words, forms, language_of, split, spoken
+from tumen.home import Home, common_words, language_of, spoken
 from tumen.language import Action, normalise
 
-FRESH_SECONDS = 120
-KEPT = 20
-"""Turns that can be undone."""
-
-
-class Understood(Protocol):
-    """What a model made of a sentence, and which tier did."""
-
-    @property
-    def action(self) -> Action: ...
-    @property
-    def tier(self) -> str: ...
-    @property
-    def why(self) -> str: ...
-    @property
-    def confidence(self) -> float: ...
-    @property
-    def seconds(self) -> Mapping[str, float]: ...
-
-
-class Understand(Protocol):
-    """Reads a sentence; raises a `TumenError` when it cannot."""
-
-    def __call__(self, sentence: str) -> Understood: ...
+_MISSING_SLOT = {"what": "name", "where": "area"}
+"""The slot that the answer to a question fills, by the reason of the question."""
 
 
 @dataclass(frozen=True)
 class Turn:
-    """One sentence and all that came of it. `seconds` by stage: understand, resolve, act, reply, the model's own."""
+    """One sentence and all that came of it.
+
+    Attributes:
+        sentence: what was said.
+        reply: what was answered.
+        action: what was understood; None where no model was asked.
+        resolution: what that means in the home.
+        outcome: what was done.
+        tier: who understood it, `device` or `cloud`.
+        why: why that tier answered, or why no model was asked.
+        confidence: how sure the model was.
+        seconds: by stage (understand, resolve, act, reply), and what each tier took.
+        error: one line if the sentence was not understood at all.
+    """
 
     sentence: str
     reply: str
     action: Action | None = None
-    verdict: Verdict | None = None
+    resolution: Resolution | None = None
     outcome: Outcome | None = None
     tier: str = ""
     why: str = ""
@@ -63,41 +57,39 @@ class Turn:
 
     @property
     def resolved(self) -> Resolved | None:
-        """The action on real things, if it came so far."""
-        return self.verdict if isinstance(self.verdict, Resolved) else None
+        """The action on real things, if it was resolved."""
+        return self.resolution if isinstance(self.resolution, Resolved) else None
 
     @property
     def question(self) -> Question | None:
         """What is asked back, if anything."""
-        return self.verdict if isinstance(self.verdict, Question) else None
+        return self.resolution if isinstance(self.resolution, Question) else None
 
     @property
     def refusal(self) -> Refusal | None:
-        """Why nothing was done, if so."""
-        return (
-            self.verdict
-            if isinstance(self.verdict, Refusal)
-            else self.outcome.refusal
-            if self.outcome
-            else None
-        )
+        """Why nothing was done, if it was refused."""
+        if isinstance(self.resolution, Refusal):
+            return self.resolution
+        return self.outcome.refusal if self.outcome else None
 
     @property
     def changes(self) -> tuple[Change, ...]:
-        """What is different now: before and after."""
+        """What is different now, before and after."""
         return self.outcome.changed if self.outcome else ()
 
 
-class _Clock:
-    """Seconds by stage."""
+class _Stopwatch:
+    """Measures the seconds of each stage of a turn."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
-        self.since = time.perf_counter()
+        self._since = time.perf_counter()
 
     def stage(self, name: str) -> None:
+        """End a stage; the next one starts now."""
         now = time.perf_counter()
-        self.seconds[name], self.since = now - self.since, now
+        self.seconds[name] = now - self._since
+        self._since = now
 
 
 class Session:
@@ -105,225 +97,136 @@ class Session:
 
     Args:
         home: the home that is spoken to.
-        understand: reads a sentence into an action.
+        understand: returns what a model makes of a sentence; raises a `TumenError` when it cannot.
         values: the lexicon of the bundle; the built-in one if left out.
     """
 
-    def __init__(self, home: Home, understand: Understand, values: Values | None = None) -> None:
-        self.home, self.understand, self.values = home, understand, values or Values()
-        self.pending: Question | None = None
-        self._asked: Action | None = None
-        self.last: tuple[str, ...] = ()
-        self._area: tuple[str, float] | None = None
-        self.lang = "en"
-        self._undoable: list[Outcome] = []
-
-    @property
-    def area(self) -> str | None:
-        """The area spoken of in the last two minutes: where "the lights" are if nobody knows the speaker's room."""
-        fresh = self._area and self.home.clock().timestamp() - self._area[1] <= FRESH_SECONDS
-        return (self._area[0] or None) if self._area and fresh else None
+    def __init__(
+        self, home: Home, understand: Callable[[str], Interpretation], values: Values | None = None
+    ) -> None:
+        self.home = home
+        self.understand = understand
+        self.values = values or Values()
+        self.dialogue = Dialogue(home)
 
     def say(self, sentence: str) -> Turn:
-        """Answer one sentence. A sentence nobody can take is a turn whose reply is the one-line error."""
-        clock = _Clock()
+        """Answer one sentence. One that is not understood gets its one-line error as the reply."""
+        watch = _Stopwatch()
         try:
             said = normalise(sentence)
+            if spoken(said) in common_words().undo:
+                return self._undo(sentence, said, watch)
+            answer = self._answer(said)
+            if answer is not None:
+                watch.stage("understand")
+                return self._finish(sentence, answer, watch, why="answer to the question")
+            return self._interpret(sentence, said, watch)
         except TumenError as error:
-            return self._failed(sentence, error, clock)
-        return (
-            self._undo(sentence, said, clock)
-            or self._answered(sentence, said, clock)
-            or self._understood(sentence, said, clock)
-        )
+            watch.stage("understand")
+            line = str(error).splitlines()[0] if str(error) else type(error).__name__
+            return Turn(sentence, line, error=line, seconds=watch.seconds)
 
     def due(self) -> tuple[Turn, ...]:
-        """The turns of timers that have run out since: their command is carried out, or that time is up is said."""
+        """Return the turns of timers that have run out since the last call.
+
+        A timer with a command is carried out; any other one says that its time is up.
+        """
         turns = []
         for timer in self.home.finished():
-            done = Turn("", reply_finished(timer, self.home, self.lang), why="a timer ran out")
-            turns += [done, self.say(timer.command)] if timer.command else [done]
+            told = reply_finished(timer, self.home, self.dialogue.lang)
+            turns.append(Turn("", told, why="a timer ran out"))
+            if timer.command:
+                turns.append(self.say(timer.command))
         return tuple(turns)
 
-    def _failed(self, sentence: str, error: TumenError, clock: _Clock) -> Turn:
-        clock.stage("understand")
-        line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        return Turn(sentence, line, error=line, seconds=clock.seconds)
+    # -- the ways to a turn ----------------------------------------------------------------------
 
-    def _understood(self, sentence: str, said: str, clock: _Clock) -> Turn:
-        """The way through the model."""
-        try:
-            found = self.understand(said)
-        except TumenError as error:
-            return self._failed(sentence, error, clock)
-        clock.stage("understand")
-        clock.seconds = dict(found.seconds) | clock.seconds
-        self.lang = found.action.lang
-        verdict = resolve(
-            found.action, self.home, self.values, self.home.here or self.area, self.last
-        )
-        clock.stage("resolve")
-        turn = Turn(
-            sentence,
-            "",
-            found.action,
-            verdict,
-            None,
-            found.tier,
-            found.why,
-            found.confidence,
-            clock.seconds,
-        )
-        return self._close(turn, verdict, clock)
+    def _interpret(self, sentence: str, said: str, watch: _Stopwatch) -> Turn:
+        """Answer a sentence through the model."""
+        found = self.understand(said)
+        watch.stage("understand")
+        watch.seconds = dict(found.seconds) | watch.seconds
+        dialogue = self.dialogue
+        dialogue.lang = found.action.lang
+        here = self.home.here or dialogue.area
+        resolution = resolve(found.action, self.home, self.values, here, dialogue.last)
+        return self._finish(sentence, resolution, watch, found)
 
-    def _close(self, turn: Turn, verdict: Verdict, clock: _Clock) -> Turn:
-        """Act if there is something to act on, remember, and say it."""
-        self.pending = verdict if isinstance(verdict, Question) else None
-        self._asked = turn.action if self.pending else None
-        outcome = act(verdict, self.home) if isinstance(verdict, Resolved) else None
-        clock.stage("act")
-        if outcome and not outcome.refusal and isinstance(verdict, Resolved):
-            self._remember(verdict, outcome)
-        text = reply(outcome or verdict, self.home)  # type: ignore[arg-type]
-        clock.stage("reply")
-        return Turn(
-            turn.sentence,
-            text,
-            turn.action,
-            verdict,
-            outcome,
-            turn.tier,
-            turn.why,
-            turn.confidence,
-            clock.seconds,
-        )
-
-    def _remember(self, resolved: Resolved, outcome: Outcome) -> None:
-        if resolved.targets:
-            self.last = resolved.targets
-            areas = {
-                self.home.entities[id_].area
-                for id_ in resolved.targets
-                if id_ in self.home.entities
-            }
-            if len(areas) == 1:
-                self._area = (areas.pop() or "", self.home.clock().timestamp())
-        if outcome.changed:
-            self._undoable = [*self._undoable[1 - KEPT :], outcome]
-
-    def _undo(self, sentence: str, said: str, clock: _Clock) -> Turn | None:
-        """Take the last change back, as far as twenty turns."""
-        if spoken(said) not in common_words().undo:
-            return None
-        clock.stage("understand")
-        self.pending = None
-        if not self._undoable:
-            refusal = Refusal("HassNevermind", language_of(said, self.lang), "nothing")
-            text = reply(refusal, self.home)
-            clock.stage("reply")
-            return Turn(sentence, text, None, refusal, None, why="undo", seconds=clock.seconds)
-        back = undo(self._undoable.pop(), self.home)
-        clock.stage("act")
-        text = reply_undone(back, self.home)
-        clock.stage("reply")
-        return Turn(sentence, text, None, back.resolved, back, why="undo", seconds=clock.seconds)
-
-    def _meant(self, question: Question, said: str) -> Resolved | None:
-        """An answer as an action: nothing after all, one of the options, or the device or room that was missing."""
-        if spoken(said) in common_words().nevermind:
-            return Resolved("HassNevermind", question.lang)
-        numbers = chosen(question, said)
-        if numbers:
-            return question.choose(*numbers)
-        if self._asked is None or question.reason not in _FILLS:
-            return None
-        filled = Action(
-            self._asked.intent,
-            self._asked.lang,
-            {**self._asked.slots, _FILLS[question.reason]: said},
-        )
-        verdict = resolve(filled, self.home, self.values)
-        return verdict if isinstance(verdict, Resolved) else None
-
-    def _answered(self, sentence: str, said: str, clock: _Clock) -> Turn | None:
-        """The answer to the pending question, if that is what was said."""
-        question = self.pending
+    def _answer(self, said: str) -> Resolved | None:
+        """Return what an answer to the pending question means; None if it does not answer it."""
+        question = self.dialogue.question
         if question is None:
             return None
-        verdict = self._meant(question, said)
-        if verdict is None:
+        if spoken(said) in common_words().nevermind:
+            return Resolved("HassNevermind", question.lang)
+        numbers = options_meant(question, said)
+        if numbers:
+            return question.choose(*numbers)
+        return self._filled(question, said)
+
+    def _filled(self, question: Question, said: str) -> Resolved | None:
+        """Return the action that was asked about, with the device or room that was missing."""
+        asked = self.dialogue.asked
+        slot = _MISSING_SLOT.get(question.reason)
+        if asked is None or slot is None:
             return None
-        clock.stage("understand")
-        clock.stage("resolve")
-        turn = Turn(
-            sentence, "", None, verdict, why="answer to the question", seconds=clock.seconds
+        action = Action(asked.intent, asked.lang, {**asked.slots, slot: said})
+        resolution = resolve(action, self.home, self.values)
+        return resolution if isinstance(resolution, Resolved) else None
+
+    def _finish(
+        self,
+        sentence: str,
+        resolution: Resolution,
+        watch: _Stopwatch,
+        found: Interpretation | None = None,
+        why: str = "",
+    ) -> Turn:
+        """Act if there is something to act on, remember it, and reply."""
+        watch.stage("resolve")
+        action = found.action if found else None
+        if isinstance(resolution, Question):
+            self.dialogue.ask(resolution, action)
+        else:
+            self.dialogue.drop_question()
+        outcome: Outcome | None = None
+        if isinstance(resolution, Resolved):
+            outcome = act(resolution, self.home)
+            if not outcome.refusal:
+                self.dialogue.remember(resolution, outcome)
+            watch.stage("act")
+            text = reply(outcome, self.home)
+        else:
+            watch.stage("act")
+            text = reply(resolution, self.home)
+        watch.stage("reply")
+        return Turn(
+            sentence,
+            text,
+            action,
+            resolution,
+            outcome,
+            tier=found.tier if found else "",
+            why=found.why if found else why,
+            confidence=found.confidence if found else None,
+            seconds=watch.seconds,
         )
-        return self._close(turn, verdict, clock)
 
-
-_FILLS = {"what": "name", "where": "area"}
-
-
-def chosen(question: Question, said: str) -> tuple[int, ...]:
-    """Which options an answer means: by number, `both`, or words that fit one option alone; none if unclear."""
-    words = [
-        word
-        for word in split(said)
-        if word not in common_words().stops and word not in _ANSWER_WORDS
-    ]
-    answer = " ".join(words) or spoken(said)
-    count = len(question.options)
-    if not count:
-        return ()
-    if answer in common_words().all or spoken(said) in common_words().all:
-        return tuple(range(count))
-    for number, ordinal in enumerate(common_words().ordinals[:count]):
-        if answer in ordinal or spoken(said) in ordinal:
-            return (number,)
-    if answer in common_words().last:
-        return (count - 1,)
-    fits = [number for number, option in enumerate(question.options) if _fits(words, option.label)]
-    exact = [
-        number
-        for number in fits
-        if "".join(split(question.options[number].label)) == "".join(words)
-    ]
-    fits = exact or fits
-    return (fits[0],) if len(fits) == 1 else ()
-
-
-_ANSWER_WORDS = frozenset(
-    (
-        "one",
-        "ones",
-        "der",
-        "die",
-        "das",
-        "dem",
-        "den",
-        "bitte",
-        "please",
-        "i",
-        "mean",
-        "meant",
-        "ich",
-        "meine",
-    )
-)
-
-
-def _fits(words: Sequence[str], label: str) -> bool:
-    """Whether every word of an answer is in a label, plural and case aside; Chinese characters in their order."""
-    pieces = split(label)
-    bent = {form for piece in pieces for form in (piece, *forms(piece))}
-    whole = "".join(pieces)
-    return bool(words) and all(
-        bool({word, *forms(word)} & bent)
-        or (len(word) >= (1 if ord(word[0]) > 0x2E80 else 4) and _plain(word) in whole)
-        for word in words
-    )
-
-
-def _plain(word: str) -> str:
-    """A Chinese answer without the `的` and `那个` around it."""
-    return word.removesuffix("的那个").removesuffix("那个").removesuffix("的") or word
+    def _undo(self, sentence: str, said: str, watch: _Stopwatch) -> Turn:
+        """Take the last change back; the question that waits is dropped."""
+        watch.stage("understand")
+        self.dialogue.drop_question()
+        last = self.dialogue.take_undoable()
+        resolution: Resolution
+        outcome: Outcome | None = None
+        if last is None:
+            lang = language_of(said, self.dialogue.lang)
+            resolution = Refusal("HassNevermind", lang, "nothing")
+            text = reply(resolution, self.home)
+        else:
+            outcome = undo(last, self.home)
+            resolution = outcome.resolved
+            watch.stage("act")
+            text = reply_undone(outcome, self.home)
+        watch.stage("reply")
+        return Turn(sentence, text, None, resolution, outcome, why="undo", seconds=watch.seconds)

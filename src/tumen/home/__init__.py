@@ -8,14 +8,22 @@ Never: torch, network, a device that is not in the home file.
 Read next: home.py, then entities.py, index.py and common_words.py.
 """
 
-from tumen.home.common_words import common_words, language_of, read_language_tables
 from tumen.home.entities import SHOPPING, Entity, State, Timer
 from tumen.home.home import Home
-from tumen.home.kinds import Kind, kind_of
 from tumen.home.labels import at_home
-from tumen.home.phrase import NamedPlace, Phrase
-from tumen.home.spelling import fold
-from tumen.home.word_forms import forms, split, spoken
+from tumen.home.naming import (
+    Kind,
+    NamedPlace,
+    Phrase,
+    common_words,
+    fold,
+    forms,
+    kind_of,
+    language_of,
+    read_language_tables,
+    split,
+    spoken,
+)
 
 __all__ = [
     "SHOPPING",

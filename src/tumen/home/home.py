@@ -15,11 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from tumen.core.artifact import write_text
-from tumen.home.common_words import common_words
 from tumen.home.entities import SHOPPING, STATE_FIELDS, Entity, State, Timer
 from tumen.home.home_file import HomeFile, check_home, read_toml, to_toml
-from tumen.home.index import Index
-from tumen.home.phrase import NamedPlace
+from tumen.home.naming import Index, NamedPlace, common_words
 
 EXAMPLE = "homes/example.toml"
 

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from tumen.assistant.values.lexicon import (
+from tumen.assistant.values.numbers import read_number
+from tumen.assistant.values.time_spans import read_span
+from tumen.assistant.values.value_lexicon import (
     PERCENT,
     Lexicon,
     Value,
@@ -20,8 +22,6 @@ from tumen.assistant.values.lexicon import (
     folded,
     plain,
 )
-from tumen.assistant.values.numbers import read_number
-from tumen.assistant.values.time_spans import read_span
 from tumen.assistant.values.value_tables import of_all_languages
 from tumen.core import untrusted
 from tumen.core.errors import ArtifactError

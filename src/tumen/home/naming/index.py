@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from tumen.home.common_words import common_words
-from tumen.home.compounds import split_compound
 from tumen.home.entities import Entity, NamedThing
-from tumen.home.kinds import (
+from tumen.home.naming.common_words import common_words
+from tumen.home.naming.compounds import split_compound
+from tumen.home.naming.kinds import (
     GENERAL_SENSES,
     SIMILAR_SENSES,
     STRICT_DOMAINS,
@@ -22,9 +22,9 @@ from tumen.home.kinds import (
     kind_word,
     kind_words,
 )
-from tumen.home.phrase import NamedPlace, Phrase, PhraseParser, find_form
-from tumen.home.typos import SHORTEST, nearest_words, without_umlaut_letters
-from tumen.home.word_forms import counted, forms, split
+from tumen.home.naming.phrase import NamedPlace, Phrase, PhraseParser, find_form
+from tumen.home.naming.typos import SHORTEST, nearest_words, without_umlaut_letters
+from tumen.home.naming.word_forms import counted, forms, split
 from tumen.language import is_cjk
 
 SAME = 2

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Container
 
-from tumen.home.kinds import compound_tails
-from tumen.home.word_forms import forms
+from tumen.home.naming.kinds import compound_tails
+from tumen.home.naming.word_forms import forms
 
 _SHORTEST_HEAD = 3  # letters of the first part of a compound
 _SHORTEST_KIND = 4  # letters of a kind word after a part that is no place: `tor` ends `Motor`

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from functools import cache, lru_cache
 
-from tumen.home.common_words import common_words
-from tumen.home.spelling import fold
+from tumen.home.naming.common_words import common_words
+from tumen.home.naming.spelling import fold
 from tumen.language import CJK, is_cjk
 
 _PIECES = re.compile(rf"[{CJK}]+|[^\W_{CJK}]+")

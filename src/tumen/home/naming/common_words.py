@@ -14,7 +14,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from tumen.home.spelling import fold
+from tumen.home.naming.spelling import fold
 from tumen.language import LANGUAGES, is_cjk
 
 Tables = Mapping[str, Mapping[str, Any]]
@@ -35,6 +35,8 @@ class CommonWords:
         ordinals: words for the first, the second, ... option.
         last: words for the last option.
         nevermind: answers that drop a question.
+        answer_words: words of an answer that do not name an option.
+        answer_endings: endings of an answer that carry no meaning.
         undo: sentences that take the last change back.
         ordinal_digits: an ordinal in digits -> the same in words (`1st` -> `first`).
         numbers: a number word in a name -> its digits (`two` -> `2`).
@@ -56,6 +58,8 @@ class CommonWords:
     ordinals: tuple[frozenset[str], ...]
     last: frozenset[str]
     nevermind: frozenset[str]
+    answer_words: frozenset[str]
+    answer_endings: tuple[str, ...]
     undo: frozenset[str]
     ordinal_digits: Mapping[str, str]
     numbers: Mapping[str, str]
@@ -72,7 +76,7 @@ def read_language_tables(package: str) -> dict[str, dict[str, Any]]:
     """Read `languages/<lang>.toml` of a package for every language.
 
     Args:
-        package: dotted name, such as `tumen.home`.
+        package: dotted name, such as `tumen.home.naming`.
 
     Returns:
         language -> the content of its file, in the order of `LANGUAGES`.
@@ -86,15 +90,15 @@ def read_language_tables(package: str) -> dict[str, dict[str, Any]]:
 
 
 @cache
-def home_tables() -> Tables:
-    """Return the language files of this room."""
-    return read_language_tables("tumen.home")
+def naming_tables() -> Tables:
+    """Return the language files of this folder."""
+    return read_language_tables("tumen.home.naming")
 
 
 @cache
 def common_words() -> CommonWords:
     """Return the common words of all languages."""
-    tables = home_tables()
+    tables = naming_tables()
     stop = {lang: _folded(table["stop"]) for lang, table in tables.items()}
     return CommonWords(
         stop=stop,
@@ -106,6 +110,8 @@ def common_words() -> CommonWords:
         ordinals=_ordinals(tables),
         last=_joined(tables, "last"),
         nevermind=_joined(tables, "nevermind"),
+        answer_words=_joined(tables, "answer_words"),
+        answer_endings=_listed(tables, "answer_endings"),
         undo=_joined(tables, "undo"),
         ordinal_digits=_ordinal_digits(tables),
         numbers=_numbers(tables),
@@ -135,8 +141,13 @@ def _joined(tables: Tables, key: str) -> frozenset[str]:
     """Return the words that all languages have under a key."""
     words: set[str] = set()
     for table in tables.values():
-        words |= _folded(table[key])
+        words |= _folded(table.get(key, ()))
     return frozenset(words)
+
+
+def _listed(tables: Tables, key: str) -> tuple[str, ...]:
+    """Return the lists that all languages have under a key, one after the other."""
+    return tuple(word for table in tables.values() for word in table.get(key, ()))
 
 
 def _of_each(tables: Tables, key: str) -> dict[str, tuple[str, ...]]:

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
-from tumen.home.common_words import common_words, home_tables
-from tumen.home.word_forms import forms, split
+from tumen.home.naming.common_words import common_words, naming_tables
+from tumen.home.naming.word_forms import forms, split
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def kind_of(text: str) -> Kind:
 
 def _words_of(lang: str) -> Iterator[tuple[str, str]]:
     """The kind words of a language with their kind; the pieces of a word are joined."""
-    kinds: dict[str, list[str]] = home_tables()[lang]["kinds"]
+    kinds: dict[str, list[str]] = naming_tables()[lang]["kinds"]
     for kind, words in kinds.items():
         for word in words:
             yield "".join(split(word)), kind
@@ -60,7 +60,7 @@ def kind_words() -> dict[str, Kind]:
     A word that two languages share keeps the kind of the first.
     """
     found: dict[str, Kind] = {}
-    for lang in home_tables():
+    for lang in naming_tables():
         for word, kind in _words_of(lang):
             found.setdefault(word, kind_of(kind))
     return found

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from tumen.home.common_words import CommonWords, common_words
-from tumen.home.kinds import Kind, kind_word
-from tumen.home.word_forms import forms
+from tumen.home.naming.common_words import CommonWords, common_words
+from tumen.home.naming.kinds import Kind, kind_word
+from tumen.home.naming.word_forms import forms
 from tumen.language import is_cjk
 
 _WORDS = 4  # the most spaced words that a place or kind is written in

@@ -1,0 +1,156 @@
+"""Phrasing: the things and values of one home in the words of one language."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tumen.assistant.acts import Change
+from tumen.assistant.replies.catalogue import ANY_DEVICE, catalogues
+from tumen.assistant.resolution import MAX_SHOWN
+from tumen.assistant.values import plain
+from tumen.home import Home
+from tumen.language import LANGUAGES
+
+_PERCENT = ("brightness", "position", "percentage", "volume", "humidity")
+_CELSIUS = ("temperature", "current_temperature")
+_MAX_NAMED = 3  # devices that were acted on are told by name up to here, then by number
+
+
+class Phrasing:
+    """Puts the things and values of a home into words.
+
+    Args:
+        home: the home that is told about.
+        lang: the language of the reply; the first one where it is not known.
+    """
+
+    def __init__(self, home: Home, lang: str) -> None:
+        self.home = home
+        self.lang = lang if lang in catalogues() else LANGUAGES[0]
+        self.catalogue = catalogues()[self.lang]
+
+    def reply(self, key: str, **parts: Any) -> str:
+        """Return a reply of the catalogue with its parts, its first letter in upper case."""
+        text = self.phrase(key, **parts)
+        return text[0].upper() + text[1:]
+
+    def phrase(self, key: str, **parts: Any) -> str:
+        """Return a part of a reply."""
+        return self.catalogue.replies[key].format(**parts)
+
+    def sentences(self, told: Sequence[str]) -> str:
+        """Return several replies as one."""
+        return self.catalogue.sentence_gap.join(told)
+
+    # -- names -----------------------------------------------------------------------------------
+
+    def title(self, id_: str) -> str:
+        """Return what an entity, area, floor or timer is called."""
+        return self.home.title(id_, self.lang)
+
+    def titles(self, ids: Sequence[str]) -> list[str]:
+        """Return what several things are called."""
+        return [self.title(id_) for id_ in ids]
+
+    def listed(self, names: Sequence[str], joint: str = "and") -> str:
+        """Return `a, b and c`; `joint` is the key of the last one."""
+        if len(names) < 2:
+            return "".join(names)
+        first = self.catalogue.replies["comma"].join(names[:-1])
+        return first + self.catalogue.replies[joint] + names[-1]
+
+    def shortened(self, names: Sequence[str]) -> str:
+        """Return the first names and how many there are besides."""
+        if len(names) <= MAX_SHOWN:
+            return self.listed(names)
+        shown = self.catalogue.replies["comma"].join(names[:MAX_SHOWN])
+        # some languages count the rest, some count all of them
+        rest = len(names) - MAX_SHOWN
+        return self.phrase("more", names=shown, count=rest, total=len(names))
+
+    def names(self, ids: Sequence[str], place: str | None = None) -> str:
+        """Return a few devices by name, more by number and place."""
+        if len(ids) <= _MAX_NAMED:
+            return self.listed(self.titles(ids))
+        counted = self.counted(ids)
+        if place:
+            return self.phrase("in", names=counted, place=self.place(place))
+        return counted
+
+    def counted(self, ids: Sequence[str]) -> str:
+        """Return `4 lights`: by device class or domain where all share one."""
+        things = [self.home.entities[id_] for id_ in ids if id_ in self.home.entities]
+        noun = ANY_DEVICE
+        classes = {thing.device_class for thing in things}
+        domains = {thing.domain for thing in things}
+        for shared in (classes, domains):
+            known = shared & self.catalogue.nouns.keys() - {ANY_DEVICE}
+            if len(shared) == 1 and known:
+                noun = known.pop()
+                break
+        return self.phrase("count", count=len(ids), noun=self.noun(noun, len(ids)))
+
+    def noun(self, name: str, count: int) -> str:
+        """Return the noun of a domain or device class in the number of a count."""
+        nouns = self.catalogue.nouns
+        forms = nouns.get(name) or nouns[ANY_DEVICE]
+        return forms[0] if count == 1 else forms[-1]
+
+    def place(self, place: str) -> str:
+        """Return a place; several are joined by `+` or commas."""
+        return self.listed(self.titles(place.replace("+", ",").split(",")))
+
+    def place_of_reading(self, id_: str) -> str:
+        """Return the room that a climate device measures, or the name of a sensor."""
+        entity = self.home.entities[id_]
+        if entity.area and entity.domain == "climate":
+            return self.title(entity.area)
+        return self.title(id_)
+
+    def timer(self, id_: str, state: Mapping[str, Any]) -> str:
+        """Return a timer by its name, or by its length."""
+        name = str(state.get("name") or "")
+        length = self.time(float(state.get("seconds", 0)))
+        return self.phrase("timer" if name else "timer_plain", name=name, time=length)
+
+    # -- values ----------------------------------------------------------------------------------
+
+    def word(self, word: Any) -> str:
+        """Return how a state or field is told; what the catalogue does not have stays as it is."""
+        return self.catalogue.words.get(str(word), str(word))
+
+    def quantity(self, field: str, value: Any) -> str:
+        """Return the value of a field with its unit: `80 %`, `21.5 °C`, `2700 K`, a colour."""
+        if field in _PERCENT:
+            return f"{plain(value)} %"
+        if field in _CELSIUS:
+            return f"{plain(value)} °C"
+        if field == "color_temperature":
+            return f"{plain(value)} K"
+        if field == "color":
+            return self.catalogue.colors.get(str(value), str(value))
+        if field == "muted":
+            return self.word("muted" if value else "unmuted")
+        if isinstance(value, (list, tuple)):
+            return self.catalogue.replies["comma"].join(map(str, value)) or "0"
+        return self.word(value)
+
+    def changed_fields(self, change: Change) -> str:
+        """Return what a change made of an entity, in a few words."""
+        told = []
+        for name, (_, after) in change.fields().items():
+            if after is not None:
+                told.append(self.quantity(name, after))
+        return ", ".join(told)
+
+    def time(self, seconds: float) -> str:
+        """Return a time span: `1 h 5 min`."""
+        whole = round(seconds)
+        amounts = (whole // 3600, whole % 3600 // 60, whole % 60)
+        gap = self.catalogue.unit_gap
+        told = []
+        for amount, unit in zip(amounts, self.catalogue.units, strict=True):
+            if amount:
+                told.append(f"{amount}{gap}{unit}")
+        return gap.join(told) or f"0{gap}{self.catalogue.units[-1]}"

@@ -1,0 +1,188 @@
+"""Names: devices by what they are called."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from tumen.assistant.resolution.groups import choose, find_group
+from tumen.assistant.resolution.lookup import Lookup
+from tumen.assistant.resolution.places import is_inside, split_joined
+from tumen.assistant.resolution.results import Candidate
+from tumen.home import NamedPlace, Phrase
+
+
+def find_named(lookup: Lookup, phrases: Sequence[str], place: NamedPlace | None) -> list[str]:
+    """Return the devices that phrases name; empty if there are none.
+
+    The first of these that finds anything wins: a name said exactly; a place and a kind; a name
+    said in another number or case; words that tell devices apart; two names joined by `and`; a
+    part of a place's name and a kind.
+
+    Args:
+        lookup: the action.
+        phrases: several ways to put the words together, the best first.
+        place: where the devices must be.
+
+    Raises:
+        Unresolved: one is meant and several fit.
+    """
+    inflected: list[int] = []
+    for phrase in phrases:
+        exact, other_forms = lookup.home.index.exact(phrase, lookup.lang)
+        found = _fitting(lookup, exact, place)
+        if found:
+            return choose(lookup, found, by_name=True)
+        inflected += other_forms
+    readings = [reading for phrase in phrases for reading in _readings(lookup, phrase)]
+    for reading in readings:
+        if not reading.core:
+            found = _by_place_and_kind(lookup, reading, place)
+            if found:
+                return found
+    found = _fitting(lookup, inflected, place)
+    if found:
+        return choose(lookup, found, by_name=True)
+    for reading in readings:
+        if reading.core:
+            found = _by_core(lookup, reading, place)
+            if found:
+                several = reading.plural or reading.all
+                return choose(lookup, found, by_name=True, all_said=several)
+    # the last phrase is the name alone
+    return _joined_names(lookup, phrases[-1], place) or _in_part_of_place(
+        lookup, phrases[-1], place
+    )
+
+
+def _readings(lookup: Lookup, phrase: str) -> list[Phrase]:
+    """Return a phrase with its places taken out, with short kind words, with its places left in."""
+    index = lookup.home.index
+    readings = (
+        index.parse(phrase, lookup.lang),
+        index.parse(phrase, lookup.lang, long_kinds=False),
+        index.parse(phrase, lookup.lang, take_places=False),
+    )
+    return list(dict.fromkeys(readings))
+
+
+def _fitting(lookup: Lookup, numbers: Iterable[int], place: NamedPlace | None) -> list[str]:
+    """Return those the action may touch, in the place, and of the kind if any of them is."""
+    index = lookup.home.index
+    fits = []
+    for number in numbers:
+        entity = index.entities[number]
+        # an entity without an area may be called by its full name from anywhere
+        inside = entity.area is None or entity.area == "" or is_inside(entity.area, place)
+        if lookup.may_touch(entity.id) and inside:
+            fits.append(number)
+    kind = lookup.kind
+    if kind is not None:
+        of_kind = [number for number in fits if index.fits(number, kind)]
+        fits = of_kind or fits
+    return [index.entities[number].id for number in fits]
+
+
+def _narrowed(lookup: Lookup, reading: Phrase, place: NamedPlace | None) -> NamedPlace | None:
+    """Return what the place of the slot and the places in the words have in common.
+
+    It has no areas where they exclude each other.
+    """
+    places = [place] if place else []
+    places += reading.places
+    if reading.here and not reading.places and lookup.speakers_place:
+        places.append(lookup.speakers_place)
+    if not places:
+        return None
+    areas = frozenset.intersection(*(each.areas for each in places))
+    return NamedPlace(places[-1].id, areas)
+
+
+# -- a place and a kind --------------------------------------------------------------------------
+
+
+def _by_place_and_kind(lookup: Lookup, reading: Phrase, place: NamedPlace | None) -> list[str]:
+    """Return what words mean that are a place, a kind or both, and nothing else."""
+    if not (reading.kind or reading.places or reading.here):
+        return []
+    if reading.all or reading.everywhere:
+        lookup.rewrite(scope="all")
+    narrowed = _narrowed(lookup, reading, place)
+    found = find_group(lookup, reading.kind or lookup.kind, narrowed)
+    if found and narrowed:
+        lookup.place = narrowed.id
+    if reading.plural or reading.all or reading.here or lookup.all_meant:
+        return found
+    return _called_by_kind(lookup, found, reading, narrowed) or found
+
+
+def _called_by_kind(
+    lookup: Lookup, ids: Sequence[str], reading: Phrase, place: NamedPlace | None
+) -> list[str]:
+    """Return the one device of a room that is called by room and kind alone, if there is one.
+
+    `the light in the kitchen` is the `Kitchen light`, not the kitchen's spots beside it.
+    """
+    if not reading.kind_word or place is None or len(place.areas) != 1 or len(ids) < 2:
+        return []
+    index = lookup.home.index
+    called = []
+    for number, entity in enumerate(index.entities):
+        if entity.id in ids and index.called_by_kind(number, reading.kind_word):
+            called.append(entity.id)
+    return called if len(called) == 1 else []
+
+
+# -- words that tell devices apart ---------------------------------------------------------------
+
+
+def _by_core(lookup: Lookup, reading: Phrase, place: NamedPlace | None) -> list[str]:
+    """Return devices whose names have the core words; those with just these words win."""
+    index = lookup.home.index
+    narrowed = _narrowed(lookup, reading, place)
+    kinds = [kind for kind in (reading.kind, lookup.kind) if kind]
+    by_level: dict[int, list[int]] = {}
+    for number, entity in enumerate(index.entities):
+        level = index.match(number, reading.core)
+        if not level or not lookup.may_touch(entity.id) or not is_inside(entity.area, narrowed):
+            continue
+        if all(index.fits(number, kind) for kind in kinds):
+            by_level.setdefault(level, []).append(number)
+    if not by_level:
+        return []
+    found = by_level[max(by_level)]
+    if reading.kind and reading.kind.sense:
+        literal = [number for number in found if index.has_sense(number, reading.kind)]
+        found = literal or found
+    return [index.entities[number].id for number in found]
+
+
+def _joined_names(lookup: Lookup, phrase: str, place: NamedPlace | None) -> list[str]:
+    """Return the devices of `the fan and the lamp`, if each of them is found."""
+    names = split_joined(phrase)
+    if len(names) < 2:
+        return []
+    ids: list[str] = []
+    for found in [find_named(lookup, [name], place) for name in names]:
+        if not found:
+            return []
+        ids += found
+    return ids
+
+
+def _in_part_of_place(lookup: Lookup, phrase: str, place: NamedPlace | None) -> list[str]:
+    """Return the devices of `bedroom light` where the home has a master bedroom.
+
+    Raises:
+        Unresolved: several places have the word in their names and such devices.
+    """
+    reading = lookup.home.index.parse(phrase, lookup.lang)
+    if place or not reading.core or not reading.kind:
+        return []
+    options = []
+    for part in lookup.home.index.places_with(reading.core):
+        ids = find_group(lookup, reading.kind, part)
+        if ids:
+            options.append(Candidate(lookup.home.title(part.id, lookup.lang), tuple(ids)))
+    if len(options) > 1:
+        raise lookup.question("which", options)
+    return list(options[0].targets) if options else []

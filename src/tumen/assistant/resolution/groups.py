@@ -1,0 +1,147 @@
+"""Groups: devices by kind and place, and the choice among several."""
+
+from __future__ import annotations
+
+from tumen.assistant.intents import ACTIVE_STATES, ONE_MEANT, OPENINGS, SWITCHABLE
+from tumen.assistant.resolution.lookup import Lookup
+from tumen.assistant.resolution.places import is_inside
+from tumen.home import Kind, NamedPlace
+
+_LIGHT = Kind(frozenset(("light",)))
+_ANY_SWITCHABLE = Kind(frozenset(SWITCHABLE))
+
+
+def find_group(lookup: Lookup, kind: Kind | None, place: NamedPlace | None) -> list[str]:
+    """Return the devices of a kind in a place.
+
+    Without a place: those in the speaker's room, else the only one there is.
+
+    Raises:
+        Unresolved: one is meant and several fit.
+    """
+    if kind is None and lookup.intent in ("HassTurnOn", "HassTurnOff"):
+        return _switched(lookup, place)
+    devices = devices_of(lookup, kind, place)
+    # a question about states means the whole home
+    if place or lookup.all_meant or (lookup.is_question and len(devices) > 1):
+        return choose(lookup, devices)
+    if lookup.speakers_place:
+        near = devices_of(lookup, kind, lookup.speakers_place)
+        if near:
+            return choose(lookup, near)
+    elif _all_lights(lookup, devices):
+        return _lights_of_home(lookup, devices)
+    return choose_one(lookup, devices) if devices else []
+
+
+def _all_lights(lookup: Lookup, ids: list[str]) -> bool:
+    return all(lookup.home.entities[id_].domain == "light" for id_ in ids)
+
+
+def _lights_of_home(lookup: Lookup, lights: list[str]) -> list[str]:
+    """Return the lights that are meant where the speaker's room is not known.
+
+    Switching a lamp is harmless and undone in a word, so all are meant. Only those that are lit
+    can be made brighter, darker or coloured.
+    """
+    if lookup.intent != "HassLightSet":
+        return lights
+    lit = [id_ for id_ in lights if lookup.state_word(id_) == "on"]
+    return lit or lights
+
+
+def _switched(lookup: Lookup, place: NamedPlace | None) -> list[str]:
+    """Return what on or off means without a kind: all that is switched, else the lights."""
+    all_meant = lookup.slot("scope") == "all"
+    if place is None and not all_meant:
+        raise lookup.question("what")
+    devices = devices_of(lookup, _ANY_SWITCHABLE, place)
+    if all_meant:
+        return devices
+    lights = devices_of(lookup, _LIGHT, place)
+    if lights:
+        return lights
+    return choose_one(lookup, devices) if devices else []
+
+
+def devices_of(lookup: Lookup, kind: Kind | None, place: NamedPlace | None) -> list[str]:
+    """Return the devices of a kind in a place that the action may touch.
+
+    Devices that carry the sense of the kind themselves win: `blinds` are not the shutters beside
+    them, but shutters where the home does not have blinds.
+    """
+    index = lookup.home.index
+    if kind is None and lookup.is_question:
+        kind = _kind_of_state(lookup)
+    allowed = lookup.allowed
+    fits = []
+    for number, entity in enumerate(index.entities):
+        if allowed and entity.domain not in allowed:
+            continue
+        if not is_inside(entity.area, place):
+            continue
+        if kind is not None and not index.fits(number, kind):
+            continue
+        if (
+            kind is None
+            and lookup.is_question
+            and not _may_be_open(entity.domain, entity.device_class)
+        ):
+            continue
+        fits.append(number)
+    if kind is not None and kind.sense:
+        literal = [number for number in fits if index.has_sense(number, kind)]
+        fits = literal or fits
+    return [index.entities[number].id for number in fits]
+
+
+def _kind_of_state(lookup: Lookup) -> Kind | None:
+    """Return what `is anything on` is about."""
+    if lookup.slot("state") in ("on", "off"):
+        return _ANY_SWITCHABLE
+    return None
+
+
+def _may_be_open(domain: str, device_class: str) -> bool:
+    """Whether `is anything open` may be about a device: not about a motion sensor."""
+    return domain != "binary_sensor" or device_class in OPENINGS
+
+
+def choose(
+    lookup: Lookup, ids: list[str], by_name: bool = False, all_said: bool = False
+) -> list[str]:
+    """Return all candidates where several are meant, else the one.
+
+    Args:
+        lookup: the action.
+        ids: the candidates.
+        by_name: whether they were found by a name, which means one device.
+        all_said: whether the words themselves mean several, such as a plural.
+
+    Raises:
+        Unresolved: one is meant and several fit.
+    """
+    if len(ids) < 2 or lookup.all_meant or all_said:
+        return ids
+    if by_name or lookup.intent in ONE_MEANT:
+        return choose_one(lookup, ids)
+    return ids
+
+
+def choose_one(lookup: Lookup, ids: list[str]) -> list[str]:
+    """Return the candidate in the speaker's room, or the one whose state makes it the one.
+
+    Raises:
+        Unresolved: several are equally good.
+    """
+    if lookup.here:
+        near = [id_ for id_ in ids if lookup.home.entities[id_].area == lookup.here]
+        ids = near or ids
+    for state in ACTIVE_STATES.get(lookup.intent, ()):
+        active = [id_ for id_ in ids if lookup.state_word(id_) == state]
+        if active:
+            ids = active
+            break
+    if len(ids) > 1:
+        raise lookup.which(ids)
+    return ids
