@@ -18,7 +18,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from tumen.data import Judge, sift, write_corpus, write_dataset, write_tokenizer
+from tumen.data import write_corpus, write_dataset, write_tokenizer
+from tumen.data.filters import RowFilter, filter_rows
 from tumen.data.sources import read_text
 from tumen.recipe.recipe import Data, Filter, Tokenizer
 
@@ -57,7 +58,7 @@ def main(path: Path) -> None:
                 name,
                 size,
                 lambda f=filters, w=workers: count(
-                    sift(read_text(path), str, Judge(f), Counter(), w)
+                    filter_rows(read_text(path), str, RowFilter(f), Counter(), w)
                 ),
             )
     with tempfile.TemporaryDirectory() as name:

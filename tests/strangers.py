@@ -15,8 +15,8 @@ import torch
 from tokenizers import Tokenizer, models, trainers
 
 from tumen.core.shape import Gqa, Shape
-from tumen.data import vocabulary_of
-from tumen.data.vocabulary import PRE
+from tumen.data import read_vocabulary
+from tumen.data.tokenizer import WORD_RULES
 from tumen.formats.hf_config import config_of
 from tumen.model import build
 from tumen.train.checkpoints.checkpoint import write_final
@@ -34,7 +34,7 @@ SHAPE = Shape(
 def train_bpe(texts: Iterable[str], folder: Path, size: int = 700, pre: str = "smollm") -> None:
     """`tokenizer.json` and `config.json` of a byte-level vocabulary, as its library writes them."""
     made = Tokenizer(models.BPE())
-    made.pre_tokenizer = PRE[pre]()
+    made.pre_tokenizer = WORD_RULES[pre]()
     letters = [letter for letter in gguf_letters() if letter != "\u0120"]
     trainer = trainers.BpeTrainer(
         vocab_size=size,
@@ -74,15 +74,17 @@ def lively(shape: Shape, seed: int = 0) -> dict[str, torch.Tensor]:
 
 def make_stranger(texts: Iterable[str], folder: Path) -> Path:
     """A GGUF in Q8_0 with a vocabulary of its own; beside it `tokenizer.json`, and a public folder `hf` of the same model."""
-    from tumen.data import Outside
+    from tumen.data.tokenizer import PretrainedCodec
     from tumen.shrink.gguf_writer import write_gguf
     from tumen.train.weights import export_public
 
     train_bpe(texts, folder)
-    vocabulary = vocabulary_of(folder)
+    vocabulary = read_vocabulary(folder)
     shape = SHAPE.model_copy(update={"vocab": len(vocabulary.tokens)})
     weights = lively(shape)
-    write_gguf(folder / "model.gguf", shape, weights, Outside(vocabulary), "int8", "stranger")
+    write_gguf(
+        folder / "model.gguf", shape, weights, PretrainedCodec(vocabulary), "int8", "stranger"
+    )
     write_final(folder / "whole", weights, shape, "", [], {})
     export_public(folder / "whole", folder / "hf")
     (folder / "hf" / "tokenizer.json").write_bytes((folder / "tokenizer.json").read_bytes())

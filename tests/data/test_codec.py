@@ -17,7 +17,7 @@ from tests.llama import Llama
 from tumen.core.errors import ArtifactError, InputError
 from tumen.core.shape import Shape
 from tumen.data import Codec, read_corpus
-from tumen.data.codec import BYTES, CONTROL, train_tokenizer
+from tumen.data.tokenizer import BYTES, CONTROL, train_tokenizer
 from tumen.language.action import BEGIN, DO, END, HOME, Action, normalise
 
 TEXTS = [
@@ -117,7 +117,7 @@ def test_same_texts_same_tokeniser_in_another_process(corpus: Path) -> None:
     """The library counts in hash maps of random order; what is rare and equally rare must not depend on it."""
     code = (
         "import hashlib, sys; from pathlib import Path; from tumen.data import read_corpus\n"
-        "from tumen.data.codec import train_tokenizer\n"
+        "from tumen.data.tokenizer import train_tokenizer\n"
         "texts = [row['sentence'] for row in read_corpus(Path(sys.argv[1]), 'train')]\n"
         "print(hashlib.sha256(train_tokenizer(texts, 700).to_str().encode()).hexdigest())"
     )
@@ -142,7 +142,7 @@ def test_save_and_load(codec: Codec, tmp_path: Path) -> None:
 def test_a_cut_file_is_refused(codec: Codec, tmp_path: Path, cut: int) -> None:
     codec.save(tmp_path)
     os.truncate(tmp_path / "tokenizer.json", cut)
-    with pytest.raises(ArtifactError, match="no tokeniser in it|is no JSON"):
+    with pytest.raises(ArtifactError, match="not a tokenizer|is no JSON"):
         Codec.load(tmp_path)
 
 
@@ -152,7 +152,7 @@ def test_another_tokeniser_is_refused(tmp_path: Path, codec: Codec) -> None:
     path.write_text(
         json.dumps(json.loads(path.read_text()) | {"added_tokens": []}).replace("<do>", "<od>")
     )
-    with pytest.raises(ArtifactError, match="another kind of tokeniser"):
+    with pytest.raises(ArtifactError, match="another kind of tokenizer"):
         Codec.load(tmp_path)
 
 

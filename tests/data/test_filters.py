@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.data.texts import OTHERS, PARAGRAPHS, paragraph
 
-from tumen.data import Judge, exam_keys, sift
-from tumen.data.filters import BAND, BANDS, Seen, folded, poor, runs, signature, word_keys
+from tumen.data.filters import KeySet, RowFilter, eval_keys, filter_rows, folded, quality_fault
+from tumen.data.filters.text_keys import BANDS, ROWS_A_BAND, minhash, run_keys, word_keys
 from tumen.recipe.recipe import Filter
 
 LANGUAGES = tuple(PARAGRAPHS)
@@ -25,8 +25,8 @@ def sifted(
     texts: Iterable[str], *filters: Filter, exam: Iterable[str] = (), workers: int = 1
 ) -> tuple[list[str], Counter[str]]:
     removed: Counter[str] = Counter()
-    judge = Judge(filters, exam_keys(exam))
-    return list(sift(texts, str, judge, removed, workers)), removed
+    row_filter = RowFilter(filters, eval_keys(exam))
+    return list(filter_rows(texts, str, row_filter, removed, workers)), removed
 
 
 def edited(text: str, lang: str) -> str:
@@ -72,11 +72,11 @@ class TestCopies:
     def test_equal_places_of_signatures_are_the_share_of_common_runs(self) -> None:
         keys = word_keys([str(number) for number in range(3000)])
         first, second = keys[:2000], keys[500:2500]
-        share = len(set(runs(first, 5)) & set(runs(second, 5))) / len(
-            set(runs(first, 5)) | set(runs(second, 5))
+        share = len(set(run_keys(first, 5)) & set(run_keys(second, 5))) / len(
+            set(run_keys(first, 5)) | set(run_keys(second, 5))
         )
-        found = float((signature(first) == signature(second)).mean())
-        assert abs(found - share) < 4 * (share * (1 - share) / (BAND * BANDS)) ** 0.5
+        found = float((minhash(first) == minhash(second)).mean())
+        assert abs(found - share) < 4 * (share * (1 - share) / (BANDS * ROWS_A_BAND)) ** 0.5
 
 
 class TestSeen:
@@ -87,7 +87,7 @@ class TestSeen:
         )
     )
     def test_is_a_set(self, groups: list[list[int]]) -> None:
-        seen, known = Seen(), set()
+        seen, known = KeySet(), set()
         for group in groups:
             before = seen.add(
                 np.asarray(group, np.uint64) * np.uint64(1024)
@@ -97,7 +97,7 @@ class TestSeen:
         assert seen.count == len(known)
 
     def test_memory_of_a_key(self) -> None:
-        seen = Seen()
+        seen = KeySet()
         for start in range(0, 100_000, 1000):
             seen.add(np.arange(start + 1, start + 1001, dtype=np.uint64))
         assert seen.slots.nbytes <= 32 * seen.count
@@ -145,9 +145,9 @@ class TestExam:
 class TestQuality:
     @pytest.mark.parametrize("lang", LANGUAGES)
     def test_text_is_good(self, lang: str) -> None:
-        assert not poor(PARAGRAPHS[lang])
-        assert not poor(OTHERS[lang])
-        assert not poor("\n\n".join([PARAGRAPHS[lang], OTHERS[lang]]))
+        assert not quality_fault(PARAGRAPHS[lang])
+        assert not quality_fault(OTHERS[lang])
+        assert not quality_fault("\n\n".join([PARAGRAPHS[lang], OTHERS[lang]]))
 
     @pytest.mark.parametrize(
         ("why", "text"),
@@ -176,11 +176,11 @@ class TestQuality:
         ],
     )
     def test_what_is_poor_is_named(self, why: str, text: str) -> None:
-        assert poor(text) == why
+        assert quality_fault(text) == why
         assert sifted([text], "quality") == ([], {f"quality: {why}": 1})
 
     def test_many_words(self) -> None:
-        assert poor("word " * 100_001) == "many words"
+        assert quality_fault("word " * 100_001) == "many words"
 
     def test_empty_rows_never_pass(self) -> None:
         assert sifted(["", " \n", "a"]) == (["a"], {"empty": 2})
@@ -217,7 +217,7 @@ class TestPipeline:
 
         tracemalloc.start()
         removed: Counter[str] = Counter()
-        count = sum(1 for _ in sift(endless(), str, Judge(("exact",)), removed))
+        count = sum(1 for _ in filter_rows(endless(), str, RowFilter(("exact",)), removed))
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert count == 8_000

@@ -108,9 +108,9 @@ def test_ranks_share_the_rows_of_one_process(
             assert np.array_equal(part.samples, together.samples), (
                 "all ranks know the samples of the step"
             )
-            assert part.whole == together.whole
-        assert together.whole.answers == together.answers.sum()
-        assert together.whole.sentences == (together.targets >= 0).sum() - together.answers.sum()
+            assert part.totals == together.totals
+        assert together.totals.answers == together.answers.sum()
+        assert together.totals.sentences == (together.targets >= 0).sum() - together.answers.sum()
     assert len({tuple(rank.state().items()) for rank in ranks}) == 1
 
 

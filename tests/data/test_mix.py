@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from tests.data.texts import paragraph, write_jsonl
 
 from tumen.core.errors import InputError, RecipeError
-from tumen.data import mixed, read_corpus, write_corpus
+from tumen.data import read_corpus, write_corpus
+from tumen.data.mix import interleave
 from tumen.recipe.recipe import Data, Part, recipe_of
 
 
@@ -23,7 +24,7 @@ def stream(letter: str, sizes: list[int], weights: list[float], passes: int = 1)
         partial(lambda c, n, _: [c * (1 + k % 5) for k in range(n)], chr(ord(letter) + i), n)
         for i, n in enumerate(sizes)
     ]
-    return list(mixed(sources, weights, [passes] * len(sizes), len))
+    return list(interleave(sources, weights, [passes] * len(sizes), len))
 
 
 @given(
@@ -46,8 +47,8 @@ def test_it_ends_when_one_is_used_up_and_passes_make_it_longer() -> None:
 
 def test_going_on_after_some_rows() -> None:
     sources = [lambda _: map(str, range(100, 200)), lambda _: map(str, range(1000, 1100))]
-    whole = list(mixed(sources, [2, 1], [1, 1], len))
-    assert list(islice(mixed(sources, [2, 1], [1, 1], len), 40, None)) == whole[40:]
+    whole = list(interleave(sources, [2, 1], [1, 1], len))
+    assert list(islice(interleave(sources, [2, 1], [1, 1], len), 40, None)) == whole[40:]
 
 
 @pytest.mark.parametrize("weight", [0, -1, float("nan"), float("inf")])

@@ -92,7 +92,7 @@ class TestDamage:
     def test_truncated(self, folder: Path, name: str, keep: int) -> None:
         path = folder / f"{name}.npy"
         os.truncate(path, keep if keep >= 0 else path.stat().st_size - 1)
-        self.refused(folder, f"{name}.npy: cut short or damaged")
+        self.refused(folder, f"{name}.npy: truncated or damaged")
 
     @pytest.mark.parametrize("name", ["tokens", "starts", "answers"])
     def test_missing(self, folder: Path, name: str) -> None:

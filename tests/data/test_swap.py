@@ -10,8 +10,8 @@ import pytest
 from tests.data.test_labelled import lines
 
 from tumen.core.errors import InputError
-from tumen.data import exam_keys, read_corpus, write_corpus
-from tumen.data.filters import Judge
+from tumen.data import read_corpus, write_corpus
+from tumen.data.filters import RowFilter, eval_keys
 from tumen.data.sources.labelled import Labelled, action_of, ontology_of
 from tumen.data.swap import swapped
 from tumen.language.action import normalise
@@ -40,11 +40,11 @@ def rows() -> list[dict[str, Any]]:
 
 
 def said(number: int, share: float = 1.0, exam: tuple[str, ...] = ()) -> list[dict[str, Any]]:
-    judge = Judge(("exam",), exam_keys(exam))
+    row_filter = RowFilter(("exam",), eval_keys(exam))
     return [
         dict(row)
         for row in swapped(
-            rows(), share=share, number=number, seed=3, ontology=ONTOLOGY, judge=judge
+            rows(), share=share, number=number, seed=3, ontology=ONTOLOGY, row_filter=row_filter
         )
     ]
 

@@ -25,7 +25,7 @@ from tumen.data import (
     write_dataset,
     write_tokenizer,
 )
-from tumen.data.shards import Packed, write_packed
+from tumen.data.shards import PackedExamples, write_packed
 from tumen.data.sources import read_sentences, read_text
 from tumen.data.sources.read import TEXT_CHARACTERS
 from tumen.recipe.recipe import Data, Tokenizer
@@ -236,9 +236,9 @@ def test_shards_are_written_as_numpy_would_and_never_held(tmp_path: Path) -> Non
     rng = np.random.default_rng(0)
     parts = [rng.integers(0, 900, 40_000).astype(np.uint16) for _ in range(60)]
 
-    def stream() -> Iterator[Packed]:
+    def stream() -> Iterator[PackedExamples]:
         for tokens in parts:
-            yield Packed(tokens, np.full(400, 100), np.full(400, 3))
+            yield PackedExamples(tokens, np.full(400, 100), np.full(400, 3))
 
     tracemalloc.start()
     assert write_packed(tmp_path / "a", stream()) == 60 * 40_000

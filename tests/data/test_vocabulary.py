@@ -14,15 +14,13 @@ from tests.strangers import CONTROL, cut_of, train_bpe
 from tumen.core.errors import InputError
 from tumen.data import (
     Codec,
-    Outside,
-    Vocabulary,
     read_corpus,
-    refuse_other,
-    vocabulary_of,
+    read_vocabulary,
+    require_same_vocabulary,
     write_dataset,
     write_tokenizer,
 )
-from tumen.data.vocabulary import PRE
+from tumen.data.tokenizer import WORD_RULES, PretrainedCodec, Vocabulary
 from tumen.decoding.llama import LlamaModel
 from tumen.language.action import HOME, Action, normalise, parse, units
 from tumen.recipe.recipe import Tokenizer as Section
@@ -35,7 +33,7 @@ HARD = [
 
 @pytest.fixture(scope="module")
 def vocabulary(stranger: Path) -> Vocabulary:
-    return vocabulary_of(stranger)
+    return read_vocabulary(stranger)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +42,7 @@ def sentences(corpus: Path) -> list[str]:
 
 
 def test_a_file_and_a_folder_say_the_same(stranger: Path, vocabulary: Vocabulary) -> None:
-    folder = vocabulary_of(stranger.parent)
+    folder = read_vocabulary(stranger.parent)
     assert folder.model_copy(update={"control": ()}) == vocabulary.model_copy(
         update={"control": ()}
     )
@@ -54,17 +52,17 @@ def test_a_file_and_a_folder_say_the_same(stranger: Path, vocabulary: Vocabulary
 
 def test_saved_and_read_again(vocabulary: Vocabulary, tmp_path: Path) -> None:
     vocabulary.save(tmp_path)
-    assert Vocabulary.load(tmp_path) == vocabulary_of(tmp_path) == vocabulary
+    assert Vocabulary.load(tmp_path) == read_vocabulary(tmp_path) == vocabulary
 
 
 class TestLikeLlama:
     """llama.cpp's own tokeniser on the same units and pieces."""
 
-    @pytest.fixture(scope="class", params=PRE)
+    @pytest.fixture(scope="class", params=WORD_RULES)
     @staticmethod
     def both(
         request: pytest.FixtureRequest, stranger: Path, tmp_path_factory: pytest.TempPathFactory
-    ) -> Iterator[tuple[Outside, LlamaModel]]:
+    ) -> Iterator[tuple[PretrainedCodec, LlamaModel]]:
         """The same tokens and merges under each rule of cutting words."""
         path = cut_of(
             stranger,
@@ -73,22 +71,22 @@ class TestLikeLlama:
             {"tokenizer.ggml.pre": request.param},
         )
         model = LlamaModel(path)
-        yield Outside(vocabulary_of(path)), model
+        yield PretrainedCodec(read_vocabulary(path)), model
         model.close()
 
-    def test_units(self, both: tuple[Outside, LlamaModel], sentences: list[str]) -> None:
+    def test_units(self, both: tuple[PretrainedCodec, LlamaModel], sentences: list[str]) -> None:
         codec, model = both
         for unit in {
             unit for sentence in (*HARD, *sentences) for unit in units(normalise(sentence))
         }:
             assert codec.text(unit) == model.inner(unit), unit
 
-    def test_any_text(self, both: tuple[Outside, LlamaModel]) -> None:
+    def test_any_text(self, both: tuple[PretrainedCodec, LlamaModel]) -> None:
         codec, model = both
         for text in HARD:
             assert codec.text(text) == model.tokens(text), text
 
-    def test_actions(self, both: tuple[Outside, LlamaModel], corpus: Path) -> None:
+    def test_actions(self, both: tuple[PretrainedCodec, LlamaModel], corpus: Path) -> None:
         """What the runner's automaton would force is what a model is trained on."""
         from tumen.decoding.automaton import ActionGrammar
 
@@ -102,7 +100,7 @@ class TestLikeLlama:
 
 
 def test_smollm2_cuts_as_llama_does(smollm2_cut: Path, sentences: list[str]) -> None:
-    codec, model = Outside(vocabulary_of(smollm2_cut)), LlamaModel(smollm2_cut)
+    codec, model = PretrainedCodec(read_vocabulary(smollm2_cut)), LlamaModel(smollm2_cut)
     assert (codec.vocab, codec.begin, codec.do, codec.end) == (49_152, 1, 2, 0)
     for text in (*HARD, *sentences):
         assert codec.text(text) == model.tokens(text)
@@ -116,7 +114,7 @@ def test_a_copied_unit_is_the_same_run_in_sentence_and_action(
     vocabulary: Vocabulary, pieces: bool
 ) -> None:
     structure = HOME.structure_tokens()
-    codec = Outside(vocabulary.with_tokens(structure) if pieces else vocabulary)
+    codec = PretrainedCodec(vocabulary.with_tokens(structure) if pieces else vocabulary)
     sentence = normalise("turn on the 2 blue lämpchen in 客厅")
     action = Action("HassTurnOn", "en", {"name": "the 2 blue lämpchen", "area": "客厅"})
     answer, prompt = codec.answer(action), codec.prompt(sentence)
@@ -127,17 +125,17 @@ def test_a_copied_unit_is_the_same_run_in_sentence_and_action(
     assert codec.decode(answer[:-1]) == action.wire()
     assert parse(codec.decode(answer[:-1])) == action
     if pieces:
-        assert len(answer) < len(Outside(vocabulary).answer(action)) / 2
+        assert len(answer) < len(PretrainedCodec(vocabulary).answer(action)) / 2
 
 
 @pytest.fixture(scope="module")
-def codec(vocabulary: Vocabulary) -> Outside:
-    return Outside(vocabulary)
+def codec(vocabulary: Vocabulary) -> PretrainedCodec:
+    return PretrainedCodec(vocabulary)
 
 
 @settings(max_examples=200)
 @given(parts=st.lists(st.sampled_from([*CONTROL, "<|im_", "turn", " ", "on", "|>"]), max_size=6))
-def test_a_typed_control_token_is_text(codec: Outside, parts: list[str]) -> None:
+def test_a_typed_control_token_is_text(codec: PretrainedCodec, parts: list[str]) -> None:
     text = "".join(parts)
     ids = codec.text(text)
     assert not {codec.begin, codec.do, codec.end} & set(ids)
@@ -150,7 +148,7 @@ class TestTrimmed:
         less = vocabulary.trimmed(words[: len(words) // 2], 20)
         assert len(less.tokens) < len(vocabulary.tokens)
         assert less.rows is not None
-        before, after = Outside(vocabulary), Outside(less)
+        before, after = PretrainedCodec(vocabulary), PretrainedCodec(less)
         for word in words[: len(words) // 2]:
             assert [less.rows[token] for token in after.text(word)] == before.text(word)
         for word in (*words, *HARD):
@@ -172,7 +170,7 @@ class TestTrimmed:
         section = Section(start=str(stranger), trim=30, pieces=True)
         manifest = write_tokenizer(section, corpus, tmp_path / "tokenizer", "x")
         codec = Codec.load(tmp_path / "tokenizer")
-        assert isinstance(codec, Outside)
+        assert isinstance(codec, PretrainedCodec)
         assert manifest.facts["vocab"] == codec.vocab
         assert {piece: len(ids) for piece, ids in codec.structure.items()} == dict.fromkeys(
             HOME.structure_tokens(), 1
@@ -193,12 +191,12 @@ class TestRefused:
         self, vocabulary: Vocabulary, stranger: Path, tmp_path: Path
     ) -> None:
         less = vocabulary.trimmed([" kitchen"], 5).with_tokens(['{"lang":"en"'])
-        refuse_other(less, stranger)
+        require_same_vocabulary(less, stranger)
         train_bpe(["the other one says other things"] * 5, tmp_path, 500)
         with pytest.raises(
-            InputError, match=r"is not the tokeniser's .*; set tokenizer\.start to it"
+            InputError, match=r"is not the tokenizer's .*; set tokenizer\.start to it"
         ):
-            refuse_other(less, tmp_path)
+            require_same_vocabulary(less, tmp_path)
 
     def test_sentencepiece(self, device: Path, tokenizer: Path, tmp_path: Path) -> None:
         from tumen.shrink.gguf_writer import write_gguf
@@ -206,24 +204,24 @@ class TestRefused:
 
         write_gguf(tmp_path / "m.gguf", *read_final(device), Codec.load(tokenizer), "int8", "ours")
         with pytest.raises(InputError, match=r"of the kind 'llama'; only byte-level BPE"):
-            vocabulary_of(tmp_path / "m.gguf")
+            read_vocabulary(tmp_path / "m.gguf")
 
     def test_a_rule_nobody_knows(self, stranger: Path, tmp_path: Path) -> None:
         path = cut_of(stranger, tmp_path / "m.gguf", 1, {"tokenizer.ggml.pre": "tekken"})
-        with pytest.raises(InputError, match="cuts text into words by 'tekken'"):
-            vocabulary_of(path)
+        with pytest.raises(InputError, match="cuts a text into words by the unknown rule 'tekken'"):
+            read_vocabulary(path)
 
     @pytest.mark.parametrize(
         ("name", "value", "says"),
         [
             ("normalizer", {"type": "Lowercase"}, "changes texts"),
-            ("pre_tokenizer", {"type": "Whitespace"}, "by a rule that is not known"),
+            ("pre_tokenizer", {"type": "Whitespace"}, "rule to cut a text into words is unknown"),
             (
                 "model",
                 {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"},
-                "no byte-level BPE|'BPE' is needed",
+                "not a byte-level BPE|'BPE' is needed",
             ),
-            ("version", "7", "no tokeniser in it"),
+            ("version", "7", "not a tokenizer"),
         ],
     )
     def test_another_tokenizer_json(
@@ -232,7 +230,7 @@ class TestRefused:
         tree = json.loads((stranger.parent / "tokenizer.json").read_text())
         (tmp_path / "tokenizer.json").write_text(json.dumps(tree | {name: value}))
         with pytest.raises(InputError, match=says) as caught:
-            vocabulary_of(tmp_path)
+            read_vocabulary(tmp_path)
         assert "\n" not in str(caught.value)
 
     @pytest.mark.parametrize(
@@ -248,14 +246,14 @@ class TestRefused:
     ) -> None:
         path = cut_of(stranger, tmp_path / "m.gguf", 1, {"tokenizer.ggml.merges": merges})
         with pytest.raises(InputError, match=says):
-            vocabulary_of(path)
+            read_vocabulary(path)
 
     def test_none_there(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="missing"):
-            vocabulary_of(tmp_path)
+            read_vocabulary(tmp_path)
 
 
 def test_another_rule_of_a_folder_is_known_by_its_form(tmp_path: Path) -> None:
-    for name in PRE:
+    for name in WORD_RULES:
         train_bpe(["turn on the light"] * 3, tmp_path / name, 300, name)
-        assert vocabulary_of(tmp_path / name).pre == name
+        assert read_vocabulary(tmp_path / name).pre == name

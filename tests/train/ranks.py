@@ -20,7 +20,7 @@ import torch.distributed as dist
 import torch.multiprocessing
 
 from tumen.core.shape import Experts, Gqa, Mla, Shape
-from tumen.data import Batch, Whole
+from tumen.data import Batch, StepTotals
 from tumen.recipe.recipe import Train
 
 ROWS, TOKENS = 8, 16
@@ -123,13 +123,13 @@ def batch_of(seed: int, rank: int = 0, ranks: int = 1) -> Batch:
     last[:, -1] = True
     targets = np.where(last | (documents == 0), -1, np.roll(ids, -1, 1))
     answers = ((positions > 1) & (targets >= 0)).astype(np.int64)
-    whole = Whole(ROWS, int(answers.sum()), int(((targets >= 0) & (answers == 0)).sum()))
+    whole = StepTotals(ROWS, int(answers.sum()), int(((targets >= 0) & (answers == 0)).sum()))
     mine = slice(rank, None, ranks)
     parts = [
         part.astype(np.int64)[mine]
         for part in (ids * (documents > 0), documents, positions, targets, answers, targets * 0)
     ]
-    return Batch(*parts, samples=np.arange(ROWS), whole=whole)
+    return Batch(*parts, samples=np.arange(ROWS), totals=whole)
 
 
 def lively(name: str, whole: torch.Tensor) -> torch.Tensor:

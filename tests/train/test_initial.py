@@ -14,7 +14,7 @@ from tests.strangers import cut_of, lively
 from tumen.core.artifact import manifest_of
 from tumen.core.errors import InputError, TrainError
 from tumen.core.shape import Shape
-from tumen.data import Codec, vocabulary_of
+from tumen.data import Codec, read_vocabulary
 from tumen.formats.pretrained import located, shape_of_start
 from tumen.model import causal_mask, layer_of
 from tumen.recipe import recipe
@@ -125,7 +125,7 @@ def test_import_writes_a_checkpoint_with_its_vocabulary(stranger: Path, tmp_path
     again, same = read_final(tmp_path / "in")
     assert again == shape == shape_of_start(tmp_path / "in")
     assert all(torch.equal(same[name], weight) for name, weight in weights.items())
-    assert vocabulary_of(tmp_path / "in") == vocabulary_of(stranger)
+    assert read_vocabulary(tmp_path / "in") == read_vocabulary(stranger)
     with pytest.raises(InputError, match="holds something already"):
         import_public(stranger, tmp_path / "in")
 

@@ -18,7 +18,7 @@ from tumen.core.artifact import manifest_of, verify
 from tumen.core.errors import ArtifactError, DiskError, TrainError
 from tumen.core.events import Events
 from tumen.core.shape import Shape
-from tumen.data import Batch, Loader, Whole, read_shards, write_shards
+from tumen.data import Batch, Loader, StepTotals, read_shards, write_shards
 from tumen.model import build, causal_mask
 from tumen.recipe.recipe import Train
 from tumen.train import fit, loop, losses, single_process
@@ -216,7 +216,9 @@ class TestRefused:
     )
     def test_guard(self, loss: float, norm: float) -> None:
         batch = Batch(
-            *(np.zeros((1, 1), np.int64),) * 6, samples=np.asarray([7, 9]), whole=Whole(1, 1, 1)
+            *(np.zeros((1, 1), np.int64),) * 6,
+            samples=np.asarray([7, 9]),
+            totals=StepTotals(1, 1, 1),
         )
         with pytest.raises(TrainError, match="samples 7, 9"):
             guard(loss, norm, 0, batch)
@@ -268,7 +270,7 @@ class TestRefused:
     ) -> None:
         copy = copy_of(few)
         os.truncate(copy / "train" / "tokens.npy", 500)
-        with pytest.raises(ArtifactError, match=r"tokens\.npy: cut short"):
+        with pytest.raises(ArtifactError, match=r"tokens\.npy: truncated"):
             fit(section, shape, copy, tmp_path / "x")
 
     def test_full_disk(self, few: Path, section: Train, shape: Shape, small_disk: Path) -> None:

@@ -15,7 +15,7 @@ from tumen.core.artifact import manifest_of
 from tumen.core.errors import TrainError
 from tumen.core.events import Events
 from tumen.core.shape import Gqa, Mla, Shape
-from tumen.data import Batch, Loader, Whole, read_shards
+from tumen.data import Batch, Loader, StepTotals, read_shards
 from tumen.recipe.recipe import Train
 from tumen.train import fit, metrics, single_process
 from tumen.train.calibrate import batch_of
@@ -127,7 +127,7 @@ class TestUtilisation:
 
 class TestSpikes:
     batch = Batch(
-        *(np.zeros((1, 1), np.int64),) * 6, samples=np.asarray([7, 9]), whole=Whole(1, 1, 1)
+        *(np.zeros((1, 1), np.int64),) * 6, samples=np.asarray([7, 9]), totals=StepTotals(1, 1, 1)
     )
 
     def watch(self, losses: Iterator[float] | list[float], **fields: Any) -> int | None:

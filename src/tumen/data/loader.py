@@ -1,7 +1,7 @@
-"""The loader: packed rows in an order that is a function of (seed, epoch), so its whole state is three integers.
+"""Packed batches in an order that is a function of (seed, epoch): three integers are its state.
 
-Every example of an epoch is seen once. Rows are filled first-fit over a few open rows, in the order of the epoch's permutation.
-A step takes the same rows however many ranks share them.
+Every example of an epoch is used once. Rows of a batch are filled first-fit over a few open rows,
+in the order of the epoch's permutation. A step takes the same rows however many ranks share them.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from tumen.core.errors import InputError
 from tumen.data.shards import Array, Shards
 
 OPEN_ROWS = 16
+NO_TARGET = -1
 
 
 @dataclass(frozen=True)
-class Whole:
-    """A whole step, over all ranks: its rows, and how many targets lie in actions and in sentences."""
+class StepTotals:
+    """A whole step over all ranks: its rows, and its targets in actions and in sentences."""
 
     rows: int
     answers: int
@@ -29,11 +30,17 @@ class Whole:
 
 @dataclass(frozen=True)
 class Batch:
-    """One rank's rows of packed examples, all (rows, row_tokens) int64.
+    """One rank's rows of packed examples, all (rows, seq_len) int64.
 
-    `documents` numbers the examples of a row from 1 (0 is padding), `positions` restart in each, `targets` is the next token
-    of the same example (-1 where there is none), `answers` marks targets that belong to an action, `sources` is where in the
-    shard's tokens the target lies (-1 where there is none). `samples` are the examples of the whole step, in order.
+    Attributes:
+        ids: tokens.
+        documents: number of the example within its row, from 1; 0 is padding.
+        positions: place of a token within its example.
+        targets: next token of the same example; -1 where there is none.
+        answers: 1 where the target belongs to an action.
+        sources: place of the target in the shard's tokens; -1 where there is none.
+        samples: examples of the whole step, in order, (examples,).
+        totals: of the whole step.
     """
 
     ids: Array
@@ -43,16 +50,16 @@ class Batch:
     answers: Array
     sources: Array
     samples: Array
-    whole: Whole
+    totals: StepTotals
 
     def split(self, rows: int) -> list[Batch]:
-        """Micro-batches of `rows` rows; each still says what the whole step holds."""
+        """Return micro-batches of `rows` rows; each keeps the totals of the whole step."""
         names = ("ids", "documents", "positions", "targets", "answers", "sources")
-        cuts = range(0, len(self.ids), rows)
-        return [
-            replace(self, **{name: getattr(self, name)[cut : cut + rows] for name in names})
-            for cut in cuts
-        ]
+        parts = []
+        for start in range(0, len(self.ids), rows):
+            cut = {name: getattr(self, name)[start : start + rows] for name in names}
+            parts.append(replace(self, **cut))
+        return parts
 
 
 class Loader:
@@ -60,9 +67,11 @@ class Loader:
 
     Args:
         shards: one split.
-        rows, row_tokens: shape of a step, over all ranks.
+        rows: rows of a step, over all ranks.
+        row_tokens: tokens of a row.
         seed: of the order.
-        rank, world: this process takes every `world`-th row of a step; `world` divides `rows`.
+        rank: this process takes every `world`-th row of a step, from `rank` on.
+        world: number of ranks; it divides `rows`.
 
     Raises:
         InputError: an example is longer than a row.
@@ -74,32 +83,43 @@ class Loader:
         longest = int(shards.lengths.max())
         if longest > row_tokens:
             raise InputError(
-                f"an example has {longest} tokens, a row {row_tokens}: set train.row_tokens to {longest} or more"
+                f"an example has {longest} tokens, a row {row_tokens}: "
+                f"set train.row_tokens to {longest} or more"
             )
-        self.shards, self.rows, self.row_tokens, self.seed = shards, rows, row_tokens, seed
-        self.rank, self.world = rank, world
-        self.epoch, self.row, self.seen = 0, 0, 0
+        self.shards = shards
+        self.rows = rows
+        self.row_tokens = row_tokens
+        self.seed = seed
+        self.rank = rank
+        self.world = world
+        self.epoch = 0
+        self.row = 0
+        self.seen = 0
         self._packed = self._pack(0)
 
     def state(self) -> dict[str, int]:
-        """Everything needed to go on from here; `seen` is a checksum of all examples so far, in order."""
+        """Return all that `restore` needs; `seen` is a checksum of the examples so far, in order."""
         return {"epoch": self.epoch, "row": self.row, "seen": self.seen}
 
     def restore(self, state: Mapping[str, int]) -> None:
-        """Go on from a state, whatever was read before."""
+        """Continue from a state, whatever was read before."""
         if state["epoch"] != self.epoch:
             self._packed = self._pack(state["epoch"])
-        self.epoch, self.row, self.seen = state["epoch"], state["row"], state["seen"]
+        self.epoch = state["epoch"]
+        self.row = state["row"]
+        self.seen = state["seen"]
 
     def rows_per_epoch(self) -> int:
-        """Rows that one pass over the examples fills, in the current epoch."""
+        """Return the number of rows that the current epoch fills."""
         return len(self._packed)
 
     def __next__(self) -> Batch:
+        """Return the next batch; an epoch's last step is filled up from the next epoch."""
         step: list[list[int]] = []
         while len(step) < self.rows:
             if self.row >= len(self._packed):
-                self.epoch, self.row = self.epoch + 1, 0
+                self.epoch += 1
+                self.row = 0
                 self._packed = self._pack(self.epoch)
             step.append(self._packed[self.row])
             self.row += 1
@@ -108,48 +128,70 @@ class Loader:
         return self._batch(step[self.rank :: self.world], samples)
 
     def _pack(self, epoch: int) -> list[list[int]]:
-        """Examples of every row of an epoch."""
+        """Return the examples of every row of an epoch."""
         order = np.random.default_rng((self.seed, epoch)).permutation(len(self.shards))
         lengths = self.shards.lengths[order]
-        rows: list[list[int]] = []
-        waiting: list[tuple[int, list[int]]] = []  # (room, examples), oldest first
+        full: list[list[int]] = []
+        open_rows: list[_OpenRow] = []  # oldest first
         for example, length in zip(order.tolist(), lengths.tolist(), strict=True):
-            place = next((i for i, (room, _) in enumerate(waiting) if room >= length), None)
-            if place is None:
-                if len(waiting) == OPEN_ROWS:
-                    rows.append(waiting.pop(0)[1])
-                waiting.append((self.row_tokens - length, [example]))
-            else:
-                room, examples = waiting[place]
-                examples.append(example)
-                waiting[place] = (room - length, examples)
-        return rows + [examples for _, examples in waiting]
+            row = next((row for row in open_rows if row.room >= length), None)
+            if row is None:
+                if len(open_rows) == OPEN_ROWS:
+                    full.append(open_rows.pop(0).examples)
+                row = _OpenRow(self.row_tokens, [])
+                open_rows.append(row)
+            row.examples.append(example)
+            row.room -= length
+        return full + [row.examples for row in open_rows]
 
-    def _whole(self, samples: Array) -> Whole:
-        starts, answers, stops = (
-            self.shards.starts[samples],
-            self.shards.answers[samples],
-            self.shards.starts[samples + 1],
-        )
-        return Whole(self.rows, int((stops - answers).sum()), int((answers - starts - 1).sum()))
+    def _totals(self, samples: Array) -> StepTotals:
+        starts = self.shards.starts[samples]
+        answers = self.shards.answers[samples]
+        stops = self.shards.starts[samples + 1]
+        # The first token of an example is no target.
+        in_sentences = int((answers - starts - 1).sum())
+        return StepTotals(self.rows, int((stops - answers).sum()), in_sentences)
 
     def _batch(self, rows: list[list[int]], samples: Array) -> Batch:
+        """Return the batch of this rank's rows, each a list of examples."""
         shape = (len(rows), self.row_tokens)
-        ids, documents, positions = (np.zeros(shape, np.int64) for _ in range(3))
-        targets, sources = np.full(shape, -1, np.int64), np.full(shape, -1, np.int64)
-        answers = np.zeros(shape, np.int64)
-        for r, examples in enumerate(rows):
+        batch = Batch(
+            ids=np.zeros(shape, np.int64),
+            documents=np.zeros(shape, np.int64),
+            positions=np.zeros(shape, np.int64),
+            targets=np.full(shape, NO_TARGET, np.int64),
+            answers=np.zeros(shape, np.int64),
+            sources=np.full(shape, NO_TARGET, np.int64),
+            samples=samples,
+            totals=self._totals(samples),
+        )
+        for row, examples in enumerate(rows):
             at = 0
             for number, example in enumerate(examples, start=1):
-                start, stop = int(self.shards.starts[example]), int(self.shards.starts[example + 1])
-                length, room = stop - start, slice(at, at + stop - start)
-                ids[r, room] = self.shards.tokens[start:stop]
-                documents[r, room], positions[r, room] = number, np.arange(length)
-                inner = slice(at, at + length - 1)
-                targets[r, inner] = ids[r, at + 1 : at + length]
-                sources[r, inner] = np.arange(start + 1, stop)
-                answers[r, inner] = sources[r, inner] >= int(self.shards.answers[example])
-                at += length
-        return Batch(
-            ids, documents, positions, targets, answers, sources, samples, self._whole(samples)
-        )
+                at += self._place(batch, row, at, number, example)
+        return batch
+
+    def _place(self, batch: Batch, row: int, at: int, number: int, example: int) -> int:
+        """Write an example into a row at token `at`; return its length."""
+        start = int(self.shards.starts[example])
+        stop = int(self.shards.starts[example + 1])
+        length = stop - start
+        room = slice(at, at + length)
+        batch.ids[row, room] = self.shards.tokens[start:stop]
+        batch.documents[row, room] = number
+        batch.positions[row, room] = np.arange(length)
+        # The last token predicts nothing, so there is one target less than tokens.
+        inner = slice(at, at + length - 1)
+        sources = np.arange(start + 1, stop)
+        batch.sources[row, inner] = sources
+        batch.targets[row, inner] = batch.ids[row, at + 1 : at + length]
+        batch.answers[row, inner] = sources >= int(self.shards.answers[example])
+        return length
+
+
+@dataclass
+class _OpenRow:
+    """A row that still takes examples: tokens that are free, and the examples in it."""
+
+    room: int
+    examples: list[int]

@@ -1,4 +1,4 @@
-"""Several sources as one stream, by weight: the next row comes from the source that is furthest behind its share."""
+"""Interleave several sources by weight: the next row comes from the source furthest behind."""
 
 from __future__ import annotations
 
@@ -10,45 +10,48 @@ from tumen.core.errors import InputError
 T = TypeVar("T")
 
 
-def mixed(
+def interleave(
     sources: Sequence[Callable[[int], Iterable[T]]],
     weights: Sequence[float],
-    passes: Sequence[int],
+    epochs: Sequence[int],
     size: Callable[[T], int],
 ) -> Iterator[T]:
-    """Rows of all sources so that at any moment each has given its share, but for the size of one row.
+    """Yield rows so that at any moment each source has its share, give or take one row.
 
-    Nothing is drawn by chance, so the same sources give the same stream and skipping n rows goes on after the n-th. It ends
-    when the source whose turn it is has been used up: shares hold to the end, and what is left of the others is not used.
+    Nothing is drawn at random: the same sources give the same stream, and skipping n rows continues
+    after the n-th. The stream ends when the source whose turn it is has no rows left, so shares
+    hold to the end, and what is left of the other sources is not used.
 
     Args:
-        sources: open a stream of rows for a pass (0, 1, ...), as often as `passes` says.
-        weights: shares of the sizes, against each other.
-        passes: how often a source may be read.
-        size: of a row, such as its characters.
+        sources: each opens a stream of rows for epoch 0, 1, ...
+        weights: share of each source in the sum of sizes, relative to the other weights.
+        epochs: how often each source may be read.
+        size: returns the size of a row, such as its characters.
 
     Raises:
-        InputError: a weight that is not above zero, or a source without rows.
+        InputError: a weight is not above zero, or a source has no rows.
     """
     if not all(0 < weight < float("inf") for weight in weights):
         raise InputError(
-            f"weights of a mix must be above zero, not {', '.join(map(str, weights))}; leave a source out instead"
+            f"weights of a mix must be above zero, not {', '.join(map(str, weights))}; "
+            "leave a source out instead"
         )
-    streams = [_read(open_, times) for open_, times in zip(sources, passes, strict=True)]
-    given = [0.0] * len(streams)
+    streams = [_repeat(source, times) for source, times in zip(sources, epochs, strict=True)]
+    taken = [0.0] * len(streams)
     while True:
-        turn = min(range(len(streams)), key=lambda i: (given[i] / weights[i], i))
+        # min returns the first of equals: ties go to the earlier source.
+        turn = min(range(len(streams)), key=lambda i: taken[i] / weights[i])
         row = next(streams[turn], None)
         if row is None:
-            if not given[turn]:
+            if not taken[turn]:
                 raise InputError(
                     f"source {turn + 1} of the mix has no rows to train on; leave it out"
                 )
             return
-        given[turn] += size(row)
+        taken[turn] += size(row)
         yield row
 
 
-def _read(source: Callable[[int], Iterable[T]], times: int) -> Iterator[T]:
-    for number in range(times):
-        yield from source(number)
+def _repeat(source: Callable[[int], Iterable[T]], times: int) -> Iterator[T]:
+    for epoch in range(times):
+        yield from source(epoch)

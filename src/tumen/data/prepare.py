@@ -20,31 +20,37 @@ from typing import Any, Literal
 from tumen.core.artifact import Manifest, verify, writing
 from tumen.core.errors import InputError
 from tumen.data import on_ray
-from tumen.data.codec import Codec, Outside, shifted, train_tokenizer
-from tumen.data.filters import Judge, exam_keys, folded, sift, text_key
-from tumen.data.mix import mixed
-from tumen.data.shards import Packed, packed, write_packed
+from tumen.data.filters import RowFilter, eval_keys, filter_rows, folded, text_key
+from tumen.data.mix import interleave
+from tumen.data.shards import PackedExamples, pack_examples, write_packed
 from tumen.data.sources.generated_homes import is_held
 from tumen.data.sources.read import read_sentences
 from tumen.data.sources.source import Corpus, source_of
 from tumen.data.sources.templates import Example
 from tumen.data.swap import swapped
-from tumen.data.vocabulary import Vocabulary, vocabulary_of
-from tumen.data.workers import chunks, cores, ordered
+from tumen.data.tokenizer import (
+    Codec,
+    PretrainedCodec,
+    Vocabulary,
+    read_vocabulary,
+    shifted_piece,
+    train_tokenizer,
+)
+from tumen.data.workers import chunks, core_count, map_in_order
 from tumen.formats import vocabulary_digest
 from tumen.language import Ontology, parse, units
 from tumen.recipe import Data, Part, Tokenizer
 
 SPLITS = ("train", "validation", "exam")
 HELD_TEXTS = 0.05  # share of plain texts kept for validation, at most data.validation of them
-OFFSETS = "offsets.json"
+OFFSETS_FILE = "offsets.json"
 LEARNT_BYTES = 50_000_000  # of a corpus are enough to learn a tokeniser from
 Row = Mapping[str, Any]
 Engine = Literal["local", "ray"]
 
 
 def write_corpus(section: Data, seed: int, folder: Path, inputs: str) -> Manifest:
-    """Rows of all sources, filtered, split and mixed; exam homes; the lexicon of values; the ontology.
+    """Rows of all sources, filtered, split and interleave; exam homes; the lexicon of values; the ontology.
 
     The facts say how many rows each filter removed.
 
@@ -56,25 +62,25 @@ def write_corpus(section: Data, seed: int, folder: Path, inputs: str) -> Manifes
     ontology = _joined(corpora, parts)
     exam = [_row(example, corpus) for corpus in corpora for example in corpus.exam]
     removed: Counter[str] = Counter()
-    judge = Judge(
+    row_filter = RowFilter(
         section.passed(),
-        exam_keys(chain(map(_text, exam), *map(read_sentences, map(Path, section.exams)))),
+        eval_keys(chain(map(_text, exam), *map(read_sentences, map(Path, section.exams)))),
     )
     facts: dict[str, Any] = {}
     with writing(folder, "corpus", inputs, [], facts) as stage:
         rows = (
-            _on_ray(section, judge, removed)
+            _on_ray(section, row_filter, removed)
             if section.engine == "ray"
-            else _local(corpora, judge, removed)
+            else _local(corpora, row_filter, removed)
         )
-        swapper = partial(swapped, ontology=ontology, seed=seed, judge=judge)
+        swapper = partial(swapped, ontology=ontology, seed=seed, row_filter=row_filter)
         told, intents = _write_splits(rows, exam, parts, section.validation, stage, swapper)
         if not told["train"].rows:
             raise InputError(
                 f"{_names(parts)}: no training rows left; removed: {dict(removed) or 'none'}"
             )
         facts |= _facts(told) | (
-            {"removed": dict(sorted(removed.items()))} if removed or judge.filters else {}
+            {"removed": dict(sorted(removed.items()))} if removed or row_filter.filters else {}
         )
         homes = [home for corpus in corpora for home in corpus.homes]
         (stage / "homes.json").write_text(json.dumps(homes, ensure_ascii=False), "utf-8")
@@ -89,7 +95,7 @@ def write_corpus(section: Data, seed: int, folder: Path, inputs: str) -> Manifes
                 for part, had in zip(parts, intents, strict=True)
                 for name, nats in _offsets(part, had).items()
             }
-            (stage / OFFSETS).write_text(json.dumps(offsets, indent=1), "utf-8")
+            (stage / OFFSETS_FILE).write_text(json.dumps(offsets, indent=1), "utf-8")
     return verify(folder, "corpus")
 
 
@@ -134,14 +140,16 @@ Placed = tuple[
 ]  # (number of the source, split or "" when the text's hash decides, row)
 
 
-def _local(corpora: Sequence[Corpus], judge: Judge, removed: Counter[str]) -> Iterator[Placed]:
+def _local(
+    corpora: Sequence[Corpus], row_filter: RowFilter, removed: Counter[str]
+) -> Iterator[Placed]:
     """What passes, source by source."""
-    return sift(
+    return filter_rows(
         chain.from_iterable(map(_placed, range(len(corpora)), corpora)),
         lambda one: _text(one[2]),
-        judge,
+        row_filter,
         removed,
-        cores(),
+        core_count(),
     )
 
 
@@ -152,9 +160,11 @@ def _placed(part: int, corpus: Corpus) -> Iterator[Placed]:
     yield from ((part, "", {"text": text}) for text in corpus.texts)
 
 
-def _on_ray(section: Data, judge: Judge, removed: Counter[str]) -> Iterator[Placed]:
+def _on_ray(section: Data, row_filter: RowFilter, removed: Counter[str]) -> Iterator[Placed]:
     paths = [part.path or "" for part in section.parts()]
-    return ((part, "", {"text": text}) for part, text in on_ray.sift_texts(paths, judge, removed))
+    return (
+        (part, "", {"text": text}) for part, text in on_ray.filter_texts(paths, row_filter, removed)
+    )
 
 
 def _offsets(part: Part, had: Counter[str]) -> dict[str, float]:
@@ -224,7 +234,7 @@ def _write_splits(
     stage: Path,
     swapper: Swapper,
 ) -> tuple[dict[str, _Lines], list[Counter[str]]]:
-    """Write every split; the training rows of several sources, or of several passes, are written apart first, then mixed.
+    """Write every split; the training rows of several sources, or of several passes, are written apart first, then interleave.
 
     Returns what was written of every split, and how often each source's own training rows have each intent.
     """
@@ -266,7 +276,7 @@ def _mix(apart: Sequence[_Lines], parts: Sequence[Part], train: _Lines, swapper:
         for lines, part in zip(apart, parts, strict=True)
     ]
     with train:
-        for row in mixed(
+        for row in interleave(
             streams,
             [part.weight for part in parts],
             [part.passes for part in parts],
@@ -312,7 +322,7 @@ def write_tokenizer(section: Tokenizer, corpus: Path, folder: Path, inputs: str)
     """
     parents, ontology = [verify(corpus, "corpus").digest], Ontology.load(corpus)
     if section.start:
-        codec: Codec = Outside(_vocabulary(section, corpus, ontology), ontology)
+        codec: Codec = PretrainedCodec(_vocabulary(section, corpus, ontology), ontology)
         parents.append(vocabulary_digest(Path(section.start)))
     else:
         share = LEARNT_BYTES / max(1, (corpus / "train.jsonl").stat().st_size)
@@ -326,11 +336,11 @@ def write_tokenizer(section: Tokenizer, corpus: Path, folder: Path, inputs: str)
 
 def _vocabulary(section: Tokenizer, corpus: Path, ontology: Ontology) -> Vocabulary:
     """The vocabulary of an outside model, trimmed to what the rows need, with tokens of our own for pieces of actions."""
-    found, structure = vocabulary_of(Path(section.start or "")), ontology.structure_tokens()
+    found, structure = read_vocabulary(Path(section.start or "")), ontology.structure_tokens()
     if section.trim is not None:
         rows = chain(read_corpus(corpus, "train"), read_corpus(corpus, "validation"))
         found = found.trimmed(
-            chain(structure, map(shifted, structure), chain.from_iterable(map(_cut, rows))),
+            chain(structure, map(shifted_piece, structure), chain.from_iterable(map(_cut, rows))),
             section.trim,
         )
     return found.with_tokens(structure) if section.pieces else found
@@ -345,11 +355,11 @@ def write_dataset(
     corpus: Path, tokenizer: Path, folder: Path, inputs: str,
     document_tokens: int = 512, engine: Engine = "local", workers: int = 0,
 ) -> Manifest:  # fmt: skip
-    """Packed shards of the training and validation split: the same bytes for any engine and number of workers.
+    """PackedExamples shards of the training and validation split: the same bytes for any engine and number of workers.
 
     Args:
         document_tokens: most tokens of a piece of plain text.
-        workers: processes that encode; 0: as many as there are cores.
+        workers: processes that encode; 0: as many as there are core_count.
     """
     parents = [verify(corpus, "corpus").digest, verify(tokenizer, "tokenizer").digest]
     encoder = Encoder(tokenizer, document_tokens)
@@ -359,28 +369,30 @@ def write_dataset(
             facts[f"{split}_tokens"] = write_packed(
                 stage / split, _encoded(encoder, corpus / f"{split}.jsonl", engine, workers)
             )
-        if (corpus / OFFSETS).exists():
-            offsets = json.loads((corpus / OFFSETS).read_text("utf-8"))
+        if (corpus / OFFSETS_FILE).exists():
+            offsets = json.loads((corpus / OFFSETS_FILE).read_text("utf-8"))
             tokens = {encoder.codec.intent(name): nats for name, nats in offsets.items()}
-            (stage / OFFSETS).write_text(json.dumps(tokens, indent=1), "utf-8")
+            (stage / OFFSETS_FILE).write_text(json.dumps(tokens, indent=1), "utf-8")
     return verify(folder, "dataset")
 
 
-def _encoded(encoder: Encoder, path: Path, engine: Engine, workers: int) -> Iterator[Packed]:
+def _encoded(
+    encoder: Encoder, path: Path, engine: Engine, workers: int
+) -> Iterator[PackedExamples]:
     if engine == "ray":
         yield from on_ray.encode_lines(path, encoder)
         return
     with open(path, encoding="utf-8") as lines:
         yield from (
             part
-            for _, part in ordered(
-                encoder, ((None, some) for some in chunks(lines)), workers or cores()
+            for _, part in map_in_order(
+                encoder, ((None, some) for some in chunks(lines)), workers or core_count()
             )
         )
 
 
 class Encoder:
-    """Lines of a corpus to packed tokens; can be sent to other processes, where it reads the tokeniser once.
+    """Lines of a corpus to pack_examples tokens; can be sent to other processes, where it reads the tokeniser once.
 
     Args:
         tokenizer: an artifact.
@@ -394,9 +406,9 @@ class Encoder:
     def __reduce__(self) -> tuple[Callable[..., Encoder], tuple[Path, int]]:
         return Encoder, (self.tokenizer, self.document_tokens)
 
-    def __call__(self, lines: Sequence[str]) -> Packed:
+    def __call__(self, lines: Sequence[str]) -> PackedExamples:
         """The examples of some lines."""
-        return packed(
+        return pack_examples(
             (pair for line in lines for pair in self.pairs(json.loads(line))), self.codec.vocab
         )
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from tumen.core.errors import InputError
-from tumen.data.filters import Judge
+from tumen.data.filters import RowFilter
 from tumen.data.sources.source import copied
 from tumen.language import JOINT, Action, Ontology, normalise
 
@@ -24,7 +24,13 @@ Words = Mapping[
 
 
 def swapped(
-    rows: Iterable[Row], *, share: float, number: int, seed: int, ontology: Ontology, judge: Judge
+    rows: Iterable[Row],
+    *,
+    share: float,
+    number: int,
+    seed: int,
+    ontology: Ontology,
+    row_filter: RowFilter,
 ) -> Iterator[Row]:
     """The rows in their order, a share of those that have slots with other words. Same arguments, same rows.
 
@@ -40,7 +46,7 @@ def swapped(
         other = (
             _other(row, words, rng, ontology) if "action" in row and rng.random() < share else None
         )
-        yield other if other and not judge.judge(other["sentence"])[0] else row
+        yield other if other and not row_filter.check(other["sentence"])[0] else row
 
 
 def words_of(rows: Iterable[Row], ontology: Ontology) -> Words:

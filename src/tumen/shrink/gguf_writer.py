@@ -15,7 +15,8 @@ from torch import Tensor
 
 from tumen.core.errors import ExportError
 from tumen.core.shape import Gqa, Mla, Shape
-from tumen.data import BYTES, CONTROL, UNKNOWN, Codec
+from tumen.data import Codec
+from tumen.data.tokenizer import BYTES, CONTROL, UNKNOWN
 from tumen.language import BEGIN, DO
 from tumen.model import gguf_name, interleave, to_gguf, turned
 from tumen.recipe import GridName

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from tumen.core.shape import Shape
-from tumen.data import Batch, Whole
+from tumen.data import Batch, StepTotals
 from tumen.recipe import Train
 from tumen.train.loop import prepare_torch
 from tumen.train.metrics import peak_bytes
@@ -39,7 +39,7 @@ def batch_of(shape: Shape, section: Train, seed: int) -> Batch:
         answers=ones,
         sources=-ones,
         samples=np.arange(size[0]),
-        whole=Whole(size[0], ids.size, 0),
+        totals=StepTotals(size[0], ids.size, 0),
     )
 
 

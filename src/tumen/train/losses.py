@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tumen.data import OFFSETS, Batch
+from tumen.data import OFFSETS_FILE, Batch
 from tumen.model import Transformer, causal_mask
 from tumen.recipe import Train
 
@@ -56,7 +56,7 @@ def targets_of(batch: Batch, sentence_weight: float) -> Targets:
 
 def whole_weight(batch: Batch, sentence_weight: float) -> float:
     """The sum of all loss weights of a step, over all ranks."""
-    return batch.whole.answers + sentence_weight * batch.whole.sentences
+    return batch.totals.answers + sentence_weight * batch.totals.sentences
 
 
 def further(batch: Batch) -> Batch:
@@ -119,7 +119,7 @@ def told_loss(
         / total
     )
     if network.training:
-        loss = loss + out.balance * (len(batch.ids) / batch.whole.rows)
+        loss = loss + out.balance * (len(batch.ids) / batch.totals.rows)
     if out.ahead is not None:
         after = targets_of(further(batch), section.sentence_weight)
         loss = (
@@ -151,10 +151,10 @@ def shares_loss(dataset: Path, vocab: int) -> tuple[float, Extra] | None:
 
     What is learnt with them is right for other shares of the intents than the rows have (data/prepare.py).
     """
-    if not (dataset / OFFSETS).exists():
+    if not (dataset / OFFSETS_FILE).exists():
         return None
     offsets = torch.zeros(vocab)
-    for token, nats in json.loads((dataset / OFFSETS).read_text("utf-8")).items():
+    for token, nats in json.loads((dataset / OFFSETS_FILE).read_text("utf-8")).items():
         offsets[int(token)] = nats
 
     def loss(logits: Tensor, targets: Targets, told: Told) -> Tensor:

@@ -211,7 +211,7 @@ class Clock:
 
 def real_tokens(batch: Batch) -> int:
     """Tokens of the whole step, over all ranks, without padding: every example has one token more than targets."""
-    return batch.whole.answers + batch.whole.sentences + len(batch.samples)
+    return batch.totals.answers + batch.totals.sentences + len(batch.samples)
 
 
 def load_facts(loads: Tensor | None) -> dict[str, float]:

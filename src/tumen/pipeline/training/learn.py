@@ -37,7 +37,7 @@ def learn(
 ) -> str:
     """Train a tier, in the way its recipe says; nothing where it is done already. Returns the profile that was asked for, or ""."""
     try:
-        from tumen.data import Codec, refuse_other
+        from tumen.data import Codec, require_same_vocabulary
         from tumen.shrink import distil, pruned
         from tumen.shrink.quantize import learn_grid
         from tumen.train import fit, leave, profile_steps, shares_loss
@@ -67,7 +67,7 @@ def learn(
         common["made_from"] += [digest]
         rows = None
         if codec.vocabulary:
-            refuse_other(codec.vocabulary, Path(settings.start.path))
+            require_same_vocabulary(codec.vocabulary, Path(settings.start.path))
             rows = codec.vocabulary.rows
         common["start"] = start_from(Path(settings.start.path), shape, settings.start.layers, rows)
         if settings.start.tune == "lora":

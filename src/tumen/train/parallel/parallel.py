@@ -481,7 +481,7 @@ class Together:
             "positions": positions,
             "mask": visible(documents, places, key_documents, key_places),
             "real": documents > 0,
-            "share": torch.full((rows,), 1 / batch.whole.rows, device=self.team.device),
+            "share": torch.full((rows,), 1 / batch.totals.rows, device=self.team.device),
         }
         safe = self.networks[0].safe_rows(torch.from_numpy(batch.ids).to(self.team.device))
         return own, told | ({} if safe is None else {"safe": safe})

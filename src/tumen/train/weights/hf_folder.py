@@ -27,7 +27,7 @@ from tumen.core import untrusted
 from tumen.core.artifact import hash_of, verify, writing
 from tumen.core.errors import ArtifactError, InputError, disk
 from tumen.core.shape import Shape
-from tumen.data import vocabulary_of
+from tumen.data import read_vocabulary
 from tumen.formats import (
     CONFIG,
     config_of,
@@ -152,7 +152,7 @@ def _write_checkpoint(source: Path, out: Path, shape: Shape, parts: Iterable[Ten
         (stage / SHAPE).write_text(shape.model_dump_json(indent=1))
         try:
             if has_vocabulary(source):
-                vocabulary_of(source).save(stage)
+                read_vocabulary(source).save(stage)
         except InputError as error:  # its weights are good all the same
             facts["vocabulary"] = str(error)
         write_tensors(stage / WEIGHTS, sizes_of(shape), torch.float32, parts)

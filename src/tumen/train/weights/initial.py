@@ -20,7 +20,7 @@ from tumen.core import untrusted
 from tumen.core.errors import InputError, TrainError
 from tumen.core.shape import Shape
 from tumen.core.untrusted import Refusal
-from tumen.data import Row
+from tumen.data.tokenizer import EmbeddingRow
 from tumen.formats import (
     CONFIG,
     header_of,
@@ -101,7 +101,7 @@ def start_from(
     path: Path,
     shape: Shape,
     layers: int | Sequence[int] | None = None,
-    rows: Sequence[Row] | None = None,
+    rows: Sequence[EmbeddingRow] | None = None,
 ) -> dict[str, Tensor]:
     """Weights of a model for `fit(start=...)`.
 
@@ -145,7 +145,7 @@ def _of_layers(weights: Mapping[str, Tensor], kept: Sequence[int]) -> Iterator[t
             yield name.replace(f".{layer}.", f".{kept.index(layer)}.", 1), weight
 
 
-def _picked(matrix: Tensor, rows: Sequence[Row]) -> Tensor:
+def _picked(matrix: Tensor, rows: Sequence[EmbeddingRow]) -> Tensor:
     """Rows of a matrix, and means of several."""
     return torch.stack(
         [matrix[list(row)].mean(dim=0) if isinstance(row, tuple) else matrix[row] for row in rows]

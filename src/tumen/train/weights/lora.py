@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tumen.core.artifact import manifest_of, verify, writing
 from tumen.core.errors import ArtifactError, TrainError
 from tumen.core.shape import Frozen, Shape
-from tumen.data import Row
+from tumen.data.tokenizer import EmbeddingRow
 from tumen.formats import digest_of_start
 from tumen.model import Transformer, fresh
 from tumen.recipe import Start
@@ -36,7 +36,7 @@ class Adapter(Frozen):
 
     start: Start
     digest: str
-    rows: tuple[Row, ...] | None = None
+    rows: tuple[EmbeddingRow, ...] | None = None
 
     @property
     def scale(self) -> float:
