@@ -22,7 +22,7 @@ from pocket import machine
 from tumen.assistant import Reader, Session
 from tumen.assistant.values import Values
 from tumen.data import read_corpus
-from tumen.eval import percentile
+from tumen.eval.statistics import percentile
 from tumen.home.home import Home
 from tumen.pipeline.folder import device_bundle
 from tumen.serve import build_router

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from tumen.core import units
 from tumen.core.events import Events
-from tumen.eval import over_seeds
+from tumen.eval.statistics import mean_over_seeds
 from tumen.model import build
 from tumen.recipe.recipe import LADDER, GridName, Quantise, Recipe
 from tumen.shrink.gguf_writer import grids_of, matrices_of, tensors_of
@@ -212,7 +212,12 @@ def recovered(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
                 for row in rows
                 if row["method"] == method and row["grid"] == word
             ]
-            yield {"method": method, "grid": word, "shares": shares, **over_seeds(shares)._asdict()}
+            yield {
+                "method": method,
+                "grid": word,
+                "shares": shares,
+                **mean_over_seeds(shares)._asdict(),
+            }
 
 
 def said(row: Mapping[str, Any]) -> tuple[str, str]:

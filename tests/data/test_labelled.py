@@ -12,7 +12,7 @@ import pytest
 from tumen.core.errors import InputError
 from tumen.data import Codec, read_corpus, write_corpus, write_dataset, write_tokenizer
 from tumen.data.sources.labelled import (
-    Labelled,
+    LabelledSentence,
     action_of,
     ontology_of,
     read_clinc,
@@ -68,7 +68,7 @@ class TestReaders:
         self, tmp_path: Path
     ) -> None:
         assert list(read_slurp(lines(tmp_path / "a.jsonl", [SLURP]))) == [
-            Labelled(
+            LabelledSentence(
                 "add mom's number to my list for today",
                 "lists_createoradd",
                 [("relation", "mom's"), ("date", "today")],
@@ -77,7 +77,7 @@ class TestReaders:
 
     def test_hwu64_reads_its_annotation(self, tmp_path: Path) -> None:
         (row,) = read_slurp(lines(tmp_path / "a.jsonl", [HWU]))
-        assert row == Labelled(
+        assert row == LabelledSentence(
             "What is one dollar in yen?",
             "qa_currency",
             [("currency_name", "dollar"), ("currency_name", "yen")],
@@ -88,7 +88,7 @@ class TestReaders:
             json.dumps(SNIPS, ensure_ascii=False).replace("Fix You", "Caf\u00e9").encode("latin-1")
         )
         (row,) = read_snips(str(tmp_path))
-        assert row == Labelled(
+        assert row == LabelledSentence(
             "play Caf\u00e9 by Coldplay",
             "PlayMusic",
             [("track", "Caf\u00e9"), ("artist", "Coldplay")],
@@ -128,7 +128,7 @@ class TestReaders:
 
 class TestOntology:
     def test_a_slot_may_hold_several_runs(self) -> None:
-        row = Labelled(
+        row = LabelledSentence(
             "one dollar in yen", "qa_currency", [("currency", "dollar"), ("currency", "yen")]
         )
         ontology = ontology_of([row])
@@ -149,7 +149,7 @@ class TestOntology:
         )
 
     def test_joined_knows_what_each_knows(self) -> None:
-        other = ontology_of([Labelled("a", "alarm_set", [("time", "a")])])
+        other = ontology_of([LabelledSentence("a", "alarm_set", [("time", "a")])])
         both = Ontology.joined([HOME, other])
         assert {*both.intents} == {*HOME.intents, "alarm_set"}
         assert both.acts == HOME.acts
@@ -158,17 +158,19 @@ class TestOntology:
 
     def test_a_slot_cannot_be_closed_and_copied(self) -> None:
         with pytest.raises(ValueError, match="state"):
-            Ontology.joined([HOME, ontology_of([Labelled("a", "weather", [("state", "a")])])])
+            Ontology.joined(
+                [HOME, ontology_of([LabelledSentence("a", "weather", [("state", "a")])])]
+            )
 
     @pytest.mark.parametrize("name", ['a"b', "a b", "", "\u00fc"])
     def test_names_that_break_a_grammar_are_refused(self, name: str) -> None:
         with pytest.raises(InputError, match="letters"):
-            ontology_of([Labelled("a", name)])
+            ontology_of([LabelledSentence("a", name)])
 
     def test_the_grammar_allows_what_the_data_say(self) -> None:
         ontology = ontology_of(
             [
-                Labelled(
+                LabelledSentence(
                     "one dollar in yen",
                     "qa_currency",
                     [("currency", "dollar"), ("currency", "yen")],
@@ -179,9 +181,13 @@ class TestOntology:
         assert 's-currency ::= ",\\"currency\\":\\"" span (";" span)* "\\""' in text
 
     def test_slots_are_written_as_they_come_in_the_sentence(self) -> None:
-        there = Labelled("play hello by adele", "play", [("song", "hello"), ("artist", "adele")])
-        back = Labelled("of adele i want hello", "play", [("artist", "adele"), ("song", "hello")])
-        ontology = ontology_of([there, back, Labelled("stop", "stop")])
+        there = LabelledSentence(
+            "play hello by adele", "play", [("song", "hello"), ("artist", "adele")]
+        )
+        back = LabelledSentence(
+            "of adele i want hello", "play", [("artist", "adele"), ("song", "hello")]
+        )
+        ontology = ontology_of([there, back, LabelledSentence("stop", "stop")])
         assert ontology.spoken == ("play",)
         for row, order in ((there, ["song", "artist"]), (back, ["artist", "song"])):
             action = action_of(row, row.sentence, ontology)

@@ -12,19 +12,25 @@ from tests.data.test_labelled import lines
 from tumen.core.errors import InputError
 from tumen.data import read_corpus, write_corpus
 from tumen.data.filters import RowFilter, eval_keys
-from tumen.data.sources.labelled import Labelled, action_of, ontology_of
+from tumen.data.sources.labelled import LabelledSentence, action_of, ontology_of
 from tumen.data.swap import swapped
 from tumen.language.action import normalise
 from tumen.language.ontology import Ontology
 from tumen.recipe.recipe import Data, Part
 
 ROWS = [
-    Labelled("wake me at six on monday", "alarm_set", [("time", "six"), ("date", "monday")]),
-    Labelled("an alarm for half past nine please", "alarm_set", [("time", "half past nine")]),
-    Labelled("is it dollar or yen", "qa_currency", [("currency", "dollar"), ("currency", "yen")]),
-    Labelled("how much is a krone", "qa_currency", [("currency", "krone")]),
-    Labelled("the week after the week", "calendar", [("date", "week")]),
-    Labelled("stop it", "alarm_stop"),
+    LabelledSentence(
+        "wake me at six on monday", "alarm_set", [("time", "six"), ("date", "monday")]
+    ),
+    LabelledSentence(
+        "an alarm for half past nine please", "alarm_set", [("time", "half past nine")]
+    ),
+    LabelledSentence(
+        "is it dollar or yen", "qa_currency", [("currency", "dollar"), ("currency", "yen")]
+    ),
+    LabelledSentence("how much is a krone", "qa_currency", [("currency", "krone")]),
+    LabelledSentence("the week after the week", "calendar", [("date", "week")]),
+    LabelledSentence("stop it", "alarm_stop"),
 ]
 ONTOLOGY = ontology_of(ROWS)
 

@@ -17,7 +17,7 @@ from tests.docs.rooms import ROOT, keep
 
 from tumen.core import units
 from tumen.core.artifact import hash_of
-from tumen.eval import reached
+from tumen.eval import classes_line
 from tumen.recipe.recipe import load_recipe
 
 RESULT = ROOT / "benchmarks" / "results" / "pocket.json"
@@ -107,7 +107,7 @@ def words(result: Mapping[str, Any]) -> Iterator[str]:
     gate = "passed" if not shortfalls else "not passed: " + "; ".join(shortfalls)
     yield f"Weakest on the device (*measured*, in `benchmarks/results/pocket.json` with all others): {weak}. Gate: {gate}."
     if classes := result["scorecard"].get("classes"):
-        yield f"By scenario class (*measured*, same file): {reached(classes)}."
+        yield f"By scenario class (*measured*, same file): {classes_line(classes)}."
     asked = load_recipe(RECIPE).model_dump(
         mode="json", exclude_unset=True
     )  # what it says, not what a newer default adds

@@ -7,8 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from tumen.eval import Answer, Case, clinc, refusal_curve, refusals, slu_f1, slurp, slurp_f1, snips
-from tumen.eval.labelled_suites import entities_of
+from tumen.eval import EvalCase, Prediction
+from tumen.eval.suites import (
+    clinc_cases,
+    refusal_curve,
+    refusal_metrics,
+    slu_f1,
+    slurp_cases,
+    slurp_f1,
+    snips_cases,
+)
+from tumen.eval.suites.slurp import entities_of
 from tumen.language.action import Action
 
 ROW = {
@@ -23,32 +32,32 @@ ROW = {
 
 
 @pytest.fixture
-def case(tmp_path: Path) -> Case:
+def case(tmp_path: Path) -> EvalCase:
     (tmp_path / "devel.jsonl").write_text(json.dumps(ROW) + "\n")
-    (case,) = slurp(tmp_path / "devel.jsonl")
+    (case,) = slurp_cases(tmp_path / "devel.jsonl")
     return case
 
 
 class TestSlurp:
-    def test_words_are_given_back_as_the_tokens_they_cover(self, case: Case) -> None:
+    def test_words_are_given_back_as_the_tokens_they_cover(self, case: EvalCase) -> None:
         assert case.sentence == "wake me at 5 am for mom's call"
         given = Action("alarm_set", "en", {"time": "5 am", "event_name": "mom's call"})
-        assert entities_of(given, case.facts.tokens) == [
+        assert entities_of(given, case.labels.tokens) == [
             ("time", "5am"),
             ("event_name", "mom 's call"),
         ]
-        assert case.accepts(given) == (True, True)
+        assert case.grade(given) == (True, True)
 
-    def test_a_wrong_intent_or_slot_is_seen(self, case: Case) -> None:
-        assert case.accepts(
+    def test_a_wrong_intent_or_slot_is_seen(self, case: EvalCase) -> None:
+        assert case.grade(
             Action("alarm_query", "en", {"time": "5 am", "event_name": "mom's call"})
         ) == (False, False)
-        assert case.accepts(Action("alarm_set", "en", {"time": "5 am"})) == (True, False)
+        assert case.grade(Action("alarm_set", "en", {"time": "5 am"})) == (True, False)
 
-    def test_all_right_scores_one_and_nothing_scores_zero(self, case: Case) -> None:
-        right = Answer(Action("alarm_set", "en", {"time": "5 am", "event_name": "mom's call"}))
+    def test_all_right_scores_one_and_nothing_scores_zero(self, case: EvalCase) -> None:
+        right = Prediction(Action("alarm_set", "en", {"time": "5 am", "event_name": "mom's call"}))
         assert slurp_f1([case], [right]) == 1.0
-        assert slurp_f1([case], [Answer(None)]) == 0.0
+        assert slurp_f1([case], [Prediction(None)]) == 0.0
 
 
 class TestSluF1:
@@ -82,14 +91,14 @@ class TestClinc:
         (tmp_path / "a.json").write_text(
             json.dumps({"val": [["a", "x"], ["b", "x"]], "oos_val": [["c", "oos"], ["d", "oos"]]})
         )
-        cases = list(clinc(tmp_path / "a.json"))
+        cases = list(clinc_cases(tmp_path / "a.json"))
         answers = [
-            Answer(Action(intent), 0.0, sure)
+            Prediction(Action(intent), 0.0, sure)
             for intent, sure in (("x", 0.9), ("x", 0.4), ("none", 0.9), ("x", 0.3))
         ]
-        assert refusals(cases, answers, 0.0) == {"in_scope": 1.0, "oos_recall": 0.5}
-        assert refusals(cases, answers, 0.35) == {"in_scope": 1.0, "oos_recall": 1.0}
-        assert refusals(cases, answers, 0.5) == {"in_scope": 0.5, "oos_recall": 1.0}
+        assert refusal_metrics(cases, answers, 0.0) == {"in_scope": 1.0, "oos_recall": 0.5}
+        assert refusal_metrics(cases, answers, 0.35) == {"in_scope": 1.0, "oos_recall": 1.0}
+        assert refusal_metrics(cases, answers, 0.5) == {"in_scope": 0.5, "oos_recall": 1.0}
         assert [row["unsure"] for row in refusal_curve(cases, answers)][:2] == [0.0, 0.1]
 
 
@@ -97,7 +106,7 @@ class TestSnips:
     def test_exact_needs_every_slot(self, tmp_path: Path) -> None:
         row = {"PlayMusic": [{"data": [{"text": "play "}, {"text": "Fix You", "entity": "track"}]}]}
         (tmp_path / "validate_PlayMusic.json").write_text(json.dumps(row))
-        (case,) = snips(tmp_path)
-        assert case.accepts(Action("PlayMusic", "en", {"track": "fix you"})) == (True, True)
-        assert case.accepts(Action("PlayMusic", "en", {"track": "fix"})) == (True, False)
-        assert case.accepts(Action("PlayMusic", "en", {"artist": "fix you"})) == (True, False)
+        (case,) = snips_cases(tmp_path)
+        assert case.grade(Action("PlayMusic", "en", {"track": "fix you"})) == (True, True)
+        assert case.grade(Action("PlayMusic", "en", {"track": "fix"})) == (True, False)
+        assert case.grade(Action("PlayMusic", "en", {"artist": "fix you"})) == (True, False)

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from tumen.core import artifact, events
 from tumen.core.errors import ArtifactError, GateError, InputError, RunnerBusy, TumenError
 from tumen.core.lock import alone
-from tumen.eval import gate, promote, rollback, show, wilson, write_card
+from tumen.eval import gate_fault, promote, rollback, scorecard_text, write_scorecard
+from tumen.eval.gate import class_rows, shortfalls
+from tumen.eval.statistics import wilson
 from tumen.recipe.recipe import Gate
 from tumen.release import signing, slot
 
@@ -76,7 +78,7 @@ def make(
         if folder.name == "bundle-device"
         else folder.rename(folder.with_name("bundle-device"))
     )
-    write_card(
+    write_scorecard(
         with_name,
         columns,
         {"device": [0.01]},
@@ -146,7 +148,7 @@ def test_worse_in_one_class_alone(tmp_path: Path, live: Path) -> None:
     worse = make(tmp_path / "worse", "".join(marks), floors=Gate(worse_than_live=0.2))
     stays(
         live,
-        "worse than what is live: vacuum: exact 60.0% after 90.0%",
+        "worse than the live bundle: vacuum: exact 60.0% after 90.0%",
         lambda: promote(worse, live),
     )
     promote(
@@ -191,8 +193,8 @@ def test_below_a_floor_or_unexamined(tmp_path: Path, live: Path) -> None:
 
 def test_another_exam_is_no_comparison(tmp_path: Path, live: Path) -> None:
     other = make(tmp_path / "other", "1" * 100, exam="e2")
-    stays(live, "different exams", lambda: promote(other, live))
-    promote(other, live, new_exam=True)
+    stays(live, "different suites", lambda: promote(other, live))
+    promote(other, live, new_suite=True)
     assert list(events.read(live / "events.jsonl", "promotion"))[-2]["new_exam"] is True
 
 
@@ -206,7 +208,7 @@ def test_damaged_bundles(tmp_path: Path, live: Path) -> None:
         card / "scorecard", "scorecard", "x", [artifact.manifest_of(card).digest]
     ) as stage:
         (stage / "scorecard.json").write_text('{"columns": {"device": {"all": 3}}}')
-    stays(live, "is no scorecard", lambda: promote(card, live), ArtifactError)
+    stays(live, "not a scorecard", lambda: promote(card, live), ArtifactError)
 
 
 def test_a_rollback_to_what_is_damaged_is_refused(tmp_path: Path, live: Path) -> None:
@@ -220,7 +222,7 @@ def test_a_rollback_to_what_is_damaged_is_refused(tmp_path: Path, live: Path) ->
 
 def test_two_at_once(tmp_path: Path, live: Path) -> None:
     good = make(tmp_path / "good", "1" * 100)
-    with alone(live), pytest.raises(RunnerBusy, match="works on this place"):
+    with alone(live), pytest.raises(RunnerBusy, match="works on this slot"):
         promote(good, live)
 
 
@@ -260,7 +262,7 @@ class TestSigned:
         promote(self.signed(tmp_path, key, 1), live, store)
         unsigned = make(tmp_path / "unsigned", "1" * 100)
         stays(live, "is not signed, and", lambda: promote(unsigned, live, store), ArtifactError)
-        stays(live, "it is not signed, what is live is", lambda: promote(unsigned, live))
+        stays(live, "it is not signed, the live bundle is", lambda: promote(unsigned, live))
         promote(self.signed(tmp_path, key, 2), live, store)
         store.write_text(store.read_text() + 'revoked = "stolen"\n')
         with pytest.raises(ArtifactError, match="revoked: stolen"):
@@ -269,11 +271,9 @@ class TestSigned:
 
 class TestClasses:
     def card(self, device: str, cloud: str, floors: Gate) -> tuple[dict[str, Any], list[str]]:
-        from tumen.eval.scorecard import classes_of, shortfalls
-
         columns = {"device": rows_of(device), "cloud": rows_of(cloud)}
         card = {"columns": columns, "bytes": {"device": 1, "cloud": 10}}
-        return classes_of(columns, floors.class_of_cloud), shortfalls(card, floors, None)
+        return class_rows(columns, floors.class_of_cloud), shortfalls(card, floors, None)
 
     def test_which_classes_reach_the_cloud(self) -> None:
         device = "1" * 20 + "0" * 10 + "1" * 10 + "1" * 60
@@ -309,7 +309,7 @@ class TestClasses:
         bundle = make(
             tmp_path / "bundle-device", device, cloud="1" * 100, floors=Gate(of_cloud_classes=3)
         )
-        shown = show(bundle / "scorecard")
+        shown = scorecard_text(bundle / "scorecard")
         (vacuum,) = [line for line in shown.splitlines() if line.startswith("vacuum")]
         assert vacuum.endswith("<")
         assert "0.50 [0.3" in vacuum
@@ -356,7 +356,11 @@ def test_a_strangers_scorecard_is_read_or_one_line(
         card, "scorecard", "x", [artifact.manifest_of(bundle).digest], facts
     ) as stage:
         (stage / "scorecard.json").write_text(json.dumps(tree["card"]))
-    for act in (lambda: gate(bundle), lambda: show(card), lambda: promote(bundle, folder / "live")):
+    for act in (
+        lambda: gate_fault(bundle),
+        lambda: scorecard_text(card),
+        lambda: promote(bundle, folder / "live"),
+    ):
         try:
             act()
         except TumenError as error:

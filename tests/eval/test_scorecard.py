@@ -13,20 +13,18 @@ from tumen.assistant.values import Values
 from tumen.core import artifact
 from tumen.core.errors import ArtifactError, GateError, InputError
 from tumen.eval import (
-    Answer,
-    Case,
-    Matcher,
-    examine,
-    gate,
-    insist,
-    ohf,
-    percentile,
-    same,
-    show,
-    slurp_home,
-    wilson,
-    write_card,
+    EvalCase,
+    Prediction,
+    TemplateMatcher,
+    evaluate,
+    gate_fault,
+    require_gate,
+    same_action,
+    scorecard_text,
+    write_scorecard,
 )
+from tumen.eval.statistics import percentile, wilson
+from tumen.eval.suites import home_assistant_cases, slurp_home_cases
 from tumen.home.home import Home
 from tumen.language.action import INTENTS, Action
 from tumen.recipe.recipe import Gate
@@ -35,9 +33,9 @@ VALUES = Values()
 HOME = Home.load()
 
 
-def examined(cases: list[Case], actions: list[Action | None]) -> dict[str, dict[str, object]]:
+def examined(cases: list[EvalCase], actions: list[Action | None]) -> dict[str, dict[str, object]]:
     left = iter(actions)
-    return examine(cases, lambda case: Answer(next(left)), VALUES)[0]
+    return evaluate(cases, lambda case: Prediction(next(left)), VALUES)[0]
 
 
 @given(st.integers(0, 500), st.integers(1, 500))
@@ -60,34 +58,34 @@ class TestSame:
     def test_two_ways_to_name_one_light(self) -> None:
         split = Action("HassTurnOn", "en", {"domain": "light", "area": "kitchen"})
         whole = Action("HassTurnOn", "en", {"name": "kitchen lights"})
-        assert same(split, whole, HOME, VALUES)
+        assert same_action(split, whole, HOME, VALUES)
 
     def test_another_room_is_another_action(self) -> None:
         kitchen, office = (
             Action("HassTurnOn", "en", {"domain": "light", "area": area})
             for area in ("kitchen", "office")
         )
-        assert not same(kitchen, office, HOME, VALUES)
+        assert not same_action(kitchen, office, HOME, VALUES)
 
     def test_values_count_by_worth(self) -> None:
         eighty, digits, ninety = (
             Action("HassLightSet", "en", {"area": "kitchen", "brightness": words})
             for words in ("eighty", "80", "ninety")
         )
-        assert same(eighty, digits, HOME, VALUES)
-        assert not same(eighty, ninety, HOME, VALUES)
+        assert same_action(eighty, digits, HOME, VALUES)
+        assert not same_action(eighty, ninety, HOME, VALUES)
 
     def test_what_is_not_there_is_compared_by_words(self) -> None:
         one, other = (
             Action("HassTurnOn", "en", {"name": name}) for name in ("sauna", "steam bath")
         )
-        assert same(one, one, HOME, VALUES)
-        assert not same(one, other, HOME, VALUES)
+        assert same_action(one, one, HOME, VALUES)
+        assert not same_action(one, other, HOME, VALUES)
 
 
 class TestTally:
-    none = Case("tell me a joke", Action("none"), HOME, ("en",))
-    lamp = Case(
+    none = EvalCase("tell me a joke", Action("none"), HOME, ("en",))
+    lamp = EvalCase(
         "kitchen light on",
         Action("HassTurnOn", "en", {"domain": "light", "area": "kitchen"}),
         HOME,
@@ -123,18 +121,18 @@ class TestOutside:
             "tests:\n- sentences: [turn on the overhead light in the kitchen]\n"
             "  slots: {name: Overhead Light, area: Kitchen}\n"
         )
-        (case,) = ohf(tmp_path, VALUES)
+        (case,) = home_assistant_cases(tmp_path, VALUES)
         right = Action("HassTurnOn", "en", {"name": "overhead light", "area": "kitchen"})
-        assert case.accepts(right) == (True, True)
-        assert case.accepts(Action("HassTurnOn", "en", {"name": "oven", "area": "kitchen"})) == (
+        assert case.grade(right) == (True, True)
+        assert case.grade(Action("HassTurnOn", "en", {"name": "oven", "area": "kitchen"})) == (
             True,
             False,
         )
-        assert case.accepts(Action("HassTurnOff", "en", dict(right.slots))) == (False, False)
+        assert case.grade(Action("HassTurnOff", "en", dict(right.slots))) == (False, False)
 
     def test_a_folder_of_something_else(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"has no tests/en"):
-            list(ohf(tmp_path, VALUES))
+            list(home_assistant_cases(tmp_path, VALUES))
 
     def test_people_speak_to_a_home(self, tmp_path: Path) -> None:
         rows = [
@@ -145,13 +143,13 @@ class TestOutside:
         ]  # fmt: skip
         path = tmp_path / "slurp.jsonl"
         path.write_text("\n".join(map(json.dumps, rows)))
-        dim, alarm, lists = slurp_home(path, HOME)
+        dim, alarm, lists = slurp_home_cases(path, HOME)
         down = {"domain": "light", "step": "down"}
-        assert dim.accepts(Action("HassLightSet", "en", {**down, "area": "hall"})) == (True, True)
-        assert dim.accepts(Action("HassLightSet", "en", down)) == (True, False)
-        assert dim.accepts(Action("HassTurnOff", "en", {"area": "hall"})) == (False, False)
-        assert alarm.accepts(Action("HassStartTimer", "en", {"duration": "six"})) == (False, False)
-        assert lists.accepts(Action("HassShoppingListAddItem", "en", {"item": "milk"})) == (
+        assert dim.grade(Action("HassLightSet", "en", {**down, "area": "hall"})) == (True, True)
+        assert dim.grade(Action("HassLightSet", "en", down)) == (True, False)
+        assert dim.grade(Action("HassTurnOff", "en", {"area": "hall"})) == (False, False)
+        assert alarm.grade(Action("HassStartTimer", "en", {"duration": "six"})) == (False, False)
+        assert lists.grade(Action("HassShoppingListAddItem", "en", {"item": "milk"})) == (
             True,
             True,
         )
@@ -164,20 +162,20 @@ class TestOutside:
         path = tmp_path / "slurp.jsonl"
         path.write_bytes(content)
         with pytest.raises(InputError, match=says):
-            list(slurp_home(path, HOME))
+            list(slurp_home_cases(path, HOME))
 
 
 class TestMatcher:
     def test_it_answers_its_own_templates(self) -> None:
         gold = Action("HassStartTimer", "en", {"duration": "5 minutes"})
-        case = Case("set a timer for 5 minutes", gold, HOME, ("en",))
-        given_ = Matcher().answer(case).action
+        case = EvalCase("set a timer for 5 minutes", gold, HOME, ("en",))
+        given_ = TemplateMatcher().answer(case).action
         assert given_ is not None
-        assert same(given_, gold, HOME, VALUES)
+        assert same_action(given_, gold, HOME, VALUES)
 
     def test_what_it_does_not_know_is_not_for_the_home(self) -> None:
-        case = Case("who wrote faust", Action("none"), HOME, ("en",))
-        assert Matcher().answer(case).action == Action("none", "en")
+        case = EvalCase("who wrote faust", Action("none"), HOME, ("en",))
+        assert TemplateMatcher().answer(case).action == Action("none", "en")
 
 
 class TestGate:
@@ -207,30 +205,30 @@ class TestGate:
         row |= {"false_acts": 0.0, "false_intents": 0.0, "invented": 0}
         made_from = [of or artifact.manifest_of(bundle).digest]
         columns = {"device": {"all": row, "en": row}}
-        write_card(
+        write_scorecard(
             bundle, columns, {"device": [0.01]}, {"device": 10}, made_from, Gate(exact=0.9), "x"
         )
 
     def test_nobody_examined_it(self, bundle: Path) -> None:
         with pytest.raises(GateError, match="no scorecard"):
-            insist(bundle, ungated=False)
+            require_gate(bundle, ungated=False)
 
     def test_good_enough(self, bundle: Path) -> None:
         self.card(bundle, 0.95)
-        insist(bundle, ungated=False)
-        assert "gate: passed" in show(bundle / "scorecard")
+        require_gate(bundle, ungated=False)
+        assert "gate: passed" in scorecard_text(bundle / "scorecard")
 
     def test_not_good_enough_unless_told(self, bundle: Path) -> None:
         self.card(bundle, 0.5)
         with pytest.raises(GateError, match=r"exact actions in en: 50.0%, the floor is 90.0%"):
-            insist(bundle, ungated=False)
-        insist(bundle, ungated=True)
-        assert "not passed" in show(bundle / "scorecard")
+            require_gate(bundle, ungated=False)
+        require_gate(bundle, ungated=True)
+        assert "not passed" in scorecard_text(bundle / "scorecard")
 
     def test_somebody_elses_scorecard(self, bundle: Path) -> None:
         self.card(bundle, 0.95, of="another")
         with pytest.raises(ArtifactError, match="another bundle"):
-            gate(bundle)
+            gate_fault(bundle)
 
 
 def test_every_intent_has_a_row() -> None:

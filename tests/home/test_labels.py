@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tumen.eval.labelled_suites import in_slurp
+from tumen.eval.suites.slurp import in_slurp
 from tumen.home.labels import at_home
 from tumen.language.action import HOME, Action
 

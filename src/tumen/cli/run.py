@@ -51,9 +51,9 @@ def run(
         print(f"{where}: everything this recipe asks for is there, nothing to do")
     card = where / f"bundle-{asked.serve.device}" / "scorecard"
     if card.exists():
-        from tumen.eval import show
+        from tumen.eval import scorecard_text
 
-        print(show(card))
+        print(scorecard_text(card))
         print(f'try: tumen talk "turn on the kitchen light"      ({where})')
 
 

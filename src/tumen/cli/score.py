@@ -11,8 +11,11 @@ import typer
 from tumen.assistant.values import Values
 from tumen.cli.options import TRUST
 from tumen.core.errors import InputError
-from tumen.pipeline.evaluate import EXAMS, _of_labels, examine_bundle, summary
+from tumen.eval import read_scorecard, scorecard_facts, scorecard_text
+from tumen.eval.suites import OWN, suite_of, summarize
+from tumen.pipeline.evaluate import examine_bundle
 from tumen.pipeline.folder import admitted
+from tumen.serve.runners import read_bundle_info
 
 
 def score_(
@@ -34,33 +37,29 @@ def score_(
     if exam == "own" and data is None:
         _show_own(folder, as_json)
         return
-    if exam not in EXAMS:
-        raise InputError(f"--exam {exam!r} is unknown; known: own, {', '.join(EXAMS)}")
+    suite = suite_of(exam)
     if data is None:
         raise InputError(f"--exam {exam} reads files that you have: name them with --data")
     values = Values.load(folder / "values.json")
-    cases = list(EXAMS[exam](data, values))
+    cases = list(suite.cases(data, values))
     if not cases:
         raise InputError(f"{data}: no sentences of this exam in it")
     rows, answers = examine_bundle(folder, cases, values, threads, store)
-    result = summary(exam, rows, [answer.seconds for answer in answers]) | _of_labels(
-        exam, folder, cases, answers
-    )
+    result = summarize(exam, rows, [answer.seconds for answer in answers], suite)
+    result |= suite.metrics(cases, answers, read_bundle_info(folder).serve.unsure)
     print(json.dumps(result, ensure_ascii=False) if as_json else _table(result))
 
 
 def _show_own(folder: Path, as_json: bool) -> None:
-    from tumen.eval import facts_of, read_card, show
-
     card = folder / "scorecard"
     if not as_json:
-        print(show(card))
+        print(scorecard_text(card))
         return
-    rows = read_card(folder)["columns"]["device"]
-    facts = facts_of(folder)
+    rows = read_scorecard(folder)["columns"]["device"]
+    facts = scorecard_facts(folder)
     print(
         json.dumps(
-            summary("own", rows, [])
+            summarize(OWN, rows, [])
             | {
                 f"latency_ms_{p}": round(1000 * facts[f"seconds_{p}"].get("device", 0.0), 2)
                 for p in ("p50", "p95")

@@ -20,11 +20,11 @@ def serve(
     trust: Path = TRUST,
 ) -> None:
     """Answer /v1/models and /v1/chat/completions: device first, the cloud tier when the device is unsure."""
-    from tumen.eval import insist
+    from tumen.eval import require_gate
     from tumen.serve import serve as run_server
 
     folder = admitted(bundle or newest_run(), trust)
-    insist(folder, ungated)
+    require_gate(folder, ungated)
     run_server(
         folder,
         cloud_bundle(folder),

@@ -37,14 +37,14 @@ def talk(
     """Say something to a home: prints what was understood, what changed, which tier answered and the time of each stage."""
     from tumen.assistant import Reader, Session
     from tumen.assistant.values import Values
-    from tumen.eval import insist
+    from tumen.eval import require_gate
     from tumen.home import Home
     from tumen.serve import build_router
 
     if save and home is None:
         raise InputError("--save needs --home: the example home is not written to")
     bundle = admitted(run or newest_run(), trust)
-    insist(bundle, ungated)
+    require_gate(bundle, ungated)
     place = Home.load(home)
     with Reader(build_router(bundle, cloud_bundle(bundle), store=trust), private) as reader:
         session = Session(place, reader, Values.load(bundle / "values.json"))

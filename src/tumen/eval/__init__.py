@@ -1,60 +1,37 @@
 """eval: is it good enough?
 
-What: exams, what counts as the same action, shares and means with intervals, scorecards, the gate, promotion and its way back.
+What: eval suites, when two actions count as the same, metrics with intervals, scorecards, the gate,
+promotion and rollback.
 In: anything that answers a sentence with an action; cases.
-Out: a scorecard artifact, tables, one line that says why a bundle is refused; a bundle that is live in a place.
-Never: training, or a look at an exam before it is scored.
-Read next: metrics.py, then suites.py and scorecard.py.
+Out: a scorecard artifact, tables, one line that says why a bundle misses its gate; a live bundle.
+Never: training; a look at a suite's answers before they are scored.
+Read next: eval_case.py, then tally.py, suites/ and gate.py.
 """
 
-from tumen.eval.labelled_suites import (
-    clinc,
-    refusal_curve,
-    refusals,
-    slu_f1,
-    slurp,
-    slurp_f1,
-    snips,
-)
-from tumen.eval.matcher import Matcher
-from tumen.eval.metrics import Answer, Case, exam_digest, percentile, same, wilson
-from tumen.eval.paired import gap, ratio
+from tumen.eval.equivalence import same_action
+from tumen.eval.eval_case import EvalCase, Prediction, suite_digest
+from tumen.eval.gate import gate_fault, require_gate
 from tumen.eval.promotion import promote, rollback
-from tumen.eval.scorecard import examine, gate, insist, reached, show, write_card
-from tumen.eval.scorecard_reader import facts_of, read_card
-from tumen.eval.seeds import difference, over_seeds
-from tumen.eval.suites import ohf, own, slurp_home
+from tumen.eval.scorecard import write_scorecard
+from tumen.eval.scorecard_reader import read_scorecard, scorecard_facts
+from tumen.eval.scorecard_view import classes_line, scorecard_text
+from tumen.eval.tally import evaluate
+from tumen.eval.template_matcher import TemplateMatcher
 
 __all__ = [
-    "Answer",
-    "Case",
-    "Matcher",
-    "clinc",
-    "difference",
-    "exam_digest",
-    "examine",
-    "facts_of",
-    "gap",
-    "gate",
-    "insist",
-    "ohf",
-    "over_seeds",
-    "own",
-    "percentile",
+    "EvalCase",
+    "Prediction",
+    "TemplateMatcher",
+    "classes_line",
+    "evaluate",
+    "gate_fault",
     "promote",
-    "ratio",
-    "reached",
-    "read_card",
-    "refusal_curve",
-    "refusals",
+    "read_scorecard",
+    "require_gate",
     "rollback",
-    "same",
-    "show",
-    "slu_f1",
-    "slurp",
-    "slurp_f1",
-    "slurp_home",
-    "snips",
-    "wilson",
-    "write_card",
+    "same_action",
+    "scorecard_facts",
+    "scorecard_text",
+    "suite_digest",
+    "write_scorecard",
 ]

@@ -1,4 +1,4 @@
-"""A scorecard read back. It may lie in a bundle that somebody handed over, so every field is checked before it is believed."""
+"""Read a scorecard back. It may come from an untrusted bundle, so every field is validated."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from tumen.core.artifact import Manifest, manifest_of
 from tumen.core.errors import ArtifactError
 from tumen.recipe import Gate, Share
 
+MAX_LINE = 4096  # characters
+
 
 def _one_line(text: str) -> str:
-    if not text.isprintable() or len(text) > 4096:
-        raise ValueError("is no line of text")
+    if not text.isprintable() or len(text) > MAX_LINE:
+        raise ValueError("is not one line of text")
     return text
 
 
@@ -29,8 +31,8 @@ class _Read(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
-class Row(_Read):
-    """One group of an exam; a group without cases has `n` alone."""
+class GroupRow(_Read):
+    """One group of a suite; a group without cases has `n` alone. See `Tally.row`."""
 
     n: Count
     exact: Share = 0.0
@@ -44,7 +46,7 @@ class Row(_Read):
     marks: Marks = ""
 
     @model_validator(mode="after")
-    def _pairs(self) -> Row:
+    def _is_consistent(self) -> GroupRow:
         if self.marks and len(self.marks) != self.n:
             raise ValueError(f"{len(self.marks)} marks of {self.n} cases")
         if self.n and "exact" not in self.model_fields_set:
@@ -53,7 +55,7 @@ class Row(_Read):
 
 
 class ClassRow(_Read):
-    """Device against cloud in one scenario class."""
+    """Device against cloud in one scenario class. See `class_rows`."""
 
     n: Count
     device: Share
@@ -64,96 +66,99 @@ class ClassRow(_Read):
     reached: bool
 
 
-class Card(_Read):
-    """`scorecard.json`."""
+class Scorecard(_Read):
+    """The content of `scorecard.json`.
+
+    Attributes:
+        exam: digest of the suite.
+        columns: device, cloud, reference -> group -> row.
+        bytes: size of device and cloud.
+        classes: scenario class -> device against cloud.
+        shortfalls: what misses the gate, one line each.
+    """
 
     exam: Line = ""
-    columns: dict[Line, dict[Line, Row]]
+    columns: dict[Line, dict[Line, GroupRow]]
     bytes: dict[Line, Annotated[int, Field(gt=0)]]
     classes: dict[Line, ClassRow] = {}
     shortfalls: list[Line] = []
 
     @model_validator(mode="after")
-    def _whole(self) -> Card:
+    def _is_complete(self) -> Scorecard:
         if "device" not in self.columns or not all("all" in rows for rows in self.columns.values()):
             raise ValueError("a column or its row `all` is missing")
-        if missing := {"device", "cloud"} & set(self.columns) - set(self.bytes):
+        missing = {"device", "cloud"} & set(self.columns) - set(self.bytes)
+        if missing:
             raise ValueError(f"bytes of {', '.join(sorted(missing))} are missing")
         return self
 
 
-class Facts(_Read):
-    """What the manifest of a scorecard says besides: seconds and agreement by column."""
+class ScorecardFacts(_Read):
+    """Facts in the manifest of a scorecard: seconds of an answer and agreement, by column."""
 
     seconds_p50: dict[Line, float] = {}
     seconds_p95: dict[Line, float] = {}
     agreement: dict[Line, Share | None] = {}
 
 
-class _About(_Read):
+class _BundleSettings(_Read):
     gate: Gate
 
 
-class _Made(_Read):
+class _ExportFacts(_Read):
     agreement: Share | None = None
 
 
-def read_card(bundle: Path) -> dict[str, Any]:
-    """What a bundle's `scorecard.json` says.
+def read_scorecard(bundle: Path) -> dict[str, Any]:
+    """Return the content of a bundle's `scorecard.json`, see `Scorecard`.
 
     Raises:
         ArtifactError: missing, damaged or of an older kind.
     """
     path = bundle / "scorecard" / "scorecard.json"
-    return _checked(
-        Card, untrusted.read_json(path), path, "is no scorecard; the recipe examines it anew"
-    ).model_dump()
+    tree = untrusted.read_json(path)
+    problem = "not a scorecard; run the recipe again to evaluate the bundle"
+    return _validated(Scorecard, tree, path, problem).model_dump()
 
 
-def facts_of(bundle: Path) -> dict[str, Any]:
-    """What the scorecard's manifest says besides.
+def scorecard_facts(bundle: Path) -> dict[str, Any]:
+    """Return the facts of the scorecard's manifest, see `ScorecardFacts`.
 
     Raises:
         ArtifactError: missing or damaged.
     """
-    card = bundle / "scorecard"
-    facts = manifest_of(card, "scorecard").facts
-    return _checked(
-        Facts, facts, card, "has facts that are none; the recipe examines it anew"
-    ).model_dump()
+    folder = bundle / "scorecard"
+    facts = manifest_of(folder, "scorecard").facts
+    problem = "its facts are damaged; run the recipe again to evaluate the bundle"
+    return _validated(ScorecardFacts, facts, folder, problem).model_dump()
 
 
 def gate_of(bundle: Path) -> Gate:
-    """The floors in a bundle's `bundle.json`.
+    """Return the gate in a bundle's `bundle.json`.
 
     Raises:
         ArtifactError: missing or damaged.
     """
     path = bundle / "bundle.json"
-    return _checked(
-        _About,
-        untrusted.read_json(path),
-        path,
-        "has no gate that can be read; run the recipe again",
-    ).gate
+    tree = untrusted.read_json(path)
+    problem = "its gate cannot be read; run the recipe again"
+    return _validated(_BundleSettings, tree, path, problem).gate
 
 
 def agreement_of(bundle: Manifest, where: Path) -> float | None:
-    """What the export check found of a bundle: its share of torch's tokens; None if there was none.
+    """Return the share of torch's tokens that the export check found; None without a check.
 
     Raises:
         ArtifactError: damaged.
     """
-    return _checked(
-        _Made, bundle.facts, where, "has a fact `agreement` that is no share; run the recipe again"
-    ).agreement
+    problem = "its fact `agreement` is not a share; run the recipe again"
+    return _validated(_ExportFacts, bundle.facts, where, problem).agreement
 
 
-def _checked(kind: type[Kind], tree: Any, where: Path, says: str) -> Kind:
+def _validated(kind: type[Kind], tree: Any, where: Path, problem: str) -> Kind:
     try:
         return kind.model_validate(tree)
     except ValidationError as error:
-        at = ".".join(str(part) for part in error.errors()[0]["loc"])
-        raise ArtifactError(
-            f"{where}: {says}{f' (at {untrusted.shown(at)[:60]})' if at else ''}"
-        ) from None
+        field = ".".join(str(part) for part in error.errors()[0]["loc"])
+        at = f" (at {untrusted.shown(field)[:60]})" if field else ""
+        raise ArtifactError(f"{where}: {problem}{at}") from None

@@ -232,26 +232,27 @@ def write_table(recipe: Recipe, where: Path, inputs: str) -> Manifest:
 
 def compared(values: Sequence[float], first: Sequence[float] | None) -> dict[str, Any]:
     """Mean over seeds, and the difference to the first arm seed by seed (None for itself), as {mean, low, high}."""
-    from tumen.eval import difference, over_seeds
+    from tumen.eval.statistics import mean_over_seeds, paired_seed_difference
 
-    against = difference(values, first)._asdict() if first else None
-    return {"loss": over_seeds(values)._asdict(), "against_first": against}
+    against = paired_seed_difference(values, first)._asdict() if first else None
+    return {"loss": mean_over_seeds(values)._asdict(), "against_first": against}
 
 
 def exam_of(recipe: Recipe, where: Path, name: str) -> dict[str, Any]:
     """Exact actions of an arm's bundles in the recipe's exam: share by seed and {mean, low, high}."""
     from tumen.assistant.values import Values
-    from tumen.eval import over_seeds, own
+    from tumen.eval.statistics import mean_over_seeds
+    from tumen.eval.suites import held_out_cases
     from tumen.pipeline.evaluate import examine_bundle
 
-    cases, shares = list(own(where / "corpus")), []
+    cases, shares = list(held_out_cases(where / "corpus")), []
     for seed in arms_of(recipe).seeds:
         bundle = where / FOLDER / name / f"bundle-{seed}"
         rows, _ = examine_bundle(
             bundle, cases, Values.load(bundle / "values.json"), recipe.serve.threads, "own"
         )
         shares.append(rows["all"]["exact"])
-    return {"n": len(cases), "shares": shares, **over_seeds(shares)._asdict()}
+    return {"n": len(cases), "shares": shares, **mean_over_seeds(shares)._asdict()}
 
 
 def _circumstances() -> dict[str, Any]:

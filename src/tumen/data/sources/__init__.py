@@ -1,12 +1,16 @@
 """Where rows come from: templates over generated homes, labelled data sets, local files."""
 
-from tumen.data.sources.labelled import Labelled, read_clinc, read_slurp_rows, read_snips
+from tumen.data.sources.labelled import LabelledSentence, read_clinc, read_slurp_rows, read_snips
+from tumen.data.sources.languages import LanguageData, home_assistant_codes, language_data
 from tumen.data.sources.read import read_sentences, read_text
 from tumen.data.sources.source import SOURCES
 
 __all__ = [
     "SOURCES",
-    "Labelled",
+    "LabelledSentence",
+    "LanguageData",
+    "home_assistant_codes",
+    "language_data",
     "read_clinc",
     "read_sentences",
     "read_slurp_rows",

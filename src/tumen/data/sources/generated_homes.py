@@ -33,8 +33,8 @@ STATES = {
 
 @cache
 def names_of(lang: str) -> Mapping[str, Any]:
-    """Lists of names of a language from `phrases/names.yaml`."""
-    return dict(phrases("names")[lang])
+    """Return the lists of names of a language, from `names/<lang>.yaml`."""
+    return phrases(lang, "names")
 
 
 def _listed(lang: str) -> set[str]:

@@ -34,7 +34,7 @@ ENTITY = re.compile(r"\[\s*([^\[\]:]+?)\s*:\s*([^\[\]]*?)\s*\]")  # HWU64: [plac
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabelledSentence:
     """One row: a sentence as it was said, its intent, its slots in the order of the sentence, and a split if the set has one."""
 
     sentence: str
@@ -44,7 +44,7 @@ class Labelled:
     split: str = ""
 
 
-def read_labelled(path: str) -> Iterator[Labelled]:
+def read_labelled(path: str) -> Iterator[LabelledSentence]:
     """Rows of a team's own file.
 
     Raises:
@@ -62,7 +62,7 @@ def read_labelled(path: str) -> Iterator[Labelled]:
             ]
             sentence = str(row["sentence"])
             pairs.sort(key=lambda pair: sentence.lower().find(pair[1].lower()))
-            yield Labelled(
+            yield LabelledSentence(
                 sentence,
                 str(row["intent"]),
                 pairs,
@@ -75,12 +75,12 @@ def read_labelled(path: str) -> Iterator[Labelled]:
             ) from None
 
 
-def read_slurp(path: str) -> Iterator[Labelled]:
+def read_slurp(path: str) -> Iterator[LabelledSentence]:
     """Rows of SLURP or HWU64; see `read_slurp_rows`."""
     return (read for _, read in read_slurp_rows(path))
 
 
-def read_slurp_rows(path: str) -> Iterator[tuple[Mapping[str, Any], Labelled]]:
+def read_slurp_rows(path: str) -> Iterator[tuple[Mapping[str, Any], LabelledSentence]]:
     """Rows of SLURP or HWU64, as they stand and as they are read.
 
     The label is scenario_action: SLURP's own field `intent` is wrong on some rows.
@@ -93,9 +93,17 @@ def read_slurp_rows(path: str) -> Iterator[tuple[Mapping[str, Any], Labelled]]:
             intent = f"{row['scenario']}_{row['action']}"
             if "annotation" in row:
                 annotated = str(row["annotation"])
-                yield row, Labelled(ENTITY.sub(r"\2", annotated), intent, ENTITY.findall(annotated))
+                yield (
+                    row,
+                    LabelledSentence(
+                        ENTITY.sub(r"\2", annotated), intent, ENTITY.findall(annotated)
+                    ),
+                )
             else:
-                yield row, Labelled(str(row["sentence"]), intent, list(_slurp_entities(row)))
+                yield (
+                    row,
+                    LabelledSentence(str(row["sentence"]), intent, list(_slurp_entities(row))),
+                )
         except (KeyError, TypeError, IndexError) as error:
             raise InputError(
                 f"{path}, row {number}: no row of SLURP or HWU64 ({type(error).__name__} {error})"
@@ -112,7 +120,7 @@ def _slurp_entities(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         )
 
 
-def read_clinc(path: str) -> Iterator[Labelled]:
+def read_clinc(path: str) -> Iterator[LabelledSentence]:
     """Rows of CLINC150; sentences out of scope have the intent `none`.
 
     Raises:
@@ -128,7 +136,7 @@ def read_clinc(path: str) -> Iterator[Labelled]:
         )
         try:
             for sentence, intent in rows:
-                yield Labelled(
+                yield LabelledSentence(
                     str(sentence), NONE if intent == OUT_OF_SCOPE else str(intent), split=side
                 )
         except (TypeError, ValueError):
@@ -137,7 +145,7 @@ def read_clinc(path: str) -> Iterator[Labelled]:
             ) from None
 
 
-def read_snips(path: str) -> Iterator[Labelled]:
+def read_snips(path: str) -> Iterator[LabelledSentence]:
     """Rows of all `*.json` of a SNIPS folder, or of one such file.
 
     Raises:
@@ -159,7 +167,9 @@ def read_snips(path: str) -> Iterator[Labelled]:
                         for part in parts
                         if "entity" in part
                     ]
-                    yield Labelled("".join(str(part["text"]) for part in parts), str(intent), pairs)
+                    yield LabelledSentence(
+                        "".join(str(part["text"]) for part in parts), str(intent), pairs
+                    )
             except (KeyError, TypeError) as error:
                 raise InputError(
                     f"{file}: no file of SNIPS 2017-06 ({type(error).__name__} {error})"
@@ -182,7 +192,7 @@ def _json(path: Path) -> dict[str, Any]:
     return tree
 
 
-def ontology_of(rows: Iterable[Labelled]) -> Ontology:
+def ontology_of(rows: Iterable[LabelledSentence]) -> Ontology:
     """What the rows name: intents and their slots by first sight, groups by what stands before the first `_`.
 
     Slots are written in the order of the sentence, so that a model reads once from left to right and need not jump.
@@ -214,7 +224,7 @@ def ontology_of(rows: Iterable[Labelled]) -> Ontology:
         ) from None
 
 
-def action_of(row: Labelled, sentence: str, ontology: Ontology) -> Action:
+def action_of(row: LabelledSentence, sentence: str, ontology: Ontology) -> Action:
     """The row's action with its words as they stand in the normalised sentence.
 
     Raises:

@@ -147,9 +147,9 @@ def _fixed(intent: str, block: Any) -> dict[str, str]:
 
 
 @cache
-def phrases(name: str) -> Mapping[str, Any]:
-    """The project's own phrases of a language, or the names that things have (`names`)."""
-    text = resources.files("tumen.data.sources").joinpath(f"phrases/{name}.yaml").read_text("utf-8")
+def phrases(lang: str, kind: str = "phrases") -> Mapping[str, Any]:
+    """Return the project's own `phrases` of a language, or the `names` of rooms and things in it."""
+    text = resources.files("tumen.data.sources").joinpath(f"{kind}/{lang}.yaml").read_text("utf-8")
     return dict(
         yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     )  # the same in C, eight times as fast

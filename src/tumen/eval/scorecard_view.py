@@ -1,0 +1,133 @@
+"""A scorecard as a table for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tumen.core import units
+from tumen.eval.gate import OVERALL_GROUPS
+from tumen.eval.scorecard_reader import read_scorecard, scorecard_facts
+
+COLUMNS = ("device", "cloud", "reference")
+LABEL_WIDTH = 26
+CELL_WIDTH = 28
+FOOTER = (
+    "share [95% interval], (corrected for the best constant answer); "
+    "device / cloud: in pairs (Bonett, Price 2006)"
+)
+
+
+def scorecard_text(folder: Path) -> str:
+    """Return a scorecard as a table, groups where the device loses included.
+
+    Args:
+        folder: of the scorecard, inside its bundle.
+
+    Raises:
+        ArtifactError: missing or damaged.
+    """
+    card = read_scorecard(folder.parent)
+    facts = scorecard_facts(folder.parent)
+    names = [name for name in COLUMNS if name in card["columns"]]
+    lines = [
+        *_group_lines(card, names),
+        *_fact_lines(card, facts, names),
+        *_safety_lines(card, names),
+    ]
+    if card["classes"]:
+        lines.append(classes_line(card["classes"]))
+    verdict = "passed"
+    if card["shortfalls"]:
+        verdict = "not passed: " + "; ".join(card["shortfalls"])
+    return "\n".join([*lines, f"gate: {verdict}", FOOTER])
+
+
+def _group_lines(card: Mapping[str, Any], names: list[str]) -> list[str]:
+    columns = card["columns"]
+    classes = card["classes"]
+    titles = "".join(f"{name:>{CELL_WIDTH}}" for name in names)
+    against = f"{'device / cloud':>26}" if classes else ""
+    lines = [f"{'exact actions, %':<18}{'n':>6}  {titles}{against}"]
+    for group in sorted(columns["device"], key=_group_order):
+        cells = "".join(f"{_share_cell(columns[name].get(group)):>{CELL_WIDTH}}" for name in names)
+        count = columns["device"][group]["n"]
+        lines.append(f"{group:<18}{count:>6}  {cells}{_ratio_cell(classes.get(group))}")
+    return lines
+
+
+def _fact_lines(card: Mapping[str, Any], facts: Mapping[str, Any], names: list[str]) -> list[str]:
+    sizes = card["bytes"]
+    return [
+        _line("ms, median", [_milliseconds(facts["seconds_p50"], name) for name in names]),
+        _line("ms, 95%", [_milliseconds(facts["seconds_p95"], name) for name in names]),
+        _line("size", [units.show_bytes(sizes[name]) if name in sizes else "" for name in names]),
+        _line("tokens equal to torch", [_percent(facts["agreement"].get(name)) for name in names]),
+    ]
+
+
+def _safety_lines(card: Mapping[str, Any], names: list[str]) -> list[str]:
+    overall = [card["columns"][name]["all"] for name in names]
+    return [
+        _line("false acts", [_percent(row["false_acts"]) for row in overall]),
+        _line("invented words", [str(row["invented"]) for row in overall]),
+    ]
+
+
+def _line(label: str, cells: list[str]) -> str:
+    return f"{label:<{LABEL_WIDTH}}" + "".join(f"{cell:>{CELL_WIDTH}}" for cell in cells)
+
+
+def _milliseconds(seconds: Mapping[str, float], name: str) -> str:
+    return f"{1000 * seconds.get(name, 0):.1f}"
+
+
+def _ratio_cell(row: Mapping[str, Any] | None) -> str:
+    """Return device over cloud in one class, with `<` where the class misses its threshold."""
+    if row is None:
+        return ""
+    ratio, low, high = (
+        "-" if row[end] is None else f"{row[end]:.2f}" for end in ("ratio", "low", "high")
+    )
+    mark = " " if row["reached"] else "<"
+    return f"{f'{ratio} [{low}, {high}]':>24} {mark}"
+
+
+def classes_line(classes: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return in how many scenario classes the device reaches its share of the cloud's score.
+
+    Args:
+        classes: from `class_rows`.
+    """
+    missed = [name for name, row in classes.items() if not row["reached"]]
+    line = (
+        f"device reaches its share of the cloud in {len(classes) - len(missed)} "
+        f"of {len(classes)} classes"
+    )
+    if not missed:
+        return line
+    return f"{line}; not in {', '.join(_missed_class(name, classes[name]) for name in missed)}"
+
+
+def _missed_class(name: str, row: Mapping[str, Any]) -> str:
+    surely_below = row["high"] is not None and row["high"] < 1
+    return f"{name} (surely below the cloud)" if surely_below else name
+
+
+def _group_order(group: str) -> tuple[int, str]:
+    place = OVERALL_GROUPS.index(group) if group in OVERALL_GROUPS else len(OVERALL_GROUPS)
+    return place, group
+
+
+def _share_cell(row: Mapping[str, Any] | None) -> str:
+    if not row or not row.get("n"):
+        return "-"
+    exact, low, high, corrected = (
+        f"{100 * row[name]:.1f}" for name in ("exact", "low", "high", "corrected")
+    )
+    return f"{exact} [{low}, {high}] ({corrected})"
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.2f} %"

@@ -1,0 +1,101 @@
+"""A suite: where its cases come from, and which metrics it reports beyond the common ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tumen.assistant.values import Values
+from tumen.core.errors import InputError
+from tumen.core.table import named
+from tumen.eval.eval_case import EvalCase, Prediction
+from tumen.eval.statistics import percentile
+
+OWN = "own"  # the run's held-out sentences; their results are in the scorecard
+SUITES = {
+    "ohf": "tumen.eval.suites.home_assistant:SUITE",
+    "slurp-home": "tumen.eval.suites.slurp_home:SUITE",
+    "slurp": "tumen.eval.suites.slurp:SUITE",
+    "clinc": "tumen.eval.suites.clinc:SUITE",
+    "snips": "tumen.eval.suites.snips:SUITE",
+}
+Cases = Callable[[Path, Values], Iterator[EvalCase]]
+Metrics = Callable[[Sequence[EvalCase], Sequence[Prediction], float], dict[str, Any]]
+
+
+def _no_metrics(
+    cases: Sequence[EvalCase], predictions: Sequence[Prediction], unsure: float
+) -> dict[str, Any]:
+    return {}
+
+
+@dataclass(frozen=True)
+class Suite:
+    """One eval suite.
+
+    Attributes:
+        cases: reads the cases from the user's file or folder.
+        metrics: (cases, predictions, confidence below which an answer is refused) -> metrics that
+            replace or extend the common ones.
+        headline: group whose shares are reported as the suite's own, where there is one.
+        not_home: group whose false acts are reported, where there is one.
+    """
+
+    cases: Cases
+    metrics: Metrics = _no_metrics
+    headline: str = "all"
+    not_home: str = "all"
+
+
+def suite_of(name: str) -> Suite:
+    """Return a suite by its name in `SUITES`, or a team's own as `package.module:SUITE`.
+
+    Raises:
+        InputError: unknown.
+    """
+    suite: Suite = named(name, SUITES, "eval suite", InputError)
+    return suite
+
+
+def summarize(
+    name: str,
+    rows: Mapping[str, Mapping[str, Any]],
+    seconds: Sequence[float],
+    suite: Suite | None = None,
+) -> dict[str, Any]:
+    """Return the one object that every suite reports.
+
+    Args:
+        name: of the suite.
+        rows: by group, from `evaluate`.
+        seconds: of every answer.
+        suite: None for the run's own held-out sentences.
+
+    Returns:
+        Shares of the headline group, latencies in milliseconds, and rows by group without marks.
+    """
+    headline = rows["all"]
+    not_home = rows["all"]
+    if suite is not None:
+        headline = rows.get(suite.headline, headline)
+        not_home = rows.get(suite.not_home, not_home)
+    return {
+        "exam": name,
+        "n": headline["n"],
+        "exact": headline["exact"],
+        "intent": headline["intent"],
+        "slu_f1": None,
+        "oos_recall": None,
+        "curve": None,
+        "false_acts": not_home["false_acts"],
+        "invented": rows["all"]["invented"],
+        "latency_ms_p50": round(1000 * percentile(seconds, 0.5), 2),
+        "latency_ms_p95": round(1000 * percentile(seconds, 0.95), 2),
+        "by": {group: _without_marks(row) for group, row in rows.items() if group != "all"},
+    }
+
+
+def _without_marks(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name != "marks"}
