@@ -50,12 +50,12 @@ def prepared(folder: Path, steps: int) -> Path:
     train = {
         "steps": steps,
         "checkpoint_every": SAVE_EVERY,
-        "rows": 4,
-        "row_tokens": 96,
+        "batch_size": 4,
+        "seq_len": 96,
         "mesh": f"{{dp = {RANKS}}}",
     }
     changes = [f"family.{TIER}.train.{name}={value}" for name, value in train.items()]
-    changes += ['fleet.engine="local"', "fleet.node_cards=1"]
+    changes += ['fleet.engine="local"', "fleet.accelerators_per_node=1"]
     command = [
         sys.executable,
         "-m",

@@ -27,8 +27,8 @@ DATA = "../shared/data"
 EXAMS = [
     f"home:slurp={DATA}/slurp/devel.jsonl",
     f"home:slurp-home={DATA}/slurp/devel.jsonl",
-    f"exam-slurp:slurp={DATA}/slurp/devel.jsonl",
-    f"exam-clinc:clinc={DATA}/clinc150/train_val.json",
+    f"slurp:slurp={DATA}/slurp/devel.jsonl",
+    f"clinc150:clinc={DATA}/clinc150/train_val.json",
 ]
 SHARES = ("intent", "exact", "slu_f1", "oos_recall", "false_acts")
 WITHIN = ("in_scope", "oos_recall")

@@ -67,7 +67,7 @@ class Healing:
             software_failures=0,
             detect_seconds=mean,
             restart_seconds=self.restart_seconds,
-            copy_seconds=self.copy_seconds,
+            replica_seconds=self.copy_seconds,
             stragglers=0,
         )
 
@@ -136,7 +136,7 @@ class Run:
         yield self._watch("fault", kind=kind, step=self.step, silent_seconds=silent)
         yield self._watch("decided", action="restart", attempt=self.attempt, world=self.cards)
         self.fault = self._next()
-        lost = not self.way.copy_seconds or self.draw.random() < Planning().copies_lost
+        lost = not self.way.copy_seconds or self.draw.random() < Planning().replicas_lost
         self.step = self.saved if lost else self.copied
         yield from self._start()
 

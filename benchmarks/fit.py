@@ -35,7 +35,13 @@ from tumen.serve import measure_machine, measure_model, write_synthetic_gguf
 from tumen.serve.measure import shape_of
 
 CONTEXT = 512
-SIXTEEN = Experts(routed=16, top_k=4, shared=1, width=192, dense_layers=1)
+SIXTEEN = Experts(
+    n_routed_experts=16,
+    num_experts_per_tok=4,
+    n_shared_experts=1,
+    moe_intermediate_size=192,
+    first_k_dense_replace=1,
+)
 SHAPES: dict[str, tuple[Shape, str, tuple[int, ...]]] = {
     "GQA 768 x 9, vocabulary 8k": (shape_of(768, 9, 2048, vocab=8192), "int8", (1, 2)),
     "GQA 384 x 14, vocabulary 4k": (shape_of(384, 14, 1024, vocab=4096), "int4", (1, 2)),
@@ -67,8 +73,10 @@ def of_recipe(path: Path) -> Footprint:
     run, name = path.parents[1], path.parent.name
     recipe = recipe_of(json.loads((run / "recipe.json").read_text()), str(run))
     tier = recipe.family[name.removeprefix("bundle-")]
-    shape = tier.shape.model_copy(update={"vocab": tier.shape.vocab or recipe.tokenizer.vocab})
-    return footprint_of_shape(shape, tier.quantise, f"{recipe.name}, {name}")
+    shape = tier.shape.model_copy(
+        update={"vocab_size": tier.shape.vocab_size or recipe.tokenizer.vocab_size}
+    )
+    return footprint_of_shape(shape, tier.quantize, f"{recipe.name}, {name}")
 
 
 def cases(

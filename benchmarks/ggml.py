@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tumen.shrink.quant_types import GRIDS, GridName
+from tumen.shrink.quant_types import GRIDS, QuantType
 
 
 @cache
@@ -33,7 +33,7 @@ def library() -> ctypes.CDLL:
     return lib
 
 
-def quantised(weights: Tensor, grid: GridName, importance: Tensor | None = None) -> Tensor:
+def quantised(weights: Tensor, grid: QuantType, importance: Tensor | None = None) -> Tensor:
     """Bytes (..., bytes of a row), uint8, of fp32 weights (..., columns).
 
     Args:

@@ -35,10 +35,19 @@ from tumen.model.attention import Context, GroupedAttention, LatentAttention, at
 from tumen.model.rope import rotate
 
 WIDTH = 2048
-LATENT = Mla(heads=16, kv_rank=512, nope_dim=128, rope_dim=64, v_dim=128)  # DeepSeek-V2-Lite
+LATENT = Mla(
+    num_attention_heads=16,
+    kv_lora_rank=512,
+    qk_nope_head_dim=128,
+    qk_rope_head_dim=64,
+    v_head_dim=128,
+)  # DeepSeek-V2-Lite
 SLACK = 0.02
 # published: arXiv 2405.04434 (60 layers; 512 + 64), arXiv 2401.02954 (95 layers, 8 groups of 128)
-V2, DENSE_67B = Mla(heads=128, kv_rank=512, q_rank=1536), Gqa(heads=64, kv_heads=8, head_dim=128)
+V2, DENSE_67B = (
+    Mla(num_attention_heads=128, kv_lora_rank=512, q_lora_rank=1536),
+    Gqa(num_attention_heads=64, num_key_value_heads=8, head_dim=128),
+)
 V2_LAYERS, DENSE_67B_LAYERS, KV_BITS = 60, 95, 6
 Decode = Callable[[], object]
 
@@ -65,7 +74,9 @@ def solved(kv_heads: int) -> Gqa:
     for groups in range(1, 33):
         heads = groups if kv_heads == 0 else groups * kv_heads
         for head_dim in range(64, 193, 8):
-            kind = Gqa(heads=heads, kv_heads=kv_heads or heads, head_dim=head_dim)
+            kind = Gqa(
+                num_attention_heads=heads, num_key_value_heads=kv_heads or heads, head_dim=head_dim
+            )
             if abs(kind.parameters(WIDTH) / budget - 1) <= SLACK:
                 found.append((abs(head_dim - 128), kind))
     return min(found, key=lambda pair: pair[0])[1]
@@ -88,10 +99,14 @@ def grouped(
     q, k = rotate(q, context.cos, context.sin), rotate(k, context.cos, context.sin)
     k, v = cache.extend(k, v)
     out = attend(
-        q.view(1, kind.kv_heads, -1, kind.head_dim), k, v, context.mask, kind.head_dim**-0.5
+        q.view(1, kind.num_key_value_heads, -1, kind.head_dim),
+        k,
+        v,
+        context.mask,
+        kind.head_dim**-0.5,
     )  # (1, group, kv_heads * d)
     return module.out(
-        out.view(1, -1, kind.kv_heads, kind.head_dim).transpose(1, 2).reshape(1, 1, -1)
+        out.view(1, -1, kind.num_key_value_heads, kind.head_dim).transpose(1, 2).reshape(1, 1, -1)
     )
 
 
@@ -104,18 +119,18 @@ def expanded(
         module.q_up(x)
         .view(1, 1, -1, kind.query_dim)
         .transpose(1, 2)
-        .split((kind.nope_dim, kind.rope_dim), dim=-1)
+        .split((kind.qk_nope_head_dim, kind.qk_rope_head_dim), dim=-1)
     )
-    latent, k_rope = module.kv_down(x).split((kind.kv_rank, kind.rope_dim), dim=-1)
+    latent, k_rope = module.kv_down(x).split((kind.kv_lora_rank, kind.qk_rope_head_dim), dim=-1)
     k_rope = rotate(k_rope.unsqueeze(1), context.cos, context.sin)
     latents, k_rope = cache.extend(module.kv_norm(latent).unsqueeze(1), k_rope)
     kv = (
         module.kv_up(latents.squeeze(1))
-        .view(1, latents.shape[2], -1, kind.nope_dim + kind.v_dim)
+        .view(1, latents.shape[2], -1, kind.qk_nope_head_dim + kind.v_head_dim)
         .transpose(1, 2)
     )
-    k_nope, v = kv.split((kind.nope_dim, kind.v_dim), dim=-1)
-    k = torch.cat((k_nope, k_rope.expand(-1, kind.heads, -1, -1)), dim=-1)
+    k_nope, v = kv.split((kind.qk_nope_head_dim, kind.v_head_dim), dim=-1)
+    k = torch.cat((k_nope, k_rope.expand(-1, kind.num_attention_heads, -1, -1)), dim=-1)
     q = torch.cat((q_nope, rotate(q_rope, context.cos, context.sin)), dim=-1)
     return module.out(attend(q, k, v, context.mask, kind.score_scale))
 
@@ -125,7 +140,7 @@ def decoders(length: int, kind: torch.dtype) -> dict[str, Decode]:
     x = torch.randn(1, 1, WIDTH).to(kind)
     found: dict[str, Decode] = {}
     for name, shape in kinds().items():
-        turned = shape.rope_dim if isinstance(shape, Mla) else shape.head_dim
+        turned = shape.qk_rope_head_dim if isinstance(shape, Mla) else shape.head_dim
         angle = torch.rand(1, 1, 1, turned // 2)
         context = Context(
             angle.cos().to(kind), angle.sin().to(kind), torch.zeros(1, 1, 1, length).to(kind)
@@ -133,14 +148,14 @@ def decoders(length: int, kind: torch.dtype) -> dict[str, Decode]:
         if isinstance(shape, Mla):
             latent = LatentAttention(WIDTH, shape, 1e-6).to(kind)
             cache = Filled(
-                torch.randn(1, 1, length, shape.kv_rank).to(kind),
-                torch.randn(1, 1, length, shape.rope_dim).to(kind),
+                torch.randn(1, 1, length, shape.kv_lora_rank).to(kind),
+                torch.randn(1, 1, length, shape.qk_rope_head_dim).to(kind),
             )
             found[name] = found["MLA again"] = lambda m=latent, c=context, k=cache: m(x, c, k)
             found["MLA expanded"] = lambda m=latent, c=context, k=cache: expanded(m, x, c, k)
         else:
             module = GroupedAttention(WIDTH, shape).to(kind)
-            size = (1, shape.kv_heads, length, shape.head_dim)
+            size = (1, shape.num_key_value_heads, length, shape.head_dim)
             cache = Filled(torch.randn(size).to(kind), torch.randn(size).to(kind))
             found[name] = lambda m=module, c=context, k=cache: grouped(m, x, c, k)
             found[f"{name}, ours"] = lambda m=module, c=context, k=cache: m(x, c, k)
@@ -196,8 +211,8 @@ def weights_and_bytes() -> list[dict[str, Any]]:
     return [
         {
             "kind": name,
-            "heads": f"{shape.heads} x {shape.query_dim}"
-            + ("" if isinstance(shape, Mla) else f", {shape.kv_heads} groups"),
+            "heads": f"{shape.num_attention_heads} x {shape.query_dim}"
+            + ("" if isinstance(shape, Mla) else f", {shape.num_key_value_heads} groups"),
             "weights": shape.parameters(WIDTH),
             "of_budget": round(shape.parameters(WIDTH) / budget, 4),
             "cache_bytes": 2 * shape.cache_elements(),

@@ -18,16 +18,51 @@ from tumen.plan.accuracy import benchmark, calibrate, default_configurations, lo
 from tumen.recipe.recipe import Train
 
 HELD_OUT = (
-    {"width": 192, "layers": 3, "feed_forward": 512, "vocab": 2048, "rows": 12, "row_tokens": 128},
-    {"width": 256, "layers": 6, "feed_forward": 768, "vocab": 4096, "rows": 8, "row_tokens": 192},
-    {"width": 320, "layers": 4, "feed_forward": 1024, "vocab": 2048, "rows": 16, "row_tokens": 96},
-    {"width": 384, "layers": 3, "feed_forward": 1024, "vocab": 8192, "rows": 6, "row_tokens": 256},
-    {"width": 256, "layers": 3, "feed_forward": 512, "vocab": 2048, "rows": 32, "row_tokens": 128},
     {
-        "width": 256,
-        "layers": 3,
-        "feed_forward": 768,
-        "vocab": 2048,
+        "hidden_size": 192,
+        "num_hidden_layers": 3,
+        "intermediate_size": 512,
+        "vocab_size": 2048,
+        "rows": 12,
+        "row_tokens": 128,
+    },
+    {
+        "hidden_size": 256,
+        "num_hidden_layers": 6,
+        "intermediate_size": 768,
+        "vocab_size": 4096,
+        "rows": 8,
+        "row_tokens": 192,
+    },
+    {
+        "hidden_size": 320,
+        "num_hidden_layers": 4,
+        "intermediate_size": 1024,
+        "vocab_size": 2048,
+        "rows": 16,
+        "row_tokens": 96,
+    },
+    {
+        "hidden_size": 384,
+        "num_hidden_layers": 3,
+        "intermediate_size": 1024,
+        "vocab_size": 8192,
+        "rows": 6,
+        "row_tokens": 256,
+    },
+    {
+        "hidden_size": 256,
+        "num_hidden_layers": 3,
+        "intermediate_size": 512,
+        "vocab_size": 2048,
+        "rows": 32,
+        "row_tokens": 128,
+    },
+    {
+        "hidden_size": 256,
+        "num_hidden_layers": 3,
+        "intermediate_size": 768,
+        "vocab_size": 2048,
         "rows": 24,
         "row_tokens": 128,
         "experts": 8,
@@ -37,16 +72,29 @@ HELD_OUT = (
 
 def configuration(entry: dict[str, int], compiled: bool) -> tuple[Shape, Train]:
     """A shape and its training section from one line of the table."""
-    size = {key: entry[key] for key in ("width", "layers", "feed_forward", "vocab")}
-    attention = {"kind": "gqa", "heads": entry["width"] // 64, "kv_heads": 1, "head_dim": 64}
+    size = {
+        key: entry[key]
+        for key in ("hidden_size", "num_hidden_layers", "intermediate_size", "vocab_size")
+    }
+    attention = {
+        "kind": "gqa",
+        "num_attention_heads": entry["hidden_size"] // 64,
+        "num_key_value_heads": 1,
+        "head_dim": 64,
+    }
     experts = (
-        {"routed": entry["experts"], "top_k": 2, "width": 256, "capacity": 1.25}
+        {
+            "n_routed_experts": entry["experts"],
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 256,
+            "capacity_factor": 1.25,
+        }
         if "experts" in entry
         else None
     )
     shape = Shape.model_validate({**size, "attention": attention, "experts": experts})
     return shape, Train(
-        steps=8, rows=entry["rows"], row_tokens=entry["row_tokens"], compile=compiled
+        steps=8, batch_size=entry["rows"], seq_len=entry["row_tokens"], compile=compiled
     )
 
 

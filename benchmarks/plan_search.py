@@ -26,24 +26,31 @@ from tumen.plan.facts import cards
 from tumen.plan.search import search
 
 GPT3 = Shape(
-    width=12288,
-    layers=96,
-    feed_forward=49152,
-    attention=Gqa(heads=96, kv_heads=96, head_dim=128),
-    vocab=51200,
+    hidden_size=12288,
+    num_hidden_layers=96,
+    intermediate_size=49152,
+    attention=Gqa(num_attention_heads=96, num_key_value_heads=96, head_dim=128),
+    vocab_size=51200,
     gated=False,
     biases=True,
-    positions=2048,
+    n_positions=2048,
 )
 V3 = Shape(
-    width=7168,
-    layers=61,
-    feed_forward=18432,
-    attention=Mla(heads=128, kv_rank=512, q_rank=1536),
-    experts=Experts(routed=256, top_k=8, width=2048, shared=1, dense_layers=3, device_limit=4),
-    vocab=129280,
-    tied=False,
-    mtp=1,
+    hidden_size=7168,
+    num_hidden_layers=61,
+    intermediate_size=18432,
+    attention=Mla(num_attention_heads=128, kv_lora_rank=512, q_lora_rank=1536),
+    experts=Experts(
+        n_routed_experts=256,
+        num_experts_per_tok=8,
+        moe_intermediate_size=2048,
+        n_shared_experts=1,
+        first_k_dense_replace=3,
+        topk_group=4,
+    ),
+    vocab_size=129280,
+    tie_word_embeddings=False,
+    num_nextn_predict_layers=1,
 )
 LIMITS_SECONDS = {1024: 2.0, 4096: 5.0, 16384: 10.0}
 

@@ -27,7 +27,7 @@ from tumen.core import units
 from tumen.core.events import Events
 from tumen.eval.statistics import mean_over_seeds
 from tumen.model import build
-from tumen.recipe.recipe import LADDER, GridName, Quantise, Recipe
+from tumen.recipe.recipe import LADDER, Quantize, QuantType, Recipe
 from tumen.shrink.gguf_writer import grids_of, matrices_of, tensors_of
 from tumen.shrink.quant_types import GRIDS
 from tumen.shrink.quantize import learn_grid, write_grid
@@ -40,9 +40,9 @@ from tumen.train.weights import read_final
 WORDS = ("int8", "int4", *LADDER)
 BUDGETS = ("int8", "int4", "q4_k", "q3_k", "q2_k")
 TEACH = {0.0: "aware, data alone", 1.0: "aware, own distributions"}
-Grids = Mapping[str, GridName]
+Grids = Mapping[str, QuantType]
 See = Callable[
-    [str, Tensor, GridName], Tensor
+    [str, Tensor, QuantType], Tensor
 ]  # a matrix by the file's name -> the same on its grid
 
 
@@ -92,24 +92,24 @@ class Tier:
         print(f"  {method:<34} {what:<14} {row['bits']:5.2f} bits  KL {row['kl']:.5f}", flush=True)
         return row
 
-    def searched(self, name: str, tensor: Tensor, grid: GridName) -> Tensor:
+    def searched(self, name: str, tensor: Tensor, grid: QuantType) -> Tensor:
         """Our search, all weights alike."""
         return GRIDS[grid].see(tensor, GRIDS[grid].fit(tensor))
 
-    def weighed(self, name: str, tensor: Tensor, grid: GridName) -> Tensor:
+    def weighed(self, name: str, tensor: Tensor, grid: QuantType) -> Tensor:
         """Our search, with importance."""
         return GRIDS[grid].see(tensor, GRIDS[grid].fit(tensor, self.importance.get(name)))
 
-    def nearest(self, name: str, tensor: Tensor, grid: GridName) -> Tensor:
+    def nearest(self, name: str, tensor: Tensor, grid: QuantType) -> Tensor:
         """ggml's rounding, without importance."""
         return read_back(quantised(tensor.contiguous(), grid), grid)
 
-    def ggml(self, name: str, tensor: Tensor, grid: GridName) -> Tensor:
+    def ggml(self, name: str, tensor: Tensor, grid: QuantType) -> Tensor:
         """ggml's rounding, with importance."""
         return read_back(quantised(tensor.contiguous(), grid, self.importance.get(name)), grid)
 
 
-def read_back(data: Tensor, grid: GridName) -> Tensor:
+def read_back(data: Tensor, grid: QuantType) -> Tensor:
     """What bytes mean."""
     return torch.from_numpy(gguf.quants.dequantize(data.numpy(), GRIDS[grid].kind))
 
@@ -152,7 +152,7 @@ def trained(
     """Training on the grid, not compiled, one row a method and seed; the seed is that of calibration and order."""
     recipe = Recipe.model_validate_json((tier.run / "recipe.json").read_text("utf-8"))
     dataset, checkpoint = tier.run / "dataset", tier.checkpoint
-    asked = Quantise(to=word, aware=True, steps=steps, calibrate=tier.calibrate)
+    asked = Quantize(type=word, qat=True, steps=steps, calibrate=tier.calibrate)
     section = asked.section(recipe.family[tier.name].train).model_copy(update={"compile": False})
     for seed in seeds:
         with tempfile.TemporaryDirectory() as name:
@@ -181,7 +181,7 @@ def trained(
                         see,
                         read_final(out)[1],
                     )
-                yield row | {"seed": seed, "steps": steps, "rate": asked.rate}
+                yield row | {"seed": seed, "steps": steps, "rate": asked.learning_rate}
 
 
 def by_kind(tier: Tier, words: list[str]) -> Iterator[dict[str, Any]]:

@@ -28,7 +28,7 @@ STEPS: tuple[tuple[Filter, ...], ...] = (
     ("exact",),
     ("quality",),
     ("near",),
-    ("quality", "exam", "exact", "near"),
+    ("quality", "held_out", "exact", "near"),
 )
 
 
@@ -69,7 +69,7 @@ def main(path: Path) -> None:
             "tokenizer",
             size,
             lambda: write_tokenizer(
-                Tokenizer(vocab=4096), folder / "corpus", folder / "tokenizer", ""
+                Tokenizer(vocab_size=4096), folder / "corpus", folder / "tokenizer", ""
             ),
         )
         for workers in (1, 2):

@@ -50,21 +50,29 @@ ENGINE = {
 }  # tumen.cluster.engines.local.DEFAULTS
 ROWS, ROW_TOKENS, VOCAB = 2, 512, 8192
 MOE = Shape(
-    width=256,
-    layers=10,
-    feed_forward=768,
-    attention=Mla(heads=4, kv_rank=64, nope_dim=48, rope_dim=16, v_dim=64),
-    experts=Experts(routed=16, top_k=2, shared=1, width=224),
-    vocab=VOCAB,
-    norm_eps=1e-6,
+    hidden_size=256,
+    num_hidden_layers=10,
+    intermediate_size=768,
+    attention=Mla(
+        num_attention_heads=4,
+        kv_lora_rank=64,
+        qk_nope_head_dim=48,
+        qk_rope_head_dim=16,
+        v_head_dim=64,
+    ),
+    experts=Experts(
+        n_routed_experts=16, num_experts_per_tok=2, n_shared_experts=1, moe_intermediate_size=224
+    ),
+    vocab_size=VOCAB,
+    rms_norm_eps=1e-6,
 )
 DENSE = Shape(
-    width=256,
-    layers=10,
-    feed_forward=768,
-    attention=Gqa(heads=4, kv_heads=2, head_dim=64),
-    vocab=VOCAB,
-    norm_eps=1e-6,
+    hidden_size=256,
+    num_hidden_layers=10,
+    intermediate_size=768,
+    attention=Gqa(num_attention_heads=4, num_key_value_heads=2, head_dim=64),
+    vocab_size=VOCAB,
+    rms_norm_eps=1e-6,
 )
 HEATS: dict[
     str, list[tuple[str, dict[str, Any], bool]]
@@ -108,7 +116,7 @@ Step = Callable[[int], object]
 def shape_named(name: str, quick: bool) -> Shape:
     """The contest's shape; a quick one has two layers."""
     shape = MOE if name == "moe" else DENSE
-    return shape.model_copy(update={"layers": 2}) if quick else shape
+    return shape.model_copy(update={"num_hidden_layers": 2}) if quick else shape
 
 
 def section_of(asked: dict[str, Any], rows: int, row_tokens: int) -> Train:
@@ -116,8 +124,8 @@ def section_of(asked: dict[str, Any], rows: int, row_tokens: int) -> Train:
     chosen = {name: asked[name] for name in ("compile", "expert_kernel") if name in asked}
     fixed = {
         "steps": 1000,
-        "rows": rows,
-        "row_tokens": row_tokens,
+        "batch_size": rows,
+        "seq_len": row_tokens,
         "optimizer": "adamw",
         "sentence_weight": 1.0,
     }
@@ -138,7 +146,7 @@ def ours(shape: Shape, section: Train) -> tuple[Step, int]:
 
     def step(number: int) -> None:
         learner.learn(batch_of(shape, section, number))
-        learner.step(section.rate)
+        learner.step(section.learning_rate)
 
     return step, sum(weight.numel() for weight in learner.network.parameters())
 
@@ -159,7 +167,11 @@ def peer(
     network = network.to(torch.bfloat16 if asked["precision"] == "bf16" else torch.float32).train()
     weights = list(network.parameters())
     optimizer = torch.optim.AdamW(
-        weights, lr=section.rate, betas=section.betas, weight_decay=section.weight_decay, fused=True
+        weights,
+        lr=section.learning_rate,
+        betas=section.betas,
+        weight_decay=section.weight_decay,
+        fused=True,
     )
 
     def step(number: int) -> None:
@@ -167,7 +179,7 @@ def peer(
         found = logits(torch.from_numpy(batch.ids)).float().flatten(0, 1)
         loss = F.cross_entropy(found, torch.from_numpy(batch.targets).flatten())
         loss.backward()
-        float(torch.nn.utils.clip_grad_norm_(weights, section.clip))
+        float(torch.nn.utils.clip_grad_norm_(weights, section.grad_clip))
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         float(loss)
@@ -196,7 +208,13 @@ def gpt(shape: Shape, asked: dict[str, Any]) -> tuple[Step, int]:
     from gpt import Gpt
 
     torch.manual_seed(0)
-    network = Gpt(VOCAB, shape.width, shape.layers, shape.attention.heads, ROW_TOKENS)
+    network = Gpt(
+        VOCAB,
+        shape.hidden_size,
+        shape.num_hidden_layers,
+        shape.attention.num_attention_heads,
+        ROW_TOKENS,
+    )
     called = torch.compile(network, dynamic=False) if asked.get("compile") else network
     return peer(network, called, shape, asked)
 
@@ -276,7 +294,7 @@ def contest(heat: str, precision: str, threads: int, given: argparse.Namespace) 
 def check_sizes(shape: Shape, turns: Heat) -> None:
     """Refuse a contest of unequal networks: transformers equals ours to the weight, nanoGPT but for its learned positions."""
     for name, about in turns.about.items():
-        slack = ROW_TOKENS * shape.width if "nanoGPT" in name else 0
+        slack = ROW_TOKENS * shape.hidden_size if "nanoGPT" in name else 0
         if not 0 <= about["weights"] - shape.parameters() <= slack:
             raise SystemExit(
                 f"{name} has {about['weights']} weights, ours {shape.parameters()}: not the same size"
@@ -311,19 +329,35 @@ def filling(kind: str, width: int, layers: int) -> Shape:
     """A shape with matrices large enough to fill the machine."""
     heads = width // 64
     if kind == "dense":
-        attention = Gqa(heads=heads, kv_heads=heads // 2, head_dim=64)
+        attention = Gqa(num_attention_heads=heads, num_key_value_heads=heads // 2, head_dim=64)
         return Shape(
-            width=width, layers=layers, feed_forward=3 * width, attention=attention, vocab=VOCAB
+            hidden_size=width,
+            num_hidden_layers=layers,
+            intermediate_size=3 * width,
+            attention=attention,
+            vocab_size=VOCAB,
         )
-    latent = Mla(heads=heads, kv_rank=width // 4, nope_dim=48, rope_dim=16, v_dim=64)
-    experts = Experts(routed=8, top_k=2, shared=1, width=width, dense_layers=1)
+    latent = Mla(
+        num_attention_heads=heads,
+        kv_lora_rank=width // 4,
+        qk_nope_head_dim=48,
+        qk_rope_head_dim=16,
+        v_head_dim=64,
+    )
+    experts = Experts(
+        n_routed_experts=8,
+        num_experts_per_tok=2,
+        n_shared_experts=1,
+        moe_intermediate_size=width,
+        first_k_dense_replace=1,
+    )
     return Shape(
-        width=width,
-        layers=layers,
-        feed_forward=3 * width,
+        hidden_size=width,
+        num_hidden_layers=layers,
+        intermediate_size=3 * width,
         attention=latent,
         experts=experts,
-        vocab=VOCAB,
+        vocab_size=VOCAB,
     )
 
 
@@ -365,8 +399,8 @@ def fill(asked: dict[str, Any]) -> None:
         seconds.append(time.perf_counter() - start)
     after = peak(threads, precision, quick)
     best = max(before, after, key=lambda one: one["flops_per_second"])
-    tokens = section.rows * section.row_tokens
-    per_token = 3 * shape.flops_per_token(section.row_tokens)  # backward is twice the forward
+    tokens = section.batch_size * section.seq_len
+    per_token = 3 * shape.flops_per_token(section.seq_len)  # backward is twice the forward
     spent = statistics.median(seconds[2:])
     about = {
         name: asked[name]

@@ -30,13 +30,13 @@ def prepare(model: Path, folder: Path) -> None:
     from tumen.recipe.recipe import Data, Tokenizer
 
     write_corpus(
-        Data(languages=("en",), sentences=SENTENCES, validation=100, exam=10),
+        Data(languages=("en",), sentences=SENTENCES, validation=100, eval_sentences=10),
         0,
         folder / "corpus",
         "x",
     )
     write_tokenizer(
-        Tokenizer(start=str(model), trim=TRIM, pieces=True),
+        Tokenizer(init_from=str(model), trim=TRIM, pieces=True),
         folder / "corpus",
         folder / "tokenizer",
         "x",
@@ -52,7 +52,7 @@ def case(
 
     from tumen.data import Codec, Loader, read_shards
     from tumen.formats.pretrained import shape_of_start
-    from tumen.recipe.recipe import Start, Train
+    from tumen.recipe.recipe import InitFrom, Train
     from tumen.train.loop import prepare_torch
     from tumen.train.single_process import Alone
     from tumen.train.weights import start_from
@@ -64,8 +64,8 @@ def case(
     section = Train.model_validate(
         {
             "steps": 100,
-            "rows": ROWS,
-            "row_tokens": ROW_TOKENS,
+            "batch_size": ROWS,
+            "seq_len": ROW_TOKENS,
             "sentence_weight": 0.0,
             "precision": precision,
         }
@@ -73,9 +73,9 @@ def case(
     )
     prepare_torch(section)
     team = Team(0, 1, torch.device("cpu"))
-    shape = shape_of_start(model).model_copy(update={"vocab": codec.vocab})
+    shape = shape_of_start(model).model_copy(update={"vocab_size": codec.vocab})
     weights = start_from(model, shape, None, codec.vocabulary.rows)
-    start = Start(path=str(model), tune="lora")
+    start = InitFrom(path=str(model), tune="lora")
     lora = tune == "lora"
     network = (
         adapted(shape, weights, start, type_of(section, team.device), 0)

@@ -116,7 +116,7 @@ def shape_of(recipe: Recipe, tokenizer: Path) -> Callable[[str], Shape]:
     from tumen.data import Codec
 
     vocab = Codec.load(tokenizer).vocab
-    return lambda tier: recipe.family[tier].shape.model_copy(update={"vocab": vocab})
+    return lambda tier: recipe.family[tier].shape.model_copy(update={"vocab_size": vocab})
 
 
 @pytest.fixture(scope="session")

@@ -23,11 +23,11 @@ from tumen.train.checkpoints.checkpoint import write_final
 
 CONTROL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<file_sep>"]
 SHAPE = Shape(
-    width=64,
-    layers=3,
-    feed_forward=96,
-    attention=Gqa(heads=2, kv_heads=1, head_dim=32),
-    norm_eps=1e-5,
+    hidden_size=64,
+    num_hidden_layers=3,
+    intermediate_size=96,
+    attention=Gqa(num_attention_heads=2, num_key_value_heads=1, head_dim=32),
+    rms_norm_eps=1e-5,
 )
 
 
@@ -46,7 +46,7 @@ def train_bpe(texts: Iterable[str], folder: Path, size: int = 700, pre: str = "s
     folder.mkdir(parents=True, exist_ok=True)
     made.save(str(folder / "tokenizer.json"))
     (folder / "config.json").write_text(
-        json.dumps(config_of(SHAPE.model_copy(update={"vocab": made.get_vocab_size()})))
+        json.dumps(config_of(SHAPE.model_copy(update={"vocab_size": made.get_vocab_size()})))
     )
 
 
@@ -80,7 +80,7 @@ def make_stranger(texts: Iterable[str], folder: Path) -> Path:
 
     train_bpe(texts, folder)
     vocabulary = read_vocabulary(folder)
-    shape = SHAPE.model_copy(update={"vocab": len(vocabulary.tokens)})
+    shape = SHAPE.model_copy(update={"vocab_size": len(vocabulary.tokens)})
     weights = lively(shape)
     write_gguf(
         folder / "model.gguf", shape, weights, PretrainedCodec(vocabulary), "int8", "stranger"

@@ -19,16 +19,16 @@ from tumen.recipe.recipe import load_recipe
 
 BUDGET = 6e9
 ARMS = f"""
-[arms]
+[ablation]
 seeds = [1, 2]
 budget = "{BUDGET:g}"
 
-[arms.dense]
+[ablation.dense]
 tier = "cloud"
 without = ["shape.experts"]
-set = {{ "shape.feed_forward" = 192, "train.rate" = 1e-3 }}
+set = {{ "shape.intermediate_size" = 192, "train.learning_rate" = 1e-3 }}
 
-[arms.taught]
+[ablation.taught]
 tier = "device"
 """
 
@@ -64,31 +64,32 @@ def made(run: Path, since: int = 0) -> list[str]:
 
 
 def test_what_the_run_had_is_shared_and_seeds_come_in_turns(trained: Path, whole: Path) -> None:
-    names = [f"arms/{arm}/seed-{seed}" for seed in (1, 2) for arm in ("dense", "taught")]
-    assert made(trained, len(made(whole))) == [*names, "arms/table"]
+    names = [f"ablation/{arm}/seed-{seed}" for seed in (1, 2) for arm in ("dense", "taught")]
+    assert made(trained, len(made(whole))) == [*names, "ablation/table"]
     for name in names:
         assert (
             manifest_of(whole / "dataset").digest in verify(trained / name, "checkpoint").made_from
         )
     assert (
-        manifest_of(whole / "cloud").digest in manifest_of(trained / "arms/taught/seed-1").made_from
+        manifest_of(whole / "cloud").digest
+        in manifest_of(trained / "ablation/taught/seed-1").made_from
     )
     digests = {manifest_of(trained / name).digest for name in names}
     assert len(digests) == len(names), "every seed and arm is another network"
-    assert json.loads((trained / "arms/dense/seed-1/shape.json").read_text())["experts"] is None
+    assert json.loads((trained / "ablation/dense/seed-1/shape.json").read_text())["experts"] is None
 
 
 def test_arms_spend_alike(trained: Path) -> None:
-    rows = json.loads((trained / "arms/table/table.json").read_text())["arms"]
+    rows = json.loads((trained / "ablation/table/table.json").read_text())["arms"]
     assert [row["name"] for row in rows] == ["dense", "taught"]
     for row in rows:
         assert 0 <= BUDGET - row["flops"] < row["step_flops"]
-        facts = manifest_of(trained / "arms" / row["name"] / "seed-2").facts
+        facts = manifest_of(trained / "ablation" / row["name"] / "seed-2").facts
         assert (facts["steps"], facts["tokens"]) == (row["steps"], row["tokens"])
     assert rows[0]["steps"] != rows[1]["steps"]
     taught = rows[1]
     cloud = load_recipe(TINY).family["cloud"]
-    training = spent(cloud.shape.model_copy(update={"vocab": 700}), cloud.train).flops
+    training = spent(cloud.shape.model_copy(update={"vocab_size": 700}), cloud.train).flops
     assert taught["teacher"] == "cloud"
     assert training < taught["teacher_flops"] < 2 * training, "eight steps, and a pass to ask it"
     assert rows[0]["teacher_flops"] == 0
@@ -102,16 +103,18 @@ def test_the_table(trained: Path) -> None:
     assert len({len(line) for line in table[1:4]}) == 1, "columns are straight"
     assert "95% interval over seeds (Student's t)" in table[4]
     assert "measured by `tumen arms " in table[6]
-    found = verify(trained / "arms/table", "arms")
+    found = verify(trained / "ablation/table", "ablation")
     assert set(found.facts) == {"tokens_per_second", "machine", "load", "versions", "command"}
     assert set(found.facts["tokens_per_second"]) == {"dense", "taught"}
 
 
 def test_losses_and_differences_are_those_of_the_checkpoints(trained: Path) -> None:
-    rows = json.loads((trained / "arms/table/table.json").read_text())["arms"]
+    rows = json.loads((trained / "ablation/table/table.json").read_text())["arms"]
     for row in rows:
         losses = [
-            manifest_of(trained / "arms" / row["name"] / f"seed-{seed}").facts["validation_loss"]
+            manifest_of(trained / "ablation" / row["name"] / f"seed-{seed}").facts[
+                "validation_loss"
+            ]
             for seed in (1, 2)
         ]
         assert row["losses"] == losses
@@ -129,12 +132,14 @@ def test_what_is_done_is_not_done_again(tumen: Tumen, run: Path, recipe_path: Pa
     assert again.returncode == 0, again.stderr
     assert [row["name"] for row in json.loads(again.stdout)["arms"]] == ["dense", "taught"]
     assert made(run, before) == []
-    old = manifest_of(run / "arms/dense/seed-2").digest
-    shutil.rmtree(run / "arms/dense/seed-2")
+    old = manifest_of(run / "ablation/dense/seed-2").digest
+    shutil.rmtree(run / "ablation/dense/seed-2")
     fewer = tumen("arms", recipe_path, "--run", run)
     assert fewer.returncode == 0, fewer.stderr
-    assert made(run, before) == ["arms/dense/seed-2"]
-    assert manifest_of(run / "arms/dense/seed-2").digest == old, "the same seed is the same network"
+    assert made(run, before) == ["ablation/dense/seed-2"]
+    assert manifest_of(run / "ablation/dense/seed-2").digest == old, (
+        "the same seed is the same network"
+    )
 
 
 def test_one_seed_has_no_interval_and_an_exam_is_put(
@@ -142,16 +147,23 @@ def test_one_seed_has_no_interval_and_an_exam_is_put(
 ) -> None:
     before = len(made(run))
     done = tumen(
-        "arms", recipe_path, "--run", run, "--set", "arms.seeds=[2]", "--set", "arms.exam=true"
+        "arms",
+        recipe_path,
+        "--run",
+        run,
+        "--set",
+        "ablation.seeds=[2]",
+        "--set",
+        "ablation.eval=true",
     )
     assert done.returncode == 0, done.stderr
     assert made(run, before) == [
-        *(f"arms/{arm}/bundle-2" for arm in ("dense", "taught")),
-        "arms/table",
+        *(f"ablation/{arm}/bundle-2" for arm in ("dense", "taught")),
+        "ablation/table",
     ]
     assert done.stdout.count("(no interval)") == 2 + 1 + 2, "loss, against, exact"
     assert "one seed: no interval" in done.stdout
-    for row in json.loads((run / "arms/table/table.json").read_text())["arms"]:
+    for row in json.loads((run / "ablation/table/table.json").read_text())["arms"]:
         assert row["exam"]["n"] == 36
         assert 0 <= row["exam"]["mean"] <= 1
 
@@ -159,20 +171,25 @@ def test_one_seed_has_no_interval_and_an_exam_is_put(
 def test_seconds_are_measured_and_kept(tumen: Tumen, run: Path, recipe_path: Path) -> None:
     text = recipe_path.read_text().replace(f'budget = "{BUDGET:g}"', "seconds = 1e-6")
     path = run.with_name("seconds.toml")
-    path.write_text(text[: text.index("[arms.taught]")])
+    path.write_text(text[: text.index("[ablation.taught]")])
     done = tumen("arms", path, "--run", run)
     assert done.returncode == 6
-    assert done.stderr.startswith("tumen: arms.dense: one step takes ")
+    assert done.stderr.startswith("tumen: ablation.dense: one step takes ")
     assert done.stderr.count("\n") == 1
-    pace = json.loads((run / "arms/dense/pace/pace.json").read_text())["step_seconds"]
-    recipe = load_recipe(path, [f"arms.seconds={7.5 * pace}"])
+    pace = json.loads((run / "ablation/dense/pace/pace.json").read_text())["step_seconds"]
+    recipe = load_recipe(path, [f"ablation.seconds={7.5 * pace}"])
     vocab = 700
     assert budgeted(recipe, run, "dense", vocab).train.steps == 7
     names = [stage.name for stage in arm_stages(recipe, run)]
-    assert names == ["arms/dense/pace", "arms/dense/seed-1", "arms/dense/seed-2", "arms/table"]
+    assert names == [
+        "ablation/dense/pace",
+        "ablation/dense/seed-1",
+        "ablation/dense/seed-2",
+        "ablation/table",
+    ]
     refused = tumen("arms", path, "--run", run, "--plan")
     assert refused.returncode == 4
-    assert "set arms.budget to plan" in refused.stderr
+    assert "set ablation.budget to plan" in refused.stderr
 
 
 def test_plan_trains_nothing(tumen: Tumen, recipe_path: Path, tmp_path: Path) -> None:
@@ -186,13 +203,13 @@ class TestBad:
     def test_no_arms(self, tumen: Tumen, tmp_path: Path) -> None:
         done = tumen("arms", TINY, folder=tmp_path)
         assert done.returncode == InputError.exit_code
-        assert done.stderr == "tumen: tiny has no [arms]; see recipes/arms-pocket.toml\n"
+        assert done.stderr == "tumen: tiny has no [ablation]; see recipes/ablation-pocket.toml\n"
 
     def test_less_than_a_step(self, tumen: Tumen, recipe_path: Path, tmp_path: Path) -> None:
-        done = tumen("arms", recipe_path, "--set", "arms.budget='1k'", folder=tmp_path)
+        done = tumen("arms", recipe_path, "--set", "ablation.budget='1k'", folder=tmp_path)
         assert done.returncode == PlanError.exit_code
         assert done.stderr.startswith(
-            "tumen: arms.dense: one step takes 1.96e+09 FLOPs, the budget is 1e+03; "
+            "tumen: ablation.dense: one step takes 1.96e+09 FLOPs, the budget is 1e+03; "
         )
         assert done.stderr.count("\n") == 1
         assert list(tmp_path.iterdir()) == []
@@ -200,42 +217,51 @@ class TestBad:
     @pytest.mark.parametrize(
         ("change", "fault"),
         [
-            ("arms.budget=0", "arms: budget 0.0 must be above 0 FLOPs"),
-            ("arms.budget='much'", "arms: budget: 'much' is not a count"),
-            ("arms.seconds=5", "arms: set one of budget (FLOPs) and seconds"),
+            ("ablation.budget=0", "ablation: budget 0.0 must be above 0 FLOPs"),
+            ("ablation.budget='much'", "ablation: budget: 'much' is not a count"),
+            ("ablation.seconds=5", "ablation: set one of budget (FLOPs) and seconds"),
             (
-                "arms.buget='2e15'",
-                "arms.buget: neither a field (seeds, budget, seconds, exam) nor an arm",
+                "ablation.buget='2e15'",
+                "ablation.buget: neither a field (seeds, budget, seconds, eval) nor a variant",
             ),
-            ("arms.seeds=[]", "arms.seeds: "),
-            ("arms.seeds=[1, 1]", "arms: a seed stands twice in seeds"),
-            ("arms.table={ tier = 'cloud' }", "arms: 'table': an arm's name is its folder"),
+            ("ablation.seeds=[]", "ablation.seeds: "),
+            ("ablation.seeds=[1, 1]", "ablation: a seed stands twice in seeds"),
             (
-                "arms.dense.tier='cluod'",
-                "arms.dense.tier: 'cluod' is no tier; the family has cloud, device",
-            ),
-            ("arms.dense.teir='cloud'", "arms.dense.teir: unknown field; did you mean 'tier'?"),
-            (
-                "arms.dense.set={ 'train.steps' = 3 }",
-                "arms.dense.set: train.steps follows from the budget",
+                "ablation.table={ tier = 'cloud' }",
+                "ablation: 'table': a variant's name is its folder",
             ),
             (
-                "arms.dense.set={ 'shape.widht' = 3 }",
-                "arms.dense.shape.widht: unknown field; did you mean 'width'?",
+                "ablation.dense.tier='cluod'",
+                "ablation.dense.tier: 'cluod' is no tier; the family has cloud, device",
             ),
             (
-                "arms.dense.set={ 'shape.attention.hads' = 3 }",
-                "arms.dense.shape.attention.hads: unknown field; did you mean 'heads'?",
+                "ablation.dense.teir='cloud'",
+                "ablation.dense.teir: unknown field; did you mean 'tier'?",
             ),
             (
-                "arms.dense.set={ 'shape.layers.x' = 3 }",
-                "arms.dense.set: 'layers' is a value, not a section",
+                "ablation.dense.set={ 'train.steps' = 3 }",
+                "ablation.dense.set: train.steps follows from the budget",
             ),
-            ("arms.dense.set={ 'shape.layers' = 'two' }", "arms.dense.shape.layers: "),
-            ("arms.dense.without=['shape.width']", "arms.dense.shape.width: "),
             (
-                "arms.taught.set={ 'distil.teacher' = 'nobody' }",
-                "arms.taught.distil.teacher: 'nobody' is no tier",
+                "ablation.dense.set={ 'shape.hiden_size' = 3 }",
+                "ablation.dense.shape.hiden_size: unknown field; did you mean 'hidden_size'?",
+            ),
+            (
+                "ablation.dense.set={ 'shape.attention.num_atention_heads' = 3 }",
+                "ablation.dense.shape.attention.num_atention_heads: unknown field; did you mean 'num_attention_heads'?",
+            ),
+            (
+                "ablation.dense.set={ 'shape.num_hidden_layers.x' = 3 }",
+                "ablation.dense.set: 'num_hidden_layers' is a value, not a section",
+            ),
+            (
+                "ablation.dense.set={ 'shape.num_hidden_layers' = 'two' }",
+                "ablation.dense.shape.num_hidden_layers: ",
+            ),
+            ("ablation.dense.without=['shape.hidden_size']", "ablation.dense.shape.hidden_size: "),
+            (
+                "ablation.taught.set={ 'distil.teacher' = 'nobody' }",
+                "ablation.taught.distil.teacher: 'nobody' is no tier",
             ),
         ],
     )

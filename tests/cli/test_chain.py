@@ -42,12 +42,12 @@ def test_a_cloud_elsewhere_is_not_packed() -> None:
 
 
 def test_a_tier_that_is_quantised_with_care_has_more_stages() -> None:
-    budget = load_recipe(TINY, ["family.device.quantise={budget='1 MB'}"])
+    budget = load_recipe(TINY, ["family.device.quantize={budget='1 MB'}"])
     assert [stage.name for stage in stages(budget)][5:7] == ["device-grid", "bundle-device"]
     aware = {
         stage.name: stage
         for stage in stages(
-            load_recipe(TINY, ["family.device.quantise={to='int4', aware=true, steps=60}"])
+            load_recipe(TINY, ["family.device.quantize={type='int4', qat=true, steps=60}"])
         )
     }
     assert list(aware)[4:8] == ["device", "device-grid", "device-aware", "bundle-device"]
@@ -71,7 +71,7 @@ def test_what_training_on_the_grid_is_asked_leaves_the_choice_of_grids() -> None
             stage.name: stage
             for stage in stages(
                 load_recipe(
-                    TINY, [f"family.device.quantise={{to='int4', aware=true, steps={steps}}}"]
+                    TINY, [f"family.device.quantize={{type='int4', qat=true, steps={steps}}}"]
                 )
             )
         }
@@ -88,8 +88,8 @@ def test_nothing_is_stale_after_a_run(whole: Path) -> None:
     ("change", "first"),
     [
         ("seed=8", "corpus"),
-        ("data.exam=20", "corpus"),
-        ("tokenizer.vocab=800", "tokenizer"),
+        ("data.eval_sentences=20", "corpus"),
+        ("tokenizer.vocab_size=800", "tokenizer"),
         ("family.cloud.train.steps=9", "cloud"),
     ],
 )
@@ -98,12 +98,12 @@ def test_a_change_makes_everything_after_it_stale(whole: Path, change: str, firs
 
 
 def test_a_change_of_the_student_leaves_the_teacher(whole: Path) -> None:
-    assert stale_after(whole, "family.device.train.rate=0.1") == [
+    assert stale_after(whole, "family.device.train.learning_rate=0.1") == [
         "device",
         "bundle-device",
         "bundle-device/scorecard",
     ]
-    assert stale_after(whole, "family.device.quantise=int4") == [
+    assert stale_after(whole, "family.device.quantize=int4") == [
         "bundle-device",
         "bundle-device/scorecard",
     ]

@@ -53,17 +53,19 @@ def test_import_says_what_a_recipe_says(public: Path) -> None:
         "x",
     )
     shape = recipe.family["cloud"].shape
-    assert shape == load_recipe(TINY).family["device"].shape.model_copy(update={"tied": shape.tied})
-    assert recipe.family["cloud"].start == Start(path=str(public / "start"))
+    assert shape == load_recipe(TINY).family["device"].shape.model_copy(
+        update={"tie_word_embeddings": shape.tie_word_embeddings}
+    )
+    assert recipe.family["cloud"].init_from == Start(path=str(public / "start"))
 
 
 def test_every_field_of_a_shape_is_said() -> None:
     from tumen.cli.weights import _section
 
     shape = Shape(
-        width=64, layers=3, feed_forward=96, norm_eps=1e-6, tied=False,
-        attention=Mla(heads=2, kv_rank=8, yarn=Yarn(factor=40, original=4096, mscale=0.7, mscale_all_dim=0.7)),
-        experts=Experts(routed=8, top_k=2, width=8, groups=4, device_limit=2, scale=16.0),
+        hidden_size=64, num_hidden_layers=3, intermediate_size=96, rms_norm_eps=1e-6, tie_word_embeddings=False,
+        attention=Mla(num_attention_heads=2, kv_lora_rank=8, rope_scaling=Yarn(factor=40, original_max_position_embeddings=4096, mscale=0.7, mscale_all_dim=0.7)),
+        experts=Experts(n_routed_experts=8, num_experts_per_tok=2, moe_intermediate_size=8, n_group=4, topk_group=2, routed_scaling_factor=16.0),
     )  # fmt: skip
     said = tomllib.loads("\n".join(_section(shape, Path("in"))))
     assert Shape.model_validate(said["family"]["cloud"]["shape"]) == shape
@@ -89,17 +91,17 @@ class TestStart:
     def test_decides_the_tier_by_its_content_not_its_place(
         self, public: Path, tmp_path: Path
     ) -> None:
-        here = self.inputs(f"family.device.start='{public / 'start'}'")
+        here = self.inputs(f"family.device.init_from='{public / 'start'}'")
         there = tmp_path / "moved"
         shutil.copytree(public / "start", there)
-        assert self.inputs(f"family.device.start='{there}'") == here != self.inputs()
+        assert self.inputs(f"family.device.init_from='{there}'") == here != self.inputs()
 
     def test_none_there(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"family\.device\.start: .*none: holds no model"):
-            self.inputs(f"family.device.start='{tmp_path / 'none'}'")
+            self.inputs(f"family.device.init_from='{tmp_path / 'none'}'")
 
     def test_a_run_starts_from_it(self, run: Path, public: Path, tumen: Tumen) -> None:
-        change = f"family.device.start='{public / 'start'}'"
+        change = f"family.device.init_from='{public / 'start'}'"
         said = tumen("run", TINY, "--run", run, "--set", change, "--until", "device")
         assert said.returncode == 0, said.stderr
         assert manifest_of(public / "start").digest in manifest_of(run / "device").made_from

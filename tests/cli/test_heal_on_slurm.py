@@ -19,7 +19,14 @@ from tests.lab import slurm as lab
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.usefixtures("slurm_lab")]
 PATIENCE_SECONDS = 240.0
-LAB = ("--on", "slurm", "--set", 'fleet.cards="cpu:2"', "--set", "fleet.node_cards=1")
+LAB = (
+    "--on",
+    "slurm",
+    "--set",
+    'fleet.accelerators="cpu:2"',
+    "--set",
+    "fleet.accelerators_per_node=1",
+)
 
 
 @pytest.fixture

@@ -24,9 +24,9 @@ from tumen.recipe.recipe import Fleet
 
 LAB = (
     "--set",
-    'fleet.cards="cpu:4"',
+    'fleet.accelerators="cpu:4"',
     "--set",
-    "fleet.node_cards=2",
+    "fleet.accelerators_per_node=2",
     "--set",
     "family.cloud.train.mesh.dp=4",
 )
@@ -63,11 +63,11 @@ def test_dry_run_prints_what_would_be_submitted_and_does_nothing(
 def test_nodes_ranks_and_cards_follow_from_mesh_and_fleet(tumen: Tumen, tmp_path: Path) -> None:
     fleet = (
         "--set",
-        'fleet.cards="h800:64"',
+        'fleet.accelerators="h800:64"',
         "--set",
         "family.cloud.train.mesh.dp=32",
         "--set",
-        "family.cloud.train.rows=32",
+        "family.cloud.train.batch_size=32",
     )
     said = tumen(
         "launch",
@@ -94,13 +94,17 @@ def test_nodes_ranks_and_cards_follow_from_mesh_and_fleet(tumen: Tumen, tmp_path
     ("fleet", "ranks", "asked"),
     [
         (Fleet(), 1, (1, 1, 0, False)),
-        (Fleet(cards="h800:8"), 4, (1, 4, 4, False)),
-        (Fleet(engine="slurm", cards="h800:64"), 1, (1, 1, 1, False)),
-        (Fleet(engine="slurm", cards="h800:64"), 8, (1, 8, 8, True)),
-        (Fleet(engine="slurm", cards="h800:64"), 64, (8, 8, 8, True)),
-        (Fleet(engine="slurm", cards="h800:64", node_cards=4), 64, (16, 4, 4, True)),
-        (Fleet(engine="slurm", cards="cpu:8"), 4, (1, 4, 0, False)),
-        (Fleet(engine="slurm", cards="cpu:8", node_cards=2), 4, (2, 2, 0, True)),
+        (Fleet(accelerators="h800:8"), 4, (1, 4, 4, False)),
+        (Fleet(engine="slurm", accelerators="h800:64"), 1, (1, 1, 1, False)),
+        (Fleet(engine="slurm", accelerators="h800:64"), 8, (1, 8, 8, True)),
+        (Fleet(engine="slurm", accelerators="h800:64"), 64, (8, 8, 8, True)),
+        (
+            Fleet(engine="slurm", accelerators="h800:64", accelerators_per_node=4),
+            64,
+            (16, 4, 4, True),
+        ),
+        (Fleet(engine="slurm", accelerators="cpu:8"), 4, (1, 4, 0, False)),
+        (Fleet(engine="slurm", accelerators="cpu:8", accelerators_per_node=2), 4, (2, 2, 0, True)),
     ],
 )
 def test_spread(fleet: Fleet, ranks: int, asked: tuple[int, int, int, bool]) -> None:
@@ -111,7 +115,7 @@ def test_a_node_that_would_be_half_empty_is_refused() -> None:
     with pytest.raises(
         PlanError, match="the mesh has 12 ranks, no multiple of the 8 cards of a node"
     ):
-        spread(Fleet(engine="slurm", cards="h800:64"), 12)
+        spread(Fleet(engine="slurm", accelerators="h800:64"), 12)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +149,7 @@ def test_cause(logs: str, status: JobStatus, why: str) -> None:
         (("--tier", "device"), "device learns from cloud, which is missing; `tumen launch cloud` makes it"),
         (("--set", "fleet.limit=soon"), "fleet: limit: 'soon' is not a duration"),
         (("--set", 'fleet.slurm.account="a b"'), "fleet.slurm.account: String should match"),
-        (("--on", "slurm", "--set", 'fleet.cards="h800:2"', "--set", "family.cloud.train.mesh.dp=4"), "the mesh has 4 ranks, fleet.cards is"),
+        (("--on", "slurm", "--set", 'fleet.accelerators="h800:2"', "--set", "family.cloud.train.mesh.dp=4"), "the mesh has 4 ranks, fleet.accelerators is"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_launched_is_told(
@@ -244,11 +248,11 @@ def test_what_slurm_does_not_take_is_one_line(
     stand_in(tmp_path / "bin", monkeypatch, **programs)
     many = (
         "--set",
-        'fleet.cards="cpu:64"',
+        'fleet.accelerators="cpu:64"',
         "--set",
-        "fleet.node_cards=2",
+        "fleet.accelerators_per_node=2",
         "--set",
-        "family.cloud.train.rows=64",
+        "family.cloud.train.batch_size=64",
     )
     said = tumen("launch", ready, "--on", "slurm", *many, "--set", asked)
     assert (said.returncode, said.stderr.count("\n")) == (code, 1), said.stderr
@@ -362,7 +366,7 @@ class TestOnSlurm:
 
     def test_a_training_that_fails_says_why(self, tumen: Tumen, ready: Path) -> None:
         """Found by a rank on its node, told by `tumen run` here."""
-        fault = ("--set", "family.cloud.train.mesh.micro_rows=3")
+        fault = ("--set", "family.cloud.train.mesh.micro_batch_size=3")
         said = tumen(
             "run", TINY, "--run", ready, "--until", "cloud", "--set", 'fleet.engine="slurm"', *fault
         )

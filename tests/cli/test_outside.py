@@ -16,11 +16,11 @@ from tumen.serve.runners import load_runner
 
 RECIPE = """
 name = "outside"
-data = {{ sentences = 300, validation = 40, exam = 12, home_entities = [12, 20] }}
+data = {{ sentences = 300, validation = 40, eval_sentences = 12, home_entities = [12, 20] }}
 serve = {{ cloud_url = "http://127.0.0.1:9/v1" }}
 [family.device]
-start = {{ path = "{path}"{how} }}
-train = {{ steps = 4, rows = 4, row_tokens = 192, compile = false, threads = 1, sentence_weight = 0.0 }}
+init_from = {{ path = "{path}"{how} }}
+train = {{ steps = 4, batch_size = 4, seq_len = 192, compile = false, threads = 1, sentence_weight = 0.0 }}
 """
 
 
@@ -77,7 +77,7 @@ def test_an_adapter_beside_it(stranger: Path, run: Path, tmp_path: Path, tumen: 
     assert out.returncode == 0, out.stderr
     assert (tmp_path / "a.gguf").read_bytes()[:4] == b"GGUF"
     assert tumen("export", run / "device", tmp_path / "hf").returncode == 0
-    other = tumen("run", path, "--run", run, "--set", "family.device.start.merge=true")
+    other = tumen("run", path, "--run", run, "--set", "family.device.init_from.merge=true")
     assert other.returncode == 0, other.stderr
     assert not (run / "bundle-device" / "adapters").exists()
     assert "\ndevice " not in f"\n{other.stdout}", "the adapter itself is not trained again"
@@ -93,11 +93,11 @@ def test_an_import_says_the_recipe_lines(stranger: Path, tmp_path: Path, tumen: 
     ("change", "says"),
     [
         (
-            "family.device.start.path='none.gguf'",
-            "family.device.start.path: none.gguf: holds no model",
+            "family.device.init_from.path='none.gguf'",
+            "family.device.init_from.path: none.gguf: holds no model",
         ),
-        ("family.device.start.layers=7", "has 3 layers, number 6 (from 0 on) is asked for"),
-        ("family.device.shape.width=32", "family.device"),
+        ("family.device.init_from.layers=7", "has 3 layers, number 6 (from 0 on) is asked for"),
+        ("family.device.shape.hidden_size=32", "family.device"),
     ],
 )
 def test_one_clear_line(

@@ -59,7 +59,7 @@ def test_again_it_does_nothing_and_says_so(tumen: Tumen, run: Path) -> None:
 
 def test_on_grids_within_a_budget_and_trained_there(tumen: Tumen, run: Path) -> None:
     """The same tier again, small: chosen, trained on what was chosen, packed to the byte, examined, and then done."""
-    asked = "family.device.quantise={budget='100 kB', aware=true, steps=30, calibrate=32}"
+    asked = "family.device.quantize={budget='100 kB', qat=true, steps=30, calibrate=32}"
     done = tumen("run", TINY, "--run", run, "--set", asked)
     assert done.returncode == 0, done.stderr
     made = [line.split()[0] for line in done.stdout.splitlines() if "made in" in line]
@@ -116,7 +116,7 @@ def test_until_a_stage_that_is_none(tumen: Tumen, tmp_path: Path) -> None:
 
 def test_a_failed_training_is_one_line_with_its_reason(tumen: Tumen, run: Path) -> None:
     done = tumen(
-        "run", TINY, "--run", run, "--set", "family.cloud.train.row_tokens=8", "--until", "cloud"
+        "run", TINY, "--run", run, "--set", "family.cloud.train.seq_len=8", "--until", "cloud"
     )
     assert done.returncode == 7
     assert done.stderr.startswith("tumen: cloud: an example has ")

@@ -107,7 +107,9 @@ class TestStandby:
             shutil.copytree(made, tmp_path / made.name)
         tier = recipe.family["cloud"]
         family = recipe.family | {
-            "cloud": tier.model_copy(update={"train": tier.train.model_copy(update={"rate": 1e30})})
+            "cloud": tier.model_copy(
+                update={"train": tier.train.model_copy(update={"learning_rate": 1e30})}
+            )
         }
         (tmp_path / "recipe.json").write_text(
             recipe.model_copy(update={"family": family}).model_dump_json()
@@ -131,7 +133,7 @@ class TestStandby:
 
 
 class TestGrown:
-    SECTION = Train(steps=1, rows=8, mesh=Mesh(dp=2, ep=2, tp=2, micro_rows=2))
+    SECTION = Train(steps=1, batch_size=8, mesh=Mesh(dp=2, ep=2, tp=2, micro_batch_size=2))
 
     @pytest.mark.parametrize(("world", "dp"), [("", 2), ("4", 2), ("8", 4)])
     def test_more_or_fewer_ranks_see_different_rows(self, world: str, dp: int) -> None:

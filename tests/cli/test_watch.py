@@ -118,7 +118,7 @@ def test_a_local_training_of_two_ranks_watches_by_itself(
 def test_what_fails_again_and_again_is_given_up_in_one_line(tumen: Tumen, ready: Path) -> None:
     """Two ranks that share three rows a step: each start fails alike."""
     recipe = json.loads((ready / "recipe.json").read_text())
-    recipe["family"]["cloud"]["train"]["mesh"]["micro_rows"] = 3
+    recipe["family"]["cloud"]["train"]["mesh"]["micro_batch_size"] = 3
     (ready / "recipe.json").write_text(json.dumps(recipe))
     said = tumen("launch", ready)
     assert said.returncode == 7

@@ -39,7 +39,7 @@ def test_a_student_is_smaller_than_its_teacher(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", [path for path in RECIPES if load_recipe(path).arms], ids=lambda path: path.stem
+    "path", [path for path in RECIPES if load_recipe(path).ablation], ids=lambda path: path.stem
 )
 def test_arms_spend_alike(path: Path, tmp_path: Path) -> None:
     rows = arms.plan_of(load_recipe(path), tmp_path)["arms"]

@@ -15,19 +15,23 @@ SMALL = st.integers(1, 6)
 @st.composite
 def gqas(draw: st.DrawFn) -> Gqa:
     groups = draw(st.integers(1, 3))
-    return Gqa(heads=groups * draw(st.integers(1, 3)), kv_heads=groups, head_dim=draw(EVEN))
+    return Gqa(
+        num_attention_heads=groups * draw(st.integers(1, 3)),
+        num_key_value_heads=groups,
+        head_dim=draw(EVEN),
+    )
 
 
 @st.composite
 def mlas(draw: st.DrawFn) -> Mla:
     q_rank = draw(st.none() | SMALL)
     return Mla(
-        heads=draw(st.integers(1, 3)),
-        kv_rank=draw(SMALL),
-        q_rank=q_rank,
-        nope_dim=draw(SMALL),
-        rope_dim=draw(EVEN),
-        v_dim=draw(SMALL),
+        num_attention_heads=draw(st.integers(1, 3)),
+        kv_lora_rank=draw(SMALL),
+        q_lora_rank=q_rank,
+        qk_nope_head_dim=draw(SMALL),
+        qk_rope_head_dim=draw(EVEN),
+        v_head_dim=draw(SMALL),
     )
 
 
@@ -39,15 +43,15 @@ def shapes(draw: st.DrawFn) -> Shape:
     if layers > 1 and draw(st.booleans()):
         routed = draw(st.integers(1, 4))
         experts = Experts(
-            routed=routed,
-            top_k=draw(st.integers(1, routed)),
-            width=draw(SMALL),
-            shared=draw(st.integers(0, 2)),
-            dense_layers=draw(st.integers(0, layers - 1)),
+            n_routed_experts=routed,
+            num_experts_per_tok=draw(st.integers(1, routed)),
+            moe_intermediate_size=draw(SMALL),
+            n_shared_experts=draw(st.integers(0, 2)),
+            first_k_dense_replace=draw(st.integers(0, layers - 1)),
         )
     return Shape(
-        width=draw(SMALL), layers=layers, feed_forward=draw(SMALL), attention=draw(gqas() | mlas()), experts=experts,
-        vocab=draw(st.integers(1, 9)), tied=draw(st.booleans()),
+        hidden_size=draw(SMALL), num_hidden_layers=layers, intermediate_size=draw(SMALL), attention=draw(gqas() | mlas()), experts=experts,
+        vocab_size=draw(st.integers(1, 9)), tie_word_embeddings=draw(st.booleans()),
     )  # fmt: skip
 
 
@@ -65,10 +69,10 @@ def test_active_parameters_leave_out_the_experts_that_sleep(shape: Shape) -> Non
     if shape.experts:
         asleep = (
             shape.moe_layers
-            * (shape.experts.routed - shape.experts.top_k)
+            * (shape.experts.n_routed_experts - shape.experts.num_experts_per_tok)
             * 3
-            * shape.width
-            * shape.experts.width
+            * shape.hidden_size
+            * shape.experts.moe_intermediate_size
         )
     assert shape.active_parameters() == shape.parameters() - asleep
 
@@ -80,7 +84,7 @@ def test_cache_elements_are_what_a_cache_holds(shape: Shape) -> None:
 
     from tumen.model import Cache, build
 
-    caches = [Cache() for _ in range(shape.layers)]
+    caches = [Cache() for _ in range(shape.num_hidden_layers)]
     ids = torch.zeros(1, 3, dtype=torch.long)
     with torch.inference_mode():
         build(shape).eval()(ids, torch.arange(3)[None], torch.zeros(1, 1, 3, 3), caches)
@@ -90,28 +94,35 @@ def test_cache_elements_are_what_a_cache_holds(shape: Shape) -> None:
 
 @given(shapes(), st.integers(1, 100))
 def test_flops_grow_with_the_context_alone(shape: Shape, context: int) -> None:
-    v_dim = shape.attention.v_dim if isinstance(shape.attention, Mla) else shape.attention.head_dim
-    a_token = 2 * shape.layers * shape.attention.heads * (shape.attention.query_dim + v_dim)
+    v_dim = (
+        shape.attention.v_head_dim if isinstance(shape.attention, Mla) else shape.attention.head_dim
+    )
+    a_token = (
+        2
+        * shape.num_hidden_layers
+        * shape.attention.num_attention_heads
+        * (shape.attention.query_dim + v_dim)
+    )
     assert shape.flops_per_token(context + 1) - shape.flops_per_token(context) == a_token
 
 
 DEEPSEEK_V2 = Shape(
-    width=5120, layers=60, feed_forward=12288, vocab=102_400, tied=False,
-    attention=Mla(heads=128, kv_rank=512, q_rank=1536, nope_dim=128, rope_dim=64, v_dim=128),
-    experts=Experts(routed=160, top_k=6, width=1536, shared=2, dense_layers=1),
+    hidden_size=5120, num_hidden_layers=60, intermediate_size=12288, vocab_size=102_400, tie_word_embeddings=False,
+    attention=Mla(num_attention_heads=128, kv_lora_rank=512, q_lora_rank=1536, qk_nope_head_dim=128, qk_rope_head_dim=64, v_head_dim=128),
+    experts=Experts(n_routed_experts=160, num_experts_per_tok=6, moe_intermediate_size=1536, n_shared_experts=2, first_k_dense_replace=1),
 )  # fmt: skip
 V2_LITE = Shape(
-    width=2048, layers=27, feed_forward=10944, vocab=102_400, tied=False,
-    attention=Mla(heads=16, kv_rank=512, nope_dim=128, rope_dim=64, v_dim=128),
-    experts=Experts(routed=64, top_k=6, width=1408, shared=2, dense_layers=1),
+    hidden_size=2048, num_hidden_layers=27, intermediate_size=10944, vocab_size=102_400, tie_word_embeddings=False,
+    attention=Mla(num_attention_heads=16, kv_lora_rank=512, qk_nope_head_dim=128, qk_rope_head_dim=64, v_head_dim=128),
+    experts=Experts(n_routed_experts=64, num_experts_per_tok=6, moe_intermediate_size=1408, n_shared_experts=2, first_k_dense_replace=1),
 )  # fmt: skip
 LLAMA_2_7B = Shape(
-    width=4096,
-    layers=32,
-    feed_forward=11008,
-    vocab=32_000,
-    tied=False,
-    attention=Gqa(heads=32, kv_heads=32, head_dim=128),
+    hidden_size=4096,
+    num_hidden_layers=32,
+    intermediate_size=11008,
+    vocab_size=32_000,
+    tie_word_embeddings=False,
+    attention=Gqa(num_attention_heads=32, num_key_value_heads=32, head_dim=128),
 )
 
 
@@ -136,5 +147,10 @@ def test_llama_is_as_published() -> None:
 def test_only_two_kinds_of_attention() -> None:
     with pytest.raises(ValueError, match="does not match any of the expected tags"):
         Shape.model_validate(
-            {"width": 1, "layers": 1, "feed_forward": 1, "attention": {"kind": "mqa", "heads": 1}}
+            {
+                "hidden_size": 1,
+                "num_hidden_layers": 1,
+                "intermediate_size": 1,
+                "attention": {"kind": "mqa", "num_attention_heads": 1},
+            }
         )

@@ -134,12 +134,12 @@ class TestExam:
             "",
             "!?",
         ]
-        kept, removed = sifted([row, "something else", "..."], "exam", exam=exam)
+        kept, removed = sifted([row, "something else", "..."], "held_out", exam=exam)
         assert (row not in kept) == gone
-        assert removed == ({"exam": 1} if gone else {})
+        assert removed == ({"held_out": 1} if gone else {})
 
     def test_no_exam(self) -> None:
-        assert sifted(["a", "b"], "exam")[0] == ["a", "b"]
+        assert sifted(["a", "b"], "held_out")[0] == ["a", "b"]
 
 
 class TestQuality:
@@ -198,11 +198,11 @@ class TestPipeline:
     def test_any_number_of_workers_gives_the_same(self) -> None:
         texts = self.texts()
         one, two = (
-            sifted(texts, "quality", "exam", "exact", "near", exam=texts[:1], workers=workers)
+            sifted(texts, "quality", "held_out", "exact", "near", exam=texts[:1], workers=workers)
             for workers in (1, 2)
         )
         assert one == two
-        assert set(one[1]) == {"quality: few words", "exam", "exact", "near"}
+        assert set(one[1]) == {"quality: few words", "held_out", "exact", "near"}
 
     def test_sifting_twice_removes_nothing_more(self) -> None:
         kept, _ = sifted(self.texts(), "quality", "exact", "near")
@@ -230,4 +230,4 @@ def test_folding_is_idempotent() -> None:
 
 
 def test_lone_surrogates_do_not_break_a_filter(tmp_path: Path) -> None:
-    assert sifted(["a \ud800 b"], "exam", "exact", "near", exam=["a"])[0] == ["a \ud800 b"]
+    assert sifted(["a \ud800 b"], "held_out", "exact", "near", exam=["a"])[0] == ["a \ud800 b"]

@@ -226,11 +226,14 @@ class TestCorpus:
         ]
         rows.append({"sentence": "play it", "intent": "music_play", "slots": {"song": "not there"}})
         section = Data(
-            source="labelled", path=lines(tmp_path / "a.jsonl", rows), exam=10, validation=10
+            source="labelled",
+            path=lines(tmp_path / "a.jsonl", rows),
+            eval_sentences=10,
+            validation=10,
         )
         facts = write_corpus(section, 0, tmp_path / "corpus", "").facts
         assert (facts["exam"], facts["validation"], facts["train"]) == (10, 10, 60)
-        write_tokenizer(Tokenizer(vocab=512), tmp_path / "corpus", tmp_path / "tokenizer", "")
+        write_tokenizer(Tokenizer(vocab_size=512), tmp_path / "corpus", tmp_path / "tokenizer", "")
         write_dataset(tmp_path / "corpus", tmp_path / "tokenizer", tmp_path / "dataset", "")
         codec = Codec.load(tmp_path / "tokenizer")
         assert set(codec.ontology.intents) == {"alarm_set", "music_play"}
@@ -258,7 +261,7 @@ class TestCorpus:
             [{"sentence": f"play {n}", "intent": "music_play"} for n in range(9)],
         )
         parts = tuple(Part(source="labelled", path=path, weight=1) for path in (one, other))
-        write_corpus(Data(mix=parts, exam=1, validation=1), 0, tmp_path / "corpus", "")
+        write_corpus(Data(mix=parts, eval_sentences=1, validation=1), 0, tmp_path / "corpus", "")
         assert set(Ontology.load(tmp_path / "corpus").intents) == {"alarm_set", "music_play"}
 
     def test_no_path_is_said(self) -> None:
@@ -284,10 +287,10 @@ class TestShares:
         path = lines(tmp_path / "rows.jsonl", self.rows())
         shares = lines(tmp_path / "asked.jsonl", asked)
         part = Part.model_validate(
-            {"source": "labelled", "path": path, "weight": 1, "shares": shares} | fields
+            {"source": "labelled", "path": path, "weight": 1, "class_priors": shares} | fields
         )
         write_corpus(
-            Data(mix=(part,), exam=1, validation=1, home_entities=(12, 20)),
+            Data(mix=(part,), eval_sentences=1, validation=1, home_entities=(12, 20)),
             0,
             tmp_path / "corpus",
             "",
@@ -307,7 +310,7 @@ class TestShares:
             ),  # two rows are held back
             "music_play": pytest.approx(math.log(0.5 / (81 / 102)), abs=0.05),
         }
-        write_tokenizer(Tokenizer(vocab=512), corpus, tmp_path / "tokenizer", "")
+        write_tokenizer(Tokenizer(vocab_size=512), corpus, tmp_path / "tokenizer", "")
         write_dataset(corpus, tmp_path / "tokenizer", tmp_path / "dataset", "")
         codec = Codec.load(tmp_path / "tokenizer")
         tokens = json.loads((tmp_path / "dataset" / "offsets.json").read_text())
@@ -316,20 +319,21 @@ class TestShares:
     def test_nobody_asks_for_what_is_here(self, tmp_path: Path) -> None:
         with pytest.raises(
             InputError,
-            match=r"asked.jsonl: has no intent of .*rows.jsonl; data.mix.shares needs the same labels",
+            match=r"asked.jsonl: has no intent of .*rows.jsonl; data.mix.class_priors needs the same labels",
         ):
             self.corpus(tmp_path, [{"sentence": "b", "intent": "another"}])
 
     def test_a_file_that_is_not_there(self, tmp_path: Path) -> None:
         with pytest.raises(
             InputError,
-            match=r"^nowhere.jsonl: no such file; data.mix.shares is read from where the command runs$",
+            match=r"^nowhere.jsonl: no such file; data.mix.class_priors is read from where the command runs$",
         ):
-            self.corpus(tmp_path, [], shares="nowhere.jsonl")
+            self.corpus(tmp_path, [], class_priors="nowhere.jsonl")
 
     def test_a_source_without_labels(self, tmp_path: Path) -> None:
         with pytest.raises(
-            InputError, match=r"data.mix.shares: source 'home' reads no labelled file; leave it out"
+            InputError,
+            match=r"data.mix.class_priors: source 'home' reads no labelled file; leave it out",
         ):
             self.corpus(tmp_path, [], source="home", path=None, sentences=30, languages=("en",))
 

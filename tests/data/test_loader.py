@@ -132,6 +132,6 @@ def test_rows_are_nearly_full() -> None:
 
 def test_an_example_longer_than_a_row() -> None:
     with pytest.raises(
-        InputError, match=r"an example has 17 tokens, a row 16: set train\.row_tokens to 17"
+        InputError, match=r"an example has 17 tokens, a row 16: set train\.seq_len to 17"
     ):
         Loader(shards_of([5, 17]), 1, 16, 0)

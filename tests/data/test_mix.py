@@ -65,10 +65,10 @@ def test_a_source_without_rows() -> None:
 class TestRecipe:
     def tree(self, **data: object) -> dict[str, object]:
         shape = {
-            "width": 64,
-            "layers": 1,
-            "feed_forward": 64,
-            "attention": {"kind": "gqa", "heads": 2, "kv_heads": 1},
+            "hidden_size": 64,
+            "num_hidden_layers": 1,
+            "intermediate_size": 64,
+            "attention": {"kind": "gqa", "num_attention_heads": 2, "num_key_value_heads": 1},
         }
         return {
             "name": "x", "data": data, "family": {"a": {"shape": shape, "train": {"steps": 1}}}, "serve": {"device": "a", "cloud": "a"},
@@ -87,8 +87,8 @@ class TestRecipe:
             ),
             ({"mix": [{"path": "a"}]}, "data.mix.0.weight: missing"),
             (
-                {"mix": [{"source": "slurp", "weight": 1, "swap": 0.5}]},
-                "data.mix.0: swap changes rows with slots",
+                {"mix": [{"source": "slurp", "weight": 1, "slot_swap": 0.5}]},
+                "data.mix.0: slot_swap changes rows with slots",
             ),
             (
                 {"mix": [{"path": "a", "wieght": 1, "weight": 1}]},
@@ -102,7 +102,7 @@ class TestRecipe:
             ({"filters": ["quality", "beauty"]}, "data.filters.1:"),
             (
                 {"source": "text", "document_tokens": 500},
-                "data.document_tokens: 500 do not fit into family.a.train.row_tokens",
+                "data.document_tokens: 500 do not fit into family.a.train.seq_len",
             ),
         ],
     )
@@ -118,12 +118,12 @@ class TestRecipe:
 
     def test_filters_follow_from_the_source(self) -> None:
         assert Data().passed() == ()
-        assert Data(exams=("a",)).passed() == ("exam",)
-        assert Data(source="file").passed() == ("exam", "exact")
-        assert Data(source="text").passed() == ("quality", "exam", "exact", "near")
+        assert Data(held_out=("a",)).passed() == ("held_out",)
+        assert Data(source="file").passed() == ("held_out", "exact")
+        assert Data(source="text").passed() == ("quality", "held_out", "exact", "near")
         assert Data(source="text", filters=()).passed() == ()
         assert Data(mix=(Part(weight=1), Part(source="home", weight=1))).passed() == (
-            "exam",
+            "held_out",
             "exact",
         )
 
@@ -167,7 +167,12 @@ class TestCorpus:
         )
         mix = (Part(source="home", weight=1), Part(path=str(path), weight=1))
         data = Data(
-            mix=mix, languages=("en",), sentences=60, validation=20, exam=5, home_entities=(12, 20)
+            mix=mix,
+            languages=("en",),
+            sentences=60,
+            validation=20,
+            eval_sentences=5,
+            home_entities=(12, 20),
         )
         facts = write_corpus(data, 0, tmp_path / "corpus", "").facts
         assert facts["exam"] == 5

@@ -30,7 +30,7 @@ if __name__ == "__main__":
     for engine in ("local", "ray"):
         section = Data.model_validate(json.loads((folder / "data.json").read_text()) | {"engine": engine})
         corpus = write_corpus(section, 0, folder / engine / "corpus", "")
-        tokenizer = write_tokenizer(Tokenizer(vocab=700), folder / engine / "corpus", folder / engine / "tokenizer", "")
+        tokenizer = write_tokenizer(Tokenizer(vocab_size=700), folder / engine / "corpus", folder / engine / "tokenizer", "")
         dataset = write_dataset(folder / engine / "corpus", folder / engine / "tokenizer", folder / engine / "dataset", "", 64, engine)
         told[engine] = [corpus.digest, corpus.facts, tokenizer.digest, dataset.digest, dataset.facts]
     (folder / "a" / "broken.jsonl").write_text('{"text": null}')
@@ -56,7 +56,7 @@ def test_ray_gives_what_one_machine_gives(tmp_path: Path) -> None:
         Part(path=str(tmp_path / name), weight=weight) for name, weight in (("a", 2), ("b", 1))
     )
     (tmp_path / "data.json").write_text(
-        Data(mix=mix, exams=(str(tmp_path / "exam.txt"),)).model_dump_json()
+        Data(mix=mix, held_out=(str(tmp_path / "exam.txt"),)).model_dump_json()
     )
     (tmp_path / "program.py").write_text(PROGRAM)
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
@@ -70,7 +70,7 @@ def test_ray_gives_what_one_machine_gives(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
     told = json.loads(done.stdout.splitlines()[-1])
     assert told["ray"] == told["local"]
-    assert set(told["ray"][1]["removed"]) == {"quality: few words", "exam", "exact", "near"}
+    assert set(told["ray"][1]["removed"]) == {"quality: few words", "held_out", "exact", "near"}
     assert (
         told["error"]
         == f"{tmp_path}/a/broken.jsonl, row 1: its text is None, not a string; a row has a column 'text'"

@@ -81,7 +81,10 @@ class TestHome:
         assert len(splits["train"]) == recipe.data.sentences
         assert len(splits["validation"]) == recipe.data.validation
         for lang in recipe.data.languages:
-            assert sum(row["action"]["lang"] == lang for row in splits["exam"]) == recipe.data.exam
+            assert (
+                sum(row["action"]["lang"] == lang for row in splits["exam"])
+                == recipe.data.eval_sentences
+            )
 
     def test_no_sentence_stands_in_two_splits_or_twice(self, corpus: Path) -> None:
         said = [
@@ -125,9 +128,14 @@ class TestHome:
 
     def test_nothing_held_back_still_gives_an_exam(self, recipe: Recipe) -> None:
         section = recipe.data.model_copy(
-            update={"sentences": 60, "languages": ("en",), "hold_templates": 0.0, "hold_names": 0.0}
+            update={
+                "sentences": 60,
+                "languages": ("en",),
+                "held_out_templates": 0.0,
+                "held_out_names": 0.0,
+            }
         )
-        assert len(source_of("home").corpus(section, 0).exam) == section.exam
+        assert len(source_of("home").corpus(section, 0).exam) == section.eval_sentences
 
     def test_share_of_sentences_that_are_not_for_the_home(
         self, recipe: Recipe, corpus: Path

@@ -46,7 +46,7 @@ def rows() -> list[dict[str, Any]]:
 
 
 def said(number: int, share: float = 1.0, exam: tuple[str, ...] = ()) -> list[dict[str, Any]]:
-    row_filter = RowFilter(("exam",), eval_keys(exam))
+    row_filter = RowFilter(("held_out",), eval_keys(exam))
     return [
         dict(row)
         for row in swapped(
@@ -96,17 +96,24 @@ def test_a_mix_of_one_source_swaps_from_its_second_pass_on(tmp_path: Path) -> No
     ]
     table += [{"sentence": f"play song {n}", "intent": "music_play", "slots": {}} for n in range(9)]
     path = lines(tmp_path / "a.jsonl", table)
-    part = Part(source="labelled", path=path, weight=1, passes=3, swap=1.0, without=("music_play",))
-    write_corpus(Data(mix=(part,), exam=5, validation=5), 0, tmp_path / "corpus", "")
+    part = Part(
+        source="labelled",
+        path=path,
+        weight=1,
+        epochs=3,
+        slot_swap=1.0,
+        exclude_intents=("music_play",),
+    )
+    write_corpus(Data(mix=(part,), eval_sentences=5, validation=5), 0, tmp_path / "corpus", "")
     texts = [row["sentence"] for row in read_corpus(tmp_path / "corpus", "train")]
     assert len(texts) in range(85, 105)
     assert not any("song" in text for text in texts)
     first = len(texts) // 3
     assert len(set(texts[:first])) == first
     assert texts[first : 2 * first] != texts[:first]
-    wrong = part.model_copy(update={"without": ("music_paly",)})
+    wrong = part.model_copy(update={"exclude_intents": ("music_paly",)})
     with pytest.raises(InputError, match="'music_paly' is no intent of this source"):
-        write_corpus(Data(mix=(wrong,), exam=5, validation=5), 0, tmp_path / "other", "")
+        write_corpus(Data(mix=(wrong,), eval_sentences=5, validation=5), 0, tmp_path / "other", "")
 
 
 def test_what_one_source_knows_may_be_nothing_to_the_others(tmp_path: Path) -> None:
@@ -124,10 +131,13 @@ def test_what_one_source_knows_may_be_nothing_to_the_others(tmp_path: Path) -> N
     mix = (
         Part(source="labelled", path=lines(tmp_path / "known.jsonl", known), weight=1),
         Part(
-            source="labelled", path=lines(tmp_path / "asked.jsonl", asked), weight=1, none=("qa",)
+            source="labelled",
+            path=lines(tmp_path / "asked.jsonl", asked),
+            weight=1,
+            relabel_none=("qa",),
         ),
     )
-    write_corpus(Data(mix=mix, exam=3, validation=3), 0, tmp_path / "corpus", "")
+    write_corpus(Data(mix=mix, eval_sentences=3, validation=3), 0, tmp_path / "corpus", "")
     assert set(Ontology.load(tmp_path / "corpus").intents) == {"alarm_set", "none"}
     actions = {row["sentence"]: row["action"] for row in read_corpus(tmp_path / "corpus", "train")}
     assert {"lang": "en", "intent": "none"} in actions.values()
@@ -139,11 +149,14 @@ def test_what_one_source_knows_may_be_nothing_to_the_others(tmp_path: Path) -> N
 def test_a_source_of_a_mix_has_languages_of_its_own(tmp_path: Path) -> None:
     shared: dict[str, Any] = {"source": "home", "weight": 1, "not_home": 0.0, "sentences": 30}
     mix = (
-        Part(languages=("en",), without=("HassTurnOn",), **shared),
+        Part(languages=("en",), exclude_intents=("HassTurnOn",), **shared),
         Part(languages=("de",), **shared),
     )
     write_corpus(
-        Data(mix=mix, validation=3, exam=3, home_entities=(12, 20)), 0, tmp_path / "corpus", ""
+        Data(mix=mix, validation=3, eval_sentences=3, home_entities=(12, 20)),
+        0,
+        tmp_path / "corpus",
+        "",
     )
     actions = [row["action"] for row in read_corpus(tmp_path / "corpus", "train")]
     assert {action["lang"] for action in actions} == {"en", "de"}

@@ -169,11 +169,11 @@ def run(texts: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     section = Data(
         source="text",
         path=str(folder / "texts.jsonl"),
-        exams=(str(folder / "exam.txt"),),
+        held_out=(str(folder / "exam.txt"),),
         validation=20,
     )
     write_corpus(section, 0, folder / "corpus", "")
-    write_tokenizer(Tokenizer(vocab=700), folder / "corpus", folder / "tokenizer", "")
+    write_tokenizer(Tokenizer(vocab_size=700), folder / "corpus", folder / "tokenizer", "")
     write_dataset(folder / "corpus", folder / "tokenizer", folder / "dataset", "", 64, workers=1)
     return folder
 
@@ -189,7 +189,7 @@ class TestChain:
         assert 0 < len(validation) <= 20
         assert [text for text in texts if text in {*train, *validation}] == texts[:5] + texts[6:]
         assert list(read_corpus(run / "corpus", "exam")) == []
-        assert verify(run / "corpus").facts["removed"] == {"exam": 1}
+        assert verify(run / "corpus").facts["removed"] == {"held_out": 1}
 
     def test_all_of_a_text_is_learnt_once(self, run: Path) -> None:
         codec, shards = Codec.load(run / "tokenizer"), read_shards(run / "dataset" / "train")

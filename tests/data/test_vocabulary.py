@@ -167,7 +167,7 @@ class TestTrimmed:
         assert "".join(vocabulary.tokens[row] for row in mean) == '{"lang":"en"'
 
     def test_as_a_recipe_asks(self, stranger: Path, corpus: Path, tmp_path: Path) -> None:
-        section = Section(start=str(stranger), trim=30, pieces=True)
+        section = Section(init_from=str(stranger), trim=30, pieces=True)
         manifest = write_tokenizer(section, corpus, tmp_path / "tokenizer", "x")
         codec = Codec.load(tmp_path / "tokenizer")
         assert isinstance(codec, PretrainedCodec)
@@ -176,7 +176,7 @@ class TestTrimmed:
             HOME.structure_tokens(), 1
         )
         facts = write_dataset(corpus, tmp_path / "tokenizer", tmp_path / "dataset", "x").facts
-        plain = Section(start=str(stranger))
+        plain = Section(init_from=str(stranger))
         write_tokenizer(plain, corpus, tmp_path / "plain", "x")
         assert (
             facts["train_tokens"]
@@ -194,7 +194,7 @@ class TestRefused:
         require_same_vocabulary(less, stranger)
         train_bpe(["the other one says other things"] * 5, tmp_path, 500)
         with pytest.raises(
-            InputError, match=r"is not the tokenizer's .*; set tokenizer\.start to it"
+            InputError, match=r"is not the tokenizer's .*; set tokenizer\.init_from to it"
         ):
             require_same_vocabulary(less, tmp_path)
 

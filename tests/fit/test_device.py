@@ -31,29 +31,37 @@ TABLE: dict[str, dict[str, Any]] = tomllib.loads(
     resources.files("tumen.fit").joinpath("devices.toml").read_text("utf-8")
 )
 LLAMA_1B = Shape(
-    width=2048, layers=16, feed_forward=8192, vocab=128_256, attention=Gqa(heads=32, kv_heads=8)
+    hidden_size=2048,
+    num_hidden_layers=16,
+    intermediate_size=8192,
+    vocab_size=128_256,
+    attention=Gqa(num_attention_heads=32, num_key_value_heads=8),
 )
 TINYLLAMA = Shape(
-    width=2048,
-    layers=22,
-    feed_forward=5632,
-    vocab=32_000,
-    tied=False,
-    attention=Gqa(heads=32, kv_heads=4),
+    hidden_size=2048,
+    num_hidden_layers=22,
+    intermediate_size=5632,
+    vocab_size=32_000,
+    tie_word_embeddings=False,
+    attention=Gqa(num_attention_heads=32, num_key_value_heads=4),
 )
 SMOLLM = Shape(
-    width=576, layers=30, feed_forward=1536, vocab=49_152, attention=Gqa(heads=9, kv_heads=3)
+    hidden_size=576,
+    num_hidden_layers=30,
+    intermediate_size=1536,
+    vocab_size=49_152,
+    attention=Gqa(num_attention_heads=9, num_key_value_heads=3),
 )
 MODELS = {1.24e9: LLAMA_1B, 1.10e9: TINYLLAMA, 0.135e9: SMOLLM}
 
 
 def gqa(width: int, layers: int, inner: int, vocab: int = 1024) -> Shape:
     return Shape(
-        width=width,
-        layers=layers,
-        feed_forward=inner,
-        vocab=vocab,
-        attention=Gqa(heads=width // 64, kv_heads=1),
+        hidden_size=width,
+        num_hidden_layers=layers,
+        intermediate_size=inner,
+        vocab_size=vocab,
+        attention=Gqa(num_attention_heads=width // 64, num_key_value_heads=1),
     )
 
 
@@ -103,11 +111,25 @@ def test_a_device_has_only_so_many_threads() -> None:
 
 def trials_of(device: Device) -> Iterator[Trial]:
     """What a machine that behaves as `device` would give."""
-    mla = Mla(heads=2, kv_rank=64, q_rank=128, nope_dim=48, rope_dim=16, v_dim=64)
-    mixture = Experts(routed=8, top_k=2, width=128)
+    mla = Mla(
+        num_attention_heads=2,
+        kv_lora_rank=64,
+        q_lora_rank=128,
+        qk_nope_head_dim=48,
+        qk_rope_head_dim=16,
+        v_head_dim=64,
+    )
+    mixture = Experts(n_routed_experts=8, num_experts_per_tok=2, moe_intermediate_size=128)
     shapes = [gqa(64, 2, 128), gqa(64, 24, 128), gqa(64, 2, 128, 65_536), gqa(512, 2, 512)]
     shapes += [
-        Shape(width=128, layers=8, feed_forward=256, vocab=1024, attention=mla, experts=experts)
+        Shape(
+            hidden_size=128,
+            num_hidden_layers=8,
+            intermediate_size=256,
+            vocab_size=1024,
+            attention=mla,
+            experts=experts,
+        )
         for experts in (None, mixture)
     ]
     asked = [(shape, "int8", 512) for shape in shapes] + [(gqa(512, 2, 512), "int8", 2048)]
@@ -168,7 +190,9 @@ def test_what_makes_a_model_larger() -> None:
     assert model.but(quantise="int4").file_bytes < model.file_bytes
     assert (
         model.but(layers=8).parameters
-        == footprint_of_shape(LLAMA_1B.model_copy(update={"layers": 8}), "int8", "x").parameters
+        == footprint_of_shape(
+            LLAMA_1B.model_copy(update={"num_hidden_layers": 8}), "int8", "x"
+        ).parameters
     )
 
 
@@ -195,6 +219,10 @@ def test_cuts_are_kept(limit: float) -> None:
 
 
 def test_experts_without_an_architecture_are_refused() -> None:
-    shape = LLAMA_1B.model_copy(update={"experts": Experts(routed=4, top_k=1, width=64)})
+    shape = LLAMA_1B.model_copy(
+        update={
+            "experts": Experts(n_routed_experts=4, num_experts_per_tok=1, moe_intermediate_size=64)
+        }
+    )
     with pytest.raises(PlanError, match="mla"):
         footprint_of_shape(shape, "int8", "odd")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import tomllib
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
-from tumen.core.errors import ExportError, InputError
+from tumen.core.errors import ExportError, InputError, RecipeError
 from tumen.core.shape import Experts, Gqa, Mla, Shape, Yarn
-from tumen.formats.hf_config import config_of, shape_of
+from tumen.formats.hf_config import PLAIN, SILENT, config_of, shape_of
+from tumen.recipe import recipe_of
 
 # As published with DeepSeek-V2-Lite (huggingface.co/deepseek-ai/DeepSeek-V2-Lite, config.json).
 LITE: dict[str, Any] = {
@@ -29,9 +33,9 @@ LITE: dict[str, Any] = {
     "v_head_dim": 128, "vocab_size": 102400,
 }  # fmt: skip
 LITE_SHAPE = Shape(
-    width=2048, layers=27, feed_forward=10944, vocab=102_400, tied=False, norm_eps=1e-6,
-    attention=Mla(heads=16, kv_rank=512, yarn=Yarn(factor=40, original=4096, mscale=0.707, mscale_all_dim=0.707)),
-    experts=Experts(routed=64, top_k=6, shared=2, width=1408, balance=0.001),
+    hidden_size=2048, num_hidden_layers=27, intermediate_size=10944, vocab_size=102_400, tie_word_embeddings=False, rms_norm_eps=1e-6,
+    attention=Mla(num_attention_heads=16, kv_lora_rank=512, rope_scaling=Yarn(factor=40, original_max_position_embeddings=4096, mscale=0.707, mscale_all_dim=0.707)),
+    experts=Experts(n_routed_experts=64, num_experts_per_tok=6, n_shared_experts=2, moe_intermediate_size=1408, aux_loss_alpha=0.001),
 )  # fmt: skip
 LLAMA: dict[str, Any] = {
     "model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96,
@@ -68,12 +72,12 @@ def test_v2_is_limited_to_three_of_eight_devices() -> None:
     }  # fmt: skip
     experts = shape_of(v2).experts
     assert experts is not None
-    assert (experts.groups, experts.device_limit, experts.scale, experts.routed) == (
-        8,
-        3,
-        16.0,
-        160,
-    )
+    assert (
+        experts.n_group,
+        experts.topk_group,
+        experts.routed_scaling_factor,
+        experts.n_routed_experts,
+    ) == (8, 3, 16.0, 160)
     assert {
         name: config_of(shape_of(v2))[name] for name in ("topk_method", "n_group", "topk_group")
     } == {name: v2[name] for name in ("topk_method", "n_group", "topk_group")}
@@ -81,7 +85,11 @@ def test_v2_is_limited_to_three_of_eight_devices() -> None:
 
 def test_one_expert_a_device_is_a_group_each() -> None:
     shape = LITE_SHAPE.model_copy(
-        update={"experts": Experts(routed=6, top_k=2, width=8, device_limit=2)}
+        update={
+            "experts": Experts(
+                n_routed_experts=6, num_experts_per_tok=2, moe_intermediate_size=8, topk_group=2
+            )
+        }
     )
     assert config_of(shape)["n_group"] == 6
 
@@ -98,12 +106,12 @@ def test_the_newer_spelling_of_rope_is_the_same() -> None:
 
 def test_llama_fills_what_it_leaves_out() -> None:
     assert shape_of(LLAMA) == Shape(
-        width=64,
-        layers=2,
-        feed_forward=96,
-        vocab=70,
-        tied=False,
-        attention=Gqa(heads=4, kv_heads=4, head_dim=16),
+        hidden_size=64,
+        num_hidden_layers=2,
+        intermediate_size=96,
+        vocab_size=70,
+        tie_word_embeddings=False,
+        attention=Gqa(num_attention_heads=4, num_key_value_heads=4, head_dim=16),
     )
 
 
@@ -184,25 +192,41 @@ def test_llama_takes_no_yarn() -> None:
 @pytest.mark.parametrize(
     ("shape", "part"),
     [
-        (LITE_SHAPE.model_copy(update={"norm_eps": 1e-5}), "train with norm_eps = 1e-06"),
-        (LITE_SHAPE.model_copy(update={"width": 2047}), "no multiple of 16 heads"),
+        (LITE_SHAPE.model_copy(update={"rms_norm_eps": 1e-5}), "train with rms_norm_eps = 1e-06"),
+        (LITE_SHAPE.model_copy(update={"hidden_size": 2047}), "no multiple of 16 heads"),
         (
             LITE_SHAPE.model_copy(
-                update={"experts": Experts(routed=4, top_k=1, width=8, shared=0)}
+                update={
+                    "experts": Experts(
+                        n_routed_experts=4,
+                        num_experts_per_tok=1,
+                        moe_intermediate_size=8,
+                        n_shared_experts=0,
+                    )
+                }
             ),
-            "experts.shared is 0",
+            "experts.n_shared_experts is 0",
         ),
         (
             LITE_SHAPE.model_copy(
-                update={"experts": Experts(routed=4, top_k=1, width=8, normalise=True)}
+                update={
+                    "experts": Experts(
+                        n_routed_experts=4,
+                        num_experts_per_tok=1,
+                        moe_intermediate_size=8,
+                        norm_topk_prob=True,
+                    )
+                }
             ),
-            "experts.normalise",
+            "experts.norm_topk_prob",
         ),
         (
             LITE_SHAPE.model_copy(
                 update={
                     "attention": Mla(
-                        heads=16, kv_rank=8, yarn=Yarn(factor=2, original=9, mscale=0.5)
+                        num_attention_heads=16,
+                        kv_lora_rank=8,
+                        rope_scaling=Yarn(factor=2, original_max_position_embeddings=9, mscale=0.5),
                     )
                 }
             ),
@@ -215,3 +239,65 @@ def test_shapes_that_do_not_go_out(shape: Shape, part: str) -> None:
         config_of(shape)
     assert part in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def toml(table: dict[str, Any]) -> str:
+    """The keys of a config as lines of TOML, which has no null."""
+    lines = []
+    for name, value in table.items():
+        if isinstance(value, dict):
+            inner = ", ".join(f"{key} = {json.dumps(one)}" for key, one in value.items())
+            lines.append(f"{name} = {{ {inner} }}")
+        elif value is not None:
+            lines.append(f"{name} = {json.dumps(value)}")
+    return "\n".join(lines)
+
+
+# As published with TinyLlama-1.1B (huggingface.co/TinyLlama/TinyLlama-1.1B-Chat-v1.0, config.json).
+TINY_LLAMA: dict[str, Any] = {
+    "architectures": ["LlamaForCausalLM"], "attention_bias": False, "bos_token_id": 1, "eos_token_id": 2, "hidden_act": "silu",
+    "hidden_size": 2048, "initializer_range": 0.02, "intermediate_size": 5632, "max_position_embeddings": 2048,
+    "model_type": "llama", "num_attention_heads": 32, "num_hidden_layers": 22, "num_key_value_heads": 4, "pretraining_tp": 1,
+    "rms_norm_eps": 1e-05, "rope_scaling": None, "rope_theta": 10000.0, "tie_word_embeddings": False, "torch_dtype": "bfloat16",
+    "transformers_version": "4.35.0", "use_cache": True, "vocab_size": 32000,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "config", [LITE, TINY_LLAMA, LLAMA | {"tie_word_embeddings": True}, LLAMA],
+    ids=["DeepSeek-V2-Lite", "TinyLlama", "tied", "few keys"],
+)  # fmt: skip
+def test_a_config_pasted_into_a_recipe_is_the_same_shape(config: dict[str, Any]) -> None:
+    def pasted(keys: dict[str, Any]) -> Shape:
+        text = f'name = "t"\n[serve]\ndevice = "x"\ncloud = "x"\n[family.x.train]\nsteps = 1\n[family.x.shape]\n{toml(keys)}'
+        return recipe_of(tomllib.loads(text), "r.toml").family["x"].shape
+
+    with pytest.raises(RecipeError) as caught:
+        pasted(config)
+    unknown = {fault.partition(":")[0].split(".")[-1] for fault in caught.value.faults}
+    assert all(": unknown field" in fault for fault in caught.value.faults)
+    assert unknown <= SILENT | PLAIN.keys(), "only keys that change nothing may be refused"
+    assert pasted({name: config[name] for name in config.keys() - unknown}) == shape_of(config)
+
+
+def test_a_pasted_v2_keeps_its_device_limit() -> None:
+    v2 = LITE | {
+        "q_lora_rank": 1536,
+        "topk_method": "group_limited_greedy",
+        "n_group": 8,
+        "topk_group": 3,
+    }
+    keys = v2.keys() - SILENT - PLAIN.keys()
+    assert Shape.model_validate({name: v2[name] for name in keys}) == shape_of(v2)
+
+
+def test_a_pasted_config_with_another_number_of_key_value_heads_is_refused() -> None:
+    keys = LITE.keys() - SILENT - PLAIN.keys()
+    with pytest.raises(ValidationError, match="num_key_value_heads"):
+        Shape.model_validate({name: LITE[name] for name in keys} | {"num_key_value_heads": 2})
+
+
+def test_learned_positions_are_not_max_position_embeddings() -> None:
+    keys = LLAMA.keys() - SILENT - PLAIN.keys()
+    with pytest.raises(ValidationError, match="max_position_embeddings"):
+        Shape.model_validate({name: LLAMA[name] for name in keys} | {"max_position_embeddings": 64})

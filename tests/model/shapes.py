@@ -4,42 +4,55 @@ from __future__ import annotations
 
 from tumen.core.shape import Experts, Gqa, Mla, Shape, Yarn
 
-GQA = Gqa(heads=4, kv_heads=2, head_dim=8)
-MLA = Mla(heads=2, kv_rank=16, q_rank=12, nope_dim=8, rope_dim=4, v_dim=8)
-EXPERTS = Experts(routed=4, top_k=2, width=16, shared=1, dense_layers=1)
+GQA = Gqa(num_attention_heads=4, num_key_value_heads=2, head_dim=8)
+MLA = Mla(
+    num_attention_heads=2,
+    kv_lora_rank=16,
+    q_lora_rank=12,
+    qk_nope_head_dim=8,
+    qk_rope_head_dim=4,
+    v_head_dim=8,
+)
+EXPERTS = Experts(
+    n_routed_experts=4,
+    num_experts_per_tok=2,
+    moe_intermediate_size=16,
+    n_shared_experts=1,
+    first_k_dense_replace=1,
+)
 
 SHAPES = {
-    "gqa": Shape(width=32, layers=2, feed_forward=48, vocab=50, attention=GQA),
-    "mha": Shape(width=32, layers=2, feed_forward=48, vocab=50, attention=Gqa(heads=2, kv_heads=2, head_dim=8), tied=False),
-    "mla": Shape(width=32, layers=2, feed_forward=48, vocab=50, attention=MLA),
+    "gqa": Shape(hidden_size=32, num_hidden_layers=2, intermediate_size=48, vocab_size=50, attention=GQA),
+    "mha": Shape(hidden_size=32, num_hidden_layers=2, intermediate_size=48, vocab_size=50, attention=Gqa(num_attention_heads=2, num_key_value_heads=2, head_dim=8), tie_word_embeddings=False),
+    "mla": Shape(hidden_size=32, num_hidden_layers=2, intermediate_size=48, vocab_size=50, attention=MLA),
     "mla without query rank": Shape(
-        width=32, layers=2, feed_forward=48, vocab=50, attention=MLA.model_copy(update={"q_rank": None})
+        hidden_size=32, num_hidden_layers=2, intermediate_size=48, vocab_size=50, attention=MLA.model_copy(update={"q_lora_rank": None})
     ),
     "mla, stretched": Shape(
-        width=32, layers=2, feed_forward=48, vocab=50,
-        attention=MLA.model_copy(update={"yarn": Yarn(factor=4, original=4, mscale=0.8, mscale_all_dim=0.6)}),
+        hidden_size=32, num_hidden_layers=2, intermediate_size=48, vocab_size=50,
+        attention=MLA.model_copy(update={"rope_scaling": Yarn(factor=4, original_max_position_embeddings=4, mscale=0.8, mscale_all_dim=0.6)}),
     ),
-    "mla moe": Shape(width=32, layers=2, feed_forward=48, vocab=50, attention=MLA, experts=EXPERTS),
+    "mla moe": Shape(hidden_size=32, num_hidden_layers=2, intermediate_size=48, vocab_size=50, attention=MLA, experts=EXPERTS),
     "mla moe on devices": Shape(
-        width=32,
-        layers=3,
-        feed_forward=48,
-        vocab=50,
-        tied=False,
+        hidden_size=32,
+        num_hidden_layers=3,
+        intermediate_size=48,
+        vocab_size=50,
+        tie_word_embeddings=False,
         attention=MLA,
-        experts=EXPERTS.model_copy(update={"routed": 8, "groups": 4, "device_limit": 2}),
+        experts=EXPERTS.model_copy(update={"n_routed_experts": 8, "n_group": 4, "topk_group": 2}),
     ),
     "mla moe v3": Shape(
-        width=32,
-        layers=2,
-        feed_forward=48,
-        vocab=50,
-        tied=False,
+        hidden_size=32,
+        num_hidden_layers=2,
+        intermediate_size=48,
+        vocab_size=50,
+        tie_word_embeddings=False,
         attention=MLA,
-        experts=EXPERTS.model_copy(update={"gate": "sigmoid", "bias_rate": 0.001, "normalise": True}),
-        mtp=1,
+        experts=EXPERTS.model_copy(update={"scoring_func": "sigmoid", "bias_rate": 0.001, "norm_topk_prob": True}),
+        num_nextn_predict_layers=1,
     ),
     "gqa moe": Shape(
-        width=32, layers=3, feed_forward=48, vocab=50, attention=GQA, experts=EXPERTS.model_copy(update={"shared": 0})
+        hidden_size=32, num_hidden_layers=3, intermediate_size=48, vocab_size=50, attention=GQA, experts=EXPERTS.model_copy(update={"n_shared_experts": 0})
     ),
 }  # fmt: skip

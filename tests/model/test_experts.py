@@ -38,25 +38,30 @@ def by_the_paper(layer: MixtureOfExperts, x: Tensor) -> Tensor:
     shape, rows = layer.shape, []
     for u in x.flatten(0, 1):
         affinity = torch.softmax(layer.router.weight @ u, dim=0)  # s_it
-        chosen = torch.topk(affinity, shape.top_k).indices.tolist()
+        chosen = torch.topk(affinity, shape.num_experts_per_tok).indices.tolist()
         total = sum(affinity[i] for i in chosen)
         h = layer.shared(u) if layer.shared is not None else torch.zeros(WIDTH)
         for i in chosen:
             out = (F.silu(u @ layer.gate[i]) * (u @ layer.up[i])) @ layer.down[i]
-            h = h + shape.scale * (affinity[i] / total if shape.normalise else affinity[i]) * out
+            h = (
+                h
+                + shape.routed_scaling_factor
+                * (affinity[i] / total if shape.norm_topk_prob else affinity[i])
+                * out
+            )
         rows.append(h)
     return torch.stack(rows).view_as(x)
 
 
 SHAPES = st.builds(
     lambda routed, top_k, shared, normalise, scale: Experts(
-        routed=routed,
-        top_k=min(top_k, routed),
-        width=8,
-        shared=shared,
-        normalise=normalise,
-        scale=scale,
-        capacity=1e3,
+        n_routed_experts=routed,
+        num_experts_per_tok=min(top_k, routed),
+        moe_intermediate_size=8,
+        n_shared_experts=shared,
+        norm_topk_prob=normalise,
+        routed_scaling_factor=scale,
+        capacity_factor=1e3,
     ),
     st.integers(1, 6),
     st.integers(1, 3),
@@ -77,7 +82,14 @@ def test_is_what_the_paper_says(shape: Experts, tokens: int, training: bool) -> 
 @pytest.mark.parametrize("shared", [0, 1])
 @pytest.mark.parametrize("normalise", [False, True])
 def test_gradients_are_those_of_the_paper(shared: int, normalise: bool) -> None:
-    shape = Experts(routed=5, top_k=2, width=8, shared=shared, normalise=normalise, capacity=10)
+    shape = Experts(
+        n_routed_experts=5,
+        num_experts_per_tok=2,
+        moe_intermediate_size=8,
+        n_shared_experts=shared,
+        norm_topk_prob=normalise,
+        capacity_factor=10,
+    )
     layer, direction = mixture(shape), rows_of(14, seed=9)
     found: list[dict[str, Tensor]] = []
     for ours in (True, False):
@@ -100,7 +112,9 @@ def test_gradients_are_those_of_the_paper(shared: int, normalise: bool) -> None:
 
 
 def test_no_drop_at_evaluation_however_uneven() -> None:
-    shape = Experts(routed=4, top_k=1, width=8, capacity=0.01)
+    shape = Experts(
+        n_routed_experts=4, num_experts_per_tok=1, moe_intermediate_size=8, capacity_factor=0.01
+    )
     layer = mixture(shape).eval()
     with torch.no_grad():
         layer.router.weight.zero_()
@@ -110,7 +124,15 @@ def test_no_drop_at_evaluation_however_uneven() -> None:
 
 
 def test_the_least_liked_tokens_beyond_capacity_are_dropped_in_training() -> None:
-    layer = mixture(Experts(routed=4, top_k=1, width=8, shared=1, capacity=1.0)).train()
+    layer = mixture(
+        Experts(
+            n_routed_experts=4,
+            num_experts_per_tok=1,
+            moe_intermediate_size=8,
+            n_shared_experts=1,
+            capacity_factor=1.0,
+        )
+    ).train()
     with torch.no_grad():
         layer.router.weight.zero_()
         layer.router.weight[2] = 1
@@ -128,7 +150,15 @@ def test_the_least_liked_tokens_beyond_capacity_are_dropped_in_training() -> Non
 
 
 def test_a_safe_row_loses_nothing() -> None:
-    layer = mixture(Experts(routed=4, top_k=1, width=8, shared=0, capacity=0.01)).train()
+    layer = mixture(
+        Experts(
+            n_routed_experts=4,
+            num_experts_per_tok=1,
+            moe_intermediate_size=8,
+            n_shared_experts=0,
+            capacity_factor=0.01,
+        )
+    ).train()
     with torch.no_grad():
         layer.router.weight.zero_()
         layer.router.weight[2] = 1
@@ -141,7 +171,13 @@ def test_a_safe_row_loses_nothing() -> None:
 
 
 def test_padding_is_not_routed() -> None:
-    shape = Experts(routed=4, top_k=2, width=8, shared=0, capacity=1e3)
+    shape = Experts(
+        n_routed_experts=4,
+        num_experts_per_tok=2,
+        moe_intermediate_size=8,
+        n_shared_experts=0,
+        capacity_factor=1e3,
+    )
     layer, x = mixture(shape).train(), rows_of(10)
     real = torch.arange(10).unsqueeze(0) < 7
     fed = layer(x, real)
@@ -156,7 +192,15 @@ def test_padding_is_not_routed() -> None:
 @pytest.mark.parametrize("kernel", ["grouped", "loop"])
 @pytest.mark.parametrize("capacity", [0.6, 1e3])
 def test_kernels_agree(kernel: str, capacity: float) -> None:
-    layer = mixture(Experts(routed=4, top_k=2, width=8, capacity=capacity, protect=0)).train()
+    layer = mixture(
+        Experts(
+            n_routed_experts=4,
+            num_experts_per_tok=2,
+            moe_intermediate_size=8,
+            capacity_factor=capacity,
+            protect=0,
+        )
+    ).train()
     direction, found = rows_of(4 * ROOM, seed=9), []
     for name in ("padded", kernel):
         layer.kernel = KERNELS[name]
@@ -173,15 +217,15 @@ def test_kernels_agree(kernel: str, capacity: float) -> None:
 
 
 GROUPED = Experts(
-    routed=8,
-    top_k=3,
-    width=8,
-    groups=4,
-    device_limit=2,
-    balance=0.01,
+    n_routed_experts=8,
+    num_experts_per_tok=3,
+    moe_intermediate_size=8,
+    n_group=4,
+    topk_group=2,
+    aux_loss_alpha=0.01,
     balance_devices=0.05,
     balance_communication=0.02,
-    capacity=1e3,
+    capacity_factor=1e3,
 )
 
 
@@ -198,7 +242,7 @@ def test_a_token_goes_to_the_devices_of_its_best_experts() -> None:
 
 
 def test_a_device_keeps_its_best_up_to_the_budget() -> None:
-    layer = mixture(GROUPED.model_copy(update={"capacity": 0.5})).train()
+    layer = mixture(GROUPED.model_copy(update={"capacity_factor": 0.5})).train()
     x = rows_of(8 * ROOM)
     choice, real = layer.route(x[0]), torch.ones(1, 8 * ROOM, dtype=torch.bool)
     kept = layer.keep(choice, real, None)
@@ -214,14 +258,14 @@ def test_a_device_keeps_its_best_up_to_the_budget() -> None:
 
 def test_the_bias_likes_the_idle_and_changes_no_weight() -> None:
     shape = Experts(
-        routed=4,
-        top_k=1,
-        width=8,
-        shared=0,
-        gate="sigmoid",
+        n_routed_experts=4,
+        num_experts_per_tok=1,
+        moe_intermediate_size=8,
+        n_shared_experts=0,
+        scoring_func="sigmoid",
         bias_rate=0.004,
-        normalise=False,
-        capacity=1e3,
+        norm_topk_prob=False,
+        capacity_factor=1e3,
     )
     layer, x = mixture(shape, spread=0.1), rows_of(200).abs()
     with torch.no_grad():
@@ -237,7 +281,13 @@ def test_the_bias_likes_the_idle_and_changes_no_weight() -> None:
 
 
 def test_what_is_dropped_has_no_gradient() -> None:
-    shape = Experts(routed=2, top_k=1, width=8, shared=0, capacity=0.5)
+    shape = Experts(
+        n_routed_experts=2,
+        num_experts_per_tok=1,
+        moe_intermediate_size=8,
+        n_shared_experts=0,
+        capacity_factor=0.5,
+    )
     layer = mixture(shape).train()
     with torch.no_grad():
         layer.router.weight.zero_()
@@ -256,7 +306,14 @@ class TestBalance:
     @settings(max_examples=20)
     @given(st.integers(2, 6), st.integers(1, 2), st.integers(1, 30), st.integers(1, 3))
     def test_expert_level(self, routed: int, top_k: int, tokens: int, rows: int) -> None:
-        layer = mixture(Experts(routed=routed, top_k=top_k, width=8, balance=0.01))
+        layer = mixture(
+            Experts(
+                n_routed_experts=routed,
+                num_experts_per_tok=top_k,
+                moe_intermediate_size=8,
+                aux_loss_alpha=0.01,
+            )
+        )
         x = torch.cat([rows_of(tokens, seed) for seed in range(rows)])
         losses = []
         for row in x:
@@ -289,7 +346,17 @@ class TestBalance:
         assert float(layer(x).balance.detach()) == pytest.approx(wanted, rel=1e-4)
 
     def test_the_gradient_goes_through_the_affinity_alone(self) -> None:
-        layer, x = mixture(Experts(routed=4, top_k=1, width=8, balance=1.0)), rows_of(30)
+        layer, x = (
+            mixture(
+                Experts(
+                    n_routed_experts=4,
+                    num_experts_per_tok=1,
+                    moe_intermediate_size=8,
+                    aux_loss_alpha=1.0,
+                )
+            ),
+            rows_of(30),
+        )
         layer(x).balance.backward()
         weight = layer.router.weight.detach().clone().requires_grad_()
         affinity = (x[0] @ weight.T).softmax(dim=-1)
@@ -298,7 +365,15 @@ class TestBalance:
         torch.testing.assert_close(layer.router.weight.grad, weight.grad)
 
     def test_pushes_the_router_towards_even(self) -> None:
-        layer = mixture(Experts(routed=4, top_k=1, width=8, balance=1.0), spread=0.1)
+        layer = mixture(
+            Experts(
+                n_routed_experts=4,
+                num_experts_per_tok=1,
+                moe_intermediate_size=8,
+                aux_loss_alpha=1.0,
+            ),
+            spread=0.1,
+        )
         with torch.no_grad():
             layer.router.weight[0] += 0.2
         x = rows_of(64).abs()

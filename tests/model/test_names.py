@@ -14,7 +14,7 @@ from tumen.formats.hf_config import config_of, shape_of
 from tumen.model import build, from_public, interleave, names_of, sizes_of, to_public
 from tumen.model.names import halve
 
-OUT = {name: shape.model_copy(update={"norm_eps": 1e-6}) for name, shape in SHAPES.items()}
+OUT = {name: shape.model_copy(update={"rms_norm_eps": 1e-6}) for name, shape in SHAPES.items()}
 GO_OUT = {
     "gqa",
     "mha",
@@ -63,8 +63,8 @@ def test_experts_are_matrices_of_their_own_there() -> None:
 def test_a_large_shape_is_named_without_being_held() -> None:
     """DeepSeek-V2-Lite: 15.7 billion weights (arXiv 2405.04434, appendix B)."""
     shape = Shape(
-        width=2048, layers=27, feed_forward=10944, vocab=102_400, tied=False, norm_eps=1e-6,
-        attention=Mla(heads=16, kv_rank=512), experts=Experts(routed=64, top_k=6, shared=2, width=1408),
+        hidden_size=2048, num_hidden_layers=27, intermediate_size=10944, vocab_size=102_400, tie_word_embeddings=False, rms_norm_eps=1e-6,
+        attention=Mla(num_attention_heads=16, kv_lora_rank=512), experts=Experts(n_routed_experts=64, num_experts_per_tok=6, n_shared_experts=2, moe_intermediate_size=1408),
     )  # fmt: skip
     names = list(names_of(shape))
     assert (
@@ -98,7 +98,13 @@ class TestRefused:
         one_line(caught)
 
     @pytest.mark.parametrize(
-        "field", [{"mtp": 1}, {"window": 9}, {"gated": False}, {"biases": True, "positions": 8}]
+        "field",
+        [
+            {"num_nextn_predict_layers": 1},
+            {"window": 9},
+            {"gated": False},
+            {"biases": True, "n_positions": 8},
+        ],
     )
     @pytest.mark.parametrize("name", ["gqa", "mla"])
     def test_what_neither_architecture_has(self, name: str, field: dict[str, object]) -> None:

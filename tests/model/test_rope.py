@@ -51,7 +51,9 @@ def test_the_first_pair_turns_by_one_radian_a_position() -> None:
 class TestYarn:
     """arXiv 2309.00071; DeepSeek-V2 has factor 40 from 4,096 tokens on."""
 
-    YARN = Yarn(factor=40, original=4096, mscale=0.707, mscale_all_dim=0.707)
+    YARN = Yarn(
+        factor=40, original_max_position_embeddings=4096, mscale=0.707, mscale_all_dim=0.707
+    )
 
     def turns(self, yarn: Yarn | None, position: int = 1) -> list[float]:
         cos, sin = angles(torch.tensor([[[position]]]), 64, 10_000.0, yarn)
@@ -83,12 +85,12 @@ class TestYarn:
         """0.1 m ln 40 + 1: of the scores squared; of the turns the quotient of both."""
         assert self.YARN.score_scale == pytest.approx((0.1 * 0.707 * math.log(40) + 1) ** 2)
         assert self.YARN.turn_scale == 1
-        apart = Yarn(factor=40, original=4096)
+        apart = Yarn(factor=40, original_max_position_embeddings=4096)
         assert (apart.score_scale, apart.turn_scale) == (1, pytest.approx(0.1 * math.log(40) + 1))
         cos, sin = angles(torch.tensor([[[3]]]), 8, 10_000.0, apart)
         torch.testing.assert_close(cos**2 + sin**2, torch.full_like(cos, apart.turn_scale**2))
 
     def test_a_factor_of_one_is_none(self) -> None:
-        one = Yarn(factor=1, original=64, mscale=0.3, mscale_all_dim=0.9)
+        one = Yarn(factor=1, original_max_position_embeddings=64, mscale=0.3, mscale_all_dim=0.9)
         assert self.turns(one, 7) == pytest.approx(self.turns(None, 7))
         assert one.score_scale == one.turn_scale == 1

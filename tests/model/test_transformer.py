@@ -108,7 +108,7 @@ def test_packed_documents_do_not_see_each_other(shape: Shape) -> None:
 def test_with_a_cache_as_without(shape: Shape, steps: tuple[int, ...]) -> None:
     """Prompt and tokens one by one; MLA reads its latent then (absorbed), which is another way to the same numbers."""
     network, ids = lively(shape), some_ids(2, 8)
-    caches, seen, parts = [Cache() for _ in range(shape.layers)], 0, []
+    caches, seen, parts = [Cache() for _ in range(shape.num_hidden_layers)], 0, []
     for step in steps:
         positions = torch.arange(seen, seen + step).expand(2, -1)
         past = torch.arange(seen + step)[None] <= torch.arange(seen, seen + step)[:, None]
@@ -160,7 +160,7 @@ def test_what_writes_to_the_residual_starts_small_and_nothing_else(shape: Shape)
         )
         if weight.dim() > 1 and not name.startswith(("embed", "output")):
             inner = weight.shape[-1] if weight.dim() == 2 else weight.shape[-2]
-            wanted = 0.5 / (32 * 2 * shape.layers) ** 0.5 if writes else inner**-0.5
+            wanted = 0.5 / (32 * 2 * shape.num_hidden_layers) ** 0.5 if writes else inner**-0.5
             assert float(weight.detach().std()) == pytest.approx(wanted, rel=0.2), name
 
 
@@ -192,24 +192,24 @@ def test_overfits_one_batch(shape: Shape) -> None:
 
 def test_every_weight_learns(shape: Shape) -> None:
     network, ids = lively(shape).train(), some_ids(8, 16)
-    following = torch.roll(ids, -1, 1) if shape.mtp else None
+    following = torch.roll(ids, -1, 1) if shape.num_nextn_predict_layers else None
     states, balance, ahead = network(
         ids, torch.arange(16).expand(8, -1), causal_mask(torch.ones_like(ids)), following=following
     )
     (states.square().sum() + balance + (0 if ahead is None else ahead.square().sum())).backward()
-    network.head(torch.ones(1, shape.width)).sum().backward()
+    network.head(torch.ones(1, shape.hidden_size)).sum().backward()
     for name, weight in network.named_parameters():
         assert weight.grad is not None, name
         assert weight.grad.abs().sum() > 0, name
 
 
 def test_no_vocabulary(shape: Shape) -> None:
-    with pytest.raises(ValueError, match="vocab is 0"):
-        build(shape.model_copy(update={"vocab": 0}))
+    with pytest.raises(ValueError, match="vocab_size is 0"):
+        build(shape.model_copy(update={"vocab_size": 0}))
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("gated", False), ("biases", True), ("positions", 16), ("window", 4)]
+    ("name", "value"), [("gated", False), ("biases", True), ("n_positions", 16), ("window", 4)]
 )
 def test_what_is_only_planned_is_not_built_as_something_else(name: str, value: object) -> None:
     with pytest.raises(InputError, match=rf"shape\.{name}: the planner counts it"):

@@ -16,16 +16,16 @@ RECIPES = Path(__file__).parents[2] / "recipes"
 @pytest.fixture
 def gpt3() -> Shape:
     """GPT-3 175B as Megatron trained it (arXiv 2104.04473)."""
-    attention = Gqa(heads=96, kv_heads=96, head_dim=128)
+    attention = Gqa(num_attention_heads=96, num_key_value_heads=96, head_dim=128)
     return Shape(
-        width=12288,
-        layers=96,
-        feed_forward=49152,
+        hidden_size=12288,
+        num_hidden_layers=96,
+        intermediate_size=49152,
         attention=attention,
-        vocab=51200,
+        vocab_size=51200,
         gated=False,
         biases=True,
-        positions=2048,
+        n_positions=2048,
     )
 
 

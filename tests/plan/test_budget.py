@@ -12,9 +12,15 @@ from tumen.plan import spent, step_flops, steps_within
 from tumen.recipe.recipe import Train
 
 DENSE = Shape(
-    width=16, layers=2, feed_forward=32, attention=Gqa(heads=2, kv_heads=1, head_dim=8), vocab=64
+    hidden_size=16,
+    num_hidden_layers=2,
+    intermediate_size=32,
+    attention=Gqa(num_attention_heads=2, num_key_value_heads=1, head_dim=8),
+    vocab_size=64,
 )
-MIXED = DENSE.model_copy(update={"experts": Experts(routed=8, top_k=1, width=16)})
+MIXED = DENSE.model_copy(
+    update={"experts": Experts(n_routed_experts=8, num_experts_per_tok=1, moe_intermediate_size=16)}
+)
 
 
 def test_a_step_by_hand() -> None:
@@ -22,17 +28,17 @@ def test_a_step_by_hand() -> None:
     attention, feed, norms = 16 * 8 * (2 * 2 + 2 * 1), 3 * 16 * 32, 2 * 16
     scores = 2 * 2 * (8 + 8) * 10  # layers x heads x (query + value) x context
     forward = 2 * (2 * (attention + feed + norms) + 64 * 16 + scores)
-    assert step_flops(DENSE, Train(steps=1, rows=3, row_tokens=10)) == 3 * forward * 30
+    assert step_flops(DENSE, Train(steps=1, batch_size=3, seq_len=10)) == 3 * forward * 30
 
 
 @given(st.floats(1e6, 1e12), st.integers(1, 8), st.sampled_from([DENSE, MIXED]))
 def test_the_budget_is_used_up_to_less_than_a_step(budget: float, rows: int, shape: Shape) -> None:
-    train = Train(steps=1, rows=rows, row_tokens=16)
+    train = Train(steps=1, batch_size=rows, seq_len=16)
     if budget < step_flops(shape, train):
-        with pytest.raises(PlanError, match=r"arms\.x: one step takes"):
-            steps_within(budget, shape, train, "arms.x")
+        with pytest.raises(PlanError, match=r"ablation\.x: one step takes"):
+            steps_within(budget, shape, train, "ablation.x")
         return
-    steps = steps_within(budget, shape, train, "arms.x")
+    steps = steps_within(budget, shape, train, "ablation.x")
     used = spent(shape, train.model_copy(update={"steps": steps}))
     assert 0 <= budget - used.flops < used.step_flops
     assert used.flops == steps * used.step_flops
@@ -40,8 +46,12 @@ def test_the_budget_is_used_up_to_less_than_a_step(budget: float, rows: int, sha
 
 
 def test_experts_that_are_not_chosen_cost_nothing() -> None:
-    few = MIXED.model_copy(update={"experts": Experts(routed=4, top_k=1, width=16)})
-    train = Train(steps=1, rows=1, row_tokens=16)
+    few = MIXED.model_copy(
+        update={
+            "experts": Experts(n_routed_experts=4, num_experts_per_tok=1, moe_intermediate_size=16)
+        }
+    )
+    train = Train(steps=1, batch_size=1, seq_len=16)
     router = (
         3 * 2 * 16 * 4 * 16
     )  # four more rows of the router: forward and backward, two operations, width, tokens

@@ -37,7 +37,7 @@ def observations() -> list[Observation]:
 def test_known_rates_predict_unseen_runs() -> None:
     seen = observations()
     profile = calibration.calibrate(seen)
-    shape = seen[1].shape.model_copy(update={"layers": 6, "width": 320})
+    shape = seen[1].shape.model_copy(update={"num_hidden_layers": 6, "hidden_size": 320})
     seconds, size = calibration.predict(profile, shape, seen[1].train)
     assert seconds == pytest.approx(
         float(calibration.time_terms(shape, seen[1].train) @ RATES), rel=0.1
@@ -80,12 +80,17 @@ def test_profile_round_trip_and_card(tmp_path: Path) -> None:
 
 def run_folder(tmp_path: Path) -> Path:
     """A run with a recipe and a few steps of one tier."""
-    train = {"steps": 30, "rows": 8, "row_tokens": 64}
+    train = {"steps": 30, "batch_size": 8, "seq_len": 64}
     shape = {
-        "width": 64,
-        "layers": 2,
-        "feed_forward": 128,
-        "attention": {"kind": "gqa", "heads": 2, "kv_heads": 1, "head_dim": 32},
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "intermediate_size": 128,
+        "attention": {
+            "kind": "gqa",
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "head_dim": 32,
+        },
     }
     recipe = {
         "name": "small",
@@ -111,7 +116,7 @@ def test_events_become_observations(tmp_path: Path) -> None:
     (seen,) = calibration.observed(run_folder(tmp_path))
     assert seen.step_seconds == pytest.approx(0.3)
     assert seen.peak_bytes == 5e8 + 40
-    assert seen.shape.vocab == 2048
+    assert seen.shape.vocab_size == 2048
 
 
 def test_predicted_against_actual(tmp_path: Path) -> None:

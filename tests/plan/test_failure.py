@@ -73,13 +73,13 @@ def test_copies_in_memory_beat_the_disk_alone() -> None:
     """A copy costs less than a save and is taken more often; the disk is left to the failures that take copies with them."""
     watched = Planning(failures=LLAMA3, detect_seconds=10, restart_seconds=60, stragglers=0)
     disk = reliability(10_000, 8, 236e9, watched)
-    copies = reliability(10_000, 8, 236e9, watched.model_copy(update={"copy_seconds": 0.5}))
+    copies = reliability(10_000, 8, 236e9, watched.model_copy(update={"replica_seconds": 0.5}))
     assert disk.goodput < 0.98 < copies.goodput
     assert (
         disk.copy_every_seconds,
         copies.copy_every_seconds < disk.save_every_seconds < copies.save_every_seconds,
     ) == (0.0, True)
     lost = reliability(
-        10_000, 8, 236e9, watched.model_copy(update={"copy_seconds": 0.5, "copies_lost": 1.0})
+        10_000, 8, 236e9, watched.model_copy(update={"replica_seconds": 0.5, "replicas_lost": 1.0})
     )
     assert lost.goodput < disk.goodput, "copies that never survive only cost"

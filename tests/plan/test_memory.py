@@ -32,9 +32,14 @@ def test_activations_are_korthikantis(gpt3: Shape) -> None:
 
 def test_a_published_peak() -> None:
     """Llama 3 70B cut to 12 layers, tp 8 on 8 B200, Megatron-LM 0.14: 30.38 GB allocated (SimuMax's table)."""
-    attention = Gqa(heads=64, kv_heads=8, head_dim=128)
+    attention = Gqa(num_attention_heads=64, num_key_value_heads=8, head_dim=128)
     shape = Shape(
-        width=8192, layers=12, feed_forward=28672, attention=attention, vocab=128256, tied=False
+        hidden_size=8192,
+        num_hidden_layers=12,
+        intermediate_size=28672,
+        attention=attention,
+        vocab_size=128256,
+        tie_word_embeddings=False,
     )
     job = Job(shape, 4096, 4, 1e9, soft=software("megatron-core-plain", "2026-05"))
     case = stack([case_of(job, Layout(tp=8, dp=1, sequence_parallel=True), cards()["b200"])])

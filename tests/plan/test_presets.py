@@ -36,16 +36,22 @@ def test_published_counts(gpt3: Shape) -> None:
     """GPT-3 with biases and learned positions, 174.6B (arXiv 2104.04473); DeepSeek-V3, 671B (arXiv 2412.19437)."""
     assert gpt3.parameters() == pytest.approx(174.6e9, rel=1e-3)
     v3 = Shape(
-        width=7168,
-        layers=61,
-        feed_forward=18432,
-        attention=Mla(heads=128, kv_rank=512, q_rank=1536),
-        experts=Experts(routed=256, top_k=8, width=2048, shared=1, dense_layers=3),
-        vocab=129280,
-        tied=False,
+        hidden_size=7168,
+        num_hidden_layers=61,
+        intermediate_size=18432,
+        attention=Mla(num_attention_heads=128, kv_lora_rank=512, q_lora_rank=1536),
+        experts=Experts(
+            n_routed_experts=256,
+            num_experts_per_tok=8,
+            moe_intermediate_size=2048,
+            n_shared_experts=1,
+            first_k_dense_replace=3,
+        ),
+        vocab_size=129280,
+        tie_word_embeddings=False,
     )
     assert v3.parameters() == pytest.approx(671e9, rel=1e-3)
-    predicting = v3.model_copy(update={"mtp": 1})
+    predicting = v3.model_copy(update={"num_nextn_predict_layers": 1})
     assert predicting.parameters() - v3.parameters() == pytest.approx(11.6e9, rel=0.01)
     assert predicting.flops_per_token(4096) > v3.flops_per_token(4096)
 
@@ -53,8 +59,8 @@ def test_published_counts(gpt3: Shape) -> None:
 def test_active_parameters() -> None:
     """What one token is multiplied with: the embedding table is looked up, not multiplied."""
     v2, lite = (job_of(load_recipe(RECIPES / name)).shape for name in ("v2.toml", "v2-lite.toml"))
-    assert v2.active_parameters() - v2.vocab * v2.width == pytest.approx(21e9, rel=0.01)
-    assert lite.active_parameters() - lite.vocab * lite.width == pytest.approx(
+    assert v2.active_parameters() - v2.vocab_size * v2.hidden_size == pytest.approx(21e9, rel=0.01)
+    assert lite.active_parameters() - lite.vocab_size * lite.hidden_size == pytest.approx(
         2.4e9, rel=0.025
     )  # printed with two digits
 
@@ -89,6 +95,6 @@ def test_v2_from_67b_alone(count: int) -> None:
 @pytest.mark.parametrize("recipe", recipes.shipped(), ids=lambda path: path.stem)
 def test_every_recipe_plans(recipe: Path) -> None:
     found = load_recipe(recipe)
-    plan = solve(job_of(found), first_group(fleet_of(found.fleet.cards)), found.plan)
+    plan = solve(job_of(found), first_group(fleet_of(found.fleet.accelerators)), found.plan)
     assert plan.best.bound_seconds <= plan.best.step_seconds.low
     assert plan.card in cards()

@@ -19,20 +19,25 @@ from tumen.plan.model.physics import NAMES, SHARES, Physics, fitted, from_vector
 POWERS = st.sampled_from([1, 2, 4, 8])
 SHAPES = (
     Shape(
-        width=4096,
-        layers=32,
-        feed_forward=11008,
-        attention=Gqa(heads=32, kv_heads=8, head_dim=128),
-        vocab=32000,
-        tied=False,
+        hidden_size=4096,
+        num_hidden_layers=32,
+        intermediate_size=11008,
+        attention=Gqa(num_attention_heads=32, num_key_value_heads=8, head_dim=128),
+        vocab_size=32000,
+        tie_word_embeddings=False,
     ),
     Shape(
-        width=2048,
-        layers=24,
-        feed_forward=8192,
-        attention=Mla(heads=16, kv_rank=512, q_rank=768),
-        experts=Experts(routed=64, top_k=6, width=1408, shared=2),
-        vocab=102400,
+        hidden_size=2048,
+        num_hidden_layers=24,
+        intermediate_size=8192,
+        attention=Mla(num_attention_heads=16, kv_lora_rank=512, q_lora_rank=768),
+        experts=Experts(
+            n_routed_experts=64,
+            num_experts_per_tok=6,
+            moe_intermediate_size=1408,
+            n_shared_experts=2,
+        ),
+        vocab_size=102400,
     ),
 )
 

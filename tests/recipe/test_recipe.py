@@ -13,8 +13,8 @@ from tumen.core.errors import RecipeError
 from tumen.core.shape import Gqa, Mla
 from tumen.recipe.recipe import Recipe, load_recipe, recipe_of
 
-GQA = {"kind": "gqa", "heads": 2, "kv_heads": 1, "head_dim": 8}
-SHAPE = {"width": 16, "layers": 2, "feed_forward": 32, "attention": GQA}
+GQA = {"kind": "gqa", "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8}
+SHAPE = {"hidden_size": 16, "num_hidden_layers": 2, "intermediate_size": 32, "attention": GQA}
 TIER = {"shape": SHAPE, "train": {"steps": 1}}
 
 
@@ -42,21 +42,21 @@ def test_frozen() -> None:
 
 def test_all_faults_are_told_at_once() -> None:
     broken = {
-        "shape": SHAPE | {"widht": 8, "layers": 0},
-        "train": {"steps": "many", "rats": 1},
-        "quantise": "int3",
+        "shape": SHAPE | {"hiden_size": 8, "num_hidden_layers": 0},
+        "train": {"steps": "many", "learning_rat": 1},
+        "quantize": "int3",
     }
     found = faults(sede=1, data={"languages": ["en", "fr"]}, family={"device": broken})
     assert len(found) == 7
     text = "\n".join(found)
     assert "sede: unknown field; did you mean 'seed'?" in found
-    assert "family.device.shape.widht: unknown field; did you mean 'width'?" in found
-    assert "family.device.train.rats: unknown field; did you mean 'rate'?" in found
+    assert "family.device.shape.hiden_size: unknown field; did you mean 'hidden_size'?" in found
+    assert "family.device.train.learning_rat: unknown field; did you mean 'learning_rate'?" in found
     for path in (
         "data.languages.1",
-        "family.device.shape.layers",
+        "family.device.shape.num_hidden_layers",
         "family.device.train.steps",
-        "family.device.quantise",
+        "family.device.quantize",
     ):
         assert f"{path}: " in text
     assert "not 'many'" in text
@@ -65,20 +65,20 @@ def test_all_faults_are_told_at_once() -> None:
 @pytest.mark.parametrize("word", ["int8", "int4", "bf16", "q4_k"])
 def test_a_word_says_how_a_tier_is_quantised(word: str) -> None:
     found = (
-        recipe_of(tree(family={"device": TIER | {"quantise": word}}), "here")
+        recipe_of(tree(family={"device": TIER | {"quantize": word}}), "here")
         .family["device"]
-        .quantise
+        .quantize
     )
-    assert (found.to, found.plain, found.word) == (word, True, word)
+    assert (found.type, found.plain, found.word) == (word, True, word)
 
 
 def test_a_table_says_more() -> None:
-    table = {"budget": "1.5 MB", "aware": True, "steps": 50}
-    found = recipe_of(tree(family={"device": TIER | {"quantise": table}}), "here").family["device"]
-    assert found.quantise.budget_bytes() == 1_500_000
-    assert (found.quantise.plain, found.quantise.word) == (False, "mixed, aware")
-    section = found.quantise.section(found.train)
-    assert (section.steps, section.rows) == (50, found.train.rows)
+    table = {"budget": "1.5 MB", "qat": True, "steps": 50}
+    found = recipe_of(tree(family={"device": TIER | {"quantize": table}}), "here").family["device"]
+    assert found.quantize.budget_bytes() == 1_500_000
+    assert (found.quantize.plain, found.quantize.word) == (False, "mixed, qat")
+    section = found.quantize.section(found.train)
+    assert (section.steps, section.batch_size) == (50, found.train.batch_size)
     assert Recipe.model_validate_json(
         recipe_of(tree(family={"device": found}), "here").model_dump_json()
     )
@@ -87,20 +87,20 @@ def test_a_table_says_more() -> None:
 @pytest.mark.parametrize(
     ("table", "words"),
     [
-        ({"to": "int4", "budget": "1 MB"}, "set one of to (a grid) and budget (bytes)"),
-        ({"aware": True}, "set one of to"),
+        ({"type": "int4", "budget": "1 MB"}, "set one of type and budget (bytes)"),
+        ({"qat": True}, "set one of type"),
         ({"budget": "1 mile"}, "'1 mile' is not a size"),
         ({"budget": 0}, "must be above 0 bytes"),
         ({"budget": "1 MB", "calibrate": 0}, "a budget needs calibrate above 0"),
-        ({"to": "int3"}, "Input should be 'int8', 'int4'"),
-        ({"to": "int4", "awre": True}, "unknown field; did you mean 'aware'?"),
+        ({"type": "int3"}, "Input should be 'int8', 'int4'"),
+        ({"type": "int4", "qtt": True}, "unknown field; did you mean 'qat'?"),
         ("int3", "write a table, or one of int8, int4"),
         (4, "write a table, or one of int8, int4"),
     ],
 )
 def test_a_wish_that_cannot_be_is_one_line(table: object, words: str) -> None:
-    [fault] = faults(family={"device": TIER | {"quantise": table}})
-    assert fault.startswith("family.device.quantise")
+    [fault] = faults(family={"device": TIER | {"quantize": table}})
+    assert fault.startswith("family.device.quantize")
     assert words in fault
 
 
@@ -124,14 +124,14 @@ def test_error_is_a_line_for_each_fault_under_the_name_of_the_file() -> None:
 @pytest.mark.parametrize(
     ("kind", "field", "near"),
     [
-        ("gqa", "kv_head", "kv_heads"),
-        ("mla", "kv_rnk", "kv_rank"),
-        ("mla", "nope_dims", "nope_dim"),
+        ("gqa", "num_key_value_head", "num_key_value_heads"),
+        ("mla", "kv_lora_rnk", "kv_lora_rank"),
+        ("mla", "qk_nope_head_dims", "qk_nope_head_dim"),
         ("gqa", "head_dims", "head_dim"),
     ],
 )
 def test_did_you_mean_reaches_through_a_union(kind: str, field: str, near: str) -> None:
-    whole = GQA if kind == "gqa" else {"kind": "mla", "heads": 2, "kv_rank": 8}
+    whole = GQA if kind == "gqa" else {"kind": "mla", "num_attention_heads": 2, "kv_lora_rank": 8}
     found = faults(family={"device": TIER | {"shape": SHAPE | {"attention": whole | {field: 8}}}})
     assert found == [
         f"family.device.shape.attention.{field}: unknown field; did you mean {near!r}?"
@@ -141,16 +141,18 @@ def test_did_you_mean_reaches_through_a_union(kind: str, field: str, near: str) 
 def test_known_names_of_a_union_are_those_of_its_kind() -> None:
     found = faults(family={"device": TIER | {"shape": SHAPE | {"attention": GQA | {"qqq": 1}}}})
     assert found == [
-        "family.device.shape.attention.qqq: unknown field; known here: head_dim, heads, kind, kv_heads, rope_theta"
+        "family.device.shape.attention.qqq: unknown field; known here: head_dim, kind, num_attention_heads, num_key_value_heads, rope_theta"
     ]
 
 
 def test_a_tier_may_be_called_like_a_kind_of_attention() -> None:
     found = faults(
-        family={"mla": TIER | {"shape": SHAPE | {"attention": GQA | {"heads": 0}}}},
+        family={"mla": TIER | {"shape": SHAPE | {"attention": GQA | {"num_attention_heads": 0}}}},
         serve={"device": "mla", "cloud": None},
     )
-    assert [line.split(":")[0] for line in found] == ["family.mla.shape.attention.heads"]
+    assert [line.split(":")[0] for line in found] == [
+        "family.mla.shape.attention.num_attention_heads"
+    ]
 
 
 def test_names_that_fit_nothing_are_told_together() -> None:
@@ -180,7 +182,7 @@ def test_a_tier_that_teaches_itself() -> None:
         "tokenizer",
         "dataset",
         "jobs",
-        "arms",
+        "ablation",
         "bundle-x",
         "cloud-logits",
         "../up",
@@ -207,12 +209,44 @@ def test_teachers_come_before_their_students() -> None:
 @pytest.mark.parametrize(
     ("changes", "part"),
     [
-        ({"attention": GQA | {"heads": 3, "kv_heads": 2}}, "multiple of kv_heads"),
+        (
+            {"attention": GQA | {"num_attention_heads": 3, "num_key_value_heads": 2}},
+            "multiple of num_key_value_heads",
+        ),
         ({"attention": GQA | {"head_dim": 7}}, "must be even"),
-        ({"attention": {"kind": "mla", "heads": 1, "kv_rank": 4, "rope_dim": 3}}, "must be even"),
-        ({"attention": {"kind": "mha", "heads": 1}}, "attention"),
-        ({"experts": {"routed": 2, "top_k": 3, "width": 8}}, "top_k 3"),
-        ({"experts": {"routed": 2, "top_k": 1, "width": 8, "dense_layers": 2}}, "below layers 2"),
+        (
+            {
+                "attention": {
+                    "kind": "mla",
+                    "num_attention_heads": 1,
+                    "kv_lora_rank": 4,
+                    "qk_rope_head_dim": 3,
+                }
+            },
+            "must be even",
+        ),
+        ({"attention": {"kind": "mha", "num_attention_heads": 1}}, "attention"),
+        (
+            {
+                "experts": {
+                    "n_routed_experts": 2,
+                    "num_experts_per_tok": 3,
+                    "moe_intermediate_size": 8,
+                }
+            },
+            "num_experts_per_tok 3",
+        ),
+        (
+            {
+                "experts": {
+                    "n_routed_experts": 2,
+                    "num_experts_per_tok": 1,
+                    "moe_intermediate_size": 8,
+                    "first_k_dense_replace": 2,
+                }
+            },
+            "below num_hidden_layers 2",
+        ),
     ],
 )
 def test_shapes_that_cannot_be(changes: dict[str, object], part: str) -> None:
@@ -223,7 +257,7 @@ def test_shapes_that_cannot_be(changes: dict[str, object], part: str) -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_no_number_that_is_none(value: float) -> None:
-    assert faults(family={"device": TIER | {"train": {"steps": 1, "rate": value}}})
+    assert faults(family={"device": TIER | {"train": {"steps": 1, "learning_rate": value}}})
 
 
 class TestFiles:
@@ -271,8 +305,8 @@ class TestSet:
     @pytest.fixture
     def path(self, tmp_path: Path) -> Path:
         path = tmp_path / "r.toml"
-        path.write_text('name = "t"\n[serve]\ncloud = "device"\n[family.device.shape]\nwidth = 16\nlayers = 2\nfeed_forward = 32\n'
-                        'attention = { kind = "gqa", heads = 2, kv_heads = 1 }\n[family.device.train]\nsteps = 3\n')  # fmt: skip
+        path.write_text('name = "t"\n[serve]\ncloud = "device"\n[family.device.shape]\nhidden_size = 16\nnum_hidden_layers = 2\nintermediate_size = 32\n'
+                        'attention = { kind = "gqa", num_attention_heads = 2, num_key_value_heads = 1 }\n[family.device.train]\nsteps = 3\n')  # fmt: skip
         return path
 
     def test_changes_values_of_every_type(self, path: Path) -> None:
@@ -296,7 +330,8 @@ class TestSet:
 
     def test_may_replace_a_whole_section(self, path: Path) -> None:
         recipe = load_recipe(
-            path, ["family.device.shape.attention={kind='mla', heads=2, kv_rank=8}"]
+            path,
+            ["family.device.shape.attention={kind='mla', num_attention_heads=2, kv_lora_rank=8}"],
         )
         assert isinstance(recipe.family["device"].shape.attention, Mla)
 

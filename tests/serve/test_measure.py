@@ -23,7 +23,13 @@ from tumen.serve.measure import BEGIN, shape_of
 from tumen.serve.runners import DeviceRunner
 from tumen.serve.runners.process import Process
 
-EXPERTS = Experts(routed=4, top_k=2, shared=1, width=64, dense_layers=1)
+EXPERTS = Experts(
+    n_routed_experts=4,
+    num_experts_per_tok=2,
+    n_shared_experts=1,
+    moe_intermediate_size=64,
+    first_k_dense_replace=1,
+)
 SHAPES = {
     "gqa": shape_of(128, 2, 256),
     "mla": shape_of(128, 2, 256, mla=True),

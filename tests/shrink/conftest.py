@@ -20,7 +20,7 @@ def sure(recipe: Recipe, dataset: Path, shape_of: Callable[[str], Shape], once: 
     section = recipe.family["device"].train.model_copy(
         update={
             "steps": 160,
-            "rate": 1e-2,
+            "learning_rate": 1e-2,
             "sentence_weight": 0.0,
             "checkpoint_every": 1000,
             "precision": "fp32",

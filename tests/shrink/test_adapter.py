@@ -21,7 +21,7 @@ from tumen.formats.gguf_header import check, check_adapter
 from tumen.formats.pretrained import digest_of_start, shape_of_start
 from tumen.language.action import normalise
 from tumen.model import causal_mask, greedy, interleave
-from tumen.recipe.recipe import Start, Train
+from tumen.recipe.recipe import InitFrom, Train
 from tumen.recipe.recipe import Tokenizer as Section
 from tumen.serve.runners import load_runner, read_bundle_info
 from tumen.shrink import add_adapter, check_export, export_adapter, pack
@@ -37,7 +37,7 @@ ABOUT = {"recipe": "tiny", "tier": "device", "serve": {}, "gate": {}}
 def tokens(stranger: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The stranger's vocabulary as a tokeniser; beside it a data set."""
     folder = tmp_path_factory.mktemp("adapters")
-    write_tokenizer(Section(start=str(stranger)), corpus, folder / "tokenizer", "x")
+    write_tokenizer(Section(init_from=str(stranger)), corpus, folder / "tokenizer", "x")
     write_dataset(corpus, folder / "tokenizer", folder / "dataset", "x")
     return folder / "tokenizer"
 
@@ -50,12 +50,12 @@ def tune(stranger: Path, tokens: Path) -> Callable[..., Path]:
         out = tokens.with_name(f"lora-{seed}")
         if not out.exists():
             shape = shape_of_start(stranger)
-            start = Start(path=str(stranger), tune="lora", rank=8, **how)
+            start = InitFrom(path=str(stranger), tune="lora", rank=8, **how)
             section = Train(
                 steps=20,
-                rows=4,
-                row_tokens=192,
-                rate=2e-2,
+                batch_size=4,
+                seq_len=192,
+                learning_rate=2e-2,
                 sentence_weight=0.0,
                 compile=False,
                 threads=1,

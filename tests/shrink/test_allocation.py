@@ -14,7 +14,7 @@ from tumen.core.errors import ArtifactError, ExportError
 from tumen.core.shape import Shape
 from tumen.data import Batch
 from tumen.model import build
-from tumen.recipe.recipe import GridName, Quantise
+from tumen.recipe.recipe import Quantize, QuantType
 from tumen.shrink import pack
 from tumen.shrink.gguf_writer import matrices_of, read_weights, tensors_of
 from tumen.shrink.quant_types import GRIDS
@@ -25,7 +25,7 @@ from tumen.shrink.quantize.importance import importance_of
 from tumen.train.weights import read_final
 
 ABOUT = {"recipe": "tiny", "tier": "device", "serve": {}, "gate": {}}
-NAMES: tuple[GridName, ...] = ("q8_0", "q5_0", "q4_0")
+NAMES: tuple[QuantType, ...] = ("q8_0", "q5_0", "q4_0")
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +159,7 @@ def test_a_budget_is_kept_to_the_byte(
         pack(checkpoint, tokenizer, corpus, word, ABOUT, tmp_path / word, "in")
         sizes[word] = (tmp_path / word / "model.gguf").stat().st_size
     budget = (sizes["int8"] + sizes["q4_0"]) // 2
-    quantise = Quantise(budget=budget, calibrate=40)
+    quantise = Quantize(budget=budget, calibrate=40)
     said = write_grid(
         checkpoint,
         tokenizer,
@@ -196,7 +196,7 @@ def test_a_budget_that_is_too_small_is_refused(
             device,
             tokenizer,
             dataset,
-            Quantise(budget="1 kB", calibrate=8),
+            Quantize(budget="1 kB", calibrate=8),
             "t",
             tmp_path / "grid",
             seed=0,
@@ -210,7 +210,7 @@ def test_a_grid_of_tomorrow_is_refused(
 ) -> None:
     from tumen.core.artifact import writing
 
-    with writing(tmp_path / "grid", "grid", "", []) as stage:
+    with writing(tmp_path / "grid", "quant", "", []) as stage:
         (stage / "grids.json").write_text('{"grids": {"a": "q1_k"}, "bytes": null}')
     with pytest.raises(ArtifactError, match="grid q1_k is not known here"):
         read_grid(tmp_path / "grid")

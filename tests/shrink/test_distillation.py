@@ -238,5 +238,5 @@ class TestLive:
     ) -> None:
         with pytest.raises(TrainError, match="one tokeniser"):
             network_of(
-                cloud, shape_of("device").model_copy(update={"vocab": 9}), torch.device("cpu")
+                cloud, shape_of("device").model_copy(update={"vocab_size": 9}), torch.device("cpu")
             )

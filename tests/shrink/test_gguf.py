@@ -22,16 +22,23 @@ from tumen.shrink.gguf_writer import write_gguf
 from tumen.train import loss_of
 
 # Widths are multiples of 32, the block of Q8_0 and Q4_0; llama.cpp needs a query rank for MLA of any depth but 26 and 27 layers.
-GQA = Gqa(heads=2, kv_heads=1, head_dim=32)
-MLA = Mla(heads=2, kv_rank=32, q_rank=32, nope_dim=32, rope_dim=16, v_dim=32)
+GQA = Gqa(num_attention_heads=2, num_key_value_heads=1, head_dim=32)
+MLA = Mla(
+    num_attention_heads=2,
+    kv_lora_rank=32,
+    q_lora_rank=32,
+    qk_nope_head_dim=32,
+    qk_rope_head_dim=16,
+    v_head_dim=32,
+)
 SHAPES = {
-    "llama": Shape(width=64, layers=2, feed_forward=96, attention=GQA),
-    "llama, head apart": Shape(width=64, layers=1, feed_forward=96, attention=GQA, tied=False),
-    "deepseek2 dense": Shape(width=64, layers=2, feed_forward=96, attention=MLA),
-    "deepseek2 moe": Shape(width=64, layers=2, feed_forward=96, attention=MLA, experts=Experts(routed=4, top_k=2, width=64)),
+    "llama": Shape(hidden_size=64, num_hidden_layers=2, intermediate_size=96, attention=GQA),
+    "llama, head apart": Shape(hidden_size=64, num_hidden_layers=1, intermediate_size=96, attention=GQA, tie_word_embeddings=False),
+    "deepseek2 dense": Shape(hidden_size=64, num_hidden_layers=2, intermediate_size=96, attention=MLA),
+    "deepseek2 moe": Shape(hidden_size=64, num_hidden_layers=2, intermediate_size=96, attention=MLA, experts=Experts(n_routed_experts=4, num_experts_per_tok=2, moe_intermediate_size=64)),
     "deepseek2 moe, normalised": Shape(
-        width=64, layers=2, feed_forward=96, attention=MLA,
-        experts=Experts(routed=4, top_k=2, width=32, shared=2, normalise=True, scale=2.0),
+        hidden_size=64, num_hidden_layers=2, intermediate_size=96, attention=MLA,
+        experts=Experts(n_routed_experts=4, num_experts_per_tok=2, moe_intermediate_size=32, n_shared_experts=2, norm_topk_prob=True, routed_scaling_factor=2.0),
     ),
 }  # fmt: skip
 STEPS = 25
@@ -52,7 +59,7 @@ def trained(dataset: Path, codec: Codec) -> Callable[[str], tuple[Shape, dict[st
 
     def of(name: str) -> tuple[Shape, dict[str, torch.Tensor]]:
         if name not in made:
-            shape = SHAPES[name].model_copy(update={"vocab": codec.vocab})
+            shape = SHAPES[name].model_copy(update={"vocab_size": codec.vocab})
             network, loader = (
                 build(shape, 1).train(),
                 Loader(read_shards(dataset / "train"), 4, 192, 0),
@@ -98,7 +105,11 @@ def test_every_weight_is_there_once(
 ) -> None:
     shape, _ = trained(name)
     tensors = gguf.GGUFReader(written(tmp_path, trained, codec, name, "bf16")).tensors
-    doubled = shape.vocab * shape.width if shape.tied and isinstance(shape.attention, Mla) else 0
+    doubled = (
+        shape.vocab_size * shape.hidden_size
+        if shape.tie_word_embeddings and isinstance(shape.attention, Mla)
+        else 0
+    )
     assert sum(int(np.prod(tensor.shape)) for tensor in tensors) == shape.parameters() + doubled
 
 
@@ -110,15 +121,15 @@ def test_facts_of_the_file_are_facts_of_the_shape(
     found = fields(written(tmp_path, trained, codec, name, "int8"))
     kind = name.split(",")[0].split()[0]
     assert found["general.architecture"] == kind
-    assert found[f"{kind}.block_count"] == shape.layers
-    assert found[f"{kind}.embedding_length"] == shape.width
-    assert found[f"{kind}.feed_forward_length"] == shape.feed_forward
-    assert found[f"{kind}.attention.head_count"] == shape.attention.heads
-    assert found[f"{kind}.vocab_size"] == shape.vocab == len(found["tokenizer.ggml.tokens"])
+    assert found[f"{kind}.block_count"] == shape.num_hidden_layers
+    assert found[f"{kind}.embedding_length"] == shape.hidden_size
+    assert found[f"{kind}.feed_forward_length"] == shape.intermediate_size
+    assert found[f"{kind}.attention.head_count"] == shape.attention.num_attention_heads
+    assert found[f"{kind}.vocab_size"] == shape.vocab_size == len(found["tokenizer.ggml.tokens"])
     if isinstance(shape.attention, Mla):
-        assert found["deepseek2.attention.kv_lora_rank"] == shape.attention.kv_rank
+        assert found["deepseek2.attention.kv_lora_rank"] == shape.attention.kv_lora_rank
         assert found["deepseek2.attention.key_length_mla"] == shape.attention.query_dim
-        dense = shape.experts.dense_layers if shape.experts else shape.layers
+        dense = shape.experts.first_k_dense_replace if shape.experts else shape.num_hidden_layers
         assert found["deepseek2.leading_dense_block_count"] == dense
     kinds = found["tokenizer.ggml.token_type"]
     tokens = found["tokenizer.ggml.tokens"]
@@ -216,7 +227,12 @@ def test_quantised_files_run(
     assert sum(equal) / len(equal) > (0.95 if quantise == "int8" else 0.75)
 
 
-WIDE = Shape(width=256, layers=2, feed_forward=512, attention=Gqa(heads=4, kv_heads=2, head_dim=64))
+WIDE = Shape(
+    hidden_size=256,
+    num_hidden_layers=2,
+    intermediate_size=512,
+    attention=Gqa(num_attention_heads=4, num_key_value_heads=2, head_dim=64),
+)
 
 
 @pytest.mark.parametrize("grid", ["q6_k", "q5_k", "q4_k", "q3_k", "q2_k", "q5_0"])
@@ -228,7 +244,7 @@ def test_llama_computes_with_what_a_grid_means(
     from tumen.shrink.gguf_writer import read_weights
     from tumen.shrink.quantize.tensors import Places
 
-    shape = WIDE.model_copy(update={"vocab": codec.vocab})
+    shape = WIDE.model_copy(update={"vocab_size": codec.vocab})
     weights = build(shape, 1).state_dict()
     weights["embed.weight"] *= 10  # so that a fresh network is sure of something
     write_gguf(tmp_path / "m.gguf", shape, weights, codec, grid, "t")
@@ -246,11 +262,11 @@ def test_llama_computes_with_what_a_grid_means(
 
 def test_rows_that_no_block_fits_stay_in_bf16(tmp_path: Path, codec: Codec) -> None:
     shape = Shape(
-        width=48,
-        layers=1,
-        feed_forward=64,
-        vocab=codec.vocab,
-        attention=Gqa(heads=2, kv_heads=1, head_dim=32),
+        hidden_size=48,
+        num_hidden_layers=1,
+        intermediate_size=64,
+        vocab_size=codec.vocab,
+        attention=Gqa(num_attention_heads=2, num_key_value_heads=1, head_dim=32),
     )
     write_gguf(tmp_path / "m.gguf", shape, build(shape).state_dict(), codec, "int4", "t")
     kinds = {
@@ -273,41 +289,59 @@ def test_another_vocabulary_is_refused(
     shape, weights = trained("llama")
     with pytest.raises(ExportError, match="train the tier again"):
         write_gguf(
-            tmp_path / "m.gguf", shape.model_copy(update={"vocab": 5}), weights, codec, "int8", "t"
+            tmp_path / "m.gguf",
+            shape.model_copy(update={"vocab_size": 5}),
+            weights,
+            codec,
+            "int8",
+            "t",
         )
     assert not (tmp_path / "m.gguf").exists()
 
 
 def test_what_llama_has_no_name_for_is_refused(tmp_path: Path, codec: Codec) -> None:
     shape = Shape(
-        width=64,
-        layers=2,
-        feed_forward=64,
-        vocab=codec.vocab,
+        hidden_size=64,
+        num_hidden_layers=2,
+        intermediate_size=64,
+        vocab_size=codec.vocab,
         attention=GQA,
-        experts=Experts(routed=2, top_k=1, width=32),
+        experts=Experts(n_routed_experts=2, num_experts_per_tok=1, moe_intermediate_size=32),
     )
     with pytest.raises(ExportError, match="experts with GQA"):
         write_gguf(tmp_path / "m.gguf", shape, build(shape).state_dict(), codec, "int8", "t")
 
 
 def test_stretched_positions_are_refused(tmp_path: Path, codec: Codec) -> None:
-    stretched = MLA.model_copy(update={"yarn": Yarn(factor=4, original=64)})
-    shape = Shape(width=64, layers=2, feed_forward=64, vocab=codec.vocab, attention=stretched)
-    with pytest.raises(ExportError, match=r"GGUF: attention\.yarn is not written"):
+    stretched = MLA.model_copy(
+        update={"rope_scaling": Yarn(factor=4, original_max_position_embeddings=64)}
+    )
+    shape = Shape(
+        hidden_size=64,
+        num_hidden_layers=2,
+        intermediate_size=64,
+        vocab_size=codec.vocab,
+        attention=stretched,
+    )
+    with pytest.raises(ExportError, match=r"GGUF: attention\.rope_scaling is not written"):
         write_gguf(tmp_path / "m.gguf", shape, build(shape).state_dict(), codec, "int8", "t")
     assert not (tmp_path / "m.gguf").exists()
 
 
 @pytest.mark.parametrize(
-    "field", [{"groups": 2, "device_limit": 1}, {"gate": "sigmoid"}, {"bias_rate": 0.001}]
+    "field", [{"n_group": 2, "topk_group": 1}, {"scoring_func": "sigmoid"}, {"bias_rate": 0.001}]
 )
 def test_routing_that_llama_cpp_does_not_know_is_refused(
     field: dict[str, Any], tmp_path: Path, codec: Codec
 ) -> None:
-    experts = Experts(routed=4, top_k=2, width=32, **field)
+    experts = Experts(n_routed_experts=4, num_experts_per_tok=2, moe_intermediate_size=32, **field)
     shape = Shape(
-        width=64, layers=2, feed_forward=64, vocab=codec.vocab, attention=MLA, experts=experts
+        hidden_size=64,
+        num_hidden_layers=2,
+        intermediate_size=64,
+        vocab_size=codec.vocab,
+        attention=MLA,
+        experts=experts,
     )
     with pytest.raises(ExportError, match="GGUF: device_limit, sigmoid"):
         write_gguf(tmp_path / "m.gguf", shape, build(shape).state_dict(), codec, "int8", "t")

@@ -17,13 +17,34 @@ from tumen.shrink.prune import best, cut, importance, pruned, refuse
 from tumen.train.weights import read_final
 
 GQA = Shape(
-    width=32, layers=3, feed_forward=48, attention=Gqa(heads=4, kv_heads=2, head_dim=8), vocab=700
+    hidden_size=32,
+    num_hidden_layers=3,
+    intermediate_size=48,
+    attention=Gqa(num_attention_heads=4, num_key_value_heads=2, head_dim=8),
+    vocab_size=700,
 )
 MLA = GQA.model_copy(
-    update={"attention": Mla(heads=4, q_rank=16, kv_rank=12, nope_dim=8, rope_dim=4, v_dim=8)}
+    update={
+        "attention": Mla(
+            num_attention_heads=4,
+            q_lora_rank=16,
+            kv_lora_rank=12,
+            qk_nope_head_dim=8,
+            qk_rope_head_dim=4,
+            v_head_dim=8,
+        )
+    }
 )
 MOE = MLA.model_copy(
-    update={"experts": Experts(routed=4, top_k=2, shared=1, width=16, dense_layers=1)}
+    update={
+        "experts": Experts(
+            n_routed_experts=4,
+            num_experts_per_tok=2,
+            n_shared_experts=1,
+            moe_intermediate_size=16,
+            first_k_dense_replace=1,
+        )
+    }
 )
 SHAPES = {"gqa": GQA, "mla": MLA, "moe": MOE}
 
@@ -61,15 +82,15 @@ def test_cutting_nothing_changes_nothing(name: str, batches: list[Any]) -> None:
 @pytest.mark.parametrize("name", SHAPES)
 def test_every_part_can_be_cut(name: str, batches: list[Any]) -> None:
     shape = SHAPES[name]
-    attention: Any = Gqa(heads=2, kv_heads=1, head_dim=8) if name == "gqa" else shape.attention.model_copy(
-        update={"heads": 3, "q_rank": 10, "kv_rank": 9}
+    attention: Any = Gqa(num_attention_heads=2, num_key_value_heads=1, head_dim=8) if name == "gqa" else shape.attention.model_copy(
+        update={"num_attention_heads": 3, "q_lora_rank": 10, "kv_lora_rank": 9}
     )  # fmt: skip
-    experts = shape.experts and shape.experts.model_copy(update={"routed": 3})
+    experts = shape.experts and shape.experts.model_copy(update={"n_routed_experts": 3})
     to = shape.model_copy(
         update={
-            "width": 24,
-            "layers": 2,
-            "feed_forward": 40,
+            "hidden_size": 24,
+            "num_hidden_layers": 2,
+            "intermediate_size": 40,
             "attention": attention,
             "experts": experts,
         }
@@ -86,7 +107,7 @@ def test_units_that_do_nothing_go_first(batches: list[Any]) -> None:
             heads = block.attention.q.weight.view(4, 8, 32)
             block.attention.out.weight.view(32, 4, 8)[:, 1] = 0
             heads[1] = 0
-    to = GQA.model_copy(update={"feed_forward": 32})
+    to = GQA.model_copy(update={"intermediate_size": 32})
     torch.testing.assert_close(
         logits(smaller(network, to, batches), batches[0]), logits(network, batches[0])
     )
@@ -99,14 +120,14 @@ def test_a_layer_that_does_nothing_goes_first(batches: list[Any]) -> None:
         block.attention.out.weight.zero_()
         block.feed.down.zero_()
         block.feed.shared.down.weight.zero_()
-    to = MOE.model_copy(update={"layers": 2})
+    to = MOE.model_copy(update={"num_hidden_layers": 2})
     torch.testing.assert_close(
         logits(smaller(network, to, batches), batches[0]), logits(network, batches[0])
     )
 
 
 def test_experts_that_are_never_chosen_go_first(batches: list[Any]) -> None:
-    network = build(MOE.model_copy(update={"layers": 2}), seed=1)
+    network = build(MOE.model_copy(update={"num_hidden_layers": 2}), seed=1)
     router: Any = network.blocks["1"].feed.router
     with torch.no_grad():
         router.weight[3] = (
@@ -121,14 +142,20 @@ def test_experts_that_are_never_chosen_go_first(batches: list[Any]) -> None:
 def test_a_mixture_that_always_chooses_all_becomes_the_same_dense_layer(batches: list[Any]) -> None:
     shape = MOE.model_copy(
         update={
-            "experts": Experts(routed=2, top_k=2, shared=1, width=16, dense_layers=1),
-            "layers": 2,
+            "experts": Experts(
+                n_routed_experts=2,
+                num_experts_per_tok=2,
+                n_shared_experts=1,
+                moe_intermediate_size=16,
+                first_k_dense_replace=1,
+            ),
+            "num_hidden_layers": 2,
         }
     )
     network = build(shape, seed=1)
     with torch.no_grad():
         network.blocks["1"].feed.router.weight.zero_()  # both experts weigh one half, always
-    to = shape.model_copy(update={"experts": None, "feed_forward": 48})
+    to = shape.model_copy(update={"experts": None, "intermediate_size": 48})
     real = torch.from_numpy(batches[0].documents) > 0  # padding is not routed
     given, wanted = (
         logits(one, batches[0])[real] for one in (smaller(network, to, batches), network)
@@ -139,11 +166,11 @@ def test_a_mixture_that_always_chooses_all_becomes_the_same_dense_layer(batches:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"width": 64}, "width"),
-        ({"layers": 4}, "layers"),
-        ({"vocab": 701}, "vocab"),
+        ({"hidden_size": 64}, "hidden_size"),
+        ({"num_hidden_layers": 4}, "num_hidden_layers"),
+        ({"vocab_size": 701}, "vocab_size"),
         ({"attention": MLA.attention}, "kind"),
-        ({"attention": Gqa(heads=4, kv_heads=1, head_dim=8)}, "heads"),
+        ({"attention": Gqa(num_attention_heads=4, num_key_value_heads=1, head_dim=8)}, "heads"),
         ({"experts": MOE.experts}, "experts"),
     ],
 )
@@ -155,11 +182,11 @@ def test_what_is_no_part_is_refused_in_one_line(change: dict[str, Any], said: st
 
 def test_a_tier_starts_from_what_was_cut_out_of_another(cloud: Path, dataset: Path) -> None:
     larger, _ = read_final(cloud)
-    to = larger.model_copy(update={"layers": 1, "experts": None})
-    weights = pruned(cloud, to, dataset, Train(steps=1, rows=4, row_tokens=128))
+    to = larger.model_copy(update={"num_hidden_layers": 1, "experts": None})
+    weights = pruned(cloud, to, dataset, Train(steps=1, batch_size=4, seq_len=128))
     build(to).load_state_dict(weights)
 
 
 def test_a_tier_has_one_start() -> None:
     with pytest.raises(ValueError, match="exclude"):
-        Tier(shape=GQA, train=Train(steps=1), start="a", prune="b")
+        Tier(shape=GQA, train=Train(steps=1), init_from="a", prune="b")

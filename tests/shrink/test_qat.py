@@ -9,7 +9,7 @@ import torch
 
 from tumen.core.artifact import verify
 from tumen.core.events import Events
-from tumen.recipe.recipe import Quantise, Recipe, Train
+from tumen.recipe.recipe import Quantize, Recipe, Train
 from tumen.shrink import pack
 from tumen.shrink.gguf_writer import read_weights
 from tumen.shrink.quantize import learn_grid, write_grid
@@ -20,7 +20,7 @@ from tumen.shrink.quantize.tensors import Places
 from tumen.train.weights import read_final
 
 ABOUT = {"recipe": "tiny", "tier": "device", "serve": {}, "gate": {}}
-ASKED = Quantise(to="q4_0", calibrate=40, aware=True, steps=24, rate=3e-4)
+ASKED = Quantize(type="q4_0", calibrate=40, qat=True, steps=24, learning_rate=3e-4)
 EVERY = 16  # steps between checkpoints
 
 

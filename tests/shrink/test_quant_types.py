@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tumen.core.errors import ExportError
-from tumen.recipe.recipe import GridName
+from tumen.recipe.recipe import QuantType
 from tumen.shrink.quant_types import GRIDS, Grid, fitting
 
 QUANTISED = [name for name in GRIDS if name != "bf16"]
@@ -43,7 +43,7 @@ def back(grid: Grid, data: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize(
     "kind", ["plain", "outliers", "one sign", "zeros", "constant", "large and small"]
 )
-def test_what_is_written_is_what_was_computed_to_the_bit(name: GridName, kind: str) -> None:
+def test_what_is_written_is_what_was_computed_to_the_bit(name: QuantType, kind: str) -> None:
     grid, weights = GRIDS[name], rows(kind)
     scales = grid.fit(weights)
     data, seen = grid.encode(weights, scales), grid.see(weights, scales)
@@ -53,7 +53,7 @@ def test_what_is_written_is_what_was_computed_to_the_bit(name: GridName, kind: s
 
 
 @pytest.mark.parametrize("name", QUANTISED)
-def test_held_scales_give_the_same_bytes_as_the_training_saw(name: GridName) -> None:
+def test_held_scales_give_the_same_bytes_as_the_training_saw(name: QuantType) -> None:
     """Weights move, scales stay: what is seen is what would be written."""
     grid, weights = GRIDS[name], rows("plain")
     scales = grid.fit(weights)
@@ -63,7 +63,7 @@ def test_held_scales_give_the_same_bytes_as_the_training_saw(name: GridName) -> 
 
 @pytest.mark.parametrize(("name", "bound"), [("bf16", 0.003), ("q8_0", 0.006), ("q6_k", 0.021), ("q5_k", 0.036), ("q5_0", 0.041),
                                              ("q4_k", 0.073), ("q4_0", 0.083), ("q3_k", 0.155), ("q2_k", 0.31)])  # fmt: skip
-def test_error_is_inside_the_bound(name: GridName, bound: float) -> None:
+def test_error_is_inside_the_bound(name: QuantType, bound: float) -> None:
     weights = rows("plain")
     grid = GRIDS[name]
     assert float((grid.see(weights, grid.fit(weights)) - weights).norm() / weights.norm()) < bound
@@ -72,7 +72,7 @@ def test_error_is_inside_the_bound(name: GridName, bound: float) -> None:
 @pytest.mark.parametrize("name", ["q8_0", "q5_0", "q4_0"])
 @pytest.mark.parametrize("kind", ["plain", "outliers", "one sign"])
 def test_searched_scales_are_no_worse_than_the_formats_usual_rounding(
-    name: GridName, kind: str
+    name: QuantType, kind: str
 ) -> None:
     grid, weights = GRIDS[name], rows(kind)
     usual = gguf.quants.dequantize(gguf.quants.quantize(weights.numpy(), grid.kind), grid.kind)
@@ -81,7 +81,7 @@ def test_searched_scales_are_no_worse_than_the_formats_usual_rounding(
 
 
 @pytest.mark.parametrize("name", QUANTISED)
-def test_what_counts_more_is_kept_better(name: GridName) -> None:
+def test_what_counts_more_is_kept_better(name: QuantType) -> None:
     grid, weights = GRIDS[name], rows("plain")
     importance = torch.ones(1, 512)
     importance[:, ::4] = 50
@@ -115,4 +115,4 @@ def test_rows_that_no_block_fits_fall_back() -> None:
 
 
 def test_a_recipe_knows_every_grid() -> None:
-    assert set(typing.get_args(GridName)) == set(GRIDS)
+    assert set(typing.get_args(QuantType)) == set(GRIDS)

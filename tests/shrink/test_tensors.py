@@ -13,14 +13,14 @@ from tumen.shrink.quantize.tensors import Places
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_there_and_back(name: str) -> None:
-    shape = SHAPES[name].model_copy(update={"vocab": 40})
+    shape = SHAPES[name].model_copy(update={"vocab_size": 40})
     weights, blank = build(shape, 1).state_dict(), build(shape, 2).state_dict()
     found = Places(shape, weights).back(blank, tensors_of(shape, weights))
     assert all(torch.equal(found[key], weights[key]) for key in weights)
 
 
 def test_what_is_not_named_stays() -> None:
-    shape = SHAPES["deepseek2 moe"].model_copy(update={"vocab": 40})
+    shape = SHAPES["deepseek2 moe"].model_copy(update={"vocab_size": 40})
     weights = build(shape, 1).state_dict()
     one = {
         name: torch.zeros_like(tensor)
@@ -31,6 +31,6 @@ def test_what_is_not_named_stays() -> None:
     changed = [key for key in weights if not torch.equal(found[key], weights[key])]
     assert changed == ["blocks.1.attention.kv_up.weight"]
     kind = shape.attention
-    up = found[changed[0]].view(kind.heads, -1, 32)
-    assert not up[:, : kind.nope_dim].any()  # type: ignore[union-attr]
-    assert up[:, kind.nope_dim :].all()  # type: ignore[union-attr]
+    up = found[changed[0]].view(kind.num_attention_heads, -1, 32)
+    assert not up[:, : kind.qk_nope_head_dim].any()  # type: ignore[union-attr]
+    assert up[:, kind.qk_nope_head_dim :].all()  # type: ignore[union-attr]

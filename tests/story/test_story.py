@@ -90,7 +90,7 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
     for tier in ("cloud", "device"):
         changes |= {
             f"family.{tier}.train.{name}": value
-            for name, value in (("steps", "160"), ("rows", "4"), ("row_tokens", "192"))
+            for name, value in (("steps", "160"), ("batch_size", "4"), ("seq_len", "192"))
         }
         changes |= {f"family.{tier}.train.checkpoint_every": "20"}
     return (
@@ -190,7 +190,7 @@ def test_from_sentences_to_a_lamp(command: tuple[str, ...], tmp_path: Path) -> N
     chain = tumen("lineage", str(run))
     assert all(digest in chain for digest in before.values())
     assert chain.endswith("nothing is stale\n")
-    later = tumen("lineage", str(run), "--set", "family.device.quantise=int4")
+    later = tumen("lineage", str(run), "--set", "family.device.quantize=int4")
     assert "stale: bundle-device, bundle-device/scorecard; " in later
 
     finish(command, tmp_path / "unbroken")

@@ -32,7 +32,7 @@ from tumen.train.parallel.parallel import Together
 from tumen.train.single_process import Alone
 
 SHAPE = V2.model_copy(
-    update={"layers": 2}
+    update={"num_hidden_layers": 2}
 )  # a dense layer and a mixture with shared experts, devices and balance losses
 ROWS, TOKENS, STEPS, EPOCH = (
     4,
@@ -47,11 +47,11 @@ MESHES: dict[str, dict[str, Any]] = {
     "fsdp": {"dp": 2},
     "ep": {"dp": 2, "ep": 2},
     "tp": {"tp": 2},
-    "pp": {"pp": 2, "micro_rows": 2},
+    "pp": {"pp": 2, "micro_batch_size": 2},
     "grown fsdp": {"dp": 4},
     "fsdp x ep": {"dp": 4, "ep": 2},
     "ep x tp": {"dp": 2, "ep": 2, "tp": 2},
-    "pp x fsdp": {"pp": 2, "dp": 2, "micro_rows": 1},
+    "pp x fsdp": {"pp": 2, "dp": 2, "micro_batch_size": 1},
 }
 PLACES = {  # where a rank dies: what is called there, and whether rank 0 alone comes by
     "before an update": ("step", False),
@@ -95,8 +95,8 @@ class Run:
     def section(self) -> Train:
         given = {
             "steps": STEPS,
-            "rows": ROWS,
-            "row_tokens": TOKENS,
+            "batch_size": ROWS,
+            "seq_len": TOKENS,
             "compile": False,
             "threads": 1,
             "checkpoint_every": 2,

@@ -24,23 +24,42 @@ from tumen.data import Batch, StepTotals
 from tumen.recipe.recipe import Train
 
 ROWS, TOKENS = 8, 16
-MLA = Mla(heads=4, kv_rank=16, q_rank=12, nope_dim=8, rope_dim=4, v_dim=8)
+MLA = Mla(
+    num_attention_heads=4,
+    kv_lora_rank=16,
+    q_lora_rank=12,
+    qk_nope_head_dim=8,
+    qk_rope_head_dim=4,
+    v_head_dim=8,
+)
 # A shape of DeepSeek-V2: first layer dense, shared and routed experts, devices, all three balance losses.
 EXPERTS = Experts(
-    routed=8, top_k=3, width=16, shared=1, groups=4, device_limit=2, scale=2.0, capacity=8.0,
-    balance=0.3, balance_devices=0.5, balance_communication=0.2,
+    n_routed_experts=8, num_experts_per_tok=3, moe_intermediate_size=16, n_shared_experts=1, n_group=4, topk_group=2, routed_scaling_factor=2.0, capacity_factor=8.0,
+    aux_loss_alpha=0.3, balance_devices=0.5, balance_communication=0.2,
 )  # fmt: skip
 V2 = Shape(
-    width=32, layers=4, feed_forward=48, vocab=60, tied=False, attention=MLA, experts=EXPERTS
+    hidden_size=32,
+    num_hidden_layers=4,
+    intermediate_size=48,
+    vocab_size=60,
+    tie_word_embeddings=False,
+    attention=MLA,
+    experts=EXPERTS,
 )
-TIED = V2.model_copy(update={"tied": True, "layers": 2})
-LITE = V2.model_copy(update={"attention": MLA.model_copy(update={"q_rank": None}), "layers": 2})
+TIED = V2.model_copy(update={"tie_word_embeddings": True, "num_hidden_layers": 2})
+LITE = V2.model_copy(
+    update={"attention": MLA.model_copy(update={"q_lora_rank": None}), "num_hidden_layers": 2}
+)
 V3 = Shape(
-    width=32, layers=2, feed_forward=48, vocab=60, tied=False, attention=MLA, mtp=1,
-    experts=Experts(routed=4, top_k=2, width=16, gate="sigmoid", normalise=True, bias_rate=0.01, capacity=8.0),
+    hidden_size=32, num_hidden_layers=2, intermediate_size=48, vocab_size=60, tie_word_embeddings=False, attention=MLA, num_nextn_predict_layers=1,
+    experts=Experts(n_routed_experts=4, num_experts_per_tok=2, moe_intermediate_size=16, scoring_func="sigmoid", norm_topk_prob=True, bias_rate=0.01, capacity_factor=8.0),
 )  # fmt: skip
 LLAMA = Shape(
-    width=32, layers=2, feed_forward=48, vocab=60, attention=Gqa(heads=4, kv_heads=4, head_dim=8)
+    hidden_size=32,
+    num_hidden_layers=2,
+    intermediate_size=48,
+    vocab_size=60,
+    attention=Gqa(num_attention_heads=4, num_key_value_heads=4, head_dim=8),
 )
 SHAPES = {"v2": V2, "tied": TIED, "lite": LITE, "v3": V3, "llama": LLAMA}
 
@@ -49,8 +68,8 @@ MESHES: dict[int, dict[str, tuple[str, dict[str, Any]]]] = {
     2: {
         "fsdp": ("v2", {"dp": 2}),
         "fsdp, tied": ("tied", {"dp": 2}),
-        "fsdp, micro-batches": ("v2", {"dp": 2, "micro_rows": 2}),
-        "zero 1, micro-batches": ("v2", {"dp": 2, "micro_rows": 2, "zero": 1}),
+        "fsdp, micro-batches": ("v2", {"dp": 2, "micro_batch_size": 2}),
+        "zero 1, micro-batches": ("v2", {"dp": 2, "micro_batch_size": 2, "zero": 1}),
         "fsdp, recompute": ("v2", {"dp": 2, "recompute": "full"}),
         "fsdp, selective": ("v2", {"dp": 2, "recompute": "selective"}),
         "copies": ("v2", {"dp": 2, "replicate": 2}),
@@ -61,24 +80,27 @@ MESHES: dict[int, dict[str, tuple[str, dict[str, Any]]]] = {
         "ep, v3": ("v3", {"dp": 2, "ep": 2}),
         "cp": ("v2", {"cp": 2}),
         "cp, llama": ("llama", {"cp": 2}),
-        "pp 1f1b": ("v2", {"pp": 2, "micro_rows": 2}),
+        "pp 1f1b": ("v2", {"pp": 2, "micro_batch_size": 2}),
         "pp interleaved": (
             "v2",
-            {"pp": 2, "chunks": 2, "schedule": "interleaved", "micro_rows": 2},
+            {"pp": 2, "virtual_stages": 2, "schedule": "interleaved", "micro_batch_size": 2},
         ),
         "pp zero-bubble": (
             "v2",
-            {"pp": 2, "chunks": 2, "schedule": "zero-bubble", "micro_rows": 2},
+            {"pp": 2, "virtual_stages": 2, "schedule": "zero-bubble", "micro_batch_size": 2},
         ),
-        "pp dualpipe": ("v2", {"pp": 2, "chunks": 2, "schedule": "dualpipe", "micro_rows": 2}),
+        "pp dualpipe": (
+            "v2",
+            {"pp": 2, "virtual_stages": 2, "schedule": "dualpipe", "micro_batch_size": 2},
+        ),
     },
     4: {
         "fsdp": ("v2", {"dp": 4}),
         "hsdp": ("v2", {"dp": 4, "replicate": 2}),
         "tp": ("v2", {"tp": 4}),
         "ep": ("v2", {"dp": 4, "ep": 4}),
-        "cp": ("v2", {"cp": 4, "micro_rows": 4}),
-        "pp": ("v2", {"pp": 4, "micro_rows": 2}),
+        "cp": ("v2", {"cp": 4, "micro_batch_size": 4}),
+        "pp": ("v2", {"pp": 4, "micro_batch_size": 2}),
         "fsdp x tp": ("v2", {"dp": 2, "tp": 2}),
         "fsdp x tp, v3": ("v3", {"dp": 2, "tp": 2}),
         "fsdp x ep": ("v2", {"dp": 4, "ep": 2}),
@@ -87,12 +109,19 @@ MESHES: dict[int, dict[str, tuple[str, dict[str, Any]]]] = {
         "ep x tp": ("v2", {"dp": 2, "ep": 2, "tp": 2}),
         "ep x cp": ("v2", {"dp": 2, "ep": 2, "cp": 2}),
         "tp x cp": ("v2", {"tp": 2, "cp": 2}),
-        "pp x fsdp": ("v2", {"pp": 2, "dp": 2, "micro_rows": 2}),
-        "pp x tp": ("v2", {"pp": 2, "tp": 2, "micro_rows": 2}),
-        "pp x cp": ("v2", {"pp": 2, "cp": 2, "micro_rows": 2}),
+        "pp x fsdp": ("v2", {"pp": 2, "dp": 2, "micro_batch_size": 2}),
+        "pp x tp": ("v2", {"pp": 2, "tp": 2, "micro_batch_size": 2}),
+        "pp x cp": ("v2", {"pp": 2, "cp": 2, "micro_batch_size": 2}),
         "dualpipe x ep": (
             "v2",
-            {"pp": 2, "chunks": 2, "schedule": "dualpipe", "dp": 2, "ep": 2, "micro_rows": 1},
+            {
+                "pp": 2,
+                "virtual_stages": 2,
+                "schedule": "dualpipe",
+                "dp": 2,
+                "ep": 2,
+                "micro_batch_size": 1,
+            },
         ),
     },
 }
@@ -102,8 +131,8 @@ def section_of(mesh: dict[str, Any], **fields: Any) -> Train:
     """Fp32, so that what differs is the mesh and not the rounding."""
     fields = {
         "steps": 4,
-        "rows": ROWS,
-        "row_tokens": TOKENS,
+        "batch_size": ROWS,
+        "seq_len": TOKENS,
         "precision": "fp32",
         "compile": False,
         "threads": 1,

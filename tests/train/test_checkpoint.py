@@ -225,7 +225,7 @@ class TestFinal:
 
         shape, weights = read_final(cloud)
         write_final(
-            tmp_path / "x", weights, shape.model_copy(update={"feed_forward": 999}), "", [], {}
+            tmp_path / "x", weights, shape.model_copy(update={"intermediate_size": 999}), "", [], {}
         )
         verify(tmp_path / "x")
         with pytest.raises(ArtifactError, match="its shape has"):

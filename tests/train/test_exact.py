@@ -227,7 +227,7 @@ class TestFaultOfOneRank:
     def test_full_disk_is_everybodys(
         self, mesh: str, later: bool, run: Run, unbroken: Unbroken
     ) -> None:
-        run = replace(run, mesh=mesh, fields={"save_later": later})
+        run = replace(run, mesh=mesh, fields={"async_checkpoint": later})
         assert self.go_wrong(run, "full_disk") == [DISK] * run.world, errors(run)
         assert all(
             "the disk is full; what was written before is intact" in said for said in errors(run)
@@ -261,7 +261,7 @@ class TestFaultOfOneRank:
 def test_killed_while_it_writes_later_the_one_before_is_there(
     mesh: str, place: str, run: Run, unbroken: Unbroken
 ) -> None:
-    run = replace(run, mesh=mesh, fields={"save_later": True})
+    run = replace(run, mesh=mesh, fields={"async_checkpoint": True})
     die(run, Death(place, 6, 0))
     newest = checkpoints(run)[-1]
     assert newest in ("step-000002", "step-000004"), "the one being written is not seen"
@@ -432,7 +432,9 @@ class TestRefusedBeforeTheFirstStep:
         """Under a pipeline only the first rank has the layer that differs; the other says it too."""
         run = replace(run, mesh=mesh)
         die(run, Death("after a step", 5))
-        self.says(replace(run, shape={"feed_forward": 64}), ARTIFACT, "it is of another network")
+        self.says(
+            replace(run, shape={"intermediate_size": 64}), ARTIFACT, "it is of another network"
+        )
 
 
 @pytest.mark.slow

@@ -34,19 +34,43 @@ from tumen.train.checkpoints.checkpoint import write_final
 from tumen.train.weights import export_public, import_public, read_final, start_from
 
 CLOSE = {"atol": 1e-4, "rtol": 0.0}
-LATENT = Mla(heads=4, kv_rank=16, q_rank=12, nope_dim=8, rope_dim=8, v_dim=12)
-LITE = LATENT.model_copy(update={"q_rank": None})
-MOE = Experts(routed=8, top_k=3, width=16, shared=2, dense_layers=1)
-SHORT = {"width": 32, "layers": 3, "feed_forward": 48, "vocab": 60, "norm_eps": 1e-6, "tied": False}
-YARN = Yarn(factor=4, original=16, mscale=0.8, mscale_all_dim=0.6)
+LATENT = Mla(
+    num_attention_heads=4,
+    kv_lora_rank=16,
+    q_lora_rank=12,
+    qk_nope_head_dim=8,
+    qk_rope_head_dim=8,
+    v_head_dim=12,
+)
+LITE = LATENT.model_copy(update={"q_lora_rank": None})
+MOE = Experts(
+    n_routed_experts=8,
+    num_experts_per_tok=3,
+    moe_intermediate_size=16,
+    n_shared_experts=2,
+    first_k_dense_replace=1,
+)
+SHORT = {
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "intermediate_size": 48,
+    "vocab_size": 60,
+    "rms_norm_eps": 1e-6,
+    "tie_word_embeddings": False,
+}
+YARN = Yarn(factor=4, original_max_position_embeddings=16, mscale=0.8, mscale_all_dim=0.6)
 SHAPES = {
-    "v2": Shape(**SHORT, attention=LATENT, experts=MOE.model_copy(update={"scale": 2.5})),
+    "v2": Shape(
+        **SHORT, attention=LATENT, experts=MOE.model_copy(update={"routed_scaling_factor": 2.5})
+    ),
     "lite": Shape(**SHORT, attention=LITE, experts=MOE),
-    "latent, dense, tied": Shape(**SHORT | {"tied": True}, attention=LATENT),
-    "llama": Shape(**SHORT, attention=Gqa(heads=4, kv_heads=2, head_dim=12)),
+    "latent, dense, tied": Shape(**SHORT | {"tie_word_embeddings": True}, attention=LATENT),
+    "llama": Shape(
+        **SHORT, attention=Gqa(num_attention_heads=4, num_key_value_heads=2, head_dim=12)
+    ),
     "llama, tied": Shape(
-        **SHORT | {"tied": True, "norm_eps": 1e-5},
-        attention=Gqa(heads=4, kv_heads=4, head_dim=8, rope_theta=5e5),
+        **SHORT | {"tie_word_embeddings": True, "rms_norm_eps": 1e-5},
+        attention=Gqa(num_attention_heads=4, num_key_value_heads=4, head_dim=8, rope_theta=5e5),
     ),
 }
 # Shapes whose network the model room builds from the next change of its own on; until then they would be built as if without.
@@ -54,9 +78,13 @@ LATER: dict[str, Shape] = {
     "v2, device-limited": Shape(
         **SHORT,
         attention=LATENT,
-        experts=MOE.model_copy(update={"scale": 16.0, "groups": 4, "device_limit": 2}),
+        experts=MOE.model_copy(
+            update={"routed_scaling_factor": 16.0, "n_group": 4, "topk_group": 2}
+        ),
     ),
-    "lite, yarn": Shape(**SHORT, attention=LITE.model_copy(update={"yarn": YARN}), experts=MOE),
+    "lite, yarn": Shape(
+        **SHORT, attention=LITE.model_copy(update={"rope_scaling": YARN}), experts=MOE
+    ),
 }
 BUILT = SHAPES | LATER
 
@@ -98,7 +126,7 @@ def their_logits(auto: Any, folder: Path, ids: torch.Tensor) -> torch.Tensor:
 
 
 def ids_of(shape: Shape) -> torch.Tensor:
-    return torch.randint(0, shape.vocab, (2, 24), generator=torch.Generator().manual_seed(5))
+    return torch.randint(0, shape.vocab_size, (2, 24), generator=torch.Generator().manual_seed(5))
 
 
 @pytest.mark.parametrize("name", BUILT)
@@ -137,8 +165,13 @@ def test_yarn_turns_as_in_transformers(
     from transformers import AutoConfig
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-    yarn = Yarn(factor=40, original=original, mscale=mscale, mscale_all_dim=mscale_all_dim)
-    attention = LITE.model_copy(update={"rope_dim": dim, "yarn": yarn})
+    yarn = Yarn(
+        factor=40,
+        original_max_position_embeddings=original,
+        mscale=mscale,
+        mscale_all_dim=mscale_all_dim,
+    )
+    attention = LITE.model_copy(update={"qk_rope_head_dim": dim, "rope_scaling": yarn})
     config = AutoConfig.for_model(
         **config_of(SHAPES["lite"].model_copy(update={"attention": attention}))
     )
@@ -238,7 +271,7 @@ class TestOut:
         assert (tmp_path / "hf" / "diary.txt").read_text() == "dear"
 
     def test_leaves_nothing_behind_when_refused(self, tmp_path: Path) -> None:
-        shape = SHAPES["lite"].model_copy(update={"norm_eps": 1e-5})
+        shape = SHAPES["lite"].model_copy(update={"rms_norm_eps": 1e-5})
         refused(
             ExportError,
             "norm_eps = 1e-06",
@@ -247,7 +280,7 @@ class TestOut:
         assert [path.name for path in tmp_path.iterdir()] == ["ours"]
 
     def test_full_disk(self, small_disk: Path, tmp_path: Path) -> None:
-        large = SHAPES["llama"].model_copy(update={"vocab": 6_000})
+        large = SHAPES["llama"].model_copy(update={"vocab_size": 6_000})
         ours = checkpoint_of(large, tmp_path / "ours")
         refused(
             DiskError,
@@ -484,14 +517,14 @@ class TestStart:
         from tumen.recipe.recipe import Train
         from tumen.train import fit
 
-        shape = SHAPES["lite"].model_copy(update={"vocab": Codec.load(tokenizer).vocab})
+        shape = SHAPES["lite"].model_copy(update={"vocab_size": Codec.load(tokenizer).vocab})
         export_public(checkpoint_of(shape, tmp_path / "theirs"), tmp_path / "hf")
         import_public(tmp_path / "hf", tmp_path / "start")
         section = Train(
             steps=1,
-            rows=2,
-            row_tokens=192,
-            rate=1e-6,
+            batch_size=2,
+            seq_len=192,
+            learning_rate=1e-6,
             weight_decay=0,
             compile=False,
             precision="fp32",
@@ -510,11 +543,17 @@ class TestStart:
     @pytest.mark.parametrize(
         ("change", "field"),
         [
-            ({"layers": 2}, "layers"),
-            ({"norm_eps": 1e-5}, "norm_eps"),
-            ({"attention": LATENT}, "attention.q_rank"),
-            ({"attention": LITE.model_copy(update={"yarn": YARN})}, "attention.yarn"),
-            ({"experts": MOE.model_copy(update={"scale": 3.0})}, "experts.scale"),
+            ({"num_hidden_layers": 2}, "num_hidden_layers"),
+            ({"rms_norm_eps": 1e-5}, "rms_norm_eps"),
+            ({"attention": LATENT}, "attention.q_lora_rank"),
+            (
+                {"attention": LITE.model_copy(update={"rope_scaling": YARN})},
+                "attention.rope_scaling",
+            ),
+            (
+                {"experts": MOE.model_copy(update={"routed_scaling_factor": 3.0})},
+                "experts.routed_scaling_factor",
+            ),
         ],
     )
     def test_another_network_cannot_go_on(
@@ -532,6 +571,10 @@ class TestStart:
         assert start_from(
             ours,
             SHAPES["lite"].model_copy(
-                update={"experts": MOE.model_copy(update={"balance": 0.5, "capacity": 9.0})}
+                update={
+                    "experts": MOE.model_copy(
+                        update={"aux_loss_alpha": 0.5, "capacity_factor": 9.0}
+                    )
+                }
             ),
         )

@@ -34,7 +34,7 @@ def codec(tokenizer: Path) -> Codec:
 def ours(
     name: str, codec: Codec, path: Path, quantise: str
 ) -> tuple[Shape, dict[str, torch.Tensor]]:
-    shape = SHAPES[name].model_copy(update={"vocab": codec.vocab})
+    shape = SHAPES[name].model_copy(update={"vocab_size": codec.vocab})
     weights = lively(shape)
     write_gguf(path, shape, weights, codec, quantise, "ours")
     return shape, weights
@@ -90,7 +90,7 @@ def logits_of_transformers(path: Path, ids: torch.Tensor) -> torch.Tensor:
 def test_logits_are_those_of_transformers(which: str, request: pytest.FixtureRequest) -> None:
     path = request.getfixturevalue(which)
     shape, weights = read_start(path)
-    ids = torch.randint(0, shape.vocab, (2, 12), generator=torch.Generator().manual_seed(0))
+    ids = torch.randint(0, shape.vocab_size, (2, 12), generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(
         logits(shape, weights, ids), logits_of_transformers(path, ids), atol=1e-3, rtol=0
     )
@@ -98,8 +98,17 @@ def test_logits_are_those_of_transformers(which: str, request: pytest.FixtureReq
 
 def test_smollm2_is_what_it_is_known_to_be(smollm2: Path) -> None:
     shape = shape_of_start(smollm2)
-    assert (shape.layers, shape.width, shape.vocab, shape.tied) == (30, 576, 49_152, True)
-    assert (shape.attention.heads, shape.attention.rope_theta, shape.norm_eps) == (9, 100_000, 1e-5)
+    assert (
+        shape.num_hidden_layers,
+        shape.hidden_size,
+        shape.vocab_size,
+        shape.tie_word_embeddings,
+    ) == (30, 576, 49_152, True)
+    assert (
+        shape.attention.num_attention_heads,
+        shape.attention.rope_theta,
+        shape.rms_norm_eps,
+    ) == (9, 100_000, 1e-5)
     assert shape.attention.cache_elements() == 2 * 3 * 64
     assert shape.parameters() == 134_515_008
 
@@ -142,7 +151,7 @@ class TestStart:
         shape = shape_of_start(stranger)
         whole, cut = (
             start_from(stranger, shape),
-            start_from(stranger, shape.model_copy(update={"layers": 2}), (0, 2)),
+            start_from(stranger, shape.model_copy(update={"num_hidden_layers": 2}), (0, 2)),
         )
         assert {layer_of(name) for name in cut} == {None, 0, 1}
         for name, weight in cut.items():
@@ -152,58 +161,63 @@ class TestStart:
         shape = shape_of_start(stranger)
         whole, cut = (
             start_from(stranger, shape),
-            start_from(stranger, shape.model_copy(update={"layers": 2}), 2),
+            start_from(stranger, shape.model_copy(update={"num_hidden_layers": 2}), 2),
         )
         assert cut.keys() == {name for name in whole if not name.startswith("blocks.2.")}
-        with pytest.raises(TrainError, match=r"its layers is 3, the tier's 2"):
-            start_from(stranger, shape.model_copy(update={"layers": 2}))
+        with pytest.raises(TrainError, match=r"its num_hidden_layers is 3, the tier's 2"):
+            start_from(stranger, shape.model_copy(update={"num_hidden_layers": 2}))
 
     def test_rows_and_means_of_rows(self, stranger: Path) -> None:
         shape = shape_of_start(stranger)
         whole = start_from(stranger, shape)["embed.weight"]
         picked = start_from(
-            stranger, shape.model_copy(update={"vocab": 3}), None, (7, 2, (3, 4, 8))
+            stranger, shape.model_copy(update={"vocab_size": 3}), None, (7, 2, (3, 4, 8))
         )["embed.weight"]
         assert torch.equal(picked[:2], whole[[7, 2]])
         torch.testing.assert_close(picked[2], whole[[3, 4, 8]].mean(dim=0))
-        with pytest.raises(TrainError, match=f"has {shape.vocab} tokens"):
-            start_from(stranger, shape.model_copy(update={"vocab": 1}), None, (shape.vocab,))
+        with pytest.raises(TrainError, match=f"has {shape.vocab_size} tokens"):
+            start_from(
+                stranger, shape.model_copy(update={"vocab_size": 1}), None, (shape.vocab_size,)
+            )
 
     def test_a_recipe_takes_the_shape_from_it(self, stranger: Path) -> None:
         tree = {
             "name": "x",
-            "family": {"device": {"start": str(stranger), "train": {"steps": 1}}},
+            "family": {"device": {"init_from": str(stranger), "train": {"steps": 1}}},
             "serve": {"cloud": None},
         }
         found = recipe.recipe_of(tree, "x")
         assert found.family["device"].shape == shape_of_start(stranger).model_copy(
-            update={"vocab": 0}
+            update={"vocab_size": 0}
         )
-        assert found.tokenizer.start == str(stranger)
-        tree["family"]["device"]["start"] = {"path": str(stranger), "layers": 2}
-        assert recipe.recipe_of(tree, "x").family["device"].shape.layers == 2
-        tree["family"]["device"]["start"]["layers"] = [0, 2]
+        assert found.tokenizer.init_from == str(stranger)
+        tree["family"]["device"]["init_from"] = {"path": str(stranger), "layers": 2}
+        assert recipe.recipe_of(tree, "x").family["device"].shape.num_hidden_layers == 2
+        tree["family"]["device"]["init_from"]["layers"] = [0, 2]
         found = recipe.recipe_of(tree, "x")
-        assert found.family["device"].shape.layers == 2
+        assert found.family["device"].shape.num_hidden_layers == 2
         assert recipe.Recipe.model_validate_json(found.model_dump_json()) == found
 
     @pytest.mark.parametrize(
         ("start", "says"),
         [
-            ("nowhere", "family.device.start.path: nowhere: holds no model"),
+            ("nowhere", "family.device.init_from.path: nowhere: holds no model"),
             ({"path": "{}", "layers": 9}, "has 3 layers, number 8 (from 0 on) is asked for"),
             ({"path": "{}", "layers": [2, 0]}, "are not in rising order"),
             ({"path": "{}", "layers": [0, 3]}, "has 3 layers, number 3 (from 0 on) is asked for"),
-            ({"path": "{}", "layers": [0, "x"]}, "family.device.start.layers"),
-            ({"path": "{}", "tune": "hard"}, "family.device.start.tune"),
-            ({"path": "{}", "matrices": ["router"]}, "family.device.start.matrices"),
+            ({"path": "{}", "layers": [0, "x"]}, "family.device.init_from.layers"),
+            ({"path": "{}", "tune": "hard"}, "family.device.init_from.tune"),
+            (
+                {"path": "{}", "target_modules": ["router"]},
+                "family.device.init_from.target_modules",
+            ),
         ],
     )
     def test_a_recipe_that_cannot_be_meant(self, stranger: Path, start: Any, says: str) -> None:
         start = start | {"path": str(stranger)} if isinstance(start, dict) else start
         tree = {
             "name": "x",
-            "family": {"device": {"start": start, "train": {"steps": 1}}},
+            "family": {"device": {"init_from": start, "train": {"steps": 1}}},
             "serve": {"cloud": None},
         }
         with pytest.raises(recipe.RecipeError) as caught:

@@ -52,7 +52,7 @@ def few(tmp_path_factory: pytest.TempPathFactory, dataset: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def section() -> Train:
-    return Train(steps=12, rows=4, row_tokens=ROW, compile=False, checkpoint_every=3, threads=1)
+    return Train(steps=12, batch_size=4, seq_len=ROW, compile=False, checkpoint_every=3, threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -228,13 +228,13 @@ class TestRefused:
         self, few: Path, section: Train, shape: Shape, tmp_path: Path
     ) -> None:
         with pytest.raises(TrainError, match="vocabulary ends at 299"):
-            fit(section, shape.model_copy(update={"vocab": 300}), few, tmp_path / "x")
+            fit(section, shape.model_copy(update={"vocab_size": 300}), few, tmp_path / "x")
         assert list(tmp_path.iterdir()) == []
 
     def test_weights_of_another_shape(
         self, few: Path, section: Train, shape: Shape, tmp_path: Path
     ) -> None:
-        weights = dict(build(shape.model_copy(update={"feed_forward": 64})).state_dict())
+        weights = dict(build(shape.model_copy(update={"intermediate_size": 64})).state_dict())
         with pytest.raises(TrainError, match=r"no blocks\.0\.feed\.down\.weight of shape"):
             fit(section, shape, few, tmp_path / "x", start=weights)
 

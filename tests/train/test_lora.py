@@ -18,7 +18,7 @@ from tumen.core.shape import Shape
 from tumen.data import write_dataset, write_tokenizer
 from tumen.formats.pretrained import digest_of_start, shape_of_start
 from tumen.model import causal_mask
-from tumen.recipe.recipe import LINEAR, Start, Train
+from tumen.recipe.recipe import LINEAR, InitFrom, Train
 from tumen.recipe.recipe import Tokenizer as Section
 from tumen.train import fit
 from tumen.train.weights import (
@@ -40,9 +40,9 @@ IDS = torch.arange(12)[None]
 def section() -> Train:
     return Train(
         steps=6,
-        rows=4,
-        row_tokens=192,
-        rate=1e-2,
+        batch_size=4,
+        seq_len=192,
+        learning_rate=1e-2,
         sentence_weight=0.0,
         precision="fp32",
         compile=False,
@@ -55,18 +55,18 @@ def section() -> Train:
 def foreign(stranger: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set in the stranger's tokens."""
     folder = tmp_path_factory.mktemp("foreign")
-    write_tokenizer(Section(start=str(stranger)), corpus, folder / "tokenizer", "x")
+    write_tokenizer(Section(init_from=str(stranger)), corpus, folder / "tokenizer", "x")
     write_dataset(corpus, folder / "tokenizer", folder / "dataset", "x")
     return folder / "dataset"
 
 
 @pytest.fixture(scope="module")
-def start(stranger: Path) -> Start:
-    return Start(path=str(stranger), tune="lora", rank=4, alpha=8)
+def start(stranger: Path) -> InitFrom:
+    return InitFrom(path=str(stranger), tune="lora", rank=4, alpha=8)
 
 
 def tuned(
-    section: Train, start: Start, dataset: Path, out: Path, events: Events | None = None
+    section: Train, start: InitFrom, dataset: Path, out: Path, events: Events | None = None
 ) -> Path:
     path = Path(start.path)
     adapter = Adapter(start=start, digest=digest_of_start(path))
@@ -86,7 +86,7 @@ def tuned(
 
 
 @pytest.fixture(scope="module")
-def trained(section: Train, start: Start, foreign: Path) -> Path:
+def trained(section: Train, start: InitFrom, foreign: Path) -> Path:
     return tuned(section, start, foreign, foreign.with_name("lora"))
 
 
@@ -100,9 +100,9 @@ def states_of(network: torch.nn.Module) -> torch.Tensor:
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_begins_as_the_base_and_learns_as_what_is_merged(name: str) -> None:
-    shape = SHAPES[name].model_copy(update={"vocab": 40})
+    shape = SHAPES[name].model_copy(update={"vocab_size": 40})
     weights = lively(shape)
-    network = adapted(shape, weights, Start(path="x", rank=4, alpha=8), torch.float32, 0)
+    network = adapted(shape, weights, InitFrom(path="x", rank=4, alpha=8), torch.float32, 0)
     assert torch.equal(states_of(network), states_of(build_of(shape, weights)))
     learnt = {
         key: parameter for key, parameter in network.named_parameters() if parameter.requires_grad
@@ -118,20 +118,24 @@ def test_begins_as_the_base_and_learns_as_what_is_merged(name: str) -> None:
 
 
 def test_only_named_matrices_learn() -> None:
-    shape = SHAPES["llama"].model_copy(update={"vocab": 40})
+    shape = SHAPES["llama"].model_copy(update={"vocab_size": 40})
     network = adapted(
-        shape, lively(shape), Start(path="x", matrices=("q", "down")), torch.float32, 0
+        shape, lively(shape), InitFrom(path="x", target_modules=("q", "down")), torch.float32, 0
     )
     assert {key.split(".")[-2] for key, one in network.named_parameters() if one.requires_grad} == {
         "q",
         "down",
     }
     with pytest.raises(TrainError, match=r"the network has none of q_down"):
-        adapted(shape, lively(shape), Start(path="x", matrices=("q_down",)), torch.float32, 0)
+        adapted(
+            shape, lively(shape), InitFrom(path="x", target_modules=("q_down",)), torch.float32, 0
+        )
     assert "kv_up" not in LINEAR
 
 
-def test_the_artifact_holds_the_adapter_alone(trained: Path, stranger: Path, start: Start) -> None:
+def test_the_artifact_holds_the_adapter_alone(
+    trained: Path, stranger: Path, start: InitFrom
+) -> None:
     manifest = verify(trained, "checkpoint")
     assert sorted(manifest.files) == ["adapter.json", "adapter.safetensors", "shape.json"]
     shape, adapter, tensors = read_adapter(trained)
@@ -167,7 +171,7 @@ def test_read_final_is_base_and_adapter(trained: Path, stranger: Path, tmp_path:
     assert read_start(tmp_path / "hf")[0] == shape
 
 
-def test_learns(section: Train, start: Start, foreign: Path, tmp_path: Path) -> None:
+def test_learns(section: Train, start: InitFrom, foreign: Path, tmp_path: Path) -> None:
     seen = Events(None)
     tuned(section.model_copy(update={"steps": 30}), start, foreign, tmp_path / "x", seen)
     losses = [row["loss"] for row in seen.seen if row["event"] == "step"]
@@ -176,7 +180,7 @@ def test_learns(section: Train, start: Start, foreign: Path, tmp_path: Path) -> 
 
 def test_killed_and_resumed_ends_in_the_same_bits(
     section: Train,
-    start: Start,
+    start: InitFrom,
     foreign: Path,
     trained: Path,
     tmp_path: Path,
@@ -217,7 +221,7 @@ class TestRefused:
     def test_many_ranks(
         self,
         section: Train,
-        start: Start,
+        start: InitFrom,
         foreign: Path,
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,

@@ -26,7 +26,7 @@ def alone(shape: str, mesh: dict[str, object]) -> Alone:
 @pytest.mark.parametrize("shape", ["v2", "v3", "llama"])
 @pytest.mark.parametrize("micro_rows", [1, 2, 4])
 def test_micro_batches_add_up_to_the_step(shape: str, micro_rows: int) -> None:
-    learner, reference = alone(shape, {"micro_rows": micro_rows}), alone(shape, {})
+    learner, reference = alone(shape, {"micro_batch_size": micro_rows}), alone(shape, {})
     assert learner.learn(batch_of(5)) == pytest.approx(reference.learn(batch_of(5)), rel=1e-5)
     assert learner.step(1e-2) == pytest.approx(reference.step(1e-2), rel=1e-4)
     assert learner.learn(batch_of(6)) == pytest.approx(reference.learn(batch_of(6)), rel=1e-3)
@@ -86,7 +86,11 @@ def test_evaluation_drops_nothing_and_counts_no_balance() -> None:
     shape = SHAPES["v2"]
     assert shape.experts is not None
     starved = shape.model_copy(
-        update={"experts": shape.experts.model_copy(update={"capacity": 0.01, "balance": 9.0})}
+        update={
+            "experts": shape.experts.model_copy(
+                update={"capacity_factor": 0.01, "aux_loss_alpha": 9.0}
+            )
+        }
     )
     both = [
         Alone(section_of({}), one, Team(0, 1, CPU), 0).evaluate([batch_of(7)], section_of({}))

@@ -32,8 +32,8 @@ ROW = 192
 def section() -> Train:
     return Train(
         steps=12,
-        rows=4,
-        row_tokens=ROW,
+        batch_size=4,
+        seq_len=ROW,
         compile=False,
         checkpoint_every=3,
         threads=1,
@@ -49,15 +49,28 @@ def shape(shape_of: Callable[[str], Shape]) -> Shape:
 @pytest.mark.parametrize(
     "attention",
     [
-        Gqa(heads=4, kv_heads=2, head_dim=16),
-        Mla(heads=4, kv_rank=32, q_rank=32, nope_dim=16, rope_dim=16, v_dim=16),
+        Gqa(num_attention_heads=4, num_key_value_heads=2, head_dim=16),
+        Mla(
+            num_attention_heads=4,
+            kv_lora_rank=32,
+            q_lora_rank=32,
+            qk_nope_head_dim=16,
+            qk_rope_head_dim=16,
+            v_head_dim=16,
+        ),
     ],
     ids=["gqa", "mla"],
 )
 def test_flops_of_a_step_are_those_that_torch_counts(attention: Gqa | Mla) -> None:
-    shape = Shape(width=64, layers=2, feed_forward=128, vocab=512, attention=attention)
+    shape = Shape(
+        hidden_size=64,
+        num_hidden_layers=2,
+        intermediate_size=128,
+        vocab_size=512,
+        attention=attention,
+    )
     section = Train(
-        steps=1, rows=2, row_tokens=128, compile=False, precision="fp32", sentence_weight=1
+        steps=1, batch_size=2, seq_len=128, compile=False, precision="fp32", sentence_weight=1
     )
     learner = Alone(section, shape, Team(0, 1, CPU), 0)
     with FlopCounterMode(display=False) as counted:

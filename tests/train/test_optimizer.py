@@ -40,13 +40,13 @@ class TestRate:
     def test_never_above_the_peak_nor_at_zero(
         self, steps: int, warmup: float, decay: float
     ) -> None:
-        section = Train(steps=steps, warmup=warmup, decay=decay, rate=0.01)
+        section = Train(steps=steps, warmup=warmup, decay=decay, learning_rate=0.01)
         rates = [rate_at(section, step) for step in range(steps)]
         assert all(0 < rate <= 0.01 for rate in rates)
 
     @given(st.integers(10, 500))
     def test_rises_stays_and_falls(self, steps: int) -> None:
-        section = Train(steps=steps, warmup=0.2, decay=0.4, rate=1.0)
+        section = Train(steps=steps, warmup=0.2, decay=0.4, learning_rate=1.0)
         rates = [rate_at(section, step) for step in range(steps)]
         top = [step for step, rate in enumerate(rates) if rate == 1.0]
         assert top == list(range(top[0], top[-1] + 1))
@@ -54,18 +54,18 @@ class TestRate:
         assert rates[top[-1] :] == sorted(rates[top[-1] :], reverse=True)
 
     def test_numbers(self) -> None:
-        section = Train(steps=10, warmup=0.2, decay=0.4, rate=0.1)
+        section = Train(steps=10, warmup=0.2, decay=0.4, learning_rate=0.1)
         rates = [rate_at(section, step) for step in range(10)]
         assert rates == pytest.approx([0.05, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.075, 0.05, 0.025])
 
     def test_no_warm_up_no_decay(self) -> None:
-        section = Train(steps=3, warmup=0, decay=0, rate=0.1)
+        section = Train(steps=3, warmup=0, decay=0, learning_rate=0.1)
         assert [rate_at(section, step) for step in range(3)] == [0.1] * 3
 
 
 class TestUpdate:
     def test_is_torchs_own_adamw(self) -> None:
-        section = Train(steps=5, clip=1e9, weight_decay=0.3, betas=(0.8, 0.9))
+        section = Train(steps=5, grad_clip=1e9, weight_decay=0.3, betas=(0.8, 0.9))
         ours, theirs = Tiny(), Tiny()
         flat = FlatOptimizer(ours, section, torch.float32)
         groups = [
@@ -87,8 +87,8 @@ class TestUpdate:
 
     def test_clips_to_the_norm_and_reports_what_it_was(self) -> None:
         first, second = Tiny(), Tiny()
-        loose = FlatOptimizer(first, Train(steps=1, clip=1e9), torch.float32)
-        tight = FlatOptimizer(second, Train(steps=1, clip=0.01), torch.float32)
+        loose = FlatOptimizer(first, Train(steps=1, grad_clip=1e9), torch.float32)
+        tight = FlatOptimizer(second, Train(steps=1, grad_clip=0.01), torch.float32)
         x = torch.ones(2, 5)
         norms = []
         for network, optimizer in ((first, loose), (second, tight)):
@@ -212,7 +212,7 @@ class TestMuon:
         """One step without decay: an AdamW step has entries of the rate, a Muon step an even spectrum."""
         network = Layers()
         optimizer = FlatOptimizer(
-            network, Train(steps=1, optimizer="muon", weight_decay=0, clip=1e9), torch.float32
+            network, Train(steps=1, optimizer="muon", weight_decay=0, grad_clip=1e9), torch.float32
         )
         before = {name: tensor.clone() for name, tensor in optimizer.named_master().items()}
         network.loss(IDS).backward()

@@ -61,12 +61,12 @@ REFUSED = [
     ({"tp": 3}, 3, "tp 3 must divide 4 heads"),
     ({"dp": 3, "ep": 3}, 3, "ep 3 must divide 8 experts"),
     ({"cp": 3}, 3, "cp 3: rows of 16 tokens"),
-    ({"dp": 3}, 3, "dp 3 x micro_rows 2 must divide 8 rows"),
-    ({"dp": 2, "micro_rows": 3}, 2, "must divide 8 rows"),
-    ({"pp": 8, "micro_rows": 1}, 8, "more than 4 layers"),
+    ({"dp": 3}, 3, "dp 3 x micro_batch_size 2 must divide 8 rows"),
+    ({"dp": 2, "micro_batch_size": 3}, 2, "must divide 8 rows"),
+    ({"pp": 8, "micro_batch_size": 1}, 8, "more than 4 layers"),
     ({"pp": 2}, 2, "1f1b over pp 2 needs 2 micro-batches a step, there are 1"),
     (
-        {"pp": 2, "chunks": 2, "schedule": "dualpipe", "micro_rows": 4},
+        {"pp": 2, "virtual_stages": 2, "schedule": "dualpipe", "micro_batch_size": 4},
         2,
         "dualpipe over pp 2 needs 4 micro-batches",
     ),
@@ -84,7 +84,7 @@ def test_what_does_not_divide_is_one_line(mesh: dict[str, Any], world: int, says
 @pytest.mark.parametrize("shape", ["tied", "v3"])
 def test_a_pipeline_wants_a_head_of_its_own_and_no_prediction_ahead(shape: str) -> None:
     with pytest.raises(PlanError, match="pp "):
-        refuse_mesh(Mesh(pp=2, micro_rows=2), SHAPES[shape], 8, 16, 2)
+        refuse_mesh(Mesh(pp=2, micro_batch_size=2), SHAPES[shape], 8, 16, 2)
 
 
 PLAN = {
@@ -112,7 +112,14 @@ PLAN = {
 def test_a_plan_is_a_mesh() -> None:
     mesh = mesh_of_plan(PLAN, "plan.json", 8, 16)
     assert mesh == Mesh(
-        pp=2, dp=2, ep=2, chunks=2, schedule="dualpipe", zero=1, micro_rows=2, recompute="full"
+        pp=2,
+        dp=2,
+        ep=2,
+        virtual_stages=2,
+        schedule="dualpipe",
+        zero=1,
+        micro_batch_size=2,
+        recompute="full",
     )
     assert mesh.ranks == 4
 

@@ -29,7 +29,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def section() -> Train:
-    return Train(steps=12, rows=4, row_tokens=192, compile=False, threads=1, precision="fp32")
+    return Train(steps=12, batch_size=4, seq_len=192, compile=False, threads=1, precision="fp32")
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def test_backward_operators_belong_where_their_forward_ones_were(
     mixtures = len(learner.network.mixtures())
     assert calls["aten::bmm", "experts"] == 9 * mixtures, "three forward, six backward"
     assert calls["aten::mm", "head and loss"] == 3
-    assert calls["aten::bmm", "attention"] == 6 * shape.layers, "scores and sums"
+    assert calls["aten::bmm", "attention"] == 6 * shape.num_hidden_layers, "scores and sums"
     assert not [op for op in ops if op.group == "other"]
 
 
@@ -171,7 +171,7 @@ class TestRefused:
     def test_a_mesh_that_does_not_divide(
         self, section: Train, shape: Shape, dataset: Path, tmp_path: Path
     ) -> None:
-        mesh = section.mesh.model_copy(update={"micro_rows": 3})
+        mesh = section.mesh.model_copy(update={"micro_batch_size": 3})
         with pytest.raises(PlanError):
             profile_steps(section.model_copy(update={"mesh": mesh}), shape, dataset, tmp_path / "x")
         assert list(tmp_path.iterdir()) == []

@@ -21,12 +21,12 @@ from tumen.recipe import load_recipe
 
 
 def arms(
-    recipe: Path = typer.Argument(..., help="A recipe with [arms], a TOML file."),
+    recipe: Path = typer.Argument(..., help="A recipe with [ablation], a TOML file."),
     folder: Path = typer.Option(
         None, "--run", help="Folder of the run; default: runs/<name of the recipe>."
     ),
     changes: list[str] = typer.Option(
-        [], "--set", help="Change a field: arms.budget=1e14. May be given often."
+        [], "--set", help="Change a field: ablation.budget=1e14. May be given often."
     ),
     plan: bool = typer.Option(
         False, "--plan", help="Only say what every arm would spend; trains nothing."
@@ -43,7 +43,7 @@ def arms(
     if plan:
         if planned is None:
             raise InputError(
-                "--plan: a budget in seconds is measured while it runs; set arms.budget to plan"
+                "--plan: a budget in seconds is measured while it runs; set ablation.budget to plan"
             )
         print(json.dumps(planned, indent=1) if as_json else "\n".join(lines(planned)))
         return

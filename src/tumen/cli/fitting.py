@@ -11,7 +11,7 @@ import typer
 
 from tumen.core import units
 from tumen.core.errors import InputError
-from tumen.recipe import Quantise, load_recipe
+from tumen.recipe import Quantize, load_recipe
 
 PROFILE = Path("device.json")
 
@@ -107,9 +107,9 @@ def footprints(what: Path, changes: list[str]) -> Iterator[Any]:
         )
 
 
-def _kind(quantise: Quantise) -> str:
+def _kind(quantise: Quantize) -> str:
     """The grid of a tier's matrices; within a byte budget some are coarser and some finer than four bits."""
-    word = quantise.to or "int4"
+    word = quantise.type or "int4"
     return word if word in ("int8", "int4", "bf16") else word.upper()
 
 
@@ -118,8 +118,10 @@ def _of_recipe(path: Path, changes: list[str]) -> Iterator[Any]:
 
     recipe = load_recipe(path, changes)
     for name, tier in recipe.family.items():
-        shape = tier.shape.model_copy(update={"vocab": tier.shape.vocab or recipe.tokenizer.vocab})
-        yield footprint_of_shape(shape, _kind(tier.quantise), name)
+        shape = tier.shape.model_copy(
+            update={"vocab_size": tier.shape.vocab_size or recipe.tokenizer.vocab_size}
+        )
+        yield footprint_of_shape(shape, _kind(tier.quantize), name)
 
 
 def _of_file(path: Path, name: str) -> Any:

@@ -57,10 +57,10 @@ def promised(recipe: Recipe, tier: str, ranks: int) -> float:
     from tumen.plan import first_group, job_of, reliability
     from tumen.plan.facts import fleet_of
 
-    card = first_group(fleet_of(recipe.fleet.cards)).card
+    card = first_group(fleet_of(recipe.fleet.accelerators)).card
     shape = job_of(recipe, tier).shape
     return reliability(
-        ranks, recipe.fleet.node_cards or card.node, shape.parameters(), recipe.plan
+        ranks, recipe.fleet.accelerators_per_node or card.node, shape.parameters(), recipe.plan
     ).goodput
 
 

@@ -89,7 +89,7 @@ def plan_recipe(
 
     recipe = load_recipe(path, changes)
     job = job_of(recipe, tier)
-    cards = fleet or recipe.fleet.cards
+    cards = fleet or recipe.fleet.accelerators
     if anchor:
         job = anchored(job, cards, anchor)
     if compare:

@@ -29,8 +29,10 @@ def check(path: Path = PATH, changes: list[str] = CHANGES) -> None:
     recipe = load_recipe(path, changes)
     print(f"{path}: a good recipe, {recipe.name}")
     for name, tier in recipe.family.items():
-        shape = tier.shape.model_copy(update={"vocab": tier.shape.vocab or recipe.tokenizer.vocab})
-        tokens = tier.train.steps * tier.train.rows * tier.train.row_tokens
+        shape = tier.shape.model_copy(
+            update={"vocab_size": tier.shape.vocab_size or recipe.tokenizer.vocab_size}
+        )
+        tokens = tier.train.steps * tier.train.batch_size * tier.train.seq_len
         print(
             f"  {name}: {units.show_count(shape.parameters())} parameters, {units.show_count(shape.active_parameters())} active, "
             f"{shape.cache_bytes():.0f} bytes of cache a token, trains on {units.show_count(tokens)} tokens"

@@ -19,7 +19,7 @@ from tumen.pipeline.training.learn import end_at_once, learn, stand_by, told_why
 def train(
     run: Path = typer.Argument(..., help="Folder of a run, with its recipe.json."),
     tier: str = typer.Argument(
-        ..., help="Name of a tier of the recipe's family, or arms/<arm>/seed-<n>."
+        ..., help="Name of a tier of the recipe's family, or ablation/<variant>/seed-<n>."
     ),
     plan: Path = typer.Option(
         None, "--plan", help="A plan.json of `tumen plan --out`; default: the mesh of the recipe."

@@ -69,7 +69,7 @@ def resize(
     stage, engine = stage_of(recipe, tier), connect(recipe.fleet.engine, recipe.fleet)
     job = job_of(recipe, stage, where)
     assert stage.settings is not None
-    stage.settings.train.mesh.over(ranks, stage.settings.train.rows)
+    stage.settings.train.mesh.over(ranks, stage.settings.train.batch_size)
     if (status := engine.status(str(job.folder))).ended:
         raise EngineError(
             f"{tier} is {status.state}; only a training that runs can have another number of ranks"

@@ -153,8 +153,8 @@ def import_(
 
 def _section(shape: Shape, out: Path) -> list[str]:
     """Lines of a recipe for a tier that starts from an imported checkpoint."""
-    fields = shape.model_dump(exclude_defaults=True, exclude={"vocab", "attention", "experts"})
-    lines = ["[family.cloud]", f"start = {json.dumps(str(out))}", "", "[family.cloud.shape]"]
+    fields = shape.model_dump(exclude_defaults=True, exclude={"vocab_size", "attention", "experts"})
+    lines = ["[family.cloud]", f"init_from = {json.dumps(str(out))}", "", "[family.cloud.shape]"]
     lines += [f"{name} = {_toml(value)}" for name, value in fields.items()]
     lines += [
         f"attention = {_toml({'kind': shape.attention.kind} | shape.attention.model_dump(exclude_defaults=True))}"

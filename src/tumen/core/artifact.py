@@ -34,10 +34,10 @@ Kind = Literal[
     "dataset",
     "checkpoint",
     "logits",
-    "grid",
+    "quant",
     "bundle",
     "scorecard",
-    "arms",
+    "ablation",
     "plan",
     "calibration",
 ]

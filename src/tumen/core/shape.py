@@ -9,7 +9,8 @@ Counts are exact integers and equal what torch holds (tests/core/test_shape.py, 
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -28,8 +29,9 @@ class Yarn(Frozen):
     `mscale` and `mscale_all_dim` are DeepSeek-V2's two temperatures, of the rotary features and of all.
     """
 
+    type: Literal["yarn"] = "yarn"
     factor: float = Field(ge=1, description="how much longer the context becomes")
-    original: Positive = Field(description="tokens of the context before")
+    original_max_position_embeddings: Positive = Field(description="tokens of the context before")
     beta_fast: float = Field(
         32.0, gt=0, description="turns within the old context from which on a frequency stays"
     )
@@ -57,59 +59,65 @@ class Yarn(Frozen):
 class Mla(Frozen):
     """Multi-head latent attention (arXiv 2405.04434, equations 9-19).
 
-    Keys and values are read from one latent of `kv_rank` a token; `rope_dim` more carry the position, shared by all heads.
-    `q_rank` compresses the query as well; llama.cpp wants it set for every layer count but 26 and 27.
+    Keys and values are read from one latent of `kv_lora_rank` a token; `qk_rope_head_dim` more carry the position, shared by all heads.
+    `q_lora_rank` compresses the query as well; llama.cpp wants it set for every layer count but 26 and 27.
     """
 
     kind: Literal["mla"] = "mla"
-    heads: Positive
-    kv_rank: Positive
-    q_rank: Positive | None = None
-    nope_dim: Positive = 128
-    rope_dim: Positive = 64
-    v_dim: Positive = 128
+    num_attention_heads: Positive
+    kv_lora_rank: Positive
+    q_lora_rank: Positive | None = None
+    qk_nope_head_dim: Positive = 128
+    qk_rope_head_dim: Positive = 64
+    v_head_dim: Positive = 128
     rope_theta: float = Field(10_000.0, gt=0)
-    yarn: Yarn | None = None
+    rope_scaling: Yarn | None = None
 
     @property
     def score_scale(self) -> float:
         """What query times key is multiplied with before the softmax."""
-        return float(self.query_dim**-0.5) * (self.yarn.score_scale if self.yarn else 1.0)
+        return float(self.query_dim**-0.5) * (
+            self.rope_scaling.score_scale if self.rope_scaling else 1.0
+        )
 
     @property
     def query_dim(self) -> int:
         """Width of one query head: the part without position and the part with it."""
-        return self.nope_dim + self.rope_dim
+        return self.qk_nope_head_dim + self.qk_rope_head_dim
 
     def parameters(self, width: int) -> int:
         """Weights of one attention block at model width `width`, bottleneck norms included."""
-        query = self.heads * self.query_dim
+        query = self.num_attention_heads * self.query_dim
         down_q = (
-            width * self.q_rank + self.q_rank + self.q_rank * query
-            if self.q_rank
+            width * self.q_lora_rank + self.q_lora_rank + self.q_lora_rank * query
+            if self.q_lora_rank
             else width * query
         )
-        down_kv = width * (self.kv_rank + self.rope_dim) + self.kv_rank
-        up_kv = self.kv_rank * self.heads * (self.nope_dim + self.v_dim)
-        return down_q + down_kv + up_kv + self.heads * self.v_dim * width
+        down_kv = width * (self.kv_lora_rank + self.qk_rope_head_dim) + self.kv_lora_rank
+        up_kv = (
+            self.kv_lora_rank * self.num_attention_heads * (self.qk_nope_head_dim + self.v_head_dim)
+        )
+        return down_q + down_kv + up_kv + self.num_attention_heads * self.v_head_dim * width
 
     def cache_elements(self) -> int:
         """Elements kept per token and layer: the latent and the shared rotary key."""
-        return self.kv_rank + self.rope_dim
+        return self.kv_lora_rank + self.qk_rope_head_dim
 
     @model_validator(mode="after")
     def _even_rope(self) -> Mla:
-        if self.rope_dim % 2:
-            raise ValueError(f"rope_dim {self.rope_dim} must be even: rotary positions turn pairs")
+        if self.qk_rope_head_dim % 2:
+            raise ValueError(
+                f"qk_rope_head_dim {self.qk_rope_head_dim} must be even: rotary positions turn pairs"
+            )
         return self
 
 
 class Gqa(Frozen):
-    """Grouped-query attention (arXiv 2305.13245); `kv_heads == heads` is plain multi-head attention."""
+    """Grouped-query attention (arXiv 2305.13245); `num_key_value_heads == num_attention_heads` is plain multi-head attention."""
 
     kind: Literal["gqa"] = "gqa"
-    heads: Positive
-    kv_heads: Positive
+    num_attention_heads: Positive
+    num_key_value_heads: Positive
     head_dim: Positive = 64
     rope_theta: float = Field(10_000.0, gt=0)
 
@@ -125,16 +133,18 @@ class Gqa(Frozen):
 
     def parameters(self, width: int) -> int:
         """Weights of one attention block at model width `width`."""
-        return width * self.head_dim * (2 * self.heads + 2 * self.kv_heads)
+        return width * self.head_dim * (2 * self.num_attention_heads + 2 * self.num_key_value_heads)
 
     def cache_elements(self) -> int:
         """Elements kept per token and layer: keys and values of every group."""
-        return 2 * self.kv_heads * self.head_dim
+        return 2 * self.num_key_value_heads * self.head_dim
 
     @model_validator(mode="after")
     def _groups(self) -> Gqa:
-        if self.heads % self.kv_heads:
-            raise ValueError(f"heads {self.heads} must be a multiple of kv_heads {self.kv_heads}")
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise ValueError(
+                f"num_attention_heads {self.num_attention_heads} must be a multiple of num_key_value_heads {self.num_key_value_heads}"
+            )
         if self.head_dim % 2:
             raise ValueError(f"head_dim {self.head_dim} must be even: rotary positions turn pairs")
         return self
@@ -144,24 +154,26 @@ Attention = Annotated[Mla | Gqa, Field(discriminator="kind")]
 
 
 class Experts(Frozen):
-    """DeepSeekMoE (arXiv 2405.04434, section 2.2): shared experts see every token, `top_k` of `routed` are chosen.
+    """DeepSeekMoE (arXiv 2405.04434, section 2.2): shared experts see every token, `num_experts_per_tok` of `n_routed_experts` are chosen.
 
-    The routed experts lie on `groups` devices (0: one expert a device). In training a device takes `capacity` times an even
+    The routed experts lie on `n_group` devices (0: one expert a device). In training a device takes `capacity_factor` times an even
     share of the tokens, those with the lowest affinity are dropped; `protect` of the sequences never lose one, and nothing is
-    dropped at evaluation (section 2.2.4). `balance`, `balance_devices` and `balance_communication` are the factors of the three
+    dropped at evaluation (section 2.2.4). `aux_loss_alpha`, `balance_devices` and `balance_communication` are the factors of the three
     balance losses (equations 23-31; DeepSeek-V2: 0.003, 0.05, 0.02). `bias_rate` balances without a loss instead
-    (DeepSeek-V3, arXiv 2412.19437, section 2.1.2). `scale` multiplies the routed sum.
+    (DeepSeek-V3, arXiv 2412.19437, section 2.1.2). `routed_scaling_factor` multiplies the routed sum.
     """
 
-    routed: Positive
-    top_k: Positive
-    width: Positive
-    shared: int = Field(1, ge=0)
-    dense_layers: int = Field(1, ge=0)
-    gate: Literal["softmax", "sigmoid"] = Field(
+    n_routed_experts: Positive
+    num_experts_per_tok: Positive
+    moe_intermediate_size: Positive
+    n_shared_experts: int = Field(1, ge=0)
+    first_k_dense_replace: int = Field(1, ge=0)
+    scoring_func: Literal["softmax", "sigmoid"] = Field(
         "softmax", description="affinity: softmax (V2) or sigmoid (V3)"
     )
-    balance: float = Field(0.003, ge=0, description="factor of the expert-level balance loss")
+    aux_loss_alpha: float = Field(
+        0.003, ge=0, description="factor of the expert-level balance loss"
+    )
     balance_devices: float = Field(0.0, ge=0, description="factor of the device-level balance loss")
     balance_communication: float = Field(
         0.0, ge=0, description="factor of the communication balance loss"
@@ -171,122 +183,153 @@ class Experts(Frozen):
         ge=0,
         description="step of the balancing bias after each training step; 0: no bias (V3: 0.001)",
     )
-    scale: float = Field(1.0, gt=0)
-    normalise: bool = False
-    capacity: float = Field(1.5, gt=0)
+    routed_scaling_factor: float = Field(1.0, gt=0)
+    norm_topk_prob: bool = False
+    capacity_factor: float = Field(1.5, gt=0)
     protect: float = Field(
         0.1, ge=0, le=1, description="share of the sequences whose tokens are never dropped"
     )
-    groups: int = Field(0, ge=0, description="devices the experts lie on; 0: one expert a device")
-    device_limit: int = Field(
+    n_group: int = Field(0, ge=0, description="devices the experts lie on; 0: one expert a device")
+    topk_group: int = Field(
         0, ge=0, description="most devices (nodes) a token is sent to; 0: no limit"
     )
 
     @property
     def devices(self) -> int:
         """Devices the routed experts lie on."""
-        return self.groups or self.routed
+        return self.n_group or self.n_routed_experts
 
     @model_validator(mode="after")
     def _choice(self) -> Experts:
-        if self.top_k > self.routed:
-            raise ValueError(f"top_k {self.top_k} cannot be more than routed {self.routed}")
-        if self.routed % self.devices:
-            raise ValueError(f"groups {self.groups} must divide routed {self.routed}")
-        reach = self.device_limit * (self.routed // self.devices)
-        if self.groups and self.device_limit and self.top_k > reach:
+        if self.num_experts_per_tok > self.n_routed_experts:
             raise ValueError(
-                f"device_limit {self.device_limit} leaves {reach} experts to choose from, top_k is {self.top_k}"
+                f"num_experts_per_tok {self.num_experts_per_tok} cannot be more than n_routed_experts {self.n_routed_experts}"
+            )
+        if self.n_routed_experts % self.devices:
+            raise ValueError(
+                f"n_group {self.n_group} must divide n_routed_experts {self.n_routed_experts}"
+            )
+        reach = self.topk_group * (self.n_routed_experts // self.devices)
+        if self.n_group and self.topk_group and self.num_experts_per_tok > reach:
+            raise ValueError(
+                f"topk_group {self.topk_group} leaves {reach} experts to choose from, num_experts_per_tok is {self.num_experts_per_tok}"
             )
         return self
 
 
-class Shape(Frozen):
-    """One decoder-only transformer. `vocab` is 0 in a recipe that takes the vocabulary from its tokeniser."""
+FLAT = frozenset({*Mla.model_fields, *Gqa.model_fields} - {"kind"})
+CONFIG_DEFAULTS = {"tie_word_embeddings": False, "rms_norm_eps": 1e-6}
+"""What a config.json means by a missing key; a nested `attention` has the defaults of the fields."""
 
-    width: Positive
-    layers: Positive
-    feed_forward: Positive
+
+class Shape(Frozen):
+    """One decoder-only transformer. `vocab_size` is 0 in a recipe that takes the vocabulary from its tokeniser."""
+
+    hidden_size: Positive
+    num_hidden_layers: Positive
+    intermediate_size: Positive
     attention: Attention
     experts: Experts | None = None
-    vocab: int = Field(0, ge=0)
-    tied: bool = True
-    norm_eps: float = Field(1e-5, gt=0)
+    vocab_size: int = Field(0, ge=0)
+    tie_word_embeddings: bool = True
+    rms_norm_eps: float = Field(1e-5, gt=0)
     gated: bool = Field(
         True, description="SwiGLU with three matrices; false: the plain two of GPT-3"
     )
     biases: bool = Field(False, description="biases on every projection and norm, as in GPT-3")
-    positions: int = Field(0, ge=0, description="learned positions; 0: rotary")
+    n_positions: int = Field(0, ge=0, description="learned positions; 0: rotary")
     window: int = Field(0, ge=0, description="sliding attention window in tokens; 0: full")
-    mtp: int = Field(
+    num_nextn_predict_layers: int = Field(
         0, ge=0, description="multi-token-prediction layers (arXiv 2412.19437, section 2.2)"
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _pasted(cls, value: Any) -> Any:
+        """Accept the flat keys of a DeepSeek-V2 or Llama config.json as well."""
+        flat = isinstance(value, dict) and "attention" not in value
+        return _gathered(value) if flat and not FLAT.isdisjoint(value) else value
+
     @model_validator(mode="after")
     def _layers(self) -> Shape:
-        if self.experts and self.experts.dense_layers >= self.layers:
+        if self.experts and self.experts.first_k_dense_replace >= self.num_hidden_layers:
             raise ValueError(
-                f"experts.dense_layers {self.experts.dense_layers} must be below layers {self.layers}"
+                f"experts.first_k_dense_replace {self.experts.first_k_dense_replace} must be below num_hidden_layers {self.num_hidden_layers}"
             )
         return self
 
     @property
     def moe_layers(self) -> int:
         """Layers whose feed-forward is a mixture of experts."""
-        return self.layers - self.experts.dense_layers if self.experts else 0
+        return self.num_hidden_layers - self.experts.first_k_dense_replace if self.experts else 0
 
     def _block(self, routed: int) -> int:
         """Weights of all blocks when `routed` experts a mixture layer are counted."""
         matrices = 3 if self.gated else 2
-        dense = matrices * self.width * self.feed_forward
+        dense = matrices * self.hidden_size * self.intermediate_size
         mixture = 0
         if self.experts:
-            gate = (self.width + bool(self.experts.bias_rate)) * self.experts.routed
+            gate = (self.hidden_size + bool(self.experts.bias_rate)) * self.experts.n_routed_experts
             mixture = (
-                matrices * self.width * self.experts.width * (routed + self.experts.shared) + gate
+                matrices
+                * self.hidden_size
+                * self.experts.moe_intermediate_size
+                * (routed + self.experts.n_shared_experts)
+                + gate
             )
-        every = self.attention.parameters(self.width) + 2 * self.width + self._layer_biases()
+        every = (
+            self.attention.parameters(self.hidden_size)
+            + 2 * self.hidden_size
+            + self._layer_biases()
+        )
         total = (
-            self.layers * every
-            + (self.layers - self.moe_layers) * dense
+            self.num_hidden_layers * every
+            + (self.num_hidden_layers - self.moe_layers) * dense
             + self.moe_layers * mixture
         )
         # one more layer a predicted token, two norms and the projection that joins both inputs; embedding and head are shared
-        return total + self.mtp * (
-            every + (mixture or dense) + 2 * self.width * self.width + 2 * self.width
+        return total + self.num_nextn_predict_layers * (
+            every
+            + (mixture or dense)
+            + 2 * self.hidden_size * self.hidden_size
+            + 2 * self.hidden_size
         )
 
     def _layer_biases(self) -> int:
         """Biases of one layer: qkv, attention output, both feed-forward matrices and the two norms."""
         if not self.biases:
             return 0
-        qkv = self.attention.heads * self.attention.query_dim
+        qkv = self.attention.num_attention_heads * self.attention.query_dim
         if isinstance(self.attention, Gqa):
-            qkv += 2 * self.attention.kv_heads * self.attention.head_dim
+            qkv += 2 * self.attention.num_key_value_heads * self.attention.head_dim
         return (
             qkv
-            + self.width
-            + self.feed_forward * (2 if self.gated else 1)
-            + self.width
-            + 2 * self.width
+            + self.hidden_size
+            + self.intermediate_size * (2 if self.gated else 1)
+            + self.hidden_size
+            + 2 * self.hidden_size
         )
 
     def _ends(self) -> int:
         """Weights before and after the layers: embedding, head, learned positions, last norm."""
-        embeddings = self.vocab * self.width * (1 if self.tied else 2)
-        return embeddings + self.positions * self.width + self.width * (2 if self.biases else 1)
+        embeddings = self.vocab_size * self.hidden_size * (1 if self.tie_word_embeddings else 2)
+        return (
+            embeddings
+            + self.n_positions * self.hidden_size
+            + self.hidden_size * (2 if self.biases else 1)
+        )
 
     def parameters(self) -> int:
         """All weights, embeddings and head included."""
-        return self._block(self.experts.routed if self.experts else 0) + self._ends()
+        return self._block(self.experts.n_routed_experts if self.experts else 0) + self._ends()
 
     def active_parameters(self) -> int:
-        """Weights that one token uses: `top_k` routed experts instead of all."""
-        return self._block(self.experts.top_k if self.experts else 0) + self._ends()
+        """Weights that one token uses: `num_experts_per_tok` routed experts instead of all."""
+        return self._block(self.experts.num_experts_per_tok if self.experts else 0) + self._ends()
 
     def cache_elements(self) -> int:
         """Elements of the key-value cache per token, all layers (DeepSeek-V2: 34,560)."""
-        return self.layers * self.attention.cache_elements()
+        return self.num_hidden_layers * self.attention.cache_elements()
 
     def cache_bytes(self, bits: float = 16) -> float:
         """Bytes of the key-value cache per token at `bits` an element."""
@@ -294,14 +337,60 @@ class Shape(Frozen):
 
     def flops_per_token(self, context: int) -> int:
         """Forward multiply-adds times two for one token that attends to `context` tokens: matmuls and attention scores."""
-        head = self.vocab * self.width * (1 + self.mtp)
+        head = self.vocab_size * self.hidden_size * (1 + self.num_nextn_predict_layers)
         context = min(context, self.window) if self.window else context
-        matmuls = self._block(self.experts.top_k if self.experts else 0) + head
-        v_dim = self.attention.v_dim if isinstance(self.attention, Mla) else self.attention.head_dim
+        matmuls = self._block(self.experts.num_experts_per_tok if self.experts else 0) + head
+        v_dim = (
+            self.attention.v_head_dim
+            if isinstance(self.attention, Mla)
+            else self.attention.head_dim
+        )
         scores = (
-            (self.layers + self.mtp)
-            * self.attention.heads
+            (self.num_hidden_layers + self.num_nextn_predict_layers)
+            * self.attention.num_attention_heads
             * (self.attention.query_dim + v_dim)
             * context
         )
         return 2 * (matmuls + scores)
+
+
+def _gathered(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the flat keys of a config.json as fields of a shape.
+
+    Attention is MLA when there is a `kv_lora_rank`, else GQA. A key without a field stays where it
+    is, so that it is reported as an unknown field.
+    """
+    left: dict[str, Any] = CONFIG_DEFAULTS | dict(config)
+    if "kv_lora_rank" in config:
+        attention = {"kind": "mla", **_taken(left, Mla)}
+        if left.get("num_key_value_heads") == attention.get("num_attention_heads"):
+            left.pop("num_key_value_heads", None)  # the config says the same twice
+    else:
+        attention = {"kind": "gqa", **_taken(left, Gqa)}
+        heads, width = attention.get("num_attention_heads"), config.get("hidden_size")
+        attention.setdefault("num_key_value_heads", heads)
+        if isinstance(heads, int) and heads > 0 and isinstance(width, int):
+            attention.setdefault("head_dim", width // heads)
+    left["attention"] = attention
+    if "n_routed_experts" in config and "experts" not in config:
+        left["experts"] = _gathered_experts(left)
+    return left
+
+
+def _gathered_experts(left: dict[str, Any]) -> dict[str, Any]:
+    """Move the keys of a mixture of experts out of `left`."""
+    defaults = {"first_k_dense_replace": 0, "n_shared_experts": 0, "aux_loss_alpha": 0.001}
+    experts = defaults | _taken(left, Experts)
+    method = left.get("topk_method")
+    if method == "greedy":  # transformers then reads neither n_group nor topk_group
+        experts.pop("n_group", None)
+        experts.pop("topk_group", None)
+    if method in ("greedy", "group_limited_greedy"):
+        left.pop("topk_method")
+    return experts
+
+
+def _taken(left: dict[str, Any], model: type[Frozen]) -> dict[str, Any]:
+    """Move the fields of `model` out of `left`; `kind` is not a key of a config.json."""
+    names = [name for name in model.model_fields if name in left and name != "kind"]
+    return {name: left.pop(name) for name in names}

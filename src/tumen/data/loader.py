@@ -84,7 +84,7 @@ class Loader:
         if longest > row_tokens:
             raise InputError(
                 f"an example has {longest} tokens, a row {row_tokens}: "
-                f"set train.row_tokens to {longest} or more"
+                f"set train.seq_len to {longest} or more"
             )
         self.shards = shards
         self.rows = rows

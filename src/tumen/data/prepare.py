@@ -64,7 +64,7 @@ def write_corpus(section: Data, seed: int, folder: Path, inputs: str) -> Manifes
     removed: Counter[str] = Counter()
     row_filter = RowFilter(
         section.passed(),
-        eval_keys(chain(map(_text, exam), *map(read_sentences, map(Path, section.exams)))),
+        eval_keys(chain(map(_text, exam), *map(read_sentences, map(Path, section.held_out)))),
     )
     facts: dict[str, Any] = {}
     with writing(folder, "corpus", inputs, [], facts) as stage:
@@ -89,7 +89,7 @@ def write_corpus(section: Data, seed: int, folder: Path, inputs: str) -> Manifes
             json.dumps(values, ensure_ascii=False, indent=1), "utf-8"
         )
         ontology.save(stage)
-        if any(part.shares for part in parts):
+        if any(part.class_priors for part in parts):
             offsets = {
                 name: nats
                 for part, had in zip(parts, intents, strict=True)
@@ -103,10 +103,10 @@ def _corpus(section: Data, part: Part, seed: int) -> Corpus:
     """What one source of the section gives."""
     alone = section.model_copy(update={"mix": (), **part.own()})
     corpus = source_of(part.source).corpus(alone, seed)
-    if part.without:
-        corpus.leave_out(part.without)
-    if part.none:
-        corpus.mean_nothing(part.none)
+    if part.exclude_intents:
+        corpus.leave_out(part.exclude_intents)
+    if part.relabel_none:
+        corpus.mean_nothing(part.relabel_none)
     return corpus
 
 
@@ -168,27 +168,27 @@ def _on_ray(section: Data, row_filter: RowFilter, removed: Counter[str]) -> Iter
 
 
 def _offsets(part: Part, had: Counter[str]) -> dict[str, float]:
-    """What a source's rows say too often of an intent: ln of its share of them over its share of `part.shares`; one row is
+    """What a source's rows say too often of an intent: ln of its share of them over its share of `part.class_priors`; one row is
     added to each on both sides, so that what nobody asked there is rare and not impossible.
 
     Added to the intents' logits in the loss alone, it leaves a model whose own logits have the other shares (logit adjustment:
     Menon et al. 2021, arXiv:2007.07314, equation 10, here from one prior to another instead of to a flat one).
     """
-    if not part.shares:
+    if not part.class_priors:
         return {}
     read = getattr(source_of(part.source), "read", None)
     if read is None:
         raise InputError(
-            f"data.mix.shares: source {part.source!r} reads no labelled file; leave it out"
+            f"data.mix.class_priors: source {part.source!r} reads no labelled file; leave it out"
         )
-    if not Path(part.shares).exists():
+    if not Path(part.class_priors).exists():
         raise InputError(
-            f"{part.shares}: no such file; data.mix.shares is read from where the command runs"
+            f"{part.class_priors}: no such file; data.mix.class_priors is read from where the command runs"
         )
-    asked = Counter(row.intent for row in read(part.shares) if row.intent in had)
+    asked = Counter(row.intent for row in read(part.class_priors) if row.intent in had)
     if not asked:
         raise InputError(
-            f"{part.shares}: has no intent of {part.path or part.source}; data.mix.shares needs the same labels"
+            f"{part.class_priors}: has no intent of {part.path or part.source}; data.mix.class_priors needs the same labels"
         )
     return {
         name: round(math.log(_share(name, had, had) / _share(name, asked, had)), 4) for name in had
@@ -239,7 +239,7 @@ def _write_splits(
     Returns what was written of every split, and how often each source's own training rows have each intent.
     """
     told = {split: _Lines(stage / f"{split}.jsonl") for split in SPLITS}
-    mix = len(parts) > 1 or parts[0].passes > 1
+    mix = len(parts) > 1 or parts[0].epochs > 1
     apart = (
         [_Lines(stage / f"{number}.jsonl") for number in range(len(parts))]
         if mix
@@ -272,14 +272,14 @@ def _mix(apart: Sequence[_Lines], parts: Sequence[Part], train: _Lines, swapper:
                 f"data.mix: {part.path or part.source} has no training rows left; leave it out, or see data.filters"
             )
     streams = [
-        partial(_pass, lines.path, part.swap, swapper)
+        partial(_pass, lines.path, part.slot_swap, swapper)
         for lines, part in zip(apart, parts, strict=True)
     ]
     with train:
         for row in interleave(
             streams,
             [part.weight for part in parts],
-            [part.passes for part in parts],
+            [part.epochs for part in parts],
             lambda row: len(_text(row)),
         ):
             train.add(row)
@@ -315,20 +315,20 @@ def _read(path: Path) -> Iterator[dict[str, Any]]:
 def write_tokenizer(section: Tokenizer, corpus: Path, folder: Path, inputs: str) -> Manifest:
     """A tokeniser learnt from the training rows; of more than `LEARNT_BYTES`, from a share of them that their hashes pick.
 
-    Or that of an outside model (`section.start`), without the tokens that no row needs if it is trimmed.
+    Or that of an outside model (`section.init_from`), without the tokens that no row needs if it is trimmed.
 
     Raises:
         InputError: the outside model has no vocabulary that is read here.
     """
     parents, ontology = [verify(corpus, "corpus").digest], Ontology.load(corpus)
-    if section.start:
+    if section.init_from:
         codec: Codec = PretrainedCodec(_vocabulary(section, corpus, ontology), ontology)
-        parents.append(vocabulary_digest(Path(section.start)))
+        parents.append(vocabulary_digest(Path(section.init_from)))
     else:
         share = LEARNT_BYTES / max(1, (corpus / "train.jsonl").stat().st_size)
         texts = (_text(row) for row in read_corpus(corpus, "train"))
         learnt = [text for text in texts if share >= 1 or text_key(text) < share * 2**64]
-        codec = Codec(train_tokenizer(learnt, section.vocab, ontology), ontology)
+        codec = Codec(train_tokenizer(learnt, section.vocab_size, ontology), ontology)
     with writing(folder, "tokenizer", inputs, parents, {"vocab": codec.vocab}) as stage:
         codec.save(stage)
     return verify(folder, "tokenizer")
@@ -336,7 +336,7 @@ def write_tokenizer(section: Tokenizer, corpus: Path, folder: Path, inputs: str)
 
 def _vocabulary(section: Tokenizer, corpus: Path, ontology: Ontology) -> Vocabulary:
     """The vocabulary of an outside model, trimmed to what the rows need, with tokens of our own for pieces of actions."""
-    found, structure = read_vocabulary(Path(section.start or "")), ontology.structure_tokens()
+    found, structure = read_vocabulary(Path(section.init_from or "")), ontology.structure_tokens()
     if section.trim is not None:
         rows = chain(read_corpus(corpus, "train"), read_corpus(corpus, "validation"))
         found = found.trimmed(

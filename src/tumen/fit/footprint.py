@@ -214,12 +214,12 @@ def shape_tensors(shape: Shape, quantise: str) -> list[Tensor]:
             "experts with grouped queries have no GGUF architecture; give the tier kind = 'mla', or no experts"
         )
     rows = [
-        ("token_embd.weight", (shape.width, shape.vocab)),
-        ("output_norm.weight", (shape.width,)),
+        ("token_embd.weight", (shape.hidden_size, shape.vocab_size)),
+        ("output_norm.weight", (shape.hidden_size,)),
     ]
-    if isinstance(shape.attention, Mla) or not shape.tied:
-        rows.append(("output.weight", (shape.width, shape.vocab)))
-    for layer in range(shape.layers):
+    if isinstance(shape.attention, Mla) or not shape.tie_word_embeddings:
+        rows.append(("output.weight", (shape.hidden_size, shape.vocab_size)))
+    for layer in range(shape.num_hidden_layers):
         rows += [(f"blk.{layer}.{name}.weight", dims) for name, dims in _layer(shape, layer)]
     return [Tensor(name, dims, kind_of(name, dims, quantise)) for name, dims in rows]
 
@@ -236,16 +236,22 @@ def kind_of(name: str, dims: Sequence[int], quantise: str) -> str:
 
 def _layer(shape: Shape, layer: int) -> list[tuple[str, tuple[int, ...]]]:
     """Names and dims of one layer's tensors."""
-    rows = [("attn_norm", (shape.width,)), ("ffn_norm", (shape.width,)), *_attention(shape)]
+    rows = [
+        ("attn_norm", (shape.hidden_size,)),
+        ("ffn_norm", (shape.hidden_size,)),
+        *_attention(shape),
+    ]
     experts = shape.experts
-    if not experts or layer < experts.dense_layers:
-        return rows + _feed("", shape.width, shape.feed_forward)
+    if not experts or layer < experts.first_k_dense_replace:
+        return rows + _feed("", shape.hidden_size, shape.intermediate_size)
     rows += [
-        ("ffn_gate_inp", (shape.width, experts.routed)),
-        *_feed("_exps", shape.width, experts.width, experts.routed),
+        ("ffn_gate_inp", (shape.hidden_size, experts.n_routed_experts)),
+        *_feed("_exps", shape.hidden_size, experts.moe_intermediate_size, experts.n_routed_experts),
     ]
     return rows + (
-        _feed("_shexp", shape.width, experts.shared * experts.width) if experts.shared else []
+        _feed("_shexp", shape.hidden_size, experts.n_shared_experts * experts.moe_intermediate_size)
+        if experts.n_shared_experts
+        else []
     )
 
 
@@ -255,43 +261,54 @@ def _feed(kind: str, width: int, inner: int, *many: int) -> list[tuple[str, tupl
 
 
 def _attention(shape: Shape) -> list[tuple[str, tuple[int, ...]]]:
-    width, attention = shape.width, shape.attention
+    width, attention = shape.hidden_size, shape.attention
     if isinstance(attention, Gqa):
-        query, key = attention.heads * attention.head_dim, attention.kv_heads * attention.head_dim
+        query, key = (
+            attention.num_attention_heads * attention.head_dim,
+            attention.num_key_value_heads * attention.head_dim,
+        )
         return [
             ("attn_q", (width, query)), ("attn_k", (width, key)), ("attn_v", (width, key)), ("attn_output", (query, width)),
         ]  # fmt: skip
-    heads, rank, query = attention.heads, attention.kv_rank, attention.heads * attention.query_dim
+    heads, rank, query = (
+        attention.num_attention_heads,
+        attention.kv_lora_rank,
+        attention.num_attention_heads * attention.query_dim,
+    )
     down = (
-        [("attn_q_a", (width, attention.q_rank)), ("attn_q_a_norm", (attention.q_rank,))]
-        if attention.q_rank
+        [("attn_q_a", (width, attention.q_lora_rank)), ("attn_q_a_norm", (attention.q_lora_rank,))]
+        if attention.q_lora_rank
         else []
     )
-    up = ("attn_q_b", (attention.q_rank, query)) if attention.q_rank else ("attn_q", (width, query))
+    up = (
+        ("attn_q_b", (attention.q_lora_rank, query))
+        if attention.q_lora_rank
+        else ("attn_q", (width, query))
+    )
     return [
         *down, up,
-        ("attn_kv_a_mqa", (width, rank + attention.rope_dim)), ("attn_kv_a_norm", (rank,)),
-        ("attn_k_b", (attention.nope_dim, rank, heads)), ("attn_v_b", (rank, attention.v_dim, heads)),
-        ("attn_output", (heads * attention.v_dim, width)),
+        ("attn_kv_a_mqa", (width, rank + attention.qk_rope_head_dim)), ("attn_kv_a_norm", (rank,)),
+        ("attn_k_b", (attention.qk_nope_head_dim, rank, heads)), ("attn_v_b", (rank, attention.v_head_dim, heads)),
+        ("attn_output", (heads * attention.v_head_dim, width)),
     ]  # fmt: skip
 
 
 def of_shape(shape: Shape, quantise: str, name: str) -> Footprint:
-    """The footprint of a tier before it is trained; `shape.vocab` is set.
+    """The footprint of a tier before it is trained; `shape.vocab_size` is set.
 
     Raises:
         PlanError: GGUF has no architecture for the shape.
     """
     tensors, attention, experts = shape_tensors(shape, quantise), shape.attention, shape.experts
-    value_dim = attention.v_dim if isinstance(attention, Mla) else attention.head_dim
+    value_dim = attention.v_head_dim if isinstance(attention, Mla) else attention.head_dim
     return Footprint(
         name=name,
         tensors=tuple(tensors),
-        share=experts.top_k / experts.routed if experts else 1.0,
+        share=experts.num_experts_per_tok / experts.n_routed_experts if experts else 1.0,
         mla=isinstance(attention, Mla),
         cache_elements=attention.cache_elements(),
-        score_elements=attention.heads * (attention.query_dim + value_dim),
-        file_bytes=_file_bytes(tensors, shape.vocab),
+        score_elements=attention.num_attention_heads * (attention.query_dim + value_dim),
+        file_bytes=_file_bytes(tensors, shape.vocab_size),
     )
 
 

@@ -24,9 +24,9 @@ ABSENT = object()
 THEIRS = {
     "gated": True,
     "biases": False,
-    "positions": 0,
+    "n_positions": 0,
     "window": 0,
-    "mtp": 0,
+    "num_nextn_predict_layers": 0,
 }  # fields of a shape that both leave no choice of
 
 PLAIN: dict[str, tuple[Any, ...]] = {  # fields that may only say what our network does anyway
@@ -88,90 +88,97 @@ def config_of(shape: Shape) -> dict[str, Any]:
     common = {
         "architectures": [architecture],
         "model_type": MODELS[architecture],
-        "vocab_size": shape.vocab,
-        "hidden_size": shape.width,
-        "intermediate_size": shape.feed_forward,
-        "num_hidden_layers": shape.layers,
-        "num_attention_heads": kind.heads,
+        "vocab_size": shape.vocab_size,
+        "hidden_size": shape.hidden_size,
+        "intermediate_size": shape.intermediate_size,
+        "num_hidden_layers": shape.num_hidden_layers,
+        "num_attention_heads": kind.num_attention_heads,
         "hidden_act": "silu",
-        "rms_norm_eps": shape.norm_eps,
-        "tie_word_embeddings": shape.tied,
+        "rms_norm_eps": shape.rms_norm_eps,
+        "tie_word_embeddings": shape.tie_word_embeddings,
         "attention_bias": False,
         "mlp_bias": False,
         "rope_theta": kind.rope_theta,
         "rope_scaling": None,
         "max_position_embeddings": CONTEXT,
     }
-    if shape.width % kind.heads:
+    if shape.hidden_size % kind.num_attention_heads:
         raise ExportError(
-            f"shape.width {shape.width} is no multiple of {kind.heads} heads: transformers does not load that"
+            f"shape.hidden_size {shape.hidden_size} is no multiple of {kind.num_attention_heads} heads: transformers does not load that"
         )
     if isinstance(kind, Gqa):
-        return common | {"num_key_value_heads": kind.kv_heads, "head_dim": kind.head_dim}
+        return common | {"num_key_value_heads": kind.num_key_value_heads, "head_dim": kind.head_dim}
     return common | _latent_config(shape, kind)
 
 
 def _latent_config(shape: Shape, kind: Mla) -> dict[str, Any]:
-    if shape.norm_eps != BOTTLENECK_EPS:
+    if shape.rms_norm_eps != BOTTLENECK_EPS:
         raise ExportError(
-            f"shape.norm_eps {shape.norm_eps}: the norms inside DeepSeek-V2's attention have {BOTTLENECK_EPS}, so the exported "
-            f"model would be another; train with norm_eps = {BOTTLENECK_EPS}"
+            f"shape.rms_norm_eps {shape.rms_norm_eps}: the norms inside DeepSeek-V2's attention have {BOTTLENECK_EPS}, so the exported "
+            f"model would be another; train with rms_norm_eps = {BOTTLENECK_EPS}"
         )
     config = {
-        "num_key_value_heads": kind.heads,
-        "q_lora_rank": kind.q_rank,
-        "kv_lora_rank": kind.kv_rank,
-        "qk_nope_head_dim": kind.nope_dim,
-        "qk_rope_head_dim": kind.rope_dim,
-        "v_head_dim": kind.v_dim,
-        "first_k_dense_replace": shape.experts.dense_layers if shape.experts else shape.layers,
+        "num_key_value_heads": kind.num_attention_heads,
+        "q_lora_rank": kind.q_lora_rank,
+        "kv_lora_rank": kind.kv_lora_rank,
+        "qk_nope_head_dim": kind.qk_nope_head_dim,
+        "qk_rope_head_dim": kind.qk_rope_head_dim,
+        "v_head_dim": kind.v_head_dim,
+        "first_k_dense_replace": shape.experts.first_k_dense_replace
+        if shape.experts
+        else shape.num_hidden_layers,
     }
     if shape.experts:
         config |= _experts_config(shape.experts)
-    if kind.yarn:
-        config |= _yarn_config(kind.yarn)
+    if kind.rope_scaling:
+        config |= _yarn_config(kind.rope_scaling)
     return config
 
 
 def _experts_config(experts: Experts) -> dict[str, Any]:
-    if not experts.shared:
-        raise ExportError("experts.shared is 0: DeepseekV2ForCausalLM always has shared experts")
-    if experts.normalise:
+    if not experts.n_shared_experts:
         raise ExportError(
-            "experts.normalise: transformers' DeepseekV2ForCausalLM does not normalise, so its answers would be others"
+            "experts.n_shared_experts is 0: DeepseekV2ForCausalLM always has shared experts"
         )
-    limited = bool(experts.device_limit)
+    if experts.norm_topk_prob:
+        raise ExportError(
+            "experts.norm_topk_prob: transformers' DeepseekV2ForCausalLM does not normalise, so its answers would be others"
+        )
+    limited = bool(experts.topk_group)
     return {
-        "n_routed_experts": experts.routed,
-        "num_experts_per_tok": experts.top_k,
-        "moe_intermediate_size": experts.width,
-        "n_shared_experts": experts.shared,
-        "routed_scaling_factor": experts.scale,
-        "aux_loss_alpha": experts.balance,
+        "n_routed_experts": experts.n_routed_experts,
+        "num_experts_per_tok": experts.num_experts_per_tok,
+        "moe_intermediate_size": experts.moe_intermediate_size,
+        "n_shared_experts": experts.n_shared_experts,
+        "routed_scaling_factor": experts.routed_scaling_factor,
+        "aux_loss_alpha": experts.aux_loss_alpha,
         "scoring_func": "softmax",
         "norm_topk_prob": False,
         "moe_layer_freq": 1,
         "topk_method": "group_limited_greedy" if limited else "greedy",
-        "n_group": (experts.groups or experts.routed) if limited else 1,
-        "topk_group": experts.device_limit if limited else 1,
+        "n_group": (experts.n_group or experts.n_routed_experts) if limited else 1,
+        "topk_group": experts.topk_group if limited else 1,
     }
 
 
 def _yarn_config(yarn: Yarn) -> dict[str, Any]:
     if not _one_meaning(yarn.mscale, yarn.mscale_all_dim):
         raise ExportError(
-            "attention.yarn: readers agree on mscale only with mscale_all_dim beside it; set both, or mscale = 1"
+            "attention.rope_scaling: readers agree on mscale only with mscale_all_dim beside it; set both, or mscale = 1"
         )
     scaling = {
         "type": "yarn",
         "factor": yarn.factor,
-        "original_max_position_embeddings": yarn.original,
+        "original_max_position_embeddings": yarn.original_max_position_embeddings,
         "beta_fast": yarn.beta_fast,
         "beta_slow": yarn.beta_slow,
     }
     if yarn.mscale_all_dim:
         scaling |= {"mscale": yarn.mscale, "mscale_all_dim": yarn.mscale_all_dim}
-    return {"rope_scaling": scaling, "max_position_embeddings": round(yarn.factor * yarn.original)}
+    return {
+        "rope_scaling": scaling,
+        "max_position_embeddings": round(yarn.factor * yarn.original_max_position_embeddings),
+    }
 
 
 def _one_meaning(mscale: float, mscale_all_dim: float) -> bool:
@@ -250,21 +257,21 @@ def _shape(fields: _Fields, latent: bool) -> Shape:
             f"{fields.where}: rope_scaling is 'yarn'; only deepseek_v2 is read with it"
         )
     parts = {
-        "width": width,
-        "layers": layers,
-        "feed_forward": take("intermediate_size"),
-        "vocab": take("vocab_size"),
-        "tied": take("tie_word_embeddings", False),
-        "norm_eps": eps,
+        "hidden_size": width,
+        "num_hidden_layers": layers,
+        "intermediate_size": take("intermediate_size"),
+        "vocab_size": take("vocab_size"),
+        "tie_word_embeddings": take("tie_word_embeddings", False),
+        "rms_norm_eps": eps,
     }
     if latent:
-        attention = _latent(fields, heads) | {"rope_theta": theta, "yarn": yarn}
+        attention = _latent(fields, heads) | {"rope_theta": theta, "rope_scaling": yarn}
         return Shape(**parts, attention=Mla(**attention), experts=_experts(fields, layers))
     grouped = {
-        "kv_heads": take("num_key_value_heads", None) or heads,
+        "num_key_value_heads": take("num_key_value_heads", None) or heads,
         "head_dim": take("head_dim", None) or width // heads,
     }
-    return Shape(**parts, attention=Gqa(heads=heads, rope_theta=theta, **grouped))
+    return Shape(**parts, attention=Gqa(num_attention_heads=heads, rope_theta=theta, **grouped))
 
 
 def _latent(fields: _Fields, heads: int) -> dict[str, Any]:
@@ -272,12 +279,12 @@ def _latent(fields: _Fields, heads: int) -> dict[str, Any]:
     fields.plain("num_key_value_heads", (heads, None))
     take("head_dim", None)  # transformers sets it to the rotary part
     return {
-        "heads": heads,
-        "q_rank": take("q_lora_rank"),
-        "kv_rank": take("kv_lora_rank"),
-        "nope_dim": take("qk_nope_head_dim"),
-        "rope_dim": take("qk_rope_head_dim"),
-        "v_dim": take("v_head_dim"),
+        "num_attention_heads": heads,
+        "q_lora_rank": take("q_lora_rank"),
+        "kv_lora_rank": take("kv_lora_rank"),
+        "qk_nope_head_dim": take("qk_nope_head_dim"),
+        "qk_rope_head_dim": take("qk_rope_head_dim"),
+        "v_head_dim": take("v_head_dim"),
     }
 
 
@@ -298,15 +305,15 @@ def _experts(fields: _Fields, layers: int) -> Experts | None:
         raise InputError(
             f"{fields.where}: topk_method is {method!r}; greedy and group_limited_greedy are read"
         )
-    limits = {"groups": groups, "device_limit": limit} if method == "group_limited_greedy" else {}
+    limits = {"n_group": groups, "topk_group": limit} if method == "group_limited_greedy" else {}
     return Experts(
-        routed=routed,
-        top_k=top_k,
-        width=width,
-        shared=shared or 0,
-        dense_layers=dense,
-        scale=scale,
-        balance=balance,
+        n_routed_experts=routed,
+        num_experts_per_tok=top_k,
+        moe_intermediate_size=width,
+        n_shared_experts=shared or 0,
+        first_k_dense_replace=dense,
+        routed_scaling_factor=scale,
+        aux_loss_alpha=balance,
         **limits,
     )
 
@@ -335,7 +342,7 @@ def _rope(fields: _Fields) -> tuple[float, Yarn | None]:
     inner.plain("truncate", (True,))
     yarn = Yarn(
         factor=inner.take("factor"),
-        original=inner.take("original_max_position_embeddings"),
+        original_max_position_embeddings=inner.take("original_max_position_embeddings"),
         beta_fast=inner.take("beta_fast", 32),
         beta_slow=inner.take("beta_slow", 1),
         mscale=mscale,

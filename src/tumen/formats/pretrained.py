@@ -186,12 +186,12 @@ class _About:
 def _shape(about: _About, header: Header, path: Path) -> Shape:
     latent = header.architecture == "deepseek2"
     parts = {
-        "width": about.need("embedding_length"),
-        "layers": about.need("block_count"),
-        "feed_forward": about.need("feed_forward_length"),
-        "vocab": header.vocab,
-        "norm_eps": _exact(about.need("attention.layer_norm_rms_epsilon")),
-        "tied": _tied(header, path),
+        "hidden_size": about.need("embedding_length"),
+        "num_hidden_layers": about.need("block_count"),
+        "intermediate_size": about.need("feed_forward_length"),
+        "vocab_size": header.vocab,
+        "rms_norm_eps": _exact(about.need("attention.layer_norm_rms_epsilon")),
+        "tie_word_embeddings": _tied(header, path),
     }
     if latent:
         return Shape(**parts, attention=_latent(about), experts=_experts(about))
@@ -199,7 +199,7 @@ def _shape(about: _About, header: Header, path: Path) -> Shape:
         raise InputError(
             f"{about.where}: experts with grouped attention are read by no network here"
         )
-    return Shape(**parts, attention=_grouped(about, parts["width"]))
+    return Shape(**parts, attention=_grouped(about, parts["hidden_size"]))
 
 
 def _exact(value: float) -> float:
@@ -231,7 +231,12 @@ def _grouped(about: _About, width: int) -> Gqa:
         about.get("attention.head_count_kv", heads),
         about.get("rope.freq_base", 10_000.0),
     )
-    return Gqa(heads=heads, kv_heads=kv_heads, head_dim=head_dim, rope_theta=_exact(theta))
+    return Gqa(
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        head_dim=head_dim,
+        rope_theta=_exact(theta),
+    )
 
 
 def _latent(about: _About) -> Mla:
@@ -241,12 +246,12 @@ def _latent(about: _About) -> Mla:
             f"{about.where}: of a llama.cpp before latent attention (no key_length_mla); convert the model again"
         )
     return Mla(
-        heads=about.need("attention.head_count"),
-        kv_rank=about.need("attention.kv_lora_rank"),
-        q_rank=about.get("attention.q_lora_rank") or None,
-        nope_dim=query - rope,
-        rope_dim=rope,
-        v_dim=about.need("attention.value_length_mla"),
+        num_attention_heads=about.need("attention.head_count"),
+        kv_lora_rank=about.need("attention.kv_lora_rank"),
+        q_lora_rank=about.get("attention.q_lora_rank") or None,
+        qk_nope_head_dim=query - rope,
+        qk_rope_head_dim=rope,
+        v_head_dim=about.need("attention.value_length_mla"),
         rope_theta=_exact(about.get("rope.freq_base", 10_000.0)),
     )
 
@@ -256,11 +261,11 @@ def _experts(about: _About) -> Experts | None:
     if not about.get("expert_count", 0) or dense >= layers:
         return None
     return Experts(
-        routed=about.need("expert_count"),
-        top_k=about.need("expert_used_count"),
-        width=about.need("expert_feed_forward_length"),
-        shared=about.get("expert_shared_count", 0),
-        dense_layers=dense,
-        scale=_exact(about.get("expert_weights_scale", 1.0)),
-        normalise=bool(about.get("expert_weights_norm", False)),
+        n_routed_experts=about.need("expert_count"),
+        num_experts_per_tok=about.need("expert_used_count"),
+        moe_intermediate_size=about.need("expert_feed_forward_length"),
+        n_shared_experts=about.get("expert_shared_count", 0),
+        first_k_dense_replace=dense,
+        routed_scaling_factor=_exact(about.get("expert_weights_scale", 1.0)),
+        norm_topk_prob=bool(about.get("expert_weights_norm", False)),
     )

@@ -84,10 +84,10 @@ class GroupedAttention(nn.Module):
     def __init__(self, width: int, shape: Gqa) -> None:
         super().__init__()
         self.shape = shape
-        self.q = linear(width, shape.heads * shape.head_dim)
-        self.k = linear(width, shape.kv_heads * shape.head_dim)
-        self.v = linear(width, shape.kv_heads * shape.head_dim)
-        self.out = linear(shape.heads * shape.head_dim, width)
+        self.q = linear(width, shape.num_attention_heads * shape.head_dim)
+        self.k = linear(width, shape.num_key_value_heads * shape.head_dim)
+        self.v = linear(width, shape.num_key_value_heads * shape.head_dim)
+        self.out = linear(shape.num_attention_heads * shape.head_dim, width)
         self.enter = self.leave = self.whole = same
 
     def forward(self, x: Tensor, context: Context, cache: Cache | None = None) -> Tensor:
@@ -103,7 +103,7 @@ class GroupedAttention(nn.Module):
         k, v = self.whole(k), self.whole(v)
         if cache is not None:
             k, v = cache.extend(k, v)
-        group = shape.heads // shape.kv_heads
+        group = shape.num_attention_heads // shape.num_key_value_heads
         if group > 1:
             k, v = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1)
         return self.leave(self.out(attend(q, k, v, context.mask, shape.score_scale)))
@@ -122,29 +122,35 @@ class LatentAttention(nn.Module):
     def __init__(self, width: int, shape: Mla, eps: float) -> None:
         super().__init__()
         self.shape = shape
-        query = shape.heads * shape.query_dim
-        if shape.q_rank:
-            self.q_down, self.q_norm = linear(width, shape.q_rank), Norm(shape.q_rank, eps)
-            self.q_up = linear(shape.q_rank, query)
+        query = shape.num_attention_heads * shape.query_dim
+        if shape.q_lora_rank:
+            self.q_down, self.q_norm = (
+                linear(width, shape.q_lora_rank),
+                Norm(shape.q_lora_rank, eps),
+            )
+            self.q_up = linear(shape.q_lora_rank, query)
         else:
             self.q_up = linear(width, query)
-        self.kv_down = linear(width, shape.kv_rank + shape.rope_dim)
-        self.kv_norm = Norm(shape.kv_rank, eps)
-        self.kv_up = linear(shape.kv_rank, shape.heads * (shape.nope_dim + shape.v_dim))
-        self.out = linear(shape.heads * shape.v_dim, width)
+        self.kv_down = linear(width, shape.kv_lora_rank + shape.qk_rope_head_dim)
+        self.kv_norm = Norm(shape.kv_lora_rank, eps)
+        self.kv_up = linear(
+            shape.kv_lora_rank,
+            shape.num_attention_heads * (shape.qk_nope_head_dim + shape.v_head_dim),
+        )
+        self.out = linear(shape.num_attention_heads * shape.v_head_dim, width)
         self.enter = self.leave = self.whole = same
 
     def forward(self, x: Tensor, context: Context, cache: Cache | None = None) -> Tensor:
         B, T, _ = x.shape
         shape = self.shape
-        q = self.q_up(self.enter(self.q_norm(self.q_down(x)) if shape.q_rank else x))
+        q = self.q_up(self.enter(self.q_norm(self.q_down(x)) if shape.q_lora_rank else x))
         q_nope, q_rope = (
             q.view(B, T, -1, shape.query_dim)
             .transpose(1, 2)
-            .split((shape.nope_dim, shape.rope_dim), dim=-1)
+            .split((shape.qk_nope_head_dim, shape.qk_rope_head_dim), dim=-1)
         )
         q_rope = rotate(q_rope, context.cos, context.sin)
-        latent, k_rope = self.kv_down(x).split((shape.kv_rank, shape.rope_dim), dim=-1)
+        latent, k_rope = self.kv_down(x).split((shape.kv_lora_rank, shape.qk_rope_head_dim), dim=-1)
         latent, k_rope = self.kv_norm(latent), rotate(k_rope.unsqueeze(1), context.cos, context.sin)
         latent, k_rope = self.enter(latent.unsqueeze(1)), self.enter(k_rope)
         if cache is not None:
@@ -153,10 +159,10 @@ class LatentAttention(nn.Module):
         latent, k_rope = self.whole(latent), self.whole(k_rope)  # (B, 1, S, r), (B, 1, S, rope)
         kv = (
             self.kv_up(latent.squeeze(1))
-            .view(B, latent.shape[2], -1, shape.nope_dim + shape.v_dim)
+            .view(B, latent.shape[2], -1, shape.qk_nope_head_dim + shape.v_head_dim)
             .transpose(1, 2)
         )
-        k_nope, v = kv.split((shape.nope_dim, shape.v_dim), dim=-1)
+        k_nope, v = kv.split((shape.qk_nope_head_dim, shape.v_head_dim), dim=-1)
         k = torch.cat((k_nope, k_rope.expand(-1, k_nope.shape[1], -1, -1)), dim=-1)
         return self.leave(
             self.out(
@@ -169,8 +175,12 @@ class LatentAttention(nn.Module):
     ) -> Tensor:
         """Attention inside the latent (section 2.1.2, "absorbed"): latents (B, 1, S, r), k_rope (B, 1, S, rope)."""
         shape = self.shape
-        up = self.kv_up.weight.view(shape.heads, shape.nope_dim + shape.v_dim, shape.kv_rank)
-        w_uk, w_uv = up.split((shape.nope_dim, shape.v_dim), dim=1)  # (H, nope, r), (H, v, r)
+        up = self.kv_up.weight.view(
+            shape.num_attention_heads, shape.qk_nope_head_dim + shape.v_head_dim, shape.kv_lora_rank
+        )
+        w_uk, w_uv = up.split(
+            (shape.qk_nope_head_dim, shape.v_head_dim), dim=1
+        )  # (H, nope, r), (H, v, r)
         B, H, T, _ = q_nope.shape
         q_latent = torch.einsum("bhtn,hnr->bhtr", q_nope, w_uk).flatten(
             1, 2

@@ -20,7 +20,7 @@ def greedy(network: Transformer, prompt: Sequence[int], end: int, longest: int =
         end: token that stops, not part of the answer.
         longest: most tokens to write.
     """
-    caches = [Cache() for _ in range(network.shape.layers)]
+    caches = [Cache() for _ in range(network.shape.num_hidden_layers)]
     written: list[int] = []
     fresh = list(prompt)
     while len(written) < longest:

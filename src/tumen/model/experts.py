@@ -58,23 +58,35 @@ class Choice(NamedTuple):
 
 
 class MixtureOfExperts(nn.Module):
-    """Shared experts plus the `top_k` best of the routed ones, weighted by their affinity (equations 20-22)."""
+    """Shared experts plus the `num_experts_per_tok` best of the routed ones, weighted by their affinity (equations 20-22)."""
 
     bias: Tensor | None
 
     def __init__(self, width: int, shape: Experts) -> None:
         super().__init__()
-        if shape.device_limit and not shape.groups:
+        if shape.topk_group and not shape.n_group:
             raise InputError(
-                f"experts.device_limit {shape.device_limit} needs experts.groups: on how many devices do they lie?"
+                f"experts.topk_group {shape.topk_group} needs experts.n_group: on how many devices do they lie?"
             )
         self.shape = shape
-        self.router = linear(width, shape.routed)
-        self.gate = nn.Parameter(torch.empty(shape.routed, width, shape.width))
-        self.up = nn.Parameter(torch.empty(shape.routed, width, shape.width))
-        self.down = nn.Parameter(torch.empty(shape.routed, shape.width, width))
-        self.shared = FeedForward(width, shape.width * shape.shared) if shape.shared else None
-        self.register_buffer("bias", torch.zeros(shape.routed) if shape.bias_rate else None)
+        self.router = linear(width, shape.n_routed_experts)
+        self.gate = nn.Parameter(
+            torch.empty(shape.n_routed_experts, width, shape.moe_intermediate_size)
+        )
+        self.up = nn.Parameter(
+            torch.empty(shape.n_routed_experts, width, shape.moe_intermediate_size)
+        )
+        self.down = nn.Parameter(
+            torch.empty(shape.n_routed_experts, shape.moe_intermediate_size, width)
+        )
+        self.shared = (
+            FeedForward(width, shape.moe_intermediate_size * shape.n_shared_experts)
+            if shape.n_shared_experts
+            else None
+        )
+        self.register_buffer(
+            "bias", torch.zeros(shape.n_routed_experts) if shape.bias_rate else None
+        )
         self.kernel = padded
         self.enter = self.leave = self.over_sequence = same
         self.travel = Travel()
@@ -95,30 +107,31 @@ class MixtureOfExperts(nn.Module):
         return Fed(out.view_as(x), self.balance(choice, wanted, real), load)
 
     def route(self, rows: Tensor) -> Choice:
-        """The experts of every token: the best `top_k` on the best `device_limit` devices (section 2.2.2)."""
+        """The experts of every token: the best `num_experts_per_tok` on the best `topk_group` devices (section 2.2.2)."""
         shape = self.shape
         logits = self.router(rows).float()
-        affinity = logits.softmax(dim=-1) if shape.gate == "softmax" else logits.sigmoid()
+        affinity = logits.softmax(dim=-1) if shape.scoring_func == "softmax" else logits.sigmoid()
         liking = affinity.detach() if self.bias is None else affinity.detach() + self.bias
-        if shape.device_limit:
+        if shape.topk_group:
             # a device is as good as its best expert; in V3 as its best two (arXiv 2412.19437, section 2.1.2)
             grouped = liking.view(len(rows), shape.devices, -1)
-            best = 1 if shape.gate == "softmax" else max(1, shape.top_k // shape.device_limit)
+            best = (
+                1
+                if shape.scoring_func == "softmax"
+                else max(1, shape.num_experts_per_tok // shape.topk_group)
+            )
             device = (
-                grouped.topk(best, dim=-1)
-                .values.sum(dim=-1)
-                .topk(shape.device_limit, dim=-1)
-                .indices
+                grouped.topk(best, dim=-1).values.sum(dim=-1).topk(shape.topk_group, dim=-1).indices
             )
             far = torch.ones(grouped.shape[:2], dtype=torch.bool, device=rows.device).scatter(
                 1, device, False
             )
             liking = grouped.masked_fill(far.unsqueeze(-1), float("-inf")).flatten(1)
-        expert = liking.topk(shape.top_k, dim=-1).indices
+        expert = liking.topk(shape.num_experts_per_tok, dim=-1).indices
         weight = affinity.gather(1, expert)
-        if shape.normalise:
+        if shape.norm_topk_prob:
             weight = weight / weight.sum(dim=-1, keepdim=True)
-        return Choice(expert, weight * shape.scale, affinity)
+        return Choice(expert, weight * shape.routed_scaling_factor, affinity)
 
     def keep(self, choice: Choice, real: Tensor, safe: Tensor | None) -> Tensor:
         """Which choices (N, K) are computed: in training each device's best up to its budget (section 2.2.4)."""
@@ -130,7 +143,7 @@ class MixtureOfExperts(nn.Module):
         safe = torch.zeros_like(real[:, 0]) if safe is None else safe
         safe = safe.unsqueeze(1).expand_as(real).reshape(-1, 1).expand_as(wanted)
         device = torch.where(
-            wanted, choice.expert // (shape.routed // shape.devices), shape.devices
+            wanted, choice.expert // (shape.n_routed_experts // shape.devices), shape.devices
         ).flatten()
         liking = (
             choice.affinity.detach().gather(1, choice.expert) + 2 * safe
@@ -141,15 +154,22 @@ class MixtureOfExperts(nn.Module):
     def _budget(self, tokens: int) -> int:
         """Choices one device computes of `tokens` tokens."""
         return rounded(
-            math.ceil(self.shape.capacity * tokens * self.shape.top_k / self.shape.devices)
+            math.ceil(
+                self.shape.capacity_factor
+                * tokens
+                * self.shape.num_experts_per_tok
+                / self.shape.devices
+            )
         )
 
     def _routed(self, rows: Tensor, choice: Choice, kept: Tensor) -> Tensor:
         """The weighted sum of the chosen experts' outputs (N, D); a dropped choice adds nothing."""
         shape = self.shape
-        expert = torch.where(kept, choice.expert, shape.routed).flatten()
+        expert = torch.where(kept, choice.expert, shape.n_routed_experts).flatten()
         queue = queue_of(
-            expert, shape.routed, choice.affinity.detach().gather(1, choice.expert).flatten()
+            expert,
+            shape.n_routed_experts,
+            choice.affinity.detach().gather(1, choice.expert).flatten(),
         )
         room = self._room(len(rows), queue)
         weights = (local(self.gate), local(self.up), local(self.down))
@@ -159,7 +179,7 @@ class MixtureOfExperts(nn.Module):
 
     def _room(self, tokens: int, queue: Queue) -> int:
         """Rows an expert's queue is padded to; where the budget is a device's own, an expert's share is known by counting alone."""
-        if self.training and self.shape.devices == self.shape.routed:
+        if self.training and self.shape.devices == self.shape.n_routed_experts:
             return self._budget(tokens)
         return rounded(self.travel.widest(int(queue.counts.max())))
 
@@ -175,16 +195,20 @@ class MixtureOfExperts(nn.Module):
         """
         shape = self.shape
         tokens = self.over_sequence(real.sum(dim=1, keepdim=True).float()).clamp(min=1)  # (B, 1)
-        sums = choice.affinity.sum(dim=-1, keepdim=True) if shape.gate == "sigmoid" else 1.0
+        sums = choice.affinity.sum(dim=-1, keepdim=True) if shape.scoring_func == "sigmoid" else 1.0
         P = ((choice.affinity / sums).view_as(wanted) * real.unsqueeze(-1)).sum(
             dim=1
         ) / tokens  # (B, E)
-        f = self.over_sequence(wanted.sum(dim=1)) * (shape.routed / shape.top_k) / tokens
-        loss = shape.balance * (f * P).sum(dim=1)
+        f = (
+            self.over_sequence(wanted.sum(dim=1))
+            * (shape.n_routed_experts / shape.num_experts_per_tok)
+            / tokens
+        )
+        loss = shape.aux_loss_alpha * (f * P).sum(dim=1)
         if shape.balance_devices or shape.balance_communication:
             P_device = P.unflatten(1, (shape.devices, -1)).sum(dim=-1)  # (B, G)
             f_device = f.unflatten(1, (shape.devices, -1)).mean(dim=-1)
-            reach = min(shape.device_limit or shape.devices, shape.top_k)
+            reach = min(shape.topk_group or shape.devices, shape.num_experts_per_tok)
             sent = wanted.unflatten(2, (shape.devices, -1)).amax(dim=-1)  # (B, T, G)
             f_sent = self.over_sequence(sent.sum(dim=1)) * (shape.devices / reach) / tokens
             loss = loss + shape.balance_devices * (f_device * P_device).sum(dim=1)

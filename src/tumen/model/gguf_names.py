@@ -69,7 +69,7 @@ def gguf_name(shape: Shape, ours: str) -> tuple[str, Turn]:
     """
     attention = shape.attention
     table = BOTH | (LLAMA if isinstance(attention, Gqa) else DEEPSEEK2)
-    if isinstance(attention, Mla) and not attention.q_rank:
+    if isinstance(attention, Mla) and not attention.q_lora_rank:
         table |= ONE_STEP
     layer = LAYER.search(ours)
     found = table.get(LAYER.sub("{i}", ours))
@@ -93,7 +93,11 @@ def to_gguf(shape: Shape, weights: Mapping[str, Tensor]) -> Iterator[tuple[str, 
             )
         else:
             yield name, turned(shape, turn, tensor, interleave)
-        if ours == "embed.weight" and shape.tied and isinstance(shape.attention, Mla):
+        if (
+            ours == "embed.weight"
+            and shape.tie_word_embeddings
+            and isinstance(shape.attention, Mla)
+        ):
             yield "output.weight", tensor  # llama.cpp's deepseek2 wants a head of its own
 
 
@@ -123,9 +127,13 @@ def turned(
         return tensor.transpose(1, 2).contiguous()
     if turn in ("same", "absorbed"):
         return tensor
-    rope = attention.rope_dim if isinstance(attention, Mla) else attention.head_dim
-    kv_heads = attention.kv_heads if isinstance(attention, Gqa) else 1
-    return reorder(tensor, {"queries": attention.heads, "keys": kv_heads, "latent": 1}[turn], rope)
+    rope = attention.qk_rope_head_dim if isinstance(attention, Mla) else attention.head_dim
+    kv_heads = attention.num_key_value_heads if isinstance(attention, Gqa) else 1
+    return reorder(
+        tensor,
+        {"queries": attention.num_attention_heads, "keys": kv_heads, "latent": 1}[turn],
+        rope,
+    )
 
 
 def _absorbed(shape: Shape, up: Tensor) -> tuple[Tensor, Tensor]:
@@ -133,6 +141,10 @@ def _absorbed(shape: Shape, up: Tensor) -> tuple[Tensor, Tensor]:
     attention = shape.attention
     if not isinstance(attention, Mla):
         raise ExportError("a grouped-query model is no deepseek2")
-    stacked = up.view(attention.heads, attention.nope_dim + attention.v_dim, attention.kv_rank)
-    k_up, v_up = stacked.split((attention.nope_dim, attention.v_dim), dim=1)
+    stacked = up.view(
+        attention.num_attention_heads,
+        attention.qk_nope_head_dim + attention.v_head_dim,
+        attention.kv_lora_rank,
+    )
+    k_up, v_up = stacked.split((attention.qk_nope_head_dim, attention.v_head_dim), dim=1)
     return k_up.transpose(1, 2).contiguous(), v_up.contiguous()

@@ -138,7 +138,11 @@ def _turned(
         return tensor.T
     if turn == "same" or isinstance(attention, Gqa):
         return tensor
-    return reorder(tensor, attention.heads if turn == "queries" else 1, attention.rope_dim)
+    return reorder(
+        tensor,
+        attention.num_attention_heads if turn == "queries" else 1,
+        attention.qk_rope_head_dim,
+    )
 
 
 def sizes_of(shape: Shape) -> dict[str, tuple[int, ...]]:
@@ -175,7 +179,7 @@ def names_of(shape: Shape) -> Iterator[Name]:
 def _table(shape: Shape) -> Table:
     if architecture_of(shape) == "LlamaForCausalLM":
         return ENDS | DENSE | LLAMA
-    ranked = isinstance(shape.attention, Mla) and shape.attention.q_rank
+    ranked = isinstance(shape.attention, Mla) and shape.attention.q_lora_rank
     return ENDS | DENSE | LATENT | (QUERY_BY_RANK if ranked else QUERY) | EXPERTS
 
 

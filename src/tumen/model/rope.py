@@ -43,7 +43,11 @@ def _stretched(frequency: Tensor, theta: float, yarn: Yarn) -> Tensor:
 
     def index(turns: float) -> float:
         """Which frequency turns that often within the old context."""
-        return count * math.log(yarn.original / (turns * 2 * math.pi)) / math.log(theta)
+        return (
+            count
+            * math.log(yarn.original_max_position_embeddings / (turns * 2 * math.pi))
+            / math.log(theta)
+        )
 
     low, high = (
         max(math.floor(index(yarn.beta_fast)), 0),

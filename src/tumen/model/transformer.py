@@ -20,7 +20,7 @@ ENDS = 0.02  # deviation of embedding and head in a fresh network, so that its f
 NOT_BUILT = {
     "gated": True,
     "biases": False,
-    "positions": 0,
+    "n_positions": 0,
     "window": 0,
 }  # fields of a shape that are planned alone
 
@@ -31,18 +31,18 @@ class Block(nn.Module):
     def __init__(self, shape: Shape, layer: int) -> None:
         super().__init__()
         kind = shape.attention
-        self.norm_in = Norm(shape.width, shape.norm_eps)
+        self.norm_in = Norm(shape.hidden_size, shape.rms_norm_eps)
         self.attention: nn.Module = (
-            LatentAttention(shape.width, kind, shape.norm_eps)
+            LatentAttention(shape.hidden_size, kind, shape.rms_norm_eps)
             if isinstance(kind, Mla)
-            else GroupedAttention(shape.width, kind)
+            else GroupedAttention(shape.hidden_size, kind)
         )
-        self.norm_out = Norm(shape.width, shape.norm_eps)
-        mixture = shape.experts is not None and layer >= shape.experts.dense_layers
+        self.norm_out = Norm(shape.hidden_size, shape.rms_norm_eps)
+        mixture = shape.experts is not None and layer >= shape.experts.first_k_dense_replace
         self.feed: nn.Module = (
-            MixtureOfExperts(shape.width, shape.experts)
+            MixtureOfExperts(shape.hidden_size, shape.experts)
             if mixture and shape.experts
-            else FeedForward(shape.width, shape.feed_forward)
+            else FeedForward(shape.hidden_size, shape.intermediate_size)
         )
 
     def forward(self, x: Tensor, context: Context, cache: Cache | None = None) -> Fed:
@@ -61,11 +61,11 @@ class Ahead(nn.Module):
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.norm_state, self.norm_embed = (
-            Norm(shape.width, shape.norm_eps),
-            Norm(shape.width, shape.norm_eps),
+            Norm(shape.hidden_size, shape.rms_norm_eps),
+            Norm(shape.hidden_size, shape.rms_norm_eps),
         )
-        self.join = linear(2 * shape.width, shape.width)
-        self.block = Block(shape, shape.layers)
+        self.join = linear(2 * shape.hidden_size, shape.hidden_size)
+        self.block = Block(shape, shape.num_hidden_layers)
 
     def forward(self, x: Tensor, following: Tensor, context: Context) -> Fed:
         """x (B, T, D) before the last norm, following (B, T, D) the next tokens' embeddings."""
@@ -95,13 +95,15 @@ class Transformer(nn.Module):
         super().__init__()
         refuse_unbuilt(shape)
         self.shape = shape
-        self.embed = nn.Embedding(shape.vocab, shape.width)
+        self.embed = nn.Embedding(shape.vocab_size, shape.hidden_size)
         self.blocks = nn.ModuleDict(
-            {str(layer): Block(shape, layer) for layer in range(shape.layers)}
+            {str(layer): Block(shape, layer) for layer in range(shape.num_hidden_layers)}
         )
-        self.norm: Norm | None = Norm(shape.width, shape.norm_eps)
-        self.output = None if shape.tied else linear(shape.width, shape.vocab)
-        self.mtp = Ahead(shape) if shape.mtp else None
+        self.norm: Norm | None = Norm(shape.hidden_size, shape.rms_norm_eps)
+        self.output = (
+            None if shape.tie_word_embeddings else linear(shape.hidden_size, shape.vocab_size)
+        )
+        self.mtp = Ahead(shape) if shape.num_nextn_predict_layers else None
         self.loads: list[Tensor] = []  # of the mixtures in the last forward pass, see `Fed.load`
 
     def cut(self, first: int, last: int) -> Transformer:
@@ -111,7 +113,7 @@ class Transformer(nn.Module):
         )
         if first > 0:
             self.embed = None
-        if last < self.shape.layers:
+        if last < self.shape.num_hidden_layers:
             self.norm = self.output = None
         return self
 
@@ -139,7 +141,9 @@ class Transformer(nn.Module):
         kind = self.shape.attention
         x = x if self.embed is None else self.embed(x)
         turned, yarn = (
-            (kind.rope_dim, kind.yarn) if isinstance(kind, Mla) else (kind.head_dim, None)
+            (kind.qk_rope_head_dim, kind.rope_scaling)
+            if isinstance(kind, Mla)
+            else (kind.head_dim, None)
         )
         cos, sin = angles(positions.unsqueeze(1), turned, kind.rope_theta, yarn)
         context = Context(cos.to(x.dtype), sin.to(x.dtype), mask.to(x.dtype), real, safe)
@@ -202,16 +206,16 @@ def refuse_unbuilt(shape: Shape) -> None:
     Raises:
         InputError: names the fields.
     """
-    if not shape.vocab:
-        raise ValueError("shape.vocab is 0: take it from the tokeniser first")
+    if not shape.vocab_size:
+        raise ValueError("shape.vocab_size is 0: take it from the tokeniser first")
     foreign = [name for name, ours in NOT_BUILT.items() if getattr(shape, name) != ours]
     if foreign:
         raise InputError(
             f"shape.{', shape.'.join(foreign)}: the planner counts it, no network here has it; leave it out to train"
         )
-    if shape.mtp > 1:
+    if shape.num_nextn_predict_layers > 1:
         raise InputError(
-            f"shape.mtp {shape.mtp}: one more predicted token is built; set it to 1 or 0"
+            f"shape.num_nextn_predict_layers {shape.num_nextn_predict_layers}: one more predicted token is built; set it to 1 or 0"
         )
 
 
@@ -234,7 +238,7 @@ def fresh(shape: Shape, name: str, size: torch.Size, seed: int) -> Tensor:
     inner = size[-1] if len(size) == 2 else size[-2]
     deviation = 1 / math.sqrt(inner)
     if name.endswith((".out.weight", ".down.weight", ".down")):
-        deviation = 0.5 / math.sqrt(shape.width) / math.sqrt(2 * shape.layers)
+        deviation = 0.5 / math.sqrt(shape.hidden_size) / math.sqrt(2 * shape.num_hidden_layers)
     if name.startswith(("embed", "output")):
         deviation = ENDS
     digits = hashlib.sha256(f"{seed} {name}".encode()).digest()[:8]

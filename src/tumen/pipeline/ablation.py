@@ -1,9 +1,9 @@
 """`tumen arms RECIPE`: named variants of a tier at one budget and several seeds, and one table with error bars.
 
     corpus -> tokenizer -> dataset -> <teachers>       shared with `tumen run` of the same folder
-        -> arms/<arm>/seed-<n>                         checkpoints (and arms/<arm>/bundle-<n> when there is an exam)
-        -> arms/table                                  table.json
-With a budget in seconds, `arms/<arm>/pace` keeps what a step was measured to take here, so that a run that goes on asks for the
+        -> ablation/<arm>/seed-<n>                         checkpoints (and ablation/<arm>/bundle-<n> when there is an exam)
+        -> ablation/table                                  table.json
+With a budget in seconds, `ablation/<arm>/pace` keeps what a step was measured to take here, so that a run that goes on asks for the
 same steps.
 """
 
@@ -24,28 +24,28 @@ from tumen.core.artifact import Manifest, manifest_of, verify, writing
 from tumen.core.errors import InputError, PlanError, TrainError
 from tumen.core.shape import Shape
 from tumen.pipeline import stages as chain
-from tumen.recipe import Arms, Recipe, Tier
+from tumen.recipe import Ablation, Recipe, Tier
 
-FOLDER = "arms"
+FOLDER = "ablation"
 TABLE = f"{FOLDER}/table"
 PACE_STEPS = 8
 PACKAGES = ("tumen", "torch", "numpy")
 
 
-def arms_of(recipe: Recipe) -> Arms:
+def arms_of(recipe: Recipe) -> Ablation:
     """The recipe's arms.
 
     Raises:
         InputError: it has none.
     """
-    if recipe.arms is None:
-        raise InputError(f"{recipe.name} has no [arms]; see recipes/arms-pocket.toml")
-    return recipe.arms
+    if recipe.ablation is None:
+        raise InputError(f"{recipe.name} has no [ablation]; see recipes/ablation-pocket.toml")
+    return recipe.ablation
 
 
 def plan_of(recipe: Recipe, where: Path) -> dict[str, Any]:
     """What every arm would spend; with the recipe's vocabulary while there is no tokeniser yet."""
-    vocab = _vocab(where) if (where / "tokenizer").exists() else recipe.tokenizer.vocab
+    vocab = _vocab(where) if (where / "tokenizer").exists() else recipe.tokenizer.vocab_size
     tiers = {name: budgeted(recipe, where, name, vocab) for name in arms_of(recipe).each()}
     rows = [{"name": name, **spending(recipe, where, tier, vocab)} for name, tier in tiers.items()]
     return {**_heading(recipe), "arms": rows}
@@ -72,7 +72,7 @@ def stages(recipe: Recipe, where: Path) -> Iterator[chain.Stage]:
     teachers = {
         teacher
         for name in arms_of(recipe).each()
-        for teacher in teachers_of(recipe, recipe.arm(name))
+        for teacher in teachers_of(recipe, recipe.variant(name))
     }
     for stage in chain.stages(recipe):
         if stage.kind in ("corpus", "tokenizer", "dataset") or stage.name in teachers:
@@ -95,7 +95,7 @@ def arm_stages(recipe: Recipe, where: Path) -> Iterator[chain.Stage]:
     """
     section, vocab = arms_of(recipe), _vocab(where)
     for name in section.each() if section.seconds else ():
-        yield _pace_stage(name, recipe.arm(name), vocab)
+        yield _pace_stage(name, recipe.variant(name), vocab)
     tiers = {name: budgeted(recipe, where, name, vocab) for name in section.each()}
     made: list[str] = []
     for seed in section.seeds:
@@ -103,18 +103,18 @@ def arm_stages(recipe: Recipe, where: Path) -> Iterator[chain.Stage]:
             trained = chain.learning(f"{FOLDER}/{name}/seed-{seed}", tier, seed)
             yield trained
             made.append(trained.name)
-            if section.exam:
+            if section.eval:
                 yield from chain.packing(
                     f"{FOLDER}/{name}/bundle-{seed}", trained.name, tier, recipe, seed
                 )
                 made.append(f"{FOLDER}/{name}/bundle-{seed}")
     spends = [spending(recipe, where, tier, vocab) for tier in tiers.values()]
-    yield chain.Stage(TABLE, "arms", tuple(made), {"arms": section, "spent": spends})
+    yield chain.Stage(TABLE, "ablation", tuple(made), {"ablation": section, "spent": spends})
 
 
 def whole_shape(tier: Tier, vocab: int) -> Shape:
     """A tier's shape with its vocabulary."""
-    return tier.shape.model_copy(update={"vocab": vocab})
+    return tier.shape.model_copy(update={"vocab_size": vocab})
 
 
 def budgeted(recipe: Recipe, where: Path, name: str, vocab: int) -> Tier:
@@ -125,7 +125,7 @@ def budgeted(recipe: Recipe, where: Path, name: str, vocab: int) -> Tier:
     """
     from tumen.plan import steps_within
 
-    section, tier = arms_of(recipe), recipe.arm(name)
+    section, tier = arms_of(recipe), recipe.variant(name)
     if section.seconds:
         pace = json.loads((where / FOLDER / name / "pace" / "pace.json").read_text("utf-8"))[
             "step_seconds"
@@ -133,10 +133,12 @@ def budgeted(recipe: Recipe, where: Path, name: str, vocab: int) -> Tier:
         steps = int(section.seconds // pace)
         if not steps:
             raise PlanError(
-                f"arms.{name}: one step takes {pace:.3g} s here, the budget is {section.seconds:g} s; raise arms.seconds"
+                f"ablation.{name}: one step takes {pace:.3g} s here, the budget is {section.seconds:g} s; raise ablation.seconds"
             )
     else:
-        steps = steps_within(section.flops(), whole_shape(tier, vocab), tier.train, f"arms.{name}")
+        steps = steps_within(
+            section.flops(), whole_shape(tier, vocab), tier.train, f"ablation.{name}"
+        )
     return tier.model_copy(update={"train": tier.train.model_copy(update={"steps": steps})})
 
 
@@ -148,7 +150,7 @@ def spending(recipe: Recipe, where: Path, tier: Tier, vocab: int) -> dict[str, A
         **spent(whole_shape(tier, vocab), tier.train).model_dump(),
         "teacher": None,
         "teacher_flops": 0,
-        "start": tier.start and tier.start.path,
+        "start": tier.init_from and tier.init_from.path,
     }
     teachers = teachers_of(recipe, tier)
     if teachers:
@@ -159,7 +161,7 @@ def spending(recipe: Recipe, where: Path, tier: Tier, vocab: int) -> dict[str, A
         )
         dataset = where / "dataset"
         tokens = manifest_of(dataset).facts["train_tokens"] if dataset.exists() else 0
-        asked = tokens * shapes[0].flops_per_token(tier.train.row_tokens)
+        asked = tokens * shapes[0].flops_per_token(tier.train.seq_len)
         row |= {"teacher": teachers[0], "teacher_flops": trained + asked}
     return row
 
@@ -200,7 +202,7 @@ def write_pace(recipe: Recipe, stage: chain.Stage, where: Path, inputs: str) -> 
 
 
 def write_table(recipe: Recipe, where: Path, inputs: str) -> Manifest:
-    """Write the artifact `arms/table` from the arms' checkpoints: losses in its payload, speeds and machine in its facts."""
+    """Write the artifact `ablation/table` from the arms' checkpoints: losses in its payload, speeds and machine in its facts."""
     section, vocab = arms_of(recipe), _vocab(where)
     rows, speeds, parents = [], {}, []
     first: list[float] = []
@@ -217,17 +219,17 @@ def write_table(recipe: Recipe, where: Path, inputs: str) -> Manifest:
             "losses": losses,
             **compared(losses, first if losses is not first else None),
         }
-        if section.exam:
+        if section.eval:
             row["exam"] = exam_of(recipe, where, name)
         rows.append(row)
         speeds[name] = round(sum(one.facts["tokens_per_second"] for one in made) / len(made))
         parents += [one.digest for one in made]
     facts = {"tokens_per_second": speeds, **_circumstances()}
-    with writing(where / TABLE, "arms", inputs, parents, facts) as out:
+    with writing(where / TABLE, "ablation", inputs, parents, facts) as out:
         (out / "table.json").write_text(
             json.dumps({**_heading(recipe), "arms": rows}, indent=1), "utf-8"
         )
-    return verify(where / TABLE, "arms")
+    return verify(where / TABLE, "ablation")
 
 
 def compared(values: Sequence[float], first: Sequence[float] | None) -> dict[str, Any]:
@@ -282,5 +284,5 @@ def _processor() -> str:
 
 def result(where: Path) -> dict[str, Any]:
     """The table of a run with its facts, for programs."""
-    facts = manifest_of(where / TABLE, "arms").facts
+    facts = manifest_of(where / TABLE, "ablation").facts
     return {**json.loads((where / TABLE / "table.json").read_text("utf-8")), **facts}

@@ -91,7 +91,7 @@ def _make_stage(
     if stage.kind == "calibration":
         return write_pace(recipe, stage, where, inputs)
     with progress.task(stage.name) as update:
-        if stage.kind == "grid":
+        if stage.kind == "quant":
             return choose_grid(recipe, stage, where, inputs, update)
         if stage.kind == "corpus":
             return write_corpus(recipe.data, recipe.seed, folder, inputs)
@@ -108,7 +108,7 @@ def _make_stage(
             )
         if stage.kind == "bundle":
             return pack_and_check(recipe, stage, where, inputs, events)
-        if stage.kind == "arms":
+        if stage.kind == "ablation":
             return write_table(recipe, where, inputs)
         return score_run(recipe, where, inputs, events)
 

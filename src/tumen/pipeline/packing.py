@@ -27,10 +27,10 @@ def pack_and_check(
 
     if bundle.settings is None:
         raise ExportError(f"{bundle.name}: nothing says how {bundle.tier} is packed")
-    tier, quantise = bundle.tier, bundle.settings.quantise
+    tier, quantise = bundle.tier, bundle.settings.quantize
     trained, grid = (
-        where / (f"{tier}-aware" if quantise.aware else tier),
-        None if quantise.plain else where / f"{tier}-grid",
+        where / (f"{tier}-qat" if quantise.qat else tier),
+        None if quantise.plain else where / f"{tier}-quant",
     )
     about = {
         "recipe": recipe.name,
@@ -42,7 +42,7 @@ def pack_and_check(
     stage = final.with_name(f".packing-{final.name}")
     shutil.rmtree(stage, ignore_errors=True)
     try:
-        merge = bool(bundle.settings.start and bundle.settings.start.merge)
+        merge = bool(bundle.settings.init_from and bundle.settings.init_from.merge)
         pack(
             trained,
             where / "tokenizer",
@@ -88,7 +88,7 @@ def choose_grid(
         where / stage.tier,
         where / "tokenizer",
         where / "dataset",
-        stage.settings.quantise,
+        stage.settings.quantize,
         f"{recipe.name}-{stage.tier}",
         where / stage.name,
         seed=stage.seed,

@@ -1,7 +1,7 @@
 """The chain of a recipe: which artifact comes from which, what each was asked, and what is stale.
 
 corpus -> tokenizer -> dataset -> <teacher> -> <student> -> bundle-<tier> -> bundle-<tier>/scorecard
-and between a tier and its bundle, where the recipe quantises it with care: -> <tier>-grid -> <tier>-aware
+and between a tier and its bundle, where the recipe quantises it with care: -> <tier>-quant -> <tier>-qat
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ MAKERS: dict[Kind, int] = {
     "tokenizer": 2,
     "dataset": 1,
     "checkpoint": 3,
-    "grid": 1,
+    "quant": 1,
     "bundle": 3,
     "scorecard": 1,
-    "arms": 1,
+    "ablation": 1,
     "calibration": 1,
 }
 
@@ -96,14 +96,14 @@ def learning(name: str, tier: Tier, seed: int) -> Stage:
     }
     if tier.prune:
         learnt["prune"] = tier.prune
-    if tier.start:
-        learnt["start"] = start_digest(name, tier.start.path)
+    if tier.init_from:
+        learnt["start"] = start_digest(name, tier.init_from.path)
         learnt |= (
-            {"layers": tier.start.layers} if isinstance(tier.start.layers, tuple) else {}
+            {"layers": tier.init_from.layers} if isinstance(tier.init_from.layers, tuple) else {}
         )  # a number is in the shape
         learnt |= (
-            {"lora": tier.start.model_dump(exclude={"path", "merge"})}
-            if tier.start.tune == "lora"
+            {"lora": tier.init_from.model_dump(exclude={"path", "merge"})}
+            if tier.init_from.tune == "lora"
             else {}
         )
     return Stage(name, "checkpoint", parents, learnt, name, tier, seed)
@@ -111,25 +111,25 @@ def learning(name: str, tier: Tier, seed: int) -> Stage:
 
 def packing(name: str, tier: str, settings: Tier, recipe: Recipe, seed: int) -> Iterator[Stage]:
     """The stages that make a bundle of a trained tier: where the recipe asks for it, its grids, and training on them."""
-    quantise, parents = settings.quantise, [tier, "tokenizer", "corpus"]
+    quantise, parents = settings.quantize, [tier, "tokenizer", "corpus"]
     if not quantise.plain:
-        asked = quantise.model_dump(include={"to", "budget", "among", "calibrate"}) | {
+        asked = quantise.model_dump(include={"type", "budget", "types", "calibrate"}) | {
             "seed": seed,
             "name": recipe.name,
         }
-        parents.append(f"{tier}-grid")
+        parents.append(f"{tier}-quant")
         yield Stage(
-            f"{tier}-grid", "grid", (tier, "tokenizer", "dataset"), asked, tier, settings, seed
+            f"{tier}-quant", "quant", (tier, "tokenizer", "dataset"), asked, tier, settings, seed
         )
-    if quantise.aware:
+    if quantise.qat:
         train = quantise.section(settings.train)
         asked = {"train": _deciding(train.model_dump()), "teach": quantise.teach, "seed": seed}
-        parents.append(f"{tier}-aware")
-        aware = settings.model_copy(
-            update={"train": train, "distil": None, "start": None, "prune": None}
+        parents.append(f"{tier}-qat")
+        qat = settings.model_copy(
+            update={"train": train, "distil": None, "init_from": None, "prune": None}
         )
-        made_from = (tier, f"{tier}-grid", "dataset", "tokenizer")
-        yield Stage(f"{tier}-aware", "checkpoint", made_from, asked, f"{tier}-aware", aware, seed)
+        made_from = (tier, f"{tier}-quant", "dataset", "tokenizer")
+        yield Stage(f"{tier}-qat", "checkpoint", made_from, asked, f"{tier}-qat", qat, seed)
     told: dict[str, Any] = {
         "quantise": quantise.word,
         "serve": recipe.serve,
@@ -137,7 +137,9 @@ def packing(name: str, tier: str, settings: Tier, recipe: Recipe, seed: int) -> 
         "name": recipe.name,
     }
     told |= (
-        {"merge": settings.start.merge} if settings.start and settings.start.tune == "lora" else {}
+        {"merge": settings.init_from.merge}
+        if settings.init_from and settings.init_from.tune == "lora"
+        else {}
     )
     yield Stage(name, "bundle", tuple(parents), told, tier, settings)
 
@@ -152,15 +154,15 @@ def start_digest(tier: str, start: str) -> str:
         return digest_of_start(Path(start))
     except (ArtifactError, InputError) as error:
         field = tier.replace("/", ".") if "/" in tier else f"family.{tier}"
-        raise InputError(f"{field}.start: {error}") from None
+        raise InputError(f"{field}.init_from: {error}") from None
 
 
 def vocabulary_asked(section: Tokenizer) -> Any:
     """What decides a tokeniser: the section, and whose vocabulary it takes."""
-    if section.start is None:
-        return section.model_dump(include={"vocab"})
+    if section.init_from is None:
+        return section.model_dump(include={"vocab_size"})
     return {
-        "start": vocabulary_digest(Path(section.start)),
+        "start": vocabulary_digest(Path(section.init_from)),
         "trim": section.trim,
         "pieces": section.pieces,
     }
@@ -175,7 +177,7 @@ def served_tiers(recipe: Recipe) -> list[str]:
 def _deciding(train: dict[str, Any]) -> dict[str, Any]:
     """Fields of a train section that decide the weights: not how often it is saved, when it gives up, nor over how many ranks
     it is spread."""
-    besides = ("checkpoint_every", "keep", "save_later", "spike", "mesh")
+    besides = ("checkpoint_every", "keep", "async_checkpoint", "spike", "mesh")
     return {name: value for name, value in train.items() if name not in besides}
 
 

@@ -28,7 +28,7 @@ class Spent(Frozen):
 
 def step_flops(shape: Shape, train: Train) -> int:
     """FLOPs of one training step; the masked scores of a row are computed in full."""
-    return 3 * shape.flops_per_token(train.row_tokens) * train.rows * train.row_tokens
+    return 3 * shape.flops_per_token(train.seq_len) * train.batch_size * train.seq_len
 
 
 def steps_within(budget: float, shape: Shape, train: Train, what: str) -> int:
@@ -50,7 +50,7 @@ def spent(shape: Shape, train: Train) -> Spent:
     step = step_flops(shape, train)
     return Spent(
         steps=train.steps,
-        tokens=train.steps * train.rows * train.row_tokens,
+        tokens=train.steps * train.batch_size * train.seq_len,
         parameters=shape.parameters(),
         active_parameters=shape.active_parameters(),
         cache_bytes=shape.cache_bytes(),

@@ -116,16 +116,17 @@ def intervals(
     save_seconds: float, mean: float, restart: float, plan: Planning
 ) -> tuple[float, float, float]:
     """Seconds between saves on disk, seconds between copies in memory (0: none), and the goodput they give."""
-    if plan.copy_seconds is None:
+    if plan.replica_seconds is None:
         every = best_interval(save_seconds, mean, restart)
         return every, 0.0, goodput(every, save_seconds, mean, restart)
-    copied = best_interval(plan.copy_seconds, mean, restart)
-    rare = mean / plan.copies_lost
+    copied = best_interval(plan.replica_seconds, mean, restart)
+    rare = mean / plan.replicas_lost
     every = best_interval(save_seconds, rare, 0.0)
     return (
         every,
         copied,
-        goodput(copied, plan.copy_seconds, mean, restart) * goodput(every, save_seconds, rare, 0.0),
+        goodput(copied, plan.replica_seconds, mean, restart)
+        * goodput(every, save_seconds, rare, 0.0),
     )
 
 

@@ -62,13 +62,13 @@ def job_of(recipe: Recipe, tier: str | None = None) -> Job:
         raise PlanError(f"{recipe.name} has no tier {name!r}; it has {', '.join(recipe.family)}")
     chosen = recipe.family[name]
     shape = chosen.shape
-    if not shape.vocab:
-        shape = shape.model_copy(update={"vocab": recipe.tokenizer.vocab})
+    if not shape.vocab_size:
+        shape = shape.model_copy(update={"vocab_size": recipe.tokenizer.vocab_size})
     train = chosen.train
-    seq = plan.sequence_tokens or train.row_tokens
-    batch = train.rows if plan.batch_tokens is None else sequences(plan.batch_tokens, seq)
+    seq = plan.seq_len or train.seq_len
+    batch = train.batch_size if plan.batch_tokens is None else sequences(plan.batch_tokens, seq)
     tokens = (
-        float(train.steps * train.rows * train.row_tokens)
+        float(train.steps * train.batch_size * train.seq_len)
         if plan.tokens is None
         else units.count(plan.tokens)
     )
@@ -218,29 +218,33 @@ def legal(job: Job, layout: Layout, card: Card) -> None:
     for name in ("tp", "pp", "vpp", "dp", "ep", "cp", "micro_batch"):
         if getattr(layout, name) < 1:
             raise PlanError(f"{name} {getattr(layout, name)} is below 1; the least is 1")
-    if attention.heads % layout.tp:
-        best = nearest(divisors(attention.heads), layout.tp)
+    if attention.num_attention_heads % layout.tp:
+        best = nearest(divisors(attention.num_attention_heads), layout.tp)
         raise PlanError(
-            f"tp {layout.tp} does not divide {attention.heads} heads; the nearest that does is {best}"
+            f"tp {layout.tp} does not divide {attention.num_attention_heads} heads; the nearest that does is {best}"
         )
-    if layout.pp > job.shape.layers:
+    if layout.pp > job.shape.num_hidden_layers:
         raise PlanError(
-            f"pp {layout.pp} is more than {job.shape.layers} layers; the most is {job.shape.layers}"
+            f"pp {layout.pp} is more than {job.shape.num_hidden_layers} layers; the most is {job.shape.num_hidden_layers}"
         )
-    if layout.vpp > 1 and layout.pp * layout.vpp > job.shape.layers:
-        most = max(job.shape.layers // layout.pp, 1)
+    if layout.vpp > 1 and layout.pp * layout.vpp > job.shape.num_hidden_layers:
+        most = max(job.shape.num_hidden_layers // layout.pp, 1)
         raise PlanError(
-            f"vpp {layout.vpp} x pp {layout.pp} is more than {job.shape.layers} layers; vpp can be {most}"
+            f"vpp {layout.vpp} x pp {layout.pp} is more than {job.shape.num_hidden_layers} layers; vpp can be {most}"
         )
     if layout.ep > 1 and not experts:
         raise PlanError(f"ep {layout.ep}: the network has no experts; ep is 1")
-    if experts and (experts.routed % layout.ep or (layout.dp * layout.cp * layout.tp) % layout.ep):
+    if experts and (
+        experts.n_routed_experts % layout.ep or (layout.dp * layout.cp * layout.tp) % layout.ep
+    ):
         options = [
-            d for d in divisors(experts.routed) if (layout.dp * layout.cp * layout.tp) % d == 0
+            d
+            for d in divisors(experts.n_routed_experts)
+            if (layout.dp * layout.cp * layout.tp) % d == 0
         ]
         best = nearest(options, layout.ep)
         raise PlanError(
-            f"ep {layout.ep} does not divide {experts.routed} experts and the ranks of a stage; nearest is {best}"
+            f"ep {layout.ep} does not divide {experts.n_routed_experts} experts and the ranks of a stage; nearest is {best}"
         )
     if job.seq % layout.cp:
         raise PlanError(

@@ -59,16 +59,20 @@ def space_of(job: Job, card: Card, cards: int) -> Space:
     """Everything that is legal and sensible for a job on `cards` cards."""
     shape = job.shape
     widest = min(max(card.domain, card.node), 64)
-    tensor = tuple(t for t in divisors(shape.attention.heads) if t <= widest and t & (t - 1) == 0)
+    tensor = tuple(
+        t for t in divisors(shape.attention.num_attention_heads) if t <= widest and t & (t - 1) == 0
+    )
     pipeline = tuple(
-        p for p in range(1, min(shape.layers, cards, 128) + 1) if even_enough(shape.layers, p)
+        p
+        for p in range(1, min(shape.num_hidden_layers, cards, 128) + 1)
+        if even_enough(shape.num_hidden_layers, p)
     )
     context = tuple(
         c for c in (1, 2, 4, 8, 16, 32) if c <= max(job.seq // 8192, 1) and job.seq % c == 0
     )
     expert: tuple[int, ...] = (1,)
     if shape.experts:
-        expert = tuple(e for e in divisors(shape.experts.routed) if e <= 128)
+        expert = tuple(e for e in divisors(shape.experts.n_routed_experts) if e <= 128)
     return Space(tensor, pipeline, context=context, expert=expert)
 
 
@@ -89,8 +93,8 @@ def pinned(space: Space, pin: Mapping[str, int], job: Job) -> Space:
     Raises:
         PlanError: a part the network cannot have, with the nearest legal value.
     """
-    heads, layers = job.shape.attention.heads, job.shape.layers
-    routed = job.shape.experts.routed if job.shape.experts else 1
+    heads, layers = job.shape.attention.num_attention_heads, job.shape.num_hidden_layers
+    routed = job.shape.experts.n_routed_experts if job.shape.experts else 1
     for name, most in (("tp", heads), ("ep", routed)):
         value = pin.get(name, 1)
         if most % value:
@@ -130,10 +134,12 @@ def lattice(job: Job, card: Card, cards: int, space: Space) -> Iterator[tuple[fl
                 continue
             ranks = dp * cp * tp
             for ep in space.expert:
-                if ranks % ep or (shape.experts and shape.experts.routed % ep):
+                if ranks % ep or (shape.experts and shape.experts.n_routed_experts % ep):
                     continue
                 for vpp, schedule in itertools.product(space.chunks, space.schedules):
-                    if not scheduled(shape.layers, pp, vpp, schedule, job.batch // (dp * micro)):
+                    if not scheduled(
+                        shape.num_hidden_layers, pp, vpp, schedule, job.batch // (dp * micro)
+                    ):
                         continue
                     for policy, zero in itertools.product(space.policies, space.zero):
                         if zero == 3 and (pp > 1 or shape.experts):

@@ -140,7 +140,10 @@ def decode_seconds(
     """One token for every sequence of a batch."""
     weights = shape.parameters()
     if shape.experts:  # a large batch touches every expert, a small one only those its tokens chose
-        share = 1 - (1 - shape.experts.top_k / shape.experts.routed) ** sequences
+        share = (
+            1
+            - (1 - shape.experts.num_experts_per_tok / shape.experts.n_routed_experts) ** sequences
+        )
         weights = int(
             shape.active_parameters() + (shape.parameters() - shape.active_parameters()) * share
         )

@@ -31,14 +31,14 @@ class Mesh(Frozen):
     cp: Positive = Field(1, description="ranks that share the tokens of a row")
     tp: Positive = Field(1, description="ranks that share the heads and the inner features")
     pp: Positive = Field(1, description="pipeline ranks that share the layers")
-    chunks: Positive = Field(
+    virtual_stages: Positive = Field(
         1, description="stages of one pipeline rank (interleaved; zero-bubble and dualpipe: 2)"
     )
     schedule: Schedule = "1f1b"
     zero: Literal[0, 1, 2, 3] = Field(
         3, description="3: weights are gathered for each use; below: once a step"
     )
-    micro_rows: int = Field(
+    micro_batch_size: int = Field(
         0,
         ge=0,
         description="rows of one micro-batch on one rank; 0: all of the rank's rows at once",
@@ -58,21 +58,21 @@ class Mesh(Frozen):
     @property
     def stages(self) -> int:
         """Pipeline stages."""
-        return self.pp * self.chunks
+        return self.pp * self.virtual_stages
 
     @model_validator(mode="after")
     def _divides(self) -> Mesh:
         if self.dp % (self.replicate * self.ep):
             raise ValueError(f"replicate {self.replicate} x ep {self.ep} must divide dp {self.dp}")
-        if self.pp == 1 and self.chunks > 1:
-            raise ValueError(f"chunks {self.chunks} needs a pipeline: pp is 1")
-        if self.pp > 1 and self.schedule == "dualpipe" and self.chunks != 2:
+        if self.pp == 1 and self.virtual_stages > 1:
+            raise ValueError(f"virtual_stages {self.virtual_stages} needs a pipeline: pp is 1")
+        if self.pp > 1 and self.schedule == "dualpipe" and self.virtual_stages != 2:
             raise ValueError(
-                f"schedule dualpipe has 2 stages a rank (a V), chunks is {self.chunks}"
+                f"schedule dualpipe has 2 stages a rank (a V), virtual_stages is {self.virtual_stages}"
             )
-        if self.pp > 1 and (self.schedule == "1f1b") != (self.chunks == 1):
+        if self.pp > 1 and (self.schedule == "1f1b") != (self.virtual_stages == 1):
             raise ValueError(
-                f"schedule {self.schedule} and chunks {self.chunks}: 1f1b has one stage a rank, the others more"
+                f"schedule {self.schedule} and virtual_stages {self.virtual_stages}: 1f1b has one stage a rank, the others more"
             )
         return self
 
@@ -84,10 +84,14 @@ class Mesh(Frozen):
         """
         each, together = self.pp * self.cp * self.tp, self.replicate * self.ep
         dp = ranks // each
-        wrong = ranks < 1 or ranks % each or dp % together or rows % (dp * (self.micro_rows or 1))
+        wrong = (
+            ranks < 1 or ranks % each or dp % together or rows % (dp * (self.micro_batch_size or 1))
+        )
         if wrong:
-            steps = range(together, rows // (self.micro_rows or 1) + 1, together)
-            legal = [str(each * one) for one in steps if rows % (one * (self.micro_rows or 1)) == 0]
+            steps = range(together, rows // (self.micro_batch_size or 1) + 1, together)
+            legal = [
+                str(each * one) for one in steps if rows % (one * (self.micro_batch_size or 1)) == 0
+            ]
             raise PlanError(
                 f"{ranks} ranks do not share {rows} rows a step on this mesh; it can have {', '.join(legal[:12])}"
             )
@@ -95,7 +99,7 @@ class Mesh(Frozen):
 
     def rows_of(self, rows: int) -> int:
         """Rows of one micro-batch, when a step has `rows` in all."""
-        return self.micro_rows or rows // self.dp
+        return self.micro_batch_size or rows // self.dp
 
 
 def mesh_of_plan(plan: Mapping[str, Any], where: str, rows: int, row_tokens: int) -> Mesh:
@@ -115,7 +119,7 @@ def mesh_of_plan(plan: Mapping[str, Any], where: str, rows: int, row_tokens: int
     if (batch, sequence) != (rows, row_tokens):
         raise PlanError(
             f"{where}: planned for {batch} sequences of {sequence} tokens a step, the tier trains on {rows} of {row_tokens}; "
-            "set train.rows and train.row_tokens, or plan again"
+            "set train.batch_size and train.seq_len, or plan again"
         )
     schedule, pp = layout["schedule"], int(layout["pp"])
     chunks = (
@@ -128,9 +132,9 @@ def mesh_of_plan(plan: Mapping[str, Any], where: str, rows: int, row_tokens: int
     asked = {name: layout[name] for name in ("dp", "ep", "cp", "tp", "zero")}
     asked |= {
         "pp": pp,
-        "chunks": chunks,
+        "virtual_stages": chunks,
         "schedule": schedule if pp > 1 else "1f1b",
-        "micro_rows": layout["micro_batch"],
+        "micro_batch_size": layout["micro_batch"],
     }
     asked["recompute"] = (
         layout["recompute"] if layout["recompute"] in ("none", "selective") else "full"
@@ -170,8 +174,12 @@ def refuse_mesh(mesh: Mesh, shape: Shape, rows: int, row_tokens: int, world: int
             f"the mesh needs {mesh.ranks} ranks, {world} were started; start {mesh.ranks}, or plan for {world}"
         )
     attention, experts = shape.attention, shape.experts
-    heads = attention.heads if isinstance(attention, Mla) else attention.kv_heads
-    inner = experts.width if experts else shape.feed_forward
+    heads = (
+        attention.num_attention_heads
+        if isinstance(attention, Mla)
+        else attention.num_key_value_heads
+    )
+    inner = experts.moe_intermediate_size if experts else shape.intermediate_size
     each = mesh.rows_of(rows)
     faults = [
         (
@@ -180,32 +188,38 @@ def refuse_mesh(mesh: Mesh, shape: Shape, rows: int, row_tokens: int, world: int
             + ("" if isinstance(attention, Mla) else " of keys"),
         ),
         (
-            shape.feed_forward % mesh.tp or inner % mesh.tp,
-            f"tp {mesh.tp} must divide feed_forward and the experts' width",
+            shape.intermediate_size % mesh.tp or inner % mesh.tp,
+            f"tp {mesh.tp} must divide intermediate_size and moe_intermediate_size",
         ),
         (mesh.ep > 1 and not experts, f"ep {mesh.ep}: the network has no experts; ep is 1"),
         (
-            experts and experts.routed % mesh.ep,
-            f"ep {mesh.ep} must divide {experts.routed if experts else 0} experts",
+            experts and experts.n_routed_experts % mesh.ep,
+            f"ep {mesh.ep} must divide {experts.n_routed_experts if experts else 0} experts",
         ),
         (
             row_tokens % (2 * mesh.cp) if mesh.cp > 1 else 0,
             f"cp {mesh.cp}: rows of {row_tokens} tokens must divide by 2 cp",
         ),
         (
-            mesh.stages > shape.layers,
-            f"pp {mesh.pp} x chunks {mesh.chunks} is more than {shape.layers} layers",
+            mesh.stages > shape.num_hidden_layers,
+            f"pp {mesh.pp} x virtual_stages {mesh.virtual_stages} is more than {shape.num_hidden_layers} layers",
         ),
         (
             rows % (mesh.dp * each) if each else 1,
-            f"dp {mesh.dp} x micro_rows {each} must divide {rows} rows",
+            f"dp {mesh.dp} x micro_batch_size {each} must divide {rows} rows",
         ),
         (
-            mesh.pp > 1 and shape.tied,
-            "pp needs a head of its own: tied weights would live on two stages; set shape.tied = false",
+            mesh.pp > 1 and shape.tie_word_embeddings,
+            "pp needs a head of its own: tied weights would live on two stages; set shape.tie_word_embeddings = false",
         ),
-        (mesh.pp > 1 and shape.mtp, "pp with shape.mtp is not built: leave one of them out"),
-        (mesh.cp > 1 and shape.mtp, "cp with shape.mtp is not built: leave one of them out"),
+        (
+            mesh.pp > 1 and shape.num_nextn_predict_layers,
+            "pp with shape.num_nextn_predict_layers is not built: leave one of them out",
+        ),
+        (
+            mesh.cp > 1 and shape.num_nextn_predict_layers,
+            "cp with shape.num_nextn_predict_layers is not built: leave one of them out",
+        ),
     ]
     micro = rows // (mesh.dp * each) if each else 0
     if mesh.pp > 1:
@@ -218,7 +232,7 @@ def refuse_mesh(mesh: Mesh, shape: Shape, rows: int, row_tokens: int, world: int
         )
         faults.append(
             (
-                mesh.chunks > 1 and micro % mesh.pp,
+                mesh.virtual_stages > 1 and micro % mesh.pp,
                 f"{micro} micro-batches must be a multiple of pp {mesh.pp}",
             )
         )

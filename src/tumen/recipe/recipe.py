@@ -7,21 +7,20 @@ gets its own section and the artifacts it needs, never the whole recipe. A varia
 
 from __future__ import annotations
 
-import difflib
 import re
 import tomllib
-import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from tumen.core import units
 from tumen.core.errors import InputError, RecipeError
 from tumen.core.shape import Frozen, Positive, Shape
 from tumen.formats import has_vocabulary, located, shape_of_start
+from tumen.recipe.faults import faults_of
 from tumen.recipe.mesh import Mesh
 
 STAGE_NAMES = (
@@ -29,22 +28,23 @@ STAGE_NAMES = (
     "tokenizer",
     "dataset",
     "jobs",
-    "arms",
+    "ablation",
     "bundle-*",
     "*-logits",
-    "*-grid",
-    "*-aware",
+    "*-quant",
+    "*-qat",
 )
-ARM_NAME = r"(?!table$)[a-z0-9][a-z0-9_-]*"
-TIER_NAME = (
-    r"(?!(corpus|tokenizer|dataset|jobs|arms)$|bundle-|.*-(logits|grid|aware)$)[a-z0-9][a-z0-9_-]*"
-)
+VARIANT_NAME = r"(?!table$)[a-z0-9][a-z0-9_-]*"
+TIER_NAME = r"(?!(corpus|tokenizer|dataset|jobs|ablation)$|bundle-|.*-(logits|quant|qat)$)[a-z0-9][a-z0-9_-]*"
 Share = Annotated[float, Field(ge=0, le=1)]
 Language = Literal["en", "zh", "de"]
 
 
-Filter = Literal["quality", "exam", "exact", "near"]
-FILTERS: dict[str, tuple[Filter, ...]] = {"text": ("quality", "exam", "exact", "near"), "home": ()}
+Filter = Literal["quality", "held_out", "exact", "near"]
+FILTERS: dict[str, tuple[Filter, ...]] = {
+    "text": ("quality", "held_out", "exact", "near"),
+    "home": (),
+}
 PATH = "file of a local source, folder or glob of texts, folder of SNIPS, or name of a Hugging Face data set"
 
 
@@ -54,21 +54,21 @@ class Part(Frozen):
     source: str = "text"
     path: str | None = Field(None, description=PATH)
     weight: float = Field(gt=0)
-    passes: Positive = Field(
+    epochs: Positive = Field(
         1, description="how often its rows may be used; the mix ends when one source is used up"
     )
-    swap: Share = Field(
+    slot_swap: Share = Field(
         0.0,
         description="of its rows, from the second pass on, those whose slots say words of another row of the same intent",
     )
-    without: tuple[str, ...] = Field(
+    exclude_intents: tuple[str, ...] = Field(
         (), description="intents whose rows are left out: another source says them better"
     )
-    shares: str | None = Field(
+    class_priors: str | None = Field(
         None,
         description="labelled file of what people ask: training weighs this source's intents as if each were as frequent as there",
     )
-    none: tuple[str, ...] = Field(
+    relabel_none: tuple[str, ...] = Field(
         (),
         description="intents that are nothing the other sources know: their rows mean `none`, the rest go",
     )
@@ -78,9 +78,9 @@ class Part(Frozen):
 
     @model_validator(mode="after")
     def _swaps(self) -> Part:
-        if self.swap and (self.passes == 1 or self.source == "text"):
+        if self.slot_swap and (self.epochs == 1 or self.source == "text"):
             raise ValueError(
-                "swap changes rows with slots from the second pass on: set passes above 1, and a source of sentences"
+                "slot_swap changes rows with slots from the second pass on: set epochs above 1, and a source of sentences"
             )
         return self
 
@@ -104,13 +104,13 @@ class Data(Frozen):
         None,
         description="what rows must pass; default: all four for text, none for homes (split by template), else exam and exact",
     )
-    exams: tuple[str, ...] = Field(
+    held_out: tuple[str, ...] = Field(
         (), description="files (JSONL, TSV, Parquet, txt) whose sentences are kept out of training"
     )
     document_tokens: int | None = Field(
         None,
         gt=1,
-        description="longest piece of a plain text in tokens; default: the smallest row_tokens of the family",
+        description="longest piece of a plain text in tokens; default: the smallest seq_len of the family",
     )
     engine: Literal["local", "ray"] = Field(
         "local", description="ray: texts are filtered and encoded on a Ray cluster"
@@ -118,9 +118,11 @@ class Data(Frozen):
     languages: tuple[Language, ...] = ("en", "zh", "de")
     sentences: Positive = Field(40_000, description="training sentences")
     validation: Positive = Field(600, description="sentences for the validation loss")
-    exam: Positive = Field(300, description="exam sentences a language")
-    hold_templates: Share = Field(0.1, description="share of whole templates kept for the exam")
-    hold_names: Share = Field(0.2, description="share of whole names kept for the exam")
+    eval_sentences: Positive = Field(300, description="eval sentences a language")
+    held_out_templates: Share = Field(
+        0.1, description="share of whole templates kept for the eval split"
+    )
+    held_out_names: Share = Field(0.2, description="share of whole names kept for the eval split")
     home_entities: tuple[Positive, Positive] = Field(
         (50, 200), description="smallest and largest generated home"
     )
@@ -147,18 +149,22 @@ class Data(Frozen):
         return all(part.source == "text" for part in self.parts())
 
     def passed(self) -> tuple[Filter, ...]:
-        """The filters that rows must pass; a named exam is always kept out."""
+        """The filters that rows must pass; a held-out file is always kept out."""
         kinds = {part.source for part in self.parts()}
-        usual = FILTERS.get(min(kinds), ("exam", "exact")) if len(kinds) == 1 else ("exam", "exact")
+        usual = (
+            FILTERS.get(min(kinds), ("held_out", "exact"))
+            if len(kinds) == 1
+            else ("held_out", "exact")
+        )
         chosen = usual if self.filters is None else self.filters
-        return (*chosen, "exam") if self.exams and "exam" not in chosen else chosen
+        return (*chosen, "held_out") if self.held_out and "held_out" not in chosen else chosen
 
 
 class Tokenizer(Frozen):
     """Byte-fallback BPE. A small vocabulary is the cheapest speed-up on a device."""
 
-    vocab: Annotated[int, Field(ge=512, le=262_144)] = 2048
-    start: str | None = Field(
+    vocab_size: Annotated[int, Field(ge=512, le=262_144)] = 2048
+    init_from: str | None = Field(
         None,
         description="outside model whose vocabulary is taken instead of a learnt one; default: what a tier starts from",
     )
@@ -174,28 +180,28 @@ class Tokenizer(Frozen):
 
     @model_validator(mode="after")
     def _of_something(self) -> Tokenizer:
-        if (self.trim is not None or self.pieces) and not self.start:
+        if (self.trim is not None or self.pieces) and not self.init_from:
             raise ValueError(
-                "trim and pieces are for the vocabulary of an outside model: set start, or start a tier from one"
+                "trim and pieces are for the vocabulary of an outside model: set init_from, or start a tier from one"
             )
         return self
 
 
 class Train(Frozen):
-    """One training run of one tier. Rates are per step; `rows` x `row_tokens` tokens make a step, whatever the mesh."""
+    """One training run of one tier. Rates are per step; `batch_size` x `seq_len` tokens make a step, whatever the mesh."""
 
     steps: Positive
-    rows: Positive = 32
-    row_tokens: Positive = 128
+    batch_size: Positive = 32
+    seq_len: Positive = 128
     optimizer: Literal["adamw", "muon"] = "adamw"
-    rate: float = Field(2e-3, gt=0, description="peak learning rate")
+    learning_rate: float = Field(2e-3, gt=0, description="peak learning rate")
     warmup: Share = Field(0.05, description="share of the steps that warm up linearly")
     decay: Share = Field(
         0.4, description="share of the steps, at the end, that decay linearly to zero"
     )
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = Field(0.1, ge=0)
-    clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
+    grad_clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
     sentence_weight: float = Field(
         0.1, ge=0, description="loss weight of the sentence; the action weighs 1"
     )
@@ -213,14 +219,16 @@ class Train(Frozen):
         "padded", description="how experts are run (model/kernels.py)"
     )
     mtp_weight: float = Field(
-        0.3, ge=0, description="loss weight of the token after the next (shape.mtp)"
+        0.3,
+        ge=0,
+        description="loss weight of the token after the next (shape.num_nextn_predict_layers)",
     )
     spike: float = Field(
         0.0,
         ge=0,
         description="stop at a loss this many median deviations above the median of the last 100 steps; 0: never",
     )
-    save_later: bool = Field(
+    async_checkpoint: bool = Field(
         False, description="write checkpoints while training goes on; pays on GPUs alone"
     )
     mesh: Mesh = Mesh()
@@ -242,7 +250,7 @@ Matrix = Literal["q", "k", "v", "q_down", "q_up", "kv_down", "out", "gate", "up"
 LINEAR: tuple[Matrix, ...] = typing.get_args(Matrix)
 
 
-class Start(Frozen):
+class InitFrom(Frozen):
     """Weights a tier starts from, and how it goes on. A path alone is short for `{ path = ... }`.
 
     `tune = "lora"` (arXiv 2106.09685) leaves them as they are and learns an adapter of `rank` beside each matrix, times
@@ -258,7 +266,7 @@ class Start(Frozen):
     )
     rank: Positive = 16
     alpha: float = Field(32.0, gt=0)
-    matrices: tuple[Matrix, ...] = Field(
+    target_modules: tuple[Matrix, ...] = Field(
         LINEAR, min_length=1, description="by name, in attention and feed-forward"
     )
     merge: bool = Field(
@@ -271,63 +279,66 @@ class Start(Frozen):
         return {"path": value} if isinstance(value, str) else value
 
 
-GridName = Literal["bf16", "q8_0", "q6_k", "q5_k", "q5_0", "q4_k", "q4_0", "q3_k", "q2_k"]
-Word = Literal["int8", "int4", GridName]
-LADDER: tuple[GridName, ...] = ("q8_0", "q6_k", "q5_k", "q5_0", "q4_k", "q4_0", "q3_k", "q2_k")
+QuantType = Literal["bf16", "q8_0", "q6_k", "q5_k", "q5_0", "q4_k", "q4_0", "q3_k", "q2_k"]
+Word = Literal["int8", "int4", QuantType]
+LADDER: tuple[QuantType, ...] = ("q8_0", "q6_k", "q5_k", "q5_0", "q4_k", "q4_0", "q3_k", "q2_k")
 
 
-class Quantise(Frozen):
-    """How a trained tier becomes small. A plain word, `quantise = "int4"`, is `{ to = "int4", calibrate = 0 }`.
+class Quantize(Frozen):
+    """How a trained tier becomes small. A plain word, `quantize = "int4"`, is `{ type = "int4", calibrate = 0 }`.
 
-    int8 is Q8_0; int4 is Q4_0 with embedding and head at Q8_0; a grid's name is that grid for every matrix.
+    int8 is Q8_0; int4 is Q4_0 with embedding and head at Q8_0; any other type is used for every matrix.
     """
 
-    to: Word | None = Field(None, description="one grid for every matrix; set this or budget")
+    type: Word | None = Field(
+        None, description="one quantization type for every matrix; set this or budget"
+    )
     budget: str | int | None = Field(
         None,
-        description="most bytes of model.gguf, such as 1.5 MB: every matrix gets the grid of its own that costs least in sum",
+        description="most bytes of model.gguf, such as 1.5 MB: every matrix gets the type of its own that costs least in sum",
     )
-    among: tuple[GridName, ...] = Field(
-        LADDER, min_length=1, description="grids that a budget may choose from"
+    types: tuple[QuantType, ...] = Field(
+        LADDER, min_length=1, description="quantization types that a budget may choose from"
     )
     calibrate: int = Field(
         256,
         ge=0,
         description="training sentences that say which columns of a matrix matter; 0: none",
     )
-    aware: bool = Field(
-        False, description="train on the grid, straight-through, after the tier is trained"
+    qat: bool = Field(
+        False,
+        description="quantization-aware training, straight-through, after the tier is trained",
     )
-    steps: Positive = Field(200, description="of training on the grid")
-    rate: float = Field(
+    steps: Positive = Field(200, description="of quantization-aware training")
+    learning_rate: float = Field(
         1e-4,
         gt=0,
-        description="peak learning rate of training on the grid; it falls linearly to zero",
+        description="peak learning rate of quantization-aware training; it falls linearly to zero",
     )
     teach: Share = Field(
         1.0,
-        description="share of the loss on the unquantised tier's own distributions; the rest is on the data",
+        description="share of the loss on the unquantized tier's own distributions; the rest is on the data",
     )
 
     @model_validator(mode="before")
     @classmethod
     def _word(cls, value: Any) -> Any:
-        if isinstance(value, Quantise | dict):
+        if isinstance(value, Quantize | dict):
             return value
         if value not in (words := typing.get_args(Word)):
             raise ValueError(f"write a table, or one of {', '.join(words)}")
-        return {"to": value, "calibrate": 0}
+        return {"type": value, "calibrate": 0}
 
     @model_validator(mode="after")
-    def _one_goal(self) -> Quantise:
-        if (self.to is None) == (self.budget is None):
-            raise ValueError("set one of to (a grid) and budget (bytes)")
+    def _one_goal(self) -> Quantize:
+        if (self.type is None) == (self.budget is None):
+            raise ValueError("set one of type and budget (bytes)")
         if self.budget is not None:
             if self.budget_bytes() <= 0:
                 raise ValueError(f"budget {self.budget!r} must be above 0 bytes")
             if not self.calibrate:
                 raise ValueError(
-                    "a budget needs calibrate above 0: grids are chosen by what they do to these sentences"
+                    "a budget needs calibrate above 0: types are chosen by what they do to these sentences"
                 )
         return self
 
@@ -339,19 +350,24 @@ class Quantise(Frozen):
             raise ValueError(f"budget: {error}") from None
 
     def section(self, train: Train) -> Train:
-        """A tier's train section as it trains on the grid: actions alone, AdamW, the rate falling from a small peak."""
-        short = {"steps": self.steps, "rate": self.rate, "warmup": 0.05, "decay": 1.0}
+        """A tier's train section for quantization-aware training: actions alone, AdamW, the rate falling from a small peak."""
+        short = {
+            "steps": self.steps,
+            "learning_rate": self.learning_rate,
+            "warmup": 0.05,
+            "decay": 1.0,
+        }
         return train.model_copy(update={**short, "optimizer": "adamw", "sentence_weight": 0.0})
 
     @property
     def plain(self) -> bool:
         """Whether rounding is all that is asked."""
-        return not self.calibrate and not self.aware
+        return not self.calibrate and not self.qat
 
     @property
     def word(self) -> str:
         """What a bundle calls it."""
-        return f"{self.to or 'mixed'}{', aware' if self.aware else ''}"
+        return f"{self.type or 'mixed'}{', qat' if self.qat else ''}"
 
 
 class Tier(Frozen):
@@ -360,8 +376,10 @@ class Tier(Frozen):
     shape: Shape
     train: Train
     distil: Distil | None = None
-    quantise: Quantise = Quantise(to="int8", calibrate=0)
-    start: Start | None = Field(None, description="weights to start from, instead of fresh ones")
+    quantize: Quantize = Quantize(type="int8", calibrate=0)
+    init_from: InitFrom | None = Field(
+        None, description="weights to start from, instead of fresh ones"
+    )
     prune: str | None = Field(
         None, description="larger tier whose most important parts this one starts from"
     )
@@ -376,18 +394,18 @@ class Tier(Frozen):
 
     @model_validator(mode="after")
     def _one_start(self) -> Tier:
-        if self.start and self.prune:
+        if self.init_from and self.prune:
             raise ValueError(
-                "start and prune exclude each other: a tier starts from one set of weights"
+                "init_from and prune exclude each other: a tier starts from one set of weights"
             )
         if (
-            self.start
-            and self.start.tune == "lora"
-            and not self.start.merge
-            and not self.quantise.plain
+            self.init_from
+            and self.init_from.tune == "lora"
+            and not self.init_from.merge
+            and not self.quantize.plain
         ):
             raise ValueError(
-                "an adapter's base is packed as it came: set start.merge to calibrate or train on a grid"
+                "an adapter's base is packed as it came: set init_from.merge to calibrate or train quantization-aware"
             )
         return self
 
@@ -483,11 +501,13 @@ class Kubernetes(Frozen):
 class Fleet(Frozen):
     """The cards a team has and the engine that starts processes on them."""
 
-    cards: str = Field("cpu:1", description="card:count, such as h800:10000; several with commas")
+    accelerators: str = Field(
+        "cpu:1", description="card:count, such as h800:10000; several with commas"
+    )
     engine: str = Field(
         "local", description="local, slurm, kubernetes or your own 'package.module:Class'"
     )
-    node_cards: Positive | None = Field(
+    accelerators_per_node: Positive | None = Field(
         None, description="cards, and so ranks, of a node; default: those of the card"
     )
     avoid: tuple[SiteWord, ...] = Field((), description="nodes to leave out")
@@ -522,11 +542,11 @@ class Planning(Frozen):
     tier: str | None = Field(
         None, description="which tier is planned; default: the first of the family"
     )
-    sequence_tokens: int | None = Field(
-        None, gt=0, description="tokens of a sequence; default: the tier's row_tokens"
+    seq_len: int | None = Field(
+        None, gt=0, description="tokens of a sequence; default: the tier's seq_len"
     )
     batch_tokens: str | int | None = Field(
-        None, description="tokens of one step, such as 16M; default: rows x row_tokens"
+        None, description="tokens of one step, such as 16M; default: batch_size x seq_len"
     )
     tokens: str | int | None = Field(
         None, description="tokens of the whole run, such as 8.1T; default: from the tier's steps"
@@ -559,12 +579,12 @@ class Planning(Frozen):
     detect_seconds: float = Field(120.0, ge=0, description="until a failure is noticed")
     restart_seconds: float = Field(480.0, ge=0, description="until the run computes again")
     checkpoint_bytes_per_second: float = Field(2e9, gt=0, description="one node's rate to storage")
-    copy_seconds: float | None = Field(
+    replica_seconds: float | None = Field(
         None,
         gt=0,
         description="training waits for a copy of the state in a neighbour's memory; default: no copies, disk alone",
     )
-    copies_lost: Share = Field(
+    replicas_lost: Share = Field(
         0.02,
         gt=0,
         description="of the failures: those that take the copies with them, so that disk serves",
@@ -573,43 +593,46 @@ class Planning(Frozen):
     stragglers: Share = Field(0.01, description="share of the speed lost to slow nodes")
 
 
-class Arm(Frozen):
+class Variant(Frozen):
     """One variant: a tier of the family with changes. `set` works as `--set` does: the value at a path is replaced whole."""
 
     tier: str = Field(description="tier of the family it starts from")
     set: dict[str, Any] = Field(
-        {}, description='changes by path in the tier, such as { "train.rate" = 1e-3 }'
+        {}, description='changes by path in the tier, such as { "train.learning_rate" = 1e-3 }'
     )
     without: tuple[str, ...] = Field(
-        (), description='what the tier has and the arm has not, such as ["shape.experts", "distil"]'
+        (),
+        description='what the tier has and the variant has not, such as ["shape.experts", "distil"]',
     )
 
     @model_validator(mode="before")
     @classmethod
     def _table(cls, value: Any) -> Any:
-        if not isinstance(value, dict | Arm):
+        if not isinstance(value, dict | Variant):
             raise ValueError(
-                "neither a field (seeds, budget, seconds, exam) nor an arm, which is a table with a tier"
+                "neither a field (seeds, budget, seconds, eval) nor a variant, which is a table with a tier"
             )
         return value
 
 
-class Arms(Frozen):
-    """Variants trained side by side, `[arms.NAME]` each, at one budget and several seeds of weights and order."""
+class Ablation(Frozen):
+    """Variants trained side by side, `[ablation.NAME]` each, at one budget and several seeds of weights and order."""
 
     model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, Arm]
+    __pydantic_extra__: dict[str, Variant]
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((1, 2, 3), min_length=1)
-    budget: str | float | None = Field(None, description="FLOPs of an arm and seed, such as 2e15")
+    budget: str | float | None = Field(
+        None, description="FLOPs of a variant and seed, such as 2e15"
+    )
     seconds: float | None = Field(
         None,
         gt=0,
-        description="instead: seconds of training steps of an arm and seed, on this machine",
+        description="instead: seconds of training steps of a variant and seed, on this machine",
     )
-    exam: bool = Field(False, description="pack every arm and put the recipe's exam to it")
+    eval: bool = Field(False, description="pack every variant and run the recipe's eval on it")
 
     @model_validator(mode="after")
-    def _one_budget(self) -> Arms:
+    def _one_budget(self) -> Ablation:
         if (self.budget is None) == (self.seconds is None):
             raise ValueError("set one of budget (FLOPs) and seconds")
         if self.budget is not None and self.flops() <= 0:
@@ -617,11 +640,13 @@ class Arms(Frozen):
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("a seed stands twice in seeds")
         if not self.each():
-            raise ValueError("there is no arm; write a table [arms.NAME] with a tier for each")
+            raise ValueError(
+                "there is no variant; write a table [ablation.NAME] with a tier for each"
+            )
         for name in self.each():
-            if not re.fullmatch(ARM_NAME, name):
+            if not re.fullmatch(VARIANT_NAME, name):
                 raise ValueError(
-                    f"{name!r}: an arm's name is its folder: small letters, digits, - and _, and not 'table'"
+                    f"{name!r}: a variant's name is its folder: small letters, digits, - and _, and not 'table'"
                 )
         return self
 
@@ -632,8 +657,8 @@ class Arms(Frozen):
         except InputError as error:
             raise ValueError(f"budget: {error}") from None
 
-    def each(self) -> dict[str, Arm]:
-        """The arms by name, in the recipe's order."""
+    def each(self) -> dict[str, Variant]:
+        """The variants by name, in the recipe's order."""
         return self.__pydantic_extra__
 
 
@@ -649,7 +674,9 @@ class Recipe(Frozen):
     gate: Gate = Gate()
     fleet: Fleet = Fleet()
     plan: Planning = Planning()
-    arms: Arms | None = Field(None, description="variants that `tumen arms` trains side by side")
+    ablation: Ablation | None = Field(
+        None, description="variants that `tumen arms` trains side by side"
+    )
     home: str | None = Field(
         None, description="TOML of the home that `tumen talk` acts on; default: the example"
     )
@@ -679,26 +706,28 @@ class Recipe(Frozen):
         if not strangers and len(order := self.tiers_in_order()) < len(self.family):
             yield f"family: tiers are made from each other in a circle: {', '.join(n for n in self.family if n not in order)}"
         for name, tier in self.family.items():
-            if self.data.document_tokens and self.data.document_tokens > tier.train.row_tokens:
-                yield f"data.document_tokens: {self.data.document_tokens} do not fit into family.{name}.train.row_tokens"
+            if self.data.document_tokens and self.data.document_tokens > tier.train.seq_len:
+                yield f"data.document_tokens: {self.data.document_tokens} do not fit into family.{name}.train.seq_len"
         if self.serve.device not in self.family:
             yield f"serve.device: {self.serve.device!r} {tiers}"
         if self.serve.cloud and not self.serve.cloud_url and self.serve.cloud not in self.family:
             yield f"serve.cloud: {self.serve.cloud!r} {tiers}"
-        for name, arm in self.arms.each().items() if self.arms else ():
-            if arm.tier in self.family:
-                yield from (f"arms.{name}.{fault}" for fault in self._arm_faults(name, arm))
+        for name, variant in self.ablation.each().items() if self.ablation else ():
+            if variant.tier in self.family:
+                yield from (
+                    f"ablation.{name}.{fault}" for fault in self._variant_faults(name, variant)
+                )
             else:
-                yield f"arms.{name}.tier: {arm.tier!r} {tiers}"
+                yield f"ablation.{name}.tier: {variant.tier!r} {tiers}"
 
-    def _arm_faults(self, name: str, arm: Arm) -> Iterator[str]:
-        """What is wrong with an arm of a known tier, paths from the tier on."""
-        if "train.steps" in arm.set:
+    def _variant_faults(self, name: str, variant: Variant) -> Iterator[str]:
+        """What is wrong with a variant of a known tier, paths from the tier on."""
+        if "train.steps" in variant.set:
             yield "set: train.steps follows from the budget"
         try:
-            tier = self.arm(name)
+            tier = self.variant(name)
         except ValidationError as error:
-            yield from (line for detail in error.errors() for line in _faults(Tier, detail))
+            yield from faults_of(Tier, error)
         except ValueError as error:
             yield f"set: {error}"
         else:
@@ -708,25 +737,23 @@ class Recipe(Frozen):
             if tier.prune and tier.prune not in self.family:
                 yield f"prune: {tier.prune!r} {unknown}"
 
-    def arm(self, name: str) -> Tier:
-        """An arm as the tier it is; its steps are still those of the tier it comes from.
+    def variant(self, name: str) -> Tier:
+        """A variant as the tier it is; its steps are still those of the tier it comes from.
 
         Raises:
-            ValueError: its changes do not fit (a checked recipe has no such arm).
+            ValueError: its changes do not fit (a checked recipe has no such variant).
         """
-        arm = (self.arms or Arms()).each()[name]
-        tree = self.family[arm.tier].model_dump()
-        for path in arm.without:
+        variant = (self.ablation or Ablation()).each()[name]
+        tree = self.family[variant.tier].model_dump()
+        for path in variant.without:
             _put(tree, path, None)
-        for path, value in arm.set.items():
+        for path, value in variant.set.items():
             _put(tree, path, value)
         return Tier.model_validate(tree)
 
     def document_tokens(self) -> int:
         """Most tokens of a piece of plain text."""
-        return self.data.document_tokens or min(
-            tier.train.row_tokens for tier in self.family.values()
-        )
+        return self.data.document_tokens or min(tier.train.seq_len for tier in self.family.values())
 
     def tiers_in_order(self) -> list[str]:
         """Tier names with every teacher, and every tier that another is cut from, before those made from it."""
@@ -787,9 +814,7 @@ def recipe_of(tree: Mapping[str, Any], where: str) -> Recipe:
     try:
         return Recipe.model_validate(_with_shapes(tree, where))
     except ValidationError as error:
-        raise RecipeError(
-            where, [line for detail in error.errors() for line in _faults(Recipe, detail)]
-        ) from None
+        raise RecipeError(where, faults_of(Recipe, error)) from None
 
 
 def _with_shapes(tree: Mapping[str, Any], where: str) -> Mapping[str, Any]:
@@ -804,23 +829,23 @@ def _with_shapes(tree: Mapping[str, Any], where: str) -> Mapping[str, Any]:
         return tree
     tiers, faults = dict(family), []
     for name, tier in family.items():
-        start = tier.get("start") if isinstance(tier, dict) else None
+        start = tier.get("init_from") if isinstance(tier, dict) else None
         start = {"path": start} if isinstance(start, str) else start
         if not isinstance(start, dict) or not isinstance(start.get("path"), str):
             continue
         try:
             start = {**start, "path": located(start["path"])}
-            tiers[name] = tier = {**tier, "start": start}
+            tiers[name] = tier = {**tier, "init_from": start}
             if "shape" not in tier:
                 tiers[name] = {**tier, "shape": _shape_of(start)}
-            if "start" not in learnt and has_vocabulary(Path(start["path"])):
+            if "init_from" not in learnt and has_vocabulary(Path(start["path"])):
                 learnt = {
-                    "start": start["path"],
-                    "vocab": shape_of_start(Path(start["path"])).vocab,
+                    "init_from": start["path"],
+                    "vocab_size": shape_of_start(Path(start["path"])).vocab_size,
                     **learnt,
                 }
         except InputError as error:
-            faults.append(f"family.{name}.start.path: {error}")
+            faults.append(f"family.{name}.init_from.path: {error}")
     if faults:
         raise RecipeError(where, faults)
     return {**tree, "family": tiers} | ({"tokenizer": learnt} if learnt else {})
@@ -828,18 +853,18 @@ def _with_shapes(tree: Mapping[str, Any], where: str) -> Mapping[str, Any]:
 
 def _shape_of(start: Mapping[str, Any]) -> dict[str, Any]:
     """The shape of what a tier starts from, as a recipe says it."""
-    shape = shape_of_start(Path(start["path"])).model_dump(exclude={"vocab"})
-    asked = start.get("layers") or shape["layers"]
+    shape = shape_of_start(Path(start["path"])).model_dump(exclude={"vocab_size"})
+    asked = start.get("layers") or shape["num_hidden_layers"]
     which = list(range(asked)) if isinstance(asked, int) else asked
     if not isinstance(which, list | tuple) or not all(isinstance(layer, int) for layer in which):
         return shape  # the field's own fault is told
-    if which and which[-1] >= shape["layers"]:
+    if which and which[-1] >= shape["num_hidden_layers"]:
         raise InputError(
-            f"{start['path']} has {shape['layers']} layers, number {which[-1]} (from 0 on) is asked for"
+            f"{start['path']} has {shape['num_hidden_layers']} layers, number {which[-1]} (from 0 on) is asked for"
         )
     if list(which) != sorted(set(which)):
         raise InputError(f"layers {list(which)} are not in rising order")
-    return shape | {"layers": len(which)}
+    return shape | {"num_hidden_layers": len(which)}
 
 
 def _apply(tree: dict[str, Any], change: str, where: str) -> None:
@@ -870,75 +895,3 @@ def _put(tree: dict[str, Any], path: str, value: Any) -> None:
         if not isinstance(tree, dict):
             raise ValueError(f"{parent!r} is a value, not a section")
     tree[leaf] = value
-
-
-def _faults(model: type[BaseModel], detail: Any) -> list[str]:
-    """A line for each fault: dotted path, what is wrong, and the nearest known name."""
-    loc = detail["loc"]
-    path = [str(part) for index, part in enumerate(loc) if not _is_tag(loc, index)]
-    if not path:
-        return (
-            str(detail["msg"]).removeprefix("Value error, ").split("\n")
-        )  # found by the recipe itself, paths included
-    message = detail["msg"].removeprefix("Value error, ")
-    if detail["type"] == "extra_forbidden":
-        known = _fields_at(model, detail["loc"][:-1])
-        near = difflib.get_close_matches(str(path[-1]), known, n=1, cutoff=0.5)
-        message = "unknown field" + (
-            f"; did you mean {near[0]!r}?" if near else f"; known here: {', '.join(sorted(known))}"
-        )
-    elif detail["type"] == "missing":
-        message = "missing"
-    elif "input" in detail and not isinstance(detail["input"], (dict, BaseModel)):
-        message = f"{message}, not {detail['input']!r}"
-    return [f"{'.'.join(path)}: {message}"]
-
-
-def _is_tag(loc: Sequence[Any], index: int) -> bool:
-    """Pydantic puts the tag of a discriminated union into the path; people do not write it."""
-    return loc[index] in ("mla", "gqa") and index > 0 and loc[index - 1] == "attention"
-
-
-def _fields_at(model: type[BaseModel], loc: Sequence[Any]) -> list[str]:
-    """Names of the fields that may stand at a path of the recipe."""
-    kinds: list[Any] = [model]
-    for part in loc:
-        inner: list[Any] = []
-        for kind in kinds:
-            if isinstance(kind, type) and issubclass(kind, BaseModel) and part in kind.model_fields:
-                inner += _models_in(kind.model_fields[part].annotation)
-            elif typing.get_origin(kind) is dict:
-                inner += _models_in(typing.get_args(kind)[1])
-            elif typing.get_origin(kind) is tuple:
-                inner += _models_in(typing.get_args(kind)[0])
-            elif kind is Arms:
-                inner.append(Arm)
-        kinds = inner or [kind for kind in kinds if _is_tagged(kind, part)] or kinds
-    return sorted(
-        {
-            f
-            for kind in kinds
-            if isinstance(kind, type) and issubclass(kind, BaseModel)
-            for f in kind.model_fields
-        }
-    )
-
-
-def _is_tagged(kind: Any, tag: Any) -> bool:
-    """Whether a model is the one of its union that has this tag."""
-    field = (
-        kind.model_fields.get("kind")
-        if isinstance(kind, type) and issubclass(kind, BaseModel)
-        else None
-    )
-    return field is not None and field.default == tag
-
-
-def _models_in(annotation: Any) -> list[Any]:
-    """The models (and dicts of models) inside an annotation such as `Mla | Gqa | None`."""
-    origin = typing.get_origin(annotation)
-    if origin in (typing.Union, types.UnionType):
-        return [model for part in typing.get_args(annotation) for model in _models_in(part)]
-    if origin is Annotated:
-        return _models_in(typing.get_args(annotation)[0])
-    return [annotation]

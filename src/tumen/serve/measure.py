@@ -47,13 +47,24 @@ def shape_of(
 ) -> Shape:
     """A shape of the family, heads of 64."""
     heads = max(1, width // 64)
-    latent = Mla(heads=heads, kv_rank=64, q_rank=128, nope_dim=48, rope_dim=16, v_dim=64)
-    attention = latent if mla else Gqa(heads=heads, kv_heads=max(1, heads // 2), head_dim=64)
+    latent = Mla(
+        num_attention_heads=heads,
+        kv_lora_rank=64,
+        q_lora_rank=128,
+        qk_nope_head_dim=48,
+        qk_rope_head_dim=16,
+        v_head_dim=64,
+    )
+    attention = (
+        latent
+        if mla
+        else Gqa(num_attention_heads=heads, num_key_value_heads=max(1, heads // 2), head_dim=64)
+    )
     return Shape(
-        width=width,
-        layers=layers,
-        feed_forward=inner,
-        vocab=vocab,
+        hidden_size=width,
+        num_hidden_layers=layers,
+        intermediate_size=inner,
+        vocab_size=vocab,
         attention=attention,
         experts=experts,
     )
@@ -61,7 +72,13 @@ def shape_of(
 
 def plan_of_trials(kinds: tuple[str, ...] = KINDS) -> Iterator[tuple[Shape, str, int]]:
     """(shape, kind, context) of every trial."""
-    mixture = Experts(routed=8, top_k=2, shared=1, width=128, dense_layers=1)
+    mixture = Experts(
+        n_routed_experts=8,
+        num_experts_per_tok=2,
+        n_shared_experts=1,
+        moe_intermediate_size=128,
+        first_k_dense_replace=1,
+    )
     yield shape_of(64, 2, 128), "int8", 512
     yield shape_of(64, 24, 128), "int8", 512
     yield shape_of(64, 2, 128, vocab=65_536), "int8", 512
@@ -69,7 +86,13 @@ def plan_of_trials(kinds: tuple[str, ...] = KINDS) -> Iterator[tuple[Shape, str,
     yield shape_of(128, 12, 256, mla=True), "int8", 512
     for top_k in (1, 6):
         yield (
-            shape_of(128, 8, 256, experts=mixture.model_copy(update={"top_k": top_k}), mla=True),
+            shape_of(
+                128,
+                8,
+                256,
+                experts=mixture.model_copy(update={"num_experts_per_tok": top_k}),
+                mla=True,
+            ),
             "int8",
             512,
         )
@@ -96,7 +119,7 @@ def measure_machine(threads: tuple[int, ...], kinds: tuple[str, ...] = KINDS) ->
         for number, (shape, kind, context) in enumerate(plan_of_trials(kinds)):
             path = write_synthetic_gguf(Path(folder) / f"{number}.gguf", shape, kind)
             model = footprint_of_shape(
-                shape, kind, f"{kind}, width {shape.width}, {shape.layers} layers"
+                shape, kind, f"{kind}, width {shape.hidden_size}, {shape.num_hidden_layers} layers"
             )
             for count in threads:
                 yield measure_model(path, model, count, context)

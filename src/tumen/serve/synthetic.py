@@ -47,7 +47,7 @@ def write_synthetic_gguf(path: Path, shape: Shape, quantise: str, seed: int = 0)
         str(path), "deepseek2" if isinstance(shape.attention, Mla) else "llama"
     )
     _add_shape(writer, shape)
-    _add_tokens(writer, shape.vocab)
+    _add_tokens(writer, shape.vocab_size)
     rng = np.random.default_rng(seed)
     for tensor in shape_tensors(shape, quantise):
         writer.add_tensor(
@@ -101,32 +101,36 @@ def _add_shape(writer: Any, shape: Shape) -> None:
     attention, mla, experts = shape.attention, isinstance(shape.attention, Mla), shape.experts
     numbers: dict[str, int] = {
         "context_length": CONTEXT,
-        "embedding_length": shape.width,
-        "block_count": shape.layers,
-        "feed_forward_length": shape.feed_forward,
-        "attention.head_count": attention.heads,
-        "attention.head_count_kv": 1 if mla else attention.kv_heads,  # type: ignore[union-attr]
+        "embedding_length": shape.hidden_size,
+        "block_count": shape.num_hidden_layers,
+        "feed_forward_length": shape.intermediate_size,
+        "attention.head_count": attention.num_attention_heads,
+        "attention.head_count_kv": 1 if mla else attention.num_key_value_heads,  # type: ignore[union-attr]
         "attention.key_length": attention.query_dim,
         "attention.value_length": attention.query_dim,
         "rope.dimension_count": attention.query_dim,
-        "vocab_size": shape.vocab,
+        "vocab_size": shape.vocab_size,
     }
     if isinstance(attention, Mla):
         numbers |= {
-            "attention.kv_lora_rank": attention.kv_rank,
-            "attention.key_length": attention.kv_rank + attention.rope_dim,
-            "attention.value_length": attention.kv_rank,
+            "attention.kv_lora_rank": attention.kv_lora_rank,
+            "attention.key_length": attention.kv_lora_rank + attention.qk_rope_head_dim,
+            "attention.value_length": attention.kv_lora_rank,
             "attention.key_length_mla": attention.query_dim,
-            "attention.value_length_mla": attention.v_dim,
-            "rope.dimension_count": attention.rope_dim,
-            "leading_dense_block_count": experts.dense_layers if experts else shape.layers,
-            "expert_count": experts.routed if experts else 0,
-            "expert_used_count": experts.top_k if experts else 0,
-            "expert_shared_count": experts.shared if experts else 0,
-            "expert_feed_forward_length": experts.width if experts else shape.feed_forward,
+            "attention.value_length_mla": attention.v_head_dim,
+            "rope.dimension_count": attention.qk_rope_head_dim,
+            "leading_dense_block_count": experts.first_k_dense_replace
+            if experts
+            else shape.num_hidden_layers,
+            "expert_count": experts.n_routed_experts if experts else 0,
+            "expert_used_count": experts.num_experts_per_tok if experts else 0,
+            "expert_shared_count": experts.n_shared_experts if experts else 0,
+            "expert_feed_forward_length": experts.moe_intermediate_size
+            if experts
+            else shape.intermediate_size,
             "expert_gating_func": 1,
         }
-        numbers |= {"attention.q_lora_rank": attention.q_rank} if attention.q_rank else {}
+        numbers |= {"attention.q_lora_rank": attention.q_lora_rank} if attention.q_lora_rank else {}
     arch = "deepseek2" if mla else "llama"
     for key, value in numbers.items():
         writer.add_uint32(f"{arch}.{key}", value)

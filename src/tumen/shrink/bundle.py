@@ -28,7 +28,7 @@ from tumen.data import Codec
 from tumen.formats import check_adapter, header_of, is_gguf
 from tumen.language import Ontology
 from tumen.model import Transformer, build, causal_mask
-from tumen.recipe import ARM_NAME
+from tumen.recipe import VARIANT_NAME
 from tumen.shrink.gguf_writer import read_weights, write_adapter, write_gguf
 from tumen.shrink.quantize.allocation import read_grid
 from tumen.shrink.quantize.tensors import Places
@@ -70,7 +70,7 @@ def pack(
         verify(tokenizer, "tokenizer"),
         verify(corpus, "corpus"),
     ]
-    parents += [verify(grid, "grid")] if grid else []
+    parents += [verify(grid, "quant")] if grid else []
     codec, name = Codec.load(tokenizer), f"{about['recipe']}-{about['tier']}"
     facts: dict[str, Any] = {}
     with writing(out, "bundle", inputs, [parent.digest for parent in parents], facts) as stage:
@@ -178,7 +178,7 @@ def add_adapter(bundle: Path, checkpoint: Path, tokenizer: Path, name: str, out:
         raise ExportError(
             f"{checkpoint}: was trained on another base than that of {bundle}; adapters share one"
         )
-    if not re.fullmatch(ARM_NAME, name) or (bundle / ADAPTERS / f"{name}.gguf").exists():
+    if not re.fullmatch(VARIANT_NAME, name) or (bundle / ADAPTERS / f"{name}.gguf").exists():
         raise ExportError(
             f"{name!r} is taken, or no name for an adapter: small letters, digits, - and _"
         )

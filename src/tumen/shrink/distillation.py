@@ -81,9 +81,9 @@ def network_of(teacher: Path, student: Shape, device: torch.device) -> Transform
         TrainError: teacher and student have other vocabularies.
     """
     shape, weights = read_final(teacher)
-    if shape.vocab != student.vocab:
+    if shape.vocab_size != student.vocab_size:
         raise TrainError(
-            f"the teacher knows {shape.vocab} tokens, the student {student.vocab}: they need one tokeniser"
+            f"the teacher knows {shape.vocab_size} tokens, the student {student.vocab_size}: they need one tokeniser"
         )
     network = build(shape)
     network.load_state_dict(weights)
@@ -95,7 +95,7 @@ def write_logits(teacher: Path, dataset: Path, out: Path, section: Train, events
     """Run the teacher once over the training shard and keep its likeliest tokens; does nothing if that is done already."""
     parents = [verify(teacher, "checkpoint").digest, verify(dataset, "dataset").digest]
     inputs = "-".join(
-        [*parents, str(KEPT), f"{section.rows}x{section.row_tokens}"]
+        [*parents, str(KEPT), f"{section.batch_size}x{section.seq_len}"]
     )  # bf16 sums differ with the batch
     try:
         if verify(out, "logits").inputs == inputs:
@@ -108,8 +108,8 @@ def write_logits(teacher: Path, dataset: Path, out: Path, section: Train, events
     places = action_places(shards)
     count = int(places[-1]) + 1
     ids, logp = np.zeros((count, KEPT), shards.tokens.dtype), np.zeros((count, KEPT), np.float16)
-    loader = Loader(shards, section.rows, section.row_tokens, 0)
-    batches = math.ceil(loader.rows_per_epoch() / section.rows)
+    loader = Loader(shards, section.batch_size, section.seq_len, 0)
+    batches = math.ceil(loader.rows_per_epoch() / section.batch_size)
     for number in range(batches):
         batch = next(loader)
         rows, sources = action_rows(batch)

@@ -97,14 +97,14 @@ class Steps(nn.Module):
         if network.embed is None:
             raise ExportError("this is a pipeline stage, no network")
         self.embed: nn.Embedding | WholeNumbers = network.embed
-        self.head = _matrix(network.head(torch.eye(shape.width)).T)
+        self.head = _matrix(network.head(torch.eye(shape.hidden_size)).T)
         for block in network.every_block():
             if isinstance(block.feed, MixtureOfExperts):
                 block.feed = EveryExpert(block.feed)
         network.embed = network.output = None
         self.network = network
         self.register_buffer("keys", torch.arange(context))
-        for layer in range(shape.layers):
+        for layer in range(shape.num_hidden_layers):
             for part, (heads, features) in zip(("first", "second"), _kept(shape), strict=True):
                 self.register_buffer(f"{part}_{layer}", torch.zeros(1, heads, context, features))
 
@@ -119,7 +119,7 @@ class Steps(nn.Module):
                 places,
                 past[-1].unsqueeze(1),
             )
-            for layer in range(self.network.shape.layers)
+            for layer in range(self.network.shape.num_hidden_layers)
         ]
         mask = torch.where(past, 0.0, float("-inf"))[None, None]
         states, *_ = self.network(self.embed(tokens), places.unsqueeze(0), mask, caches)
@@ -130,8 +130,11 @@ def _kept(shape: Shape) -> tuple[tuple[int, int], tuple[int, int]]:
     """(heads, features) of both parts of a cache."""
     attention = shape.attention
     if isinstance(attention, Gqa):
-        return (attention.kv_heads, attention.head_dim), (attention.kv_heads, attention.head_dim)
-    return (1, attention.kv_rank), (1, attention.rope_dim)
+        return (attention.num_key_value_heads, attention.head_dim), (
+            attention.num_key_value_heads,
+            attention.head_dim,
+        )
+    return (1, attention.kv_lora_rank), (1, attention.qk_rope_head_dim)
 
 
 class WholeNumbers(nn.Module):
@@ -197,7 +200,7 @@ def export_pte(
         (out / "model.pte").write_bytes(program)
         about = {
             "context": context,
-            "vocab": shape.vocab,
+            "vocab": shape.vocab_size,
             "quantise": quantise,
             "delegate": delegate,
             "soc": soc,

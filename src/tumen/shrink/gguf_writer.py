@@ -19,10 +19,10 @@ from tumen.data import Codec
 from tumen.data.tokenizer import BYTES, CONTROL, UNKNOWN
 from tumen.language import BEGIN, DO
 from tumen.model import gguf_name, interleave, to_gguf, turned
-from tumen.recipe import GridName
+from tumen.recipe import QuantType
 from tumen.shrink.quant_types import GRIDS, Scales, fitting
 
-WORDS: Mapping[str, GridName] = {"int8": "q8_0", "int4": "q4_0"}
+WORDS: Mapping[str, QuantType] = {"int8": "q8_0", "int4": "q4_0"}
 ENDS = ("token_embd.weight", "output.weight")
 CONTEXT = 512
 
@@ -37,7 +37,7 @@ def write_gguf(
     shape: Shape,
     weights: Mapping[str, Tensor],
     codec: Codec,
-    quantise: str | Mapping[str, GridName],
+    quantise: str | Mapping[str, QuantType],
     name: str,
     scales: Mapping[str, Scales] | None = None,
 ) -> None:
@@ -53,9 +53,9 @@ def write_gguf(
     Raises:
         ExportError: vocabulary and shape differ, or llama.cpp has no architecture for the shape.
     """
-    if codec.vocab != shape.vocab:
+    if codec.vocab != shape.vocab_size:
         raise ExportError(
-            f"the tokeniser has {codec.vocab} tokens, the model {shape.vocab}; train the tier again"
+            f"the tokeniser has {codec.vocab} tokens, the model {shape.vocab_size}; train the tier again"
         )
     tensors = tensors_of(shape, weights)
     grids = grids_of(tensors, quantise) if isinstance(quantise, str) else quantise
@@ -119,15 +119,17 @@ def tensors_of(shape: Shape, weights: Mapping[str, Tensor]) -> dict[str, Tensor]
         raise ExportError(
             "GGUF: experts with GQA have no architecture in llama.cpp that we write; use MLA, or bf16 safetensors"
         )
-    if isinstance(shape.attention, Mla) and shape.attention.yarn:
+    if isinstance(shape.attention, Mla) and shape.attention.rope_scaling:
         raise ExportError(
-            "GGUF: attention.yarn is not written; export to hf and convert with llama.cpp's own script"
+            "GGUF: attention.rope_scaling is not written; export to hf and convert with llama.cpp's own script"
         )
     if shape.experts and (
-        shape.experts.device_limit or shape.experts.gate == "sigmoid" or shape.experts.bias_rate
+        shape.experts.topk_group
+        or shape.experts.scoring_func == "sigmoid"
+        or shape.experts.bias_rate
     ):
         raise ExportError(
-            "GGUF: device_limit, sigmoid gates and balancing biases are not written; export to hf where it has them"
+            "GGUF: topk_group, sigmoid gates and balancing biases are not written; export to hf where it has them"
         )
     return dict(to_gguf(shape, weights))
 
@@ -141,7 +143,7 @@ def matrices_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def grids_of(tensors: Mapping[str, Tensor], word: str) -> dict[str, GridName]:
+def grids_of(tensors: Mapping[str, Tensor], word: str) -> dict[str, QuantType]:
     """One word's grid for every matrix, or what its rows fall back to."""
     grid = WORDS.get(word, word)
     # embedding and head are one matrix here and feel four bits most
@@ -152,7 +154,11 @@ def grids_of(tensors: Mapping[str, Tensor], word: str) -> dict[str, GridName]:
 
 
 def _add_tensor(
-    writer: gguf.GGUFWriter, name: str, tensor: Tensor, grid: GridName | None, scales: Scales | None
+    writer: gguf.GGUFWriter,
+    name: str,
+    tensor: Tensor,
+    grid: QuantType | None,
+    scales: Scales | None,
 ) -> None:
     """A matrix goes in on its grid, everything else in fp32."""
     tensor = tensor.detach().float().contiguous()
@@ -178,38 +184,42 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 def _add_shape(writer: gguf.GGUFWriter, shape: Shape) -> None:
     attention = shape.attention
-    writer.add_vocab_size(shape.vocab)
+    writer.add_vocab_size(shape.vocab_size)
     writer.add_context_length(CONTEXT)
-    writer.add_embedding_length(shape.width)
-    writer.add_block_count(shape.layers)
-    writer.add_feed_forward_length(shape.feed_forward)
-    writer.add_head_count(attention.heads)
-    writer.add_layer_norm_rms_eps(shape.norm_eps)
+    writer.add_embedding_length(shape.hidden_size)
+    writer.add_block_count(shape.num_hidden_layers)
+    writer.add_feed_forward_length(shape.intermediate_size)
+    writer.add_head_count(attention.num_attention_heads)
+    writer.add_layer_norm_rms_eps(shape.rms_norm_eps)
     writer.add_rope_freq_base(attention.rope_theta)
     writer.add_file_type(gguf.LlamaFileType.GUESSED)
     if isinstance(attention, Gqa):
-        writer.add_head_count_kv(attention.kv_heads)
+        writer.add_head_count_kv(attention.num_key_value_heads)
         writer.add_key_length(attention.head_dim)
         writer.add_value_length(attention.head_dim)
         writer.add_rope_dimension_count(attention.head_dim)
         return
     writer.add_head_count_kv(1)  # the latent is one key for all heads
-    writer.add_kv_lora_rank(attention.kv_rank)
-    if attention.q_rank:
-        writer.add_q_lora_rank(attention.q_rank)
-    writer.add_key_length(attention.kv_rank + attention.rope_dim)
-    writer.add_value_length(attention.kv_rank)
+    writer.add_kv_lora_rank(attention.kv_lora_rank)
+    if attention.q_lora_rank:
+        writer.add_q_lora_rank(attention.q_lora_rank)
+    writer.add_key_length(attention.kv_lora_rank + attention.qk_rope_head_dim)
+    writer.add_value_length(attention.kv_lora_rank)
     writer.add_key_length_mla(attention.query_dim)
-    writer.add_value_length_mla(attention.v_dim)
-    writer.add_rope_dimension_count(attention.rope_dim)
+    writer.add_value_length_mla(attention.v_head_dim)
+    writer.add_rope_dimension_count(attention.qk_rope_head_dim)
     experts = shape.experts
-    writer.add_leading_dense_block_count(experts.dense_layers if experts else shape.layers)
-    writer.add_expert_count(experts.routed if experts else 0)
-    writer.add_expert_used_count(experts.top_k if experts else 0)
-    writer.add_expert_shared_count(experts.shared if experts else 0)
-    writer.add_expert_feed_forward_length(experts.width if experts else shape.feed_forward)
-    writer.add_expert_weights_scale(experts.scale if experts else 1.0)
-    writer.add_expert_weights_norm(bool(experts and experts.normalise))
+    writer.add_leading_dense_block_count(
+        experts.first_k_dense_replace if experts else shape.num_hidden_layers
+    )
+    writer.add_expert_count(experts.n_routed_experts if experts else 0)
+    writer.add_expert_used_count(experts.num_experts_per_tok if experts else 0)
+    writer.add_expert_shared_count(experts.n_shared_experts if experts else 0)
+    writer.add_expert_feed_forward_length(
+        experts.moe_intermediate_size if experts else shape.intermediate_size
+    )
+    writer.add_expert_weights_scale(experts.routed_scaling_factor if experts else 1.0)
+    writer.add_expert_weights_norm(bool(experts and experts.norm_topk_prob))
     writer.add_expert_gating_func(gguf.ExpertGatingFuncType.SOFTMAX)
 
 

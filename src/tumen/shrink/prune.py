@@ -45,8 +45,8 @@ def pruned(larger: Path, to: Shape, dataset: Path, section: Train) -> dict[str, 
     refuse(shape, to)
     network = build(shape)
     network.load_state_dict(weights)
-    loader = Loader(read_shards(dataset / "train"), section.rows, section.row_tokens, 0)
-    batches = [next(loader) for _ in range(max(1, MEASURED_ROWS // section.rows))]
+    loader = Loader(read_shards(dataset / "train"), section.batch_size, section.seq_len, 0)
+    batches = [next(loader) for _ in range(max(1, MEASURED_ROWS // section.batch_size))]
     return cut(weights, shape, to, importance(network, batches))
 
 
@@ -92,7 +92,9 @@ class _Watch:
 
     def __init__(self, network: Transformer) -> None:
         shape = network.shape
-        self.found = Importance(torch.zeros(shape.layers), torch.zeros(shape.width))
+        self.found = Importance(
+            torch.zeros(shape.num_hidden_layers), torch.zeros(shape.hidden_size)
+        )
         self.real = torch.zeros(0, dtype=torch.bool)
         self.hooks: list[Any] = []
         for name, block in network.blocks.items():
@@ -138,13 +140,13 @@ class _Watch:
     def _experts(self, name: str, mixture: MixtureOfExperts, given: tuple[Any, ...]) -> None:
         rows = given[0].flatten(0, 1)[self.real.flatten()]
         choice = mixture.route(rows)
-        used = torch.zeros(len(rows), mixture.shape.routed).scatter(
+        used = torch.zeros(len(rows), mixture.shape.n_routed_experts).scatter(
             1, choice.expert, choice.weight.float()
         )
         self.found.experts[name] = self.found.experts.get(
-            name, torch.zeros(mixture.shape.routed)
+            name, torch.zeros(mixture.shape.n_routed_experts)
         ) + used.sum(dim=0)
-        for expert in range(mixture.shape.routed):
+        for expert in range(mixture.shape.n_routed_experts):
             weight = used[:, expert : expert + 1]
             inner = F.silu(rows @ mixture.gate[expert]) * (rows @ mixture.up[expert])
             key = f"{name}.feed.{expert}"
@@ -160,13 +162,15 @@ def cut(weights: Weights, shape: Shape, to: Shape, matters: Importance) -> dict[
         InputError: names what cannot be cut from what.
     """
     refuse(shape, to)
-    width = best(matters.width, to.width)
+    width = best(matters.width, to.hidden_size)
     kept = {
         "embed.weight": weights["embed.weight"][:, width],
         "norm.weight": weights["norm.weight"][width],
     }
-    if not to.tied:
-        kept["output.weight"] = weights["embed.weight" if shape.tied else "output.weight"][:, width]
+    if not to.tie_word_embeddings:
+        kept["output.weight"] = weights[
+            "embed.weight" if shape.tie_word_embeddings else "output.weight"
+        ][:, width]
     for new, old in enumerate(_layers(shape, to, matters)):
         kept |= _block(weights, shape, to, matters, old, new, width)
     return {name: tensor.contiguous().clone() for name, tensor in kept.items()}
@@ -187,20 +191,27 @@ def refuse(shape: Shape, to: Shape) -> None:
     same = (
         ("kind", "head_dim", "rope_theta")
         if isinstance(ours, Gqa)
-        else ("kind", "nope_dim", "rope_dim", "v_dim", "rope_theta", "yarn")
+        else (
+            "kind",
+            "qk_nope_head_dim",
+            "qk_rope_head_dim",
+            "v_head_dim",
+            "rope_theta",
+            "rope_scaling",
+        )
     )
     smaller = [
-        ("width", shape, to),
-        ("layers", shape, to),
-        ("feed_forward", shape, to),
-        ("heads", theirs, ours),
+        ("hidden_size", shape, to),
+        ("num_hidden_layers", shape, to),
+        ("intermediate_size", shape, to),
+        ("num_attention_heads", theirs, ours),
     ]
     smaller += [
         (name, theirs, ours)
-        for name in ("kv_heads", "q_rank", "kv_rank")
+        for name in ("num_key_value_heads", "q_lora_rank", "kv_lora_rank")
         if getattr(ours, name, None)
     ]
-    for name in ("vocab", "norm_eps"):
+    for name in ("vocab_size", "rms_norm_eps"):
         if getattr(shape, name) != getattr(to, name):
             raise InputError(
                 f"shape.{name}: a pruned tier keeps it, {getattr(shape, name)}, not {getattr(to, name)}"
@@ -218,41 +229,52 @@ def refuse(shape: Shape, to: Shape) -> None:
     if (
         isinstance(ours, Gqa)
         and isinstance(theirs, Gqa)
-        and ours.heads // ours.kv_heads > theirs.heads // theirs.kv_heads
+        and ours.num_attention_heads // ours.num_key_value_heads
+        > theirs.num_attention_heads // theirs.num_key_value_heads
     ):
         raise InputError(
-            f"shape.attention.heads: {ours.heads} for {ours.kv_heads} groups are more a group than there are"
+            f"shape.attention.num_attention_heads: {ours.num_attention_heads} for "
+            f"{ours.num_key_value_heads} groups are more a group than there are"
         )
     if to.experts and not (
         shape.experts
-        and to.experts.routed <= shape.experts.routed
-        and to.experts.width == shape.experts.width
+        and to.experts.n_routed_experts <= shape.experts.n_routed_experts
+        and to.experts.moe_intermediate_size == shape.experts.moe_intermediate_size
     ):
         raise InputError(
             "shape.experts: as wide as in the larger tier, and no more of them; or leave them out for a dense tier"
         )
-    if to.experts and shape.experts and to.experts.shared != shape.experts.shared:
-        raise InputError(f"shape.experts.shared: a pruned mixture keeps all {shape.experts.shared}")
+    if (
+        to.experts
+        and shape.experts
+        and to.experts.n_shared_experts != shape.experts.n_shared_experts
+    ):
+        raise InputError(
+            f"shape.experts.n_shared_experts: a pruned mixture keeps all {shape.experts.n_shared_experts}"
+        )
     if (
         isinstance(ours, Mla)
         and isinstance(theirs, Mla)
-        and bool(ours.q_rank) != bool(theirs.q_rank)
+        and bool(ours.q_lora_rank) != bool(theirs.q_lora_rank)
     ):
         raise InputError(
-            "shape.attention.q_rank: a pruned tier has one where the larger tier has one"
+            "shape.attention.q_lora_rank: a pruned tier has one where the larger tier has one"
         )
-    if to.mtp:
-        raise InputError("shape.mtp: a head that looks ahead is not cut; set it to 0")
+    if to.num_nextn_predict_layers:
+        raise InputError(
+            "shape.num_nextn_predict_layers: a head that looks ahead is not cut; set it to 0"
+        )
 
 
 def _layers(shape: Shape, to: Shape, matters: Importance) -> list[int]:
     """Which layers stay: of the dense ones and of the mixtures, as many as the target has; a dense target takes any."""
     if not to.experts or not shape.experts:
-        return best(matters.layers, to.layers).tolist()
-    dense, wanted = shape.experts.dense_layers, to.experts.dense_layers
+        return best(matters.layers, to.num_hidden_layers).tolist()
+    dense, wanted = shape.experts.first_k_dense_replace, to.experts.first_k_dense_replace
     first = best(matters.layers[:dense], wanted).tolist()
     return first + [
-        dense + layer for layer in best(matters.layers[dense:], to.layers - wanted).tolist()
+        dense + layer
+        for layer in best(matters.layers[dense:], to.num_hidden_layers - wanted).tolist()
     ]
 
 
@@ -277,15 +299,18 @@ def _block(
         feed = _dense(
             weights,
             f"{theirs}.feed",
-            best(matters.units[f"{old}.feed.down"], to.feed_forward),
+            best(matters.units[f"{old}.feed.down"], to.intermediate_size),
             width,
         )
-    elif to.experts and new >= to.experts.dense_layers:
+    elif to.experts and new >= to.experts.first_k_dense_replace:
         feed = _fewer(
-            weights, f"{theirs}.feed", best(matters.experts[str(old)], to.experts.routed), width
+            weights,
+            f"{theirs}.feed",
+            best(matters.experts[str(old)], to.experts.n_routed_experts),
+            width,
         )
     else:
-        feed = _merged(weights, f"{theirs}.feed", matters, old, to.feed_forward, width)
+        feed = _merged(weights, f"{theirs}.feed", matters, old, to.intermediate_size, width)
     return kept | {f"{ours}.feed.{name}": tensor for name, tensor in feed.items()}
 
 
@@ -300,12 +325,16 @@ def _grouped(
     """The best groups of keys and values, and in each the best heads."""
     name = f"blocks.{old}.attention"
     group, fewer, size = (
-        large.heads // large.kv_heads,
-        small.heads // small.kv_heads,
+        large.num_attention_heads // large.num_key_value_heads,
+        small.num_attention_heads // small.num_key_value_heads,
         large.head_dim,
     )
-    scores = matters.units[f"{old}.attention.out"].view(large.kv_heads, group, size).sum(dim=-1)
-    groups = best(scores.topk(fewer, dim=1).values.sum(dim=1), small.kv_heads)
+    scores = (
+        matters.units[f"{old}.attention.out"]
+        .view(large.num_key_value_heads, group, size)
+        .sum(dim=-1)
+    )
+    groups = best(scores.topk(fewer, dim=1).values.sum(dim=1), small.num_key_value_heads)
     heads = torch.cat([one * group + best(scores[one], fewer) for one in groups.tolist()])
     q, kv = _rows(heads, size), _rows(groups, size)
     return {
@@ -322,22 +351,23 @@ def _latent(
     """The best heads, and of both latents the best features."""
     name = f"blocks.{old}.attention"
     heads = best(
-        matters.units[f"{old}.attention.out"].view(large.heads, -1).sum(dim=-1), small.heads
+        matters.units[f"{old}.attention.out"].view(large.num_attention_heads, -1).sum(dim=-1),
+        small.num_attention_heads,
     )
-    kv = best(matters.units[f"{old}.attention.kv_up"], small.kv_rank)
-    down = torch.cat((kv, large.kv_rank + torch.arange(large.rope_dim)))
+    kv = best(matters.units[f"{old}.attention.kv_up"], small.kv_lora_rank)
+    down = torch.cat((kv, large.kv_lora_rank + torch.arange(large.qk_rope_head_dim)))
     q_rows = _rows(heads, large.query_dim)
     kept = {
         "kv_down.weight": weights[f"{name}.kv_down.weight"][down][:, width],
         "kv_norm.weight": weights[f"{name}.kv_norm.weight"][kv],
-        "kv_up.weight": weights[f"{name}.kv_up.weight"][_rows(heads, large.nope_dim + large.v_dim)][
-            :, kv
-        ],
-        "out.weight": weights[f"{name}.out.weight"][width][:, _rows(heads, large.v_dim)],
+        "kv_up.weight": weights[f"{name}.kv_up.weight"][
+            _rows(heads, large.qk_nope_head_dim + large.v_head_dim)
+        ][:, kv],
+        "out.weight": weights[f"{name}.out.weight"][width][:, _rows(heads, large.v_head_dim)],
     }
-    if not small.q_rank or not large.q_rank:
+    if not small.q_lora_rank or not large.q_lora_rank:
         return kept | {"q_up.weight": weights[f"{name}.q_up.weight"][q_rows][:, width]}
-    q = best(matters.units[f"{old}.attention.q_up"], small.q_rank)
+    q = best(matters.units[f"{old}.attention.q_up"], small.q_lora_rank)
     return kept | {
         "q_down.weight": weights[f"{name}.q_down.weight"][q][:, width],
         "q_norm.weight": weights[f"{name}.q_norm.weight"][q],
@@ -396,6 +426,6 @@ def _merged(
     }
     if count > len(merged["x.gate.weight"]):
         raise InputError(
-            f"shape.feed_forward: {count} cannot be cut from the {len(merged['x.gate.weight'])} units of all experts"
+            f"shape.intermediate_size: {count} cannot be cut from the {len(merged['x.gate.weight'])} units of all experts"
         )
     return _dense(merged, "x", best(torch.cat(scores), count), width)

@@ -24,7 +24,7 @@ from gguf import GGMLQuantizationType as Kind
 from torch import Tensor
 
 from tumen.core.errors import ExportError
-from tumen.recipe import GridName
+from tumen.recipe import QuantType
 from tumen.shrink.blocks import PACK, half_bytes
 
 SEARCH = tuple(
@@ -61,7 +61,7 @@ class Grid:
     """
 
     kind: Kind
-    otherwise: GridName
+    otherwise: QuantType
     part: int = 1
     low: int = 0
     high: int = 0
@@ -302,7 +302,7 @@ def shared(wanted: Tensor, low: int, high: int) -> tuple[Tensor, Tensor]:
     return d, ratio(wanted, d).round().clamp(low, high)
 
 
-GRIDS: Mapping[GridName, Grid] = {  # finest first
+GRIDS: Mapping[QuantType, Grid] = {  # finest first
     "bf16": Half(Kind.BF16, "bf16"),
     "q8_0": Grid(Kind.Q8_0, "bf16", part=32, low=-127, high=127),
     "q6_k": Grid(Kind.Q6_K, "q8_0", part=16, low=-32, high=31, levels=(-128, 127)),
@@ -315,7 +315,7 @@ GRIDS: Mapping[GridName, Grid] = {  # finest first
 }
 
 
-def fitting(name: GridName, columns: int) -> GridName:
+def fitting(name: QuantType, columns: int) -> QuantType:
     """The grid itself, or the one its rows fall back to when no whole number of blocks fits `columns`."""
     while columns % GRIDS[name].block:
         name = GRIDS[name].otherwise

@@ -28,8 +28,8 @@ WARM = 2  # steps that are not counted: allocation and compilation
 
 def batch_of(shape: Shape, section: Train, seed: int) -> Batch:
     """Random rows of one document each, every position learnt; (rows, row_tokens)."""
-    size = (section.rows, section.row_tokens)
-    ids = np.random.default_rng(seed).integers(0, shape.vocab, size)
+    size = (section.batch_size, section.seq_len)
+    ids = np.random.default_rng(seed).integers(0, shape.vocab_size, size)
     ones, places = np.ones(size, dtype=np.int64), np.tile(np.arange(size[1]), (size[0], 1))
     return Batch(
         ids=ids,
@@ -52,14 +52,14 @@ def measure(shape: Shape, section: Train, steps: int) -> dict[str, object]:
         batch = batch_of(shape, section, step)
         start = time.perf_counter()
         learner.learn(batch)
-        learner.step(section.rate)
+        learner.step(section.learning_rate)
         seconds.append(time.perf_counter() - start)
     return {
         "shape": shape.model_dump(),
         "train": section.model_dump(),
         "step_seconds": statistics.quantiles(seconds[WARM:], n=4)[0],
         "peak_bytes": peak_bytes(),
-        "source": f"benchmark {shape.width}x{shape.layers}, {section.rows}x{section.row_tokens}",
+        "source": f"benchmark {shape.hidden_size}x{shape.num_hidden_layers}, {section.batch_size}x{section.seq_len}",
     }
 
 

@@ -83,10 +83,12 @@ def fit(
             section, shape, team, seed, distil, seen, (adapter, start or {}) if adapter else None
         )
         loader = Loader(
-            shards, section.rows, section.row_tokens, seed, learner.data_rank, learner.data_ranks
+            shards, section.batch_size, section.seq_len, seed, learner.data_rank, learner.data_ranks
         )
         work = out.with_name(f".{out.name}.work")
-        checkpoints = Checkpoints(work, team, inputs, section.keep, events, section.save_later)
+        checkpoints = Checkpoints(
+            work, team, inputs, section.keep, events, section.async_checkpoint
+        )
         copies = Copies(team, inputs, events)
         step = first = _go_on(
             checkpoints, copies, learner, loader, events, None if adapter else start
@@ -155,7 +157,7 @@ def learner_of(
         PlanError: the mesh does not divide the network or the step.
         TrainError: an adapter over many ranks, or what else is not built.
     """
-    refuse_mesh(section.mesh, shape, section.rows, section.row_tokens, team.world)
+    refuse_mesh(section.mesh, shape, section.batch_size, section.seq_len, team.world)
     if (
         section.expert_kernel == "grouped"
         and section.compile
@@ -206,9 +208,9 @@ def check_vocab(largest: int, shape: Shape) -> None:
     Raises:
         TrainError: says the largest token and the vocabulary.
     """
-    if largest >= shape.vocab:
+    if largest >= shape.vocab_size:
         raise TrainError(
-            f"the shards hold token {largest}, the network's vocabulary ends at {shape.vocab - 1}; encode them again"
+            f"the shards hold token {largest}, the network's vocabulary ends at {shape.vocab_size - 1}; encode them again"
         )
 
 
@@ -268,7 +270,7 @@ def validate(learner: Learner, dataset: Path, section: Train, seed: int) -> floa
     """Mean cross-entropy in nats per action token over one pass of the validation shards."""
     shards = read_shards(dataset / "validation")
     loader = Loader(
-        shards, section.rows, section.row_tokens, seed, learner.data_rank, learner.data_ranks
+        shards, section.batch_size, section.seq_len, seed, learner.data_rank, learner.data_ranks
     )
-    batches = [next(loader) for _ in range(math.ceil(loader.rows_per_epoch() / section.rows))]
+    batches = [next(loader) for _ in range(math.ceil(loader.rows_per_epoch() / section.batch_size))]
     return learner.evaluate(batches, section.model_copy(update={"sentence_weight": 0.0}))

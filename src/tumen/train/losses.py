@@ -109,7 +109,11 @@ def told_loss(
     assert ids is not None
     assert positions is not None
     assert mask is not None
-    following = torch.roll(ids, -1, 1) if network.training and network.shape.mtp else None
+    following = (
+        torch.roll(ids, -1, 1)
+        if network.training and network.shape.num_nextn_predict_layers
+        else None
+    )
     out = network(
         ids, positions, mask, real=told["real"], safe=told.get("safe"), following=following
     )

@@ -42,7 +42,7 @@ def guard(loss: float, norm: float, step: int, batch: Batch) -> None:
             "nan",
             step,
             f"step {step}: loss {loss}, gradient norm {norm}; samples {named(batch)} of the training shard. "
-            "Lower train.rate, or look at these samples; the last checkpoint is intact",
+            "Lower train.learning_rate, or look at these samples; the last checkpoint is intact",
         )
 
 
@@ -76,7 +76,7 @@ class Spikes:
                     "spike",
                     step,
                     f"step {step}: loss {loss:.4f} leaps, {usual:.4f} (give or take {deviation:.4f}) is usual; samples "
-                    f"{named(batch)} of the training shard. Lower train.rate, look at these samples, or raise train.spike "
+                    f"{named(batch)} of the training shard. Lower train.learning_rate, look at these samples, or raise train.spike "
                     f"{self.threshold:g}; the last checkpoint is intact",
                 )
         self.losses.append(loss)
@@ -88,7 +88,7 @@ def step_flops(section: Train, shape: Shape) -> int:
     As PaLM counts them (arXiv 2204.02311, appendix B): matmuls and attention over the whole row, nothing for recomputation. A
     padded place counts like a token, as in `tokens_per_second`; `real_tokens` says how many were real.
     """
-    return 3 * shape.flops_per_token(section.row_tokens) * section.rows * section.row_tokens
+    return 3 * shape.flops_per_token(section.seq_len) * section.batch_size * section.seq_len
 
 
 def measured_peak(section: Train, device: torch.device) -> float:
@@ -158,7 +158,7 @@ class Clock:
         step_seconds = (now - self.last) / (step - self.last_step)
         self.seconds.append(step_seconds)
         self.last, self.last_step = now, step
-        tokens = self.section.rows * self.section.row_tokens
+        tokens = self.section.batch_size * self.section.seq_len
         self.events.emit(
             "step",
             tier=self.tier,
@@ -197,7 +197,7 @@ class Clock:
 
     def facts(self) -> dict[str, Any]:
         """For the manifest."""
-        tokens = self.section.rows * self.section.row_tokens
+        tokens = self.section.batch_size * self.section.seq_len
         median = float(np.median(self.seconds)) if self.seconds else 0.0
         return {
             "steps": self.section.steps,

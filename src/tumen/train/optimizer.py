@@ -32,7 +32,7 @@ def rate_at(section: Train, step: int) -> float:
     """Learning rate of a step counted from 0: linear warm-up, plateau, linear decay to zero (WSD, arXiv 2404.06395)."""
     warm = max(1, round(section.warmup * section.steps))
     fall = max(1, round(section.decay * section.steps))
-    return section.rate * min(1.0, (step + 1) / warm, (section.steps - step) / fall)
+    return section.learning_rate * min(1.0, (step + 1) / warm, (section.steps - step) / fall)
 
 
 def orthogonal(update: Tensor) -> Tensor:
@@ -122,7 +122,10 @@ class FlatOptimizer:
             {"params": [self.parts[1]], "weight_decay": 0.0},
         ]
         self.adam = torch.optim.AdamW(
-            groups, lr=section.rate, betas=section.betas, fused=device.type in ("cpu", "cuda")
+            groups,
+            lr=section.learning_rate,
+            betas=section.betas,
+            fused=device.type in ("cpu", "cuda"),
         )
         for part in self.parts:
             self.adam.state[part] = {
@@ -136,7 +139,7 @@ class FlatOptimizer:
         gradient = self.gradient.float() if self.summed is None else self.summed.add_(self.gradient)
         norm = float(gradient.norm())
         if math.isfinite(norm):
-            gradient *= min(1.0, self.section.clip / (norm + 1e-6))
+            gradient *= min(1.0, self.section.grad_clip / (norm + 1e-6))
             self._muon(gradient[: self.cuts[0]], rate)
             self.parts[0].grad, self.parts[1].grad = (
                 gradient[self.cuts[0] : self.cuts[1]],
@@ -256,7 +259,9 @@ class ShardedOptimizer:
             {"params": plain, "weight_decay": 0.0},
         ]
         groups = [group for group in groups if group["params"]]
-        self.adam = torch.optim.AdamW(groups, lr=section.rate, betas=section.betas, fused=True)
+        self.adam = torch.optim.AdamW(
+            groups, lr=section.learning_rate, betas=section.betas, fused=True
+        )
         for part in (*decayed, *plain):
             self.adam.state[part] = {
                 "step": torch.zeros((), dtype=torch.float32, device=part.device),
@@ -279,7 +284,7 @@ class ShardedOptimizer:
         ]
         norm = float(self.total(torch.stack(squares).sum() if squares else torch.zeros(()))) ** 0.5
         if math.isfinite(norm):
-            scale = min(1.0, self.section.clip / (norm + 1e-6))
+            scale = min(1.0, self.section.grad_clip / (norm + 1e-6))
             for name, gradient in gradients.items():
                 gradient *= scale
                 if name in self.momentum:

@@ -92,7 +92,7 @@ def profile_steps(
 
     learner = learner_of(section, shape, team, seed)
     loader = Loader(
-        shards, section.rows, section.row_tokens, seed, learner.data_rank, learner.data_ranks
+        shards, section.batch_size, section.seq_len, seed, learner.data_rank, learner.data_ranks
     )
     _steps(learner, loader, section, WARM)
     seconds, real = _timed(learner, loader, section)
@@ -285,12 +285,12 @@ def page_of(tier: str, section: Train, team: Team, speed: Speed, step: float, op
     """One page of Markdown."""
     whole = sum(op.seconds for op in ops) or 1.0
     groups = {name: sum(op.seconds for op in ops if op.group == name) for name in GROUPS}
-    tokens = section.rows * section.row_tokens
+    tokens = section.batch_size * section.seq_len
     per_second = f"{tokens / speed.seconds:,.0f} tokens/s ({speed.real_tokens / tokens:.0%} of them real, the rest is padding)"
     lines = [
         f"# Where a step of {tier} goes",
         "",
-        f"{section.rows} rows of {section.row_tokens} tokens, {name_of(type_of(section, team.device))}, "
+        f"{section.batch_size} rows of {section.seq_len} tokens, {name_of(type_of(section, team.device))}, "
         f"{team.world} rank(s) on {team.device.type}, "
         f"{torch.get_num_threads()} thread(s) each, torch {torch.__version__}; fresh weights, no teacher; seen from rank 0.",
         "",

@@ -62,14 +62,14 @@ class RowFilter:
             fault = quality_fault(text)
             if fault:
                 return f"quality: {fault}", NO_KEYS
-        if not {"exam", "exact", "near"} & set(self.filters):
+        if not {"held_out", "exact", "near"} & set(self.filters):
             return "", NO_KEYS
         plain = folded(text)
         words = NO_KEYS
-        if "exam" in self.filters or "near" in self.filters:
+        if "held_out" in self.filters or "near" in self.filters:
             words = word_keys(words_of(plain))
-        if "exam" in self.filters and overlaps_eval(words, self.evaluation):
-            return "exam", NO_KEYS
+        if "held_out" in self.filters and overlaps_eval(words, self.evaluation):
+            return "held_out", NO_KEYS
         keys = NO_KEYS
         if "exact" in self.filters:
             keys = np.asarray([text_key(plain)], np.uint64)

@@ -238,7 +238,7 @@ def action_of(row: LabelledSentence, sentence: str, ontology: Ontology) -> Actio
 
 
 class LabelledSource:
-    """A data set with its own labels. Of rows without a split, `data.exam` go to the exam and `data.validation` to validation."""
+    """A data set with its own labels. Of rows without a split, `data.eval_sentences` go to the exam and `data.validation` to validation."""
 
     read = staticmethod(read_labelled)
 
@@ -264,13 +264,13 @@ class LabelledSource:
         if not corpus.exam:
             side = loose or corpus.validation
             side.sort(key=lambda example: rank(f"exam {example.sentence}"))
-            corpus.exam, side[:] = side[: section.exam], side[section.exam :]
+            corpus.exam, side[:] = side[: section.eval_sentences], side[section.eval_sentences :]
         held = 0 if corpus.validation else section.validation
         corpus.validation += loose[:held]
         corpus.train += loose[held:]
         if not corpus.train:
             raise InputError(
-                f"{section.path}: {len(rows)} rows leave none for training; lower data.exam and data.validation"
+                f"{section.path}: {len(rows)} rows leave none for training; lower data.eval_sentences and data.validation"
             )
         return corpus
 

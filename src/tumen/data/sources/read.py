@@ -90,7 +90,9 @@ def read_sentences(path: Path) -> Iterator[str]:
         InputError: the file cannot be read, or a row has neither.
     """
     if not path.is_file():
-        raise InputError(f"{path}: no such exam; data.exams are read from where the command runs")
+        raise InputError(
+            f"{path}: no such exam; data.held_out are read from where the command runs"
+        )
     if path.suffix == ".txt":
         with _lines(path) as lines:
             yield from (line for line in lines if line.strip())

@@ -65,7 +65,7 @@ class Corpus:
         Raises:
             InputError: an intent that is not there.
         """
-        self._refuse_unknown(intents, "without")
+        self._refuse_unknown(intents, "exclude_intents")
         self._change(lambda example: None if example.action.intent in intents else example)
         self.ontology = self.ontology.without(intents)
 
@@ -75,7 +75,7 @@ class Corpus:
         Raises:
             InputError: an intent that is not there.
         """
-        self._refuse_unknown(intents, "none")
+        self._refuse_unknown(intents, "relabel_none")
         kept = {*intents, NONE}
         self._change(
             lambda e: (
@@ -146,21 +146,28 @@ class HomeSource:
 def _language(section: Data, lang: str, seed: int) -> Corpus:
     """One language of `HomeSource`, in a process of its own."""
     corpus, share, rng = Corpus(), 1 / len(section.languages), random.Random(f"{seed} {lang}")
-    trained, held = split_templates(load_templates(lang), section.hold_templates)
+    trained, held = split_templates(load_templates(lang), section.held_out_templates)
     exam_homes = [
-        generate(rng, lang, section.home_entities, section.hold_names, exam=True)
+        generate(rng, lang, section.home_entities, section.held_out_names, exam=True)
         for _ in range(EXAM_HOMES)
     ]
     fillers = _fillers(rng, lang)
     corpus.exam = list(
         _sentences(
-            rng, held or trained, exam_homes, fillers, section.exam, section.not_home, (), exam=True
+            rng,
+            held or trained,
+            exam_homes,
+            fillers,
+            section.eval_sentences,
+            section.not_home,
+            (),
+            exam=True,
         )
     )
     corpus.homes = [home.tree for home in exam_homes]
     wanted = round((section.sentences + section.validation) * share)
     homes = [
-        generate(rng, lang, section.home_entities, section.hold_names, exam=False)
+        generate(rng, lang, section.home_entities, section.held_out_names, exam=False)
         for _ in range(max(6, wanted // SENTENCES_A_HOME))
     ]
     said = list(

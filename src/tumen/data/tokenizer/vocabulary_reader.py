@@ -52,7 +52,7 @@ def require_same_vocabulary(vocabulary: Vocabulary, path: Path) -> None:
         if row >= len(theirs) or theirs[row] != token:
             raise InputError(
                 f"{path}: its token {row} is not the tokenizer's {token!r}; "
-                "set tokenizer.start to it"
+                "set tokenizer.init_from to it"
             )
 
 

@@ -50,18 +50,18 @@ def spread(fleet: Fleet, ranks: int) -> tuple[int, int, int, bool]:
     from tumen.plan import first_group
     from tumen.plan.facts import fleet_of
 
-    group = first_group(fleet_of(fleet.cards))
+    group = first_group(fleet_of(fleet.accelerators))
     accelerated = group.card.name != "cpu"
-    if not fleet.node_cards and (fleet.engine == "local" or not accelerated):
+    if not fleet.accelerators_per_node and (fleet.engine == "local" or not accelerated):
         return 1, ranks, ranks if accelerated else 0, False
     if accelerated and ranks > group.count:
         raise PlanError(
-            f"the mesh has {ranks} ranks, fleet.cards is {fleet.cards}: plan for it with `tumen plan RECIPE`"
+            f"the mesh has {ranks} ranks, fleet.accelerators is {fleet.accelerators}: plan for it with `tumen plan RECIPE`"
         )
-    each = fleet.node_cards or group.card.node
+    each = fleet.accelerators_per_node or group.card.node
     if ranks > each and ranks % each:
         raise PlanError(
-            f"the mesh has {ranks} ranks, no multiple of the {each} cards of a node (fleet.node_cards)"
+            f"the mesh has {ranks} ranks, no multiple of the {each} cards of a node (fleet.accelerators_per_node)"
         )
     on_one = min(ranks, each)
     return max(1, ranks // each), on_one, on_one if accelerated else 0, ranks >= each

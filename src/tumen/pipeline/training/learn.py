@@ -50,7 +50,7 @@ def learn(
     tier = stage.name
     settings, codec = stage.settings, Codec.load(run / "tokenizer")
     section = grown(meshed(settings.train, plan), os.environ.get("TUMEN_WORLD", ""))
-    shape = settings.shape.model_copy(update={"vocab": codec.vocab})
+    shape = settings.shape.model_copy(update={"vocab_size": codec.vocab})
     if profile:
         return profile_steps(section, shape, run / "dataset", profile, seed=stage.seed, tier=tier)
     digests = {parent: manifest_of(run / parent).digest for parent in stage.parents}
@@ -62,25 +62,27 @@ def learn(
         "made_from": list(digests.values()),
         "events": Told((run / tier).with_name("events.jsonl")),
     }
-    if settings.start:
-        digest = chain.start_digest(tier, settings.start.path)
+    if settings.init_from:
+        digest = chain.start_digest(tier, settings.init_from.path)
         common["made_from"] += [digest]
         rows = None
         if codec.vocabulary:
-            require_same_vocabulary(codec.vocabulary, Path(settings.start.path))
+            require_same_vocabulary(codec.vocabulary, Path(settings.init_from.path))
             rows = codec.vocabulary.rows
-        common["start"] = start_from(Path(settings.start.path), shape, settings.start.layers, rows)
-        if settings.start.tune == "lora":
-            base = settings.start.model_copy(
-                update={"path": str(Path(settings.start.path).resolve())}
+        common["start"] = start_from(
+            Path(settings.init_from.path), shape, settings.init_from.layers, rows
+        )
+        if settings.init_from.tune == "lora":
+            base = settings.init_from.model_copy(
+                update={"path": str(Path(settings.init_from.path).resolve())}
             )
             common["adapter"] = Adapter(start=base, digest=digest, rows=rows)
     if settings.prune:
         common["start"] = pruned(run / settings.prune, shape, run / "dataset", section)
-    if stage.name.endswith("-aware"):
+    if stage.name.endswith("-qat"):
         trained, grid = (run / parent for parent in stage.parents[:2])
         learn_grid(
-            section, settings.quantise.teach, trained, grid, run / "dataset", run / tier, **common
+            section, settings.quantize.teach, trained, grid, run / "dataset", run / tier, **common
         )
     elif settings.distil:
         teacher = run / settings.distil.teacher
@@ -92,7 +94,7 @@ def learn(
             run / "dataset",
             run / tier,
             **common,
-            distil=shares_loss(run / "dataset", shape.vocab),
+            distil=shares_loss(run / "dataset", shape.vocab_size),
         )
     leave()
     return ""
@@ -106,7 +108,7 @@ def meshed(section: Train, plan: Path | None) -> Train:
     """
     if plan is None:
         return section
-    mesh = mesh_of_plan(read_plan(plan), str(plan), section.rows, section.row_tokens)
+    mesh = mesh_of_plan(read_plan(plan), str(plan), section.batch_size, section.seq_len)
     return section.model_copy(update={"mesh": mesh})
 
 
@@ -122,7 +124,7 @@ def grown(section: Train, world: str) -> Train:
         raise PlanError(f"TUMEN_WORLD is {world[:40]!r}, no number of ranks")
     if int(world) == section.mesh.ranks:
         return section
-    return section.model_copy(update={"mesh": section.mesh.over(int(world), section.rows)})
+    return section.model_copy(update={"mesh": section.mesh.over(int(world), section.batch_size)})
 
 
 def stand_by() -> None:

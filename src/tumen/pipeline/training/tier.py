@@ -39,7 +39,7 @@ def planned(recipe: Recipe, path: Path) -> Recipe:
             f"{path}: planned for {plan.get('name')!r}, no tier of {recipe.name}; it has {', '.join(recipe.family)}"
         )
     tier = recipe.family[name]
-    mesh = mesh_of_plan(plan, str(path), tier.train.rows, tier.train.row_tokens)
+    mesh = mesh_of_plan(plan, str(path), tier.train.batch_size, tier.train.seq_len)
     train = tier.train.model_copy(update={"mesh": mesh})
     return recipe.model_copy(
         update={"family": {**recipe.family, name: tier.model_copy(update={"train": train})}}

@@ -97,43 +97,56 @@ class Actual(Frozen):
 
 def time_terms(shape: Shape, train: Train) -> Array:
     """Work of one step by kind, shape (5,): flops, bytes, bytes, launches, one."""
-    tokens = train.rows * train.row_tokens
-    context = train.row_tokens  # the masked scores of a row are computed in full
+    tokens = train.batch_size * train.seq_len
+    context = train.seq_len  # the masked scores of a row are computed in full
     flops = 3.0 * tokens * shape.flops_per_token(context)
     if train.optimizer == "muon":
         flops += orthogonal_flops(shape)
-    heads = shape.attention.heads * shape.attention.query_dim
-    inner = shape.feed_forward
+    heads = shape.attention.num_attention_heads * shape.attention.query_dim
+    inner = shape.intermediate_size
     if shape.experts:
-        inner = (shape.experts.top_k + shape.experts.shared) * shape.experts.width
-    scores = shape.attention.heads * context
-    layer = 16.0 * shape.width + 6.0 * heads + 5.0 * inner + 4.0 * scores
-    moved = 4.0 * tokens * (shape.layers * layer + 6.0 * shape.vocab)
-    launches = float(shape.layers * (40 if isinstance(shape.attention, Mla) else 28))
-    launches += shape.moe_layers * (shape.experts.routed * 12 if shape.experts else 0)
+        inner = (
+            shape.experts.num_experts_per_tok + shape.experts.n_shared_experts
+        ) * shape.experts.moe_intermediate_size
+    scores = shape.attention.num_attention_heads * context
+    layer = 16.0 * shape.hidden_size + 6.0 * heads + 5.0 * inner + 4.0 * scores
+    moved = 4.0 * tokens * (shape.num_hidden_layers * layer + 6.0 * shape.vocab_size)
+    launches = float(shape.num_hidden_layers * (40 if isinstance(shape.attention, Mla) else 28))
+    launches += shape.moe_layers * (shape.experts.n_routed_experts * 12 if shape.experts else 0)
     return np.array([flops, moved, 40.0 * shape.parameters(), launches, 1.0])
 
 
 def orthogonal_flops(shape: Shape) -> float:
     """Muon's five Newton-Schulz rounds on every matrix of the blocks: 4 r^2 c + 2 r^3 each (arXiv 2502.16982, section 2.1)."""
-    ends = shape.vocab * shape.width * (1 if shape.tied else 2)
-    short = min(shape.width, shape.experts.width if shape.experts else shape.feed_forward)
+    ends = shape.vocab_size * shape.hidden_size * (1 if shape.tie_word_embeddings else 2)
+    short = min(
+        shape.hidden_size,
+        shape.experts.moe_intermediate_size if shape.experts else shape.intermediate_size,
+    )
     return 5.0 * (shape.parameters() - ends) * 5.0 * short
 
 
 def memory_terms(shape: Shape, train: Train) -> Array:
     """What memory grows with, shape (3,): one, bytes of weights and states, bytes of activations."""
-    tokens = train.rows * train.row_tokens
-    heads = shape.attention.heads * shape.attention.query_dim
-    inner = 3.0 * shape.feed_forward
+    tokens = train.batch_size * train.seq_len
+    heads = shape.attention.num_attention_heads * shape.attention.query_dim
+    inner = 3.0 * shape.intermediate_size
     if shape.experts:
         inner = (
             3.0
-            * (shape.experts.top_k * shape.experts.capacity + shape.experts.shared)
-            * shape.experts.width
+            * (
+                shape.experts.num_experts_per_tok * shape.experts.capacity_factor
+                + shape.experts.n_shared_experts
+            )
+            * shape.experts.moe_intermediate_size
         )
-    layer = 8.0 * shape.width + 4.0 * heads + inner + shape.attention.heads * train.row_tokens
-    activations = 4.0 * tokens * (shape.layers * layer + 3.0 * shape.vocab)
+    layer = (
+        8.0 * shape.hidden_size
+        + 4.0 * heads
+        + inner
+        + shape.attention.num_attention_heads * train.seq_len
+    )
+    activations = 4.0 * tokens * (shape.num_hidden_layers * layer + 3.0 * shape.vocab_size)
     return np.array([1.0, float(STATE_BYTES * shape.parameters()), activations])
 
 
@@ -235,7 +248,7 @@ def observation(
     """One tier's observation: the median step after the first line, which holds compilation."""
     section = recipe.family[tier]
     shape = section.shape.model_copy(
-        update={"vocab": section.shape.vocab or recipe.tokenizer.vocab}
+        update={"vocab_size": section.shape.vocab_size or recipe.tokenizer.vocab_size}
     )
     warm = rows[1:] or rows
     return Observation(
@@ -308,34 +321,50 @@ def default_configurations(compiled: bool = False) -> list[tuple[Shape, Train]]:
     for width, layers, inner, vocab, rows, row_tokens in sizes:
         shape = Shape.model_validate(
             {
-                "width": width,
-                "layers": layers,
-                "feed_forward": inner,
-                "vocab": vocab,
+                "hidden_size": width,
+                "num_hidden_layers": layers,
+                "intermediate_size": inner,
+                "vocab_size": vocab,
                 "attention": {
                     "kind": "gqa",
-                    "heads": width // 64,
-                    "kv_heads": width // 128 or 1,
+                    "num_attention_heads": width // 64,
+                    "num_key_value_heads": width // 128 or 1,
                     "head_dim": 64,
                 },
             }
         )
-        found.append((shape, Train(steps=8, rows=rows, row_tokens=row_tokens, compile=compiled)))
+        found.append((shape, Train(steps=8, batch_size=rows, seq_len=row_tokens, compile=compiled)))
     mixture = found[1][0].model_copy(
         update={
-            "attention": Mla(heads=4, kv_rank=64, q_rank=128, nope_dim=48, rope_dim=16, v_dim=64),
+            "attention": Mla(
+                num_attention_heads=4,
+                kv_lora_rank=64,
+                q_lora_rank=128,
+                qk_nope_head_dim=48,
+                qk_rope_head_dim=16,
+                v_head_dim=64,
+            ),
             "experts": Shape.model_validate(
                 {
-                    "width": 64,
-                    "layers": 2,
-                    "feed_forward": 64,
-                    "attention": {"kind": "gqa", "heads": 1, "kv_heads": 1},
-                    "experts": {"routed": 8, "top_k": 2, "width": 256, "capacity": 1.25},
+                    "hidden_size": 64,
+                    "num_hidden_layers": 2,
+                    "intermediate_size": 64,
+                    "attention": {
+                        "kind": "gqa",
+                        "num_attention_heads": 1,
+                        "num_key_value_heads": 1,
+                    },
+                    "experts": {
+                        "n_routed_experts": 8,
+                        "num_experts_per_tok": 2,
+                        "moe_intermediate_size": 256,
+                        "capacity_factor": 1.25,
+                    },
                 }
             ).experts,
         }
     )
-    return [*found, (mixture, Train(steps=8, rows=16, row_tokens=128, compile=compiled))]
+    return [*found, (mixture, Train(steps=8, batch_size=16, seq_len=128, compile=compiled))]
 
 
 def store_profile(profile: Profile, path: Path) -> None:

@@ -168,35 +168,47 @@ def shape_of(row: Row) -> Shape:
     head_dim = whole(row, "head_dim", width // heads)
     attention: Mla | Gqa
     if row["attention"].startswith("mla"):
-        attention = Mla(heads=heads, kv_rank=512, q_rank=1536, nope_dim=head_dim, v_dim=head_dim)
+        attention = Mla(
+            num_attention_heads=heads,
+            kv_lora_rank=512,
+            q_lora_rank=1536,
+            qk_nope_head_dim=head_dim,
+            v_head_dim=head_dim,
+        )
     else:
-        attention = Gqa(heads=heads, kv_heads=whole(row, "kv_heads", heads), head_dim=head_dim)
+        attention = Gqa(
+            num_attention_heads=heads,
+            num_key_value_heads=whole(row, "kv_heads", heads),
+            head_dim=head_dim,
+        )
     gated = whole(row, "ffn_gated", 0) == 1
     experts = None
     if number(row, "n_experts"):
         expert_width = whole(row, "moe_ffn", whole(row, "ffn", 4 * width))
         experts = Experts(
-            routed=whole(row, "n_experts", 1),
-            top_k=whole(row, "topk", 1),
-            width=expert_width,
-            shared=whole(row, "n_shared_ffn", 0) // expert_width,
-            dense_layers=min(whole(row, "dense_layers", 0), whole(row, "layers", 1) - 1),
-            device_limit=4 if "DeepSeek" in row["model"] else 0,
+            n_routed_experts=whole(row, "n_experts", 1),
+            num_experts_per_tok=whole(row, "topk", 1),
+            moe_intermediate_size=expert_width,
+            n_shared_experts=whole(row, "n_shared_ffn", 0) // expert_width,
+            first_k_dense_replace=min(whole(row, "dense_layers", 0), whole(row, "layers", 1) - 1),
+            topk_group=4 if "DeepSeek" in row["model"] else 0,
         )
     named = row["model"]
     mtp = "DeepSeek-V3" in named or "DeepSeekV3" in named
     return Shape(
-        width=width,
-        layers=whole(row, "layers", 1),
-        feed_forward=whole(row, "ffn", 4 * width),
+        hidden_size=width,
+        num_hidden_layers=whole(row, "layers", 1),
+        intermediate_size=whole(row, "ffn", 4 * width),
         attention=attention,
         experts=experts,
-        vocab=whole(row, "vocab", 0),
-        tied=not gated,
+        vocab_size=whole(row, "vocab", 0),
+        tie_word_embeddings=not gated,
         gated=gated,
         biases=not gated,
-        positions=0 if gated else whole(row, "seq", 0),
-        mtp=1 if mtp and "w/o MTP" not in named and "cut to" not in named else 0,
+        n_positions=0 if gated else whole(row, "seq", 0),
+        num_nextn_predict_layers=1
+        if mtp and "w/o MTP" not in named and "cut to" not in named
+        else 0,
     )
 
 
@@ -279,7 +291,9 @@ def cases_of(row: Row) -> tuple[Software, tuple[Case, ...]]:
         else [b for b in (1, 2, 4, 8) if b * dp <= batch]
     )
     chunks = (
-        [whole(row, "vpp", 0)] if number(row, "vpp") else choices_of_chunks(shape.layers, pp, row)
+        [whole(row, "vpp", 0)]
+        if number(row, "vpp")
+        else choices_of_chunks(shape.num_hidden_layers, pp, row)
     )
     if micros and micros[0] * dp > batch:
         raise PlanError(

@@ -149,26 +149,33 @@ def stack(cases: Sequence[Case]) -> Case:
 
 def network(shape: Shape) -> dict[str, float]:
     """The fields of a case that come from the shape."""
-    attention, width = shape.attention, shape.width
+    attention, width = shape.attention, shape.hidden_size
     if isinstance(attention, Mla):
-        down = attention.kv_rank + attention.rope_dim + (attention.q_rank or 0)
+        down = attention.kv_lora_rank + attention.qk_rope_head_dim + (attention.q_lora_rank or 0)
         rows = (
             down,
-            attention.q_rank or width,
-            attention.heads * attention.query_dim,
-            attention.kv_rank,
+            attention.q_lora_rank or width,
+            attention.num_attention_heads * attention.query_dim,
+            attention.kv_lora_rank,
         )
-        kv_up = attention.heads * (attention.nope_dim + attention.v_dim)
-        value, kv = attention.v_dim, attention.heads * (attention.query_dim + attention.v_dim)
+        kv_up = attention.num_attention_heads * (attention.qk_nope_head_dim + attention.v_head_dim)
+        value, kv = (
+            attention.v_head_dim,
+            attention.num_attention_heads * (attention.query_dim + attention.v_head_dim),
+        )
     else:
-        groups = attention.heads + 2 * attention.kv_heads
+        groups = attention.num_attention_heads + 2 * attention.num_key_value_heads
         rows = (0, width, groups * attention.head_dim, 0)
-        kv_up, value, kv = 0, attention.head_dim, 2 * attention.kv_heads * attention.head_dim
+        kv_up, value, kv = (
+            0,
+            attention.head_dim,
+            2 * attention.num_key_value_heads * attention.head_dim,
+        )
     experts = shape.experts
     return {
         "width": width,
-        "layers": shape.layers,
-        "heads": attention.heads,
+        "layers": shape.num_hidden_layers,
+        "heads": attention.num_attention_heads,
         "query_dim": attention.query_dim,
         "value_dim": value,
         "kv_elements": kv,
@@ -177,17 +184,17 @@ def network(shape: Shape) -> dict[str, float]:
         "up_columns": rows[2],
         "kv_up_rows": rows[3],
         "kv_up_columns": kv_up,
-        "feed_forward": shape.feed_forward,
+        "feed_forward": shape.intermediate_size,
         "matrices": 3 if shape.gated else 2,
         "moe_layers": shape.moe_layers,
-        "experts": experts.routed if experts else 0,
-        "top_k": experts.top_k if experts else 0,
-        "expert_width": experts.width if experts else 0,
-        "shared_width": experts.shared * experts.width if experts else 0,
-        "group_limit": experts.device_limit if experts else 0,
-        "vocab": shape.vocab,
-        "tied": shape.tied,
-        "positions": shape.positions,
-        "mtp": shape.mtp,
+        "experts": experts.n_routed_experts if experts else 0,
+        "top_k": experts.num_experts_per_tok if experts else 0,
+        "expert_width": experts.moe_intermediate_size if experts else 0,
+        "shared_width": experts.n_shared_experts * experts.moe_intermediate_size if experts else 0,
+        "group_limit": experts.topk_group if experts else 0,
+        "vocab": shape.vocab_size,
+        "tied": shape.tie_word_embeddings,
+        "positions": shape.n_positions,
+        "mtp": shape.num_nextn_predict_layers,
         "window": shape.window,
     }

@@ -27,7 +27,7 @@ from tumen.core.errors import ArtifactError, ExportError
 from tumen.core.shape import Mla, Shape
 from tumen.data import Codec
 from tumen.model import build
-from tumen.recipe import GridName, Quantise
+from tumen.recipe import Quantize, QuantType
 from tumen.shrink.gguf_writer import grids_of, matrices_of, tensors_of, write_gguf
 from tumen.shrink.quant_types import GRIDS, Scales
 from tumen.shrink.quantize.divergence import Reference, some_batches
@@ -51,13 +51,13 @@ class Option(NamedTuple):
     divergence: float
 
 
-Options = dict[str, dict[GridName, Option]]
+Options = dict[str, dict[QuantType, Option]]
 
 
 class Choice(NamedTuple):
     """What an artifact `grid` says. `bytes` of the model file; None where no budget was asked."""
 
-    grids: dict[str, GridName]
+    grids: dict[str, QuantType]
     scales: dict[str, Scales]
     bytes: int | None
 
@@ -66,7 +66,7 @@ def write_grid(
     checkpoint: Path,
     tokenizer: Path,
     dataset: Path,
-    quantise: Quantise,
+    quantise: Quantize,
     name: str,
     out: Path,
     *,
@@ -98,11 +98,11 @@ def write_grid(
     importance = importance_of(network, batches)
     options: Options = {}
     size = None
-    if quantise.to:
-        grids = grids_of(tensors, quantise.to)
+    if quantise.type:
+        grids = grids_of(tensors, quantise.type)
     else:
         options = measured(
-            Reference(shape, weights, batches), shape, weights, importance, quantise.among, told
+            Reference(shape, weights, batches), shape, weights, importance, quantise.types, told
         )
         rest = header_bytes(shape, weights, Codec.load(tokenizer), name)
         grids = cheapest(options, int(quantise.budget_bytes()) - rest)
@@ -112,7 +112,7 @@ def write_grid(
         "grids": {grid: list(grids.values()).count(grid) for grid in sorted(set(grids.values()))},
         "bytes": size,
     }
-    with writing(out, "grid", inputs, [parent.digest for parent in parents], facts) as stage:
+    with writing(out, "quant", inputs, [parent.digest for parent in parents], facts) as stage:
         (stage / CHOICE).write_text(
             json.dumps({"grids": grids, "bytes": size, "options": options}, indent=1)
         )
@@ -121,7 +121,7 @@ def write_grid(
             for name, grid in grids.items()
         }
         save_file(stored(scales), stage / SCALES)
-    return verify(out, "grid")
+    return verify(out, "quant")
 
 
 def read_grid(folder: Path) -> Choice:
@@ -130,7 +130,7 @@ def read_grid(folder: Path) -> Choice:
     Raises:
         ArtifactError: missing, damaged, or a grid that nobody here knows.
     """
-    verify(folder, "grid")
+    verify(folder, "quant")
     found = json.loads((folder / CHOICE).read_text())
     unknown = set(found["grids"].values()) - set(GRIDS)
     if unknown:
@@ -160,7 +160,7 @@ def measured(
     shape: Shape,
     weights: Mapping[str, Tensor],
     importance: Mapping[str, Tensor],
-    among: Iterable[GridName],
+    among: Iterable[QuantType],
     told: Callable[[int, int], None] = lambda done, of: None,
 ) -> Options:
     """Size and divergence of every matrix on every grid whose blocks fit its rows (bf16 where none does)."""
@@ -184,7 +184,7 @@ def measured(
     return options
 
 
-def cheapest(options: Options, budget_bytes: int) -> dict[str, GridName]:
+def cheapest(options: Options, budget_bytes: int) -> dict[str, QuantType]:
     """The grid of every matrix with the least sum of divergences within a budget.
 
     A table over the budget in units of 32 bytes (more, rounded up, where that is over 131,072 units), one matrix after another.
@@ -217,9 +217,11 @@ def cheapest(options: Options, budget_bytes: int) -> dict[str, GridName]:
     return _traced(options, picks, room, unit)
 
 
-def _traced(options: Options, picks: list[np.ndarray], room: int, unit: int) -> dict[str, GridName]:
+def _traced(
+    options: Options, picks: list[np.ndarray], room: int, unit: int
+) -> dict[str, QuantType]:
     """Which pick of each matrix led to the end of the table."""
-    grids: dict[str, GridName] = {}
+    grids: dict[str, QuantType] = {}
     for name, pick in reversed(list(zip(options, picks, strict=True))):
         grids[name] = list(options[name])[int(pick[room])]
         room -= -(-options[name][grids[name]].bytes // unit)
@@ -244,4 +246,4 @@ def padded(count: int) -> int:
 
 def twins(shape: Shape) -> dict[str, str]:
     """Matrices that the file holds a second time: the copy, and what it copies."""
-    return TWIN if shape.tied and isinstance(shape.attention, Mla) else {}
+    return TWIN if shape.tie_word_embeddings and isinstance(shape.attention, Mla) else {}

@@ -72,9 +72,9 @@ class Moments:
 
         def look(module: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> None:
             kind: Any = self.network.shape.attention
-            heads = out.flatten(0, -2)[self.real].view(-1, kind.heads, kind.query_dim)[
-                ..., : kind.nope_dim
-            ]
+            heads = out.flatten(0, -2)[self.real].view(
+                -1, kind.num_attention_heads, kind.query_dim
+            )[..., : kind.qk_nope_head_dim]
             self.add(f"{name}.queries", heads.flatten(1))
 
         return look
@@ -84,7 +84,7 @@ class Moments:
             mixture: Any = module
             rows = given[0].flatten(0, -2)[self.real]
             chosen = mixture.route(rows).expert
-            for expert in range(mixture.shape.routed):
+            for expert in range(mixture.shape.n_routed_experts):
                 mine = rows[(chosen == expert).any(dim=1)]
                 self.add(f"{name}.{expert}.in", mine)
                 self.add(
@@ -132,10 +132,12 @@ def _spread(network: Transformer, moments: Moments, name: str, weight: Tensor) -
         kind: Any = network.shape.attention
         queries, latent = moments.mean(name.replace("kv_up.weight", "queries")), columns
         if queries is not None and latent is not None:
-            keys = queries.view(kind.heads, kind.nope_dim, 1).expand(-1, -1, kind.kv_rank)
-            return torch.cat((keys, latent.expand(kind.heads, kind.v_dim, -1)), dim=1).reshape(
-                weight.shape
+            keys = queries.view(kind.num_attention_heads, kind.qk_nope_head_dim, 1).expand(
+                -1, -1, kind.kv_lora_rank
             )
+            return torch.cat(
+                (keys, latent.expand(kind.num_attention_heads, kind.v_head_dim, -1)), dim=1
+            ).reshape(weight.shape)
     stem, _, part = name.rpartition(".")
     if weight.dim() == 3:  # stacked experts (E, columns, outputs)
         found = [

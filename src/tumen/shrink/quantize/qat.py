@@ -67,7 +67,7 @@ def learn_grid(
     """Train a tier on its chosen grids; writes the checkpoint artifact `out`, fp32 weights that round well.
 
     Args:
-        section: the tier's, with the steps and rate of this training (`Quantise.section`).
+        section: the tier's, with the steps and rate of this training (`Quantize.section`).
         teach: share of the loss on the unquantised tier's distributions.
 
     Raises:

@@ -383,7 +383,7 @@ class Together:
 
     def _layers(self) -> list[tuple[int, int]]:
         """First layer and the one after the last of this rank's stages; spread evenly, the first stages take the rest."""
-        each, rest = divmod(self.shape.layers, self.mesh.stages)
+        each, rest = divmod(self.shape.num_hidden_layers, self.mesh.stages)
         starts = [number * each + min(number, rest) for number in range(self.mesh.stages + 1)]
         return [(starts[number], starts[number + 1]) for number in self._numbers()]
 
@@ -401,10 +401,12 @@ class Together:
         built = [
             PipelineStage(root, number, stages, device, group=group) for root, number in numbered
         ]
-        micro = self.section.rows // (self.mesh.dp * self.mesh.rows_of(self.section.rows))
+        micro = self.section.batch_size // (
+            self.mesh.dp * self.mesh.rows_of(self.section.batch_size)
+        )
         kind = SCHEDULES[self.mesh.schedule]
         return kind(
-            built if self.mesh.chunks > 1 else built[0],
+            built if self.mesh.virtual_stages > 1 else built[0],
             micro,
             loss_fn=lambda loss, _: loss,
             scale_grads=False,
@@ -437,7 +439,7 @@ class Together:
 
     def _plain(self, batch: Batch) -> Tensor:
         network, losses = self.networks[0], []
-        parts = batch.split(self.mesh.rows_of(self.section.rows))
+        parts = batch.split(self.mesh.rows_of(self.section.batch_size))
         for part in parts:
             if isinstance(
                 network, FSDPModule
@@ -492,7 +494,7 @@ class Together:
         losses: list[Tensor] = []
         first, last = 0 in self._numbers(), self.mesh.stages - 1 in self._numbers()
         nothing = torch.zeros(
-            len(batch.ids) // self.mesh.rows_of(self.section.rows), device=self.team.device
+            len(batch.ids) // self.mesh.rows_of(self.section.batch_size), device=self.team.device
         )
         ids = told.pop("ids")
         self.pipeline.step(
@@ -543,7 +545,7 @@ class Together:
             if here != there and self.grid.place["pp"] == there:
                 x = torch.empty(
                     *told["positions"].shape,
-                    self.shape.width,
+                    self.shape.hidden_size,
                     dtype=type_of(self.section, self.team.device),
                     device=self.team.device,
                 )

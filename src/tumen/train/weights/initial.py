@@ -41,11 +41,11 @@ READ = (
 )  # types of public weights that are numbers by themselves, not codes with scales elsewhere
 ENDS = ("embed.weight", "output.weight")  # a row for each token
 HOW_TRAINED = (
-    "balance",
+    "aux_loss_alpha",
     "balance_devices",
     "balance_communication",
     "bias_rate",
-    "capacity",
+    "capacity_factor",
     "protect",
 )  # fields of experts that say how, not what, was trained
 
@@ -117,15 +117,19 @@ def start_from(
     """
     theirs, weights = read_start(path)
     if layers is not None:
-        kept = list(range(min(layers, theirs.layers))) if isinstance(layers, int) else list(layers)
-        theirs = theirs.model_copy(update={"layers": len(kept)})
+        kept = (
+            list(range(min(layers, theirs.num_hidden_layers)))
+            if isinstance(layers, int)
+            else list(layers)
+        )
+        theirs = theirs.model_copy(update={"num_hidden_layers": len(kept)})
         weights = dict(_of_layers(weights, kept))
     if rows is not None:
-        if max(max(row) if isinstance(row, tuple) else row for row in rows) >= theirs.vocab:
+        if max(max(row) if isinstance(row, tuple) else row for row in rows) >= theirs.vocab_size:
             raise TrainError(
-                f"{path}: has {theirs.vocab} tokens, the tokeniser's come from a model of more: start from that one"
+                f"{path}: has {theirs.vocab_size} tokens, the tokeniser's come from a model of more: start from that one"
             )
-        theirs = theirs.model_copy(update={"vocab": len(rows)})
+        theirs = theirs.model_copy(update={"vocab_size": len(rows)})
         weights |= {name: _picked(weights[name], rows) for name in ENDS if name in weights}
     differ = differing(theirs, shape)
     if differ:
@@ -181,9 +185,9 @@ def _flat(tree: Mapping[str, Any], above: str = "") -> dict[str, Any]:
 
 def names_within(shape: Shape, count: int, folder: Path) -> list[Name]:
     """All names of a shape that a stranger's config describes; what no `count` tensors can hold is refused before it is built."""
-    if not shape.vocab:
+    if not shape.vocab_size:
         raise InputError(f"{folder / CONFIG}: vocab_size is 0, a network without tokens")
-    least = shape.layers + (shape.experts.routed if shape.experts else 0)
+    least = shape.num_hidden_layers + (shape.experts.n_routed_experts if shape.experts else 0)
     if count < least:
         raise InputError(
             f"{folder}: holds {count} tensors, {CONFIG} describes more than {least}; files are missing"

@@ -23,7 +23,7 @@ from tumen.core.shape import Frozen, Shape
 from tumen.data.tokenizer import EmbeddingRow
 from tumen.formats import digest_of_start
 from tumen.model import Transformer, fresh
-from tumen.recipe import Start
+from tumen.recipe import InitFrom
 from tumen.train.checkpoints.checkpoint import SHAPE, load_tensors, read_whole, write_final
 from tumen.train.weights.initial import start_from
 
@@ -34,7 +34,7 @@ KEPT = ("router", "kv_up")  # one chooses experts, the other is read in parts wh
 class Adapter(Frozen):
     """What an adapter belongs to. `rows` are the base's tokens that the tier has; None: all."""
 
-    start: Start
+    start: InitFrom
     digest: str
     rows: tuple[EmbeddingRow, ...] | None = None
 
@@ -72,7 +72,7 @@ class Adapted(nn.Linear):
 
 
 def adapted(
-    shape: Shape, weights: Mapping[str, Tensor], start: Start, dtype: torch.dtype, seed: int
+    shape: Shape, weights: Mapping[str, Tensor], start: InitFrom, dtype: torch.dtype, seed: int
 ) -> Transformer:
     """A network of given weights, frozen in `dtype`, with fresh fp32 adapters.
 
@@ -86,7 +86,9 @@ def adapted(
         if isinstance(module, nn.Linear) and _is_meant(name, start)
     ]
     if not found:
-        raise TrainError(f"start.matrices: the network has none of {', '.join(start.matrices)}")
+        raise TrainError(
+            f"init_from.target_modules: the network has none of {', '.join(start.target_modules)}"
+        )
     for name in found:
         above, _, leaf = name.rpartition(".")
         frozen: Any = network.get_submodule(name)
@@ -104,9 +106,9 @@ def build_of(shape: Shape, weights: Mapping[str, Tensor]) -> Transformer:
     return network
 
 
-def _is_meant(name: str, start: Start) -> bool:
+def _is_meant(name: str, start: InitFrom) -> bool:
     leaf = name.rpartition(".")[2]
-    return name.startswith("blocks.") and leaf in start.matrices and leaf not in KEPT
+    return name.startswith("blocks.") and leaf in start.target_modules and leaf not in KEPT
 
 
 def merged(
