@@ -1,24 +1,11 @@
 """The example home and a clock that stands still."""
 
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from __future__ import annotations
 
 import pytest
+from tests.homes import Clock
 
 from tumen.home.home import Home
-
-
-class Clock:
-    """A clock a test winds on."""
-
-    def __init__(self) -> None:
-        self.now = datetime(2026, 11, 22, 20, 15, tzinfo=UTC)
-
-    def __call__(self) -> datetime:
-        return self.now
-
-    def wind(self, seconds: float) -> None:
-        self.now += timedelta(seconds=seconds)
 
 
 @pytest.fixture
@@ -27,5 +14,5 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def home(clock: Callable[[], datetime]) -> Home:
+def home(clock: Clock) -> Home:
     return Home.load(clock=clock)

@@ -1,6 +1,9 @@
 """Words onto devices: what is meant in the example home, in three languages."""
 
+from __future__ import annotations
+
 import pytest
+from tests.assistant.speech import action_of, in_order, meant, short
 
 from tumen.assistant import Question, Refusal, Resolved, resolve
 from tumen.home.home import Home
@@ -312,31 +315,6 @@ def cases() -> list[tuple[str, str, str, str]]:
     return [(lang, *(cell.strip() for cell in cells)) for lang, cells in rows]  # type: ignore[misc]
 
 
-def action_of(intent: str, lang: str, slots: str) -> Action:
-    """An action from `name=kitchen light area=upstairs`: a word with `=` begins a slot."""
-    found: dict[str, str] = {}
-    last = ""
-    for word in slots.split():
-        if "=" in word:
-            last, _, word = word.partition("=")
-        found[last] = f"{found[last]} {word}" if last in found else word
-    return Action(intent if intent == "none" else f"Hass{intent}", lang, found)
-
-
-def told(verdict: Resolved | Question | Refusal) -> str:
-    """A verdict in the form of the tables."""
-    if isinstance(verdict, Question):
-        return "?" + " ".join(
-            sorted(target for option in verdict.options for target in option.targets)
-        )
-    return "!" + verdict.reason if isinstance(verdict, Refusal) else " ".join(verdict.targets)
-
-
-def in_order(expected: str) -> str:
-    mark = expected[:1] if expected[:1] in ("?", "!") else ""
-    return mark + " ".join(sorted(expected.removeprefix(mark).split()))
-
-
 def test_the_table_is_large() -> None:
     assert len(cases()) >= 150
     assert {lang for lang, *_ in cases()} == {"en", "zh", "de"}
@@ -347,30 +325,25 @@ def test_words_find_what_is_meant(
     home: Home, lang: str, intent: str, slots: str, expected: str
 ) -> None:
     before = home.snapshot()
-    assert told(resolve(action_of(intent, lang, slots), home)) == in_order(expected)
+    assert meant(home, f"{intent} {slots}", lang) == in_order(expected)
     assert home.snapshot() == before
 
 
 def test_lights_without_a_place_are_all_lights_or_those_of_the_room(home: Home) -> None:
-    action = action_of("TurnOff", "en", "domain=light")
+    action = action_of("TurnOff domain=light")
     every = resolve(action, home)
     assert isinstance(every, Resolved)
     assert len(every.targets) == 20
-    assert told(resolve(action, home, here="office")) == OFFICE
+    assert short(resolve(action, home, here="office")) == OFFICE
     assert (
-        len(
-            resolve(
-                action_of("TurnOff", "en", "domain=light scope=all"), home, here="office"
-            ).targets
-        )
-        == 20
+        len(resolve(action_of("TurnOff domain=light scope=all"), home, here="office").targets) == 20
     )
 
 
 def test_here_is_the_room_of_the_speaker(home: Home) -> None:
     for words, lang in (("here", "en"), ("this room", "en"), ("这里", "zh"), ("hier", "de")):
         action = Action("HassTurnOn", lang, {"domain": "light", "area": words})
-        assert told(resolve(action, home, here="bathroom")) == BATH
+        assert short(resolve(action, home, here="bathroom")) == BATH
         asked = resolve(action, home)
         assert isinstance(asked, Question)
         assert asked.reason == "where"
@@ -383,22 +356,20 @@ def test_the_room_of_the_speaker_decides_between_equals(home: Home) -> None:
         ("domain=lock", "hallway", "lock.front_door"),
         ("name=ceiling light", "bathroom", f"?{CEILINGS}"),
     ):
-        assert told(resolve(action_of("TurnOff", "en", slots), home, here=room)) == in_order(
-            expected
-        )
+        assert short(resolve(action_of(f"TurnOff {slots}"), home, here=room)) == in_order(expected)
 
 
 def test_it_is_what_was_spoken_of(home: Home) -> None:
-    action = action_of("LightSet", "en", "name=it color=red")
-    assert told(resolve(action, home, last=("light.desk_lamp",))) == "light.desk_lamp"
+    action = action_of("LightSet name=it color=red")
+    assert short(resolve(action, home, last=("light.desk_lamp",))) == "light.desk_lamp"
     assert isinstance(resolve(action, home), Refusal)
     assert isinstance(resolve(action, home, last=("lock.front_door",)), Refusal)
 
 
 def test_equality_is_what_is_done(home: Home) -> None:
-    one = resolve(action_of("LightSet", "en", "name=desk lamp brightness=eighty"), home)
-    two = resolve(action_of("LightSet", "zh", "name=台灯 brightness=百分之八十"), home)
-    other = resolve(action_of("LightSet", "en", "name=desk lamp brightness=81"), home)
+    one = resolve(action_of("LightSet name=desk lamp brightness=eighty"), home)
+    two = resolve(action_of("LightSet name=台灯 brightness=百分之八十", "zh"), home)
+    other = resolve(action_of("LightSet name=desk lamp brightness=81"), home)
     assert one == two
     assert one.key() == two.key()
     assert one != other
@@ -407,14 +378,14 @@ def test_equality_is_what_is_done(home: Home) -> None:
 
 
 def test_timer_values_are_seconds(home: Home) -> None:
-    verdict = resolve(action_of("StartTimer", "en", "duration=one and a half hours"), home)
+    verdict = resolve(action_of("StartTimer duration=one and a half hours"), home)
     assert isinstance(verdict, Resolved)
     assert verdict.values == {"seconds": 5400}
 
 
 def test_a_question_names_five_and_keeps_all() -> None:
     things = [{"id": f"lock.l{n}", "name": f"Lock {n}"} for n in range(8)]
-    asked = resolve(action_of("TurnOn", "en", "domain=lock"), Home.of({"entity": things}))
+    asked = resolve(action_of("TurnOn domain=lock"), Home.of({"entity": things}))
     assert isinstance(asked, Question)
     assert len(asked.shown) == 5
     assert len(asked.options) == 8
@@ -423,9 +394,7 @@ def test_a_question_names_five_and_keeps_all() -> None:
 def test_same_names_are_told_apart_by_area() -> None:
     areas = [{"id": "a", "name": "Attic"}, {"id": "b", "name": "Barn"}]
     things = [{"id": f"light.{area}", "name": "Spot", "area": area} for area in "ab"]
-    asked = resolve(
-        action_of("TurnOn", "en", "name=spot"), Home.of({"area": areas, "entity": things})
-    )
+    asked = resolve(action_of("TurnOn name=spot"), Home.of({"area": areas, "entity": things}))
     assert isinstance(asked, Question)
     assert asked.shown == ("Spot (Attic)", "Spot (Barn)")
 
@@ -435,12 +404,11 @@ def test_part_of_a_places_name_asks_which_place() -> None:
     things = [{"id": f"light.{n}", "name": f"{n} lamp", "area": n} for n in ("master", "guest")]
     home = Home.of({"area": areas, "entity": things})
     for slots in ("domain=light area=bedroom", "name=bedroom light", "name=bedroom lights"):
-        asked = resolve(action_of("TurnOn", "en", slots), home)
+        asked = resolve(action_of(f"TurnOn {slots}"), home)
         assert isinstance(asked, Question)
         assert asked.shown == ("master bedroom", "guest bedroom")
     assert (
-        told(resolve(action_of("TurnOn", "en", "domain=light area=guest bedroom"), home))
-        == "light.guest"
+        short(resolve(action_of("TurnOn domain=light area=guest bedroom"), home)) == "light.guest"
     )
 
 
@@ -450,15 +418,11 @@ def test_an_exact_name_wins_over_area_and_kind() -> None:
         {"id": "light.two", "name": "Kitchen spots", "area": "k"},
     ]
     home = Home.of({"area": [{"id": "k", "name": "Kitchen"}], "entity": things})
-    assert told(resolve(action_of("TurnOn", "en", "name=kitchen light"), home)) == "light.one"
-    assert told(resolve(action_of("TurnOn", "en", "name=light area=kitchen"), home)) == "light.one"
+    assert short(resolve(action_of("TurnOn name=kitchen light"), home)) == "light.one"
+    assert short(resolve(action_of("TurnOn name=light area=kitchen"), home)) == "light.one"
+    assert short(resolve(action_of("TurnOn name=kitchen lights"), home)) == "light.one light.two"
     assert (
-        told(resolve(action_of("TurnOn", "en", "name=kitchen lights"), home))
-        == "light.one light.two"
-    )
-    assert (
-        told(resolve(action_of("TurnOn", "en", "domain=light area=kitchen"), home))
-        == "light.one light.two"
+        short(resolve(action_of("TurnOn domain=light area=kitchen"), home)) == "light.one light.two"
     )
 
 
@@ -485,7 +449,7 @@ def test_number_words_are_numbers_in_names() -> None:
         ("zh", "2 号灯"),
         ("en", "lamp 2"),
     ):
-        assert told(resolve(Action("HassTurnOn", lang, {"name": words}), home)) == "light.l2"
+        assert short(resolve(Action("HassTurnOn", lang, {"name": words}), home)) == "light.l2"
 
 
 def test_two_equally_near_words_are_no_typo() -> None:
@@ -504,5 +468,5 @@ def test_cooling_is_not_heating() -> None:
             ]
         }
     )
-    assert isinstance(resolve(action_of("TurnOn", "en", "name=air conditioner"), home), Refusal)
-    assert told(resolve(action_of("TurnOn", "en", "name=heating"), home)) == "?climate.a switch.b"
+    assert isinstance(resolve(action_of("TurnOn name=air conditioner"), home), Refusal)
+    assert short(resolve(action_of("TurnOn name=heating"), home)) == "?climate.a switch.b"
