@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-
 from tests.homes import Clock
+
 from tumen.home.home import Home
 
 
