@@ -41,15 +41,15 @@ from contest import circumstances, headline, noise_of, said, table, write
 
 from tumen.data import read_corpus
 from tumen.decoding.automaton import ActionGrammar, FreeText
-from tumen.decoding.decoder import (
-    Decoder,
+from tumen.decoding.decoder import Decoder
+from tumen.decoding.llama import LlamaContext, LlamaModel, Logits
+from tumen.decoding.proposers import (
     DraftProposer,
     FrequencyProposer,
     PromptLookup,
     Proposer,
     SentenceProposer,
 )
-from tumen.decoding.llama import LlamaContext, LlamaModel, Logits
 from tumen.language.action import DO, grammar, messages_of, normalise, units
 from tumen.language.ontology import Ontology
 from tumen.serve.runners import load_runner
@@ -196,7 +196,7 @@ class Ours:
     """The product's device runner."""
 
     def __init__(self, bundle: Path, guess: bool) -> None:
-        self._runner = load_runner(bundle, guess=guess)
+        self._runner = load_runner(bundle, speculate=guess)
         self.pid = self._runner.pid or 0
 
     def prepare(self, sentence: str) -> None:
@@ -341,7 +341,7 @@ class Engine:
         ]
         self._sampler = ctypes.c_void_p(
             self._api.llama_sampler_init_grammar(
-                model._vocab, grammar(sentence, ontology).encode(), b"root"
+                model.vocab_handle, grammar(sentence, ontology).encode(), b"root"
             )
         )
 
@@ -362,7 +362,7 @@ class Engine:
         return rows["logit"]
 
     def close(self) -> None:
-        """FreeText it."""
+        """Free it."""
         self._api.llama_sampler_free(self._sampler)
 
 
@@ -375,7 +375,7 @@ def engine_door(
         words = normalise(sentence)
         engine, unread, found = (
             Engine(model, words, ontology),
-            model.tokens(words + DO, begin=True),
+            model.tokenize(words + DO, begin=True),
             list[int](),
         )
         context.forget(0)
@@ -395,7 +395,7 @@ def action_door(
 
     def written(sentence: str) -> str:
         words = normalise(sentence)
-        prompt = model.tokens(words + DO, begin=True)
+        prompt = model.tokenize(words + DO, begin=True)
         tokens = [
             one.token for fresh in decoder.write(prompt, form.start(units(words))) for one in fresh
         ]
@@ -406,11 +406,11 @@ def action_door(
 
 
 def free_door(model: LlamaModel, decoder: Decoder, passes: list[int]) -> Callable[[str], str]:
-    """FreeText text by a decoder, as token ids."""
+    """Free text by a decoder, as token ids."""
     free = FreeText(model.is_end)
 
     def written(sentence: str) -> str:
-        prompt = model.tokens(normalise(sentence) + DO, begin=True)
+        prompt = model.tokenize(normalise(sentence) + DO, begin=True)
         tokens = [one.token for fresh in decoder.write(prompt, free, FREE_TOKENS) for one in fresh]
         passes.append(decoder.passes)
         return json.dumps(tokens)
@@ -422,14 +422,14 @@ def shares(path: Path, sentences: Sequence[str], ontology: Ontology) -> list[dic
     """One trick off, or one more on, at a time, in this process."""
     model = LlamaModel(path)
     form, context = (
-        ActionGrammar(ontology.model_dump(), model.inner, model.end),
+        ActionGrammar(ontology.model_dump(), model.tokenize_inner, model.end),
         model.context(CONTEXT, THREADS),
     )
     one_by_one: Any = OneByOne(context)
     decoders = {
         "as it is": Decoder(context, model.end),
         "as it is, again": Decoder(context, model.end),
-        "forced tokens cost a pass": Decoder(context, model.end, ride=False),
+        "forced tokens cost a pass": Decoder(context, model.end, plan_forced=False),
         "the prompt token by token": Decoder(one_by_one, model.end),
         "with proposals by habit": Decoder(context, model.end, [FrequencyProposer()]),
         "with proposals from the sentence": Decoder(context, model.end, [SentenceProposer()]),
@@ -462,7 +462,7 @@ def kept_state(path: Path, sentences: Sequence[str]) -> dict[str, Any]:
 
     model = LlamaModel(path)
     decoder = Decoder(model.context(CONTEXT, THREADS), model.end)
-    prefix = model.tokens(
+    prefix = model.tokenize(
         "".join(f"sentence: {said}\nscenario: {scenario}\n" for said, scenario in EXAMPLES.items()),
         begin=True,
     )
@@ -470,8 +470,10 @@ def kept_state(path: Path, sentences: Sequence[str]) -> dict[str, Any]:
 
     def door(kept: int) -> Callable[[str], str]:
         def written(sentence: str) -> str:
-            prompt = [*prefix, *model.inner(f"sentence: {sentence}\nscenario:")]
-            state = OneOfTexts.of([f" {name}" for name in SCENARIOS], model.inner, model.end)
+            prompt = [*prefix, *model.tokenize_inner(f"sentence: {sentence}\nscenario:")]
+            state = OneOfTexts.start(
+                [f" {name}" for name in SCENARIOS], model.tokenize_inner, model.end
+            )
             tokens = [
                 one.token for fresh in decoder.write(prompt, state, prefix=kept) for one in fresh
             ]
@@ -504,7 +506,7 @@ def speculation(
     for tier, model in models.items():
         context, form = (
             model.context(CONTEXT, THREADS),
-            ActionGrammar(ontology.model_dump(), model.inner, model.end),
+            ActionGrammar(ontology.model_dump(), model.tokenize_inner, model.end),
         )
         smaller = [
             other for other in models if paths[other].stat().st_size < paths[tier].stat().st_size

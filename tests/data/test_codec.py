@@ -182,7 +182,7 @@ class TestLlama:
         self, llama: Llama, codec: Codec, sentences: list[str]
     ) -> None:
         assert len(sentences) == 200
-        assert [llama.tokens(f"{sentence}{DO}") for sentence in sentences] == [
+        assert [llama.tokenize(f"{sentence}{DO}") for sentence in sentences] == [
             codec.prompt(sentence) for sentence in sentences
         ]
 
@@ -199,7 +199,7 @@ class TestLlama:
         ],
     )
     def test_cuts_rare_sentences_the_same_way(self, llama: Llama, codec: Codec, text: str) -> None:
-        assert llama.tokens(f"{normalise(text)}{DO}") == codec.prompt(normalise(text))
+        assert llama.tokenize(f"{normalise(text)}{DO}") == codec.prompt(normalise(text))
 
 
 def test_too_long_for_a_sentence() -> None:

@@ -79,33 +79,33 @@ class TestLikeLlama:
         for unit in {
             unit for sentence in (*HARD, *sentences) for unit in units(normalise(sentence))
         }:
-            assert codec.text(unit) == model.inner(unit), unit
+            assert codec.text(unit) == model.tokenize_inner(unit), unit
 
     def test_any_text(self, both: tuple[PretrainedCodec, LlamaModel]) -> None:
         codec, model = both
         for text in HARD:
-            assert codec.text(text) == model.tokens(text), text
+            assert codec.text(text) == model.tokenize(text), text
 
     def test_actions(self, both: tuple[PretrainedCodec, LlamaModel], corpus: Path) -> None:
         """What the runner's automaton would force is what a model is trained on."""
         from tumen.decoding.automaton import ActionGrammar
 
         codec, model = both
-        form = ActionGrammar(HOME.model_dump(), model.inner, codec.end)
+        form = ActionGrammar(HOME.model_dump(), model.tokenize_inner, codec.end)
         for row in list(read_corpus(corpus, "train"))[:100]:
             state = form.start(units(row["sentence"]))
             for token in codec.answer(parse(json.dumps(row["action"]))):
-                assert token in state.ids, row
-                state = state.after(token)
+                assert token in state.allowed, row
+                state = state.advance(token)
 
 
 def test_smollm2_cuts_as_llama_does(smollm2_cut: Path, sentences: list[str]) -> None:
     codec, model = PretrainedCodec(read_vocabulary(smollm2_cut)), LlamaModel(smollm2_cut)
     assert (codec.vocab, codec.begin, codec.do, codec.end) == (49_152, 1, 2, 0)
     for text in (*HARD, *sentences):
-        assert codec.text(text) == model.tokens(text)
+        assert codec.text(text) == model.tokenize(text)
     for unit in {unit for sentence in sentences for unit in units(sentence)}:
-        assert codec.text(unit) == model.inner(unit)
+        assert codec.text(unit) == model.tokenize_inner(unit)
     model.close()
 
 

@@ -1,4 +1,4 @@
-"""The automaton: exactly the actions of the grammar, in any vocabulary, and no token twice where one is forced."""
+"""The automaton allows exactly the actions of the grammar, in any vocabulary."""
 
 from __future__ import annotations
 
@@ -6,12 +6,19 @@ import itertools
 import json
 import random
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 from tests.language.gbnf import Grammar
 
-from tumen.decoding.automaton import ActionGrammar, GrammarState, OneOfTexts
+from tumen.decoding.automaton import (
+    ActionGrammar,
+    ContinueOrClose,
+    FreeText,
+    GrammarState,
+    InCopiedSlot,
+    OneOfTexts,
+)
 from tumen.language.action import HOME, INTENTS, Action, grammar, normalise, units
 
 SMALL = {
@@ -19,10 +26,10 @@ SMALL = {
     "intents": {
         "set": ("room", "step"),
         "set_all": ("step", "room"),
-        "set_as_said": ("room", "step"),
+        "set_in_sentence_order": ("room", "step"),
         "none": (),
     },
-    "spoken": ("set_as_said",),
+    "spoken": ("set_in_sentence_order",),
     "closed": {"step": ("up", "upper", "down")},
 }
 END = 0
@@ -30,16 +37,14 @@ SENTENCES = ["turn on the light in the kitchen the light", "打开厨房的灯",
 
 
 class Vocabulary:
-    """Tokens as they come: `pattern` says how a text falls apart."""
+    """A vocabulary that grows on demand; `pattern` says how a text is split into tokens."""
 
     def __init__(self, pattern: str) -> None:
-        self._pattern, self._ids, self.texts = (
-            re.compile(pattern, re.DOTALL),
-            dict[str, int](),
-            [""],
-        )
+        self._pattern = re.compile(pattern, re.DOTALL)
+        self._ids: dict[str, int] = {}
+        self.texts = [""]  # of the end token
 
-    def cut(self, text: str) -> list[int]:
+    def tokenize(self, text: str) -> list[int]:
         parts = self._pattern.findall(text)
         assert "".join(parts) == text
         return [self._id(part) for part in parts]
@@ -54,7 +59,12 @@ class Vocabulary:
         return "".join(self.texts[token] for token in tokens)
 
 
-OURS = r'\{"lang":"\w+"|,"intent":"\w+"|,"step":"\w+"|,"(?:domain|device_class|state|ask|scope|media_class|fan_mode)":"\w+"|,"\w+":"|"|\}|;| ?[^"{};,: ]'
+# One token for each piece of structure, as in our own tokenizer.
+OURS = (
+    r'\{"lang":"\w+"|,"intent":"\w+"|,"step":"\w+"'
+    r'|,"(?:domain|device_class|state|ask|scope|media_class|fan_mode)":"\w+"'
+    r'|,"\w+":"|"|\}|;| ?[^"{};,: ]'
+)
 LIKE_GPT = r" ?[A-Za-z]{1,4}| ?\d| ?[^\sA-Za-z\d]+|\s"
 LETTERS = r"."
 vocabularies = pytest.mark.parametrize(
@@ -62,30 +72,40 @@ vocabularies = pytest.mark.parametrize(
 )
 
 
-def all_texts(state: GrammarState, vocabulary: Vocabulary, so_far: str = "") -> Iterator[str]:
-    """Everything that may be written, whole."""
-    assert state.ids is not None
-    assert sorted(set(state.ids.tolist())) == state.ids.tolist()
-    if not len(state.ids):
+def allowed(state: GrammarState) -> list[int]:
+    """The allowed tokens, which must be ascending and without duplicates."""
+    assert state.allowed is not None
+    tokens: list[int] = state.allowed.tolist()
+    assert tokens == sorted(set(tokens))
+    return tokens
+
+
+def all_texts(
+    state: GrammarState, vocabulary: Vocabulary, most_tokens: int = 1000, so_far: str = ""
+) -> Iterator[str]:
+    """Every complete text that may be written with at most so many tokens."""
+    tokens = allowed(state)
+    if not tokens:
         yield so_far
-    for token in state.ids.tolist():
-        yield from all_texts(state.after(token), vocabulary, so_far + vocabulary.texts[token])
+    for token in tokens if most_tokens else ():
+        text = so_far + vocabulary.texts[token]
+        yield from all_texts(state.advance(token), vocabulary, most_tokens - 1, text)
 
 
 def all_actions(words: Sequence[str]) -> Iterator[str]:
-    """The same by going through all actions of SMALL."""
+    """The same for SMALL, by listing its actions."""
+    count = len(words)
     runs = {
-        "".join(words[start:end])
-        for start in range(len(words))
-        for end in range(start + 1, len(words) + 1)
+        "".join(words[start:end]) for start in range(count) for end in range(start + 1, count + 1)
     }
-    values = {"room": runs, "step": set(SMALL["closed"]["step"])}
-    for lang, (intent, slots) in itertools.product(SMALL["languages"], SMALL["intents"].items()):  # type: ignore[attr-defined]
+    values = {"room": runs, "step": {"up", "upper", "down"}}
+    intents: dict[str, tuple[str, ...]] = SMALL["intents"]  # type: ignore[assignment]
+    for lang, (intent, slots) in itertools.product(("en", "zh"), intents.items()):
         for chosen in itertools.product(*([None, *values[slot]] for slot in slots)):
-            fields = [
-                f',"{slot}":"{value}"' for slot, value in zip(slots, chosen, strict=True) if value
-            ]
-            for order in itertools.permutations(fields) if intent in SMALL["spoken"] else [fields]:
+            pairs = zip(slots, chosen, strict=True)
+            fields = [f',"{slot}":"{value}"' for slot, value in pairs if value]
+            any_order = intent == "set_in_sentence_order"
+            for order in itertools.permutations(fields) if any_order else [fields]:
                 yield f'{{"lang":"{lang}","intent":"{intent}"{"".join(order)}}}'
 
 
@@ -94,33 +114,32 @@ def all_actions(words: Sequence[str]) -> Iterator[str]:
 def test_it_allows_all_actions_of_an_ontology_and_nothing_else(pattern: str, sentence: str) -> None:
     vocabulary = Vocabulary(pattern)
     words = units(sentence)
-    found = list(all_texts(ActionGrammar(SMALL, vocabulary.cut, END).start(words), vocabulary))
-    assert len(found) == len(set(found))
+    start = ActionGrammar(SMALL, vocabulary.tokenize, END).start(words)
+    found = list(all_texts(start, vocabulary))
+    assert len(found) == len(set(found)), "an action can be written in two ways"
     assert set(found) == set(all_actions(words))
 
 
 @vocabularies
-def test_a_walk_through_the_home_is_what_the_grammar_accepts(pattern: str) -> None:
-    chance, vocabulary = random.Random(1), Vocabulary(pattern)
-    form = ActionGrammar(HOME.model_dump(), vocabulary.cut, END)
+def test_a_random_walk_writes_what_the_grammar_accepts(pattern: str) -> None:
+    chance = random.Random(1)
+    vocabulary = Vocabulary(pattern)
+    actions = ActionGrammar(HOME.model_dump(), vocabulary.tokenize, END)
     for sentence in SENTENCES:
         rules = Grammar(grammar(normalise(sentence)))
         for _ in range(12):
-            tokens, state = list[int](), form.start(units(normalise(sentence)))
-            while state.ids is not None and len(state.ids):
-                tokens.append(chance.choice(state.ids.tolist()))
-                state = state.after(tokens[-1])
+            tokens: list[int] = []
+            state = actions.start(units(normalise(sentence)))
+            while allowed(state):
+                tokens.append(chance.choice(allowed(state)))
+                state = state.advance(tokens[-1])
             assert rules.accepts(vocabulary.text(tokens)), vocabulary.text(tokens)
 
 
 @vocabularies
-def test_every_action_of_the_grammar_can_be_walked(pattern: str) -> None:
-    vocabulary = Vocabulary(pattern)
-    form, sentence = (
-        ActionGrammar(HOME.model_dump(), vocabulary.cut, END),
-        "turn on the light in the kitchen the light",
-    )
-    for action in (
+@pytest.mark.parametrize(
+    "action",
+    [
         Action(
             "HassTurnOn",
             "en",
@@ -128,80 +147,126 @@ def test_every_action_of_the_grammar_can_be_walked(pattern: str) -> None:
         ),
         Action("HassSetVolumeRelative", "de", {"step": "up", "volume": "on"}),
         Action("HassGetCurrentTime", "zh"),
-    ):
-        state, left = form.start(units(sentence)), action.wire()
-        assert Grammar(grammar(sentence)).accepts(left)
-        while left:
-            assert state.ids is not None
-            token = max(
-                (t for t in state.ids.tolist() if left.startswith(vocabulary.texts[t])),
-                key=lambda t: len(vocabulary.texts[t]),
-            )
-            left, state = left[len(vocabulary.texts[token]) :], state.after(token)
-        assert state.ids is not None
-        assert state.ids.tolist() == [END]
+    ],
+)
+def test_an_action_of_the_grammar_can_be_written(pattern: str, action: Action) -> None:
+    sentence = "turn on the light in the kitchen the light"
+    vocabulary = Vocabulary(pattern)
+    state = ActionGrammar(HOME.model_dump(), vocabulary.tokenize, END).start(units(sentence))
+    left = action.wire()
+    assert Grammar(grammar(sentence)).accepts(left)
+    while left:
+        fitting = [token for token in allowed(state) if left.startswith(vocabulary.texts[token])]
+        token = max(fitting, key=lambda fit: len(vocabulary.texts[fit]))
+        left = left[len(vocabulary.texts[token]) :]
+        state = state.advance(token)
+    assert allowed(state) == [END]
+    assert allowed(state.advance(END)) == []
 
 
-def test_a_piece_of_ours_is_one_choice() -> None:
+def test_with_our_tokenizer_a_piece_of_structure_is_one_choice() -> None:
     vocabulary = Vocabulary(OURS)
-    state = ActionGrammar(HOME.model_dump(), vocabulary.cut, END).start(units("turn on the light"))
-    written = ['{"lang":"en"', ',"intent":"HassTurnOn"', ',"domain":"light"', ',"name":"', " t"]
-    for piece, ways in zip(
-        written, (3, len(INTENTS), 6 + 9 + 1 + 2 + 1, 9 + 1 + 2 + 1, 3), strict=True
-    ):
-        assert state.ids is not None
-        assert len(state.ids) == ways
-        state = state.after(vocabulary.cut(piece)[0])
+    actions = ActionGrammar(HOME.model_dump(), vocabulary.tokenize, END)
+    state = actions.start(units("turn on the light"))
+    pieces = ['{"lang":"en"', ',"intent":"HassTurnOn"', ',"domain":"light"', ',"name":"', " t"]
+    choices = [3, len(INTENTS), 6 + 9 + 1 + 2 + 1, 9 + 1 + 2 + 1, 3]
+    for piece, count in zip(pieces, choices, strict=True):
+        assert len(allowed(state)) == count
+        state = state.advance(vocabulary.tokenize(piece)[0])
 
 
-def test_another_vocabulary_keeps_the_quote_with_what_follows_it() -> None:
-    """A model that learned from whole texts writes `","` as one token, so nothing of ours may cut it in two."""
+def test_another_vocabulary_keeps_a_quote_and_what_follows_it_in_one_token() -> None:
+    """A model that learned from whole texts writes `","` as one token, so it must not be split."""
     vocabulary = Vocabulary(LIKE_GPT)
     action = '{"lang":"en","intent":"set_all","step":"up","room":" light"}'
-    state, tokens = (
-        ActionGrammar(SMALL, vocabulary.cut, END).start([" light"]),
-        vocabulary.cut(action),
-    )
-    for token in tokens:
-        assert state.ids is not None
-        assert token in state.ids
-        state = state.after(token)
+    state = ActionGrammar(SMALL, vocabulary.tokenize, END).start([" light"])
+    for token in vocabulary.tokenize(action):
+        assert token in allowed(state)
+        state = state.advance(token)
 
 
-def test_a_slot_of_several_runs_joins_them() -> None:
+def test_only_a_slot_of_several_runs_joins_them() -> None:
     vocabulary = Vocabulary(OURS)
     ontology = {
         "languages": ["en"],
-        "intents": {"add": ["item"]},
+        "intents": {"add": ["item", "name"]},
         "closed": {},
         "several": ["item"],
     }
-    texts = set(
-        all_texts_to(
-            ActionGrammar(ontology, vocabulary.cut, END).start([" a", " b"]), vocabulary, 10
-        )
-    )
-    values = {json.loads(text)["item"] for text in texts if "item" in text}
-    assert {" a", " b", " a b", " a; b", " b; a", " a b; a", " a; a"} <= values
-    assert all(re.fullmatch(r"( a b| a| b)(;( a b| a| b))*", value) for value in values)
-
-
-def all_texts_to(
-    state: GrammarState, vocabulary: Vocabulary, most: int, so_far: str = ""
-) -> Iterator[str]:
-    """Everything of at most so many tokens."""
-    assert state.ids is not None
-    if not len(state.ids):
-        yield so_far
-    for token in state.ids.tolist() if most else ():
-        yield from all_texts_to(
-            state.after(token), vocabulary, most - 1, so_far + vocabulary.texts[token]
-        )
+    start = ActionGrammar(ontology, vocabulary.tokenize, END).start([" a", " b"])
+    actions = [json.loads(text) for text in all_texts(start, vocabulary, 10)]
+    items = {action["item"] for action in actions if "item" in action}
+    assert {" a", " b", " a b", " a; b", " b; a", " a b; a", " a; a"} <= items
+    assert all(re.fullmatch(r"( a b| a| b)(;( a b| a| b))*", item) for item in items)
+    assert {action["name"] for action in actions if "name" in action} == {" a", " b", " a b"}
 
 
 @vocabularies
-def test_among_allows_its_texts_alone(pattern: str) -> None:
+def test_one_of_texts_allows_these_texts_alone(pattern: str) -> None:
     vocabulary = Vocabulary(pattern)
     texts = ["on", "one", "off", "o"]
-    cut: Callable[[str], list[int]] = vocabulary.cut
-    assert sorted(all_texts(OneOfTexts.of(texts, cut, END), vocabulary)) == sorted(texts)
+    start = OneOfTexts.start(texts, vocabulary.tokenize, END)
+    assert sorted(all_texts(start, vocabulary)) == sorted(texts)
+
+
+@vocabularies
+def test_one_of_texts_ends_with_the_end_token(pattern: str) -> None:
+    vocabulary = Vocabulary(pattern)
+    state: GrammarState = OneOfTexts.start(["on"], vocabulary.tokenize, END)
+    for token in vocabulary.tokenize("on"):
+        state = state.advance(token)
+    assert allowed(state) == [END]
+
+
+def test_free_text_allows_any_token_until_an_end_token() -> None:
+    state = FreeText(lambda token: token in (7, 9))
+    assert state.allowed is None
+    assert state.advance(3) is state
+    for end in (7, 9):
+        assert allowed(state.advance(end)) == []
+
+
+class TestCopiedRun:
+    """Inside a copied slot, with the sentence "a b a c"."""
+
+    def state_after(self, *words: str) -> GrammarState:
+        vocabulary = Vocabulary(OURS)
+        sentence = [" a", " b", " a", " c"]
+        for word in sentence:
+            vocabulary.tokenize(word)
+        self.vocabulary = vocabulary
+        state = ActionGrammar(SMALL, vocabulary.tokenize, END).start(sentence)
+        for piece in ('{"lang":"en"', ',"intent":"set"', ',"room":"', *words):
+            state = state.advance(vocabulary.tokenize(piece)[0])
+        return state
+
+    def texts(self, state: GrammarState) -> set[str]:
+        return {self.vocabulary.texts[token] for token in allowed(state)}
+
+    def test_a_run_may_begin_at_any_word(self) -> None:
+        assert self.texts(self.state_after()) == {" a", " b", " c"}
+
+    def test_all_places_where_the_words_stand_are_followed(self) -> None:
+        assert self.texts(self.state_after(" a")) == {" b", " c", '"'}
+        assert self.texts(self.state_after(" a", " b")) == {" a", '"'}
+
+    def test_at_the_end_of_the_sentence_the_run_must_end(self) -> None:
+        assert self.texts(self.state_after(" c")) == {'"'}
+
+    def test_it_knows_whether_a_token_continues_the_run(self) -> None:
+        state = self.state_after(" a")
+        assert isinstance(state, ContinueOrClose)
+        (quote,) = self.vocabulary.tokenize('"')
+        assert [state.continues(token) for token in allowed(state)] == [
+            token != quote for token in allowed(state)
+        ]
+
+    def test_the_rest_of_the_sentence_begins_at_the_first_possible_place(self) -> None:
+        def rest(state: GrammarState) -> str:
+            inside = state.inside if isinstance(state, ContinueOrClose) else state
+            assert isinstance(inside, InCopiedSlot)
+            return self.vocabulary.text(inside.rest_of_sentence)
+
+        assert rest(self.state_after()) == " a b a c"
+        assert rest(self.state_after(" a")) == " b a c"
+        assert rest(self.state_after(" b")) == " a c"

@@ -1,4 +1,4 @@
-"""A bundle, its runner, a runner that does as it is told, and an application that is served."""
+"""A bundle, its runner, a fake runner whose answers a test chooses, and an application that is served."""
 
 from __future__ import annotations
 
@@ -23,43 +23,49 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def shared_runner(bundle: Path) -> Iterator[DeviceRunner]:
-    """One runner for tests that do not hurt it."""
+    """One runner for the tests that do not damage it."""
     with load_runner(bundle) as runner:
         yield runner
 
 
 class FakeRunner:
-    """A runner that does as it is told: answers with one action, raises a fault, or dawdles between pieces."""
+    """A runner that answers with one action, raises `error`, or pauses between the pieces of a stream.
+
+    `sentences` records what it was asked.
+    """
 
     def __init__(
-        self, name: str = "fake", confidence: float = 0.9, fault: Exception | None = None
+        self, name: str = "fake", confidence: float = 0.9, error: Exception | None = None
     ) -> None:
-        self.name, self.confidence, self.fault = name, confidence, fault
-        self.heard: list[str] = []
+        self.name = name
+        self.confidence = confidence
+        self.error = error
+        self.sentences: list[str] = []
         self.pause_seconds = 0.0
         self.pieces_sent = 0
-        self.closed = self.left_early = False
+        self.closed = False
+        self.stopped_early = False
 
     async def act(self, sentence: str) -> Completion:
-        self.heard.append(sentence)
-        if self.fault:
-            raise self.fault
+        self.sentences.append(sentence)
+        if self.error:
+            raise self.error
         text = '{"lang":"en","intent":"HassTurnOn","name":"lamp"}'
-        return Completion(
-            text, (1, 2), (("x", -0.1),), self.confidence, Seconds(0.0, 0.0, 0.0), 3, 2
-        )
+        seconds = Seconds(0.0, 0.0, 0.25)
+        return Completion(text, (1, 2), (("x", -0.1),), self.confidence, seconds, 3, 2)
 
     async def stream(self, sentence: str) -> AsyncIterator[str | Completion]:
-        done = await self.act(sentence)
+        completion = await self.act(sentence)
+        repeats = 20 if self.pause_seconds else 1
         try:
-            for char in done.text * (20 if self.pause_seconds else 1):
+            for char in completion.text * repeats:
                 await asyncio.sleep(self.pause_seconds)
                 self.pieces_sent += 1
                 yield char
         except (asyncio.CancelledError, GeneratorExit):
-            self.left_early = True
+            self.stopped_early = True
             raise
-        yield done
+        yield completion
 
     async def close(self) -> None:
         self.closed = True

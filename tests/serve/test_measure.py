@@ -21,7 +21,7 @@ from tumen.language.action import HOME
 from tumen.serve import measure_model, write_synthetic_gguf
 from tumen.serve.measure import BEGIN, shape_of
 from tumen.serve.runners import DeviceRunner
-from tumen.serve.runners.process import Process
+from tumen.serve.runners.child_process import ChildProcess
 
 EXPERTS = Experts(
     n_routed_experts=4,
@@ -86,7 +86,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Device:
 
 def longest(path: Path, memory: float, threads: int = 1) -> tuple[int, int]:
     """The longest sentence a runner with a limit has room for: tokens it wrote, and threads of its process."""
-    process = Process("limited", path, threads, 512, memory=int(memory))
+    process = ChildProcess("limited", path, threads, 512, memory=int(memory))
     process.start()
     with DeviceRunner(process, HOME, Events(None)) as runner:
         done = runner.complete([BEGIN, *[300] * 480], max_tokens=4)
@@ -115,7 +115,7 @@ def test_clearly_less_is_one_line(here: Device, model: Path, share: float) -> No
     limit = share * told(here)
     with pytest.raises(RunnerError, match="`tumen fit` says what it needs") as caught:
         longest(model, limit)
-    assert f"it may take {limit / 1e6:.0f} MB" in str(caught.value)
+    assert f"its memory limit is {limit / 1e6:.0f} MB" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

@@ -25,7 +25,7 @@ def test_a_port_in_use_is_one_line_that_says_what_to_do(bundle: Path) -> None:
         port = taken.getsockname()[1]
         with pytest.raises(
             RunnerBusy,
-            match=rf"port {port} on 127.0.0.1 is taken; .* choose another, such as {port + 1}",
+            match=rf"port {port} on 127.0.0.1 is in use; .* choose another, such as {port + 1}",
         ) as caught:
             serve(bundle, port=port)
     assert "\n" not in str(caught.value)
@@ -34,14 +34,14 @@ def test_a_port_in_use_is_one_line_that_says_what_to_do(bundle: Path) -> None:
 @pytest.mark.parametrize(
     ("host", "port"), [("192.0.2.1", 8765), ("no such host", 1), ("127.0.0.1", 99_999), ("", -1)]
 )
-def test_an_address_that_is_not_ours_is_one_line(host: str, port: int) -> None:
+def test_an_address_of_another_machine_is_one_line(host: str, port: int) -> None:
     with pytest.raises(InputError) as caught:
         bind(host, port).close()
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", ""])
-def test_off_loopback_a_key_is_needed(
+def test_serving_other_machines_needs_a_key(
     bundle: Path, monkeypatch: pytest.MonkeyPatch, host: str
 ) -> None:
     monkeypatch.delenv("TUMEN_KEY", raising=False)
@@ -57,7 +57,7 @@ def test_serve_answers_until_it_is_interrupted(bundle: Path) -> None:
         import signal
         from pathlib import Path
         from tumen.serve import serve
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests in the background has it ignored
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored when tests run in the background
         try:
             serve(Path({str(bundle)!r}), port=0, ready=lambda url: print(url, flush=True))
         except KeyboardInterrupt:
@@ -78,31 +78,31 @@ def test_serve_answers_until_it_is_interrupted(bundle: Path) -> None:
     assert server.communicate(timeout=10)[0].strip() == "interrupted"
 
 
-def test_connect_puts_the_tiers_together(
+def test_the_router_has_a_runner_for_each_bundle(
     tmp_path: Path, bundle: Path, make_bundle: Callable[..., Path]
 ) -> None:
     cloud = make_bundle(tmp_path / "cloud", tier="cloud", seed=1)
     router = build_router(bundle, cloud)
     assert isinstance(router.device, DeviceRunner)
     assert isinstance(router.cloud, DeviceRunner)
-    assert (router.device.name, router.cloud.name, router.tiers) == (
-        "pocket/device",
-        "pocket/cloud",
-        ("device", "cloud"),
-    )
+    assert router.device.name == "pocket/device"
+    assert router.cloud.name == "pocket/cloud"
+    assert router.tiers == ("device", "cloud")
     router.device.stop()
     router.cloud.stop()
 
 
-def test_a_cloud_bundle_that_is_broken_leaves_no_child_behind(
+def test_the_device_is_stopped_when_the_cloud_bundle_is_broken(
     tmp_path: Path, bundle: Path, make_bundle: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stopped: list[str] = []
-    monkeypatch.setattr(
-        DeviceRunner,
-        "stop",
-        lambda self, stop=DeviceRunner.stop: (stopped.append(self.name), stop(self)),
-    )
+    stop = DeviceRunner.stop
+
+    def record_and_stop(self: DeviceRunner) -> None:
+        stopped.append(self.name)
+        stop(self)
+
+    monkeypatch.setattr(DeviceRunner, "stop", record_and_stop)
     cloud = make_bundle(tmp_path / "cloud", tier="cloud")
     (cloud / "model.gguf").write_bytes(b"")
     with pytest.raises(Exception, match="0 bytes"):
@@ -110,7 +110,7 @@ def test_a_cloud_bundle_that_is_broken_leaves_no_child_behind(
     assert stopped == ["pocket/device"]
 
 
-def test_the_recipe_alone_names_the_endpoint(
+def test_the_recipe_names_the_cloud_endpoint(
     tmp_path: Path, make_bundle: Callable[..., Path]
 ) -> None:
     folder = make_bundle(
@@ -123,7 +123,7 @@ def test_the_recipe_alone_names_the_endpoint(
     router.device.stop()
 
 
-def test_a_listener_is_found_free_again(bundle: Path) -> None:
+def test_a_closed_port_can_be_bound_again(bundle: Path) -> None:
     with bind("127.0.0.1", 0) as first:
         port = first.getsockname()[1]
     with bind("127.0.0.1", port) as again:

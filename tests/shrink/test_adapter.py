@@ -101,7 +101,7 @@ def llamas(
 ) -> list[list[int]]:
     """Greedy tokens from the C API, with adapters and scales."""
     context = model.context(256)
-    context.adapt(adapters)
+    context.use_adapters(adapters)
     found = []
     for prompt in prompts:
         context.forget(0)
@@ -142,7 +142,7 @@ def logits_of_llama(
     model: LlamaModel, prompts: list[list[int]], adapters: list[tuple[Any, float]]
 ) -> torch.Tensor:
     context = model.context(256)
-    context.adapt(adapters)
+    context.use_adapters(adapters)
     rows = []
     for prompt in prompts:
         context.forget(0)

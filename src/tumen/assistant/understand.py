@@ -36,7 +36,7 @@ class Reader:
         completion = answer.completion
         action = at_home(parse(completion.text, self.router.device.ontology))
         return Interpretation(
-            action, answer.tier, answer.why, completion.confidence, answer.seconds
+            action, answer.tier, answer.reason, completion.confidence, answer.seconds
         )
 
     def __enter__(self) -> Reader:

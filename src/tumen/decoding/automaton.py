@@ -1,8 +1,12 @@
-"""What a model may write next, token by token: the actions of an ontology, with words of the sentence alone in copied slots.
+"""The automaton of allowed tokens: which tokens may come next while an action is written.
 
-A place in an action is a `GrammarState`: the tokens that may follow, and the state after each. Where only one may follow, nobody needs to
-ask the model. What is allowed is what `core` states as a grammar, in the vocabulary's own cut of every piece: with a tokeniser
-of ours a structure piece is one token, with any other it is several, and the alternatives of a place are a trie of tokens.
+It allows the actions of an ontology, and in copied slots only runs of the sentence's own words. That is
+exactly what `tumen.language.action.grammar` states as a GBNF grammar, but token by token, in the
+vocabulary of one model. Where a single token is allowed, the model need not be run to choose it.
+
+A `GrammarState` holds the allowed tokens and leads to the next state. The alternatives of a position form a
+trie of tokens (a prefix tree): with our own tokenizer each piece of structure is one token, with any other it
+is several.
 """
 
 from __future__ import annotations
@@ -14,65 +18,88 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-Cut = Callable[[str], Sequence[int]]  # text to tokens, as it stands inside a longer text
-# An intent and the first of its slots that may still come; for one whose slots come as in the sentence, a bit for each that has
-# come. START and HEAD are before that.
-Place = tuple[str, int]
-START, HEAD, OVER = ("", 0), ("", 1), ("", 2)
-JOINT = ";"
+Tokenize = Callable[[str], Sequence[int]]  # text inside a longer text -> token ids
+JOINT = ";"  # between the runs of a slot that may hold several
+
+
+class Position(NamedTuple):
+    """Where an action stands between two of its pieces.
+
+    Attributes:
+        intent: the intent written so far; empty before it.
+        progress: index of the first slot that may still come. For an intent whose slots come in the order of
+            the sentence: a bit for each slot that has come.
+    """
+
+    intent: str
+    progress: int
+
+
+START = Position("", 0)  # before everything
+LANGUAGE_WRITTEN = Position("", 1)
+ACTION_WRITTEN = Position("", 2)  # only the end token may follow
+
+
+class CopiedSlot(NamedTuple):
+    """A copied slot that has just been opened: sentence words follow, then `position`."""
+
+    slot: str
+    position: Position
 
 
 class GrammarState(Protocol):
-    """A place in what is being written."""
+    """A point in the text that is being written."""
 
     @property
-    def ids(self) -> NDArray[np.int32] | None:
-        """Tokens that may come next, in ascending order: none when all is written, `None` where any may come."""
+    def allowed(self) -> NDArray[np.int32] | None:
+        """Tokens that may come next, ascending; empty when finished, `None` where any token may come."""
         ...
 
-    def after(self, token: int) -> GrammarState:
-        """The place after one of them."""
+    def advance(self, token: int) -> GrammarState:
+        """Return the state after one of the allowed tokens."""
         ...
 
 
 class FreeText:
-    """Any text, until an end token."""
+    """Any text, until an end token.
 
-    ids = None
+    Args:
+        is_end: whether generation ends with a token.
+    """
+
+    allowed = None
 
     def __init__(self, is_end: Callable[[int], bool]) -> None:
         self._is_end = is_end
 
-    def after(self, token: int) -> GrammarState:
-        """Over after an end token, as before after any other."""
+    def advance(self, token: int) -> GrammarState:
+        """Return the finished state after an end token, this state after any other."""
         return FINISHED if self._is_end(token) else self
 
 
 class TokenTrie:
-    """Texts as tokens; `goals` says where a text leads that ends here."""
+    """A prefix tree of texts as tokens.
+
+    Attributes:
+        children: token -> the rest of the texts that go on with it.
+        target: where the text that ends here leads; `None` where no text ends, or generation ends.
+    """
 
     def __init__(self) -> None:
-        self.ways: dict[int, TokenTrie] = {}
-        self.goal: Place | CopiedSlot | None = None
+        self.children: dict[int, TokenTrie] = {}
+        self.target: Position | CopiedSlot | None = None
 
     @cached_property
-    def ids(self) -> NDArray[np.int32]:
-        """Tokens that go on from here."""
-        return _sorted(self.ways)
+    def allowed(self) -> NDArray[np.int32]:
+        """Tokens of the children, ascending."""
+        return _sorted_array(self.children)
 
-    def add(self, tokens: Sequence[int], goal: Place | CopiedSlot | None) -> None:
-        """One more text."""
+    def add(self, tokens: Sequence[int], target: Position | CopiedSlot | None) -> None:
+        """Add one text."""
         branch = self
         for token in tokens:
-            branch = branch.ways.setdefault(token, TokenTrie())
-        branch.goal = goal
-
-
-class CopiedSlot(NamedTuple):
-    """Where a text leads that opens a copied slot: to words of the sentence, and then to a place."""
-
-    slot: str
-    place: Place
+            branch = branch.children.setdefault(token, TokenTrie())
+        branch.target = target
 
 
 class ActionGrammar:
@@ -80,175 +107,247 @@ class ActionGrammar:
 
     Args:
         ontology: `languages`, `intents`, `spoken`, `closed` and `several`, as in ontology.json.
-        cut: the vocabulary's tokeniser.
+        tokenize: the vocabulary's tokenizer.
         end: the token after a whole action.
     """
 
-    def __init__(self, ontology: Mapping[str, Any], cut: Cut, end: int) -> None:
+    def __init__(self, ontology: Mapping[str, Any], tokenize: Tokenize, end: int) -> None:
         self._languages: Sequence[str] = ontology["languages"]
         self._intents: Mapping[str, Sequence[str]] = ontology["intents"]
         self._closed: Mapping[str, Sequence[str]] = ontology["closed"]
-        self._spoken = frozenset(ontology.get("spoken", ()))
+        self._sentence_order = frozenset(ontology.get("spoken", ()))
         self._several = frozenset(ontology.get("several", ()))
-        self.cut = cut
-        # A tokeniser of ours has every piece as one token. In any other, a quote and what follows it are mostly one token (`","`),
-        # and a model that learned from whole texts expects it: there the closing quote of a piece is the beginning of the next.
-        self._ours = all(
-            len(cut(text)) == 1
-            for text in ('"', *(f',"intent":"{intent}"' for intent in self._intents))
-        )
-        self._tries: dict[Place | CopiedSlot, TokenTrie] = {OVER: TokenTrie()}
-        self._tries[OVER].add([end], None)
+        self.tokenize = tokenize
+        self._one_token_pieces = self._has_one_token_pieces()
+        finished = TokenTrie()
+        finished.add([end], None)
+        self._tries: dict[Position | CopiedSlot, TokenTrie] = {ACTION_WRITTEN: finished}
+
+    def _has_one_token_pieces(self) -> bool:
+        """Whether each piece of structure is one token, as in a tokenizer that was trained for actions.
+
+        In any other vocabulary a quote and what follows it are mostly one token (`","`), and a model that
+        learned from whole texts expects that token. There the closing quote of a piece is written as the
+        beginning of the next piece; see `_with_shifted_quotes`.
+        """
+        pieces = ['"', *(f',"intent":"{intent}"' for intent in self._intents)]
+        return all(len(self.tokenize(piece)) == 1 for piece in pieces)
 
     def start(self, units: Sequence[str]) -> GrammarState:
-        """Before the action of a sentence with these `core.action.units`."""
-        return InStructure(self, SentenceTokens(self.cut, units), self.trie(START))
+        """Return the state before the action of a sentence.
 
-    def trie(self, place: Place) -> TokenTrie:
-        """All texts that may come at a place."""
-        if place not in self._tries:
-            trie = self._tries[place] = TokenTrie()
-            for text, goal in self._texts(place):
-                trie.add(self.cut(text if self._ours else _shifted(text)), goal)
-        return self._tries[place]
+        Args:
+            units: of the sentence, from `tumen.language.units`.
+        """
+        return InStructure(self, SentenceTokens(self.tokenize, units), self.trie(START))
 
-    def closing(self, copy: CopiedSlot) -> TokenTrie:
-        """What may come at the end of a copied run: the closing quote, or what begins with it; where it may, another run."""
-        if copy not in self._tries:
-            trie = self._tries[copy] = TokenTrie()
-            if self._ours:
-                trie.add(self.cut('"'), copy.place)
-            else:
-                trie.ways.update(self.trie(copy.place).ways)
-            if copy.slot in self._several:
-                trie.add(self.cut(JOINT), copy)
-        return self._tries[copy]
+    def trie(self, position: Position) -> TokenTrie:
+        """Return all pieces that may come at a position."""
+        if position not in self._tries:
+            trie = TokenTrie()
+            for piece, target in self._pieces(position):
+                text = piece if self._one_token_pieces else _with_shifted_quotes(piece)
+                trie.add(self.tokenize(text), target)
+            self._tries[position] = trie
+        return self._tries[position]
 
-    def _texts(self, place: Place) -> list[tuple[str, Place | CopiedSlot]]:
-        """(text, where it leads)."""
-        if place == START:
-            return [(f'{{"lang":"{lang}"', HEAD) for lang in self._languages]
-        if place == HEAD:
-            return [(f',"intent":"{intent}"', (intent, 0)) for intent in self._intents]
-        found: list[tuple[str, Place | CopiedSlot]] = [("}", OVER)]
-        for slot, after in self._onward(*place):
-            if slot in self._closed:
-                found += [(f',"{slot}":"{value}"', after) for value in self._closed[slot]]
-            else:
-                found.append((f',"{slot}":"', CopiedSlot(slot, after)))
-        return found
+    def trie_after_copy(self, copied: CopiedSlot) -> TokenTrie:
+        """Return what may end a copied run: the closing quote, or where allowed the joint to another run."""
+        if copied not in self._tries:
+            trie = TokenTrie()
+            if self._one_token_pieces:
+                trie.add(self.tokenize('"'), copied.position)
+            else:  # the next piece begins with the quote
+                trie.children.update(self.trie(copied.position).children)
+            if copied.slot in self._several:
+                trie.add(self.tokenize(JOINT), copied)
+            self._tries[copied] = trie
+        return self._tries[copied]
 
-    def _onward(self, intent: str, come: int) -> Iterator[tuple[str, Place]]:
-        """(slot that may come now, place after it)."""
-        for number, slot in enumerate(self._intents[intent]):
-            if intent not in self._spoken and number >= come:
-                yield slot, (intent, number + 1)
-            elif intent in self._spoken and not come >> number & 1:
-                yield slot, (intent, come | 1 << number)
+    def _pieces(self, position: Position) -> Iterator[tuple[str, Position | CopiedSlot]]:
+        """Yield (piece, where it leads)."""
+        if position == START:
+            for language in self._languages:
+                yield f'{{"lang":"{language}"', LANGUAGE_WRITTEN
+        elif position == LANGUAGE_WRITTEN:
+            for intent in self._intents:
+                yield f',"intent":"{intent}"', Position(intent, 0)
+        else:
+            yield "}", ACTION_WRITTEN
+            for slot, following in self._possible_slots(position):
+                if slot in self._closed:
+                    for value in self._closed[slot]:
+                        yield f',"{slot}":"{value}"', following
+                else:
+                    yield f',"{slot}":"', CopiedSlot(slot, following)
+
+    def _possible_slots(self, position: Position) -> Iterator[tuple[str, Position]]:
+        """Yield (slot that may come at a position, the position after it)."""
+        intent, progress = position
+        any_order = intent in self._sentence_order
+        for index, slot in enumerate(self._intents[intent]):
+            if any_order:
+                bit = 1 << index
+                if not progress & bit:
+                    yield slot, Position(intent, progress | bit)
+            elif index >= progress:
+                yield slot, Position(intent, index + 1)
 
 
 class SentenceTokens:
-    """The words that may be copied, as tokens. `starts` and `ends` are positions between them, where a run may begin and end."""
+    """The words of a sentence that may be copied, as tokens.
 
-    def __init__(self, cut: Cut, units: Sequence[str]) -> None:
-        cuts = [cut(unit) for unit in units]
-        self.tokens = [token for tokens in cuts for token in tokens]
-        ends = np.cumsum([len(tokens) for tokens in cuts]).tolist()
-        self.starts, self.ends = (0, *ends[:-1]), frozenset(ends)
+    Args:
+        tokenize: the vocabulary's tokenizer.
+        units: of the sentence.
+
+    Attributes:
+        tokens: of all units in a row.
+        starts: indices into `tokens` where a copied run may begin: at a unit.
+        ends: indices into `tokens` where it may end: after a unit.
+    """
+
+    def __init__(self, tokenize: Tokenize, units: Sequence[str]) -> None:
+        tokens_of_units = [tokenize(unit) for unit in units]
+        self.tokens = [token for tokens in tokens_of_units for token in tokens]
+        ends = np.cumsum([len(tokens) for tokens in tokens_of_units]).tolist()
+        self.starts = (0, *ends[:-1])
+        self.ends = frozenset(ends)
 
 
 class InStructure:
-    """Somewhere in the structure of an action; `place` is the same for all sentences."""
+    """Inside the structure of an action: names, quotes, closed values.
 
-    def __init__(self, form: ActionGrammar, words: SentenceTokens, trie: TokenTrie) -> None:
-        self._form, self._words, self.place, self.ids = form, words, trie, trie.ids
+    Attributes:
+        trie: what may come; the same object for all sentences, so it identifies the place.
+    """
 
-    def after(self, token: int) -> GrammarState:
-        """On in the trie; at the end of a text, where it leads."""
-        trie = self.place.ways[token]
-        here = InStructure(self._form, self._words, trie)
-        if trie.goal is None:
-            return here if trie.ways else FINISHED
-        if isinstance(trie.goal, CopiedSlot):
-            return InCopiedSlot(self._form, self._words, trie.goal, self._words.starts)
-        there = InStructure(self._form, self._words, self._form.trie(trie.goal))
-        return ContinueOrClose(here, there) if trie.ways else there
+    def __init__(self, grammar: ActionGrammar, words: SentenceTokens, trie: TokenTrie) -> None:
+        self._grammar = grammar
+        self._words = words
+        self.trie = trie
+        self.allowed = trie.allowed
+
+    def advance(self, token: int) -> GrammarState:
+        """Follow the trie; at the end of a piece, go where it leads."""
+        trie = self.trie.children[token]
+        here = InStructure(self._grammar, self._words, trie)
+        if trie.target is None:
+            return here
+        if isinstance(trie.target, CopiedSlot):
+            return InCopiedSlot(self._grammar, self._words, trie.target, self._words.starts)
+        after = InStructure(self._grammar, self._words, self._grammar.trie(trie.target))
+        # One piece may be the beginning of another one: "up" and "upper".
+        return ContinueOrClose(here, after) if trie.children else after
 
 
 class InCopiedSlot:
-    """Inside a run of the sentence's words. The same words may stand at several positions: all of them are followed."""
+    """Inside a run of the sentence's words.
+
+    The same words may stand at several places of the sentence; all of them are followed.
+
+    Args:
+        grammar: of the action.
+        words: of the sentence.
+        copied: the slot.
+        indices: into `words.tokens`, where the run may go on.
+    """
 
     def __init__(
         self,
-        form: ActionGrammar,
+        grammar: ActionGrammar,
         words: SentenceTokens,
-        copy: CopiedSlot,
-        positions: tuple[int, ...],
+        copied: CopiedSlot,
+        indices: tuple[int, ...],
     ) -> None:
-        self._form, self._words, self._copy, self._positions = form, words, copy, positions
-        self.ids = _sorted({words.tokens[at] for at in positions if at < len(words.tokens)})
+        self._grammar = grammar
+        self._words = words
+        self._copied = copied
+        self._indices = indices
+        following = {words.tokens[index] for index in indices if index < len(words.tokens)}
+        self.allowed = _sorted_array(following)
 
     @property
-    def onward(self) -> Sequence[int]:
-        """The rest of the sentence, from the first of the positions."""
-        return self._words.tokens[self._positions[0] :]
+    def rest_of_sentence(self) -> Sequence[int]:
+        """The tokens from the first possible place to the end of the sentence."""
+        return self._words.tokens[self._indices[0] :]
 
-    def after(self, token: int) -> GrammarState:
-        """One token further in the sentence; after a whole word the run may end."""
-        tokens, words = self._words.tokens, self._words
-        further = tuple(
-            at + 1 for at in self._positions if at < len(tokens) and tokens[at] == token
-        )
-        here = InCopiedSlot(self._form, words, self._copy, further)
-        if words.ends.isdisjoint(further):
+    def advance(self, token: int) -> GrammarState:
+        """Go one token further in the sentence; after a whole word the run may end."""
+        tokens = self._words.tokens
+        matching = [
+            index for index in self._indices if index < len(tokens) and tokens[index] == token
+        ]
+        following = tuple(index + 1 for index in matching)
+        here = InCopiedSlot(self._grammar, self._words, self._copied, following)
+        if self._words.ends.isdisjoint(following):
             return here
-        closed = InStructure(self._form, words, self._form.closing(self._copy))
-        return ContinueOrClose(here, closed) if len(here.ids) else closed
+        trie = self._grammar.trie_after_copy(self._copied)
+        closed = InStructure(self._grammar, self._words, trie)
+        return ContinueOrClose(here, closed) if len(here.allowed) else closed
 
 
 class ContinueOrClose:
-    """A place from which what was begun may go on, or end. The two never share a token: names and words hold no quote."""
+    """A point where the current run or piece may go on or end.
 
-    def __init__(self, onward: InStructure | InCopiedSlot, ended: InStructure) -> None:
-        self.onward, self.ended, self.place = onward, ended, ended.place
-        self.ids = _sorted([*onward.ids.tolist(), *ended.ids.tolist()])
+    No token belongs to both: words and names hold no quote, and every piece after them begins with one.
 
-    def goes_on(self, token: int) -> bool:
-        """Whether a token goes on with what was begun."""
-        return token not in self.ended.place.ways
+    Args:
+        inside: the state if it goes on.
+        closed: the state if it ends.
+    """
 
-    def after(self, token: int) -> GrammarState:
-        """After one of either's tokens."""
-        return (self.onward if self.goes_on(token) else self.ended).after(token)
+    def __init__(self, inside: InStructure | InCopiedSlot, closed: InStructure) -> None:
+        self.inside = inside
+        self.closed = closed
+        self.trie = closed.trie
+        self.allowed = _sorted_array([*inside.allowed.tolist(), *closed.allowed.tolist()])
+
+    def continues(self, token: int) -> bool:
+        """Return whether the run or piece goes on with a token."""
+        return token not in self.closed.trie.children
+
+    def advance(self, token: int) -> GrammarState:
+        """Return the state after a token of either."""
+        state = self.inside if self.continues(token) else self.closed
+        return state.advance(token)
 
 
 class OneOfTexts:
-    """One of a few texts, then the end token."""
+    """One of a few texts, then the end token.
+
+    Args:
+        trie: the texts that are still possible; see `start`.
+    """
 
     def __init__(self, trie: TokenTrie) -> None:
-        self._trie, self.ids = trie, trie.ids
+        self._trie = trie
+        self.allowed = trie.allowed
 
     @classmethod
-    def of(cls, texts: Sequence[str], cut: Cut, end: int) -> OneOfTexts:
-        """Before any of them."""
+    def start(cls, texts: Sequence[str], tokenize: Tokenize, end: int) -> OneOfTexts:
+        """Return the state before any of the texts."""
         trie = TokenTrie()
         for text in texts:
-            trie.add([*cut(text), end], None)
+            trie.add([*tokenize(text), end], None)
         return cls(trie)
 
-    def after(self, token: int) -> GrammarState:
-        """On in the texts that begin so."""
-        return OneOfTexts(self._trie.ways[token])
+    def advance(self, token: int) -> GrammarState:
+        """Return the state with the texts that go on with a token."""
+        return OneOfTexts(self._trie.children[token])
 
 
-def _shifted(text: str) -> str:
-    """A piece with the quote that closes it left to the next one, and that of the piece before it taken over."""
-    return ("" if text.startswith("{") else '"') + (
-        text if text.endswith((':"', "}")) else text[:-1]
-    )
+def _with_shifted_quotes(piece: str) -> str:
+    """Return a piece without its closing quote, and with that of the piece before it.
+
+    The first piece, `{"lang":"en"`, follows no quote; `:"` opens a copied value and `}` ends the action.
+    """
+    before = "" if piece.startswith("{") else '"'
+    keeps_its_end = piece.endswith((':"', "}"))
+    return before + (piece if keeps_its_end else piece[:-1])
 
 
-def _sorted(tokens: Iterable[int]) -> NDArray[np.int32]:
+def _sorted_array(tokens: Iterable[int]) -> NDArray[np.int32]:
     return np.array(sorted(tokens), np.int32)
 
 

@@ -27,7 +27,7 @@ import numpy as np
 from tumen.core.errors import InputError, TumenError
 from tumen.decoding.frames import receive, send
 from tumen.decoding.handler import RequestHandler, merge_parts
-from tumen.decoding.llama import library
+from tumen.decoding.llama_api import library
 
 SILENCE_SECONDS = 5.0  # longest wait for a request, or for a client to take its answer
 BACKLOG = 64  # connections that may wait

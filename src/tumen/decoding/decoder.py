@@ -1,298 +1,187 @@
-"""Greedy decoding in as few forward passes as it takes.
+"""Greedy decoding in as few forward passes as possible.
 
-A pass reads the tokens chosen last and, behind them, a *plan*: the tokens that must come (one way on in the automaton), and those
-that a proposer expects. Its logits say which of them the model would have chosen itself; from the first other one the plan is
-forgotten (speculative decoding, Leviathan et al. 2023, arXiv:2211.17192, section 2.1, with an argmax in place of sampling). So the
-answer is that of plain greedy decoding, and a forced token never costs a pass of its own.
+A pass reads the tokens chosen last and, after them, a *plan*: tokens that are forced (the automaton allows
+no other) and tokens that a proposer guesses. The logits of the pass show which of them the model chooses
+itself; the plan is dropped from the first other choice on. This is speculative decoding (Leviathan et al. 2023,
+arXiv:2211.17192, section 2.1) with an argmax in place of sampling. So the answer is that of plain greedy
+decoding, and a forced token never costs a pass of its own.
 """
 
 from __future__ import annotations
 
-import math
-from collections import Counter, OrderedDict, defaultdict
-from collections.abc import Hashable, Iterator, Sequence
-from typing import NamedTuple, Protocol
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
 
-import numpy as np
-from numpy.typing import NDArray
+from tumen.decoding.automaton import GrammarState
+from tumen.decoding.greedy import (
+    ScoredToken,
+    argmax_allowed,
+    forced_token,
+    is_allowed,
+    is_finished,
+    log_probability,
+)
+from tumen.decoding.llama import LlamaAdapter, LlamaContext, Logits
+from tumen.decoding.proposers import Proposer
 
-from tumen.decoding.automaton import ContinueOrClose, GrammarState, InCopiedSlot, InStructure
-from tumen.decoding.llama import LlamaAdapter, LlamaContext
-
-ONWARD = -1  # no token: that a run of words went on
-KEPT_STATES = 4  # prefixes whose state is held as bytes, beside the one in the context
-
-
-class ScoredToken(NamedTuple):
-    """A token of an answer, with the natural logarithm of its probability before the automaton's mask."""
-
-    token: int
-    logprob: float
-
-
-class Proposer(Protocol):
-    """Somebody who expects certain tokens. A wrong guess costs time, never the answer.
-
-    To come, for a GGUF that has one: the multi-token head, in a `LlamaContext` of its own (llama.cpp: `ctx_type` MTP, `ctx_other`).
-    """
-
-    def propose(self, read: Sequence[int], state: GrammarState) -> Sequence[int]:
-        """What may follow `read` (the prompt and the answer so far), from `state` on; nothing if it has no idea."""
-        ...
-
-    def learn(self, state: GrammarState, token: int) -> None:
-        """Hear what was chosen at a place where there was a choice; most need not know."""
-        return
-
-
-class SentenceProposer(Proposer):
-    """In a copied run: the sentence goes on as it did. `most` tokens at a time."""
-
-    def __init__(self, most: int = 4) -> None:
-        self._most = most
-
-    def propose(self, read: Sequence[int], state: GrammarState) -> Sequence[int]:
-        """The next words of the sentence."""
-        inside = state.onward if isinstance(state, ContinueOrClose) else state
-        return inside.onward[: self._most] if isinstance(inside, InCopiedSlot) else ()
-
-
-class FrequencyProposer(Proposer):
-    """What was mostly chosen at a place of an action before: the language people here speak, the slot an intent mostly has, whether
-    a copied run mostly ends there. Goes on for as long as all of it together was the case more often than `least`.
-    """
-
-    def __init__(self, least: float = 0.5, most: int = 2) -> None:
-        self._least, self._most = least, most
-        self._seen: defaultdict[Hashable, Counter[int]] = defaultdict(Counter)
-
-    def propose(self, read: Sequence[int], state: GrammarState) -> Sequence[int]:
-        """The usual way on."""
-        found: list[int] = []
-        sure = 1.0
-        while len(found) < self._most and not over(state):
-            token = only(state)
-            if token is None:
-                token, share = self._usual(state)
-                sure *= share
-            if token is None or sure < self._least:
-                break
-            found.append(token)
-            state = state.after(token)
-        return found
-
-    def learn(self, state: GrammarState, token: int) -> None:
-        """Remember a choice; of copied words only that the run went on."""
-        if isinstance(state, InStructure | ContinueOrClose):
-            onward = isinstance(state, ContinueOrClose) and state.goes_on(token)
-            self._seen[type(state), state.place][ONWARD if onward else token] += 1
-
-    def _usual(self, state: GrammarState) -> tuple[int | None, float]:
-        """What was chosen most often here, and its share."""
-        seen = (
-            self._seen.get((type(state), state.place))
-            if isinstance(state, InStructure | ContinueOrClose)
-            else None
-        )
-        if not seen:
-            return None, 0.0
-        token, count = seen.most_common(1)[0]
-        if token == ONWARD and isinstance(state, ContinueOrClose):
-            token = int(state.onward.ids[0])
-        return token, count / (seen.total() + 1)
-
-
-class PromptLookup(Proposer):
-    """In free text: what followed the last `match` tokens when they stood there before (prompt lookup, A. Saxena 2023)."""
-
-    def __init__(self, match: int = 3, most: int = 8) -> None:
-        self._match, self._most = match, most
-
-    def propose(self, read: Sequence[int], state: GrammarState) -> Sequence[int]:
-        """What followed the latest earlier occurrence."""
-        if state.ids is not None:
-            return ()
-        tail = list(read[-self._match :])
-        for at in range(len(read) - self._match - 1, -1, -1):
-            if read[at : at + self._match] == tail:
-                return read[at + self._match : at + self._match + self._most]
-        return ()
-
-
-class DraftProposer(Proposer):
-    """What a smaller model with the same vocabulary would write, under the same automaton."""
-
-    def __init__(self, context: LlamaContext, most: int = 4) -> None:
-        self._context, self._most, self._read = context, most, list[int]()
-
-    def propose(self, read: Sequence[int], state: GrammarState) -> Sequence[int]:
-        """Its own greedy continuation."""
-        unread = self._return_to(read)
-        found: list[int] = []
-        while (
-            len(found) < self._most
-            and not over(state)
-            and len(self._read) + len(unread) < self._context.size
-        ):
-            token = only(state)
-            if token is None:
-                token = choose(self._context.decode(unread)[0], state)
-                self._read += unread
-                unread = []
-            found.append(token)
-            unread.append(token)
-            state = state.after(token)
-        return found
-
-    def _return_to(self, read: Sequence[int]) -> list[int]:
-        """Forget what turned out otherwise; returns what is to be read, at least the last token."""
-        pairs = enumerate(zip(self._read, read[:-1], strict=False))
-        same = next(
-            (at for at, (mine, theirs) in pairs if mine != theirs),
-            min(len(self._read), len(read) - 1),
-        )
-        self._context.forget(same)
-        del self._read[same:]
-        return list(read[same:])
+SAVED_PREFIXES = 4  # whose state is kept as bytes, beside the one in the context
 
 
 class Decoder:
-    """One answer at a time from a model.
+    """Writes one answer at a time.
 
     Args:
         context: of the model, for this decoder alone.
         end: the token after an action.
-        proposers: asked in this order; the first with an idea is heard.
-        ride: whether forced tokens go along with a pass (off only to measure what that is worth).
+        proposers: asked in this order; the first guess is used.
+        plan_forced: whether forced tokens are planned. Off only to measure what that is worth.
+
+    Attributes:
+        passes: forward passes of the last answer, the prefix not counted.
+        reused: tokens of its prefix that were not read again.
     """
 
     def __init__(
-        self, context: LlamaContext, end: int, proposers: Sequence[Proposer] = (), ride: bool = True
+        self,
+        context: LlamaContext,
+        end: int,
+        proposers: Sequence[Proposer] = (),
+        plan_forced: bool = True,
     ) -> None:
-        self.context, self._end, self.proposers, self._ride = context, end, proposers, ride
-        self._kept: tuple[int, ...] = ()
-        self._states: OrderedDict[tuple[int, ...], bytes] = OrderedDict()
-        self.passes = self.reused = 0
+        self.context = context
+        self.proposers = proposers
+        self._end = end
+        self._plan_forced = plan_forced
+        self._prefix: tuple[int, ...] = ()  # the prefix whose state is in the context
+        self._saved: OrderedDict[tuple[int, ...], bytes] = OrderedDict()
+        self.passes = 0
+        self.reused = 0
 
     def write(
         self, prompt: Sequence[int], state: GrammarState, limit: int | None = None, prefix: int = 0
     ) -> Iterator[list[ScoredToken]]:
-        """The answer to a prompt, as many tokens at once as a pass gave; ends with an end token, at `limit`, or when all is full.
+        """Yield the answer to a prompt: at each step the tokens that one pass gave.
+
+        Ends after an end token, at `limit`, or when the context is full.
 
         Args:
-            limit: the most tokens to write.
-            prefix: how many tokens of the prompt are worth keeping, as the next prompt will begin with them too.
+            prompt: token ids.
+            state: of the automaton before the answer.
+            limit: most tokens to write; default: as many as the context holds.
+            prefix: how many tokens of the prompt to keep in memory, as the next prompt will begin with them too.
         """
         self.passes = 0
-        self.reused = self._keep(tuple(prompt[:prefix]))
-        read, unread = list(prompt), list(prompt[prefix:])
+        self.reused = self._load_prefix(tuple(prompt[:prefix]))
+        read = list(prompt)
+        unread = list(prompt[prefix:])
         left = self.context.size if limit is None else limit
-        while left > 0 and self.context.length + len(unread) <= self.context.size:
-            room = min(left, self.context.size - self.context.length - len(unread))
-            plan = self._plan(read, state, room)
+        while left > 0 and self._room(unread) >= 0:
+            plan = self._plan(read, state, min(left, self._room(unread)))
             rows = self.context.decode(unread + plan, len(plan) + 1)
             self.passes += 1
             fresh, state = self._follow(rows, plan, state, left)
-            self.context.forget(self.context.length - len(plan) + min(len(fresh) - 1, len(plan)))
+            self._drop_wrong_guesses(plan, fresh)
             yield fresh
-            if over(state):
+            if is_finished(state):
                 return
             left -= len(fresh)
-            read += [written.token for written in fresh]
+            read += [scored.token for scored in fresh]
             unread = read[-1:]
 
-    def adapt(self, adapters: Sequence[tuple[LlamaAdapter, float]]) -> None:
-        """Write with these (adapter, scale) from now on; what was kept was read without them and goes."""
-        self._kept = ()
-        self._states.clear()
-        self.context.adapt(adapters)
+    def use_adapters(self, adapters: Sequence[tuple[LlamaAdapter, float]]) -> None:
+        """Write with these (adapter, scale) from now on. Kept prefixes were read without them and are dropped."""
+        self._prefix = ()
+        self._saved.clear()
+        self.context.use_adapters(adapters)
+
+    def _room(self, unread: Sequence[int]) -> int:
+        """Return how many tokens fit the context after the unread ones; negative if those do not fit."""
+        return self.context.size - self.context.length - len(unread)
 
     def _follow(
-        self, rows: NDArray[np.float32], plan: Sequence[int], state: GrammarState, left: int
+        self, rows: Logits, plan: Sequence[int], state: GrammarState, left: int
     ) -> tuple[list[ScoredToken], GrammarState]:
-        """What the model chooses along a plan: its tokens until the first that is another one, or one more than the plan."""
+        """Choose a token for each row of logits, until the choice is not the planned one.
+
+        Args:
+            rows: logits after the last unread token and after each planned one, (plan + 1, vocabulary).
+            plan: the planned tokens.
+            state: of the automaton before the first choice.
+            left: most tokens to choose.
+
+        Returns:
+            the tokens, at least one, and the state after them.
+        """
         fresh: list[ScoredToken] = []
-        for at, row in enumerate(rows[:left]):
-            token = choose(row, state)
-            fresh.append(ScoredToken(token, logprob(row, token)))
-            if only(state) is None:
+        for index, row in enumerate(rows[:left]):
+            token = argmax_allowed(row, state)
+            fresh.append(ScoredToken(token, log_probability(row, token)))
+            if forced_token(state) is None:
                 for proposer in self.proposers:
                     proposer.learn(state, token)
-            state = state.after(token)
-            if (
-                only(state) == self._end and len(fresh) < left
-            ):  # nothing else may come, so nobody is asked
+            state = state.advance(token)
+            if forced_token(state) == self._end and len(fresh) < left:
+                # Nothing else may come, so the model is not asked: probability 1.
                 fresh.append(ScoredToken(self._end, 0.0))
-                state = state.after(self._end)
-            if over(state) or at == len(plan) or token != plan[at]:
+                state = state.advance(self._end)
+            plan_ends = index == len(plan)
+            if is_finished(state) or plan_ends or token != plan[index]:
                 break
         return fresh, state
 
+    def _drop_wrong_guesses(self, plan: Sequence[int], fresh: Sequence[ScoredToken]) -> None:
+        """Remove the planned tokens that were not chosen from the context.
+
+        All planned tokens are in the context. The last fresh token is not: it is read by the next pass.
+        """
+        right = min(len(fresh) - 1, len(plan))
+        self.context.forget(self.context.length - len(plan) + right)
+
     def _plan(self, read: Sequence[int], state: GrammarState, room: int) -> list[int]:
-        """Tokens to read along: forced ones, and from the first choice on what a proposer expects."""
+        """Return tokens to read ahead: forced ones, and from the first choice on what a proposer guesses."""
         plan: list[int] = []
         guesses: Iterator[int] | None = None
-        while len(plan) < room and not over(state):
-            forced = only(state)
+        while len(plan) < room and not is_finished(state):
+            forced = forced_token(state)
             if guesses is None and forced is None:
                 guesses = iter(self._guess([*read, *plan], state))
-            guess = None if guesses is None else next(guesses, None)
-            token = guess if forced is None or not self._ride else forced
-            if token is None or token == self._end or not allows(state, token):
+            # A guess covers forced tokens as well, so its iterator moves on with every token.
+            guess = next(guesses, None) if guesses is not None else None
+            token = forced if forced is not None and self._plan_forced else guess
+            if token is None or token == self._end or not is_allowed(state, token):
                 break
             plan.append(token)
-            state = state.after(token)
+            state = state.advance(token)
         return plan
 
     def _guess(self, read: Sequence[int], state: GrammarState) -> Sequence[int]:
-        return next(
-            (found for proposer in self.proposers if (found := proposer.propose(read, state))), ()
-        )
+        for proposer in self.proposers:
+            guess = proposer.propose(read, state)
+            if guess:
+                return guess
+        return ()
 
-    def _keep(self, prefix: tuple[int, ...]) -> int:
-        """Leave exactly a prefix in the context. Returns how many tokens of it had not to be read again."""
-        if prefix == self._kept:
+    def _load_prefix(self, prefix: tuple[int, ...]) -> int:
+        """Make the context hold exactly a prefix. Return how many of its tokens were not read again."""
+        if prefix == self._prefix:
             self.context.forget(len(prefix))
             return len(prefix)
-        if self._kept:
-            self.context.forget(len(self._kept))
-            self._states[self._kept] = self.context.save()
-            while len(self._states) > KEPT_STATES:
-                self._states.popitem(last=False)
+        self._save_prefix()
         self.context.forget(0)
-        self._kept, known = (), self._states.pop(prefix, None)
-        if known is not None:
-            self.context.restore(known, len(prefix))
+        self._prefix = ()  # in case reading fails
+        saved = self._saved.pop(prefix, None)
+        if saved is not None:
+            self.context.restore(saved, len(prefix))
         elif prefix:
             self.context.decode(prefix)
-        self._kept = prefix
-        return 0 if known is None else len(prefix)
+        self._prefix = prefix
+        return 0 if saved is None else len(prefix)
 
-
-def choose(row: NDArray[np.float32], state: GrammarState) -> int:
-    """The likeliest token that may come; of equals, the lowest."""
-    if state.ids is None:
-        return int(row.argmax())
-    return int(state.ids[row[state.ids].argmax()])
-
-
-def logprob(row: NDArray[np.float32], token: int) -> float:
-    """The natural logarithm of a token's probability among all tokens."""
-    return -math.log(
-        np.exp(row - row[token]).sum()
-    )  # minus infinity if so unlikely that float32 has no number for it
-
-
-def only(state: GrammarState) -> int | None:
-    """The token that must come, if no other may."""
-    return int(state.ids[0]) if state.ids is not None and len(state.ids) == 1 else None
-
-
-def over(state: GrammarState) -> bool:
-    """Whether all is written."""
-    return state.ids is not None and not len(state.ids)
-
-
-def allows(state: GrammarState, token: int) -> bool:
-    """Whether a token may come."""
-    return state.ids is None or bool((state.ids == token).any())
+    def _save_prefix(self) -> None:
+        """Keep the state of the current prefix as bytes; drop the oldest of too many."""
+        if not self._prefix:
+            return
+        self.context.forget(len(self._prefix))
+        self._saved[self._prefix] = self.context.save()
+        while len(self._saved) > SAVED_PREFIXES:
+            self._saved.popitem(last=False)

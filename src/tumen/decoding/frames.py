@@ -1,4 +1,4 @@
-"""The words between the app and its child: one JSON object a frame, behind four bytes that say how long it is."""
+"""The protocol between the app and its child: JSON objects, each after four bytes with its length (big-endian)."""
 
 from __future__ import annotations
 
@@ -6,39 +6,44 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-MOST_BYTES = 8 << 20
+MAX_BYTES = 8 << 20
+HEADER_BYTES = 4
+BLOCK_BYTES = 1 << 16  # of one read
 
 
 def send(write: Callable[[bytes], object], tree: dict[str, Any]) -> None:
     """Write one frame."""
     raw = json.dumps(tree).encode()
-    write(len(raw).to_bytes(4, "big") + raw)
+    write(len(raw).to_bytes(HEADER_BYTES, "big") + raw)
 
 
 def receive(read: Callable[[int], bytes]) -> dict[str, Any]:
-    """Read one frame. `read` gives at most as many bytes as it is asked for, and none at the end.
+    """Read one frame.
+
+    Args:
+        read: returns at most as many bytes as requested, and none at the end.
 
     Raises:
-        ConnectionError: the other end is gone.
-        ValueError: too long, or no JSON object.
+        ConnectionError: the other end closed the connection.
+        ValueError: too long, or not a JSON object.
     """
-    size = int.from_bytes(_exactly(read, 4), "big")
-    if size > MOST_BYTES:
-        raise ValueError(f"a frame of {size} bytes, {MOST_BYTES} is the most")
+    size = int.from_bytes(_read_exactly(read, HEADER_BYTES), "big")
+    if size > MAX_BYTES:
+        raise ValueError(f"a frame of {size} bytes; the limit is {MAX_BYTES}")
     try:
-        tree = json.loads(_exactly(read, size))
+        tree = json.loads(_read_exactly(read, size))
     except (ValueError, RecursionError):
         tree = None
     if not isinstance(tree, dict):
-        raise ValueError(f"a frame of {size} bytes that are no JSON object")
+        raise ValueError(f"a frame of {size} bytes that is not a JSON object")
     return tree
 
 
-def _exactly(read: Callable[[int], bytes], size: int) -> bytes:
+def _read_exactly(read: Callable[[int], bytes], size: int) -> bytes:
     found = bytearray()
     while len(found) < size:
-        part = read(min(size - len(found), 1 << 16))
-        if not part:
-            raise ConnectionResetError("the other end is gone")
-        found += part
+        block = read(min(size - len(found), BLOCK_BYTES))
+        if not block:
+            raise ConnectionResetError("the other end closed the connection")
+        found += block
     return bytes(found)

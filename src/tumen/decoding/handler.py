@@ -1,170 +1,239 @@
-"""In the child: from a request to the parts of its answer.
+"""From a request to the parts of its answer, in the child process.
 
-Requests: `{"prompt", "units" | "among" | nothing, "prefix", "limit", "stream", "adapter"}` for text, `{"text"}` for the tokens of
-a text. A prompt is text, which gets the model's begin token, or token ids as they are; of an outside vocabulary it is put together
-from the units, so that a copied one is the same run of tokens as in the sentence. With `units` the answer is an action of the
-ontology, with `among` one of a few texts, with neither it is free. The last part says why it stopped: `end`, `limit` or `full`.
+Requests and parts are JSON objects. A request for text:
+
+    prompt      text, which gets the model's begin token before it, or token ids as they are; null for a
+                pretrained model's vocabulary: then the prompt is put together from `units`
+    units       words of the sentence: the answer is an action of the ontology
+    choices     texts: the answer is one of them; without `units` and `choices` it is free text
+    prefix      text or ids before the prompt, whose state is kept for the next request
+    limit       most tokens to write
+    stream      whether the parts are sent as they are made
+    adapter     name of an adapter; null for the bare model
+
+A request `{"text": ...}` asks for the tokens of a text. The last part has `stop`: `end` (an end token), `limit`
+or `full` (the context).
 """
 
 from __future__ import annotations
 
 import codecs
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from tumen.core.errors import InputError, RunnerError
 from tumen.decoding.automaton import ActionGrammar, FreeText, GrammarState, OneOfTexts
-from tumen.decoding.decoder import Decoder, DraftProposer, FrequencyProposer, PromptLookup, Proposer
+from tumen.decoding.decoder import Decoder
+from tumen.decoding.greedy import ScoredToken
 from tumen.decoding.llama import LlamaModel
+from tumen.decoding.proposers import DraftProposer, FrequencyProposer, PromptLookup, Proposer
 
 Part = dict[str, Any]
-CUTS = 4096  # words whose tokens are remembered: people say the same ones again
+Prompt = str | list[int] | None  # text or token ids
+CACHED_WORDS = 4096  # whose tokens are remembered: people use the same words again and again
 
 
 class RequestHandler:
     """A loaded model and what it may write.
 
     Args:
-        settings: `model` and maybe `draft` (paths), `threads`, `context` (tokens), maybe `ontology` (as in ontology.json), `guess`
-            (whether to propose what was usual before); of an outside vocabulary `control` (ids that begin, part and end);
-            maybe `adapters`: name -> {path, ontology}.
+        settings:
+            model: path of the GGUF.
+            threads, context: of llama.cpp; context in tokens.
+            draft: path of a smaller GGUF with the same vocabulary, optional.
+            speculate: whether to guess what was frequent before, optional.
+            ontology: as in ontology.json, optional.
+            control: ids that begin, separate and end, for a pretrained model's vocabulary, optional.
+            adapters: name -> {path, ontology}, optional.
 
     Raises:
-        RunnerError: llama.cpp refuses a file, or the draft has other tokens.
+        RunnerError: llama.cpp rejects a file, or the draft has another vocabulary.
     """
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
-        size, threads = settings["context"], settings["threads"]
-        self.model = model = LlamaModel(Path(settings["model"]))
-        proposers: list[Proposer] = (
-            [FrequencyProposer(), PromptLookup()] if settings.get("guess") else []
-        )
-        if path := settings.get("draft"):
-            draft = LlamaModel(Path(path))
-            check_same_vocabulary(model, draft)
-            proposers.append(DraftProposer(draft.context(size, threads)))
+        self.model = LlamaModel(Path(settings["model"]))
         self._control: Sequence[int] | None = settings.get("control")
-        self.end = self._control[2] if self._control else model.end
-        self.decoder = Decoder(model.context(size, threads), self.end, proposers)
-        given = settings.get("adapters") or {}
-        self._adapters = {name: model.adapter(Path(one["path"])) for name, one in given.items()}
-        ontologies = {
-            None: settings.get("ontology"),
-            **{name: one["ontology"] for name, one in given.items()},
+        self.end = self._control[2] if self._control else self.model.end
+        context = self.model.context(settings["context"], settings["threads"])
+        self.decoder = Decoder(context, self.end, self._proposers(settings))
+        adapters = settings.get("adapters") or {}
+        self._adapters = {
+            name: self.model.adapter(Path(entry["path"])) for name, entry in adapters.items()
         }
-        cut = lru_cache(CUTS)(model.inner)
-        self._forms = {
-            name: ActionGrammar(one, cut, self.end) for name, one in ontologies.items() if one
+        self._adapter: str | None = None  # in use
+        self._grammars = self._load_grammars(settings.get("ontology"), adapters)
+
+    def _proposers(self, settings: Mapping[str, Any]) -> list[Proposer]:
+        proposers: list[Proposer] = []
+        if settings.get("speculate"):
+            proposers += [FrequencyProposer(), PromptLookup()]
+        if settings.get("draft"):
+            draft = LlamaModel(Path(settings["draft"]))
+            check_same_vocabulary(self.model, draft)
+            context = draft.context(settings["context"], settings["threads"])
+            proposers.append(DraftProposer(context))
+        return proposers
+
+    def _load_grammars(
+        self, ontology: Mapping[str, Any] | None, adapters: Mapping[str, Any]
+    ) -> dict[str | None, ActionGrammar]:
+        """Return the grammar of each adapter; `None` is the bare model."""
+        ontologies: dict[str | None, Mapping[str, Any] | None] = {None: ontology}
+        for name, entry in adapters.items():
+            ontologies[name] = entry["ontology"]
+        tokenize = lru_cache(CACHED_WORDS)(self.model.tokenize_inner)
+        return {
+            name: ActionGrammar(found, tokenize, self.end)
+            for name, found in ontologies.items()
+            if found
         }
-        self._adapter: str | None = None
 
     def handle(self, request: Mapping[str, Any]) -> Iterator[Part]:
-        """The parts of an answer, one a forward pass.
+        """Yield the parts of an answer, one a forward pass.
 
         Raises:
             InputError: the prompt does not fit the context.
-            RunnerError: the request makes no sense, or llama.cpp failed.
+            RunnerError: the request asks for something this model lacks, or llama.cpp failed.
         """
         if "text" in request:
-            yield {"tokens": self.model.tokens(request["text"], begin=True), "stop": "end"}
+            tokens = self.model.tokenize(request["text"], begin=True)
+            yield {"tokens": tokens, "stop": "end"}
             return
         start = time.perf_counter()
-        self._adapt(request.get("adapter"))
+        self._use_adapter(request.get("adapter"))
         given = request["prompt"]
-        prefix, prompt = self._prompt(
-            request.get("prefix"), self._spoken(request["units"]) if given is None else given
-        )
+        prompt = self._prompt_of_units(request["units"]) if given is None else given
+        before, tokens = self._assemble(request.get("prefix"), prompt)
+        yield from self._write(request, tokens, len(before), start)
+
+    def _write(
+        self, request: Mapping[str, Any], prompt: list[int], prefix: int, start: float
+    ) -> Iterator[Part]:
+        """Yield the parts of an answer to a prompt of token ids.
+
+        Args:
+            request: see the module.
+            prompt: the prefix included.
+            prefix: how many tokens of the prompt it is.
+            start: when the request came, by `time.perf_counter`.
+        """
         limit = request.get("limit")
-        text, count, first = codecs.getincrementaldecoder("utf-8")("replace"), 0, 0.0
-        token = None
-        for fresh in self.decoder.write(prompt, self._state(request), limit, len(prefix)):
-            first = first or time.perf_counter() - start
-            count, token = count + len(fresh), fresh[-1].token
-            pieces = [self.model.piece(written.token) for written in fresh]
-            yield {
-                "text": text.decode(b"".join(pieces)),
-                "tokens": [written.token for written in fresh],
-                "logprobs": [
-                    (piece.decode("utf-8", "replace"), row.logprob)
-                    for piece, row in zip(pieces, fresh, strict=True)
-                ],
-            }
-        ended = token is not None and (token == self.end or self.model.is_end(token))
+        # A character of several bytes may be split over tokens, and so over parts.
+        text_of = codecs.getincrementaldecoder("utf-8")("replace").decode
+        count = 0
+        first_at = start
+        last_token = None
+        state = self._start_state(request)
+        for fresh in self.decoder.write(prompt, state, limit, prefix):
+            if count == 0:
+                first_at = time.perf_counter()
+            count += len(fresh)
+            last_token = fresh[-1].token
+            yield self._part(fresh, text_of)
         yield {
-            "text": text.decode(b"", final=True),
-            "stop": "end" if ended else "limit" if count == limit else "full",
+            "text": text_of(b"", True),
+            "stop": self._stop_reason(last_token, count, limit),
             "prompt_tokens": len(prompt),
             "reused_tokens": self.decoder.reused,
             "passes": self.decoder.passes,
-            "prompt_seconds": first,
-            "generation_seconds": time.perf_counter() - start - first,
+            "prompt_seconds": first_at - start,
+            "generation_seconds": time.perf_counter() - first_at,
         }
 
-    def _adapt(self, name: str | None) -> None:
-        """Write with that adapter from now on; None: the bare model."""
-        if name != self._adapter:
-            self.decoder.adapt([(self._adapters[name], 1.0)] if name is not None else [])
-            self._adapter = name
+    def _part(self, fresh: Sequence[ScoredToken], text_of: Callable[[bytes], str]) -> Part:
+        pieces = [self.model.piece(scored.token) for scored in fresh]
+        logprobs = [
+            (piece.decode("utf-8", "replace"), scored.logprob)
+            for piece, scored in zip(pieces, fresh, strict=True)
+        ]
+        return {
+            "text": text_of(b"".join(pieces)),
+            "tokens": [scored.token for scored in fresh],
+            "logprobs": logprobs,
+        }
 
-    def _spoken(self, units: Sequence[str]) -> list[int]:
-        """A prompt in an outside vocabulary."""
+    def _stop_reason(self, last_token: int | None, count: int, limit: int | None) -> str:
+        if last_token is not None and (last_token == self.end or self.model.is_end(last_token)):
+            return "end"
+        return "limit" if count == limit else "full"
+
+    def _use_adapter(self, name: str | None) -> None:
+        """Write with an adapter from now on; `None` is the bare model."""
+        if name == self._adapter:
+            return
+        self.decoder.use_adapters([(self._adapters[name], 1.0)] if name is not None else [])
+        self._adapter = name
+
+    def _prompt_of_units(self, units: Sequence[str]) -> list[int]:
+        """Return a prompt in a pretrained model's vocabulary.
+
+        It is put together from the units, so that a copied one is the same run of tokens as in the sentence.
+        """
         if self._control is None:
             raise RunnerError("a prompt is missing")
-        begin, do, _ = self._control
-        return [begin, *(token for unit in units for token in self.model.inner(unit)), do]
+        begin, separator, _ = self._control
+        tokens = [token for unit in units for token in self.model.tokenize_inner(unit)]
+        return [begin, *tokens, separator]
 
-    def _prompt(
-        self, prefix: str | list[int] | None, prompt: str | list[int]
-    ) -> tuple[list[int], list[int]]:
-        """The tokens of the kept beginning, and of all of it."""
-        cut = self.model.inner if prefix else lambda text: self.model.tokens(text, begin=True)
-        before = (
-            self.model.tokens(prefix, begin=True)
-            if isinstance(prefix, str) and prefix
-            else list(prefix or ())
-        )
-        whole = [*before, *(cut(prompt) if isinstance(prompt, str) else prompt)]
-        if len(whole) >= self.decoder.context.size:
-            size = self.decoder.context.size
+    def _assemble(self, prefix: Prompt, prompt: str | list[int]) -> tuple[list[int], list[int]]:
+        """Return the tokens of the prefix, and of prefix and prompt together."""
+        before = self._prefix_tokens(prefix)
+        if not isinstance(prompt, str):
+            after = prompt
+        elif prefix:
+            after = self.model.tokenize_inner(prompt)
+        else:
+            after = self.model.tokenize(prompt, begin=True)
+        whole = [*before, *after]
+        size = self.decoder.context.size
+        if len(whole) >= size:
             raise InputError(
-                f"the sentence takes {len(whole)} tokens, the runner's context is {size}; say it shorter"
+                f"the sentence takes {len(whole)} tokens, but the runner's context has {size}; "
+                "shorten the sentence"
             )
-        if len(whole) == len(before):
-            raise InputError("the prompt is empty; say something")
+        if not after:
+            raise InputError("the prompt is empty")
         return before, whole
 
-    def _state(self, request: Mapping[str, Any]) -> GrammarState:
+    def _prefix_tokens(self, prefix: Prompt) -> list[int]:
+        if not prefix:
+            return []
+        return self.model.tokenize(prefix, begin=True) if isinstance(prefix, str) else list(prefix)
+
+    def _start_state(self, request: Mapping[str, Any]) -> GrammarState:
         if "units" in request:
-            form = self._forms.get(self._adapter)
-            if form is None:
+            grammar = self._grammars.get(self._adapter)
+            if grammar is None:
                 raise RunnerError(
-                    "the runner has no ontology, so it cannot write actions; give its bundle an ontology.json"
+                    "the runner has no ontology, so it cannot write actions; "
+                    "add an ontology.json to its bundle"
                 )
-            return form.start(request["units"])
-        if "among" in request:
-            return OneOfTexts.of(request["among"], self.model.inner, self.end)
+            return grammar.start(request["units"])
+        if "choices" in request:
+            return OneOfTexts.start(request["choices"], self.model.tokenize_inner, self.end)
         return FreeText(self.model.is_end)
 
 
 def check_same_vocabulary(model: LlamaModel, draft: LlamaModel) -> None:
-    """A draft must mean the same by every token.
+    """Check that every token means the same to a model and its draft.
 
     Raises:
         RunnerError: it does not.
     """
-    if draft.vocab != model.vocab or any(
-        model.piece(token) != draft.piece(token) for token in range(model.vocab)
-    ):
+    same = draft.vocab == model.vocab and all(
+        model.piece(token) == draft.piece(token) for token in range(model.vocab)
+    )
+    if not same:
         raise RunnerError(
-            "the draft has another vocabulary than the model; give it one from the same tokeniser"
+            "the draft has another vocabulary than the model; use a draft with the same tokenizer"
         )
 
 
 def merge_parts(parts: Sequence[Part]) -> Part:
-    """All parts of an answer as one."""
+    """Return all parts of an answer as one."""
     whole = dict(parts[-1])
     whole["text"] = "".join(part.get("text", "") for part in parts)
     for name in ("tokens", "logprobs"):

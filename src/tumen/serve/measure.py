@@ -15,8 +15,8 @@ from tumen.core.shape import Experts, Gqa, Mla, Shape
 from tumen.fit import Footprint, Trial, cache_size
 from tumen.fit import of_shape as footprint_of_shape
 from tumen.language import HOME
+from tumen.serve.runners.child_process import ChildProcess
 from tumen.serve.runners.device_runner import DeviceRunner
-from tumen.serve.runners.process import Process
 from tumen.serve.synthetic import BEGIN, write_synthetic_gguf
 
 KINDS = (
@@ -139,7 +139,7 @@ def measure_model(
     Raises:
         RunnerError: the runner does not start or dies.
     """
-    process = Process(model.name, path, threads, context)
+    process = ChildProcess(model.name, path, threads, context)
     process.start()
     with DeviceRunner(process, HOME, Events(None)) as runner:
         pid, prompt = runner.pid or 0, [BEGIN, *(WORD + n for n in range(PROMPT - 1))]

@@ -1,8 +1,11 @@
-"""Which tier answers: a policy decides, the router does. The device always goes first, so offline nothing changes.
+"""Which tier answers: a policy decides, the router carries it out.
 
-A policy is a pure function of four facts. It is total (any float is a confidence, NaN counts as unsure), a private
-sentence never leaves the device, and a dead cloud costs nothing but its answer. Why the device first: the confidence
-of a model that has run tells far more than the text alone (docs/decisions).
+The device always runs first, so nothing changes offline, and because the confidence of a model that has run
+predicts far better than the text alone whether its answer is right (docs/decisions).
+
+A policy is a pure function of four facts. It is total: any float is a confidence, and NaN counts as unsure.
+The router itself makes sure that a private sentence never leaves the device and that a cloud that fails
+costs no more than its own answer.
 """
 
 from __future__ import annotations
@@ -18,48 +21,54 @@ from tumen.recipe import Serve
 from tumen.serve.runners.runner import Completion, Runner
 
 Tier = Literal["device", "cloud"]
-REST_SECONDS = 5.0
+CLOUD_PAUSE_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
 class Route:
-    """Where a sentence is answered, and why, in a few plain words."""
+    """The tier whose answer is used, and the reason in a few plain words."""
 
-    where: Tier
-    why: str
+    tier: Tier
+    reason: str
 
 
+# (confidence of the device, threshold `serve.unsure`, private, cloud available) -> Route
 Policy = Callable[[float, float, bool, bool], Route]
 
 
 def device_first(confidence: float, unsure: float, private: bool, cloud_alive: bool) -> Route:
-    """The cloud is asked when the device is less sure than `unsure`, may be asked, and is there."""
+    """Use the cloud when the device is less confident than `unsure` and the cloud may be used.
+
+    Args:
+        confidence: of the device's answer, 0 to 1.
+        unsure: the recipe's threshold, 0 to 1.
+        private: whether the sentence must stay on the device.
+        cloud_alive: whether there is a cloud tier that has not just failed.
+    """
     if private:
         return Route("device", "private")
-    if confidence >= unsure:
+    if confidence >= unsure:  # false for NaN
         return Route("device", f"sure, {confidence:.2f} is at least {unsure:.2f}")
-    doubt = f"{confidence:.2f} is below {unsure:.2f}"
-    return (
-        Route("cloud", f"unsure, {doubt}")
-        if cloud_alive
-        else Route("device", f"unsure, {doubt}, but no cloud tier answers")
-    )
+    doubt = f"unsure, {confidence:.2f} is below {unsure:.2f}"
+    if cloud_alive:
+        return Route("cloud", doubt)
+    return Route("device", f"{doubt}, but no cloud tier answers")
 
 
 def device_only(confidence: float, unsure: float, private: bool, cloud_alive: bool) -> Route:
-    """Never the cloud."""
-    return Route("device", "private" if private else "the policy keeps all on the device")
+    """Never use the cloud; see `device_first` for the arguments."""
+    if private:
+        return Route("device", "private")
+    return Route("device", "the policy keeps everything on the device")
 
 
 def cloud_always(confidence: float, unsure: float, private: bool, cloud_alive: bool) -> Route:
-    """The cloud whenever it may be asked: the row to compare with."""
+    """Use the cloud whenever it may be used: a baseline; see `device_first` for the arguments."""
     if private:
         return Route("device", "private")
-    return (
-        Route("cloud", "the policy asks the cloud")
-        if cloud_alive
-        else Route("device", "no cloud tier answers")
-    )
+    if cloud_alive:
+        return Route("cloud", "the policy always asks the cloud")
+    return Route("device", "no cloud tier answers")
 
 
 POLICIES = {
@@ -70,27 +79,34 @@ POLICIES = {
 
 
 def load_policy(name: str) -> Policy:
-    """A policy by its name in `POLICIES`, or as `my_pkg.mod:function`.
+    """Return a policy by its name in `POLICIES`, or one of another package as `my_pkg.mod:function`.
 
     Raises:
-        RecipeError: there is none.
+        RecipeError: there is no such policy.
     """
     module, _, function = POLICIES.get(name, name).partition(":")
     try:
         return cast(Policy, getattr(importlib.import_module(module), function))
     except (ImportError, AttributeError, ValueError):
-        raise RecipeError(
-            "policy", [f"{name!r} is no policy; known: {', '.join(POLICIES)}"]
-        ) from None
+        known = ", ".join(POLICIES)
+        fault = f"{name!r} is not a policy; use one of {known}, or package.module:function"
+        raise RecipeError("policy", [fault]) from None
 
 
 @dataclass(frozen=True)
 class RoutedAnswer:
-    """A completion, the tier it came from and why. `seconds` has each tier that was asked, those that failed too."""
+    """The answer to a sentence.
+
+    Attributes:
+        completion: of the runner that answered.
+        tier: where it was answered.
+        reason: why there, in a few plain words.
+        seconds: time of each tier that was asked, also of one that failed.
+    """
 
     completion: Completion
     tier: Tier
-    why: str
+    reason: str
     seconds: Mapping[str, float]
 
 
@@ -98,9 +114,12 @@ class Router:
     """Two runners and a policy.
 
     Args:
-        device, cloud: runners; `cloud` may be absent.
+        device: answers every sentence first.
+        cloud: answers what the policy sends on; may be absent.
         serve: the recipe's section; `unsure` is read.
-        rest_seconds: how long a cloud that failed is left alone, so that an outage is not waited for at each sentence.
+        policy: see `POLICIES`.
+        pause_seconds: how long a cloud that failed is not used, so that an outage does not delay every sentence.
+        clock: monotonic seconds; tests pass their own.
     """
 
     def __init__(
@@ -109,24 +128,29 @@ class Router:
         cloud: Runner | None,
         serve: Serve,
         policy: Policy = device_first,
-        rest_seconds: float = REST_SECONDS,
+        pause_seconds: float = CLOUD_PAUSE_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.device, self.cloud, self._serve, self._policy = device, cloud, serve, policy
-        self._rest, self._clock, self._rests_until = rest_seconds, clock, -float("inf")
+        self.device = device
+        self.cloud = cloud
+        self._serve = serve
+        self._policy = policy
+        self._pause_seconds = pause_seconds
+        self._clock = clock
+        self._paused_until = -float("inf")
 
     @property
     def tiers(self) -> tuple[Tier, ...]:
-        """The tiers there are."""
+        """The tiers this router has."""
         return ("device", "cloud") if self.cloud else ("device",)
 
     @property
     def cloud_alive(self) -> bool:
-        """Whether there is a cloud that has not failed just now."""
-        return self.cloud is not None and self._clock() >= self._rests_until
+        """Whether there is a cloud tier that has not failed within the pause."""
+        return self.cloud is not None and self._clock() >= self._paused_until
 
     def runner(self, tier: Tier, private: bool = False) -> Runner:
-        """The runner of a tier a client asked for by name.
+        """Return the runner of the tier that a client requested.
 
         Raises:
             InputError: there is no such tier, or the sentence is private and the tier is not the device.
@@ -135,44 +159,52 @@ class Router:
             return self.device
         if private:
             raise InputError(
-                "a private sentence stays on the device; ask the tier 'device' or leave the choice to the router"
+                "a private sentence stays on the device; "
+                "request the tier 'device' or leave the choice to the router"
             )
         if self.cloud is None:
-            raise InputError("there is no cloud tier here; ask the tier 'device'")
+            raise InputError("there is no cloud tier here; request the tier 'device'")
         return self.cloud
 
     async def act(
         self, sentence: str, private: bool = False, tier: Tier | None = None
     ) -> RoutedAnswer:
-        """RoutedAnswer a sentence, by policy or from the `tier` asked for.
+        """Answer a sentence.
+
+        Args:
+            sentence: what the user said.
+            private: whether it must stay on the device.
+            tier: the tier that must answer; by default the policy chooses.
 
         Raises:
-            InputError: the sentence cannot be taken.
+            InputError: the sentence cannot be used: empty, too long, or the tier is not available.
             RunnerError: no tier that may answer does.
         """
         if tier:
             completion = await self.runner(tier, private).act(sentence)
-            return RoutedAnswer(completion, tier, "asked for", {tier: completion.seconds.total})
+            return RoutedAnswer(completion, tier, "requested", {tier: completion.seconds.total})
+        return await self._act_by_policy(sentence, private)
+
+    async def _act_by_policy(self, sentence: str, private: bool) -> RoutedAnswer:
         start = self._clock()
-        device, fault = await _attempt(self.device, sentence, RunnerError)
+        device, device_error = await _try(self.device, sentence, RunnerError)
         seconds = {"device": self._clock() - start}
-        route = self._policy(
-            device.confidence if device else 0.0, self._serve.unsure, private, self.cloud_alive
-        )
-        why = route.why
-        if route.where == "cloud" and self.cloud and not private:
+        confidence = device.confidence if device else 0.0
+        route = self._policy(confidence, self._serve.unsure, private, self.cloud_alive)
+        reason = route.reason
+        # Checked here as well: a policy of another package must not send a private sentence out.
+        if route.tier == "cloud" and self.cloud and not private:
             start = self._clock()
-            cloud, trouble = await _attempt(self.cloud, sentence, RunnerError, InputError)
+            cloud, cloud_error = await _try(self.cloud, sentence, RunnerError, InputError)
             seconds["cloud"] = self._clock() - start
             if cloud:
-                return RoutedAnswer(
-                    cloud, "cloud", why if device else "the device runner failed", seconds
-                )
-            self._rests_until = self._clock() + self._rest
-            why = f"{why}, but the cloud tier failed: {trouble}"
+                reason = reason if device else "the device runner failed"
+                return RoutedAnswer(cloud, "cloud", reason, seconds)
+            self._paused_until = self._clock() + self._pause_seconds
+            reason = f"{reason}, but the cloud tier failed: {cloud_error}"
         if device is None:
-            raise fault or RunnerError("the device runner did not answer")
-        return RoutedAnswer(device, "device", why, seconds)
+            raise device_error or RunnerError("the device runner did not answer")
+        return RoutedAnswer(device, "device", reason, seconds)
 
     async def close(self) -> None:
         """Close both runners."""
@@ -181,11 +213,11 @@ class Router:
             await self.cloud.close()
 
 
-async def _attempt(
-    runner: Runner, sentence: str, *faults: type[TumenError]
+async def _try(
+    runner: Runner, sentence: str, *expected: type[TumenError]
 ) -> tuple[Completion | None, TumenError | None]:
-    """A runner's completion, or why there is none."""
+    """Return a runner's completion, or the expected error that it raised."""
     try:
         return await runner.act(sentence), None
-    except faults as error:
+    except expected as error:
         return None, error

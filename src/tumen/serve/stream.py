@@ -1,4 +1,4 @@
-"""Server-sent events that stop the moment the client is gone."""
+"""Server-sent events that stop as soon as the client disconnects."""
 
 from __future__ import annotations
 
@@ -15,42 +15,50 @@ DONE = b"data: [DONE]\n\n"
 
 
 def event(tree: Mapping[str, Any]) -> bytes:
-    """One event. JSON in ASCII has no line break, so no text of a model can forge another event."""
+    """Return one event.
+
+    JSON in ASCII holds no line break, so no text of a model can forge another event.
+    """
     return b"data: " + json.dumps(tree, separators=(",", ":")).encode() + b"\n\n"
 
 
 class EventStream(Response):
-    """Sends events as they come and watches the client; when it leaves, the events' source is closed at once."""
+    """A response that sends events as they are made, and closes their source when the client disconnects.
+
+    Args:
+        events: encoded events; see `event`.
+        headers: of the response.
+    """
 
     media_type = "text/event-stream"
 
     def __init__(self, events: AsyncGenerator[bytes, None], headers: Mapping[str, str]) -> None:
         super().__init__(headers={**headers, "cache-control": "no-store"})
-        del self.headers["content-length"]
+        del self.headers["content-length"]  # not known in advance
         self._events = events
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The ASGI application."""
+        """Send all events, or stop when the client disconnects (ASGI)."""
         sender = asyncio.create_task(self._send(send))
-        watcher = asyncio.create_task(_gone(receive))
+        watcher = asyncio.create_task(_wait_for_disconnect(receive))
         try:
             await asyncio.wait({sender, watcher}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (sender, watcher):
-                task.cancel()
+            sender.cancel()
+            watcher.cancel()
             with contextlib.suppress(asyncio.CancelledError, OSError):
                 await sender
             await self._events.aclose()
 
     async def _send(self, send: Send) -> None:
-        await send(
-            {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
-        )
+        start = {"type": "http.response.start", "status": self.status_code}
+        await send({**start, "headers": self.raw_headers})
         async for block in self._events:
             await send({"type": "http.response.body", "body": block, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def _gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+async def _wait_for_disconnect(receive: Receive) -> None:
+    message = await receive()
+    while message["type"] != "http.disconnect":
+        message = await receive()

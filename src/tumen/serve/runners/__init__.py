@@ -1,16 +1,19 @@
 """Runners: each turns a sentence into an action, with a llama.cpp child process here or a cloud endpoint."""
 
-from tumen.serve.runners import process
-from tumen.serve.runners.device_runner import DeviceRunner, load_runner, read_bundle_info
+from tumen.serve.runners.bundle_info import BundleInfo, read_bundle_info
+from tumen.serve.runners.child_process import ChildProcess
+from tumen.serve.runners.device_runner import DeviceRunner, load_runner
 from tumen.serve.runners.remote_runner import RemoteRunner
-from tumen.serve.runners.runner import Completion, Seconds
+from tumen.serve.runners.runner import Completion, Runner, Seconds
 
 __all__ = [
+    "BundleInfo",
+    "ChildProcess",
     "Completion",
     "DeviceRunner",
     "RemoteRunner",
+    "Runner",
     "Seconds",
     "load_runner",
-    "process",
     "read_bundle_info",
 ]

@@ -1,8 +1,8 @@
 """The device runner: a bundle's GGUF in llama.cpp, in a child process of its own.
 
-The child is there because a malformed model can abort the process that loads it, and an app must outlive that.
-Decoding is greedy, one thread by default, and allows actions in words of the one sentence. Why a process, a socket and a decoding
-loop of our own: docs/decisions/001.
+The child is there because a malformed model can abort the process that loads it, and an app must survive that.
+Decoding is greedy, one thread by default, and allows only actions in words of the sentence. Why a process, a
+socket and our own decoding loop: docs/decisions/001.
 """
 
 from __future__ import annotations
@@ -16,61 +16,22 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from tumen.core import artifact, untrusted
+from tumen.core import artifact
 from tumen.core.errors import ArtifactError, InputError, RunnerError
 from tumen.core.events import Events
 from tumen.formats import gguf_header
 from tumen.language import DO, Ontology, normalise, tidy, units
-from tumen.recipe import Gate, Serve
 from tumen.release import signing
-from tumen.serve.runners.process import Call, Process, RunnerDiedError
-from tumen.serve.runners.runner import Completion, Seconds, Tidier, confidence
+from tumen.serve.runners.bundle_info import BundleInfo, read_adapters, read_bundle_info
+from tumen.serve.runners.child_process import Call, ChildProcess, RunnerDiedError
+from tumen.serve.runners.runner import Completion, Seconds, StreamTidier, confidence
 
-WORKERS = 4
-UNWRITTEN = ("groups", "acts")  # all else of an ontology decides how an action is written
-MOST_THREADS, MOST_CONTEXT, MOST_ABOUT_BYTES = 256, 1 << 20, 1 << 20
+WORKERS = 4  # threads that wait for the child on behalf of async code
+NOT_FOR_THE_CHILD = {"groups", "acts"}  # the rest of an ontology decides how an action is written
+MAX_THREADS = 256
+MAX_CONTEXT = 1 << 20  # tokens
 
-
-class BundleInfo(BaseModel):
-    """`bundle.json`: what a bundle says about itself. Fields of a newer tumen are passed over."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-    recipe: str
-    tier: str
-    quantise: str = "int8"
-    serve: Serve = Serve()
-    gate: Gate = Gate()
-    prefix: str = Field(
-        "",
-        description="what stands before every sentence (an outside model's examples); its state is kept",
-    )
-    control: tuple[int, int, int] | None = Field(
-        None,
-        description="of an outside vocabulary: the tokens that begin, part sentence from action, and end",
-    )
-    adapter: str | None = Field(
-        None, description="which of `adapters/` is used unless another is asked for"
-    )
-
-
-def read_bundle_info(folder: Path) -> BundleInfo:
-    """Read `bundle.json` of a bundle folder.
-
-    Raises:
-        ArtifactError: missing or damaged.
-    """
-    path = folder / "bundle.json"
-    if not path.exists():
-        raise ArtifactError(f"{path}: missing, so {folder} is no bundle; run the recipe again")
-    try:
-        return BundleInfo.model_validate(untrusted.read_json(path, most_bytes=MOST_ABOUT_BYTES))
-    except ValidationError as error:
-        where = ".".join(str(part) for part in error.errors()[0]["loc"])
-        raise ArtifactError(
-            f"{path}: damaged{' at ' + where if where else ''}; run the recipe again"
-        ) from None
+Part = dict[str, Any]  # of an answer; see `tumen.decoding.handler`
 
 
 def load_runner(
@@ -80,174 +41,191 @@ def load_runner(
     events: Events | None = None,
     *,
     draft: Path | None = None,
-    guess: bool = False,
+    speculate: bool = False,
     store: signing.TrustStore = None,
 ) -> DeviceRunner:
-    """Check a bundle and start its runner. What is cheap comes first: names and sizes, signature, headers, then every byte.
+    """Check a bundle and start its runner.
+
+    The cheap checks come first: names and sizes, signature, headers, then the digest of every byte.
 
     Args:
         folder: a bundle artifact.
-        threads: of llama.cpp; more than the cores that are really free makes it slower.
+        threads: of llama.cpp; more than there are free cores makes it slower.
         context: tokens of sentence and action together.
-        events: told of a bundle that nobody signed, and when a dead child is started again.
-        draft: GGUF of a smaller model with the same tokens, which proposes what this one then checks.
-        guess: whether what was usual before is proposed. It pays where a pass costs much more than a token in it (docs/serve.md).
+        events: records a bundle without a signature, and restarts of the child.
+        draft: GGUF of a smaller model with the same vocabulary, which guesses what this one then checks.
+        speculate: whether to guess tokens that were frequent before. Worth it only where a pass costs
+            much more than one more token in it (docs/decoding.md).
         store: the trust store; default: TUMEN_TRUST, see release/signing.py; "own" for a bundle of this run.
 
     Raises:
-        ArtifactError: the bundle is not let in, not what its manifest says, too large, or its GGUF cannot be meant.
+        ArtifactError: the bundle is not trusted, not what its manifest says, too large, or has an invalid GGUF.
         RunnerError: the child does not start.
     """
     events = events or Events(None)
     signing.check_trust(folder, store, events)
-    bundle, model = read_bundle_info(folder), folder / "model.gguf"
-    if (
-        threads > MOST_THREADS or context > MOST_CONTEXT
-    ):  # a stranger's bundle may ask for any number
+    info = read_bundle_info(folder)
+    model = folder / "model.gguf"
+    # A bundle from elsewhere may ask for any number.
+    if threads > MAX_THREADS or context > MAX_CONTEXT:
         raise ArtifactError(
-            f"{folder}: asks for {threads} threads and {context} tokens; {MOST_THREADS} and {MOST_CONTEXT} are the most"
+            f"{folder}: asks for {threads} threads and {context} tokens; "
+            f"the limits are {MAX_THREADS} and {MAX_CONTEXT}"
         )
-    for path in (model, draft) if draft else (model,):
-        gguf_header.check(path)
-    ontology, adapters = Ontology.load(folder), adapters_of(folder)
+    gguf_header.check(model)
+    if draft:
+        gguf_header.check(draft)
+    ontology = Ontology.load(folder)
+    adapters = read_adapters(folder)
     artifact.verify(folder, "bundle")
-    settings: dict[str, Any] = {
-        "ontology": _written(ontology),
-        "draft": draft and str(draft),
-        "guess": guess,
-    }
-    settings["control"] = bundle.control
-    settings["adapters"] = {
-        name: {"path": str(path), "ontology": _written(what)}
-        for name, (path, what) in adapters.items()
-    }
-    process = Process(f"{bundle.recipe}/{bundle.tier}", model, threads, context, **settings)
-    process.start()
-    return DeviceRunner(
-        process, ontology, events, bundle, {name: what for name, (_, what) in adapters.items()}
+    child = ChildProcess(
+        f"{info.recipe}/{info.tier}",
+        model,
+        threads,
+        context,
+        ontology=ontology_for_child(ontology),
+        draft=str(draft) if draft else None,
+        speculate=speculate,
+        control=info.control,
+        adapters={
+            name: {"path": str(path), "ontology": ontology_for_child(of_adapter)}
+            for name, (path, of_adapter) in adapters.items()
+        },
     )
+    child.start()
+    ontologies = {name: of_adapter for name, (_, of_adapter) in adapters.items()}
+    return DeviceRunner(child, ontology, events, info, ontologies)
 
 
-def _written(ontology: Ontology) -> dict[str, Any]:
-    return ontology.model_dump(exclude=set(UNWRITTEN))
-
-
-def adapters_of(folder: Path) -> dict[str, tuple[Path, Ontology]]:
-    """The adapters of a bundle by name, and what each may write.
-
-    Raises:
-        ArtifactError: one is no adapter of the bundle's model.
-    """
-    paths = sorted(folder.glob("adapters/*.gguf"))
-    if paths:
-        base = gguf_header.check(folder / "model.gguf")
-        for path in paths:
-            gguf_header.check_adapter(path, base)
-    return {path.stem: (path, Ontology.read(path.with_suffix(".json"))) for path in paths}
+def ontology_for_child(ontology: Ontology) -> dict[str, Any]:
+    """Return the fields of an ontology that decide how an action is written."""
+    return ontology.model_dump(exclude=NOT_FOR_THE_CHILD)
 
 
 class DeviceRunner:
-    """A `Runner` over a child process, for async code; `ask`, `complete` and `stop` are for code that waits.
+    """A `Runner` over a child process, for async code; `ask`, `complete` and `stop` block.
 
-    A child that died is started again (event `runner restarted`) and asked once more, as answers depend on nothing but
-    the sentence. One that dies again, or in the middle of a stream, costs that answer a `RunnerError`.
+    A child that died is restarted (event `runner restarted`) and the request is sent once more, as an answer
+    depends on nothing but its request. If the child dies again, or in the middle of a stream, that answer is a
+    `RunnerError`.
+
+    Args:
+        child: started.
+        ontology: of the actions it writes.
+        events: records restarts.
+        info: of the bundle; default: one of our own vocabulary, without a prefix.
+        adapters: name -> what the adapter may write.
     """
 
     def __init__(
-        self, process: Process, ontology: Ontology, events: Events,
-        bundle: BundleInfo | None = None, adapters: Mapping[str, Ontology] | None = None,
-    ) -> None:  # fmt: skip
-        self._process, self.ontology, self._events = process, ontology, events
-        self._bundle, self.adapters = bundle or BundleInfo(recipe="", tier=""), adapters or {}
+        self,
+        child: ChildProcess,
+        ontology: Ontology,
+        events: Events,
+        info: BundleInfo | None = None,
+        adapters: Mapping[str, Ontology] | None = None,
+    ) -> None:
+        self.ontology = ontology
+        self.adapters = adapters or {}
+        self._child = child
+        self._events = events
+        self._info = info or BundleInfo(recipe="", tier="")
         self._workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="tumen-device")
 
     @property
     def name(self) -> str:
         """Recipe and tier."""
-        return self._process.name
+        return self._child.name
 
     @property
     def pid(self) -> int | None:
         """The child's process id; `None` when it is dead."""
-        return self._process.pid
+        return self._child.pid
 
     def ask(self, sentence: str, adapter: str | None = None) -> Completion:
-        """The action for a sentence; blocks until it is there.
+        """Return the action for a sentence; blocks.
 
         Args:
-            adapter: name of one of `adapters`, on whose ontology the action then is; switched without loading anything.
-                Default: the bundle's own.
+            sentence: what the user said.
+            adapter: name of one of `adapters`, which is switched to without loading anything; the action is then
+                one of its ontology. Default: the bundle's own.
 
         Raises:
-            InputError: empty, too long in characters, or in tokens; or there is no such adapter.
-            RunnerError: the child died, stalled or refused.
+            InputError: empty, too many characters or tokens, or there is no such adapter.
+            RunnerError: the child died, timed out or rejected the request.
         """
         start = time.perf_counter()
-        parts = [*self._parts(self._action_request(sentence, adapter), [])]
+        parts = list(self._parts(self._action_request(sentence, adapter), []))
         if parts[-1]["stop"] != "end":
             raise InputError(
-                "the action does not fit the runner's context beside the sentence; say it shorter"
+                "the action does not fit the runner's context beside the sentence; "
+                "shorten the sentence"
             )
         return _action(parts, start)
 
     def complete(
         self,
         prompt: str | Sequence[int],
-        among: Sequence[str] = (),
+        choices: Sequence[str] = (),
         max_tokens: int = 64,
         logprobs: bool = True,
         prefix: str | Sequence[int] = "",
         adapter: str | None = None,
     ) -> Completion:
-        """Greedy completion of a prompt as it stands; blocks.
+        """Return the greedy completion of a prompt, which is used as it is; blocks.
 
         Args:
-            prompt: text (the begin token is put before it, `<do>` is read as a token) or token ids (nothing is added).
-            among: what may be written: one of these texts. With none, the model writes what it likes.
+            prompt: text (the begin token is put before it, `<do>` is read as a token) or token ids (nothing is
+                added).
+            choices: texts, one of which is written; without any the text is free.
+            max_tokens: most tokens to write.
             logprobs: false leaves them empty.
-            prefix: what comes before the prompt, text or ids; its state is kept for the next prompt that begins so.
+            prefix: what comes before the prompt, text or ids; its state is kept for the next prompt that begins
+                with it.
             adapter: see `ask`.
 
         Raises:
             InputError: the prompt does not fit the context.
-            RunnerError: the child died, stalled or refused.
+            RunnerError: the child died, timed out or rejected the request.
         """
         start = time.perf_counter()
         request: dict[str, Any] = {
-            "prompt": _given(prompt),
-            "prefix": _given(prefix),
+            "prompt": _text_or_ids(prompt),
+            "prefix": _text_or_ids(prefix),
             "limit": max_tokens,
+            "adapter": self._adapter_name(adapter),
         }
-        request["adapter"] = self._chosen(adapter)
-        done = _completion(
-            [*self._parts(request | ({"among": list(among)} if among else {}), [])], start
-        )
-        return done if logprobs else replace(done, logprobs=())
+        if choices:
+            request["choices"] = list(choices)
+        completion = _completion(list(self._parts(request, [])), start)
+        return completion if logprobs else replace(completion, logprobs=())
 
-    def tokens(self, text: str) -> list[int]:
-        """How the model cuts a text, its begin token included; blocks."""
-        return list(next(self._parts({"text": text}, []))["tokens"])
+    def tokenize(self, text: str) -> list[int]:
+        """Return the model's tokens of a text, its begin token included; blocks."""
+        part = next(self._parts({"text": text}, []))
+        return list(part["tokens"])
 
     async def act(self, sentence: str, adapter: str | None = None) -> Completion:
-        """See `Runner.act`; `adapter` as in `ask`."""
-        return await asyncio.get_running_loop().run_in_executor(
-            self._workers, self.ask, sentence, adapter
-        )
+        """Return the action for a sentence; see `Runner.act`, and `ask` for `adapter`."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._workers, self.ask, sentence, adapter)
 
     async def stream(
         self, sentence: str, adapter: str | None = None
     ) -> AsyncIterator[str | Completion]:
-        """See `Runner.stream`; `adapter` as in `ask`."""
-        loop, calls = asyncio.get_running_loop(), list[Call]()
-        pieces = self._pieces(self._action_request(sentence, adapter) | {"stream": True}, calls)
+        """Yield the action piece by piece; see `Runner.stream`, and `ask` for `adapter`."""
+        loop = asyncio.get_running_loop()
+        calls: list[Call] = []
+        request = self._action_request(sentence, adapter) | {"stream": True}
+        pieces = self._pieces(request, calls)
         try:
-            while (
-                piece := await loop.run_in_executor(self._workers, next, pieces, None)
-            ) is not None:
+            piece = await loop.run_in_executor(self._workers, next, pieces, None)
+            while piece is not None:
                 yield piece
+                piece = await loop.run_in_executor(self._workers, next, pieces, None)
         finally:
             for call in calls:
-                call.hang_up()  # left early: the child stops at its next token
+                call.cancel()  # when the stream is closed early: the child stops at its next token
 
     async def close(self) -> None:
         """End the child."""
@@ -255,7 +233,7 @@ class DeviceRunner:
 
     def stop(self) -> None:
         """End the child; blocks. Safe to call twice."""
-        self._process.stop()
+        self._child.stop()
         self._workers.shutdown(wait=False, cancel_futures=True)
 
     def __enter__(self) -> DeviceRunner:
@@ -269,84 +247,101 @@ class DeviceRunner:
     ) -> None:
         self.stop()
 
-    def _living(self) -> Process:
-        if self._process.revive():
-            self._events.emit("runner restarted", runner=self.name, starts=self._process.starts)
-        return self._process
+    def _living_child(self) -> ChildProcess:
+        if self._child.restart_if_dead():
+            self._events.emit("runner restarted", runner=self.name, starts=self._child.starts)
+        return self._child
 
     def _action_request(self, sentence: str, adapter: str | None) -> dict[str, Any]:
         words = normalise(sentence)
-        prompt = (
-            None if self._bundle.control else words + DO
-        )  # of an outside vocabulary the child puts it together from the units
+        # In a pretrained model's vocabulary the child puts the prompt together from the units.
+        prompt = None if self._info.control else words + DO
         return {
             "prompt": prompt,
             "units": units(words),
-            "prefix": self._bundle.prefix,
-            "adapter": self._chosen(adapter),
+            "prefix": self._info.prefix,
+            "adapter": self._adapter_name(adapter),
         }
 
-    def _chosen(self, adapter: str | None) -> str | None:
-        name = adapter or self._bundle.adapter
+    def _adapter_name(self, requested: str | None) -> str | None:
+        name = requested or self._info.adapter
         if name is not None and name not in self.adapters:
-            raise InputError(
-                f"{self.name} has no adapter {name[:40]!r}; it has {', '.join(self.adapters) or 'none'}"
-            )
+            known = ", ".join(self.adapters) or "none"
+            raise InputError(f"{self.name} has no adapter {name[:40]!r}; it has {known}")
         return name
 
     def _pieces(self, request: dict[str, Any], calls: list[Call]) -> Iterator[str | Completion]:
-        """An action as text, piece by piece, and at last a `Completion`. `calls` gets the connections, to hang up."""
-        start, parts, tidier = time.perf_counter(), list[dict[str, Any]](), Tidier()
+        """Yield an action as text, piece by piece, and at last its `Completion`.
+
+        Args:
+            request: of an action, streamed.
+            calls: gets the calls that are made, so that they can be cancelled.
+        """
+        start = time.perf_counter()
+        parts: list[Part] = []
+        tidier = StreamTidier()
         for part in self._parts(request, calls):
             parts.append(part)
-            if piece := tidier(part["text"]):
+            piece = tidier(part["text"])
+            if piece:
                 yield piece
         if parts[-1]["stop"] != "end":
             raise RunnerError(
-                f"{self.name}: the runner stopped before the action was whole; send the sentence again"
+                f"{self.name}: the runner stopped before the action was complete; "
+                "send the sentence again"
             )
         yield _action(parts, start)
 
-    def _parts(self, request: dict[str, Any], calls: list[Call]) -> Iterator[dict[str, Any]]:
-        """The parts of an answer. A child that dies before the first of them is started again and asked once more."""
+    def _parts(self, request: dict[str, Any], calls: list[Call]) -> Iterator[Part]:
+        """Yield the parts of an answer.
+
+        If the child dies before the first part, it is restarted and the request is sent once more.
+        """
         begun = False
         try:
-            with self._living().call() as call:
+            with self._living_child().call() as call:
                 calls.append(call)
-                for part in call.ask(request):
+                for part in call.send(request):
                     begun = True
                     yield part
         except RunnerDiedError:
-            if begun or len(calls) > 1:
+            is_second_attempt = len(calls) > 1
+            if begun or is_second_attempt:
                 raise
             yield from self._parts(request, calls)
 
 
-def _given(prompt: str | Sequence[int]) -> str | list[int]:
+def _text_or_ids(prompt: str | Sequence[int]) -> str | list[int]:
     return prompt if isinstance(prompt, str) else list(prompt)
 
 
-def _action(parts: Sequence[dict[str, Any]], start: float) -> Completion:
-    """The `Completion` of an action."""
-    done = _completion(parts, start)
-    return replace(done, text=tidy(done.text))
+def _action(parts: Sequence[Part], start: float) -> Completion:
+    """Return the completion of an action; its text is tidied."""
+    completion = _completion(parts, start)
+    return replace(completion, text=tidy(completion.text))
 
 
-def _completion(parts: Sequence[dict[str, Any]], start: float) -> Completion:
-    """A `Completion` from the parts of an answer, in order; the last has the counts and times."""
+def _completion(parts: Sequence[Part], start: float) -> Completion:
+    """Return a completion from the parts of an answer, in order; the last has the counts and times.
+
+    Args:
+        parts: see `tumen.decoding.handler`.
+        start: when the request was made, by `time.perf_counter`.
+    """
     last = parts[-1]
-    tokens = tuple(token for part in parts for token in part.get("tokens", ()))
-    logprobs = tuple(
-        (str(piece), float(row)) for part in parts for piece, row in part.get("logprobs", ())
-    )
+    tokens = [token for part in parts for token in part.get("tokens", ())]
+    logprobs = [
+        (str(piece), float(logprob))
+        for part in parts
+        for piece, logprob in part.get("logprobs", ())
+    ]
+    total_seconds = time.perf_counter() - start
     return Completion(
         text="".join(part["text"] for part in parts),
-        tokens=tokens,
-        logprobs=logprobs,
+        tokens=tuple(tokens),
+        logprobs=tuple(logprobs),
         confidence=confidence(logprobs),
-        seconds=Seconds(
-            last["prompt_seconds"], last["generation_seconds"], time.perf_counter() - start
-        ),
+        seconds=Seconds(last["prompt_seconds"], last["generation_seconds"], total_seconds),
         prompt_tokens=last["prompt_tokens"],
         completion_tokens=len(tokens),
         reused_tokens=last["reused_tokens"],

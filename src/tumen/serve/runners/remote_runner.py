@@ -1,7 +1,7 @@
-"""The remote runner: any OpenAI-compatible endpoint, named by the recipe and by nothing else.
+"""The remote runner: any OpenAI-compatible endpoint. Only a recipe can name one.
 
-The sentence goes out as the user's message together with the JSON schema of actions. What comes back is believed only
-as far as it is an action whose copied words stand in the sentence.
+The sentence is sent as the user's message together with the JSON schema of actions. The answer is not trusted:
+it must be an action whose copied words occur in the sentence.
 """
 
 from __future__ import annotations
@@ -21,10 +21,12 @@ from tumen.serve.runners.runner import Completion, Seconds
 if TYPE_CHECKING:
     import aiohttp
 
-PATIENCE_SECONDS = 10.0
+TIMEOUT_SECONDS = 10.0
 CONNECT_SECONDS = 2.0
-ANSWER_BYTES = 1 << 18
-MOST_TOKENS = 512
+MAX_ANSWER_BYTES = 1 << 18
+MAX_TOKENS = 512
+MAX_COUNT = 1 << 31  # of tokens that an endpoint reports
+EVENT = b"data: {"  # how an event of a stream begins
 
 
 class RemoteRunner:
@@ -34,11 +36,11 @@ class RemoteRunner:
         url: such as http://127.0.0.1:8000/v1.
         model: its name there.
         key_env: environment variable that holds the key; unset means no key.
-        patience_seconds: the most one answer may take in all.
+        timeout_seconds: the longest that one answer may take.
         ontology: what its actions may be.
 
     Raises:
-        RunnerError: `url` is no http or https address.
+        RunnerError: `url` is not an http or https address.
     """
 
     def __init__(
@@ -46,22 +48,21 @@ class RemoteRunner:
         url: str,
         model: str = "default",
         key_env: str = "TUMEN_CLOUD_KEY",
-        patience_seconds: float = PATIENCE_SECONDS,
+        timeout_seconds: float = TIMEOUT_SECONDS,
         ontology: Ontology = HOME,
     ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise RunnerError(
-                f"serve.cloud_url {url!r} is no http address; write it like http://127.0.0.1:8000/v1"
+                f"serve.cloud_url {url!r} is not an http address; "
+                "write it like http://127.0.0.1:8000/v1"
             )
-        self._url, self._model, self._key_env, self._patience = (
-            url.rstrip("/"),
-            model,
-            key_env,
-            patience_seconds,
-        )
-        self._host = parts.netloc.rpartition("@")[2]
         self.ontology = ontology
+        self._url = url.rstrip("/")
+        self._host = parts.netloc.rpartition("@")[2]  # without user and password
+        self._model = model
+        self._key_env = key_env
+        self._timeout_seconds = timeout_seconds
         self._session: aiohttp.ClientSession | None = None
 
     @property
@@ -70,47 +71,37 @@ class RemoteRunner:
         return f"{self._model} at {self._host}"
 
     async def act(self, sentence: str) -> Completion:
-        """See `Runner.act`."""
-        start, words = time.perf_counter(), normalise(sentence)
+        """Return the action for a sentence; see `Runner.act`."""
+        start = time.perf_counter()
+        words = normalise(sentence)
         async with self._post(words, stream=False) as response:
-            raw = await response.content.read(ANSWER_BYTES)
-            while not response.content.at_eof():
-                raw += await response.content.read(ANSWER_BYTES)
-                if len(raw) > ANSWER_BYTES:
-                    raise RunnerError(
-                        f"{self.name}: an answer of more than {ANSWER_BYTES} bytes; refused"
-                    )
-        tree = _tree(raw)
-        text = _at(tree, "choices", 0, "message", "content")
+            raw = await self._read_limited(response)
+        tree = _parse_object(raw)
+        text = _value_at(tree, "choices", 0, "message", "content")
         return self._completion(text, tree, words, start)
 
     async def stream(self, sentence: str) -> AsyncIterator[str | Completion]:
-        """See `Runner.stream`."""
-        start, words, text, last, whole = (
-            time.perf_counter(),
-            normalise(sentence),
-            "",
-            dict[str, Any](),
-            False,
-        )
+        """Yield the action piece by piece; see `Runner.stream`."""
+        start = time.perf_counter()
+        words = normalise(sentence)
+        text = ""
+        finished = False
+        last: dict[str, Any] = {}  # usage and confidence, from whichever event has them
         async with self._post(words, stream=True) as response:
             async for line in response.content:
-                if line.startswith(b"data: {"):
-                    tree = _tree(line[6:])
-                    last = {
-                        **last,
-                        **{name: tree[name] for name in ("usage", "tumen") if tree.get(name)},
-                    }
-                    whole = whole or bool(_at(tree, "choices", 0, "finish_reason"))
-                    piece = _at(tree, "choices", 0, "delta", "content")
-                    if isinstance(piece, str) and piece:
-                        text += piece
-                        yield piece
-                if len(text) > ANSWER_BYTES:
-                    raise RunnerError(
-                        f"{self.name}: an answer of more than {ANSWER_BYTES} bytes; refused"
-                    )
-        if not whole:
+                if not line.startswith(EVENT):
+                    continue
+                tree = _parse_object(line.removeprefix(b"data: "))
+                last |= {name: tree[name] for name in ("usage", "tumen") if tree.get(name)}
+                if _value_at(tree, "choices", 0, "finish_reason"):
+                    finished = True
+                piece = _value_at(tree, "choices", 0, "delta", "content")
+                if isinstance(piece, str) and piece:
+                    text += piece
+                    yield piece
+                if len(text) > MAX_ANSWER_BYTES:
+                    raise self._too_long()
+        if not finished:
             raise RunnerError(f"{self.name}: the answer broke off")
         yield self._completion(text, last, words, start)
 
@@ -122,80 +113,108 @@ class RemoteRunner:
 
     @asynccontextmanager
     async def _post(self, words: str, stream: bool) -> AsyncIterator[aiohttp.ClientResponse]:
-        """One request; every way in which it can fail is a `RunnerError`."""
-        import aiohttp  # 90 ms to import: those without a cloud tier do not wait for it
+        """Send one request; every way in which it can fail is a `RunnerError`."""
+        import aiohttp  # takes 90 ms: do not delay those without a cloud tier
 
         if self._session is None:
-            timeout = aiohttp.ClientTimeout(
-                total=self._patience, connect=min(CONNECT_SECONDS, self._patience)
-            )
+            connect_seconds = min(CONNECT_SECONDS, self._timeout_seconds)
+            timeout = aiohttp.ClientTimeout(total=self._timeout_seconds, connect=connect_seconds)
             self._session = aiohttp.ClientSession(timeout=timeout)
-        body = {
+        try:
+            async with self._session.post(
+                f"{self._url}/chat/completions",
+                json=self._request_body(words, stream),
+                headers=self._request_headers(),
+                allow_redirects=False,  # a redirect could carry the key to another host
+            ) as response:
+                self._check_status(response.status)
+                yield response
+        except TimeoutError:
+            raise RunnerError(
+                f"{self.name}: no complete answer within {self._timeout_seconds:g} s"
+            ) from None
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise RunnerError(
+                f"{self.name}: the request failed ({type(error).__name__}); is it running?"
+            ) from None
+
+    def _request_body(self, words: str, stream: bool) -> dict[str, Any]:
+        schema = {"name": "action", "schema": action_schema(self.ontology)}
+        body: dict[str, Any] = {
             "model": self._model,
             "messages": messages_of(words),
             "temperature": 0,
-            "max_tokens": MOST_TOKENS,
+            "max_tokens": MAX_TOKENS,
+            "response_format": {"type": "json_schema", "json_schema": schema},
         }
-        body |= {
-            "response_format": {
-                "type": "json_schema",
-                "json_schema": {"name": "action", "schema": action_schema(self.ontology)},
-            }
-        }
-        body |= {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
+        if stream:
+            body["stream"] = True
+            body["stream_options"] = {"include_usage": True}
+        return body
+
+    def _request_headers(self) -> dict[str, str]:
         key = os.environ.get(self._key_env)
-        headers = {"authorization": f"Bearer {key}"} if key else {}
-        url = f"{self._url}/chat/completions"
-        try:
-            # A redirect could carry the key to another host.
-            async with self._session.post(
-                url, json=body, headers=headers, allow_redirects=False
-            ) as response:
-                if response.status != 200:
-                    hint = (
-                        f"; check the key in ${self._key_env}"
-                        if response.status in (401, 403)
-                        else ""
-                    )
-                    raise RunnerError(f"{self.name}: answered HTTP {response.status}{hint}")
-                yield response
-        except TimeoutError:
-            raise RunnerError(f"{self.name}: no whole answer in {self._patience:g} s") from None
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise RunnerError(
-                f"{self.name}: {type(error).__name__} while asking; is it running?"
-            ) from None
+        return {"authorization": f"Bearer {key}"} if key else {}
+
+    def _check_status(self, status: int) -> None:
+        if status == 200:
+            return
+        hint = f"; check the key in ${self._key_env}" if status in (401, 403) else ""
+        raise RunnerError(f"{self.name}: answered HTTP {status}{hint}")
+
+    async def _read_limited(self, response: aiohttp.ClientResponse) -> bytes:
+        raw = await response.content.read(MAX_ANSWER_BYTES)
+        while not response.content.at_eof():
+            raw += await response.content.read(MAX_ANSWER_BYTES)
+            if len(raw) > MAX_ANSWER_BYTES:
+                raise self._too_long()
+        return raw
+
+    def _too_long(self) -> RunnerError:
+        return RunnerError(
+            f"{self.name}: the answer has more than {MAX_ANSWER_BYTES} bytes; rejected"
+        )
 
     def _completion(self, text: Any, tree: dict[str, Any], words: str, start: float) -> Completion:
+        """Return the completion of an answer.
+
+        Args:
+            text: the content of the message, if it is text.
+            tree: the answer, or of a stream what its events said of usage and confidence.
+            words: the normalised sentence.
+            start: when the request was made, by `time.perf_counter`.
+
+        Raises:
+            RunnerError: the text is not an action in words of the sentence.
+        """
         try:
             action = parse(text if isinstance(text, str) else "", self.ontology)
         except InputError:
-            raise RunnerError(f"{self.name}: answered with something that is no action") from None
-        if not grounded(action, words, self.ontology):
+            raise RunnerError(f"{self.name}: the answer is not an action") from None
+        if not is_grounded(action, words, self.ontology):
             raise RunnerError(
-                f"{self.name}: the action has words that are not in the sentence; refused"
+                f"{self.name}: the action has words that are not in the sentence; rejected"
             )
         total = time.perf_counter() - start
-        sure = _at(tree, "tumen", "confidence")
         return Completion(
             text=action.json(self.ontology),
             tokens=(),
             logprobs=(),
-            confidence=float(sure) if isinstance(sure, (int, float)) and 0 <= sure <= 1 else 0.0,
+            confidence=_probability(_value_at(tree, "tumen", "confidence")),
             seconds=Seconds(0.0, total, total),
-            prompt_tokens=_count(_at(tree, "usage", "prompt_tokens")),
-            completion_tokens=_count(_at(tree, "usage", "completion_tokens")),
+            prompt_tokens=_count(_value_at(tree, "usage", "prompt_tokens")),
+            completion_tokens=_count(_value_at(tree, "usage", "completion_tokens")),
         )
 
 
 def action_schema(ontology: Ontology = HOME) -> dict[str, Any]:
-    """JSON schema of an action, for endpoints that decode under one."""
-    copied = {"type": "string", "description": "words copied from the sentence"}
+    """Return the JSON schema of an action, for endpoints that decode under one."""
     fixed = {"lang": ontology.languages, "intent": tuple(ontology.intents), **ontology.closed}
     properties: dict[str, Any] = {
         name: {"type": "string", "enum": list(values)} for name, values in fixed.items()
     }
-    properties |= dict.fromkeys(ontology.copied, copied)
+    for name in ontology.copied:
+        properties[name] = {"type": "string", "description": "words copied from the sentence"}
     return {
         "type": "object",
         "properties": properties,
@@ -204,34 +223,47 @@ def action_schema(ontology: Ontology = HOME) -> dict[str, Any]:
     }
 
 
-def grounded(action: Action, words: str, ontology: Ontology = HOME) -> bool:
-    """Whether each copied value of an action is a run of neighbouring `units` of the normalised sentence."""
-    have = [unit.strip() for unit in units(words)]
-    wanted = [
-        run
-        for name, value in action.slots.items()
-        if name not in ontology.closed
-        for run in value.split(JOINT)
-    ]
-    return all(_runs_in([unit.strip() for unit in units(run)], have) for run in wanted)
+def is_grounded(action: Action, words: str, ontology: Ontology = HOME) -> bool:
+    """Return whether each copied value of an action is a run of neighbouring words of the sentence.
+
+    Args:
+        action: any.
+        words: the normalised sentence.
+        ontology: which slots are copied.
+    """
+    sentence = _stripped_units(words)
+    for name, value in action.slots.items():
+        if name in ontology.closed:
+            continue
+        for run in value.split(JOINT):
+            if not _contains_run(sentence, _stripped_units(run)):
+                return False
+    return True
 
 
-def _runs_in(want: list[str], have: list[str]) -> bool:
-    return bool(want) and any(have[at : at + len(want)] == want for at in range(len(have)))
+def _stripped_units(text: str) -> list[str]:
+    return [unit.strip() for unit in units(text)]
 
 
-def _tree(raw: bytes) -> dict[str, Any]:
+def _contains_run(whole: list[str], run: list[str]) -> bool:
+    if not run:
+        return False
+    length = len(run)
+    return any(whole[start : start + length] == run for start in range(len(whole)))
+
+
+def _parse_object(raw: bytes) -> dict[str, Any]:
     try:
         tree = json.loads(raw)
     except (ValueError, RecursionError):
         tree = None
     if not isinstance(tree, dict):
-        raise RunnerError("the endpoint answered with something that is no JSON object")
+        raise RunnerError("the answer of the endpoint is not a JSON object")
     return tree
 
 
-def _at(tree: Any, *path: str | int) -> Any:
-    """The value at a path of an answer nobody has checked, or `None`."""
+def _value_at(tree: Any, *path: str | int) -> Any:
+    """Return the value at a path of an answer that nothing has checked, or `None`."""
     for step in path:
         if isinstance(step, str):
             tree = tree.get(step) if isinstance(tree, dict) else None
@@ -240,5 +272,11 @@ def _at(tree: Any, *path: str | int) -> Any:
     return tree
 
 
+def _probability(value: Any) -> float:
+    """Return a number from 0 to 1; 0 for anything else."""
+    is_number = isinstance(value, int | float)
+    return float(value) if is_number and 0 <= value <= 1 else 0.0
+
+
 def _count(value: Any) -> int:
-    return value if isinstance(value, int) and 0 <= value < 1 << 31 else 0
+    return value if isinstance(value, int) and 0 <= value < MAX_COUNT else 0

@@ -1,4 +1,4 @@
-"""The boundary: what a runner is, and what it hands back."""
+"""The interface of a runner, and the completion it returns."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ from tumen.language import Ontology, tidy
 
 @dataclass(frozen=True)
 class Seconds:
-    """Where the time of one answer went. `total` is seen from outside, with everything in between."""
+    """Where the time of one answer went.
+
+    Attributes:
+        prompt: until the first token.
+        generation: from there to the last token.
+        total: measured by the caller, everything in between included.
+    """
 
     prompt: float
     generation: float
@@ -25,13 +31,15 @@ class Completion:
 
     Attributes:
         text: the action as compact JSON; of a plain completion, the text as written.
-        tokens: ids of the tokens written, the end token included; empty from a runner that does not tell.
-        logprobs: (piece, natural logarithm of its probability) of each token, before the grammar; `-inf` for no number.
-        confidence: see `confidence`; 0 from a runner that does not tell.
+        tokens: ids of the tokens written, the end token included; empty if the runner does not report them.
+        logprobs: (piece, natural logarithm of its probability) of each token, before the grammar mask; `-inf`
+            for a probability below the smallest float.
+        confidence: see `confidence`; 0 if the runner does not report it.
         seconds: where the time went.
-        prompt_tokens, completion_tokens: how many were read and written.
-        reused_tokens: of the prompt, how many had not to be read again, because their state was kept.
-        passes: forward passes it took; 0 from a runner that does not tell.
+        prompt_tokens: how many were read.
+        completion_tokens: how many were written.
+        reused_tokens: how many of the prompt were not read again, because their state was kept.
+        passes: forward passes it took; 0 if the runner does not report them.
     """
 
     text: str
@@ -46,62 +54,72 @@ class Completion:
 
 
 class Runner(Protocol):
-    """Something that turns one sentence into one action of its ontology."""
+    """Turns one sentence into one action of its ontology."""
 
     ontology: Ontology
 
     @property
     def name(self) -> str:
-        """For people: the tier and recipe, or the endpoint."""
+        """For people: the recipe and tier, or the endpoint."""
         ...
 
     async def act(self, sentence: str) -> Completion:
-        """The action for a sentence.
+        """Return the action for a sentence.
 
         Raises:
-            InputError: the sentence cannot be taken.
-            RunnerError: no answer, or one that is no action.
+            InputError: the sentence cannot be used.
+            RunnerError: no answer, or one that is not an action.
         """
         ...
 
     def stream(self, sentence: str) -> AsyncIterator[str | Completion]:
-        """The action's text piece by piece, then the whole `Completion`. Closing the iterator stops the runner.
+        """Yield the action's text piece by piece, then the whole `Completion`. Closing it stops the runner.
 
         Raises:
-            InputError: the sentence cannot be taken.
-            RunnerError: no answer, or one that is no action.
+            InputError: the sentence cannot be used.
+            RunnerError: no answer, or one that is not an action.
         """
         ...
 
     async def close(self) -> None:
-        """Let go of processes and connections."""
+        """Free processes and connections."""
         ...
 
 
 def confidence(logprobs: Sequence[tuple[str, float]]) -> float:
-    """The probability the model gives to its action, from 0 to 1: the product over its tokens but the language.
+    """Return the probability the model gives to its action, 0 to 1: the product over its tokens but the language.
 
-    The log-probabilities are the model's own, before the grammar (llama.cpp reports them so), which gives the product
-    its meaning: a token the grammar had to force against the model's will pulls it down, while one the model would
-    have written anyway (a closing quote) weighs next to nothing. The language is left out because no act depends on
-    it.
+    The log-probabilities are the model's own, before the grammar mask, which gives the product its meaning: a
+    token that the grammar forced against the model's choice lowers it, while one that the model would have
+    written anyway (a closing quote) hardly counts. The language is left out because no act depends on it.
+
+    Args:
+        logprobs: (piece, natural logarithm of its probability), in order.
     """
-    written, total = "", 0.0
+    written = ""
+    total = 0.0
     for piece, logprob in logprobs:
         written += piece
-        if "intent" in written:  # the tokens before it say the language
+        if "intent" in written:  # the tokens before it are the language
             total += logprob
-    return math.exp(min(total, 0.0)) if "intent" in written and not math.isnan(total) else 0.0
+    if "intent" not in written or math.isnan(total):
+        return 0.0
+    return math.exp(min(total, 0.0))
 
 
-class Tidier:
-    """`core.action.tidy` for text that comes in pieces: drops the space that opens a copied value."""
+class StreamTidier:
+    """`tumen.language.tidy` for text that comes in pieces: drops the space that opens a copied value."""
+
+    # `tidy` looks for `":" `, four characters: with the three before a piece it is found across pieces, and
+    # never twice.
+    TAIL_CHARACTERS = 3
 
     def __init__(self) -> None:
         self._tail = ""
 
     def __call__(self, piece: str) -> str:
-        """The piece without that space."""
-        joined, before = self._tail + piece, len(self._tail)
-        self._tail = joined[-3:]  # too short to hold the four characters that lose one
+        """Return the next piece without such a space."""
+        joined = self._tail + piece
+        before = len(self._tail)
+        self._tail = joined[-self.TAIL_CHARACTERS :]
         return tidy(joined)[before:]

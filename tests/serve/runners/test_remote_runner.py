@@ -1,4 +1,4 @@
-"""The remote runner against our own app, and against endpoints that lie, stall, break off or are not there."""
+"""The remote runner against our own server, and against endpoints that lie, stall, break off or are not there."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from tumen.serve import Router, create_app
 from tumen.serve.runners import Completion, DeviceRunner, RemoteRunner
 from tumen.serve.runners.remote_runner import action_schema
 
-SAID = '{"lang":"en","intent":"HassTurnOn","name":"lamp"}'
-CHUNK = json.dumps({"choices": [{"index": 0, "delta": {"content": SAID}, "finish_reason": None}]})
+ACTION = '{"lang":"en","intent":"HassTurnOn","name":"lamp"}'
+CHUNK = json.dumps({"choices": [{"index": 0, "delta": {"content": ACTION}, "finish_reason": None}]})
 
 
 def reply(content: Any, **more: Any) -> bytes:
@@ -38,14 +38,14 @@ def http(body: bytes, status: str = "200 OK", length: int | None = None, extra: 
 async def endpoint(
     answer: bytes, stall_seconds: float = 0.0
 ) -> AsyncIterator[tuple[str, list[bytes]]]:
-    """A server that sends these bytes to whoever asks, and what it heard."""
-    heard: list[bytes] = []
+    """A server that answers every request with these bytes; yields its URL and the requests it got."""
+    requests: list[bytes] = []
     over, done = asyncio.Event(), asyncio.Semaphore(0)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
-        heard.append(head + await reader.readexactly(length))
+        requests.append(head + await reader.readexactly(length))
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(over.wait(), stall_seconds)
         writer.write(answer)
@@ -57,17 +57,19 @@ async def endpoint(
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", heard
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", requests
     finally:
         over.set()
-        for _ in heard:
+        for _ in requests:
             await done.acquire()
         server.close()
 
 
-async def ask(answer: bytes, stream: bool = False, stall: float = 0.0) -> Completion:
-    async with endpoint(answer, stall) as (url, _):
-        runner = RemoteRunner(url, "big", patience_seconds=0.5)
+async def ask(
+    answer: bytes, stream: bool = False, stall_seconds: float = 0.0, timeout_seconds: float = 10.0
+) -> Completion:
+    async with endpoint(answer, stall_seconds) as (url, _):
+        runner = RemoteRunner(url, "big", timeout_seconds=timeout_seconds)
         try:
             if not stream:
                 return await runner.act("turn on the lamp")
@@ -78,7 +80,7 @@ async def ask(answer: bytes, stream: bool = False, stall: float = 0.0) -> Comple
             await runner.close()
 
 
-def test_our_own_app_is_an_endpoint_like_any_other(
+def test_our_own_server_is_an_endpoint_like_any_other(
     running: Any, shared_runner: DeviceRunner
 ) -> None:
     async def ask_all(url: str) -> tuple[Completion, list[str | Completion], Completion]:
@@ -104,7 +106,7 @@ def test_our_own_app_is_an_endpoint_like_any_other(
 
 
 class Unclosed:
-    """Lends a shared runner to an app that closes what it is given."""
+    """A shared runner for an app that closes its runners."""
 
     def __init__(self, runner: DeviceRunner) -> None:
         self.name, self.act, self.stream = runner.name, runner.act, runner.stream
@@ -113,40 +115,35 @@ class Unclosed:
         pass
 
 
-def test_what_is_sent_and_what_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_request_and_the_fields_that_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_KEY", "s3cret")
 
-    async def one() -> tuple[Completion, bytes]:
-        usage = {"prompt_tokens": 7, "completion_tokens": -1}
-        async with endpoint(http(reply(SAID, usage=usage, tumen={"confidence": 0.25}))) as (
-            url,
-            heard,
-        ):
-            runner = RemoteRunner(url, "big", "MY_KEY")
-            done = await runner.act("Turn ON the lamp!")
-            await runner.close()
-            return done, heard[0]
+    usage = {"prompt_tokens": 7, "completion_tokens": -1}
+    answer = http(reply(ACTION, usage=usage, tumen={"confidence": 0.25}))
 
-    done, heard = asyncio.run(one())
-    assert (done.text, done.confidence, done.prompt_tokens, done.completion_tokens) == (
-        SAID,
-        0.25,
-        7,
-        0,
-    )
-    head, _, body = heard.partition(b"\r\n\r\n")
+    async def one() -> tuple[Completion, bytes]:
+        async with endpoint(answer) as (url, requests):
+            runner = RemoteRunner(url, "big", "MY_KEY")
+            completion = await runner.act("Turn ON the lamp!")
+            await runner.close()
+            return completion, requests[0]
+
+    completion, request = asyncio.run(one())
+    assert (completion.text, completion.confidence) == (ACTION, 0.25)
+    assert (completion.prompt_tokens, completion.completion_tokens) == (7, 0)
+    head, _, body = request.partition(b"\r\n\r\n")
     assert b"Bearer s3cret" in head
     sent = json.loads(body)
     assert sent["messages"] == [{"role": "user", "content": "turn on the lamp"}]
     assert sent["response_format"]["json_schema"]["schema"] == action_schema()
 
 
-ANSWERS = {
-    "not an action": (http(reply("Sure! I turned on the lamp.")), "no action"),
-    "no text": (http(reply(None)), "no action"),
+BAD_ANSWERS = {
+    "not an action": (http(reply("Sure! I turned on the lamp.")), "is not an action"),
+    "no text": (http(reply(None)), "is not an action"),
     "an intent that does not exist": (
         http(reply('{"lang":"en","intent":"OpenBomb"}')),
-        "no action",
+        "is not an action",
     ),
     "a word not in the sentence": (
         http(reply('{"lang":"en","intent":"HassTurnOn","name":"oven"}')),
@@ -160,15 +157,18 @@ ANSWERS = {
         http(reply('{"lang":"en","intent":"HassTurnOn","name":"lam"}')),
         "not in the sentence",
     ),
-    "an empty name": (http(reply('{"lang":"en","intent":"HassTurnOn","name":""}')), "no action"),
-    "no choices": (http(b"{}"), "no action"),
-    "a list": (http(b"[]"), "no JSON object"),
-    "a web page": (http(b"<html>hello"), "no JSON object"),
-    "nested 60000 deep": (http(b"[" * 60000), "no JSON object"),
+    "an empty name": (
+        http(reply('{"lang":"en","intent":"HassTurnOn","name":""}')),
+        "is not an action",
+    ),
+    "no choices": (http(b"{}"), "is not an action"),
+    "a list": (http(b"[]"), "not a JSON object"),
+    "a web page": (http(b"<html>hello"), "not a JSON object"),
+    "nested 60000 deep": (http(b"[" * 60000), "not a JSON object"),
     "endless": (http(b" " * (1 << 19)), "more than"),
-    "cut off": (http(reply(SAID), length=9999), "while asking"),
-    "no HTTP": (b"SSH-2.0-OpenSSH\r\n\r\n", "while asking"),
-    "no answer": (b"", "while asking"),
+    "cut off": (http(reply(ACTION), length=9999), "the request failed"),
+    "no HTTP": (b"SSH-2.0-OpenSSH\r\n\r\n", "the request failed"),
+    "no answer": (b"", "the request failed"),
     "500": (http(b"oops", "500 Internal Server Error"), "HTTP 500"),
     "401": (http(b"no", "401 Unauthorized"), r"HTTP 401; check the key in \$TUMEN_CLOUD_KEY"),
     "a redirect": (
@@ -178,9 +178,9 @@ ANSWERS = {
 }
 
 
-@pytest.mark.parametrize("name", ANSWERS)
-def test_answers_that_are_none_are_runner_errors(name: str) -> None:
-    answer, says = ANSWERS[name]
+@pytest.mark.parametrize("name", BAD_ANSWERS)
+def test_a_bad_answer_is_a_runner_error(name: str) -> None:
+    answer, says = BAD_ANSWERS[name]
     with pytest.raises(RunnerError, match=says) as caught:
         asyncio.run(ask(answer))
     assert "\n" not in str(caught.value)
@@ -191,28 +191,28 @@ def test_answers_that_are_none_are_runner_errors(name: str) -> None:
     [
         (f"data: {CHUNK}\n\n", "broke off"),
         (f"data: {CHUNK}\n\ndata: [DONE]\n\n", "broke off"),
-        ('data: {"choices": [{"delta": {}, "finish_reason": "stop"}]}\n\n', "no action"),
-        (f"data: {CHUNK}\n\ndata: {{nonsense\n\n", "no JSON object"),
+        ('data: {"choices": [{"delta": {}, "finish_reason": "stop"}]}\n\n', "is not an action"),
+        (f"data: {CHUNK}\n\ndata: {{nonsense\n\n", "not a JSON object"),
         (f"data: {CHUNK}\n\n" * 6000, "more than"),
         ("", "broke off"),
     ],
 )
-def test_streams_that_are_not_whole_are_runner_errors(body: str, says: str) -> None:
+def test_a_stream_that_is_not_complete_is_a_runner_error(body: str, says: str) -> None:
     with pytest.raises(RunnerError, match=says):
         asyncio.run(ask(http(body.encode()), stream=True))
 
 
-def test_a_stream_cut_in_a_chunk_is_a_runner_error() -> None:
-    with pytest.raises(RunnerError, match="while asking"):
+def test_a_stream_cut_inside_an_event_is_a_runner_error() -> None:
+    with pytest.raises(RunnerError, match="the request failed"):
         asyncio.run(ask(http(f"data: {CHUNK[:20]}".encode(), length=5000), stream=True))
 
 
-def test_patience_ends() -> None:
-    with pytest.raises(RunnerError, match=r"no whole answer in 0.5 s"):
-        asyncio.run(ask(http(reply(SAID)), stall=1.5))
+def test_an_answer_that_takes_too_long_is_a_runner_error() -> None:
+    with pytest.raises(RunnerError, match=r"no complete answer within 0.5 s"):
+        asyncio.run(ask(http(reply(ACTION)), stall_seconds=5.0, timeout_seconds=0.5))
 
 
-def test_nobody_there_is_a_runner_error() -> None:
+def test_an_endpoint_that_is_not_there_is_a_runner_error() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound and not listening: refused
         runner = RemoteRunner(f"http://127.0.0.1:{taken.getsockname()[1]}/v1")
@@ -221,28 +221,28 @@ def test_nobody_there_is_a_runner_error() -> None:
         asyncio.run(runner.close())
 
 
-def test_a_bad_sentence_is_not_sent() -> None:
+def test_a_sentence_that_is_too_long_is_not_sent() -> None:
     runner = RemoteRunner("http://127.0.0.1:1/v1")
     with pytest.raises(InputError):
         asyncio.run(runner.act("x" * 10_000))
 
 
 @pytest.mark.parametrize("url", ["", "file:///etc/passwd", "127.0.0.1:80", "http://", "ftp://x/v1"])
-def test_an_address_that_is_none_is_refused(url: str) -> None:
-    with pytest.raises(RunnerError, match="no http address"):
+def test_an_invalid_address_is_rejected(url: str) -> None:
+    with pytest.raises(RunnerError, match="not an http address"):
         RemoteRunner(url)
 
 
-def test_a_cloud_that_dies_midway_leaves_the_device_answer(fake: Any) -> None:
+def test_a_cloud_that_dies_midway_leaves_the_devices_answer(fake: Any) -> None:
     async def one() -> Any:
-        async with endpoint(http(reply(SAID), length=9999)) as (url, heard):
+        async with endpoint(http(reply(ACTION), length=9999)) as (url, requests):
             router = Router(fake(confidence=0.1), RemoteRunner(url), Serve())
             try:
-                return await router.act("turn on the lamp"), len(heard)
+                return await router.act("turn on the lamp"), len(requests)
             finally:
                 await router.close()
 
-    answer, heard = asyncio.run(one())
-    assert heard == 1
+    answer, requests = asyncio.run(one())
+    assert requests == 1
     assert answer.tier == "device"
-    assert "the cloud tier failed" in answer.why
+    assert "the cloud tier failed" in answer.reason

@@ -1,4 +1,4 @@
-"""Every hostile bundle is refused by us, in one line and at once, before a child is started; and the app goes on."""
+"""Hostile bundles: each is rejected in one line, within seconds and before a child is started; the app goes on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tumen.core.artifact import Manifest, hash_of, payload_of
 from tumen.core.errors import ArtifactError, TumenError
 from tumen.language.action import HOME
 from tumen.serve.runners import load_runner
-from tumen.serve.runners.process import Process
+from tumen.serve.runners.child_process import ChildProcess
 
 
 @pytest.fixture(scope="module")
@@ -31,11 +31,11 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 @pytest.fixture
 def no_child(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Process, "start", lambda self: pytest.fail("a child was started"))
+    monkeypatch.setattr(ChildProcess, "start", lambda self: pytest.fail("a child was started"))
 
 
 def sealed(folder: Path, model: bytes, **about: Any) -> Path:
-    """A bundle whose manifest fits: the attacker made it."""
+    """A bundle whose manifest matches its files, as an attacker would make it."""
     with artifact.writing(folder, "bundle", "test", []) as stage:
         (stage / "model.gguf").write_bytes(model)
         (stage / "values.json").write_text("{}")
@@ -46,8 +46,8 @@ def sealed(folder: Path, model: bytes, **about: Any) -> Path:
     return folder
 
 
-def resealed(folder: Path) -> Path:
-    """The manifest of a folder as it stands, without reading what is not there."""
+def reseal(folder: Path) -> Path:
+    """Write the manifest of a folder as it is now, without reading its large sparse files."""
     names = [path for path in folder.rglob("*") if path.is_file() and path.name != "manifest.json"]
     files = {
         str(path.relative_to(folder)): payload_of(path)
@@ -67,7 +67,7 @@ def resealed(folder: Path) -> Path:
     return folder
 
 
-def refused(folder: Path, says: str = "", **options: Any) -> None:
+def rejected(folder: Path, says: str = "", **options: Any) -> None:
     start = time.monotonic()
     with pytest.raises(TumenError, match=says) as caught:
         load_runner(folder, **options).stop()
@@ -77,44 +77,47 @@ def refused(folder: Path, says: str = "", **options: Any) -> None:
 
 @pytest.mark.usefixtures("no_child")
 @pytest.mark.parametrize("name", BYTES)
-def test_a_gguf_of_bytes_that_lie(tmp_path: Path, good: bytes, name: str) -> None:
+def test_a_gguf_with_false_counts_or_offsets(tmp_path: Path, good: bytes, name: str) -> None:
     spoil, says = BYTES[name]
-    refused(sealed(tmp_path / "b", spoil(good)), says)
+    rejected(sealed(tmp_path / "b", spoil(good)), says)
 
 
 @pytest.mark.usefixtures("no_child")
 @pytest.mark.parametrize("name", PAIRS)
-def test_a_gguf_of_pairs_that_cannot_be_meant(tmp_path: Path, name: str) -> None:
+def test_a_gguf_with_impossible_metadata(tmp_path: Path, name: str) -> None:
     changes, says = PAIRS[name]
-    refused(write_bundle(tmp_path / "b", changes=changes), says)
+    rejected(write_bundle(tmp_path / "b", changes=changes), says)
 
 
-def _giant(folder: Path) -> None:
+def _make_sparse_model(folder: Path) -> None:
     os.truncate(folder / "model.gguf", 1 << 42)  # sparse: four terabytes that take no room
-    resealed(folder)
+    reseal(folder)
 
 
 FOLDERS: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "a giant": (_giant, "this machine"),
-    "a giant text": (
+    "a model of 4 TB": (_make_sparse_model, "this machine"),
+    "a text of 64 GB": (
         lambda b: os.truncate(b / "values.json", 1 << 36),
         "this machine|the manifest says",
     ),
-    "a giant manifest": (lambda b: os.truncate(b / "manifest.json", 1 << 36), "damaged manifest"),
+    "a manifest of 64 GB": (
+        lambda b: os.truncate(b / "manifest.json", 1 << 36),
+        "damaged manifest",
+    ),
     "a manifest nested deep": (
         lambda b: (b / "manifest.json").write_text("[" * 100_000),
         "damaged manifest",
     ),
     "a bundle.json nested deep": (
-        lambda b: ((b / "bundle.json").write_text('{"a":' * 9_000), resealed(b)),
+        lambda b: ((b / "bundle.json").write_text('{"a":' * 9_000), reseal(b)),
         "nested|no JSON",
     ),
     "a bundle.json of megabytes": (
-        lambda b: ((b / "bundle.json").write_text('"' + "a" * 2_000_000), resealed(b)),
+        lambda b: ((b / "bundle.json").write_text('"' + "a" * 2_000_000), reseal(b)),
         "is the most|no JSON",
     ),
     "an ontology nested deep": (
-        lambda b: ((b / "ontology.json").write_text("[" * 9_000), resealed(b)),
+        lambda b: ((b / "ontology.json").write_text("[" * 9_000), reseal(b)),
         "nested|no JSON",
     ),
     "an ontology of 40,000 intents": (
@@ -122,7 +125,7 @@ FOLDERS: dict[str, tuple[Callable[[Path], Any], str]] = {
             (b / "ontology.json").write_text(
                 json.dumps({"languages": ["en"], "intents": {f"i{n}": [] for n in range(40_000)}})
             ),
-            resealed(b),
+            reseal(b),
         ),
         "is the most",
     ),
@@ -143,45 +146,45 @@ FOLDERS: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda b: ((b / "model.gguf").unlink(), (b / "model.gguf").mkdir()),
         "missing",
     ),
-    "a manifest that names what is elsewhere": (
+    "a manifest that names a file elsewhere": (
         lambda b: (b / "manifest.json").write_text(
             (b / "manifest.json").read_text().replace("values.json", "../../secret")
         ),
         "outside of it|missing",
     ),
-    "a manifest of a name with a new line": (
+    "a manifest with a line break in a name": (
         lambda b: (b / "manifest.json").write_text(
             (b / "manifest.json").read_text().replace("values.json", "a\\nb")
         ),
         "outside of it",
     ),
-    "no model": (lambda b: ((b / "model.gguf").unlink(), resealed(b)), "missing"),
+    "no model": (lambda b: ((b / "model.gguf").unlink(), reseal(b)), "missing"),
 }
 
 
 @pytest.mark.usefixtures("no_child")
 @pytest.mark.parametrize("name", FOLDERS)
-def test_a_folder_that_is_a_trap(tmp_path: Path, good: bytes, name: str) -> None:
+def test_a_hostile_folder(tmp_path: Path, good: bytes, name: str) -> None:
     folder = sealed(tmp_path / "b", good)
     change, says = FOLDERS[name]
     change(folder)
-    refused(folder, says)
+    rejected(folder, says)
 
 
 @pytest.mark.usefixtures("no_child")
 @pytest.mark.parametrize(("threads", "context"), [(10**9, 512), (1, 10**12)])
-def test_a_bundle_that_asks_for_too_much(
+def test_a_bundle_that_asks_for_too_many_threads_or_tokens(
     tmp_path: Path, good: bytes, threads: int, context: int
 ) -> None:
-    refused(sealed(tmp_path / "b", good), "are the most", threads=threads, context=context)
+    rejected(sealed(tmp_path / "b", good), "the limits are", threads=threads, context=context)
 
 
 @pytest.mark.usefixtures("no_child")
 @pytest.mark.parametrize("head", [b"PK\x03\x04", b"\x80\x04\x95", b"\x1f\x8b"])
-def test_an_archive_or_a_pickle_is_no_bundle(tmp_path: Path, good: bytes, head: bytes) -> None:
+def test_an_archive_or_a_pickle_is_not_a_bundle(tmp_path: Path, good: bytes, head: bytes) -> None:
     (tmp_path / "bundle.zip").write_bytes(head + bytes(1000))
-    refused(tmp_path / "bundle.zip", "no such artifact|is a")
-    refused(sealed(tmp_path / "b", head + good), "does not begin with GGUF")
+    rejected(tmp_path / "bundle.zip", "no such artifact|is a")
+    rejected(sealed(tmp_path / "b", head + good), "does not begin with GGUF")
 
 
 @pytest.mark.parametrize(
@@ -194,8 +197,8 @@ def test_an_archive_or_a_pickle_is_no_bundle(tmp_path: Path, good: bytes, head: 
         "{{{{{%",
     ],
 )
-def test_a_models_own_chat_template_is_never_run(tmp_path: Path, template: str) -> None:
-    """A file may carry any: prompts are sent complete, so none is ever evaluated, and the answer comes as always."""
+def test_the_chat_template_of_a_model_is_never_run(tmp_path: Path, template: str) -> None:
+    """Prompts are sent complete, so a template is never evaluated and the answer is as usual."""
     start = time.monotonic()
     with load_runner(
         write_bundle(tmp_path / "b", changes={"tokenizer.chat_template": template})
@@ -206,10 +209,10 @@ def test_a_models_own_chat_template_is_never_run(tmp_path: Path, template: str) 
 
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_any_damage_to_a_real_file_is_our_error_or_an_answer(
+def test_a_damaged_file_is_an_error_of_ours_or_an_answer(
     tmp_path_factory: Any, good: bytes, data: st.DataObject
 ) -> None:
-    """Through the child itself: what our check lets in either answers or is a runner's error, and this process lives."""
+    """Through the child itself: a file that passes our check gives an answer or a `RunnerError`; this process survives."""
     raw = bytearray(good)
     header = good.index(b"ffn_down.weight") + 40
     for _ in range(data.draw(st.integers(1, 2))):
@@ -230,7 +233,7 @@ def test_any_damage_to_a_real_file_is_our_error_or_an_answer(
     assert time.monotonic() - start < 5
 
 
-def test_the_app_lives_on_after_all_of_them(tmp_path: Path, good: bytes, bundle: Path) -> None:
+def test_the_app_goes_on_after_all_of_them(tmp_path: Path, good: bytes, bundle: Path) -> None:
     with load_runner(bundle) as runner:
         before = runner.ask("turn on").text
         for n, (spoil, _) in enumerate(BYTES.values()):

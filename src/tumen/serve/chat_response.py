@@ -1,0 +1,104 @@
+"""The answer to a chat request: one JSON body, or chunks of a stream.
+
+Beside OpenAI's fields, `tumen` holds the tier that answered, why, and the confidence.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+from tumen.core.errors import InputError, RunnerError
+from tumen.serve.chat_request import ChatRequest
+from tumen.serve.http_response import Headers, error_body, new_id, response_headers
+from tumen.serve.router import RoutedAnswer, Tier
+from tumen.serve.runners.runner import Completion
+from tumen.serve.stream import DONE, event
+
+Pieces = AsyncGenerator[str | Completion, None]  # text piece by piece, then the whole completion
+
+
+def chat_body(chat: ChatRequest, answer: RoutedAnswer) -> dict[str, Any]:
+    """Return a `chat.completion` object."""
+    completion = answer.completion
+    message = {"role": "assistant", "content": completion.text, "refusal": None}
+    choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
+    return {
+        "id": new_id("chatcmpl"),
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": chat.model,
+        "choices": [choice],
+        "usage": _usage(completion),
+        "tumen": _routing(answer.tier, answer.reason, completion),
+    }
+
+
+def route_headers(answer: RoutedAnswer) -> Headers:
+    """Return the headers that say where a sentence was answered, and why."""
+    milliseconds = round(sum(answer.seconds.values()) * 1e3)
+    return response_headers(
+        {
+            "x-tumen-route": answer.tier,
+            "x-tumen-reason": answer.reason,
+            "x-tumen-confidence": f"{answer.completion.confidence:.4f}",
+            "openai-processing-ms": str(milliseconds),
+        }
+    )
+
+
+async def as_pieces(completion: Completion) -> Pieces:
+    """Yield a finished answer as a stream of one piece.
+
+    A routed answer cannot stream earlier: which tier answers is known only when the device is done.
+    """
+    yield completion.text
+    yield completion
+
+
+async def chat_chunks(
+    chat: ChatRequest, pieces: Pieces, tier: Tier, reason: str
+) -> AsyncGenerator[bytes, None]:
+    """Yield `chat.completion.chunk` events.
+
+    A stream that fails midway ends with an error event and without `[DONE]`.
+    """
+    head = {
+        "id": new_id("chatcmpl"),
+        "object": "chat.completion.chunk",
+        "created": int(time.time()),
+        "model": chat.model,
+    }
+
+    def chunk(delta: dict[str, str]) -> bytes:
+        choice = {"index": 0, "delta": delta, "finish_reason": None}
+        return event({**head, "choices": [choice]})
+
+    async with aclosing(pieces):
+        try:
+            yield chunk({"role": "assistant", "content": ""})
+            async for piece in pieces:
+                if isinstance(piece, str):
+                    yield chunk({"content": piece})
+                    continue
+                last = {"index": 0, "delta": {}, "finish_reason": "stop"}
+                yield event({**head, "choices": [last], "tumen": _routing(tier, reason, piece)})
+                if chat.include_usage:
+                    yield event({**head, "choices": [], "usage": _usage(piece)})
+            yield DONE
+        except (RunnerError, InputError) as error:
+            yield event(error_body(str(error), "server_error", "runner_failed"))
+
+
+def _routing(tier: Tier, reason: str, completion: Completion) -> dict[str, Any]:
+    return {"tier": tier, "why": reason, "confidence": completion.confidence}
+
+
+def _usage(completion: Completion) -> dict[str, int]:
+    return {
+        "prompt_tokens": completion.prompt_tokens,
+        "completion_tokens": completion.completion_tokens,
+        "total_tokens": completion.prompt_tokens + completion.completion_tokens,
+    }

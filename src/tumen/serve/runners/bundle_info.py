@@ -1,0 +1,69 @@
+"""What a bundle folder says about itself: `bundle.json`, and its LoRA adapters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tumen.core import untrusted
+from tumen.core.errors import ArtifactError
+from tumen.formats import gguf_header
+from tumen.language import Ontology
+from tumen.recipe import Gate, Serve
+
+MAX_BYTES = 1 << 20
+
+
+class BundleInfo(BaseModel):
+    """`bundle.json`. Fields of a newer tumen are ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    recipe: str
+    tier: str
+    quantise: str = "int8"
+    serve: Serve = Serve()
+    gate: Gate = Gate()
+    prefix: str = Field(
+        "",
+        description="text before every sentence (a pretrained model's examples); its state is kept",
+    )
+    control: tuple[int, int, int] | None = Field(
+        None,
+        description="of a pretrained model's vocabulary: the tokens that begin, "
+        "separate sentence from action, and end",
+    )
+    adapter: str | None = Field(
+        None, description="which of `adapters/` is used unless another is requested"
+    )
+
+
+def read_bundle_info(folder: Path) -> BundleInfo:
+    """Read `bundle.json` of a bundle folder.
+
+    Raises:
+        ArtifactError: missing or damaged.
+    """
+    path = folder / "bundle.json"
+    if not path.exists():
+        raise ArtifactError(f"{path}: missing, so {folder} is not a bundle; run the recipe again")
+    try:
+        return BundleInfo.model_validate(untrusted.read_json(path, most_bytes=MAX_BYTES))
+    except ValidationError as error:
+        where = ".".join(str(part) for part in error.errors()[0]["loc"])
+        at = f" at {where}" if where else ""
+        raise ArtifactError(f"{path}: damaged{at}; run the recipe again") from None
+
+
+def read_adapters(folder: Path) -> dict[str, tuple[Path, Ontology]]:
+    """Return the adapters of a bundle: name -> (GGUF, what it may write).
+
+    Raises:
+        ArtifactError: a file is not an adapter of the bundle's model.
+    """
+    paths = sorted(folder.glob("adapters/*.gguf"))
+    if paths:
+        base = gguf_header.check(folder / "model.gguf")
+        for path in paths:
+            gguf_header.check_adapter(path, base)
+    return {path.stem: (path, Ontology.read(path.with_suffix(".json"))) for path in paths}
