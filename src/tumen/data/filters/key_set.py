@@ -1,4 +1,7 @@
-"""A set of 64-bit keys in one array: 16 to 32 bytes a key, half as much again while it grows."""
+"""A set of 64-bit keys in one array.
+
+It takes 16 to 32 bytes a key, and half as much again while it grows.
+"""
 
 from __future__ import annotations
 
