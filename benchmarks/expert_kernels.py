@@ -50,7 +50,7 @@ def ours(name: str, kind: Any) -> tuple[Run, list[Any]]:
     """A kernel of ours, with the queue that comes before it, and its weights."""
     import torch
 
-    from tumen.model.kernels import KERNELS, Travel, queue_of, rounded
+    from tumen.model.kernels import KERNELS, TokenDispatcher, queue_of, rounded
 
     sizes = [(EXPERTS, WIDTH, INNER)] * 2 + [(EXPERTS, INNER, WIDTH)]
     weights = [(torch.randn(size) * size[1] ** -0.5).to(kind).requires_grad_() for size in sizes]
@@ -59,7 +59,7 @@ def ours(name: str, kind: Any) -> tuple[Run, list[Any]]:
 
     def run(x: Any, expert: Any, weight: Any) -> Any:
         queue = queue_of(expert.flatten(), EXPERTS, weight.flatten())
-        out = kernel(x, queue, room, tuple(weights), Travel())
+        out = kernel(x, queue, room, tuple(weights), TokenDispatcher())
         return (out.view(TOKENS, TOP_K, WIDTH) * weight.to(kind).unsqueeze(-1)).sum(dim=1)
 
     return run, weights

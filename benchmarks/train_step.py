@@ -138,17 +138,17 @@ def ours(shape: Shape, section: Train) -> tuple[Step, int]:
 
     from tumen.train.calibrate import batch_of
     from tumen.train.loop import prepare_torch
-    from tumen.train.single_process import Alone
-    from tumen.train.world import Team
+    from tumen.train.single_process import SingleProcessTrainer
+    from tumen.train.world import World
 
     prepare_torch(section)
-    learner = Alone(section, shape, Team(0, 1, torch.device("cpu")), 0)
+    trainer = SingleProcessTrainer(section, shape, World(0, 1, torch.device("cpu")), 0)
 
     def step(number: int) -> None:
-        learner.learn(batch_of(shape, section, number))
-        learner.step(section.learning_rate)
+        trainer.learn(batch_of(shape, section, number))
+        trainer.step(section.learning_rate)
 
-    return step, sum(weight.numel() for weight in learner.network.parameters())
+    return step, sum(weight.numel() for weight in trainer.network.parameters())
 
 
 def peer(

@@ -54,10 +54,10 @@ def case(
     from tumen.formats.pretrained import shape_of_start
     from tumen.recipe.recipe import InitFrom, Train
     from tumen.train.loop import prepare_torch
-    from tumen.train.single_process import Alone
+    from tumen.train.single_process import SingleProcessTrainer
     from tumen.train.weights import start_from
     from tumen.train.weights.lora import adapted, build_of
-    from tumen.train.world import Team, type_of
+    from tumen.train.world import World, type_of
 
     codec = Codec.load(folder / "tokenizer")
     assert codec.vocabulary is not None
@@ -72,34 +72,34 @@ def case(
         | {"threads": threads, "compile": False}
     )
     prepare_torch(section)
-    team = Team(0, 1, torch.device("cpu"))
+    world = World(0, 1, torch.device("cpu"))
     shape = shape_of_start(model).model_copy(update={"vocab_size": codec.vocab})
     weights = start_from(model, shape, None, codec.vocabulary.rows)
     start = InitFrom(path=str(model), tune="lora")
     lora = tune == "lora"
     network = (
-        adapted(shape, weights, start, type_of(section, team.device), 0)
+        adapted(shape, weights, start, type_of(section, world.device), 0)
         if lora
         else build_of(shape, weights)
     )
     del weights
-    learner, loader = (
-        Alone(section, shape, team, 0, network=network),
+    trainer, loader = (
+        SingleProcessTrainer(section, shape, world, 0, network=network),
         Loader(read_shards(folder / "dataset" / "train"), ROWS, ROW_TOKENS, 0),
     )
     rates: list[tuple[float, float]] = []
     for _ in range(steps + 1):
         batch = next(loader)
         real, cpu, wall = int((batch.documents > 0).sum()), time.process_time(), time.perf_counter()
-        learner.learn(batch)
-        learner.step(1e-5)
+        trainer.learn(batch)
+        trainer.step(1e-5)
         rates.append((real / (time.process_time() - cpu), real / (time.perf_counter() - wall)))
     per_cpu, per_wall = (statistics.median(column) for column in zip(*rates[1:], strict=True))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {
         "tune": tune, "precision": precision, "threads": threads, "tokens_per_cpu_second": round(per_cpu, 1),
         "tokens_per_second": round(per_wall, 1), "peak_bytes": peak, "load": round(os.getloadavg()[0], 2),
-        "learnt": sum(count for _, _, count in learner.optimizer.layout),
+        "learnt": sum(count for _, _, count in trainer.optimizer.layout),
     }  # fmt: skip
 
 

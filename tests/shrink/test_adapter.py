@@ -25,7 +25,7 @@ from tumen.recipe.recipe import InitFrom, Train
 from tumen.recipe.recipe import Tokenizer as Section
 from tumen.serve.runners import load_runner, read_bundle_info
 from tumen.shrink import add_adapter, check_export, export_adapter, pack
-from tumen.train import fit
+from tumen.train import Method, fit
 from tumen.train.weights import Adapter, merged, read_adapter, read_final, start_from
 from tumen.train.weights.initial import read_start
 from tumen.train.weights.lora import build_of
@@ -69,8 +69,7 @@ def tune(stranger: Path, tokens: Path) -> Callable[..., Path]:
                 tokens.with_name("dataset"),
                 out,
                 seed=seed,
-                start=weights,
-                adapter=adapter,
+                method=Method(start=weights, adapter=adapter),
             )
         return out
 

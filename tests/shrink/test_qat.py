@@ -85,16 +85,16 @@ def test_the_validated_network_computed_with_the_shipped_weights(
 ) -> None:
     """The loss in the checkpoint's facts is that of the weights that are packed, not that of the fp32 ones behind them."""
     from tumen.core.shape import Shape
-    from tumen.train.loop import learner_of, validate
+    from tumen.train.loop import trainer_of, validate
     from tumen.train.world import join
 
     shape, weights = read_final(aware)
     shipped = OnGrid(shape, weights, read_grid(grid))(weights)
 
     def loss_of(held: dict[str, torch.Tensor], of: Shape) -> float:
-        learner = learner_of(section, of, join(1), 0)
-        learner.network.load_state_dict(held)  # type: ignore[attr-defined]
-        return round(validate(learner, dataset, section, 3), 6)
+        trainer = trainer_of(section, of, join(1), 0)
+        trainer.network.load_state_dict(held)  # type: ignore[attr-defined]
+        return round(validate(trainer, dataset, section, 3), 6)
 
     assert (
         verify(aware, "checkpoint").facts["validation_loss"]

@@ -28,8 +28,8 @@ from tumen.recipe.recipe import Train
 from tumen.train import fit, loop
 from tumen.train.checkpoints import checkpoint
 from tumen.train.checkpoints import replicas as copies
-from tumen.train.parallel.parallel import Together
-from tumen.train.single_process import Alone
+from tumen.train.parallel.trainer import DistributedTrainer
+from tumen.train.single_process import SingleProcessTrainer
 
 SHAPE = V2.model_copy(
     update={"num_hidden_layers": 2}
@@ -217,7 +217,10 @@ def mortal(death: Death, done: list[int], rank: int) -> None:
 
     match PLACES[death.place][0]:
         case "step":
-            Alone.step, Together.step = then_die(Alone.step), then_die(Together.step)  # type: ignore[method-assign]
+            SingleProcessTrainer.step, DistributedTrainer.step = (
+                then_die(SingleProcessTrainer.step),
+                then_die(DistributedTrainer.step),
+            )  # type: ignore[method-assign]
         case "guard":
             loop.guard = then_die(loop.guard, after=True)
         case "write":
@@ -241,7 +244,7 @@ def copied_often() -> None:
 def told_to_stop() -> None:
     """SIGTERM in the third step, to the last rank alone: that is enough."""
     if os.environ["RANK"] == str(int(os.environ["WORLD_SIZE"]) - 1):
-        for kind in (Alone, Together):
+        for kind in (SingleProcessTrainer, DistributedTrainer):
             before(kind, "learn", 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
 
 
@@ -266,7 +269,7 @@ def full_disk(run: Run) -> None:
 
 def broken_learner(run: Run) -> None:
     """Its sixth step raises what nobody expects."""
-    for kind in (Alone, Together):
+    for kind in (SingleProcessTrainer, DistributedTrainer):
         spoil(kind, "learn", 6, ValueError("out of cheese"))
 
 

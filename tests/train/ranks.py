@@ -172,11 +172,11 @@ def lively(name: str, whole: torch.Tensor) -> torch.Tensor:
 @functools.cache
 def one_process(name: str) -> dict[str, Any]:
     """Loss, gradients, norm, and the loss of the next step without a mesh."""
-    from tumen.train.single_process import Alone
-    from tumen.train.world import Team
+    from tumen.train.single_process import SingleProcessTrainer
+    from tumen.train.world import World
 
     section = section_of({})
-    alone = Alone(section, SHAPES[name], Team(0, 1, torch.device("cpu")), 0)
+    alone = SingleProcessTrainer(section, SHAPES[name], World(0, 1, torch.device("cpu")), 0)
     with torch.no_grad():
         for name, tensor in alone.optimizer.named_master().items():
             tensor.copy_(lively(name, tensor))
@@ -197,27 +197,27 @@ def one_process(name: str) -> dict[str, Any]:
 def beside(name: str, section: Train, world: int) -> dict[str, float]:
     """The same on this rank's mesh; the largest differences."""
     from tumen.train.optimizer import put
-    from tumen.train.parallel.parallel import Together
-    from tumen.train.world import Team
+    from tumen.train.parallel.trainer import DistributedTrainer
+    from tumen.train.world import World
 
-    team = Team(dist.get_rank(), world, torch.device("cpu"))
+    world = World(dist.get_rank(), world, torch.device("cpu"))
     reference = one_process(name)
-    learner = Together(section, SHAPES[name], team, 0)
+    trainer = DistributedTrainer(section, SHAPES[name], world, 0)
     with torch.no_grad():
-        for name, tensor in learner.optimizer.named_master().items():
+        for name, tensor in trainer.optimizer.named_master().items():
             put(tensor, lively(name, torch.empty(tensor.shape)))
-    rank, ranks = learner.data_rank, learner.data_ranks
-    loss = learner.learn(batch_of(5, rank, ranks))
+    rank, ranks = trainer.data_rank, trainer.data_ranks
+    loss = trainer.learn(batch_of(5, rank, ranks))
     worst = 0.0
-    for name, weight in learner.optimizer.named.items():
+    for name, weight in trainer.optimizer.named.items():
         gradient = weight.grad.full_tensor()
         wanted = reference["gradients"][name]
         worst = max(
             worst, float((gradient - wanted).abs().max() / wanted.abs().max().clamp(min=1e-3))
         )
-    norm = learner.step(1e-2)
-    after = learner.learn(batch_of(6, rank, ranks))
-    evaluated = learner.evaluate(
+    norm = trainer.step(1e-2)
+    after = trainer.learn(batch_of(6, rank, ranks))
+    evaluated = trainer.evaluate(
         [batch_of(7, rank, ranks)], section.model_copy(update={"sentence_weight": 0.0})
     )
     return {
@@ -257,7 +257,7 @@ def work(rank: int, world: int, out: str, only: str) -> None:
 def main() -> None:
     """Start the ranks."""
     world, out, only = int(sys.argv[1]), sys.argv[2], sys.argv[3] if len(sys.argv) > 3 else ""
-    import tumen.train.parallel.parallel  # noqa: F401  # once, and not in every rank
+    import tumen.train.parallel.trainer  # noqa: F401  # once, and not in every rank
 
     torch.multiprocessing.start_processes(
         work, args=(world, out, only), nprocs=world, start_method="fork"

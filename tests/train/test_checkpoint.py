@@ -16,17 +16,17 @@ from tumen.core.events import Events
 from tumen.train.checkpoints import load_tensors
 from tumen.train.checkpoints.checkpoint import STATE, WEIGHTS, Checkpoints, State
 from tumen.train.weights import read_final
-from tumen.train.world import Team
+from tumen.train.world import World
 
 SHARD = "shard-00001-model-00001-of-00001.safetensors"
-ALONE = Team(0, 1, torch.device("cpu"))
+ALONE = World(0, 1, torch.device("cpu"))
 pytestmark = pytest.mark.filterwarnings(
     "ignore:torch.distributed is disabled:UserWarning"
 )  # from the thread that writes later
 
 
 class Holder:
-    """A learner of two tensors."""
+    """A trainer of two tensors."""
 
     def __init__(self, step: int = 0, size: int = 4) -> None:
         self.kept = {

@@ -98,7 +98,7 @@ def die(run: Run, death: Death) -> None:
             assert (code, said) == (TRAIN, f"PeerError: rank {rank}: {GONE}"), (codes, errors(run))
 
 
-GONE = "another rank ended or hangs; what that one said is the reason. The last checkpoint is intact: start all ranks again"
+GONE = "another rank exited or hung; see that rank's log for the cause. The last checkpoint is intact: start all ranks again"
 
 
 def finish_like(run: Run, reference: Run) -> None:

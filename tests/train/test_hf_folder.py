@@ -515,7 +515,7 @@ class TestStart:
         """In from disk, a step that changes next to nothing, out again: the same model but for that step."""
         from tumen.data import Codec
         from tumen.recipe.recipe import Train
-        from tumen.train import fit
+        from tumen.train import Method, fit
 
         shape = SHAPES["lite"].model_copy(update={"vocab_size": Codec.load(tokenizer).vocab})
         export_public(checkpoint_of(shape, tmp_path / "theirs"), tmp_path / "hf")
@@ -530,7 +530,13 @@ class TestStart:
             precision="fp32",
             threads=1,
         )
-        fit(section, shape, dataset, tmp_path / "on", start=start_from(tmp_path / "start", shape))
+        fit(
+            section,
+            shape,
+            dataset,
+            tmp_path / "on",
+            method=Method(start=start_from(tmp_path / "start", shape)),
+        )
         export_public(tmp_path / "on", tmp_path / "back", like=tmp_path / "hf")
         before, after = tensors_in(tmp_path / "hf"), tensors_in(tmp_path / "back")
         assert before.keys() == after.keys()

@@ -21,7 +21,7 @@ from tumen.core.shape import Shape
 from tumen.data import Batch, Loader, StepTotals, read_shards, write_shards
 from tumen.model import build, causal_mask
 from tumen.recipe.recipe import Train
-from tumen.train import fit, loop, losses, single_process
+from tumen.train import Method, fit, loop, losses, single_process
 from tumen.train.loop import prepare_torch
 from tumen.train.losses import loss_of, targets_of
 from tumen.train.metrics import guard
@@ -236,7 +236,7 @@ class TestRefused:
     ) -> None:
         weights = dict(build(shape.model_copy(update={"intermediate_size": 64})).state_dict())
         with pytest.raises(TrainError, match=r"no blocks\.0\.feed\.down\.weight of shape"):
-            fit(section, shape, few, tmp_path / "x", start=weights)
+            fit(section, shape, few, tmp_path / "x", method=Method(start=weights))
 
     def test_weights_that_are_no_numbers(
         self, few: Path, section: Train, shape: Shape, tmp_path: Path
@@ -246,7 +246,7 @@ class TestRefused:
         with pytest.raises(
             TrainError, match=r"hold 2 NaN or infinite numbers in blocks\.1\.norm_in\.weight"
         ):
-            fit(section, shape, few, tmp_path / "x", start=weights)
+            fit(section, shape, few, tmp_path / "x", method=Method(start=weights))
         assert list(tmp_path.iterdir()) == []
 
     def test_weights_to_start_from(
@@ -256,7 +256,14 @@ class TestRefused:
 
         kept = Events(None)
         once = section.model_copy(update={"steps": 1})
-        fit(once, shape, few, tmp_path / "x", start=read_final(unbroken)[1], events=kept)
+        fit(
+            once,
+            shape,
+            few,
+            tmp_path / "x",
+            method=Method(start=read_final(unbroken)[1]),
+            events=kept,
+        )
         assert kept.seen[1]["event"] == "step"
         assert kept.seen[1]["loss"] < 6, "it knows something already"
 

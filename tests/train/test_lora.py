@@ -20,7 +20,7 @@ from tumen.formats.pretrained import digest_of_start, shape_of_start
 from tumen.model import causal_mask
 from tumen.recipe.recipe import LINEAR, InitFrom, Train
 from tumen.recipe.recipe import Tokenizer as Section
-from tumen.train import fit
+from tumen.train import Method, fit
 from tumen.train.weights import (
     Adapter,
     export_public,
@@ -78,8 +78,7 @@ def tuned(
         out,
         seed=3,
         inputs="in",
-        start=start_from(path, shape),
-        adapter=adapter,
+        method=Method(start=start_from(path, shape), adapter=adapter),
         events=events,
     )
     return out
@@ -227,12 +226,16 @@ class TestRefused:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         from tumen.train import loop
-        from tumen.train.world import Team
+        from tumen.train.world import World
 
         spread = section.model_copy(update={"mesh": section.mesh.model_copy(update={"dp": 2})})
         shape: Shape = shape_of_start(Path(start.path))
         adapter = Adapter(start=start, digest="")
-        with pytest.raises(TrainError, match="an adapter learns in one process"):
-            loop.learner_of(
-                spread, shape, Team(0, 2, torch.device("cpu")), 0, None, None, (adapter, {})
+        with pytest.raises(TrainError, match="an adapter trains in one process"):
+            loop.trainer_of(
+                spread,
+                shape,
+                World(0, 2, torch.device("cpu")),
+                0,
+                loop.Method(adapter=adapter, start={}),
             )

@@ -13,31 +13,31 @@ from tests.train.ranks import SHAPES, batch_of, section_of
 
 from tumen.model import build, causal_mask
 from tumen.train.losses import Targets, further, loss_of, shares_loss, whole_weight
-from tumen.train.single_process import Alone
-from tumen.train.world import Team
+from tumen.train.single_process import SingleProcessTrainer
+from tumen.train.world import World
 
 CPU = torch.device("cpu")
 
 
-def alone(shape: str, mesh: dict[str, object]) -> Alone:
-    return Alone(section_of(mesh), SHAPES[shape], Team(0, 1, CPU), 0)
+def alone(shape: str, mesh: dict[str, object]) -> SingleProcessTrainer:
+    return SingleProcessTrainer(section_of(mesh), SHAPES[shape], World(0, 1, CPU), 0)
 
 
 @pytest.mark.parametrize("shape", ["v2", "v3", "llama"])
 @pytest.mark.parametrize("micro_rows", [1, 2, 4])
 def test_micro_batches_add_up_to_the_step(shape: str, micro_rows: int) -> None:
-    learner, reference = alone(shape, {"micro_batch_size": micro_rows}), alone(shape, {})
-    assert learner.learn(batch_of(5)) == pytest.approx(reference.learn(batch_of(5)), rel=1e-5)
-    assert learner.step(1e-2) == pytest.approx(reference.step(1e-2), rel=1e-4)
-    assert learner.learn(batch_of(6)) == pytest.approx(reference.learn(batch_of(6)), rel=1e-3)
+    trainer, reference = alone(shape, {"micro_batch_size": micro_rows}), alone(shape, {})
+    assert trainer.learn(batch_of(5)) == pytest.approx(reference.learn(batch_of(5)), rel=1e-5)
+    assert trainer.step(1e-2) == pytest.approx(reference.step(1e-2), rel=1e-4)
+    assert trainer.learn(batch_of(6)) == pytest.approx(reference.learn(batch_of(6)), rel=1e-3)
 
 
 @pytest.mark.parametrize("recompute", ["selective", "full"])
 def test_what_is_computed_again_is_the_same(recompute: str) -> None:
     losses = []
     for kind in ("none", recompute):
-        learner = alone("v2", {"recompute": kind})
-        losses.append([learner.learn(batch_of(5)), learner.step(1e-2), learner.learn(batch_of(6))])
+        trainer = alone("v2", {"recompute": kind})
+        losses.append([trainer.learn(batch_of(5)), trainer.step(1e-2), trainer.learn(batch_of(6))])
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
 
 
@@ -93,7 +93,9 @@ def test_evaluation_drops_nothing_and_counts_no_balance() -> None:
         }
     )
     both = [
-        Alone(section_of({}), one, Team(0, 1, CPU), 0).evaluate([batch_of(7)], section_of({}))
+        SingleProcessTrainer(section_of({}), one, World(0, 1, CPU), 0).evaluate(
+            [batch_of(7)], section_of({})
+        )
         for one in (shape, starved)
     ]
     assert both[0] == both[1]
@@ -122,15 +124,15 @@ class TestShares:
         tokens = torch.tensor([1, 2, 1, 2])
         targets = Targets(tokens, tokens, torch.ones(4), torch.ones(4), tokens)
         logits = torch.zeros(3, requires_grad=True)
-        learner = torch.optim.LBFGS([logits], max_iter=100)
+        trainer = torch.optim.LBFGS([logits], max_iter=100)
 
         def closure() -> float:
-            learner.zero_grad()
+            trainer.zero_grad()
             found = loss(logits.expand(4, 3), targets, {}).mean()
             found.backward()  # type: ignore[no-untyped-call]
             return float(found.detach())
 
-        learner.step(closure)  # type: ignore[no-untyped-call]
+        trainer.step(closure)  # type: ignore[no-untyped-call]
         found = logits.detach().softmax(0)
         assert (found[1] / found[2]).item() == pytest.approx(4, rel=0.01)
 

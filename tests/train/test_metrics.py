@@ -21,8 +21,8 @@ from tumen.train import fit, metrics, single_process
 from tumen.train.calibrate import batch_of
 from tumen.train.checkpoints.checkpoint import load_tensors
 from tumen.train.metrics import Spikes, measured_peak, real_tokens, step_flops
-from tumen.train.single_process import Alone
-from tumen.train.world import Team
+from tumen.train.single_process import SingleProcessTrainer
+from tumen.train.world import World
 
 CPU = torch.device("cpu")
 ROW = 192
@@ -72,9 +72,9 @@ def test_flops_of_a_step_are_those_that_torch_counts(attention: Gqa | Mla) -> No
     section = Train(
         steps=1, batch_size=2, seq_len=128, compile=False, precision="fp32", sentence_weight=1
     )
-    learner = Alone(section, shape, Team(0, 1, CPU), 0)
+    trainer = SingleProcessTrainer(section, shape, World(0, 1, CPU), 0)
     with FlopCounterMode(display=False) as counted:
-        learner.learn(batch_of(shape, section, 0))
+        trainer.learn(batch_of(shape, section, 0))
     assert step_flops(section, shape) == pytest.approx(counted.get_total_flops(), rel=0.01)
 
 

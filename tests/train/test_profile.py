@@ -21,8 +21,8 @@ from tumen.recipe.recipe import Train
 from tumen.train import profile, profile_steps
 from tumen.train.calibrate import batch_of
 from tumen.train.profile import GROUPS, ROOT, STEPS, attributed, networks_of, scopes
-from tumen.train.single_process import Alone
-from tumen.train.world import Team
+from tumen.train.single_process import SingleProcessTrainer
+from tumen.train.world import World
 
 CPU = torch.device("cpu")
 
@@ -76,17 +76,17 @@ def test_writes_a_trace_and_a_page_and_nothing_else(
 def test_backward_operators_belong_where_their_forward_ones_were(
     section: Train, shape: Shape
 ) -> None:
-    learner = Alone(section, shape, Team(0, 1, CPU), 0)
+    trainer = SingleProcessTrainer(section, shape, World(0, 1, CPU), 0)
     with (
-        scopes(networks_of(learner)),
+        scopes(networks_of(trainer)),
         torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen,
         torch.autograd.profiler.record_function(ROOT),
         torch.autograd.profiler.record_function("tumen: head and loss"),
     ):
-        learner.learn(batch_of(shape, section, 0))
+        trainer.learn(batch_of(shape, section, 0))
     _, ops = attributed(seen.events(), CPU)
     calls = {(op.name, op.group): op.calls for op in ops}
-    mixtures = len(learner.network.mixtures())
+    mixtures = len(trainer.network.mixtures())
     assert calls["aten::bmm", "experts"] == 9 * mixtures, "three forward, six backward"
     assert calls["aten::mm", "head and loss"] == 3
     assert calls["aten::bmm", "attention"] == 6 * shape.num_hidden_layers, "scores and sums"
@@ -94,7 +94,7 @@ def test_backward_operators_belong_where_their_forward_ones_were(
 
 
 def test_hooks_are_gone_afterwards_and_change_nothing(section: Train, shape: Shape) -> None:
-    first, second = (Alone(section, shape, Team(0, 1, CPU), 0) for _ in range(2))
+    first, second = (SingleProcessTrainer(section, shape, World(0, 1, CPU), 0) for _ in range(2))
     with scopes(networks_of(first)):
         profiled = first.learn(batch_of(shape, section, 0))
     assert profiled == second.learn(batch_of(shape, section, 0))
@@ -105,11 +105,11 @@ def test_hooks_are_gone_afterwards_and_change_nothing(section: Train, shape: Sha
 
 
 def test_every_step_is_accounted_for(section: Train, shape: Shape) -> None:
-    learner = Alone(section, shape, Team(0, 1, CPU), 0)
+    trainer = SingleProcessTrainer(section, shape, World(0, 1, CPU), 0)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
         for step in range(2):
             with torch.autograd.profiler.record_function(ROOT):
-                learner.learn(batch_of(shape, section, step))
+                trainer.learn(batch_of(shape, section, step))
             build(shape)  # outside of a step
     seconds, ops = attributed(seen.events(), CPU)
     assert sum(op.seconds for op in ops) == pytest.approx(2 * seconds, rel=0.02)

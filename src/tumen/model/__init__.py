@@ -11,7 +11,7 @@ from tumen.model.cache import Cache
 from tumen.model.decode import greedy
 from tumen.model.experts import FeedForward, MixtureOfExperts
 from tumen.model.gguf_names import from_gguf, gguf_name, gguf_sizes, to_gguf, turned
-from tumen.model.kernels import KERNELS, Travel
+from tumen.model.kernels import KERNELS, TokenDispatcher
 from tumen.model.names import (
     Name,
     check_weights,
@@ -33,8 +33,8 @@ __all__ = [
     "FeedForward",
     "MixtureOfExperts",
     "Name",
+    "TokenDispatcher",
     "Transformer",
-    "Travel",
     "build",
     "causal_mask",
     "check_weights",

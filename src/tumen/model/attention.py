@@ -30,7 +30,7 @@ class Context(NamedTuple):
 
 
 def same(x: Tensor) -> Tensor:
-    """The seam of parallel training where nothing is to be done (train/parallel/parallel.py)."""
+    """The seam of parallel training where nothing is to be done (train/parallel)."""
     return x
 
 

@@ -2,8 +2,8 @@
 
 A mixture's step: `route` (who is wanted), `keep` (who has room), then a kernel of model/kernels.py runs the experts.
 Shapes: B rows, T tokens, N = B T, D model width, E routed experts, K chosen ones, G devices the experts lie on.
-`enter`, `leave`, `over_sequence` and `travel` are the seams of parallel training: they do nothing in one process
-(train/parallel/parallel.py).
+`enter`, `leave`, `over_sequence` and `dispatcher` are the seams of parallel training: they do nothing in one process
+(train/parallel).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from tumen.core.errors import InputError
 from tumen.core.shape import Experts
 from tumen.model.attention import linear, local, same
-from tumen.model.kernels import Queue, Travel, padded, queue_of, rounded
+from tumen.model.kernels import Queue, TokenDispatcher, padded, queue_of, rounded
 
 
 class FeedForward(nn.Module):
@@ -89,7 +89,7 @@ class MixtureOfExperts(nn.Module):
         )
         self.kernel = padded
         self.enter = self.leave = self.over_sequence = same
-        self.travel = Travel()
+        self.dispatcher = TokenDispatcher()
 
     def forward(self, x: Tensor, real: Tensor | None = None, safe: Tensor | None = None) -> Fed:
         """x (B, T, D), real (B, T) false where a row is padded (padding is not routed), safe (B,) rows that lose no token."""
@@ -173,7 +173,7 @@ class MixtureOfExperts(nn.Module):
         )
         room = self._room(len(rows), queue)
         weights = (local(self.gate), local(self.up), local(self.down))
-        out = self.kernel(self.enter(rows), queue, room, weights, self.travel)  # (N * K, D)
+        out = self.kernel(self.enter(rows), queue, room, weights, self.dispatcher)  # (N * K, D)
         weight = self.enter(choice.weight * kept).to(out.dtype)
         return self.leave((out.view(*choice.expert.shape, -1) * weight.unsqueeze(-1)).sum(dim=1))
 
@@ -181,7 +181,7 @@ class MixtureOfExperts(nn.Module):
         """Rows an expert's queue is padded to; where the budget is a device's own, an expert's share is known by counting alone."""
         if self.training and self.shape.devices == self.shape.n_routed_experts:
             return self._budget(tokens)
-        return rounded(self.travel.widest(int(queue.counts.max())))
+        return rounded(self.dispatcher.longest_queue(int(queue.counts.max())))
 
     def _wanted(self, choice: Choice, real: Tensor) -> Tensor:
         """1 where a token chose an expert, (B, T, E) fp32, drops not yet taken off."""

@@ -48,21 +48,24 @@ def queue_of(expert: Tensor, experts: int, liking: Tensor) -> Queue:
     return Queue(expert, order, rank - first[expert], counts[:-1])
 
 
-class Travel:
-    """What happens to the queues between ranks; in one process nothing does."""
+class TokenDispatcher:
+    """Sends queues of tokens to the ranks of their experts and back. In one process it does nothing.
+
+    E experts, `room` places in each queue, D features.
+    """
 
     ranks = 1
 
-    def out(self, queue: Tensor) -> Tensor:
-        """(E, room, D) of this rank -> (E / ranks, ranks * room, D) for the experts that live here."""
+    def dispatch(self, queue: Tensor) -> Tensor:
+        """Send queues (E, room, D) to the experts' ranks -> (E / ranks, ranks * room, D)."""
         return queue
 
-    def home(self, queue: Tensor) -> Tensor:
-        """The way back."""
+    def combine(self, queue: Tensor) -> Tensor:
+        """Send results (E / ranks, ranks * room, D) back -> (E, room, D)."""
         return queue
 
-    def widest(self, rows: int) -> int:
-        """The largest of all ranks' numbers."""
+    def longest_queue(self, rows: int) -> int:
+        """Return the largest `rows` of all ranks."""
         return rows
 
 
@@ -87,7 +90,9 @@ class Gather(torch.autograd.Function):
         return F.pad(grads[0], (0, 0, 0, 1))[index].sum(dim=1), None, None
 
 
-def padded(rows: Tensor, queue: Queue, room: int, weights: Weights, travel: Travel) -> Tensor:
+def padded(
+    rows: Tensor, queue: Queue, room: int, weights: Weights, dispatcher: TokenDispatcher
+) -> Tensor:
     """Rows (N, D) -> outputs of every choice (M, D), zeros where there is none; lines longer than `room` lose their end."""
     gate, up, down = weights
     M, size = len(queue.expert), len(queue.counts) * room
@@ -98,12 +103,14 @@ def padded(rows: Tensor, queue: Queue, room: int, weights: Weights, travel: Trav
     gathered = Gather.apply(
         rows, reader // (M // len(rows)), slot.view(len(rows), -1)
     )  # (E * room, D)
-    line = travel.out(gathered.view(-1, room, rows.shape[-1]))
+    line = dispatcher.dispatch(gathered.view(-1, room, rows.shape[-1]))
     out = torch.bmm(F.silu(torch.bmm(line, gate)) * torch.bmm(line, up), down)
-    return Gather.apply(travel.home(out).flatten(0, 1), slot, reader.unsqueeze(1))
+    return Gather.apply(dispatcher.combine(out).flatten(0, 1), slot, reader.unsqueeze(1))
 
 
-def grouped(rows: Tensor, queue: Queue, room: int, weights: Weights, travel: Travel) -> Tensor:
+def grouped(
+    rows: Tensor, queue: Queue, room: int, weights: Weights, dispatcher: TokenDispatcher
+) -> Tensor:
     """The same by `torch.nn.functional.grouped_mm` over lines of any length; `room` is not needed."""
     gate, up, down = weights
     M, N = len(queue.expert), len(rows)
@@ -120,7 +127,9 @@ def grouped(rows: Tensor, queue: Queue, room: int, weights: Weights, travel: Tra
     return Gather.apply(F.grouped_mm(inner, down, offs=ends), position, reader.unsqueeze(1))
 
 
-def loop(rows: Tensor, queue: Queue, room: int, weights: Weights, travel: Travel) -> Tensor:
+def loop(
+    rows: Tensor, queue: Queue, room: int, weights: Weights, dispatcher: TokenDispatcher
+) -> Tensor:
     """The same, expert by expert."""
     choices = len(queue.expert) // len(rows)
     out = rows.new_zeros(len(queue.expert), rows.shape[-1])

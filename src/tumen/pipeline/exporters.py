@@ -1,4 +1,4 @@
-"""What a run tells of its training, for the tools a team watches with: TensorBoard and Prometheus.
+"""What a run tells of its training, for the tools a world watches with: TensorBoard and Prometheus.
 
 Both read the run's append-only events, so training knows nothing of them, waits for none, and a run that ended long ago is
 exported like one that is at work. Each needs its library (extras `tensorboard`, `prometheus`), imported on use.

@@ -24,7 +24,7 @@ from tumen.core.shape import Shape
 from tumen.data import Batch, Loader, Shards, read_shards
 from tumen.model import Transformer, build, causal_mask
 from tumen.recipe import Distil, Train
-from tumen.train import Extra, Targets, Told, fit, half, join, prepare_torch
+from tumen.train import Extra, Method, Targets, Told, fit, half, join, prepare_torch
 from tumen.train.weights import Adapter, read_final
 
 KEPT = 8  # likeliest tokens kept a position: their mass is above 0.999 once a teacher has learnt a grammar
@@ -50,16 +50,16 @@ def distil(
     Raises:
         TrainError, ArtifactError, DiskError: as `train.fit`.
     """
-    team = join(section.mesh.ranks)
+    world = join(section.mesh.ranks)
     if distilling.live:
         if section.mesh.cp > 1:
             raise TrainError(
                 "distil.live: a teacher sees whole rows, and mesh.cp cuts them; use stored logits, or cp = 1"
             )
-        extra = live_loss(network_of(teacher, shape, team.device), distilling.temperature)
+        extra = live_loss(network_of(teacher, shape, world.device), distilling.temperature)
     else:
         kept = out.with_name(f"{teacher.name}-logits")
-        with team.first() as mine:
+        with world.rank_zero() as mine:
             if mine:
                 write_logits(teacher, dataset, kept, section, events)
         extra = kept_loss(kept, read_shards(dataset / "train"), distilling.temperature)
@@ -71,7 +71,14 @@ def distil(
         "made_from": made_from,
         "events": events,
     }
-    fit(section, shape, dataset, out, **common, distil=teaching, start=start, adapter=adapter)
+    fit(
+        section,
+        shape,
+        dataset,
+        out,
+        **common,
+        method=Method(distil=teaching, start=start, adapter=adapter),
+    )
 
 
 def network_of(teacher: Path, student: Shape, device: torch.device) -> Transformer:

@@ -20,8 +20,8 @@ from tumen.data import Batch, StepTotals
 from tumen.recipe import Train
 from tumen.train.loop import prepare_torch
 from tumen.train.metrics import peak_bytes
-from tumen.train.single_process import Alone
-from tumen.train.world import Team
+from tumen.train.single_process import SingleProcessTrainer
+from tumen.train.world import World
 
 WARM = 2  # steps that are not counted: allocation and compilation
 
@@ -46,13 +46,13 @@ def batch_of(shape: Shape, section: Train, seed: int) -> Batch:
 def measure(shape: Shape, section: Train, steps: int) -> dict[str, object]:
     """Step in seconds (lower quartile: other processes only ever add) and peak bytes of a short run, random tokens."""
     prepare_torch(section)
-    learner = Alone(section, shape, Team(0, 1, torch.device("cpu")), 0)
+    trainer = SingleProcessTrainer(section, shape, World(0, 1, torch.device("cpu")), 0)
     seconds = []
     for step in range(WARM + steps):
         batch = batch_of(shape, section, step)
         start = time.perf_counter()
-        learner.learn(batch)
-        learner.step(section.learning_rate)
+        trainer.learn(batch)
+        trainer.step(section.learning_rate)
         seconds.append(time.perf_counter() - start)
     return {
         "shape": shape.model_dump(),

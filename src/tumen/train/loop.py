@@ -1,7 +1,7 @@
-"""The training loop, as in the algorithm box of a paper, with exact resume.
+"""The training loop with exact resume.
 
-Run under torchrun's variables, one process or many; sets no engine up. What is written for a step depends on the step alone,
-so a killed run that goes on ends in the same bits as one that was never killed.
+It runs under torchrun's variables, in one process or many. What is written for a step depends on
+the step alone, so a killed run that resumes ends in the same bits as one that was never killed.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import math
 import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +21,7 @@ from torch import Tensor
 from tumen.core.errors import TrainError
 from tumen.core.events import Events
 from tumen.core.shape import Shape
-from tumen.data import Loader, read_shards
+from tumen.data import Loader, Shards, read_shards
 from tumen.heartbeat import sender
 from tumen.recipe import Train, refuse_mesh
 from tumen.train.checkpoints.checkpoint import Checkpoints, State, whole, write_final
@@ -27,9 +29,27 @@ from tumen.train.checkpoints.replicas import Copies
 from tumen.train.losses import Extra
 from tumen.train.metrics import Clock, Spikes, epochs, guard
 from tumen.train.optimizer import Seen, put, rate_at
-from tumen.train.single_process import Alone, Learner
+from tumen.train.single_process import SingleProcessTrainer, Trainer
 from tumen.train.weights.lora import Adapter, adapted, write_adapter
-from tumen.train.world import Team, join, name_of, peers, type_of
+from tumen.train.world import World, join, name_of, peers, type_of
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a tier learns, beyond the loss on its data.
+
+    Attributes:
+        distil: weight of a teacher and its loss; the rest of the weight is on the data.
+        start: weights to start from instead of fresh ones.
+        adapter: train this adapter beside the weights of `start`, which stay as they are.
+        seen: what the network computes with, made from the fp32 weights after every step (QAT);
+            for one process.
+    """
+
+    distil: tuple[float, Extra] | None = None
+    start: Mapping[str, Tensor] | None = None
+    adapter: Adapter | None = None
+    seen: Seen | None = None
 
 
 @peers()
@@ -43,163 +63,224 @@ def fit(
     inputs: str = "",
     made_from: list[str] | None = None,
     events: Events | None = None,
-    distil: tuple[float, Extra] | None = None,
-    start: Mapping[str, Tensor] | None = None,
-    adapter: Adapter | None = None,
-    seen: Seen | None = None,
+    method: Method = Method(),
 ) -> None:
     """Train `shape` on a dataset artifact and write the checkpoint artifact `out`.
 
-    On SIGTERM it ends after the step at hand, with a checkpoint and the event `stopped` instead of the artifact.
+    On SIGTERM it finishes the step, writes a checkpoint and emits the event `stopped` instead of
+    writing the artifact.
 
     Args:
-        section: steps, rows, rates, mesh.
+        section: steps, batch size, learning rate, mesh.
         shape: with its vocabulary.
         dataset: folder with the shards `train` and `validation`.
-        out: artifact folder; working checkpoints stand in `.<name>.work` beside it until it is done.
+        out: artifact folder. Working checkpoints are in `.<name>.work` beside it until then.
         seed: of weights and order.
         inputs: what the artifact is made for, see core.artifact.
-        distil: weight of a teacher and its loss; the rest is on the data.
-        start: weights to start from instead of fresh ones.
-        adapter: learn that adapter beside the weights of `start`, which stay as they are.
-        seen: what the network computes with, made from the fp32 weights after every step; for one process.
+        made_from: digests of the artifact's inputs.
+        events: where rank 0 logs.
+        method: teacher, initial weights, adapter, quantization.
 
     Raises:
         PlanError: the mesh does not divide the network or the step.
-        TrainError: the loss is not a number or leaps, ranks are missing, or the weights to start from have another shape or
-            hold what is no number.
+        TrainError: the loss is NaN, infinite or spikes; ranks are missing; or the initial weights
+            have another shape or contain NaN or Inf.
         ArtifactError: shards are missing or damaged.
-        DiskError: no room; the last checkpoint is intact.
+        DiskError: the disk is full; the last checkpoint is intact.
     """
-    team, heartbeat = join(section.mesh.ranks), sender.current()
+    world = join(section.mesh.ranks)
+    heartbeat = sender.current()
     heartbeat.begin_phase("load")
-    events = (events if team.rank == 0 else None) or Events(None)
-    with team.stop.by_signal():
+    events = (events if world.rank == 0 else None) or Events(None)
+    with world.stop.by_signal():
         prepare_torch(section)
         shards = read_shards(dataset / "train")
         check_vocab(int(np.max(shards.tokens)), shape)
-        check_finite(start or {})
-        learner = learner_of(
-            section, shape, team, seed, distil, seen, (adapter, start or {}) if adapter else None
-        )
-        loader = Loader(
-            shards, section.batch_size, section.seq_len, seed, learner.data_rank, learner.data_ranks
-        )
-        work = out.with_name(f".{out.name}.work")
-        checkpoints = Checkpoints(
-            work, team, inputs, section.keep, events, section.async_checkpoint
-        )
-        copies = Copies(team, inputs, events)
-        step = first = _go_on(
-            checkpoints, copies, learner, loader, events, None if adapter else start
-        )
-        heartbeat.begin_phase("train")
-        clock, spikes = Clock(events, section, shape, team, step, out.name), Spikes(section)
-        while step < section.steps:
-            batch = next(loader)
-            loss = learner.learn(batch)
-            norm = learner.step(rate_at(section, step))
-            guard(loss, norm, step, batch)
-            spikes.guard(loss, step, batch)
-            step += 1
-            heartbeat.finish_step(step, loss)
-            clock.tick(step, loss, norm, learner, loader, batch)
-            checkpoints.look()
-            if step < section.steps:
-                copies.look(step, learner, loader)
-            stops = team.stops() and step < section.steps
-            if stops or (step % section.checkpoint_every == 0 and step < section.steps):
-                heartbeat.begin_phase("save")
-                checkpoints.save(learner, State(step, loader.state()))
-                clock.pause("checkpoint", step=step)
-                heartbeat.begin_phase("train")
-            if stops:
-                checkpoints.finish()
-                events.emit("stopped", tier=out.name, step=step)
-                return
+        check_finite(method.start or {})
+        trainer = trainer_of(section, shape, world, seed, method)
+        run = _Run(section, shape, out, world, trainer, events)
+        run.load(shards, seed, inputs, None if method.adapter else method.start)
+        if not run.train():
+            return
         heartbeat.begin_phase("end")
-        if team.world > 1 and step > first:  # what is spread over ranks is put together from disk
-            checkpoints.save(learner, State(step, loader.state()))
-        checkpoints.finish()
-        validation = validate(learner, dataset, section, seed)
-        facts = clock.facts() | {
-            "validation_loss": round(validation, 6),
-            "epochs": round(epochs(loader), 2),
-        }
-        facts |= {
-            "ranks": team.world,
-            "seen": loader.seen,
-            "computed_in": name_of(type_of(section, team.device)),
-        }
-        with team.first() as mine:
+        run.finish_checkpoints()
+        facts = run.facts(validate(trainer, dataset, section, seed))
+        with world.rank_zero() as mine:
             if mine:
-                events.emit("validation", tier=out.name, step=step, loss=validation)
-                learnt = whole(learner, team, work / f"step-{step:06d}")
-                if adapter:
-                    write_adapter(out, learnt, shape, adapter, inputs, made_from or [], facts)
-                else:
-                    write_final(out, learnt, shape, inputs, made_from or [], facts)
-                shutil.rmtree(work, ignore_errors=True)
+                run.write(method.adapter, inputs, made_from or [], facts)
 
 
-def learner_of(
-    section: Train,
-    shape: Shape,
-    team: Team,
-    seed: int,
-    distil: tuple[float, Extra] | None = None,
-    seen: Seen | None = None,
-    adapting: tuple[Adapter, Mapping[str, Tensor]] | None = None,
-) -> Learner:
-    """The learner a mesh asks for: one process alone, or this rank of many.
+class _Run:
+    """The state of one training: loader, checkpoints, step."""
+
+    def __init__(
+        self,
+        section: Train,
+        shape: Shape,
+        out: Path,
+        world: World,
+        trainer: Trainer,
+        events: Events,
+    ) -> None:
+        self.section = section
+        self.shape = shape
+        self.out = out
+        self.work = out.with_name(f".{out.name}.work")
+        self.world = world
+        self.trainer = trainer
+        self.events = events
+        self.heartbeat = sender.current()
+        self.first_step = 0
+        self.step = 0
+
+    def load(
+        self, shards: Shards, seed: int, inputs: str, start: Mapping[str, Tensor] | None
+    ) -> None:
+        """Open the data and restore the newest state, from disk or from memory."""
+        section = self.section
+        rank = self.trainer.data_rank
+        ranks = self.trainer.data_ranks
+        self.loader = Loader(shards, section.batch_size, section.seq_len, seed, rank, ranks)
+        self.checkpoints = Checkpoints(
+            self.work, self.world, inputs, section.keep, self.events, section.async_checkpoint
+        )
+        self.copies = Copies(self.world, inputs, self.events)
+        self.first_step = _restore(
+            self.checkpoints, self.copies, self.trainer, self.loader, self.events, start
+        )
+        self.step = self.first_step
+
+    def train(self) -> bool:
+        """Run the steps that are left; return False if a request to stop ended the run early."""
+        section = self.section
+        trainer = self.trainer
+        clock = Clock(self.events, section, self.shape, self.world, self.step, self.out.name)
+        self.clock = clock
+        spikes = Spikes(section)
+        self.heartbeat.begin_phase("train")
+        while self.step < section.steps:
+            batch = next(self.loader)
+            loss = trainer.learn(batch)
+            norm = trainer.step(rate_at(section, self.step))
+            guard(loss, norm, self.step, batch)
+            spikes.guard(loss, self.step, batch)
+            self.step += 1
+            self.heartbeat.finish_step(self.step, loss)
+            clock.tick(self.step, loss, norm, trainer, self.loader, batch)
+            self.checkpoints.look()
+            if self.step == section.steps:
+                break
+            self.copies.look(self.step, trainer, self.loader)
+            stop = self.world.should_stop()
+            if stop or self.step % section.checkpoint_every == 0:
+                self._save(clock)
+            if stop:
+                self.checkpoints.finish()
+                self.events.emit("stopped", tier=self.out.name, step=self.step)
+                return False
+        return True
+
+    def _save(self, clock: Clock) -> None:
+        self.heartbeat.begin_phase("save")
+        self.checkpoints.save(self.trainer, State(self.step, self.loader.state()))
+        clock.pause("checkpoint", step=self.step)
+        self.heartbeat.begin_phase("train")
+
+    def finish_checkpoints(self) -> None:
+        """Write what is spread over ranks to disk, where rank 0 puts it together."""
+        if self.world.size > 1 and self.step > self.first_step:
+            self.checkpoints.save(self.trainer, State(self.step, self.loader.state()))
+        self.checkpoints.finish()
+
+    def facts(self, validation: float) -> dict[str, Any]:
+        """Return what the artifact's manifest records."""
+        self.validation = validation
+        return self.clock.facts() | {
+            "validation_loss": round(validation, 6),
+            "epochs": round(epochs(self.loader), 2),
+            "ranks": self.world.size,
+            "seen": self.loader.seen,
+            "computed_in": name_of(type_of(self.section, self.world.device)),
+        }
+
+    def write(
+        self, adapter: Adapter | None, inputs: str, made_from: list[str], facts: dict[str, Any]
+    ) -> None:
+        """Write the artifact and remove the working checkpoints; for rank 0."""
+        self.events.emit("validation", tier=self.out.name, step=self.step, loss=self.validation)
+        weights = whole(self.trainer, self.world, self.work / f"step-{self.step:06d}")
+        if adapter:
+            write_adapter(self.out, weights, self.shape, adapter, inputs, made_from, facts)
+        else:
+            write_final(self.out, weights, self.shape, inputs, made_from, facts)
+        shutil.rmtree(self.work, ignore_errors=True)
+
+
+def trainer_of(
+    section: Train, shape: Shape, world: World, seed: int, method: Method = Method()
+) -> Trainer:
+    """Return the trainer that a mesh asks for: one process, or this rank of many.
 
     Raises:
         PlanError: the mesh does not divide the network or the step.
-        TrainError: an adapter over many ranks, or what else is not built.
+        TrainError: an adapter over many ranks, or another combination that is not built.
     """
-    refuse_mesh(section.mesh, shape, section.batch_size, section.seq_len, team.world)
+    refuse_mesh(section.mesh, shape, section.batch_size, section.seq_len, world.size)
     if (
         section.expert_kernel == "grouped"
         and section.compile
-        and type_of(section, team.device) == torch.float32
+        and type_of(section, world.device) == torch.float32
     ):
         raise TrainError(
-            "expert_kernel 'grouped' compiles in bf16 alone, and this is fp32: set compile = false, or 'padded'"
+            "expert_kernel 'grouped' compiles in bf16 only, and this run is fp32: "
+            "set compile = false, or expert_kernel = 'padded'"
         )
-    if adapting and section.mesh.ranks > 1:
-        raise TrainError(
-            "an adapter learns in one process: leave train.mesh out, or set start.tune to 'full'"
-        )
-    if adapting:
-        adapter, base = adapting
-        network = adapted(shape, base, adapter.start, type_of(section, team.device), seed)
-        return Alone(section, shape, team, seed, distil, network=network)
-    if section.mesh.ranks == 1:
-        return Alone(section, shape, team, seed, distil, seen)
-    if seen:
-        raise TrainError(
-            f"training on a grid is built for one process, the mesh has {section.mesh.ranks}; set train.mesh to 1"
-        )
-    if distil and section.mesh.pp > 1:
-        raise TrainError("distillation over a pipeline is not built; use dp, ep, cp and tp")
-    from tumen.train.parallel.parallel import (
-        Together,
-    )  # a second of imports that one process does without
+    if section.mesh.ranks > 1:
+        _refuse_distributed(section, method)
+        # torch's distributed packages take a second to import, which one process does without
+        from tumen.train.parallel.trainer import DistributedTrainer
 
-    return Together(section, shape, team, seed, distil)
+        return DistributedTrainer(section, shape, world, seed, method.distil)
+    network = None
+    if method.adapter:
+        compute_type = type_of(section, world.device)
+        network = adapted(shape, method.start or {}, method.adapter.start, compute_type, seed)
+    seen = None if network else method.seen
+    return SingleProcessTrainer(section, shape, world, seed, method.distil, seen, network)
+
+
+def _refuse_distributed(section: Train, method: Method) -> None:
+    """Refuse what is not built for many ranks."""
+    if method.adapter:
+        raise TrainError(
+            "an adapter trains in one process: remove train.mesh, or set init_from.tune to 'full'"
+        )
+    if method.seen:
+        raise TrainError(
+            "quantization-aware training is built for one process, the mesh has "
+            f"{section.mesh.ranks}; set train.mesh to 1"
+        )
+    if method.distil and section.mesh.pp > 1:
+        raise TrainError("distillation over a pipeline is not built; use dp, ep, cp and tp")
 
 
 def prepare_torch(section: Train) -> None:
-    """Threads and determinism. One environment variable matters before torch is loaded: the engine sets it (cluster/engines/local.py)."""
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # ranks that share this machine's cores
-    torch.set_num_threads(section.threads or max(1, len(os.sched_getaffinity(0)) // here))
+    """Set threads and determinism.
+
+    One environment variable must be set before torch is loaded; the engine sets it
+    (cluster/engines/local.py).
+    """
+    local_ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # they share this machine's cores
+    cores = len(os.sched_getaffinity(0))
+    torch.set_num_threads(section.threads or max(1, cores // local_ranks))
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # we read nothing that was not written; filling costs a fifth
+    # nothing reads memory that was not written, and filling it costs a fifth of the time
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def warm() -> None:
     """Load what a training needs, so that its start need not; for a process that stands by."""
-    import tumen.train.parallel.parallel  # noqa: F401
+    import tumen.train.parallel.trainer  # noqa: F401
 
 
 def check_vocab(largest: int, shape: Shape) -> None:
@@ -214,26 +295,30 @@ def check_vocab(largest: int, shape: Shape) -> None:
         )
 
 
-def _go_on(
+def _restore(
     checkpoints: Checkpoints,
     copies: Copies,
-    learner: Learner,
+    trainer: Trainer,
     loader: Loader,
     events: Events,
     start: Mapping[str, Tensor] | None,
 ) -> int:
-    """Restore the newest whole checkpoint, or a newer copy in memory; returns the steps that are done."""
-    held = copies.meet()
-    state = checkpoints.restore(learner, least=held)
-    copied = copies.restore(learner) if state is None and held else None
-    state = state or copied or (checkpoints.restore(learner) if held else None)
+    """Restore the newest whole checkpoint or a newer replica in memory; return the finished steps."""
+    held = copies.meet()  # the step of the newest replica that all ranks can have
+    state = checkpoints.restore(trainer, least=held)
+    replica = None
+    if state is None and held:
+        replica = copies.restore(trainer)
+        # a replica that cannot be read leaves the older checkpoint
+        state = replica or checkpoints.restore(trainer)
     if state is None and start is not None:
-        _start_from(learner, start)
+        _start_from(trainer, start)
     if state is not None:
         loader.restore(state.loader)
-        events.emit("resumed", step=state.step, source="memory" if copied else "checkpoint")
+        source = "memory" if replica else "checkpoint"
+        events.emit("resumed", step=state.step, source=source)
     step = state.step if state else 0
-    copies.begin(step, restored=copied is not None)
+    copies.begin(step, restored=replica is not None)
     return step
 
 
@@ -252,9 +337,9 @@ def check_finite(start: Mapping[str, Tensor]) -> None:
 
 
 @torch.no_grad()
-def _start_from(learner: Learner, start: Mapping[str, Tensor]) -> None:
-    """Fill a fresh learner with given weights, each rank its part."""
-    for name, tensor in learner.tensors().items():
+def _start_from(trainer: Trainer, start: Mapping[str, Tensor]) -> None:
+    """Fill a fresh trainer with given weights, each rank its part."""
+    for name, tensor in trainer.tensors().items():
         kind, _, ours = name.partition(".")
         if kind != "weights":
             continue
@@ -263,14 +348,14 @@ def _start_from(learner: Learner, start: Mapping[str, Tensor]) -> None:
                 f"the weights to start from have no {ours} of shape {tuple(tensor.shape)}; another architecture?"
             )
         put(tensor, start[ours])
-    learner.restored(0)
+    trainer.restored(0)
 
 
-def validate(learner: Learner, dataset: Path, section: Train, seed: int) -> float:
+def validate(trainer: Trainer, dataset: Path, section: Train, seed: int) -> float:
     """Mean cross-entropy in nats per action token over one pass of the validation shards."""
     shards = read_shards(dataset / "validation")
     loader = Loader(
-        shards, section.batch_size, section.seq_len, seed, learner.data_rank, learner.data_ranks
+        shards, section.batch_size, section.seq_len, seed, trainer.data_rank, trainer.data_ranks
     )
     batches = [next(loader) for _ in range(math.ceil(loader.rows_per_epoch() / section.batch_size))]
-    return learner.evaluate(batches, section.model_copy(update={"sentence_weight": 0.0}))
+    return trainer.evaluate(batches, section.model_copy(update={"sentence_weight": 0.0}))

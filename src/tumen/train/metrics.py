@@ -18,8 +18,8 @@ from tumen.core.shape import Shape
 from tumen.data import Batch, Loader
 from tumen.recipe import Train
 from tumen.train.optimizer import rate_at
-from tumen.train.single_process import Learner
-from tumen.train.world import Team, name_of, type_of
+from tumen.train.single_process import Trainer
+from tumen.train.world import World, name_of, type_of
 
 LOG_EVERY = 10
 WINDOW, ENOUGH = 100, 20  # losses that say what is usual, and how many of them it takes to say so
@@ -127,7 +127,7 @@ class Clock:
     """Progress in events: loss, rate, tokens a second, utilisation, seconds left."""
 
     def __init__(
-        self, events: Events, section: Train, shape: Shape, team: Team, step: int, tier: str
+        self, events: Events, section: Train, shape: Shape, world: World, step: int, tier: str
     ) -> None:
         self.events, self.section, self.tier = events, section, tier
         self.flops, self.peak = step_flops(section, shape), 0.0
@@ -135,20 +135,20 @@ class Clock:
         events.emit("train", tier=tier, step=step, steps=section.steps)
         if section.steps - step >= PEAK_STEPS:
             self.peak = sum(
-                team.all(measured_peak(section, team.device))
+                world.gather(measured_peak(section, world.device))
             )  # all at once, as they train
             events.emit(
                 "peak",
                 tier=tier,
                 flops_per_second=round(self.peak),
-                ranks=team.world,
-                precision=name_of(type_of(section, team.device)),
+                ranks=world.size,
+                precision=name_of(type_of(section, world.device)),
             )
         self.start = self.last = self.ticked = time.perf_counter()
         self.last_step = step
 
     def tick(
-        self, step: int, loss: float, norm: float, learner: Learner, loader: Loader, batch: Batch
+        self, step: int, loss: float, norm: float, trainer: Trainer, loader: Loader, batch: Batch
     ) -> None:
         """After a step, on every rank."""
         self.ticked = time.perf_counter()
@@ -177,7 +177,7 @@ class Clock:
             peak_bytes=peak_bytes(),
             seen=loader.seen,
             **self._utilisation(step_seconds),
-            **load_facts(learner.loads()),
+            **load_facts(trainer.loads()),
         )
 
     def _utilisation(self, step_seconds: float) -> dict[str, float]:

@@ -28,11 +28,11 @@ from tumen.core.shape import Shape
 from tumen.data import Loader, read_shards
 from tumen.model import FeedForward, MixtureOfExperts, Transformer
 from tumen.recipe import Train
-from tumen.train.loop import check_vocab, learner_of, prepare_torch
+from tumen.train.loop import check_vocab, prepare_torch, trainer_of
 from tumen.train.metrics import measured_peak, real_tokens, step_flops
 from tumen.train.optimizer import rate_at
-from tumen.train.single_process import Learner
-from tumen.train.world import Team, join, name_of, type_of
+from tumen.train.single_process import Trainer
+from tumen.train.world import World, join, name_of, type_of
 
 WARM, STEPS = 2, 3  # steps that are not counted, and those that are
 TOP = 12  # operators on the page
@@ -85,29 +85,29 @@ def profile_steps(
     Raises:
         PlanError, TrainError, ArtifactError, DiskError: as `fit`.
     """
-    team = join(section.mesh.ranks)
+    world = join(section.mesh.ranks)
     prepare_torch(section)
     shards = read_shards(dataset / "train")
     check_vocab(int(shards.tokens.max()), shape)
 
-    learner = learner_of(section, shape, team, seed)
+    trainer = trainer_of(section, shape, world, seed)
     loader = Loader(
-        shards, section.batch_size, section.seq_len, seed, learner.data_rank, learner.data_ranks
+        shards, section.batch_size, section.seq_len, seed, trainer.data_rank, trainer.data_ranks
     )
-    _steps(learner, loader, section, WARM)
-    seconds, real = _timed(learner, loader, section)
-    peak = sum(team.all(measured_peak(section, team.device)))
+    _steps(trainer, loader, section, WARM)
+    seconds, real = _timed(trainer, loader, section)
+    peak = sum(world.gather(measured_peak(section, world.device)))
     if section.compile:
-        del learner
-        learner = learner_of(section.model_copy(update={"compile": False}), shape, team, seed)
-        _steps(learner, loader, section, WARM)
-    with scopes(networks_of(learner)), profiler(activities=_activities(team.device)) as seen:
-        _steps(learner, loader, section, STEPS)
-        _wait(team.device)
-    step, ops = attributed(seen.events() or [], team.device)
+        del trainer
+        trainer = trainer_of(section.model_copy(update={"compile": False}), shape, world, seed)
+        _steps(trainer, loader, section, WARM)
+    with scopes(networks_of(trainer)), profiler(activities=_activities(world.device)) as seen:
+        _steps(trainer, loader, section, STEPS)
+        _wait(world.device)
+    step, ops = attributed(seen.events() or [], world.device)
     speed = Speed(seconds, real, step_flops(section, shape), peak)
-    page = page_of(tier, section, team, speed, step, ops)
-    with team.first() as mine:
+    page = page_of(tier, section, world, speed, step, ops)
+    with world.rank_zero() as mine:
         if mine:
             with disk(out):
                 out.mkdir(parents=True, exist_ok=True)
@@ -126,14 +126,14 @@ class Speed:
     peak: float
 
 
-def _timed(learner: Learner, loader: Loader, section: Train) -> tuple[float, float]:
+def _timed(trainer: Trainer, loader: Loader, section: Train) -> tuple[float, float]:
     """Mean seconds and real tokens of a step, without the profiler."""
     start = time.perf_counter()
-    real = _steps(learner, loader, section, STEPS)
+    real = _steps(trainer, loader, section, STEPS)
     return (time.perf_counter() - start) / STEPS, real / STEPS
 
 
-def _steps(learner: Learner, loader: Loader, section: Train, count: int) -> int:
+def _steps(trainer: Trainer, loader: Loader, section: Train, count: int) -> int:
     """Learn `count` steps under scopes, which cost nothing without a profiler; returns their real tokens."""
     real = 0
     for _ in range(count):
@@ -141,9 +141,9 @@ def _steps(learner: Learner, loader: Loader, section: Train, count: int) -> int:
             with record_function(SCOPE + "data loading"):
                 batch = next(loader)
             with record_function(LEARN):
-                learner.learn(batch)
+                trainer.learn(batch)
             with record_function(SCOPE + "optimizer"):
-                learner.step(rate_at(section, 0))
+                trainer.step(rate_at(section, 0))
             real += real_tokens(batch)
     return real
 
@@ -158,9 +158,9 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
-def networks_of(learner: Any) -> list[Transformer]:
-    """The networks of a learner: one, or a stage's each."""
-    found: list[Transformer] = getattr(learner, "networks", None) or [learner.network]
+def networks_of(trainer: Any) -> list[Transformer]:
+    """The networks of a trainer: one, or a stage's each."""
+    found: list[Transformer] = getattr(trainer, "networks", None) or [trainer.network]
     return found
 
 
@@ -281,7 +281,9 @@ def _name(event: Any) -> str:
     return str(event.name.removeprefix("autograd::engine::evaluate_function: "))
 
 
-def page_of(tier: str, section: Train, team: Team, speed: Speed, step: float, ops: list[Op]) -> str:
+def page_of(
+    tier: str, section: Train, world: World, speed: Speed, step: float, ops: list[Op]
+) -> str:
     """One page of Markdown."""
     whole = sum(op.seconds for op in ops) or 1.0
     groups = {name: sum(op.seconds for op in ops if op.group == name) for name in GROUPS}
@@ -290,8 +292,8 @@ def page_of(tier: str, section: Train, team: Team, speed: Speed, step: float, op
     lines = [
         f"# Where a step of {tier} goes",
         "",
-        f"{section.batch_size} rows of {section.seq_len} tokens, {name_of(type_of(section, team.device))}, "
-        f"{team.world} rank(s) on {team.device.type}, "
+        f"{section.batch_size} rows of {section.seq_len} tokens, {name_of(type_of(section, world.device))}, "
+        f"{world.size} rank(s) on {world.device.type}, "
         f"{torch.get_num_threads()} thread(s) each, torch {torch.__version__}; fresh weights, no teacher; seen from rank 0.",
         "",
         f"As trained: {units.show_seconds(speed.seconds)} a step, {per_second}, MFU {speed.flops / speed.seconds / speed.peak:.1%} "

@@ -1,4 +1,7 @@
-"""One process that learns: flat fp32 weights, compiled blocks. `Together` in parallel.py has the same verbs for many."""
+"""A trainer of one process: flat fp32 weights, compiled blocks.
+
+`DistributedTrainer` in parallel/trainer.py has the same verbs for many ranks.
+"""
 
 from __future__ import annotations
 
@@ -21,64 +24,70 @@ from tumen.model import KERNELS, Transformer, build
 from tumen.recipe import Train
 from tumen.train.losses import Extra, loss_of
 from tumen.train.optimizer import FlatOptimizer, Seen
-from tumen.train.world import Team, type_of
+from tumen.train.world import World, type_of
 
-KEPT = {
-    torch.ops.aten.mm.default,
-    torch.ops.aten.bmm.default,
-    torch.ops.aten.addmm.default,
-}  # not computed again when selective
+# Results of these operations are kept by selective recomputation.
+KEPT = {torch.ops.aten.mm.default, torch.ops.aten.bmm.default, torch.ops.aten.addmm.default}
 
 
-class Learner(Protocol):
-    """A network that takes steps. `data_rank` of `data_ranks` says which rows of a step are this process's."""
+class Trainer(Protocol):
+    """A network that takes steps. `data_rank` of `data_ranks`: which rows of a step are this process's."""
 
     data_rank: int
     data_ranks: int
 
     def learn(self, batch: Batch) -> float:
-        """Forward and backward over a step; the loss of the whole step, on every rank."""
+        """Run forward and backward over a step; return the loss of the whole step, on every rank."""
         ...
 
     def step(self, rate: float) -> float:
-        """Update, and return the norm of the gradient before clipping."""
+        """Update the weights; return the norm of the gradient before clipping."""
         ...
 
     def loads(self) -> Tensor | None:
-        """Tokens that wanted each expert in the last step, and drops: (mixtures, E + 1) over all ranks."""
+        """Return tokens routed to each expert in the last step, and drops.
+
+        Returns:
+            (mixtures, E + 1) over all ranks, or None for a dense network.
+        """
         ...
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything a checkpoint keeps, by name, to be written or to be filled in place."""
+        """Return everything a checkpoint keeps, by name, to be written or filled in place."""
         ...
 
     def restored(self, step: int) -> None:
-        """Go on after `tensors` were filled from a checkpoint of `step` finished steps."""
+        """Continue after `tensors` were filled from a checkpoint of `step` finished steps."""
         ...
 
     def evaluate(self, batches: Sequence[Batch], section: Train) -> float:
-        """Mean over batches of the loss without balance losses, nothing dropped."""
+        """Return the mean loss over batches, without balance losses and with nothing dropped."""
         ...
 
 
-class Alone:
-    """`Learner` of one process. It takes `network` instead of a fresh one; what of it wants no gradient stays as it is."""
+class SingleProcessTrainer:
+    """`Trainer` of one process."""
 
-    data_rank, data_ranks = 0, 1
+    data_rank = 0
+    data_ranks = 1
 
     def __init__(
         self,
         section: Train,
         shape: Shape,
-        team: Team,
+        world: World,
         seed: int,
         distil: tuple[float, Extra] | None = None,
         seen: Seen | None = None,
         network: Transformer | None = None,
     ) -> None:
-        self.section, self.device, self.distil = section, team.device, distil
-        self.network = prepared((network or build(shape, seed)).to(team.device), section)
-        self.optimizer = FlatOptimizer(self.network, section, type_of(section, team.device), seen)
+        """Build the network, or take `network`; weights that want no gradient stay as they are."""
+        self.section = section
+        self.device = world.device
+        self.distil = distil
+        network = network or build(shape, seed)
+        self.network = prepared(network.to(world.device), section)
+        self.optimizer = FlatOptimizer(self.network, section, type_of(section, world.device), seen)
         self._loads: Tensor | None = None
         if section.compile:
             remove_broken_libraries()
@@ -86,11 +95,10 @@ class Alone:
                 block.compile(dynamic=False)
 
     def learn(self, batch: Batch) -> float:
-        parts, losses, self._loads = (
-            batch.split(self.section.mesh.rows_of(len(batch.ids))),
-            [],
-            None,
-        )
+        """Run forward and backward over the micro-batches of a step; return its loss."""
+        parts = batch.split(self.section.mesh.rows_of(len(batch.ids)))
+        losses = []
+        self._loads = None
         for part in parts:
             loss = loss_of(self.network, part, self.section, self.device, self.distil)
             loss.backward()
@@ -101,38 +109,43 @@ class Alone:
         return float(torch.stack(losses).sum())
 
     def step(self, rate: float) -> float:
+        """Update the weights; return the norm of the gradient before clipping."""
         norm = self.optimizer.step(rate)
         rebalance(self.network, self._loads)
         return norm
 
     def loads(self) -> Tensor | None:
+        """Return expert loads of the last step, (mixtures, E + 1)."""
         return self._loads
 
     def tensors(self) -> dict[str, Tensor]:
+        """Return everything a checkpoint keeps, by name."""
         weights = self.optimizer.named_master() | dict(self.network.named_buffers())
+        moments = self.optimizer.moments()
         kept = {f"weights.{name}": tensor for name, tensor in weights.items()}
-        return kept | {
-            f"moments.{name}": tensor for name, tensor in self.optimizer.moments().items()
-        }
+        return kept | {f"moments.{name}": tensor for name, tensor in moments.items()}
 
     def restored(self, step: int) -> None:
+        """Continue after `tensors` were filled from a checkpoint of `step` finished steps."""
         self.optimizer.restored(step)
 
     def evaluate(self, batches: Sequence[Batch], section: Train) -> float:
-        with (
-            torch.no_grad(),
-            torch.compiler.set_stance("force_eager"),
-        ):  # a few batches do not pay for another compilation
-            self.network.eval()
+        """Return the mean loss over batches."""
+        self.network.eval()
+        # a few batches do not pay for another compilation
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"):
             losses = [
                 float(loss_of(self.network, batch, section, self.device)) for batch in batches
             ]
-            self.network.train()
+        self.network.train()
         return sum(losses) / len(losses)
 
 
 def remove_broken_libraries() -> None:
-    """A process killed while it compiled leaves empty libraries in torch's cache, on which the next one would fail."""
+    """Remove empty libraries that a process killed while compiling left in torch's cache.
+
+    The next process would fail on them.
+    """
     from torch._inductor.runtime.cache_dir_utils import cache_dir
 
     for library in Path(cache_dir()).rglob("*.so"):
@@ -141,7 +154,7 @@ def remove_broken_libraries() -> None:
 
 
 def prepared(network: Transformer, section: Train) -> Transformer:
-    """The network in training mode, with the section's expert kernel and recomputation."""
+    """Put a network into training mode, with the section's expert kernel and recomputation."""
     for mixture in network.mixtures():
         mixture.kernel = KERNELS[section.expert_kernel]
     if section.mesh.recompute != "none":
@@ -151,7 +164,10 @@ def prepared(network: Transformer, section: Train) -> Transformer:
 
 
 def recomputed(forward: Any, kind: str) -> Any:
-    """A block's forward whose activations are made again in the backward pass; "selective" keeps the matmuls' results."""
+    """Return a forward pass that recomputes activations in the backward pass.
+
+    "full" recomputes all of them, "selective" keeps the results of matrix products.
+    """
     if kind == "full":
         return partial(checkpoint, forward, use_reentrant=False)
     contexts = partial(create_selective_checkpoint_contexts, keep_matmuls)
@@ -159,12 +175,12 @@ def recomputed(forward: Any, kind: str) -> Any:
 
 
 def keep_matmuls(ctx: Any, op: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
-    """What selective recomputation keeps."""
+    """Decide for one operation whether selective recomputation keeps its result."""
     return CheckpointPolicy.MUST_SAVE if op in KEPT else CheckpointPolicy.PREFER_RECOMPUTE
 
 
 def added(loads: Tensor | None, network: Transformer) -> Tensor | None:
-    """The loads so far and those of the last forward pass."""
+    """Add the expert loads of the last forward pass to those so far."""
     if not network.loads:
         return loads
     new = torch.stack(network.loads)
@@ -172,7 +188,8 @@ def added(loads: Tensor | None, network: Transformer) -> Tensor | None:
 
 
 def rebalance(network: Transformer, loads: Tensor | None) -> None:
-    """Move the balancing biases, where the shape has them."""
-    if loads is not None:
-        for mixture, load in zip(network.mixtures(), loads, strict=True):
-            mixture.rebalance(load[:-1])
+    """Update the balancing biases of a network that has them; loads (mixtures, E + 1)."""
+    if loads is None:
+        return
+    for mixture, load in zip(network.mixtures(), loads, strict=True):
+        mixture.rebalance(load[:-1])  # the last column counts drops

@@ -1,6 +1,7 @@
-"""A stop that is asked for: on SIGTERM a run finishes its step, writes a checkpoint and ends, with exit code 0.
+"""Stop on request: on SIGTERM a run finishes its step, writes a checkpoint and exits with code 0.
 
-A rank that was told says so beside its loss, which is summed over all ranks anyway: all know it in the same step, at no cost.
+A rank that got the signal adds it to its loss, which is summed over all ranks anyway. So all ranks
+know it in the same step, at no cost.
 """
 
 from __future__ import annotations
@@ -14,15 +15,20 @@ from types import FrameType
 
 
 @dataclass
-class Stop:
-    """`asked`: this rank was told. `agreed`: one was, and all know."""
+class StopRequest:
+    """Whether this run should end after its step.
+
+    Attributes:
+        asked: this rank got SIGTERM.
+        agreed: some rank did, and all ranks know.
+    """
 
     asked: bool = False
     agreed: bool = False
 
     @contextmanager
     def by_signal(self) -> Iterator[None]:
-        """Inside, SIGTERM asks instead of killing; only a process's main thread is told of signals."""
+        """Take SIGTERM as a request instead of dying. Only the main thread can receive signals."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return

@@ -40,7 +40,7 @@ def learn(
         from tumen.data import Codec, require_same_vocabulary
         from tumen.shrink import distil, pruned
         from tumen.shrink.quantize import learn_grid
-        from tumen.train import fit, leave, profile_steps, shares_loss
+        from tumen.train import Method, fit, leave, profile_steps, shares_loss
         from tumen.train.weights import Adapter, start_from
     except ModuleNotFoundError as error:
         raise TrainError(
@@ -88,14 +88,12 @@ def learn(
         teacher = run / settings.distil.teacher
         distil(section, shape, settings.distil, teacher, run / "dataset", run / tier, **common)
     else:
-        fit(
-            section,
-            shape,
-            run / "dataset",
-            run / tier,
-            **common,
+        method = Method(
             distil=shares_loss(run / "dataset", shape.vocab_size),
+            start=common.pop("start", None),
+            adapter=common.pop("adapter", None),
         )
+        fit(section, shape, run / "dataset", run / tier, **common, method=method)
     leave()
     return ""
 

@@ -25,7 +25,7 @@ from tumen.shrink.gguf_writer import tensors_of
 from tumen.shrink.quant_types import GRIDS
 from tumen.shrink.quantize.allocation import Choice, read_grid
 from tumen.shrink.quantize.tensors import Places
-from tumen.train import fit
+from tumen.train import Method, fit
 from tumen.train.weights import read_final
 
 
@@ -87,7 +87,9 @@ def learn_grid(
         inputs=inputs,
         made_from=made_from,
         events=events,
-        distil=(teach, live_loss(whole, 1.0)) if teach else None,
-        start=weights,
-        seen=OnGrid(shape, weights, read_grid(grid)),
+        method=Method(
+            distil=(teach, live_loss(whole, 1.0)) if teach else None,
+            start=weights,
+            seen=OnGrid(shape, weights, read_grid(grid)),
+        ),
     )

@@ -38,8 +38,8 @@ from tumen.core.errors import DISK_ERRNOS, ArtifactError, TrainError, TumenError
 from tumen.core.events import Events
 from tumen.core.shape import Shape
 from tumen.formats import safetensors_header
-from tumen.train.single_process import Learner
-from tumen.train.world import Team, peers
+from tumen.train.single_process import Trainer
+from tumen.train.world import World, peers
 
 WEIGHTS, STATE, SHAPE = "weights.safetensors", "state.json", "shape.json"
 
@@ -68,18 +68,24 @@ class Checkpoints:
 
     Args:
         folder: where `step-<n>` stand.
-        team: who writes.
+        world: who writes.
         inputs: what the run is made for; checkpoints of other inputs are not used, and swept.
         keep: newest ones that stay.
         later: copy the state and write it while training goes on (pays on GPUs; a CPU only moves the cost).
     """
 
     def __init__(
-        self, folder: Path, team: Team, inputs: str, keep: int, events: Events, later: bool = False
+        self,
+        folder: Path,
+        world: World,
+        inputs: str,
+        keep: int,
+        events: Events,
+        later: bool = False,
     ) -> None:
-        self.folder, self.team, self.inputs, self.keep, self.events, self.later = (
+        self.folder, self.world, self.inputs, self.keep, self.events, self.later = (
             folder,
-            team,
+            world,
             inputs,
             keep,
             events,
@@ -87,9 +93,9 @@ class Checkpoints:
         )
         self._pending: Pending | None = None
         # What is written later is agreed on in another thread: training's own group would mix up the two.
-        self._group = dist.new_group(backend="gloo") if later and team.world > 1 else None
+        self._group = dist.new_group(backend="gloo") if later and world.size > 1 else None
 
-    def save(self, learner: Learner, state: State) -> None:
+    def save(self, trainer: Trainer, state: State) -> None:
         """Write `step-<n>` and remove all but the newest `keep`.
 
         Raises:
@@ -102,27 +108,27 @@ class Checkpoints:
             dict[str, Payload](),
             None,
         )
-        with self.team.first() as mine:
+        with self.world.rank_zero() as mine:
             if mine:
                 stage = sealing.enter_context(
                     writing(target, "checkpoint", self.inputs, [], {"step": state.step}, digests)
                 )
                 (stage / STATE).write_text(json.dumps({"step": state.step, "loader": state.loader}))
-        stage = Path(self.team.tell(stage))
+        stage = Path(self.world.broadcast(stage))
         self._pending = Pending(target, stage, sealing, digests)
         writer = HuggingFaceStorageWriter(str(stage), save_distributed=True)
         with or_nothing(sealing, target), quiet():
             write = async_save if self.later else save
-            alone = self.team.world == 1
+            alone = self.world.size == 1
             self._pending.written = write(
-                learner.tensors(), storage_writer=writer, process_group=self._group, no_dist=alone
+                trainer.tensors(), storage_writer=writer, process_group=self._group, no_dist=alone
             )
         if not self.later:
             self.finish()
 
     def look(self) -> None:
         """Seal what is written by now: a death costs the steps since the last save, not since the one before."""
-        if self.later and self._pending and all(self.team.all(self._pending.written.done())):
+        if self.later and self._pending and all(self.world.gather(self._pending.written.done())):
             self.finish()
 
     def finish(self) -> None:
@@ -137,10 +143,14 @@ class Checkpoints:
         with or_nothing(pending.sealing, pending.target):
             if self.later:
                 pending.written.result()
-            own = pending.stage / f"shard-{self.team.rank + 1:05d}-model-00001-of-00001.safetensors"
-            for part in self.team.each(lambda: {own.name: payload_of(own)} if own.exists() else {}):
+            own = (
+                pending.stage / f"shard-{self.world.rank + 1:05d}-model-00001-of-00001.safetensors"
+            )
+            for part in self.world.gather_results(
+                lambda: {own.name: payload_of(own)} if own.exists() else {}
+            ):
                 pending.digests.update(part)
-        with self.team.first() as mine:
+        with self.world.rank_zero() as mine:
             if mine:
                 pending.sealing.close()
                 self._sweep()
@@ -150,24 +160,24 @@ class Checkpoints:
         for old in set(newest_first(self.folder)) - set(ours[: self.keep]):
             shutil.rmtree(old, ignore_errors=True)
 
-    def restore(self, learner: Learner, least: int = 0) -> State | None:
-        """Fill the learner from the newest whole checkpoint of these inputs; a damaged one is told in events and passed over.
+    def restore(self, trainer: Trainer, least: int = 0) -> State | None:
+        """Fill the trainer from the newest whole checkpoint of these inputs; a damaged one is told in events and passed over.
 
         Those of fewer than `least` steps are not looked at.
 
         Raises:
             ArtifactError: a whole checkpoint that holds another network.
         """
-        with self.team.first() as mine:
+        with self.world.rank_zero() as mine:
             for left in self.folder.glob(".step-*") if mine else ():  # a kill left it half written
                 shutil.rmtree(left, ignore_errors=True)
             path = self._newest(least) if mine else None
-        path = self.team.tell(path)
+        path = self.world.broadcast(path)
         if path is None:
             return None
         state = State(**json.loads((path / STATE).read_text()))
-        fill(learner.tensors(), path, self.team)
-        learner.restored(state.step)
+        fill(trainer.tensors(), path, self.world)
+        trainer.restored(state.step)
         return state
 
     def _newest(self, least: int) -> Path | None:
@@ -187,7 +197,7 @@ class Checkpoints:
         return None
 
 
-def fill(tensors: dict[str, Tensor], path: Path, team: Team) -> None:
+def fill(tensors: dict[str, Tensor], path: Path, world: World) -> None:
     """Read a checkpoint's tensors into place, whatever ranks wrote it.
 
     Raises:
@@ -200,9 +210,9 @@ def fill(tensors: dict[str, Tensor], path: Path, team: Team) -> None:
             safetensors_header.check(file)
         check_held(tensors, reader.read_metadata().state_dict_metadata, path)
 
-    team.each(judge)
+    world.gather_results(judge)
     with quiet():
-        load(tensors, storage_reader=reader, no_dist=team.world == 1)
+        load(tensors, storage_reader=reader, no_dist=world.size == 1)
 
 
 def check_held(tensors: Mapping[str, Tensor], held: Mapping[str, Any], path: Path) -> None:
@@ -316,12 +326,12 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         ) from None
 
 
-def whole(learner: Learner, team: Team, scratch: Path) -> dict[str, Tensor]:
-    """The learner's fp32 weights on rank 0 by name, put together from a checkpoint when they are spread over ranks."""
+def whole(trainer: Trainer, world: World, scratch: Path) -> dict[str, Tensor]:
+    """The trainer's fp32 weights on rank 0 by name, put together from a checkpoint when they are spread over ranks."""
     spread = {
-        name: tensor for name, tensor in learner.tensors().items() if name.startswith("weights.")
+        name: tensor for name, tensor in trainer.tensors().items() if name.startswith("weights.")
     }
-    if team.world > 1:
+    if world.size > 1:
         reader = HuggingFaceStorageReader(str(scratch))
         metas = reader.read_metadata().state_dict_metadata
         held = {
@@ -329,7 +339,7 @@ def whole(learner: Learner, team: Team, scratch: Path) -> dict[str, Tensor]:
             for name, meta in metas.items()
             if name.startswith("weights.") and isinstance(meta, TensorStorageMetadata)
         }
-        if team.rank == 0:
+        if world.rank == 0:
             spread = {
                 name: torch.empty(meta.size, dtype=meta.properties.dtype)
                 for name, meta in held.items()

@@ -30,8 +30,8 @@ from tumen.data import Loader
 from tumen.formats import safetensors_header
 from tumen.heartbeat import SECRET, Replica, address_of, read_secret, sender, transfer
 from tumen.train.checkpoints.checkpoint import State
-from tumen.train.single_process import Learner
-from tumen.train.world import Team
+from tumen.train.single_process import Trainer
+from tumen.train.world import World
 
 FOLDER, KEEPER = (
     "TUMEN_REPLICA_FOLDER",
@@ -45,13 +45,13 @@ class Copies:
     """The copies of this rank; none are made where no agent says where.
 
     Args:
-        team: who trains.
+        world: who trains.
         inputs: what the run is made for; copies of other inputs are not used.
         events: rank 0's are written.
     """
 
-    def __init__(self, team: Team, inputs: str, events: Events) -> None:
-        self.team, self.inputs, self.events = team, inputs, events
+    def __init__(self, world: World, inputs: str, events: Events) -> None:
+        self.world, self.inputs, self.events = world, inputs, events
         self.folder = Path(os.environ.get(FOLDER, ""))
         self.on = False
         self.every = 0
@@ -70,7 +70,7 @@ class Copies:
         """Tell each other what the nodes hold. Returns the newest step that is whole, 0 for none; the same on every rank."""
         first = os.environ.get("LOCAL_RANK", "0") == "0"
         here = (os.environ.get(FOLDER, ""), os.environ.get(KEEPER, ""))
-        found: list[tuple[tuple[str, str], list[Replica]]] = self.team.all(
+        found: list[tuple[tuple[str, str], list[Replica]]] = self.world.gather(
             (here, self._here() if first and all(here) else [])
         )
         self._nodes = [node for node, _ in found]
@@ -79,42 +79,42 @@ class Copies:
         for (_, keeper), copies in found:
             for copy in copies:
                 held[copy.step, copy.attempt][copy.rank] = keeper
-        self._held = {key: parts for key, parts in held.items() if len(parts) == self.team.world}
+        self._held = {key: parts for key, parts in held.items() if len(parts) == self.world.size}
         return max(self._held, default=(0, 0))[0]
 
     def _here(self) -> list[Replica]:
         """What this node holds of this run, for this many ranks."""
         copies = [
-            copy for copy in transfer.replicas_in(self.folder) if copy.world == self.team.world
+            copy for copy in transfer.replicas_in(self.folder) if copy.world == self.world.size
         ]
         return [
             copy for copy in copies if about(self.folder / copy.name).get("inputs") == self.inputs
         ]
 
     @torch.no_grad()
-    def restore(self, learner: Learner) -> State | None:
-        """Fill the learner from the newest step that is whole and can be read by all; None: from none."""
+    def restore(self, trainer: Trainer) -> State | None:
+        """Fill the trainer from the newest step that is whole and can be read by all; None: from none."""
         for key in sorted(self._held, reverse=True):
             try:
                 part, state, why = (
-                    *self._part(learner, Replica(key[1], key[0], self.team.rank, self.team.world)),
+                    *self._part(trainer, Replica(key[1], key[0], self.world.rank, self.world.size)),
                     "",
                 )
             except (TumenError, SafetensorError, OSError, ValueError) as error:
                 why = str(error)
-            if whys := [why for why in self.team.all(why) if why]:
+            if whys := [why for why in self.world.gather(why) if why]:
                 self.events.emit(
                     "copy_damaged", step=key[0], error=whys[0], action="the one before is used"
                 )
                 continue
-            for name, tensor in learner.tensors().items():
+            for name, tensor in trainer.tensors().items():
                 local(tensor).copy_(part[name])
-            learner.restored(state.step)
+            trainer.restored(state.step)
             self._forget(*key)
             return state
         return None
 
-    def _part(self, learner: Learner, copy: Replica) -> tuple[dict[str, Tensor], State]:
+    def _part(self, trainer: Trainer, copy: Replica) -> tuple[dict[str, Tensor], State]:
         """This rank's part of a step: from its node, or from one that has it."""
         path = self.folder / copy.name
         if not path.exists():
@@ -127,7 +127,7 @@ class Copies:
         safetensors_header.check(path)
         part, said = load_file(path), about(path)
         wanted = {
-            name: (local(tensor).shape, tensor.dtype) for name, tensor in learner.tensors().items()
+            name: (local(tensor).shape, tensor.dtype) for name, tensor in trainer.tensors().items()
         }
         if said.get("inputs") != self.inputs or wanted != {
             name: (tensor.shape, tensor.dtype) for name, tensor in part.items()
@@ -151,7 +151,7 @@ class Copies:
             self._forget()
         self._from, self._since, self._due = step, time.perf_counter(), step + WARM_STEPS
 
-    def look(self, step: int, learner: Learner, loader: Loader) -> None:
+    def look(self, step: int, trainer: Trainer, loader: Loader) -> None:
         """After a step, on every rank: make a copy when it is time."""
         if not self.on or step < self._due:
             return
@@ -159,14 +159,14 @@ class Copies:
         step_seconds = (began - self._since) / (step - self._from)
         self._wait()
         self._make(
-            Replica(sender.current().attempt, step, self.team.rank, self.team.world),
-            learner,
+            Replica(sender.current().attempt, step, self.world.rank, self.world.size),
+            trainer,
             loader,
         )
         cost = time.perf_counter() - began + self._send_seconds
-        every = self.team.most(math.inf if self.why else cost / step_seconds / SHARE)
+        every = self.world.max(math.inf if self.why else cost / step_seconds / SHARE)
         if every == math.inf:
-            self.on, whys = False, self.team.all(self.why)
+            self.on, whys = False, self.world.gather(self.why)
             self.events.emit(
                 "copies_off",
                 step=step,
@@ -179,11 +179,11 @@ class Copies:
         self.every = max(1, math.ceil(every))
         self._from, self._since, self._due = step, time.perf_counter(), step + self.every
 
-    def _make(self, copy: Replica, learner: Learner, loader: Loader) -> None:
+    def _make(self, copy: Replica, trainer: Trainer, loader: Loader) -> None:
         """Write this rank's part into its node's memory, and send it on in the background."""
         path = self.folder / copy.name
         part = path.with_name(f".{copy.name}.part")
-        tensors = {name: local(tensor).detach().cpu() for name, tensor in learner.tensors().items()}
+        tensors = {name: local(tensor).detach().cpu() for name, tensor in trainer.tensors().items()}
         try:
             refuse_full(self.folder, tensors)
             save_file(tensors, part, {"inputs": self.inputs, "loader": json.dumps(loader.state())})
@@ -203,7 +203,7 @@ class Copies:
     def _neighbour(self) -> str:
         """The keeper of the next node, "" where there is none."""
         nodes = list(dict.fromkeys(self._nodes))
-        after = nodes[(nodes.index(self._nodes[self.team.rank]) + 1) % len(nodes)]
+        after = nodes[(nodes.index(self._nodes[self.world.rank]) + 1) % len(nodes)]
         return after[1] if len(nodes) > 1 else ""
 
     def _send(self, path: Path, keeper: str) -> None:
