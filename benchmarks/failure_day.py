@@ -105,7 +105,7 @@ class Run:
         )
         copy, copies = (
             self.way.copy_seconds,
-            max(1, round(self.plan.copy_every_seconds / STEP_SECONDS)),
+            max(1, round(self.plan.replica_every_seconds / STEP_SECONDS)),
         )
         while self.now < self.end:
             yield from self._work(STEP_SECONDS, "step")

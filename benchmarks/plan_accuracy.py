@@ -15,25 +15,25 @@ from pathlib import Path
 
 import numpy as np
 
-from tumen.plan.accuracy import published
-from tumen.plan.accuracy.constants import Fitted, Table, fit
+from tumen.plan.accuracy.fitting import FitTable, Fitted, fit
+from tumen.plan.accuracy.published import Published, read
 from tumen.plan.accuracy.report import dense_with_plan
 from tumen.plan.model import bound
-from tumen.plan.model.case import Array
 from tumen.plan.model.physics import NAMES
+from tumen.plan.model.scenario import Array
 
 CONSTANTS = Path(__file__).parents[1] / "src/tumen/plan/facts/physics.toml"
 
 
-def without(table: Table, held: Array, start: Fitted) -> Array:
+def without(table: FitTable, held: Array, start: Fitted) -> Array:
     """Predictions for the rows `held` marks from a fit on the others."""
     kept = [row for row, out in zip(table.rows, held, strict=True) if not out]
-    found = fit(Table.of(kept), start=start.physics, rounds=6)
+    found = fit(FitTable.of(kept), start=start.physics, rounds=6)
     prediction: Array = found.predict(table)[held]
     return prediction
 
 
-def folds(table: Table, start: Fitted, count: int = 5) -> Array:
+def folds(table: FitTable, start: Fitted, count: int = 5) -> Array:
     """Predictions of `count`-fold cross-validation."""
     fold = np.random.default_rng(0).integers(0, count, len(table.rows))
     out = np.zeros(len(table.rows))
@@ -42,7 +42,7 @@ def folds(table: Table, start: Fitted, count: int = 5) -> Array:
     return out
 
 
-def left_out(table: Table, start: Fitted) -> Array:
+def left_out(table: FitTable, start: Fitted) -> Array:
     """Predictions with each source left out of its own fit; its releases have factor 1."""
     sources = np.array([row.source for row in table.rows])
     out = np.zeros(len(table.rows))
@@ -51,20 +51,22 @@ def left_out(table: Table, start: Fitted) -> Array:
     return out
 
 
-def constant_mfu(table: Table) -> Array:
+def constant_mfu(table: FitTable) -> Array:
     """The floor: one MFU a (generation, precision, experts), the median of the same rows."""
-    cases = table.cases.take(table.starts)
-    ideal = bound.arithmetic(cases.but(recompute=0.0, redo_matmul=0.0))
+    scenarios = table.scenarios.take(table.starts)
+    ideal = bound.arithmetic(scenarios.changed(recompute=0.0, redo_matmul=0.0))
     keys = [
         f"{g}/{p}/{e > 0}"
-        for g, p, e in zip(cases.generation, cases.fp8, cases.experts, strict=True)
+        for g, p, e in zip(
+            scenarios.generation, scenarios.matmul_format, scenarios.n_routed_experts, strict=True
+        )
     ]
     share = ideal / table.seconds
     middle = {key: np.median(share[[k == key for k in keys]]) for key in set(keys)}
     return np.array([i / middle[key] for i, key in zip(ideal, keys, strict=True)])
 
 
-def line(name: str, chosen: Array, columns: list[Array], table: Table) -> str:
+def line(name: str, chosen: Array, columns: list[Array], table: FitTable) -> str:
     """One row of the table: n, then median / p90 of each prediction."""
     cells = []
     for prediction in columns:
@@ -73,7 +75,7 @@ def line(name: str, chosen: Array, columns: list[Array], table: Table) -> str:
     return f"{name:26s} {int(chosen.sum()):4d} | " + " | ".join(cells)
 
 
-def write(found: Fitted, runs: Path, table: Table) -> None:
+def write(found: Fitted, runs: Path, table: FitTable) -> None:
     """Store constants and factors with where they came from."""
     digest = hashlib.sha256(runs.read_bytes()).hexdigest()[:16]
     error = np.abs(found.predict(table) / table.seconds - 1)
@@ -100,8 +102,8 @@ def main() -> None:
     parser.add_argument("runs", type=Path)
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
-    rows, refused = published.read(options.runs)
-    table = Table.of(rows)
+    rows, refused = read(options.runs)
+    table = FitTable.of(rows)
     found = fit(table)
     if options.write:
         write(found, options.runs, table)
@@ -117,7 +119,7 @@ def main() -> None:
     print(
         f"{'':26s}    n | {'in sample':^20s} | {'5-fold':^20s} | {'source left out':^20s} | {'constant MFU':^20s}"
     )
-    groups: dict[str, Callable[[published.Published], bool]] = {
+    groups: dict[str, Callable[[Published], bool]] = {
         "all": lambda row: True,
         "dense, published plan": dense_with_plan,
         "dense": lambda row: row.dense,

@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 
 from tumen.core.shape import Experts, Gqa, Mla, Shape
-from tumen.plan import Job
+from tumen.plan import Workload
 from tumen.plan.facts import cards
 from tumen.plan.search import search
 
@@ -66,7 +66,7 @@ def ours(rounds: int = 3) -> list[dict[str, object]]:
             times = []
             for _ in range(rounds):
                 start = time.perf_counter()
-                best = search(Job(shape, seq, batch, 1e12, name=name), cards()[card], count)
+                best = search(Workload(shape, seq, batch, 1e12, name=name), cards()[card], count)
                 times.append(time.perf_counter() - start)
             seconds = sorted(times)[len(times) // 2]
             facts = {

@@ -30,7 +30,8 @@ RESULTS = ROOT / "benchmarks" / "results" / "mutation.json"
 # file -> folders or files of tests that must notice a change in it
 FILES = {
     "src/tumen/core/artifact.py": ["tests/core/test_artifact.py"],
-    "src/tumen/plan/search.py": ["tests/plan"],
+    "src/tumen/plan/search.py": ["tests/plan/test_search.py", "tests/plan/test_legality.py"],
+    "src/tumen/plan/space.py": ["tests/plan/test_search.py", "tests/plan/test_legality.py"],
     "src/tumen/assistant/find.py": ["tests/assistant"],
     "src/tumen/assistant/resolution.py": ["tests/assistant"],
     "src/tumen/cluster/watcher/monitor.py": ["tests/cluster/test_monitor.py"],

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tumen.core.shape import Gqa, Shape
-from tumen.plan import Job, job_of
+from tumen.plan import Workload, workload_of
 from tumen.recipe.recipe import load_recipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -30,10 +30,10 @@ def gpt3() -> Shape:
 
 
 @pytest.fixture
-def gpt3_job(gpt3: Shape) -> Job:
-    return Job(gpt3, 2048, 1536, 3e11, name="gpt3")
+def gpt3_workload(gpt3: Shape) -> Workload:
+    return Workload(gpt3, 2048, 1536, 3e11, name="gpt3")
 
 
 @pytest.fixture
-def v2_job() -> Job:
-    return job_of(load_recipe(RECIPES / "v2.toml"))
+def v2_workload() -> Workload:
+    return workload_of(load_recipe(RECIPES / "v2.toml"))

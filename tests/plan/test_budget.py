@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tumen.core.errors import PlanError
 from tumen.core.shape import Experts, Gqa, Shape
-from tumen.plan import spent, step_flops, steps_within
+from tumen.plan import step_flops, steps_within, training_compute
 from tumen.recipe.recipe import Train
 
 DENSE = Shape(
@@ -39,7 +39,7 @@ def test_the_budget_is_used_up_to_less_than_a_step(budget: float, rows: int, sha
             steps_within(budget, shape, train, "ablation.x")
         return
     steps = steps_within(budget, shape, train, "ablation.x")
-    used = spent(shape, train.model_copy(update={"steps": steps}))
+    used = training_compute(shape, train.model_copy(update={"steps": steps}))
     assert 0 <= budget - used.flops < used.step_flops
     assert used.flops == steps * used.step_flops
     assert used.tokens == steps * rows * 16
@@ -56,4 +56,6 @@ def test_experts_that_are_not_chosen_cost_nothing() -> None:
         3 * 2 * 16 * 4 * 16
     )  # four more rows of the router: forward and backward, two operations, width, tokens
     assert step_flops(MIXED, train) - step_flops(few, train) == router
-    assert spent(MIXED, train).parameters > spent(MIXED, train).active_parameters
+    assert (
+        training_compute(MIXED, train).parameters > training_compute(MIXED, train).active_parameters
+    )

@@ -12,8 +12,9 @@ import pytest
 from tumen.core.errors import InputError, PlanError
 from tumen.core.events import Events
 from tumen.core.events import read as read_events
-from tumen.plan.accuracy import calibration
-from tumen.plan.accuracy.calibration import MEMORY_TERMS, TIME_TERMS, Observation
+from tumen.plan.accuracy import calibration, measurement
+from tumen.plan.accuracy.calibration import MEMORY_TERMS, TIME_TERMS
+from tumen.plan.accuracy.measurement import Observation
 from tumen.plan.facts import card_of
 
 RATES = np.array([2e-11, 3e-10, 1e-10, 1e-4, 4e-3])
@@ -23,7 +24,7 @@ SIZES = np.array([3e8, 1.1, 0.9])
 def observations() -> list[Observation]:
     """Runs of a machine with known rates."""
     found = []
-    for shape, train in calibration.default_configurations():
+    for shape, train in measurement.default_configurations():
         seconds = float(calibration.time_terms(shape, train) @ RATES)
         size = float(calibration.memory_terms(shape, train) @ SIZES)
         found.append(
@@ -113,7 +114,7 @@ def run_folder(tmp_path: Path) -> Path:
 
 def test_events_become_observations(tmp_path: Path) -> None:
     """The first line holds compilation and does not count into the step, but its memory does."""
-    (seen,) = calibration.observed(run_folder(tmp_path))
+    (seen,) = measurement.observed(run_folder(tmp_path))
     assert seen.step_seconds == pytest.approx(0.3)
     assert seen.peak_bytes == 5e8 + 40
     assert seen.shape.vocab_size == 2048
@@ -121,39 +122,39 @@ def test_events_become_observations(tmp_path: Path) -> None:
 
 def test_predicted_against_actual(tmp_path: Path) -> None:
     run = run_folder(tmp_path)
-    (found,) = calibration.actual(run, calibration.calibrate(calibration.observed(run)))
+    (found,) = calibration.actual(run, calibration.calibrate(measurement.observed(run)))
     assert found.predicted_seconds == pytest.approx(found.actual_seconds, rel=0.3)
     assert "device: step" in found.line()
     assert list(read_events(run / "events.jsonl", "step"))
 
 
 def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no run folder"):
-        calibration.observed(tmp_path)
+    with pytest.raises(InputError, match="not a run folder"):
+        measurement.observed(tmp_path)
     run_folder(tmp_path)
     (tmp_path / "events.jsonl").unlink()
     with pytest.raises(InputError, match="no steps"):
-        calibration.observed(tmp_path)
+        measurement.observed(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("answer", "says"),
     [
         (subprocess.CompletedProcess([], 1, "", "ModuleNotFoundError: torch"), "torch"),
-        (subprocess.CompletedProcess([], 0, "hello\n", ""), "no observation"),
-        (subprocess.CompletedProcess([], 0, "", ""), "no observation"),
+        (subprocess.CompletedProcess([], 0, "hello\n", ""), "not an observation"),
+        (subprocess.CompletedProcess([], 0, "", ""), "not an observation"),
     ],
 )
 def test_a_benchmark_that_fails_says_so(
     monkeypatch: pytest.MonkeyPatch, answer: object, says: str
 ) -> None:
-    monkeypatch.setattr(calibration.subprocess, "run", lambda *_, **__: answer)
+    monkeypatch.setattr(measurement.subprocess, "run", lambda *_, **__: answer)
     with pytest.raises(PlanError, match=says):
-        calibration.benchmark(calibration.default_configurations()[:1])
+        measurement.benchmark(measurement.default_configurations()[:1])
 
 
 def test_muon_is_more_work() -> None:
-    shape, train = calibration.default_configurations()[0]
+    shape, train = measurement.default_configurations()[0]
     plain = calibration.time_terms(shape, train)
     muon = calibration.time_terms(shape, train.model_copy(update={"optimizer": "muon"}))
     assert muon[0] > plain[0]
@@ -161,7 +162,7 @@ def test_muon_is_more_work() -> None:
 
 
 def test_without_a_profile_there_is_an_order_of_size() -> None:
-    shape, section = calibration.default_configurations()[1]
+    shape, section = measurement.default_configurations()[1]
     seconds, size = calibration.predict(calibration.uncalibrated(), shape, section)
     assert 0.02 < seconds < 20
     assert 4e8 < size < 8e9

@@ -68,7 +68,7 @@ def test_anchor_growth_and_rent() -> None:
         ((V2, "--grow", "soon"), "DAY=card:count"),
         ((V2, "--rent", "h800:8"), "@price"),
         ((V2, "--anchor", "x"), "RECIPE=card-hours"),
-        (("check", "none.csv"), "no such file"),
+        (("check", "none.csv"), "file not found"),
         (("fleet", "--devices", "120M", "--recipe", "none.toml"), "--recipe"),
     ],
 )

@@ -8,9 +8,8 @@ import pytest
 from tests import recipes
 
 from tumen.core.shape import Experts, Mla, Shape
-from tumen.plan import first_group, job_of, solve
-from tumen.plan.facts import cards, fleet_of
-from tumen.plan.plan import anchored
+from tumen.plan import anchored, solve, workload_of
+from tumen.plan.facts import cards, fleet_of, one_kind
 from tumen.recipe.recipe import load_recipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -28,7 +27,7 @@ COUNTS = [
 
 @pytest.mark.parametrize(("recipe", "tier", "published", "tolerance"), COUNTS)
 def test_parameters(recipe: str, tier: str | None, published: float, tolerance: float) -> None:
-    job = job_of(load_recipe(RECIPES / recipe), tier)
+    job = workload_of(load_recipe(RECIPES / recipe), tier)
     assert job.shape.parameters() == pytest.approx(published, rel=tolerance)
 
 
@@ -58,7 +57,9 @@ def test_published_counts(gpt3: Shape) -> None:
 
 def test_active_parameters() -> None:
     """What one token is multiplied with: the embedding table is looked up, not multiplied."""
-    v2, lite = (job_of(load_recipe(RECIPES / name)).shape for name in ("v2.toml", "v2-lite.toml"))
+    v2, lite = (
+        workload_of(load_recipe(RECIPES / name)).shape for name in ("v2.toml", "v2-lite.toml")
+    )
     assert v2.active_parameters() - v2.vocab_size * v2.hidden_size == pytest.approx(21e9, rel=0.01)
     assert lite.active_parameters() - lite.vocab_size * lite.hidden_size == pytest.approx(
         2.4e9, rel=0.025
@@ -67,7 +68,7 @@ def test_active_parameters() -> None:
 
 def test_cache_of_v2_told_apart() -> None:
     """-82.2% is latent attention against the 67B's grouped keys; -93.3% is that and 6-bit elements."""
-    v2, v1 = (job_of(load_recipe(RECIPES / name)).shape for name in ("v2.toml", "v1-67b.toml"))
+    v2, v1 = (workload_of(load_recipe(RECIPES / name)).shape for name in ("v2.toml", "v1-67b.toml"))
     assert v2.cache_elements() == 34_560
     assert v1.cache_elements() == 194_560
     assert 1 - v2.cache_elements() / v1.cache_elements() == pytest.approx(0.822, abs=5e-4)
@@ -80,8 +81,8 @@ def test_v2_from_67b_alone(count: int) -> None:
     MFU says 94K.
     """
     v2, v1 = load_recipe(RECIPES / "v2.toml"), load_recipe(RECIPES / "v1-67b.toml")
-    group = first_group(fleet_of(f"h800:{count}"))
-    job, anchor = anchored(job_of(v2), job_of(v1), group, 300_600.0, v1.plan)
+    group = one_kind(fleet_of(f"h800:{count}"))
+    job, anchor = anchored(workload_of(v2), workload_of(v1), group, 300_600.0, v1.plan)
     hours = solve(job, group, v2.plan, top=1).best.hours_per_trillion
     assert 0.8 < anchor.factor < 1.25
     assert hours.low <= 172_800 <= hours.high
@@ -95,6 +96,6 @@ def test_v2_from_67b_alone(count: int) -> None:
 @pytest.mark.parametrize("recipe", recipes.shipped(), ids=lambda path: path.stem)
 def test_every_recipe_plans(recipe: Path) -> None:
     found = load_recipe(recipe)
-    plan = solve(job_of(found), first_group(fleet_of(found.fleet.accelerators)), found.plan)
+    plan = solve(workload_of(found), one_kind(fleet_of(found.fleet.accelerators)), found.plan)
     assert plan.best.bound_seconds <= plan.best.step_seconds.low
     assert plan.card in cards()

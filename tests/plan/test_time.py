@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from tumen.core.errors import PlanError
 from tumen.core.shape import Experts, Gqa, Mla, Shape
-from tumen.plan import Job, Layout
+from tumen.plan import Layout, Workload
 from tumen.plan.facts import cards
-from tumen.plan.job import case_of
-from tumen.plan.model import bound, links, time
-from tumen.plan.model.case import stack
+from tumen.plan.layout import scenario_of
+from tumen.plan.model import bound, links, step
 from tumen.plan.model.physics import NAMES, SHARES, Physics, fitted, from_vector, vector
+from tumen.plan.model.scenario import stack
 
 POWERS = st.sampled_from([1, 2, 4, 8])
 SHAPES = (
@@ -68,20 +68,20 @@ def test_no_plan_beats_physics(
         zero=zero,
         sequence_parallel=tp > 1,
     )
-    job = Job(shape, 2048, 64, 1e9, precision)
+    job = Workload(shape, 2048, 64, 1e9, precision)
     try:
-        case = stack([case_of(job, layout, cards()[card])])
+        scenario = stack([scenario_of(job, layout, cards()[card])])
     except PlanError:
         return
-    step = time.step(case, fitted()).step[0]
-    assert np.isfinite(step)
-    for name, limit in bound.terms(case).items():
-        assert step >= np.asarray(limit).max(), name
+    seconds = step.step_time(scenario, fitted()).step[0]
+    assert np.isfinite(seconds)
+    for name, limit in bound.terms(scenario).items():
+        assert seconds >= np.asarray(limit).max(), name
 
 
-def test_parts_add_up(gpt3_job: Job) -> None:
+def test_parts_add_up(gpt3_workload: Workload) -> None:
     layout = Layout(tp=8, pp=8, dp=16, micro_batch=1, sequence_parallel=True)
-    found = time.step(stack([case_of(gpt3_job, layout, cards()["a100"])]), Physics())
+    found = step.step_time(stack([scenario_of(gpt3_workload, layout, cards()["a100"])]), Physics())
     parts = {
         k: v
         for k, v in found.rows().items()
@@ -92,38 +92,41 @@ def test_parts_add_up(gpt3_job: Job) -> None:
     )
 
 
-def test_a_table_is_its_rows(gpt3_job: Job) -> None:
+def test_a_table_is_its_rows(gpt3_workload: Workload) -> None:
     layouts = [Layout(tp=8, pp=p, dp=64 // p, micro_batch=1) for p in (1, 2, 4, 8)]
-    cases = [case_of(gpt3_job, layout, cards()["h100"]) for layout in layouts]
-    together = time.step(stack(cases), fitted()).step
-    alone = [float(time.step(stack([case]), fitted()).step[0]) for case in cases]
+    scenarios = [scenario_of(gpt3_workload, layout, cards()["h100"]) for layout in layouts]
+    together = step.step_time(stack(scenarios), fitted()).step
+    alone = [float(step.step_time(stack([scenario]), fitted()).step[0]) for scenario in scenarios]
     assert together == pytest.approx(alone)
 
 
-def test_megatron_175b_is_known(gpt3_job: Job) -> None:
+def test_megatron_175b_is_known(gpt3_workload: Workload) -> None:
     """Published: 24,3xx samples ... 1,024 A100s, batch 1,536, tp 8, pp 16, full recompute: about 32 s a step (138
     TFLOP/s).
     """
     layout = Layout(tp=8, pp=16, dp=8, micro_batch=1, recompute="full", zero=0)
-    case = stack([case_of(gpt3_job, layout, cards()["a100"])]).but(
+    scenario = stack([scenario_of(gpt3_workload, layout, cards()["a100"])]).changed(
         kernel=0.0, dropout=1.0, dp_overlap=0.0, pp_overlap=0.0
     )
-    assert float(time.step(case, fitted()).step[0]) == pytest.approx(32.0, rel=0.12)
+    assert float(step.step_time(scenario, fitted()).step[0]) == pytest.approx(32.0, rel=0.12)
 
 
-def test_a_faster_link_never_hurts(gpt3_job: Job) -> None:
-    case = stack([case_of(gpt3_job, Layout(tp=8, pp=4, dp=4), cards()["h800"])])
-    slow = time.step(case, fitted()).step[0]
-    assert time.step(case.but(link_rate=450e9), fitted()).step[0] <= slow
-    assert time.step(case.but(nic_rate=100e9), fitted()).step[0] <= slow
+def test_a_faster_link_never_hurts(gpt3_workload: Workload) -> None:
+    scenario = stack([scenario_of(gpt3_workload, Layout(tp=8, pp=4, dp=4), cards()["h800"])])
+    slow = step.step_time(scenario, fitted()).step[0]
+    assert step.step_time(scenario.changed(link_rate=450e9), fitted()).step[0] <= slow
+    assert step.step_time(scenario.changed(nic_rate=100e9), fitted()).step[0] <= slow
 
 
-def test_a_group_sees_every_network_card_it_has(gpt3_job: Job) -> None:
+def test_a_group_sees_every_network_card_it_has(gpt3_workload: Workload) -> None:
     """tp 8 leaves one rank a node to the data-parallel group: one network card; tp 1 leaves eight."""
-    case, physics = stack([case_of(gpt3_job, Layout(tp=8, dp=16), cards()["a100"])]), Physics()
-    one = links.rate(case, physics, 16.0, 8.0)
-    eight = links.rate(case, physics, 16.0, 1.0)
-    inside = links.rate(case, physics, 8.0, 1.0)
+    scenario, physics = (
+        stack([scenario_of(gpt3_workload, Layout(tp=8, dp=16), cards()["a100"])]),
+        Physics(),
+    )
+    one = links.rate(scenario, physics, 16.0, 8.0)
+    eight = links.rate(scenario, physics, 16.0, 1.0)
+    inside = links.rate(scenario, physics, 8.0, 1.0)
     assert eight == pytest.approx(8 * one)
     assert inside == pytest.approx(300e9 * physics.link)
 

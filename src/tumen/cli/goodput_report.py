@@ -54,13 +54,13 @@ def ledger(
 
 def promised(recipe: Recipe, tier: str, ranks: int) -> float:
     """Goodput the plan expects of a tier on its cards, by the failure rates and restarts of the recipe's `[plan]`."""
-    from tumen.plan import first_group, job_of, reliability
-    from tumen.plan.facts import fleet_of
+    from tumen.plan import reliability, workload_of
+    from tumen.plan.facts import fleet_of, one_kind
 
-    card = first_group(fleet_of(recipe.fleet.accelerators)).card
-    shape = job_of(recipe, tier).shape
+    kind = one_kind(fleet_of(recipe.fleet.accelerators)).accelerator
+    shape = workload_of(recipe, tier).shape
     return reliability(
-        ranks, recipe.fleet.accelerators_per_node or card.node, shape.parameters(), recipe.plan
+        ranks, recipe.fleet.accelerators_per_node or kind.node, shape.parameters(), recipe.plan
     ).goodput
 
 

@@ -81,20 +81,21 @@ def plan_recipe(
     as_json: bool = JSON,
 ) -> None:
     """Plan a recipe on a fleet (the word `recipe` may be left out)."""
-    from tumen.plan import beside, explain, first_group, job_of, solve
     from tumen.plan import compare as compare_
     from tumen.plan import grow as grow_
-    from tumen.plan import page as page_
-    from tumen.plan.facts import fleet_of
+    from tumen.plan import solve, workload_of
+    from tumen.plan.facts import fleet_of, one_kind
+    from tumen.plan.output import comparison_table, explain
+    from tumen.plan.output import page as page_
 
     recipe = load_recipe(path, changes)
-    job = job_of(recipe, tier)
+    job = workload_of(recipe, tier)
     cards = fleet or recipe.fleet.accelerators
     if anchor:
         job = anchored(job, cards, anchor)
     if compare:
         found = compare_(job, compare, recipe.plan)
-        print(found.model_dump_json(indent=2) if as_json else "\n".join(beside(found)))
+        print(found.model_dump_json(indent=2) if as_json else "\n".join(comparison_table(found)))
         return
     if grow:
         growth = grow_(job, cards, [growth_of(text) for text in grow], recipe.plan)
@@ -106,9 +107,9 @@ def plan_recipe(
         return
     if rent:
         both = rented(job, cards, rent, recipe.plan)
-        print(both.model_dump_json(indent=2) if as_json else "\n".join(beside(both)))
+        print(both.model_dump_json(indent=2) if as_json else "\n".join(comparison_table(both)))
         return
-    plan = solve(job, first_group(fleet_of(cards, profile)), recipe.plan, top)
+    plan = solve(job, one_kind(fleet_of(cards, profile)), recipe.plan, top)
     if out:
         write(out, plan.model_dump_json(indent=2) + "\n")
     if page:
@@ -120,8 +121,8 @@ def anchored(job: Any, cards: str, anchor: str) -> Any:
     """The job with the software factor one published run gives."""
     from tumen.core import units
     from tumen.plan import anchored as anchored_
-    from tumen.plan import first_group, job_of
-    from tumen.plan.facts import fleet_of
+    from tumen.plan import workload_of
+    from tumen.plan.facts import fleet_of, one_kind
 
     path, equals, hours = anchor.rpartition("=")
     if not equals:
@@ -129,8 +130,8 @@ def anchored(job: Any, cards: str, anchor: str) -> Any:
             f"--anchor {anchor!r}: write RECIPE=card-hours, such as recipes/v1-67b.toml=300.6k"
         )
     other = load_recipe(Path(path))
-    group = first_group(fleet_of(cards))
-    job, found = anchored_(job, job_of(other), group, units.count(hours), other.plan)
+    group = one_kind(fleet_of(cards))
+    job, found = anchored_(job, workload_of(other), group, units.count(hours), other.plan)
     print(
         f"anchor: {found.name} takes {found.published:,.0f} card-hours a trillion tokens, "
         f"{found.predicted:,.0f} predicted: factor {found.factor:.3f}"
@@ -171,19 +172,17 @@ def growth_text(growth: Any, currency: str) -> str:
 
 def rented(job: Any, own: str, rent: str, planning: Any) -> Any:
     """Own cards beside own and rented ones."""
-    from tumen.plan import first_group, own_and_rented
-    from tumen.plan.facts import fleet_of
+    from tumen.plan import own_and_rented
+    from tumen.plan.facts import fleet_of, one_kind
 
     cards, _, price = rent.partition("@")
     try:
         rented_price = float(price)
     except ValueError:
         raise PlanError(f"--rent {rent!r}: write card:count@price, such as h800:3500@2.5") from None
-    group = first_group(fleet_of(own))
-    own_price = group.card.price if planning.price is None else planning.price
-    return own_and_rented(
-        job, group, first_group(fleet_of(cards)), own_price, rented_price, planning
-    )
+    group = one_kind(fleet_of(own))
+    own_price = group.accelerator.price if planning.price is None else planning.price
+    return own_and_rented(job, group, one_kind(fleet_of(cards)), own_price, rented_price, planning)
 
 
 @app.command()
@@ -191,11 +190,11 @@ def check(
     path: Path = typer.Argument(..., help="CSV of published runs."), as_json: bool = JSON
 ) -> None:
     """Predicted against published for every row: errors by source, memory, out-of-memory rows, refusals, ranking."""
-    from tumen.plan import table
     from tumen.plan.accuracy import check as check_
+    from tumen.plan.output import accuracy_table
 
     report = check_(path)
-    print(json.dumps(asdict(report)) if as_json else "\n".join(table(report)))
+    print(json.dumps(asdict(report)) if as_json else "\n".join(accuracy_table(report)))
 
 
 @app.command()
@@ -272,13 +271,14 @@ def fleet(
 ) -> None:
     """Serving: requests and tokens a second, share on device, cards in the cloud, cost of a million tokens."""
     from tumen.core import units
-    from tumen.plan import Demand, job_of, rate_of, serving_lines, size
+    from tumen.plan import Demand, ServedModel, rate_of, size_serving, workload_of
     from tumen.plan.facts import card_of
+    from tumen.plan.output import serving_table
 
     path = recipe or Path("recipes/milm-6b.toml")
     if not path.exists():
         raise InputError(f"{path}: no such recipe; name the cloud model with --recipe")
-    job = job_of(load_recipe(path), tier)
+    shape = workload_of(load_recipe(path), tier).shape
     demand = Demand(
         devices=units.count(devices),
         requests_per_day=rate_of(requests),
@@ -288,10 +288,9 @@ def fleet(
         peak_over_mean=peak,
     )
     kind = card_of(card)
-    found = size(
-        job.shape, demand, kind, bits, cache_bits, kind.price if price is None else price, currency
-    )
-    print(found.model_dump_json(indent=2) if as_json else "\n".join(serving_lines(found)))
+    model = ServedModel(shape, kind, bits, cache_bits)
+    found = size_serving(model, demand, kind.price if price is None else price, currency)
+    print(found.model_dump_json(indent=2) if as_json else "\n".join(serving_table(found)))
 
 
 @app.command()

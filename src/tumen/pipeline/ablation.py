@@ -144,10 +144,10 @@ def budgeted(recipe: Recipe, where: Path, name: str, vocab: int) -> Tier:
 
 def spending(recipe: Recipe, where: Path, tier: Tier, vocab: int) -> dict[str, Any]:
     """What one seed of an arm spends, and what is spent apart from it: its teachers, and (when the dataset is there) asking one."""
-    from tumen.plan import spent
+    from tumen.plan import training_compute
 
     row = {
-        **spent(whole_shape(tier, vocab), tier.train).model_dump(),
+        **training_compute(whole_shape(tier, vocab), tier.train).model_dump(),
         "teacher": None,
         "teacher_flops": 0,
         "start": tier.init_from and tier.init_from.path,
@@ -156,7 +156,7 @@ def spending(recipe: Recipe, where: Path, tier: Tier, vocab: int) -> dict[str, A
     if teachers:
         shapes = [whole_shape(recipe.family[name], vocab) for name in teachers]
         trained = sum(
-            spent(shape, recipe.family[name].train).flops
+            training_compute(shape, recipe.family[name].train).flops
             for name, shape in zip(teachers, shapes, strict=True)
         )
         dataset = where / "dataset"

@@ -1,43 +1,42 @@
 """plan: know what a run takes before paying for it.
 
-What: layouts, step time, memory, failures, money; a check against published runs; calibration; serving size.
-In: a recipe (its shape and `[plan]`), a fleet such as `h800:10000`; a CSV of published runs; events of a run.
-Out: `Plan` (plan.json), a `Report` of errors, a calibration profile. Every figure has an error bar and a grade.
+What: layouts, step time, memory, failures, cost; a check against published runs; calibration;
+    serving size.
+In: a recipe (its shape and `[plan]`), a fleet such as `h800:10000`; a CSV of published runs; events
+    of a run.
+Out: `Plan` (plan.json), an accuracy `Report`, a calibration profile. Every figure has an error bar
+    and a grade.
 Never: torch, network, printing; a constant fitted to a row or a model.
-Read next: case.py, then time.py, memory.py, search.py; plan.py joins them.
+Read next: workload.py and layout.py, then space.py and search.py, then solver.py; model/ has the
+formulas.
 """
 
-from tumen.plan.budget import spent, step_flops, steps_within
+from tumen.plan.budget import step_flops, steps_within, training_compute
 from tumen.plan.comparison import compare, grow, own_and_rented
 from tumen.plan.failure import goodput, reliability
-from tumen.plan.job import Job, Layout, first_group, job_of
-from tumen.plan.pictures import page
-from tumen.plan.plan import Plan, anchored, solve
-from tumen.plan.serving import Demand, rate_of, size
-from tumen.plan.words import beside, explain, serving_lines, table
+from tumen.plan.layout import Layout
+from tumen.plan.results import Plan
+from tumen.plan.serving import Demand, ServedModel, rate_of, size_serving
+from tumen.plan.solver import anchored, solve
+from tumen.plan.workload import Workload, workload_of
 
 __all__ = [
     "Demand",
-    "Job",
     "Layout",
     "Plan",
+    "ServedModel",
+    "Workload",
     "anchored",
-    "beside",
     "compare",
-    "explain",
-    "first_group",
     "goodput",
     "grow",
-    "job_of",
     "own_and_rented",
-    "page",
     "rate_of",
     "reliability",
-    "serving_lines",
-    "size",
+    "size_serving",
     "solve",
-    "spent",
     "step_flops",
     "steps_within",
-    "table",
+    "training_compute",
+    "workload_of",
 ]

@@ -1,10 +1,13 @@
-"""What a compute budget buys: steps of a tier, and what they spend.
+"""The steps that a compute budget pays for, and the compute that steps take.
 
-    flops of a step = 3 x flops_per_token(row_tokens) x rows x row_tokens          (forward once, backward twice)
-    steps           = floor(budget / flops of a step)
+    FLOPs of a step = 3 x flops_per_token(seq_len) x batch_size x seq_len
+    steps           = floor(budget / FLOPs of a step)
 
-Matmuls and attention scores are counted, of experts the chosen ones; the optimiser, padding of expert queues, recomputation
-and what a teacher costs are not. Networks of one budget so differ by less than a step each (arXiv 2203.15556 counts alike).
+The factor 3 is one forward pass and a backward pass of twice its FLOPs.
+
+Counted are matmuls and attention scores, of experts the chosen ones; not the optimizer, the padding
+of expert queues, recomputation and a teacher. Networks trained with one budget so differ by less
+than a step each (arXiv 2203.15556 counts in the same way).
 """
 
 from __future__ import annotations
@@ -14,41 +17,48 @@ from tumen.core.shape import Frozen, Shape
 from tumen.recipe import Train
 
 
-class Spent(Frozen):
-    """A training run in numbers: tokens seen, weights held and used by a token, bytes of cache a token (16 bit), FLOPs."""
+class TrainingCompute(Frozen):
+    """The compute of a training run, with the tokens and the network it is for."""
 
     steps: int
-    tokens: int
+    tokens: int  # seen in training
     parameters: int
-    active_parameters: int
-    cache_bytes: float
+    active_parameters: int  # used by a token
+    cache_bytes: float  # of the key-value cache, a token, in 16 bits
     step_flops: int
-    flops: int
+    flops: int  # of all steps
 
 
 def step_flops(shape: Shape, train: Train) -> int:
-    """FLOPs of one training step; the masked scores of a row are computed in full."""
+    """Return the FLOPs of one training step; masked scores are computed in full."""
     return 3 * shape.flops_per_token(train.seq_len) * train.batch_size * train.seq_len
 
 
 def steps_within(budget: float, shape: Shape, train: Train, what: str) -> int:
-    """Whole steps that a budget of FLOPs pays for.
+    """Return the whole steps that a budget pays for.
+
+    Args:
+        budget: FLOPs.
+        shape: the network, with its vocabulary.
+        train: its batch and sequence length.
+        what: name of the budget, for the message.
 
     Raises:
-        PlanError: not even one; `what` names the budget.
+        PlanError: the budget is less than one step.
     """
     step = step_flops(shape, train)
     if budget < step:
         raise PlanError(
-            f"{what}: one step takes {step:.3g} FLOPs, the budget is {budget:.3g}; raise it, or take fewer rows"
+            f"{what}: one step takes {step:.3g} FLOPs, the budget is {budget:.3g}; "
+            "raise it, or set a smaller batch_size"
         )
     return int(budget // step)
 
 
-def spent(shape: Shape, train: Train) -> Spent:
-    """What the steps of a train section spend on a shape with its vocabulary."""
+def training_compute(shape: Shape, train: Train) -> TrainingCompute:
+    """Return the compute of a training section's steps on a shape with its vocabulary."""
     step = step_flops(shape, train)
-    return Spent(
+    return TrainingCompute(
         steps=train.steps,
         tokens=train.steps * train.batch_size * train.seq_len,
         parameters=shape.parameters(),

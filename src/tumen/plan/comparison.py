@@ -1,6 +1,4 @@
-"""What another fleet buys: plans side by side, a fleet that grows during the run, own and rented cards at two
-prices.
-"""
+"""Other fleets: side by side, growing during the run, own and rented accelerators together."""
 
 from __future__ import annotations
 
@@ -9,9 +7,10 @@ from collections.abc import Sequence
 from tumen.core import units
 from tumen.core.errors import PlanError
 from tumen.core.shape import Frozen
-from tumen.plan.facts.card import Group, fleet_of
-from tumen.plan.job import Job, first_group
-from tumen.plan.plan import Plan, solve
+from tumen.plan.facts import FleetGroup, fleet_of, one_kind
+from tumen.plan.results import Plan, layout_text
+from tumen.plan.solver import solve
+from tumen.plan.workload import Workload
 from tumen.recipe import Planning
 
 
@@ -34,7 +33,7 @@ class Side(Frozen):
 
 
 class Comparison(Frozen):
-    """Fleets side by side; the first is what the others are measured against."""
+    """Fleets side by side; the others are compared with the first."""
 
     name: str
     currency: str
@@ -54,8 +53,8 @@ class Growth(Frozen):
     money: float
 
 
-def side(fleet: str, plan: Plan) -> Side:
-    """The row of one plan."""
+def side_of(fleet: str, plan: Plan) -> Side:
+    """Return one plan as a row of a comparison."""
     best = plan.best
     return Side(
         fleet=fleet,
@@ -74,133 +73,194 @@ def side(fleet: str, plan: Plan) -> Side:
     )
 
 
-def layout_text(layout: dict[str, int | str | bool]) -> str:
-    """A layout in one short line."""
-    sizes = [
-        f"{name}{layout[name]}"
-        for name in ("dp", "tp", "pp", "vpp", "ep", "cp")
-        if layout[name] != 1
-    ]
-    rest = [f"mb{layout['micro_batch']}", f"zero{layout['zero']}", str(layout["schedule"])]
-    return " ".join(
-        [
-            *sizes,
-            *rest,
-            *([f"recompute {layout['recompute']}"] if layout["recompute"] != "none" else []),
-        ]
-    )
+# ---------------------------------------------------------------------- side by side
 
 
-def compare(job: Job, fleets: str, planning: Planning) -> Comparison:
-    """Plans of the same job on several fleets, `h800:6500,h800:10000`.
+def compare(workload: Workload, fleets: str, planning: Planning) -> Comparison:
+    """Return the plans of one workload on several fleets.
+
+    Args:
+        workload: what is to be trained.
+        fleets: such as `h800:6500,h800:10000`.
+        planning: as for `solve`.
 
     Raises:
-        PlanError: fewer than two fleets, or one that cannot run the job.
+        PlanError: fewer than two fleets, or one that cannot run the workload.
     """
     groups = fleet_of(fleets)
     if len(groups) < 2:
         raise PlanError(
             f"--compare {fleets!r} names one fleet; write two or more, such as {fleets},{fleets}"
         )
-    names = [f"{group.card.name}:{group.count}" for group in groups]
-    sides = tuple(
-        side(name, solve(job, group, planning)) for name, group in zip(names, groups, strict=True)
+    sides = []
+    for group in groups:
+        name = f"{group.accelerator.name}:{group.count}"
+        sides.append(side_of(name, solve(workload, group, planning)))
+    says = [gain(sides[0], other, planning.currency) for other in sides[1:]]
+    return Comparison(
+        name=workload.name, currency=planning.currency, sides=tuple(sides), says=tuple(says)
     )
-    says = tuple(bought(sides[0], other, planning.currency) for other in sides[1:])
-    return Comparison(name=job.name, currency=planning.currency, sides=sides, says=says)
 
 
-def bought(first: Side, other: Side, currency: str) -> str:
-    """What the other fleet buys against the first, in one sentence."""
+def gain(first: Side, other: Side, currency: str) -> str:
+    """Return what another fleet gains over the first, in one sentence."""
     faster = first.days / other.days
-    ideal = int(other.fleet.rpartition(":")[2]) / int(first.fleet.rpartition(":")[2])
+    more = accelerators_of(other) / accelerators_of(first)
     money = other.money - first.money
-    sure = (
-        "outside"
-        if other.days_high < first.days_low or other.days_low > first.days_high
-        else "inside"
-    )
+    apart = other.days_high < first.days_low or other.days_low > first.days_high
+    where = "outside" if apart else "inside"
     return (
-        f"{other.fleet} instead of {first.fleet}: {first.days:.1f} -> {other.days:.1f} days ({faster:.2f}x "
-        f"with {ideal:.2f}x the cards), "
-        f"{money:+,.0f} {currency}, goodput {first.goodput:.1%} -> {other.goodput:.1%}, a failure every "
-        f"{first.between_failures_hours:.1f} -> {other.between_failures_hours:.1f} h; the difference is {sure} "
-        "both error bars, "
-        "though errors of one model mostly cancel in a ratio"
+        f"{other.fleet} instead of {first.fleet}: {first.days:.1f} -> {other.days:.1f} days "
+        f"({faster:.2f}x with {more:.2f}x the accelerators), {money:+,.0f} {currency}, "
+        f"goodput {first.goodput:.1%} -> {other.goodput:.1%}, a failure every "
+        f"{first.between_failures_hours:.1f} -> {other.between_failures_hours:.1f} h; "
+        f"the difference is {where} both error bars, though errors of one model mostly cancel "
+        "in a ratio"
     )
 
 
-def grow(job: Job, fleet: str, steps: Sequence[tuple[float, str]], planning: Planning) -> Growth:
-    """A run that starts on `fleet` and moves to a larger one after so many days: `[(3.0, "h800:10000")]`.
+def accelerators_of(side: Side) -> int:
+    """Return the count of a fleet such as `h800:6500`."""
+    return int(side.fleet.rpartition(":")[2])
+
+
+# ---------------------------------------------------------------------- growing
+
+
+def grow(
+    workload: Workload, fleet: str, steps: Sequence[tuple[float, str]], planning: Planning
+) -> Growth:
+    """Return a run that starts on one fleet and moves to a larger one after so many days.
 
     Each move costs one save and one restart.
 
+    Args:
+        workload: what is to be trained.
+        fleet: where it starts, such as `h800:6500`.
+        steps: (day, fleet) of each move, such as `[(3.0, "h800:10000")]`.
+        planning: as for `solve`.
+
     Raises:
-        PlanError: a fleet cannot run the job, or days do not rise.
+        PlanError: a fleet cannot run the workload, or the days do not rise.
     """
-    names, starts = [fleet, *[name for _, name in steps]], [0.0, *[day for day, _ in steps]]
-    if sorted(starts) != starts or len(set(starts)) != len(starts):
-        raise PlanError(
-            f"growth days {', '.join(f'{d:g}' for d in starts[1:])} must rise from above 0"
-        )
-    plans = [solve(job, first_group(fleet_of(name)), planning) for name in names]
-    left, days, tokens, hours, money = job.tokens, [], [], 0.0, 0.0
-    for k, plan in enumerate(plans):
-        rate = plan.best.tokens_per_day.value * plan.best.goodput.value
-        pause = (planning.restart_seconds + plan.failures.save_seconds) / 86400 if k else 0.0
-        room = starts[k + 1] - starts[k] if k + 1 < len(plans) else float("inf")
-        spent = min(left / rate + pause, room)
-        done = min(max(spent - pause, 0.0) * rate, left)
-        left -= done
-        days.append(spent if done else 0.0)
-        tokens.append(done)
-        hours += days[-1] * 24 * plan.fleet_cards
-        money += days[-1] * 24 * plan.fleet_cards * plan.price
-        if left <= job.tokens * 1e-12:
-            break
-    alone = plans[0].best.days.value
+    fleets = [fleet, *[name for _, name in steps]]
+    starts = [0.0, *[day for day, _ in steps]]
+    check_rising(starts)
+    plans = [solve(workload, one_kind(fleet_of(name)), planning) for name in fleets]
+    phases = phases_of(workload, plans, starts, planning)
+    used = plans[: len(phases)]
+    hours = [days * 24 * plan.fleet_cards for (days, _), plan in zip(phases, used, strict=True)]
+    costs = [spent * plan.price for spent, plan in zip(hours, used, strict=True)]
     return Growth(
-        fleets=tuple(names),
-        phase_days=tuple(days),
-        phase_tokens=tuple(tokens),
-        days=sum(days),
-        days_without=alone,
-        card_hours=hours,
-        money=money,
+        fleets=tuple(fleets),
+        phase_days=tuple(days for days, _ in phases),
+        phase_tokens=tuple(tokens for _, tokens in phases),
+        days=sum(days for days, _ in phases),
+        days_without=plans[0].best.days.value,
+        card_hours=sum(hours),
+        money=sum(costs),
     )
+
+
+def check_rising(starts: Sequence[float]) -> None:
+    """Reject days of moves that do not rise.
+
+    Raises:
+        PlanError: with the days.
+    """
+    if sorted(starts) != starts or len(set(starts)) != len(starts):
+        given = ", ".join(f"{day:g}" for day in starts[1:])
+        raise PlanError(f"growth days {given} must rise from above 0")
+
+
+def phases_of(
+    workload: Workload, plans: Sequence[Plan], starts: Sequence[float], planning: Planning
+) -> list[tuple[float, float]]:
+    """Return (days, tokens) of each phase until the workload is done."""
+    left = workload.tokens
+    phases = []
+    for k, plan in enumerate(plans):
+        pause = moving_days(plan, planning) if k else 0.0
+        last = k + 1 == len(plans)
+        room = float("inf") if last else starts[k + 1] - starts[k]
+        days, tokens = phase(plan, left, pause, room)
+        phases.append((days, tokens))
+        left -= tokens
+        if left <= workload.tokens * 1e-12:
+            break
+    return phases
+
+
+def moving_days(plan: Plan, planning: Planning) -> float:
+    """Return the days that a move to another fleet takes: one save and one restart."""
+    return (planning.restart_seconds + plan.failures.save_seconds) / 86400
+
+
+def phase(plan: Plan, left: float, pause: float, room: float) -> tuple[float, float]:
+    """Return (days, tokens) of one phase of a growing run.
+
+    Args:
+        plan: on the phase's fleet.
+        left: tokens to train.
+        pause: days before training starts.
+        room: days until the next move.
+    """
+    rate = plan.best.tokens_per_day.value * plan.best.goodput.value
+    days = min(left / rate + pause, room)
+    tokens = min(max(days - pause, 0.0) * rate, left)
+    return (days if tokens else 0.0), tokens
+
+
+# ---------------------------------------------------------------------- own and rented
 
 
 def own_and_rented(
-    job: Job, own: Group, rented: Group, own_price: float, rented_price: float, planning: Planning
+    workload: Workload,
+    own: FleetGroup,
+    rented: FleetGroup,
+    own_price: float,
+    rented_price: float,
+    planning: Planning,
 ) -> Comparison:
-    """Own cards alone against own and rented ones together in one job, at two prices a card and hour.
+    """Return own accelerators alone beside own and rented ones in one training run.
+
+    Args:
+        workload: what is to be trained.
+        own: accelerators that are there.
+        rented: accelerators to add.
+        own_price: of one own accelerator and hour.
+        rented_price: of one rented accelerator and hour.
+        planning: as for `solve`; its price is replaced.
 
     Raises:
-        PlanError: the cards differ in kind: one synchronous job needs one.
+        PlanError: the accelerators differ in kind; one synchronous run needs one kind.
     """
-    if own.card.name != rented.card.name:
+    name = own.accelerator.name
+    if name != rented.accelerator.name:
         raise PlanError(
-            f"own {own.card.name} and rented {rented.card.name} differ; one job needs one kind, rent {own.card.name}"
+            f"own {name} and rented {rented.accelerator.name} differ; "
+            f"one training run needs one kind, rent {name}"
         )
-    both = Group(own.card, own.count + rented.count)
+    both = FleetGroup(own.accelerator, own.count + rented.count)
     mixed = (own.count * own_price + rented.count * rented_price) / both.count
-    priced = [
-        (own, own_price, f"own {own.card.name}:{own.count}"),
-        (both, mixed, f"own + rented {own.card.name}:{both.count}"),
-    ]
-    sides = []
-    for group, price, name in priced:
-        chosen = planning.model_copy(update={"price": price})
-        sides.append(side(name, solve(job, group, chosen)))
-    extra = sides[1].money - sides[0].money
-    saved = sides[0].days - sides[1].days
-    each = (
-        f"{extra / saved:,.0f} {planning.currency} for each day saved"
-        if saved > 0
-        else "no day is saved"
+    alone = planning.model_copy(update={"price": own_price})
+    together = planning.model_copy(update={"price": mixed})
+    sides = (
+        side_of(f"own {name}:{own.count}", solve(workload, own, alone)),
+        side_of(f"own + rented {name}:{both.count}", solve(workload, both, together)),
     )
-    says = (
-        f"renting {rented.count} cards saves {units.show_seconds(max(saved, 0) * 86400)} and changes the bill "
-        f"by {extra:+,.0f}: {each}",
+    says = renting(sides[0], sides[1], rented.count, planning.currency)
+    return Comparison(name=workload.name, currency=planning.currency, sides=sides, says=(says,))
+
+
+def renting(alone: Side, together: Side, rented: int, currency: str) -> str:
+    """Return what renting gains and costs, in one sentence."""
+    extra = together.money - alone.money
+    saved = alone.days - together.days
+    each = "no day is saved"
+    if saved > 0:
+        each = f"{extra / saved:,.0f} {currency} for each day saved"
+    return (
+        f"renting {rented} accelerators saves {units.show_seconds(max(saved, 0) * 86400)} and "
+        f"changes the bill by {extra:+,.0f}: {each}"
     )
-    return Comparison(name=job.name, currency=planning.currency, sides=tuple(sides), says=says)

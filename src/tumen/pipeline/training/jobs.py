@@ -47,18 +47,17 @@ def spread(fleet: Fleet, ranks: int) -> tuple[int, int, int, bool]:
     Raises:
         PlanError: more ranks than cards, or nodes that would be part empty.
     """
-    from tumen.plan import first_group
-    from tumen.plan.facts import fleet_of
+    from tumen.plan.facts import fleet_of, one_kind
 
-    group = first_group(fleet_of(fleet.accelerators))
-    accelerated = group.card.name != "cpu"
+    group = one_kind(fleet_of(fleet.accelerators))
+    accelerated = group.accelerator.name != "cpu"
     if not fleet.accelerators_per_node and (fleet.engine == "local" or not accelerated):
         return 1, ranks, ranks if accelerated else 0, False
     if accelerated and ranks > group.count:
         raise PlanError(
             f"the mesh has {ranks} ranks, fleet.accelerators is {fleet.accelerators}: plan for it with `tumen plan RECIPE`"
         )
-    each = fleet.accelerators_per_node or group.card.node
+    each = fleet.accelerators_per_node or group.accelerator.node
     if ranks > each and ranks % each:
         raise PlanError(
             f"the mesh has {ranks} ranks, no multiple of the {each} cards of a node (fleet.accelerators_per_node)"

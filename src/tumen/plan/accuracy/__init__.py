@@ -1,30 +1,35 @@
-"""The planner against measurements: published runs, this machine, fitted constants."""
+"""The planner against measurements: published runs, and this machine.
 
-from tumen.plan.accuracy import calibration, published
+What: errors against published runs, the fit of the constants, and profiles of this machine.
+In: a CSV of published runs; events of a run, or a benchmark in child processes.
+Out: a `Report` of errors, `Fitted` constants and factors, a calibration `Profile`.
+Never: torch in this process; a constant fitted to a row or a model.
+Read next: published.py and row_facts.py, then report.py and fitting.py; measurement.py, then
+calibration.py.
+"""
+
 from tumen.plan.accuracy.calibration import (
+    Profile,
     actual,
-    benchmark,
     calibrate,
-    default_configurations,
     load_profile,
-    observed,
     predict,
     store_profile,
     uncalibrated,
 )
+from tumen.plan.accuracy.measurement import benchmark, default_configurations, observed
 from tumen.plan.accuracy.report import check
 
 __all__ = [
+    "Profile",
     "actual",
     "benchmark",
     "calibrate",
-    "calibration",
     "check",
     "default_configurations",
     "load_profile",
     "observed",
     "predict",
-    "published",
     "store_profile",
     "uncalibrated",
 ]

@@ -1,13 +1,13 @@
 """Predicted against published: the table by which the planner is judged.
 
-A row with a factor of its own release uses it; every constant is the shipped one. Refused rows are counted with their
-reason.
+A row whose release has a factor uses it; every constant is the shipped one. Refused rows are
+counted with their reason.
 """
 
 from __future__ import annotations
 
 import time as clock
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -15,13 +15,18 @@ from pathlib import Path
 import numpy as np
 
 from tumen.plan.accuracy.published import Published, Refused, read
-from tumen.plan.model import bound, memory, physics, time
-from tumen.plan.model.case import Array, stack
+from tumen.plan.model import bound, memory, step
+from tumen.plan.model.physics import fitted
+from tumen.plan.model.scenario import Array, stack
+
+LEAST_PLANS = 6  # of one network and cluster that make a sweep
+
+Pair = tuple[Published, "RowPrediction"]
 
 
 @dataclass(frozen=True)
 class Errors:
-    """Absolute and signed errors of some rows, in percent."""
+    """Absolute errors of some rows and their bias (median of the signed errors), in percent."""
 
     n: int
     median: float
@@ -31,29 +36,34 @@ class Errors:
 
     @classmethod
     def of(cls, predicted: Array, actual: Array) -> Errors:
-        """Errors of predictions against published figures."""
+        """Return the errors of predictions against published figures."""
         if not len(actual):
             return cls(0, 0.0, 0.0, 0.0, 0.0)
         signed = 100 * (predicted / actual - 1)
         size = np.abs(signed)
-        values = (np.median(size), np.quantile(size, 0.9), size.max(), np.median(signed))
-        return cls(len(actual), *(round(float(v), 2) for v in values))
+        return cls(
+            n=len(actual),
+            median=round(float(np.median(size)), 2),
+            p90=round(float(np.quantile(size, 0.9)), 2),
+            worst=round(float(size.max()), 2),
+            bias=round(float(np.median(signed)), 2),
+        )
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """Many plans of one model on one cluster: how well the planner ranks them."""
+    """Many plans of one network on one cluster: how well the planner ranks them."""
 
     source: str
     model: str
     n: int
     kendall_tau: float
-    chosen_over_best: float  # measured time of the plan it would choose over the best measured one
+    chosen_over_best: float  # measured time of the plan it would choose over the best measured
 
 
 @dataclass(frozen=True)
-class Row:
-    """One row's verdict."""
+class RowPrediction:
+    """One published row with its predictions."""
 
     id: str
     source: str
@@ -68,7 +78,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything `tumen plan check` says."""
+    """The result of `tumen plan check`."""
 
     all: Errors
     dense_published_plan: Errors
@@ -84,131 +94,163 @@ class Report:
     refused: tuple[Refused, ...]
     below_bound: int
     seconds: float
-    rows: tuple[Row, ...]
+    rows: tuple[RowPrediction, ...]
 
     def json(self) -> dict[str, object]:
-        """Plain values."""
+        """Return the report as plain values."""
         return asdict(self)
 
 
 def dense_with_plan(row: Published) -> bool:
-    """Dense, tp, pp, dp, micro-batch and batch published, weights not sharded by FSDP (the issue's first line)."""
+    """Return whether a row is dense with a complete plan, and without FSDP."""
     return row.dense and row.plan_published and not row.sharded
 
 
 def check(path: Path) -> Report:
-    """Judge the planner on a file of published runs.
+    """Compare the planner with a file of published runs.
 
     Raises:
-        InputError: no such file, or other columns.
+        InputError: the file is missing or lacks columns.
     """
     start = clock.perf_counter()
     rows, refused = read(path)
-    verdicts, released, ideal = predict(rows)
-    timed = [v for v in verdicts if v.seconds]
-    by = {v.id: v for v in verdicts}
-    weighed = [row for row in rows if row.memory_bytes]
-    failed = [v for v in verdicts if v.out_of_memory]
+    predictions, factors, ideal = predict(rows)
+    pairs = list(zip(rows, predictions, strict=True))
+    timed = [pair for pair in pairs if pair[0].seconds]
+    weighed = [pair for pair in pairs if pair[0].memory_bytes]
+    dense = [pair for pair in timed if pair[0].dense]
+    failed = [pair for pair in pairs if pair[0].out_of_memory]
+    ran = [pair for pair in pairs if not pair[0].out_of_memory]
+    below = [
+        predicted.predicted_seconds < float(low)
+        for predicted, low in zip(predictions, ideal, strict=True)
+    ]
     return Report(
-        all=errors(timed),
-        dense_published_plan=errors([by[r.id] for r in rows if r.seconds and dense_with_plan(r)]),
-        dense_unsharded=errors([by[r.id] for r in rows if r.seconds and r.dense and not r.sharded]),
-        moe=errors([by[r.id] for r in rows if r.seconds and not r.dense]),
-        memory=weights([by[r.id] for r in weighed if r.memory_kind != "driver"]),
-        memory_sources={
-            s: weights([by[r.id] for r in weighed if r.source == s])
-            for s in dict.fromkeys(r.source for r in weighed)
-        },
-        oom={"n": len(failed), "rejected": sum(not v.fits for v in failed)},
-        ran_rejected=tuple(v.id for v in verdicts if not v.out_of_memory and not v.fits),
-        sources={
-            s: errors([v for v in timed if v.source == s])
-            for s in dict.fromkeys(v.source for v in timed)
-        },
-        sweeps=tuple(sweeps(rows, by)),
-        factors=released,
+        all=time_errors(timed),
+        dense_published_plan=time_errors([pair for pair in timed if dense_with_plan(pair[0])]),
+        dense_unsharded=time_errors([pair for pair in dense if not pair[0].sharded]),
+        moe=time_errors([pair for pair in timed if not pair[0].dense]),
+        memory=memory_errors([pair for pair in weighed if pair[0].memory_kind != "driver"]),
+        memory_sources=by_source(weighed, memory_errors),
+        oom={"n": len(failed), "rejected": sum(not pair[1].fits for pair in failed)},
+        ran_rejected=tuple(row.id for row, predicted in ran if not predicted.fits),
+        sources=by_source(timed, time_errors),
+        sweeps=tuple(sweeps(pairs)),
+        factors=factors,
         refused=tuple(refused),
-        below_bound=sum(
-            v.predicted_seconds < float(low) for v, low in zip(verdicts, ideal, strict=True)
-        ),
+        below_bound=sum(below),
         seconds=round(clock.perf_counter() - start, 3),
-        rows=tuple(verdicts),
+        rows=tuple(predictions),
     )
 
 
-def predict(rows: Sequence[Published]) -> tuple[list[Row], dict[str, float], Array]:
-    """Verdicts in order, the factors used, and the physical bound of each row."""
+def by_source(
+    pairs: Sequence[Pair], errors: Callable[[Sequence[Pair]], Errors]
+) -> dict[str, Errors]:
+    """Return the errors of each source, in the order of the file."""
+    groups: dict[str, list[Pair]] = {}
+    for pair in pairs:
+        groups.setdefault(pair[0].source, []).append(pair)
+    return {source: errors(group) for source, group in groups.items()}
+
+
+def predict(rows: Sequence[Published]) -> tuple[list[RowPrediction], dict[str, float], Array]:
+    """Return (predictions in order, the factors used, the physical bound of each row in seconds).
+
+    A row with several scenarios takes the fastest: a run chooses well what it does not publish.
+    """
     if not rows:
         return [], {}, np.zeros(0)
-    table = stack([case for row in rows for case in row.cases])
-    starts = np.cumsum([0, *[len(row.cases) for row in rows]])
-    steps = time.step(table, physics.fitted()).step
-    chosen = np.array([a + int(np.argmin(steps[a:b])) for a, b in pairwise(starts)])
-    cases = table.take(chosen)
-    peak, fit = memory.peak(cases), np.atleast_1d(memory.fits(cases))
+    table = stack([scenario for row in rows for scenario in row.scenarios])
+    starts = np.cumsum([0, *[len(row.scenarios) for row in rows]])
+    steps = step.step_time(table, fitted()).step
+    fastest = [first + int(np.argmin(steps[first:after])) for first, after in pairwise(starts)]
+    chosen = np.array(fastest)
+    scenarios = table.take(chosen)
+    peak = memory.peak(scenarios)
+    fit = np.atleast_1d(memory.fits(scenarios))
     kinds = {"allocated": peak.total, "reserved": peak.reserved, "driver": peak.driver}
-    verdicts = [
-        Row(
-            id=row.id,
-            source=row.source,
-            model=row.model,
-            seconds=row.seconds,
-            predicted_seconds=float(steps[chosen[i]]),
-            memory_bytes=row.memory_bytes,
-            predicted_bytes=float(kinds[row.memory_kind][i]),
-            fits=bool(fit[i]),
-            out_of_memory=row.out_of_memory,
-        )
-        for i, row in enumerate(rows)
-    ]
-    factors = {row.software.name: row.software.factor for row in rows if row.software.factor_known}
-    return verdicts, factors, np.asarray(bound.seconds(cases))
-
-
-def errors(rows: Sequence[Row]) -> Errors:
-    """Step-time errors."""
-    return Errors.of(
-        np.array([r.predicted_seconds for r in rows]),
-        np.array([r.seconds for r in rows], dtype=float),
-    )
-
-
-def weights(rows: Sequence[Row]) -> Errors:
-    """Memory errors."""
-    return Errors.of(
-        np.array([r.predicted_bytes for r in rows]),
-        np.array([r.memory_bytes for r in rows], dtype=float),
-    )
-
-
-def sweeps(rows: Sequence[Published], by: Mapping[str, Row], least: int = 6) -> list[Sweep]:
-    """Groups of at least `least` rows with one network, cluster and batch but several plans."""
-    groups: dict[tuple[object, ...], list[Published]] = {}
-    for row in rows:
-        case = row.cases[0]
-        if row.seconds and dense_with_plan(row):
-            key = (row.source, row.model, case.cards, case.batch, case.seq)
-            groups.setdefault(key, []).append(row)
-    found = []
-    for (source, model, *_), group in groups.items():
-        plans = {(c.tp, c.pp, c.dp, c.micro, c.heads) for c in (row.cases[0] for row in group)}
-        if len(group) >= least and len(plans) >= least:
-            actual = np.array([row.seconds for row in group], dtype=float)
-            predicted = np.array([by[row.id].predicted_seconds for row in group])
-            over = float(actual[int(np.argmin(predicted))] / actual.min())
-            found.append(
-                Sweep(
-                    str(source),
-                    str(model),
-                    len(group),
-                    round(tau(predicted, actual), 3),
-                    round(over, 4),
-                )
+    verdicts = []
+    for i, row in enumerate(rows):
+        verdicts.append(
+            RowPrediction(
+                id=row.id,
+                source=row.source,
+                model=row.model,
+                seconds=row.seconds,
+                predicted_seconds=float(steps[chosen[i]]),
+                memory_bytes=row.memory_bytes,
+                predicted_bytes=float(kinds[row.memory_kind][i]),
+                fits=bool(fit[i]),
+                out_of_memory=row.out_of_memory,
             )
+        )
+    factors = {row.software.name: row.software.factor for row in rows if row.software.factor_known}
+    return verdicts, factors, np.asarray(bound.seconds(scenarios))
+
+
+def time_errors(pairs: Sequence[Pair]) -> Errors:
+    """Return the errors of step times."""
+    predicted = np.array([prediction.predicted_seconds for _, prediction in pairs])
+    return Errors.of(predicted, np.array([row.seconds for row, _ in pairs], dtype=float))
+
+
+def memory_errors(pairs: Sequence[Pair]) -> Errors:
+    """Return the errors of memory figures."""
+    predicted = np.array([prediction.predicted_bytes for _, prediction in pairs])
+    return Errors.of(predicted, np.array([row.memory_bytes for row, _ in pairs], dtype=float))
+
+
+# ---------------------------------------------------------------------- ranking
+
+
+def sweeps(pairs: Sequence[Pair], least: int = LEAST_PLANS) -> list[Sweep]:
+    """Return the ranking of each group of plans of one network, cluster and batch.
+
+    Args:
+        pairs: published rows with their predictions.
+        least: plans that make a sweep.
+    """
+    groups: dict[tuple[object, ...], list[Pair]] = {}
+    for pair in pairs:
+        if pair[0].seconds and dense_with_plan(pair[0]):
+            groups.setdefault(sweep_key(pair[0]), []).append(pair)
+    found = []
+    for group in groups.values():
+        plans = {plan_key(row) for row, _ in group}
+        if len(group) >= least and len(plans) >= least:
+            found.append(ranking(group))
     return found
 
 
+def sweep_key(row: Published) -> tuple[object, ...]:
+    """Return what the rows of a sweep have in common."""
+    one = row.scenarios[0]
+    return row.source, row.model, one.world_size, one.batch_size, one.seq_len
+
+
+def plan_key(row: Published) -> tuple[object, ...]:
+    """Return what tells the plans of a sweep apart."""
+    one = row.scenarios[0]
+    return one.tp, one.pp, one.dp, one.micro_batch_size, one.num_attention_heads
+
+
+def ranking(group: Sequence[Pair]) -> Sweep:
+    """Return how well the predicted order of some plans agrees with the measured one."""
+    first = group[0][0]
+    actual = np.array([row.seconds for row, _ in group], dtype=float)
+    predicted = np.array([prediction.predicted_seconds for _, prediction in group])
+    chosen = float(actual[int(np.argmin(predicted))] / actual.min())
+    return Sweep(
+        source=first.source,
+        model=first.model,
+        n=len(group),
+        kendall_tau=round(tau(predicted, actual), 3),
+        chosen_over_best=round(chosen, 4),
+    )
+
+
 def tau(a: Array, b: Array) -> float:
-    """Kendall's rank correlation."""
+    """Return Kendall's rank correlation."""
     i, j = np.triu_indices(len(a), 1)
     return float(np.mean(np.sign(a[i] - a[j]) * np.sign(b[i] - b[j])))

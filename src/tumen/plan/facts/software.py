@@ -1,5 +1,6 @@
-"""What frameworks do (facts of `software.toml`) and how fast a release was measured to be (factors of
-`physics.toml`).
+"""What frameworks do and how fast a release was measured to be.
+
+`software.toml` holds the facts of each release, `physics.toml` one fitted factor a release.
 """
 
 from __future__ import annotations
@@ -14,60 +15,60 @@ from typing import Any
 from tumen.core.errors import PlanError
 
 KERNELS = ("unfused", "flash1", "flash2", "flash3")
-FUSED = ("eager", "hand", "compiled")
+FUSIONS = ("eager", "hand", "compiled")
 
 
 @dataclass(frozen=True)
 class Software:
-    """One release of a framework."""
+    """One release of a framework. `software.toml` explains the facts."""
 
     framework: str
     release: str
     kernel: str
-    fused: str
+    fusion: str
     tp_overlap: bool
     dp_overlap: bool
     pp_overlap: bool
     ep_overlap: bool
-    scatter: bool
+    scatter_sends: bool
     rails: int
     reduce_bytes: float
     gradient_bytes: float
-    slim: bool
+    keeps_8bit_inputs: bool
     live_weights: float
     loss_bytes: float
     buffer_bytes: float
-    loose_gradients: bool
-    launch: float
+    unfused_accumulation: bool
+    launch_factor: float
     dropout: bool
     sequence_parallel: bool
-    factor: float = 1.0
+    factor: float = 1.0  # measured step time over the predicted one
     factor_known: bool = False
 
     @property
     def name(self) -> str:
-        """How its factor is printed."""
+        """Framework and release, as printed."""
         return f"{self.framework} {self.release}".strip()
 
     def fields(self) -> dict[str, float]:
-        """The fields of a case that come from the software."""
+        """Return the fields of a scenario that come from the software; names become indices."""
         return {
             "kernel": KERNELS.index(self.kernel),
-            "fused": FUSED.index(self.fused),
+            "fusion": FUSIONS.index(self.fusion),
             "tp_overlap": self.tp_overlap,
             "dp_overlap": self.dp_overlap,
             "pp_overlap": self.pp_overlap,
             "ep_overlap": self.ep_overlap,
-            "scatter": self.scatter,
+            "scatter_sends": self.scatter_sends,
             "rails": self.rails,
             "reduce_bytes": self.reduce_bytes,
             "gradient_bytes": self.gradient_bytes,
-            "slim": self.slim,
+            "keeps_8bit_inputs": self.keeps_8bit_inputs,
             "live_weights": self.live_weights,
             "loss_bytes": self.loss_bytes,
             "buffer_bytes": self.buffer_bytes,
-            "loose_gradients": self.loose_gradients,
-            "launch": self.launch,
+            "unfused_accumulation": self.unfused_accumulation,
+            "launch_factor": self.launch_factor,
             "dropout": self.dropout,
             "factor": self.factor,
         }
@@ -80,13 +81,13 @@ def _table(name: str) -> dict[str, Any]:
 
 @cache
 def factors() -> dict[str, float]:
-    """Fitted factor of each `framework release`."""
+    """Return the fitted factor of each `framework release`."""
     found: dict[str, float] = _table("physics.toml").get("factors", {})
     return found
 
 
 def framework_of(source: str) -> str:
-    """The framework behind a source of published runs; "default" when nobody said."""
+    """Return the framework behind a source of published runs; "default" if none lists it."""
     for name, entry in _table("software.toml").items():
         if source in entry.get("sources", ()):
             return str(name)
@@ -94,10 +95,16 @@ def framework_of(source: str) -> str:
 
 
 def software(framework: str = "default", release: str = "") -> Software:
-    """Facts and factor of a release; an unknown one takes the defaults of its framework and the middle factor 1.
+    """Return facts and factor of a release.
+
+    A release that is not listed takes the newest entry before it, and the factor 1.
+
+    Args:
+        framework: a name of `software.toml`.
+        release: a date such as 2026-04; empty for the newest entry.
 
     Raises:
-        PlanError: nobody described the framework.
+        PlanError: `software.toml` does not have the framework.
     """
     table = _table("software.toml")
     if framework not in table:
@@ -105,11 +112,23 @@ def software(framework: str = "default", release: str = "") -> Software:
         raise PlanError(
             f"unknown framework {framework!r}; did you mean {near[0]!r}? Known: {', '.join(table)}"
         )
-    facts = dict(table["default"])
-    for entry in sorted(table.get(framework, {}).get("release", []), key=lambda e: str(e["since"])):
-        if not release or str(entry["since"]) <= release or entry is table[framework]["release"][0]:
-            facts |= {key: value for key, value in entry.items() if key != "since"}
     factor = factors().get(f"{framework} {release}".strip())
     return Software(
-        framework, release, **facts, factor=factor or 1.0, factor_known=factor is not None
+        framework,
+        release,
+        **_facts(framework, release),
+        factor=factor or 1.0,
+        factor_known=factor is not None,
     )
+
+
+def _facts(framework: str, release: str) -> dict[str, Any]:
+    """Join the entries of a framework up to a release; one older than all takes the first entry."""
+    table = _table("software.toml")
+    facts = dict(table["default"])
+    entries = table[framework].get("release", [])
+    for entry in sorted(entries, key=lambda entry: str(entry["since"])):
+        first = entry is entries[0]
+        if not release or str(entry["since"]) <= release or first:
+            facts |= {key: value for key, value in entry.items() if key != "since"}
+    return facts

@@ -1,10 +1,10 @@
-"""Physical lower bounds of a step: no software beats them, and no plan may claim to.
+"""Physical lower bounds of a step: no software is faster, and no plan may promise to be.
 
-    step >= max(arithmetic, memory, tensor, sharded, gradients, pipeline, expert) of an otherwise perfect machine
+    step >= max(arithmetic, memory, tensor, sharded, gradients, pipeline, expert)
 
-Each term stands alone because everything else could overlap with it; rates are peaks and full links. Sources: the
-arithmetic of arXiv 2104.04473 (section 3) and arXiv 2205.05198, the traffic of arXiv 1910.02054 (section 7) and
-2405.04434 (section 3.1.3).
+Each term stands alone because everything else could overlap with it. Rates are peaks and full
+links. Sources: arithmetic of arXiv 2104.04473 (section 3) and arXiv 2205.05198, traffic of arXiv
+1910.02054 (section 7) and arXiv 2405.04434 (section 3.1.3).
 """
 
 from __future__ import annotations
@@ -12,140 +12,169 @@ from __future__ import annotations
 import numpy as np
 
 from tumen.plan.model import links
-from tumen.plan.model.case import FULL, Case, Number
 from tumen.plan.model.counts import layer_weights, stage_weights
+from tumen.plan.model.scenario import Number, Scenario
+
+# Adam reads and writes the fp32 master weight and two moments (24 bytes) and writes the bf16
+# weight.
+ADAM_BYTES = 26.0
+ACTIVATION_BYTES = 2.0  # bf16
 
 
-def forward_flops(case: Case) -> tuple[Number, Number]:
-    """(matmul, attention) flops of one token forward, all layers; causal attention, embeddings not counted."""
-    share = case.moe_layers / case.layers
-    h = case.width
-    attention = (
-        h * case.down_columns
-        + case.up_rows * case.up_columns
-        + case.kv_up_rows * case.kv_up_columns
-    )
-    attention = attention + case.heads * case.value_dim * h
-    dense = case.matrices * h * case.feed_forward
-    mixture = (
-        case.matrices * h * (case.expert_width * case.top_k + case.shared_width) + h * case.experts
-    )
-    layer = attention + (1 - share) * dense + share * mixture
-    weights = (case.layers + case.mtp) * layer + (1 + case.mtp) * case.vocab * h
-    context: Number = np.where(case.window > 0, np.minimum(case.window, case.seq), case.seq)
-    causal: Number = np.where(case.window > 0, np.minimum(1.0, 1.0 - 0.5 * context / case.seq), 0.5)
-    scores = case.layers * case.heads * (case.query_dim + case.value_dim) * context * causal
+def forward_flops(scenario: Scenario) -> tuple[Number, Number]:
+    """Return the (matmul, attention) FLOPs of one token forward, all layers.
+
+    Attention is causal; embedding look-ups are not counted. A matmul has two FLOPs a weight.
+    """
+    predicted = scenario.num_nextn_predict_layers
+    head = (1 + predicted) * scenario.vocab_size * scenario.hidden_size
+    weights = (scenario.num_hidden_layers + predicted) * used_weights(scenario) + head
+    heads = scenario.num_hidden_layers * scenario.num_attention_heads
+    dims = scenario.query_dim + scenario.value_dim
+    scores = heads * dims * scenario.context * scenario.causal_share
     return 2.0 * weights, 2.0 * scores
 
 
-def arithmetic(case: Case) -> Number:
-    """Flops of the step over the peaks of all cards; work done again counts."""
-    matmuls, scores = forward_flops(case)
-    redo = np.where(case.recompute >= FULL, 1.0, case.redo_matmul)
-    again = np.where(case.recompute >= FULL, 1.0, 0.0)
-    tokens = case.batch * case.seq
-    return (
-        tokens
-        / case.cards
-        * ((3 + redo) * matmuls / case.matmul_flops + (3 + again) * scores / case.half_flops)
+def used_weights(scenario: Scenario) -> Number:
+    """Return the weights of an average layer that one token is multiplied with."""
+    hidden = scenario.hidden_size
+    attention = (
+        hidden * scenario.down_columns
+        + scenario.up_rows * scenario.up_columns
+        + scenario.kv_up_rows * scenario.kv_up_columns
     )
+    attention = attention + scenario.num_attention_heads * scenario.value_dim * hidden
+    dense = scenario.matrices * hidden * scenario.intermediate_size
+    chosen = scenario.moe_intermediate_size * scenario.num_experts_per_tok
+    experts = scenario.matrices * hidden * (chosen + scenario.shared_intermediate_size)
+    mixture = experts + hidden * scenario.n_routed_experts  # and the router
+    share = scenario.moe_share
+    return attention + (1 - share) * dense + share * mixture
 
 
-def memory_traffic(case: Case) -> Number:
-    """Weights read once forward and once backward a micro-batch, optimizer states touched once."""
-    shared, routed = stage_weights(case)
-    item = np.where(case.fp8 > 0, 1.0, 2.0)
-    shard = np.where(case.zero > 0, np.maximum(case.shard, 1.0), 1.0)
-    states = (
-        26.0
-        * (shared + routed)
-        / np.maximum(shard, 1.0)
-        / np.where(case.experts > 0, np.maximum(case.tp, 1), 1.0)
-    )
-    body = case.stage_layers * weights_read(case)
-    return (case.micro_batches * 2 * item * body + states) / case.memory_rate
+def arithmetic(scenario: Scenario) -> Number:
+    """Return the FLOPs of the step over the peaks of all ranks; recomputed work counts."""
+    matmuls, scores = forward_flops(scenario)
+    redo = np.where(scenario.repeats_all, 1.0, scenario.redo_matmul)
+    again = np.where(scenario.repeats_all, 1.0, 0.0)
+    tokens = scenario.batch_size * scenario.seq_len
+    matmul_seconds = (3 + redo) * matmuls / scenario.matmul_flops
+    attention_seconds = (3 + again) * scores / scenario.bf16_flops
+    return tokens / scenario.world_size * (matmul_seconds + attention_seconds)
 
 
-def weights_read(case: Case) -> Number:
-    """Weights one layer's matmuls read on one rank; experts no token chose are not read."""
-    share = case.moe_layers / case.layers
-    dense, _ = layer_weights(case)
-    attention = dense - case.matrices * case.width * case.feed_forward / case.tp
-    shared = case.matrices * case.width * case.shared_width / case.tp
+def memory_traffic(scenario: Scenario) -> Number:
+    """Return the seconds to read the weights twice a micro-batch and the states once a step."""
+    shared, routed = stage_weights(scenario)
+    weight_bytes = np.where(scenario.matmul_format > 0, 1.0, 2.0)
+    shard = np.where(scenario.zero > 0, np.maximum(scenario.shard, 1.0), 1.0)
+    # the loosest case for experts: their states are spread over the tensor ranks as well
+    experts_split = np.where(scenario.has_experts, np.maximum(scenario.tp, 1), 1.0)
+    states = ADAM_BYTES * (shared + routed) / np.maximum(shard, 1.0) / experts_split
+    body = scenario.stage_layers * weights_read(scenario)
+    return (scenario.micro_batches * 2 * weight_bytes * body + states) / scenario.memory_rate
+
+
+def weights_read(scenario: Scenario) -> Number:
+    """Return the weights that one layer's matmuls read on one rank.
+
+    Routed experts are left out: one that no token chose is not read.
+    """
+    share = scenario.moe_share
+    dense, _ = layer_weights(scenario)
+    one_row = scenario.matrices * scenario.hidden_size
+    attention = dense - one_row * scenario.intermediate_size / scenario.tp
+    shared = one_row * scenario.shared_intermediate_size / scenario.tp
     return attention + (1 - share) * (dense - attention) + share * shared
 
 
-def tensor(case: Case) -> Number:
-    """Two all-reduces forward and two backward a layer and micro-batch: 8 (t - 1) / t q h elements one way."""
-    rate = full_rate(case, case.tp, 1.0)
-    size = 8.0 * (case.tp - 1) / case.tp * case.tokens * case.width * 2.0
-    again = np.where(case.recompute >= FULL, 1.5, 1.0)
-    return case.micro_batches * np.floor(case.layers / case.pp) * size * again / rate
+def tensor(scenario: Scenario) -> Number:
+    """Return the seconds of tensor-parallel traffic.
+
+    Two all-reduces forward and two backward a layer and micro-batch: 8 (t - 1) / t of the
+    activations one way. Full recompute adds the forward ones again.
+    """
+    tp = scenario.tp
+    link = full_rate(scenario, tp, 1.0)
+    size = 8.0 * (tp - 1) / tp * scenario.tokens * scenario.hidden_size * ACTIVATION_BYTES
+    again = np.where(scenario.repeats_all, 1.5, 1.0)
+    layers = np.floor(scenario.num_hidden_layers / scenario.pp)
+    return scenario.micro_batches * layers * size * again / link
 
 
-def pipeline(case: Case) -> Number:
-    """Activations to the next stage and gradients back."""
-    apart = case.cards / case.pp >= case.domain
-    rate = np.where(apart, case.nic_rate, case.link_rate)
-    size = case.tokens * case.width * 2.0 / case.tp
-    return np.where(case.pp > 1, case.micro_batches * case.vpp * size / rate, 0.0)
+def pipeline(scenario: Scenario) -> Number:
+    """Return the seconds to send activations to the next stage."""
+    stage_ranks = scenario.world_size / scenario.pp
+    over_network = stage_ranks >= scenario.domain
+    link = np.where(over_network, scenario.nic_rate, scenario.link_rate)
+    size = scenario.tokens * scenario.hidden_size * ACTIVATION_BYTES / scenario.tp
+    seconds = scenario.micro_batches * scenario.vpp * size / link
+    return np.where(scenario.pp > 1, seconds, 0.0)
 
 
-def gradients(case: Case) -> Number:
-    """Gradients over the data-parallel group once a step; experts have the smaller group."""
-    shared, _ = stage_weights(case)
-    group = case.dp * case.cp
-    size = 2.0 * (group - 1) / group * np.minimum(case.reduce_bytes, 2.0) * shared
-    spread = np.where(case.zero >= 3, 0.0, 1.0)
-    return np.where(group > 1, spread * size / full_rate(case, group, case.tp), 0.0)
+def gradients(scenario: Scenario) -> Number:
+    """Return the seconds to reduce the gradients of all but routed experts, once a step.
+
+    Two bytes an element, whatever the software sends.
+    """
+    shared, _ = stage_weights(scenario)
+    group = scenario.dp * scenario.cp
+    element = np.minimum(scenario.reduce_bytes, 2.0)
+    size = 2.0 * (group - 1) / group * element * shared
+    reduced = np.where(scenario.zero >= 3, 0.0, 1.0)
+    seconds = reduced * size / full_rate(scenario, group, scenario.tp)
+    return np.where(group > 1, seconds, 0.0)
 
 
-def sharded(case: Case) -> Number:
-    """ZeRO-3: two gathers and a scatter of the stage's weights a micro-batch."""
-    shared, routed = stage_weights(case)
-    size = 3.0 * (case.shard - 1) / np.maximum(case.shard, 1) * 2.0 * (shared + routed)
-    return np.where(
-        (case.zero >= 3) & (case.shard > 1), size / full_rate(case, case.shard, case.tp), 0.0
-    )
+def sharded(scenario: Scenario) -> Number:
+    """Return the seconds of ZeRO-3's two gathers and one scatter of the stage's weights."""
+    shared, routed = stage_weights(scenario)
+    shard = scenario.shard
+    size = 3.0 * (shard - 1) / np.maximum(shard, 1) * 2.0 * (shared + routed)
+    seconds = size / full_rate(scenario, shard, scenario.tp)
+    return np.where((scenario.zero >= 3) & (shard > 1), seconds, 0.0)
 
 
-def expert(case: Case) -> Number:
-    """Dispatch and combine, forward and backward, over the network: one copy a node that is not the token's own."""
-    inside = np.minimum(case.ep, case.domain)
-    nodes = np.maximum(case.ep / np.maximum(inside, 1), 1.0)
-    reach = np.where(case.group_limit > 0, np.minimum(case.group_limit, nodes), nodes)
-    copies = (
-        4.0 * case.tokens / case.tp * case.width * np.minimum(case.top_k, reach) * (1 - 1 / nodes)
-    )
-    layers = np.floor(case.layers / case.pp) * case.moe_layers / case.layers
-    return np.where(case.experts > 0, case.micro_batches * layers * copies / case.nic_rate, 0.0)
+def expert(scenario: Scenario) -> Number:
+    """Return the seconds of expert dispatch and combine over the network, forward and backward.
+
+    A token is sent once to each node other than its own that holds a chosen expert.
+    """
+    local = np.minimum(scenario.ep, scenario.domain)
+    nodes = np.maximum(scenario.ep / np.maximum(local, 1), 1.0)
+    limited = np.minimum(scenario.topk_group, nodes)
+    reach = np.where(scenario.topk_group > 0, limited, nodes)
+    activations = 4.0 * scenario.tokens / scenario.tp * scenario.hidden_size
+    sent = activations * np.minimum(scenario.num_experts_per_tok, reach) * (1 - 1 / nodes)
+    stage_layers = np.floor(scenario.num_hidden_layers / scenario.pp)
+    layers = stage_layers * scenario.moe_layers / scenario.num_hidden_layers
+    seconds = scenario.micro_batches * layers * sent / scenario.nic_rate
+    return np.where(scenario.has_experts, seconds, 0.0)
 
 
-def full_rate(case: Case, group: Number, stride: Number) -> Number:
-    """`links.rate` of perfect links."""
-    local = links.inside(case, group, stride)
-    return np.where(
-        local >= group, case.link_rate, np.minimum(case.link_rate, local * case.nic_rate)
-    )
+def full_rate(scenario: Scenario, group: Number, stride: Number) -> Number:
+    """Return `links.rate` of perfect links."""
+    local = links.inside(scenario, group, stride)
+    across = np.minimum(scenario.link_rate, local * scenario.nic_rate)
+    return np.where(local >= group, scenario.link_rate, across)
 
 
-def terms(case: Case) -> dict[str, Number]:
-    """Every bound by name, in seconds."""
+def terms(scenario: Scenario) -> dict[str, Number]:
+    """Return every bound by name, in seconds."""
     return {
-        "arithmetic": arithmetic(case),
-        "memory": memory_traffic(case),
-        "tensor traffic": tensor(case),
-        "pipeline sends": pipeline(case),
-        "gradients": gradients(case),
-        "sharded weights": sharded(case),
-        "expert traffic": expert(case),
+        "arithmetic": arithmetic(scenario),
+        "memory": memory_traffic(scenario),
+        "tensor traffic": tensor(scenario),
+        "pipeline sends": pipeline(scenario),
+        "gradients": gradients(scenario),
+        "sharded weights": sharded(scenario),
+        "expert traffic": expert(scenario),
     }
 
 
-def seconds(case: Case) -> Number:
-    """The largest bound."""
-    every = list(terms(case).values())
-    largest = every[0]
-    for term in every[1:]:
+def seconds(scenario: Scenario) -> Number:
+    """Return the largest bound."""
+    largest: Number = 0.0
+    for term in terms(scenario).values():
         largest = np.maximum(largest, term)
     return largest

@@ -1,60 +1,86 @@
-"""Traffic between cards: alpha-beta times of collectives, with the rule that decides which link a group sees."""
+"""Traffic between accelerators: times of collectives, and which link a group uses.
+
+A message of n bytes takes alpha + n / rate seconds (arXiv 2104.04473, section 3). Rings follow
+Thakur, Rabenseifner and Gropp, "Optimization of Collective Communication Operations in MPICH"
+(2005).
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
-from tumen.plan.model.case import Case, Number
 from tumen.plan.model.physics import Physics
+from tumen.plan.model.scenario import Number, Scenario
 
 
-def inside(case: Case, group: Number, stride: Number) -> Number:
-    """Ranks of one group that share a scale-up domain, when neighbours are `stride` cards apart."""
-    return np.clip(np.floor(case.domain / np.maximum(stride, 1.0) + 1e-9), 1.0, group)
+def inside(scenario: Scenario, group: Number, stride: Number) -> Number:
+    """Return how many ranks of one group share a scale-up domain.
 
-
-def rate(case: Case, physics: Physics, group: Number, stride: Number) -> Number:
-    """Bytes a second that one rank of a group sees, one way.
-
-    The rings of a group use every network card its ranks have in a node: a group inside one domain sees the scale-up
-    link, one with r ranks in a domain sees min(link, r x card). Naming the rate per card avoids the usual trap of
-    per-node figures.
+    Args:
+        scenario: holds the size of the domain.
+        group: ranks of the group.
+        stride: distance of neighbours of the group, in ranks.
     """
-    local = inside(case, group, stride)
-    link = case.link_rate * physics.link
-    across = np.minimum(link, np.minimum(local, case.rails) * case.nic_rate * physics.network)
+    places = np.floor(scenario.domain / np.maximum(stride, 1.0) + 1e-9)
+    return np.clip(places, 1.0, group)
+
+
+def rate(scenario: Scenario, physics: Physics, group: Number, stride: Number) -> Number:
+    """Return the bytes a second that one rank of a group can send, one way.
+
+    A group inside one domain uses the scale-up link. The rings of a group with r ranks in a domain
+    use their r network cards: min(link, r x network card). Rates are per accelerator, as figures of
+    a whole node are a common source of errors.
+    """
+    local = inside(scenario, group, stride)
+    link = scenario.link_rate * physics.link
+    nics = np.minimum(local, scenario.rails)
+    across = np.minimum(link, nics * scenario.nic_rate * physics.network)
     return np.where(local >= group, link, across)
 
 
-def latency(case: Case, physics: Physics, group: Number, stride: Number) -> Number:
-    """Seconds of one hop in a group."""
-    return np.where(
-        inside(case, group, stride) >= group, physics.link_latency, physics.network_latency
-    )
+def latency(scenario: Scenario, physics: Physics, group: Number, stride: Number) -> Number:
+    """Return the seconds of one hop in a group."""
+    one_domain = inside(scenario, group, stride) >= group
+    return np.where(one_domain, physics.link_latency, physics.network_latency)
 
 
 def ring(
-    case: Case,
+    scenario: Scenario,
     physics: Physics,
     size: Number,
     group: Number,
     stride: Number,
     messages: Number = 1.0,
 ) -> Number:
-    """Reduce-scatter or all-gather of `size` bytes over a ring, cut into `messages`: each takes (g - 1) hops."""
-    wire = size * (group - 1) / group / rate(case, physics, group, stride)
-    return wire + messages * (group - 1) * latency(case, physics, group, stride)
+    """Return the seconds of a reduce-scatter or an all-gather over a ring.
+
+    Args:
+        scenario: holds the links.
+        physics: holds the shares of the links that are reached.
+        size: bytes of the whole buffer.
+        group: ranks g of the ring.
+        stride: distance of neighbours, in ranks.
+        messages: pieces the buffer is cut into; each takes g - 1 hops.
+    """
+    wire = size * (group - 1) / group / rate(scenario, physics, group, stride)
+    hop = latency(scenario, physics, group, stride)
+    return wire + messages * (group - 1) * hop
 
 
 def all_reduce(
-    case: Case,
+    scenario: Scenario,
     physics: Physics,
     size: Number,
     group: Number,
     stride: Number,
     messages: Number = 1.0,
 ) -> Number:
-    """All-reduce of `size` bytes: ring bandwidth 2 (g - 1) / g, tree latency 2 log2 g."""
-    wire = 2 * size * (group - 1) / group / rate(case, physics, group, stride)
+    """Return the seconds of an all-reduce: the bytes of two rings, the latency 2 log2 g of a tree.
+
+    The arguments are those of `ring`.
+    """
+    wire = 2 * size * (group - 1) / group / rate(scenario, physics, group, stride)
     hops = 2 * np.log2(np.maximum(group, 1.0))
-    return np.where(group > 1, wire + messages * hops * latency(case, physics, group, stride), 0.0)
+    seconds = wire + messages * hops * latency(scenario, physics, group, stride)
+    return np.where(group > 1, seconds, 0.0)

@@ -7,18 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tumen.plan import Job, Layout
-from tumen.plan.accuracy.constants import Table, fit
+from tumen.plan import Layout, Workload
+from tumen.plan.accuracy.fitting import FitTable, fit
 from tumen.plan.accuracy.published import Published
-from tumen.plan.facts import cards
-from tumen.plan.facts.software import software
-from tumen.plan.job import case_of
-from tumen.plan.model import time
-from tumen.plan.model.case import stack
+from tumen.plan.facts import cards, software
+from tumen.plan.layout import scenario_of
+from tumen.plan.model import step
 from tumen.plan.model.physics import Physics
+from tumen.plan.model.scenario import stack
 
 
-def rows(job: Job, truth: Physics, slower: float) -> list[Published]:
+def rows(job: Workload, truth: Physics, slower: float) -> list[Published]:
     """Runs of a world with constants `truth`; one framework is `slower`."""
     found = []
     for k, (tp, pp, micro) in enumerate(
@@ -26,8 +25,10 @@ def rows(job: Job, truth: Physics, slower: float) -> list[Published]:
     ):
         name = "a" if k % 2 else "b"
         layout = Layout(tp=tp, pp=pp, dp=128 // (tp * pp), micro_batch=micro, recompute="full")
-        case = case_of(job, layout, cards()["h100" if k % 3 else "a100"])
-        seconds = float(time.step(stack([case]), truth).step[0]) * (slower if name == "a" else 1.0)
+        scenario = scenario_of(job, layout, cards()["h100" if k % 3 else "a100"])
+        seconds = float(step.step_time(stack([scenario]), truth).step[0]) * (
+            slower if name == "a" else 1.0
+        )
         soft = replace(software(), framework=name, release="1")
         found.append(
             Published(
@@ -35,7 +36,7 @@ def rows(job: Job, truth: Physics, slower: float) -> list[Published]:
                 name,
                 "gpt",
                 soft,
-                (case,),
+                (scenario,),
                 seconds,
                 None,
                 "allocated",
@@ -48,9 +49,9 @@ def rows(job: Job, truth: Physics, slower: float) -> list[Published]:
     return found
 
 
-def test_a_fit_finds_its_world(gpt3_job: Job) -> None:
+def test_a_fit_finds_its_world(gpt3_workload: Workload) -> None:
     truth = replace(Physics(), matmul_ampere=0.75, matmul_hopper=0.6, link=0.6)
-    table = Table.of(rows(gpt3_job, truth, 1.0))
+    table = FitTable.of(rows(gpt3_workload, truth, 1.0))
     before = np.median(np.abs(table.predict(Physics()) / table.seconds - 1))
     found = fit(table)
     after = np.median(np.abs(found.predict(table) / table.seconds - 1))
@@ -58,7 +59,7 @@ def test_a_fit_finds_its_world(gpt3_job: Job) -> None:
     assert after < 0.02
 
 
-def test_a_factor_belongs_to_a_release(gpt3_job: Job) -> None:
-    found = fit(Table.of(rows(gpt3_job, Physics(), 1.2)))
+def test_a_factor_belongs_to_a_release(gpt3_workload: Workload) -> None:
+    found = fit(FitTable.of(rows(gpt3_workload, Physics(), 1.2)))
     assert set(found.factors) == {"a 1", "b 1"}
     assert found.factors["a 1"] / found.factors["b 1"] == pytest.approx(1.2, rel=0.05)

@@ -1,0 +1,71 @@
+"""Small pieces of HTML and SVG: a table, a figure, a rectangle, a label, a legend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+COLOURS = (
+    "#2f6f9f",
+    "#8ab17d",
+    "#e9c46a",
+    "#f4a261",
+    "#e76f51",
+    "#6d597a",
+    "#4d908e",
+    "#b56576",
+    "#577590",
+    "#90be6d",
+)
+
+
+def colour(k: int) -> str:
+    """Return the colour of item number `k`; colours repeat."""
+    return COLOURS[k % len(COLOURS)]
+
+
+def html_table(rows: Sequence[Sequence[str]], head: Sequence[str]) -> str:
+    """Return an HTML table."""
+    top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+    body = "".join(table_row(row) for row in rows)
+    return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def table_row(cells: Sequence[str]) -> str:
+    """Return one row of an HTML table."""
+    return "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"
+
+
+def legend(names: Sequence[str]) -> str:
+    """Return the colours of a figure with their names."""
+    spans = [
+        f'<span><i style="background:{colour(k)}"></i>{escape(name)}</span>'
+        for k, name in enumerate(names)
+    ]
+    return f'<p class="key">{"".join(spans)}</p>'
+
+
+def figure(width: int, height: int, label: str, content: str) -> str:
+    """Return an SVG figure with a label for screen readers."""
+    label = escape(label, quote=True)
+    svg = f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{label}">{content}</svg>'
+    return f"<figure>{svg}</figure>"
+
+
+def caption(text: str) -> str:
+    """Return the caption below a figure."""
+    return f"<figcaption>{escape(text)}</figcaption>"
+
+
+def rectangle(x: float, y: float, width: float, height: float, fill: str, tip: str = "") -> str:
+    """Return a filled rectangle with a tooltip."""
+    width = max(width, 0)
+    height = max(height, 0)
+    place = f'x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}"'
+    return f'<rect {place} fill="{fill}"><title>{escape(tip)}</title></rect>'
+
+
+def label(x: float, y: float, words: str, anchor: str = "start") -> str:
+    """Return a text at a place."""
+    place = f'x="{x:.1f}" y="{y:.1f}" font-size="12" text-anchor="{anchor}"'
+    return f"<text {place}>{escape(words)}</text>"
