@@ -14,7 +14,7 @@ from tumen.core.artifact import manifest_of
 from tumen.core.errors import InputError
 from tumen.core.shape import Experts, Mla, Shape, Yarn
 from tumen.pipeline import stages as chain
-from tumen.recipe.recipe import Start, load_recipe, recipe_of
+from tumen.recipe import InitFrom, load_recipe, recipe_of
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_import_says_what_a_recipe_says(public: Path) -> None:
     assert shape == load_recipe(TINY).family["device"].shape.model_copy(
         update={"tie_word_embeddings": shape.tie_word_embeddings}
     )
-    assert recipe.family["cloud"].init_from == Start(path=str(public / "start"))
+    assert recipe.family["cloud"].init_from == InitFrom(path=str(public / "start"))
 
 
 def test_every_field_of_a_shape_is_said() -> None:
