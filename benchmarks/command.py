@@ -24,7 +24,7 @@ from tumen.assistant.values import Values
 from tumen.data import read_corpus
 from tumen.eval.statistics import percentile
 from tumen.home.home import Home
-from tumen.pipeline.folder import device_bundle
+from tumen.pipeline import device_bundle
 from tumen.serve import build_router
 
 

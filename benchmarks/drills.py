@@ -25,15 +25,14 @@ from typing import Any
 
 from contest import circumstances, ended, headline, table, write
 
-from tumen.cli import drill
-from tumen.cli.goodput_report import promised
 from tumen.cluster import INJECTABLE_FAULTS, DrillReport, measure_goodput
 from tumen.cluster.watcher.snapshot import read_snapshot
 from tumen.core import lifetime
 from tumen.core.artifact import manifest_of
 from tumen.core.errors import TumenError
 from tumen.core.events import read
-from tumen.pipeline.folder import read_run_recipe
+from tumen.pipeline import read_run_recipe
+from tumen.pipeline.jobs import drill_tier, planned_goodput
 
 ROOT = Path(__file__).parents[1]
 TIER, SAVE_EVERY, RANKS = "cloud", 10, 2
@@ -134,7 +133,7 @@ def hurt(run: Path, faults: list[str], draw: random.Random) -> tuple[list[DrillR
             try:
                 if fault == "slow":
                     learnt(run, child)
-                found.append(drill.played(run, TIER, fault, draw.randrange(1 << 30)))
+                found.append(drill_tier(run, TIER, fault, draw.randrange(1 << 30)))
             except TumenError as error:
                 found.append(DrillReport(fault, str(error)))
             print(f"  {run.name} step {step_of(run)}: {found[-1]}", file=sys.stderr, flush=True)
@@ -187,7 +186,12 @@ def rehearse(folder: Path, drills: int, each: int, seed: int) -> dict[str, Any]:
     for run_said in runs:
         run_said["same"] = run_said["left"] == whole
     recipe = read_run_recipe(template)
-    return {"asked": faults, "runs": runs, "whole": whole, "planned": promised(recipe, TIER, RANKS)}
+    return {
+        "asked": faults,
+        "runs": runs,
+        "whole": whole,
+        "planned": planned_goodput(recipe, TIER, RANKS),
+    }
 
 
 def main() -> None:

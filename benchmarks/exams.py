@@ -3,7 +3,7 @@
     python benchmarks/exams.py RUN [RUN ...] [--exam home:slurp=FILE ...] [--out FILE]
 
 Every run is examined on its own held-back sentences, and on the files of public sets that `--exam RECIPE:NAME=FILE` names (default:
-those of ../shared/data that the recipe was written for and that training has not seen). `tumen score` asks the device bundle,
+those of ../shared/data that the recipe was written for and that training has not seen). `tumen eval` asks the device bundle,
 as anybody would.
 """
 
@@ -21,7 +21,7 @@ from contest import circumstances, headline, table, write
 
 from tumen.core import events, units
 from tumen.core.artifact import manifest_of
-from tumen.pipeline.folder import read_run_recipe
+from tumen.pipeline import read_run_recipe
 
 DATA = "../shared/data"
 EXAMS = [
@@ -35,10 +35,10 @@ WITHIN = ("in_scope", "oos_recall")
 
 
 def examined(run: Path, asked: list[tuple[str, str]]) -> Iterator[dict[str, Any]]:
-    """One row an exam: what `tumen score --json` prints."""
+    """One row an exam: what `tumen eval --json` prints."""
     for exam, file in [("own", ""), *asked]:
-        command = [sys.executable, "-m", "tumen", "score", str(run), "--threads", "1", "--json"]
-        command += ["--exam", exam, "--data", file] if file else []
+        command = [sys.executable, "-m", "tumen", "eval", str(run), "--threads", "1", "--json"]
+        command += ["--suite", exam, "--data", file] if file else []
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise SystemExit(f"{' '.join(command)}: {done.stderr.strip()}")

@@ -28,7 +28,7 @@ from typing import Any
 
 from tumen.core import events, units
 from tumen.core.artifact import hash_of, manifest_of
-from tumen.pipeline import stages as chain
+from tumen.pipeline.stages import stages
 from tumen.recipe.recipe import load_recipe
 
 POLL_SECONDS = 0.5
@@ -108,7 +108,7 @@ def machine() -> dict[str, Any]:
 def result_of(run: Path, recipe: Path) -> dict[str, Any]:
     """What a finished run says about itself."""
     asked = load_recipe(recipe)
-    names = [stage.name for stage in chain.stages(asked)]
+    names = [stage.name for stage in stages(asked)]
     card = run / f"bundle-{asked.serve.device}" / "scorecard"
     manifests = {name: manifest_of(run / name) for name in names}
     ended = (row for row in events.read(run / "events.jsonl", "stage") if row["state"] == "done")

@@ -13,7 +13,8 @@ from tests.cli.conftest import TINY, Tumen
 from tumen.core.artifact import manifest_of
 from tumen.core.errors import InputError
 from tumen.core.shape import Experts, Mla, Shape, Yarn
-from tumen.pipeline import stages as chain
+from tumen.pipeline.checkpoint_io import recipe_section
+from tumen.pipeline.stages import stages
 from tumen.recipe import InitFrom, load_recipe, recipe_of
 
 
@@ -60,14 +61,12 @@ def test_import_says_what_a_recipe_says(public: Path) -> None:
 
 
 def test_every_field_of_a_shape_is_said() -> None:
-    from tumen.cli.weights import _section
-
     shape = Shape(
         hidden_size=64, num_hidden_layers=3, intermediate_size=96, rms_norm_eps=1e-6, tie_word_embeddings=False,
         attention=Mla(num_attention_heads=2, kv_lora_rank=8, rope_scaling=Yarn(factor=40, original_max_position_embeddings=4096, mscale=0.7, mscale_all_dim=0.7)),
         experts=Experts(n_routed_experts=8, num_experts_per_tok=2, moe_intermediate_size=8, n_group=4, topk_group=2, routed_scaling_factor=16.0),
     )  # fmt: skip
-    said = tomllib.loads("\n".join(_section(shape, Path("in"))))
+    said = tomllib.loads("\n".join(recipe_section(shape, Path("in"))))
     assert Shape.model_validate(said["family"]["cloud"]["shape"]) == shape
 
 
@@ -84,7 +83,7 @@ def test_refused_in_one_line(whole: Path, tmp_path: Path, tumen: Tumen) -> None:
 class TestStart:
     def inputs(self, *changes: str) -> str:
         stage = next(
-            stage for stage in chain.stages(load_recipe(TINY, changes)) if stage.name == "device"
+            stage for stage in stages(load_recipe(TINY, changes)) if stage.name == "device"
         )
         return stage.inputs({})
 

@@ -1,4 +1,4 @@
-"""`tumen ledger` and `tumen drill`: what they print, what they refuse, and faults that a run on two local nodes lives through."""
+"""`tumen goodput` and `tumen drill`: what they print, what they refuse, and faults that a run on two local nodes lives through."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def crashed(tmp_path: Path) -> Path:
 
 
 def test_ledger_is_a_table_beside_the_plan(tumen: Tumen, crashed: Path) -> None:
-    said = tumen("ledger", crashed).stdout
+    said = tumen("goodput", crashed).stdout
     assert said.startswith("cloud: 8 steps in 11 s, 1 of them twice; faults: 1 crash")
     for part in (
         "productive",
@@ -50,7 +50,7 @@ def test_ledger_is_a_table_beside_the_plan(tumen: Tumen, crashed: Path) -> None:
     ):
         assert f"  {part} " in said
     assert "the plan expects 98." in said
-    found = json.loads(tumen("ledger", crashed, "--json").stdout)["cloud"]
+    found = json.loads(tumen("goodput", crashed, "--json").stdout)["cloud"]
     assert (found["steps"], found["steps_again"], found["faults"]) == (8, 1, {"crash": 1})
     assert found["goodput"] == pytest.approx(8 / 11)
     assert 0 < found["by_formula"] < 1
@@ -59,10 +59,10 @@ def test_ledger_is_a_table_beside_the_plan(tumen: Tumen, crashed: Path) -> None:
 def test_what_cannot_be_is_one_line(tumen: Tumen, crashed: Path) -> None:
     for arguments, says in (
         (
-            ("ledger", crashed, "--tier", "phone"),
-            "--tier 'phone' is no tier of tiny; it has cloud, device",
+            ("goodput", crashed, "--tier", "phone"),
+            "--tier 'phone' is not a tier of tiny; it has cloud, device",
         ),
-        (("ledger", crashed, "--tier", "device"), "device has no steps yet"),
+        (("goodput", crashed, "--tier", "device"), "device has no steps yet"),
         (("drill", crashed, "--fault", "rank"), "no ranks of this job live on this machine"),
         (("drill", crashed, "--fault", "fire"), "--fault 'fire' is unknown; known: rank, agent"),
         (("drill", crashed, "--fault", "watcher"), "nobody watches this job"),

@@ -19,7 +19,7 @@ from tumen.cluster.watcher import Snapshot, write_snapshot
 from tumen.core.artifact import write_text
 from tumen.core.errors import PlanError
 from tumen.core.events import Events
-from tumen.pipeline.training.jobs import cause, spread
+from tumen.pipeline.training.tier_job import Spread, cause, spread
 from tumen.recipe.recipe import Fleet
 
 LAB = (
@@ -108,12 +108,12 @@ def test_nodes_ranks_and_cards_follow_from_mesh_and_fleet(tumen: Tumen, tmp_path
     ],
 )
 def test_spread(fleet: Fleet, ranks: int, asked: tuple[int, int, int, bool]) -> None:
-    assert spread(fleet, ranks) == asked
+    assert spread(fleet, ranks) == Spread(*asked)
 
 
 def test_a_node_that_would_be_half_empty_is_refused() -> None:
     with pytest.raises(
-        PlanError, match="the mesh has 12 ranks, no multiple of the 8 cards of a node"
+        PlanError, match="the mesh has 12 ranks, which is not a multiple of the 8 accelerators"
     ):
         spread(Fleet(engine="slurm", accelerators="h800:64"), 12)
 
@@ -145,8 +145,8 @@ def test_cause(logs: str, status: JobStatus, why: str) -> None:
     ("arguments", "line"),
     [
         (("--on", "nowhere"), "fleet.engine 'nowhere' is unknown; known: local, slurm, kubernetes"),
-        (("--tier", "none"), "--tier 'none' is no tier of tiny; it has cloud, device"),
-        (("--tier", "device"), "device learns from cloud, which is missing; `tumen launch cloud` makes it"),
+        (("--tier", "none"), "--tier 'none' is not a tier of tiny; it has cloud, device"),
+        (("--tier", "device"), "device is trained from cloud, which is missing; `tumen launch "),
         (("--set", "fleet.limit=soon"), "fleet: limit: 'soon' is not a duration"),
         (("--set", 'fleet.slurm.account="a b"'), "fleet.slurm.account: String should match"),
         (("--on", "slurm", "--set", 'fleet.accelerators="h800:2"', "--set", "family.cloud.train.mesh.dp=4"), "the mesh has 4 ranks, fleet.accelerators is"),
@@ -165,7 +165,7 @@ def test_what_cannot_be_launched_is_told(
 def test_without_data_it_says_what_makes_them(tumen: Tumen, tmp_path: Path) -> None:
     said = tumen("launch", TINY, folder=tmp_path)
     assert (
-        "cloud learns from dataset, which is missing; `tumen run RECIPE --run runs/tiny --until dataset` makes it"
+        "cloud is trained from dataset, which is missing; `tumen run RECIPE --run runs/tiny --until dataset` makes it"
         in said.stderr
     )
 
@@ -189,14 +189,15 @@ def test_nothing_was_launched(tumen: Tumen, ready: Path) -> None:
 def test_this_machine_is_a_node_that_cannot_be_drained(tumen: Tumen) -> None:
     name = socket.gethostname()
     assert re.match(
-        rf"{name} +1 cards  ready\n1 of 1 nodes ready", tumen("nodes", "--on", "local").stdout
+        rf"{name} +1 accelerators  ready\n1 of 1 nodes ready",
+        tumen("nodes", "--on", "local").stdout,
     )
     said = tumen("drain", name, "--why", "it smells", "--on", "local")
     assert (
         said.stderr
         == f"tumen: {name}: this engine runs on this machine only; there is no node to drain\n"
     )
-    assert "which engine?" in tumen("nodes").stderr
+    assert "no engine: give --on" in tumen("nodes").stderr
 
 
 def test_an_engine_that_is_not_installed_is_one_line(
@@ -321,9 +322,9 @@ def test_a_job_of_1250_nodes_is_few_short_lines(
     assert len(lines) == 5
     assert max(map(len, lines)) < 120
     assert tumen("nodes", ready).stdout.splitlines() == [
-        "n[1-16,18-1250]            8 cards  ready",
-        "n17                        8 cards  drained: Xid 79",
-        "1249 of 1250 nodes ready, 9992 cards",
+        "n[1-16,18-1250]            8 accelerators  ready",
+        "n17                        8 accelerators  drained: Xid 79",
+        "1249 of 1250 nodes ready, 9992 accelerators",
     ]
 
 
@@ -383,7 +384,9 @@ class TestOnSlurm:
                 == "n8: takes no new work (Xid 79)\n"
             )
             said = tumen("nodes", "--on", "slurm").stdout
-            assert re.search(r"n8 +8 cards  drained: Xid 79\n7 of 8 nodes ready, 56 cards\n", said)
+            assert re.search(
+                r"n8 +8 accelerators  drained: Xid 79\n7 of 8 nodes ready, 56 accelerators\n", said
+            )
         finally:
             subprocess.run(["scontrol", "update", "nodename=n8", "state=resume"], check=True)
         assert (

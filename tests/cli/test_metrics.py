@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tests.cli.conftest import Tumen
 
-from tumen.cli.metrics import address
+from tumen.cli.reports import address
 from tumen.core.errors import MissingExtra
 from tumen.core.events import Events
 
@@ -81,7 +81,7 @@ def test_a_port_that_is_taken_is_one_line(tumen: Tumen, told: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ((), "nothing to export to"),
+        ((), "no export is named"),
         (("--prometheus", "host"), "write it as HOST:PORT"),
         (("--prometheus", "a:99999"), "HOST:PORT"),
     ],

@@ -110,7 +110,7 @@ def test_two_at_once_are_refused(tumen: Tumen, run: Path) -> None:
 def test_until_a_stage_that_is_none(tumen: Tumen, tmp_path: Path) -> None:
     done = tumen("run", TINY, "--run", tmp_path / "x", "--until", "datsaet")
     assert done.returncode == 4
-    assert "'datsaet' is no stage; they are corpus, tokenizer" in done.stderr
+    assert "'datsaet' is not a stage; the stages are corpus, tokenizer" in done.stderr
     assert not (tmp_path / "x").exists()
 
 
@@ -204,7 +204,7 @@ class TestTrain:
         for tier in ("phone", "bundle-device", "corpus"):
             done = tumen("train", whole, tier)
             assert done.returncode == 4
-            assert "is no tier of tiny; it has cloud, device" in done.stderr
+            assert f"there is no tier {tier!r}; the tiers are cloud, device" in done.stderr
 
     def test_no_run(self, tumen: Tumen, tmp_path: Path) -> None:
         done = tumen("train", tmp_path, "cloud")
@@ -215,4 +215,4 @@ class TestTrain:
         os.truncate(run / "recipe.json", 100)
         done = tumen("train", run, "cloud")
         assert done.returncode == 2
-        assert "no JSON" in done.stderr
+        assert "not JSON" in done.stderr

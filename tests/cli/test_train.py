@@ -16,7 +16,8 @@ import pytest
 
 from tumen.core.errors import DiskError, InputError, LossError, PeerError, PlanError, TrainError
 from tumen.heartbeat import sender
-from tumen.pipeline.training.learn import Told, grown, stand_by, told_why
+from tumen.pipeline.rank import RankEvents, faults_written, stand_by
+from tumen.pipeline.training.learn import resized
 from tumen.recipe.mesh import Mesh
 from tumen.recipe.recipe import Recipe, Train
 
@@ -52,20 +53,20 @@ def faults(job: Path) -> dict[str, dict[str, Any]]:
     ],
 )
 def test_a_rank_leaves_the_reason(error: Exception, kind: str, step: int, job: Path) -> None:
-    with pytest.raises(type(error)), told_why():
+    with pytest.raises(type(error)), faults_written():
         raise error
     why = str(error).splitlines()[0]
     assert faults(job) == {"3-1.json": {"kind": kind, "why": why, "step": step, "rank": 3}}
 
 
 def test_that_another_rank_is_gone_is_no_reason(job: Path) -> None:
-    with pytest.raises(PeerError), told_why():
+    with pytest.raises(PeerError), faults_written():
         raise PeerError("another rank ended")
     assert faults(job) == {}
 
 
 def test_a_damaged_checkpoint_is_told_and_training_goes_on(job: Path) -> None:
-    Told(job / "events.jsonl").emit(
+    RankEvents(job / "events.jsonl").emit(
         "checkpoint_damaged", path="step-000040", error="cut short", action="the one before is used"
     )
     assert faults(job)["3-1.json"]["kind"] == "checkpoint"
@@ -74,7 +75,7 @@ def test_a_damaged_checkpoint_is_told_and_training_goes_on(job: Path) -> None:
 
 def test_nobody_is_told_without_an_agent(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TUMEN_JOB")
-    with pytest.raises(TrainError), told_why():
+    with pytest.raises(TrainError), faults_written():
         raise TrainError("no")
     assert faults(job) == {}
 
@@ -97,7 +98,7 @@ class TestStandby:
     @pytest.mark.parametrize("line", ["RANK=0", "[1]", '{"RANK": 0}', '{"RANK": '])
     def test_refuses_what_is_none(self, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(sys, "stdin", io.StringIO(line))
-        with pytest.raises(InputError, match="no JSON object of texts"):
+        with pytest.raises(InputError, match="is not a JSON object of strings"):
             stand_by()
 
     def test_then_trains_and_says_why_it_failed(
@@ -132,12 +133,12 @@ class TestStandby:
         assert done.stderr.strip() == f"tumen: {said['why']}"
 
 
-class TestGrown:
+class TestResized:
     SECTION = Train(steps=1, batch_size=8, mesh=Mesh(dp=2, ep=2, tp=2, micro_batch_size=2))
 
     @pytest.mark.parametrize(("world", "dp"), [("", 2), ("4", 2), ("8", 4)])
     def test_more_or_fewer_ranks_see_different_rows(self, world: str, dp: int) -> None:
-        mesh = grown(self.SECTION, world).mesh
+        mesh = resized(self.SECTION, world).mesh
         assert mesh == self.SECTION.mesh.model_copy(update={"dp": dp})
 
     @pytest.mark.parametrize("world", ["0", "1", "2", "3", "6", "16"])
@@ -146,8 +147,8 @@ class TestGrown:
             PlanError,
             match=f"^{world} ranks do not share 8 rows a step on this mesh; it can have 4, 8$",
         ):
-            grown(self.SECTION, world)
+            resized(self.SECTION, world)
 
     def test_no_number(self) -> None:
         with pytest.raises(PlanError, match="TUMEN_WORLD"):
-            grown(self.SECTION, "four")
+            resized(self.SECTION, "four")

@@ -56,7 +56,7 @@ def test_from_a_run_to_a_signed_live_place_and_back(
     said = tumen("talk", "--run", live, "--trust", store, "--json", "turn on the light")
     assert said.returncode == 0, said.stderr
     assert json.loads(said.stdout)["sentence"]
-    assert tumen("score", live, "--trust", store, "--json").returncode == 0
+    assert tumen("eval", live, "--trust", store, "--json").returncode == 0
 
     back = tumen("rollback", live, "--trust", store)
     assert back.stdout == f"{live}: live is 000001-{digest}\n"
@@ -92,8 +92,8 @@ def test_what_does_not_pass_is_not_promoted(tumen: Tumen, run: Path, tmp_path: P
 
 
 def test_the_scorecard_shows_the_classes(tumen: Tumen, whole: Path) -> None:
-    said = tumen("score", whole).stdout
+    said = tumen("eval", whole).stdout
     assert "device / cloud" in said
     assert "device reaches its share of the cloud in " in said
-    own = json.loads(tumen("score", whole, "--json").stdout)
+    own = json.loads(tumen("eval", whole, "--json").stdout)
     assert "marks" not in json.dumps(own)

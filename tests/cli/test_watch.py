@@ -47,7 +47,7 @@ def begin(ready: Path, status: str = "") -> None:
 def test_nothing_to_watch(tumen: Tumen, ready: Path) -> None:
     said = tumen("watch", ready, "--tier", "car")
     assert said.returncode == 4
-    assert said.stderr == "tumen: --tier 'car' is no tier of tiny; it has cloud, device\n"
+    assert said.stderr == "tumen: --tier 'car' is not a tier of tiny; it has cloud, device\n"
     said = tumen("resize", ready, "4")
     assert said.returncode == 4
     assert "a tier was never launched; launched so far: none" in said.stderr
@@ -60,10 +60,7 @@ def test_only_what_runs_and_is_watched_is_resized(tumen: Tumen, ready: Path) -> 
     assert "3 ranks do not share 8 rows a step on this mesh; it can have 1, 2, 4, 8" in said.stderr
     said = tumen("resize", ready, "4")
     assert said.returncode == 11
-    assert (
-        said.stderr
-        == "tumen: cloud is done; only a training that runs can have another number of ranks\n"
-    )
+    assert said.stderr == "tumen: cloud is done; only a running training is resized\n"
     assert not (ready / "jobs" / "cloud" / "resize.json").exists()
     assert tumen("resize", ready, "0").returncode == 2
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from tests import recipes
 
-from tumen.pipeline import ablation as arms
-from tumen.pipeline import stages as chain
+from tumen.pipeline.ablation import plan_ablation
+from tumen.pipeline.stages import stages
 from tumen.recipe.recipe import load_recipe
 
 RECIPES = recipes.shipped()
@@ -22,10 +22,10 @@ def test_there_is_one() -> None:
 def test_is_good_and_called_like_its_file(path: Path) -> None:
     recipe = load_recipe(path)
     assert recipe.name == path.stem
-    names = [stage.name for stage in chain.stages(recipe)]
+    names = [stage.name for stage in stages(recipe)]
     assert len(names) == len(set(names))
     seen: set[str] = set()
-    for stage in chain.stages(recipe):
+    for stage in stages(recipe):
         assert set(stage.parents) <= seen, f"{stage.name} comes before what it is made from"
         seen.add(stage.name)
 
@@ -42,7 +42,7 @@ def test_a_student_is_smaller_than_its_teacher(path: Path) -> None:
     "path", [path for path in RECIPES if load_recipe(path).ablation], ids=lambda path: path.stem
 )
 def test_arms_spend_alike(path: Path, tmp_path: Path) -> None:
-    rows = arms.plan_of(load_recipe(path), tmp_path)["arms"]
+    rows = plan_ablation(load_recipe(path), tmp_path)["arms"]
     assert len(rows) > 1
     spent = [row["flops"] for row in rows]
     assert max(spent) - min(spent) < max(row["step_flops"] for row in rows)

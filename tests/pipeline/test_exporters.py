@@ -51,7 +51,7 @@ class TestTensorBoard:
     def test_reads_back_every_number_at_its_step_and_time(self, run: Path, tmp_path: Path) -> None:
         rows = list(events.read(run / "events.jsonl"))
         board = TensorBoard(tmp_path / "board")
-        board.take(rows)
+        board.write(rows)
         board.close()
         cloud, device = (
             board_of(tmp_path / "board" / "cloud"),
@@ -78,17 +78,17 @@ class TestTensorBoard:
         foreign.write_bytes(b"")
         for _ in range(2):
             board = TensorBoard(tmp_path / "board")
-            board.take(events.read(run / "events.jsonl"))
+            board.write(events.read(run / "events.jsonl"))
             board.close()
         assert len(list((tmp_path / "board" / "cloud").iterdir())) == 2
         assert foreign.exists()
 
     def test_is_readable_while_it_grows(self, run: Path, tmp_path: Path) -> None:
         board, tail = TensorBoard(tmp_path / "board"), events.Tail(run / "events.jsonl")
-        assert board.take(tail.new()) > 0
-        assert board.take(tail.new()) == 0
+        assert board.write(tail.new()) > 0
+        assert board.write(tail.new()) == 0
         step(Events(run / "events.jsonl"), "device", 10, 3.5)
-        board.take(tail.new())
+        board.write(tail.new())
         assert [
             one.value for one in board_of(tmp_path / "board" / "device").Scalars("train/loss")
         ] == [4.0, 3.5]
@@ -146,7 +146,7 @@ def test_exporting_loads_no_torch(run: Path, tmp_path: Path) -> None:
         "import sys\nfrom pathlib import Path\nfrom tumen.core import events\n"
         "from tumen.pipeline.exporters import Gauges, TensorBoard\n"
         f"run = Path({str(run)!r})\nboard = TensorBoard(Path({str(tmp_path / 'board')!r}))\n"
-        "board.take(events.read(run / 'events.jsonl'))\nboard.close()\n"
+        "board.write(events.read(run / 'events.jsonl'))\nboard.close()\n"
         f"Gauges(run).write(Path({str(tmp_path / 'x.prom')!r}))\nprint('torch' in sys.modules)"
     )
     assert (

@@ -1,53 +1,58 @@
-"""Progress on the terminal: a live bar, or a line now and then."""
+"""Progress on the terminal: a live bar, or a line from time to time where there is none."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
 
-QUIET_SECONDS = 15.0  # without a terminal: one line of progress this often
+from tumen.pipeline import Progress, Update
+
+QUIET_SECONDS = 15.0  # without a terminal: seconds between two lines of progress
+BAR_COLUMNS = 30
 
 
-class Board:
-    """Progress: a live bar on a terminal, a line now and then elsewhere."""
+class Board(Progress):
+    """Shows the progress of a run."""
 
     def __init__(self, stderr: bool = False) -> None:
         self.console = Console(highlight=False, stderr=stderr)
         self.live = self.console.is_terminal
-        columns = (
+        self.bar = Bar(
             TextColumn("{task.description:<24}"),
-            BarColumn(30),
+            BarColumn(BAR_COLUMNS),
             TimeElapsedColumn(),
             TextColumn("{task.fields[text]}"),
+            console=self.console,
+            transient=True,
         )
-        self.progress = Progress(*columns, console=self.console, transient=True)
 
     def __enter__(self) -> Board:
         if self.live:
-            self.progress.start()
+            self.bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         if self.live:
-            self.progress.stop()
+            self.bar.stop()
 
     def line(self, text: str) -> None:
-        """A line that stays."""
+        """Print a line that stays."""
         self.console.print(text, soft_wrap=True)
 
     @contextmanager
-    def task(self, name: str) -> Iterator[Callable[..., None]]:
-        """One stage at work; yields update(step, steps, text)."""
-        task = self.progress.add_task(name, total=None, text="")
+    def task(self, name: str) -> Iterator[Update]:
+        """Show a stage while the block runs; yields the function that updates it."""
+        task = self.bar.add_task(name, total=None, text="")
         last = time.monotonic()
 
         def update(step: int, steps: int, text: str) -> None:
             nonlocal last
-            self.progress.update(task, completed=step, total=steps, text=text)
+            self.bar.update(task, completed=step, total=steps, text=text)
             if not self.live and time.monotonic() - last > QUIET_SECONDS:
                 last = time.monotonic()
                 self.line(f"{name:<24} step {step} of {steps}, {text}")
@@ -55,4 +60,4 @@ class Board:
         try:
             yield update
         finally:
-            self.progress.remove_task(task)
+            self.bar.remove_task(task)

@@ -64,6 +64,11 @@ class Manifest(BaseModel):
     facts: dict[str, Any] = {}
     files: dict[str, Payload]
 
+    @property
+    def payload_bytes(self) -> int:
+        """Size of all payload files."""
+        return sum(file.bytes for file in self.files.values())
+
 
 def hash_of(value: Any) -> str:
     """Short hash (16 hex digits) of anything JSON can say, independent of key order."""

@@ -127,7 +127,7 @@ def gate_fault(bundle: Path) -> str:
     manifest = verify(bundle, "bundle")
     folder = bundle / "scorecard"
     if not folder.exists():
-        return "it has no scorecard; run `tumen score` first"
+        return "it has no scorecard; run `tumen eval` first"
     scored = verify(folder, "scorecard")
     if manifest.digest not in scored.made_from:
         raise ArtifactError(f"{folder}: belongs to another bundle; run the recipe again")

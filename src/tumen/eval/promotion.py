@@ -150,7 +150,7 @@ def _refuse_worse(bundle: Path, live: Path, gate: Gate) -> None:
     if not card["exam"] or card["exam"] != before["exam"]:
         raise GateError(
             f"{bundle} is not promoted: it and the live bundle were evaluated on different suites; "
-            "evaluate both on one, or let the gate alone decide with --new-exam"
+            "evaluate both on one, or let the gate alone decide with --new-suite"
         )
     faults = "; ".join(regressions(card, before, gate))
     if faults:

@@ -19,11 +19,12 @@ from tumen.fit.footprint import (
 )
 from tumen.fit.nnls import nonnegative
 from tumen.fit.pace import Trial, cache_size, device_here
-from tumen.fit.verdict import best, checked_context, fit_on
+from tumen.fit.verdict import Fit, best, checked_context, fit_on
 
 __all__ = [
     "HERE",
     "KINDS",
+    "Fit",
     "Footprint",
     "Tensor",
     "Trial",

@@ -1,73 +1,113 @@
-"""`tumen score BUNDLE`: the scorecard of a run, or an exam from outside."""
+"""Evaluate bundles: the scorecard of a run, and suites from public data sets for `tumen eval`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tumen.assistant.values import Values
 from tumen.core.artifact import Manifest, manifest_of
 from tumen.core.errors import InputError
-from tumen.core.events import Events
+from tumen.eval import (
+    EvalCase,
+    Prediction,
+    TemplateMatcher,
+    evaluate,
+    read_scorecard,
+    scorecard_facts,
+    suite_digest,
+    write_scorecard,
+)
+from tumen.eval.suites import OWN, held_out_cases, suite_of, summarize
 from tumen.language import HOME, parse
-from tumen.pipeline.stages import served_tiers
-from tumen.recipe import Recipe
-from tumen.release import signing
+from tumen.pipeline.preparation import CORPUS
+from tumen.pipeline.stage import Stage, Work
+from tumen.recipe import Gate
+from tumen.release.signing import TrustStore
+from tumen.serve.runners import load_runner, read_bundle_info
 
-REFERENCE_CASES = 60  # a language: the template matcher takes some 10 ms a sentence
+REFERENCE_CASES = 60  # of a language: the template matcher takes some 10 ms a sentence
+Rows = dict[str, dict[str, Any]]  # one row of shares for each group of cases, "all" included
 
 
-def score_run(recipe: Recipe, where: Path, inputs: str, events: Events) -> Manifest:
-    """Examine the bundles of a run and write the scorecard into the device bundle."""
-    from tumen.assistant.values import Values
-    from tumen.eval import TemplateMatcher, evaluate, suite_digest, write_scorecard
-    from tumen.eval.suites import held_out_cases
+@dataclass(frozen=True)
+class ScorecardStage(Stage):
+    """The scorecard of a run, inside the device bundle: device, cloud and a reference on the same cases.
 
-    device = where / f"bundle-{recipe.serve.device}"
-    values = Values.load(device / "values.json")
-    cases = list(held_out_cases(where / "corpus"))
-    columns: dict[str, Any] = {}
-    seconds: dict[str, list[float]] = {}
-    sizes: dict[str, int] = {}
-    for column, tier in zip(("device", "cloud"), served_tiers(recipe), strict=False):
-        bundle = where / f"bundle-{tier}"
-        sizes[column] = sum(file.bytes for file in manifest_of(bundle, "bundle").files.values())
-        columns[column], answers = examine_bundle(
-            bundle, cases, values, recipe.serve.threads, "own"
+    Attributes:
+        bundles: stages of the device's bundle and, if it runs here, the cloud's.
+        gate: thresholds of the recipe.
+        threads: of a runner.
+        languages: of the corpus; the reference answers the first cases of each.
+    """
+
+    kind = "scorecard"
+    maker = 1
+    bundles: tuple[str, ...]
+    gate: Gate
+    threads: int
+    languages: tuple[str, ...]
+
+    def settings(self) -> Any:
+        """Return the thresholds; all else is in the parents."""
+        return {"gate": self.gate}
+
+    def make(self, work: Work) -> Manifest:
+        """Evaluate the bundles and write the scorecard."""
+        corpus = work.run / CORPUS
+        device = work.run / self.bundles[0]
+        values = Values.load(device / "values.json")
+        cases = list(held_out_cases(corpus))
+        columns: dict[str, Rows] = {}
+        seconds: dict[str, list[float]] = {}
+        sizes: dict[str, int] = {}
+        for column, name in zip(("device", "cloud"), self.bundles, strict=False):
+            bundle = work.run / name
+            rows, answers = evaluate_bundle(bundle, cases, values, self.threads, "own")
+            columns[column] = rows
+            seconds[column] = [answer.seconds for answer in answers]
+            sizes[column] = manifest_of(bundle, "bundle").payload_bytes
+            work.events.emit("exam", column=column, exact=rows["all"]["exact"], n=len(cases))
+        few = list(self._reference_cases(cases))
+        if few:
+            columns["reference"], answers = evaluate(few, TemplateMatcher().answer, values)
+            seconds["reference"] = [answer.seconds for answer in answers]
+        made_from = [manifest_of(work.run / name).digest for name in (*self.bundles, CORPUS)]
+        digest = suite_digest(cases)
+        return write_scorecard(
+            device, columns, seconds, sizes, made_from, self.gate, work.inputs, digest
         )
-        seconds[column] = [answer.seconds for answer in answers]
-        events.emit("exam", column=column, exact=columns[column]["all"]["exact"], n=len(cases))
-    few = [
-        case
-        for lang in recipe.data.languages
-        for case in _first(cases, lang, REFERENCE_CASES)
-        if case.gold.intent in HOME.intents
-    ]
-    if few:  # the template matcher knows no other intents
-        columns["reference"], answers = evaluate(few, TemplateMatcher().answer, values)
-        seconds["reference"] = [answer.seconds for answer in answers]
-    made_from = [manifest_of(where / f"bundle-{tier}").digest for tier in served_tiers(recipe)]
-    made_from.append(manifest_of(where / "corpus").digest)
-    return write_scorecard(
-        device, columns, seconds, sizes, made_from, recipe.gate, inputs, suite_digest(cases)
-    )
+
+    def _reference_cases(self, cases: Sequence[EvalCase]) -> Iterator[EvalCase]:
+        """Yield the first cases of each language; the template matcher knows a home's intents only."""
+        for language in self.languages:
+            spoken = [case for case in cases if case.gold and case.gold.lang == language]
+            for case in spoken[:REFERENCE_CASES]:
+                if case.gold and case.gold.intent in HOME.intents:
+                    yield case
 
 
-def _first(cases: Sequence[Any], lang: str, count: int) -> list[Any]:
-    return [case for case in cases if case.gold and case.gold.lang == lang][:count]
-
-
-def examine_bundle(
+def evaluate_bundle(
     bundle: Path,
-    cases: Sequence[Any],
-    values: Any,
+    cases: Sequence[EvalCase],
+    values: Values,
     threads: int = 1,
-    store: signing.TrustStore = None,
-) -> tuple[dict[str, Any], list[Any]]:
-    """Rows by group and every answer of one bundle."""
-    from tumen.eval import EvalCase, Prediction, evaluate
-    from tumen.serve.runners import load_runner
+    store: TrustStore = None,
+) -> tuple[Rows, list[Prediction]]:
+    """Put every case to a bundle's model.
 
+    Args:
+        bundle: folder.
+        cases: of one suite.
+        values: the lexicon that resolves copied words.
+        threads: of the runner.
+        store: keys that the bundle's signature is checked with; "own": made on this machine.
+
+    Returns:
+        Rows by group, and every answer in the order of the cases.
+    """
     with load_runner(bundle, threads=threads, store=store) as runner:
 
         def ask(case: EvalCase) -> Prediction:
@@ -79,3 +119,39 @@ def examine_bundle(
             return Prediction(action, completion.seconds.total, completion.confidence)
 
         return evaluate(cases, ask, values)
+
+
+def evaluate_suite(
+    bundle: Path, name: str, data: Path, threads: int, store: TrustStore
+) -> dict[str, Any]:
+    """Evaluate a bundle on a suite from a user's files; return the object that `tumen eval` prints.
+
+    Args:
+        bundle: folder.
+        name: of the suite, see `tumen.eval.suites.suite_of`.
+        data: file or folder of the suite.
+        threads: of the runner.
+        store: keys that the bundle's signature is checked with.
+
+    Raises:
+        InputError: the suite is unknown, or the files hold no case of it.
+    """
+    suite = suite_of(name)
+    values = Values.load(bundle / "values.json")
+    cases = list(suite.cases(data, values))
+    if not cases:
+        raise InputError(f"{data}: holds no sentence of the suite {name}")
+    rows, answers = evaluate_bundle(bundle, cases, values, threads, store)
+    result = summarize(name, rows, [answer.seconds for answer in answers], suite)
+    return result | suite.metrics(cases, answers, read_bundle_info(bundle).serve.unsure)
+
+
+def scorecard_summary(bundle: Path) -> dict[str, Any]:
+    """Return the scorecard that a bundle carries as the object that `tumen eval` prints."""
+    rows = read_scorecard(bundle)["columns"]["device"]
+    facts = scorecard_facts(bundle)
+    result = summarize(OWN, rows, [])
+    for rank in ("p50", "p95"):
+        seconds = facts[f"seconds_{rank}"].get("device", 0.0)
+        result[f"latency_ms_{rank}"] = round(1000 * seconds, 2)
+    return result

@@ -1,4 +1,4 @@
-"""What a path on the command line stands for: a run, its recipe, its engine, a bundle."""
+"""What a path on the command line names: a run, its recipe, its engine, a bundle."""
 
 from __future__ import annotations
 
@@ -10,71 +10,73 @@ from pathlib import Path
 from tumen.cluster.engines import Engine, connect
 from tumen.core.errors import DiskError, InputError, RecipeError
 from tumen.core.events import Events
-from tumen.pipeline import stages as chain
+from tumen.pipeline.stages import bundle_of
 from tumen.recipe import Recipe, changed, load_recipe
 from tumen.release import signing, slot
+from tumen.serve.runners import read_bundle_info
+
+RUNS = Path("runs")
+
+
+def run_folder(recipe: Recipe, folder: Path | None) -> Path:
+    """Return the folder of a recipe's run: the one that is given, or runs/<name>."""
+    return folder or RUNS / recipe.name
 
 
 def read_run_recipe(run: Path, changes: Sequence[str] = ()) -> Recipe:
-    """The recipe a run folder was started with, after `--set` changes.
+    """Return the recipe that a run folder was started with, after `--set` changes.
 
     Raises:
-        RecipeError: there is none.
+        RecipeError: the folder has no recipe.json, or a damaged one.
     """
     path = run / "recipe.json"
     try:
-        return changed(json.loads(path.read_text("utf-8")), changes, str(path))
+        tree = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         raise RecipeError(str(path), ["no such file; `tumen run RECIPE` starts a run"]) from None
     except ValueError:
-        raise RecipeError(str(path), ["no JSON; `tumen run RECIPE` writes it anew"]) from None
+        raise RecipeError(str(path), ["not JSON; `tumen run RECIPE` writes it again"]) from None
+    return changed(tree, changes, str(path))
 
 
-def asked(
-    run: Path, on: str | None = None, changes: list[str] | None = None
+def recipe_and_run(
+    path: Path, on: str | None = None, changes: Sequence[str] = ()
 ) -> tuple[Recipe, Path]:
-    """The recipe and the folder of a run, which is named by its folder or by its recipe.
+    """Return the recipe and the folder of a run.
+
+    Args:
+        path: the folder, or the recipe's TOML file; then the folder is runs/<name>.
+        on: replaces fleet.engine.
+        changes: of fields, as `--set` takes them.
 
     Raises:
-        RecipeError: neither.
+        RecipeError: the path is neither.
     """
-    changes = [*(changes or []), *([f"fleet.engine={json.dumps(on)}"] if on else [])]
-    if run.suffix == ".toml":
-        recipe = load_recipe(run, changes)
-        return recipe, Path("runs") / recipe.name
-    return read_run_recipe(run, changes), run
+    changes = list(changes)
+    if on:
+        changes.append(f"fleet.engine={json.dumps(on)}")
+    if path.suffix == ".toml":
+        recipe = load_recipe(path, changes)
+        return recipe, run_folder(recipe, None)
+    return read_run_recipe(path, changes), path
 
 
 def engine_of(run: Path | None, on: str | None) -> Engine:
-    """The engine that is named, or that of a run's recipe.
+    """Return the engine that is named, or that of a run's recipe.
 
     Raises:
         InputError: neither is given.
     """
     if run:
-        fleet = asked(run, on)[0].fleet
+        fleet = recipe_and_run(run, on)[0].fleet
         return connect(fleet.engine, fleet)
     if not on:
-        raise InputError(
-            "which engine? give --on slurm, or a run or recipe that says it in [fleet]"
-        )
+        raise InputError("no engine: give --on slurm, or a run or recipe whose [fleet] names one")
     return connect(on)
 
 
-def stage_of(recipe: Recipe, tier: str) -> chain.Stage:
-    """The stage that trains a tier.
-
-    Raises:
-        InputError: there is none.
-    """
-    for stage in chain.stages(recipe):
-        if stage.name == tier and stage.kind == "checkpoint":
-            return stage
-    raise InputError(f"{tier!r} is no tier of {recipe.name}; it has {', '.join(recipe.family)}")
-
-
-def newest_run(root: Path = Path("runs")) -> Path:
-    """The run folder that was used last.
+def newest_run(root: Path = RUNS) -> Path:
+    """Return the run folder that was started last.
 
     Raises:
         InputError: there is none.
@@ -82,53 +84,66 @@ def newest_run(root: Path = Path("runs")) -> Path:
     runs = sorted(root.glob("*/recipe.json"), key=lambda path: path.stat().st_mtime)
     if not runs:
         raise InputError(
-            f"no run in {root.resolve()}: start one with `tumen run recipes/pocket.toml`, or name its folder"
+            f"no run in {root.resolve()}: start one with `tumen run recipes/pocket.toml`, "
+            "or name its folder"
         )
     return runs[-1].parent
 
 
 def device_bundle(path: Path) -> Path:
-    """A bundle folder as it is, the device bundle of a run folder, or what is live in a place.
+    """Return the bundle that a path names: itself, the device bundle of a run, or what is live in a slot.
 
     Raises:
-        InputError: neither.
+        InputError: the path is none of these.
     """
     if (path / "bundle.json").exists():
         return path
     if (path / "recipe.json").exists():
-        return path / f"bundle-{read_run_recipe(path).serve.device}"
+        return path / bundle_of(read_run_recipe(path).serve.device)
     if slot.is_slot(path):
         return slot.live_bundle(path)
     raise InputError(
-        f"{path}: neither a bundle nor the folder of a run; `tumen run RECIPE` makes both"
+        f"{path}: not a bundle, nor the folder of a run; `tumen run RECIPE` makes both"
     )
 
 
-def admitted(path: Path, store: Path | None) -> Path:
-    """The bundle that a path means, let in by the trust store; the run or place that it stands in hears if nobody signed it.
+def trusted_bundle(path: Path, store: Path | None) -> Path:
+    """Return the bundle that a path names, after its signature is checked.
+
+    A bundle without a signature is reported in the events of the run or slot that holds it.
+
+    Args:
+        path: see `device_bundle`.
+        store: a .pub file or a folder of them; None: the bundle must not be signed.
 
     Raises:
         InputError, ArtifactError: see `device_bundle` and `signing.check_trust`.
     """
-    folder = device_bundle(path)
-    above = folder.parents[1] if folder.parent.name == slot.BUNDLES else folder.parent
-    kept = above / slot.EVENTS
+    bundle = device_bundle(path)
+    in_slot = bundle.parent.name == slot.BUNDLES
+    owner = bundle.parents[1] if in_slot else bundle.parent
+    signing.check_trust(bundle, store, _events_of(owner))
+    return bundle
+
+
+def _events_of(folder: Path) -> Events:
+    """Return the events of a run or slot; in memory where the file is missing or read-only."""
+    path = folder / slot.EVENTS
+    if not (path.exists() and os.access(path, os.W_OK)):
+        return Events(None)
     try:
-        events = Events(kept if kept.exists() and os.access(kept, os.W_OK) else None)
+        return Events(path)
     except DiskError:
-        events = Events(None)
-    signing.check_trust(folder, store, events)
-    return folder
+        return Events(None)
 
 
 def cloud_bundle(bundle: Path) -> Path | None:
-    """The cloud tier's bundle beside a device bundle, if its recipe names one that runs here."""
-    from tumen.serve.runners import read_bundle_info
-
+    """Return the cloud tier's bundle beside a device bundle, if its recipe names one that runs here."""
     serve = read_bundle_info(bundle).serve
     if not serve.cloud or serve.cloud_url or serve.cloud == serve.device:
         return None
-    beside = (
-        path for path in bundle.parent.glob("bundle-*") if path.is_dir()
-    )  # a stranger's name leads nowhere else
-    return next((path for path in beside if path.name == f"bundle-{serve.cloud}"), None)
+    # The name comes from an untrusted file: it is compared with folders, never made into a path.
+    for folder in bundle.parent.glob("bundle-*"):
+        if folder.is_dir() and folder.name == bundle_of(serve.cloud):
+            return folder
+    return None

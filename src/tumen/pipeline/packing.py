@@ -1,97 +1,166 @@
-"""Packing a tier into a bundle and holding it against torch before it takes its place."""
+"""The stages after training: the quantization type of each matrix, and the bundle, compared with torch before it is kept."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tumen.core.artifact import Manifest, add_facts, replace_folder, verify
-from tumen.core.errors import ExportError
-from tumen.core.events import Events
-from tumen.pipeline.stages import Stage
-from tumen.recipe import Recipe
+from tumen.core.extras import needs
+from tumen.data import read_corpus
+from tumen.pipeline.preparation import CORPUS, DATASET, TOKENIZER
+from tumen.pipeline.stage import Stage, Work
+from tumen.recipe import Gate, Quantize, Serve, Tier
+from tumen.serve.runners import DeviceRunner, load_runner
 
 
-def pack_and_check(
-    recipe: Recipe, bundle: Stage, where: Path, inputs: str, events: Events
-) -> Manifest:
-    """Write the bundle of a tier; it stands there only if llama.cpp writes what torch would.
+def types_of(tier: str) -> str:
+    """Return the name of the stage that chooses a tier's quantization types."""
+    return f"{tier}-quant"
 
-    Raises:
-        ExportError: agreement below the recipe's floor; an older bundle stays as it was.
-    """
-    from tumen.data import read_corpus
-    from tumen.serve.runners import load_runner
-    from tumen.shrink import check_export, pack
 
-    if bundle.settings is None:
-        raise ExportError(f"{bundle.name}: nothing says how {bundle.tier} is packed")
-    tier, quantise = bundle.tier, bundle.settings.quantize
-    trained, grid = (
-        where / (f"{tier}-qat" if quantise.qat else tier),
-        None if quantise.plain else where / f"{tier}-quant",
-    )
-    about = {
-        "recipe": recipe.name,
-        "tier": tier,
-        "serve": recipe.serve.model_dump(),
-        "gate": recipe.gate.model_dump(),
-    }
-    final = where / bundle.name
-    stage = final.with_name(f".packing-{final.name}")
-    shutil.rmtree(stage, ignore_errors=True)
-    try:
-        merge = bool(bundle.settings.init_from and bundle.settings.init_from.merge)
-        pack(
-            trained,
-            where / "tokenizer",
-            where / "corpus",
-            quantise.word,
-            about,
-            stage,
-            inputs,
-            grid,
-            merge,
+def qat_of(tier: str) -> str:
+    """Return the name of the stage that trains a tier with its quantization types."""
+    return f"{tier}-qat"
+
+
+@dataclass(frozen=True)
+class QuantizationStage(Stage):
+    """The quantization type of each matrix of a trained tier, and which columns of a matrix matter."""
+
+    kind = "quant"
+    maker = 1
+    tier: str
+    quantize: Quantize
+    recipe_name: str
+    seed: int
+
+    def settings(self) -> Any:
+        """Return what decides the types; how the tier is trained on them comes later."""
+        chosen = self.quantize.model_dump(include={"type", "budget", "types", "calibrate"})
+        return chosen | {"seed": self.seed, "name": self.recipe_name}
+
+    def make(self, work: Work) -> Manifest:
+        """Calibrate the tier on training sentences and choose the types.
+
+        Raises:
+            ExportError: no choice is within the recipe's budget.
+        """
+        with needs("choosing quantization types"):
+            from tumen.shrink.quantize import write_grid
+
+        def measured(count: int, total: int) -> None:
+            work.update(count, total, "matrices measured")
+
+        return write_grid(
+            work.run / self.tier,
+            work.run / TOKENIZER,
+            work.run / DATASET,
+            self.quantize,
+            f"{self.recipe_name}-{self.tier}",
+            work.run / self.name,
+            seed=self.seed,
+            inputs=work.inputs,
+            told=measured,
         )
-        sentences = [row["sentence"] for row in read_corpus(where / "corpus", "exam")]
-        with load_runner(stage, context=recipe.serve.context, store="own") as runner:
-            checked = check_export(
-                where / tier,
-                where / "tokenizer",
-                sentences,
-                lambda prompt: list(runner.complete(prompt, logprobs=False).tokens),
-                recipe.gate.agreement,
-                stage / "model.gguf",
-            )
-        events.emit("export", tier=tier, **checked)
-        add_facts(stage, checked)
-        replace_folder(stage, final)
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
-    return verify(final, "bundle")
 
 
-def choose_grid(
-    recipe: Recipe, stage: Stage, where: Path, inputs: str, told: Callable[..., None]
-) -> Manifest:
-    """Calibrate a trained tier and choose the grid of each of its matrices.
+@dataclass(frozen=True)
+class BundleStage(Stage):
+    """A tier as a folder that a device runs: GGUF, tokenizer, ontology, values.
 
-    Raises:
-        ExportError: no choice is within the recipe's budget.
+    Attributes:
+        tier_name: of the tier's training stage.
+        tier: its section of the recipe.
     """
-    from tumen.shrink.quantize import write_grid
 
-    if stage.settings is None:
-        raise ExportError(f"{stage.name}: nothing says how {stage.tier} is quantised")
-    return write_grid(
-        where / stage.tier,
-        where / "tokenizer",
-        where / "dataset",
-        stage.settings.quantize,
-        f"{recipe.name}-{stage.tier}",
-        where / stage.name,
-        seed=stage.seed,
-        inputs=inputs,
-        told=lambda done, of: told(done, of, "matrices measured"),
-    )
+    kind = "bundle"
+    maker = 3
+    tier_name: str
+    tier: Tier
+    serve: Serve
+    gate: Gate
+    recipe_name: str
+
+    def settings(self) -> Any:
+        """Return what decides the bundle besides its parents."""
+        settings: dict[str, Any] = {
+            "quantise": self.tier.quantize.word,
+            "serve": self.serve,
+            "gate": self.gate,
+            "name": self.recipe_name,
+        }
+        if self.tier.init_from and self.tier.init_from.tune == "lora":
+            settings["merge"] = self.tier.init_from.merge
+        return settings
+
+    def make(self, work: Work) -> Manifest:
+        """Pack the bundle; it is kept only if llama.cpp writes the tokens that torch would.
+
+        Raises:
+            ExportError: agreement below the recipe's floor; an older bundle stays as it was.
+        """
+        final = work.run / self.name
+        packed = final.with_name(f".packing-{final.name}")
+        shutil.rmtree(packed, ignore_errors=True)
+        try:
+            self._pack(packed, work)
+            agreement = self._compare_with_torch(packed, work)
+            work.events.emit("export", tier=self.tier_name, **agreement)
+            add_facts(packed, agreement)
+            replace_folder(packed, final)
+        finally:
+            shutil.rmtree(packed, ignore_errors=True)
+        return verify(final, "bundle")
+
+    def _pack(self, out: Path, work: Work) -> None:
+        with needs("packing a bundle"):
+            from tumen.shrink import pack
+
+        quantize = self.tier.quantize
+        trained = qat_of(self.tier_name) if quantize.qat else self.tier_name
+        types = None if quantize.plain else work.run / types_of(self.tier_name)
+        about = {
+            "recipe": self.recipe_name,
+            "tier": self.tier_name,
+            "serve": self.serve.model_dump(),
+            "gate": self.gate.model_dump(),
+        }
+        pack(
+            work.run / trained,
+            work.run / TOKENIZER,
+            work.run / CORPUS,
+            quantize.word,
+            about,
+            out,
+            work.inputs,
+            types,
+            merge=bool(self.tier.init_from and self.tier.init_from.merge),
+        )
+
+    def _compare_with_torch(self, packed: Path, work: Work) -> dict[str, Any]:
+        """Return how many tokens of the eval suite llama.cpp and torch agree on."""
+        from tumen.shrink import check_export
+
+        sentences = [row["sentence"] for row in read_corpus(work.run / CORPUS, "exam")]
+        with load_runner(packed, context=self.serve.context, store="own") as runner:
+            return check_export(
+                work.run / self.tier_name,
+                work.run / TOKENIZER,
+                sentences,
+                _completion(runner),
+                self.gate.agreement,
+                packed / "model.gguf",
+            )
+
+
+def _completion(runner: DeviceRunner) -> Callable[[list[int]], list[int]]:
+    """Return a function from the tokens of a prompt to those that the runner writes."""
+
+    def complete(prompt: list[int]) -> list[int]:
+        return list(runner.complete(prompt, logprobs=False).tokens)
+
+    return complete

@@ -675,7 +675,7 @@ class Recipe(Frozen):
     fleet: Fleet = Fleet()
     plan: Planning = Planning()
     ablation: Ablation | None = Field(
-        None, description="variants that `tumen arms` trains side by side"
+        None, description="variants that `tumen ablate` trains side by side"
     )
     home: str | None = Field(
         None, description="TOML of the home that `tumen talk` acts on; default: the example"

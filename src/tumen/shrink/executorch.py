@@ -222,7 +222,7 @@ def lowering(delegate: str, quantise: str, soc: str) -> Lower:
     written = ("int8", "bf16") if delegate == "xnnpack" else ("bf16",)
     if quantise not in written:
         raise ExportError(
-            f"ExecuTorch, {delegate}: --quantise {quantise} is not written; take {' or '.join(written)}"
+            f"ExecuTorch, {delegate}: --quantize {quantise} is not written; take {' or '.join(written)}"
         )
     return DELEGATES[delegate](soc)
 

@@ -1,108 +1,150 @@
-"""`tumen train RUN TIER`: what an engine starts. People use `tumen run`."""
+"""The training of one tier inside a rank: which loss, which weights to start from, over which mesh.
+
+The rooms that need torch are imported inside the functions, so that the rest of pipeline works in a light install.
+"""
 
 from __future__ import annotations
 
-import json
 import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from tumen.core import artifact
-from tumen.core.artifact import manifest_of, write_text
-from tumen.core.errors import DiskError, InputError, LossError, PeerError, PlanError, TrainError
+from tumen.core.artifact import done, manifest_of
+from tumen.core.errors import PlanError
 from tumen.core.events import Events
-from tumen.heartbeat import sender
-from tumen.pipeline import stages as chain
-from tumen.recipe import Recipe, Train, mesh_of_plan, read_plan
-
-MOST_LINE_BYTES = 1 << 20  # of what a process that stands by is told
-
-
-def end_at_once() -> None:
-    """End a rank whose work is done, without Python's own end.
-
-    A thread of torch that asks for the interpreter while that ends is unwound by it, and C++ then aborts the process ("terminate
-    called without an active exception"): a training that was done counted as failed, twice in our own tests.
-    """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
+from tumen.core.extras import needs
+from tumen.core.shape import Shape
+from tumen.data import Codec, require_same_vocabulary
+from tumen.pipeline.preparation import DATASET, TOKENIZER
+from tumen.pipeline.training.tier import QatStage, TrainingStage
+from tumen.recipe import InitFrom, Tier, Train, mesh_of_plan, read_plan
 
 
-def learn(
-    run: Path, recipe: Recipe, stage: chain.Stage, plan: Path | None, profile: Path | None
-) -> str:
-    """Train a tier, in the way its recipe says; nothing where it is done already. Returns the profile that was asked for, or ""."""
-    try:
-        from tumen.data import Codec, require_same_vocabulary
-        from tumen.shrink import distil, pruned
-        from tumen.shrink.quantize import learn_grid
-        from tumen.train import Method, fit, leave, profile_steps, shares_loss
-        from tumen.train.weights import Adapter, start_from
-    except ModuleNotFoundError as error:
-        raise TrainError(
-            f"training needs {error.name}, which is in the extra: pip install 'tumen[train]'"
-        ) from None
-    assert stage.settings is not None
-    tier = stage.name
-    settings, codec = stage.settings, Codec.load(run / "tokenizer")
-    section = grown(meshed(settings.train, plan), os.environ.get("TUMEN_WORLD", ""))
-    shape = settings.shape.model_copy(update={"vocab_size": codec.vocab})
-    if profile:
-        return profile_steps(section, shape, run / "dataset", profile, seed=stage.seed, tier=tier)
-    digests = {parent: manifest_of(run / parent).digest for parent in stage.parents}
-    if artifact.done(run / tier, "checkpoint", stage.inputs(digests)):
-        return ""
-    common: dict[str, Any] = {
-        "seed": stage.seed,
-        "inputs": stage.inputs(digests),
-        "made_from": list(digests.values()),
-        "events": Told((run / tier).with_name("events.jsonl")),
-    }
-    if settings.init_from:
-        digest = chain.start_digest(tier, settings.init_from.path)
-        common["made_from"] += [digest]
-        rows = None
-        if codec.vocabulary:
-            require_same_vocabulary(codec.vocabulary, Path(settings.init_from.path))
-            rows = codec.vocabulary.rows
-        common["start"] = start_from(
-            Path(settings.init_from.path), shape, settings.init_from.layers, rows
-        )
-        if settings.init_from.tune == "lora":
-            base = settings.init_from.model_copy(
-                update={"path": str(Path(settings.init_from.path).resolve())}
-            )
-            common["adapter"] = Adapter(start=base, digest=digest, rows=rows)
-    if settings.prune:
-        common["start"] = pruned(run / settings.prune, shape, run / "dataset", section)
-    if stage.name.endswith("-qat"):
-        trained, grid = (run / parent for parent in stage.parents[:2])
-        learn_grid(
-            section, settings.quantize.teach, trained, grid, run / "dataset", run / tier, **common
-        )
-    elif settings.distil:
-        teacher = run / settings.distil.teacher
-        distil(section, shape, settings.distil, teacher, run / "dataset", run / tier, **common)
-    else:
-        method = Method(
-            distil=shares_loss(run / "dataset", shape.vocab_size),
-            start=common.pop("start", None),
-            adapter=common.pop("adapter", None),
-        )
-        fit(section, shape, run / "dataset", run / tier, **common, method=method)
-    leave()
-    return ""
+def learn(run: Path, stage: TrainingStage, plan: Path | None, events: Events) -> None:
+    """Train a tier in one rank; return at once if it is trained already.
 
-
-def meshed(section: Train, plan: Path | None) -> Train:
-    """The section with the mesh of a plan, where there is one.
+    Args:
+        run: folder of the run.
+        stage: says what is trained.
+        plan: a plan.json whose mesh replaces the recipe's.
+        events: where steps are reported.
 
     Raises:
-        PlanError: no plan, or one for another batch.
+        MissingExtra: torch or safetensors is not installed.
+        TumenError: see `tumen.train.fit`.
+    """
+    digests = {parent: manifest_of(run / parent).digest for parent in stage.parents}
+    inputs = stage.inputs(digests)
+    if done(run / stage.name, "checkpoint", inputs):
+        return
+    made_from = list(digests.values())
+    if stage.start_digest:
+        made_from.append(stage.start_digest)
+    common: dict[str, Any] = {
+        "seed": stage.seed,
+        "inputs": inputs,
+        "made_from": made_from,
+        "events": events,
+    }
+    section = mesh_now(stage.tier.train, plan)
+    with needs("training"):
+        from tumen.train import leave
+
+        if isinstance(stage, QatStage):
+            _train_quantized(run, stage, section, common)
+        else:
+            _train(run, stage, section, common)
+    leave()
+
+
+def profile(run: Path, stage: TrainingStage, plan: Path | None, out: Path) -> str:
+    """Profile a few steps of a tier into a folder; return the report."""
+    section = mesh_now(stage.tier.train, plan)
+    with needs("training"):
+        from tumen.train import profile_steps
+    shape = _whole_shape(stage.tier, Codec.load(run / TOKENIZER))
+    return profile_steps(section, shape, run / DATASET, out, seed=stage.seed, tier=stage.name)
+
+
+def _train(run: Path, stage: TrainingStage, section: Train, common: dict[str, Any]) -> None:
+    """Train a tier on the data, and on a teacher's distributions if the recipe names one."""
+    from tumen.shrink import distil
+    from tumen.train import Method, fit, shares_loss
+
+    tier = stage.tier
+    codec = Codec.load(run / TOKENIZER)
+    shape = _whole_shape(tier, codec)
+    dataset = run / DATASET
+    out = run / stage.name
+    initial = _initial_weights(run, stage, section, shape, codec)
+    if tier.distil:
+        teacher = run / tier.distil.teacher
+        distil(section, shape, tier.distil, teacher, dataset, out, **initial, **common)
+    else:
+        method = Method(distil=shares_loss(dataset, shape.vocab_size), **initial)
+        fit(section, shape, dataset, out, method=method, **common)
+
+
+def _train_quantized(run: Path, stage: QatStage, section: Train, common: dict[str, Any]) -> None:
+    """Train a trained tier on, with its weights rounded to their quantization types."""
+    from tumen.shrink.quantize import learn_grid
+
+    trained, types = stage.parents[:2]
+    share = stage.tier.quantize.teach
+    learn_grid(
+        section, share, run / trained, run / types, run / DATASET, run / stage.name, **common
+    )
+
+
+def _whole_shape(tier: Tier, codec: Codec) -> Shape:
+    """Return the tier's shape with the vocabulary of the run's tokenizer."""
+    return tier.shape.model_copy(update={"vocab_size": codec.vocab})
+
+
+def _initial_weights(
+    run: Path, stage: TrainingStage, section: Train, shape: Shape, codec: Codec
+) -> dict[str, Any]:
+    """Return the arguments of `fit` about weights to start from: none, a pretrained model, or a pruned tier."""
+    tier = stage.tier
+    if tier.init_from:
+        return _pretrained(tier.init_from, stage.start_digest, shape, codec)
+    if tier.prune:
+        from tumen.shrink import pruned
+
+        return {"start": pruned(run / tier.prune, shape, run / DATASET, section)}
+    return {}
+
+
+def _pretrained(start: InitFrom, digest: str, shape: Shape, codec: Codec) -> dict[str, Any]:
+    """Return the weights of a pretrained model, and the adapter to train beside them if there is one."""
+    from tumen.train.weights import Adapter, start_from
+
+    path = Path(start.path)
+    rows = None  # of the model's embedding; None: all
+    if codec.vocabulary:
+        require_same_vocabulary(codec.vocabulary, path)
+        rows = codec.vocabulary.rows
+    found: dict[str, Any] = {"start": start_from(path, shape, start.layers, rows)}
+    if start.tune == "lora":
+        base = start.model_copy(update={"path": str(path.resolve())})
+        found["adapter"] = Adapter(start=base, digest=digest, rows=rows)
+    return found
+
+
+def mesh_now(section: Train, plan: Path | None) -> Train:
+    """Return the train section with the mesh of a plan, then resized to the ranks that the watcher started.
+
+    Raises:
+        PlanError: see `with_plan_mesh` and `resized`.
+    """
+    return resized(with_plan_mesh(section, plan), os.environ.get("TUMEN_WORLD", ""))
+
+
+def with_plan_mesh(section: Train, plan: Path | None) -> Train:
+    """Return the train section with the mesh of a plan, if one is given.
+
+    Raises:
+        PlanError: the file is not a plan, or is one for another batch.
     """
     if plan is None:
         return section
@@ -110,81 +152,16 @@ def meshed(section: Train, plan: Path | None) -> Train:
     return section.model_copy(update={"mesh": mesh})
 
 
-def grown(section: Train, world: str) -> Train:
-    """The section with as many data-parallel ranks as `world` ranks allow; "" leaves it.
+def resized(section: Train, world: str) -> Train:
+    """Return the train section with as many data-parallel ranks as `world` ranks allow; "" changes nothing.
 
     Raises:
-        PlanError: the mesh does not grow or shrink to that.
+        PlanError: the mesh cannot be resized to that.
     """
     if not world:
         return section
     if not world.isdigit():
-        raise PlanError(f"TUMEN_WORLD is {world[:40]!r}, no number of ranks")
+        raise PlanError(f"TUMEN_WORLD is {world[:40]!r}, which is not a number of ranks")
     if int(world) == section.mesh.ranks:
         return section
     return section.model_copy(update={"mesh": section.mesh.over(int(world), section.batch_size)})
-
-
-def stand_by() -> None:
-    """Load what training needs, then wait to be told an environment: a start that costs no imports. No line: end.
-
-    Raises:
-        InputError: what came is no environment.
-    """
-    import tumen.shrink  # noqa: F401
-    from tumen.train import warm
-
-    warm()
-    line = sys.stdin.readline(MOST_LINE_BYTES)
-    if not line.strip():
-        raise SystemExit(0)
-    try:
-        told = json.loads(line)
-        os.environ.update(told)
-    except (ValueError, TypeError, AttributeError):
-        raise InputError(
-            "standby: the line on stdin is no JSON object of texts, an environment"
-        ) from None
-
-
-class Told(Events):
-    """Events; a damaged checkpoint that was passed over is also told to those who watch."""
-
-    def emit(self, event: str, **facts: Any) -> None:
-        super().emit(event, **facts)
-        if event == "checkpoint_damaged":
-            tell_fault("checkpoint", facts["error"], None)
-
-
-@contextmanager
-def told_why() -> Iterator[None]:
-    """A rank that ends with an error leaves the reason for those who watch; that another one is gone is none."""
-    try:
-        yield
-    except PeerError:
-        raise
-    except LossError as error:
-        tell_fault(error.kind, str(error), error.step)
-        raise
-    except DiskError as error:
-        tell_fault("disk", str(error), None)
-        raise
-    except Exception as error:
-        tell_fault("other", str(error) or type(error).__name__, None)
-        raise
-
-
-def tell_fault(kind: str, why: str, step: int | None) -> None:
-    """Write faults/RANK-ATTEMPT.json into the job's folder, where an agent says which that is; a full disk may keep it from us."""
-    if job := os.environ.get("TUMEN_JOB"):
-        own = sender.current()
-        said = {
-            "kind": kind,
-            "why": why.splitlines()[0],
-            "step": own.step if step is None else step,
-            "rank": own.rank,
-        }
-        with suppress(DiskError):
-            path = Path(job) / "faults" / f"{own.rank}-{own.attempt}.json"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_text(path, json.dumps(said, ensure_ascii=False))

@@ -1,104 +1,163 @@
-"""Train a tier of a run through its engine."""
+"""The stage that trains a tier: as a job on the recipe's engine, followed until it ends."""
 
 from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tumen.cluster.engines import ClusterEngine, connect
+from tumen.cluster.engines import ClusterEngine, Engine, JobSpec, connect
 from tumen.cluster.watcher import announce_watcher, format_row
 from tumen.core import units
 from tumen.core.artifact import Manifest, verify
-from tumen.core.errors import PlanError, TrainError
-from tumen.core.events import Events, read
-from tumen.pipeline import stages as chain
-from tumen.pipeline.progress import Progress
-from tumen.pipeline.training.guard import gave_up, guarded
-from tumen.pipeline.training.jobs import cause, job_of
-from tumen.recipe import Recipe, mesh_of_plan, read_plan
+from tumen.core.errors import TrainError
+from tumen.core.events import read
+from tumen.pipeline.stage import Stage, Update, Work
+from tumen.pipeline.training.tier_job import cause, training_job
+from tumen.pipeline.training.watcher_process import WatcherProcess, gave_up, watched
+from tumen.recipe import Fleet, Tier, Train
 
-POLL_SECONDS = 0.25
+LOCAL_POLL_SECONDS = 0.25
+CLUSTER_POLL_SECONDS = 5.0  # a cluster's controller serves many users
+TAIL_BYTES = 4096  # of events.jsonl hold the newest steps
+# Fields of a train section that leave the weights as they are: how often and where they are saved, when a training
+# gives up, and over how many ranks it is spread.
+UNDECISIVE = ("checkpoint_every", "keep", "async_checkpoint", "spike", "mesh")
 
 
-CLUSTER_POLL_SECONDS = 5.0  # a controller answers many people
+@dataclass(frozen=True)
+class TrainingStage(Stage):
+    """A tier's training. `tumen train` does the work in each rank, see learn.py.
+
+    Attributes:
+        tier: its section of the recipe.
+        seed: of fresh weights and of the order of the data.
+        fleet: where it runs.
+        recipe_name: part of the job's name.
+        start_digest: of the weights it starts from, "" for fresh ones.
+    """
+
+    kind = "checkpoint"
+    maker = 3
+    tier: Tier
+    seed: int
+    fleet: Fleet
+    recipe_name: str
+    start_digest: str = ""
+
+    def settings(self) -> Any:
+        """Return what decides the weights."""
+        tier = self.tier
+        settings: dict[str, Any] = {
+            "shape": tier.shape,
+            "train": decisive(tier.train),
+            "distil": tier.distil,
+            "seed": self.seed,
+        }
+        if tier.prune:
+            settings["prune"] = tier.prune
+        if tier.init_from:
+            settings["start"] = self.start_digest
+            if isinstance(tier.init_from.layers, tuple):  # a number of layers is in the shape
+                settings["layers"] = tier.init_from.layers
+            if tier.init_from.tune == "lora":
+                settings["lora"] = tier.init_from.model_dump(exclude={"path", "merge"})
+        return settings
+
+    def job(self, run: Path) -> JobSpec:
+        """Return the job that trains it.
+
+        Raises:
+            PlanError: the mesh does not fit the fleet.
+        """
+        ranks = self.tier.train.mesh.ranks
+        return training_job(run, self.recipe_name, self.name, self.fleet, ranks)
+
+    def make(self, work: Work) -> Manifest:
+        """Train the tier through its engine. On a cluster, a job of this tier that is still alive is followed.
+
+        Raises:
+            TrainError: it ended without a checkpoint; says why.
+        """
+        engine = connect(self.fleet.engine, self.fleet)
+        job = self.job(work.run)
+        _train(self.name, engine, job, work)
+        return verify(work.run / self.name, "checkpoint")
 
 
-def planned(recipe: Recipe, path: Path) -> Recipe:
-    """The recipe with a plan's layout as the mesh of the tier it was made for.
+@dataclass(frozen=True)
+class QatStage(TrainingStage):
+    """Quantization-aware training: a trained tier goes on with its weights rounded to their quantization types."""
+
+    def settings(self) -> Any:
+        """Return what decides the weights; the trained tier is a parent."""
+        return {
+            "train": decisive(self.tier.train),
+            "teach": self.tier.quantize.teach,
+            "seed": self.seed,
+        }
+
+
+def decisive(train: Train) -> dict[str, Any]:
+    """Return the fields of a train section that decide the weights."""
+    return {name: value for name, value in train.model_dump().items() if name not in UNDECISIVE}
+
+
+def _train(name: str, engine: Engine, job: JobSpec, work: Work) -> None:
+    """Submit the job unless it is alive already, follow it, and cancel it when this process stops following.
 
     Raises:
-        PlanError: no plan, or one for another tier or batch.
+        TrainError: it ended without success.
     """
-    plan = read_plan(path)
-    name = str(plan.get("name", "")).rpartition("/")[2]
-    if name not in recipe.family:
-        raise PlanError(
-            f"{path}: planned for {plan.get('name')!r}, no tier of {recipe.name}; it has {', '.join(recipe.family)}"
-        )
-    tier = recipe.family[name]
-    mesh = mesh_of_plan(plan, str(path), tier.train.batch_size, tier.train.seq_len)
-    train = tier.train.model_copy(update={"mesh": mesh})
-    return recipe.model_copy(
-        update={"family": {**recipe.family, name: tier.model_copy(update={"train": train})}}
-    )
-
-
-def train_tier(
-    recipe: Recipe, stage: chain.Stage, where: Path, events: Events, progress: Progress
-) -> Manifest:
-    """Train a tier through the engine and follow its events. A cluster's job of this tier that lives already is followed.
-
-    Raises:
-        TrainError: it ended without a checkpoint; says why.
-    """
-    engine, job = connect(recipe.fleet.engine, recipe.fleet), job_of(recipe, stage, where)
-    lives = isinstance(engine, ClusterEngine) and not engine.status(str(job.folder)).ended
-    since = 0.0 if lives else time.time()
-    watched = not isinstance(engine, ClusterEngine) and job.nodes * job.ranks_per_node > 1
-    if not lives:
+    on_cluster = isinstance(engine, ClusterEngine)
+    job_id = str(job.folder)
+    alive = on_cluster and not engine.status(job_id).ended
+    since = 0.0 if alive else time.time()
+    needs_watcher = not on_cluster and job.nodes * job.ranks_per_node > 1
+    if not alive:
         shutil.rmtree(job.folder, ignore_errors=True)
-        if watched:
+        if needs_watcher:
             announce_watcher(job.folder)
         engine.submit(job)
-    job_id, said = str(job.folder), where / stage.tier
-    with progress.task(stage.name) as update, guarded(where, stage.tier, job, watched) as guard:
+    poll_seconds = CLUSTER_POLL_SECONDS if on_cluster else LOCAL_POLL_SECONDS
+    with watched(work.run, name, job, needs_watcher) as watcher:
         try:
             while not (status := engine.status(job_id)).ended:
-                _follow(said.with_name("events.jsonl"), since, said.name, update)
-                for row in guard.look() if guard else ():
-                    if row["event"] != "watch":
-                        progress.line(f"{stage.name}: {format_row(row)}")
-                time.sleep(
-                    CLUSTER_POLL_SECONDS if isinstance(engine, ClusterEngine) else POLL_SECONDS
-                )
+                _show_newest_step(work.run / name, since, work.update)
+                _show_faults(name, watcher, work)
+                time.sleep(poll_seconds)
         finally:
             engine.cancel(job_id)
     if status.state != "done":
-        raise TrainError(
-            f"{stage.tier}: {gave_up(job) or cause(engine.logs(job_id), status)} (log: {job.folder / 'log'})"
-        )
-    return verify(where / stage.name, "checkpoint")
+        why = gave_up(job) or cause(engine.logs(job_id), status)
+        raise TrainError(f"{name}: {why} (log: {job.folder / 'log'})")
 
 
-def _follow(path: Path, since: float, tier: str, update: Callable[..., None]) -> None:
-    """Show the newest step of a tier."""
-    newest: dict[str, Any] | None = None
-    for row in read(path, tail_bytes=4096):
+def _show_newest_step(folder: Path, since: float, update: Update) -> None:
+    """Show the newest step that a tier has reported since a time.
+
+    Args:
+        folder: of its artifact; its events lie beside it, and name the tier like the folder.
+        since: seconds since 1970.
+    """
+    newest: dict[str, Any] = {}
+    for row in read(folder.with_name("events.jsonl"), tail_bytes=TAIL_BYTES):
         if row.get("event") in ("step", "logits") and row["time"] >= since:
             newest = row
-    if newest and newest["event"] == "step" and newest["tier"] == tier:
-        left = units.show_seconds(newest["seconds_left"])
-        text = f"loss {newest['loss']:.3f}, {newest['tokens_per_second']:,} tokens/s, {left} left"
-        update(newest["step"], newest["steps"], text)
-    elif newest and newest["event"] == "logits":
+    if not newest:
+        return
+    if newest["event"] == "logits":
         update(newest["step"], newest["steps"], f"logits of {newest['tier']}")
+    elif newest["tier"] == folder.name:
+        left = units.show_seconds(newest["seconds_left"])
+        speed = f"{newest['tokens_per_second']:,} tokens/s"
+        update(newest["step"], newest["steps"], f"loss {newest['loss']:.3f}, {speed}, {left} left")
 
 
-def train_here(recipe: Recipe, stage: chain.Stage, where: Path, progress: Progress) -> str:
-    """Train a tier on the local engine and wait for it; more than one rank are watched. The run's lock is the caller's."""
-    with progress:
-        manifest = train_tier(recipe, stage, where, Events(where / "events.jsonl"), progress)
-    return f"{stage.name}: trained, {manifest.digest}"
+def _show_faults(name: str, watcher: WatcherProcess | None, work: Work) -> None:
+    """Show what the watcher has detected and decided."""
+    for row in watcher.new_rows() if watcher else ():
+        if row["event"] != "watch":  # rows about the watcher itself
+            work.progress.line(f"{name}: {format_row(row)}")

@@ -1,4 +1,4 @@
-"""`tumen arms`: variants at one budget over seeds, on top of a finished tiny run."""
+"""`tumen ablate`: variants at one budget over seeds, on top of a finished tiny run."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 from tests.cli.conftest import TINY, Tumen
 
-from tumen.cli.arms import lines
+from tumen.cli.evaluation import table_lines
 from tumen.core import events
 from tumen.core.artifact import manifest_of, verify
 from tumen.core.errors import InputError, PlanError, RecipeError
-from tumen.pipeline.ablation import arm_stages, budgeted, plan_of
-from tumen.plan import training_compute
+from tumen.pipeline.ablation import plan_ablation, variant_stages
+from tumen.pipeline.ablation.variants import with_budget
+from tumen.plan import spent
 from tumen.recipe.recipe import load_recipe
 
 BUDGET = 6e9
@@ -44,7 +45,7 @@ def recipe_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(tumen: Tumen, whole: Path, recipe_path: Path) -> Path:
     """A finished run whose arms are trained too. Nobody changes it."""
     run = Path(shutil.copytree(whole, recipe_path.with_name("run")))
-    done = tumen("arms", recipe_path, "--run", run)
+    done = tumen("ablate", recipe_path, "--run", run)
     assert done.returncode == 0, done.stderr
     (run / "said.txt").write_text(done.stdout)
     return run
@@ -89,9 +90,7 @@ def test_arms_spend_alike(trained: Path) -> None:
     assert rows[0]["steps"] != rows[1]["steps"]
     taught = rows[1]
     cloud = load_recipe(TINY).family["cloud"]
-    training = training_compute(
-        cloud.shape.model_copy(update={"vocab_size": 700}), cloud.train
-    ).flops
+    training = spent(cloud.shape.model_copy(update={"vocab_size": 700}), cloud.train).flops
     assert taught["teacher"] == "cloud"
     assert training < taught["teacher_flops"] < 2 * training, "eight steps, and a pass to ask it"
     assert rows[0]["teacher_flops"] == 0
@@ -99,12 +98,14 @@ def test_arms_spend_alike(trained: Path) -> None:
 
 def test_the_table(trained: Path) -> None:
     said = (trained / "said.txt").read_text()
-    table = said[said.index("tiny: 6.000e9 FLOPs an arm and seed; seeds 1, 2") :].splitlines()
-    assert table[1].split()[:6] == ["arm", "loss", "against", "steps", "tokens", "weights"]
+    table = said[
+        said.index("tiny: 6.000e9 FLOPs for each variant and seed; seeds 1, 2") :
+    ].splitlines()
+    assert table[1].split()[:6] == ["variant", "loss", "against", "steps", "tokens", "weights"]
     assert [line.split()[0] for line in table[2:4]] == ["dense", "taught"]
     assert len({len(line) for line in table[1:4]}) == 1, "columns are straight"
     assert "95% interval over seeds (Student's t)" in table[4]
-    assert "measured by `tumen arms " in table[6]
+    assert "measured by `tumen ablate " in table[6]
     found = verify(trained / "ablation/table", "ablation")
     assert set(found.facts) == {"tokens_per_second", "machine", "load", "versions", "command"}
     assert set(found.facts["tokens_per_second"]) == {"dense", "taught"}
@@ -130,13 +131,13 @@ def test_losses_and_differences_are_those_of_the_checkpoints(trained: Path) -> N
 
 def test_what_is_done_is_not_done_again(tumen: Tumen, run: Path, recipe_path: Path) -> None:
     before = len(made(run))
-    again = tumen("arms", recipe_path, "--run", run, "--json")
+    again = tumen("ablate", recipe_path, "--run", run, "--json")
     assert again.returncode == 0, again.stderr
     assert [row["name"] for row in json.loads(again.stdout)["arms"]] == ["dense", "taught"]
     assert made(run, before) == []
     old = manifest_of(run / "ablation/dense/seed-2").digest
     shutil.rmtree(run / "ablation/dense/seed-2")
-    fewer = tumen("arms", recipe_path, "--run", run)
+    fewer = tumen("ablate", recipe_path, "--run", run)
     assert fewer.returncode == 0, fewer.stderr
     assert made(run, before) == ["ablation/dense/seed-2"]
     assert manifest_of(run / "ablation/dense/seed-2").digest == old, (
@@ -149,7 +150,7 @@ def test_one_seed_has_no_interval_and_an_exam_is_put(
 ) -> None:
     before = len(made(run))
     done = tumen(
-        "arms",
+        "ablate",
         recipe_path,
         "--run",
         run,
@@ -174,28 +175,28 @@ def test_seconds_are_measured_and_kept(tumen: Tumen, run: Path, recipe_path: Pat
     text = recipe_path.read_text().replace(f'budget = "{BUDGET:g}"', "seconds = 1e-6")
     path = run.with_name("seconds.toml")
     path.write_text(text[: text.index("[ablation.taught]")])
-    done = tumen("arms", path, "--run", run)
+    done = tumen("ablate", path, "--run", run)
     assert done.returncode == 6
     assert done.stderr.startswith("tumen: ablation.dense: one step takes ")
     assert done.stderr.count("\n") == 1
     pace = json.loads((run / "ablation/dense/pace/pace.json").read_text())["step_seconds"]
     recipe = load_recipe(path, [f"ablation.seconds={7.5 * pace}"])
     vocab = 700
-    assert budgeted(recipe, run, "dense", vocab).train.steps == 7
-    names = [stage.name for stage in arm_stages(recipe, run)]
+    assert with_budget(recipe, run, "dense", vocab).train.steps == 7
+    names = [stage.name for stage in variant_stages(recipe, run)]
     assert names == [
         "ablation/dense/pace",
         "ablation/dense/seed-1",
         "ablation/dense/seed-2",
         "ablation/table",
     ]
-    refused = tumen("arms", path, "--run", run, "--plan")
+    refused = tumen("ablate", path, "--run", run, "--plan")
     assert refused.returncode == 4
     assert "set ablation.budget to plan" in refused.stderr
 
 
 def test_plan_trains_nothing(tumen: Tumen, recipe_path: Path, tmp_path: Path) -> None:
-    done = tumen("arms", recipe_path, "--plan", "--json", folder=tmp_path)
+    done = tumen("ablate", recipe_path, "--plan", "--json", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert [row["name"] for row in json.loads(done.stdout)["arms"]] == ["dense", "taught"]
     assert list(tmp_path.iterdir()) == []
@@ -203,12 +204,12 @@ def test_plan_trains_nothing(tumen: Tumen, recipe_path: Path, tmp_path: Path) ->
 
 class TestBad:
     def test_no_arms(self, tumen: Tumen, tmp_path: Path) -> None:
-        done = tumen("arms", TINY, folder=tmp_path)
+        done = tumen("ablate", TINY, folder=tmp_path)
         assert done.returncode == InputError.exit_code
         assert done.stderr == "tumen: tiny has no [ablation]; see recipes/ablation-pocket.toml\n"
 
     def test_less_than_a_step(self, tumen: Tumen, recipe_path: Path, tmp_path: Path) -> None:
-        done = tumen("arms", recipe_path, "--set", "ablation.budget='1k'", folder=tmp_path)
+        done = tumen("ablate", recipe_path, "--set", "ablation.budget='1k'", folder=tmp_path)
         assert done.returncode == PlanError.exit_code
         assert done.stderr.startswith(
             "tumen: ablation.dense: one step takes 1.96e+09 FLOPs, the budget is 1e+03; "
@@ -282,6 +283,6 @@ def test_a_recipe_survives_its_folder(recipe_path: Path) -> None:
 
 
 def test_a_plan_has_no_losses(recipe_path: Path, tmp_path: Path) -> None:
-    said = list(lines(plan_of(load_recipe(recipe_path), tmp_path)))
+    said = list(table_lines(plan_ablation(load_recipe(recipe_path), tmp_path)))
     assert len(said) == 1 + 3 + 1
     assert "loss" not in said[1]

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from tests.cli.conftest import TINY
 
-from tumen.pipeline.stages import links, served_tiers, stages
+from tumen.pipeline.lineage import links
+from tumen.pipeline.stages import served_tiers, stages
+from tumen.pipeline.training import QatStage
 from tumen.recipe.recipe import load_recipe
 
 ALL = [
@@ -58,10 +60,10 @@ def test_a_tier_that_is_quantised_with_care_has_more_stages() -> None:
         "device-grid",
         "device-aware",
     )
-    trained = aware["device-aware"].settings
-    assert trained is not None
-    assert trained.train.steps == 60
-    assert trained.distil is None, "the tier's own teacher has done its work"
+    trained = aware["device-aware"]
+    assert isinstance(trained, QatStage)
+    assert trained.tier.train.steps == 60
+    assert trained.tier.distil is None, "the tier's own teacher has done its work"
 
 
 def test_what_training_on_the_grid_is_asked_leaves_the_choice_of_grids() -> None:

@@ -1,0 +1,235 @@
+"""Cluster: trainings on the engine that a team has."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import typer
+
+from tumen.cli.board import Board
+from tumen.cli.options import CHANGES, ENGINE, JSON, PLAN, RUN, TIER
+from tumen.cluster import WATCH_FILE
+from tumen.cluster.engines import ClusterEngine, JobStatus, Node, fold_hosts
+from tumen.cluster.watcher import format_row, status_lines, watch_job
+from tumen.core.errors import EngineError, InputError, TrainError
+from tumen.pipeline import Run, engine_of, recipe_and_run, with_plan
+from tumen.pipeline.jobs import (
+    Launch,
+    LaunchedJob,
+    engine_name,
+    find_job,
+    launched_jobs,
+    must_launch,
+    prepare_launch,
+    tier_progress,
+)
+from tumen.pipeline.training import gave_up
+
+SIGTERM_EXIT = 143  # 128 + SIGTERM, as a shell reports it
+
+
+def launch(
+    run: Path = RUN,
+    on: str = ENGINE,
+    tier: str = typer.Option(
+        None, "--tier", help="Tier of the family; default: the first that is not trained."
+    ),
+    plan: Path = PLAN,
+    dry_run: bool = typer.Option(
+        False, "--dry-run", help="Print exactly what would be submitted and stop."
+    ),
+    changes: list[str] = CHANGES,
+) -> None:
+    """Start a tier's training on an engine.
+
+    A cluster's job outlives this command; a training on this machine is waited for.
+    """
+    recipe, folder = recipe_and_run(run, on, changes)
+    if plan:
+        recipe = with_plan(recipe, plan)
+    wanted = prepare_launch(Run(recipe, folder), tier, must_be_ready=not dry_run)
+    if dry_run:
+        print(wanted.text(), end="")
+        return
+    with wanted.run.locked():
+        wanted.reject_second_job()
+        wanted.run.write_recipe()
+        if not wanted.on_cluster:
+            _train_here(wanted)
+            return
+        wanted.submit()
+    job = wanted.job
+    print(
+        f"{wanted.stage.name}: submitted to {recipe.fleet.engine} as {engine_name(job.folder)}, "
+        f"{job.nodes} nodes x {job.ranks_per_node} ranks; `tumen status {folder}` shows its state"
+    )
+
+
+def _train_here(wanted: Launch) -> None:
+    manifest = wanted.train(Board())
+    print(f"{wanted.stage.name}: trained, {manifest.digest}")
+
+
+def status(run: Path = RUN, as_json: bool = JSON) -> None:
+    """Show the state of a run's jobs.
+
+    waiting, running, silent (the engine does not answer), done, failed, cancelled or lost.
+    """
+    recipe, folder = recipe_and_run(run)
+    jobs = launched_jobs(Run(recipe, folder))
+    states = {job.tier: job.status() for job in jobs}
+    if as_json:
+        found = {tier: asdict(state) for tier, state in states.items()}
+        print(json.dumps(found, indent=1))
+        return
+    if not jobs:
+        print(f"{folder}: nothing was launched; `tumen launch {run}` does it")
+    for job in jobs:
+        state = states[job.tier]
+        lines = [f"{job.tier}: {_headline(job, state)}", *status_lines(job.folder, state.ended)]
+        print("\n  ".join(lines))
+
+
+def _headline(job: LaunchedJob, state: JobStatus) -> str:
+    """Return what the engine and the training report of a job, in one line."""
+    code = f" with exit code {state.exit_code}" if state.exit_code else ""
+    parts = [
+        f"{state.state}{code}",
+        state.reason,
+        engine_name(job.folder),
+        tier_progress(job.run.folder, job.tier),
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def logs(run: Path = RUN, tier: str = TIER) -> None:
+    """Print the output of a job."""
+    print(_job(run, tier).logs(), end="")
+
+
+def cancel(run: Path = RUN, tier: str = TIER) -> None:
+    """Stop a job and everything it started.
+
+    Its checkpoints stay: launch it again to resume.
+    """
+    job = _job(run, tier)
+    before = job.cancel()
+    result = f"was {before.state} already" if before.ended else "cancelled"
+    print(f"{job.tier}: {result}")
+
+
+def resize(
+    run: Path = RUN,
+    ranks: int = typer.Argument(..., min=1, help="New number of ranks."),
+    tier: str = TIER,
+) -> None:
+    """Give a watched training more or fewer ranks.
+
+    It writes a checkpoint and resumes from it; every sample is used once.
+    """
+    job = _job(run, tier)
+    job.resize(ranks)
+    print(f"{job.tier}: resize to {ranks} ranks requested; follow {job.folder / WATCH_FILE}")
+
+
+def _job(run: Path, tier: str | None) -> LaunchedJob:
+    recipe, folder = recipe_and_run(run)
+    return find_job(Run(recipe, folder), tier)
+
+
+def watch(
+    run: Path = RUN,
+    tier: str = TIER,
+    address: str = typer.Option(
+        "127.0.0.1",
+        "--address",
+        help="Of this machine, as the nodes reach it: agents send their reports there.",
+    ),
+) -> None:
+    """Monitor a training: detect faults, recover, and log both to RUN/jobs/TIER/watch.jsonl.
+
+    On this machine it first launches a training that is not running. It ends with the job; rerun it to resume.
+    """
+    recipe, folder = recipe_and_run(run)
+    this = Run(recipe, folder)
+    if must_launch(this, tier):
+        wanted = prepare_launch(this, tier)
+        with this.locked():
+            _train_here(wanted)
+        return
+    job = find_job(this, tier)
+    spec = job.spec()
+    signal.signal(signal.SIGTERM, _exit)  # a normal exit, so that the agents get notice
+    events = folder / "events.jsonl"
+    code = watch_job(job.engine, spec, address, events, _print_row)
+    if code:
+        why = gave_up(spec) or f"ended with exit code {code}"
+        raise TrainError(f"{job.tier}: {why} (log: {job.folder / 'log'})")
+
+
+def _exit(number: int, frame: FrameType | None) -> None:
+    sys.exit(SIGTERM_EXIT)
+
+
+def _print_row(row: dict[str, Any]) -> None:
+    print(format_row(row), flush=True)
+
+
+def nodes(
+    run: Path = typer.Argument(
+        None, help="Folder of a run, or a recipe, for its [fleet]; needed without --on."
+    ),
+    on: str = ENGINE,
+    as_json: bool = JSON,
+) -> None:
+    """List the engine's nodes: their accelerators, and whether they take work.
+
+    Nodes that are alike share a line.
+    """
+    found = engine_of(run, on).nodes()
+    if as_json:
+        print(json.dumps([asdict(node) for node in found], indent=1))
+        return
+    for line in node_lines(found):
+        print(line)
+    ready = [node for node in found if node.ready]
+    accelerators = sum(node.accelerators for node in ready)
+    print(f"{len(ready)} of {len(found)} nodes ready, {accelerators} accelerators")
+
+
+def node_lines(found: Iterable[Node]) -> Iterator[str]:
+    """Yield a line for each group of nodes with the same accelerators and the same reason; ready ones first."""
+    groups: dict[tuple[bool, int, str], list[str]] = {}
+    for node in found:
+        group = (not node.ready, node.accelerators, node.reason)
+        groups.setdefault(group, []).append(node.name)
+    for (away, accelerators, reason), names in sorted(groups.items()):
+        state = reason if away else "ready"
+        yield f"{fold_hosts(names):<24} {accelerators:>3} accelerators  {state}"
+
+
+def drain(
+    node: str = typer.Argument(..., help="Name of the node."),
+    why: str = typer.Option(..., "--why", help="Reason shown on the drained node."),
+    run: Path = typer.Option(
+        None, "--run", help="Folder of a run, or a recipe, for its [fleet]; needed without --on."
+    ),
+    on: str = ENGINE,
+) -> None:
+    """Stop giving a node new work; its running jobs continue."""
+    engine = engine_of(run, on)
+    if not isinstance(engine, ClusterEngine):
+        raise EngineError(
+            f"{node}: this engine runs on this machine only; there is no node to drain"
+        )
+    if not why.strip():
+        raise InputError("--why is empty; name the fault of the node")
+    engine.drain(node, " ".join(why.split()))
+    print(f"{node}: takes no new work ({why})")

@@ -1,0 +1,210 @@
+"""Evaluate: a bundle on a suite, and variants of a tier against each other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from tumen.cli.board import Board
+from tumen.cli.options import BUNDLE, CHANGES, JSON, NEW_RUN_FOLDER, TRUST
+from tumen.core import units
+from tumen.core.errors import InputError
+from tumen.eval import scorecard_text
+from tumen.eval.suites import OWN, SUITES, suite_of
+from tumen.pipeline import Run, evaluate, run_folder, trusted_bundle
+from tumen.pipeline.ablation import TABLE, ablation_of, ablation_stages, plan_ablation, read_table
+from tumen.recipe import load_recipe
+
+RATES = {  # shares that only some suites have, and their titles
+    "slu_f1": "SLU-F1",
+    "oos_recall": "out of scope refused",
+    "false_acts": "false acts",
+}
+
+
+def eval_bundle(
+    bundle: Path = BUNDLE,
+    suite: str = typer.Option(
+        OWN,
+        help=f"{OWN} (the scorecard in the bundle), {', '.join(SUITES)} or package.module:SUITE.",
+    ),
+    data: Path = typer.Option(
+        None,
+        help="File or folder of the suite: a checkout of OHF-Voice/intents, a SLURP jsonl, "
+        "CLINC150's JSON, a folder of SNIPS.",
+    ),
+    threads: int = typer.Option(1, help="Threads of the runner."),
+    store: Path = TRUST,
+    as_json: bool = JSON,
+) -> None:
+    """Show a bundle's scorecard, or evaluate the bundle on a public data set."""
+    folder = trusted_bundle(bundle, store)
+    if suite == OWN and data is None:
+        _show_scorecard(folder, as_json)
+        return
+    suite_of(suite)  # an unknown suite is the first error
+    if data is None:
+        raise InputError(f"--suite {suite} reads files of yours: name them with --data")
+    result = evaluate.evaluate_suite(folder, suite, data, threads, store)
+    if as_json:
+        print(json.dumps(result, ensure_ascii=False))
+    else:
+        print("\n".join(suite_lines(result)))
+
+
+def _show_scorecard(bundle: Path, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(evaluate.scorecard_summary(bundle), ensure_ascii=False))
+    else:
+        print(scorecard_text(bundle / "scorecard"))
+
+
+def suite_lines(result: dict[str, Any]) -> Iterator[str]:
+    """Yield the result of a suite for people: a line over all cases, and one for each group."""
+    parts = [
+        f"n {result['n']}",
+        f"right intent {100 * result['intent']:.1f} %",
+        f"exact {100 * result['exact']:.1f} %",
+    ]
+    for name, title in RATES.items():
+        if result[name] is not None:
+            parts.append(f"{title} {100 * result[name]:.2f} %")
+    parts += [
+        f"invented {result['invented']}",
+        f"{result['latency_ms_p50']:.1f} ms median",
+        f"{result['latency_ms_p95']:.1f} ms 95%",
+    ]
+    yield f"suite {result['exam']}: {', '.join(parts)}"
+    for name, row in sorted(result["by"].items()):
+        intent = f"intent {100 * row['intent']:5.1f}"
+        line = f"  {name:<32}{row['n']:>6}  {intent}  exact {100 * row['exact']:5.1f}"
+        if row["false_acts"] is not None:
+            line += f"  false acts {100 * row['false_acts']:.2f} %"
+        yield line
+
+
+def ablate(
+    recipe: Path = typer.Argument(..., help="A recipe with [ablation], a TOML file."),
+    folder: Path = NEW_RUN_FOLDER,
+    changes: list[str] = CHANGES,
+    plan: bool = typer.Option(
+        False, "--plan", help="Only print what every variant would spend; train nothing."
+    ),
+    as_json: bool = JSON,
+) -> None:
+    """Train a recipe's variants at one budget over several seeds, and compare them.
+
+    Interrupt it at any time; rerun the same command to resume.
+    """
+    loaded = load_recipe(recipe, changes)
+    section = ablation_of(loaded)
+    this = Run(loaded, run_folder(loaded, folder))
+    planned = None
+    if not section.seconds:  # before anything is made: a budget that pays for no step is an error
+        planned = plan_ablation(loaded, this.folder)
+    if plan:
+        if planned is None:
+            raise InputError(
+                "--plan: a budget in seconds is measured during the run; set ablation.budget to plan"
+            )
+        print(json.dumps(planned, indent=1) if as_json else "\n".join(table_lines(planned)))
+        return
+    with this.locked():
+        this.write_recipe()
+        this.make_stages(ablation_stages(loaded, this.folder), Board(stderr=as_json))
+    table = read_table(this.folder)
+    if as_json:
+        print(json.dumps(table, indent=1))
+    else:
+        print("\n".join([*table_lines(table), _measured(table, this.folder)]))
+
+
+def _measured(table: dict[str, Any], run: Path) -> str:
+    """Return a line about the circumstances of the measurement."""
+    versions = ", ".join(f"{name} {number}" for name, number in table["versions"].items())
+    return (
+        f"measured by `{table['command']}` on {table['machine']}, load {table['load']}; "
+        f"{versions}; kept in {run / TABLE}"
+    )
+
+
+def table_lines(table: dict[str, Any]) -> Iterator[str]:
+    """Yield a heading, a row for each variant, and the meaning of the columns; losses if the variants are trained."""
+    seeds = ", ".join(str(seed) for seed in table["seeds"])
+    yield f"{table['recipe']}: {_budget(table)} for each variant and seed; seeds {seeds}"
+    rows = [_cells(row, table) for row in table["arms"]]
+    heading = {name: name for name in rows[0]}
+    widths = {name: max(len(row[name]) for row in [heading, *rows]) for name in heading}
+    for row in [heading, *rows]:
+        yield "  ".join(_aligned(name, row[name], width) for name, width in widths.items())
+    if "loss" in table["arms"][0]:
+        interval = "one seed: no interval"
+        if len(table["seeds"]) > 1:
+            interval = "95% interval over seeds (Student's t)"
+        yield (
+            f"loss: validation, nats a learned token; {interval}; "
+            "against: minus the first variant, seed by seed"
+        )
+    yield (
+        "FLOPs: matmuls and scores of the steps, forward and backward; "
+        "a teacher's, apart: its training and one pass to ask it"
+    )
+
+
+def _budget(table: dict[str, Any]) -> str:
+    if "budget_flops" in table:
+        return f"{_flops(table['budget_flops'])} FLOPs"
+    return f"{table['budget_seconds']:g} s of steps"
+
+
+def _aligned(column: str, text: str, width: int) -> str:
+    """Return a cell: the variant's name to the left, numbers to the right."""
+    return f"{text:<{width}}" if column == "variant" else f"{text:>{width}}"
+
+
+def _cells(row: dict[str, Any], table: dict[str, Any]) -> dict[str, str]:
+    """Return one row of the table as text, by column."""
+    cells = {"variant": row["name"]}
+    if "loss" in row:
+        cells["loss"] = _mean(row["loss"])
+        cells["against"] = "-"
+        if row["against_first"]:
+            cells["against"] = _mean(row["against_first"], "+")
+    if "exam" in row:
+        cells["exact"] = _mean(row["exam"])
+    cells |= {
+        "steps": f"{row['steps']:,}",
+        "tokens": units.show_count(row["tokens"]),
+        "weights": units.show_count(row["parameters"]),
+        "active": units.show_count(row["active_parameters"]),
+        "FLOPs": _flops(row["flops"]),
+        "apart": _spent_apart(row),
+        "KV bytes/token": f"{row['cache_bytes']:.0f}",
+    }
+    if "tokens_per_second" in table:
+        cells["tokens/s"] = f"{table['tokens_per_second'][row['name']]:,}"
+    return cells
+
+
+def _spent_apart(row: dict[str, Any]) -> str:
+    """Return what a variant takes for granted: a teacher, or weights to start from."""
+    if row["teacher"]:
+        return f"{row['teacher']} {_flops(row['teacher_flops'])}"
+    return "start" if row["start"] else "-"
+
+
+def _flops(value: float) -> str:
+    """Return FLOPs as `2.998e13`: four digits show that variants are equal."""
+    digits, _, power = f"{value:.3e}".partition("e")
+    return f"{digits}e{int(power)}"
+
+
+def _mean(mean: dict[str, Any], sign: str = "") -> str:
+    """Return a mean with its interval; `sign` "+" shows the sign of positive numbers."""
+    if mean["low"] is None:
+        return f"{mean['mean']:{sign}.4f} (no interval)"
+    return f"{mean['mean']:{sign}.4f} [{mean['low']:{sign}.4f}, {mean['high']:{sign}.4f}]"

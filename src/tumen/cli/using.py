@@ -1,0 +1,151 @@
+"""Use: talk to a home, and serve a bundle over HTTP."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from tumen.assistant import Reader, Session, Turn
+from tumen.assistant.values import Values
+from tumen.cli.options import TRUST, UNGATED
+from tumen.core.errors import InputError
+from tumen.eval import require_gate
+from tumen.home import Home
+from tumen.language import LANGUAGES
+from tumen.pipeline import cloud_bundle, newest_run, trusted_bundle
+from tumen.serve import build_router
+from tumen.serve import serve as run_server
+
+GOODBYES = ("bye", "quit", "exit")
+
+
+def talk(
+    sentence: list[str] = typer.Argument(None, help="A sentence; without it, a conversation."),
+    run: Path = typer.Option(
+        None,
+        "--run",
+        help="A run, a bundle or a slot of `tumen promote`; default: the newest under runs/.",
+    ),
+    home: Path = typer.Option(None, help="The home's TOML; default: the example with 60 devices."),
+    save: bool = typer.Option(False, "--save", help="Write the changed home back to --home."),
+    private: bool = typer.Option(
+        False, "--private", help="Nothing leaves the device, however uncertain its answer is."
+    ),
+    ungated: bool = UNGATED,
+    trust: Path = TRUST,
+    as_json: bool = typer.Option(False, "--json", help="Print one JSON object for each turn."),
+) -> None:
+    """Talk to a home; works with the network off.
+
+    Prints what was understood, what changed, which tier answered, and the time of each step.
+    """
+    if save and home is None:
+        raise InputError("--save needs --home: the example home is never changed")
+    bundle = trusted_bundle(run or newest_run(), trust)
+    require_gate(bundle, ungated)
+    place = Home.load(home)
+    router = build_router(bundle, cloud_bundle(bundle), store=trust)
+    with Reader(router, private) as reader:
+        session = Session(place, reader, Values.load(bundle / "values.json"))
+        for text in [" ".join(sentence)] if sentence else _typed_lines(place):
+            turn = session.say(text)
+            if as_json:
+                print(json.dumps(_turn_facts(turn), ensure_ascii=False))
+            else:
+                print("\n".join(turn_lines(turn, place)))
+            if save and home is not None and turn.changes:
+                place.save(home)
+            for due in session.due():
+                print("\n".join(turn_lines(due, place)))
+
+
+def _typed_lines(home: Home) -> Iterator[str]:
+    """Yield the sentences of a conversation, until the end of input, an empty line or a goodbye."""
+    on_terminal = sys.stdin.isatty()
+    if on_terminal:
+        languages = ", ".join(LANGUAGES)
+        print(f"{len(home.entities)} devices. Languages: {languages}. An empty line ends it.")
+    while True:
+        try:
+            line = input("> " if on_terminal else "").strip()
+        except EOFError:
+            return
+        except UnicodeDecodeError:
+            print("this line is not UTF-8 and was skipped")
+            continue
+        if not line or line.lower() in GOODBYES:
+            return
+        yield line
+
+
+def turn_lines(turn: Turn, home: Home) -> Iterator[str]:
+    """Yield a turn for people."""
+    language = turn.action.lang if turn.action else "en"
+    yield turn.reply
+    if turn.action is not None:
+        yield f"  understood  {turn.action.json()}"
+    for change in turn.changes:
+        name = home.title(change.id, language)
+        yield f"  changed     {name}: {_state(change.before)} -> {_state(change.after)}"
+    if turn.tier:
+        confidence = "" if turn.confidence is None else f", confidence {turn.confidence:.2f}"
+        yield f"  answered by {turn.tier} ({turn.why}{confidence})"
+    if turn.action is not None:
+        times = [f"{step} {1000 * seconds:.1f} ms" for step, seconds in turn.seconds.items()]
+        yield f"  time        {', '.join(times)}"
+
+
+def _state(fields: Mapping[str, Any] | None) -> str:
+    """Return the state of a device and those of its attributes that are set."""
+    if not fields:
+        return "-"
+    words = []
+    if fields.get("state") not in ("", None):
+        words.append(str(fields["state"]))
+    for name, value in fields.items():
+        if name != "state" and value not in ("", None):
+            words.append(f"{name} {value}")
+    return " ".join(words)
+
+
+def _turn_facts(turn: Turn) -> dict[str, Any]:
+    """Return a turn as JSON can hold it."""
+    return {
+        "sentence": turn.sentence,
+        "reply": turn.reply,
+        "action": json.loads(turn.action.json()) if turn.action else None,
+        "changes": [asdict(change) for change in turn.changes],
+        "tier": turn.tier,
+        "why": turn.why,
+        "confidence": turn.confidence,
+        "seconds": dict(turn.seconds),
+        "error": turn.error,
+    }
+
+
+def serve(
+    bundle: Path = typer.Argument(
+        None, help="A bundle, a run or a slot of `tumen promote`; default: the newest under runs/."
+    ),
+    host: str = typer.Option("127.0.0.1", help="Any other than loopback needs a key in TUMEN_KEY."),
+    port: int = typer.Option(8765, help="0 takes any free port."),
+    ungated: bool = UNGATED,
+    trust: Path = TRUST,
+) -> None:
+    """Serve a bundle over OpenAI's HTTP API: device first, the cloud tier for uncertain answers.
+
+    Endpoints: /v1/models and /v1/chat/completions.
+    """
+    folder = trusted_bundle(bundle or newest_run(), trust)
+    require_gate(folder, ungated)
+    run_server(folder, cloud_bundle(folder), host, port, store=trust, ready=_print_url)
+
+
+def _print_url(url: str) -> None:
+    print(f"listening on {url}", flush=True)

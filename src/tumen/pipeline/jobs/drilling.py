@@ -1,0 +1,67 @@
+"""Fault drills: inject a fault into a running training of this machine and follow it until the training goes on."""
+
+from __future__ import annotations
+
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+from tumen.cluster import WATCH_FILE, DrillReport, drill_report, inject_fault
+from tumen.cluster.agents import replica_folder
+from tumen.core.events import read
+from tumen.pipeline.training.tier_job import job_folder
+
+PATIENCE_SECONDS = 180.0
+POLL_SECONDS = 0.1
+TAIL_BYTES = 16384  # of events.jsonl hold the newest events of a tier
+
+
+def drill_tier(
+    run: Path, tier: str, fault: str, seed: int, patience: float = PATIENCE_SECONDS
+) -> DrillReport:
+    """Inject a fault into a tier's training and wait until it goes on.
+
+    Args:
+        run: folder of the run.
+        tier: that is being trained.
+        fault: one of `tumen.cluster.INJECTABLE_FAULTS`.
+        seed: decides which rank and node are hit.
+        patience: seconds to wait.
+
+    Raises:
+        InputError: there is no such fault.
+        EngineError: no training is running, or no watcher.
+    """
+    job = job_folder(run, tier)
+    checkpoints = run / f".{tier}.work"
+    replicas = list(replica_folder(job, "any").parent.glob("*"))
+    since = time.time()
+    victim, undo = inject_fault(fault, job, checkpoints, replicas, random.Random(seed))
+    try:
+        while True:
+            report = _report(run, tier, fault, victim, since)
+            if report.resumed_seconds is not None or time.time() - since > patience:
+                return report
+            time.sleep(POLL_SECONDS)
+    finally:
+        undo()
+
+
+def _report(run: Path, tier: str, fault: str, victim: str, since: float) -> DrillReport:
+    """Return what the watcher and the training have reported so far."""
+    restart = _newest(run, tier, "train", since)
+    step = _newest(run, tier, "step")
+    restored_step = int(restart["step"]) if restart else None
+    step_seconds = float(step["step_seconds"]) if step else 0.0
+    rows = list(read(job_folder(run, tier) / WATCH_FILE))
+    return drill_report(fault, victim, since, rows, restored_step, step_seconds)
+
+
+def _newest(run: Path, tier: str, event: str, since: float = 0.0) -> dict[str, Any]:
+    """Return the newest event of a tier's training since a time in seconds since 1970, or an empty one."""
+    found: dict[str, Any] = {}
+    for row in read(run / "events.jsonl", event, tail_bytes=TAIL_BYTES):
+        if row.get("tier") == tier and row["time"] >= since:
+            found = row
+    return found
