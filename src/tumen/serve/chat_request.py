@@ -9,9 +9,9 @@ believe that it got them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from tumen.serve.request_checks import RequestError
@@ -55,12 +55,6 @@ class Message(BaseModel):
             return None
         return " ".join(text for text in texts if text is not None)
 
-    @model_validator(mode="after")
-    def _check_user_content(self) -> Self:
-        if self.role == "user" and self.text is None:
-            raise PydanticCustomError("content_type", "content must be text")
-        return self
-
 
 def _part_text(part: Any) -> str | None:
     """Return the text of a content part, `None` for a part of another type."""
@@ -83,7 +77,7 @@ class ChatRequest(BaseModel):
     A field's description completes the error message "FIELD must be ...".
     """
 
-    model_config = ConfigDict(strict=True, extra="forbid")
+    model_config = ConfigDict(strict=True)
 
     model: Text = None
     messages: list[Message] = Field(
@@ -127,6 +121,11 @@ def parse_chat(tree: Mapping[str, Any]) -> ChatRequest:
     Raises:
         RequestError: 400, naming the field.
     """
+    # Checked here and not by pydantic, which would list all of a hostile request's thousands.
+    for name in tree:
+        if name not in ChatRequest.model_fields:
+            shown = name[:MAX_NAME_CHARACTERS]
+            raise RequestError(400, "unknown_field", f"unknown field {shown!r}", shown)
     try:
         request = ChatRequest.model_validate(tree)
     except ValidationError as error:
@@ -136,6 +135,10 @@ def parse_chat(tree: Mapping[str, Any]) -> ChatRequest:
         raise RequestError(
             400, "missing_field", "model is missing; /v1/models lists the models", "model"
         )
+    for index, message in enumerate(request.messages):
+        if message.role == "user" and message.text is None:
+            where = f"messages[{index}]"
+            raise RequestError(400, "invalid_value", f"{where}.content must be text", where)
     if request.sentence is None:
         raise RequestError(
             400, "invalid_value", "messages has no message of the role user", "messages"
@@ -146,23 +149,13 @@ def parse_chat(tree: Mapping[str, Any]) -> ChatRequest:
 def _request_error(detail: ErrorDetails) -> RequestError:
     """Translate pydantic's first error into one with OpenAI's code and parameter."""
     path = detail["loc"]
-    if not path:  # a field name with a lone surrogate has no path
-        return RequestError(400, "unknown_field", "a field name is not valid Unicode")
     field = str(path[0])
-    if detail["type"] == "extra_forbidden":
-        name = field[:MAX_NAME_CHARACTERS]
-        return RequestError(400, "unknown_field", f"unknown field {name!r}", name)
     if field == "messages" and len(path) > 1:
         where = f"messages[{path[1]}]"
-        return RequestError(400, "invalid_value", f"{where}.{_message_fault(detail)}", where)
+        text = f"{where}.role must be one of {', '.join(get_args(Role))}"
+        return RequestError(400, "invalid_value", text, where)
     if field == "stream_options" and len(path) > 1:
         text = "stream_options.include_usage must be true or false"
         return RequestError(400, "invalid_value", text, field)
     description = ChatRequest.model_fields[field].description
     return RequestError(400, "invalid_value", f"{field} must be {description}", field)
-
-
-def _message_fault(detail: ErrorDetails) -> str:
-    if detail["type"] == "content_type":
-        return detail["msg"]
-    return f"role must be one of {', '.join(get_args(Role))}"
