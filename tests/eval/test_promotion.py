@@ -18,7 +18,7 @@ from tumen.eval import gate_fault, promote, rollback, scorecard_text, write_scor
 from tumen.eval.gate import class_rows, shortfalls
 from tumen.eval.statistics import wilson
 from tumen.recipe.recipe import Gate
-from tumen.release import signing, slot
+from tumen.release import keys, signing, slot
 
 GROUPS = {
     "en": slice(0, 50),
@@ -229,7 +229,7 @@ def test_two_at_once(tmp_path: Path, live: Path) -> None:
 class TestSigned:
     @pytest.fixture
     def key(self, tmp_path: Path) -> Path:
-        signing.generate_keys(tmp_path / "key", "release")
+        keys.generate_keys(tmp_path / "key", "release")
         return tmp_path / "key"
 
     @pytest.fixture

@@ -1,4 +1,4 @@
-"""A place: what is live stays usable whatever happens to a promotion."""
+"""A slot: the live bundle stays usable whatever happens to a promotion."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def text_of(folder: Path) -> str:
     return (bundle / "model.gguf").read_bytes().rstrip(b"\0").decode()
 
 
-def test_puts_keeps_and_goes_back(tmp_path: Path) -> None:
+def test_activate_keeps_earlier_bundles_and_roll_back_returns_to_them(tmp_path: Path) -> None:
     folder = tmp_path / "live"
     assert not slot.is_slot(folder)
     for n in range(6):
@@ -44,10 +44,10 @@ def test_puts_keeps_and_goes_back(tmp_path: Path) -> None:
     slot.activate(folder, tmp_path / "b5", keep=2)
     assert text_of(folder) == "5"
     slot.roll_back(folder)
-    assert text_of(folder) == "3", "what was left by a rollback is not what one goes back to"
+    assert text_of(folder) == "3", "a bundle left by a rollback must not be rolled back to"
 
 
-def test_only_what_manifests_list_is_copied(tmp_path: Path) -> None:
+def test_only_files_listed_in_manifests_are_copied(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "b", "x")
     (bundle / "diary").write_text("dear")
     (bundle / "signature.json").write_text("{}")
@@ -72,7 +72,7 @@ def test_only_what_manifests_list_is_copied(tmp_path: Path) -> None:
         "[" * 100_000,
     ],
 )
-def test_a_damaged_pointer_is_one_line(tmp_path: Path, text: str) -> None:
+def test_a_damaged_live_json_is_one_line(tmp_path: Path, text: str) -> None:
     slot.activate(tmp_path, make_bundle(tmp_path / "b", "x"), keep=1)
     (tmp_path / "live.json").write_text(text)
     with pytest.raises(ArtifactError, match="damaged; delete it and promote") as caught:
@@ -83,25 +83,25 @@ def test_a_damaged_pointer_is_one_line(tmp_path: Path, text: str) -> None:
     assert text_of(tmp_path) == "x"
 
 
-def test_nothing_was_promoted(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="nothing is live here"):
+def test_a_slot_without_a_promotion_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no bundle is live here"):
         slot.live_bundle(tmp_path)
 
 
-def test_a_full_disk_leaves_what_is_live(small_disk: Path, tmp_path: Path) -> None:
+def test_a_full_disk_leaves_the_live_bundle(small_disk: Path, tmp_path: Path) -> None:
     folder = small_disk / "live"
     slot.activate(folder, make_bundle(tmp_path / "a", "a", 200_000), keep=3)
     with pytest.raises(DiskError, match="the disk is full"):
         slot.activate(folder, make_bundle(tmp_path / "b", "b", 900_000), keep=3)
     assert text_of(folder) == "a"
-    assert len(list((folder / "bundles").iterdir())) == 1, "nothing is left of the other"
+    assert len(list((folder / "bundles").iterdir())) == 1, "nothing of the failed copy may stay"
     slot.activate(folder, make_bundle(tmp_path / "c", "c", 200_000), keep=3)
     assert text_of(folder) == "c"
 
 
-def test_one_at_a_time(tmp_path: Path) -> None:
-    says = f"process {os.getpid()} works on this place"
-    with alone(tmp_path), pytest.raises(RunnerBusy, match=says), alone(tmp_path, "this place"):
+def test_one_process_at_a_time_holds_the_lock(tmp_path: Path) -> None:
+    says = f"process {os.getpid()} works on this slot"
+    with alone(tmp_path), pytest.raises(RunnerBusy, match=says), alone(tmp_path, "this slot"):
         pass
 
 
@@ -121,7 +121,7 @@ while True:
 """
 
 
-def test_killed_at_any_moment_what_is_live_is_whole(tmp_path: Path) -> None:
+def test_after_a_kill_at_any_moment_the_live_bundle_is_complete(tmp_path: Path) -> None:
     rng, folder = random.Random(1), tmp_path / "live"
     bundles = [make_bundle(tmp_path / name, name, 300_000) for name in "ab"]
     slot.activate(folder, bundles[0], keep=1)
@@ -137,5 +137,5 @@ def test_killed_at_any_moment_what_is_live_is_whole(tmp_path: Path) -> None:
     with alone(folder):
         slot.activate(folder, bundles[0], keep=1)
     assert text_of(folder) == "a"
-    assert len(list((folder / "bundles").iterdir())) == 2, "what the kills left is gone"
+    assert len(list((folder / "bundles").iterdir())) == 2, "leftovers of the kills must be removed"
     assert not list(folder.glob(".*.part"))

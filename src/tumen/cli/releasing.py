@@ -10,6 +10,7 @@ from tumen.cli.options import BUNDLE, TRUST
 from tumen.eval import promote as promote_bundle
 from tumen.eval import rollback as rollback_slot
 from tumen.pipeline import device_bundle
+from tumen.release import keys as release_keys
 from tumen.release import signing
 
 
@@ -23,9 +24,9 @@ def keys(
 
     Keep FILE private; give FILE.pub to the devices (TUMEN_TRUST).
     """
-    public, key = signing.generate_keys(file, name)
+    public, key = release_keys.generate_keys(file, name)
     print(f"{file}: private, for `tumen sign` only")
-    print(f"{public}: public, key {key}; devices name it with --trust or {signing.TRUST_ENV}")
+    print(f"{public}: public, key {key}; devices name it with --trust or {release_keys.TRUST_ENV}")
 
 
 def sign(

@@ -1,12 +1,13 @@
 """The automaton of allowed tokens: which tokens may come next while an action is written.
 
-It allows the actions of an ontology, and in copied slots only runs of the sentence's own words. That is
-exactly what `tumen.language.action.grammar` states as a GBNF grammar, but token by token, in the
-vocabulary of one model. Where a single token is allowed, the model need not be run to choose it.
+It allows the actions of an ontology, and in copied slots only runs of the sentence's own words.
+That is exactly what `tumen.language.action.grammar` states as a GBNF grammar, but token by token,
+in the vocabulary of one model. Where a single token is allowed, the model need not be run to choose
+it.
 
-A `GrammarState` holds the allowed tokens and leads to the next state. The alternatives of a position form a
-trie of tokens (a prefix tree): with our own tokenizer each piece of structure is one token, with any other it
-is several.
+A `GrammarState` holds the allowed tokens and leads to the next state. The alternatives of a
+position form a trie of tokens (a prefix tree): with our own tokenizer each piece of structure is
+one token, with any other it is several.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ class Position(NamedTuple):
 
     Attributes:
         intent: the intent written so far; empty before it.
-        progress: index of the first slot that may still come. For an intent whose slots come in the order of
-            the sentence: a bit for each slot that has come.
+        progress: index of the first slot that may still come. For an intent whose slots come in the
+            order of the sentence: a bit for each slot that has come.
     """
 
     intent: str
@@ -52,7 +53,10 @@ class GrammarState(Protocol):
 
     @property
     def allowed(self) -> NDArray[np.int32] | None:
-        """Tokens that may come next, ascending; empty when finished, `None` where any token may come."""
+        """Tokens that may come next, ascending.
+
+        Empty when the text is finished, `None` where any token may come.
+        """
         ...
 
     def advance(self, token: int) -> GrammarState:
@@ -124,11 +128,11 @@ class ActionGrammar:
         self._tries: dict[Position | CopiedSlot, TokenTrie] = {ACTION_WRITTEN: finished}
 
     def _has_one_token_pieces(self) -> bool:
-        """Whether each piece of structure is one token, as in a tokenizer that was trained for actions.
+        """Return whether each piece of structure is one token, as in our own tokenizer.
 
-        In any other vocabulary a quote and what follows it are mostly one token (`","`), and a model that
-        learned from whole texts expects that token. There the closing quote of a piece is written as the
-        beginning of the next piece; see `_with_shifted_quotes`.
+        In any other vocabulary a quote and what follows it are mostly one token (`","`), and a
+        model that learned from whole texts expects that token. There the closing quote of a piece
+        is written as the beginning of the next piece; see `_with_shifted_quotes`.
         """
         pieces = ['"', *(f',"intent":"{intent}"' for intent in self._intents)]
         return all(len(self.tokenize(piece)) == 1 for piece in pieces)
@@ -152,7 +156,7 @@ class ActionGrammar:
         return self._tries[position]
 
     def trie_after_copy(self, copied: CopiedSlot) -> TokenTrie:
-        """Return what may end a copied run: the closing quote, or where allowed the joint to another run."""
+        """Return what may end a copied run: the closing quote, or the joint to another run."""
         if copied not in self._tries:
             trie = TokenTrie()
             if self._one_token_pieces:
@@ -290,7 +294,8 @@ class InCopiedSlot:
 class ContinueOrClose:
     """A point where the current run or piece may go on or end.
 
-    No token belongs to both: words and names hold no quote, and every piece after them begins with one.
+    No token belongs to both: words and names hold no quote, and every piece after them begins with
+    one.
 
     Args:
         inside: the state if it goes on.
@@ -340,7 +345,8 @@ class OneOfTexts:
 def _with_shifted_quotes(piece: str) -> str:
     """Return a piece without its closing quote, and with that of the piece before it.
 
-    The first piece, `{"lang":"en"`, follows no quote; `:"` opens a copied value and `}` ends the action.
+    The first piece, `{"lang":"en"`, follows no quote; `:"` opens a copied value and `}` ends the
+    action.
     """
     before = "" if piece.startswith("{") else '"'
     keeps_its_end = piece.endswith((':"', "}"))

@@ -1,10 +1,11 @@
-"""The child process that holds a model: it answers the requests of one private socket, one after the other.
+"""The child process that holds a model and answers the requests of one private socket.
 
     python -P -m tumen.decoding.child
 
-The first frame on standard input holds the settings (see `handler.RequestHandler`, plus `socket` and
-`memory`). The child loads the model, writes `ready` to standard output and serves until standard input
-ends. The kernel closes that pipe however the parent dies, so the child never outlives it.
+It answers one request after the other. The first frame on standard input holds the settings (see
+`handler.RequestHandler`, plus `socket` and `memory`). The child loads the model, writes `ready` to
+standard output and serves until standard input ends. The kernel closes that pipe however the parent
+dies, so the child never outlives it.
 
 Everything imported here must stay light: this room and `core.errors`, numpy, no pydantic.
 """
@@ -88,8 +89,8 @@ def _readable(*files: int, seconds: float | None) -> list[int]:
 def limit_memory(memory_bytes: int) -> None:
     """Limit this process to `memory_bytes`; 0 means no limit.
 
-    Linux can only limit address space. So what is mapped now and not in use is added to the limit, and
-    threads get small stacks, of which they use a few pages.
+    Linux can only limit address space. So what is mapped now and not in use is added to the limit,
+    and threads get small stacks, of which they use a few pages.
     """
     if not memory_bytes:
         return
@@ -128,7 +129,7 @@ def main() -> int:
 
 
 def _serve_at(path: Path, handler: RequestHandler, ready: int) -> None:
-    """Listen at a socket path, write `ready` to the descriptor `ready`, serve, remove the socket."""
+    """Listen at a socket path, write READY to the descriptor `ready`, serve, remove the socket."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(str(path))
         listener.listen(BACKLOG)

@@ -1,10 +1,10 @@
 """Greedy decoding in as few forward passes as possible.
 
-A pass reads the tokens chosen last and, after them, a *plan*: tokens that are forced (the automaton allows
-no other) and tokens that a proposer guesses. The logits of the pass show which of them the model chooses
-itself; the plan is dropped from the first other choice on. This is speculative decoding (Leviathan et al. 2023,
-arXiv:2211.17192, section 2.1) with an argmax in place of sampling. So the answer is that of plain greedy
-decoding, and a forced token never costs a pass of its own.
+A pass reads the tokens chosen last and, after them, a *plan*: tokens that are forced (the automaton
+allows no other) and tokens that a proposer guesses. The logits of the pass show which of them the
+model chooses itself; the plan is dropped from the first other choice on. This is speculative
+decoding (Leviathan et al. 2023, arXiv:2211.17192, section 2.1) with an argmax in place of sampling.
+So the answer is that of plain greedy decoding, and a forced token never costs a pass of its own.
 """
 
 from __future__ import annotations
@@ -68,7 +68,8 @@ class Decoder:
             prompt: token ids.
             state: of the automaton before the answer.
             limit: most tokens to write; default: as many as the context holds.
-            prefix: how many tokens of the prompt to keep in memory, as the next prompt will begin with them too.
+            prefix: how many tokens of the prompt to keep in memory, as the next prompt will begin
+                with them too.
         """
         self.passes = 0
         self.reused = self._load_prefix(tuple(prompt[:prefix]))
@@ -89,13 +90,16 @@ class Decoder:
             unread = read[-1:]
 
     def use_adapters(self, adapters: Sequence[tuple[LlamaAdapter, float]]) -> None:
-        """Write with these (adapter, scale) from now on. Kept prefixes were read without them and are dropped."""
+        """Write with these (adapter, scale) from now on.
+
+        Kept prefixes were read without them and are dropped.
+        """
         self._prefix = ()
         self._saved.clear()
         self.context.use_adapters(adapters)
 
     def _room(self, unread: Sequence[int]) -> int:
-        """Return how many tokens fit the context after the unread ones; negative if those do not fit."""
+        """Return how many tokens fit after the unread ones; negative if those do not fit."""
         return self.context.size - self.context.length - len(unread)
 
     def _follow(
@@ -104,7 +108,8 @@ class Decoder:
         """Choose a token for each row of logits, until the choice is not the planned one.
 
         Args:
-            rows: logits after the last unread token and after each planned one, (plan + 1, vocabulary).
+            rows: logits after the last unread token and after each planned one, (plan + 1,
+                vocabulary).
             plan: the planned tokens.
             state: of the automaton before the first choice.
             left: most tokens to choose.
@@ -132,13 +137,14 @@ class Decoder:
     def _drop_wrong_guesses(self, plan: Sequence[int], fresh: Sequence[ScoredToken]) -> None:
         """Remove the planned tokens that were not chosen from the context.
 
-        All planned tokens are in the context. The last fresh token is not: it is read by the next pass.
+        All planned tokens are in the context. The last fresh token is not: it is read by the next
+        pass.
         """
         right = min(len(fresh) - 1, len(plan))
         self.context.forget(self.context.length - len(plan) + right)
 
     def _plan(self, read: Sequence[int], state: GrammarState, room: int) -> list[int]:
-        """Return tokens to read ahead: forced ones, and from the first choice on what a proposer guesses."""
+        """Return tokens to read ahead: forced ones, and after the first choice guessed ones."""
         plan: list[int] = []
         guesses: Iterator[int] | None = None
         while len(plan) < room and not is_finished(state):
@@ -162,7 +168,7 @@ class Decoder:
         return ()
 
     def _load_prefix(self, prefix: tuple[int, ...]) -> int:
-        """Make the context hold exactly a prefix. Return how many of its tokens were not read again."""
+        """Make the context hold exactly a prefix; return how many tokens were not read again."""
         if prefix == self._prefix:
             self.context.forget(len(prefix))
             return len(prefix)

@@ -1,4 +1,7 @@
-"""The protocol between the app and its child: JSON objects, each after four bytes with its length (big-endian)."""
+"""The protocol between the app and its child: JSON objects behind their length.
+
+The length is four bytes, big-endian.
+"""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
 Requests and parts are JSON objects. A request for text:
 
-    prompt      text, which gets the model's begin token before it, or token ids as they are; null for a
-                pretrained model's vocabulary: then the prompt is put together from `units`
+    prompt      text, which gets the model's begin token before it, or token ids as they are;
+                null for a pretrained model's vocabulary: the prompt is then made from `units`
     units       words of the sentence: the answer is an action of the ontology
     choices     texts: the answer is one of them; without `units` and `choices` it is free text
     prefix      text or ids before the prompt, whose state is kept for the next request
@@ -11,8 +11,8 @@ Requests and parts are JSON objects. A request for text:
     stream      whether the parts are sent as they are made
     adapter     name of an adapter; null for the bare model
 
-A request `{"text": ...}` asks for the tokens of a text. The last part has `stop`: `end` (an end token), `limit`
-or `full` (the context).
+A request `{"text": ...}` asks for the tokens of a text. The last part has `stop`: `end` (an end
+token), `limit` or `full` (the context).
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ class RequestHandler:
             draft: path of a smaller GGUF with the same vocabulary, optional.
             speculate: whether to guess what was frequent before, optional.
             ontology: as in ontology.json, optional.
-            control: ids that begin, separate and end, for a pretrained model's vocabulary, optional.
+            control: ids that begin, separate and end, for a pretrained model's vocabulary,
+                optional.
             adapters: name -> {path, ontology}, optional.
 
     Raises:
@@ -170,7 +171,8 @@ class RequestHandler:
     def _prompt_of_units(self, units: Sequence[str]) -> list[int]:
         """Return a prompt in a pretrained model's vocabulary.
 
-        It is put together from the units, so that a copied one is the same run of tokens as in the sentence.
+        It is put together from the units, so that a copied one is the same run of tokens as in the
+        sentence.
         """
         if self._control is None:
             raise RunnerError("a prompt is missing")

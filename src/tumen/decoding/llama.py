@@ -1,6 +1,7 @@
 """A GGUF model in llama.cpp: its vocabulary, contexts and LoRA adapters.
 
-Each class wraps a handle of `llama_api.library`. A handle is freed by `close`, or when the process ends.
+Each class wraps a handle of `llama_api.library`. A handle is freed by `close`, or when the process
+ends.
 """
 
 from __future__ import annotations
@@ -74,14 +75,17 @@ class LlamaModel:
         return buffer[:count]
 
     def tokenize_inner(self, text: str) -> list[int]:
-        """Return the ids of a text inside a longer one: without the space a tokenizer puts before a text."""
+        """Return the ids of a text inside a longer one.
+
+        Some tokenizers put a space before a text; it is left out here.
+        """
         if not self._line_end:
             return self.tokenize(text)
         return self.tokenize("\n" + text)[len(self._line_end) :]
 
     @cached_property
     def _line_end(self) -> list[int]:
-        """The tokens of a line break, for a tokenizer that puts a space before a text; else empty."""
+        """The tokens of a line break if the tokenizer puts a space before a text; else none."""
         first = self.tokenize("a")[0]
         return self.tokenize("\n") if self.piece(first).startswith(b" ") else []
 
@@ -194,7 +198,7 @@ class LlamaContext:
         return self._view(self.api.llama_get_logits(self._handle), rows)
 
     def _view(self, address: int, rows: int) -> Logits:
-        """Return memory of llama.cpp as an array. The address is mostly the same, so arrays are kept."""
+        """Return memory of llama.cpp as an array; arrays are kept, as addresses rarely change."""
         if (address, rows) not in self._views:
             pointer = ctypes.cast(address, POINTER(c_float))
             self._views[address, rows] = np.ctypeslib.as_array(pointer, (rows, self._vocab))

@@ -1,9 +1,9 @@
 """llama.cpp's C API over ctypes: structs, prototypes and the loaded library.
 
-The wheel `xllamacpp` exports the API, so nothing is compiled here. The names are those of llama.cpp's
-include/llama.h. Two structs are passed by value, so their layout must be exactly that of the build. When the
-library is loaded, every field is compared with the default that the library itself writes, and a library that
-differs is rejected before it is used.
+The wheel `xllamacpp` exports the API, so nothing is compiled here. The names are those of
+llama.cpp's include/llama.h. Two structs are passed by value, so their layout must be exactly that
+of the build. When the library is loaded, every field is compared with the default that the library
+itself writes, and a library that differs is rejected before it is used.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ CONTEXT_FIELDS: tuple[Field, ...] = (
 
 
 def _layout(fields: tuple[Field, ...]) -> list[tuple[str, Any]]:
-    """Return the layout of a struct, with zeros behind it for a library that knows one field more."""
+    """Return the layout of a struct, with zeros behind it for a library with more fields."""
     layout = [(name, kind) for name, kind, _ in fields]
     return [*layout, ("spare", c_uint8 * SPARE_STRUCT_BYTES)]
 
@@ -166,7 +166,9 @@ PROTOTYPES: dict[str, tuple[Any, ...]] = {  # name -> (result, argument, ...)
 
 @cache
 def library() -> Any:
-    """Return the C library with its prototypes. It prints nothing; its errors are kept in `last_errors`.
+    """Return the C library with its prototypes.
+
+    It prints nothing; its errors are kept in `last_errors`.
 
     Raises:
         RunnerError: the wheel is missing, lacks a function, or has other structs.

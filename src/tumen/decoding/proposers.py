@@ -1,8 +1,8 @@
 """Proposers guess which tokens come next, so that one forward pass can check several.
 
-A wrong guess costs time, never the answer: `Decoder` keeps only what the model itself chooses. They are off
-by default; `docs/decoding.md` says what each is worth. A GGUF with a multi-token prediction head could be
-another one, in a context of its own (llama.cpp: `ctx_type` MTP, `ctx_other`).
+A wrong guess costs time, never the answer: `Decoder` keeps only what the model itself chooses. They
+are off by default; `docs/decoding.md` says what each is worth. A GGUF with a multi-token prediction
+head could be another one, in a context of its own (llama.cpp: `ctx_type` MTP, `ctx_other`).
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ class SentenceProposer(Proposer):
 class FrequencyProposer(Proposer):
     """At a place of an action: what was chosen there most often before.
 
-    It learns the language that people here speak, the slot an intent mostly has, and whether a copied run mostly
-    ends at a word.
+    It learns the language that people here speak, the slot an intent mostly has, and whether a
+    copied run mostly ends at a word.
 
     Args:
         threshold: the guess goes on while its estimated probability as a whole is at least this.
@@ -110,7 +110,9 @@ def _place(state: InStructure | ContinueOrClose) -> Hashable:
 
 
 class PromptLookup(Proposer):
-    """In free text: what followed the last tokens where they stood before (prompt lookup, A. Saxena 2023).
+    """In free text: what followed the last tokens at an earlier place.
+
+    Prompt lookup decoding (A. Saxena, 2023).
 
     Args:
         match: how many last tokens must be the same.
@@ -164,7 +166,7 @@ class DraftProposer(Proposer):
         return guess
 
     def _rewind_to(self, read: Sequence[int]) -> list[int]:
-        """Forget guesses that were wrong; return the tokens still to be read, at least the last one."""
+        """Forget wrong guesses; return the tokens still to be read, at least the last one."""
         kept = 0
         for own, actual in zip(self._read, read[:-1], strict=False):
             if own != actual:

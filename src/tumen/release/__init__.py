@@ -1,12 +1,13 @@
-"""release: which bundle may run, and which one is live.
+"""release: which bundles a device accepts, and which one is live.
 
-What: Ed25519 signatures and the keys that a device trusts; slots with a live bundle and those before it.
+What: Ed25519 keys and signatures, a device's trust store, slots with a live bundle and earlier
+ones.
 In: a bundle folder, a trust store, a slot folder.
-Out: a checked signature, a promoted or rolled back slot, one-line refusals.
+Out: a verified signature, a bundle made live or rolled back, errors of one line.
 Never: torch, a bundle that was not verified.
-Read next: signing.py, then slot.py.
+Read next: keys.py, signing.py, then slot.py.
 """
 
-from tumen.release import signing, slot
+from tumen.release import keys, signing, slot
 
-__all__ = ["signing", "slot"]
+__all__ = ["keys", "signing", "slot"]

@@ -1,11 +1,15 @@
-"""The place where a device or a fleet looks for its bundle: one is live, those before it wait for a rollback.
+"""A slot: the folder where a device or a fleet looks for its bundle.
 
-    place/live.json        {live, before}: names of folders below, newest first; replaced whole, so a kill leaves old or new
-    place/bundles/NAME/    a copy of a bundle with its scorecard and signature; NAME is <number of the promotion>-<digest>
-    place/events.jsonl     what was promoted, refused and rolled back; only ever appended to
-    place/.lock            held by the one process that changes any of this
+One bundle is live, earlier ones are kept for a rollback.
 
-A file and no symbolic link says what is live: it also works where a file system has no links, and it remembers the way back.
+    slot/live.json        {live, before}: names of folders below, newest first; replaced as a whole
+    slot/bundles/NAME/    a copy of a bundle with its scorecard and signature;
+                          NAME is <number of the promotion>-<digest>
+    slot/events.jsonl     promotions, rejections and rollbacks; only ever appended to
+    slot/.lock            held by the one process that changes any of this
+
+A file and not a symbolic link names the live bundle: it also works on a file system without links,
+and it remembers the way back.
 """
 
 from __future__ import annotations
@@ -23,81 +27,83 @@ from tumen.core.artifact import MANIFEST, manifest_of, verify, write_text
 from tumen.core.errors import ArtifactError, InputError, disk
 from tumen.core.events import Events
 from tumen.core.shape import Frozen
-from tumen.release.signing import SCORECARD, SIGNATURE
+from tumen.release.signing import SIGNATURE, scorecard_files
 
-LIVE, BUNDLES, EVENTS = "live.json", "bundles", "events.jsonl"
-MOST_LIVE_BYTES = 1 << 16
-Name = Annotated[str, Field(pattern=r"^[0-9]{6}-[0-9a-f]{16}$")]
+LIVE = "live.json"
+BUNDLES = "bundles"
+EVENTS = "events.jsonl"
+MAX_LIVE_BYTES = 1 << 16
+COPY_BYTES = 1 << 20  # of one block
+NUMBER_DIGITS = 6
+BundleName = Annotated[str, Field(pattern=r"^[0-9]{6}-[0-9a-f]{16}$")]
 
 
 class Live(Frozen):
-    """What is live, and what was before it, newest first."""
+    """The live bundle and those before it, newest first."""
 
-    live: Name
-    before: tuple[Name, ...] = ()
+    live: BundleName
+    before: tuple[BundleName, ...] = ()
 
 
 def is_slot(folder: Path) -> bool:
-    """Whether something was ever promoted to a folder."""
+    """Return whether a bundle was ever promoted to a folder."""
     return (folder / LIVE).exists()
 
 
 def read_live(folder: Path) -> Live:
-    """What is live in a place.
+    """Return which bundles of a slot are live and kept.
 
     Raises:
-        InputError: nothing was promoted to it.
+        InputError: no bundle was promoted to it.
         ArtifactError: its live.json is damaged.
     """
     path = folder / LIVE
     if not path.exists():
         raise InputError(
-            f"{folder}: nothing is live here; `tumen promote BUNDLE --to {folder}` puts a bundle here"
+            f"{folder}: no bundle is live here; `tumen promote BUNDLE --to {folder}` promotes one"
         )
     try:
-        return Live.model_validate(untrusted.read_json(path, most_bytes=MOST_LIVE_BYTES))
+        return Live.model_validate(untrusted.read_json(path, most_bytes=MAX_LIVE_BYTES))
     except (ValidationError, ArtifactError):
         raise ArtifactError(
-            f"{path}: damaged; delete it and promote a bundle anew, such as one of {folder / BUNDLES}"
+            f"{path}: damaged; delete it and promote a bundle again, "
+            f"such as one of {folder / BUNDLES}"
         ) from None
 
 
 def live_bundle(folder: Path) -> Path:
-    """The bundle that is live in a place."""
+    """Return the live bundle of a slot; see `read_live` for the errors."""
     return folder / BUNDLES / read_live(folder).live
 
 
 def history(folder: Path) -> Events:
-    """The history of a place."""
+    """Return the events of a slot."""
     return Events(folder / EVENTS)
 
 
 def activate(folder: Path, bundle: Path, keep: int) -> Path:
-    """Copy a bundle into a place and make it live; at every instant the old one or the new one is. The lock is the caller's.
+    """Copy a bundle into a slot and make it live.
+
+    At every instant either the old or the new bundle is live. The caller holds the slot's lock.
 
     Args:
-        keep: how many of those before it stay.
+        folder: the slot.
+        bundle: the bundle to copy.
+        keep: how many earlier bundles to keep.
+
+    Returns:
+        the copy.
 
     Raises:
-        DiskError: no room; what was live still is.
-        ArtifactError: the copy is not what the bundle was.
+        DiskError: there is no room; the live bundle is unchanged.
+        ArtifactError: the bundle changed while it was copied.
     """
     now = read_live(folder) if is_slot(folder) else None
-    name = f"{_next(folder):06d}-{manifest_of(bundle, 'bundle').digest}"
-    remove_unused(folder, [now.live, *now.before] if now else _names(folder))
+    digest = manifest_of(bundle, "bundle").digest
+    name = f"{_next_number(folder):0{NUMBER_DIGITS}d}-{digest}"
+    remove_unused(folder, [now.live, *now.before] if now else _bundle_names(folder))
     target = folder / BUNDLES / name
-    stage = target.with_name(f".{name}.new")
-    with disk(folder):
-        try:
-            stage.mkdir(parents=True)
-            for part in _parts(bundle):
-                _copy(bundle / part, stage / part)
-            if verify(stage, "bundle").digest != name[7:]:
-                raise ArtifactError(f"{bundle}: was changed while it was copied; promote it again")
-            os.replace(stage, target)
-            _sync(target.parent)
-        finally:
-            shutil.rmtree(stage, ignore_errors=True)
+    _copy_bundle(bundle, target, digest)
     before = (now.live, *now.before)[:keep] if now else ()
     _switch(folder, Live(live=name, before=before))
     remove_unused(folder, [name, *before])
@@ -105,10 +111,12 @@ def activate(folder: Path, bundle: Path, keep: int) -> Path:
 
 
 def roll_back(folder: Path) -> Path:
-    """Make live what was live before. The lock is the caller's. What is left stays until the next promotion.
+    """Make the previous bundle live again. The caller holds the slot's lock.
+
+    The bundle that was live stays on disk until the next promotion.
 
     Raises:
-        InputError: there is nothing before it.
+        InputError: there is no previous bundle.
     """
     target = previous_bundle(folder)
     now = read_live(folder)
@@ -117,7 +125,7 @@ def roll_back(folder: Path) -> Path:
 
 
 def previous_bundle(folder: Path) -> Path:
-    """The bundle that a rollback would make live.
+    """Return the bundle that a rollback would make live.
 
     Raises:
         InputError: there is none.
@@ -125,60 +133,76 @@ def previous_bundle(folder: Path) -> Path:
     now = read_live(folder)
     if not now.before:
         raise InputError(
-            f"{folder}: {now.live} is the only one that is kept here; there is nothing to go back to"
+            f"{folder}: {now.live} is the only bundle kept here; there is nothing to go back to"
         )
     return folder / BUNDLES / now.before[0]
 
 
 def remove_unused(folder: Path, names: Iterable[str]) -> None:
-    """Remove all bundles but these, and what a kill left half written."""
+    """Remove all bundles but those named, and files that a killed process left incomplete."""
     kept = set(names)
-    for rest in folder.glob(f".{LIVE}.*.part"):
-        rest.unlink(missing_ok=True)
-    for path in (folder / BUNDLES).glob("*") if (folder / BUNDLES).is_dir() else ():
+    for part in folder.glob(f".{LIVE}.*.part"):
+        part.unlink(missing_ok=True)
+    bundles = folder / BUNDLES
+    if not bundles.is_dir():
+        return
+    for path in bundles.glob("*"):
         if path.name not in kept:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _next(folder: Path) -> int:
-    """One more than every number that stands in a place."""
-    return 1 + max((int(name[:6]) for name in _names(folder)), default=0)
+def _next_number(folder: Path) -> int:
+    """Return a number above that of every bundle in a slot."""
+    numbers = [int(name[:NUMBER_DIGITS]) for name in _bundle_names(folder)]
+    return 1 + max(numbers, default=0)
 
 
-def _names(folder: Path) -> list[str]:
-    """The whole bundles in a place, live or not."""
-    return [path.name for path in (folder / BUNDLES).glob("[0-9]*-*") if path.name[:6].isdigit()]
+def _bundle_names(folder: Path) -> list[str]:
+    """Return the complete bundles in a slot, live or not."""
+    paths = (folder / BUNDLES).glob("[0-9]*-*")
+    return [path.name for path in paths if path.name[:NUMBER_DIGITS].isdigit()]
+
+
+def _copy_bundle(bundle: Path, target: Path, digest: str) -> None:
+    """Copy a bundle under a temporary name and move it to its place when it is complete."""
+    stage = target.with_name(f".{target.name}.new")
+    with disk(target.parents[1]):
+        try:
+            stage.mkdir(parents=True)
+            for part in _parts(bundle):
+                _copy_file(bundle / part, stage / part)
+            if verify(stage, "bundle").digest != digest:
+                raise ArtifactError(f"{bundle}: changed while it was copied; promote it again")
+            os.replace(stage, target)
+            _sync_folder(target.parent)
+        finally:
+            shutil.rmtree(stage, ignore_errors=True)
 
 
 def _switch(folder: Path, live: Live) -> None:
     write_text(folder / LIVE, live.model_dump_json(indent=1))
-    _sync(folder)
+    _sync_folder(folder)
 
 
 def _parts(bundle: Path) -> list[str]:
-    """The files of a bundle, its manifest first; what no manifest lists stays behind."""
-    card = bundle / SCORECARD
+    """Return the files to copy, the manifest first; files that no manifest lists are left out."""
     parts = [MANIFEST, *manifest_of(bundle, "bundle").files]
     if (bundle / SIGNATURE).exists():
         parts.append(SIGNATURE)
-    if card.is_dir():
-        parts += [
-            f"{SCORECARD}/{name}" for name in (MANIFEST, *manifest_of(card, "scorecard").files)
-        ]
-    return parts
+    return parts + scorecard_files(bundle)
 
 
-def _copy(source: Path, target: Path) -> None:
-    """Copy a file down to the disk itself: a switch must not outlive what it switches to."""
+def _copy_file(source: Path, target: Path) -> None:
+    """Copy a file and flush it to the disk: live.json must not outlive the files that it names."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with open(source, "rb") as old, open(target, "wb") as new:
-        shutil.copyfileobj(old, new, 1 << 20)
+        shutil.copyfileobj(old, new, COPY_BYTES)
         new.flush()
         os.fsync(new.fileno())
 
 
-def _sync(folder: Path) -> None:
-    """Make names in a folder last over a power cut."""
+def _sync_folder(folder: Path) -> None:
+    """Flush the names in a folder to the disk, so that they survive a power cut."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

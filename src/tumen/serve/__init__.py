@@ -1,10 +1,10 @@
-"""serve: answer.
+"""serve: answer a sentence with an action, on this device or in the cloud, over OpenAI's HTTP API.
 
-What: runs a bundle's model in a child process, asks a cloud tier when the device is unsure, and speaks OpenAI's HTTP.
-In: a bundle folder (`model.gguf`, `bundle.json`, manifest); a sentence; HTTP requests nobody has checked.
-Out: a `Completion` (compact JSON action, log-probabilities, confidence, seconds), the tier it came from and why.
-Never: torch; a model file llama.cpp has not been protected from; a private sentence outside; a sentence in a log.
-Read next: runner.py (the boundary), device_runner.py, router.py, then api.py.
+What: runs a bundle's model in a child process; asks a cloud tier when the device is unsure.
+In: a bundle folder (`model.gguf`, `bundle.json`, manifest), a sentence, untrusted HTTP requests.
+Out: a `Completion` (action as JSON, log-probabilities, confidence, seconds), its tier and why.
+Never: torch; an unchecked file in llama.cpp; a private sentence sent out; a sentence in a log.
+Read next: runner.py (the interface), device_runner.py, router.py, then api.py.
 """
 
 from tumen.serve.api import create_app

@@ -1,9 +1,9 @@
 """The OpenAI-compatible HTTP API over a router: `/v1/models`, `/v1/chat/completions`, `/healthz`.
 
-The user's last message is the sentence; the content of the answer is the action as compact JSON. `model` is
-the recipe's name, and then the router chooses the tier, or it is the tier that must answer. The headers
-`x-tumen-route`, `x-tumen-reason` and `x-tumen-confidence` and the field `tumen` say where a sentence was
-answered and why. Nothing a client sends reaches a log.
+The user's last message is the sentence; the content of the answer is the action as compact JSON.
+`model` is the recipe's name, and then the router chooses the tier, or it is the tier that must
+answer. The headers `x-tumen-route`, `x-tumen-reason` and `x-tumen-confidence` and the field `tumen`
+say where a sentence was answered and why. Nothing a client sends reaches a log.
 """
 
 from __future__ import annotations
@@ -177,7 +177,8 @@ class ChatApi:
     ) -> Response:
         """Return a stream straight from one tier.
 
-        The first piece is awaited here, so that a runner that fails to start gets its own HTTP status.
+        The first piece is awaited here, so that a runner that fails to start gets its own HTTP
+        status.
         """
         source = cast(Pieces, self._router.runner(tier, private).stream(sentence))
         first = await anext(source)

@@ -1,9 +1,9 @@
 """The body of `POST /v1/chat/completions`, checked field by field.
 
-The fields are those of OpenAI's chat completions API. Decoding is greedy and an answer is always one whole
-action, so most sampling fields change nothing; they are checked all the same, because a client that sends
-nonsense should learn of it. Unknown fields are rejected, not ignored: a client that asks for `tools` must not
-believe that it got them.
+The fields are those of OpenAI's chat completions API. Decoding is greedy and an answer is always
+one whole action, so most sampling fields change nothing; they are checked all the same, because a
+client that sends nonsense should learn of it. Unknown fields are rejected, not ignored: a client
+that asks for `tools` must not believe that it got them.
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ RETRY = {"retry-after": "1"}  # seconds
 def response_headers(more: Mapping[str, str] | None = None) -> Headers:
     """Return the headers of every response, and `more` with only printable ASCII in its values.
 
-    The request id is our own, never the client's. Replacing control characters keeps a value from forging
-    another header.
+    The request id is our own, never the client's. Replacing control characters keeps a value from
+    forging another header.
     """
     headers = {"x-request-id": new_id("req"), "x-content-type-options": "nosniff"}
     for name, value in (more or {}).items():
@@ -37,7 +37,9 @@ def new_id(kind: str) -> str:
 def json_response(
     tree: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """Return a JSON response in ASCII: what a client sent may hold surrogates, which UTF-8 cannot encode.
+    """Return a JSON response in ASCII.
+
+    What a client sent may hold surrogates, which UTF-8 cannot encode.
 
     Args:
         tree: the body.

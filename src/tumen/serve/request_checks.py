@@ -1,7 +1,7 @@
-"""Checks of an HTTP request before its body is parsed: who sends it, its headers, its size and its JSON.
+"""Checks of an HTTP request: its caller, headers, size, time and JSON.
 
-A client's fault is a `RequestError` with the right status, never a 500. The fields of a chat request are
-checked by `chat_request`.
+A client's fault is a `RequestError` with the right status, never a 500. The fields of a chat
+request are checked by `chat_request`.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class RequestError(InputError):
 def check_caller(request: Request, key: str | None) -> None:
     """Check the client's key; without a key, check that the client is a program on this machine.
 
-    A `Host` or `Origin` that is not loopback means a web page whose name resolves to this machine (DNS
-    rebinding).
+    A `Host` or `Origin` that is not loopback means a web page whose name resolves to this machine
+    (DNS rebinding).
 
     Args:
         request: its headers are read.

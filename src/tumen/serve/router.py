@@ -1,11 +1,11 @@
 """Which tier answers: a policy decides, the router carries it out.
 
-The device always runs first, so nothing changes offline, and because the confidence of a model that has run
-predicts far better than the text alone whether its answer is right (docs/decisions).
+The device always runs first, so nothing changes offline, and because the confidence of a model that
+has run predicts far better than the text alone whether its answer is right (docs/decisions).
 
-A policy is a pure function of four facts. It is total: any float is a confidence, and NaN counts as unsure.
-The router itself makes sure that a private sentence never leaves the device and that a cloud that fails
-costs no more than its own answer.
+A policy is a pure function of four facts. It is total: any float is a confidence, and NaN counts as
+unsure. The router itself makes sure that a private sentence never leaves the device and that a
+cloud that fails costs no more than its own answer.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ POLICIES = {
 
 
 def load_policy(name: str) -> Policy:
-    """Return a policy by its name in `POLICIES`, or one of another package as `my_pkg.mod:function`.
+    """Return a policy by its name in `POLICIES`, or as `my_pkg.mod:function`.
 
     Raises:
         RecipeError: there is no such policy.
@@ -118,7 +118,8 @@ class Router:
         cloud: answers what the policy sends on; may be absent.
         serve: the recipe's section; `unsure` is read.
         policy: see `POLICIES`.
-        pause_seconds: how long a cloud that failed is not used, so that an outage does not delay every sentence.
+        pause_seconds: how long a cloud that failed is not used, so that an outage does not delay
+            every sentence.
         clock: monotonic seconds; tests pass their own.
     """
 
@@ -153,7 +154,8 @@ class Router:
         """Return the runner of the tier that a client requested.
 
         Raises:
-            InputError: there is no such tier, or the sentence is private and the tier is not the device.
+            InputError: there is no such tier, or the sentence is private and the tier is not the
+                device.
         """
         if tier == "device":
             return self.device

@@ -38,7 +38,8 @@ def build_router(
 
     Args:
         bundle: the device tier's bundle; its `serve` section decides.
-        cloud: a bundle of the cloud tier on this machine; default: the endpoint `serve.cloud_url`, if there is one.
+        cloud: a bundle of the cloud tier on this machine; default: the endpoint `serve.cloud_url`,
+            if there is one.
         events: see `load_runner`.
         store: the trust store of both bundles; see `load_runner`.
 

@@ -23,7 +23,9 @@ def event(tree: Mapping[str, Any]) -> bytes:
 
 
 class EventStream(Response):
-    """A response that sends events as they are made, and closes their source when the client disconnects.
+    """A response that sends events as they are made.
+
+    It closes their source when the client disconnects.
 
     Args:
         events: encoded events; see `event`.

@@ -1,4 +1,4 @@
-"""Runners: each turns a sentence into an action, with a llama.cpp child process here or a cloud endpoint."""
+"""Runners: each turns a sentence into an action, in a child process here or at a cloud endpoint."""
 
 from tumen.serve.runners.bundle_info import BundleInfo, read_bundle_info
 from tumen.serve.runners.child_process import ChildProcess

@@ -1,6 +1,7 @@
-"""The parent's side of a decoding child: start it, send requests over its socket, detect that it died.
+"""The parent's side of a decoding child.
 
-The child's side is `tumen.decoding.child`.
+It starts the child, sends requests over its socket and detects that it died. The child's side is
+`tumen.decoding.child`.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ START_SECONDS = 30.0
 ANSWER_SECONDS = 30.0  # longest wait for one part of an answer
 STOP_SECONDS = 2.0
 MAX_ERROR_BYTES = 4096  # of the child's standard error that are searched for a reason
-# A socket's path may have 107 bytes, and some temporary folders leave no room for "/tumen-xxxxxxxx/s.sock".
+# A socket's path may have 107 bytes, and some temporary folders leave no room for
+# "/tumen-xxxxxxxx/s.sock".
 MAX_TEMPORARY_FOLDER = 80
 ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",  # numpy multiplies nothing in the child
@@ -95,7 +97,8 @@ class ChildProcess:
         model: a GGUF that `formats.gguf_header.check` has passed.
         threads: of llama.cpp.
         context: tokens of prompt and answer together.
-        settings: see `decoding.handler.RequestHandler`; also `memory`, the most bytes the child may use.
+        settings: see `decoding.handler.RequestHandler`; also `memory`, the most bytes the child may
+            use.
 
     Attributes:
         starts: how often it was started.
@@ -124,7 +127,8 @@ class ChildProcess:
         """Start the child and wait until it is ready.
 
         Raises:
-            RunnerError: it did not start, ended, or was not ready in time; the message has its last error.
+            RunnerError: it did not start, ended, or was not ready in time; the message has its last
+                error.
         """
         try:
             prefix = tempfile.mkdtemp(prefix="tumen-", dir=_socket_parent())  # mode 0700
@@ -244,7 +248,7 @@ class ChildProcess:
 
 
 def _environment(threads: int) -> dict[str, str]:
-    """Return the child's environment: without secrets, as it parses a model file that may be hostile."""
+    """Return the child's environment, without secrets: a model file may be hostile."""
     kept = {name: value for name, value in os.environ.items() if not SECRET.search(name)}
     # The child must import the same tumen and numpy as this process, whatever changed `sys.path`.
     path = os.pathsep.join(filter(None, sys.path))

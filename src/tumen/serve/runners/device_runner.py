@@ -1,8 +1,8 @@
 """The device runner: a bundle's GGUF in llama.cpp, in a child process of its own.
 
-The child is there because a malformed model can abort the process that loads it, and an app must survive that.
-Decoding is greedy, one thread by default, and allows only actions in words of the sentence. Why a process, a
-socket and our own decoding loop: docs/decisions/001.
+The child is there because a malformed model can abort the process that loads it, and an app must
+survive that. Decoding is greedy, one thread by default, and allows only actions in words of the
+sentence. Why a process, a socket and our own decoding loop: docs/decisions/001.
 """
 
 from __future__ import annotations
@@ -53,13 +53,16 @@ def load_runner(
         threads: of llama.cpp; more than there are free cores makes it slower.
         context: tokens of sentence and action together.
         events: records a bundle without a signature, and restarts of the child.
-        draft: GGUF of a smaller model with the same vocabulary, which guesses what this one then checks.
-        speculate: whether to guess tokens that were frequent before. Worth it only where a pass costs
-            much more than one more token in it (docs/decoding.md).
-        store: the trust store; default: TUMEN_TRUST, see release/signing.py; "own" for a bundle of this run.
+        draft: GGUF of a smaller model with the same vocabulary, which guesses what this one then
+            checks.
+        speculate: whether to guess tokens that were frequent before. Worth it only where a pass
+            costs much more than one more token in it (docs/decoding.md).
+        store: the trust store; default: TUMEN_TRUST, see release/signing.py; "own" for a bundle of
+            this run.
 
     Raises:
-        ArtifactError: the bundle is not trusted, not what its manifest says, too large, or has an invalid GGUF.
+        ArtifactError: the bundle is not trusted, not what its manifest says, too large, or has an
+            invalid GGUF.
         RunnerError: the child does not start.
     """
     events = events or Events(None)
@@ -105,9 +108,9 @@ def ontology_for_child(ontology: Ontology) -> dict[str, Any]:
 class DeviceRunner:
     """A `Runner` over a child process, for async code; `ask`, `complete` and `stop` block.
 
-    A child that died is restarted (event `runner restarted`) and the request is sent once more, as an answer
-    depends on nothing but its request. If the child dies again, or in the middle of a stream, that answer is a
-    `RunnerError`.
+    A child that died is restarted (event `runner restarted`) and the request is sent once more, as
+    an answer depends on nothing but its request. If the child dies again, or in the middle of a
+    stream, that answer is a `RunnerError`.
 
     Args:
         child: started.
@@ -147,8 +150,8 @@ class DeviceRunner:
 
         Args:
             sentence: what the user said.
-            adapter: name of one of `adapters`, which is switched to without loading anything; the action is then
-                one of its ontology. Default: the bundle's own.
+            adapter: name of one of `adapters`, which is switched to without loading anything; the
+                action is then one of its ontology. Default: the bundle's own.
 
         Raises:
             InputError: empty, too many characters or tokens, or there is no such adapter.
@@ -175,13 +178,13 @@ class DeviceRunner:
         """Return the greedy completion of a prompt, which is used as it is; blocks.
 
         Args:
-            prompt: text (the begin token is put before it, `<do>` is read as a token) or token ids (nothing is
-                added).
+            prompt: text (the begin token is put before it, `<do>` is read as a token) or token ids
+                (nothing is added).
             choices: texts, one of which is written; without any the text is free.
             max_tokens: most tokens to write.
             logprobs: false leaves them empty.
-            prefix: what comes before the prompt, text or ids; its state is kept for the next prompt that begins
-                with it.
+            prefix: what comes before the prompt, text or ids; its state is kept for the next prompt
+                that begins with it.
             adapter: see `ask`.
 
         Raises:

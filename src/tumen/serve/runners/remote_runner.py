@@ -1,7 +1,7 @@
 """The remote runner: any OpenAI-compatible endpoint. Only a recipe can name one.
 
-The sentence is sent as the user's message together with the JSON schema of actions. The answer is not trusted:
-it must be an action whose copied words occur in the sentence.
+The sentence is sent as the user's message together with the JSON schema of actions. The answer is
+not trusted: it must be an action whose copied words occur in the sentence.
 """
 
 from __future__ import annotations

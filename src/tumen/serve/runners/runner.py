@@ -31,9 +31,10 @@ class Completion:
 
     Attributes:
         text: the action as compact JSON; of a plain completion, the text as written.
-        tokens: ids of the tokens written, the end token included; empty if the runner does not report them.
-        logprobs: (piece, natural logarithm of its probability) of each token, before the grammar mask; `-inf`
-            for a probability below the smallest float.
+        tokens: ids of the tokens written, the end token included; empty if the runner does not
+            report them.
+        logprobs: (piece, natural logarithm of its probability) of each token, before the grammar
+            mask; `-inf` for a probability below the smallest float.
         confidence: see `confidence`; 0 if the runner does not report it.
         seconds: where the time went.
         prompt_tokens: how many were read.
@@ -73,7 +74,9 @@ class Runner(Protocol):
         ...
 
     def stream(self, sentence: str) -> AsyncIterator[str | Completion]:
-        """Yield the action's text piece by piece, then the whole `Completion`. Closing it stops the runner.
+        """Yield the action's text piece by piece, then the whole `Completion`.
+
+        Closing the iterator stops the runner.
 
         Raises:
             InputError: the sentence cannot be used.
@@ -87,11 +90,14 @@ class Runner(Protocol):
 
 
 def confidence(logprobs: Sequence[tuple[str, float]]) -> float:
-    """Return the probability the model gives to its action, 0 to 1: the product over its tokens but the language.
+    """Return the probability that the model gives to its action, 0 to 1.
 
-    The log-probabilities are the model's own, before the grammar mask, which gives the product its meaning: a
-    token that the grammar forced against the model's choice lowers it, while one that the model would have
-    written anyway (a closing quote) hardly counts. The language is left out because no act depends on it.
+    It is the product over all tokens but the language.
+
+    The log-probabilities are the model's own, before the grammar mask, which gives the product its
+    meaning: a token that the grammar forced against the model's choice lowers it, while one that
+    the model would have written anyway (a closing quote) hardly counts. The language is left out
+    because no act depends on it.
 
     Args:
         logprobs: (piece, natural logarithm of its probability), in order.
@@ -108,10 +114,10 @@ def confidence(logprobs: Sequence[tuple[str, float]]) -> float:
 
 
 class StreamTidier:
-    """`tumen.language.tidy` for text that comes in pieces: drops the space that opens a copied value."""
+    """`tumen.language.tidy` for pieces of text: drops the space that opens a copied value."""
 
-    # `tidy` looks for `":" `, four characters: with the three before a piece it is found across pieces, and
-    # never twice.
+    # `tidy` looks for `":" `, four characters: with the three before a piece it is found across
+    # pieces, and never twice.
     TAIL_CHARACTERS = 3
 
     def __init__(self) -> None:
