@@ -263,20 +263,20 @@ def test_a_device_may_be_called_by_its_kind_alone() -> None:
 def test_typos_are_corrected_to_the_homes_own_words(
     index: Index, said: str, corrected: str | None
 ) -> None:
-    assert index.correct(said, "en") == corrected
+    assert index.correct(said) == corrected
 
 
 def test_a_typo_that_may_be_two_words_stays() -> None:
     home = home_of(thing("switch.a", "Couch"), thing("switch.b", "Coach"))
-    assert home.index.correct("cooch", "en") is None
+    assert home.index.correct("cooch") is None
     one = home_of(thing("switch.a", "Couch"), thing("switch.b", "Couches"))
-    assert one.index.correct("coouch", "en") == "couch"
+    assert one.index.correct("coouch") == "couch"
 
 
 def test_umlauts_typed_as_two_letters_are_no_typos() -> None:
     home = home_of(thing("switch.a", "Wärme", "küche"), thing("light.b", "Grün", "büro"))
-    assert home.index.correct("waerme", "de") == "warme"
-    assert home.index.correct("kueche", "de") == "kuche"
-    assert home.index.correct("buero", "de") == "buro"
-    assert home.index.correct("kuechenlampe", "de") == "kuchenlampe"
-    assert home.index.correct("muesli", "de") is None
+    assert home.index.correct("waerme") == "warme"
+    assert home.index.correct("kueche") == "kuche"
+    assert home.index.correct("buero") == "buro"
+    assert home.index.correct("kuechenlampe") == "kuchenlampe"
+    assert home.index.correct("muesli") is None

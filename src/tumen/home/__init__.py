@@ -12,6 +12,7 @@ from tumen.home.entities import SHOPPING, Entity, State, Timer
 from tumen.home.home import Home
 from tumen.home.labels import at_home
 from tumen.home.naming import (
+    Index,
     Kind,
     NamedPlace,
     Phrase,
@@ -29,6 +30,7 @@ __all__ = [
     "SHOPPING",
     "Entity",
     "Home",
+    "Index",
     "Kind",
     "NamedPlace",
     "Phrase",

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tumen.assistant.acts.effects import EFFECTS
+from tumen.assistant.acts.effects import EFFECTS, Effect
 from tumen.assistant.acts.light_effects import lights_to_set
-from tumen.assistant.acts.limits import needed
 from tumen.assistant.acts.list_acts import change_lists
 from tumen.assistant.acts.outcomes import ActRefused, Change, Outcome
 from tumen.assistant.acts.queries import QUERIES
+from tumen.assistant.acts.target import Target, needed
 from tumen.assistant.acts.timer_acts import change_timers, start_timer
 from tumen.assistant.resolution import Refusal, Resolved
 from tumen.assistant.values import Value
@@ -77,28 +77,31 @@ def _changes(resolved: Resolved, home: Home) -> list[Change]:
     effect = EFFECTS.get(resolved.intent)
     if effect is None:
         raise ActRefused("not_home")
-    values = dict(resolved.values)
     changes: dict[str, Change] = {}
     for id_ in lights_to_set(resolved, home):
-        entity = home.entities[id_]
-        before = home.state(id_)
-        if before.get("state") == "unavailable":
-            raise ActRefused("unavailable", entity=id_)
-        fields = effect(entity, before, values)
-        if entity.domain in _MOMENTARY:
-            fields = {"state": home.clock().isoformat(timespec="seconds")}
-        changes[id_] = Change(id_, before, _updated(before, fields))
+        target = Target(home.entities[id_], home.state(id_), resolved.values)
+        if target.state.get("state") == "unavailable":
+            raise target.refused("unavailable")
+        changes[id_] = _change(target, effect, home)
         # what a scene sets
-        for other, other_fields in entity.sets.items():
-            old = home.state(other)
-            changes[other] = Change(other, old, _updated(old, other_fields))
+        for other, fields in target.entity.sets.items():
+            changes[other] = _changed(other, home.state(other), fields)
     return list(changes.values())
 
 
-def _updated(state: State, fields: State) -> State:
-    """Return a state with some fields changed; None removes a field."""
+def _change(target: Target, effect: Effect, home: Home) -> Change:
+    """Return what an effect changes of one device."""
+    fields = effect(target)
+    if target.domain in _MOMENTARY:
+        fields = {"state": home.clock().isoformat(timespec="seconds")}
+    return _changed(target.entity.id, target.state, fields)
+
+
+def _changed(id_: str, state: State, fields: State) -> Change:
+    """Return the change of some fields; None removes a field."""
     merged = state | fields
-    return {name: value for name, value in merged.items() if value is not None}
+    after = {name: value for name, value in merged.items() if value is not None}
+    return Change(id_, state, after)
 
 
 def _nothing(resolved: Resolved, home: Home) -> list[Change]:

@@ -1,78 +1,86 @@
 """Effects: what an intent makes of one device.
 
-An effect returns the fields that change, from an entity, its state and the values that were said.
-It refuses a value outside of the entity's range, and never changes anything itself.
+An effect returns the fields that change. It refuses a value outside of the device's range, and
+never changes anything itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from tumen.assistant.acts import light_effects, media_effects
-from tumen.assistant.acts.limits import in_range, needed, percent
-from tumen.assistant.acts.outcomes import ActRefused
-from tumen.home import Entity, State
+from tumen.assistant.acts.target import Target
+from tumen.home import State
 
-Effect = Callable[[Entity, State, Mapping[str, Any]], State]
+Effect = Callable[[Target], State]
 
 # as in Home Assistant: turning on locks a lock and starts a vacuum
 _STATE_WHEN_ON = {"lock": "locked", "vacuum": "cleaning", "lawn_mower": "mowing"}
 _STATE_WHEN_OFF = {"lock": "unlocked", "vacuum": "returning", "lawn_mower": "returning"}
 
 
-def _turn_on(entity: Entity, state: State, values: Mapping[str, Any]) -> State:
-    match entity.domain:
+def _turn_on(device: Target) -> State:
+    """Return the fields of a device that is turned on."""
+    match device.domain:
         case "cover" | "valve":
             return {"state": "open", "position": 100}
-        case "climate":
-            # a device that cools already is not set to heating
-            return {"state": entity.mode} if state["state"] == "off" else {}
-        case "media_player":
-            return {"state": "on"} if state["state"] in ("off", "standby") else {}
-        case "fan" if state.get("percentage") == 0:
+        case "climate" if device.state_word == "off":
+            return {"state": device.entity.mode}
+        case "media_player" if device.state_word in ("off", "standby"):
+            return {"state": "on"}
+        case "climate" | "media_player":
+            # what cools or plays already goes on doing so
+            return {}
+        case "fan" if device.state.get("percentage") == 0:
             return {"state": "on", "percentage": 100}
-        case "light" if state.get("brightness") == 0:
+        case "light" if device.state.get("brightness") == 0:
             return {"state": "on", "brightness": 100}
-    return {"state": _STATE_WHEN_ON.get(entity.domain, "on")}
+    return {"state": _STATE_WHEN_ON.get(device.domain, "on")}
 
 
-def _turn_off(entity: Entity, state: State, values: Mapping[str, Any]) -> State:
-    if entity.domain in ("cover", "valve"):
+def _turn_off(device: Target) -> State:
+    """Return the fields of a device that is turned off."""
+    if device.domain in ("cover", "valve"):
         return {"state": "closed", "position": 0}
-    if entity.domain in ("vacuum", "lawn_mower") and state["state"] == "docked":
+    if device.domain in ("vacuum", "lawn_mower") and device.state_word == "docked":
         return {}
-    return {"state": _STATE_WHEN_OFF.get(entity.domain, "off")}
+    return {"state": _STATE_WHEN_OFF.get(device.domain, "off")}
 
 
-def _set_position(entity: Entity, state: State, values: Mapping[str, Any]) -> State:
-    position = percent(entity, "position", needed(values, "position"))
+def _set_position(cover: Target) -> State:
+    """Return the fields of a cover or valve at a position, 0 is closed."""
+    position = cover.percent("position")
     return {"position": position, "state": "open" if position else "closed"}
 
 
-def _set_temperature(entity: Entity, state: State, values: Mapping[str, Any]) -> State:
+def _set_temperature(device: Target) -> State:
+    """Return the fields of a climate device with a target temperature; it may be off."""
+    entity = device.entity
+    degrees = device.needed("temperature")
     limits = (entity.min_temperature, entity.max_temperature)
-    degrees = in_range(entity, "temperature", needed(values, "temperature"), limits, "°C")
-    return {"temperature": degrees}
+    return {"temperature": device.in_range("temperature", degrees, limits, "°C")}
 
 
-def _set_fan_mode(entity: Entity, state: State, values: Mapping[str, Any]) -> State:
-    mode = needed(values, "fan_mode")
-    if mode not in entity.fan_modes:
-        known = ", ".join(entity.fan_modes)
-        raise ActRefused("mode", entity=entity.id, words=mode, modes=known)
+def _set_fan_mode(device: Target) -> State:
+    """Return the fields of a climate device in a fan mode that it has."""
+    mode = device.needed("fan_mode")
+    known = device.entity.fan_modes
+    if mode not in known:
+        raise device.refused("mode", words=mode, modes=", ".join(known))
     return {"fan_mode": mode}
 
 
-def _set_fan_speed(entity: Entity, state: State, values: Mapping[str, Any]) -> State:
-    speed = percent(entity, "percentage", needed(values, "percentage"))
+def _set_fan_speed(fan: Target) -> State:
+    """Return the fields of a fan at a speed, 0 is off."""
+    speed = fan.percent("percentage")
     return {"percentage": speed, "state": "on" if speed else "off"}
 
 
-def _clean(entity: Entity, state: State, values: Mapping[str, Any]) -> State:
+def _clean(vacuum: Target) -> State:
+    """Return the fields of a vacuum that cleans, and where."""
     fields: State = {"state": "cleaning"}
-    if "area" in values:
-        fields["cleaning_area"] = values["area"]
+    if "area" in vacuum.values:
+        fields["cleaning_area"] = vacuum.values["area"]
     return fields
 
 

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from tumen.assistant.acts.limits import STEP_PERCENT, in_range, percent
-from tumen.assistant.acts.outcomes import ActRefused
+from tumen.assistant.acts.target import STEP_PERCENT, SlotValues, Target
 from tumen.assistant.resolution import Resolved
 from tumen.assistant.values import plain
 from tumen.home import Entity, Home, State
@@ -20,8 +16,14 @@ _NEEDS = {
 """What a light must support for a slot."""
 
 
-def lacks(entity: Entity, values: Mapping[str, Any]) -> str | None:
-    """Return what a light is asked for and does not support; None if it supports all."""
+def lacks(entity: Entity, values: SlotValues) -> str | None:
+    """Return what a light is asked for and does not support; None if it supports all.
+
+    Args:
+        entity: the light.
+        values: slot -> value.
+    """
+    # a light that does not say what it supports, supports everything
     if entity.supports is None:
         return None
     for slot, ability in _NEEDS.items():
@@ -30,47 +32,64 @@ def lacks(entity: Entity, values: Mapping[str, Any]) -> str | None:
     return None
 
 
-def set_light(entity: Entity, state: State, values: Mapping[str, Any]) -> State:
-    """Return the fields of a light that is set; setting a light turns it on."""
-    lacking = lacks(entity, values)
+def set_light(light: Target) -> State:
+    """Return the fields of a light that is set; setting a light turns it on.
+
+    Raises:
+        ActRefused: the light does not support what was said, or a value is out of range.
+    """
+    lacking = lacks(light.entity, light.values)
     if lacking:
-        raise ActRefused("lacks", entity=entity.id, slot=lacking)
+        raise light.refused("lacks", slot=lacking)
+    values = light.values
     fields: State = {"state": "on"}
     if "step" in values:
-        fields |= _step(entity, state, values)
+        fields |= _step(light)
     elif "brightness" in values:
-        fields |= _level(percent(entity, "brightness", values["brightness"]))
+        fields |= _level(light.percent("brightness"))
     if "color" in values:
         fields["color"] = values["color"]
     if "temperature" in values:
-        limits = (entity.min_color_temperature, entity.max_color_temperature)
-        kelvin = in_range(entity, "color_temperature", values["temperature"], limits, "K")
+        # a light's `temperature` is that of its colour, in kelvin
+        limits = (light.entity.min_color_temperature, light.entity.max_color_temperature)
+        kelvin = light.in_range("color_temperature", values["temperature"], limits, "K")
         fields["color_temperature"] = kelvin
     return fields
 
 
-def _step(entity: Entity, state: State, values: Mapping[str, Any]) -> State:
+def _step(light: Target) -> State:
     """Return the fields one step brighter or darker, between 0 and 100 %."""
-    by = percent(entity, "brightness", values.get("brightness", STEP_PERCENT))
+    by = light.percent("brightness", default=STEP_PERCENT)
+    now = 0
     # a light that is off has 0, whatever brightness it remembers
-    now = state.get("brightness", 100) if state["state"] == "on" else 0
-    if values["step"] == "up":
+    if light.state_word == "on":
+        now = light.state.get("brightness", 100)
+    if light.values["step"] == "up":
         return {"brightness": plain(min(100, now + by))}
     return _level(plain(max(0, now - by)))
 
 
 def _level(brightness: float) -> State:
     """Return the fields of a brightness; 0 turns the light off and keeps what it had."""
-    return {"brightness": brightness} if brightness else {"state": "off"}
+    if brightness:
+        return {"brightness": brightness}
+    return {"state": "off"}
 
 
 def lights_to_set(resolved: Resolved, home: Home) -> tuple[str, ...]:
-    """Return the lights of a group that can do what is asked; for a step, those that are on."""
-    if resolved.intent != "HassLightSet" or len(resolved.targets) < 2:
-        return resolved.targets
-    able = [id_ for id_ in resolved.targets if not lacks(home.entities[id_], resolved.values)]
+    """Return the lights of a group that can do what is asked; for a step, those that are on.
+
+    Targets of other intents, and single lights, are returned as they are.
+    """
+    targets = resolved.targets
+    if resolved.intent != "HassLightSet" or len(targets) < 2:
+        return targets
+    able = []
+    for id_ in targets:
+        if not lacks(home.entities[id_], resolved.values):
+            able.append(id_)
     if "step" in resolved.values:
         lit = [id_ for id_ in able if home.state(id_).get("state") == "on"]
         able = lit or able
-    # if none is able, the effect says why
-    return tuple(able) or resolved.targets
+    # if none is able, the effect on the first one says why
+    return tuple(able) or targets

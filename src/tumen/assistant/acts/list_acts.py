@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from rapidfuzz.distance import OSA
 
-from tumen.assistant.acts.limits import needed
 from tumen.assistant.acts.outcomes import ActRefused, Change
+from tumen.assistant.acts.target import needed
 from tumen.assistant.resolution import Resolved
 from tumen.home import SHOPPING, Home, State, forms, split
 
@@ -48,8 +48,15 @@ def _known_item(words: str, items: tuple[str, ...]) -> str | None:
     said_forms = {said, *forms(said)}
     for item in items:
         known = "".join(split(item))
-        if said_forms & {known, *forms(known)}:
-            return item
-        if len(said) >= _SHORTEST_TYPO and OSA.distance(said, known, score_cutoff=1) <= 1:
+        known_forms = {known, *forms(known)}
+        if said_forms & known_forms or _is_slip(said, known):
             return item
     return None
+
+
+def _is_slip(said: str, known: str) -> bool:
+    """Whether a long word differs from another one by a wrong, missing or swapped letter."""
+    if len(said) < _SHORTEST_TYPO:
+        return False
+    distance: int = OSA.distance(said, known, score_cutoff=1)
+    return distance <= 1

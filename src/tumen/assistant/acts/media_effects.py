@@ -2,78 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from tumen.assistant.acts.limits import STEP_PERCENT, needed, percent
-from tumen.assistant.acts.outcomes import ActRefused
+from tumen.assistant.acts.target import STEP_PERCENT, Target
 from tumen.assistant.values import plain
-from tumen.home import Entity, State
+from tumen.home import State
 
+_ON = ("playing", "paused", "on", "idle")
 _UNKNOWN_VOLUME = 50  # percent that a player starts from when it does not report its volume
 
 
-def _check_on(entity: Entity, state: State) -> None:
-    if state["state"] not in ("playing", "paused", "on", "idle"):
-        raise ActRefused("is_off", entity=entity.id)
+def _check_on(player: Target) -> None:
+    """Refuse to act on a player that is off."""
+    if player.state_word not in _ON:
+        raise player.refused("is_off")
 
 
-def pause(entity: Entity, state: State, values: Mapping[str, Any]) -> State:
+def pause(player: Target) -> State:
     """Return the fields of a player that is paused; one that does not play stays as it is."""
-    _check_on(entity, state)
-    return {"state": "paused"} if state["state"] in ("playing", "on") else {}
+    _check_on(player)
+    # some players report `on` while they play
+    if player.state_word in ("playing", "on"):
+        return {"state": "paused"}
+    return {}
 
 
-def unpause(entity: Entity, state: State, values: Mapping[str, Any]) -> State:
+def unpause(player: Target) -> State:
     """Return the fields of a player that goes on."""
-    _check_on(entity, state)
+    _check_on(player)
     return {"state": "playing"}
 
 
-def next_track(entity: Entity, state: State, values: Mapping[str, Any]) -> State:
+def next_track(player: Target) -> State:
     """Return the fields of a player on its next track."""
-    return _track(entity, state, by=1)
+    return _track(player, by=1)
 
 
-def previous_track(entity: Entity, state: State, values: Mapping[str, Any]) -> State:
+def previous_track(player: Target) -> State:
     """Return the fields of a player on its previous track, at least the first."""
-    return _track(entity, state, by=-1)
+    return _track(player, by=-1)
 
 
-def _track(entity: Entity, state: State, by: int) -> State:
-    _check_on(entity, state)
-    track = (state.get("media_track") or 1) + by
+def _track(player: Target, by: int) -> State:
+    _check_on(player)
+    track = (player.state.get("media_track") or 1) + by
     # the title of the other track is not known
     return {"state": "playing", "media_track": max(1, track), "media_title": None}
 
 
-def mute(entity: Entity, state: State, values: Mapping[str, Any]) -> State:
+def mute(player: Target) -> State:
     """Return the fields of a muted player."""
-    _check_on(entity, state)
+    _check_on(player)
     return {"muted": True}
 
 
-def unmute(entity: Entity, state: State, values: Mapping[str, Any]) -> State:
+def unmute(player: Target) -> State:
     """Return the fields of a player with sound."""
-    _check_on(entity, state)
+    _check_on(player)
     return {"muted": False}
 
 
-def set_volume(entity: Entity, state: State, values: Mapping[str, Any]) -> State:
-    """Return the fields of a player at a volume."""
-    return {"volume": percent(entity, "volume", needed(values, "volume"))}
+def set_volume(player: Target) -> State:
+    """Return the fields of a player at a volume; it may be off."""
+    return {"volume": player.percent("volume")}
 
 
-def step_volume(entity: Entity, state: State, values: Mapping[str, Any]) -> State:
+def step_volume(player: Target) -> State:
     """Return the fields of a player one step louder or quieter, between 0 and 100 %."""
-    by = percent(entity, "volume", values.get("volume", STEP_PERCENT))
-    if needed(values, "step") != "up":
+    by = player.percent("volume", default=STEP_PERCENT)
+    if player.needed("step") != "up":
         by = -by
-    volume = state.get("volume", _UNKNOWN_VOLUME) + by
+    volume = player.state.get("volume", _UNKNOWN_VOLUME) + by
     return {"volume": plain(max(0, min(100, volume)))}
 
 
-def play(entity: Entity, state: State, values: Mapping[str, Any]) -> State:
+def play(player: Target) -> State:
     """Return the fields of a player that plays what was asked for; it may have been off."""
-    title = str(needed(values, "query"))
+    title = str(player.needed("query"))
     return {"state": "playing", "media_title": title, "media_track": 1}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from tumen.assistant.acts.outcomes import ActRefused, QueryResult
 from tumen.assistant.intents import OPENINGS
@@ -12,6 +12,14 @@ from tumen.home import Entity, Home, State, fold
 
 _NOT_ON = ("off", "standby", "docked", "unavailable", "unknown", "closed", "unlocked")
 """States of a device that does not do its work; in all others it is on."""
+
+_OPEN_OR_CLOSED = {
+    # a sensor on a window is on when the window is open
+    "binary_sensor": {"open": "on", "closed": "off"},
+    # a door that is locked is closed
+    "lock": {"open": "unlocked", "closed": "locked"},
+}
+"""The states that mean open and closed in domains with other words."""
 
 _READINGS = (
     "brightness",
@@ -26,45 +34,68 @@ _READINGS = (
 
 
 def is_so(entity: Entity, state: State, asked: str) -> bool:
-    """Return whether an entity is in a state in the words of a question: `on`, `open`, `locked`."""
+    """Return whether an entity is in a state in the words of a question.
+
+    Args:
+        entity: the device.
+        state: its fields.
+        asked: `on`, `off`, `open`, `closed`, `opening`, `closing`, `locked` or `unlocked`.
+    """
     now = str(state.get("state"))
     if asked == "on":
         return now not in _NOT_ON
     if asked == "off":
         return now in _NOT_ON
     if asked in ("open", "closed"):
-        # a sensor on a window is on when it is open; a door that is locked is closed
-        if entity.domain == "binary_sensor":
-            return now == ("on" if asked == "open" else "off")
-        if entity.domain == "lock":
-            return now == ("unlocked" if asked == "open" else "locked")
+        asked = _OPEN_OR_CLOSED.get(entity.domain, {}).get(asked, asked)
     return now == asked
 
 
 def _get_state(resolved: Resolved, home: Home) -> QueryResult:
+    """Answer a question about a state, about a zone, or about what a device has to tell."""
     targets = resolved.targets
     asked = str(resolved.values.get("state") or "")
     if asked:
-        matching = [id_ for id_ in targets if is_so(home.entities[id_], home.state(id_), asked)]
-        return QueryResult(tuple(matching), targets, {"asked": asked})
+        matching = _in_state(home, targets, asked)
+        return QueryResult(matching, targets, {"asked": asked})
     if "zone" in resolved.values:
         zone = fold(str(resolved.values["zone"]))
-        matching = [id_ for id_ in targets if fold(str(home.state(id_).get("state"))) == zone]
-        return QueryResult(tuple(matching), targets, {"asked": zone})
-    # no state was asked for: tell what one device has
-    facts = _facts(home, targets[0]) if len(targets) == 1 else {}
-    return QueryResult((), targets, facts)
+        matching = _in_zone(home, targets, zone)
+        return QueryResult(matching, targets, {"asked": zone})
+    if len(targets) != 1:
+        return QueryResult((), targets)
+    return QueryResult((), targets, _facts(home, targets[0]))
+
+
+def _in_state(home: Home, ids: Sequence[str], asked: str) -> tuple[str, ...]:
+    """Return the entities that are in a state."""
+    matching = []
+    for id_ in ids:
+        if is_so(home.entities[id_], home.state(id_), asked):
+            matching.append(id_)
+    return tuple(matching)
+
+
+def _in_zone(home: Home, ids: Sequence[str], zone: str) -> tuple[str, ...]:
+    """Return the people who are in a zone; it is their state."""
+    matching = []
+    for id_ in ids:
+        where = str(home.state(id_).get("state"))
+        if fold(where) == zone:
+            matching.append(id_)
+    return tuple(matching)
 
 
 def _facts(home: Home, id_: str) -> dict[str, Value]:
-    """Return the state and the readings of an entity."""
+    """Return the state of an entity, its unit if it has one, and its readings."""
     entity = home.entities[id_]
     state = home.state(id_)
-    facts: dict[str, Value] = {"state": str(state["state"])}
+    word = str(state["state"])
+    if entity.domain == "binary_sensor" and entity.device_class in OPENINGS:
+        word = "open" if word == "on" else "closed"
+    facts: dict[str, Value] = {"state": word}
     if entity.unit:
         facts["unit"] = entity.unit
-    if entity.domain == "binary_sensor" and entity.device_class in OPENINGS:
-        facts["state"] = "open" if state["state"] == "on" else "closed"
     for name in _READINGS:
         value = state.get(name)
         if isinstance(value, (int, float)):
@@ -73,14 +104,20 @@ def _facts(home: Home, id_: str) -> dict[str, Value]:
 
 
 def _get_temperature(resolved: Resolved, home: Home) -> QueryResult:
+    """Answer with the degrees of every target that measures.
+
+    Raises:
+        ActRefused: none of them does.
+    """
+    targets = resolved.targets
     readings: dict[str, Value] = {}
-    for id_ in resolved.targets:
+    for id_ in targets:
         degrees = _degrees(home.entities[id_], home.state(id_))
         if degrees is not None:
             readings[id_] = degrees
     if not readings:
-        raise ActRefused("unknown", entity=resolved.targets[0] if resolved.targets else "")
-    return QueryResult((), resolved.targets, readings)
+        raise ActRefused("unknown", entity=targets[0] if targets else "")
+    return QueryResult((), targets, readings)
 
 
 def _degrees(entity: Entity, state: State) -> float | None:
@@ -89,18 +126,24 @@ def _degrees(entity: Entity, state: State) -> float | None:
         try:
             return plain(float(state["state"]))
         except ValueError:
+            # a sensor that is out of reach has a word as its state
             return None
     # `temperature` of a climate device is its target
     field = "temperature" if entity.domain == "weather" else "current_temperature"
     degrees = state.get(field)
-    return None if degrees is None else plain(degrees)
+    if degrees is None:
+        return None
+    return plain(degrees)
 
 
 def _get_weather(resolved: Resolved, home: Home) -> QueryResult:
-    return QueryResult((), resolved.targets, _facts(home, resolved.targets[0]))
+    """Answer with what the weather service of the home has to tell."""
+    targets = resolved.targets
+    return QueryResult((), targets, _facts(home, targets[0]))
 
 
 def _get_time(resolved: Resolved, home: Home) -> QueryResult:
+    """Answer with the time and the date at home."""
     now = home.clock()
     facts: dict[str, Value] = {
         "hour": now.hour,
@@ -114,11 +157,17 @@ def _get_time(resolved: Resolved, home: Home) -> QueryResult:
 
 
 def _get_timers(resolved: Resolved, home: Home) -> QueryResult:
+    """Answer with the whole seconds that are left of each timer.
+
+    Raises:
+        ActRefused: none of them is there.
+    """
     timers = home.timers
     left: dict[str, Value] = {}
     for id_ in resolved.targets:
         if id_ in timers:
-            left[id_] = plain(round(home.seconds_left(timers[id_])))
+            seconds = home.seconds_left(timers[id_])
+            left[id_] = plain(round(seconds))
     if not left:
         raise ActRefused("no_timer")
     return QueryResult((), tuple(left), left)

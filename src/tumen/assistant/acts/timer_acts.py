@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tumen.assistant.acts.limits import needed
 from tumen.assistant.acts.outcomes import ActRefused, Change
+from tumen.assistant.acts.target import needed
 from tumen.assistant.resolution import Resolved
 from tumen.assistant.values import plain
 from tumen.home import Home, Timer

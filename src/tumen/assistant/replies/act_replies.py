@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from tumen.assistant.acts import Change, Outcome, lacks
 from tumen.assistant.replies.phrasing import Phrasing
 from tumen.assistant.resolution import Resolved
+from tumen.home import State
 
 _OWN_REPLY = ("scene", "script", "button")
 """Domains that are not turned on: the key of their reply is the domain."""
@@ -46,24 +47,39 @@ _KEYS = {
 
 
 def reply_to_act(phrasing: Phrasing, outcome: Outcome) -> str:
-    """Return the reply to an act that was carried out."""
-    resolved = outcome.resolved
-    if resolved.intent == "HassRespond":
+    """Return the reply to an act that was carried out.
+
+    Args:
+        phrasing: the words of the reply.
+        outcome: what was changed.
+    """
+    intent = outcome.resolved.intent
+    if intent == "HassRespond":
         return phrasing.reply("respond")
-    if resolved.intent == "HassNevermind":
+    if intent == "HassNevermind":
         return phrasing.reply("nevermind")
-    if "Timer" in resolved.intent:
+    if "Timer" in intent:
         return _timers(phrasing, outcome)
-    if "List" in resolved.intent:
+    if "List" in intent:
         return _lists(phrasing, outcome)
+    return _devices(phrasing, outcome)
+
+
+# -- devices -------------------------------------------------------------------------------------
+
+
+def _devices(phrasing: Phrasing, outcome: Outcome) -> str:
+    """Return what was changed of the targets, and what was not."""
+    resolved = outcome.resolved
     # what a scene sets is not told one by one
     own = [change for change in outcome.changes if change.id in resolved.targets]
     made = [change for change in own if change.real]
     if not made:
         return _already(phrasing, resolved, own)
     text = _made(phrasing, resolved, made)
-    if len(made) < len(own):
-        text = phrasing.reply("part", reply=text, count=len(own) - len(made))
+    same = len(own) - len(made)
+    if same:
+        text = phrasing.reply("part", reply=text, count=same)
     text = _with_skipped(phrasing, resolved, text)
     return _with_still_off(phrasing, own, text)
 
@@ -73,18 +89,26 @@ def _made(phrasing: Phrasing, resolved: Resolved, changes: Sequence[Change]) -> 
     intent = resolved.intent
     ids = [change.id for change in changes]
     names = phrasing.names(ids, resolved.place)
+    # devices of one act end in the same state
     after = changes[0].after or {}
     if intent == "HassMediaSearchAndPlay":
         return phrasing.reply("play", names=names, title=after.get("media_title", ""))
     if intent in _KEYS:
         return phrasing.reply(_KEYS[intent], names=names)
-    if "area" in resolved.values and "cleaning_area" in after and after["state"] == "cleaning":
+    if _cleans_area(resolved, after):
         place = phrasing.place(str(resolved.values["area"]))
         return phrasing.reply("cleaning_area", names=names, place=place)
     light_is_on = intent == "HassLightSet" and after["state"] == "on"
     if intent in _FIELD_SET or light_is_on:
-        return phrasing.reply("set", names=names, what=_values_set(phrasing, resolved, changes[0]))
+        what = _values_set(phrasing, resolved, changes[0])
+        return phrasing.reply("set", names=names, what=what)
     return phrasing.reply(_key(resolved, ids, str(after["state"])), names=names)
+
+
+def _cleans_area(resolved: Resolved, after: State) -> bool:
+    """Whether a vacuum was sent to a place."""
+    cleans = after["state"] == "cleaning" and "cleaning_area" in after
+    return cleans and "area" in resolved.values
 
 
 def _key(resolved: Resolved, ids: Sequence[str], state: str) -> str:
@@ -96,15 +120,17 @@ def _key(resolved: Resolved, ids: Sequence[str], state: str) -> str:
             return domain
         if state in _STATE_REPLIES:
             return state
-    turned_off = resolved.intent == "HassTurnOff" or state == "off"
-    return "off" if turned_off else "on"
+    if resolved.intent == "HassTurnOff" or state == "off":
+        return "off"
+    return "on"
 
 
 def _already(phrasing: Phrasing, resolved: Resolved, own: Sequence[Change]) -> str:
     """Return that everything was so before."""
     if not own:
         return phrasing.reply("nevermind")
-    names = phrasing.names([change.id for change in own], resolved.place)
+    ids = [change.id for change in own]
+    names = phrasing.names(ids, resolved.place)
     what = _values_set(phrasing, resolved, own[0])
     key = "already" if len(own) == 1 else "already_all"
     return phrasing.reply(key, names=names, what=what)
@@ -113,80 +139,101 @@ def _already(phrasing: Phrasing, resolved: Resolved, own: Sequence[Change]) -> s
 def _values_set(phrasing: Phrasing, resolved: Resolved, change: Change) -> str:
     """Return the fields that an intent sets, as they are after it."""
     after = change.after or {}
-    fields = []
-    if resolved.intent == "HassLightSet" and after.get("state") == "on":
-        for field, slots in _LIGHT_FIELDS.items():
-            asked = any(slot in resolved.values for slot in slots)
-            if asked and field in after:
-                fields.append(field)
-    else:
+    told = []
+    for field in _fields_set(resolved, after) or ["state"]:
+        told.append(phrasing.quantity(field, after[field]))
+    return ", ".join(told)
+
+
+def _fields_set(resolved: Resolved, after: State) -> list[str]:
+    """Return the fields that an intent sets and that the device has."""
+    if resolved.intent != "HassLightSet" or after.get("state") != "on":
         field = _FIELD_SET.get(resolved.intent, "state")
-        if field in after:
+        return [field] if field in after else []
+    fields = []
+    for field, slots in _LIGHT_FIELDS.items():
+        said = any(slot in resolved.values for slot in slots)
+        if said and field in after:
             fields.append(field)
-    return ", ".join(phrasing.quantity(field, after[field]) for field in fields or ["state"])
+    return fields
 
 
 def _with_skipped(phrasing: Phrasing, resolved: Resolved, text: str) -> str:
     """Add the lights of a group that cannot do what was asked."""
     if resolved.intent != "HassLightSet":
         return text
+    entities = phrasing.home.entities
     lacking = {}
     for id_ in resolved.targets:
-        if id_ in phrasing.home.entities:
-            slot = lacks(phrasing.home.entities[id_], resolved.values)
-            if slot:
-                lacking[id_] = slot
+        slot = lacks(entities[id_], resolved.values) if id_ in entities else None
+        if slot:
+            lacking[id_] = slot
     if not lacking:
         return text
-    first = next(iter(lacking.values()))
     names = phrasing.names(list(lacking))
-    return phrasing.reply("skipped", reply=text, names=names, slot=phrasing.word(first))
+    # they may lack different things; the first one is told
+    slot = next(iter(lacking.values()))
+    return phrasing.reply("skipped", reply=text, names=names, slot=phrasing.word(slot))
 
 
 def _with_still_off(phrasing: Phrasing, own: Sequence[Change], text: str) -> str:
-    """Add that a climate device is off, where its target temperature changes nothing yet."""
-    for change in own:
-        is_off = (change.after or {}).get("state") == "off"
-        if not change.id.startswith("climate.") or not is_off:
-            return text
-        if "temperature" not in change.fields():
-            return text
+    """Add that climate devices are off, where their target temperature changes nothing yet."""
+    if not all(_is_idle_climate(change) for change in own):
+        return text
     return phrasing.sentences([text, phrasing.reply("still_off")])
 
 
+def _is_idle_climate(change: Change) -> bool:
+    """Whether the target temperature of a climate device was changed that is off."""
+    if not change.id.startswith("climate."):
+        return False
+    is_off = (change.after or {}).get("state") == "off"
+    return is_off and "temperature" in change.fields()
+
+
+# -- timers and lists ----------------------------------------------------------------------------
+
+
 def _timers(phrasing: Phrasing, outcome: Outcome) -> str:
+    """Return what became of timers."""
     intent = outcome.resolved.intent
     if not outcome.changes:
         return phrasing.reply("timer_none")
-    states = [change.after or change.before or {} for change in outcome.changes]
-    first = outcome.changes[0]
     if intent == "HassStartTimer":
-        name = states[0].get("name")
-        key = "timer_start_named" if name else "timer_start"
-        return phrasing.reply(key, name=name, time=phrasing.time(states[0]["seconds"]))
+        return _started_timer(phrasing, outcome.changes[0])
     told = []
-    for change, state in zip(outcome.changes, states, strict=True):
-        told.append(phrasing.timer(change.id, state))
+    for change in outcome.changes:
+        # a cancelled timer has no fields any more
+        told.append(phrasing.timer(change.id, change.after or change.before or {}))
     names = phrasing.listed(told)
     if "Cancel" in intent:
         return phrasing.reply("timer_cancel", names=names)
-    timer = phrasing.home.timers[first.id]
+    timer = phrasing.home.timers[outcome.changes[0].id]
+    left = phrasing.home.seconds_left(timer)
     key = "timer_pause" if timer.ends is None else "timer_go"
-    left = phrasing.time(phrasing.home.seconds_left(timer))
-    return phrasing.reply(key, names=names, time=left)
+    return phrasing.reply(key, names=names, time=phrasing.time(left))
+
+
+def _started_timer(phrasing: Phrasing, change: Change) -> str:
+    """Return how long a timer runs, and its name if it has one."""
+    fields = change.after or {}
+    name = fields.get("name")
+    key = "timer_start_named" if name else "timer_start"
+    return phrasing.reply(key, name=name, time=phrasing.time(fields["seconds"]))
 
 
 def _lists(phrasing: Phrasing, outcome: Outcome) -> str:
-    intent = outcome.resolved.intent
+    """Return what was changed on which lists."""
+    resolved = outcome.resolved
     made = [change for change in outcome.changes if change.real]
     if not made:
         key = "list_has"
-    elif "AddItem" in intent:
+    elif "AddItem" in resolved.intent:
         key = "list_add"
-    elif "Complete" in intent:
+    elif "Complete" in resolved.intent:
         key = "list_done"
     else:
         key = "list_remove"
-    lists = phrasing.titles([change.id for change in made or outcome.changes])
-    item = outcome.resolved.values.get("item", "")
-    return phrasing.reply(key, item=item, names=phrasing.shortened(lists))
+    ids = [change.id for change in made or outcome.changes]
+    names = phrasing.shortened(phrasing.titles(ids))
+    return phrasing.reply(key, item=resolved.values.get("item", ""), names=names)

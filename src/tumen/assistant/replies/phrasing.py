@@ -31,13 +31,19 @@ class Phrasing:
         self.catalogue = catalogues()[self.lang]
 
     def reply(self, key: str, **parts: Any) -> str:
-        """Return a reply of the catalogue with its parts, its first letter in upper case."""
+        """Return a reply of the catalogue, its first letter in upper case.
+
+        Args:
+            key: which reply.
+            parts: what is filled in; a language may leave parts out.
+        """
         text = self.phrase(key, **parts)
         return text[0].upper() + text[1:]
 
     def phrase(self, key: str, **parts: Any) -> str:
-        """Return a part of a reply."""
-        return self.catalogue.replies[key].format(**parts)
+        """Return a part of a reply; the arguments are those of `reply`."""
+        template = self.catalogue.replies[key]
+        return template.format(**parts)
 
     def sentences(self, told: Sequence[str]) -> str:
         """Return several replies as one."""
@@ -54,23 +60,36 @@ class Phrasing:
         return [self.title(id_) for id_ in ids]
 
     def listed(self, names: Sequence[str], joint: str = "and") -> str:
-        """Return `a, b and c`; `joint` is the key of the last one."""
+        """Return `a, b and c`.
+
+        Args:
+            names: what is listed.
+            joint: key of the word before the last name.
+        """
         if len(names) < 2:
             return "".join(names)
-        first = self.catalogue.replies["comma"].join(names[:-1])
-        return first + self.catalogue.replies[joint] + names[-1]
+        *first, last = names
+        return self._with_commas(first) + self.phrase(joint) + last
+
+    def _with_commas(self, names: Sequence[str]) -> str:
+        return self.phrase("comma").join(names)
 
     def shortened(self, names: Sequence[str]) -> str:
-        """Return the first names and how many there are besides."""
+        """Return the first names, and how many there are besides."""
         if len(names) <= MAX_SHOWN:
             return self.listed(names)
-        shown = self.catalogue.replies["comma"].join(names[:MAX_SHOWN])
+        shown = self._with_commas(names[:MAX_SHOWN])
         # some languages count the rest, some count all of them
         rest = len(names) - MAX_SHOWN
         return self.phrase("more", names=shown, count=rest, total=len(names))
 
     def names(self, ids: Sequence[str], place: str | None = None) -> str:
-        """Return a few devices by name, more by number and place."""
+        """Return a few devices by name, more of them by number and place.
+
+        Args:
+            ids: the devices.
+            place: the place that was named, if any.
+        """
         if len(ids) <= _MAX_NAMED:
             return self.listed(self.titles(ids))
         counted = self.counted(ids)
@@ -80,16 +99,21 @@ class Phrasing:
 
     def counted(self, ids: Sequence[str]) -> str:
         """Return `4 lights`: by device class or domain where all share one."""
-        things = [self.home.entities[id_] for id_ in ids if id_ in self.home.entities]
-        noun = ANY_DEVICE
-        classes = {thing.device_class for thing in things}
-        domains = {thing.domain for thing in things}
+        count = len(ids)
+        return self.phrase("count", count=count, noun=self.noun(self._shared(ids), count))
+
+    def _shared(self, ids: Sequence[str]) -> str:
+        """Return the device class or domain that all devices share and that has a noun."""
+        entities = [self.home.entities[id_] for id_ in ids if id_ in self.home.entities]
+        classes = {entity.device_class for entity in entities}
+        domains = {entity.domain for entity in entities}
+        # the class tells more: blinds are covers
         for shared in (classes, domains):
-            known = shared & self.catalogue.nouns.keys() - {ANY_DEVICE}
-            if len(shared) == 1 and known:
-                noun = known.pop()
-                break
-        return self.phrase("count", count=len(ids), noun=self.noun(noun, len(ids)))
+            if len(shared) == 1:
+                name = shared.pop()
+                if name and name in self.catalogue.nouns:
+                    return name
+        return ANY_DEVICE
 
     def noun(self, name: str, count: int) -> str:
         """Return the noun of a domain or device class in the number of a count."""
@@ -99,7 +123,8 @@ class Phrasing:
 
     def place(self, place: str) -> str:
         """Return a place; several are joined by `+` or commas."""
-        return self.listed(self.titles(place.replace("+", ",").split(",")))
+        ids = place.replace("+", ",").split(",")
+        return self.listed(self.titles(ids))
 
     def place_of_reading(self, id_: str) -> str:
         """Return the room that a climate device measures, or the name of a sensor."""
@@ -109,16 +134,27 @@ class Phrasing:
         return self.title(id_)
 
     def timer(self, id_: str, state: Mapping[str, Any]) -> str:
-        """Return a timer by its name, or by its length."""
+        """Return a timer by its name, or by its length.
+
+        Args:
+            id_: the timer.
+            state: its fields; the home may not have it any more.
+        """
         name = str(state.get("name") or "")
-        length = self.time(float(state.get("seconds", 0)))
-        return self.phrase("timer" if name else "timer_plain", name=name, time=length)
+        if name:
+            return self.phrase("timer", name=name)
+        seconds = float(state.get("seconds", 0))
+        return self.phrase("timer_plain", time=self.time(seconds))
 
     # -- values ----------------------------------------------------------------------------------
 
     def word(self, word: Any) -> str:
         """Return how a state or field is told; what the catalogue does not have stays as it is."""
         return self.catalogue.words.get(str(word), str(word))
+
+    def state_word(self, id_: str) -> str:
+        """Return the state of an entity as the home has it, such as `on`."""
+        return str(self.home.state(id_).get("state"))
 
     def quantity(self, field: str, value: Any) -> str:
         """Return the value of a field with its unit: `80 %`, `21.5 °C`, `2700 K`, a colour."""
@@ -133,7 +169,8 @@ class Phrasing:
         if field == "muted":
             return self.word("muted" if value else "unmuted")
         if isinstance(value, (list, tuple)):
-            return self.catalogue.replies["comma"].join(map(str, value)) or "0"
+            items = [str(item) for item in value]
+            return self._with_commas(items) or "0"
         return self.word(value)
 
     def changed_fields(self, change: Change) -> str:
@@ -146,11 +183,14 @@ class Phrasing:
 
     def time(self, seconds: float) -> str:
         """Return a time span: `1 h 5 min`."""
-        whole = round(seconds)
-        amounts = (whole // 3600, whole % 3600 // 60, whole % 60)
         gap = self.catalogue.unit_gap
+        minutes, whole_seconds = divmod(round(seconds), 60)
+        hours, minutes = divmod(minutes, 60)
+        amounts = (hours, minutes, whole_seconds)
         told = []
         for amount, unit in zip(amounts, self.catalogue.units, strict=True):
             if amount:
                 told.append(f"{amount}{gap}{unit}")
-        return gap.join(told) or f"0{gap}{self.catalogue.units[-1]}"
+        if not told:
+            told.append(f"0{gap}{self.catalogue.units[-1]}")
+        return gap.join(told)

@@ -14,10 +14,19 @@ from tumen.assistant.resolution import MAX_SHOWN, Resolved
 _TOLD_AS_OPEN = OPENINGS - {"garage"}
 _FEW_FACTS = 5  # a device with fewer readings has one temperature, which needs no name
 
+Facts = Mapping[str, Any]
+"""Readings by name or id."""
+
 
 def reply_to_query(phrasing: Phrasing, resolved: Resolved, answer: QueryResult) -> str:
-    """Return the reply to a question that was answered."""
-    facts: Mapping[str, Any] = answer.facts
+    """Return the reply to a question that was answered.
+
+    Args:
+        phrasing: the words of the reply.
+        resolved: the question.
+        answer: what was found.
+    """
+    facts: Facts = answer.facts
     match resolved.intent:
         case "HassGetCurrentTime":
             return phrasing.reply("time", hour=facts["hour"], minute=facts["minute"])
@@ -34,43 +43,56 @@ def reply_to_query(phrasing: Phrasing, resolved: Resolved, answer: QueryResult) 
     return _states(phrasing, answer.among, facts)
 
 
-def _date(phrasing: Phrasing, facts: Mapping[str, Any]) -> str:
-    weekday = phrasing.catalogue.weekdays[facts["weekday"]]
-    month = phrasing.catalogue.months[facts["month"] - 1]
-    day, year = facts["day"], facts["year"]
-    return phrasing.reply("date", weekday=weekday, month=month, day=day, year=year)
+def _date(phrasing: Phrasing, facts: Facts) -> str:
+    """Return the date with its weekday."""
+    catalogue = phrasing.catalogue
+    return phrasing.reply(
+        "date",
+        weekday=catalogue.weekdays[facts["weekday"]],
+        month=catalogue.months[facts["month"] - 1],
+        day=facts["day"],
+        year=facts["year"],
+    )
 
 
-def _temperatures(phrasing: Phrasing, degrees_by_id: Mapping[str, Any]) -> str:
+def _temperatures(phrasing: Phrasing, degrees_by_id: Facts) -> str:
+    """Return the degrees of each reading with its place."""
     told = []
     for id_, degrees in degrees_by_id.items():
-        names = phrasing.place_of_reading(id_)
-        told.append(phrasing.reply("temperature", names=names, what=f"{degrees} °C"))
+        place = phrasing.place_of_reading(id_)
+        reading = phrasing.reply("temperature", names=place, what=f"{degrees} °C")
+        told.append(reading)
     return phrasing.sentences(told)
 
 
-def _timers(phrasing: Phrasing, seconds_left: Mapping[str, Any]) -> str:
+def _timers(phrasing: Phrasing, seconds_left: Facts) -> str:
+    """Return what is left of each timer."""
     timers = phrasing.home.timers
     told = []
     for id_, seconds in seconds_left.items():
-        names = phrasing.timer(id_, timers[id_].fields())
-        told.append(phrasing.reply("timer_left", names=names, time=phrasing.time(seconds)))
+        name = phrasing.timer(id_, timers[id_].fields())
+        left = phrasing.time(seconds)
+        told.append(phrasing.reply("timer_left", names=name, time=left))
     return phrasing.sentences(told)
 
 
-def _states(phrasing: Phrasing, among: Sequence[str], facts: Mapping[str, Any]) -> str:
+# -- what state is it in? ------------------------------------------------------------------------
+
+
+def _states(phrasing: Phrasing, among: Sequence[str], facts: Facts) -> str:
     """Return the states of devices where no state was asked for."""
     if len(among) == 1:
-        what = _readings(phrasing, facts)
-        return phrasing.reply("is", names=phrasing.title(among[0]), what=what)
+        title = phrasing.title(among[0])
+        return phrasing.reply("is", names=title, what=_readings(phrasing, facts))
     told = []
     for id_ in among:
-        state = phrasing.word(phrasing.home.state(id_).get("state"))
-        told.append(f"{phrasing.title(id_)}: {state}")
+        title = phrasing.title(id_)
+        state = phrasing.word(phrasing.state_word(id_))
+        told.append(f"{title}: {state}")
     return phrasing.reply("which_yes", names=phrasing.shortened(told))
 
 
-def _readings(phrasing: Phrasing, facts: Mapping[str, Any]) -> str:
+def _readings(phrasing: Phrasing, facts: Facts) -> str:
     """Return `on, brightness 50 %`; the state of a sensor with its unit."""
     if "unit" in facts:
         return f"{facts['state']} {facts['unit']}"
@@ -79,42 +101,63 @@ def _readings(phrasing: Phrasing, facts: Mapping[str, Any]) -> str:
         if name == "state":
             continue
         quantity = phrasing.quantity(name, value)
-        if name == "temperature" and len(facts) < _FEW_FACTS:
-            told.append(quantity)
-        else:
-            told.append(f"{phrasing.word(name)} {quantity}")
+        needs_name = name != "temperature" or len(facts) >= _FEW_FACTS
+        if needs_name:
+            quantity = f"{phrasing.word(name)} {quantity}"
+        told.append(quantity)
     return phrasing.catalogue.fact_comma.join(told)
+
+
+# -- is it in this state? ------------------------------------------------------------------------
 
 
 def _state_question(phrasing: Phrasing, resolved: Resolved, answer: QueryResult) -> str:
     """Return whether, which or how many devices are in the state that was asked for."""
-    matching, among = answer.matching, answer.among
     ask = str(resolved.values.get("ask", ""))
-    if len(among) == 1 and ask in ("", "where", "all", "any"):
-        key = "yes_one" if matching else "no_one"
-        state = _state(phrasing, among[0])
-        return phrasing.reply(key, names=phrasing.title(among[0]), what=state)
-    count = phrasing.counted(among)
+    if len(answer.among) == 1 and ask not in ("which", "how_many"):
+        return _yes_or_no(phrasing, answer)
     if ask in ("all", ""):
-        others = [id_ for id_ in among if id_ not in matching]
-        if not others:
-            return phrasing.reply("all_yes", count=count)
-        names = phrasing.shortened(phrasing.titles(others))
-        return phrasing.reply("all_no", count=count, part=len(others), names=names)
-    names = phrasing.shortened(phrasing.titles(matching))
+        return _all_of_them(phrasing, answer)
     if ask == "how_many":
-        key = "how_many_some" if 0 < len(matching) <= MAX_SHOWN else "how_many"
-        return phrasing.reply(key, part=len(matching), count=count, names=names)
+        return _how_many(phrasing, answer)
     # `where is Anna` of several people lists who is there
     question = "any" if ask == "any" else "which"
-    found = "yes" if matching else "no"
-    return phrasing.reply(f"{question}_{found}", names=names, count=count)
+    found = "yes" if answer.matching else "no"
+    names = phrasing.shortened(phrasing.titles(answer.matching))
+    return phrasing.reply(f"{question}_{found}", names=names, count=phrasing.counted(answer.among))
+
+
+def _yes_or_no(phrasing: Phrasing, answer: QueryResult) -> str:
+    """Return whether one device is in the state, and which state it is in."""
+    id_ = answer.among[0]
+    key = "yes_one" if answer.matching else "no_one"
+    return phrasing.reply(key, names=phrasing.title(id_), what=_state(phrasing, id_))
+
+
+def _all_of_them(phrasing: Phrasing, answer: QueryResult) -> str:
+    """Return whether all devices are in the state, or which are not."""
+    count = phrasing.counted(answer.among)
+    others = [id_ for id_ in answer.among if id_ not in answer.matching]
+    if not others:
+        return phrasing.reply("all_yes", count=count)
+    names = phrasing.shortened(phrasing.titles(others))
+    return phrasing.reply("all_no", count=count, part=len(others), names=names)
+
+
+def _how_many(phrasing: Phrasing, answer: QueryResult) -> str:
+    """Return the number of devices in the state, with their names if they are few."""
+    part = len(answer.matching)
+    count = phrasing.counted(answer.among)
+    if 0 < part <= MAX_SHOWN:
+        names = phrasing.shortened(phrasing.titles(answer.matching))
+        return phrasing.reply("how_many_some", part=part, count=count, names=names)
+    return phrasing.reply("how_many", part=part, count=count)
 
 
 def _state(phrasing: Phrasing, id_: str) -> str:
     """Return the state of an entity; a sensor on a door or window says open or closed."""
-    state = str(phrasing.home.state(id_).get("state"))
-    is_sensor = id_.startswith("binary_sensor.")
-    if is_sensor and phrasing.home.entities[id_].device_class in _TOLD_AS_OPEN:
+    state = phrasing.state_word(id_)
+    entity = phrasing.home.entities[id_]
+    if entity.domain == "binary_sensor" and entity.device_class in _TOLD_AS_OPEN:
         state = {"on": "open", "off": "closed"}.get(state, state)
     return phrasing.word(state)

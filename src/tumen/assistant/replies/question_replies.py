@@ -9,23 +9,45 @@ from tumen.assistant.resolution import Question, Refusal
 
 
 def reply_with_question(phrasing: Phrasing, question: Question) -> str:
-    """Return a question with its first options."""
+    """Return a question with its first options.
+
+    Args:
+        phrasing: the words of the reply.
+        question: what is missing.
+    """
     if question.reason == "which":
-        return phrasing.reply("which", options=phrasing.listed(question.shown, "or"))
+        options = phrasing.listed(question.shown, "or")
+        return phrasing.reply("which", options=options)
     return phrasing.reply(question.reason)
 
 
 def reply_to_refusal(phrasing: Phrasing, refusal: Refusal) -> str:
-    """Return why nothing was done."""
+    """Return why nothing was done.
+
+    Args:
+        phrasing: the words of the reply.
+        refusal: the reason, and what it is about.
+    """
+    parts = _parts(phrasing, refusal)
+    return phrasing.reply(_key(refusal), **parts)
+
+
+def _key(refusal: Refusal) -> str:
+    """Return the key of the reply; some reasons have two, by what is known."""
+    if refusal.reason == "absent" and "place" in refusal.about:
+        return "absent_place"
+    if refusal.reason == "mode" and not refusal.about.get("modes"):
+        return "mode_none"
+    return refusal.reason
+
+
+def _parts(phrasing: Phrasing, refusal: Refusal) -> dict[str, Any]:
+    """Return what a refusal is about, in words."""
     parts: dict[str, Any] = dict(refusal.about)
-    key = refusal.reason
-    if key == "absent":
-        if not parts.get("words"):
-            parts["words"] = phrasing.noun(str(parts.get("kind", "")), 1)
-        if "place" in parts:
-            key = "absent_place"
-    if key == "mode" and not parts.get("modes"):
-        key = "mode_none"
+    if refusal.reason == "absent" and not parts.get("words"):
+        # without a name: `there is no fan here`
+        kind = str(parts.get("kind", ""))
+        parts["words"] = phrasing.noun(kind, 1)
     if "slot" in parts:
         parts["slot"] = phrasing.word(parts["slot"])
     if "entity" in parts:
@@ -34,4 +56,4 @@ def reply_to_refusal(phrasing: Phrasing, refusal: Refusal) -> str:
         parts["place"] = phrasing.place(str(parts["place"]))
     if "seconds" in parts:
         parts["time"] = phrasing.time(float(parts["seconds"]))
-    return phrasing.reply(key, **parts)
+    return parts

@@ -1,4 +1,4 @@
-"""Names: devices by what they are called."""
+"""Device names: devices by what they are called."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tumen.assistant.resolution.groups import choose, find_group
 from tumen.assistant.resolution.lookup import Lookup
 from tumen.assistant.resolution.places import is_inside, split_joined
 from tumen.assistant.resolution.results import Candidate
-from tumen.home import NamedPlace, Phrase
+from tumen.home import Entity, Kind, NamedPlace, Phrase
 
 
 def find_named(lookup: Lookup, phrases: Sequence[str], place: NamedPlace | None) -> list[str]:
@@ -28,7 +28,7 @@ def find_named(lookup: Lookup, phrases: Sequence[str], place: NamedPlace | None)
     """
     inflected: list[int] = []
     for phrase in phrases:
-        exact, other_forms = lookup.home.index.exact(phrase, lookup.lang)
+        exact, other_forms = lookup.index.exact(phrase, lookup.lang)
         found = _fitting(lookup, exact, place)
         if found:
             return choose(lookup, found, by_name=True)
@@ -49,37 +49,50 @@ def find_named(lookup: Lookup, phrases: Sequence[str], place: NamedPlace | None)
                 several = reading.plural or reading.all
                 return choose(lookup, found, by_name=True, all_said=several)
     # the last phrase is the name alone
-    return _joined_names(lookup, phrases[-1], place) or _in_part_of_place(
-        lookup, phrases[-1], place
-    )
+    name = phrases[-1]
+    return _joined_names(lookup, name, place) or _in_part_of_place(lookup, name, place)
 
 
 def _readings(lookup: Lookup, phrase: str) -> list[Phrase]:
     """Return a phrase with its places taken out, with short kind words, with its places left in."""
-    index = lookup.home.index
+    index = lookup.index
     readings = (
         index.parse(phrase, lookup.lang),
         index.parse(phrase, lookup.lang, long_kinds=False),
         index.parse(phrase, lookup.lang, take_places=False),
     )
+    # most phrases read the same in all three ways
     return list(dict.fromkeys(readings))
 
 
 def _fitting(lookup: Lookup, numbers: Iterable[int], place: NamedPlace | None) -> list[str]:
-    """Return those the action may touch, in the place, and of the kind if any of them is."""
-    index = lookup.home.index
+    """Return those the action may touch, in the place, and of the kind if any of them is.
+
+    Args:
+        lookup: the action.
+        numbers: entities by their number in the index.
+        place: where they must be.
+    """
+    entities = lookup.index.entities
     fits = []
     for number in numbers:
-        entity = index.entities[number]
-        # an entity without an area may be called by its full name from anywhere
-        inside = entity.area is None or entity.area == "" or is_inside(entity.area, place)
-        if lookup.may_touch(entity.id) and inside:
+        if _may_be_called(lookup, entities[number], place):
             fits.append(number)
-    kind = lookup.kind
-    if kind is not None:
-        of_kind = [number for number in fits if index.fits(number, kind)]
-        fits = of_kind or fits
-    return [index.entities[number].id for number in fits]
+    if lookup.kind is not None:
+        fits = _of_kind(lookup, fits, lookup.kind) or fits
+    return [entities[number].id for number in fits]
+
+
+def _may_be_called(lookup: Lookup, entity: Entity, place: NamedPlace | None) -> bool:
+    """Whether an entity may be called by its full name in a place."""
+    if not lookup.may_touch(entity):
+        return False
+    # an entity without an area may be called from anywhere
+    return not entity.area or is_inside(entity, place)
+
+
+def _of_kind(lookup: Lookup, numbers: Iterable[int], kind: Kind) -> list[int]:
+    return [number for number in numbers if lookup.index.fits(number, kind)]
 
 
 def _narrowed(lookup: Lookup, reading: Phrase, place: NamedPlace | None) -> NamedPlace | None:
@@ -93,7 +106,9 @@ def _narrowed(lookup: Lookup, reading: Phrase, place: NamedPlace | None) -> Name
         places.append(lookup.speakers_place)
     if not places:
         return None
-    areas = frozenset.intersection(*(each.areas for each in places))
+    areas = places[0].areas
+    for each in places[1:]:
+        areas &= each.areas
     return NamedPlace(places[-1].id, areas)
 
 
@@ -101,7 +116,11 @@ def _narrowed(lookup: Lookup, reading: Phrase, place: NamedPlace | None) -> Name
 
 
 def _by_place_and_kind(lookup: Lookup, reading: Phrase, place: NamedPlace | None) -> list[str]:
-    """Return what words mean that are a place, a kind or both, and nothing else."""
+    """Return what words mean that are a place, a kind or both, and nothing else.
+
+    Raises:
+        Unresolved: one is meant and several fit.
+    """
     if not (reading.kind or reading.places or reading.here):
         return []
     if reading.all or reading.everywhere:
@@ -122,12 +141,13 @@ def _called_by_kind(
 
     `the light in the kitchen` is the `Kitchen light`, not the kitchen's spots beside it.
     """
-    if not reading.kind_word or place is None or len(place.areas) != 1 or len(ids) < 2:
+    if not reading.kind_word or place is None or len(place.areas) != 1:
         return []
-    index = lookup.home.index
+    if len(ids) < 2:
+        return []
     called = []
-    for number, entity in enumerate(index.entities):
-        if entity.id in ids and index.called_by_kind(number, reading.kind_word):
+    for number, entity in enumerate(lookup.index.entities):
+        if entity.id in ids and lookup.index.called_by_kind(number, reading.kind_word):
             called.append(entity.id)
     return called if len(called) == 1 else []
 
@@ -137,23 +157,31 @@ def _called_by_kind(
 
 def _by_core(lookup: Lookup, reading: Phrase, place: NamedPlace | None) -> list[str]:
     """Return devices whose names have the core words; those with just these words win."""
-    index = lookup.home.index
+    index = lookup.index
     narrowed = _narrowed(lookup, reading, place)
-    kinds = [kind for kind in (reading.kind, lookup.kind) if kind]
     by_level: dict[int, list[int]] = {}
     for number, entity in enumerate(index.entities):
         level = index.match(number, reading.core)
-        if not level or not lookup.may_touch(entity.id) or not is_inside(entity.area, narrowed):
-            continue
-        if all(index.fits(number, kind) for kind in kinds):
+        if level and lookup.may_touch(entity) and is_inside(entity, narrowed):
             by_level.setdefault(level, []).append(number)
-    if not by_level:
-        return []
-    found = by_level[max(by_level)]
-    if reading.kind and reading.kind.sense:
-        literal = [number for number in found if index.has_sense(number, reading.kind)]
-        found = literal or found
-    return [index.entities[number].id for number in found]
+    # a name of just these words does not hide a longer one of the right kind
+    for level in sorted(by_level, reverse=True):
+        found = by_level[level]
+        for kind in (reading.kind, lookup.kind):
+            if kind:
+                found = _of_kind(lookup, found, kind)
+        if found:
+            best = _with_sense(lookup, found, reading.kind)
+            return [index.entities[number].id for number in best]
+    return []
+
+
+def _with_sense(lookup: Lookup, numbers: list[int], kind: Kind | None) -> list[int]:
+    """Return the entities that carry the sense of a kind themselves; all of them if none does."""
+    if kind is None or not kind.sense:
+        return numbers
+    literal = [number for number in numbers if lookup.index.has_sense(number, kind)]
+    return literal or numbers
 
 
 def _joined_names(lookup: Lookup, phrase: str, place: NamedPlace | None) -> list[str]:
@@ -175,14 +203,12 @@ def _in_part_of_place(lookup: Lookup, phrase: str, place: NamedPlace | None) -> 
     Raises:
         Unresolved: several places have the word in their names and such devices.
     """
-    reading = lookup.home.index.parse(phrase, lookup.lang)
+    reading = lookup.parse(phrase)
     if place or not reading.core or not reading.kind:
         return []
     options = []
-    for part in lookup.home.index.places_with(reading.core):
+    for part in lookup.index.places_with(reading.core):
         ids = find_group(lookup, reading.kind, part)
         if ids:
-            options.append(Candidate(lookup.home.title(part.id, lookup.lang), tuple(ids)))
-    if len(options) > 1:
-        raise lookup.question("which", options)
-    return list(options[0].targets) if options else []
+            options.append(Candidate(lookup.title(part.id), tuple(ids)))
+    return lookup.only_option(options)

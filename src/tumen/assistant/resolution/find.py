@@ -15,7 +15,7 @@ from tumen.assistant.resolution.lookup import Lookup
 from tumen.assistant.resolution.places import find_place, is_everywhere
 from tumen.assistant.resolution.results import Candidate, Unresolved
 from tumen.assistant.values import Value
-from tumen.home import Kind, NamedPlace, common_words, spoken
+from tumen.home import NamedPlace, common_words, spoken
 from tumen.language import Action
 
 
@@ -36,34 +36,53 @@ def find(lookup: Lookup) -> list[str]:
         found = _look_up(lookup, name, area)
         if found:
             return found
-    if lookup.is_question and lookup.slot("name") and lookup.allowed and not lookup.slot("zone"):
-        # "is the front door open" of a lock: its state is the answer
+    if _may_be_about_any_device(lookup):
         lookup.any_domain = True
         return find(lookup)
     raise _absent(lookup)
+
+
+def _may_be_about_any_device(lookup: Lookup) -> bool:
+    """Whether a question may be about a device of another domain than its state suggests.
+
+    "Is the front door open" of a lock: its state is the answer.
+    """
+    if not lookup.is_question or not lookup.slot("name"):
+        return False
+    # only people are in zones
+    return bool(lookup.allowed) and not lookup.slot("zone")
 
 
 def _referred_to(lookup: Lookup) -> list[str]:
     """Return what "it" stands for: the last targets that this action may touch."""
     if spoken(lookup.slot("name")) not in common_words().it:
         return []
-    known = [id_ for id_ in lookup.last if id_ in lookup.home.entities]
-    return [id_ for id_ in known if lookup.may_touch(id_)]
+    entities = lookup.home.entities
+    found = []
+    for id_ in lookup.last:
+        # the last target may have been a timer
+        if id_ in entities and lookup.may_touch(entities[id_]):
+            found.append(id_)
+    return found
 
 
 def _with_corrections(lookup: Lookup) -> Iterator[tuple[str, str]]:
     """Yield the words of name and area as they were said, then with typos corrected."""
-    name, area = lookup.slot("name"), lookup.slot("area")
+    name = lookup.slot("name")
+    area = lookup.slot("area")
     yield name, area
-    index = lookup.home.index
-    better_name = index.correct(name, lookup.lang)
-    better_area = index.correct(area, lookup.lang)
+    better_name = lookup.index.correct(name)
+    better_area = lookup.index.correct(area)
     if better_name or better_area:
         yield better_name or name, better_area or area
 
 
 def _look_up(lookup: Lookup, name: str, area: str) -> list[str]:
-    """Return what one spelling of name and area means."""
+    """Return what one spelling of name and area means.
+
+    Raises:
+        Unresolved: one is meant and several fit.
+    """
     if is_everywhere(lookup, area):
         if area:
             lookup.rewrite(scope="all")
@@ -71,10 +90,13 @@ def _look_up(lookup: Lookup, name: str, area: str) -> list[str]:
     place, options = find_place(lookup, area)
     if place:
         lookup.place = place.id
-        return _in_place(lookup, [f"{area} {name}", name] if name else [], place)
+        # `kitchen` and `light` may be the name of the `Kitchen light`
+        phrases = [f"{area} {name}", name] if name else []
+        return _in_place(lookup, phrases, place)
     # the area may be part of a name: `counter` of the `kitchen counter light`
     phrases = [f"{area} {name}", f"{name} {area}"] if name else [area]
-    return find_named(lookup, phrases, None) or _in_one_of(lookup, name, options)
+    found = find_named(lookup, phrases, None)
+    return found or _in_one_of(lookup, name, options)
 
 
 def _in_place(lookup: Lookup, phrases: Sequence[str], place: NamedPlace | None) -> list[str]:
@@ -94,10 +116,8 @@ def _in_one_of(lookup: Lookup, name: str, places: Sequence[NamedPlace]) -> list[
     for place in places:
         ids = _in_place(lookup, [name] if name else [], place)
         if ids:
-            options.append(Candidate(lookup.home.title(place.id, lookup.lang), tuple(ids)))
-    if len(options) > 1:
-        raise lookup.question("which", options)
-    return list(options[0].targets) if options else []
+            options.append(Candidate(lookup.title(place.id), tuple(ids)))
+    return lookup.only_option(options)
 
 
 # -- nothing found -------------------------------------------------------------------------------
@@ -108,26 +128,35 @@ def _absent(lookup: Lookup) -> Unresolved:
     other = _device_of_other_domain(lookup)
     if other:
         return lookup.refusal("cannot", entity=other)
-    name, area = lookup.slot("name"), lookup.slot("area")
     about: dict[str, Value] = {}
+    area = lookup.slot("area")
     if not is_everywhere(lookup, area):
         place, _ = find_place(lookup, area)
         if place is None:
             return lookup.refusal("place", words=area)
         about["place"] = place.id
+    name = lookup.slot("name")
     if name:
         return lookup.refusal("absent", words=name, **about)
-    # without a name the reply calls the kind of device, at least its first domain
-    kind = lookup.kind or Kind(frozenset(ACTS_ON.get(lookup.intent, ())[:1]))
-    about["kind"] = kind.sense or min(kind.domains, default="")
-    return lookup.refusal("absent", **about)
+    return lookup.refusal("absent", **about, kind=_kind_word(lookup))
+
+
+def _kind_word(lookup: Lookup) -> str:
+    """Return the kind of device that is missing, as replies call it."""
+    if lookup.kind is None:
+        domains = ACTS_ON.get(lookup.intent, ())
+        return domains[0] if domains else ""
+    return lookup.kind.sense or min(lookup.kind.domains)
 
 
 def _device_of_other_domain(lookup: Lookup) -> str | None:
     """Return a device that is called so but that this intent cannot act on."""
     if not lookup.slot("name"):
         return None
-    slots = {slot: lookup.slot(slot) for slot in ("name", "area") if slot in lookup.action.slots}
+    slots = {}
+    for slot in ("name", "area"):
+        if lookup.slot(slot):
+            slots[slot] = lookup.slot(slot)
     # a question about states may be about any device
     any_device = Lookup(Action("HassGetState", lookup.lang, slots), lookup.home, lookup.here)
     try:
@@ -136,7 +165,7 @@ def _device_of_other_domain(lookup: Lookup) -> str | None:
             if area and place is None:
                 continue
             for id_ in find_named(any_device, [name], place):
-                if not lookup.may_touch(id_):
+                if not lookup.may_touch(lookup.entity(id_)):
                     return id_
     except Unresolved:
         # several devices are called so: none of them is the one

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tumen.assistant.intents import ACTIVE_STATES, ONE_MEANT, OPENINGS, SWITCHABLE
 from tumen.assistant.resolution.lookup import Lookup
 from tumen.assistant.resolution.places import is_inside
-from tumen.home import Kind, NamedPlace
+from tumen.home import Entity, Kind, NamedPlace
 
 _LIGHT = Kind(frozenset(("light",)))
 _ANY_SWITCHABLE = Kind(frozenset(SWITCHABLE))
@@ -35,7 +35,7 @@ def find_group(lookup: Lookup, kind: Kind | None, place: NamedPlace | None) -> l
 
 
 def _all_lights(lookup: Lookup, ids: list[str]) -> bool:
-    return all(lookup.home.entities[id_].domain == "light" for id_ in ids)
+    return all(lookup.entity(id_).domain == "light" for id_ in ids)
 
 
 def _lights_of_home(lookup: Lookup, lights: list[str]) -> list[str]:
@@ -70,23 +70,21 @@ def devices_of(lookup: Lookup, kind: Kind | None, place: NamedPlace | None) -> l
     Devices that carry the sense of the kind themselves win: `blinds` are not the shutters beside
     them, but shutters where the home does not have blinds.
     """
-    index = lookup.home.index
+    index = lookup.index
     if kind is None and lookup.is_question:
         kind = _kind_of_state(lookup)
+    # `is anything open`: about no kind of device
+    asks_at_large = kind is None and lookup.is_question
     allowed = lookup.allowed
     fits = []
     for number, entity in enumerate(index.entities):
         if allowed and entity.domain not in allowed:
             continue
-        if not is_inside(entity.area, place):
+        if not is_inside(entity, place):
             continue
         if kind is not None and not index.fits(number, kind):
             continue
-        if (
-            kind is None
-            and lookup.is_question
-            and not _may_be_open(entity.domain, entity.device_class)
-        ):
+        if asks_at_large and not _may_be_open(entity):
             continue
         fits.append(number)
     if kind is not None and kind.sense:
@@ -102,9 +100,9 @@ def _kind_of_state(lookup: Lookup) -> Kind | None:
     return None
 
 
-def _may_be_open(domain: str, device_class: str) -> bool:
+def _may_be_open(entity: Entity) -> bool:
     """Whether `is anything open` may be about a device: not about a motion sensor."""
-    return domain != "binary_sensor" or device_class in OPENINGS
+    return entity.domain != "binary_sensor" or entity.device_class in OPENINGS
 
 
 def choose(
@@ -135,7 +133,7 @@ def choose_one(lookup: Lookup, ids: list[str]) -> list[str]:
         Unresolved: several are equally good.
     """
     if lookup.here:
-        near = [id_ for id_ in ids if lookup.home.entities[id_].area == lookup.here]
+        near = [id_ for id_ in ids if lookup.entity(id_).area == lookup.here]
         ids = near or ids
     for state in ACTIVE_STATES.get(lookup.intent, ()):
         active = [id_ for id_ in ids if lookup.state_word(id_) == state]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from tumen.assistant.intents import ACTS_ON, ASKED_OF, DEVICE_CLASS_KINDS
 from tumen.assistant.resolution.results import Candidate, Question, Refusal, Resolved, Unresolved
 from tumen.assistant.values import Value
-from tumen.home import Home, Kind, NamedPlace, kind_of
+from tumen.home import Entity, Home, Index, Kind, NamedPlace, Phrase, kind_of
 from tumen.language import Action
 
 
@@ -90,9 +90,26 @@ class Lookup:
 
     # -- the home --------------------------------------------------------------------------------
 
-    def may_touch(self, id_: str) -> bool:
+    @property
+    def index(self) -> Index:
+        """The names of the home."""
+        return self.home.index
+
+    def parse(self, words: str) -> Phrase:
+        """Return a phrase taken apart, in the speaker's language."""
+        return self.index.parse(words, self.lang)
+
+    def entity(self, id_: str) -> Entity:
+        """Return an entity of the home."""
+        return self.home.entities[id_]
+
+    def may_touch(self, entity: Entity) -> bool:
         """Return whether the action may touch an entity."""
-        return not self.allowed or self.home.entities[id_].domain in self.allowed
+        return not self.allowed or entity.domain in self.allowed
+
+    def title(self, id_: str) -> str:
+        """Return what a thing or place is called, in the speaker's language."""
+        return self.home.title(id_, self.lang)
 
     def state_word(self, id_: str) -> str:
         """Return the state of an entity, such as `on`."""
@@ -120,9 +137,19 @@ class Lookup:
         """Return a question to raise."""
         return Unresolved(Question(self.intent, self.lang, tuple(options), self.values, reason))
 
+    def only_option(self, options: Sequence[Candidate]) -> list[str]:
+        """Return the ids of the only option; none if there are no options.
+
+        Raises:
+            Unresolved: the question which of several.
+        """
+        if len(options) > 1:
+            raise self.question("which", options)
+        return list(options[0].targets) if options else []
+
     def which(self, ids: Sequence[str]) -> Unresolved:
         """Return the question which of these is meant, to raise."""
-        titles = [self.home.title(id_, self.lang) for id_ in ids]
+        titles = [self.title(id_) for id_ in ids]
         options = []
         for id_, title in zip(ids, titles, strict=True):
             label = title
@@ -136,4 +163,4 @@ class Lookup:
         entity = self.home.entities.get(id_)
         if entity is None or not entity.area:
             return title
-        return f"{title} ({self.home.title(entity.area, self.lang)})"
+        return f"{title} ({self.title(entity.area)})"

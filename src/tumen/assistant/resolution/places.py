@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tumen.assistant.resolution.lookup import Lookup
-from tumen.home import NamedPlace, common_words, fold, split, spoken
+from tumen.home import Entity, NamedPlace, common_words, fold, split, spoken
 
 
 def find_place(lookup: Lookup, words: str) -> tuple[NamedPlace | None, tuple[NamedPlace, ...]]:
@@ -14,11 +14,10 @@ def find_place(lookup: Lookup, words: str) -> tuple[NamedPlace | None, tuple[Nam
     Raises:
         Unresolved: `here` was said and the speaker's room is not known.
     """
-    index = lookup.home.index
-    place = index.place(words, lookup.lang)
+    place = lookup.index.place(words, lookup.lang)
     if place:
         return place, ()
-    phrase = index.parse(words, lookup.lang)
+    phrase = lookup.parse(words)
     if phrase.here and not phrase.core and not phrase.places:
         if lookup.speakers_place is None:
             raise lookup.question("where")
@@ -30,7 +29,8 @@ def find_place(lookup: Lookup, words: str) -> tuple[NamedPlace | None, tuple[Nam
     if len(phrase.places) == 1 and not phrase.core and not phrase.kind:
         return phrase.places[0], ()
     stops = common_words().stop[lookup.lang]
-    options = index.places_with(word for word in split(words) if word not in stops)
+    telling = [word for word in split(words) if word not in stops]
+    options = lookup.index.places_with(telling)
     if len(options) == 1:
         return options[0], ()
     return None, options
@@ -41,13 +41,15 @@ def _places_together(lookup: Lookup, words: str) -> NamedPlace | None:
     names = split_joined(words)
     places = []
     for name in names:
-        place = lookup.home.index.place(name, lookup.lang)
+        place = lookup.index.place(name, lookup.lang)
         if place is None:
             return None
         places.append(place)
     if len(places) < 2:
         return None
-    areas = frozenset[str]().union(*(place.areas for place in places))
+    areas: frozenset[str] = frozenset()
+    for place in places:
+        areas |= place.areas
     return NamedPlace("+".join(place.id for place in places), areas)
 
 
@@ -65,11 +67,11 @@ def is_everywhere(lookup: Lookup, words: str) -> bool:
     if not words:
         return True
     # a floor or area may be called `House`
-    if lookup.home.index.place(words, lookup.lang):
+    if lookup.index.place(words, lookup.lang):
         return False
     if spoken(words) in common_words().everywhere:
         return True
-    phrase = lookup.home.index.parse(words, lookup.lang)
+    phrase = lookup.parse(words)
     return phrase.everywhere and not (phrase.core or phrase.places or phrase.kind)
 
 
@@ -84,7 +86,7 @@ def place_of_area(lookup: Lookup) -> NamedPlace | None:
         return None
     place, _ = find_place(lookup, words)
     if place is None:
-        better = lookup.home.index.correct(words, lookup.lang)
+        better = lookup.index.correct(words)
         if better:
             place, _ = find_place(lookup, better)
     if place is None:
@@ -92,6 +94,6 @@ def place_of_area(lookup: Lookup) -> NamedPlace | None:
     return place
 
 
-def is_inside(area: str | None, place: NamedPlace | None) -> bool:
-    """Return whether an entity of an area is in a place; no place is the whole home."""
-    return place is None or area in place.areas
+def is_inside(entity: Entity, place: NamedPlace | None) -> bool:
+    """Return whether an entity is in a place; no place is the whole home."""
+    return place is None or entity.area in place.areas

@@ -172,7 +172,7 @@ def _broadcast(lookup: Lookup) -> Resolved:
     """Resolve the speakers of a place or of the home; without speakers, every media player."""
     lookup.rewrite(scope="all")
     found = find(lookup)
-    speakers = [id_ for id_ in found if lookup.home.entities[id_].device_class == "speaker"]
+    speakers = [id_ for id_ in found if lookup.entity(id_).device_class == "speaker"]
     return lookup.resolved(speakers or found)
 
 

@@ -246,7 +246,7 @@ class Index:
 
     # -- typos -----------------------------------------------------------------------------------
 
-    def correct(self, words: str, lang: str) -> str | None:
+    def correct(self, words: str) -> str | None:
         """Return the words with typos corrected to the home's own words; None if there are none.
 
         Short words, numbers and words that the home knows are never changed. Of two equally near
