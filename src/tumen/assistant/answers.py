@@ -16,6 +16,10 @@ def options_meant(question: Question, said: str) -> tuple[int, ...]:
 
     An answer is a number, `both`, or words that fit one option alone.
 
+    Args:
+        question: the question with its options.
+        said: the answer, normalised.
+
     Returns:
         the numbers; none if the answer is unclear.
     """
@@ -29,6 +33,7 @@ def options_meant(question: Question, said: str) -> tuple[int, ...]:
     spellings = {" ".join(words) or spoken(said), spoken(said)}
     if spellings & common.all:
         return tuple(range(count))
+    # `the third` of two options means neither
     for number, ordinal in enumerate(common.ordinals[:count]):
         if spellings & ordinal:
             return (number,)
@@ -42,6 +47,7 @@ def _options_with(question: Question, words: Sequence[str]) -> tuple[int, ...]:
     fits = [number for number, option in enumerate(question.options) if _fits(words, option.label)]
     whole = "".join(words)
     exact = [n for n in fits if "".join(split(question.options[n].label)) == whole]
+    # `lamp` is the lamp called so, not the red lamp
     fits = exact or fits
     return (fits[0],) if len(fits) == 1 else ()
 
@@ -59,6 +65,7 @@ def _fits(words: Sequence[str], label: str) -> bool:
         if known & {word, *forms(word)}:
             continue
         shortest = 1 if word[0] > _FIRST_UNSPACED else _SHORTEST_PART
+        # `bath` for the bathroom, 左 for 左边床头灯
         if len(word) < shortest or _without_ending(word) not in whole:
             return False
     return True

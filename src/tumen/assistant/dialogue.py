@@ -47,7 +47,12 @@ class Dialogue:
         return self._area if age <= AREA_SECONDS else None
 
     def ask(self, question: Question, action: Action | None) -> None:
-        """Wait for the answer to a question."""
+        """Wait for the answer to a question.
+
+        Args:
+            question: what is missing.
+            action: what was understood, to be completed by the answer.
+        """
         self.question = question
         self.asked = action
 
@@ -57,10 +62,17 @@ class Dialogue:
         self.asked = None
 
     def remember(self, resolved: Resolved, outcome: Outcome) -> None:
-        """Keep what an act was about, and how to undo it."""
+        """Keep what an act was about, and how to undo it.
+
+        Args:
+            resolved: what was done.
+            outcome: the changes.
+        """
+        # `what time is it` between two commands changes nothing about `it`
         if resolved.targets:
             self.last = resolved.targets
             self._remember_area(resolved)
+        # only what changed something can be undone
         if outcome.changed:
             self._undoable = [*self._undoable[1 - MAX_UNDO :], outcome]
 
@@ -68,6 +80,7 @@ class Dialogue:
         """Keep the area of the targets, if all of them share one."""
         entities = self.home.entities
         areas = {entities[id_].area for id_ in resolved.targets if id_ in entities}
+        # with devices in two rooms, neither is the room spoken of
         if len(areas) == 1:
             self._area = areas.pop() or None
             self._area_time = self.home.clock().timestamp()

@@ -21,6 +21,7 @@ ACTS_ON: dict[str, tuple[str, ...]] = {
     "HassTurnOff": _TURNED_BOTH_WAYS,
     "HassLightSet": ("light",),
     "HassSetPosition": ("cover", "valve"),
+    # whatever measures
     "HassClimateGetTemperature": ("climate", "sensor", "weather"),
     "HassClimateSetTemperature": ("climate",),
     "HassClimateSetFanMode": ("climate",),

@@ -114,8 +114,10 @@ class Session:
         watch = _Stopwatch()
         try:
             said = normalise(sentence)
+            # an undo is never the answer to a question
             if spoken(said) in common_words().undo:
                 return self._undo(sentence, said, watch)
+            # a pending question comes before the model: `the left one` is no command
             answer = self._answer(said)
             if answer is not None:
                 watch.stage("understand")
@@ -123,6 +125,7 @@ class Session:
             return self._interpret(sentence, said, watch)
         except TumenError as error:
             watch.stage("understand")
+            # people see one line, whatever the error holds
             line = str(error).splitlines()[0] if str(error) else type(error).__name__
             return Turn(sentence, line, error=line, seconds=watch.seconds)
 
@@ -133,8 +136,9 @@ class Session:
         """
         turns = []
         for timer in self.home.finished():
-            told = reply_finished(timer, self.home, self.dialogue.lang)
-            turns.append(Turn("", told, why="a timer ran out"))
+            text = reply_finished(timer, self.home, self.dialogue.lang)
+            turns.append(Turn("", text, why="a timer ran out"))
+            # the command is said again, as if the speaker had waited
             if timer.command:
                 turns.append(self.say(timer.command))
         return tuple(turns)
@@ -145,9 +149,11 @@ class Session:
         """Answer a sentence through the model."""
         found = self.understand(said)
         watch.stage("understand")
+        # the tiers' own times are parts of `understand`
         watch.seconds = dict(found.seconds) | watch.seconds
         dialogue = self.dialogue
         dialogue.lang = found.action.lang
+        # a home that knows its room is a satellite in this room
         here = self.home.here or dialogue.area
         resolution = resolve(found.action, self.home, self.values, here, dialogue.last)
         return self._finish(sentence, resolution, watch, found)
@@ -172,6 +178,7 @@ class Session:
             return None
         action = Action(asked.intent, asked.lang, {**asked.slots, slot: said})
         resolution = resolve(action, self.home, self.values)
+        # words that name nothing are not an answer
         return resolution if isinstance(resolution, Resolved) else None
 
     def _finish(
@@ -192,6 +199,7 @@ class Session:
         outcome: Outcome | None = None
         if isinstance(resolution, Resolved):
             outcome = act(resolution, self.home)
+            # a refused act is nothing that `it` could mean
             if not outcome.refusal:
                 self.dialogue.remember(resolution, outcome)
             watch.stage("act")
@@ -220,6 +228,7 @@ class Session:
         resolution: Resolution
         outcome: Outcome | None = None
         if last is None:
+            # without an act, the words are the only sign of the language
             lang = language_of(said, self.dialogue.lang)
             resolution = Refusal("HassNevermind", lang, "nothing")
             text = reply(resolution, self.home)

@@ -34,6 +34,7 @@ class Reader:
         """
         answer = self._loop.run(self.router.act(sentence, self.private))
         completion = answer.completion
+        # a model trained on people's sentences may answer with their labels
         action = at_home(parse(completion.text, self.router.device.ontology))
         return Interpretation(
             action, answer.tier, answer.reason, completion.confidence, answer.seconds
@@ -45,5 +46,6 @@ class Reader:
     def __exit__(self, *_: object) -> None:
         try:
             self._loop.run(self.router.close())
+        # the loop ends even if a runner does not answer any more
         finally:
             self._loop.close()

@@ -62,7 +62,7 @@ SHOPPING = "todo.shopping_list"
 
 
 def _number_as_text(value: Any) -> Any:
-    # `state = 12.5` of a sensor; Home Assistant's states are text
+    """Return a number as text: Home Assistant's states are text (`state = 12.5`)."""
     return str(value) if isinstance(value, (int, float)) else value
 
 
@@ -83,6 +83,7 @@ class NamedThing(Frozen):
     @cached_property
     def names(self) -> tuple[str, ...]:
         """The name, then every alias, each once."""
+        # the name comes first: replies use it where a language has no alias
         names = [self.name]
         if isinstance(self.aliases, dict):
             for aliases in self.aliases.values():
@@ -93,6 +94,7 @@ class NamedThing(Frozen):
 
     def name_in(self, lang: str) -> str:
         """Return the name a reply in a language uses: its first alias in it, else the name."""
+        # an empty list of aliases is none
         if isinstance(self.aliases, dict) and self.aliases.get(lang):
             return self.aliases[lang][0]
         return self.name
@@ -165,12 +167,14 @@ class Entity(NamedThing):
 
     @model_validator(mode="after")
     def _check(self) -> Entity:
+        """Check what fields say about each other."""
         if self.domain not in DOMAINS:
             raise ValueError(f"unknown domain {self.domain!r}{did_you_mean(self.domain, DOMAINS)}")
         allowed = STATES.get(self.domain)
         if allowed and self.state not in (*_ANY_DOMAIN, *allowed):
             known = ", ".join(allowed)
             raise ValueError(f"a {self.domain} has no state {self.state!r}; use one of {known}")
+        # limits that exclude everything would refuse every command
         if self.min_temperature > self.max_temperature:
             raise ValueError("min_temperature is above max_temperature")
         if self.min_color_temperature > self.max_color_temperature:
@@ -242,11 +246,16 @@ class Timer(Frozen):
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """Return `; did you mean 'x'?` for the nearest known word, or an empty text."""
+    """Return `; did you mean 'x'?` for the nearest known word, or an empty text.
+
+    Args:
+        word: what was written.
+        known: the words there are.
+    """
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _whole_as_int(value: Any) -> Any:
-    # replies show `80 %`, not `80.0 %`
+    """Return a whole number as int: replies show `80 %`, not `80.0 %`."""
     return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -23,6 +23,7 @@ EXAMPLE = "homes/example.toml"
 
 
 def _now() -> datetime:
+    """Return the time of the machine, with its time zone."""
     return datetime.now().astimezone()
 
 
@@ -35,6 +36,7 @@ class Home:
     """
 
     def __init__(self, file: HomeFile, clock: Callable[[], datetime] = _now) -> None:
+        # people expect a shopping list to be there
         if not any(entity.id == SHOPPING for entity in file.entity):
             entities = (*file.entity, _shopping_list())
             file = file.model_copy(update={"entity": entities})
@@ -53,6 +55,10 @@ class Home:
     @classmethod
     def load(cls, path: Path | None = None, clock: Callable[[], datetime] = _now) -> Home:
         """Read a home file; without a path the example home that ships with tumen.
+
+        Args:
+            path: the home file.
+            clock: returns the current time with its time zone.
 
         Raises:
             InputError: the file is missing, not UTF-8, not TOML, or has faults; the one line lists
@@ -93,13 +99,20 @@ class Home:
 
     def state(self, id_: str) -> State:
         """Return a copy of the changing fields of an entity or timer; empty for an unknown id."""
+        # a copy, so that only `put` changes a state
         return dict(self._states.get(id_, {}))
 
     def put(self, id_: str, fields: State | None) -> None:
-        """Set the changing fields of an entity or timer; None removes a timer."""
+        """Set the changing fields of an entity or timer; None removes a timer.
+
+        Args:
+            id_: the entity or timer.
+            fields: its fields from now on.
+        """
         if fields is None:
             self._states.pop(id_, None)
             return
+        # a field that is None is a field the entity does not have
         self._states[id_] = {name: value for name, value in fields.items() if value is not None}
 
     @property
@@ -107,12 +120,14 @@ class Home:
         """The timers that run or are paused, by id, in the order they were started."""
         timers = {}
         for id_, fields in self._states.items():
+            # whatever has a state and is no entity is a timer
             if id_ not in self.entities:
                 timers[id_] = Timer(id=id_, **fields)
         return timers
 
     def seconds_left(self, timer: Timer) -> float:
         """Return the seconds until a timer ends; 0 if it has ended."""
+        # paused
         if timer.ends is None:
             return timer.left_seconds or 0.0
         return max(0.0, timer.ends - self.clock().timestamp())
@@ -129,7 +144,13 @@ class Home:
         return done
 
     def title(self, id_: str, lang: str) -> str:
-        """Return what a reply calls an entity, area, floor or timer."""
+        """Return what a reply calls an entity, area, floor or timer.
+
+        Args:
+            id_: the entity, area, floor or timer.
+            lang: the language of the reply.
+        """
+        # ids of entities have a dot, those of places have none
         for things in (self.entities, self.areas, self.floors):
             if id_ in things:
                 return things[id_].name_in(lang)
@@ -146,6 +167,7 @@ class Home:
 
     def _entity_block(self, entity: Entity) -> dict[str, Any]:
         """Return the block of an entity in the file, with its present state."""
+        # defaults are left out, so the file stays as short as it was written
         block = entity.model_dump(exclude_defaults=True, mode="json", exclude=set(STATE_FIELDS))
         for name, value in self._states[entity.id].items():
             block[name] = list(value) if isinstance(value, tuple) else value

@@ -26,6 +26,7 @@ from tumen.core.errors import InputError
 from tumen.core.shape import Frozen
 from tumen.home.entities import STATE_FIELDS, Area, Entity, Floor, Timer, did_you_mean
 
+_MOST_SHOWN = 60  # characters of a wrong value in an error
 _BLOCKS: dict[str, type[BaseModel]] = {
     "floor": Floor,
     "area": Area,
@@ -45,7 +46,7 @@ class HomeFile(Frozen):
     timer: tuple[Timer, ...] = ()
 
     def faults(self) -> list[str]:
-        """Return what is wrong between the blocks: ids that are double or point nowhere."""
+        """Return what is wrong between the blocks: ids that are double or unknown."""
         floors = [floor.id for floor in self.floor]
         areas = [area.id for area in self.area]
         entities = [entity.id for entity in self.entity]
@@ -54,36 +55,46 @@ class HomeFile(Frozen):
         found += _double("area", areas)
         found += _double("entity", entities)
         for area in self.area:
-            if area.floor and area.floor not in floors:
-                near = did_you_mean(area.floor, floors)
-                found.append(f"area {area.id!r}: unknown floor {area.floor!r}{near}")
+            found += _unknown(f"area {area.id!r}", "floor", area.floor, floors)
         for entity in self.entity:
-            if entity.area and entity.area not in areas:
-                near = did_you_mean(entity.area, areas)
-                found.append(f"entity {entity.id!r}: unknown area {entity.area!r}{near}")
-        if self.here and self.here not in areas:
-            found.append(f"here: unknown area {self.here!r}{did_you_mean(self.here, areas)}")
+            found += _unknown(f"entity {entity.id!r}", "area", entity.area, areas)
+        found += _unknown("here", "area", self.here, areas)
         for entity in self.entity:
             found += _scene_faults(entity, entities)
         return found
 
 
+def _unknown(where: str, kind: str, id_: str | None, known: Sequence[str]) -> Iterator[str]:
+    """Yield the fault of an id that no block has.
+
+    Args:
+        where: the block that names it.
+        kind: what it should be.
+        id_: the id; None or empty if the block leaves it out.
+        known: the ids there are.
+    """
+    if id_ and id_ not in known:
+        yield f"{where}: unknown {kind} {id_!r}{did_you_mean(id_, known)}"
+
+
 def _double(kind: str, ids: Sequence[str]) -> Iterator[str]:
+    """Yield the fault of an id that several blocks have, once for each repetition."""
     for id_, count in Counter(ids).items():
-        # one fault for each repetition
         for _ in range(count - 1):
             yield f"{kind} id {id_!r} is used twice"
 
 
 def _scene_faults(scene: Entity, entities: Sequence[str]) -> Iterator[str]:
+    """Yield the faults of what a scene sets."""
+    where = f"entity {scene.id!r}"
     for target, fields in scene.sets.items():
         if target not in entities:
             near = did_you_mean(target, entities)
-            yield f"entity {scene.id!r}: sets an unknown entity {target!r}{near}"
+            yield f"{where}: sets an unknown entity {target!r}{near}"
         for name in fields:
             if name not in STATE_FIELDS:
                 near = did_you_mean(name, STATE_FIELDS)
-                yield f"entity {scene.id!r}: sets an unknown field {name!r}{near}"
+                yield f"{where}: sets an unknown field {name!r}{near}"
 
 
 # -- reading -------------------------------------------------------------------------------------
@@ -131,40 +142,62 @@ def check_home(tree: Mapping[str, Any], where: str) -> HomeFile:
 
 
 def _one_line(where: str, faults: Sequence[str]) -> str:
+    """Return all faults in one line."""
     count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
     return f"{where}: {count}: " + "; ".join(faults)
 
 
 def _fault(detail: Any, tree: Mapping[str, Any]) -> str:
-    """Return one fault of pydantic: where it is, what is wrong, and the nearest known field."""
-    # pydantic names the branches of a union in the path, such as `tuple[str, ...]`
-    location = [p for p in detail["loc"] if not str(p).startswith(("tuple[", "dict["))]
-    message = detail["msg"].removeprefix("Value error, ")
+    """Return one fault that pydantic found: where it is and what is wrong.
+
+    Args:
+        detail: an entry of `ValidationError.errors()`.
+        tree: the content of the file.
+    """
+    location = []
+    for part in detail["loc"]:
+        # pydantic names the branches of a union, such as `tuple[str, ...]`
+        if not str(part).startswith(("tuple[", "dict[")):
+            location.append(part)
+    message = _message(detail, location)
+    if not location:
+        return message
+    return f"{_path(location, tree)}: {message}"
+
+
+def _message(detail: Any, location: Sequence[Any]) -> str:
+    """Return what is wrong, with the nearest known field or the value that was given."""
     if detail["type"] == "extra_forbidden":
         model = _BLOCKS.get(str(location[0]), HomeFile)
-        known = list(model.model_fields)
-        message = f"unknown field{did_you_mean(str(location[-1]), known)}"
-    elif detail["type"] == "missing":
-        message = "missing"
-    elif not isinstance(detail.get("input"), (dict, BaseModel)):
-        given = str(detail.get("input"))[:60]
-        message = f"{message}, not {given!r}"
-    return f"{_path(location, tree)}: {message}" if location else message
+        near = did_you_mean(str(location[-1]), list(model.model_fields))
+        return f"unknown field{near}"
+    if detail["type"] == "missing":
+        return "missing"
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    given = detail.get("input")
+    # a whole block would not fit into the line
+    if isinstance(given, (dict, BaseModel)):
+        return message
+    return f"{message}, not {str(given)[:_MOST_SHOWN]!r}"
 
 
 def _path(location: Sequence[Any], tree: Mapping[str, Any]) -> str:
     """Return `entity.3.state` as `entity light.hall state` where the file has an id."""
     if len(location) < 2 or not isinstance(location[1], int):
         return ".".join(str(part) for part in location)
-    kind, number = str(location[0]), location[1]
-    blocks = tree.get(kind)
-    name = str(number)
+    kind, number, *rest = location
+    name = _id_of_block(tree.get(str(kind)), number)
+    field = ".".join(str(part) for part in rest)
+    return f"{kind} {name} {field}".strip()
+
+
+def _id_of_block(blocks: Any, number: int) -> str:
+    """Return the id of a block of the file, or its number where it does not have one."""
     if isinstance(blocks, (list, tuple)) and number < len(blocks):
         block = blocks[number]
         if isinstance(block, Mapping):
-            name = str(block.get("id", number))
-    rest = ".".join(str(part) for part in location[2:])
-    return f"{kind} {name} {rest}".strip()
+            return str(block.get("id", number))
+    return str(number)
 
 
 # -- writing -------------------------------------------------------------------------------------
@@ -184,18 +217,22 @@ def to_toml(tree: Mapping[str, Any]) -> str:
 
 
 def _key(name: str) -> str:
+    """Return the name of a field, quoted where TOML needs it."""
     if name.isidentifier() and name.isascii():
         return name
     return json.dumps(name, ensure_ascii=False)
 
 
 def _value(value: Any) -> str:
+    """Return a value in TOML; JSON writes numbers, booleans and text the same way."""
     if isinstance(value, Mapping):
         pairs = [f"{_key(name)} = {_value(inner)}" for name, inner in value.items()]
         return "{" + ", ".join(pairs) + "}"
     if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(_value(inner) for inner in value) + "]"
+        items = [_value(inner) for inner in value]
+        return "[" + ", ".join(items) + "]"
     if isinstance(value, str):
+        text = json.dumps(value, ensure_ascii=False)
         # JSON leaves DEL as it is; TOML forbids it
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+        return text.replace("\x7f", "\\u007f")
     return json.dumps(value)

@@ -69,7 +69,7 @@ def at_home(action: Action) -> Action:
 
 
 def _drop_light_words(slots: dict[str, str]) -> None:
-    """Remove a name that says `the lights` and nothing else."""
+    """Remove a name that is `the lights` and nothing else."""
     words = set(slots.get("name", "").removeprefix("the ").split())
     if words <= _LIGHT_WORDS:
         slots.pop("name", None)

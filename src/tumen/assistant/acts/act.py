@@ -26,6 +26,10 @@ _MOMENTARY = ("scene", "script", "button")
 def act(resolved: Resolved, home: Home) -> Outcome:
     """Carry out a resolved action on its home, or answer its question.
 
+    Args:
+        resolved: what is done, to which things.
+        home: it is changed.
+
     Returns:
         an outcome with a refusal, and the home as it was; or with the answer; or with a change for
         every target, and the home as these say.
@@ -39,6 +43,7 @@ def act(resolved: Resolved, home: Home) -> Outcome:
         about, values = refused.about, resolved.values
         refusal = Refusal(resolved.intent, resolved.lang, refused.reason, about, values)
         return Outcome(resolved, refusal=refusal)
+    # from here on nothing can fail
     for change in changes:
         if change.real:
             home.put(change.id, change.after)
@@ -48,6 +53,10 @@ def act(resolved: Resolved, home: Home) -> Outcome:
 def undo(outcome: Outcome, home: Home) -> Outcome:
     """Put back what an outcome changed.
 
+    Args:
+        outcome: what was done.
+        home: it is changed back.
+
     Returns:
         an outcome with the changes back; refused with `nothing` when there is nothing to undo, or
         with `changed` when one of the things was changed by something else since.
@@ -56,6 +65,7 @@ def undo(outcome: Outcome, home: Home) -> Outcome:
     if not made:
         return _not_undone(outcome, "nothing", {})
     for change in made:
+        # a timer that is gone has no state
         if (home.state(change.id) or None) != change.after:
             return _not_undone(outcome, "changed", {"entity": change.id})
     # backwards: a thing that changed twice ends as it was first
@@ -66,6 +76,7 @@ def undo(outcome: Outcome, home: Home) -> Outcome:
 
 
 def _not_undone(outcome: Outcome, reason: str, about: dict[str, Value]) -> Outcome:
+    """Return the outcome of an undo that was refused."""
     resolved = outcome.resolved
     return Outcome(resolved, refusal=Refusal(resolved.intent, resolved.lang, reason, about))
 
@@ -80,6 +91,7 @@ def _changes(resolved: Resolved, home: Home) -> list[Change]:
     changes: dict[str, Change] = {}
     for id_ in lights_to_set(resolved, home):
         target = Target(home.entities[id_], home.state(id_), resolved.values)
+        # the reply would report an act that never reached the device
         if target.state.get("state") == "unavailable":
             raise target.refused("unavailable")
         changes[id_] = _change(target, effect, home)
@@ -93,6 +105,7 @@ def _change(target: Target, effect: Effect, home: Home) -> Change:
     """Return what an effect changes of one device."""
     fields = effect(target)
     if target.domain in _MOMENTARY:
+        # Home Assistant keeps the time a scene was activated as its state
         fields = {"state": home.clock().isoformat(timespec="seconds")}
     return _changed(target.entity.id, target.state, fields)
 
@@ -105,6 +118,7 @@ def _changed(id_: str, state: State, fields: State) -> Change:
 
 
 def _nothing(resolved: Resolved, home: Home) -> list[Change]:
+    """Return no changes: the intent is small talk."""
     return []
 
 

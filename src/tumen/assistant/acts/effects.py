@@ -42,6 +42,7 @@ def _turn_off(device: Target) -> State:
     """Return the fields of a device that is turned off."""
     if device.domain in ("cover", "valve"):
         return {"state": "closed", "position": 0}
+    # a vacuum on its base is not sent there again
     if device.domain in ("vacuum", "lawn_mower") and device.state_word == "docked":
         return {}
     return {"state": _STATE_WHEN_OFF.get(device.domain, "off")}

@@ -23,7 +23,7 @@ def lacks(entity: Entity, values: SlotValues) -> str | None:
         entity: the light.
         values: slot -> value.
     """
-    # a light that does not say what it supports, supports everything
+    # without a list of abilities a light supports everything
     if entity.supports is None:
         return None
     for slot, ability in _NEEDS.items():
@@ -80,6 +80,10 @@ def lights_to_set(resolved: Resolved, home: Home) -> tuple[str, ...]:
     """Return the lights of a group that can do what is asked; for a step, those that are on.
 
     Targets of other intents, and single lights, are returned as they are.
+
+    Args:
+        resolved: the act.
+        home: tells which lights are on.
     """
     targets = resolved.targets
     if resolved.intent != "HassLightSet" or len(targets) < 2:
@@ -91,5 +95,5 @@ def lights_to_set(resolved: Resolved, home: Home) -> tuple[str, ...]:
     if "step" in resolved.values:
         lit = [id_ for id_ in able if home.state(id_).get("state") == "on"]
         able = lit or able
-    # if none is able, the effect on the first one says why
+    # if none is able, the effect on the first one raises the reason
     return tuple(able) or targets

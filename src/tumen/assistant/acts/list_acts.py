@@ -13,7 +13,12 @@ _SHORTEST_TYPO = 6  # letters from which on an item may be misspelt
 
 
 def change_lists(resolved: Resolved, home: Home) -> list[Change]:
-    """Return the changes that add, tick off or remove an item on each list that is meant."""
+    """Return the changes that add, tick off or remove an item on each list that is meant.
+
+    Args:
+        resolved: the lists and the item.
+        home: it is only read.
+    """
     lists = resolved.targets or (SHOPPING,)
     item = str(needed(resolved.values, "item"))
     changes = []
@@ -32,7 +37,9 @@ def _after(intent: str, state: State, item: str) -> State | None:
     items = tuple(state.get("items", ()))
     known = _known_item(item, items)
     if "AddItem" in intent:
+        # an item is on a list once
         return state if known else state | {"items": (*items, item)}
+    # another list may have it
     if known is None:
         return None
     done = tuple(state.get("done_items", ()))

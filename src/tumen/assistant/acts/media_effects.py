@@ -42,6 +42,7 @@ def previous_track(player: Target) -> State:
 
 
 def _track(player: Target, by: int) -> State:
+    """Return the fields of a player some tracks further."""
     _check_on(player)
     track = (player.state.get("media_track") or 1) + by
     # the title of the other track is not known

@@ -36,6 +36,7 @@ class Change:
         after = self.after or {}
         differing = {}
         for name in before | after:
+            # a field that is missing on one side is None there
             pair = (before.get(name), after.get(name))
             if pair[0] != pair[1]:
                 differing[name] = pair

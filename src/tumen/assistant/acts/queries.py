@@ -30,7 +30,7 @@ _READINGS = (
     "humidity",
     "percentage",
 )
-"""Fields that are told when the state of one device is asked for."""
+"""Fields in the answer to a question about one device."""
 
 
 def is_so(entity: Entity, state: State, asked: str) -> bool:
@@ -52,16 +52,19 @@ def is_so(entity: Entity, state: State, asked: str) -> bool:
 
 
 def _get_state(resolved: Resolved, home: Home) -> QueryResult:
-    """Answer a question about a state, about a zone, or about what a device has to tell."""
+    """Answer a question about a state, about a zone, or about a device in general."""
     targets = resolved.targets
     asked = str(resolved.values.get("state") or "")
+    # `is it on`, `which are open`
     if asked:
         matching = _in_state(home, targets, asked)
         return QueryResult(matching, targets, {"asked": asked})
+    # `is Anna at work`
     if "zone" in resolved.values:
         zone = fold(str(resolved.values["zone"]))
         matching = _in_zone(home, targets, zone)
         return QueryResult(matching, targets, {"asked": zone})
+    # `what about the lamp`
     if len(targets) != 1:
         return QueryResult((), targets)
     return QueryResult((), targets, _facts(home, targets[0]))
@@ -94,6 +97,7 @@ def _facts(home: Home, id_: str) -> dict[str, Value]:
     if entity.domain == "binary_sensor" and entity.device_class in OPENINGS:
         word = "open" if word == "on" else "closed"
     facts: dict[str, Value] = {"state": word}
+    # the reading of a sensor has a unit
     if entity.unit:
         facts["unit"] = entity.unit
     for name in _READINGS:
@@ -137,7 +141,7 @@ def _degrees(entity: Entity, state: State) -> float | None:
 
 
 def _get_weather(resolved: Resolved, home: Home) -> QueryResult:
-    """Answer with what the weather service of the home has to tell."""
+    """Answer with the readings of the home's weather service."""
     targets = resolved.targets
     return QueryResult((), targets, _facts(home, targets[0]))
 

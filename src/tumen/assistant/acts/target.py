@@ -23,6 +23,7 @@ def needed(values: SlotValues, slot: str) -> Any:
     Raises:
         ActRefused: the value was not said.
     """
+    # the act names its missing value instead of guessing one
     if slot not in values:
         raise ActRefused("missing", slot=slot)
     return values[slot]

@@ -13,7 +13,12 @@ MAX_SECONDS = 7 * 86_400
 
 
 def start_timer(resolved: Resolved, home: Home) -> list[Change]:
-    """Return the change that starts a timer."""
+    """Return the change that starts a timer.
+
+    Args:
+        resolved: length, name and command.
+        home: it is only read.
+    """
     seconds = float(needed(resolved.values, "seconds"))
     if not 0 < seconds <= MAX_SECONDS:
         raise ActRefused("timer_range")
@@ -22,6 +27,7 @@ def start_timer(resolved: Resolved, home: Home) -> list[Change]:
         name=str(resolved.values.get("name", "")),
         area=resolved.place,
         seconds=seconds,
+        # an end instead of a rest survives a restart
         ends=home.clock().timestamp() + seconds,
         command=str(resolved.values.get("command", "")),
     )
@@ -29,19 +35,27 @@ def start_timer(resolved: Resolved, home: Home) -> list[Change]:
 
 
 def _free_id(home: Home) -> str:
+    """Return an id that no timer or entity has."""
     taken = {*home.timers, *home.entities}
     number = 1
+    # an entity of the home may be called timer.1
     while f"timer.{number}" in taken:
         number += 1
     return f"timer.{number}"
 
 
 def change_timers(resolved: Resolved, home: Home) -> list[Change]:
-    """Return the changes that cancel, pause, resume, lengthen or shorten the targets."""
+    """Return the changes that cancel, pause, resume, lengthen or shorten the targets.
+
+    Args:
+        resolved: the act and its timers.
+        home: it is only read.
+    """
     now = home.clock().timestamp()
     changes = []
     for id_ in resolved.targets:
         timer = home.timers.get(id_)
+        # it ran out between the question and its answer
         if timer is None:
             raise ActRefused("no_timer")
         after = _after(resolved, timer, home.seconds_left(timer), now)
@@ -73,6 +87,7 @@ def _after(resolved: Resolved, timer: Timer, left: float, now: float) -> Timer |
     by = float(needed(resolved.values, "seconds"))
     if resolved.intent == "HassDecreaseTimer":
         by = -by
+    # a timer that is shortened to nothing would ring at once
     if left + by <= 0:
         raise ActRefused("timer_short", seconds=plain(left))
     if timer.ends is None:

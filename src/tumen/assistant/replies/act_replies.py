@@ -71,7 +71,7 @@ def reply_to_act(phrasing: Phrasing, outcome: Outcome) -> str:
 def _devices(phrasing: Phrasing, outcome: Outcome) -> str:
     """Return what was changed of the targets, and what was not."""
     resolved = outcome.resolved
-    # what a scene sets is not told one by one
+    # the reply names the scene, not each device that it sets
     own = [change for change in outcome.changes if change.id in resolved.targets]
     made = [change for change in own if change.real]
     if not made:
@@ -93,6 +93,7 @@ def _made(phrasing: Phrasing, resolved: Resolved, changes: Sequence[Change]) -> 
     after = changes[0].after or {}
     if intent == "HassMediaSearchAndPlay":
         return phrasing.reply("play", names=names, title=after.get("media_title", ""))
+    # players have replies of their own
     if intent in _KEYS:
         return phrasing.reply(_KEYS[intent], names=names)
     if _cleans_area(resolved, after):
@@ -127,6 +128,7 @@ def _key(resolved: Resolved, ids: Sequence[str], state: str) -> str:
 
 def _already(phrasing: Phrasing, resolved: Resolved, own: Sequence[Change]) -> str:
     """Return that everything was so before."""
+    # there was no target
     if not own:
         return phrasing.reply("nevermind")
     ids = [change.id for change in own]
@@ -139,10 +141,10 @@ def _already(phrasing: Phrasing, resolved: Resolved, own: Sequence[Change]) -> s
 def _values_set(phrasing: Phrasing, resolved: Resolved, change: Change) -> str:
     """Return the fields that an intent sets, as they are after it."""
     after = change.after or {}
-    told = []
+    texts = []
     for field in _fields_set(resolved, after) or ["state"]:
-        told.append(phrasing.quantity(field, after[field]))
-    return ", ".join(told)
+        texts.append(phrasing.quantity(field, after[field]))
+    return ", ".join(texts)
 
 
 def _fields_set(resolved: Resolved, after: State) -> list[str]:
@@ -171,7 +173,7 @@ def _with_skipped(phrasing: Phrasing, resolved: Resolved, text: str) -> str:
     if not lacking:
         return text
     names = phrasing.names(list(lacking))
-    # they may lack different things; the first one is told
+    # they may lack different things; the reply names the first
     slot = next(iter(lacking.values()))
     return phrasing.reply("skipped", reply=text, names=names, slot=phrasing.word(slot))
 
@@ -201,11 +203,11 @@ def _timers(phrasing: Phrasing, outcome: Outcome) -> str:
         return phrasing.reply("timer_none")
     if intent == "HassStartTimer":
         return _started_timer(phrasing, outcome.changes[0])
-    told = []
+    texts = []
     for change in outcome.changes:
         # a cancelled timer has no fields any more
-        told.append(phrasing.timer(change.id, change.after or change.before or {}))
-    names = phrasing.listed(told)
+        texts.append(phrasing.timer(change.id, change.after or change.before or {}))
+    names = phrasing.listed(texts)
     if "Cancel" in intent:
         return phrasing.reply("timer_cancel", names=names)
     timer = phrasing.home.timers[outcome.changes[0].id]
@@ -226,6 +228,7 @@ def _lists(phrasing: Phrasing, outcome: Outcome) -> str:
     """Return what was changed on which lists."""
     resolved = outcome.resolved
     made = [change for change in outcome.changes if change.real]
+    # only adding may change nothing: the item was there
     if not made:
         key = "list_has"
     elif "AddItem" in resolved.intent:

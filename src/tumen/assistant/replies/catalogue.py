@@ -22,9 +22,9 @@ class Catalogue:
 
     Attributes:
         replies: key -> text with `{parts}`.
-        words: state or field -> how it is told.
+        words: state or field -> its word.
         nouns: domain or device class -> the noun for one, and for several where that differs.
-        colors: CSS name of a colour -> how it is told.
+        colors: CSS name of a colour -> its word.
         units: of hours, minutes and seconds.
         weekdays: from Monday.
         months: from January.
@@ -53,6 +53,7 @@ def catalogues() -> dict[str, Catalogue]:
         found[lang] = Catalogue(
             replies=table["replies"],
             words=table["words"],
+            # Chinese nouns have one form, for one and for several
             nouns={name: tuple(forms) for name, forms in table["nouns"].items()},
             colors=table["colors"],
             units=tuple(table["units"]),

@@ -14,14 +14,14 @@ from tumen.language import LANGUAGES
 
 _PERCENT = ("brightness", "position", "percentage", "volume", "humidity")
 _CELSIUS = ("temperature", "current_temperature")
-_MAX_NAMED = 3  # devices that were acted on are told by name up to here, then by number
+_MAX_NAMED = 3  # up to here devices are listed by name, more are counted
 
 
 class Phrasing:
     """Puts the things and values of a home into words.
 
     Args:
-        home: the home that is told about.
+        home: the home that the replies are about.
         lang: the language of the reply; the first one where it is not known.
     """
 
@@ -37,6 +37,7 @@ class Phrasing:
             key: which reply.
             parts: what is filled in; a language may leave parts out.
         """
+        # a reply may start with the name of a device
         text = self.phrase(key, **parts)
         return text[0].upper() + text[1:]
 
@@ -45,9 +46,9 @@ class Phrasing:
         template = self.catalogue.replies[key]
         return template.format(**parts)
 
-    def sentences(self, told: Sequence[str]) -> str:
+    def sentences(self, texts: Sequence[str]) -> str:
         """Return several replies as one."""
-        return self.catalogue.sentence_gap.join(told)
+        return self.catalogue.sentence_gap.join(texts)
 
     # -- names -----------------------------------------------------------------------------------
 
@@ -72,6 +73,7 @@ class Phrasing:
         return self._with_commas(first) + self.phrase(joint) + last
 
     def _with_commas(self, names: Sequence[str]) -> str:
+        """Return names with the comma of the language between them."""
         return self.phrase("comma").join(names)
 
     def shortened(self, names: Sequence[str]) -> str:
@@ -107,7 +109,7 @@ class Phrasing:
         entities = [self.home.entities[id_] for id_ in ids if id_ in self.home.entities]
         classes = {entity.device_class for entity in entities}
         domains = {entity.domain for entity in entities}
-        # the class tells more: blinds are covers
+        # the class is narrower: blinds are covers
         for shared in (classes, domains):
             if len(shared) == 1:
                 name = shared.pop()
@@ -116,7 +118,12 @@ class Phrasing:
         return ANY_DEVICE
 
     def noun(self, name: str, count: int) -> str:
-        """Return the noun of a domain or device class in the number of a count."""
+        """Return the noun of a domain or device class in the number of a count.
+
+        Args:
+            name: the domain or device class; empty for any device.
+            count: how many there are.
+        """
         nouns = self.catalogue.nouns
         forms = nouns.get(name) or nouns[ANY_DEVICE]
         return forms[0] if count == 1 else forms[-1]
@@ -129,6 +136,7 @@ class Phrasing:
     def place_of_reading(self, id_: str) -> str:
         """Return the room that a climate device measures, or the name of a sensor."""
         entity = self.home.entities[id_]
+        # a sensor may hang outside of the room it is named for
         if entity.area and entity.domain == "climate":
             return self.title(entity.area)
         return self.title(id_)
@@ -149,7 +157,7 @@ class Phrasing:
     # -- values ----------------------------------------------------------------------------------
 
     def word(self, word: Any) -> str:
-        """Return how a state or field is told; what the catalogue does not have stays as it is."""
+        """Return the word for a state or field; unknown ones stay as they are."""
         return self.catalogue.words.get(str(word), str(word))
 
     def state_word(self, id_: str) -> str:
@@ -157,7 +165,12 @@ class Phrasing:
         return str(self.home.state(id_).get("state"))
 
     def quantity(self, field: str, value: Any) -> str:
-        """Return the value of a field with its unit: `80 %`, `21.5 °C`, `2700 K`, a colour."""
+        """Return the value of a field with its unit: `80 %`, `21.5 °C`, `2700 K`, a colour.
+
+        Args:
+            field: a field of an entity.
+            value: its value.
+        """
         if field in _PERCENT:
             return f"{plain(value)} %"
         if field in _CELSIUS:
@@ -175,11 +188,11 @@ class Phrasing:
 
     def changed_fields(self, change: Change) -> str:
         """Return what a change made of an entity, in a few words."""
-        told = []
+        texts = []
         for name, (_, after) in change.fields().items():
             if after is not None:
-                told.append(self.quantity(name, after))
-        return ", ".join(told)
+                texts.append(self.quantity(name, after))
+        return ", ".join(texts)
 
     def time(self, seconds: float) -> str:
         """Return a time span: `1 h 5 min`."""
@@ -187,10 +200,10 @@ class Phrasing:
         minutes, whole_seconds = divmod(round(seconds), 60)
         hours, minutes = divmod(minutes, 60)
         amounts = (hours, minutes, whole_seconds)
-        told = []
+        texts = []
         for amount, unit in zip(amounts, self.catalogue.units, strict=True):
             if amount:
-                told.append(f"{amount}{gap}{unit}")
-        if not told:
-            told.append(f"0{gap}{self.catalogue.units[-1]}")
-        return gap.join(told)
+                texts.append(f"{amount}{gap}{unit}")
+        if not texts:
+            texts.append(f"0{gap}{self.catalogue.units[-1]}")
+        return gap.join(texts)

@@ -57,23 +57,23 @@ def _date(phrasing: Phrasing, facts: Facts) -> str:
 
 def _temperatures(phrasing: Phrasing, degrees_by_id: Facts) -> str:
     """Return the degrees of each reading with its place."""
-    told = []
+    texts = []
     for id_, degrees in degrees_by_id.items():
         place = phrasing.place_of_reading(id_)
         reading = phrasing.reply("temperature", names=place, what=f"{degrees} °C")
-        told.append(reading)
-    return phrasing.sentences(told)
+        texts.append(reading)
+    return phrasing.sentences(texts)
 
 
 def _timers(phrasing: Phrasing, seconds_left: Facts) -> str:
     """Return what is left of each timer."""
     timers = phrasing.home.timers
-    told = []
+    texts = []
     for id_, seconds in seconds_left.items():
         name = phrasing.timer(id_, timers[id_].fields())
         left = phrasing.time(seconds)
-        told.append(phrasing.reply("timer_left", names=name, time=left))
-    return phrasing.sentences(told)
+        texts.append(phrasing.reply("timer_left", names=name, time=left))
+    return phrasing.sentences(texts)
 
 
 # -- what state is it in? ------------------------------------------------------------------------
@@ -84,19 +84,19 @@ def _states(phrasing: Phrasing, among: Sequence[str], facts: Facts) -> str:
     if len(among) == 1:
         title = phrasing.title(among[0])
         return phrasing.reply("is", names=title, what=_readings(phrasing, facts))
-    told = []
+    texts = []
     for id_ in among:
         title = phrasing.title(id_)
         state = phrasing.word(phrasing.state_word(id_))
-        told.append(f"{title}: {state}")
-    return phrasing.reply("which_yes", names=phrasing.shortened(told))
+        texts.append(f"{title}: {state}")
+    return phrasing.reply("which_yes", names=phrasing.shortened(texts))
 
 
 def _readings(phrasing: Phrasing, facts: Facts) -> str:
     """Return `on, brightness 50 %`; the state of a sensor with its unit."""
     if "unit" in facts:
         return f"{facts['state']} {facts['unit']}"
-    told = [phrasing.word(facts["state"])]
+    texts = [phrasing.word(facts["state"])]
     for name, value in facts.items():
         if name == "state":
             continue
@@ -104,8 +104,8 @@ def _readings(phrasing: Phrasing, facts: Facts) -> str:
         needs_name = name != "temperature" or len(facts) >= _FEW_FACTS
         if needs_name:
             quantity = f"{phrasing.word(name)} {quantity}"
-        told.append(quantity)
-    return phrasing.catalogue.fact_comma.join(told)
+        texts.append(quantity)
+    return phrasing.catalogue.fact_comma.join(texts)
 
 
 # -- is it in this state? ------------------------------------------------------------------------
@@ -114,6 +114,7 @@ def _readings(phrasing: Phrasing, facts: Facts) -> str:
 def _state_question(phrasing: Phrasing, resolved: Resolved, answer: QueryResult) -> str:
     """Return whether, which or how many devices are in the state that was asked for."""
     ask = str(resolved.values.get("ask", ""))
+    # one device: yes or no is enough
     if len(answer.among) == 1 and ask not in ("which", "how_many"):
         return _yes_or_no(phrasing, answer)
     if ask in ("all", ""):
@@ -138,6 +139,7 @@ def _all_of_them(phrasing: Phrasing, answer: QueryResult) -> str:
     """Return whether all devices are in the state, or which are not."""
     count = phrasing.counted(answer.among)
     others = [id_ for id_ in answer.among if id_ not in answer.matching]
+    # `all lights are on` is answered by those that are not
     if not others:
         return phrasing.reply("all_yes", count=count)
     names = phrasing.shortened(phrasing.titles(others))
@@ -155,7 +157,7 @@ def _how_many(phrasing: Phrasing, answer: QueryResult) -> str:
 
 
 def _state(phrasing: Phrasing, id_: str) -> str:
-    """Return the state of an entity; a sensor on a door or window says open or closed."""
+    """Return the state of an entity; a sensor on a door or window is open or closed."""
     state = phrasing.state_word(id_)
     entity = phrasing.home.entities[id_]
     if entity.domain == "binary_sensor" and entity.device_class in _TOLD_AS_OPEN:

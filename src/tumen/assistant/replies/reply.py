@@ -12,12 +12,18 @@ from tumen.home import Home, Timer
 
 
 def reply(result: Outcome | Question | Refusal, home: Home) -> str:
-    """Return the reply to an outcome, a question or a refusal; it is never empty."""
+    """Return the reply to an outcome, a question or a refusal; it is never empty.
+
+    Args:
+        result: what was done, is missing, or stands against it.
+        home: the home after it.
+    """
     if isinstance(result, Question):
         return reply_with_question(Phrasing(home, result.lang), result)
     if isinstance(result, Refusal):
         return reply_to_refusal(Phrasing(home, result.lang), result)
     phrasing = Phrasing(home, result.resolved.lang)
+    # it was resolved, but the device does not do it
     if result.refusal:
         return reply_to_refusal(phrasing, result.refusal)
     if result.answer:
@@ -26,22 +32,34 @@ def reply(result: Outcome | Question | Refusal, home: Home) -> str:
 
 
 def reply_undone(outcome: Outcome, home: Home) -> str:
-    """Return the reply to an undo: every thing that is as it was, and how that is."""
+    """Return the reply to an undo: every thing that is as it was, and how that is.
+
+    Args:
+        outcome: the undo.
+        home: the home after it.
+    """
     if outcome.refusal:
         return reply(outcome.refusal, home)
     phrasing = Phrasing(home, outcome.resolved.lang)
-    told = []
+    texts = []
     for change in outcome.changes:
+        # timers are not entities; a cancelled one is called by what it was
         if change.id not in home.entities:
-            told.append(phrasing.timer(change.id, change.after or change.before or {}))
+            texts.append(phrasing.timer(change.id, change.after or change.before or {}))
             continue
         title = phrasing.title(change.id)
         fields = phrasing.changed_fields(change)
-        told.append(f"{title} ({fields})" if fields else title)
-    return phrasing.reply("undone", names=phrasing.shortened(told))
+        texts.append(f"{title} ({fields})" if fields else title)
+    return phrasing.reply("undone", names=phrasing.shortened(texts))
 
 
 def reply_finished(timer: Timer, home: Home, lang: str) -> str:
-    """Return what is said when a timer has run out."""
+    """Return what is said when a timer has run out.
+
+    Args:
+        timer: it is not in the home any more.
+        home: the home.
+        lang: the language that was spoken last.
+    """
     phrasing = Phrasing(home, lang)
     return phrasing.reply("timer_done", names=phrasing.timer(timer.id, timer.fields()))

@@ -15,7 +15,7 @@ def find_named(lookup: Lookup, phrases: Sequence[str], place: NamedPlace | None)
     """Return the devices that phrases name; empty if there are none.
 
     The first of these that finds anything wins: a name said exactly; a place and a kind; a name
-    said in another number or case; words that tell devices apart; two names joined by `and`; a
+    said in another number or case; words that distinguish devices; two names joined by `and`; a
     part of a place's name and a kind.
 
     Args:
@@ -92,6 +92,7 @@ def _may_be_called(lookup: Lookup, entity: Entity, place: NamedPlace | None) -> 
 
 
 def _of_kind(lookup: Lookup, numbers: Iterable[int], kind: Kind) -> list[int]:
+    """Return the entities that are of a kind."""
     return [number for number in numbers if lookup.index.fits(number, kind)]
 
 
@@ -152,7 +153,7 @@ def _called_by_kind(
     return called if len(called) == 1 else []
 
 
-# -- words that tell devices apart ---------------------------------------------------------------
+# -- words that distinguish devices --------------------------------------------------------------
 
 
 def _by_core(lookup: Lookup, reading: Phrase, place: NamedPlace | None) -> list[str]:

@@ -16,25 +16,34 @@ def find_group(lookup: Lookup, kind: Kind | None, place: NamedPlace | None) -> l
 
     Without a place: those in the speaker's room, else the only one there is.
 
+    Args:
+        lookup: the action.
+        kind: what kind of device; None if the action does not name one.
+        place: where; None for the whole home.
+
     Raises:
         Unresolved: one is meant and several fit.
     """
+    # `turn off the kitchen` names no kind; other intents have one by themselves
     if kind is None and lookup.intent in ("HassTurnOn", "HassTurnOff"):
         return _switched(lookup, place)
     devices = devices_of(lookup, kind, place)
     # a question about states means the whole home
     if place or lookup.all_meant or (lookup.is_question and len(devices) > 1):
         return choose(lookup, devices)
+    # a command without a place is about the room it is said in
     if lookup.speakers_place:
         near = devices_of(lookup, kind, lookup.speakers_place)
         if near:
             return choose(lookup, near)
+    # the speaker's room is not known
     elif _all_lights(lookup, devices):
         return _lights_of_home(lookup, devices)
     return choose_one(lookup, devices) if devices else []
 
 
 def _all_lights(lookup: Lookup, ids: list[str]) -> bool:
+    """Whether all of these devices are lights."""
     return all(lookup.entity(id_).domain == "light" for id_ in ids)
 
 
@@ -53,11 +62,13 @@ def _lights_of_home(lookup: Lookup, lights: list[str]) -> list[str]:
 def _switched(lookup: Lookup, place: NamedPlace | None) -> list[str]:
     """Return what on or off means without a kind: all that is switched, else the lights."""
     all_meant = lookup.slot("scope") == "all"
+    # `turn on` alone means nothing in particular
     if place is None and not all_meant:
         raise lookup.question("what")
     devices = devices_of(lookup, _ANY_SWITCHABLE, place)
     if all_meant:
         return devices
+    # turning off a room means its lights
     lights = devices_of(lookup, _LIGHT, place)
     if lights:
         return lights
@@ -69,6 +80,11 @@ def devices_of(lookup: Lookup, kind: Kind | None, place: NamedPlace | None) -> l
 
     Devices that carry the sense of the kind themselves win: `blinds` are not the shutters beside
     them, but shutters where the home does not have blinds.
+
+    Args:
+        lookup: the action.
+        kind: what kind of device; None for any.
+        place: where; None for the whole home.
     """
     index = lookup.index
     if kind is None and lookup.is_question:
@@ -119,6 +135,7 @@ def choose(
     Raises:
         Unresolved: one is meant and several fit.
     """
+    # nothing to choose from, or everything is meant
     if len(ids) < 2 or lookup.all_meant or all_said:
         return ids
     if by_name or lookup.intent in ONE_MEANT:
@@ -129,17 +146,24 @@ def choose(
 def choose_one(lookup: Lookup, ids: list[str]) -> list[str]:
     """Return the candidate in the speaker's room, or the one whose state makes it the one.
 
+    Args:
+        lookup: the action.
+        ids: the candidates.
+
     Raises:
         Unresolved: several are equally good.
     """
     if lookup.here:
+        # the room comes before the state: `pause` said in the bath means the bath's radio
         near = [id_ for id_ in ids if lookup.entity(id_).area == lookup.here]
         ids = near or ids
+    # `pause` means the one that plays, `go on` the one that is paused
     for state in ACTIVE_STATES.get(lookup.intent, ()):
         active = [id_ for id_ in ids if lookup.state_word(id_) == state]
         if active:
             ids = active
             break
+    # a wrong guess costs more than a question
     if len(ids) > 1:
         raise lookup.which(ids)
     return ids

@@ -64,6 +64,7 @@ class Lookup:
         """The kind that the closed slots `domain` and `device_class` name."""
         domain = self.slot("domain")
         device_class = self.slot("device_class")
+        # a window that is asked about may be a cover or a sensor; one that is opened is a cover
         if device_class and (self.is_question or not domain):
             return kind_of(DEVICE_CLASS_KINDS.get(device_class, f"cover:{device_class}"))
         if domain:
@@ -77,6 +78,7 @@ class Lookup:
             return frozenset()
         if not self.is_question:
             return frozenset(ACTS_ON.get(self.intent, ()))
+        # only people are somewhere
         if self.slot("zone") or self.slot("ask") == "where":
             return frozenset(("person",))
         return frozenset(ASKED_OF.get(self.slot("state"), ()))
@@ -86,6 +88,7 @@ class Lookup:
         """Whether all of several candidates are meant."""
         if self.slot("scope") == "all":
             return True
+        # such questions are about every device that fits
         return self.is_question and self.slot("ask") in ("any", "all", "which", "how_many")
 
     # -- the home --------------------------------------------------------------------------------
@@ -134,7 +137,12 @@ class Lookup:
         return Unresolved(Refusal(self.intent, self.lang, reason, about, self.values))
 
     def question(self, reason: str, options: Sequence[Candidate] = ()) -> Unresolved:
-        """Return a question to raise."""
+        """Return a question to raise.
+
+        Args:
+            reason: what is missing.
+            options: what the speaker may choose from.
+        """
         return Unresolved(Question(self.intent, self.lang, tuple(options), self.values, reason))
 
     def only_option(self, options: Sequence[Candidate]) -> list[str]:
@@ -152,6 +160,7 @@ class Lookup:
         titles = [self.title(id_) for id_ in ids]
         options = []
         for id_, title in zip(ids, titles, strict=True):
+            # equal names get their rooms added
             label = title
             if titles.count(title) > 1:
                 label = self._with_area(id_, title)
@@ -159,7 +168,7 @@ class Lookup:
         return self.question("which", options)
 
     def _with_area(self, id_: str, title: str) -> str:
-        """Return a title with the area that tells it from the same title elsewhere."""
+        """Return a title with its area, to distinguish it from the same title elsewhere."""
         entity = self.home.entities.get(id_)
         if entity is None or not entity.area:
             return title

@@ -11,6 +11,10 @@ def find_place(lookup: Lookup, words: str) -> tuple[NamedPlace | None, tuple[Nam
 
     `here` is the speaker's room; `a and b` are one place with the areas of both.
 
+    Args:
+        lookup: the action.
+        words: what was said.
+
     Raises:
         Unresolved: `here` was said and the speaker's room is not known.
     """
@@ -18,19 +22,22 @@ def find_place(lookup: Lookup, words: str) -> tuple[NamedPlace | None, tuple[Nam
     if place:
         return place, ()
     phrase = lookup.parse(words)
+    # `here` and nothing else: `here in the kitchen` is the kitchen
     if phrase.here and not phrase.core and not phrase.places:
         if lookup.speakers_place is None:
             raise lookup.question("where")
         return lookup.speakers_place, ()
+    # `kitchen and hall`
     together = _places_together(lookup, words)
     if together:
         return together, ()
     # `in the kitchen please`: one place, and nothing else that could matter
     if len(phrase.places) == 1 and not phrase.core and not phrase.kind:
         return phrase.places[0], ()
+    # `bedroom` where the home has a master bedroom
     stops = common_words().stop[lookup.lang]
-    telling = [word for word in split(words) if word not in stops]
-    options = lookup.index.places_with(telling)
+    distinguishing = [word for word in split(words) if word not in stops]
+    options = lookup.index.places_with(distinguishing)
     if len(options) == 1:
         return options[0], ()
     return None, options
@@ -42,6 +49,7 @@ def _places_together(lookup: Lookup, words: str) -> NamedPlace | None:
     places = []
     for name in names:
         place = lookup.index.place(name, lookup.lang)
+        # half of what was said would be a guess
         if place is None:
             return None
         places.append(place)
@@ -63,7 +71,12 @@ def split_joined(words: str) -> list[str]:
 
 
 def is_everywhere(lookup: Lookup, words: str) -> bool:
-    """Return whether a place is the whole home; no words mean the whole home too."""
+    """Return whether a place is the whole home; no words mean the whole home too.
+
+    Args:
+        lookup: the action.
+        words: the place that was said, if any.
+    """
     if not words:
         return True
     # a floor or area may be called `House`
@@ -86,6 +99,7 @@ def place_of_area(lookup: Lookup) -> NamedPlace | None:
         return None
     place, _ = find_place(lookup, words)
     if place is None:
+        # the home may have it under another spelling
         better = lookup.index.correct(words)
         if better:
             place, _ = find_place(lookup, better)
@@ -95,5 +109,10 @@ def place_of_area(lookup: Lookup) -> NamedPlace | None:
 
 
 def is_inside(entity: Entity, place: NamedPlace | None) -> bool:
-    """Return whether an entity is in a place; no place is the whole home."""
+    """Return whether an entity is in a place; no place is the whole home.
+
+    Args:
+        entity: the device.
+        place: where it should be.
+    """
     return place is None or entity.area in place.areas

@@ -5,7 +5,7 @@ because people and models put words in either slot. In this order:
 
     1  an entity called exactly so wins over everything                 "bedroom lamp"
     2  a place and a kind mean all devices of that kind there           "kitchen lights", 厨房的灯
-    3  words that tell one device of a kind from another                "the left bedside lamp"
+    3  words that distinguish devices of a kind                        "the left bedside lamp"
     4  the same again with small typos corrected to the home's own words
 
 Without a name and a place it is the room of the speaker (`here`), else the only candidate, else a
@@ -63,8 +63,10 @@ def _read_values(lookup: Lookup, reader: Values) -> None:
     for slot, words in lookup.action.slots.items():
         if slot in _EVIDENCE:
             continue
+        # closed slots hold one of a few known words
         if slot in CLOSED:
             lookup.values[slot] = words
+        # copied slots hold words of the sentence
         elif slot in COPIED:
             value = reader.read(slot, words, lookup.lang)
             if isinstance(value, Unknown):
@@ -73,6 +75,8 @@ def _read_values(lookup: Lookup, reader: Values) -> None:
 
 
 def _resolver_of(intent: str) -> Callable[[Lookup], Resolved]:
+    """Return the function that resolves an intent."""
+    # most intents act on devices by name, place and kind
     if intent in _SPECIAL:
         return _SPECIAL[intent]
     return _devices if intent in INTENTS else _not_home
@@ -89,10 +93,12 @@ def _nothing(lookup: Lookup) -> Resolved:
 
 
 def _not_home(lookup: Lookup) -> Resolved:
+    """Refuse what is not for a home."""
     raise lookup.refusal("not_home")
 
 
 def _shopping_list(lookup: Lookup) -> Resolved:
+    """Resolve the list that every home has."""
     return lookup.resolved((SHOPPING,))
 
 
@@ -108,18 +114,21 @@ def _temperature(lookup: Lookup) -> Resolved:
         # the speaker's room, if anything measures there
         near = [entity for entity in devices if entity.area == lookup.here]
         devices = near or devices
+    # heating regulates the room, so its reading is the room's
     climates = [entity for entity in devices if entity.domain == "climate"]
     found = [entity.id for entity in climates or devices]
     if not found:
         if place:
             raise lookup.refusal("absent", kind="temperature", place=place.id)
         raise lookup.refusal("absent", kind="temperature")
+    # no room is named or known: the temperature of which one?
     if len(found) > 1 and not place and not lookup.here:
         raise lookup.which(sorted(found))
     return lookup.resolved(found)
 
 
 def _measures(entity: Entity) -> bool:
+    """Whether an entity measures the temperature of its area."""
     if entity.domain == "sensor":
         return entity.device_class == "temperature"
     return entity.domain == "climate"
@@ -127,6 +136,7 @@ def _measures(entity: Entity) -> bool:
 
 def _vacuum(lookup: Lookup) -> Resolved:
     """Resolve a vacuum that is to start. A place without a vacuum is one to clean."""
+    # a named vacuum starts wherever it is
     if lookup.slot("area") and not lookup.slot("name"):
         place = place_of_area(lookup)
         areas = place.areas if place else frozenset()
@@ -150,6 +160,7 @@ def _clean_area(lookup: Lookup) -> Resolved:
     slots = {slot: words for slot, words in lookup.action.slots.items() if slot != "area"}
     lookup.action = Action(lookup.intent, lookup.lang, slots)
     if place and not slots.get("name"):
+        # vacuums do not climb stairs
         near = [vacuum.id for vacuum in _vacuums(lookup) if _reaches(lookup, vacuum, place.areas)]
         if len(near) == 1:
             return lookup.resolved(near)
@@ -157,6 +168,7 @@ def _clean_area(lookup: Lookup) -> Resolved:
 
 
 def _vacuums(lookup: Lookup) -> list[Entity]:
+    """Return the vacuums of the home."""
     return [entity for entity in lookup.home.entities.values() if entity.domain == "vacuum"]
 
 
@@ -164,12 +176,14 @@ def _reaches(lookup: Lookup, vacuum: Entity, areas: frozenset[str]) -> bool:
     """Whether a vacuum stands in one of the areas or on the floor of one."""
     if not vacuum.area:
         return False
+    # areas without a floor are all on the same one
     floors = {lookup.home.areas[area].floor for area in areas}
     return vacuum.area in areas or lookup.home.areas[vacuum.area].floor in floors
 
 
 def _broadcast(lookup: Lookup) -> Resolved:
     """Resolve the speakers of a place or of the home; without speakers, every media player."""
+    # a message is for all people at home
     lookup.rewrite(scope="all")
     found = find(lookup)
     speakers = [id_ for id_ in found if lookup.entity(id_).device_class == "speaker"]
@@ -180,6 +194,7 @@ def _weather(lookup: Lookup) -> Resolved:
     """Resolve the weather of the home; other places are refused, they have another weather."""
     name = lookup.slot("name")
     if name:
+        # `the weather in the garden` is the weather of the home
         place, _ = find_place(lookup, name)
         if place is not None:
             lookup.place = place.id

@@ -25,9 +25,11 @@ class Resolved:
     """
 
     intent: str
+    # two languages may ask for the same act
     lang: str = field(compare=False)
     targets: tuple[str, ...] = ()
     values: Mapping[str, Value] = field(default_factory=dict)
+    # how a place was called does not change what is done there
     place: str | None = field(default=None, compare=False)
 
     def key(self) -> tuple[Any, ...]:
@@ -73,6 +75,7 @@ class Question:
 
     def choose(self, *numbers: int) -> Resolved:
         """Return the action with the options of these numbers, counted from 0."""
+        # two options may share a device
         targets: set[str] = set()
         for number in numbers:
             targets.update(self.options[number].targets)
@@ -114,4 +117,5 @@ class Unresolved(Exception):
 
 
 def _pairs(values: Mapping[str, Value]) -> tuple[tuple[str, Value], ...]:
+    """Return values in an order that does not depend on the sentence."""
     return tuple(sorted(values.items()))

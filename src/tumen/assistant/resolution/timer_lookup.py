@@ -19,6 +19,7 @@ def resolve_timer_start(lookup: Lookup) -> Resolved:
     if not lookup.values.get("seconds"):
         raise lookup.question("how_long")
     _keep_name(lookup)
+    # a timer rings where it was set
     lookup.place = lookup.home.here
     return lookup.resolved()
 
@@ -40,21 +41,25 @@ def resolve_timer(lookup: Lookup) -> Resolved:
     ids = [timer.id for timer in timers if _fits(lookup, timer)]
     if not ids:
         raise lookup.refusal("which_timer")
+    # cancelling the wrong timer is found out too late
     if len(ids) > 1 and lookup.intent not in _SEVERAL_MEANT:
         raise lookup.which(ids)
     return lookup.resolved(ids)
 
 
 def _keep_name(lookup: Lookup) -> None:
+    """Make the name of a timer a value of the result."""
     name = lookup.slot("name")
     if name:
         lookup.values["name"] = " ".join(name.split())
 
 
 def _fits(lookup: Lookup, timer: Timer) -> bool:
+    """Whether a timer has the name, length and area that were said."""
     name = lookup.values.get("name")
     if name is not None and fold(str(name)) != fold(timer.name):
         return False
+    # `the five minute timer` is named by the length it was started with
     start_seconds = lookup.values.get("start_seconds")
     if start_seconds is not None and start_seconds != timer.seconds:
         return False

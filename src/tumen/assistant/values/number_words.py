@@ -18,7 +18,12 @@ _SOFT_HYPHEN = "\u00ad"  # RBNF writes one between the parts of German number wo
 
 
 def whole_number(said: str, lang: str) -> int | None:
-    """Return the whole number that folded words of a language spell, or None."""
+    """Return the whole number that folded words of a language spell, or None.
+
+    Args:
+        said: folded words.
+        lang: the language of the words.
+    """
     forms = _spellings(said.replace("-", " "), lang)
     # the larger table takes a moment to build and is seldom needed
     for table_of in (_number_words, _larger_number_words):
@@ -38,6 +43,7 @@ def _spellings(said: str, lang: str) -> list[str]:
     for article in style.articles:
         if said.startswith(f"{article} "):
             spellings.append(f"{style.one} {said.removeprefix(article).lstrip()}")
+    # German writes numbers in one word, people dictate them in several
     spellings.append(said.replace(" ", ""))
     return spellings
 
@@ -53,6 +59,7 @@ def _number_words(lang: str) -> dict[str, int]:
 def _larger_number_words(lang: str) -> dict[str, int]:
     """Return words -> number for 101 to 999 and every 50 up to 10,000."""
     words = _spell_out(lang, (*range(101, 1000), *range(1000, 10_001, 50)))
+    # 250 is 两百五: the digit after the hundreds counts tens
     short: dict[str, Any] = value_tables()[lang]["numbers"].get("short_hundreds", {})
     if short:
         ones: dict[str, int] = short["ones"]
@@ -74,6 +81,7 @@ def _spell_out(lang: str, numbers: Iterable[int]) -> dict[str, int]:
         spelled = engine.format_number(number, ruleset_names=rules["rulesets"])
         for text in spelled.text_by_ruleset.values():
             word = fold(text).replace(_SOFT_HYPHEN, "").replace("-", " ")
+            # the first rule set is the usual one
             table.setdefault(word, number)
             for variant in rules.get("variants", ()):
                 other = re.sub(variant["pattern"], variant["replacement"], word)

@@ -10,14 +10,14 @@ from tumen.assistant.values.value_tables import number_styles, of_all_languages,
 from tumen.home import fold
 from tumen.language import is_cjk
 
-_MOST_UNITS = 3  # `21 ° c` has two after the number, `5 minutes %` is nothing anybody says
+_MOST_UNITS = 3  # `21 ° c` has two after the number
 _SIGNED_DIGITS = re.compile(r"[+-]?\d+(?:[.,]\d+)?")
 _SPACED_DIGITS = re.compile(r"[+-]? ?[\d.,]+")
 _QUOTIENT = re.compile(r"(\d+) ?/ ?(\d+)")
 
 
 def read_number(words: str, lang: str) -> float | None:
-    """Return the number that digits or words say, or None.
+    """Return the number in digits or words, or None.
 
     Args:
         words: such as `twenty one point five degrees`; units at the end are dropped.
@@ -26,6 +26,7 @@ def read_number(words: str, lang: str) -> float | None:
     said = _without_words_around(_hyphens_apart(fold(words)))
     if not said:
         return None
+    # `minus five degrees`
     minus = _minus().match(said)
     if minus and minus.end() < len(said):
         rest = read_number(said[minus.end() :], lang)
@@ -33,6 +34,7 @@ def read_number(words: str, lang: str) -> float | None:
     number = _digits(said, lang)
     if number is not None:
         return number
+    # speakers mix languages: `fifty percent` in a German home
     for tongue in _languages_of(said, lang):
         number = _spelled(said, tongue)
         if number is not None:
@@ -51,8 +53,11 @@ def _hyphens_apart(said: str) -> str:
 
 
 def _without_words_around(said: str) -> str:
+    """Return a number without units and words that carry no meaning."""
+    # 百分之 stands before the number, the percent sign after it
     for word in of_all_languages("numbers", "percent_before"):
         said = said.removeprefix(word)
+    # `the eighty`
     for word in of_all_languages("numbers", "before"):
         said = said.removeprefix(word)
     said = said.strip()
@@ -75,6 +80,7 @@ def _units() -> re.Pattern[str]:
 
 @cache
 def _minus() -> re.Pattern[str]:
+    """Words and signs before a negative number."""
     words = [re.escape(word) for word in of_all_languages("numbers", "minus")]
     return re.compile(rf"^(?:{'|'.join(words)}|-)\s*")
 
@@ -109,6 +115,7 @@ def _digits(said: str, lang: str) -> float | None:
 
 @cache
 def _digits_and_half() -> re.Pattern[str]:
+    """A number in digits and a half: `2 and a half`."""
     endings = [re.escape(word.strip()) for word in of_all_languages("numbers", "half_more")]
     return re.compile(rf"(\d+) ?(?:{'|'.join(endings)})")
 
@@ -120,6 +127,7 @@ def _spelled(said: str, lang: str) -> float | None:
     """Return the number that the words of one language spell, or None."""
     if said in _fractions():
         return _fractions()[said]
+    # the usual case
     whole = whole_number(said, lang)
     if whole is not None:
         return float(whole)
@@ -156,6 +164,7 @@ def _fraction(said: str, lang: str) -> float | None:
     below, _, above = said.partition(mark)
     divisor = whole_number(below, lang)
     dividend = whole_number(above, lang)
+    # 零分之三 is no number
     if not divisor or dividend is None:
         return None
     return dividend / divisor
@@ -181,6 +190,7 @@ def _decimal(said: str, lang: str) -> float | None:
     digits = [whole_number(word, lang) for word in words]
     if whole is None or not digits:
         return None
+    # decimals are said digit by digit
     if any(digit is None or digit > 9 for digit in digits):
         return None
     return float(f"{whole}." + "".join(str(digit) for digit in digits))
@@ -198,6 +208,7 @@ def _hundreds(said: str, lang: str) -> float | None:
     below: int | None = 0
     if after.strip():
         below = whole_number(after.replace(style.joint, " ").strip(), lang)
+    # `twenty seven hundred and two hundred` is no number
     if above is None or below is None or below > 99:
         return None
     return float(above * 100 + below)

@@ -25,6 +25,7 @@ def read_span(words: str, lang: str) -> float | None:
     total = 0.0
     read = 0  # characters read so far
     unit_seconds = 0
+    # each unit with the number before it: `1 hour`, `5 minutes`
     for unit in _units().finditer(said):
         number = _number(said[read : unit.start()], lang)
         if number is None:
@@ -32,6 +33,7 @@ def read_span(words: str, lang: str) -> float | None:
         unit_seconds = _SECONDS[str(unit.lastgroup)]
         total += number * unit_seconds
         read = unit.end()
+    # a number alone is no time span
     if not unit_seconds:
         return None
     rest = said[read:].strip()
@@ -44,6 +46,7 @@ def read_span(words: str, lang: str) -> float | None:
 
 @cache
 def _units() -> re.Pattern[str]:
+    """Words of each unit, one named group for each."""
     groups = []
     for unit in _SECONDS:
         # longest first: `分钟` is not `分` and a rest
@@ -55,6 +58,7 @@ def _units() -> re.Pattern[str]:
 
 @cache
 def _half_more() -> frozenset[str]:
+    """Words after a unit that add half of it."""
     return frozenset(of_all_languages("time_spans", "half_more"))
 
 
@@ -74,6 +78,7 @@ def _number(words: str, lang: str) -> float | None:
     # a comma and an `and` may both stand before the number
     for _ in range(2):
         plain = _around().sub("", plain).strip()
+    # `a` is no number word before other nouns
     if plain in of_all_languages("time_spans", "one"):
         return 1.0
     return read_number(plain, lang) if plain else None

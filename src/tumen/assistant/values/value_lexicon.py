@@ -38,6 +38,7 @@ def built_in_lexicon() -> dict[str, dict[str, dict[str, Value]]]:
 def _slots(table: Mapping[str, Any]) -> dict[str, dict[str, Value]]:
     """Return the lexicon of one language from its file."""
     slots: dict[str, dict[str, Value]] = {}
+    # `half` and `full` mean the same for all percentages
     levels = dict(table["levels"])
     least = levels.pop("least")
     for slot in PERCENT:
@@ -58,6 +59,7 @@ def _numbers(table: Mapping[str, list[str]]) -> dict[str, Value]:
 
 
 def _texts(table: Mapping[str, list[str]]) -> dict[str, Value]:
+    """Return words -> text of a table of text -> words."""
     return {fold(word): text for text, words in table.items() for word in words}
 
 
@@ -90,6 +92,7 @@ def checked(tree: object) -> Lexicon:
 
 
 def _check_values(where: str, table: Mapping[str, object]) -> None:
+    """Check that words stand for numbers or text."""
     for words, value in table.items():
         # True is an int to Python, but not a number to anybody else
         if isinstance(value, bool) or not isinstance(value, (int, float, str)):

@@ -79,6 +79,7 @@ def of_all_languages(section: str, key: str) -> tuple[str, ...]:
     """
     words: list[str] = []
     for table in value_tables().values():
+        # languages that need no such words leave the list out
         part = table[section] if section else table
         words += part.get(key, ())
     return tuple(dict.fromkeys(words))

@@ -75,6 +75,7 @@ class Values:
             lang: the speaker's language, tried first; the others follow.
         """
         said = _before_value().sub("", fold(words))
+        # whole phrases come first: `half` is not a number and a rest
         known = self._look_up(slot, said, lang)
         if known is not None:
             return known
@@ -86,6 +87,7 @@ class Values:
         if slot in NUMBERS:
             number = _number(slot, said, lang)
             return Unknown(slot, words) if number is None else plain(number)
+        # text: items, messages, what to play
         return " ".join(words.split()) or Unknown(slot, words)
 
     def _seconds(self, said: str, lang: str) -> float | None:
@@ -100,6 +102,8 @@ class Values:
         return None
 
     def _look_up(self, slot: str, said: str, lang: str) -> Value | None:
+        """Return the value of words in the lexicons, the speaker's language first."""
+        # a bundle's own words come before the built-in ones, in every language
         for table in self._tables:
             for tongue in (lang, *LANGUAGES):
                 value = table.get(tongue, {}).get(slot, {}).get(said)
@@ -108,6 +112,7 @@ class Values:
         return None
 
     def _color(self, said: str, lang: str) -> str | None:
+        """Return the English name of a colour, whatever its ending."""
         for word in _color_words(said):
             found = self._look_up("color", word, lang)
             if found is not None:
@@ -123,6 +128,7 @@ def _before_value() -> re.Pattern[str]:
 
 
 def _number(slot: str, said: str, lang: str) -> float | None:
+    """Return the number of a slot, as percent or degrees Celsius where the slot has it."""
     number = read_number(said, lang)
     if number is None:
         return None
@@ -136,6 +142,7 @@ def _number(slot: str, said: str, lang: str) -> float | None:
 
 
 def _says_fahrenheit(said: str) -> bool:
+    """Whether a temperature is given in Fahrenheit."""
     words = of_all_languages("", "fahrenheit")
     return any(word in said for word in words) or bool(re.search(r"° ?f$", said))
 

@@ -82,6 +82,7 @@ def read_language_tables(package: str) -> dict[str, dict[str, Any]]:
         language -> the content of its file, in the order of `LANGUAGES`.
     """
     folder = resources.files(package) / "languages"
+    # in this order a word that two languages share gets its meaning
     tables = {}
     for lang in LANGUAGES:
         text = (folder / f"{lang}.toml").read_text(encoding="utf-8")
@@ -126,7 +127,12 @@ def common_words() -> CommonWords:
 
 
 def language_of(text: str, otherwise: str) -> str:
-    """Return the language whose own script a text has characters of, else `otherwise`."""
+    """Return the language whose own script a text has characters of, else `otherwise`.
+
+    Args:
+        text: a sentence.
+        otherwise: the language of scripts that several languages share.
+    """
     for lang, (first, last) in common_words().scripts.items():
         if any(first <= char <= last for char in text):
             return lang
@@ -134,6 +140,7 @@ def language_of(text: str, otherwise: str) -> str:
 
 
 def _folded(words: Iterable[str]) -> frozenset[str]:
+    """Return words in the spelling in which they are compared."""
     return frozenset(fold(word) for word in words)
 
 
@@ -159,6 +166,7 @@ def _ordinals(tables: Tables) -> tuple[frozenset[str], ...]:
     """Join the first, the second, ... of every language."""
     by_language = [table["ordinals"] for table in tables.values()]
     ordinals = []
+    # every language has the same number of ordinals
     for same_number in zip(*by_language, strict=True):
         words: set[str] = set()
         for group in same_number:
@@ -168,15 +176,18 @@ def _ordinals(tables: Tables) -> tuple[frozenset[str], ...]:
 
 
 def _ordinal_digits(tables: Tables) -> dict[str, str]:
+    """Return ordinals in digits -> the same in words."""
     found = {}
     for table in tables.values():
         written = table.get("ordinal_digits", ())
+        # only some languages write ordinals with digits
         for digits, group in zip(written, table["ordinals"], strict=False):
             found[digits] = fold(group[0])
     return found
 
 
 def _numbers(tables: Tables) -> dict[str, str]:
+    """Return number words -> digits."""
     found = {}
     for table in tables.values():
         for number, word in enumerate(table.get("numbers", ()), start=1):
@@ -185,6 +196,7 @@ def _numbers(tables: Tables) -> dict[str, str]:
 
 
 def _digits(tables: Tables) -> dict[str, str]:
+    """Return digits -> the characters that names have for them."""
     found = {}
     for table in tables.values():
         for number, char in enumerate(table.get("digits", ""), start=1):
@@ -195,6 +207,7 @@ def _digits(tables: Tables) -> dict[str, str]:
 def _joints(tables: Tables) -> tuple[str, ...]:
     """Return ` and `, ` und `, ` & `, then those of languages without spaces."""
     words = [word for table in tables.values() for word in table["joints"]]
+    # `and` must stand alone: `Brandenburg` has one inside
     spaced = [f" {word} " for word in words if not is_cjk(word[0])]
     unspaced = [word for word in words if is_cjk(word[0])]
     return (*spaced, " & ", *unspaced)

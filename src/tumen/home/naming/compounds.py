@@ -30,6 +30,7 @@ def split_compound(piece: str, places: Container[str]) -> list[str]:
 
 def _split_place(head: str, places: Container[str]) -> list[str]:
     """Cut the longest place off the start of a compound: `kuchendecken` is `kuchen`, `decken`."""
+    # the longest place wins: `Wohnzimmer` before `Wohn`
     for cut in range(len(head), _SHORTEST_HEAD - 1, -1):
         start, rest = head[:cut], head[cut:]
         if not any(form in places for form in (start, *forms(start))):

@@ -61,7 +61,8 @@ class Index:
         # a whole name, pieces joined -> the entities called so
         self._names: dict[str, list[int]] = {}
         for thing, place in places:
-            self._add_place(thing, place)
+            for name in thing.names:
+                self._add_place(split(name), place)
         # places must be known before names are parsed
         self._parsed = [self._parse_names(number) for number in range(len(entities))]
         self._senses = [self._senses_of(number) for number in range(len(entities))]
@@ -69,25 +70,23 @@ class Index:
 
     # -- building --------------------------------------------------------------------------------
 
-    def _add_place(self, thing: NamedThing, place: NamedPlace) -> None:
+    def _add_place(self, pieces: tuple[str, ...], place: NamedPlace) -> None:
+        """Add one name of a place: as a whole, and by its words."""
+        for key in {"".join(pieces), "".join(_without_stops(pieces))}:
+            known = self.places.get(key, place)
+            # two places of one name are one place with the areas of both
+            self.places[key] = NamedPlace(known.id, known.areas | place.areas)
+        if len(pieces) < 2:
+            return
         words = common_words()
+        # `room` is a word of too many names to find any of them
         common = words.stops | words.here | words.everywhere
-        for name in thing.names:
-            pieces = split(name)
-            for key in {"".join(pieces), "".join(_without_stops(pieces))}:
-                known = self.places.get(key)
-                if known is not None and known != place:
-                    # two places of one name are one place with the areas of both
-                    self.places[key] = NamedPlace(known.id, known.areas | place.areas)
-                else:
-                    self.places[key] = place
-            if len(pieces) < 2:
-                continue
-            for piece in pieces:
-                if piece not in common:
-                    self._place_words.setdefault(piece, {})[place.id] = place
+        for piece in pieces:
+            if piece not in common:
+                self._place_words.setdefault(piece, {})[place.id] = place
 
     def _parse_names(self, number: int) -> tuple[_ParsedName, ...]:
+        """Parse the names of an entity, and learn their words."""
         entity = self.entities[number]
         found = []
         for name in entity.names:
@@ -102,7 +101,9 @@ class Index:
         return tuple(found)
 
     def _add_name(self, number: int, pieces: tuple[str, ...]) -> None:
+        """Add a whole name of an entity, with small words and without."""
         keys = {"".join(pieces)}
+        # `die` is an article in German and a word in English: names are kept both ways
         for lang in common_words().stop:
             keys.add("".join(_without_stops(pieces, lang)))
         for key in keys - {""}:
@@ -111,7 +112,8 @@ class Index:
                 numbers.append(number)
 
     def _senses_of(self, number: int) -> frozenset[str]:
-        """Return the senses of an entity: its device class, else those that its names say."""
+        """Return the senses of an entity: its device class, else those that its names have."""
+        # `garage_door` of a sensor is `garage` of a cover
         device_class = self.entities[number].device_class.removesuffix("_door")
         if device_class:
             return frozenset((device_class,))
@@ -121,25 +123,40 @@ class Index:
         return frozenset(senses)
 
     def _words_for_typos(self) -> list[str]:
-        known = {*self._canonical, *self.places, *self._place_words, *self._names, *kind_words()}
-        return sorted(word for word in known if len(word) >= SHORTEST and not is_cjk(word[0]))
+        """Return the words that a misspelt word may have meant, in a fixed order."""
+        known: set[str] = set(kind_words())
+        for table in (self._canonical, self.places, self._place_words, self._names):
+            known.update(table)
+        long_enough = [word for word in known if len(word) >= SHORTEST]
+        return sorted(word for word in long_enough if not is_cjk(word[0]))
 
     # -- names and places ------------------------------------------------------------------------
 
     def exact(self, words: str, lang: str) -> tuple[list[int], list[int]]:
-        """Return the entities called just so, and those called so in another number or case."""
+        """Return the entities called just so, and those called so in another number or case.
+
+        Args:
+            words: a whole name.
+            lang: language of the speaker; its small words are ignored.
+        """
         pieces = counted(split(words))
         keys = {"".join(pieces), "".join(_without_stops(pieces, lang))} - {""}
         plain: set[int] = set()
         inflected: set[int] = set()
         for key in keys:
             plain.update(self._names.get(key, ()))
+            # `fairy strings` of the `Fairy string`
             for form in forms(key):
                 inflected.update(self._names.get(form, ()))
         return sorted(plain), sorted(inflected - plain)
 
     def place(self, words: str, lang: str) -> NamedPlace | None:
-        """Return the area or floor called just so, plural and case aside."""
+        """Return the area or floor called just so, plural and case aside.
+
+        Args:
+            words: a whole name.
+            lang: language of the speaker; its small words are ignored.
+        """
         pieces = split(words)
         for key in ("".join(pieces), "".join(_without_stops(pieces, lang))):
             place = find_form(self.places, key)
@@ -166,7 +183,12 @@ class Index:
     # -- kinds -----------------------------------------------------------------------------------
 
     def fits(self, number: int, kind: Kind) -> bool:
-        """Return whether an entity is of a kind: of its domain, and of its sense if it has any."""
+        """Return whether an entity is of a kind: of its domain, and of its sense if it has any.
+
+        Args:
+            number: the entity.
+            kind: domains and a sense.
+        """
         entity = self.entities[number]
         senses = self._senses[number]
         if entity.domain not in kind.domains:
@@ -180,23 +202,39 @@ class Index:
         return not senses and entity.domain not in STRICT_DOMAINS
 
     def has_sense(self, number: int, kind: Kind) -> bool:
-        """Return whether an entity itself carries the sense of a kind."""
+        """Return whether an entity itself carries the sense of a kind.
+
+        Args:
+            number: the entity.
+            kind: its sense counts.
+        """
         return kind.sense in self._senses[number]
 
     def called_by_kind(self, number: int, kind_word: str) -> bool:
         """Return whether an entity is called by its place and this kind word alone.
 
         Such as the `kitchen light` of a kitchen with other lights.
+
+        Args:
+            number: the entity.
+            kind_word: the word as the tables have it.
         """
         names = self._parsed[number]
         return any(not name.core and name.kind_word == kind_word for name in names)
 
     def match(self, number: int, core: frozenset[str]) -> int:
-        """Return how the names of an entity match core words: `SAME`, `WITHIN`, or 0."""
+        """Return how the names of an entity match core words: `SAME`, `WITHIN`, or 0.
+
+        Args:
+            number: the entity.
+            core: words in the spelling of the home's names.
+        """
         best = 0
         for name in self._parsed[number]:
+            # nothing is better than the same words
             if name.core == core:
                 return SAME
+            # no words are within every name, and mean none of them
             if core and all(_within(word, name.core) for word in core):
                 best = WITHIN
         return best
@@ -224,6 +262,7 @@ class Index:
         take_places: bool = True,
         long_kinds: bool = True,
     ) -> Phrase:
+        """Take a phrase or a name apart; the arguments are those of `PhraseParser`."""
         parser = PhraseParser(self.places, self.canonical, lang, own_area, take_places, long_kinds)
         for piece in counted(split(words)):
             whole = is_cjk(piece[0]) or self._known(piece)
@@ -261,22 +300,30 @@ class Index:
         return " ".join(pieces) if changed else None
 
     def _may_be_typo(self, piece: str) -> bool:
+        """Whether a word is long enough to be misspelt and unknown to the home."""
         if len(piece) < SHORTEST or not piece.isalpha() or is_cjk(piece[0]):
             return False
+        # a word that the home understands is no typo
         if self._known(piece):
             return False
-        tables = (self._canonical, self.places, self._place_words)
-        return not any(form in table for form in (piece, *forms(piece)) for table in tables)
+        return not any(self._is_word(form) for form in (piece, *forms(piece)))
+
+    def _is_word(self, word: str) -> bool:
+        """Whether a word stands in a name of a device or place."""
+        return word in self._canonical or word in self.places or word in self._place_words
 
     def _corrected(self, piece: str) -> str | None:
+        """Return the one word that a misspelt word may have meant; None if it is unclear."""
         plain = without_umlaut_letters(piece)
         if plain != piece and self._has_word(plain):
             return plain
         best = nearest_words(piece, self._vocabulary)
         meanings = {self.canonical(word) for word in best}
+        # stems and plurals of one word are one meaning
         return best[0] if len(meanings) == 1 else None
 
     def _has_word(self, word: str) -> bool:
+        """Whether a word is one of the home or a compound of its words."""
         if self._known(word) or word in self._canonical:
             return True
         return len(split_compound(word, self.places)) > 1

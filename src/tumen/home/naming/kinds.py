@@ -62,6 +62,7 @@ def kind_words() -> dict[str, Kind]:
     found: dict[str, Kind] = {}
     for lang in naming_tables():
         for word, kind in _words_of(lang):
+            # `player` is a word of two languages
             found.setdefault(word, kind_of(kind))
     return found
 
@@ -73,6 +74,7 @@ def compound_tails() -> dict[str, str]:
     Only languages that write compounds as one word have such endings in their file.
     """
     tails: dict[str, str] = {}
+    # English has compounds as well, but writes them apart
     for lang, endings in common_words().compound_endings.items():
         for word, _ in _words_of(lang):
             tails.setdefault(word, word)
@@ -89,6 +91,7 @@ def kind_word(word: str) -> tuple[Kind, str] | None:
         word: a folded word; the pieces of a word of several are joined.
     """
     table = kind_words()
+    # the word itself, before it loses an ending
     for form in (word, *forms(word)):
         if form in table:
             return table[form], form

@@ -1,4 +1,4 @@
-"""Phrases: places, kinds and telling words of a name or of what somebody said.
+"""Phrases: places, kinds and distinguishing words of a name or of a command.
 
 `the ceiling lamps in the kitchen` has the place kitchen, the kind light (its word `lamp`, in the
 plural) and the core {ceiling}. The names of a home are parsed the same way, so both can be compared.
@@ -31,7 +31,7 @@ class Phrase:
     """A phrase taken apart.
 
     Attributes:
-        core: the words that tell one device from another, in the spelling of the home's names.
+        core: the words that distinguish devices, in the spelling of the home's names.
         kind: the kind that the last kind word names.
         kind_word: that word as the tables have it.
         places: the places in the phrase.
@@ -59,6 +59,7 @@ class _KindFound:
 
     @property
     def plural(self) -> bool:
+        """Whether it was said in another form than the table's."""
         return "".join(self.pieces) != self.word
 
 
@@ -112,11 +113,12 @@ class PhraseParser:
         word = ""
         plural = False
         if self._kinds:
-            # the last kind word is the head; earlier ones (`TV light`) tell devices apart
+            # the last kind word is the head; earlier ones distinguish devices (`TV light`)
             *others, head = self._kinds
             kind, word, plural = head.kind, head.word, head.plural
             for other in others:
                 self._core += other.pieces
+        # names may be in another language than the speaker's, so all small words go
         core = [piece for piece in self._core if piece not in self._words.stops]
         return Phrase(
             core=frozenset(self._canonical(piece) for piece in core),
@@ -178,11 +180,14 @@ class PhraseParser:
             return True
         if self._take_kind(pieces, word, joined):
             return True
+        # small words of a run of characters would become part of a core word
         if joined and word in self._words.stops:
             return True
+        # the name of an entity holds neither `here` nor `all`
         return self._lang is not None and self._take_flag(said)
 
     def _take_place(self, word: str) -> bool:
+        """Take a word as a place; return whether it is one."""
         place = find_form(self._known_places, word)
         if place is None:
             return False
@@ -195,6 +200,7 @@ class PhraseParser:
         return True
 
     def _take_kind(self, pieces: tuple[str, ...], word: str, joined: bool) -> bool:
+        """Take pieces as a kind; return whether they are one."""
         found = kind_word(word)
         if found is None:
             return False
@@ -205,6 +211,7 @@ class PhraseParser:
         return True
 
     def _take_flag(self, said: str) -> bool:
+        """Take words for `here`, `everywhere` or `all`; return whether they are such."""
         # one Chinese character is part of too many words to mean `all` or `home` alone
         if is_cjk(said[0]) and len(said) == 1:
             return False
@@ -220,7 +227,12 @@ class PhraseParser:
 
 
 def find_form(places: Mapping[str, NamedPlace], word: str) -> NamedPlace | None:
-    """Return the place of a name, or of the name without its ending."""
+    """Return the place of a name, or of the name without its ending.
+
+    Args:
+        places: name, pieces joined -> place.
+        word: a folded word.
+    """
     for form in (word, *forms(word)):
         if form in places:
             return places[form]

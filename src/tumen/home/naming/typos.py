@@ -17,10 +17,15 @@ def nearest_words(word: str, vocabulary: Iterable[str]) -> list[str]:
 
     A slip is a wrong, missing, additional or swapped letter (optimal string alignment distance).
     Words of 5 to 9 letters may have one, longer ones two. The first letter must be right.
+
+    Args:
+        word: a folded word.
+        vocabulary: the words it may have meant.
     """
     bound = 1 if len(word) < _LONG else 2
     best: list[str] = []
     for known in vocabulary:
+        # cheap tests first: a home has thousands of words
         if known[0] != word[0] or abs(len(known) - len(word)) > bound:
             continue
         distance = OSA.distance(known, word, score_cutoff=bound)

@@ -24,6 +24,7 @@ def split(text: str) -> tuple[str, ...]:
     for pattern, word in _ordinal_patterns():
         plain = pattern.sub(word, plain)
     digits = common_words().digits
+    # a digit would split the name into two pieces
     plain = _DIGIT_BEFORE_CJK.sub(lambda found: digits[found[1]], plain)
     return tuple(_PIECES.findall(plain))
 
@@ -53,11 +54,13 @@ def forms(word: str) -> tuple[str, ...]:
 
     A stem keeps at least three letters. Chinese words have no endings.
     """
+    # Chinese words have no endings
     if not word or is_cjk(word[-1]):
         return ()
     stems = []
     for ending in common_words().endings:
         stem = word.removesuffix(ending)
+        # `den` is not `d` with an ending
         if stem != word and len(stem) >= _SHORTEST_STEM:
             stems.append(stem)
     if stems:
