@@ -87,4 +87,6 @@ class Dialogue:
 
     def take_undoable(self) -> Outcome | None:
         """Remove and return the last outcome that can be undone; None if there is none."""
-        return self._undoable.pop() if self._undoable else None
+        if not self._undoable:
+            return None
+        return self._undoable.pop()

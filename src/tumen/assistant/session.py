@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tumen.assistant.acts import Change, Outcome, act, undo
 from tumen.assistant.answers import options_meant
@@ -121,12 +121,12 @@ class Session:
             answer = self._answer(said)
             if answer is not None:
                 watch.stage("understand")
-                return self._finish(sentence, answer, watch, why="answer to the question")
+                turn = Turn(sentence, reply="", why="answer to the question")
+                return self._finish(turn, answer, watch)
             return self._interpret(sentence, said, watch)
         except TumenError as error:
             watch.stage("understand")
-            # people see one line, whatever the error holds
-            line = str(error).splitlines()[0] if str(error) else type(error).__name__
+            line = _first_line(error)
             return Turn(sentence, line, error=line, seconds=watch.seconds)
 
     def due(self) -> tuple[Turn, ...]:
@@ -156,7 +156,15 @@ class Session:
         # a home that knows its room is a satellite in this room
         here = self.home.here or dialogue.area
         resolution = resolve(found.action, self.home, self.values, here, dialogue.last)
-        return self._finish(sentence, resolution, watch, found)
+        turn = Turn(
+            sentence,
+            reply="",
+            action=found.action,
+            tier=found.tier,
+            why=found.why,
+            confidence=found.confidence,
+        )
+        return self._finish(turn, resolution, watch)
 
     def _answer(self, said: str) -> Resolved | None:
         """Return what an answer to the pending question means; None if it does not answer it."""
@@ -181,19 +189,20 @@ class Session:
         # words that name nothing are not an answer
         return resolution if isinstance(resolution, Resolved) else None
 
-    def _finish(
-        self,
-        sentence: str,
-        resolution: Resolution,
-        watch: _Stopwatch,
-        found: Interpretation | None = None,
-        why: str = "",
-    ) -> Turn:
-        """Act if there is something to act on, remember it, and reply."""
+    def _finish(self, turn: Turn, resolution: Resolution, watch: _Stopwatch) -> Turn:
+        """Act if there is something to act on, remember it, and reply.
+
+        Args:
+            turn: what is known about the turn so far.
+            resolution: what the sentence means in the home.
+            watch: measures the stages.
+
+        Returns:
+            the turn with its reply, its outcome and its times.
+        """
         watch.stage("resolve")
-        action = found.action if found else None
         if isinstance(resolution, Question):
-            self.dialogue.ask(resolution, action)
+            self.dialogue.ask(resolution, turn.action)
         else:
             self.dialogue.drop_question()
         outcome: Outcome | None = None
@@ -208,16 +217,8 @@ class Session:
             watch.stage("act")
             text = reply(resolution, self.home)
         watch.stage("reply")
-        return Turn(
-            sentence,
-            text,
-            action,
-            resolution,
-            outcome,
-            tier=found.tier if found else "",
-            why=found.why if found else why,
-            confidence=found.confidence if found else None,
-            seconds=watch.seconds,
+        return replace(
+            turn, reply=text, resolution=resolution, outcome=outcome, seconds=watch.seconds
         )
 
     def _undo(self, sentence: str, said: str, watch: _Stopwatch) -> Turn:
@@ -239,3 +240,9 @@ class Session:
             text = reply_undone(outcome, self.home)
         watch.stage("reply")
         return Turn(sentence, text, None, resolution, outcome, why="undo", seconds=watch.seconds)
+
+
+def _first_line(error: Exception) -> str:
+    """Return one line for people, whatever an error holds."""
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__

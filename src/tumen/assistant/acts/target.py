@@ -80,7 +80,9 @@ class Target:
         Raises:
             ActRefused: the value was not said, or lies outside.
         """
-        value = self.needed(slot) if default is None else self.values.get(slot, default)
+        value = self.values.get(slot, default)
+        if value is None:
+            value = self.needed(slot)
         return self.in_range(slot, value, (0, 100), "%")
 
     def in_range(self, field: str, value: float, limits: tuple[float, float], unit: str) -> float:

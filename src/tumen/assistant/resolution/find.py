@@ -86,24 +86,38 @@ def _look_up(lookup: Lookup, name: str, area: str) -> list[str]:
     if is_everywhere(lookup, area):
         if area:
             lookup.rewrite(scope="all")
-        return _in_place(lookup, [name] if name else [], None)
+        return _in_place(lookup, name, None)
     place, options = find_place(lookup, area)
     if place:
         lookup.place = place.id
-        # `kitchen` and `light` may be the name of the `Kitchen light`
-        phrases = [f"{area} {name}", name] if name else []
-        return _in_place(lookup, phrases, place)
+        return _in_place(lookup, name, place, area)
     # the area may be part of a name: `counter` of the `kitchen counter light`
-    phrases = [f"{area} {name}", f"{name} {area}"] if name else [area]
+    phrases = [area]
+    if name:
+        phrases = [f"{area} {name}", f"{name} {area}"]
     found = find_named(lookup, phrases, None)
     return found or _in_one_of(lookup, name, options)
 
 
-def _in_place(lookup: Lookup, phrases: Sequence[str], place: NamedPlace | None) -> list[str]:
-    """Return what phrases name in a place; without phrases, the devices of the action's kind."""
-    if phrases:
-        return find_named(lookup, phrases, place)
-    return find_group(lookup, lookup.kind, place)
+def _in_place(lookup: Lookup, name: str, place: NamedPlace | None, area: str = "") -> list[str]:
+    """Return what a name means in a place; without a name, the devices of the action's kind.
+
+    Args:
+        lookup: the action.
+        name: the words of the name, if any.
+        place: where; None for the whole home.
+        area: the words of the place, if they may be part of the name.
+
+    Raises:
+        Unresolved: one is meant and several fit.
+    """
+    if not name:
+        return find_group(lookup, lookup.kind, place)
+    phrases = [name]
+    if area:
+        # `kitchen` and `light` may be the name of the `Kitchen light`
+        phrases.insert(0, f"{area} {name}")
+    return find_named(lookup, phrases, place)
 
 
 def _in_one_of(lookup: Lookup, name: str, places: Sequence[NamedPlace]) -> list[str]:
@@ -114,7 +128,7 @@ def _in_one_of(lookup: Lookup, name: str, places: Sequence[NamedPlace]) -> list[
     """
     options = []
     for place in places:
-        ids = _in_place(lookup, [name] if name else [], place)
+        ids = _in_place(lookup, name, place)
         if ids:
             options.append(Candidate(lookup.title(place.id), tuple(ids)))
     return lookup.only_option(options)

@@ -39,7 +39,7 @@ def find_group(lookup: Lookup, kind: Kind | None, place: NamedPlace | None) -> l
     # the speaker's room is not known
     elif _all_lights(lookup, devices):
         return _lights_of_home(lookup, devices)
-    return choose_one(lookup, devices) if devices else []
+    return choose_one(lookup, devices)
 
 
 def _all_lights(lookup: Lookup, ids: list[str]) -> bool:
@@ -72,7 +72,7 @@ def _switched(lookup: Lookup, place: NamedPlace | None) -> list[str]:
     lights = devices_of(lookup, _LIGHT, place)
     if lights:
         return lights
-    return choose_one(lookup, devices) if devices else []
+    return choose_one(lookup, devices)
 
 
 def devices_of(lookup: Lookup, kind: Kind | None, place: NamedPlace | None) -> list[str]:
@@ -148,7 +148,7 @@ def choose_one(lookup: Lookup, ids: list[str]) -> list[str]:
 
     Args:
         lookup: the action.
-        ids: the candidates.
+        ids: the candidates, if any.
 
     Raises:
         Unresolved: several are equally good.

@@ -153,7 +153,9 @@ class Lookup:
         """
         if len(options) > 1:
             raise self.question("which", options)
-        return list(options[0].targets) if options else []
+        if not options:
+            return []
+        return list(options[0].targets)
 
     def which(self, ids: Sequence[str]) -> Unresolved:
         """Return the question which of these is meant, to raise."""

@@ -51,8 +51,8 @@ def _units() -> re.Pattern[str]:
     for unit in _SECONDS:
         # longest first: `分钟` is not `分` and a rest
         words = sorted(of_all_languages("time_spans", unit), key=len, reverse=True)
-        patterns = [re.escape(word) if is_cjk(word[0]) else rf"{word}\b" for word in words]
-        groups.append(f"(?P<{unit}>{'|'.join(patterns)})")
+        patterns = "|".join(_whole_word(word) for word in words)
+        groups.append(f"(?P<{unit}>{patterns})")
     return re.compile("|".join(groups))
 
 
@@ -65,11 +65,16 @@ def _half_more() -> frozenset[str]:
 @cache
 def _around() -> re.Pattern[str]:
     """Words around a number that carry no meaning, one at a time."""
-    before = []
-    for word in of_all_languages("time_spans", "before"):
-        before.append(re.escape(word) if is_cjk(word[0]) else rf"{word}\b")
+    before = "|".join(_whole_word(word) for word in of_all_languages("time_spans", "before"))
     after = "|".join(of_all_languages("time_spans", "after"))
-    return re.compile(rf"^(?:{'|'.join(before)})\s*|^,\s*|\s*(?:{after})$")
+    return re.compile(rf"^(?:{before})\s*|^,\s*|\s*(?:{after})$")
+
+
+def _whole_word(word: str) -> str:
+    """Return the pattern of a word; only spaced words have an end."""
+    if is_cjk(word[0]):
+        return re.escape(word)
+    return rf"{re.escape(word)}\b"
 
 
 def _number(words: str, lang: str) -> float | None:

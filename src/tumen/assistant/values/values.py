@@ -82,16 +82,18 @@ class Values:
         if slot == "color":
             return self._color(said, lang) or Unknown(slot, words)
         if slot in _TIME_SPANS:
-            seconds = self._seconds(said, lang)
-            return Unknown(slot, words) if seconds is None else plain(seconds)
-        if slot in NUMBERS:
+            number = self._seconds(said, lang)
+        elif slot in NUMBERS:
             number = _number(slot, said, lang)
-            return Unknown(slot, words) if number is None else plain(number)
-        # text: items, messages, what to play
-        return " ".join(words.split()) or Unknown(slot, words)
+        else:
+            # items, messages, what to play
+            return " ".join(words.split()) or Unknown(slot, words)
+        if number is None:
+            return Unknown(slot, words)
+        return plain(number)
 
     def _seconds(self, said: str, lang: str) -> float | None:
-        """Return the seconds of a time span: from its units, or from a whole span in the lexicon."""
+        """Return the seconds of a time span, from its units or from the lexicon."""
         seconds = read_span(said, lang)
         if seconds is not None:
             return seconds

@@ -1,7 +1,7 @@
 """Phrases: places, kinds and distinguishing words of a name or of a command.
 
 `the ceiling lamps in the kitchen` has the place kitchen, the kind light (its word `lamp`, in the
-plural) and the core {ceiling}. The names of a home are parsed the same way, so both can be compared.
+plural) and the core {ceiling}. The names of a home are parsed the same way, to compare both.
 """
 
 from __future__ import annotations
@@ -64,7 +64,9 @@ class _KindFound:
 
 
 class PhraseParser:
-    """Reads pieces from left to right; the longest place, kind or small word wins, the rest is core.
+    """Reads pieces from left to right; the longest known word wins, the rest is core.
+
+    Known words are small words, places and kinds.
 
     Args:
         places: place name, pieces joined -> the place.
