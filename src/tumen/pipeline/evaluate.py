@@ -25,7 +25,7 @@ from tumen.language import HOME, parse
 from tumen.pipeline.preparation import CORPUS
 from tumen.pipeline.stage import Stage, Work
 from tumen.recipe import Gate
-from tumen.release.keys import TrustStore
+from tumen.release.signing import TrustStore
 from tumen.serve.runners import load_runner, read_bundle_info
 
 REFERENCE_CASES = 60  # of a language: the template matcher takes some 10 ms a sentence
