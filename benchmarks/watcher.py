@@ -69,7 +69,7 @@ class Simulated:
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.setblocking(False)
         self.socket.connect(watcher)
-        self.attempt, self.greeting, self.world, self.first = 0, True, 0, 0
+        self.attempt, self.must_identify, self.world, self.first = 0, True, 0, 0
         self.due = time.time() + random.random()
         self.news = False
         self.began, self.frozen, self.dead, self.silent = 0.0, -1, -1, False
@@ -92,11 +92,11 @@ class Simulated:
                     )
                 )
         note: dict[str, Any] = {"dead": [[self.dead, 137, None]]} if self.dead >= 0 else {}
-        if self.greeting:
-            note["hello"] = {
+        if self.must_identify:
+            note["identity"] = {
                 "pid": 1000 + self.place,
-                "place": self.place,
-                "processes": self.each,
+                "node_rank": self.place,
+                "ranks_per_node": self.each,
                 "master": f"10.0.{self.place // 256}.{self.place % 256}:{random.randrange(20000, 60000)}",
                 "ranks": [self.first, self.each if self.attempt else 0],
                 "world": self.world,
@@ -119,8 +119,8 @@ class Simulated:
                 continue
             if message is None:
                 continue
-            self.greeting = bool(message.note.get("greet"))
-            self.news |= self.greeting
+            self.must_identify = bool(message.note.get("identify"))
+            self.news |= self.must_identify
             if message.note.get("verb") == "run" and message.note["attempt"] > self.attempt:
                 self.attempt, self.world, self.first = (
                     message.note["attempt"],

@@ -34,7 +34,8 @@ FILES = {
     "src/tumen/plan/space.py": ["tests/plan/test_search.py", "tests/plan/test_legality.py"],
     "src/tumen/assistant/find.py": ["tests/assistant"],
     "src/tumen/assistant/resolution.py": ["tests/assistant"],
-    "src/tumen/cluster/watcher/monitor.py": ["tests/cluster/test_monitor.py"],
+    "src/tumen/cluster/watcher/monitor/detect.py": ["tests/cluster/monitor"],
+    "src/tumen/cluster/watcher/monitor/decide.py": ["tests/cluster/monitor"],
 }
 COPIED = ("src", "tests", "recipes", "pyproject.toml")
 # mutmut runs pytest several times in one process, which hypothesis takes for a fault of the test

@@ -63,9 +63,9 @@ def test_what_cannot_be_is_one_line(tumen: Tumen, crashed: Path) -> None:
             "--tier 'phone' is not a tier of tiny; it has cloud, device",
         ),
         (("goodput", crashed, "--tier", "device"), "device has no steps yet"),
-        (("drill", crashed, "--fault", "rank"), "no ranks of this job live on this machine"),
+        (("drill", crashed, "--fault", "rank"), "no ranks of this job are alive on this machine"),
         (("drill", crashed, "--fault", "fire"), "--fault 'fire' is unknown; known: rank, agent"),
-        (("drill", crashed, "--fault", "watcher"), "nobody watches this job"),
+        (("drill", crashed, "--fault", "watcher"), "no watcher is running"),
     ):
         said = tumen(*arguments)
         assert said.returncode != 0

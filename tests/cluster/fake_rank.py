@@ -1,8 +1,9 @@
-"""A rank without a network to train: it beats, keeps step with the others by files, and does what a test told it to.
+"""A rank without a network to train: it sends heartbeats, keeps step with the others by files, and can be told to fail.
 
     python fake_rank.py FOLDER STEPS STEP_SECONDS [--standby]
 
-`FOLDER/state` is the checkpoint, a step number. `FOLDER/do-RANK` holds a word that is done once: nan, disk, hang, exit.
+`FOLDER/state` is the checkpoint, a step number. `FOLDER/do-RANK` holds a word that is carried out
+once: nan, disk, hang, exit.
 """
 
 from __future__ import annotations
@@ -20,95 +21,112 @@ from tumen.core import lifetime
 from tumen.core.artifact import write_text
 from tumen.heartbeat import messages
 
+HEARTBEAT_SECONDS = 0.5
+SAVE_EVERY = 5  # steps
 
-class Beating:
+
+class FakeHeart:
+    """Sends heartbeats in a thread."""
+
     def __init__(self) -> None:
-        self.rank, self.attempt = int(os.environ["RANK"]), int(os.environ["TUMEN_ATTEMPT"])
-        self.sender = messages.MessageSender(
-            messages.read_secret(Path(os.environ["TUMEN_SECRET"])), f"rank-{self.rank}"
-        )
-        self.where = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.where.connect(messages.address_of(os.environ["TUMEN_AGENT"]))
-        self.step, self.seconds, self.phase = 0, 0.0, "load"
-        threading.Thread(target=self.always, daemon=True).start()
+        self.rank = int(os.environ["RANK"])
+        self.attempt = int(os.environ["TUMEN_ATTEMPT"])
+        secret = messages.read_secret(Path(os.environ["TUMEN_SECRET"]))
+        self.sender = messages.MessageSender(secret, f"rank-{self.rank}")
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.connect(messages.address_of(os.environ["TUMEN_AGENT"]))
+        self.step = 0
+        self.step_seconds = 0.0
+        self.phase = "load"
+        threading.Thread(target=self._repeat, daemon=True).start()
 
-    def always(self) -> None:
+    def _repeat(self) -> None:
         while True:
-            self.say()
-            time.sleep(0.5)
+            self.send()
+            time.sleep(HEARTBEAT_SECONDS)
 
-    def say(self) -> None:
-        beat = messages.Heartbeat(
-            self.rank, self.attempt, os.getpid(), self.step, self.seconds, self.phase, 0.1, 2.0
+    def send(self) -> None:
+        heartbeat = messages.Heartbeat(
+            self.rank,
+            self.attempt,
+            os.getpid(),
+            step=self.step,
+            step_seconds=self.step_seconds,
+            phase=self.phase,
+            waiting=0.1,
+            loss=2.0,
         )
-        self.where.send(self.sender.message(self.attempt, [beat]))
+        self.socket.send(self.sender.message(self.attempt, [heartbeat]))
 
 
 def main() -> None:
     lifetime.die_with_parent()
-    folder, steps = Path(sys.argv[1]), int(sys.argv[2])
-    seconds = float(sys.argv[3])
-    stop: list[int] = []
-    signal.signal(signal.SIGTERM, lambda *_: stop.append(1))
+    folder = Path(sys.argv[1])
+    steps = int(sys.argv[2])
+    step_seconds = float(sys.argv[3])
+    terminated: list[int] = []
+    signal.signal(signal.SIGTERM, lambda *_: terminated.append(1))
     if "--standby" in sys.argv:
         os.environ.update(json.loads(sys.stdin.readline()))
-    own, world = Beating(), int(os.environ["WORLD_SIZE"])
-    own.step = int((folder / "state").read_text()) if (folder / "state").exists() else 0
+    own = FakeHeart()
+    world = int(os.environ["WORLD_SIZE"])
+    state = folder / "state"
+    own.step = int(state.read_text()) if state.exists() else 0
     own.phase = "train"
-    own.say()
-    say(f"started {own.attempt} {own.step}")
+    own.send()
+    report(f"started {own.attempt} {own.step}")
     meeting = folder / f"meet-{own.attempt}"
     meeting.mkdir(exist_ok=True)
     while own.step < steps:
         begun = time.monotonic()
-        do(folder / f"do-{own.rank}", own)
-        time.sleep(seconds)
-        notes = [meeting / f"{own.step}-{rank}" for rank in range(world)]
-        write_text(notes[own.rank], "stop" if stop else "go")
-        while not all(note.exists() for note in notes):
-            time.sleep(0.005)  # the collective; it hangs where another is gone
-        stops = any(note.read_text() == "stop" for note in notes)
-        own.step, own.seconds = own.step + 1, time.monotonic() - begun
+        obey(folder / f"do-{own.rank}", own)
+        time.sleep(step_seconds)
+        stops = meet(meeting, own, world, bool(terminated))
+        own.step += 1
+        own.step_seconds = time.monotonic() - begun
         if own.step == 1:
-            own.say()
-        if (stops or own.step % 5 == 0) and own.rank == 0:
-            write_text(folder / "state", str(own.step))
+            own.send()
+        if own.rank == 0 and (stops or own.step % SAVE_EVERY == 0):
+            write_text(state, str(own.step))
         if stops:
-            say(f"stopped {own.step}")
+            report(f"stopped {own.step}")
             return
     own.phase = "end"
-    own.say()
-    say("done")
+    own.send()
+    report("done")
 
 
-def say(line: str) -> None:
+def meet(meeting: Path, own: FakeHeart, world: int, terminated: bool) -> bool:
+    """Wait for all ranks, as a collective does; it hangs where one is gone. Returns whether one stops."""
+    notes = [meeting / f"{own.step}-{rank}" for rank in range(world)]
+    write_text(notes[own.rank], "stop" if terminated else "go")
+    while not all(note.exists() for note in notes):
+        time.sleep(0.005)
+    return any(note.read_text() == "stop" for note in notes)
+
+
+def report(line: str) -> None:
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 
 
-def do(word: Path, own: Beating) -> None:
+def obey(word: Path, own: FakeHeart) -> None:
+    """Carry out what a test wrote, once."""
     if not word.exists():
         return
-    said = word.read_text()
+    order = word.read_text()
     word.unlink()
-    if said == "hang":
+    if order == "hang":
         while True:
             time.sleep(1)
-    if said == "exit":
+    if order == "exit":
         sys.exit(3)
-    if said in ("nan", "disk"):
+    if order in ("nan", "disk"):
         path = Path(os.environ["TUMEN_JOB"]) / "faults" / f"{own.rank}-{own.attempt}.json"
         path.parent.mkdir(exist_ok=True)
-        path.write_text(
-            json.dumps(
-                {
-                    "kind": said,
-                    "why": f"step {own.step}: {said}",
-                    "step": own.step,
-                    "rank": own.rank,
-                }
-            )
-        )
+        why = f"step {own.step}: {order}"
+        reason = {"kind": order, "why": why, "step": own.step, "rank": own.rank}
+        path.write_text(json.dumps(reason))
         sys.exit(7)
 
 

@@ -89,7 +89,7 @@ def test_a_slow_rank_is_let_go(tmp_path: Path) -> None:
     with crew(tmp_path) as sleepers:
         with pytest.raises(
             EngineError,
-            match="does not know yet how long a step usually takes; that needs 16 looks",
+            match="does not know yet how long a step usually takes; it needs 16 samples",
         ):
             hit("slow", tmp_path)
         write_snapshot(
@@ -140,14 +140,14 @@ def test_a_damaged_checkpoint_is_the_newest(tmp_path: Path) -> None:
 def test_nobody_else_is_hit(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="'fire' is unknown; known: rank, agent"):
         hit("fire", tmp_path)
-    with pytest.raises(EngineError, match="no ranks of this job live on this machine"):
+    with pytest.raises(EngineError, match="no ranks of this job are alive on this machine"):
         hit("rank", tmp_path)
-    with pytest.raises(EngineError, match="nobody watches this job"):
+    with pytest.raises(EngineError, match="no watcher is running"):
         hit("watcher", tmp_path)
     (tmp_path / "watch.jsonl").write_text(
         json.dumps({"time": 1.0, "pid": os.getpid(), "event": "watch"}) + "\n"
     )
-    with pytest.raises(EngineError, match="nobody watches this job"):
+    with pytest.raises(EngineError, match="no watcher is running"):
         hit(
             "watcher", tmp_path
         )  # our own number: it was another process's when the row was written
@@ -169,7 +169,7 @@ ROWS = [
 
 
 def test_a_report_counts_from_the_fault() -> None:
-    found = drill_report("rank", "rank 1 on n1", 100.0, ROWS, pace=0.5)
+    found = drill_report("rank", "rank 1 on n1", 100.0, ROWS, step_seconds=0.5)
     assert (found.seen_seconds, found.named, found.right, found.resumed_seconds) == (
         1.0,
         "crash",

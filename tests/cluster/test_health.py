@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from tumen.cluster.agents.health import (
-    EVERY_SECONDS,
+    CHECK_SECONDS,
     LEAST_DISK_BYTES,
-    SOON_SECONDS,
+    RECHECK_SECONDS,
     Checkup,
     Health,
     examine,
@@ -47,11 +47,11 @@ def test_this_machine(tmp_path: Path) -> None:
         ({"writable": False}, "it cannot write the run's folder"),
         ({"disk_bytes": LEAST_DISK_BYTES - 1}, "63 MiB of disk are free"),
         ({"memory_bytes": 100 << 20}, "100 MiB of memory are free"),
-        ({"cards": 7}, "it has 7 cards, the others have 8"),
+        ({"accelerators": 7}, "it has 7 GPUs, the others have 8"),
         ({"multiply_seconds": 0.005}, "it multiplies 2.5 times slower than the others"),
         (
-            {"ailing": "card 3: memory errors that could not be corrected"},
-            "card 3: memory errors that could not be corrected",
+            {"accelerator_fault": "GPU 3: memory errors that could not be corrected"},
+            "GPU 3: memory errors that could not be corrected",
         ),
     ],
 )
@@ -83,9 +83,9 @@ def test_two_looks_in_a_row_count_and_one_does_not(tmp_path: Path) -> None:
             checkup.folder.mkdir(exist_ok=True)
         else:
             shutil.rmtree(checkup.folder, ignore_errors=True)
-        checkup.take(cards=True)
+        checkup.check(accelerators=True)
         assert (checkup.health.writable, checkup.news) == (told, news)
-    assert (checkup.health.multiply_seconds, checkup.health.cards) == (0.002, -1), (
+    assert (checkup.health.multiply_seconds, checkup.health.accelerators) == (0.002, -1), (
         "as it was before the run"
     )
 
@@ -96,9 +96,9 @@ def test_when_ranks_ended_it_looks_twice_at_once(tmp_path: Path) -> None:
     checkup.hurry.set()
     began = time.monotonic()
     while not checkup.news:
-        assert time.monotonic() - began < EVERY_SECONDS
+        assert time.monotonic() - began < CHECK_SECONDS
         time.sleep(0.01)
-    assert time.monotonic() - began >= SOON_SECONDS, "two looks, as ever"
+    assert time.monotonic() - began >= RECHECK_SECONDS, "two looks, as ever"
     assert not checkup.health.writable
 
 
@@ -113,8 +113,8 @@ def smi(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> Health:
 
 def test_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     health = smi(tmp_path, monkeypatch, "printf '0, 0\\n1, 3\\n2, [N/A]\\n'")
-    assert health.cards == 3
-    assert health.ailing == "card 1: memory errors that could not be corrected"
+    assert health.accelerators == 3
+    assert health.accelerator_fault == "GPU 1: memory errors that could not be corrected"
 
 
 def test_cards_that_do_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,10 +123,13 @@ def test_cards_that_do_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         monkeypatch,
         "echo 'Unable to determine the device handle for GPU 0000:3B:00.0' >&2; exit 15",
     )
-    assert health.cards == 0
-    assert health.ailing == "nvidia-smi: Unable to determine the device handle for GPU 0000:3B:00.0"
+    assert health.accelerators == 0
+    assert (
+        health.accelerator_fault
+        == "nvidia-smi: Unable to determine the device handle for GPU 0000:3B:00.0"
+    )
 
 
 def test_without_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert examine(tmp_path).cards == -1
+    assert examine(tmp_path).accelerators == -1

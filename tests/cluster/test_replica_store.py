@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tumen.cluster.agents import ReplicaStore, replica_folder
-from tumen.cluster.agents import replica_store as keeper
-from tumen.cluster.agents.replica_store import forget_stale
+from tumen.cluster.agents import ReplicaStore, replica_folder, replica_store
+from tumen.cluster.agents.replica_store import remove_stale
 from tumen.core.errors import EngineError
 from tumen.heartbeat import transfer
 from tumen.heartbeat.messages import address_of
@@ -44,9 +43,9 @@ def names(kept: ReplicaStore) -> list[str]:
 def refused(kept: ReplicaStore, count: int = 1) -> None:
     """The keeper gave up on that many, and holds nothing of them."""
     deadline = time.monotonic() + 30
-    while kept.refused < count and time.monotonic() < deadline:
+    while kept.rejected < count and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert kept.refused == count
+    assert kept.rejected == count
     assert names(kept) == []
 
 
@@ -66,7 +65,7 @@ def request(
     secret: bytes, name: str, size: int, sent_ns: int, verb: int = transfer.PUT
 ) -> tuple[bytes, bytes]:
     head = (
-        transfer.HEAD.pack(transfer.MAGIC, verb, len(name), size, sent_ns, os.urandom(16))
+        transfer.REQUEST_STRUCT.pack(transfer.MAGIC, verb, len(name), size, sent_ns, os.urandom(16))
         + name.encode()
     )
     seal = transfer.keyed_hash(secret, head).digest()
@@ -109,7 +108,7 @@ def test_another_secret_is_refused_on_either_side(
 
 
 def test_what_is_not_there_is_one_line(kept: ReplicaStore, tmp_path: Path) -> None:
-    with pytest.raises(TransferError, match="the keeper has no such copy"):
+    with pytest.raises(TransferError, match="the replica store has no such replica"):
         transfer.fetch_replica(address_of(kept.address), SECRET, FIRST.name, tmp_path)
 
 
@@ -157,10 +156,10 @@ def test_noise_is_hung_up_on(text: bytes, kept: ReplicaStore) -> None:
 
 def test_a_folder_that_others_can_enter_is_refused(tmp_path: Path) -> None:
     (tmp_path / "shared").mkdir(mode=0o755)
-    with pytest.raises(EngineError, match="not ours alone"):
+    with pytest.raises(EngineError, match="other users can read or change it"):
         ReplicaStore(tmp_path / "shared" / "b", SECRET)
     (tmp_path / "link").symlink_to(tmp_path)
-    with pytest.raises(EngineError, match="not ours alone"):
+    with pytest.raises(EngineError, match="other users can read or change it"):
         ReplicaStore(tmp_path / "link" / "b", SECRET)
 
 
@@ -174,7 +173,7 @@ def test_copies_of_runs_long_gone_are_forgotten(tmp_path: Path) -> None:
         (folder / "n0" / "copy").write_bytes(b"x")
     for path in (*old.rglob("*"), old, *other.rglob("*"), other):
         os.utime(path, (1, 1))
-    forget_stale(tmp_path)
+    remove_stale(tmp_path)
     assert not old.exists()
     assert young.exists()
     assert other.exists(), "somebody else's"
@@ -186,5 +185,5 @@ def test_two_jobs_keep_apart() -> None:
         replica_folder(Path("/b/run/jobs/cloud"), "n1"),
     )
     assert first != second
-    assert first.parent.parent == keeper.MEMORY
+    assert first.parent.parent == replica_store.MEMORY
     assert replica_folder(Path("/a/run/jobs/cloud"), "../n1").parent == first.parent

@@ -1,4 +1,4 @@
-"""How a watched run stands: as few lines for 1,250 nodes as for one."""
+"""The state of a watched run, in as few lines for 1,250 nodes as for one."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def test_folded(names: list[str], text: str) -> None:
     assert fold_hosts(names) == text
 
 
-def glance(**seen: object) -> Snapshot:
+def snapshot(**facts: object) -> Snapshot:
     return Snapshot.model_validate(
         {
             "time": time.time(),
             "attempt": 3,
             "nodes": 1250,
             "phases": {"train": 9984, "save": 16},
-            **seen,
+            **facts,
         }
     )
 
@@ -46,7 +46,7 @@ def glance(**seen: object) -> Snapshot:
 def test_ten_thousand_ranks(tmp_path: Path) -> None:
     silent = {f"n{number}": 6.0 + number for number in range(1, 1250, 7)}
     write_snapshot(
-        tmp_path, glance(step=400, step_seconds=1.234, silent=silent, slow={"n203": 1.9})
+        tmp_path, snapshot(step=400, step_seconds=1.234, silent=silent, slow={"n203": 1.9})
     )
     assert status_lines(tmp_path) == [
         "10,000 ranks on 1,250 nodes, attempt 3: 9,984 train, 16 save; a step takes 1.23 s",
@@ -56,7 +56,7 @@ def test_ten_thousand_ranks(tmp_path: Path) -> None:
     assert status_lines(tmp_path, ended=True) == []
 
 
-def test_faults_and_what_became_of_them(tmp_path: Path) -> None:
+def test_faults_and_their_outcome(tmp_path: Path) -> None:
     watched = Events(tmp_path / "watch.jsonl")
     for node in range(1000):
         watched.emit(
@@ -74,18 +74,18 @@ def test_faults_and_what_became_of_them(tmp_path: Path) -> None:
     watched.emit("decided", action="resubmit", attempt=4, world=8, avoid=["n999"], why="")
     assert status_lines(tmp_path)[1].endswith("; resubmit as attempt 4, no new step yet")
     watched.emit("resumed", attempt=4, step=10, seconds=6.1, detection_seconds=0.1)
-    assert status_lines(tmp_path)[1].endswith("; went on at step 10 after 6.1 s")
+    assert status_lines(tmp_path)[1].endswith("; resumed at step 10 after 6.1 s")
 
 
-def test_a_watcher_that_is_gone_is_told(tmp_path: Path) -> None:
-    write_snapshot(tmp_path, glance(time=time.time() - 90))
+def test_a_watcher_that_is_gone_is_reported(tmp_path: Path) -> None:
+    write_snapshot(tmp_path, snapshot(time=time.time() - 90))
     assert (
         status_lines(tmp_path)[-1]
-        == "nobody watches: the watcher was last seen 1:30 min ago; `tumen watch RUN` goes on"
+        == "no watcher is running: it was last seen 1:30 min ago; `tumen watch RUN` continues"
     )
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"time": "soon"}', "\x00\xff"])
-def test_a_damaged_glance_is_none(tmp_path: Path, text: str) -> None:
+def test_a_damaged_snapshot_gives_no_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "snapshot.json").write_text(text, encoding="latin-1")
     assert status_lines(tmp_path) == []

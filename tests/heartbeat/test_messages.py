@@ -30,7 +30,7 @@ def test_a_message_comes_through() -> None:
         {"dead": [[3, 137, None]], "größe": 1},
     )
     assert message.seconds == pytest.approx(time.time(), abs=5)
-    first, second = message.beats
+    first, second = message.heartbeats
     assert first == BEATS[0]
     assert second[:4] == BEATS[1][:4]
     assert second.phase == "start"
@@ -92,7 +92,7 @@ def test_an_order_is_no_longer_than_a_datagram() -> None:
 
 @pytest.mark.parametrize("text", ["", "host", "host:", ":1", "host:0", "host:65536", "host:x"])
 def test_what_is_no_address(text: str) -> None:
-    with pytest.raises(EngineError, match="is no address; write it as host:port"):
+    with pytest.raises(EngineError, match="is not an address; write it as host:port"):
         messages.address_of(text)
 
 
@@ -112,11 +112,12 @@ class TestSecret:
 
     def test_missing(self, tmp_path: Path) -> None:
         with pytest.raises(
-            EngineError, match="no secret of the run .*; launch it again, which makes one"
+            EngineError,
+            match="cannot read the run's secret .*; launch the run again, which makes one",
         ):
             messages.read_secret(tmp_path / "secret")
 
     def test_cut(self, tmp_path: Path) -> None:
         (tmp_path / "secret").write_bytes(b"short")
-        with pytest.raises(EngineError, match="5 bytes are no secret; delete it"):
+        with pytest.raises(EngineError, match="a secret has 32 bytes, this file has 5; delete it"):
             messages.make_secret(tmp_path / "secret")

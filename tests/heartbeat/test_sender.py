@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tumen.heartbeat.messages import Heartbeat, MessageReceiver
-from tumen.heartbeat.sender import ENOUGH, MEETING, HeartbeatSender, WaitingShare
+from tumen.heartbeat.sender import COLLECTIVE_FILES, LEAST_LOOKS, HeartbeatSender, WaitingShare
 
 SECRET = bytes(range(32))
 
@@ -32,8 +32,8 @@ def heard(agent: socket.socket, receiver: MessageReceiver, phase: str) -> Heartb
         message = receiver.open(agent.recv(65536))
         assert message is not None, receiver.dropped
         assert message.sender == "rank-3"
-        if message.beats[0].phase == phase:
-            return message.beats[0]
+        if message.heartbeats[0].phase == phase:
+            return message.heartbeats[0]
 
 
 def test_a_phase_is_told_at_once_and_a_step_with_the_next_beat(agent: socket.socket) -> None:
@@ -58,7 +58,7 @@ def test_a_beat_tells_the_mean_of_its_steps(monkeypatch: pytest.MonkeyPatch) -> 
     for step, seconds in enumerate((1.3, 0.1, 0.1, 0.1), 1):
         now[0] += seconds
         heart.finish_step(step, 2.5)
-    assert heart._said.step_seconds == pytest.approx(0.4)
+    assert heart._heartbeat.step_seconds == pytest.approx(0.4)
 
 
 def test_nobody_is_told_where_nobody_listens() -> None:
@@ -84,7 +84,7 @@ class TestWaiting:
         """A thread that is in a collective."""
         space: dict[str, Any] = {}
         code = "def wait(over, reached):\n    reached.set()\n    while not over: pass"
-        exec(compile(code, f"/torch/{MEETING[0]}", "exec"), space)
+        exec(compile(code, f"/torch/{COLLECTIVE_FILES[0]}", "exec"), space)
         over, reached = list[int](), threading.Event()
         thread = threading.Thread(target=space["wait"], args=(over, reached))
         thread.start()
@@ -98,17 +98,17 @@ class TestWaiting:
         waiting = WaitingShare()
         assert math.isnan(waiting.share)
         for thread in (threading.get_ident(), meeting):
-            for _ in range(ENOUGH // 2):
+            for _ in range(LEAST_LOOKS // 2):
                 waiting.look(thread)
-            waiting.step()
+            waiting.end_step()
         assert waiting.share == 0.5
 
     def test_a_step_that_hangs_is_told_while_it_lasts(self, meeting: int) -> None:
         waiting = WaitingShare()
-        for _ in range(ENOUGH):
+        for _ in range(LEAST_LOOKS):
             waiting.look(threading.get_ident())
-        waiting.step()
+        waiting.end_step()
         assert waiting.share == 0
-        for _ in range(20 * ENOUGH):
+        for _ in range(20 * LEAST_LOOKS):
             waiting.look(meeting)
         assert waiting.share > 0.9

@@ -1,11 +1,12 @@
-"""cluster: where?
+"""cluster: run training on machines and keep it running.
 
-What: the boundary to engines that start processes (this machine, Slurm, Kubernetes); an agent on each node, and a watcher that sees
-    what breaks and mends it.
-In: a `JobSpec`: a command, its folder, its environment, how many nodes, ranks and cards; what ranks say of themselves.
-Out: a job id, its status and logs; the nodes; watch.jsonl, what was seen and decided.
+What: engines that start jobs (this machine, Slurm, Kubernetes), an agent on each node that starts
+    ranks, and a watcher that detects faults and recovers.
+In: a `JobSpec`: command, folder, environment, number of nodes, ranks and accelerators; heartbeats of
+    ranks.
+Out: a job's id, status and logs; the engine's nodes; watch.jsonl, the detected faults and decisions.
 Never: training, torch, waiting for a collective's timeout.
-Read next: engine.py, then local.py; order.py, then agent.py and monitor.py.
+Read next: job_files.py and order.py; engine.py, then local.py; agent.py; run_monitor.py, then service.py.
 """
 
 from tumen.cluster.fault_injection import (
@@ -16,7 +17,7 @@ from tumen.cluster.fault_injection import (
     local_agents,
 )
 from tumen.cluster.goodput import GOODPUT_PARTS, GoodputReport, goodput_of_events, measure_goodput
-from tumen.cluster.order import WATCH_FILE
+from tumen.cluster.job_files import WATCH_FILE
 
 __all__ = [
     "GOODPUT_PARTS",

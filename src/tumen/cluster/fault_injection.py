@@ -1,12 +1,14 @@
-"""Drills: a fault is played on a live run, and what its watcher wrote down is the report.
+"""Fault injection (`tumen drill`): cause a fault in a live run and report how its watcher detected and healed it.
 
-    rank         a rank is killed                         slow         a rank is held up, again and again
-    agent        a node's agent is killed                 disk         a rank finds no room to write
-    node         agent, ranks and memory of a node go     checkpoint   the newest checkpoint is damaged, then a rank is killed
-    freeze       a rank is stopped (SIGSTOP)              watcher      the watcher is killed
+    rank         a rank is killed                        slow         a rank is stopped again and again
+    agent        a node's agent is killed                disk         a rank has no room to write
+    node         agent, ranks and memory of a node go    checkpoint   the newest checkpoint is damaged,
+    freeze       a rank is stopped (SIGSTOP)                          then a rank is killed
+    watcher      the watcher is killed
 
-Processes of this machine alone: they are found by the agents' own files, and only those of this run are touched. A full disk is
-played by a limit on a process's files (setrlimit(2), RLIMIT_FSIZE), so nobody else's disk is filled.
+Only processes of this machine are hit. They are found by the agents' own files, and checked to
+belong to this run. A full disk is a limit on one process's files (setrlimit(2), RLIMIT_FSIZE), so
+no disk of anybody else is filled.
 """
 
 from __future__ import annotations
@@ -20,45 +22,60 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tumen.cluster.order import AGENT_FILE, RANKS, WATCH_FILE
-from tumen.cluster.watcher.rank_table import SLOW_STEPS, USUAL_STEPS
+from tumen.cluster.job_files import AGENT_FILE, RANKS_FOLDER, WATCH_FILE
+from tumen.cluster.watcher.monitor import SLOW_STEPS, USUAL_STEPS
 from tumen.cluster.watcher.snapshot import read_snapshot
+from tumen.core import lifetime
 from tumen.core.errors import EngineError, InputError
 from tumen.core.events import read
 
-INJECTABLE_FAULTS = {  # fault -> what the watcher may call it
+# Injected fault -> the kinds that a watcher may report.
+INJECTABLE_FAULTS = {
     "rank": ("crash",),
     "agent": ("agent", "node"),
     "freeze": ("freeze",),
     "slow": ("slow",),
     "disk": ("disk",),
     "checkpoint": ("checkpoint",),
-    "node": ("node", "agent"),  # one machine cannot tell: nobody says that a host is gone
+    "node": ("node", "agent"),  # on one machine no engine reports that a host is gone
     "watcher": ("resumed",),
 }
-ROOM_BYTES = 4096  # what a rank with a full disk may still write
-SLACK_SECONDS = 2.0  # of a process's start, which the kernel counts from a rounded boot
-HELD_SECONDS, FREE_SECONDS = 0.25, 0.05  # of a slow rank, in turn
+ROOM_BYTES = 4096  # that a rank with a full disk may still write to a file
+SLACK_SECONDS = 2.0  # of a process's start time, which counts from a rounded boot time
+STOPPED_SECONDS = 0.25  # of a slow rank, in turn with RUNNING_SECONDS
+RUNNING_SECONDS = 0.05
 Undo = Callable[[], None]
+Rows = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
 class LocalAgent:
-    """A node's agent and its ranks, by their process ids."""
+    """The agent of a node and its ranks, by process id."""
 
     node: str
     agent: int
-    ranks: dict[int, int]
+    ranks: dict[int, int]  # rank -> process id
 
 
 @dataclass(frozen=True)
 class DrillReport:
-    """What became of a fault. Seconds count from the moment it was played; None: it did not happen within the patience."""
+    """What became of an injected fault. Seconds count from the injection; None: it did not happen in time.
+
+    Attributes:
+        fault: key of INJECTABLE_FAULTS.
+        victim: which rank, node or process was hit.
+        seen_seconds: until the watcher reported a fault.
+        named: the kind that it reported.
+        right: whether that kind is one of INJECTABLE_FAULTS.
+        resumed_seconds: until the first new step.
+        lost_steps: steps that were done again.
+        lost_seconds: until the first new step, and for the steps that were done again.
+    """
 
     fault: str
     victim: str
@@ -70,155 +87,133 @@ class DrillReport:
     lost_seconds: float = 0.0
 
 
+# -- injection
+
+
 def local_agents(job: Path) -> list[LocalAgent]:
-    """The agents of a job that live on this machine.
+    """Return the agents of a job that are alive on this machine.
 
     Raises:
-        EngineError: there is none.
+        EngineError: there are none.
     """
     found = []
-    for path in sorted((job / RANKS).glob(f"*/{AGENT_FILE}")):
+    for path in sorted((job / RANKS_FOLDER).glob(f"*/{AGENT_FILE}")):
         with contextlib.suppress(OSError, ValueError, KeyError):
-            said = json.loads(path.read_text("utf-8"))
-            crew = LocalAgent(
-                path.parent.name,
-                int(said["pid"]),
-                {int(rank): int(pid) for rank, pid in said["ranks"].items()},
-            )
-            if all(
-                _is_ours(pid, path.stat().st_mtime) for pid in (crew.agent, *crew.ranks.values())
-            ):
-                found.append(crew)
+            agent = _read_agent(path)
+            written = path.stat().st_mtime
+            pids = (agent.agent, *agent.ranks.values())
+            if all(_is_ours(pid, written) for pid in pids):
+                found.append(agent)
     if not found:
         raise EngineError(
-            f"{job}: no ranks of this job live on this machine; a drill needs a run that trains"
+            f"{job}: no ranks of this job are alive on this machine; "
+            "a drill needs a run that trains here"
         )
     return found
 
 
+def _read_agent(path: Path) -> LocalAgent:
+    facts = json.loads(path.read_text("utf-8"))
+    ranks = {int(rank): int(pid) for rank, pid in facts["ranks"].items()}
+    return LocalAgent(path.parent.name, int(facts["pid"]), ranks)
+
+
 def inject_fault(
-    fault: str, job: Path, checkpoints: Path, copies: Sequence[Path], draw: random.Random
+    fault: str, job: Path, checkpoints: Path, replicas: Sequence[Path], draw: random.Random
 ) -> tuple[str, Undo]:
-    """Play a fault on a rank and node that `draw` picks; returns who was hit, and what takes back what is not over by itself.
+    """Cause a fault on a rank and node that `draw` picks.
 
     Args:
+        fault: key of INJECTABLE_FAULTS.
         job: folder of the job.
         checkpoints: folder of the tier's working checkpoints.
-        copies: folders where nodes keep copies in memory; a node's is found by its name.
+        replicas: folders where nodes hold replicas in memory, named like their nodes.
+        draw: picks the victim.
+
+    Returns:
+        Who was hit, and a function that ends the fault where it does not end by itself.
 
     Raises:
         InputError: no such fault.
-        EngineError: nobody of this run is here to be hit, or it is too early for this fault.
+        EngineError: there is no victim on this machine, or it is too early for this fault.
     """
     if fault not in INJECTABLE_FAULTS:
-        raise InputError(f"--fault {fault!r} is unknown; known: {', '.join(INJECTABLE_FAULTS)}")
+        known = ", ".join(INJECTABLE_FAULTS)
+        raise InputError(f"--fault {fault!r} is unknown; known: {known}")
     if fault == "watcher":
-        last = max(
-            read(job / WATCH_FILE),
-            key=lambda row: float(row["time"]),
-            default={"pid": 0, "time": 0.0},
-        )
-        pid = int(last["pid"])
-        if not _is_ours(pid, last["time"]):
-            raise EngineError(f"{job}: nobody watches this job; `tumen watch RUN` does")
-        os.kill(pid, signal.SIGKILL)
-        return f"watcher, process {pid}", _nothing
-    crew = draw.choice(local_agents(job))
-    rank = draw.choice(sorted(crew.ranks))
-    pid = crew.ranks[rank]
+        return _kill_watcher(job), _nothing
+    victim = draw.choice(local_agents(job))
     if fault in ("agent", "node"):
-        _kill_node(crew, copies if fault == "node" else ())
-        return f"{fault} {crew.node}", _nothing
+        _kill_node(victim, replicas if fault == "node" else ())
+        return f"{fault} {victim.node}", _nothing
+    rank = draw.choice(sorted(victim.ranks))
+    pid = victim.ranks[rank]
+    undo = _nothing
     if fault == "freeze":
         os.kill(pid, signal.SIGSTOP)
     elif fault == "slow":
-        now = read_snapshot(job)
-        if not (now and now.usual_seconds):
-            needs = f"that needs {USUAL_STEPS + SLOW_STEPS} looks, about one a second"
-            raise EngineError(
-                f"{job}: its watcher does not know yet how long a step usually takes; {needs}"
-            )
-        return f"rank {rank} on {crew.node}", _held_up(pid)
+        _require_usual_step_time(job)
+        undo = _slow_down(pid)
     elif fault == "disk":
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (ROOM_BYTES, resource.RLIM_INFINITY))
     else:
         if fault == "checkpoint":
-            _damage(checkpoints, copies, draw)
+            _damage(checkpoints, replicas, draw)
         os.kill(pid, signal.SIGKILL)
-    return f"rank {rank} on {crew.node}", _nothing
-
-
-def drill_report(
-    fault: str,
-    victim: str,
-    since: float,
-    rows: Sequence[dict[str, Any]],
-    restored: int | None = None,
-    pace: float = 0.0,
-) -> DrillReport:
-    """The report, from the rows of watch.jsonl.
-
-    Args:
-        since: when the fault was played, in seconds since 1970.
-        restored: the step that training went on from, as it says itself; default: the one before the first the watcher heard of.
-        pace: seconds of a step, for what the lost ones cost.
-    """
-    after = [row for row in rows if row["time"] >= since]
-    attempt = max((int(row.get("attempt") or 0) for row in rows if row["time"] < since), default=0)
-    if fault == "watcher":
-        back = next(
-            (row for row in after if row["event"] == "watch" and row["state"] == "resumed"), None
-        )
-        seconds = back["time"] - since if back else None
-        return DrillReport(
-            fault, victim, seconds, "resumed" if back else "", back is not None, seconds, 0, 0.0
-        )
-    faults = [row for row in after if row["event"] == "fault"]
-    if not faults:
-        return DrillReport(fault, victim)
-    right = next((row for row in faults if row["kind"] in INJECTABLE_FAULTS[fault]), None)
-    named = (right or faults[0])["kind"]
-    decided = [row for row in after if row["event"] == "decided"]
-    resumed = [row for row in after if row["event"] == "resumed"]
-    seen = faults[0]["time"] - since
-    if not resumed:
-        goes_on = decided and all(row["attempt"] == attempt for row in decided)
-        return DrillReport(fault, victim, seen, named, right is not None, seen if goes_on else None)
-    restored = int(resumed[-1]["step"]) - 1 if restored is None else restored
-    lost = max(0, max(int(row.get("step") or 0) for row in faults) - restored)
-    seconds = resumed[-1]["time"] - since
-    return DrillReport(
-        fault, victim, seen, named, right is not None, seconds, lost, seconds + lost * pace
-    )
+    return f"rank {rank} on {victim.node}", undo
 
 
 def _nothing() -> None:
-    """What is over by itself needs nothing."""
+    """End a fault that ends by itself."""
 
 
-def _kill_node(crew: LocalAgent, copies: Sequence[Path]) -> None:
-    """The agent first: it must not have the time to tell what became of its ranks. They die with it."""
-    for pid in (crew.agent, *crew.ranks.values()):
+def _kill_watcher(job: Path) -> str:
+    """Kill the watcher that wrote the newest row; returns what was hit."""
+    rows = read(job / WATCH_FILE)
+    newest = max(rows, key=lambda row: float(row["time"]), default={"pid": 0, "time": 0.0})
+    pid = int(newest["pid"])
+    if not _is_ours(pid, newest["time"]):
+        raise EngineError(f"{job}: no watcher is running; start `tumen watch RUN`")
+    os.kill(pid, signal.SIGKILL)
+    return f"watcher, process {pid}"
+
+
+def _kill_node(victim: LocalAgent, replicas: Sequence[Path]) -> None:
+    """Kill an agent and its ranks, and remove the replicas of its node.
+
+    The agent first: it must not have the time to report what became of its ranks.
+    """
+    for pid in (victim.agent, *victim.ranks.values()):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    for folder in copies:
-        if folder.name == crew.node:
+    for folder in replicas:
+        if folder.name == victim.node:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _held_up(pid: int) -> Undo:
-    """Stop a process again and again, until it is taken back."""
+def _require_usual_step_time(job: Path) -> None:
+    """Raise EngineError while the watcher cannot tell a slow step from a usual one."""
+    snapshot = read_snapshot(job)
+    if snapshot is None or not snapshot.usual_seconds:
+        raise EngineError(
+            f"{job}: its watcher does not know yet how long a step usually takes; "
+            f"it needs {USUAL_STEPS + SLOW_STEPS} samples, about one a second"
+        )
+
+
+def _slow_down(pid: int) -> Undo:
+    """Stop a process again and again until the returned function is called."""
     over = threading.Event()
 
-    def hold() -> None:
+    def alternate() -> None:
         with contextlib.suppress(ProcessLookupError):
             while not over.is_set():
                 os.kill(pid, signal.SIGSTOP)
-                time.sleep(HELD_SECONDS)
+                time.sleep(STOPPED_SECONDS)
                 os.kill(pid, signal.SIGCONT)
-                time.sleep(FREE_SECONDS)
+                time.sleep(RUNNING_SECONDS)
 
-    thread = threading.Thread(target=hold, daemon=True)
+    thread = threading.Thread(target=alternate, daemon=True)
     thread.start()
 
     def undo() -> None:
@@ -228,14 +223,13 @@ def _held_up(pid: int) -> Undo:
     return undo
 
 
-def _damage(checkpoints: Path, copies: Sequence[Path], draw: random.Random) -> None:
-    """Turn a byte of the newest checkpoint, and leave no copy in memory that would serve instead."""
-    steps = sorted(
-        checkpoints.glob("step-*"), key=lambda path: int(path.name.removeprefix("step-"))
-    )
+def _damage(checkpoints: Path, replicas: Sequence[Path], draw: random.Random) -> None:
+    """Flip a bit of the newest checkpoint, and remove the replicas that would replace it."""
+    steps = sorted(checkpoints.glob("step-*"), key=_step_of)
     if len(steps) < 2:
         raise EngineError(
-            f"{checkpoints}: the drill needs two checkpoints, there are {len(steps)}; wait for the next one"
+            f"{checkpoints}: the drill needs two checkpoints, there are {len(steps)}; "
+            "wait for the next one"
         )
     file = draw.choice(sorted(steps[-1].glob("*.safetensors")))
     with open(file, "r+b") as payload:
@@ -243,23 +237,103 @@ def _damage(checkpoints: Path, copies: Sequence[Path], draw: random.Random) -> N
         last = payload.read(1)
         payload.seek(-1, os.SEEK_END)
         payload.write(bytes([last[0] ^ 1]))
-    for copy in [file for folder in copies for file in folder.glob("*")]:
-        copy.unlink(missing_ok=True)
+    for folder in replicas:
+        for replica in folder.glob("*"):
+            replica.unlink(missing_ok=True)
 
 
-def _is_ours(pid: int, named: float) -> bool:
-    """Whether a process of tumen lives that did so when it was named, `named` seconds after 1970: a number may be taken again."""
+def _step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("step-"))
+
+
+def _is_ours(pid: int, written: float) -> bool:
+    """Whether a process of tumen is alive that was so when its id was written down.
+
+    Args:
+        pid: process id, which another process may have got meanwhile.
+        written: when it was written down, in seconds since 1970.
+    """
+    fields = lifetime.stat_fields(pid)
+    if not fields or fields[0] == "Z":
+        return False
     with contextlib.suppress(OSError, StopIteration, ValueError):
-        boot = next(
-            int(line.split()[1])
-            for line in Path("/proc/stat").read_text().splitlines()
-            if line.startswith("btime")
-        )
-        state, *fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-        began = boot + int(fields[18]) / os.sysconf("SC_CLK_TCK")
-        return (
-            state != "Z"
-            and began < named + SLACK_SECONDS
-            and b"tumen" in Path(f"/proc/{pid}/cmdline").read_bytes()
-        )
+        lines = Path("/proc/stat").read_text().splitlines()
+        boot = next(int(line.split()[1]) for line in lines if line.startswith("btime"))
+        began = boot + int(fields[19]) / os.sysconf("SC_CLK_TCK")
+        command_line = Path(f"/proc/{pid}/cmdline").read_bytes()
+        return began < written + SLACK_SECONDS and b"tumen" in command_line
     return False
+
+
+# -- report
+
+
+def drill_report(
+    fault: str,
+    victim: str,
+    since: float,
+    rows: Rows,
+    restored: int | None = None,
+    step_seconds: float = 0.0,
+) -> DrillReport:
+    """Return the report of an injected fault.
+
+    Args:
+        fault: key of INJECTABLE_FAULTS.
+        victim: who was hit.
+        since: when the fault was injected, in seconds since 1970.
+        rows: of watch.jsonl.
+        restored: the step that training resumed from, as it says itself; default: the one before
+            the first new step that the watcher saw.
+        step_seconds: of a step, for the cost of the lost ones.
+    """
+    after = [row for row in rows if row["time"] >= since]
+    if fault == "watcher":
+        return _report_on_watcher(victim, since, after)
+    faults = _of_event(after, "fault")
+    if not faults:
+        return DrillReport(fault, victim)
+    right = [row for row in faults if row["kind"] in INJECTABLE_FAULTS[fault]]
+    named = (right or faults)[0]["kind"]
+    seen_seconds = faults[0]["time"] - since
+    resumed = _of_event(after, "resumed")
+    if not resumed:
+        continues = _never_stopped(rows, since)
+        resumed_seconds = seen_seconds if continues else None
+        return DrillReport(fault, victim, seen_seconds, named, bool(right), resumed_seconds)
+    if restored is None:
+        restored = int(resumed[-1]["step"]) - 1
+    furthest = max(int(row.get("step") or 0) for row in faults)
+    lost_steps = max(0, furthest - restored)
+    resumed_seconds = resumed[-1]["time"] - since
+    return DrillReport(
+        fault,
+        victim,
+        seen_seconds,
+        named,
+        bool(right),
+        resumed_seconds,
+        lost_steps,
+        lost_seconds=resumed_seconds + lost_steps * step_seconds,
+    )
+
+
+def _report_on_watcher(victim: str, since: float, after: Rows) -> DrillReport:
+    """Return the report of a killed watcher: how long until another one continued."""
+    back = [row for row in _of_event(after, "watch") if row["state"] == "resumed"]
+    if not back:
+        return DrillReport("watcher", victim)
+    seconds = back[0]["time"] - since
+    return DrillReport("watcher", victim, seconds, "resumed", True, seconds)
+
+
+def _never_stopped(rows: Rows, since: float) -> bool:
+    """Whether all that was decided on the fault left the present attempt at work."""
+    before = [int(row.get("attempt") or 0) for row in rows if row["time"] < since]
+    attempt = max(before, default=0)
+    decided = _of_event([row for row in rows if row["time"] >= since], "decided")
+    return bool(decided) and all(row["attempt"] == attempt for row in decided)
+
+
+def _of_event(rows: Rows, event: str) -> list[Mapping[str, Any]]:
+    return [row for row in rows if row["event"] == event]

@@ -1,11 +1,12 @@
-"""The ledger: where every card-second of a run went, read from what the run and its watcher wrote.
+"""Goodput: where every accelerator-second of a run went, from what the run and its watcher wrote.
 
-    productive   steps, made for the first time            recomputed   steps that were made before the fault already
-    checkpoint   training waits for a save                 detection    from the last sign of life to the decision
-    restart      from the decision to the next step        idle         cards held for none of it: a queue, the end, nobody awake
+    productive   steps, done for the first time          recomputed   steps that were done before a fault
+    checkpoint   training waits for a save               detection    from the last progress to the decision
+    restart      from the decision to the next step      idle         held for none of it: a queue, the
+                                                                      end, no watcher
 
-A run is one line of time, as its ranks wait for each other: each event says what was done since the one before. Events of
-training are written every few steps, so a fault is known to the step and not to the part of a step.
+A run is one timeline, as its ranks wait for each other: each event tells what was done since the
+one before. Training writes events every few steps, so the time of a fault is exact to a step.
 """
 
 from __future__ import annotations
@@ -23,99 +24,140 @@ GOODPUT_PARTS = ("productive", "checkpoint", "detection", "restart", "recomputed
 Row = dict[str, Any]
 
 
+def _no_seconds() -> dict[str, float]:
+    return dict.fromkeys(GOODPUT_PARTS, 0.0)
+
+
 @dataclass
 class GoodputReport:
-    """Card-seconds by part, and what they were spent on. All but `card_seconds` counts the run's own seconds."""
+    """Seconds of a run by part, and what they were spent on.
 
-    accelerator_seconds: dict[str, float] = field(
-        default_factory=lambda: dict.fromkeys(GOODPUT_PARTS, 0.0)
-    )
-    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(GOODPUT_PARTS, 0.0))
+    Attributes:
+        accelerator_seconds: part -> seconds, times the accelerators.
+        seconds: part -> seconds of the run's own time.
+        faults: kind -> number.
+        start_seconds: of `seconds["restart"]`, those before anything failed.
+        stops: faults after which all ranks were started again.
+        saves: number of checkpoints.
+        steps: the furthest step.
+        steps_again: steps that were done a second time.
+    """
+
+    accelerator_seconds: dict[str, float] = field(default_factory=_no_seconds)
+    seconds: dict[str, float] = field(default_factory=_no_seconds)
     faults: Counter[str] = field(default_factory=Counter)
-    start_seconds: float = 0.0  # of the restart's: before anything failed
-    stops: int = 0  # faults after which all ranks were started again
+    start_seconds: float = 0.0
+    stops: int = 0
     saves: int = 0
     steps: int = 0
     steps_again: int = 0
 
     @property
     def goodput(self) -> float:
-        """Share of the card-seconds that advanced the run; 1 before anything happened."""
+        """Share of the accelerator-seconds that became training progress; 1 before any passed."""
         total = sum(self.accelerator_seconds.values())
         return self.accelerator_seconds["productive"] / total if total else 1.0
 
     @property
     def rates(self) -> dict[str, float] | None:
-        """What the plan's formula asks for, as it was here: seconds between saves, of a save, between failures, until work
-        goes on. None where nothing was saved or nothing failed.
+        """The arguments of `plan.goodput` as they were here, None without a save or a stop.
+
+        Seconds of work between saves, of a save, between failures, and until work continues.
         """
         if not self.saves or not self.stops:
             return None
         work = self.seconds["productive"] + self.seconds["recomputed"]
+        busy = sum(self.seconds.values()) - self.seconds["idle"]
+        recovery = self.seconds["detection"] + self.seconds["restart"] - self.start_seconds
         return {
             "every_seconds": work / self.saves,
             "save_seconds": self.seconds["checkpoint"] / self.saves,
-            "between_seconds": (sum(self.seconds.values()) - self.seconds["idle"]) / self.stops,
-            "restart_seconds": (
-                self.seconds["detection"] + self.seconds["restart"] - self.start_seconds
-            )
-            / self.stops,
+            "between_seconds": busy / self.stops,
+            "restart_seconds": recovery / self.stops,
         }
 
 
-def measure_goodput(run: Path, tier: str, cards: int) -> GoodputReport:
-    """The ledger of a tier's training.
+def measure_goodput(run: Path, tier: str, accelerators: int) -> GoodputReport:
+    """Return the report of a tier's training.
 
     Args:
-        run: its folder, with `events.jsonl` and, where a watcher was, `jobs/TIER/watch.jsonl`.
-        cards: it started on; a decision says when there are fewer or more.
+        run: its folder, with `events.jsonl` and, where it was watched, `jobs/TIER/watch.jsonl`.
+        tier: that was trained.
+        accelerators: at its start; decisions say when there were fewer or more.
     """
-    training = (
-        {**row, "by": "run"} for row in read(run / "events.jsonl") if row.get("tier", tier) == tier
-    )
-    watching = ({**row, "by": "watch"} for row in read(run / "jobs" / tier / "watch.jsonl"))
-    return goodput_of_events([*training, *watching], cards)
+    rows = []
+    for row in read(run / "events.jsonl"):
+        if row.get("tier", tier) == tier:
+            rows.append({**row, "by": "run"})
+    for row in read(run / "jobs" / tier / "watch.jsonl"):
+        rows.append({**row, "by": "watch"})
+    return goodput_of_events(rows, accelerators)
 
 
-def goodput_of_events(rows: Iterable[Row], cards: int) -> GoodputReport:
-    """The ledger of events in any order; `by` says whether the run or its watcher wrote a row."""
-    book = Book(cards)
+def goodput_of_events(rows: Iterable[Row], accelerators: int) -> GoodputReport:
+    """Return the report of events in any order.
+
+    Args:
+        rows: events; `by` is "run" or "watch", who wrote a row.
+        accelerators: at the start.
+    """
+    meter = GoodputMeter(accelerators)
     for row in sorted(rows, key=lambda row: float(row["time"])):
-        book.take(row)
-    return book.ledger
+        meter.take(row)
+    return meter.report
 
 
-class Book:
-    """What the cards do now, and since when. `held` cards are paid for, `used` ones work."""
+class GoodputMeter:
+    """Accounts for the time between events.
 
-    def __init__(self, cards: int) -> None:
-        self.ledger = GoodputReport()
-        self.held = self.used = cards
-        self.doing, self.since = "idle", math.nan
-        self.step = self.pace = 0.0
+    Args:
+        accelerators: at the start.
+
+    Attributes:
+        report: the seconds so far.
+        held: accelerators that are paid for.
+        used: accelerators that work.
+        doing: part that the time since `since` belongs to; "work" is productive or recomputed.
+        since: up to when time is accounted for.
+        step: the last known step.
+        step_seconds: of the last reported steps.
+    """
+
+    def __init__(self, accelerators: int) -> None:
+        self.report = GoodputReport()
+        self.held = accelerators
+        self.used = accelerators
+        self.doing = "idle"
+        self.since = math.nan
+        self.step = 0.0
+        self.step_seconds = 0.0
         self.attempt = 1
-        self.before = "idle"  # a fault: what goes on if nothing is done about it
+        self.before_fault = "idle"  # what continues where nothing is done about a fault
 
     def take(self, row: Row) -> None:
-        """The next event."""
-        verb = getattr(self, f"_{row['by']}_{row.get('event')}", None)
-        if verb:
-            self.since = float(row["time"]) if math.isnan(self.since) else self.since
-            verb(row)
+        """Account for the time until the next event. Unknown events are ignored."""
+        handle = getattr(self, f"_{row['by']}_{row.get('event')}", None)
+        if handle is None:
+            return
+        if math.isnan(self.since):
+            self.since = float(row["time"])
+        handle(row)
+
+    # -- events of the run
 
     def _run_train(self, row: Row) -> None:
         """All ranks have loaded their state; a step comes next."""
-        self._spend(
-            row, "idle" if self.doing == "work" else self.doing
-        )  # work that ended without a word
-        self.step, self.doing = float(row["step"]), "restart"
+        # Work that ended without an event: nobody knows what the time since was spent on.
+        self._spend(row, "idle" if self.doing == "work" else self.doing)
+        self.step = float(row["step"])
+        self.doing = "restart"
 
     def _run_step(self, row: Row) -> None:
-        self.pace = float(row["step_seconds"])
+        self.step_seconds = float(row["step_seconds"])
         self._work(row, float(row["step"]))
 
     def _run_checkpoint(self, row: Row) -> None:
-        self.ledger.saves += 1
+        self.report.saves += 1
         self._work(row, float(row["step"]), float(row.get("seconds", 0.0)))
 
     def _run_stopped(self, row: Row) -> None:
@@ -126,71 +168,101 @@ class Book:
         self._spend(row, "idle")
         self.doing = "idle"
 
+    # -- rows of the watcher
+
     def _watch_watch(self, row: Row) -> None:
-        """`resumed` is a new watcher over ranks that go on."""
-        if row["state"] != "resumed":
-            self._spend(row, "idle" if self.doing == "work" else self.doing)
-            self.doing = "restart" if row["state"] == "started" else "idle"
+        """A watcher started or ended; one that resumed watches ranks that go on."""
+        if row["state"] == "resumed":
+            return
+        self._spend(row, "idle" if self.doing == "work" else self.doing)
+        self.doing = "restart" if row["state"] == "started" else "idle"
 
     def _watch_fault(self, row: Row) -> None:
-        self.ledger.faults[row["kind"]] += 1
-        silent = min(float(row.get("silent_seconds") or 0.0), float(row["time"]) - self.since)
+        self.report.faults[row["kind"]] += 1
+        time = float(row["time"])
+        silent = min(float(row.get("silent_seconds") or 0.0), time - self.since)
         if self.doing == "work":
-            self._work(row, max(self.step, float(row.get("step") or 0)), silent, "detection")
+            step = max(self.step, float(row.get("step") or 0))
+            self._work(row, step, silent, "detection")
         else:
-            self._until(float(row["time"]) - silent, self.doing)
-            self._until(float(row["time"]), "detection")
+            self._until(time - silent, self.doing)
+            self._until(time, "detection")
         if self.doing != "detection":
-            self.before, self.doing = self.doing, "detection"
+            self.before_fault = self.doing
+            self.doing = "detection"
 
     def _watch_decided(self, row: Row) -> None:
         self._spend(row, self.doing)
-        if row["action"] == "give_up" or row["attempt"] == self.attempt:  # nobody is started
-            self.doing = "idle" if row["action"] == "give_up" else self.before
+        if row["action"] == "give_up":
+            self.doing = "idle"
             return
-        self.doing, self.attempt = "restart", int(row["attempt"])
-        self.ledger.stops += row["action"] != "resize"
+        if row["attempt"] == self.attempt:  # no rank is started again
+            self.doing = self.before_fault
+            return
+        self.doing = "restart"
+        self.attempt = int(row["attempt"])
         self.used = int(row.get("world") or self.used)
-        self.held = self.used if row["action"] == "resize" else max(self.held, self.used)
+        if row["action"] == "resize":
+            self.held = self.used  # what was given back is not paid for
+        else:
+            self.report.stops += 1
+            self.held = max(self.held, self.used)
 
     def _watch_resumed(self, row: Row) -> None:
         """The first step of an attempt is done."""
         self._work(row, float(row["step"]))
 
+    # -- accounting
+
     def _work(
         self, row: Row, step: float, other_seconds: float = 0.0, other: str = "checkpoint"
     ) -> None:
-        """Steps up to `step` since the last event, and `other_seconds` at the end. Ranks that were starting started first."""
-        time = float(row["time"]) - self.since
-        other_seconds = min(other_seconds, time)
-        work = time - other_seconds
-        if self.doing == "restart":
-            work = min(work, max(0.0, step - self.step) * self.pace)
-        high = self.ledger.steps
-        again = (
-            (min(step, high) - self.step) / (step - self.step)
-            if step > self.step
-            else float(step < high)
-        )
-        again = min(1.0, max(0.0, again))
-        self.ledger.steps_again += max(0, int(min(step, high) - self.step))
-        self.ledger.steps = max(high, int(step))
-        now = self.since + time - other_seconds
-        self._until(now - work, self.doing)
-        self._until(now - work * (1 - again), "recomputed")
-        self._until(now, "productive")
+        """Account for steps since the last event.
+
+        Args:
+            row: the event.
+            step: that was reached.
+            other_seconds: at the end, spent on something else.
+            other: what that was.
+        """
+        passed = float(row["time"]) - self.since
+        other_seconds = min(other_seconds, passed)
+        work = passed - other_seconds
+        if self.doing == "restart":  # the ranks started first, and then worked
+            work = min(work, max(0.0, step - self.step) * self.step_seconds)
+        again = self._share_again(step)
+        furthest = self.report.steps
+        self.report.steps_again += max(0, int(min(step, furthest) - self.step))
+        self.report.steps = max(furthest, int(step))
+        work_end = self.since + passed - other_seconds
+        self._until(work_end - work, self.doing)
+        self._until(work_end - work * (1 - again), "recomputed")
+        self._until(work_end, "productive")
         self._until(float(row["time"]), other)
-        self.step, self.doing = step, "work"
+        self.step = step
+        self.doing = "work"
+
+    def _share_again(self, step: float) -> float:
+        """Return the share of the steps up to `step` that were done before."""
+        furthest = self.report.steps
+        if step <= self.step:
+            return float(step < furthest)
+        again = min(step, furthest) - self.step
+        return min(1.0, max(0.0, again / (step - self.step)))
 
     def _spend(self, row: Row, part: str) -> None:
-        """All of the time since the last event on one part."""
+        """Account for all time since the last event as one part."""
         self._until(float(row["time"]), part)
 
     def _until(self, time: float, part: str) -> None:
+        """Account for the time until `time` as one part."""
+        if part == "work":
+            part = "productive"
         seconds = max(0.0, time - self.since)
-        part = "productive" if part == "work" else part
-        self.ledger.seconds[part] += seconds
-        self.ledger.start_seconds += seconds * (part == "restart" and not self.ledger.stops)
-        self.ledger.accelerator_seconds[part] += seconds * self.used
-        self.ledger.accelerator_seconds["idle"] += seconds * (self.held - self.used)
+        report = self.report
+        report.seconds[part] += seconds
+        if part == "restart" and not report.stops:
+            report.start_seconds += seconds
+        report.accelerator_seconds[part] += seconds * self.used
+        report.accelerator_seconds["idle"] += seconds * (self.held - self.used)
         self.since = max(self.since, time)

@@ -1,10 +1,4 @@
-"""What the watcher tells the agents to do, and the files by which they and people meet in a job's folder.
-
-secret                 32 bytes, for its owner alone                watcher      host:port of the watcher, while it is wanted
-watch.jsonl            what it saw and decided                      resize.json    {ranks: n}: how many ranks somebody wants
-ranks/NODE/agent.json  {pid, attempt, ranks: {rank: pid}}           ranks/NODE/ATTEMPT/RANK.log   what a rank printed
-faults/RANK-ATTEMPT.json   {kind, why, step, rank}: why a rank ended itself          start   which start of the job holds the run
-"""
+"""`Order`: what the watcher wants all agents to do. It says where to be, so it may be lost or sent twice."""
 
 from __future__ import annotations
 
@@ -13,21 +7,23 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Verb = Literal["run", "stop", "save-and-stop", "end"]
-SECRET_FILE, WATCHER_FILE, WATCH_FILE, RESIZE_FILE = (
-    "secret",
-    "watcher",
-    "watch.jsonl",
-    "resize.json",
-)
-RANKS, FAULTS, AGENT_FILE = "ranks", "faults", "agent.json"
 
 
 @dataclass(frozen=True)
 class Order:
-    """An order for every node. `ranks` gives each node its first rank and how many; a node that is not in it has none.
+    """An order for every node.
 
-    run: be at `attempt`, with `world` ranks that meet at `master`. stop: kill the ranks (SIGKILL, so also stopped ones) and wait.
-    save-and-stop: ask them (SIGTERM) for a checkpoint and to end. end: kill what is left and exit with `code`.
+    run: be at `attempt`, with `world` ranks that meet at `master`. stop: kill the ranks (SIGKILL,
+    which also reaches stopped ones) and wait. save-and-stop: send SIGTERM, so that ranks write a
+    checkpoint and end. end: kill what is left and exit with `code`.
+
+    Attributes:
+        attempt: number of the attempt; it only grows.
+        verb: what to do.
+        world: number of ranks.
+        master: host:port where ranks meet.
+        ranks: node -> its first rank and how many; a node that is not in it has none.
+        code: exit code of the agents, with "end".
     """
 
     attempt: int
@@ -38,11 +34,12 @@ class Order:
     code: int = 0
 
     def part(self, node: str) -> dict[str, Any]:
-        """What a node is told."""
-        said: dict[str, Any] = {
+        """Return the part of one node, as it is sent."""
+        return {
             "verb": self.verb,
             "attempt": self.attempt,
             "world": self.world,
             "master": self.master,
+            "ranks": list(self.ranks.get(node, (0, 0))),
+            "code": self.code,
         }
-        return said | {"ranks": list(self.ranks.get(node, (0, 0))), "code": self.code}

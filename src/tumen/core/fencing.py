@@ -1,7 +1,9 @@
-"""Which start of a job holds a run: what an older one left alive, on a node its engine lost, must not write beside the new one.
+"""Fencing: a stale incarnation of a job must not write to a run that a newer one owns.
 
-An engine that may start a job again numbers its starts (12.1 and 12.2 are job 12's first and second) and writes the number into the
-job's folder before it starts anything. Agents and ranks compare it with their own.
+An engine may start a job again while the processes of an earlier start are still alive, on a node
+that it lost. So it numbers the starts of a job, its epochs (12.1 and 12.2 are the first and second
+of job 12), and writes the newest into the job's folder before anything runs. Agents and ranks
+compare it with their own epoch.
 """
 
 from __future__ import annotations
@@ -11,40 +13,47 @@ from pathlib import Path
 
 from tumen.core.errors import TrainError
 
-EPOCH_FILE, EPOCH_ENV, JOB_ENV = (
-    "epoch",
-    "TUMEN_EPOCH",
-    "TUMEN_JOB",
-)  # of a job's folder; environment of a rank: its start, the folder
+EPOCH_FILE = "epoch"  # in a job's folder
+# Environment of a rank: its epoch, and the folder of its job.
+EPOCH_ENV = "TUMEN_EPOCH"
+JOB_ENV = "TUMEN_JOB"
 
 
-def newer_epoch(folder: Path, mine: str) -> str:
-    """The start that holds a job's folder if it is newer than `mine`, else "" (also when nobody wrote one)."""
+def newer_epoch(folder: Path, own: str) -> str:
+    """Return the epoch that owns a job's folder if it is newer than `own`, else "".
+
+    It is "" too where there is no epoch, in the folder or of our own.
+    """
     try:
-        said = (folder / EPOCH_FILE).read_text("utf-8").strip()
+        found = (folder / EPOCH_FILE).read_text("utf-8").strip()
     except OSError:
         return ""
-    return said if mine and parse_epoch(said) > parse_epoch(mine) else ""
+    return found if own and parse_epoch(found) > parse_epoch(own) else ""
 
 
-def reject_stale(folder: Path | None = None, mine: str = "") -> None:
-    """Before something is written that others will read. Default: the job and start of this rank's environment.
+def reject_stale(folder: Path | None = None, own: str = "") -> None:
+    """Stop a stale process before it writes something that others will read.
+
+    Args:
+        folder: of the job; default: the folder and epoch of this rank's environment.
+        own: epoch of this process.
 
     Raises:
-        TrainError: a newer start holds the run.
+        TrainError: a newer epoch owns the run.
     """
-    folder, mine = (
-        (folder, mine)
-        if folder
-        else (Path(os.environ.get(JOB_ENV, "")), os.environ.get(EPOCH_ENV, ""))
-    )
-    if other := newer_epoch(folder, mine):
+    if folder is None:
+        folder = Path(os.environ.get(JOB_ENV, ""))
+        own = os.environ.get(EPOCH_ENV, "")
+    if newer := newer_epoch(folder, own):
         raise TrainError(
-            f"epoch {mine} of this job is stale: the engine started epoch {other}, which owns the run now"
+            f"epoch {own} of this job is stale: the engine started epoch {newer}, "
+            "which owns the run now"
         )
 
 
-def parse_epoch(start: str) -> tuple[int, ...]:
-    """A start as numbers, of which the newer is greater; () for none."""
-    parts = start.split(".")
-    return tuple(map(int, parts)) if all(part.isdecimal() for part in parts) else ()
+def parse_epoch(text: str) -> tuple[int, ...]:
+    """Return an epoch as numbers, of which the newer compares as greater; () where it is not one."""
+    parts = text.split(".")
+    if not all(part.isdecimal() for part in parts):
+        return ()
+    return tuple(int(part) for part in parts)

@@ -1,7 +1,7 @@
 """heartbeat: messages between ranks, agents and the watcher.
 
-What: heartbeats of a rank, authenticated datagrams, file transfer between nodes over TCP.
-In: the state of a rank; files that another node should hold.
+What: heartbeats of a rank, authenticated datagrams, transfer of checkpoint replicas between nodes.
+In: phases and steps of a rank; files that another node should hold.
 Out: sealed messages and files; forged, truncated, replayed or out-of-window ones are dropped.
 Never: torch, pickle, a network other than the run's own.
 Read next: messages.py, then sender.py and transfer.py.
@@ -13,6 +13,7 @@ from tumen.heartbeat.messages import (
     PHASES,
     SECRET,
     SKEW_SECONDS,
+    Heartbeat,
     Message,
     address_of,
     read_secret,
@@ -24,6 +25,7 @@ __all__ = [
     "PHASES",
     "SECRET",
     "SKEW_SECONDS",
+    "Heartbeat",
     "Message",
     "Replica",
     "address_of",

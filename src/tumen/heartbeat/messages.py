@@ -1,9 +1,11 @@
-"""The pulse of a run: what a rank says of itself, and the sealed messages that carry it from ranks to agents to the watcher.
+"""Heartbeats of ranks, and the authenticated messages that carry them to agents and the watcher.
 
-A message is one UDP datagram: header, beats of a fixed size, a JSON note where there is news, and a tag, a keyed BLAKE2b over all
-before it. The key is the run's secret. Who receives drops what is forged, cut, replayed, or of another time.
+A message is one UDP datagram: a header, heartbeats of fixed size, a JSON note where there is
+something to note, and a tag: a keyed BLAKE2b over all before it, with the run's secret as its key.
+The receiver drops forged, truncated, replayed or out-of-window messages.
 
-    magic 4 | version 1 | sender's length 1 | beats 2 | attempt 4 | sequence 8 | sender | beats x 37 | note | tag 16
+    magic 4 | version 1 | sender's length 1 | heartbeats 2 | attempt 4 | sequence 8
+    | sender | heartbeats x 37 | note | tag 16                                     (sizes in bytes)
 """
 
 from __future__ import annotations
@@ -24,25 +26,36 @@ from typing import Any, NamedTuple
 
 from tumen.core.errors import EngineError, disk
 
-AGENT, SECRET, ATTEMPT = (
-    "TUMEN_AGENT",
-    "TUMEN_SECRET",
-    "TUMEN_ATTEMPT",
-)  # environment of a rank: its agent, the file, which start
+# Environment of a rank: host:port of its agent, the file of the secret, the attempt.
+AGENT = "TUMEN_AGENT"
+SECRET = "TUMEN_SECRET"
+ATTEMPT = "TUMEN_ATTEMPT"
+
 PHASES = ("start", "load", "train", "save", "end")
-MAGIC, VERSION = b"tmnP", 1
-HEAD = struct.Struct("<4sBBHIQ")
+MAGIC = b"tmnP"
+VERSION = 2  # of header, heartbeats and notes
+HEADER_STRUCT = struct.Struct("<4sBBHIQ")
 HEARTBEAT_STRUCT = struct.Struct("<IIIIfBffQ")
-TAG_BYTES, SECRET_BYTES = 16, 32
+TAG_BYTES = 16
+SECRET_BYTES = 32
 MAX_BYTES = 60_000  # of a message: one datagram
+MAX_SENDER_BYTES = 255
 SKEW_SECONDS = 30.0  # between two clocks
 
 
 class Heartbeat(NamedTuple):
-    """What a rank says of itself, about once a second and at every change of phase.
+    """What a rank sends about once a second and at every change of phase. NaN: not known.
 
-    `step` counts steps done, `step_seconds` is the last one's. `waiting` is the share of the time that the main thread was found
-    waiting for other ranks. NaN: not known. `age_ms`: how long ago the agent heard it; a rank leaves it 0.
+    Attributes:
+        rank: of the sender.
+        attempt: that it belongs to.
+        pid: its process id.
+        step: number of finished steps.
+        step_seconds: mean time of the steps since the last heartbeat.
+        phase: one of PHASES.
+        waiting: share of the time that the main thread spent in collectives.
+        loss: of the last step.
+        age_ms: how long ago the agent received it; a rank sends 0.
     """
 
     rank: int
@@ -58,7 +71,15 @@ class Heartbeat(NamedTuple):
 
 @dataclass(frozen=True)
 class Message:
-    """A message whose tag is right. `sequence` is the sender's time in ns since 1970; it only grows. `body`: the packed beats."""
+    """A message whose tag is right.
+
+    Attributes:
+        sender: its name.
+        attempt: that the sender is at.
+        sequence: the sender's clock in ns since 1970; it only grows.
+        body: packed heartbeats.
+        note: the JSON note, empty where there is none.
+    """
 
     sender: str
     attempt: int
@@ -72,82 +93,115 @@ class Message:
         return self.sequence / 1e9
 
     @property
-    def beats(self) -> list[Heartbeat]:
-        """The beats in it."""
-        return [
-            beat._replace(phase=PHASES[min(int(beat.phase), 4)])
-            for beat in map(Heartbeat._make, HEARTBEAT_STRUCT.iter_unpack(self.body))
-        ]
+    def heartbeats(self) -> list[Heartbeat]:
+        """The heartbeats in it."""
+        return [_unpack(fields) for fields in HEARTBEAT_STRUCT.iter_unpack(self.body)]
+
+
+def _unpack(fields: tuple[Any, ...]) -> Heartbeat:
+    packed = Heartbeat._make(fields)
+    number = min(int(packed.phase), len(PHASES) - 1)
+    return packed._replace(phase=PHASES[number])
+
+
+def _pack(heartbeat: Heartbeat) -> bytes:
+    fields = heartbeat._asdict() | {"phase": PHASES.index(heartbeat.phase)}
+    return HEARTBEAT_STRUCT.pack(*fields.values())
 
 
 class MessageSender:
-    """Seals messages under a name: `rank-3`, the name of a node, or `watcher`."""
+    """Seals messages.
+
+    Args:
+        secret: of the run.
+        name: of the sender: `rank-3`, the name of a node, or `watcher`.
+    """
 
     def __init__(self, secret: bytes, name: str) -> None:
-        self.secret, self.name = secret, name.encode()[:255]
-        self.last = 0
+        self.secret = secret
+        self.name = name.encode()[:MAX_SENDER_BYTES]
+        self._last_sequence = 0
 
     def message(
-        self, attempt: int, beats: Iterable[Heartbeat] = (), note: dict[str, Any] | None = None
+        self, attempt: int, heartbeats: Iterable[Heartbeat] = (), note: dict[str, Any] | None = None
     ) -> bytes:
-        """A datagram.
+        """Return a datagram.
 
         Raises:
-            ValueError: more than a datagram holds.
+            ValueError: it would be larger than a datagram.
         """
-        self.last = max(time.time_ns(), self.last + 1)
-        packed = [
-            HEARTBEAT_STRUCT.pack(*beat[:5], PHASES.index(beat.phase), *beat[6:]) for beat in beats
-        ]
-        head = HEAD.pack(MAGIC, VERSION, len(self.name), len(packed), attempt, self.last)
-        said = json.dumps(note, ensure_ascii=False).encode() if note else b""
-        text = b"".join((head, self.name, *packed, said))
+        # A clock that is set back must not make messages look replayed.
+        self._last_sequence = max(time.time_ns(), self._last_sequence + 1)
+        body = [_pack(heartbeat) for heartbeat in heartbeats]
+        header = HEADER_STRUCT.pack(
+            MAGIC, VERSION, len(self.name), len(body), attempt, self._last_sequence
+        )
+        note_text = json.dumps(note, ensure_ascii=False).encode() if note else b""
+        text = b"".join((header, self.name, *body, note_text))
         if len(text) + TAG_BYTES > MAX_BYTES:
             raise ValueError(f"a message of {len(text)} bytes does not fit a datagram")
         return text + _tag(self.secret, text)
 
 
-class MessageReceiver:
-    """Opens messages, and drops what cannot be believed; `dropped` counts them by reason: forged, cut, replayed, skewed.
+class _Dropped(Exception):
+    """A message that is dropped; its text is the reason."""
 
-    `skewed` has, for each sender whose clock is off, by how many seconds (above 0: it is ahead).
+
+class MessageReceiver:
+    """Opens messages and drops those that are not authentic or not in time.
+
+    Args:
+        secret: of the run.
+        clock: seconds since 1970.
+
+    Attributes:
+        dropped: number of dropped messages by reason: forged, cut, replayed, skewed.
+        skewed: senders whose clock is off, and by how many seconds (above 0: it is ahead).
     """
 
     def __init__(self, secret: bytes, clock: Callable[[], float] = time.time) -> None:
-        self.secret, self.clock = secret, clock
+        self.secret = secret
+        self.clock = clock
         self.dropped: Counter[str] = Counter()
         self.skewed: dict[str, float] = {}
-        self.last: dict[str, int] = {}
+        self._last_sequence: dict[str, int] = {}
 
     def open(self, datagram: bytes) -> Message | None:
-        """The message, or None where it is dropped."""
-        found = self._read(datagram)
-        if isinstance(found, str):
-            self.dropped[found] += 1
+        """Return the message, or None where it is dropped."""
+        try:
+            message = self._authenticated(datagram)
+            self._check_time(message)
+        except _Dropped as reason:
+            self.dropped[str(reason)] += 1
             return None
-        self.last[found.sender] = found.sequence
-        return found
+        self._last_sequence[message.sender] = message.sequence
+        return message
 
-    def _read(self, datagram: bytes) -> Message | str:
-        if len(datagram) < HEAD.size + TAG_BYTES:
-            return "cut"
-        text, tag = datagram[:-TAG_BYTES], datagram[-TAG_BYTES:]
+    def _authenticated(self, datagram: bytes) -> Message:
+        """Return what a datagram contains, after its tag was checked."""
+        if len(datagram) < HEADER_STRUCT.size + TAG_BYTES:
+            raise _Dropped("cut")
+        text = datagram[:-TAG_BYTES]
+        tag = datagram[-TAG_BYTES:]
         if not hmac.compare_digest(tag, _tag(self.secret, text)):
-            return "forged"
-        magic, version, named, count, attempt, sequence = HEAD.unpack_from(text)
-        beats = HEAD.size + named
-        note = beats + count * HEARTBEAT_STRUCT.size
-        if magic != MAGIC or version != VERSION or len(text) < note:
-            return "cut"
-        sender = text[HEAD.size : beats].decode(errors="replace")
-        if sequence <= self.last.get(sender, 0):
-            return "replayed"
-        ahead = sequence / 1e9 - self.clock()
+            raise _Dropped("forged")
+        header = HEADER_STRUCT.unpack_from(text)
+        magic, version, name_bytes, count, attempt, sequence = header
+        body_start = HEADER_STRUCT.size + name_bytes
+        note_start = body_start + count * HEARTBEAT_STRUCT.size
+        if magic != MAGIC or version != VERSION or len(text) < note_start:
+            raise _Dropped("cut")
+        sender = text[HEADER_STRUCT.size : body_start].decode(errors="replace")
+        note = json.loads(text[note_start:]) if len(text) > note_start else {}
+        return Message(sender, attempt, sequence, text[body_start:note_start], note)
+
+    def _check_time(self, message: Message) -> None:
+        if message.sequence <= self._last_sequence.get(message.sender, 0):
+            raise _Dropped("replayed")
+        ahead = message.seconds - self.clock()
         if abs(ahead) > SKEW_SECONDS:
-            self.skewed[sender] = ahead
-            return "skewed"
-        said = json.loads(text[note:]) if len(text) > note else {}
-        return Message(sender, attempt, sequence, text[beats:note], said)
+            self.skewed[message.sender] = ahead
+            raise _Dropped("skewed")
 
 
 def _tag(secret: bytes, text: bytes) -> bytes:
@@ -155,23 +209,23 @@ def _tag(secret: bytes, text: bytes) -> bytes:
 
 
 def address_of(text: str) -> tuple[str, int]:
-    """Host and port of `host:port`.
+    """Return host and port of `host:port`.
 
     Raises:
-        EngineError: it is none.
+        EngineError: the text is not host:port.
     """
     host, _, port = text.strip().rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise EngineError(f"{text.strip()[:80]!r} is no address; write it as host:port")
+        raise EngineError(f"{text.strip()[:80]!r} is not an address; write it as host:port")
     return host.strip("[]"), int(port)
 
 
 def make_secret(path: Path) -> bytes:
-    """The secret of a run; made where there is none, for its owner alone.
+    """Return the secret of a run; make it where there is none, readable by its owner alone.
 
     Raises:
         DiskError: it cannot be written.
-        EngineError: what is there is no secret.
+        EngineError: the file is there and is not a secret.
     """
     with disk(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -185,7 +239,7 @@ def make_secret(path: Path) -> bytes:
 
 
 def read_secret(path: Path) -> bytes:
-    """The secret of a run.
+    """Return the secret of a run.
 
     Raises:
         EngineError: it is missing, or not what `make_secret` wrote.
@@ -194,10 +248,12 @@ def read_secret(path: Path) -> bytes:
         secret = path.read_bytes()
     except OSError as error:
         raise EngineError(
-            f"{path}: no secret of the run ({error.strerror}); launch it again, which makes one"
+            f"{path}: cannot read the run's secret ({error.strerror}); launch the run again, "
+            "which makes one"
         ) from None
     if len(secret) != SECRET_BYTES:
         raise EngineError(
-            f"{path}: {len(secret)} bytes are no secret; delete it and launch the run again"
+            f"{path}: a secret has {SECRET_BYTES} bytes, this file has {len(secret)}; "
+            "delete it and launch the run again"
         )
     return secret

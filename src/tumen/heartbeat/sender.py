@@ -1,7 +1,8 @@
-"""The heart of a rank: a thread that tells the rank's agent, about once a second and at every change of phase, how it is.
+"""The heartbeat of a rank: a thread that sends its state to the agent, once a second and at every change of phase.
 
-It also looks, five times a second, at what the main thread is doing: found inside a collective, it waits for other ranks. So the
-loop itself does nothing but note a step. Without TUMEN_AGENT it beats for nobody and there is no thread.
+The same thread looks five times a second at what the main thread is doing: inside a collective it
+waits for other ranks. So the training loop only reports phases and steps. Without TUMEN_AGENT
+nothing is sent and there is no thread.
 """
 
 from __future__ import annotations
@@ -26,21 +27,26 @@ from tumen.heartbeat.messages import (
     read_secret,
 )
 
-BEAT_SECONDS, LOOK_SECONDS = 1.0, 0.2
-ENOUGH = 10  # looks until a share is told
-MEETING = (
-    "distributed_c10d.py",
-    "_functional_collectives.py",
-)  # torch's files in which a thread waits for others
+HEARTBEAT_SECONDS = 1.0
+LOOK_SECONDS = 0.2
+LEAST_LOOKS = 10  # before a share of waiting is reported
+# The files of torch in which a thread waits for other ranks.
+COLLECTIVE_FILES = ("distributed_c10d.py", "_functional_collectives.py")
 
 
 class HeartbeatSender:
-    """What a rank says of itself. The loop calls `phase` and `tick`; `step` and `attempt` may be read.
+    """Sends the state of a rank.
+
+    The training loop calls `begin_phase` and `finish_step`.
 
     Args:
-        rank, attempt: this process's.
-        agent: host and port that beats go to; None: nobody.
+        rank: of this process.
+        attempt: that it belongs to.
+        agent: host and port that heartbeats are sent to; None: nothing is sent.
         secret: of the run.
+
+    Attributes:
+        step: number of finished steps.
     """
 
     def __init__(
@@ -50,102 +56,121 @@ class HeartbeatSender:
         agent: tuple[str, int] | None = None,
         secret: bytes = b"",
     ) -> None:
-        self.rank, self.attempt, self.step = rank, attempt, 0
-        self._said = Heartbeat(rank, attempt, os.getpid())
-        self._last = time.monotonic()
-        self._since = (
-            0,
-            0.0,
-        )  # steps since the last beat, and their seconds; both threads set it whole, so a race costs one reset
+        self.rank = rank
+        self.attempt = attempt
+        self.step = 0
+        self._heartbeat = Heartbeat(rank, attempt, os.getpid())
+        self._last_step = time.monotonic()
+        # Steps since the last heartbeat, and their seconds. Both threads replace the pair as a
+        # whole, so a race loses one reset at most.
+        self._since_sent = (0, 0.0)
         self._waiting = WaitingShare()
-        self._news, self._over = threading.Event(), False
-        self._main = threading.main_thread().ident or 0
+        self._news = threading.Event()
+        self._stopped = False
+        self._main_thread = threading.main_thread().ident or 0
         if agent:
-            self._agent, self._sender = agent, MessageSender(secret, f"rank-{rank}")
-            self._socket = socket.socket(
-                socket.AF_INET6 if ":" in agent[0] else socket.AF_INET, socket.SOCK_DGRAM
-            )
+            family = socket.AF_INET6 if ":" in agent[0] else socket.AF_INET
+            self._agent = agent
+            self._messages = MessageSender(secret, f"rank-{rank}")
+            self._socket = socket.socket(family, socket.SOCK_DGRAM)
             self._socket.setblocking(False)
-            threading.Thread(target=self._beat, name="heart", daemon=True).start()
+            threading.Thread(target=self._run, name="heartbeat", daemon=True).start()
 
     def begin_phase(self, name: str) -> None:
-        """A phase of `core.pulse.PHASES` begins; told at once. What was no step does not count into the next one's time."""
-        self._said = self._said._replace(phase=name)
-        self._last = time.monotonic()
+        """Begin a phase of `messages.PHASES`, which is sent at once.
+
+        The time until now does not count into the next step.
+        """
+        self._heartbeat = self._heartbeat._replace(phase=name)
+        self._last_step = time.monotonic()
         self._news.set()
 
     def finish_step(self, step: int, loss: float) -> None:
-        """`step` steps are done. A beat tells the mean of its steps: one that stumbles now and then is slow, too."""
+        """Note that `step` steps are finished.
+
+        A heartbeat has the mean time of the steps since the last one, so that a rank which is slow
+        now and then is seen, too.
+        """
         now = time.monotonic()
         self.step = step
-        steps, seconds = self._since
-        self._since = steps, seconds = steps + 1, seconds + now - self._last
-        self._said = self._said._replace(step=step, loss=loss, step_seconds=seconds / steps)
-        self._waiting.step()
-        self._last = now
+        steps, seconds = self._since_sent
+        steps += 1
+        seconds += now - self._last_step
+        self._since_sent = (steps, seconds)
+        mean = seconds / steps
+        self._heartbeat = self._heartbeat._replace(step=step, loss=loss, step_seconds=mean)
+        self._waiting.end_step()
+        self._last_step = now
 
     def stop(self) -> None:
-        """Beat no more."""
-        self._over = True
+        """Send no more heartbeats."""
+        self._stopped = True
         self._news.set()
 
-    def _beat(self) -> None:
+    def _run(self) -> None:
         due = 0.0
-        while not self._over:
+        while not self._stopped:
             if self._news.is_set() or time.monotonic() >= due:
                 self._news.clear()
-                due = time.monotonic() + BEAT_SECONDS
+                due = time.monotonic() + HEARTBEAT_SECONDS
                 self._send()
             self._news.wait(LOOK_SECONDS)
-            self._waiting.look(self._main)
+            self._waiting.look(self._main_thread)
 
     def _send(self) -> None:
-        beat, self._since = self._said._replace(waiting=self._waiting.share), (0, 0.0)
-        with contextlib.suppress(
-            OSError
-        ):  # the agent is gone, and whoever started both notices; or the network: the next will do
-            self._socket.sendto(self._sender.message(self.attempt, [beat]), self._agent)
+        heartbeat = self._heartbeat._replace(waiting=self._waiting.share)
+        self._since_sent = (0, 0.0)
+        # Where the agent is gone, whoever started both notices; after a network error the next
+        # heartbeat arrives.
+        with contextlib.suppress(OSError):
+            self._socket.sendto(self._messages.message(self.attempt, [heartbeat]), self._agent)
 
 
 class WaitingShare:
-    """The share of the looks at which the main thread was in a collective: over whole steps, `ENOUGH` looks or more.
+    """The share of looks at which the main thread was in a collective, over whole steps.
 
-    A step that lasts twice as long as that is told while it lasts: in a hang it says who waits, and who is waited for.
+    A share needs LEAST_LOOKS looks. It is also updated during a step that lasts twice as long as
+    that: in a hang it tells who waits, and for whom.
+
+    Attributes:
+        share: from 0 to 1; NaN before it is known.
     """
 
     def __init__(self) -> None:
         self.share = math.nan
-        self._looks = self._waited = 0
-        self._usual = ENOUGH
+        self._looks = 0
+        self._waited = 0
+        self._usual_looks = LEAST_LOOKS
 
     def look(self, thread: int) -> None:
         """Look at a thread once."""
         frame = sys._current_frames().get(thread)
         self._looks += 1
-        self._waited += frame is not None and frame.f_code.co_filename.endswith(MEETING)
-        if self._looks >= 2 * self._usual:
+        if frame is not None and frame.f_code.co_filename.endswith(COLLECTIVE_FILES):
+            self._waited += 1
+        if self._looks >= 2 * self._usual_looks:
             self.share = self._waited / self._looks
 
-    def step(self) -> None:
-        """A step ends."""
-        if self._looks >= ENOUGH:
-            self.share, self._usual = self._waited / self._looks, self._looks
-            self._looks = self._waited = 0
+    def end_step(self) -> None:
+        """Note that a step ended."""
+        if self._looks >= LEAST_LOOKS:
+            self.share = self._waited / self._looks
+            self._usual_looks = self._looks
+            self._looks = 0
+            self._waited = 0
 
 
 @functools.cache
 def current() -> HeartbeatSender:
-    """This process's heart, as its environment says; made when it is first asked for.
+    """Return the sender of this process, as its environment says; it is made at the first call.
 
     Raises:
-        EngineError: TUMEN_AGENT is no address, or the secret is missing.
+        EngineError: TUMEN_AGENT is not host:port, or the secret is missing.
     """
-    rank, attempt = int(os.environ.get("RANK", "0")), int(os.environ.get(ATTEMPT, "0"))
-    if not os.environ.get(AGENT):
+    rank = int(os.environ.get("RANK", "0"))
+    attempt = int(os.environ.get(ATTEMPT, "0"))
+    agent = os.environ.get(AGENT)
+    if not agent:
         return HeartbeatSender(rank, attempt)
-    return HeartbeatSender(
-        rank,
-        attempt,
-        address_of(os.environ[AGENT]),
-        read_secret(Path(os.environ.get(SECRET, "secret"))),
-    )
+    secret = read_secret(Path(os.environ.get(SECRET, "secret")))
+    return HeartbeatSender(rank, attempt, address_of(agent), secret)

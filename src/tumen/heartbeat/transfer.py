@@ -1,10 +1,11 @@
-"""Parcels: files that nodes give each other to keep, over TCP, sealed with the run's secret. No pickle, no list of what is there.
+"""Transfer of checkpoint replicas between nodes over TCP, authenticated with the run's secret. No pickle, no listing.
 
     request   magic 4 | verb 1 | name's length 1 | size 8 | time in ns 8 | nonce 16 | name | tag 32
-    put       then the file and a tag over request and file; the answer is one sealed byte
-    get       the answer is a sealed byte and size, the file, and a tag over request and file
+    PUT       then the file and a tag over request and file; the answer is one sealed byte
+    GET       the answer is a sealed byte and size, the file, and a tag over request and file
 
-Tags are keyed BLAKE2b. Whoever keeps refuses what is forged, old, seen before, misnamed or too large, and says nothing to it.
+Tags are keyed BLAKE2b. The store rejects forged, late, replayed, misnamed or too large requests,
+and does not answer them.
 """
 
 from __future__ import annotations
@@ -25,17 +26,25 @@ from typing import NamedTuple
 from tumen.core.errors import EngineError
 from tumen.heartbeat.messages import SKEW_SECONDS
 
-MAGIC, PUT, GET, YES, NO = b"tmnC", 1, 2, b"\x01", b"\x00"
-HEAD = struct.Struct("<4sBBQQ16s")
+MAGIC = b"tmnC"
+PUT = 1
+GET = 2
+YES = b"\x01"
+NO = b"\x00"
+REQUEST_STRUCT = struct.Struct("<4sBBQQ16s")
 SIZE = struct.Struct("<Q")
-TAG_BYTES, CHUNK_BYTES = 32, 1 << 20
-PATIENCE_SECONDS = 10.0  # of one read or write
-KEPT_STEPS = 3  # steps of a rank: the one being made everywhere, the last that is whole everywhere, and one in between
+NONCE_BYTES = 16
+TAG_BYTES = 32
+CHUNK_BYTES = 1 << 20
+TIMEOUT_SECONDS = 10.0  # of one read or write
+# Of each rank: the step that is being copied everywhere, the last one that is complete
+# everywhere, and one in between.
+KEPT_STEPS = 3
 NAME = re.compile(r"attempt-(\d{6})-step-(\d{9})-rank-(\d{1,6})-of-(\d{1,6})\.safetensors")
 
 
 class Replica(NamedTuple):
-    """Whose state a file holds; a later copy is a larger one. `name` is the file's."""
+    """Whose state a replica holds. A later replica compares as greater."""
 
     attempt: int
     step: int
@@ -44,165 +53,211 @@ class Replica(NamedTuple):
 
     @property
     def name(self) -> str:
-        """attempt-000001-step-000000040-rank-2-of-4.safetensors"""
-        return f"attempt-{self.attempt:06d}-step-{self.step:09d}-rank-{self.rank}-of-{self.world}.safetensors"
+        """Name of its file: attempt-000001-step-000000040-rank-2-of-4.safetensors."""
+        part = f"rank-{self.rank}-of-{self.world}"
+        return f"attempt-{self.attempt:06d}-step-{self.step:09d}-{part}.safetensors"
 
 
 def replica_of(name: str) -> Replica | None:
-    """What a file's name says, None where it is no copy's."""
+    """Return the replica that a file name stands for, None where it is another file."""
     match = NAME.fullmatch(name)
     return Replica(*map(int, match.groups())) if match else None
 
 
 def replicas_in(folder: Path) -> list[Replica]:
-    """What a node keeps, oldest first."""
-    return sorted(copy for path in folder.glob("attempt-*") if (copy := replica_of(path.name)))
+    """Return the replicas in a node's folder, oldest first."""
+    found = (replica_of(path.name) for path in folder.glob("attempt-*"))
+    return sorted(replica for replica in found if replica)
 
 
 def prune(folder: Path, rank: int) -> None:
-    """Remove a rank's copies but the newest `KEEP`."""
-    for old in [copy for copy in replicas_in(folder) if copy.rank == rank][:-KEPT_STEPS]:
+    """Remove a rank's replicas but the newest `KEPT_STEPS`."""
+    of_rank = [replica for replica in replicas_in(folder) if replica.rank == rank]
+    for old in of_rank[:-KEPT_STEPS]:
         (folder / old.name).unlink(missing_ok=True)
 
 
 class TransferError(EngineError):
-    """What came is not to be believed, or what was asked for is not there."""
+    """A request or answer that is not authentic, or a replica that is not there."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """A request whose tag is right; `seal` is that tag."""
+    """An authentic request; `tag` is its tag."""
 
     verb: int
-    copy: Replica
+    replica: Replica
     size: int
     nonce: bytes
-    seal: bytes
+    tag: bytes
+
+
+# -- the client: a rank
 
 
 def send_replica(address: tuple[str, int], secret: bytes, path: Path) -> None:
-    """Give a file to a keeper, under its own name.
+    """Send a file to a replica store, under its own name.
+
+    Args:
+        address: host and port of the store.
+        secret: of the run.
+        path: of the file.
 
     Raises:
-        TransferError: it was refused.
-        OSError: nobody is there, or slow.
+        TransferError: the store rejected it.
+        OSError: the store cannot be reached, or is too slow.
     """
-    with socket.create_connection(address, PATIENCE_SECONDS) as line, open(path, "rb") as file:
-        seal = _ask(line, secret, PUT, path.name, os.fstat(file.fileno()).st_size)
-        digest = keyed_hash(secret, seal)
+    with socket.create_connection(address, TIMEOUT_SECONDS) as connection, open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        tag = _send_request(connection, secret, PUT, path.name, size)
+        digest = keyed_hash(secret, tag)
         while chunk := file.read(CHUNK_BYTES):
             digest.update(chunk)
-            line.sendall(chunk)
-        line.sendall(digest.digest())
-        _answer(line, secret, seal, path.name, 1)
+            connection.sendall(chunk)
+        connection.sendall(digest.digest())
+        _read_answer(connection, secret, tag, path.name, 1)
 
 
 def fetch_replica(address: tuple[str, int], secret: bytes, name: str, into: Path) -> None:
-    """Fetch a file from a keeper into the folder `into`.
+    """Fetch a file from a replica store.
+
+    Args:
+        address: host and port of the store.
+        secret: of the run.
+        name: of the file.
+        into: folder where it is written.
 
     Raises:
-        TransferError: it is not there, or not what was kept.
-        OSError: nobody is there, or slow.
+        TransferError: it is not there, or arrived damaged.
+        OSError: the store cannot be reached, or is too slow.
     """
-    with socket.create_connection(address, PATIENCE_SECONDS) as line:
-        seal = _ask(line, secret, GET, name, 0)
-        size = SIZE.unpack(_answer(line, secret, seal, name, 1 + SIZE.size)[1:])[0]
-        receive_file(line, secret, seal, size, into / name)
+    with socket.create_connection(address, TIMEOUT_SECONDS) as connection:
+        tag = _send_request(connection, secret, GET, name, 0)
+        answer = _read_answer(connection, secret, tag, name, 1 + SIZE.size)
+        (size,) = SIZE.unpack(answer[1:])
+        receive_file(connection, secret, tag, size, into / name)
 
 
-def _ask(line: socket.socket, secret: bytes, verb: int, name: str, size: int) -> bytes:
+def _send_request(
+    connection: socket.socket, secret: bytes, verb: int, name: str, size: int
+) -> bytes:
     """Send a request; returns its tag."""
-    head = (
-        HEAD.pack(MAGIC, verb, len(name), size, time.time_ns(), secrets.token_bytes(16))
-        + name.encode()
-    )
-    seal = keyed_hash(secret, head).digest()
-    line.sendall(head + seal)
-    return seal
+    nonce = secrets.token_bytes(NONCE_BYTES)
+    head = REQUEST_STRUCT.pack(MAGIC, verb, len(name), size, time.time_ns(), nonce)
+    text = head + name.encode()
+    tag = keyed_hash(secret, text).digest()
+    connection.sendall(text + tag)
+    return tag
 
 
-def _answer(line: socket.socket, secret: bytes, seal: bytes, name: str, size: int) -> bytes:
+def _read_answer(
+    connection: socket.socket, secret: bytes, tag: bytes, name: str, size: int
+) -> bytes:
+    """Return the `size` bytes of an answer that starts with YES."""
     try:
-        said, tag = read_exactly(line, size), read_exactly(line, TAG_BYTES)
+        answer = read_exactly(connection, size)
+        answer_tag = read_exactly(connection, TAG_BYTES)
     except TransferError:
         raise TransferError(
-            f"{name}: the keeper hung up; it has another secret, no room, or no such copy"
+            f"{name}: the replica store closed the connection: "
+            "it has another secret, no room, or no such replica"
         ) from None
-    if said[:1] != YES or not hmac.compare_digest(tag, keyed_hash(secret, seal + said).digest()):
-        raise TransferError(f"{name}: the keeper has no such copy, or is none of this run")
-    return said
+    expected = keyed_hash(secret, tag + answer).digest()
+    if answer[:1] != YES or not hmac.compare_digest(answer_tag, expected):
+        raise TransferError(
+            f"{name}: the replica store has no such replica, or belongs to another run"
+        )
+    return answer
 
 
-def reply(line: socket.socket, secret: bytes, request: Request, said: bytes) -> None:
-    """Say `said`, sealed for one request."""
-    line.sendall(said + keyed_hash(secret, request.seal + said).digest())
+# -- the server: a replica store
 
 
-def serve_replica(line: socket.socket, secret: bytes, request: Request, path: Path) -> None:
-    """Answer a `get` with a file."""
-    with open(path, "rb") as file:
-        reply(line, secret, request, YES + SIZE.pack(os.fstat(file.fileno()).st_size))
-        digest = keyed_hash(secret, request.seal)
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-            line.sendall(chunk)
-        line.sendall(digest.digest())
-
-
-def receive_file(line: socket.socket, secret: bytes, seal: bytes, size: int, path: Path) -> None:
-    """Receive a file of `size` bytes; it appears whole or not at all.
+def read_request(connection: socket.socket, secret: bytes) -> Request:
+    """Return the request on a fresh connection.
 
     Raises:
-        TransferError: cut short, or its tag is wrong.
+        TransferError: it is forged, cut, late, or names no replica.
+    """
+    head = read_exactly(connection, REQUEST_STRUCT.size)
+    magic, verb, name_bytes, size, sent_ns, nonce = REQUEST_STRUCT.unpack(head)
+    name = read_exactly(connection, name_bytes)
+    tag = read_exactly(connection, TAG_BYTES)
+    expected = keyed_hash(secret, head + name).digest()
+    if magic != MAGIC or not hmac.compare_digest(tag, expected):
+        raise TransferError("forged")
+    if abs(time.time_ns() - sent_ns) > SKEW_SECONDS * 1e9:
+        raise TransferError("out of the time window")
+    replica = replica_of(name.decode(errors="replace"))
+    if verb not in (PUT, GET) or replica is None:
+        raise TransferError("not the name of a replica")
+    return Request(verb, replica, size, nonce, tag)
+
+
+def reply(connection: socket.socket, secret: bytes, request: Request, answer: bytes) -> None:
+    """Send an answer, sealed for one request."""
+    connection.sendall(answer + keyed_hash(secret, request.tag + answer).digest())
+
+
+def serve_replica(connection: socket.socket, secret: bytes, request: Request, path: Path) -> None:
+    """Answer a GET with a file."""
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        reply(connection, secret, request, YES + SIZE.pack(size))
+        digest = keyed_hash(secret, request.tag)
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+            connection.sendall(chunk)
+        connection.sendall(digest.digest())
+
+
+# -- both
+
+
+def receive_file(
+    connection: socket.socket, secret: bytes, tag: bytes, size: int, path: Path
+) -> None:
+    """Receive a file; it appears whole or not at all.
+
+    Args:
+        connection: where its bytes and their tag arrive.
+        secret: of the run.
+        tag: of the request that they belong to.
+        size: of the file in bytes.
+        path: where it is written.
+
+    Raises:
+        TransferError: it is cut, or its tag is wrong.
     """
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
-        digest, left = keyed_hash(secret, seal), size
+        digest = keyed_hash(secret, tag)
+        left = size
         with open(part, "wb") as file:
             while left:
-                chunk = line.recv(min(left, CHUNK_BYTES))
+                chunk = connection.recv(min(left, CHUNK_BYTES))
                 if not chunk:
                     raise TransferError(f"{path.name}: cut short, {left} bytes are missing")
                 digest.update(chunk)
                 file.write(chunk)
                 left -= len(chunk)
-        if not hmac.compare_digest(read_exactly(line, TAG_BYTES), digest.digest()):
-            raise TransferError(f"{path.name}: not what was sent; its tag is wrong")
+        if not hmac.compare_digest(read_exactly(connection, TAG_BYTES), digest.digest()):
+            raise TransferError(f"{path.name}: damaged on the way; its tag is wrong")
         os.replace(part, path)
     finally:
         with contextlib.suppress(FileNotFoundError):
             part.unlink()
 
 
-def read_request(line: socket.socket, secret: bytes) -> Request:
-    """The request on a fresh connection.
+def read_exactly(connection: socket.socket, size: int) -> bytes:
+    """Return `size` bytes.
 
     Raises:
-        TransferError: forged, cut, of another time, or a name that no copy has.
-    """
-    head = read_exactly(line, HEAD.size)
-    magic, verb, length, size, sent_ns, nonce = HEAD.unpack(head)
-    name = read_exactly(line, length)
-    seal = read_exactly(line, TAG_BYTES)
-    if magic != MAGIC or not hmac.compare_digest(seal, keyed_hash(secret, head + name).digest()):
-        raise TransferError("forged")
-    if abs(time.time_ns() - sent_ns) > SKEW_SECONDS * 1e9:
-        raise TransferError("of another time")
-    copy = replica_of(name.decode(errors="replace"))
-    if verb not in (PUT, GET) or copy is None:
-        raise TransferError("no name of a copy")
-    return Request(verb, copy, size, nonce, seal)
-
-
-def read_exactly(line: socket.socket, size: int) -> bytes:
-    """So many bytes.
-
-    Raises:
-        TransferError: the other end hung up before.
+        TransferError: the other end closed the connection before.
     """
     found = b""
     while len(found) < size:
-        more = line.recv(size - len(found))
+        more = connection.recv(size - len(found))
         if not more:
             raise TransferError("cut short")
         found += more
@@ -210,5 +265,5 @@ def read_exactly(line: socket.socket, size: int) -> bytes:
 
 
 def keyed_hash(secret: bytes, text: bytes) -> hashlib.blake2b:
-    """A tag to be: BLAKE2b with the secret as its key, apart from the tags of other messages."""
+    """Return a BLAKE2b with the secret as its key, distinct from the tags of other messages."""
     return hashlib.blake2b(text, key=secret, digest_size=TAG_BYTES, person=b"tumen copies")

@@ -1,6 +1,7 @@
-"""`python -m tumen.cluster.agents ... -- COMMAND`: the agent of the node that --node names, or of all nodes, here on one machine.
+"""`python -m tumen.cluster.agents ... -- COMMAND`: the agent of the node that --node names, or of all nodes on one machine.
 
-One that is killed comes back while somebody watches the job; the first that fails ends all.
+Engines start it. An agent that is killed is restarted while a watcher is expected; the first that
+fails ends all.
 """
 
 from __future__ import annotations
@@ -12,62 +13,73 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
-from tumen.cluster.agents.agent import AgentOptions, manned, parse_options
+from tumen.cluster.agents.agent import run_agent
+from tumen.cluster.agents.agent_options import AgentOptions, parse_options
 from tumen.cluster.engines.local import die_with_parent
-from tumen.cluster.order import WATCHER_FILE
+from tumen.cluster.job_files import WATCHER_FILE
 from tumen.core import lifetime
 
 
-class Agents:
-    """Processes, an agent each."""
+class AgentStarter:
+    """Starts agents as processes of their own, and restarts those that are killed.
 
-    def __init__(self, post: AgentOptions) -> None:
-        self.watcher = post.folder / WATCHER_FILE
-        self.told = False
-        self.code = 0
-        self.posts: dict[int, AgentOptions] = {}  # by pid
-        signal.signal(signal.SIGTERM, self._tell)
-        all_here = [
-            replace(post, node=f"n{number}", node_rank=number) for number in range(post.nodes)
-        ]
-        for one in all_here if post.node == AgentOptions.node else [post]:
+    Args:
+        options: of one agent; with the default node name, of as many agents as there are nodes.
+    """
+
+    def __init__(self, options: AgentOptions) -> None:
+        self.watcher_file = options.folder / WATCHER_FILE
+        self.stopping = False
+        self.exit_code = 0
+        self.agents: dict[int, AgentOptions] = {}  # by process id
+        signal.signal(signal.SIGTERM, self._stop)
+        for one in _options_of_all(options):
             self._start(one)
 
     def run(self) -> int:
-        """Until all have ended; returns the exit code of the first that failed, or 0."""
-        while self.posts:
+        """Run until all have ended; returns the exit code of the first that failed, or 0."""
+        while self.agents:
             pid, status = os.wait()
-            post = self.posts.pop(pid)
-            code = os.waitstatus_to_exitcode(status)
-            if code < 0 and not self.told and self.watcher.exists():
-                self._start(post)
-            elif code and not self.code:
-                self.code = code if code > 0 else 128 - code
-                self._tell()
-        return self.code
+            options = self.agents.pop(pid)
+            code = os.waitstatus_to_exitcode(status)  # below 0: killed by that signal
+            if code < 0 and not self.stopping and self.watcher_file.exists():
+                self._start(options)
+            elif code and not self.exit_code:
+                self.exit_code = code if code > 0 else 128 - code
+                self._stop()
+        return self.exit_code
 
-    def _start(self, post: AgentOptions) -> None:
+    def _start(self, options: AgentOptions) -> None:
         parent = os.getpid()
-        pid = os.fork()  # nothing is imported twice; this process has one thread
+        pid = os.fork()  # nothing is imported again; this process has one thread
         if pid:
-            self.posts[pid] = post
+            self.agents[pid] = options
             return
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         lifetime.die_with_parent(parent)
-        os._exit(manned(post))
+        os._exit(run_agent(options))
 
-    def _tell(self, *_: object) -> None:
-        """SIGTERM is passed on."""
-        self.told = True
-        for pid in self.posts:
+    def _stop(self, *_: object) -> None:
+        """Pass on SIGTERM."""
+        self.stopping = True
+        for pid in self.agents:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
 
 
+def _options_of_all(options: AgentOptions) -> list[AgentOptions]:
+    """Return the options of each agent to start."""
+    if options.node != AgentOptions.node:
+        return [options]
+    return [
+        replace(options, node=f"n{number}", node_rank=number) for number in range(options.nodes)
+    ]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the agents of all nodes; returns the exit code."""
+    """Run the agents; returns the exit code."""
     die_with_parent()
-    return Agents(parse_options(sys.argv[1:] if arguments is None else arguments)).run()
+    return AgentStarter(parse_options(sys.argv[1:] if arguments is None else arguments)).run()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Is this node fit? What an agent asks of its machine before a run and while it goes on, and what the watcher makes of it."""
+"""Node health: what an agent measures on its machine, and which nodes the watcher leaves out."""
 
 from __future__ import annotations
 
@@ -13,132 +13,189 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-LEAST_DISK_BYTES = 64 << 20  # of the run's folder: below it not even logs and events are safe
+LEAST_DISK_BYTES = 64 << 20  # in the run's folder; below it not even logs and events are safe
 LEAST_MEMORY_BYTES = 256 << 20
-SLOW = (
-    1.5  # times the other nodes' median: a card or core that is throttled, or shared with somebody
-)
-EVERY_SECONDS = 10.0  # between two looks while ranks train
-SOON_SECONDS = 0.5  # between the two looks after ranks ended
-CARDS_EVERY = 6  # looks: nvidia-smi is asked once a minute
-SIZE, ROUNDS = 192, 5  # of the matrix product: a few milliseconds
+SLOW_FACTOR = 1.5  # times the other nodes' median: a throttled or shared GPU or core
+CHECK_SECONDS = 10.0  # between two checks while ranks train
+RECHECK_SECONDS = 0.5  # between the two checks after ranks ended
+GPU_EVERY = 6  # checks: nvidia-smi runs once a minute
+GPU_SECONDS = 30.0  # for nvidia-smi
+MATRIX_SIZE = 192  # of the measured product: a few milliseconds
+MATRIX_ROUNDS = 5
+UNKNOWN_BYTES = 1 << 62
 
 
 @dataclass(frozen=True)
 class Health:
-    """Facts of a node. None: not looked at. `multiply_seconds`: a small matrix product, best of a few. `cards`: as nvidia-smi
-    counts them, -1 where it is not installed; `ailing`: what it complains about.
+    """Facts of a node; None where they were not measured.
+
+    Attributes:
+        disk_bytes: free in the run's folder.
+        memory_bytes: free for a new process.
+        writable: whether the run's folder can be written.
+        multiply_seconds: of a small matrix product, the best of a few.
+        accelerators: as nvidia-smi counts them, -1 where it is not installed.
+        accelerator_fault: what nvidia-smi complains about, "" for nothing.
     """
 
     disk_bytes: int
     memory_bytes: int
     writable: bool
     multiply_seconds: float | None = None
-    cards: int | None = None
-    ailing: str | None = None
+    accelerators: int | None = None
+    accelerator_fault: str | None = None
 
 
 def examine(folder: Path, quick: bool = False) -> Health:
-    """Look at this machine and the run's folder; a tenth of a second, or next to nothing when `quick`."""
-    common = _room(folder), _memory(), _writable(folder)
-    return Health(*common) if quick else Health(*common, _multiply(), *_cards())
+    """Measure this machine and the run's folder.
+
+    Args:
+        folder: of the run.
+        quick: leave out the matrix product and the GPUs, which take a tenth of a second.
+    """
+    health = Health(_free_disk(folder), _free_memory(), _is_writable(folder))
+    if quick:
+        return health
+    accelerators, fault = _accelerators()
+    return replace(
+        health,
+        multiply_seconds=_multiply_seconds(),
+        accelerators=accelerators,
+        accelerator_fault=fault,
+    )
 
 
 class Checkup(threading.Thread):
-    """Looks at this machine while ranks train, in a thread of its own: a driver that hangs must not silence the agent.
+    """Checks this machine while ranks train, in a thread: a hanging driver must not silence the agent.
 
-    What two looks in a row complain of is so, and what one alone does is not. `health` is what others are told; `news` is true
-    when it says something else than before, until somebody makes it false. `hurry`, set when ranks ended, asks for two looks at
-    once: if a rank died of its machine, the watcher is to know before it has tried the same machine too often.
+    A complaint counts when two checks in a row have it. `hurry` asks for two checks at once: if a
+    rank ended because of its machine, the watcher should know before it has tried the same machine
+    too often.
+
+    Args:
+        folder: of the run.
+        health: as it was at the start.
+
+    Attributes:
+        health: what the watcher is told.
+        news: whether that changed; the agent resets it.
+        hurry: an event, set by the agent when ranks ended.
     """
 
     def __init__(self, folder: Path, health: Health) -> None:
         super().__init__(name="checkup", daemon=True)
-        self.folder, self.health, self.news = folder, health, False
+        self.folder = folder
+        self.health = health
+        self.news = False
         self.hurry = threading.Event()
-        self._before = complaint(vars(health))
-        self._cards = health.cards if health.cards is not None else -1
+        self._last_complaint = complaint(vars(health))
+        self._accelerators = -1 if health.accelerators is None else health.accelerators
 
     def run(self) -> None:
-        """As long as the process lives."""
+        """Check as long as the process lives."""
         for number in itertools.count(1):
-            hurried = self.hurry.wait(EVERY_SECONDS)
+            hurried = self.hurry.wait(CHECK_SECONDS)
             if hurried:
                 self.hurry.clear()
-                self.take(cards=True)
-                time.sleep(SOON_SECONDS)
-            self.take(hurried or number % CARDS_EVERY == 0)
+                self.check(accelerators=True)
+                time.sleep(RECHECK_SECONDS)
+            self.check(accelerators=hurried or number % GPU_EVERY == 0)
 
-    def take(self, cards: bool = False) -> None:
-        """Look once; at the cards too, where there are some and it is asked for."""
-        found = examine(self.folder, quick=True)
-        count, ailing = (
-            _cards() if cards and self._cards > 0 else (self.health.cards, self.health.ailing)
-        )
+    def check(self, accelerators: bool = False) -> None:
+        """Check once, and the GPUs too where there are some and that is asked for."""
+        count, fault = self.health.accelerators, self.health.accelerator_fault
+        if accelerators and self._accelerators > 0:
+            count, fault = _accelerators()
         found = replace(
-            found, multiply_seconds=self.health.multiply_seconds, cards=count, ailing=ailing
+            examine(self.folder, quick=True),
+            multiply_seconds=self.health.multiply_seconds,
+            accelerators=count,
+            accelerator_fault=fault,
         )
-        said, told = (complaint(vars(one), cards=self._cards) for one in (found, self.health))
-        if said == self._before:
-            self.health, self.news = found, self.news or said != told
-        self._before = said
+        now = complaint(vars(found), accelerators=self._accelerators)
+        reported = complaint(vars(self.health), accelerators=self._accelerators)
+        if now == self._last_complaint:
+            self.health = found
+            self.news = self.news or now != reported
+        self._last_complaint = now
 
 
 def unfit(healths: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """Nodes that should be left out, and why, from the facts of all nodes (`vars` of a `Health`).
+    """Return the nodes that should be left out, and why.
 
-    A disk that all nodes share is nobody's fault: what every node complains of is not in it.
+    What every node complains about, such as a disk that they share, is not the fault of a node:
+    then the result is empty.
+
+    Args:
+        healths: node -> `vars` of its `Health`.
     """
-    speeds = [
-        float(one["multiply_seconds"]) for one in healths.values() if one.get("multiply_seconds")
-    ]
-    usual = (
-        statistics.median(speeds) if len(speeds) > 2 else float("inf")
-    )  # of two, none is the odd one
-    counts = [one["cards"] for one in healths.values() if one.get("cards") is not None]
+    seconds = [one["multiply_seconds"] for one in healths.values() if one.get("multiply_seconds")]
+    usual = float("inf")
+    if len(seconds) > 2:  # of two nodes neither is the outlier
+        usual = statistics.median(map(float, seconds))
+    counts = []
+    for one in healths.values():
+        if one.get("accelerators") is not None:
+            counts.append(one["accelerators"])
     most = statistics.mode(counts) if counts else -1
-    said = {node: why for node, one in healths.items() if (why := complaint(one, usual, most))}
-    return said if len(said) < len(healths) else {}
+    found = {}
+    for node, one in healths.items():
+        if why := complaint(one, usual, most):
+            found[node] = why
+    return found if len(found) < len(healths) else {}
 
 
-def complaint(one: Mapping[str, Any], usual: float = float("inf"), cards: int = -1) -> str:
-    """What is wrong with a node, "" for nothing; `usual` and `cards` are the others' seconds of a product and their cards."""
-    if one.get("ailing"):
-        return str(one["ailing"])
-    if not one.get("writable", True):
+def complaint(
+    health: Mapping[str, Any], usual_seconds: float = float("inf"), accelerators: int = -1
+) -> str:
+    """Return what is wrong with a node, "" for nothing.
+
+    Args:
+        health: `vars` of its `Health`; facts may be missing.
+        usual_seconds: of the matrix product on the other nodes.
+        accelerators: number of GPUs of the other nodes.
+    """
+    if health.get("accelerator_fault"):
+        return str(health["accelerator_fault"])
+    if not health.get("writable", True):
         return "it cannot write the run's folder"
-    if one.get("disk_bytes", LEAST_DISK_BYTES) < LEAST_DISK_BYTES:
-        return f"{one['disk_bytes'] >> 20} MiB of disk are free"
-    if one.get("memory_bytes", LEAST_MEMORY_BYTES) < LEAST_MEMORY_BYTES:
-        return f"{one['memory_bytes'] >> 20} MiB of memory are free"
-    if one.get("cards") is not None and one["cards"] < cards:
-        return f"it has {one['cards']} cards, the others have {cards}"
-    if (one.get("multiply_seconds") or 0.0) > SLOW * usual:
-        return f"it multiplies {one['multiply_seconds'] / usual:.1f} times slower than the others"
+    disk_bytes = health.get("disk_bytes", LEAST_DISK_BYTES)
+    if disk_bytes < LEAST_DISK_BYTES:
+        return f"{disk_bytes >> 20} MiB of disk are free"
+    memory_bytes = health.get("memory_bytes", LEAST_MEMORY_BYTES)
+    if memory_bytes < LEAST_MEMORY_BYTES:
+        return f"{memory_bytes >> 20} MiB of memory are free"
+    count = health.get("accelerators")
+    if count is not None and count < accelerators:
+        return f"it has {count} GPUs, the others have {accelerators}"
+    seconds = health.get("multiply_seconds") or 0.0
+    if seconds > SLOW_FACTOR * usual_seconds:
+        return f"it multiplies {seconds / usual_seconds:.1f} times slower than the others"
     return ""
 
 
-def _room(folder: Path) -> int:
-    """Free bytes of a folder's disk, none where it cannot be asked."""
+def _free_disk(folder: Path) -> int:
+    """Return the free bytes of a folder's disk, 0 where that cannot be read."""
     try:
-        at = os.statvfs(folder)
+        found = os.statvfs(folder)
     except OSError:
         return 0
-    return at.f_bavail * at.f_frsize
+    return found.f_bavail * found.f_frsize
 
 
-def _memory() -> int:
-    """Bytes a new process could have (proc(5), MemAvailable)."""
+def _free_memory() -> int:
+    """Return the bytes that a new process can have (proc(5), MemAvailable)."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
-        return 1 << 62
-    return next(
-        (int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:")), 1 << 62
-    )
+        return UNKNOWN_BYTES
+    for line in lines:
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) << 10
+    return UNKNOWN_BYTES
 
 
-def _writable(folder: Path) -> bool:
+def _is_writable(folder: Path) -> bool:
     probe = folder / f".probe-{os.uname().nodename}-{os.getpid()}"
     try:
         probe.write_bytes(b"1")
@@ -148,48 +205,53 @@ def _writable(folder: Path) -> bool:
     return True
 
 
-def _multiply() -> float:
-    """Seconds of a small matrix product, the best of a few: what disturbs for a moment is not the node's."""
-    import numpy as np  # a tenth of a second that a quick look does without
+def _multiply_seconds() -> float:
+    """Return the seconds of a small matrix product, the best of a few: a short disturbance does not count."""
+    import numpy as np  # a tenth of a second, which a quick check saves
 
-    square = np.ones((SIZE, SIZE), np.float32)
+    square = np.ones((MATRIX_SIZE, MATRIX_SIZE), np.float32)
     best = float("inf")
-    for _ in range(ROUNDS):
+    for _ in range(MATRIX_ROUNDS):
         start = time.perf_counter()
         square @ square
         best = min(best, time.perf_counter() - start)
     return best
 
 
-def _cards() -> tuple[int, str]:
-    """How many cards answer, and what is wrong with them. Not run here: there is no nvidia-smi.
+def _accelerators() -> tuple[int, str]:
+    """Return how many GPUs answer, and what is wrong with them.
 
-    Fields: docs.nvidia.com/deploy/nvidia-smi.
+    Fields: docs.nvidia.com/deploy/nvidia-smi. Tested with a stand-in: this machine has none.
     """
-    asked = (
+    command = (
         "nvidia-smi",
         "--query-gpu=index,ecc.errors.uncorrected.volatile.total",
         "--format=csv,noheader,nounits",
     )
     try:
         done = subprocess.run(
-            asked, capture_output=True, text=True, timeout=30, stdin=subprocess.DEVNULL
+            command, capture_output=True, text=True, timeout=GPU_SECONDS, stdin=subprocess.DEVNULL
         )
     except FileNotFoundError:
         return -1, ""
     except subprocess.TimeoutExpired:
         return -1, "nvidia-smi hangs"
     if done.returncode:
-        return 0, f"nvidia-smi: {' '.join((done.stdout or done.stderr).split())[:200]}"
+        words = (done.stdout or done.stderr).split()
+        return 0, f"nvidia-smi: {' '.join(words)[:200]}"
     rows = [line.split(",") for line in done.stdout.splitlines() if "," in line]
-    broken = [index.strip() for index, errors in rows if errors.strip().isdigit() and int(errors)]
-    return len(
-        rows
-    ), f"card {', '.join(broken)}: memory errors that could not be corrected" if broken else ""
+    broken = []
+    for index, errors in rows:
+        if errors.strip().isdigit() and int(errors) > 0:
+            broken.append(index.strip())
+    if broken:
+        return len(rows), f"GPU {', '.join(broken)}: memory errors that could not be corrected"
+    return len(rows), ""
 
 
 if __name__ == "__main__":
     import json
     import sys
 
-    print(json.dumps(vars(examine(Path(sys.argv[1] if sys.argv[1:] else "."))), indent=1))  # noqa: T201  a person asks
+    folder = Path(sys.argv[1] if sys.argv[1:] else ".")
+    print(json.dumps(vars(examine(folder)), indent=1))  # noqa: T201

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
-from tumen.cluster.order import RESIZE_FILE, SECRET_FILE
+from tumen.cluster.job_files import RESIZE_FILE, SECRET_FILE
 from tumen.core import fencing
 from tumen.core.artifact import write_text
 from tumen.core.errors import EngineError, disk

@@ -1,8 +1,10 @@
-"""The watcher detects faults of a run, decides and recovers."""
+"""The watcher detects faults of a run, decides what to do and recovers."""
 
+from tumen.cluster.watcher.channel import announce_watcher
 from tumen.cluster.watcher.monitor import RankLayout, RunMonitor, format_row
-from tumen.cluster.watcher.service import announce_watcher, request_resize, watch_job
-from tumen.cluster.watcher.snapshot import Snapshot, status_lines, write_snapshot
+from tumen.cluster.watcher.resize_request import request_resize
+from tumen.cluster.watcher.service import watch_job
+from tumen.cluster.watcher.snapshot import Snapshot, read_snapshot, status_lines, write_snapshot
 
 __all__ = [
     "RankLayout",
@@ -10,6 +12,7 @@ __all__ = [
     "Snapshot",
     "announce_watcher",
     "format_row",
+    "read_snapshot",
     "request_resize",
     "status_lines",
     "watch_job",

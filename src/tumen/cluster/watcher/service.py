@@ -1,4 +1,4 @@
-"""The watcher's loop: reports come in by UDP, rows go to watch.jsonl, orders go out; the engine is asked beside it."""
+"""The watcher's loop around `RunMonitor`: reports by UDP, questions to the engine, rows, orders."""
 
 from __future__ import annotations
 
@@ -6,219 +6,200 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from tumen.cluster.engines.engine import ClusterEngine, Engine, JobSpec, JobStatus, Node
-from tumen.cluster.order import (
-    AGENT_FILE,
-    RANKS,
-    RESIZE_FILE,
-    SECRET_FILE,
-    WATCH_FILE,
-    WATCHER_FILE,
-)
-from tumen.cluster.watcher.monitor import RankLayout, Row, RunMonitor
+from tumen.cluster.engines.engine import ClusterEngine, Engine, JobSpec
+from tumen.cluster.job_files import AGENT_FILE, RANKS_FOLDER, SECRET_FILE, WATCH_FILE, WATCHER_FILE
+from tumen.cluster.watcher.channel import AgentChannel
+from tumen.cluster.watcher.engine_probe import EngineProbe
+from tumen.cluster.watcher.monitor import Fault, RankLayout, Row, RunMonitor, fault_row, watch_row
+from tumen.cluster.watcher.resize_request import requested_ranks
 from tumen.cluster.watcher.snapshot import read_snapshot, take_snapshot, write_snapshot
 from tumen.core import events
-from tumen.core.artifact import write_text
-from tumen.core.errors import DiskError, EngineError, disk
+from tumen.core.errors import DiskError, EngineError
 from tumen.core.events import Events
 from tumen.core.lock import alone
 from tumen.heartbeat import messages
 
 TICK_SECONDS = 0.1
-ASK_SECONDS = {
-    True: 5.0,
-    False: 0.5,
-}  # between two questions to an engine of many machines, and to this one
-URGENT_SECONDS = 1.0  # the same while an agent is silent
-NOTICE_SECONDS = 1.0  # between two looks at files
-ACK_SECONDS = 2.0  # an agent hears at least so often that it is heard
-LAST_SECONDS = 30.0  # the agents may take to end when all is over
-LET_GO_SECONDS = 0.5  # for agents to kill their ranks and end
-BUFFER_BYTES = 8 << 20
+FILES_SECONDS = 1.0  # between two looks at files that others write
+ACK_SECONDS = 2.0  # an agent gets a message at least so often, so it knows that the watcher lives
+END_SECONDS = 30.0  # for the agents to end when the run is over
+KILL_SECONDS = 0.5  # for agents to kill their ranks before the engine cancels the job
+SUBMIT_SECONDS = 30.0  # Kubernetes may still be removing a job of the same name
+SUBMIT_RETRY_SECONDS = 1.0
 
 
 def watch_job(
     engine: Engine,
     job: JobSpec,
     address: str = "127.0.0.1",
-    said: Path | None = None,
-    tell: Callable[[Row], None] = lambda row: None,
+    run_events: Path | None = None,
+    on_row: Callable[[Row], None] = lambda row: None,
 ) -> int:
-    """Watch a job until it ends; returns its exit code. One process a job: it holds a lock in the job's folder.
+    """Watch a job until it ends; returns its exit code.
+
+    One process watches a job: it holds a lock in the job's folder.
 
     Args:
+        engine: runs the job.
+        job: as it was submitted.
         address: where agents send their reports; loopback unless the nodes are other machines.
-        said: the run's events.jsonl, where training says that it passed over a damaged checkpoint.
-        tell: called with every row that is written to watch.jsonl.
+        run_events: the run's events.jsonl, where training reports damaged checkpoints.
+        on_row: called with every row that is written to watch.jsonl.
 
     Raises:
-        RunnerBusy: another process watches it.
+        RunnerBusy: another process watches the job.
         EngineError: the run has no secret, or this machine has no such address.
     """
-    with alone(job.folder, "watching it"), ThreadPoolExecutor(1) as beside:
-        return WatcherService(engine, job, address, said, tell, beside).run()
+    with alone(job.folder, "watching it"), ThreadPoolExecutor(1) as executor:
+        return WatcherService(engine, job, address, run_events, on_row, executor).run()
+
+
+class WatchLog:
+    """Writes watch.jsonl. Rows that a full disk rejects are written with a later one.
+
+    Args:
+        file: watch.jsonl.
+        on_row: called with every row.
+    """
+
+    def __init__(self, file: Path, on_row: Callable[[Row], None]) -> None:
+        self._events = Events(file)
+        self._on_row = on_row
+        self._unwritten: list[Row] = []
+
+    def write(self, row: Row) -> None:
+        """Write a row; recovery must not wait for the disk."""
+        self._unwritten.append(row)
+        with contextlib.suppress(DiskError):
+            while self._unwritten:
+                self._events.emit(**self._unwritten[0])
+                self._unwritten.pop(0)
+        self._on_row(row)
 
 
 class WatcherService:
-    """One watcher at work."""
+    """One watcher at work. Arguments as of `watch_job`; `executor` runs questions to the engine."""
 
     def __init__(
         self,
         engine: Engine,
         job: JobSpec,
         address: str,
-        said: Path | None,
-        tell: Callable[[Row], None],
-        beside: ThreadPoolExecutor,
+        run_events: Path | None,
+        on_row: Callable[[Row], None],
+        executor: ThreadPoolExecutor,
     ) -> None:
-        self.engine, self.job, self.tell, self.beside = engine, job, tell, beside
-        self.many = isinstance(engine, ClusterEngine)
+        self.engine = engine
+        self.job = job
+        layout = RankLayout(job.nodes, job.ranks_per_node)
+        self.monitor = RunMonitor(layout, can_move=isinstance(engine, ClusterEngine))
+        self.log = WatchLog(job.folder / WATCH_FILE, on_row)
+        self.tail = _new_events(run_events) if run_events else None
         secret = messages.read_secret(job.folder / SECRET_FILE)
-        self.sender, self.receiver = (
-            messages.MessageSender(secret, "watcher"),
-            messages.MessageReceiver(secret),
-        )
-        self.watch = RunMonitor(RankLayout(job.nodes, job.ranks_per_node), elsewhere=self.many)
-        self.log, self.unwritten = Events(job.folder / WATCH_FILE), list[Row]()
-        self.tail = events.Tail(said) if said else None
-        if said and said.exists():
-            assert self.tail
-            self.tail.offset = said.stat().st_size
-        self.socket = listening(job.folder / WATCHER_FILE, address)
-        self.addresses: dict[str, Any] = {}
-        self.acked: dict[str, float] = {}
-        self.answer: Future[tuple[JobStatus, list[Node] | None]] | None = None
-        self.status = JobStatus("running")
-        self.next_ask = self.next_notice = 0.0
+        self.channel = AgentChannel(secret, job.folder / WATCHER_FILE, address)
+        self.probe = EngineProbe(engine, str(job.folder), executor)
+        self.answered: dict[str, float] = {}  # agent -> when it last got a message
+        self.next_files = 0.0
 
     def run(self) -> int:
-        """Until the job is over."""
-        rows = list(events.read(self.job.folder / WATCH_FILE))
-        ended = bool(rows) and rows[-1].get("state") == "ended"
-        before = None if ended else read_snapshot(self.job.folder)
-        self.watch.resume(rows, before.usual_seconds if before else 0.0)
-        self._write(
-            {
-                "event": "watch",
-                "state": "resumed" if rows else "started",
-                "attempt": self.watch.order.attempt,
-            }
-        )
+        """Watch until the job is over; returns its exit code."""
+        self._resume()
         try:
-            while self.watch.state != "over":
+            while not self.monitor.is_over:
                 self._turn(time.time())
-            self._last(time.time() + LAST_SECONDS)
+            self._end_agents(time.time() + END_SECONDS)
         finally:
-            (self.job.folder / WATCHER_FILE).unlink(
-                missing_ok=True
-            )  # from now on the agents are alone
-            self.socket.close()
-            self._write({"event": "watch", "state": "ended", "attempt": self.watch.order.attempt})
-        return self.watch.code
+            self._withdraw_address()
+            self.channel.close()
+            self.log.write(watch_row("ended", self._attempt))
+        return self.monitor.state.exit_code
+
+    @property
+    def _attempt(self) -> int:
+        return self.monitor.state.order.attempt
+
+    def _resume(self) -> None:
+        """Continue from what an earlier watcher of this job wrote."""
+        rows = list(events.read(self.job.folder / WATCH_FILE))
+        had_ended = bool(rows) and rows[-1].get("state") == "ended"
+        before = None if had_ended else read_snapshot(self.job.folder)
+        self.monitor.resume(rows, before.usual_seconds if before else 0.0)
+        self.log.write(watch_row("resumed" if rows else "started", self._attempt))
 
     def _turn(self, now: float) -> None:
-        """Hear, look, write, act, answer."""
-        heard = list(self._reports())
-        before = self.watch.order
-        self.watch.hear(now, heard)
-        rows = self._asked(now) + self._noticed(now) + self.watch.look(now)
+        """Receive, detect, write, act, reply."""
+        reports = self.channel.receive()
+        order_before = self.monitor.state.order
+        self.monitor.receive(now, reports)
+        rows = self._ask_engine(now) + self._read_files(now) + self.monitor.check(now)
         for row in rows:
-            self._write(row)
+            self.log.write(row)
             self._act(row)
-        everyone = self.watch.order is not before
-        for node in list(self.addresses) if everyone else {message.sender for message in heard}:
-            self._answer(node, now)
+        agents = {report.sender for report in reports}
+        if self.monitor.state.order is not order_before:
+            agents |= set(self.channel.addresses)  # a new order goes to all at once
+        for agent in agents:
+            self._reply(agent, now)
         time.sleep(max(0.0, now + TICK_SECONDS - time.time()))
 
-    def _reports(self) -> Iterator[messages.Message]:
-        """What agents sent since the last turn."""
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                with contextlib.suppress(
-                    ConnectionError
-                ):  # an agent that is gone; its silence will tell
-                    datagram, address = self.socket.recvfrom(messages.MAX_BYTES)
-                    message = self.receiver.open(datagram)
-                    if message and message.sender != "watcher":
-                        self.addresses[message.sender] = address
-                        yield message
-
-    def _answer(self, node: str, now: float) -> None:
-        """Tell an agent what it should do, or now and then that it is heard."""
-        if node not in self.watch.seats:
+    def _reply(self, agent: str, now: float) -> None:
+        """Send an agent its order, or now and then an empty message."""
+        if agent not in self.monitor.state.agents:
             return
-        note = self.watch.reply(node)
-        if note or now - self.acked.get(node, 0.0) > ACK_SECONDS:
-            self.acked[node] = now
-            with contextlib.suppress(OSError):
-                self.socket.sendto(
-                    self.sender.message(self.watch.order.attempt, note=note), self.addresses[node]
-                )
+        note = self.monitor.reply(agent)
+        if note or now - self.answered.get(agent, 0.0) > ACK_SECONDS:
+            self.answered[agent] = now
+            self.channel.send(agent, self._attempt, note)
 
-    def _asked(self, now: float) -> list[Row]:
-        """What the engine says, which may take it a minute: it is asked in another thread."""
+    def _ask_engine(self, now: float) -> list[Row]:
+        """Take the engine's answer, and ask again when it is time."""
         rows = []
-        if self.answer and self.answer.done():
-            self.status, nodes = self.answer.result()
-            self.answer = None
-            rows = self.watch.tell(now, self.status, nodes)
-        soon = (
-            self.watch.asks(now) and now > self.next_ask - ASK_SECONDS[self.many] + URGENT_SECONDS
-        )
-        if self.answer is None and (now >= self.next_ask or soon):
-            self.next_ask = now + ASK_SECONDS[self.many]
-            self.answer = self.beside.submit(self._ask, self.watch.asks(now))
+        answer = self.probe.answer()
+        if answer:
+            rows = self.monitor.engine_answered(now, *answer)
+        self.probe.ask_if_due(now, self.monitor.needs_nodes(now))
         return rows
 
-    def _ask(self, about_nodes: bool) -> tuple[JobStatus, list[Node] | None]:
-        try:
-            return self.engine.status(
-                str(self.job.folder)
-            ), self.engine.nodes() if about_nodes else None
-        except EngineError as error:
-            return JobStatus("silent", reason=str(error)), None
+    def _read_files(self, now: float) -> list[Row]:
+        """Read what others wrote into files.
 
-    def _noticed(self, now: float) -> list[Row]:
-        """What others left: a damaged checkpoint, which is a fault's cause and named before it is over; and now and then a wish
-        for another number of ranks, a clock that is off.
+        A damaged checkpoint may be the cause of a fault, so while one is open it is looked for in
+        every turn: later the fault would be over, and named something else.
         """
-        due, rows = now >= self.next_notice, list[Row]()
-        for row in self.tail.new() if self.tail and (due or self.watch.open) else ():
-            if row.get("event") == "checkpoint_damaged":
-                rows += self.watch.tell(now, damaged=f"{row.get('path')}: {row.get('error')}")
-        return rows + (self._seldom_noticed(now) if due else [])
+        due = now >= self.next_files
+        rows = []
+        if self.tail and (due or self.monitor.state.history.open):
+            for row in self.tail.new():
+                if row.get("event") == "checkpoint_damaged":
+                    why = f"{row.get('path')}: {row.get('error')}"
+                    rows += self.monitor.checkpoint_damaged(now, why)
+        if due:
+            self.next_files = now + FILES_SECONDS
+            rows += self._exchange_files(now)
+        return rows
 
-    def _seldom_noticed(self, now: float) -> list[Row]:
-        """Once a second: what we see is written for others, and what they wish is read."""
-        self.next_notice = now + NOTICE_SECONDS
-        with contextlib.suppress(
-            DiskError
-        ):  # a full disk is told by the ranks, which cannot write either
-            write_snapshot(self.job.folder, take_snapshot(self.watch, now))
-        return self.watch.tell(now, ranks=wished(self.job.folder), skewed=self.receiver.skewed)
-
-    def _write(self, row: Row) -> None:
-        """Write a row down; on a full disk it waits for the next, as healing must not."""
-        self.unwritten.append(row)
+    def _exchange_files(self, now: float) -> list[Row]:
+        """Write the snapshot for others, and read what they request."""
+        # A full disk is reported by the ranks, which cannot write either.
         with contextlib.suppress(DiskError):
-            while self.unwritten:
-                self.log.emit(**self.unwritten[0])
-                self.unwritten.pop(0)
-        self.tell(row)
+            write_snapshot(self.job.folder, take_snapshot(self.monitor.state, now))
+        rows = self.monitor.clocks_differ(now, self.channel.skewed)
+        return rows + self.monitor.resize_requested(now, requested_ranks(self.job.folder))
 
     def _act(self, row: Row) -> None:
-        """What a decision asks of the engine; on this machine a silent agent is ended, so that another takes its place."""
-        if row.get("kind") == "agent" and not self.many:
-            _end_agent(self.job.folder / RANKS / row["node"] / AGENT_FILE)
-        if row["event"] != "decided" or not isinstance(self.engine, ClusterEngine):
+        """Carry out a row: restart a silent agent of this machine, drain a node, resubmit the job."""
+        if not isinstance(self.engine, ClusterEngine):
+            if row.get("kind") == "agent":
+                # Its starter replaces an agent that was killed.
+                kill_agent(self.job.folder / RANKS_FOLDER / row["node"] / AGENT_FILE)
+            return
+        if row["event"] != "decided":
             return
         try:
             if row["action"] == "drain":
@@ -226,98 +207,67 @@ class WatcherService:
             if row["action"] == "resubmit":
                 self._resubmit(tuple(row["avoid"]))
         except EngineError as error:
-            self._write({"event": "fault", "kind": "engine", "rank": None, "node": None, "step": self.watch.signs.steps}
-                        | {"why": str(error), "silent_seconds": 0.0})  # fmt: skip
+            now = time.time()
+            step = self.monitor.state.ranks.furthest_step
+            self.log.write(fault_row(Fault("engine", str(error), step, now), now))
 
     def _resubmit(self, avoid: tuple[str, ...]) -> None:
-        """Start the job again elsewhere. The old ranks are killed by our order, which is quicker than their engine."""
-        order = replace(self.watch.order, verb="stop")
-        for node, address in self.addresses.items():
-            with contextlib.suppress(OSError):
-                self.socket.sendto(
-                    self.sender.message(order.attempt, note=order.part(node)), address
-                )
-        time.sleep(LET_GO_SECONDS)
+        """Start the job again on other nodes. Our order kills the old ranks sooner than the engine does."""
+        order = replace(self.monitor.state.order, verb="stop")
+        for agent in self.channel.addresses:
+            self.channel.send(agent, order.attempt, order.part(agent))
+        time.sleep(KILL_SECONDS)
         self.engine.cancel(str(self.job.folder))
-        job = replace(self.job, avoid=tuple(dict.fromkeys((*self.job.avoid, *avoid))))
-        deadline = time.monotonic() + LAST_SECONDS
+        nodes = dict.fromkeys((*self.job.avoid, *avoid))  # each once, in this order
+        self._submit(replace(self.job, avoid=tuple(nodes)))
+        self.channel.receive()  # drop the last reports of the old agents
+        self.channel.addresses.clear()
+        self.probe.forget()
+
+    def _submit(self, job: JobSpec) -> None:
+        deadline = time.monotonic() + SUBMIT_SECONDS
         while True:
             try:
                 self.engine.submit(job)
-                break
-            except EngineError:  # Kubernetes: a job of this name is still being removed
+                return
+            except EngineError:
                 if time.monotonic() > deadline:
                     raise
-                time.sleep(URGENT_SECONDS)
-        list(self._reports())  # the last words of the old agents
-        self.addresses.clear()
-        self.answer = None
+                time.sleep(SUBMIT_RETRY_SECONDS)
 
-    def _last(self, deadline: float) -> None:
-        """Tell the agents to end, as often as it takes."""
-        (self.job.folder / WATCHER_FILE).unlink(missing_ok=True)
-        while (
-            self.watch.order.verb == "end"
-            and not self.status.ended
-            and (now := time.time()) < deadline
-        ):
-            self.watch.hear(now, list(self._reports()))
-            self._asked(now)
-            for node in self.addresses:
-                self._answer(node, now)
+    def _end_agents(self, deadline: float) -> None:
+        """Send the agents the order to end until the job has ended."""
+        self._withdraw_address()
+        while self.monitor.state.order.verb == "end" and not self.probe.status.ended:
+            now = time.time()
+            if now >= deadline:
+                return
+            self.monitor.receive(now, self.channel.receive())
+            self._ask_engine(now)
+            for agent in self.channel.addresses:
+                self._reply(agent, now)
             time.sleep(TICK_SECONDS)
 
-
-def _end_agent(file: Path) -> None:
-    """Kill an agent of this machine that may be stopped, or hang; nobody else who got its number."""
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        pid = int(json.loads(file.read_text("utf-8"))["pid"])
-        if b"tumen.cluster.agents.agent" in Path(f"/proc/{pid}/cmdline").read_bytes():
-            os.kill(pid, signal.SIGKILL)
+    def _withdraw_address(self) -> None:
+        """Remove the published address: from now on agents act without a watcher."""
+        (self.job.folder / WATCHER_FILE).unlink(missing_ok=True)
 
 
-def listening(file: Path, address: str) -> socket.socket:
-    """A socket for reports, at the port of the watcher before if it is free; its address is written into `file`.
+def _new_events(file: Path) -> events.Tail:
+    """Return a reader of the events that are appended from now on."""
+    tail = events.Tail(file)
+    if file.exists():
+        tail.offset = file.stat().st_size
+    return tail
 
-    Raises:
-        EngineError: this machine has no such address.
+
+def kill_agent(file: Path) -> None:
+    """Kill the agent that wrote its process id into `file`, which may be stopped or hang.
+
+    Its command line is checked first: another process may have got the same id.
     """
-    where = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    where.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
-    where.setblocking(False)
-    try:
-        host, port = messages.address_of(file.read_text("utf-8"))
-    except (OSError, EngineError):
-        host, port = address, 0
-    for number in (port if host == address else 0, 0):
-        try:
-            where.bind((address, number))
-        except OSError:
-            continue
-        with disk(file):
-            file.parent.mkdir(parents=True, exist_ok=True)
-            write_text(file, f"{address}:{where.getsockname()[1]}\n")
-        return where
-    where.close()
-    raise EngineError(
-        f"{address} is no address of this machine; name one by which the nodes reach it"
-    )
-
-
-def announce_watcher(folder: Path, address: str = "127.0.0.1") -> None:
-    """Say in a job's folder that somebody will watch it, before it starts: its agents then wait for orders."""
-    listening(folder / WATCHER_FILE, address).close()
-
-
-def request_resize(folder: Path, ranks: int) -> None:
-    """Ask for another number of ranks; whoever watches the job brings it about."""
-    write_text(folder / RESIZE_FILE, json.dumps({"ranks": ranks}))
-
-
-def wished(folder: Path) -> int | None:
-    """How many ranks somebody wants, None where nobody said."""
-    try:
-        ranks = json.loads((folder / RESIZE_FILE).read_text("utf-8"))["ranks"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return ranks if isinstance(ranks, int) and ranks > 0 else None
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        pid = int(json.loads(file.read_text("utf-8"))["pid"])
+        command_line = Path(f"/proc/{pid}/cmdline").read_bytes()
+        if b"tumen.cluster.agents" in command_line:
+            os.kill(pid, signal.SIGKILL)

@@ -1,37 +1,45 @@
-"""How a watched run stands, in lines that are as many for 1,250 nodes as for one.
+"""What the watcher knows of a run at one moment, in as few lines for 1,250 nodes as for one.
 
-jobs/TIER/snapshot.json   what the watcher sees now, summed up by it (Glance); replaced whole, every few seconds
-jobs/TIER/watch.jsonl   what it saw and decided, of which the newest matters here
+The watcher replaces jobs/TIER/snapshot.json every second. `tumen status` prints it together with
+the newest rows of watch.jsonl.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field, ValidationError
 
 from tumen.cluster.engines.hostlist import fold_hosts
-from tumen.cluster.order import WATCH_FILE
-from tumen.cluster.watcher.monitor import RunMonitor
+from tumen.cluster.job_files import SNAPSHOT_FILE, WATCH_FILE
+from tumen.cluster.watcher.monitor import RunState
 from tumen.core import units
 from tumen.core.artifact import write_text
 from tumen.core.events import read
 from tumen.core.shape import Frozen
 from tumen.heartbeat import PHASES
 
-SNAPSHOT_FILE = "snapshot.json"
-LATE_SECONDS = 2.5  # two reports of an agent that did not come
-OLD_SECONDS = 15.0  # a watcher that wrote nothing for so long does not live
+LATE_SECONDS = 2.5  # an agent that missed two reports
+OLD_SECONDS = 15.0  # a watcher that wrote nothing for so long is not running
 
 
 class Snapshot(Frozen):
-    """What a watcher sees at a time, in seconds since 1970: ranks by phase; nodes silent for seconds, slow by seconds of a step.
+    """The state of a watched run.
 
-    `usual_seconds` is for the next watcher, which need not learn it again (`Watch.resume`).
+    Attributes:
+        time: when it was taken, in seconds since 1970.
+        attempt: number of the attempt.
+        nodes: number of agents.
+        phases: phase -> number of ranks.
+        step: the furthest finished step.
+        step_seconds: median step time, 0 before any is known.
+        usual_seconds: usual step time, for the next watcher (`RunMonitor.resume`).
+        silent: node -> seconds without a report, of those that missed two.
+        slow: node -> seconds of a step, of the node that the others wait for.
     """
 
     time: float
@@ -45,37 +53,42 @@ class Snapshot(Frozen):
     slow: dict[str, float] = Field({})
 
 
-def take_snapshot(watch: RunMonitor, now: float) -> Snapshot:
-    """What a watcher sees now."""
-    signs = watch.signs
-    late = {
-        seat.name: round(now - seat.heard, 1)
-        for seat in watch.seats.values()
-        if now - seat.heard > LATE_SECONDS
-    }
-    rank = signs.slow() if signs.recent else None
-    slow = {} if rank is None else dict.fromkeys(watch.nodes_of(rank), signs.recent[-1])
-    phases = Counter(PHASES[phase] for phase in signs.phase.tolist())
-    seen = {"nodes": len(watch.seats), "phases": dict(phases), "silent": late, "slow": slow}
-    pace = {
-        "step": signs.steps,
-        "step_seconds": signs.step_seconds(),
-        "usual_seconds": signs.usual_seconds(),
-    }
-    return Snapshot(time=now, attempt=watch.order.attempt, **pace, **seen)
+def take_snapshot(state: RunState, now: float) -> Snapshot:
+    """Return the snapshot of a run's state."""
+    ranks = state.ranks
+    silent = {}
+    for agent in state.agents.values():
+        seconds = now - agent.last_report
+        if seconds > LATE_SECONDS:
+            silent[agent.name] = round(seconds, 1)
+    slow: dict[str, float] = {}
+    slow_rank = ranks.slow_rank()
+    if slow_rank is not None:
+        slow = dict.fromkeys(state.nodes_of(slow_rank), ranks.recent[-1])
+    return Snapshot(
+        time=now,
+        attempt=state.order.attempt,
+        nodes=len(state.agents),
+        phases=dict(Counter(PHASES[phase] for phase in ranks.phase.tolist())),
+        step=ranks.furthest_step,
+        step_seconds=ranks.step_seconds(),
+        usual_seconds=ranks.usual_seconds(),
+        silent=silent,
+        slow=slow,
+    )
 
 
-def write_snapshot(folder: Path, glance: Snapshot) -> None:
-    """Keep it for `tumen status` and the console.
+def write_snapshot(folder: Path, snapshot: Snapshot) -> None:
+    """Write a snapshot into a job's folder.
 
     Raises:
-        DiskError: the disk refuses; the one before stands.
+        DiskError: the disk rejects it; the one before stays.
     """
-    write_text(folder / SNAPSHOT_FILE, glance.model_dump_json())
+    write_text(folder / SNAPSHOT_FILE, snapshot.model_dump_json())
 
 
 def read_snapshot(folder: Path) -> Snapshot | None:
-    """The newest of a job's folder; None when nobody ever watched, or it is damaged."""
+    """Return the newest snapshot of a job, None where there is none or it is damaged."""
     try:
         return Snapshot.model_validate_json((folder / SNAPSHOT_FILE).read_bytes())
     except (OSError, ValidationError):
@@ -83,59 +96,78 @@ def read_snapshot(folder: Path) -> Snapshot | None:
 
 
 def status_lines(folder: Path, ended: bool = False) -> list[str]:
-    """Lines about a job that is or was watched, none when nobody ever watched. Of one that ended, its faults alone."""
+    """Return lines about a job that is or was watched.
+
+    Args:
+        folder: of the job.
+        ended: whether the job ended; then there are only lines about its faults.
+
+    Returns:
+        No line where the job was never watched.
+    """
     rows = list(read(folder / WATCH_FILE))
-    lines = list(_faults(rows))
-    if ended or not (now := read_snapshot(folder)):
-        return lines
-    return [*_seen(now), *lines, *_watcher(now)]
+    faults = list(_fault_lines(rows))
+    snapshot = read_snapshot(folder)
+    if ended or snapshot is None:
+        return faults
+    return [*_rank_lines(snapshot), *faults, *_watcher_lines(snapshot)]
 
 
-def _seen(now: Snapshot) -> Iterator[str]:
-    """Ranks by what they do, and the nodes that are not as the others."""
-    does = ", ".join(
-        f"{number:,} {phase}"
-        for phase, number in sorted(now.phases.items(), key=lambda item: (-item[1], item[0]))
-    )
-    pace = f"; a step takes {units.show_seconds(now.step_seconds)}" if now.step_seconds else ""
-    yield f"{sum(now.phases.values()):,} ranks on {now.nodes:,} nodes, attempt {now.attempt}: {does}{pace}"
-    if now.silent:
-        yield f"silent: {fold_hosts(now.silent)}, for {units.show_seconds(max(now.silent.values()))}"
-    if now.slow:
-        yield f"slow: {fold_hosts(now.slow)}, with {units.show_seconds(max(now.slow.values()))} a step"
+def _rank_lines(snapshot: Snapshot) -> Iterator[str]:
+    """Yield what the ranks do, and the nodes that differ from the others."""
+    most_first = sorted(snapshot.phases.items(), key=lambda item: (-item[1], item[0]))
+    phases = ", ".join(f"{number:,} {phase}" for phase, number in most_first)
+    pace = ""
+    if snapshot.step_seconds:
+        pace = f"; a step takes {units.show_seconds(snapshot.step_seconds)}"
+    ranks = f"{sum(snapshot.phases.values()):,} ranks on {snapshot.nodes:,} nodes"
+    yield f"{ranks}, attempt {snapshot.attempt}: {phases}{pace}"
+    if snapshot.silent:
+        longest = units.show_seconds(max(snapshot.silent.values()))
+        yield f"silent: {fold_hosts(snapshot.silent)}, for {longest}"
+    if snapshot.slow:
+        slowest = units.show_seconds(max(snapshot.slow.values()))
+        yield f"slow: {fold_hosts(snapshot.slow)}, with {slowest} a step"
 
 
-def _faults(rows: list[dict[str, Any]]) -> Iterator[str]:
-    """How many of each kind, and the newest with what became of it."""
+def _fault_lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield how many faults there were of each kind, and the newest one with its outcome."""
     found = [number for number, row in enumerate(rows) if row.get("event") == "fault"]
     if not found:
         return
     kinds = Counter(str(rows[number].get("kind", "?")) for number in found).most_common()
     yield f"faults: {', '.join(f'{number} {kind}' for kind, number in kinds)}"
-    fault, since = rows[found[-1]], rows[found[-1] :]
+    fault = rows[found[-1]]
     clock = time.strftime("%H:%M:%S", time.localtime(float(fault.get("time", 0))))
-    about = ", ".join(part for part in (_where(fault), str(fault.get("why") or "")) if part)
-    yield f"last fault, {clock}: {fault.get('kind', '?')}{f' ({about})' if about else ''}; {_became(since)}"
+    details = ", ".join(_details(fault))
+    about = f" ({details})" if details else ""
+    outcome = _outcome(rows[found[-1] :])
+    yield f"last fault, {clock}: {fault.get('kind', '?')}{about}; {outcome}"
 
 
-def _where(fault: dict[str, Any]) -> str:
-    known = ((name, fault.get(name)) for name in ("rank", "node", "step"))
-    return ", ".join(f"{name} {value}" for name, value in known if value not in (None, "", -1))
+def _details(fault: Mapping[str, Any]) -> Iterator[str]:
+    for name in ("rank", "node", "step"):
+        if fault.get(name) not in (None, "", -1):
+            yield f"{name} {fault[name]}"
+    if fault.get("why"):
+        yield str(fault["why"])
 
 
-def _became(since: list[dict[str, Any]]) -> str:
-    """What was decided about a fault, and whether training went on."""
-    decided = [row for row in since if row.get("event") == "decided"]
-    resumed = [row for row in since if row.get("event") == "resumed"]
+def _outcome(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return what was decided about a fault, and whether training resumed, from the rows since it."""
+    decided = [row for row in rows if row.get("event") == "decided"]
+    resumed = [row for row in rows if row.get("event") == "resumed"]
     if resumed:
-        return f"went on at step {resumed[-1].get('step')} after {units.show_seconds(float(resumed[-1].get('seconds') or 0))}"
+        seconds = units.show_seconds(float(resumed[-1].get("seconds") or 0))
+        return f"resumed at step {resumed[-1].get('step')} after {seconds}"
     if decided:
-        return (
-            f"{decided[-1].get('action')} as attempt {decided[-1].get('attempt')}, no new step yet"
-        )
+        action, attempt = decided[-1].get("action"), decided[-1].get("attempt")
+        return f"{action} as attempt {attempt}, no new step yet"
     return "nothing decided yet"
 
 
-def _watcher(now: Snapshot) -> Iterator[str]:
-    if (silent := time.time() - now.time) > OLD_SECONDS:
-        yield f"nobody watches: the watcher was last seen {units.show_seconds(silent)} ago; `tumen watch RUN` goes on"
+def _watcher_lines(snapshot: Snapshot) -> Iterator[str]:
+    silent = time.time() - snapshot.time
+    if silent > OLD_SECONDS:
+        seen = units.show_seconds(silent)
+        yield f"no watcher is running: it was last seen {seen} ago; `tumen watch RUN` continues"

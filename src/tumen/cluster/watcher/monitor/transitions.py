@@ -1,0 +1,128 @@
+"""Changes of a run's mode and order. Each function leaves the state consistent; rows are returned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from tumen.cluster.order import Order
+from tumen.cluster.watcher.monitor.rank_table import RankTable
+from tumen.cluster.watcher.monitor.rows import Action, Fault, OpenFault, Row, decided_row, fault_row
+from tumen.cluster.watcher.monitor.run_state import AgentState, RunState
+
+
+def decided(state: RunState, action: Action, why: str, same_attempt: bool = False) -> Row:
+    """Return the row of a decision about the next attempt, or about the present one."""
+    attempt = state.order.attempt if same_attempt else state.order.attempt + 1
+    return decided_row(action, why, attempt, state.world, state.avoid)
+
+
+def detected(state: RunState, now: float, fault: Fault) -> Row:
+    """Open a fault, or keep the earlier first sign of one that is open, and return its row."""
+    first_sign = fault.first_sign
+    if state.history.open:
+        first_sign = min(first_sign, state.history.open.first_sign)
+    state.history.open = OpenFault(first_sign, now)
+    return fault_row(fault, now)
+
+
+def avoid(state: RunState, nodes: Sequence[str]) -> None:
+    """Use these nodes no more, from the next start of the job on."""
+    state.avoid += [node for node in nodes if node not in state.avoid]
+
+
+def gather(state: RunState, now: float) -> None:
+    """Wait for all agents; then a new attempt begins."""
+    state.mode = "gather"
+    state.since = now
+    state.wait_until = 0.0
+    state.first_exit = 0.0
+    state.move_reason = ""
+
+
+def stop_ranks(state: RunState, now: float) -> None:
+    """Order agents to kill their ranks, and gather them for a new attempt."""
+    state.order = replace(state.order, verb="stop")
+    gather(state, now)
+
+
+def save_and_stop(state: RunState, now: float) -> None:
+    """Order a last checkpoint, after which the ranks end."""
+    state.order = replace(state.order, verb="save-and-stop")
+    state.mode = "save"
+    state.since = now
+    state.history.open = OpenFault(now, now)
+
+
+def wait(state: RunState, now: float, seconds: float) -> None:
+    """Kill the ranks and leave agents without any for some seconds."""
+    stop_ranks(state, now)
+    state.mode = "wait"
+    state.wait_until = now + seconds
+
+
+def resubmit(state: RunState, now: float, why: str) -> list[Row]:
+    """Let the engine start the job again, without the nodes to avoid."""
+    row = decided(state, "resubmit", why)
+    state.agents = {}
+    state.awaiting_agent = False
+    stop_ranks(state, now)
+    return [row]
+
+
+def drain_nodes(state: RunState, now: float, unfit: Mapping[str, str]) -> list[Row]:
+    """Leave out nodes that are not fit, from the next start of the job on.
+
+    Args:
+        unfit: node -> what is wrong with it.
+    """
+    rows = []
+    for node, why in unfit.items():
+        fault = Fault("node", why, state.ranks.furthest_step, now, nodes=(node,))
+        rows.append(fault_row(fault, now))
+        avoid(state, [node])
+        rows.append(decided(state, "drain", why))
+    return rows
+
+
+def begin_attempt(state: RunState, now: float, agents: Sequence[AgentState]) -> None:
+    """Order a new attempt on as many of the agents as share the ranks evenly."""
+    attempt = 1 + max(state.order.attempt, *(agent.attempt for agent in agents))
+    used = next(count for count in range(len(agents), 0, -1) if state.world % count == 0)
+    each = state.world // used
+    ranks = {agent.name: (each * place, each) for place, agent in enumerate(agents[:used])}
+    state.order = Order(attempt, "run", state.world, agents[0].master, ranks)
+    agents[0].master = ""  # a port serves one attempt; the agent names another when asked
+    _run(state, now)
+
+
+def adopt_attempt(state: RunState, now: float, agents: Sequence[AgentState]) -> None:
+    """Take over an attempt that runs, as it is."""
+    state.world = agents[0].world
+    ranks = {agent.name: agent.ranks for agent in agents}
+    state.order = Order(agents[0].attempt, "run", state.world, "", ranks)
+    _run(state, now)
+
+
+def _run(state: RunState, now: float) -> None:
+    state.mode = "run"
+    state.since = now
+    state.wait_until = 0.0
+    state.first_exit = 0.0
+    state.epoch = max((agent.epoch for agent in state.agents.values()), default=())
+    state.adopting = False
+    state.awaiting_agent = False
+    for agent in state.agents.values():
+        agent.restarted = False
+    usual: list[float] = []
+    if state.ranks.world == state.world:  # another number of ranks takes other times
+        usual = [*state.ranks.usual, *state.ranks.recent]
+    state.ranks = RankTable(now, state.world, usual)
+
+
+def end_run(state: RunState, code: int) -> None:
+    """Order agents to end with this exit code."""
+    state.order = replace(state.order, verb="end", code=code)
+    state.exit_code = code
+    state.mode = "over"
+    state.adopting = False
