@@ -12,7 +12,7 @@ import jsonschema
 from aiohttp import web
 from tests.cluster.crd import JOBSET
 
-TOKEN = "let me in"
+TOKEN = "s3cret"
 JOBSETS = "/apis/jobset.x-k8s.io/v1alpha2/namespaces/{namespace}/jobsets"
 GPU = "nvidia.com/gpu"
 
@@ -22,6 +22,7 @@ class FakeKubernetes:
 
     def __init__(self) -> None:
         self.jobsets: dict[str, dict[str, Any]] = {}
+        self.token = TOKEN
         self.forbidden = self.without_jobset = False
         self.pods: list[dict[str, Any]] = []
         self.logs: dict[str, str] = {}
@@ -44,7 +45,7 @@ class FakeKubernetes:
 
     @web.middleware
     async def _known(self, request: web.Request, handler: Any) -> web.StreamResponse:
-        if request.headers.get("Authorization") != f"Bearer {TOKEN}":
+        if request.headers.get("Authorization") != f"Bearer {self.token}":
             return _refusal(401, "Unauthorized")
         if self.forbidden:
             return _refusal(403, f'{request.method} is forbidden: User "u" cannot do that')

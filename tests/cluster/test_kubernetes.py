@@ -16,16 +16,11 @@ from tests.cluster.crd import JOBSET, published
 from tests.cluster.fake_kubernetes import GPU, TOKEN, FakeKubernetes, served
 from tests.cluster.jobs import LARGE, SMALL
 
-from tumen.cluster.engines import JobSpec, JobStatus, Node
-from tumen.cluster.engines.kubernetes import (
-    KubernetesEngine,
-    manifest,
-    named,
-    parse,
-    parse_nodes,
-    render,
-)
+from tumen.cluster.engines import JobSpec, JobStatus, Node, kubernetes_api, kubernetes_credentials
+from tumen.cluster.engines.kubernetes import KubernetesEngine, parse, parse_nodes
 from tumen.cluster.engines.kubernetes_api import connection
+from tumen.cluster.engines.kubernetes_credentials import PluginCredentials
+from tumen.cluster.engines.kubernetes_manifest import manifest, name_of, render
 from tumen.core.errors import DiskError, EngineError
 from tumen.recipe import recipe
 
@@ -72,9 +67,9 @@ def test_pods_without_cards_keep_apart() -> None:
 
 def test_a_name_is_a_dns_label_and_the_same_for_the_same_folder() -> None:
     long = replace(LARGE, name="A very.long_name" * 9)
-    assert named(long) == named(replace(long, nodes=2))
-    assert named(long) != named(replace(long, folder=Path("/runs/other")))
-    assert len(f"{named(long)}-node-0-9999-abcde") <= 63
+    assert name_of(long) == name_of(replace(long, nodes=2))
+    assert name_of(long) != name_of(replace(long, folder=Path("/runs/other")))
+    assert len(f"{name_of(long)}-node-0-9999-abcde") <= 63
 
 
 @pytest.mark.parametrize(
@@ -220,7 +215,7 @@ class TestVerbs:
     def test_logs_are_the_first_nodes_and_those_that_failed(
         self, cluster: FakeKubernetes, engine: KubernetesEngine, job: JobSpec
     ) -> None:
-        name = named(job)
+        name = name_of(job)
         for index, phase in enumerate(("Running", "Running", "Failed")):
             labels = {
                 "jobset.sigs.k8s.io/jobset-name": name,
@@ -246,7 +241,7 @@ class TestVerbs:
         assert engine.nodes() == [Node("a1", 8), Node("a2", 8, False, "cordoned: Xid 79, card 3")]
         with pytest.raises(
             EngineError,
-            match=r"does not drain a9: the cluster has no such thing \(nodes not found\)",
+            match=r"does not drain a9: the cluster has no such object \(nodes not found\)",
         ):
             engine.drain("a9", "gone")
 
@@ -276,7 +271,7 @@ class TestVerbs:
         cluster.forbidden = True
         with pytest.raises(
             EngineError,
-            match=r"^kubernetes refused v2-cloud: the cluster does not let you \(POST is forbidden",
+            match=r"^kubernetes refused v2-cloud: the cluster does not permit it \(POST is forbidden",
         ):
             engine.submit(job)
         assert engine.status(str(job.folder)).state == "lost"
@@ -328,21 +323,114 @@ class TestVerbs:
         assert not cluster.jobsets
 
 
-class TestConnection:
-    def test_a_credential_plugin_is_asked(
-        self, cluster: FakeKubernetes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        code = f"import json, os; json.loads(os.environ['KUBERNETES_EXEC_INFO']); print(json.dumps(dict(status=dict(token={TOKEN!r}))))"
-        plugin = {
+class TestPlugin:
+    """The credential plugin of a kubeconfig: it is slow, so what it prints is kept."""
+
+    @pytest.fixture(autouse=True)
+    def _nothing_kept(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(kubernetes_credentials, "PLUGINS", PluginCredentials())
+        monkeypatch.setattr(kubernetes_api, "PLUGINS", kubernetes_credentials.PLUGINS)
+
+    def plugin(self, folder: Path, status: str, server: str, monkeypatch: Any) -> Path:
+        """Name a plugin in the kubeconfig; returns a file with a line for each of its runs."""
+        code = f"""if True:
+            import json, os
+            from datetime import datetime, timedelta, timezone
+            info = json.loads(os.environ["KUBERNETES_EXEC_INFO"])
+            assert info["kind"] == "ExecCredential" and os.environ["ROLE"] == "trainer"
+            with open({str(folder / "runs")!r}, "a") as runs:
+                runs.write("run\\n")
+            number = len(open({str(folder / "runs")!r}).readlines())
+            later = lambda seconds: (datetime.now(timezone.utc) + timedelta(seconds=seconds)).isoformat()
+            print(json.dumps(dict(status={status})))
+        """
+        section = {
             "apiVersion": "client.authentication.k8s.io/v1",
             "command": sys.executable,
             "args": ["-c", code],
+            "env": [{"name": "ROLE", "value": "trainer"}],
         }
-        monkeypatch.setenv(
-            "KUBECONFIG", str(kubeconfig(tmp_path, cluster.server, {"exec": plugin}))
-        )
+        monkeypatch.setenv("KUBECONFIG", str(kubeconfig(folder, server, {"exec": section})))
+        return folder / "runs"
+
+    def runs(self, path: Path) -> int:
+        return len(path.read_text().splitlines()) if path.exists() else 0
+
+    @pytest.mark.parametrize(
+        ("expires", "runs"),
+        [("", 1), (", expirationTimestamp=later(600)", 1)]
+        + [(f", expirationTimestamp=later({seconds})", 3) for seconds in (-600, 50)],
+    )
+    def test_a_credential_is_kept_until_it_expires(
+        self,
+        cluster: FakeKubernetes,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        expires: str,
+        runs: int,
+    ) -> None:
+        status = f"dict(token={TOKEN!r}{expires})"
+        path = self.plugin(tmp_path, status, cluster.server, monkeypatch)
+        for _ in range(3):
+            assert len(KubernetesEngine().nodes()) == 2
+        assert self.runs(path) == runs
+
+    def test_a_credential_that_the_server_rejects_is_renewed_once(
+        self, cluster: FakeKubernetes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        status = "dict(token='token-' + str(number))"
+        path = self.plugin(tmp_path, status, cluster.server, monkeypatch)
+        cluster.token = "token-1"
+        assert len(KubernetesEngine().nodes()) == 2
+        cluster.token = "token-2"
+        assert len(KubernetesEngine().nodes()) == 2
+        assert len(KubernetesEngine().nodes()) == 2
+        assert self.runs(path) == 2
+        cluster.token = "revoked"
+        with pytest.raises(EngineError, match="renew your kubeconfig's credentials"):
+            KubernetesEngine().nodes()
+        assert self.runs(path) == 3
+
+    def test_another_plugin_has_another_credential(
+        self, cluster: FakeKubernetes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.plugin(tmp_path, "dict(token='guessed')", cluster.server, monkeypatch)
+        with pytest.raises(EngineError, match="does not know you"):
+            KubernetesEngine().nodes()
+        self.plugin(tmp_path, f"dict(token={TOKEN!r})", cluster.server, monkeypatch)
         assert len(KubernetesEngine().nodes()) == 2
 
+    def test_a_client_certificate_is_a_credential_too(self) -> None:
+        text = json.dumps({"status": {"clientCertificateData": "cert", "clientKeyData": "key"}})
+        credential = kubernetes_credentials._parse_credential(text)
+        assert (credential.token, credential.certificate, credential.key) == ("", b"cert", b"key")
+
+    @pytest.mark.parametrize(
+        ("status", "line"),
+        [
+            ("1 / 0", "returned non-zero exit status"),
+            ("dict()", "it printed no ExecCredential"),
+            ("dict(token='x', expirationTimestamp='soon')", "it printed no ExecCredential"),
+        ],
+    )
+    def test_a_plugin_that_fails_is_one_line(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: str, line: str
+    ) -> None:
+        self.plugin(tmp_path, status, "http://127.0.0.1:1", monkeypatch)
+        with pytest.raises(EngineError, match=f"the credential plugin .* failed: .*{line}"):
+            connection()
+
+    def test_a_plugin_that_is_not_installed(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        plugin = {"apiVersion": "client.authentication.k8s.io/v1", "command": "/no/such/plugin"}
+        path = kubeconfig(tmp_path, "http://127.0.0.1:1", {"exec": plugin})
+        monkeypatch.setenv("KUBECONFIG", str(path))
+        with pytest.raises(EngineError, match="the credential plugin /no/such/plugin failed"):
+            connection()
+
+
+class TestConnection:
     def test_a_token_in_a_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "token").write_text("abc\n")
         monkeypatch.setenv(
@@ -356,7 +444,7 @@ class TestConnection:
 
         monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
         monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "fd00::1")
-        monkeypatch.setattr("tumen.cluster.engines.kubernetes_api.POD", tmp_path)
+        monkeypatch.setattr("tumen.cluster.engines.kubernetes_api.SERVICE_ACCOUNT", tmp_path)
         monkeypatch.setattr(ssl, "create_default_context", lambda cafile: cafile)
         for name, text in {"token": "abc", "namespace": "llm", "ca.crt": ""}.items():
             (tmp_path / name).write_text(text)
@@ -369,7 +457,7 @@ class TestConnection:
     ) -> None:
         (tmp_path / "config").write_text(text)
         monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
-        with pytest.raises(EngineError, match="no usable kubeconfig") as raised:
+        with pytest.raises(EngineError, match="not a usable kubeconfig") as raised:
             connection()
         assert "\n" not in str(raised.value)
 

@@ -11,15 +11,8 @@ import pytest
 from tests.cluster.jobs import LARGE, SMALL
 
 from tumen.cluster.engines import JobSpec, JobStatus, Node
-from tumen.cluster.engines.slurm import (
-    SlurmEngine,
-    complaint,
-    parse,
-    parse_accounting,
-    parse_nodes,
-    render,
-    show_limit,
-)
+from tumen.cluster.engines.slurm import SlurmEngine, complaint, parse, parse_accounting, parse_nodes
+from tumen.cluster.engines.slurm_script import format_limit, render
 from tumen.core.errors import DiskError, EngineError
 from tumen.recipe import recipe
 
@@ -73,7 +66,7 @@ def test_without_a_limit_nothing_waits_for_its_end() -> None:
     ("seconds", "shown"), [(5, "0-00:01:00"), (3661, "0-01:01:01"), (36 * 3600, "1-12:00:00")]
 )
 def test_limit(seconds: float, shown: str) -> None:
-    assert show_limit(seconds) == shown
+    assert format_limit(seconds) == shown
 
 
 @pytest.mark.parametrize(
@@ -140,7 +133,7 @@ def test_nodes() -> None:
             "sbatch: error: Batch job submission failed: Requested reservation is invalid",
             "Requested reservation is invalid",
         ),
-        ("", "it did not say why"),
+        ("", "it gave no reason"),
     ],
 )
 def test_complaint_is_one_line(text: str, line: str) -> None:
@@ -211,3 +204,78 @@ def test_an_account_that_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     ):
         SlurmEngine(recipe.Slurm(account="theirs")).submit(replace(SMALL, folder=tmp_path / "job"))
     assert not (tmp_path / "job" / "id").exists()
+
+
+class TestScript:
+    """The batch script, run by bash with stand-ins of Slurm's commands: one node, whose agent is a shell script."""
+
+    def run(self, folder: Path, agent: str, job: JobSpec = SMALL, **variables: str) -> int:
+        programs = folder / "bin"
+        programs.mkdir(exist_ok=True)
+        python = folder / "python"
+        stand_in(folder, python=agent)
+        stand_in(
+            programs,
+            srun='while [ "$1" != bash ]; do shift; done; exec "$@"',
+            scontrol=f'case "$1" in show) echo n7;; *) echo "$@" >> {folder}/asked; exit 1;; esac',
+            scancel=f'echo "$@" >> {folder}/asked; kill -TERM "$(cat {folder}/agent)"',
+        )
+        job = replace(job, folder=folder / "job", python=str(python))
+        job.folder.mkdir(exist_ok=True)
+        script = render(job)
+        environment = {
+            "PATH": f"{programs}:/usr/bin:/bin",
+            "SLURM_JOB_ID": "12",
+            "SLURM_JOB_NODELIST": "n[7-8]",
+            "SLURM_JOB_NUM_NODES": "2",
+            "SLURM_NODEID": "1",
+            "SLURMD_NODENAME": "n8",
+            "SLURM_CPUS_ON_NODE": "16",
+            **variables,
+        }
+        command = ["bash", "-c", script]
+        return subprocess.run(command, env=environment, timeout=60).returncode
+
+    def test_an_agent_gets_its_place_and_its_epoch(self, tmp_path: Path) -> None:
+        says = f'echo "$OMP_NUM_THREADS $@" > {tmp_path}/said'
+        assert self.run(tmp_path, says, replace(SMALL, nodes=2, ranks_per_node=4)) == 0
+        threads, *options = (tmp_path / "said").read_text().split()
+        assert threads == "4"
+        assert " ".join(options) == (
+            f"-m tumen.cluster.agents --folder {tmp_path}/job --epoch 12.1 --attempt 1"
+            " --node n8 --address n8 --nodes 2 --node-rank 1 --ranks-per-node 4"
+            " --master n7:20012 --standby -- " + " ".join(SMALL.command)
+        )
+        found = {path.name: path.read_text() for path in (tmp_path / "job").iterdir()}
+        assert found == {"epoch": "12.1\n", "id": "12\n", "exit": "0\n"}
+
+    @pytest.mark.parametrize(
+        ("cores", "given", "threads"), [("3", "", "1"), ("16", "7", "7"), ("8", "", "2")]
+    )
+    def test_ranks_share_the_cores_of_a_node(
+        self, tmp_path: Path, cores: str, given: str, threads: str
+    ) -> None:
+        variables = {"SLURM_CPUS_ON_NODE": cores, **({"OMP_NUM_THREADS": given} if given else {})}
+        says = f'echo "$OMP_NUM_THREADS" > {tmp_path}/said'
+        self.run(tmp_path, says, replace(SMALL, ranks_per_node=4), **variables)
+        assert (tmp_path / "said").read_text() == f"{threads}\n"
+
+    def test_a_failure_is_the_exit_code_of_the_job(self, tmp_path: Path) -> None:
+        (tmp_path / "job").mkdir()
+        (tmp_path / "job" / "exit").write_text("0\n")
+        assert self.run(tmp_path, "exit 9", SLURM_RESTART_COUNT="2") == 9
+        assert (tmp_path / "job" / "exit").read_text() == "9\n"
+        assert (tmp_path / "job" / "epoch").read_text() == "12.3\n"
+
+    def test_a_stale_script_writes_no_exit_code(self, tmp_path: Path) -> None:
+        started_elsewhere = f"echo 12.2 > {tmp_path}/job/epoch; exit 3"
+        assert self.run(tmp_path, started_elsewhere) == 3
+        assert not (tmp_path / "job" / "exit").exists()
+
+    def test_before_the_time_limit_ranks_are_told_and_the_job_is_queued_again(
+        self, tmp_path: Path
+    ) -> None:
+        """Slurm sends USR1 to the script; here scontrol refuses to queue it again."""
+        waits = f"trap 'exit 0' TERM; echo $$ > {tmp_path}/agent; kill -USR1 $PPID; sleep 30 & wait"
+        assert self.run(tmp_path, waits, replace(SMALL, limit_seconds=3600.0)) == 0
+        assert (tmp_path / "asked").read_text() == "--signal=TERM 12\nrequeue 12\n"

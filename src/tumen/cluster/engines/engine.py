@@ -1,10 +1,10 @@
-"""The boundary to whatever starts processes: five verbs, and one text each way.
+"""The boundary to whatever starts processes: `Engine` with five verbs.
 
-A backend is pure functions, `render(job) -> text` (what is submitted) and `parse(text) -> Status` (what the engine says), plus one
-thin call. Everything else (progress, resuming, healing) is written once against `Engine`.
+A backend is pure functions, `render(job) -> text` (what is submitted) and `parse(text) ->
+JobStatus` (what the engine says), and one thin call of the engine's own tools. All else (progress,
+resuming, recovery) is written once against `Engine`.
 
-A job's id is its folder, which outlives every process. In it: `job.sh` or `job.yaml` (what was submitted), `id` (what the engine
-calls it), `log` (what it printed), `exit` (its exit code, or `cancelled`); what its agents and its watcher leave: order.py.
+The id of a job is its folder, which outlives every process. job_files.py lists the files in it.
 """
 
 from __future__ import annotations
@@ -23,15 +23,28 @@ from tumen.core.table import named
 from tumen.heartbeat import messages
 from tumen.recipe import Fleet
 
-State = Literal["waiting", "running", "silent", "done", "failed", "cancelled", "lost"]
+# silent: the engine itself does not answer now, so nothing is known of the job.
+JobState = Literal["waiting", "running", "silent", "done", "failed", "cancelled", "lost"]
+ENDED = ("done", "failed", "cancelled", "lost")
 
 
 @dataclass(frozen=True)
 class JobSpec:
     """What an engine starts: a command that finds torchrun's variables in its environment.
 
-    With `accelerators_per_node` 0 ranks compute on the CPU; `exclusive` takes whole nodes. `grace_seconds` before
-    `limit_seconds` are over, the ranks get SIGTERM. `avoid` names nodes to leave out. `python` is the interpreter of the nodes.
+    Attributes:
+        name: for people and the engine.
+        command: of a rank.
+        folder: of the job.
+        environment: variables of all ranks.
+        nodes: number of nodes.
+        ranks_per_node: number of ranks on each of them.
+        accelerators_per_node: 0 where ranks compute on the CPU.
+        exclusive: whether it takes whole nodes.
+        limit_seconds: time limit, None for the engine's own.
+        grace_seconds: so long before the limit, ranks get SIGTERM.
+        avoid: nodes that it must not use.
+        python: interpreter of the nodes, which runs their agents.
     """
 
     name: str
@@ -50,21 +63,34 @@ class JobSpec:
 
 @dataclass(frozen=True)
 class JobStatus:
-    """What an engine knows of a job. `exit_code` is None until it ended; `silent`: the engine itself does not answer now."""
+    """What an engine says of a job.
 
-    state: State
+    Attributes:
+        state: see `JobState`.
+        exit_code: None until it ended, or where the engine does not know it.
+        reason: why it waits or ended, or where it runs.
+    """
+
+    state: JobState
     exit_code: int | None = None
     reason: str = ""
 
     @property
     def ended(self) -> bool:
         """Whether nothing more will happen by itself."""
-        return self.state in ("done", "failed", "cancelled", "lost")
+        return self.state in ENDED
 
 
 @dataclass(frozen=True)
 class Node:
-    """One machine of the engine: its cards and whether it takes work."""
+    """One machine of an engine.
+
+    Attributes:
+        name: as the engine calls it.
+        accelerators: that it has.
+        ready: whether it takes work.
+        reason: why it does not.
+    """
 
     name: str
     accelerators: int
@@ -73,35 +99,43 @@ class Node:
 
 
 class Engine(Protocol):
-    """Starts processes and says how they are. A job's id is its folder, as text."""
+    """Starts jobs and says how they are. The id of a job is its folder, as text."""
 
     def submit(self, job: JobSpec) -> str:
-        """Start a job; returns its id. Raises EngineError when the engine refuses; then nothing was started."""
+        """Start a job; returns its id.
+
+        Raises:
+            EngineError: the engine refuses, and nothing was started.
+        """
         ...
 
     def status(self, job_id: str) -> JobStatus:
-        """How a job is. Never raises for an unknown id: that job is `lost`."""
+        """Return the status of a job. An unknown id is not an error: that job is `lost`."""
         ...
 
     def logs(self, job_id: str) -> str:
-        """Everything the job printed so far."""
+        """Return everything that the job has printed so far."""
         ...
 
     def cancel(self, job_id: str) -> None:
-        """Stop a job and everything it started."""
+        """Stop a job and everything that it started."""
         ...
 
     def nodes(self) -> list[Node]:
-        """The machines."""
+        """Return the machines."""
         ...
 
 
 @runtime_checkable
 class ClusterEngine(Engine, Protocol):
-    """An engine of many machines: its jobs outlive the process that started them, and a node can be left out."""
+    """An engine of many machines: jobs outlive the process that started them, and nodes can be left out."""
 
     def drain(self, node: str, why: str) -> None:
-        """Give a node no new work; what runs on it goes on. Raises EngineError when it may not be done."""
+        """Give a node no new work; what runs on it continues.
+
+        Raises:
+            EngineError: the engine does not permit it.
+        """
         ...
 
 
@@ -113,22 +147,26 @@ ENGINES = {
 
 
 def connect(name: str, fleet: Fleet | None = None) -> Engine:
-    """The engine a recipe names: one of `ENGINES` or `"package.module:Class"`; it gets its own section of `fleet`.
+    """Return the engine that a recipe names.
+
+    Args:
+        name: one of `ENGINES`, or `"package.module:Class"`.
+        fleet: section of the recipe; the engine gets its own part of it.
 
     Raises:
-        EngineError: no such engine.
+        EngineError: there is no such engine.
     """
     kind = named(name, ENGINES, "fleet.engine", EngineError)
     section = getattr(fleet, name, None) if name in ENGINES else None
-    engine: Engine = kind(section) if section is not None else kind()
+    engine: Engine = kind() if section is None else kind(section)
     return engine
 
 
 def render_job(engine: Engine, job: JobSpec) -> str:
-    """What an engine would be given for a job, nothing is started.
+    """Return what an engine would be given for a job; nothing is started.
 
     Raises:
-        EngineError: the engine cannot say, or the job cannot run on it.
+        EngineError: the engine cannot show it, or the job cannot run on it.
     """
     if not hasattr(engine, "render"):
         raise EngineError(
@@ -137,16 +175,18 @@ def render_job(engine: Engine, job: JobSpec) -> str:
     return str(engine.render(job))
 
 
-def stands_by(job: JobSpec) -> bool:
-    """Whether a job's command can import everything and then wait to be told who it is: `tumen train` can."""
+def supports_standby(job: JobSpec) -> bool:
+    """Whether a job's command can import everything and then wait for its environment, as `tumen train` can."""
     return job.command[1:4] == ("-m", "tumen", "train")
 
 
-def prepared(job: JobSpec, file: str, text: str) -> Path:
-    """Write what will be submitted into the job's folder, emptied of what an earlier job said; returns the file.
+def write_submission(job: JobSpec, file: str, text: str) -> Path:
+    """Write what is submitted into the job's folder; returns the path of the file.
+
+    What an earlier job left in the folder is removed, and a secret is made.
 
     Raises:
-        DiskError: the folder cannot be written; nothing was submitted.
+        DiskError: the folder cannot be written.
     """
     folder = job.folder.resolve()
     with disk(folder):
@@ -158,20 +198,18 @@ def prepared(job: JobSpec, file: str, text: str) -> Path:
     return folder / file
 
 
-def ended(exit_text: str) -> JobStatus:
-    """Status from the text of a job's `exit` file."""
-    said = exit_text.strip()
-    if said.isdigit():
-        return JobStatus("done" if int(said) == 0 else "failed", int(said))
-    return (
-        JobStatus("cancelled")
-        if said == "cancelled"
-        else JobStatus("lost", reason=f"its exit file says {said[:40]!r}")
-    )
+def parse_exit(text: str) -> JobStatus:
+    """Return the status of a job by the text of its `exit` file."""
+    word = text.strip()
+    if word.isdigit():
+        return JobStatus("done" if int(word) == 0 else "failed", int(word))
+    if word == "cancelled":
+        return JobStatus("cancelled")
+    return JobStatus("lost", reason=f"its exit file contains {word[:40]!r}")
 
 
-def said_in(folder: Path, file: str) -> str:
-    """Text of a file of a job's folder, "" when there is none."""
+def read_or_empty(folder: Path, file: str) -> str:
+    """Return the text of a file of a job's folder, "" where there is none."""
     try:
         return (folder / file).read_text("utf-8", errors="replace")
     except OSError:

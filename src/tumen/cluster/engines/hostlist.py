@@ -1,49 +1,80 @@
-"""Names of hosts as operators write them: `n[1-3,7]` is n1, n2, n3 and n7, as Slurm, pdsh and ClusterShell have it."""
+"""Host names as operators write them: `n[1-3,7]` is n1, n2, n3 and n7, as in Slurm, pdsh and ClusterShell."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import groupby
+from typing import NamedTuple
 
-MOST_SPANS = 6  # what still fits a line
-Name = tuple[
-    str, str, int, int
-]  # before the number, after it, its digits where it is padded, the number (-1: there is none)
+MOST_RANGES = 6  # what still fits a line
 
 
-def fold_hosts(names: Iterable[str], most: int = MOST_SPANS) -> str:
-    """Host names as one short text. Beyond `most` names or ranges it says how many more there are."""
-    spans = _spans(sorted({_split(name) for name in names}))
+class HostName(NamedTuple):
+    """A host name around its last number; `number` is -1 where it has none.
+
+    The order of the fields sorts names by what is equal, and then by number.
+    """
+
+    before: str
+    after: str
+    width: int  # digits, where the number is padded with zeros; else 0
+    number: int
+
+    @property
+    def pattern(self) -> tuple[str, str, int]:
+        """What the names of a range have in common."""
+        return self[:3]
+
+
+Range = tuple[HostName, HostName]  # first and last, both included
+
+
+def fold_hosts(names: Iterable[str], most: int = MOST_RANGES) -> str:
+    """Return host names as one short text.
+
+    Args:
+        names: in any order.
+        most: names and ranges that are written out; of the others their number is.
+    """
+    ranges = list(_ranges(sorted({_split(name) for name in names})))
     texts = []
-    for (before, after, width), group in groupby(spans[:most], key=lambda span: span[0][:3]):
-        numbers = [_numbers(first[3], last[3], width) for first, last in group]
-        alone = len(numbers) == 1 and "-" not in numbers[0]
-        texts.append(before + (numbers[0] if alone else f"[{','.join(numbers)}]") + after)
-    left = sum(last[3] - first[3] + 1 for first, last in spans[most:])
+    for pattern, group in groupby(ranges[:most], key=lambda span: span[0].pattern):
+        before, after, _ = pattern
+        numbers = [_numbers(first, last) for first, last in group]
+        is_one_host = len(numbers) == 1 and "-" not in numbers[0]
+        inside = numbers[0] if is_one_host else f"[{','.join(numbers)}]"
+        texts.append(before + inside + after)
+    left = sum(last.number - first.number + 1 for first, last in ranges[most:])
     return ",".join(texts) + (f" and {left:,} more" if left else "")
 
 
-def _split(name: str) -> Name:
+def _split(name: str) -> HostName:
     match = re.fullmatch(r"(.*?)(\d+)(\D*)", name, re.DOTALL)
     if not match:
-        return name, "", 0, -1
+        return HostName(name, "", 0, -1)
     before, digits, after = match.groups()
-    return before, after, 0 if digits == str(int(digits)) else len(digits), int(digits)
+    number = int(digits)
+    is_padded = digits != str(number)
+    return HostName(before, after, len(digits) if is_padded else 0, number)
 
 
-def _spans(names: list[Name]) -> list[tuple[Name, Name]]:
-    """Runs of successive names, as first and last."""
-    spans: list[tuple[Name, Name]] = []
+def _ranges(names: list[HostName]) -> Iterator[Range]:
+    """Yield runs of successive names."""
+    first = last = None
     for name in names:
-        if spans and name[:3] == spans[-1][1][:3] and name[3] == spans[-1][1][3] + 1:
-            spans[-1] = spans[-1][0], name
-        else:
-            spans.append((name, name))
-    return spans
+        if first is None or last is None:
+            first = name
+        elif name.pattern != last.pattern or name.number != last.number + 1:
+            yield first, last
+            first = name
+        last = name
+    if first is not None and last is not None:
+        yield first, last
 
 
-def _numbers(first: int, last: int, width: int) -> str:
-    if first < 0:
+def _numbers(first: HostName, last: HostName) -> str:
+    if first.number < 0:
         return ""
-    return f"{first:0{width}d}" if first == last else f"{first:0{width}d}-{last:0{width}d}"
+    text = f"{first.number:0{first.width}d}"
+    return text if first == last else f"{text}-{last.number:0{first.width}d}"

@@ -1,56 +1,86 @@
-"""How to reach a Kubernetes API server: who and where from a kubeconfig or a pod's own account, and one request.
+"""One request to a Kubernetes API server, which a kubeconfig or a pod's service account names.
 
-aiohttp, which the project has anyway, instead of the official client: six kinds of request do not pay for its generated models.
-Kubeconfig: kubernetes.io/docs/reference/config-api/kubeconfig.v1.
+aiohttp, which the project uses anyway, instead of the official client: six kinds of request do not
+pay for its generated models. Kubeconfig: kubernetes.io/docs/reference/config-api/kubeconfig.v1.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import os
 import ssl
-import subprocess
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
+from tumen.cluster.engines.kubernetes_credentials import (
+    PLUGINS,
+    Credential,
+    credential_of,
+    read_entry,
+)
 from tumen.core.errors import EngineError
-from tumen.core.extras import need
 
-POD = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-ASK_SECONDS = 30.0
+SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+REQUEST_SECONDS = 30.0
+UNAUTHORIZED = 401
+JSON_TYPE = "application/json"
+PATCH_TYPE = "application/strategic-merge-patch+json"
 
 
 @dataclass(frozen=True)
 class Api:
-    """An API server and who asks it."""
+    """An API server, and who asks it.
+
+    Attributes:
+        server: its URL, without a slash at the end.
+        namespace: default for objects.
+        token: bearer token, "" where a certificate is used.
+        trust: TLS context, or True for plain HTTP and the system's authorities.
+        user: of the kubeconfig.
+    """
 
     server: str
     namespace: str
     token: str = ""
     trust: ssl.SSLContext | bool = True
+    user: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, str]:
-        """One request; returns the HTTP status and the text.
+        """Send one request. A credential that the server rejects is renewed once.
+
+        Args:
+            method: of HTTP.
+            path: of the object, such as /api/v1/nodes.
+            body: is sent as JSON.
+
+        Returns:
+            The HTTP status and the text.
 
         Raises:
-            EngineError: nobody answers.
+            EngineError: the server cannot be reached.
         """
-        return asyncio.run(self._ask(method, path, body))
+        status, text = asyncio.run(self._ask(method, path, body))
+        if status == UNAUTHORIZED and "exec" in self.user:
+            PLUGINS.forget(self.user["exec"])
+            return asyncio.run(connection()._ask(method, path, body))
+        return status, text
 
     async def _ask(self, method: str, path: str, body: dict[str, Any] | None) -> tuple[int, str]:
-        kind = "application/strategic-merge-patch+json" if method == "PATCH" else "application/json"
-        headers = {"Accept": "application/json, text/plain", "Content-Type": kind}
+        headers = {
+            "Accept": "application/json, text/plain",
+            "Content-Type": PATCH_TYPE if method == "PATCH" else JSON_TYPE,
+        }
         if self.token:
             headers["Authorization"] = f"Bearer {self.token}"
         data = None if body is None else json.dumps(body)
+        limit = aiohttp.ClientTimeout(total=REQUEST_SECONDS)
         try:
-            limit = aiohttp.ClientTimeout(total=ASK_SECONDS)
             async with (
                 aiohttp.ClientSession(timeout=limit) as session,
                 session.request(
@@ -60,57 +90,72 @@ class Api:
                     headers=headers,
                     ssl=self.trust,
                     allow_redirects=False,
-                ) as said,
+                ) as response,
             ):
-                return said.status, await said.text(errors="replace")
+                return response.status, await response.text(errors="replace")
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise EngineError(
-                f"kubernetes does not answer at {self.server}: {str(error) or type(error).__name__}"
-            ) from None
+            reason = str(error) or type(error).__name__
+            raise EngineError(f"kubernetes does not answer at {self.server}: {reason}") from None
 
 
 def connection() -> Api:
-    """The API server of KUBECONFIG (default ~/.kube/config), or of the pod this runs in.
+    """Return the API server of KUBECONFIG (default ~/.kube/config), or of the pod this runs in.
 
     Raises:
         EngineError: neither is there, or it cannot be used.
     """
-    path = Path(
-        os.environ.get("KUBECONFIG", "").split(os.pathsep)[0] or "~/.kube/config"
-    ).expanduser()
-    host, port = (
-        os.environ.get("KUBERNETES_SERVICE_HOST"),
-        os.environ.get("KUBERNETES_SERVICE_PORT", "443"),
-    )
+    first = os.environ.get("KUBECONFIG", "").split(os.pathsep)[0]
+    path = Path(first or "~/.kube/config").expanduser()
     if path.is_file():
         return _from_kubeconfig(path)
-    if host and (POD / "token").exists():
-        trust = ssl.create_default_context(cafile=str(POD / "ca.crt"))
-        where = f"[{host}]" if ":" in host else host
-        return Api(
-            f"https://{where}:{port}",
-            (POD / "namespace").read_text().strip(),
-            (POD / "token").read_text().strip(),
-            trust,
-        )
+    if os.environ.get("KUBERNETES_SERVICE_HOST") and (SERVICE_ACCOUNT / "token").exists():
+        return _from_service_account()
     raise EngineError(
         f"no Kubernetes cluster: there is no {path}, and this is no pod; set KUBECONFIG"
     )
 
 
+def _from_service_account() -> Api:
+    """Return the API server of this pod. Its token is rotated, so it is read each time."""
+    host = os.environ["KUBERNETES_SERVICE_HOST"]
+    port = os.environ.get("KUBERNETES_SERVICE_PORT", "443")
+    if ":" in host:  # IPv6
+        host = f"[{host}]"
+    return Api(
+        f"https://{host}:{port}",
+        (SERVICE_ACCOUNT / "namespace").read_text().strip(),
+        (SERVICE_ACCOUNT / "token").read_text().strip(),
+        ssl.create_default_context(cafile=str(SERVICE_ACCOUNT / "ca.crt")),
+    )
+
+
 def _from_kubeconfig(path: Path) -> Api:
-    yaml = need("yaml", "the Kubernetes engine", "kubernetes")
+    """Return the API server of a kubeconfig's current context."""
+    try:
+        import yaml
+    except ModuleNotFoundError:
+        raise EngineError(
+            "the Kubernetes engine needs yaml, which is in the extra: "
+            "pip install 'tumen[kubernetes]'"
+        ) from None
     try:
         tree = yaml.safe_load(path.read_text("utf-8"))
-        context = _called(tree["contexts"], tree["current-context"])["context"]
-        cluster = _called(tree["clusters"], context["cluster"])["cluster"]
-        user = _called(tree["users"], context["user"])["user"] or {}
-        namespace, server = context.get("namespace", "default"), cluster["server"].rstrip("/")
-        return Api(server, namespace, _token(user, path), _trust(cluster, user, path))
+        context = _find(tree["contexts"], tree["current-context"])["context"]
+        cluster = _find(tree["clusters"], context["cluster"])["cluster"]
+        user = _find(tree["users"], context["user"])["user"] or {}
+        credential = credential_of(user, path)
+        return Api(
+            cluster["server"].rstrip("/"),
+            context.get("namespace", "default"),
+            credential.token,
+            _trust(cluster, credential, path),
+            user,
+        )
     except (KeyError, TypeError, AttributeError, ValueError, yaml.YAMLError) as error:
-        said = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0]
         raise EngineError(
-            f"{path}: no usable kubeconfig ({said}); `kubectl config view --minify` shows the current context"
+            f"{path}: not a usable kubeconfig ({reason}); "
+            "`kubectl config view --minify` shows the current context"
         ) from None
     except OSError as error:
         raise EngineError(
@@ -118,64 +163,27 @@ def _from_kubeconfig(path: Path) -> Api:
         ) from None
 
 
-def _called(rows: list[dict[str, Any]], name: str) -> Any:
+def _find(rows: Sequence[Mapping[str, Any]], name: str) -> Any:
+    """Return the row of that name."""
     for row in rows:
         if row["name"] == name:
             return row
     raise KeyError(name)
 
 
-def _token(user: dict[str, Any], path: Path) -> str:
-    """A bearer token: written down, in a file, or printed by a credential plugin; "" when a certificate is used."""
-    if "tokenFile" in user:
-        return (path.parent / str(user["tokenFile"])).read_text("utf-8").strip()
-    if "exec" not in user:
-        return str(user.get("token", ""))
-    plugin = user["exec"]
-    variables = {row["name"]: row["value"] for row in plugin.get("env") or []}
-    info = json.dumps(
-        {
-            "apiVersion": plugin["apiVersion"],
-            "kind": "ExecCredential",
-            "spec": {"interactive": False},
-        }
-    )
-    command = [plugin["command"], *(plugin.get("args") or [])]
-    environment = {**os.environ, **variables, "KUBERNETES_EXEC_INFO": info}
-    try:
-        done = subprocess.run(
-            command,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=ASK_SECONDS,
-            check=True,
-        )
-    except (subprocess.SubprocessError, FileNotFoundError) as error:
-        raise EngineError(
-            f"{path}: the credential plugin {plugin['command']} failed: {error}"
-        ) from None
-    return str(json.loads(done.stdout)["status"]["token"])
-
-
-def _trust(cluster: dict[str, Any], user: dict[str, Any], path: Path) -> ssl.SSLContext | bool:
-    """Whom to believe, and the certificate to show."""
+def _trust(cluster: Mapping[str, Any], credential: Credential, path: Path) -> ssl.SSLContext | bool:
+    """Return the TLS context: whom to trust, and the certificate to show."""
     if not cluster["server"].startswith("https:"):
         return True
-    authority = _bytes(cluster, "certificate-authority", path)
-    context = ssl.create_default_context(cadata=authority.decode() if authority else None)
+    authority = read_entry(cluster, "certificate-authority", path)
+    context = ssl.create_default_context(cadata=authority.decode() or None)
     if cluster.get("insecure-skip-tls-verify"):
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    if certificate := _bytes(user, "client-certificate", path):
-        with tempfile.NamedTemporaryFile() as file:  # 0600 and gone at once; ssl reads files alone
-            file.write(certificate + b"\n" + (_bytes(user, "client-key", path) or b""))
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if credential.certificate:
+        # ssl reads certificates from files alone: this one is 0600 and removed at once.
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(credential.certificate + b"\n" + credential.key)
             file.flush()
             context.load_cert_chain(file.name)
     return context
-
-
-def _bytes(section: dict[str, Any], name: str, path: Path) -> bytes | None:
-    """A part of a kubeconfig that stands in it or in a file beside it."""
-    if inline := section.get(f"{name}-data"):
-        return base64.b64decode(inline)
-    return (path.parent / section[name]).read_bytes() if name in section else None
