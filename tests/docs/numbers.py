@@ -126,7 +126,10 @@ def pages() -> list[Path]:
         path
         for path in (
             ROOT / "README.md",
+            ROOT / "README.zh-CN.md",
             ROOT / "CHANGELOG.md",
+            ROOT / "CONTRIBUTING.md",
+            ROOT / "SECURITY.md",
             *sorted((ROOT / "docs").rglob("*.md")),
         )
         if path.exists()
