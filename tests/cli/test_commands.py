@@ -95,4 +95,4 @@ def test_words_behind_two_dashes_are_text() -> None:
 def test_a_misspelt_command_names_the_one_that_is_meant(tumen: Tumen) -> None:
     done = tumen("lanch")
     assert done.returncode == 2
-    assert "Did you mean 'launch'?" in done.stderr
+    assert "Did you mean 'launch'" in done.stderr
