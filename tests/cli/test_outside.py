@@ -86,7 +86,7 @@ def test_an_adapter_beside_it(stranger: Path, run: Path, tmp_path: Path, tumen: 
 def test_an_import_says_the_recipe_lines(stranger: Path, tmp_path: Path, tumen: Tumen) -> None:
     said = tumen("import", stranger, tmp_path / "in")
     assert said.returncode == 0, said.stderr
-    assert f'start = "{tmp_path / "in"}"' in said.stdout
+    assert f'init_from = "{tmp_path / "in"}"' in said.stdout
 
 
 @pytest.mark.parametrize(

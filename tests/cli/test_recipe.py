@@ -13,7 +13,7 @@ from tumen import __version__
 def test_show_has_every_default(tumen: Tumen) -> None:
     shown = json.loads(tumen("recipe", "show", TINY, "--set", "seed=9").stdout)
     assert shown["seed"] == 9
-    assert shown["data"]["hold_templates"] == 0.1
+    assert shown["data"]["held_out_templates"] == 0.1
     assert shown["family"]["device"]["distil"]["temperature"] == 1.0
 
 

@@ -63,13 +63,13 @@ def test_on_grids_within_a_budget_and_trained_there(tumen: Tumen, run: Path) -> 
     done = tumen("run", TINY, "--run", run, "--set", asked)
     assert done.returncode == 0, done.stderr
     made = [line.split()[0] for line in done.stdout.splitlines() if "made in" in line]
-    assert made == ["device-grid", "device-aware", "bundle-device", "bundle-device/scorecard"]
+    assert made == ["device-quant", "device-qat", "bundle-device", "bundle-device/scorecard"]
     chosen, packed = (
-        manifest_of(run / "device-grid").facts,
+        manifest_of(run / "device-quant").facts,
         manifest_of(run / "bundle-device").facts,
     )
     assert (run / "bundle-device" / "model.gguf").stat().st_size == chosen["bytes"] <= 100_000
-    assert packed["quantise"] == "mixed, aware"
+    assert packed["quantise"] == "mixed, qat"
     assert packed["agreement_on_grid"] >= 0.9
     again = tumen("run", TINY, "--run", run, "--set", asked)
     assert "nothing to do" in again.stdout

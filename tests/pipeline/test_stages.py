@@ -45,22 +45,22 @@ def test_a_cloud_elsewhere_is_not_packed() -> None:
 
 def test_a_tier_that_is_quantised_with_care_has_more_stages() -> None:
     budget = load_recipe(TINY, ["family.device.quantize={budget='1 MB'}"])
-    assert [stage.name for stage in stages(budget)][5:7] == ["device-grid", "bundle-device"]
+    assert [stage.name for stage in stages(budget)][5:7] == ["device-quant", "bundle-device"]
     aware = {
         stage.name: stage
         for stage in stages(
             load_recipe(TINY, ["family.device.quantize={type='int4', qat=true, steps=60}"])
         )
     }
-    assert list(aware)[4:8] == ["device", "device-grid", "device-aware", "bundle-device"]
+    assert list(aware)[4:8] == ["device", "device-quant", "device-qat", "bundle-device"]
     assert aware["bundle-device"].parents == (
         "device",
         "tokenizer",
         "corpus",
-        "device-grid",
-        "device-aware",
+        "device-quant",
+        "device-qat",
     )
-    trained = aware["device-aware"]
+    trained = aware["device-qat"]
     assert isinstance(trained, QatStage)
     assert trained.tier.train.steps == 60
     assert trained.tier.distil is None, "the tier's own teacher has done its work"
@@ -77,9 +77,9 @@ def test_what_training_on_the_grid_is_asked_leaves_the_choice_of_grids() -> None
                 )
             )
         }
-        asked[steps] = {name: chain[name].inputs({}) for name in ("device-grid", "device-aware")}
-    assert asked[60]["device-grid"] == asked[80]["device-grid"]
-    assert asked[60]["device-aware"] != asked[80]["device-aware"]
+        asked[steps] = {name: chain[name].inputs({}) for name in ("device-quant", "device-qat")}
+    assert asked[60]["device-quant"] == asked[80]["device-quant"]
+    assert asked[60]["device-qat"] != asked[80]["device-qat"]
 
 
 def test_nothing_is_stale_after_a_run(whole: Path) -> None:
