@@ -77,7 +77,7 @@ class TestRankThatEnds:
         run.agents["n1"].end_rank(2, 3)
         run.advance_to_fault(1.5, kind="crash", rank=2)
 
-    def test_training_says_that_ranks_do_not_meet_in_these_words(self) -> None:
+    def test_training_says_that_ranks_cannot_meet_in_these_words(self) -> None:
         """The rule reads the text of an error in another room."""
         world = Path(__file__).parents[3] / "src" / "tumen" / "train" / "world.py"
         assert RENDEZVOUS_FAILED in world.read_text("utf-8")

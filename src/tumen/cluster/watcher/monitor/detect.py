@@ -26,7 +26,7 @@ SETTLE_SECONDS = 0.3  # from the first exit on: other reports of the same cause 
 FOLLOW_SECONDS = 6.0  # the same while every exit is a consequence of another one
 
 RENDEZVOUS_FAILED = (
-    "do not meet"  # in the error of train/world.py: a rank waited for others in vain
+    "cannot meet"  # in the error of train/world.py: a rank waited for others in vain
 )
 ABORTED = 134  # 128 + SIGABRT: gloo or NCCL ended the rank because another one was gone
 SELF_REPORTED: tuple[FaultKind, ...] = ("nan", "spike", "disk")
