@@ -61,7 +61,7 @@ def test_a_rank_leaves_the_reason(error: Exception, kind: str, step: int, job: P
 
 def test_that_another_rank_is_gone_is_no_reason(job: Path) -> None:
     with pytest.raises(PeerError), faults_written():
-        raise PeerError("another rank ended")
+        raise PeerError("rank 1: another rank exited or hung")
     assert faults(job) == {}
 
 

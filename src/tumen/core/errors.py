@@ -85,6 +85,11 @@ class LossError(TrainError):
         return LossError, (self.kind, self.step, str(self))
 
 
+# Words of two messages that are searched for in the logs of ranks.
+PEER_LOST = "another rank exited or hung"
+RANKS_CANNOT_MEET = "cannot meet"
+
+
 class PeerError(TrainError):
     """Another rank is gone; what that one said is the reason."""
 

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from tumen.core.errors import PeerError, TrainError
+from tumen.core.errors import PEER_LOST, RANKS_CANNOT_MEET, PeerError, TrainError
 from tumen.recipe import Train
 from tumen.train.stop import StopRequest
 
@@ -21,7 +21,7 @@ from tumen.train.stop import StopRequest
 COLLECTIVE_TIMEOUT = timedelta(minutes=30)
 
 # What gloo and NCCL write when a peer is gone.
-PEER_LOST = (
+PEER_LOST_SIGNS = (
     "connection closed",
     "connection reset",
     "connection was likely closed",
@@ -151,13 +151,13 @@ def peers() -> Iterator[None]:
         if not dist.is_initialized() or not _peer_lost(error):
             raise
         raise PeerError(
-            f"rank {dist.get_rank()}: another rank exited or hung; see that rank's log for the "
+            f"rank {dist.get_rank()}: {PEER_LOST}; see that rank's log for the "
             "cause. The last checkpoint is intact: start all ranks again"
         ) from error
 
 
 def _peer_lost(error: BaseException) -> bool:
-    return any(sign in text for text in _causes(error) for sign in PEER_LOST)
+    return any(sign in text for text in _causes(error) for sign in PEER_LOST_SIGNS)
 
 
 def _causes(error: BaseException | None) -> Iterator[str]:
@@ -205,7 +205,7 @@ def _start_process_group(device: torch.device, size: int) -> None:
     except (ValueError, RuntimeError) as error:
         cause = str(error).splitlines()[0]
         raise TrainError(
-            f"the {size} ranks cannot meet at MASTER_ADDR:MASTER_PORT: {cause}"
+            f"the {size} ranks {RANKS_CANNOT_MEET} at MASTER_ADDR:MASTER_PORT: {cause}"
         ) from None
 
 

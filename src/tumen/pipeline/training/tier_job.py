@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tumen.cluster.engines import JobSpec, JobStatus
 from tumen.core import units
-from tumen.core.errors import PlanError
+from tumen.core.errors import PEER_LOST, PlanError
 from tumen.plan.facts import fleet_of, one_kind
 from tumen.recipe import Fleet
 
@@ -104,4 +104,4 @@ def cause(log: str, status: JobStatus) -> str:
 
 
 def _reports_another_rank(line: str) -> bool:
-    return "another rank ended" in line
+    return PEER_LOST in line

@@ -13,7 +13,7 @@ from tumen.cluster.watcher.monitor.gathering import AGENT_SECONDS
 from tumen.cluster.watcher.monitor.rank_table import MISSED_SECONDS
 from tumen.cluster.watcher.monitor.rows import Fault, FaultKind
 from tumen.cluster.watcher.monitor.run_state import AgentState, RankExit, RunState
-from tumen.core.errors import DiskError, TrainError
+from tumen.core.errors import RANKS_CANNOT_MEET, DiskError, TrainError
 
 # Several agents that fall silent together are believed sooner than one, whose packets may be lost.
 SEVERAL_AGENTS = 3
@@ -25,9 +25,6 @@ STOPPED_SECONDS = 2.0  # a debugger that attaches stops a process for less
 SETTLE_SECONDS = 0.3  # from the first exit on: other reports of the same cause arrive meanwhile
 FOLLOW_SECONDS = 6.0  # the same while every exit is a consequence of another one
 
-RENDEZVOUS_FAILED = (
-    "cannot meet"  # in the error of train/world.py: a rank waited for others in vain
-)
 ABORTED = 134  # 128 + SIGABRT: gloo or NCCL ended the rank because another one was gone
 SELF_REPORTED: tuple[FaultKind, ...] = ("nan", "spike", "disk")
 
@@ -101,7 +98,7 @@ def _is_consequence(found: RankExit) -> bool:
         return True
     if found.reason is None:
         return found.code == TrainError.exit_code  # PeerError leaves no reason
-    return RENDEZVOUS_FAILED in found.reason["why"]
+    return RANKS_CANNOT_MEET in found.reason["why"]
 
 
 def _exit_text(found: RankExit) -> str:
