@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from tests.cluster.monitor.simulation import SimulatedRun, started_run
 
 from tumen.cluster.engines import JobStatus
-from tumen.cluster.watcher.monitor.detect import RENDEZVOUS_FAILED
+from tumen.core.errors import RANKS_CANNOT_MEET
 
 RUNNING = JobStatus("running")
 OTHER_ERROR = {"kind": "other", "why": "the mesh needs 8 ranks", "step": 3, "rank": 2}
@@ -72,15 +70,10 @@ class TestRankThatEnds:
         run.advance_to_fault(1.5, kind="crash", rank=2, why="the mesh needs 8 ranks")
 
     def test_a_rank_that_met_nobody_is_not_the_cause(self, run: SimulatedRun) -> None:
-        alone = {**OTHER_ERROR, "why": f"the 4 ranks {RENDEZVOUS_FAILED} at MASTER_ADDR"}
+        alone = {**OTHER_ERROR, "why": f"the 4 ranks {RANKS_CANNOT_MEET} at MASTER_ADDR"}
         run.agents["n0"].end_rank(0, 7, alone)
         run.agents["n1"].end_rank(2, 3)
         run.advance_to_fault(1.5, kind="crash", rank=2)
-
-    def test_training_says_that_ranks_cannot_meet_in_these_words(self) -> None:
-        """The rule reads the text of an error in another room."""
-        world = Path(__file__).parents[3] / "src" / "tumen" / "train" / "world.py"
-        assert RENDEZVOUS_FAILED in world.read_text("utf-8")
 
     @pytest.mark.parametrize("kind", ["nan", "spike", "disk"])
     def test_a_rank_that_names_its_fault(self, run: SimulatedRun, kind: str) -> None:
