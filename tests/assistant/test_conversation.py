@@ -449,7 +449,7 @@ class FakeRouter:
         self.asked.append((sentence, private))
         completion = SimpleNamespace(text=self.text, confidence=0.7)
         return SimpleNamespace(
-            completion=completion, tier="cloud", why="unsure", seconds={"device": 0.1}
+            completion=completion, tier="cloud", reason="unsure", seconds={"device": 0.1}
         )
 
     async def close(self) -> None:

@@ -15,7 +15,7 @@ from tumen.core.artifact import manifest_of, verify
 from tumen.core.errors import InputError, PlanError, RecipeError
 from tumen.pipeline.ablation import plan_ablation, variant_stages
 from tumen.pipeline.ablation.variants import with_budget
-from tumen.plan import spent
+from tumen.plan import training_compute
 from tumen.recipe.recipe import load_recipe
 
 BUDGET = 6e9
@@ -90,7 +90,7 @@ def test_arms_spend_alike(trained: Path) -> None:
     assert rows[0]["steps"] != rows[1]["steps"]
     taught = rows[1]
     cloud = load_recipe(TINY).family["cloud"]
-    training = spent(cloud.shape.model_copy(update={"vocab_size": 700}), cloud.train).flops
+    training = training_compute(cloud.shape.model_copy(update={"vocab_size": 700}), cloud.train).flops
     assert taught["teacher"] == "cloud"
     assert training < taught["teacher_flops"] < 2 * training, "eight steps, and a pass to ask it"
     assert rows[0]["teacher_flops"] == 0

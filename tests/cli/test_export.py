@@ -96,7 +96,7 @@ class TestStart:
         assert self.inputs(f"family.device.init_from='{there}'") == here != self.inputs()
 
     def test_none_there(self, tmp_path: Path) -> None:
-        with pytest.raises(InputError, match=r"family\.device\.start: .*none: holds no model"):
+        with pytest.raises(InputError, match=r"family\.device\.init_from: .*none: holds no model"):
             self.inputs(f"family.device.init_from='{tmp_path / 'none'}'")
 
     def test_a_run_starts_from_it(self, run: Path, public: Path, tumen: Tumen) -> None:

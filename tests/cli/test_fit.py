@@ -85,7 +85,7 @@ def test_devices_are_listed() -> None:
     ("words", "says"),
     [
         ((), "name a bundle"),
-        (("none",), "no bundle, run, GGUF file or recipe"),
+        (("none",), "not a bundle, run, GGUF file or recipe"),
         (("none.toml",), "no such file"),
         (("none.gguf",), "missing"),
         ((str(RECIPES / "pocket.toml"), "--device", "fone"), "did you mean phone"),

@@ -165,7 +165,7 @@ def test_what_cannot_be_launched_is_told(
 def test_without_data_it_says_what_makes_them(tumen: Tumen, tmp_path: Path) -> None:
     said = tumen("launch", TINY, folder=tmp_path)
     assert (
-        "cloud is trained from dataset, which is missing; `tumen run RECIPE --run runs/tiny --until dataset` makes it"
+        "cloud learns from dataset, which is missing; `tumen run RECIPE --run runs/tiny --until dataset` makes it"
         in said.stderr
     )
 
@@ -232,8 +232,8 @@ EIGHT = 'for i in 1 2 3 4 5 6 7 8; do echo "n$i|idle|gpu:h100:8|none"; done'
         ({"sinfo": EIGHT}, "family.cloud.train.mesh.dp=64", 11, "tiny-cloud asks for 32 nodes, the cluster has 8"),
         ({"sinfo": EIGHT, "sbatch": "echo 'sbatch: error: Batch job submission failed: Invalid qos specification' >&2; exit 1"}, 'fleet.slurm.qos="x"', 11, "slurm refused tiny-cloud: Invalid qos"),
         ({"sinfo": "echo 'slurm_load_partitions: Unable to contact slurm controller (connect failure)' >&2; exit 1"}, 'fleet.slurm.qos="x"', 11, "slurm does not answer: Unable to contact slurm controller"),
-        ({"sinfo": EIGHT, "sbatch": "exit 127"}, 'fleet.slurm.qos="x"', 11, "slurm refused tiny-cloud: it did not say why"),
-        ({"sinfo": EIGHT, "sbatch": "echo hello"}, 'fleet.slurm.qos="x"', 11, "slurm took tiny-cloud but gave no number"),
+        ({"sinfo": EIGHT, "sbatch": "exit 127"}, 'fleet.slurm.qos="x"', 11, "slurm refused tiny-cloud: it gave no reason"),
+        ({"sinfo": EIGHT, "sbatch": "echo hello"}, 'fleet.slurm.qos="x"', 11, "slurm accepted tiny-cloud but gave no number"),
     ],
 )  # fmt: skip
 def test_what_slurm_does_not_take_is_one_line(

@@ -28,7 +28,7 @@ def test_keys_are_not_written_over(tumen: Tumen, key: Path) -> None:
     done = tumen("keys", key)
     assert done.returncode == 4
     assert done.stderr.count("\n") == 1
-    assert "is there already" in done.stderr
+    assert "already exists" in done.stderr
 
 
 def test_from_a_run_to_a_signed_live_place_and_back(

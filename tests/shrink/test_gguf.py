@@ -343,5 +343,5 @@ def test_routing_that_llama_cpp_does_not_know_is_refused(
         attention=MLA,
         experts=experts,
     )
-    with pytest.raises(ExportError, match="GGUF: device_limit, sigmoid"):
+    with pytest.raises(ExportError, match="GGUF: topk_group, sigmoid"):
         write_gguf(tmp_path / "m.gguf", shape, build(shape).state_dict(), codec, "int8", "t")
