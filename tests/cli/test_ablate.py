@@ -90,7 +90,9 @@ def test_arms_spend_alike(trained: Path) -> None:
     assert rows[0]["steps"] != rows[1]["steps"]
     taught = rows[1]
     cloud = load_recipe(TINY).family["cloud"]
-    training = training_compute(cloud.shape.model_copy(update={"vocab_size": 700}), cloud.train).flops
+    training = training_compute(
+        cloud.shape.model_copy(update={"vocab_size": 700}), cloud.train
+    ).flops
     assert taught["teacher"] == "cloud"
     assert training < taught["teacher_flops"] < 2 * training, "eight steps, and a pass to ask it"
     assert rows[0]["teacher_flops"] == 0

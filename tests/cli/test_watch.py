@@ -121,4 +121,4 @@ def test_what_fails_again_and_again_is_given_up_in_one_line(tumen: Tumen, ready:
     assert said.returncode == 7
     (line,) = said.stderr.splitlines()
     assert line.startswith("tumen: cloud: crash 3 times at step 0: ")
-    assert "mesh: dp 2 x micro_rows 3 must divide 8 rows" in line
+    assert "mesh: dp 2 x micro_batch_size 3 must divide 8 rows" in line
