@@ -32,8 +32,8 @@ FILES = {
     "src/tumen/core/artifact.py": ["tests/core/test_artifact.py"],
     "src/tumen/plan/search.py": ["tests/plan/test_search.py", "tests/plan/test_legality.py"],
     "src/tumen/plan/space.py": ["tests/plan/test_search.py", "tests/plan/test_legality.py"],
-    "src/tumen/assistant/find.py": ["tests/assistant"],
-    "src/tumen/assistant/resolution.py": ["tests/assistant"],
+    "src/tumen/assistant/resolution/find.py": ["tests/assistant"],
+    "src/tumen/assistant/resolution/resolve.py": ["tests/assistant"],
     "src/tumen/cluster/watcher/monitor/detect.py": ["tests/cluster/monitor"],
     "src/tumen/cluster/watcher/monitor/decide.py": ["tests/cluster/monitor"],
 }
@@ -119,6 +119,9 @@ def _state(code: int | None) -> str:
 def main() -> int:
     """Mutate the files named, or all of FILES, and keep the scores."""
     given = sys.argv[1:]
+    for name in given:
+        if not (ROOT / name).is_file():
+            raise SystemExit(f"{name}: no such file; name a file below src/tumen")
     files = {name: FILES.get(name) or [_tests_of(name)] for name in given or FILES}
     known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"files": {}}
     for file, tests in files.items():
