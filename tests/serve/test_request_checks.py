@@ -164,6 +164,16 @@ class TestPrivate:
     def test_the_header_decides(self, value: str, private: bool) -> None:
         assert check_private(request({"x-tumen-private": value})) is private
 
+    @pytest.mark.parametrize("values", [("0", "1"), ("1", "0"), ("0", "0", "true")])
+    def test_one_of_several_headers_is_enough(self, values: tuple[str, ...]) -> None:
+        raw = [(b"x-tumen-private", value.encode()) for value in values]
+        assert check_private(Request({"type": "http", "headers": raw}))
+
+    def test_a_typing_error_in_any_header_is_rejected(self) -> None:
+        raw = [(b"x-tumen-private", b"0"), (b"x-tumen-private", b"yse")]
+        with pytest.raises(RequestError, match="must be 1 or 0"):
+            check_private(Request({"type": "http", "headers": raw}))
+
     def test_without_the_header_a_sentence_is_not_private(self) -> None:
         assert check_private(request({})) is False
 

@@ -155,12 +155,14 @@ def parse_body(body: bytes) -> dict[str, Any]:
 def check_private(request: Request) -> bool:
     """Return whether the header `x-tumen-private` keeps the sentence on this device.
 
+    Where the header is sent more than once, one that says private is enough.
+
     Raises:
         RequestError: 400 for any other value: a typing error must not send a private sentence out.
     """
-    value = request.headers.get("x-tumen-private", "0").strip().lower()
-    if value not in PRIVATE_VALUES:
+    values = [value.strip().lower() for value in request.headers.getlist("x-tumen-private")]
+    if any(value not in PRIVATE_VALUES for value in values):
         raise RequestError(
             400, "invalid_value", "x-tumen-private must be 1 or 0", "x-tumen-private"
         )
-    return PRIVATE_VALUES[value]
+    return any(PRIVATE_VALUES[value] for value in values)
