@@ -165,7 +165,7 @@ def test_what_cannot_be_launched_is_told(
 def test_without_data_it_says_what_makes_them(tumen: Tumen, tmp_path: Path) -> None:
     said = tumen("launch", TINY, folder=tmp_path)
     assert (
-        "cloud learns from dataset, which is missing; `tumen run RECIPE --run runs/tiny --until dataset` makes it"
+        "cloud is trained from dataset, which is missing; `tumen run RECIPE --run runs/tiny --until dataset` makes it"
         in said.stderr
     )
 
