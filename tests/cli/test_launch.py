@@ -373,7 +373,7 @@ class TestOnSlurm:
         )
         assert said.returncode == 7, said.stderr
         assert re.fullmatch(
-            r"tumen: cloud: mesh: dp 1 x micro_rows 3 must divide 8 rows \(log: .*/jobs/cloud/log\)\n",
+            r"tumen: cloud: mesh: dp 1 x micro_batch_size 3 must divide 8 rows \(log: .*/jobs/cloud/log\)\n",
             said.stderr,
         )
 
