@@ -22,7 +22,7 @@ from contest import circumstances, headline, table, write
 
 from tumen.cluster import GoodputReport, goodput_of_events
 from tumen.plan import reliability
-from tumen.recipe.recipe import Planning
+from tumen.recipe import Planning
 
 DAY = 86400.0
 LLAMA3_A_DAY = 419 / 54 / 16_384  # unexpected interruptions of a card and day

@@ -25,12 +25,13 @@ from pocket import machine
 
 from tumen.core.shape import Experts, Shape
 from tumen.fit.device import Device
-from tumen.fit.footprint import KINDS, Footprint, Tensor
+from tumen.fit.footprint import Footprint, TensorSize
 from tumen.fit.footprint import of_header as footprint_of_header
 from tumen.fit.footprint import of_shape as footprint_of_shape
 from tumen.fit.pace import device_here
 from tumen.fit.verdict import fit_on
-from tumen.recipe.recipe import recipe_of
+from tumen.formats.ggml_types import BY_NUMBER
+from tumen.recipe import recipe_of
 from tumen.serve import measure_machine, measure_model, write_synthetic_gguf
 from tumen.serve.measure import shape_of
 
@@ -62,7 +63,7 @@ def of_file(path: Path, name: str) -> Footprint:
     reader = gguf.GGUFReader(path)
     pairs = {key: field.contents() for key, field in reader.fields.items()}
     tensors = [
-        Tensor(one.name, tuple(map(int, one.shape)), KINDS[int(one.tensor_type)][0])
+        TensorSize(one.name, tuple(map(int, one.shape)), BY_NUMBER[int(one.tensor_type)].name)
         for one in reader.tensors
     ]
     return footprint_of_header(pairs, tensors, path.stat().st_size, name)

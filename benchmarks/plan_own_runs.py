@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tumen.core.shape import Shape
 from tumen.plan.accuracy import benchmark, calibrate, default_configurations, load_profile, predict
-from tumen.recipe.recipe import Train
+from tumen.recipe import Train
 
 HELD_OUT = (
     {

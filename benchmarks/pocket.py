@@ -29,7 +29,7 @@ from typing import Any
 from tumen.core import events, units
 from tumen.core.artifact import hash_of, manifest_of
 from tumen.pipeline.stages import stages
-from tumen.recipe.recipe import load_recipe
+from tumen.recipe import load_recipe
 
 POLL_SECONDS = 0.5
 PR_SET_CHILD_SUBREAPER = (

@@ -27,7 +27,8 @@ from tumen.core import units
 from tumen.core.events import Events
 from tumen.eval.statistics import mean_over_seeds
 from tumen.model import build
-from tumen.recipe.recipe import LADDER, Quantize, QuantType, Recipe
+from tumen.recipe import Quantize, Recipe
+from tumen.recipe.field_types import LADDER, QuantType
 from tumen.shrink.gguf_writer import grids_of, matrices_of, tensors_of
 from tumen.shrink.quant_types import GRIDS
 from tumen.shrink.quantize import learn_grid, write_grid

@@ -21,7 +21,8 @@ from pathlib import Path
 from tumen.data import write_corpus, write_dataset, write_tokenizer
 from tumen.data.filters import RowFilter, filter_rows
 from tumen.data.sources import read_text
-from tumen.recipe.recipe import Data, Filter, Tokenizer
+from tumen.recipe import Data, Tokenizer
+from tumen.recipe.field_types import Filter
 
 STEPS: tuple[tuple[Filter, ...], ...] = (
     (),

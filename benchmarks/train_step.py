@@ -42,7 +42,7 @@ from contest import (
 )
 
 from tumen.core.shape import Experts, Gqa, Mla, Shape
-from tumen.recipe.recipe import Train
+from tumen.recipe import Train
 
 ENGINE = {
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "20000",

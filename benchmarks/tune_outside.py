@@ -27,7 +27,7 @@ ROWS, ROW_TOKENS, SENTENCES, TRIM = 8, 128, 2000, 4096
 def prepare(model: Path, folder: Path) -> None:
     """A corpus, the model's vocabulary and a data set."""
     from tumen.data import write_corpus, write_dataset, write_tokenizer
-    from tumen.recipe.recipe import Data, Tokenizer
+    from tumen.recipe import Data, Tokenizer
 
     write_corpus(
         Data(languages=("en",), sentences=SENTENCES, validation=100, eval_sentences=10),
@@ -52,7 +52,7 @@ def case(
 
     from tumen.data import Codec, Loader, read_shards
     from tumen.formats.pretrained import shape_of_start
-    from tumen.recipe.recipe import InitFrom, Train
+    from tumen.recipe import InitFrom, Train
     from tumen.train.loop import prepare_torch
     from tumen.train.single_process import SingleProcessTrainer
     from tumen.train.weights import start_from

@@ -16,7 +16,7 @@ from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
 from tumen.core.shape import Shape
-from tumen.recipe.recipe import Recipe, load_recipe
+from tumen.recipe import Recipe, load_recipe
 
 Once = Callable[[str, Callable[[Path], object]], Path]
 TINY = Path(__file__).with_name("tiny.toml")

@@ -16,7 +16,7 @@ from tumen.core.errors import InputError, PlanError, RecipeError
 from tumen.pipeline.ablation import plan_ablation, variant_stages
 from tumen.pipeline.ablation.variants import with_budget
 from tumen.plan import training_compute
-from tumen.recipe.recipe import load_recipe
+from tumen.recipe import load_recipe
 
 BUDGET = 6e9
 ARMS = f"""
@@ -278,7 +278,7 @@ class TestBad:
 
 
 def test_a_recipe_survives_its_folder(recipe_path: Path) -> None:
-    from tumen.recipe.recipe import Recipe
+    from tumen.recipe import Recipe
 
     recipe = load_recipe(recipe_path)
     assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe

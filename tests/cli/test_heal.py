@@ -12,7 +12,7 @@ from tests.cli.conftest import TINY, Tumen
 
 from tumen.cluster.agents import replica_folder
 from tumen.core.events import Events
-from tumen.recipe.recipe import load_recipe
+from tumen.recipe import load_recipe
 
 DRILLS = Path(__file__).parents[2] / "benchmarks" / "drills.py"
 

@@ -20,7 +20,7 @@ from tumen.core.artifact import write_text
 from tumen.core.errors import PlanError
 from tumen.core.events import Events
 from tumen.pipeline.training.tier_job import Spread, cause, spread
-from tumen.recipe.recipe import Fleet
+from tumen.recipe import Fleet
 
 LAB = (
     "--set",

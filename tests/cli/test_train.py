@@ -18,8 +18,7 @@ from tumen.core.errors import DiskError, InputError, LossError, PeerError, PlanE
 from tumen.heartbeat import sender
 from tumen.pipeline.rank import RankEvents, faults_written, stand_by
 from tumen.pipeline.training.learn import resized
-from tumen.recipe.mesh import Mesh
-from tumen.recipe.recipe import Recipe, Train
+from tumen.recipe import Mesh, Recipe, Train
 
 
 @pytest.fixture

@@ -190,7 +190,9 @@ class PlayedWatcher:
         self.receiver = messages.MessageReceiver(secret)
         self.agent: Any = None
 
-    def report(self, wanted: Callable[[messages.Message], Any]) -> messages.Message:
+    def report(
+        self, wanted: Callable[[messages.AuthenticatedMessage], Any]
+    ) -> messages.AuthenticatedMessage:
         """Return the first report that is as wanted."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < deadline:

@@ -22,10 +22,10 @@ from tumen.cluster.engines.kubernetes_api import connection
 from tumen.cluster.engines.kubernetes_credentials import PluginCredentials
 from tumen.cluster.engines.kubernetes_manifest import manifest, name_of, render
 from tumen.core.errors import DiskError, EngineError
-from tumen.recipe import recipe
+from tumen.recipe import fleet_section
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "kubernetes_job.yaml"
-SITE = recipe.Kubernetes(
+SITE = fleet_section.Kubernetes(
     image="registry.example/tumen:1",
     namespace="llm",
     queue="h800",
@@ -33,7 +33,7 @@ SITE = recipe.Kubernetes(
     volumes={"/runs": "runs", "/data": "corpora"},
     service_account="trainer",
 )
-PLAIN = recipe.Kubernetes(image="registry.example/tumen:1", volumes={"/runs": "runs"})
+PLAIN = fleet_section.Kubernetes(image="registry.example/tumen:1", volumes={"/runs": "runs"})
 
 
 def test_rendered_text_is_as_it_was() -> None:
@@ -43,7 +43,7 @@ def test_rendered_text_is_as_it_was() -> None:
 
 @pytest.mark.parametrize("site", [SITE, PLAIN])
 @pytest.mark.parametrize("job", [LARGE, SMALL, replace(SMALL, nodes=4, ranks_per_node=2)])
-def test_fits_the_schema(job: JobSpec, site: recipe.Kubernetes) -> None:
+def test_fits_the_schema(job: JobSpec, site: fleet_section.Kubernetes) -> None:
     jsonschema.validate(manifest(job, site), JOBSET)
 
 
@@ -75,15 +75,18 @@ def test_a_name_is_a_dns_label_and_the_same_for_the_same_folder() -> None:
 @pytest.mark.parametrize(
     ("site", "line"),
     [
-        (recipe.Kubernetes(), "set fleet.kubernetes.image"),
+        (fleet_section.Kubernetes(), "set fleet.kubernetes.image"),
         (
-            recipe.Kubernetes(image="x"),
+            fleet_section.Kubernetes(image="x"),
             r"/runs/v2/jobs/cloud is in no volume of fleet.kubernetes.volumes \(there: none\)",
         ),
-        (recipe.Kubernetes(image="x", volumes={"/run": "r"}), r"in no volume .*\(there: /run\)"),
+        (
+            fleet_section.Kubernetes(image="x", volumes={"/run": "r"}),
+            r"in no volume .*\(there: /run\)",
+        ),
     ],
 )
-def test_what_pods_could_not_use_is_refused(site: recipe.Kubernetes, line: str) -> None:
+def test_what_pods_could_not_use_is_refused(site: fleet_section.Kubernetes, line: str) -> None:
     with pytest.raises(EngineError, match=line):
         render(LARGE, site)
 
@@ -190,7 +193,7 @@ def kubeconfig(folder: Path, server: str, user: dict[str, Any]) -> Path:
 
 @pytest.fixture
 def engine(tmp_path: Path) -> KubernetesEngine:
-    return KubernetesEngine(recipe.Kubernetes(image="x", volumes={str(tmp_path): "runs"}))
+    return KubernetesEngine(fleet_section.Kubernetes(image="x", volumes={str(tmp_path): "runs"}))
 
 
 @pytest.fixture
@@ -317,7 +320,9 @@ class TestVerbs:
         make_read_only: Callable[[], None],
     ) -> None:
         make_read_only()
-        engine = KubernetesEngine(recipe.Kubernetes(image="x", volumes={str(small_disk): "runs"}))
+        engine = KubernetesEngine(
+            fleet_section.Kubernetes(image="x", volumes={str(small_disk): "runs"})
+        )
         with pytest.raises(DiskError, match="read-only"):
             engine.submit(replace(job, folder=small_disk / "job"))
         assert not cluster.jobsets

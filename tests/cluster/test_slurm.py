@@ -14,10 +14,10 @@ from tumen.cluster.engines import JobSpec, JobStatus, Node
 from tumen.cluster.engines.slurm import SlurmEngine, complaint, parse, parse_accounting, parse_nodes
 from tumen.cluster.engines.slurm_script import format_limit, render
 from tumen.core.errors import DiskError, EngineError
-from tumen.recipe import recipe
+from tumen.recipe import fleet_section
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-SITE = recipe.Slurm(
+SITE = fleet_section.Slurm(
     account="llm",
     partition="h800",
     qos="high",
@@ -35,7 +35,9 @@ SHOWN = (  # scontrol show job 2 --oneliner, Slurm 22.05.8, shortened in the mid
 @pytest.mark.parametrize(
     ("name", "job", "site"), [("slurm_large.sh", LARGE, SITE), ("slurm_small.sh", SMALL, None)]
 )
-def test_rendered_text_is_as_it_was(name: str, job: JobSpec, site: recipe.Slurm | None) -> None:
+def test_rendered_text_is_as_it_was(
+    name: str, job: JobSpec, site: fleet_section.Slurm | None
+) -> None:
     assert render(job, site) == (GOLDEN / name).read_text()
 
 
@@ -202,7 +204,9 @@ def test_an_account_that_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         EngineError,
         match="^slurm refused tiny-device: Invalid account or account/partition combination specified$",
     ):
-        SlurmEngine(recipe.Slurm(account="theirs")).submit(replace(SMALL, folder=tmp_path / "job"))
+        SlurmEngine(fleet_section.Slurm(account="theirs")).submit(
+            replace(SMALL, folder=tmp_path / "job")
+        )
     assert not (tmp_path / "job" / "id").exists()
 
 

@@ -15,7 +15,7 @@ from tests.lab import slurm as lab
 from tumen.cluster.engines import JobSpec, JobStatus
 from tumen.cluster.engines.slurm import SlurmEngine
 from tumen.core.errors import EngineError
-from tumen.recipe import recipe
+from tumen.recipe import fleet_section
 
 pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("slurm_lab")]
 PATIENCE_SECONDS = 60.0
@@ -172,7 +172,7 @@ def test_a_refusal_is_one_line_and_nothing_is_queued(
     folder: Path, site: dict[str, str], nodes: int, line: str
 ) -> None:
     with pytest.raises(EngineError, match=line) as raised:
-        SlurmEngine(recipe.Slurm.model_validate(site)).submit(
+        SlurmEngine(fleet_section.Slurm.model_validate(site)).submit(
             shell(folder, "true", nodes=nodes, cards=1)
         )
     assert "\n" not in str(raised.value)

@@ -9,7 +9,7 @@ from tests import recipes
 
 from tumen.pipeline.ablation import plan_ablation
 from tumen.pipeline.stages import stages
-from tumen.recipe.recipe import load_recipe
+from tumen.recipe import load_recipe
 
 RECIPES = recipes.shipped()
 

@@ -16,7 +16,7 @@ from tests.data.texts import OTHERS, PARAGRAPHS, paragraph
 
 from tumen.data.filters import KeySet, RowFilter, eval_keys, filter_rows, folded, quality_fault
 from tumen.data.filters.text_keys import BANDS, ROWS_A_BAND, minhash, run_keys, word_keys
-from tumen.recipe.recipe import Filter
+from tumen.recipe.field_types import Filter
 
 LANGUAGES = tuple(PARAGRAPHS)
 

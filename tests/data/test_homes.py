@@ -7,7 +7,7 @@ import random
 import pytest
 
 from tumen.data.sources.generated_homes import GeneratedHome, generate, is_held, names_of
-from tumen.recipe.recipe import Language
+from tumen.recipe.field_types import Language
 
 LANGUAGES: tuple[Language, ...] = ("en", "zh", "de")
 HOLD = 0.2

@@ -11,7 +11,7 @@ from pathlib import Path
 PROGRAM = """
 import sys
 from pathlib import Path
-from tumen.recipe.recipe import Data
+from tumen.recipe import Data
 from tumen.data import write_corpus
 if __name__ == "__main__":
     print("started", flush=True)

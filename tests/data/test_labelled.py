@@ -22,7 +22,7 @@ from tumen.data.sources.labelled import (
 )
 from tumen.language.action import HOME, Action, grammar, parse, pieces
 from tumen.language.ontology import Ontology
-from tumen.recipe.recipe import Data, Part, Tokenizer
+from tumen.recipe import Data, Part, Tokenizer
 
 SLURP = {
     "sentence": "add mom's number to my list for today",

@@ -16,7 +16,7 @@ from tests.data.texts import paragraph, write_jsonl
 from tumen.core.errors import InputError, RecipeError
 from tumen.data import read_corpus, write_corpus
 from tumen.data.mix import interleave
-from tumen.recipe.recipe import Data, Part, recipe_of
+from tumen.recipe import Data, Part, recipe_of
 
 
 def stream(letter: str, sizes: list[int], weights: list[float], passes: int = 1) -> list[str]:

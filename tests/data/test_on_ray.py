@@ -13,14 +13,14 @@ import pytest
 from tests.data.texts import paragraph, write_jsonl
 
 from tumen.core.errors import MissingExtra
-from tumen.recipe.recipe import Data, Part
+from tumen.recipe import Data, Part
 
 PROGRAM = """
 import json, sys
 from pathlib import Path
 import ray
 from tumen.core.errors import InputError
-from tumen.recipe.recipe import Data, Tokenizer
+from tumen.recipe import Data, Tokenizer
 from tumen.data import on_ray, write_corpus, write_dataset, write_tokenizer
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from tumen.data import read_corpus, write_corpus, write_dataset, write_tokenizer
 from tumen.data.sources import SOURCES
 from tumen.data.sources.source import Corpus, source_of
 from tumen.language.action import parse
-from tumen.recipe.recipe import Data, Recipe
+from tumen.recipe import Data, Recipe
 
 LIGHT = {"lang": "en", "intent": "HassTurnOn", "domain": "light", "area": "kitchen"}
 

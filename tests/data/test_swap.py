@@ -16,7 +16,7 @@ from tumen.data.sources.labelled import LabelledSentence, action_of, ontology_of
 from tumen.data.swap import swapped
 from tumen.language.action import normalise
 from tumen.language.ontology import Ontology
-from tumen.recipe.recipe import Data, Part
+from tumen.recipe import Data, Part
 
 ROWS = [
     LabelledSentence(

@@ -28,7 +28,7 @@ from tumen.data import (
 from tumen.data.shards import PackedExamples, write_packed
 from tumen.data.sources import read_sentences, read_text
 from tumen.data.sources.read import TEXT_CHARACTERS
-from tumen.recipe.recipe import Data, Tokenizer
+from tumen.recipe import Data, Tokenizer
 
 TEXTS = [*PARAGRAPHS.values(), 'with "quotes", a </s>, <s> and\na line break']
 

@@ -23,7 +23,7 @@ from tumen.data import (
 from tumen.data.tokenizer import WORD_RULES, PretrainedCodec, Vocabulary
 from tumen.decoding.llama import LlamaModel
 from tumen.language.action import HOME, Action, normalise, parse, units
-from tumen.recipe.recipe import Tokenizer as Section
+from tumen.recipe import Tokenizer as Section
 
 HARD = [
     "turn on the kitchen light", "what's 8 plus 80.5 %", "打开厨房的灯", "调到 80 %吧", "schalte das licht in der küche an",

@@ -18,7 +18,7 @@ from tests.docs.rooms import ROOT, keep
 from tumen.core import units
 from tumen.core.artifact import hash_of
 from tumen.eval import classes_line
-from tumen.recipe.recipe import load_recipe
+from tumen.recipe import load_recipe
 
 RESULT = ROOT / "benchmarks" / "results" / "pocket.json"
 RECIPE = ROOT / "recipes" / "pocket.toml"

@@ -17,7 +17,7 @@ from tumen.core.lock import alone
 from tumen.eval import gate_fault, promote, rollback, scorecard_text, write_scorecard
 from tumen.eval.gate import class_rows, shortfalls
 from tumen.eval.statistics import wilson
-from tumen.recipe.recipe import Gate
+from tumen.recipe import Gate
 from tumen.release import keys, signing, slot
 
 GROUPS = {

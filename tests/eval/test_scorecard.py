@@ -27,7 +27,7 @@ from tumen.eval.statistics import percentile, wilson
 from tumen.eval.suites import home_assistant_cases, slurp_home_cases
 from tumen.home.home import Home
 from tumen.language.action import INTENTS, Action
-from tumen.recipe.recipe import Gate
+from tumen.recipe import Gate
 
 VALUES = Values()
 HOME = Home.load()

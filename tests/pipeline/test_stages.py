@@ -10,7 +10,7 @@ from tests.cli.conftest import TINY
 from tumen.pipeline.lineage import links
 from tumen.pipeline.stages import served_tiers, stages
 from tumen.pipeline.training import QatStage
-from tumen.recipe.recipe import load_recipe
+from tumen.recipe import load_recipe
 
 ALL = [
     "corpus",

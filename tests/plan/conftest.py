@@ -8,7 +8,7 @@ import pytest
 
 from tumen.core.shape import Gqa, Shape
 from tumen.plan import Workload, workload_of
-from tumen.recipe.recipe import load_recipe
+from tumen.recipe import load_recipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 

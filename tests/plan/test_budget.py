@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tumen.core.errors import PlanError
 from tumen.core.shape import Experts, Gqa, Shape
 from tumen.plan import step_flops, steps_within, training_compute
-from tumen.recipe.recipe import Train
+from tumen.recipe import Train
 
 DENSE = Shape(
     hidden_size=16,

@@ -12,7 +12,7 @@ from tumen.plan import Workload, compare, grow, own_and_rented, solve, workload_
 from tumen.plan.comparison import Side, gain, side_of
 from tumen.plan.facts import fleet_of, one_kind
 from tumen.plan.results import layout_text
-from tumen.recipe.recipe import Planning, load_recipe
+from tumen.recipe import Planning, load_recipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 

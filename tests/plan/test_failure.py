@@ -19,7 +19,7 @@ from tumen.plan.failure import (
     whole_share,
     young,
 )
-from tumen.recipe.recipe import Planning
+from tumen.recipe import Planning
 
 LLAMA3 = 3.79  # node failures in 1,000 node-days, arXiv 2407.21783
 HOUR, DAY = 3600.0, 86400.0

@@ -24,7 +24,7 @@ from tumen.plan.facts import cards, fleet_of, one_kind
 from tumen.plan.output import accuracy_table, comparison_table, explain, page, serving_table
 from tumen.plan.output.plan_text import PARTS
 from tumen.plan.output.timeline import one_forward_one_backward
-from tumen.recipe.recipe import Planning
+from tumen.recipe import Planning
 
 PLANNING = Planning(currency="CNY", price=14.0)
 

@@ -10,7 +10,7 @@ from tests import recipes
 from tumen.core.shape import Experts, Mla, Shape
 from tumen.plan import anchored, solve, workload_of
 from tumen.plan.facts import cards, fleet_of, one_kind
-from tumen.recipe.recipe import load_recipe
+from tumen.recipe import load_recipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 COUNTS = [

@@ -39,7 +39,7 @@ from tumen.plan.space import (
     space_of,
     widest_group,
 )
-from tumen.recipe.recipe import Planning
+from tumen.recipe import Planning
 
 SMALL = Space(tensor=(1, 2, 4, 8), pipeline=(1, 2, 3, 4, 6, 8), chunks=(1, 2, 4), micro=(1, 2))
 

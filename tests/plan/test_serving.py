@@ -13,7 +13,7 @@ from tumen.core.shape import Shape
 from tumen.plan import Demand, ServedModel, rate_of, size_serving, workload_of
 from tumen.plan.facts import cards
 from tumen.plan.serving import decode_seconds, prefill_seconds, replica_accelerators
-from tumen.recipe.recipe import load_recipe
+from tumen.recipe import load_recipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 

@@ -29,7 +29,7 @@ from tumen.plan.solver import (
     price_of,
     stages_of,
 )
-from tumen.recipe.recipe import Planning
+from tumen.recipe import Planning
 
 LAYOUT = Layout(tp=2, pp=2, dp=4, micro_batch=1, sequence_parallel=True)
 

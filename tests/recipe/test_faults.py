@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from tumen.recipe import Recipe
 from tumen.recipe.faults import RENAMED, faults_of
-from tumen.recipe.recipe import Recipe
 
 TREE: dict[str, Any] = {
     "name": "t",

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tumen.core.errors import RecipeError
 from tumen.core.shape import Gqa, Mla
-from tumen.recipe.recipe import Recipe, load_recipe, recipe_of
+from tumen.recipe import Recipe, load_recipe, recipe_of
 
 GQA = {"kind": "gqa", "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8}
 SHAPE = {"hidden_size": 16, "num_hidden_layers": 2, "intermediate_size": 32, "attention": GQA}

@@ -22,7 +22,7 @@ from tests.serve.client import CHAT_PATH, HEAD, HELLO, address, chat, eventually
 from tumen.core.errors import RunnerError
 from tumen.core.events import Events
 from tumen.language.action import parse
-from tumen.recipe.recipe import Serve
+from tumen.recipe import Serve
 from tumen.serve import Router, create_app
 from tumen.serve.runners import load_runner
 

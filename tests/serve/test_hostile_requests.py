@@ -14,7 +14,7 @@ import pytest
 from tests.serve.client import HEAD, HELLO, address, chat, post, raw, stream
 
 from tumen.language.action import parse
-from tumen.recipe.recipe import Serve
+from tumen.recipe import Serve
 from tumen.serve import Router, create_app
 from tumen.serve.runners import load_runner
 

@@ -11,11 +11,12 @@ from tumen.core.errors import MissingExtra, RunnerError
 from tumen.core.events import Events
 from tumen.core.shape import Experts, Shape
 from tumen.fit.device import Device
-from tumen.fit.footprint import KINDS, Tensor
+from tumen.fit.footprint import TensorSize
 from tumen.fit.footprint import of_header as footprint_of_header
 from tumen.fit.footprint import of_shape as footprint_of_shape
 from tumen.fit.pace import device_here
 from tumen.fit.verdict import fit_on
+from tumen.formats.ggml_types import BY_NUMBER
 from tumen.formats.gguf_header import check as header_of
 from tumen.language.action import HOME
 from tumen.serve import measure_model, write_synthetic_gguf
@@ -42,7 +43,9 @@ SHAPES = {
 def test_a_shape_is_counted_as_its_file(name: str, kind: str, tmp_path: Path) -> None:
     path = write_synthetic_gguf(tmp_path / "m.gguf", SHAPES[name], kind)
     header, told = header_of(path), footprint_of_shape(SHAPES[name], kind, name)
-    tensors = [Tensor(one.name, one.dims, KINDS[one.kind][0]) for one in header.tensors.values()]
+    tensors = [
+        TensorSize(one.name, one.dims, BY_NUMBER[one.kind].name) for one in header.tensors.values()
+    ]
     seen = footprint_of_header(header.pairs, tensors, path.stat().st_size, name)
     assert seen.tensors == told.tensors
     assert {n: one.bytes for n, one in header.tensors.items()} == {

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tumen.core.errors import InputError, RecipeError, RunnerError
-from tumen.recipe.recipe import Serve
+from tumen.recipe import Serve
 from tumen.serve import POLICIES, Router, device_first, load_policy
 from tumen.serve.router import Route, RoutedAnswer, Tier, cloud_always, device_only
 

@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import Once
 
 from tumen.core.shape import Shape
-from tumen.recipe.recipe import Recipe
+from tumen.recipe import Recipe
 
 
 @pytest.fixture(scope="session")

@@ -21,8 +21,8 @@ from tumen.formats.gguf_header import check, check_adapter
 from tumen.formats.pretrained import digest_of_start, shape_of_start
 from tumen.language.action import normalise
 from tumen.model import causal_mask, greedy, interleave
-from tumen.recipe.recipe import InitFrom, Train
-from tumen.recipe.recipe import Tokenizer as Section
+from tumen.recipe import InitFrom, Train
+from tumen.recipe import Tokenizer as Section
 from tumen.serve.runners import load_runner, read_bundle_info
 from tumen.shrink import add_adapter, check_export, export_adapter, pack
 from tumen.train import Method, fit

@@ -14,7 +14,8 @@ from tumen.core.errors import ArtifactError, ExportError
 from tumen.core.shape import Shape
 from tumen.data import Batch
 from tumen.model import build
-from tumen.recipe.recipe import Quantize, QuantType
+from tumen.recipe import Quantize
+from tumen.recipe.field_types import QuantType
 from tumen.shrink import pack
 from tumen.shrink.gguf_writer import matrices_of, read_weights, tensors_of
 from tumen.shrink.quant_types import GRIDS

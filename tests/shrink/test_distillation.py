@@ -17,7 +17,7 @@ from tumen.core.events import Events
 from tumen.core.shape import Shape
 from tumen.data import Shards, read_shards
 from tumen.model import build, causal_mask
-from tumen.recipe.recipe import Recipe
+from tumen.recipe import Recipe
 from tumen.shrink import distil
 from tumen.shrink.distillation import (
     KEPT,

@@ -53,7 +53,7 @@ def codec(tokenizer: Path) -> Codec:
 def trained(dataset: Path, codec: Codec) -> Callable[[str], tuple[Shape, dict[str, torch.Tensor]]]:
     """A shape and its weights after a few steps, so that its answers are sure of something."""
     from tumen.data import Loader
-    from tumen.recipe.recipe import Train
+    from tumen.recipe import Train
 
     made: dict[str, tuple[Shape, dict[str, torch.Tensor]]] = {}
 

@@ -12,7 +12,7 @@ from tumen.core.errors import InputError
 from tumen.core.shape import Experts, Gqa, Mla, Shape
 from tumen.data import Loader, read_shards
 from tumen.model import Transformer, build, causal_mask
-from tumen.recipe.recipe import Tier, Train
+from tumen.recipe import Tier, Train
 from tumen.shrink.prune import best, cut, importance, pruned, refuse
 from tumen.train.weights import read_final
 

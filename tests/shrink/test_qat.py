@@ -9,7 +9,7 @@ import torch
 
 from tumen.core.artifact import verify
 from tumen.core.events import Events
-from tumen.recipe.recipe import Quantize, Recipe, Train
+from tumen.recipe import Quantize, Recipe, Train
 from tumen.shrink import pack
 from tumen.shrink.gguf_writer import read_weights
 from tumen.shrink.quantize import learn_grid, write_grid

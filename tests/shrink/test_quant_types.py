@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tumen.core.errors import ExportError
-from tumen.recipe.recipe import QuantType
+from tumen.recipe.field_types import QuantType
 from tumen.shrink.quant_types import GRIDS, Grid, fitting
 
 QUANTISED = [name for name in GRIDS if name != "bf16"]

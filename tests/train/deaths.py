@@ -23,8 +23,7 @@ from tumen.core import artifact
 from tumen.core.errors import TumenError
 from tumen.core.events import Events
 from tumen.data import write_shards
-from tumen.recipe.mesh import Mesh
-from tumen.recipe.recipe import Train
+from tumen.recipe import Mesh, Train
 from tumen.train import fit, loop
 from tumen.train.checkpoints import checkpoint
 from tumen.train.checkpoints import replicas as copies

@@ -21,7 +21,7 @@ import torch.multiprocessing
 
 from tumen.core.shape import Experts, Gqa, Mla, Shape
 from tumen.data import Batch, StepTotals
-from tumen.recipe.recipe import Train
+from tumen.recipe import Train
 
 ROWS, TOKENS = 8, 16
 MLA = Mla(

@@ -40,7 +40,7 @@ from tumen.core.artifact import manifest_of, verify
 from tumen.data import Loader, read_shards
 from tumen.heartbeat import transfer
 from tumen.heartbeat.messages import make_secret
-from tumen.recipe.recipe import Recipe
+from tumen.recipe import Recipe
 from tumen.train.checkpoints import replicas as copies
 from tumen.train.weights import read_final
 

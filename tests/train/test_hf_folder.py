@@ -514,7 +514,7 @@ class TestStart:
     def test_trains_on_and_goes_back(self, dataset: Path, tokenizer: Path, tmp_path: Path) -> None:
         """In from disk, a step that changes next to nothing, out again: the same model but for that step."""
         from tumen.data import Codec
-        from tumen.recipe.recipe import Train
+        from tumen.recipe import Train
         from tumen.train import Method, fit
 
         shape = SHAPES["lite"].model_copy(update={"vocab_size": Codec.load(tokenizer).vocab})

@@ -12,12 +12,12 @@ from tests.shrink.test_gguf import SHAPES
 from tests.strangers import cut_of, lively
 
 from tumen.core.artifact import manifest_of
-from tumen.core.errors import InputError, TrainError
+from tumen.core.errors import InputError, RecipeError, TrainError
 from tumen.core.shape import Shape
 from tumen.data import Codec, read_vocabulary
 from tumen.formats.pretrained import located, shape_of_start
 from tumen.model import causal_mask, layer_of
-from tumen.recipe import recipe
+from tumen.recipe import Recipe, recipe_of
 from tumen.shrink.gguf_writer import write_gguf
 from tumen.train.weights import import_public, read_final, start_from
 from tumen.train.weights.initial import differing, read_start
@@ -186,17 +186,17 @@ class TestStart:
             "family": {"device": {"init_from": str(stranger), "train": {"steps": 1}}},
             "serve": {"cloud": None},
         }
-        found = recipe.recipe_of(tree, "x")
+        found = recipe_of(tree, "x")
         assert found.family["device"].shape == shape_of_start(stranger).model_copy(
             update={"vocab_size": 0}
         )
         assert found.tokenizer.init_from == str(stranger)
         tree["family"]["device"]["init_from"] = {"path": str(stranger), "layers": 2}
-        assert recipe.recipe_of(tree, "x").family["device"].shape.num_hidden_layers == 2
+        assert recipe_of(tree, "x").family["device"].shape.num_hidden_layers == 2
         tree["family"]["device"]["init_from"]["layers"] = [0, 2]
-        found = recipe.recipe_of(tree, "x")
+        found = recipe_of(tree, "x")
         assert found.family["device"].shape.num_hidden_layers == 2
-        assert recipe.Recipe.model_validate_json(found.model_dump_json()) == found
+        assert Recipe.model_validate_json(found.model_dump_json()) == found
 
     @pytest.mark.parametrize(
         ("start", "says"),
@@ -220,8 +220,8 @@ class TestStart:
             "family": {"device": {"init_from": start, "train": {"steps": 1}}},
             "serve": {"cloud": None},
         }
-        with pytest.raises(recipe.RecipeError) as caught:
-            recipe.recipe_of(tree, "x")
+        with pytest.raises(RecipeError) as caught:
+            recipe_of(tree, "x")
         assert says in "\n".join(caught.value.faults)
 
 

@@ -20,7 +20,7 @@ from tumen.core.events import Events
 from tumen.core.shape import Shape
 from tumen.data import Batch, Loader, StepTotals, read_shards, write_shards
 from tumen.model import build, causal_mask
-from tumen.recipe.recipe import Train
+from tumen.recipe import Train
 from tumen.train import Method, fit, loop, losses, single_process
 from tumen.train.loop import prepare_torch
 from tumen.train.losses import loss_of, targets_of

@@ -18,8 +18,9 @@ from tumen.core.shape import Shape
 from tumen.data import write_dataset, write_tokenizer
 from tumen.formats.pretrained import digest_of_start, shape_of_start
 from tumen.model import causal_mask
-from tumen.recipe.recipe import LINEAR, InitFrom, Train
-from tumen.recipe.recipe import Tokenizer as Section
+from tumen.recipe import InitFrom, Train
+from tumen.recipe import Tokenizer as Section
+from tumen.recipe.field_types import LINEAR
 from tumen.train import Method, fit
 from tumen.train.weights import (
     Adapter,

@@ -16,7 +16,7 @@ from tumen.core.errors import TrainError
 from tumen.core.events import Events
 from tumen.core.shape import Gqa, Mla, Shape
 from tumen.data import Batch, Loader, StepTotals, read_shards
-from tumen.recipe.recipe import Train
+from tumen.recipe import Train
 from tumen.train import fit, metrics, single_process
 from tumen.train.calibrate import batch_of
 from tumen.train.checkpoints.checkpoint import load_tensors

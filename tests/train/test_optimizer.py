@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from tumen.recipe.recipe import Train
+from tumen.recipe import Train
 from tumen.train.optimizer import FlatOptimizer, orthogonal, rate_at
 
 

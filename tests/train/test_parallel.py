@@ -14,7 +14,7 @@ import pytest
 from tests.train.ranks import MESHES, SHAPES, section_of
 
 from tumen.core.errors import PlanError
-from tumen.recipe.mesh import Mesh, mesh_of_plan, refuse_mesh
+from tumen.recipe import Mesh
 
 ERROR = 1e-5  # of loss, norm and each gradient relative to its largest element; what fp32 sums in another order come to is 4e-6
 
@@ -76,7 +76,7 @@ REFUSED = [
 @pytest.mark.parametrize(("mesh", "world", "says"), REFUSED)
 def test_what_does_not_divide_is_one_line(mesh: dict[str, Any], world: int, says: str) -> None:
     with pytest.raises(PlanError) as caught:
-        refuse_mesh(Mesh.model_validate(mesh), SHAPES["v2"], 8, 16, world)
+        Mesh.model_validate(mesh).check_split(SHAPES["v2"], 8, 16, world)
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -84,7 +84,7 @@ def test_what_does_not_divide_is_one_line(mesh: dict[str, Any], world: int, says
 @pytest.mark.parametrize("shape", ["tied", "v3"])
 def test_a_pipeline_wants_a_head_of_its_own_and_no_prediction_ahead(shape: str) -> None:
     with pytest.raises(PlanError, match="pp "):
-        refuse_mesh(Mesh(pp=2, micro_batch_size=2), SHAPES[shape], 8, 16, 2)
+        Mesh(pp=2, micro_batch_size=2).check_split(SHAPES[shape], 8, 16, 2)
 
 
 PLAN = {
@@ -110,7 +110,7 @@ PLAN = {
 
 
 def test_a_plan_is_a_mesh() -> None:
-    mesh = mesh_of_plan(PLAN, "plan.json", 8, 16)
+    mesh = Mesh.of_plan(PLAN, "plan.json", 8, 16)
     assert mesh == Mesh(
         pp=2,
         dp=2,
@@ -140,11 +140,11 @@ def test_a_plan_is_a_mesh() -> None:
 )
 def test_a_plan_for_something_else_is_refused(change: dict[str, Any], says: str) -> None:
     with pytest.raises(PlanError) as caught:
-        mesh_of_plan(PLAN | change, "plan.json", 8, 16)
+        Mesh.of_plan(PLAN | change, "plan.json", 8, 16)
     assert says in str(caught.value)
 
 
 def test_sections_of_all_meshes_are_legal() -> None:
     for ranks, meshes in MESHES.items():
         for shape, mesh in meshes.values():
-            refuse_mesh(section_of(mesh).mesh, SHAPES[shape], 8, 16, ranks)
+            section_of(mesh).mesh.check_split(SHAPES[shape], 8, 16, ranks)

@@ -17,7 +17,7 @@ from tests.train.test_parallel import free_port
 from tumen.core.errors import DiskError, PlanError
 from tumen.core.shape import Shape
 from tumen.model import build
-from tumen.recipe.recipe import Train
+from tumen.recipe import Train
 from tumen.train import profile, profile_steps
 from tumen.train.calibrate import batch_of
 from tumen.train.profile import GROUPS, ROOT, STEPS, attributed, networks_of, scopes
@@ -129,7 +129,7 @@ RANK = """
 import sys
 from pathlib import Path
 from tumen.core.shape import Shape
-from tumen.recipe.recipe import Train
+from tumen.recipe import Train
 from tumen.train import profile_steps
 from tumen.train.world import leave
 profile_steps(Train.model_validate_json(sys.argv[1]), Shape.model_validate_json(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4]))

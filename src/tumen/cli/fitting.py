@@ -15,10 +15,9 @@ from tumen.core import units
 from tumen.core.errors import InputError
 from tumen.fit import (
     HERE,
-    KINDS,
     Fit,
     Footprint,
-    Tensor,
+    TensorSize,
     best,
     checked_context,
     device_here,
@@ -30,7 +29,8 @@ from tumen.fit import (
     of_shape,
     store_device,
 )
-from tumen.formats import check as read_header
+from tumen.formats.ggml_types import BY_NUMBER
+from tumen.formats.gguf_header import check as read_header
 from tumen.recipe import Quantize, load_recipe
 from tumen.serve import measure_machine
 
@@ -133,7 +133,9 @@ def _matrix_type(quantize: Quantize) -> str:
 
 def _of_file(path: Path, name: str) -> Footprint:
     header = read_header(path)
-    tensors = [Tensor(one.name, one.dims, KINDS[one.kind][0]) for one in header.tensors.values()]
+    tensors = [
+        TensorSize(one.name, one.dims, BY_NUMBER[one.kind].name) for one in header.tensors.values()
+    ]
     return of_header(header.pairs, tensors, path.stat().st_size, name)
 
 

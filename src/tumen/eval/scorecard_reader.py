@@ -10,7 +10,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from tumen.core import untrusted
 from tumen.core.artifact import Manifest, manifest_of
 from tumen.core.errors import ArtifactError
-from tumen.recipe import Gate, Share
+from tumen.core.shape import Share
+from tumen.recipe import Gate
 
 MAX_LINE = 4096  # characters
 

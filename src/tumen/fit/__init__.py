@@ -7,29 +7,20 @@ Never: torch, a device that nobody measured without saying so.
 Read next: verdict.py, then footprint.py, pace.py and device.py.
 """
 
+from tumen.fit import stored
 from tumen.fit.device import HERE, device_of, devices, load_device, store_device
-from tumen.fit.footprint import (
-    KINDS,
-    Footprint,
-    Tensor,
-    block_bytes,
-    of_header,
-    of_shape,
-    shape_tensors,
-)
+from tumen.fit.footprint import Footprint, TensorSize, of_header, of_shape, shape_tensors
 from tumen.fit.nnls import nonnegative
 from tumen.fit.pace import Trial, cache_size, device_here
 from tumen.fit.verdict import Fit, best, checked_context, fit_on
 
 __all__ = [
     "HERE",
-    "KINDS",
     "Fit",
     "Footprint",
-    "Tensor",
+    "TensorSize",
     "Trial",
     "best",
-    "block_bytes",
     "cache_size",
     "checked_context",
     "device_here",
@@ -42,4 +33,5 @@ __all__ = [
     "of_shape",
     "shape_tensors",
     "store_device",
+    "stored",
 ]

@@ -17,8 +17,9 @@ from typing import Any, Literal
 
 from tumen.core.errors import PlanError
 from tumen.core.shape import Frozen
-from tumen.core.stored import load, store
-from tumen.fit.footprint import BITS, Footprint
+from tumen.fit.footprint import Footprint
+from tumen.fit.stored import load, store
+from tumen.formats.ggml_types import BY_NAME
 
 HERE = "here"
 ONE_GROUP = {
@@ -169,7 +170,7 @@ def _device(name: str, entry: dict[str, Any]) -> Device:
             n: _pace(entry, n, min(n * entry["core_gb_s"] * 1e9, reached))
             for n in range(1, cores + 1)
         },
-        copies={kind: 2.0 if kind in entry["repacked"] else 1.0 for kind in BITS},
+        copies={kind: 2.0 if kind in entry["repacked"] else 1.0 for kind in BY_NAME},
         buffers=BUFFERS.model_copy(update={"runtime": entry["runtime_mb"] * 1e6}),
         storage_rate=entry["storage_gb_s"] * 1e9,
         npu=entry["npu"],
@@ -183,7 +184,7 @@ def _pace(entry: dict[str, Any], threads: int, memory_rate: float) -> Pace:
     node = entry["node_us"] * 1e-6
     return Pace(
         near=near,
-        far={kind: min(rate, 8 * memory_rate / BITS[kind]) for kind, rate in near.items()},
+        far={kind: min(rate, 8 * memory_rate / BY_NAME[kind].bits) for kind, rate in near.items()},
         many=_rates(entry["many"], threads),
         node_seconds=node,
         token_seconds=entry["token_us"] * 1e-6,
@@ -195,7 +196,7 @@ def _pace(entry: dict[str, Any], threads: int, memory_rate: float) -> Pace:
 
 
 def _rates(billions: Mapping[str, float], threads: int) -> dict[str, float]:
-    rates = {kind: 1e9 * threads * billions[ONE_GROUP.get(kind, "int4")] for kind in BITS}
+    rates = {kind: 1e9 * threads * billions[ONE_GROUP.get(kind, "int4")] for kind in BY_NAME}
     return rates | {"F32": F32_SHARE * rates["F32"]}
 
 

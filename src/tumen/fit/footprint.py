@@ -14,15 +14,8 @@ from typing import Any
 
 from tumen.core.errors import PlanError
 from tumen.core.shape import Gqa, Mla, Shape
+from tumen.formats.ggml_types import BY_NAME
 
-# ggml's types: number -> (name, values a block, bytes a block); ggml.h.
-KINDS = {
-    0: ("F32", 1, 4), 1: ("F16", 1, 2), 30: ("BF16", 1, 2),
-    2: ("Q4_0", 32, 18), 3: ("Q4_1", 32, 20), 6: ("Q5_0", 32, 22), 7: ("Q5_1", 32, 24), 8: ("Q8_0", 32, 34),
-    10: ("Q2_K", 256, 84), 11: ("Q3_K", 256, 110), 12: ("Q4_K", 256, 144), 13: ("Q5_K", 256, 176), 14: ("Q6_K", 256, 210),
-}  # fmt: skip
-NUMBERS = {name: number for number, (name, _, _) in KINDS.items()}
-BITS = {name: 8 * size / values for name, values, size in KINDS.values()}
 QUANTISED = {"int8": "Q8_0", "int4": "Q4_0", "bf16": "BF16"}  # as in shrink/gguf_writer.py
 ALIGNMENT = 32
 PAIR_BYTES = 1000  # keys and numbers of a header, without the vocabulary
@@ -34,8 +27,8 @@ NODES = {"gqa": 31, "mla": 45, "moe": 16, "ends": 9}
 
 
 @dataclass(frozen=True)
-class Tensor:
-    """One tensor as a file has it: `dims` the fastest first, `kind` a name of `KINDS`."""
+class TensorSize:
+    """One tensor as a file has it: `dims` the fastest first, `kind` a name of ggml_types.BY_NAME."""
 
     name: str
     dims: tuple[int, ...]
@@ -49,8 +42,8 @@ class Tensor:
     @property
     def bytes(self) -> int:
         """Bytes of the data."""
-        _, values, size = KINDS[NUMBERS[self.kind]]
-        return self.values // values * size
+        block = BY_NAME[self.kind]
+        return self.values // block.values * block.bytes
 
 
 @dataclass(frozen=True)
@@ -68,7 +61,7 @@ class Footprint:
     """
 
     name: str
-    tensors: tuple[Tensor, ...]
+    tensors: tuple[TensorSize, ...]
     share: float
     mla: bool
     cache_elements: int
@@ -109,7 +102,7 @@ class Footprint:
         return sum(tensor.values for tensor in self.tensors)
 
     @cached_property
-    def head(self) -> Tensor:
+    def head(self) -> TensorSize:
         """The matrix that makes logits; tied models use the embedding."""
         return next(
             (one for one in self.tensors if one.name == "output.weight"),
@@ -137,7 +130,7 @@ class Footprint:
     @cached_property
     def read_bytes(self) -> float:
         """Bytes of weights that one token reads."""
-        return sum(weights * BITS[kind] / 8 for kind, weights in self.read.items())
+        return sum(weights * BY_NAME[kind].bits / 8 for kind, weights in self.read.items())
 
     @cached_property
     def kept_bytes(self) -> int:
@@ -176,7 +169,7 @@ class Footprint:
         """Bytes of keys and values for a context, two an element."""
         return 2 * self.layers * self.cache_elements * -(-context // CACHE_CELLS) * CACHE_CELLS
 
-    def named(self, name: str) -> Tensor:
+    def named(self, name: str) -> TensorSize:
         """The tensor called so.
 
         Raises:
@@ -195,16 +188,11 @@ class Footprint:
         return replace(self, tensors=tuple(kept), file_bytes=_file_bytes(kept, self.vocab))
 
 
-def block_bytes(kind: str) -> int:
-    """Bytes of one block of a kind."""
-    return KINDS[NUMBERS[kind]][2]
-
-
-def shape_tensors(shape: Shape, quantise: str) -> list[Tensor]:
+def shape_tensors(shape: Shape, quantise: str) -> list[TensorSize]:
     """The tensors a tier's GGUF will have (tests hold them against what `tumen.shrink` writes).
 
     Args:
-        quantise: int8, int4 or bf16, or a name of `KINDS`.
+        quantise: int8, int4 or bf16, or a name of ggml_types.BY_NAME.
 
     Raises:
         PlanError: GGUF has no architecture for the shape.
@@ -221,7 +209,7 @@ def shape_tensors(shape: Shape, quantise: str) -> list[Tensor]:
         rows.append(("output.weight", (shape.hidden_size, shape.vocab_size)))
     for layer in range(shape.num_hidden_layers):
         rows += [(f"blk.{layer}.{name}.weight", dims) for name, dims in _layer(shape, layer)]
-    return [Tensor(name, dims, kind_of(name, dims, quantise)) for name, dims in rows]
+    return [TensorSize(name, dims, kind_of(name, dims, quantise)) for name, dims in rows]
 
 
 def kind_of(name: str, dims: Sequence[int], quantise: str) -> str:
@@ -231,7 +219,7 @@ def kind_of(name: str, dims: Sequence[int], quantise: str) -> str:
     kind = QUANTISED.get(quantise, quantise)
     if name in ("token_embd.weight", "output.weight") and kind == "Q4_0":
         kind = "Q8_0"
-    return kind if dims[0] % KINDS[NUMBERS[kind]][1] == 0 else "BF16"
+    return kind if dims[0] % BY_NAME[kind].values == 0 else "BF16"
 
 
 def _layer(shape: Shape, layer: int) -> list[tuple[str, tuple[int, ...]]]:
@@ -313,7 +301,7 @@ def of_shape(shape: Shape, quantise: str, name: str) -> Footprint:
 
 
 def of_header(
-    pairs: Mapping[str, Any], tensors: Iterable[Tensor], file_bytes: int, name: str
+    pairs: Mapping[str, Any], tensors: Iterable[TensorSize], file_bytes: int, name: str
 ) -> Footprint:
     """The footprint of a GGUF: its header's pairs and tensors, as `tumen.serve` reads them."""
     arch = pairs["general.architecture"]
@@ -343,7 +331,7 @@ def _beyond(name: str, layers: int) -> bool:
     return name.startswith("blk.") and int(name.split(".")[1]) >= layers
 
 
-def _file_bytes(tensors: Sequence[Tensor], vocab: int) -> int:
+def _file_bytes(tensors: Sequence[TensorSize], vocab: int) -> int:
     """What the writer will make of them: padded data, a line a tensor, pairs and the vocabulary."""
     data = sum(-(-tensor.bytes // ALIGNMENT) * ALIGNMENT for tensor in tensors)
     return (

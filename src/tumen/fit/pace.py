@@ -20,8 +20,9 @@ from pathlib import Path
 import numpy as np
 
 from tumen.fit.device import BUFFERS, HERE, Buffers, Device, Pace, memory_share
-from tumen.fit.footprint import BITS, Footprint
+from tumen.fit.footprint import Footprint
 from tumen.fit.nnls import Array, nonnegative
+from tumen.formats.ggml_types import BY_NAME
 
 PRIOR_RATE = 5e9  # weights a second of a generic core
 PRIOR_SECONDS = (3e-4, 3e-6, 2e-9, 9e-6)  # a token, a node, an entry, a choice
@@ -165,5 +166,5 @@ def sizes(trials: Sequence[Trial]) -> tuple[Buffers, dict[str, float]]:
         np.array(rows, dtype=float), known, np.array([*BUFFERS.bytes_per(), *[1.0] * len(kinds)])
     )
     ours = len(BUFFERS.bytes_per())
-    copies = dict.fromkeys(BITS, 1.0) | dict(zip(kinds, map(float, found[ours:]), strict=True))
+    copies = dict.fromkeys(BY_NAME, 1.0) | dict(zip(kinds, map(float, found[ours:]), strict=True))
     return Buffers(**dict(zip(Buffers.model_fields, map(float, found[:ours]), strict=True))), copies

@@ -7,8 +7,8 @@ Never: torch, pickle, a size believed before it is checked against the file.
 Read next: gguf_header.py, then hf_config.py and pretrained.py.
 """
 
-from tumen.formats import gguf_header, safetensors_header, tokenizer_json
-from tumen.formats.gguf_header import COMMON, Header, byte_letters, check, check_adapter
+from tumen.formats import ggml_types, gguf_header, safetensors_header, tokenizer_json
+from tumen.formats.gguf_header import Header, check_adapter
 from tumen.formats.hf_config import architecture_of, config_of, shape_of
 from tumen.formats.pretrained import (
     CONFIG,
@@ -24,15 +24,13 @@ from tumen.formats.pretrained import (
 )
 
 __all__ = [
-    "COMMON",
     "CONFIG",
     "Header",
     "architecture_of",
-    "byte_letters",
-    "check",
     "check_adapter",
     "config_of",
     "digest_of_start",
+    "ggml_types",
     "gguf_header",
     "has_vocabulary",
     "header_of",

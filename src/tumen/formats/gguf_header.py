@@ -22,6 +22,7 @@ from typing import Any, BinaryIO
 
 from tumen.core.errors import ArtifactError
 from tumen.core.untrusted import Refusal, check_file
+from tumen.formats.ggml_types import BY_NUMBER
 
 ARCHITECTURES = ("llama", "deepseek2")
 MOST_PAIRS, MOST_TENSORS, MOST_DIMS, MOST_LAYERS = 4096, 65_536, 4, 512
@@ -56,16 +57,10 @@ SCALARS = {
     12: "d",
 }
 STRING, ARRAY = 8, 9
-# Tensor types: number -> (values a block, bytes a block), ggml.h.
-BLOCKS = {
-    0: (1, 4), 1: (1, 2), 30: (1, 2),  # F32 F16 BF16
-    2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34),  # Q4_0 Q4_1 Q5_0 Q5_1 Q8_0
-    10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210),  # Q2_K .. Q6_K
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Tensor:
+class GgufTensor:
     """One tensor of the header. `dims` as in the file: the fastest first; `kind` is ggml's type; `offset` is within the data."""
 
     name: str
@@ -81,7 +76,7 @@ class Header:
 
     architecture: str
     pairs: Mapping[str, Any]
-    tensors: Mapping[str, Tensor]
+    tensors: Mapping[str, GgufTensor]
     data_start: int
 
     @property
@@ -222,7 +217,7 @@ def _read(cursor: _Cursor) -> Header:
         if key in pairs:
             raise _FaultError(f"key {key!r} stands twice")
         pairs[key] = cursor.value(cursor.take("I", key), key)
-    tensors: dict[str, Tensor] = {}
+    tensors: dict[str, GgufTensor] = {}
     for _ in range(n_tensors):
         tensor = _tensor(cursor)
         if tensor.name in tensors:
@@ -246,25 +241,27 @@ def _opening(cursor: _Cursor) -> tuple[int, int]:
     return n_tensors, n_pairs
 
 
-def _tensor(cursor: _Cursor) -> Tensor:
+def _tensor(cursor: _Cursor) -> GgufTensor:
     name = cursor.name("a tensor's name", MOST_NAME_BYTES)
     count = cursor.take("I", name)
     if not 0 < count <= MOST_DIMS:
         raise _FaultError(f"tensor {name!r} has {count} dimensions (1 to {MOST_DIMS})")
     dims = tuple(cursor.take("Q", name) for _ in range(count))
     kind, offset = cursor.take("I", name), cursor.take("Q", name)
-    if kind not in BLOCKS:
+    if kind not in BY_NUMBER:
         raise _FaultError(f"tensor {name!r} has type {kind}, which is not known here")
-    values, width = BLOCKS[kind]
-    size = math.prod(dims) // values * width  # Python's integers do not overflow
+    _, values, block_bytes = BY_NUMBER[kind]
+    size = math.prod(dims) // values * block_bytes  # Python's integers do not overflow
     if size == 0 or dims[0] % values:
         raise _FaultError(f"tensor {name!r} has shape {list(dims)}, which its type cannot hold")
     if size > cursor.size:
         raise _FaultError(f"tensor {name!r} claims {size} bytes, the file has {cursor.size}")
-    return Tensor(name, dims, kind, offset, size)
+    return GgufTensor(name, dims, kind, offset, size)
 
 
-def _check_places(cursor: _Cursor, pairs: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> int:
+def _check_places(
+    cursor: _Cursor, pairs: Mapping[str, Any], tensors: Mapping[str, GgufTensor]
+) -> int:
     """Tensors lie one after another, without holes, to the end of the file. Returns where the data starts."""
     align = pairs.get("general.alignment", 32)
     if not isinstance(align, int) or not 8 <= align <= 65_536 or align & (align - 1):
@@ -305,7 +302,7 @@ def _short(value: Any) -> str:
     return "missing" if value is None else repr(value)[:40]
 
 
-def _check_shape(pairs: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+def _check_shape(pairs: Mapping[str, Any], tensors: Mapping[str, GgufTensor]) -> str:
     """The architecture's numbers agree with one another and with the tensors."""
     arch = pairs.get("general.architecture")
     if arch not in ARCHITECTURES:
@@ -334,7 +331,7 @@ def _check_shape(pairs: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str
     return str(arch)
 
 
-def _check_tokens(pairs: Mapping[str, Any], arch: str, tensors: Mapping[str, Tensor]) -> None:
+def _check_tokens(pairs: Mapping[str, Any], arch: str, tensors: Mapping[str, GgufTensor]) -> None:
     """The vocabulary is whole: no token twice, all 256 bytes, special tokens that exist, one embedding each."""
     model = pairs.get("tokenizer.ggml.model")
     if model not in TOKENISERS:

@@ -29,7 +29,7 @@ WIDTHS = {
 
 
 @dataclass(frozen=True)
-class Tensor:
+class SafetensorsEntry:
     """One tensor of the header; `begin` and `end` are bytes within the data."""
 
     name: str
@@ -39,7 +39,7 @@ class Tensor:
     end: int
 
 
-def check(path: Path, error: Refusal = ArtifactError) -> dict[str, Tensor]:
+def check(path: Path, error: Refusal = ArtifactError) -> dict[str, SafetensorsEntry]:
     """Read a safetensors header and check it against the file. Returns its tensors by name.
 
     Raises:
@@ -72,7 +72,7 @@ def _length(head: bytes, size: int) -> int:
     return length
 
 
-def _tensors(header: Any, data_bytes: int) -> dict[str, Tensor]:
+def _tensors(header: Any, data_bytes: int) -> dict[str, SafetensorsEntry]:
     if not isinstance(header, dict):
         raise ValueError("the header is no object")
     about = header.pop(META, {})
@@ -93,7 +93,7 @@ def _tensors(header: Any, data_bytes: int) -> dict[str, Tensor]:
     return tensors
 
 
-def _tensor(name: str, row: Any) -> Tensor:
+def _tensor(name: str, row: Any) -> SafetensorsEntry:
     if not name or len(name) > MOST_NAME_CHARS or not name.isprintable():
         raise ValueError(f"{_short(name)} is no name of a tensor")
     if not isinstance(row, Mapping) or set(row) != {"dtype", "shape", "data_offsets"}:
@@ -110,7 +110,7 @@ def _tensor(name: str, row: Any) -> Tensor:
         raise ValueError(
             f"{_short(name)} needs {needed} bytes, its offsets leave {offsets[1] - offsets[0]}"
         )
-    return Tensor(name, dtype, tuple(shape), offsets[0], offsets[1])
+    return SafetensorsEntry(name, dtype, tuple(shape), offsets[0], offsets[1])
 
 
 def _counts(values: Any) -> bool:

@@ -70,7 +70,7 @@ class Heartbeat(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Message:
+class AuthenticatedMessage:
     """A message whose tag is right.
 
     Attributes:
@@ -166,7 +166,7 @@ class MessageReceiver:
         self.skewed: dict[str, float] = {}
         self._last_sequence: dict[str, int] = {}
 
-    def open(self, datagram: bytes) -> Message | None:
+    def open(self, datagram: bytes) -> AuthenticatedMessage | None:
         """Return the message, or None where it is dropped."""
         try:
             message = self._authenticated(datagram)
@@ -177,7 +177,7 @@ class MessageReceiver:
         self._last_sequence[message.sender] = message.sequence
         return message
 
-    def _authenticated(self, datagram: bytes) -> Message:
+    def _authenticated(self, datagram: bytes) -> AuthenticatedMessage:
         """Return what a datagram contains, after its tag was checked."""
         if len(datagram) < HEADER_STRUCT.size + TAG_BYTES:
             raise _Dropped("cut")
@@ -193,9 +193,9 @@ class MessageReceiver:
             raise _Dropped("cut")
         sender = text[HEADER_STRUCT.size : body_start].decode(errors="replace")
         note = json.loads(text[note_start:]) if len(text) > note_start else {}
-        return Message(sender, attempt, sequence, text[body_start:note_start], note)
+        return AuthenticatedMessage(sender, attempt, sequence, text[body_start:note_start], note)
 
-    def _check_time(self, message: Message) -> None:
+    def _check_time(self, message: AuthenticatedMessage) -> None:
         if message.sequence <= self._last_sequence.get(message.sender, 0):
             raise _Dropped("replayed")
         ahead = message.seconds - self.clock()

@@ -11,7 +11,7 @@ from tumen.cluster.engines import Engine, connect
 from tumen.core.errors import DiskError, InputError, RecipeError
 from tumen.core.events import Events
 from tumen.pipeline.stages import bundle_of
-from tumen.recipe import Recipe, changed, load_recipe
+from tumen.recipe import Recipe, load_recipe, recipe_of
 from tumen.release import signing, slot
 from tumen.serve.runners import read_bundle_info
 
@@ -36,7 +36,7 @@ def read_run_recipe(run: Path, changes: Sequence[str] = ()) -> Recipe:
         raise RecipeError(str(path), ["no such file; `tumen run RECIPE` starts a run"]) from None
     except ValueError:
         raise RecipeError(str(path), ["not JSON; `tumen run RECIPE` writes it again"]) from None
-    return changed(tree, changes, str(path))
+    return recipe_of(tree, str(path), changes)
 
 
 def recipe_and_run(

@@ -16,7 +16,7 @@ from tumen.core.events import Events
 from tumen.core.lock import alone
 from tumen.pipeline.stage import Progress, Stage, Work
 from tumen.pipeline.stages import stages
-from tumen.recipe import Recipe, mesh_of_plan, read_plan
+from tumen.recipe import Mesh, Recipe, read_plan
 
 # Facts of a manifest that a line about a finished stage shows.
 SHOWN_FACTS = (
@@ -144,7 +144,7 @@ def with_plan(recipe: Recipe, path: Path) -> Recipe:
             f"it has {', '.join(recipe.family)}"
         )
     tier = recipe.family[name]
-    mesh = mesh_of_plan(plan, str(path), tier.train.batch_size, tier.train.seq_len)
+    mesh = Mesh.of_plan(plan, str(path), tier.train.batch_size, tier.train.seq_len)
     train = tier.train.model_copy(update={"mesh": mesh})
     family = {**recipe.family, name: tier.model_copy(update={"train": train})}
     return recipe.model_copy(update={"family": family})

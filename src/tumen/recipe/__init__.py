@@ -4,60 +4,39 @@ What: its fields and their checks, the mesh of ranks that a recipe or a plan.jso
 In: a TOML file and `--set` changes.
 Out: a frozen `Recipe`, or all of its faults at once with dotted paths.
 Never: torch, making anything. Rooms get their own section, never the whole recipe.
-Read next: recipe.py, then mesh.py.
+Read next: recipe.py, then loading.py and mesh.py.
 """
 
-from tumen.recipe import recipe
-from tumen.recipe.mesh import Mesh, mesh_of_plan, read_plan, refuse_mesh
-from tumen.recipe.recipe import (
-    VARIANT_NAME,
-    Ablation,
-    Data,
-    Distil,
-    Filter,
-    Fleet,
-    Gate,
-    InitFrom,
-    Part,
-    Planning,
-    Quantize,
-    QuantType,
-    Recipe,
-    Serve,
-    Share,
-    Tier,
-    Tokenizer,
-    Train,
-    changed,
-    load_recipe,
-    recipe_of,
-)
+from tumen.recipe import field_types, fleet_section
+from tumen.recipe.ablation_section import Ablation
+from tumen.recipe.data_section import Data, Part, Tokenizer
+from tumen.recipe.fleet_section import Fleet
+from tumen.recipe.loading import load_recipe, recipe_of
+from tumen.recipe.mesh import Mesh, read_plan
+from tumen.recipe.plan_section import Planning
+from tumen.recipe.recipe import Recipe
+from tumen.recipe.serve_section import Gate, Serve
+from tumen.recipe.tier_section import Distil, InitFrom, Quantize, Tier, Train
 
 __all__ = [
-    "VARIANT_NAME",
     "Ablation",
     "Data",
     "Distil",
-    "Filter",
     "Fleet",
     "Gate",
     "InitFrom",
     "Mesh",
     "Part",
     "Planning",
-    "QuantType",
     "Quantize",
     "Recipe",
     "Serve",
-    "Share",
     "Tier",
     "Tokenizer",
     "Train",
-    "changed",
+    "field_types",
+    "fleet_section",
     "load_recipe",
-    "mesh_of_plan",
     "read_plan",
-    "recipe",
     "recipe_of",
-    "refuse_mesh",
 ]

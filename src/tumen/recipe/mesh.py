@@ -1,14 +1,14 @@
-"""The mesh: how one training step is split over ranks. A recipe writes it, or a plan.json says it; training reads it.
+"""The mesh: how one training step is split over ranks. A recipe or a plan.json sets it.
 
     ranks = pp x dp x cp x tp, and ep of the dp ranks share the experts of one copy
 
-What is split never changes what is learnt: a step sees the same rows on every mesh.
+The mesh does not change what is learnt: a step sees the same rows on every mesh.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -62,85 +62,139 @@ class Mesh(Frozen):
 
     @model_validator(mode="after")
     def _divides(self) -> Mesh:
-        if self.dp % (self.replicate * self.ep):
-            raise ValueError(f"replicate {self.replicate} x ep {self.ep} must divide dp {self.dp}")
-        if self.pp == 1 and self.virtual_stages > 1:
-            raise ValueError(f"virtual_stages {self.virtual_stages} needs a pipeline: pp is 1")
-        if self.pp > 1 and self.schedule == "dualpipe" and self.virtual_stages != 2:
-            raise ValueError(
-                f"schedule dualpipe has 2 stages a rank (a V), virtual_stages is {self.virtual_stages}"
-            )
-        if self.pp > 1 and (self.schedule == "1f1b") != (self.virtual_stages == 1):
-            raise ValueError(
-                f"schedule {self.schedule} and virtual_stages {self.virtual_stages}: 1f1b has one stage a rank, the others more"
-            )
+        fault = next(self._faults(), None)
+        if fault:
+            raise ValueError(fault)
         return self
 
+    def _faults(self) -> Iterator[str]:
+        """Dimensions that do not fit together, most basic first."""
+        if self.dp % (self.replicate * self.ep):
+            yield f"replicate {self.replicate} x ep {self.ep} must divide dp {self.dp}"
+        if self.pp == 1:
+            if self.virtual_stages > 1:
+                yield f"virtual_stages {self.virtual_stages} needs a pipeline: pp is 1"
+            return
+        if self.schedule == "dualpipe" and self.virtual_stages != 2:
+            yield (
+                "schedule dualpipe has 2 stages a rank (a V), "
+                f"virtual_stages is {self.virtual_stages}"
+            )
+        # Only 1f1b runs one stage a rank.
+        if (self.schedule == "1f1b") != (self.virtual_stages == 1):
+            yield (
+                f"schedule {self.schedule} and virtual_stages {self.virtual_stages}: "
+                "1f1b has one stage a rank, the others more"
+            )
+
     def over(self, ranks: int, rows: int) -> Mesh:
-        """The same mesh over another number of ranks: more or fewer of them see different rows of a step of `rows`.
+        """Return this mesh with as many data-parallel ranks as `ranks` in all allow.
+
+        Args:
+            ranks: processes there are.
+            rows: sequences of a training step, over all ranks.
 
         Raises:
-            PlanError: they do not divide; says what does.
+            PlanError: `ranks` or `rows` does not divide; lists rank counts that do.
         """
-        each, together = self.pp * self.cp * self.tp, self.replicate * self.ep
-        dp = ranks // each
-        wrong = (
-            ranks < 1 or ranks % each or dp % together or rows % (dp * (self.micro_batch_size or 1))
+        ranks_per_dp = self.pp * self.cp * self.tp
+        dp = ranks // ranks_per_dp
+        whole = ranks >= 1 and ranks % ranks_per_dp == 0
+        if whole and self._shares(dp, rows):
+            return self.model_copy(update={"dp": dp})
+        group = self.replicate * self.ep  # dp is a multiple of it
+        most = rows // (self.micro_batch_size or 1)
+        legal = [
+            str(ranks_per_dp * dp) for dp in range(group, most + 1, group) if self._shares(dp, rows)
+        ]
+        raise PlanError(
+            f"{ranks} ranks do not share {rows} rows a step on this mesh; "
+            f"it can have {', '.join(legal[:12])}"
         )
-        if wrong:
-            steps = range(together, rows // (self.micro_batch_size or 1) + 1, together)
-            legal = [
-                str(each * one) for one in steps if rows % (one * (self.micro_batch_size or 1)) == 0
-            ]
-            raise PlanError(
-                f"{ranks} ranks do not share {rows} rows a step on this mesh; it can have {', '.join(legal[:12])}"
-            )
-        return self.model_copy(update={"dp": dp})
+
+    def _shares(self, dp: int, rows: int) -> bool:
+        """Whether `dp` ranks can share `rows` rows evenly, in whole micro-batches."""
+        if dp % (self.replicate * self.ep):
+            return False
+        return rows % (dp * (self.micro_batch_size or 1)) == 0
 
     def rows_of(self, rows: int) -> int:
         """Rows of one micro-batch, when a step has `rows` in all."""
         return self.micro_batch_size or rows // self.dp
 
+    @staticmethod
+    def of_plan(plan: Mapping[str, Any], where: str, rows: int, row_tokens: int) -> Mesh:
+        """Return the mesh of a plan.json's first choice, for a step of `rows` x `row_tokens`.
 
-def mesh_of_plan(plan: Mapping[str, Any], where: str, rows: int, row_tokens: int) -> Mesh:
-    """The mesh of a plan.json's first choice, for a step of `rows` x `row_tokens`.
+        Args:
+            plan: what `read_plan` returned.
+            where: path of the plan, for errors.
+            rows: sequences of a step, over all ranks.
+            row_tokens: tokens of a sequence.
+
+        Raises:
+            PlanError: not a plan of `tumen plan --out`, or one that was made for another batch.
+        """
+        return _mesh_of_plan(plan, where, rows, row_tokens)
+
+    def check_split(self, shape: Shape, rows: int, row_tokens: int, world: int) -> None:
+        """Check that a network and a batch can be split like this, before anything is built.
+
+        Args:
+            shape: the network.
+            rows: sequences of a step, over all ranks.
+            row_tokens: tokens of a sequence.
+            world: ranks that were started.
+
+        Raises:
+            PlanError: the field, why, and what would be legal.
+        """
+        if world != self.ranks:
+            raise PlanError(
+                f"the mesh needs {self.ranks} ranks, {world} were started; "
+                f"start {self.ranks}, or plan for {world}"
+            )
+        faults = [
+            *_width_faults(self, shape),
+            *_batch_faults(self, shape, rows, row_tokens),
+            *_pipeline_faults(self, shape, rows),
+        ]
+        if faults:
+            raise PlanError(f"mesh: {faults[0]}")
+
+
+def read_plan(path: Path) -> dict[str, Any]:
+    """Read a plan.json.
 
     Raises:
-        PlanError: no plan of `tumen plan --out`, or one that was made for another batch.
+        PlanError: missing, or not JSON.
     """
     try:
-        layout, batch, sequence = (
-            plan["choices"][0]["layout"],
-            int(plan["batch_sequences"]),
-            int(plan["sequence_tokens"]),
-        )
+        plan = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise PlanError(
+            f"{path}: no plan ({str(error).splitlines()[0]}); "
+            f"`tumen plan RECIPE --out {path}` writes one"
+        ) from None
+    # JSON that is not an object has no choices; of_plan says so.
+    return plan if isinstance(plan, dict) else {}
+
+
+def _mesh_of_plan(plan: Mapping[str, Any], where: str, rows: int, row_tokens: int) -> Mesh:
+    try:
+        layout = plan["choices"][0]["layout"]
+        batch = int(plan["batch_sequences"])
+        sequence = int(plan["sequence_tokens"])
     except (KeyError, IndexError, TypeError, ValueError):
         raise PlanError(f"{where}: no plan; `tumen plan RECIPE --out {where}` writes one") from None
     if (batch, sequence) != (rows, row_tokens):
         raise PlanError(
-            f"{where}: planned for {batch} sequences of {sequence} tokens a step, the tier trains on {rows} of {row_tokens}; "
+            f"{where}: planned for {batch} sequences of {sequence} tokens a step, "
+            f"the tier trains on {rows} of {row_tokens}; "
             "set train.batch_size and train.seq_len, or plan again"
         )
-    schedule, pp = layout["schedule"], int(layout["pp"])
-    chunks = (
-        1
-        if pp == 1 or schedule == "1f1b"
-        else 2
-        if schedule == "dualpipe"
-        else max(2, int(layout["vpp"]))
-    )
-    asked = {name: layout[name] for name in ("dp", "ep", "cp", "tp", "zero")}
-    asked |= {
-        "pp": pp,
-        "virtual_stages": chunks,
-        "schedule": schedule if pp > 1 else "1f1b",
-        "micro_batch_size": layout["micro_batch"],
-    }
-    asked["recompute"] = (
-        layout["recompute"] if layout["recompute"] in ("none", "selective") else "full"
-    )
     try:
-        return Mesh.model_validate(asked)
+        return Mesh.model_validate(_fields_of_layout(layout))
     except ValidationError as error:
         why = "; ".join(detail["msg"].removeprefix("Value error, ") for detail in error.errors())
         raise PlanError(
@@ -148,94 +202,90 @@ def mesh_of_plan(plan: Mapping[str, Any], where: str, rows: int, row_tokens: int
         ) from None
 
 
-def read_plan(path: Path) -> dict[str, Any]:
-    """What a plan.json holds.
+def _fields_of_layout(layout: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a mesh for a layout as the planner writes it."""
+    fields = {name: layout[name] for name in ("dp", "ep", "cp", "tp", "zero")}
+    pp = int(layout["pp"])
+    schedule = layout["schedule"] if pp > 1 else "1f1b"
+    fields["pp"] = pp
+    fields["schedule"] = schedule
+    fields["virtual_stages"] = _virtual_stages(schedule, layout)
+    fields["micro_batch_size"] = layout["micro_batch"]
+    recompute = layout["recompute"]
+    # The planner knows finer kinds of recomputation; training has these three.
+    fields["recompute"] = recompute if recompute in ("none", "selective") else "full"
+    return fields
 
-    Raises:
-        PlanError: missing, or no JSON object.
-    """
-    try:
-        plan = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise PlanError(
-            f"{path}: no plan ({str(error).splitlines()[0]}); `tumen plan RECIPE --out {path}` writes one"
-        ) from None
-    return plan if isinstance(plan, dict) else {}
+
+def _virtual_stages(schedule: str, layout: Mapping[str, Any]) -> int:
+    """Return the stages of a pipeline rank."""
+    if schedule == "1f1b":
+        return 1
+    if schedule == "dualpipe":
+        return 2
+    return max(2, int(layout["vpp"]))
 
 
-def refuse_mesh(mesh: Mesh, shape: Shape, rows: int, row_tokens: int, world: int) -> None:
-    """Refuse what cannot be split, before anything is built.
-
-    Raises:
-        PlanError: the field, why, and what would be legal.
-    """
-    if world != mesh.ranks:
-        raise PlanError(
-            f"the mesh needs {mesh.ranks} ranks, {world} were started; start {mesh.ranks}, or plan for {world}"
-        )
-    attention, experts = shape.attention, shape.experts
-    heads = (
-        attention.num_attention_heads
-        if isinstance(attention, Mla)
-        else attention.num_key_value_heads
-    )
+def _width_faults(mesh: Mesh, shape: Shape) -> Iterator[str]:
+    """Faults of tp and ep: heads, inner features and experts that do not divide."""
+    attention = shape.attention
+    experts = shape.experts
+    if isinstance(attention, Mla):
+        heads = attention.num_attention_heads
+        kind = "heads"
+    else:
+        heads = attention.num_key_value_heads
+        kind = "heads of keys"
+    if heads % mesh.tp:
+        yield f"tp {mesh.tp} must divide {heads} {kind}"
     inner = experts.moe_intermediate_size if experts else shape.intermediate_size
+    if shape.intermediate_size % mesh.tp or inner % mesh.tp:
+        yield f"tp {mesh.tp} must divide intermediate_size and moe_intermediate_size"
+    if mesh.ep > 1 and not experts:
+        yield f"ep {mesh.ep}: the network has no experts; ep is 1"
+    if experts and experts.n_routed_experts % mesh.ep:
+        yield f"ep {mesh.ep} must divide {experts.n_routed_experts} experts"
+
+
+def _batch_faults(mesh: Mesh, shape: Shape, rows: int, row_tokens: int) -> Iterator[str]:
+    """Faults of cp, pp and dp: tokens, layers and rows that do not divide."""
+    # Each cp rank takes one block from the front and one from the back, for equal causal work.
+    if mesh.cp > 1 and row_tokens % (2 * mesh.cp):
+        yield f"cp {mesh.cp}: rows of {row_tokens} tokens must divide by 2 cp"
+    if mesh.stages > shape.num_hidden_layers:
+        yield (
+            f"pp {mesh.pp} x virtual_stages {mesh.virtual_stages} "
+            f"is more than {shape.num_hidden_layers} layers"
+        )
     each = mesh.rows_of(rows)
-    faults = [
-        (
-            heads % mesh.tp,
-            f"tp {mesh.tp} must divide {heads} heads"
-            + ("" if isinstance(attention, Mla) else " of keys"),
-        ),
-        (
-            shape.intermediate_size % mesh.tp or inner % mesh.tp,
-            f"tp {mesh.tp} must divide intermediate_size and moe_intermediate_size",
-        ),
-        (mesh.ep > 1 and not experts, f"ep {mesh.ep}: the network has no experts; ep is 1"),
-        (
-            experts and experts.n_routed_experts % mesh.ep,
-            f"ep {mesh.ep} must divide {experts.n_routed_experts if experts else 0} experts",
-        ),
-        (
-            row_tokens % (2 * mesh.cp) if mesh.cp > 1 else 0,
-            f"cp {mesh.cp}: rows of {row_tokens} tokens must divide by 2 cp",
-        ),
-        (
-            mesh.stages > shape.num_hidden_layers,
-            f"pp {mesh.pp} x virtual_stages {mesh.virtual_stages} is more than {shape.num_hidden_layers} layers",
-        ),
-        (
-            rows % (mesh.dp * each) if each else 1,
-            f"dp {mesh.dp} x micro_batch_size {each} must divide {rows} rows",
-        ),
-        (
-            mesh.pp > 1 and shape.tie_word_embeddings,
-            "pp needs a head of its own: tied weights would live on two stages; set shape.tie_word_embeddings = false",
-        ),
-        (
-            mesh.pp > 1 and shape.num_nextn_predict_layers,
-            "pp with shape.num_nextn_predict_layers is not built: leave one of them out",
-        ),
-        (
-            mesh.cp > 1 and shape.num_nextn_predict_layers,
-            "cp with shape.num_nextn_predict_layers is not built: leave one of them out",
-        ),
-    ]
-    micro = rows // (mesh.dp * each) if each else 0
-    if mesh.pp > 1:
-        least = mesh.stages if mesh.schedule == "dualpipe" else mesh.pp
-        faults.append(
-            (
-                micro < least,
-                f"{mesh.schedule} over pp {mesh.pp} needs {least} micro-batches a step, there are {micro}",
-            )
+    if each == 0 or rows % (mesh.dp * each):
+        yield f"dp {mesh.dp} x micro_batch_size {each} must divide {rows} rows"
+
+
+def _pipeline_faults(mesh: Mesh, shape: Shape, rows: int) -> Iterator[str]:
+    """What a pipeline or a split context cannot do, and too few micro-batches."""
+    if mesh.pp > 1 and shape.tie_word_embeddings:
+        yield (
+            "pp needs a head of its own: tied weights would live on two stages; "
+            "set shape.tie_word_embeddings = false"
         )
-        faults.append(
-            (
-                mesh.virtual_stages > 1 and micro % mesh.pp,
-                f"{micro} micro-batches must be a multiple of pp {mesh.pp}",
-            )
+    if shape.num_nextn_predict_layers:
+        for name, size in (("pp", mesh.pp), ("cp", mesh.cp)):
+            if size > 1:
+                yield (
+                    f"{name} with shape.num_nextn_predict_layers is not built: "
+                    "leave one of them out"
+                )
+    each = mesh.rows_of(rows)
+    if mesh.pp == 1 or each == 0:
+        return
+    micro = rows // (mesh.dp * each)
+    # A V starts from both ends, so it needs twice as many micro-batches.
+    least = mesh.stages if mesh.schedule == "dualpipe" else mesh.pp
+    if micro < least:
+        yield (
+            f"{mesh.schedule} over pp {mesh.pp} needs {least} micro-batches a step, "
+            f"there are {micro}"
         )
-    for wrong, why in faults:
-        if wrong:
-            raise PlanError(f"mesh: {why}")
+    if mesh.virtual_stages > 1 and micro % mesh.pp:
+        yield f"{micro} micro-batches must be a multiple of pp {mesh.pp}"

@@ -17,7 +17,8 @@ import numpy as np
 
 from tumen.core.extras import need
 from tumen.core.shape import Mla, Shape
-from tumen.fit import Tensor, block_bytes, shape_tensors
+from tumen.fit import TensorSize, shape_tensors
+from tumen.formats.ggml_types import BY_NAME
 
 CONTEXT = 4096
 BEGIN, END = 1, 2
@@ -68,7 +69,7 @@ def _gguf() -> ModuleType:
     return module
 
 
-def _data(rng: np.random.Generator, tensor: Tensor) -> np.ndarray[Any, Any]:
+def _data(rng: np.random.Generator, tensor: TensorSize) -> np.ndarray[Any, Any]:
     """Random content of a tensor; quantised kinds as bytes, (..., rows, bytes of a row)."""
     rows = tensor.dims[:0:-1]
     if tensor.kind == "F32":
@@ -85,7 +86,7 @@ def _data(rng: np.random.Generator, tensor: Tensor) -> np.ndarray[Any, Any]:
             0x3C if tensor.kind == "BF16" else 0x24
         )  # about 0.01, either sign
     for number, at in enumerate(SCALES.get(tensor.kind, ())):
-        blocks = packed.reshape(*rows, -1, block_bytes(tensor.kind))
+        blocks = packed.reshape(*rows, -1, BY_NAME[tensor.kind].bytes)
         middle = (-8) ** number * SCALE * np.exp(SPREAD * rng.standard_normal())
         scales = (
             middle * np.exp(SPREAD * rng.standard_normal(blocks.shape[:-1], dtype="f4"))

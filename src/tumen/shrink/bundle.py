@@ -28,7 +28,7 @@ from tumen.data import Codec
 from tumen.formats import check_adapter, header_of, is_gguf
 from tumen.language import Ontology
 from tumen.model import Transformer, build, causal_mask
-from tumen.recipe import VARIANT_NAME
+from tumen.recipe.field_types import VARIANT_NAME
 from tumen.shrink.gguf_writer import read_weights, write_adapter, write_gguf
 from tumen.shrink.quantize.allocation import read_grid
 from tumen.shrink.quantize.tensors import Places

@@ -19,7 +19,7 @@ from tumen.data import Codec
 from tumen.data.tokenizer import BYTES, CONTROL, UNKNOWN
 from tumen.language import BEGIN, DO
 from tumen.model import gguf_name, interleave, to_gguf, turned
-from tumen.recipe import QuantType
+from tumen.recipe.field_types import QuantType
 from tumen.shrink.quant_types import GRIDS, Scales, fitting
 
 WORDS: Mapping[str, QuantType] = {"int8": "q8_0", "int4": "q4_0"}

@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from gguf import GGML_QUANT_SIZES
 from gguf import GGMLQuantizationType as Kind
 from torch import Tensor
 
 from tumen.core.errors import ExportError
-from tumen.recipe import QuantType
+from tumen.formats.ggml_types import BY_NUMBER
+from tumen.recipe.field_types import QuantType
 from tumen.shrink.blocks import PACK, half_bytes
 
 SEARCH = tuple(
@@ -71,16 +71,16 @@ class Grid:
     @property
     def block(self) -> int:
         """Weights of a block."""
-        return GGML_QUANT_SIZES[self.kind][0]
+        return BY_NUMBER[self.kind].values
 
     @property
     def bits(self) -> float:
         """Bits a weight, scales included."""
-        return 8 * GGML_QUANT_SIZES[self.kind][1] / self.block
+        return 8 * BY_NUMBER[self.kind].bytes / self.block
 
     def bytes_of(self, tensor: Tensor) -> int:
         """Bytes of a whole tensor in the file."""
-        return tensor.numel() // self.block * GGML_QUANT_SIZES[self.kind][1]
+        return tensor.numel() // self.block * BY_NUMBER[self.kind].bytes
 
     def cut(self, rows: Tensor) -> Tensor:
         """Rows (..., columns) as blocks (N, P, part)."""

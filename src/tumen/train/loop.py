@@ -23,7 +23,7 @@ from tumen.core.events import Events
 from tumen.core.shape import Shape
 from tumen.data import Loader, Shards, read_shards
 from tumen.heartbeat import sender
-from tumen.recipe import Train, refuse_mesh
+from tumen.recipe import Train
 from tumen.train.checkpoints.checkpoint import Checkpoints, State, whole, write_final
 from tumen.train.checkpoints.replicas import Copies
 from tumen.train.losses import Extra
@@ -225,7 +225,7 @@ def trainer_of(
         PlanError: the mesh does not divide the network or the step.
         TrainError: an adapter over many ranks, or another combination that is not built.
     """
-    refuse_mesh(section.mesh, shape, section.batch_size, section.seq_len, world.size)
+    section.mesh.check_split(shape, section.batch_size, section.seq_len, world.size)
     if (
         section.expert_kernel == "grouped"
         and section.compile

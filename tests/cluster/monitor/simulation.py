@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tumen.cluster.watcher import RankLayout, RunMonitor, format_row
-from tumen.heartbeat.messages import Heartbeat, Message, MessageReceiver, MessageSender
+from tumen.heartbeat.messages import AuthenticatedMessage, Heartbeat, MessageReceiver, MessageSender
 
 SECRET = bytes(32)
 TICK_SECONDS = 0.1  # between two checks
@@ -251,7 +251,7 @@ class SimulatedRun:
         agent = self.agents[name]
         return not agent.silent and self.now >= agent.next_report
 
-    def report(self, name: str) -> Message:
+    def report(self, name: str) -> AuthenticatedMessage:
         """Return the report of an agent, through sender and receiver."""
         agent = self.agents[name]
         agent.next_report = self.now + 1.0

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tumen.core.errors import InputError, RunnerError
-from tumen.recipe.recipe import Serve
+from tumen.recipe import Serve
 from tumen.serve import Router, create_app
 from tumen.serve.runners import Completion, DeviceRunner, RemoteRunner
 from tumen.serve.runners.remote_runner import action_schema

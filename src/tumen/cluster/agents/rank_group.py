@@ -12,7 +12,7 @@ from typing import Any
 
 from tumen.cluster.agents.rank_process import RankProcess
 from tumen.cluster.job_files import FAULTS_FOLDER
-from tumen.heartbeat import Heartbeat, Message
+from tumen.heartbeat import AuthenticatedMessage, Heartbeat
 
 MOST_REASON_CHARACTERS = 300
 
@@ -98,7 +98,7 @@ class RankGroup:
         self.selector.register(started.output, selectors.EVENT_READ, started)
         return started
 
-    def receive_heartbeats(self, message: Message) -> bool:
+    def receive_heartbeats(self, message: AuthenticatedMessage) -> bool:
         """Take heartbeats of a rank; returns whether the watcher should know at once.
 
         A heartbeat of another attempt, or in the name of another rank, is ignored.

@@ -131,7 +131,7 @@ class HeartbeatInbox:
         self.address = f"127.0.0.1:{self.socket.getsockname()[1]}"
         selector.register(self.socket, selectors.EVENT_READ)
 
-    def receive(self) -> Iterator[messages.Message]:
+    def receive(self) -> Iterator[messages.AuthenticatedMessage]:
         """Yield the messages that arrived."""
         for datagram in datagrams(self.socket):
             message = self._receiver.open(datagram)

@@ -29,7 +29,7 @@ from tumen.cluster.engines.kubernetes_manifest import (
 )
 from tumen.core.artifact import write_text
 from tumen.core.errors import DiskError, EngineError, disk
-from tumen.recipe import recipe
+from tumen.recipe import fleet_section
 
 DRAINED = "tumen/drained"  # annotation of a node: why it takes no work
 REJECTIONS = {  # what an HTTP status of the API server means to the one who launches
@@ -96,8 +96,8 @@ class KubernetesEngine:
         site: section `fleet.kubernetes` of a recipe.
     """
 
-    def __init__(self, site: recipe.Kubernetes | None = None) -> None:
-        self.site = site or recipe.Kubernetes()
+    def __init__(self, site: fleet_section.Kubernetes | None = None) -> None:
+        self.site = site or fleet_section.Kubernetes()
 
     def render(self, job: JobSpec) -> str:
         """Return the manifest."""

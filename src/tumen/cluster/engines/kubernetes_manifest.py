@@ -12,7 +12,7 @@ from typing import Any
 
 from tumen.cluster.engines.engine import JobSpec, supports_standby
 from tumen.core.errors import EngineError
-from tumen.recipe import recipe
+from tumen.recipe import fleet_section
 
 GROUP = "jobset.x-k8s.io/v1alpha2"
 NAME_LABEL = "jobset.sigs.k8s.io/jobset-name"
@@ -44,7 +44,7 @@ FROM_POD = {  # variables that Kubernetes fills in
 }
 
 
-def render(job: JobSpec, site: recipe.Kubernetes | None = None) -> str:
+def render(job: JobSpec, site: fleet_section.Kubernetes | None = None) -> str:
     """Return the manifest of a job as YAML.
 
     Raises:
@@ -62,7 +62,7 @@ def render(job: JobSpec, site: recipe.Kubernetes | None = None) -> str:
         pass
 
     Dumper.add_representer(str, _represent_text)
-    tree = manifest(job, site or recipe.Kubernetes())
+    tree = manifest(job, site or fleet_section.Kubernetes())
     text = yaml.dump(tree, Dumper=Dumper, sort_keys=False, width=120)
     about = "written by tumen's kubernetes engine; `kubectl create -f job.yaml` submits it by hand"
     return f"# {job.name}: {about}\n{text}"
@@ -74,7 +74,7 @@ def _represent_text(dumper: Any, text: str) -> Any:
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
-def manifest(job: JobSpec, site: recipe.Kubernetes) -> dict[str, Any]:
+def manifest(job: JobSpec, site: fleet_section.Kubernetes) -> dict[str, Any]:
     """Return the JobSet.
 
     When a pod fails, JobSet starts all of them again together; it also makes the headless service
@@ -122,7 +122,7 @@ def _failure_rules(job: JobSpec) -> list[dict[str, Any]]:
     return rules
 
 
-def _indexed_job(job: JobSpec, site: recipe.Kubernetes, name: str) -> dict[str, Any]:
+def _indexed_job(job: JobSpec, site: fleet_section.Kubernetes, name: str) -> dict[str, Any]:
     """Return the Job of all nodes, whose index is the rank of a node."""
     disrupted = {"type": "DisruptionTarget", "status": "True"}
     limit = round(job.limit_seconds) if job.limit_seconds else None
@@ -139,7 +139,7 @@ def _indexed_job(job: JobSpec, site: recipe.Kubernetes, name: str) -> dict[str, 
     )
 
 
-def _pod(job: JobSpec, site: recipe.Kubernetes, name: str) -> dict[str, Any]:
+def _pod(job: JobSpec, site: fleet_section.Kubernetes, name: str) -> dict[str, Any]:
     """Return a pod: one agent, which starts the ranks of the node."""
     _require_image_and_volume(job, site)
     volumes = []
@@ -175,7 +175,7 @@ def _pod(job: JobSpec, site: recipe.Kubernetes, name: str) -> dict[str, Any]:
     )
 
 
-def _require_image_and_volume(job: JobSpec, site: recipe.Kubernetes) -> None:
+def _require_image_and_volume(job: JobSpec, site: fleet_section.Kubernetes) -> None:
     if not site.image:
         raise EngineError(
             f"{job.name}: set fleet.kubernetes.image to a container image with tumen[train] in it"

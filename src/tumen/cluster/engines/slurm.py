@@ -23,7 +23,7 @@ from tumen.cluster.engines.engine import (
 from tumen.cluster.engines.slurm_script import render
 from tumen.core.artifact import write_text
 from tumen.core.errors import DiskError, EngineError, disk
-from tumen.recipe import recipe
+from tumen.recipe import fleet_section
 
 CALL_SECONDS = 60.0  # the longest that slurmctld may take to answer
 
@@ -126,8 +126,8 @@ class SlurmEngine:
         site: section `fleet.slurm` of a recipe.
     """
 
-    def __init__(self, site: recipe.Slurm | None = None) -> None:
-        self.site = site or recipe.Slurm()
+    def __init__(self, site: fleet_section.Slurm | None = None) -> None:
+        self.site = site or fleet_section.Slurm()
 
     def render(self, job: JobSpec) -> str:
         """Return the batch script."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tumen.cluster.engines.engine import JobSpec, supports_standby
-from tumen.recipe import recipe
+from tumen.recipe import fleet_section
 
 DEFAULTS = {"PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"}
 # A hang leaves a flight record of its collectives behind
@@ -76,9 +76,9 @@ exit "$code"
 """
 
 
-def render(job: JobSpec, site: recipe.Slurm | None = None) -> str:
+def render(job: JobSpec, site: fleet_section.Slurm | None = None) -> str:
     """Return the batch script of a job."""
-    site = site or recipe.Slurm()
+    site = site or fleet_section.Slurm()
     nccl = NCCL if job.accelerators_per_node else {}
     variables = {**DEFAULTS, **nccl, **job.environment}
     lines = [
@@ -102,7 +102,7 @@ def render(job: JobSpec, site: recipe.Slurm | None = None) -> str:
     return "\n".join([*lines, body])
 
 
-def _directives(job: JobSpec, site: recipe.Slurm) -> Iterator[str]:
+def _directives(job: JobSpec, site: fleet_section.Slurm) -> Iterator[str]:
     """Yield the options of sbatch in the order people read them: who, where, how much, how long, what then."""
     yield f"job-name={job.name}"
     for name in ("account", "partition", "qos", "reservation", "constraint"):

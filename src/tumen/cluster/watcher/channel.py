@@ -40,11 +40,11 @@ class AgentChannel:
         """Senders whose clock is off, and by how many seconds."""
         return self._receiver.skewed
 
-    def receive(self) -> list[messages.Message]:
+    def receive(self) -> list[messages.AuthenticatedMessage]:
         """Return the reports that arrived since the last call."""
         return [message for message in self._messages() if message.sender != NAME]
 
-    def _messages(self) -> Iterator[messages.Message]:
+    def _messages(self) -> Iterator[messages.AuthenticatedMessage]:
         while True:
             try:
                 datagram, address = self._socket.recvfrom(messages.MAX_BYTES)

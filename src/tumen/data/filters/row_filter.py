@@ -29,7 +29,7 @@ from tumen.data.filters.text_keys import (
     words_of,
 )
 from tumen.data.workers import chunks, map_in_order
-from tumen.recipe import Filter
+from tumen.recipe.field_types import Filter
 
 T = TypeVar("T")
 

@@ -17,7 +17,7 @@ from tumen.core.shape import Shape
 from tumen.data import Codec, require_same_vocabulary
 from tumen.pipeline.preparation import DATASET, TOKENIZER
 from tumen.pipeline.training.tier import QatStage, TrainingStage
-from tumen.recipe import InitFrom, Tier, Train, mesh_of_plan, read_plan
+from tumen.recipe import InitFrom, Mesh, Tier, Train, read_plan
 
 
 def learn(run: Path, stage: TrainingStage, plan: Path | None, events: Events) -> None:
@@ -148,7 +148,7 @@ def with_plan_mesh(section: Train, plan: Path | None) -> Train:
     """
     if plan is None:
         return section
-    mesh = mesh_of_plan(read_plan(plan), str(plan), section.batch_size, section.seq_len)
+    mesh = Mesh.of_plan(read_plan(plan), str(plan), section.batch_size, section.seq_len)
     return section.model_copy(update={"mesh": mesh})
 
 

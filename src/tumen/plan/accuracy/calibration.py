@@ -21,8 +21,8 @@ import numpy as np
 
 from tumen.core.errors import PlanError
 from tumen.core.shape import Frozen, Mla, Shape
-from tumen.core.stored import load, store
 from tumen.fit import nonnegative
+from tumen.fit.stored import load, store
 from tumen.plan.accuracy.measurement import Observation, observed
 from tumen.plan.model.scenario import Array
 from tumen.recipe import Train
@@ -231,7 +231,7 @@ def predict(profile: Profile, shape: Shape, train: Train) -> tuple[float, float]
 
 
 def store_profile(profile: Profile, path: Path) -> None:
-    """Write a profile; raises as `tumen.core.stored.store` does."""
+    """Write a profile; raises as `tumen.fit.stored.store` does."""
     store(profile, path)
 
 

@@ -27,7 +27,8 @@ from tumen.core.errors import ArtifactError, ExportError
 from tumen.core.shape import Mla, Shape
 from tumen.data import Codec
 from tumen.model import build
-from tumen.recipe import Quantize, QuantType
+from tumen.recipe import Quantize
+from tumen.recipe.field_types import QuantType
 from tumen.shrink.gguf_writer import grids_of, matrices_of, tensors_of, write_gguf
 from tumen.shrink.quant_types import GRIDS, Scales
 from tumen.shrink.quantize.divergence import Reference, some_batches

@@ -10,14 +10,14 @@ from tumen.cluster.watcher.monitor import transitions
 from tumen.cluster.watcher.monitor.rows import Row
 from tumen.cluster.watcher.monitor.run_state import AgentState, RankExit, RunState, StoppedRank
 from tumen.core import fencing
-from tumen.heartbeat import Message
+from tumen.heartbeat import AuthenticatedMessage
 
 AGENT_SECONDS = 5.0  # an agent without a report for so long is silent
 GATHER_SECONDS = 600.0  # by then the agents of a running job have all reported
 COMEBACK_SECONDS = 20.0  # an agent that died is back by then, if anything restarts it
 
 
-def receive_reports(state: RunState, now: float, reports: Iterable[Message]) -> None:
+def receive_reports(state: RunState, now: float, reports: Iterable[AuthenticatedMessage]) -> None:
     """Take reports of agents. Heartbeats of another attempt than the ordered one are ignored."""
     bodies = []
     for report in reports:
@@ -38,7 +38,9 @@ def _new_agent(state: RunState, now: float, name: str) -> AgentState:
     return agent
 
 
-def _receive_report(state: RunState, now: float, agent: AgentState, report: Message) -> None:
+def _receive_report(
+    state: RunState, now: float, agent: AgentState, report: AuthenticatedMessage
+) -> None:
     fell_back = agent.attempt > report.attempt
     if state.order.attempt > 0 and agent.attempt == state.order.attempt and fell_back:
         agent.restarted = True

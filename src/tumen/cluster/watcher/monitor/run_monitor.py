@@ -20,7 +20,7 @@ from tumen.cluster.watcher.monitor.detect import SEVERAL_SILENT_SECONDS, detect_
 from tumen.cluster.watcher.monitor.rank_table import USUAL_STEPS, RankTable
 from tumen.cluster.watcher.monitor.rows import Fault, OpenFault, Row, fault_row
 from tumen.cluster.watcher.monitor.run_state import AgentState, RankLayout, new_run_state
-from tumen.heartbeat import Message
+from tumen.heartbeat import AuthenticatedMessage
 
 
 class RunMonitor:
@@ -45,7 +45,7 @@ class RunMonitor:
 
     # -- input
 
-    def receive(self, now: float, reports: Iterable[Message]) -> None:
+    def receive(self, now: float, reports: Iterable[AuthenticatedMessage]) -> None:
         """Take reports of agents."""
         gathering.receive_reports(self.state, now, reports)
 

@@ -1,0 +1,157 @@
+"""Sections `data` and `tokenizer`: where sentences come from and how they become tokens."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from tumen.core.shape import Frozen, Positive, Share
+from tumen.language import LANGUAGES
+from tumen.recipe.field_types import Filter, Language
+
+FILTERS: dict[str, tuple[Filter, ...]] = {
+    "text": ("quality", "held_out", "exact", "near"),
+    "home": (),
+}
+
+PATH = "file of a local source, folder or glob of texts, folder of SNIPS, or name of a Hugging Face data set"
+
+
+class Part(Frozen):
+    """One source of a mix. `weight` is its share of the characters, against the other weights, whatever its size."""
+
+    source: str = "text"
+    path: str | None = Field(None, description=PATH)
+    weight: float = Field(gt=0)
+    epochs: Positive = Field(
+        1, description="how often its rows may be used; the mix ends when one source is used up"
+    )
+    slot_swap: Share = Field(
+        0.0,
+        description="of its rows, from the second pass on, those whose slots say words of another row of the same intent",
+    )
+    exclude_intents: tuple[str, ...] = Field(
+        (), description="intents whose rows are left out: another source says them better"
+    )
+    class_priors: str | None = Field(
+        None,
+        description="labelled file of what people ask: training weighs this source's intents as if each were as frequent as there",
+    )
+    relabel_none: tuple[str, ...] = Field(
+        (),
+        description="intents that are nothing the other sources know: their rows mean `none`, the rest go",
+    )
+    languages: tuple[Language, ...] | None = Field(None, description="instead of data.languages")
+    sentences: Positive | None = Field(None, description="instead of data.sentences")
+    not_home: Share | None = Field(None, description="instead of data.not_home")
+
+    @model_validator(mode="after")
+    def _swaps(self) -> Part:
+        if self.slot_swap and (self.epochs == 1 or self.source == "text"):
+            raise ValueError(
+                "slot_swap changes rows with slots from the second pass on: set epochs above 1, and a source of sentences"
+            )
+        return self
+
+    def own(self) -> dict[str, Any]:
+        """What it says instead of the data section."""
+        said = {name: getattr(self, name) for name in ("languages", "sentences", "not_home")}
+        return {
+            "source": self.source,
+            "path": self.path,
+            **{name: value for name, value in said.items() if value is not None},
+        }
+
+
+class Data(Frozen):
+    """Where sentences come from. `source` is a name of `tumen.data.sources.source.SOURCES` or `"my_pkg.mod:Class"`."""
+
+    source: str = "home"
+    path: str | None = Field(None, description=PATH)
+    mix: tuple[Part, ...] = Field((), description="several sources instead of `source` and `path`")
+    filters: tuple[Filter, ...] | None = Field(
+        None,
+        description="what rows must pass; default: all four for text, none for homes (split by template), else exam and exact",
+    )
+    held_out: tuple[str, ...] = Field(
+        (), description="files (JSONL, TSV, Parquet, txt) whose sentences are kept out of training"
+    )
+    document_tokens: int | None = Field(
+        None,
+        gt=1,
+        description="longest piece of a plain text in tokens; default: the smallest seq_len of the family",
+    )
+    engine: Literal["local", "ray"] = Field(
+        "local", description="ray: texts are filtered and encoded on a Ray cluster"
+    )
+    languages: tuple[Language, ...] = LANGUAGES
+    sentences: Positive = Field(40_000, description="training sentences")
+    validation: Positive = Field(600, description="sentences for the validation loss")
+    eval_sentences: Positive = Field(300, description="eval sentences a language")
+    held_out_templates: Share = Field(
+        0.1, description="share of whole templates kept for the eval split"
+    )
+    held_out_names: Share = Field(0.2, description="share of whole names kept for the eval split")
+    home_entities: tuple[Positive, Positive] = Field(
+        (50, 200), description="smallest and largest generated home"
+    )
+    not_home: Share = Field(0.25, description="share of sentences that are not for the home")
+
+    @model_validator(mode="after")
+    def _mixed(self) -> Data:
+        if self.mix and self.path:
+            raise ValueError(
+                "path and mix exclude each other: give every source of the mix its own path"
+            )
+        if self.engine == "ray" and not self.is_text():
+            raise ValueError(
+                "engine 'ray' is for plain texts: set source (or every source of the mix) to 'text'"
+            )
+        return self
+
+    def parts(self) -> tuple[Part, ...]:
+        """The sources, also when there is one."""
+        return self.mix or (Part(source=self.source, path=self.path, weight=1),)
+
+    def is_text(self) -> bool:
+        """Whether all of it is plain text, without actions."""
+        return all(part.source == "text" for part in self.parts())
+
+    def passed(self) -> tuple[Filter, ...]:
+        """The filters that rows must pass; a held-out file is always kept out."""
+        kinds = {part.source for part in self.parts()}
+        usual = (
+            FILTERS.get(min(kinds), ("held_out", "exact"))
+            if len(kinds) == 1
+            else ("held_out", "exact")
+        )
+        chosen = usual if self.filters is None else self.filters
+        return (*chosen, "held_out") if self.held_out and "held_out" not in chosen else chosen
+
+
+class Tokenizer(Frozen):
+    """Byte-fallback BPE. A small vocabulary is the cheapest speed-up on a device."""
+
+    vocab_size: Annotated[int, Field(ge=512, le=262_144)] = 2048
+    init_from: str | None = Field(
+        None,
+        description="outside model whose vocabulary is taken instead of a learnt one; default: what a tier starts from",
+    )
+    trim: int | None = Field(
+        None,
+        ge=0,
+        description="of its tokens keep those the data needs and this many of the most frequent; default: all",
+    )
+    pieces: bool = Field(
+        False,
+        description="one token more for each piece of an action (learnt ones have them anyway)",
+    )
+
+    @model_validator(mode="after")
+    def _of_something(self) -> Tokenizer:
+        if (self.trim is not None or self.pieces) and not self.init_from:
+            raise ValueError(
+                "trim and pieces are for the vocabulary of an outside model: set init_from, or start a tier from one"
+            )
+        return self
