@@ -19,15 +19,21 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from importlib import resources
 from typing import Any
 
 from tumen.core.errors import InputError
 from tumen.language.ontology import JOINT, NONE, Ontology
 
-LANGUAGES = ("en", "zh", "de")
+LANGUAGES: tuple[str, ...] = tuple(
+    tomllib.loads(resources.files("tumen.language").joinpath("languages.toml").read_text("utf-8"))[
+        "codes"
+    ]
+)
 MAX_SENTENCE = 300  # characters; people speak about 15 words, a letter is not a command
 
 CLOSED: dict[str, tuple[str, ...]] = {

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
+from tumen.data.sources.languages import language_data
 from tumen.data.sources.templates import phrases
 
 TRIES = 30  # draws until a name lies on the wanted side of the split
@@ -56,34 +57,12 @@ def rank(text: str) -> int:
 
 def invented(rng: random.Random, lang: str) -> str:
     """A name nobody has: two or three syllables (rare characters in Chinese), or real words that name something else."""
+    written = language_data(lang)
     if rng.random() < 0.5:
-        return _join(lang, *(rng.choice(strange_words(lang)) for _ in range(rng.choice((1, 1, 2)))))
-    if lang == "zh":
-        return "".join(
-            rng.choice("阿小云星月海风雷晨安乐朵朗琪宁泽沐瑶辰诺悠岚霖芸希尧澜")
-            for _ in range(rng.choice((2, 2, 3)))
-        )
-    syllables = (
-        "ba",
-        "ko",
-        "ri",
-        "mel",
-        "dun",
-        "sa",
-        "vi",
-        "tor",
-        "lin",
-        "gra",
-        "pe",
-        "zu",
-        "nox",
-        "fi",
-        "hal",
-        "om",
-        "ster",
-        "ley",
-    )
-    return "".join(rng.choice(syllables) for _ in range(rng.choice((2, 2, 3))))
+        count = rng.choice((1, 1, 2))
+        return written.join(*(rng.choice(strange_words(lang)) for _ in range(count)))
+    count = rng.choice((2, 2, 3))
+    return "".join(rng.choice(written.syllables) for _ in range(count))
 
 
 @cache
@@ -96,13 +75,9 @@ def strange_words(lang: str) -> tuple[str, ...]:
         if isinstance(entry, str)
     }
     fit = (word for word in words if len(word) > 1 and not set(word) & set("0123456789[](){}<>|"))
-    return tuple(
-        sorted(
-            word
-            for word in fit
-            if (len(word) <= 4 if lang == "zh" else word.isalpha() and len(word) > 2)
-        )
-    )
+    if language_data(lang).spaced:
+        return tuple(sorted(word for word in fit if word.isalpha() and len(word) > 2))
+    return tuple(sorted(word for word in fit if len(word) <= 4))
 
 
 @dataclass(frozen=True)
@@ -198,7 +173,9 @@ def _entity_name(
     nouns = more.get(domain)
     if domain != "person" and rng.random() < INVENTED[exam]:
         base = invented(rng, lang)
-        return _join(lang, base, rng.choice(nouns)) if nouns and rng.random() < 0.4 else base
+        if nouns and rng.random() < 0.4:
+            return language_data(lang).join(base, rng.choice(nouns))
+        return base
     if not nouns or rng.random() < 0.6:
         return str(rng.choice(words["names"][domain]))
     parts = {"thing": nouns, "area": areas} | {
@@ -207,7 +184,3 @@ def _entity_name(
     return str(rng.choice(more["alias"])).format(
         **{key: rng.choice(options) for key, options in parts.items()}
     )
-
-
-def _join(lang: str, *words: str) -> str:
-    return ("" if lang == "zh" else " ").join(words)

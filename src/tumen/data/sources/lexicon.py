@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tumen.core.errors import InputError
 from tumen.core.extras import optional
-from tumen.data.sources.templates import HASS_LANGUAGE
+from tumen.data.sources.languages import language_data
 from tumen.language import normalise
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def lexicon(languages: Sequence[str]) -> Lexicon:
     """{language: {slot: {normalised words: value}}}."""
     found: Lexicon = {}
     for lang in languages:
-        tree = home_assistant_intents.get_intents(HASS_LANGUAGE[lang])
+        tree = home_assistant_intents.get_intents(language_data(lang).home_assistant)
         if tree is None:
             raise InputError(f"home-assistant-intents has no templates for {lang!r}")
         intents = hassil.Intents.from_dict(tree)
@@ -42,7 +42,7 @@ def lexicon(languages: Sequence[str]) -> Lexicon:
             words = intents.slot_lists.get(name)
             if isinstance(words, hassil.TextSlotList):
                 slots.setdefault(slot, {}).update(_values(words, intents))
-        slots.setdefault("seconds", {}).update({"half": 30} if lang == "en" else {})
+        slots.setdefault("seconds", {}).update(language_data(lang).seconds_words)
         found[lang] = slots
     return found
 

@@ -18,6 +18,7 @@ from tumen.core.errors import InputError
 from tumen.core.extras import need
 from tumen.core.table import named
 from tumen.data.sources.generated_homes import GeneratedHome, generate, invented, is_held
+from tumen.data.sources.languages import language_data
 from tumen.data.sources.lexicon import lexicon
 from tumen.data.sources.read import read_rows, read_text, text_files
 from tumen.data.sources.templates import (
@@ -249,10 +250,10 @@ def _sentences(
 def _politely(rng: random.Random, example: Example, words: Sequence[str]) -> Example:
     """The same command with a word that changes nothing before or after it."""
     word = rng.choice(words)
-    joint = "" if example.action.lang == "zh" else " "
     parts = (word, example.sentence) if rng.random() < 0.7 else (example.sentence, word)
+    said = language_data(example.action.lang).join(*parts)
     try:
-        return Example(normalise(joint.join(parts)), example.action, example.template)
+        return Example(normalise(said), example.action, example.template)
     except InputError:  # one word too many
         return example
 

@@ -8,7 +8,6 @@ random and remembers which words filled which slot.
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -18,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from tumen.core.artifact import hash_of
 from tumen.core.errors import InputError
 from tumen.core.extras import optional
-from tumen.language import CLOSED, INTENTS, Action, is_cjk, normalise, units
+from tumen.data.sources.languages import language_data
+from tumen.language import CLOSED, INTENTS, LANGUAGES, Action, is_cjk, normalise, units
 
 if TYPE_CHECKING:
     from hassil import Expression, ListReference, RangeSlotList, TextSlotList
@@ -29,7 +29,6 @@ hassil_numbers = optional("hassil.numbers", PURPOSE)
 home_assistant_intents = optional("home_assistant_intents", PURPOSE)
 yaml = optional("yaml", PURPOSE)
 
-HASS_LANGUAGE = {"en": "en", "zh": "zh-CN", "de": "de"}
 # Home Assistant's slot names -> ours. A floor is an area to the ear; only the home knows the difference.
 RENAMED = {
     "floor": "area", "volume_level": "volume", "search_query": "query", "conversation_command": "command",
@@ -39,19 +38,6 @@ RENAMED = {
 TIME = {"hours": "duration", "minutes": "duration", "seconds": "duration"} | {
     "start_hours": "start", "start_minutes": "start", "start_seconds": "start"
 }  # fmt: skip
-TIME_UNIT = {
-    "en": re.compile(
-        r"( an?| full| more| extra| another)* (hours?|hrs?|minutes?|mins?|seconds?|secs?)\b( and a half\b)?"
-    ),
-    "de": re.compile(
-        r"( weitere| mehr| ganze)? (stunden?|std|minuten?|min|sekunden?|sek)\b( und eine halbe\b)?"
-    ),
-    "zh": re.compile(r" ?(个)?(半)?(小时|钟头|分钟|分|秒钟|秒)(半)?(钟)?"),
-}
-# `{floor} [floor]` said of a floor that is called `ground floor` already.
-STUTTER = re.compile(
-    r"\b(floor|level|light|lights|lamp|fan|etage|stock|geschoss|licht|lampe) \1\b|geschossgeschoss|([楼层灯的])\2"
-)
 # How people say a number; CLDR's other rule sets are for cheques, years and dates.
 SPOKEN = ("spellout-cardinal", "spellout-numbering")
 HOME_LISTS = ("name", "area", "floor")
@@ -103,7 +89,7 @@ def load_templates(lang: str) -> list[Template]:
 
 
 def _hass_templates(lang: str) -> Iterator[Template]:
-    tree = home_assistant_intents.get_intents(HASS_LANGUAGE[lang])
+    tree = home_assistant_intents.get_intents(language_data(lang).home_assistant)
     if tree is None:
         raise InputError(f"home-assistant-intents has no templates for {lang!r}")
     intents = hassil.Intents.from_dict(tree)
@@ -210,7 +196,7 @@ class Speaker:
             sentence = normalise(raw)
         except InputError:
             return None
-        if STUTTER.search(sentence):
+        if _is_doubled(sentence):
             return None
         for slot in {slot for _, slot in pieces if slot and slot not in TIME}:
             words = "".join(text for text, owner in pieces if owner == slot)
@@ -321,11 +307,13 @@ class Speaker:
         numbers = range(source.start, source.stop + 1, source.step)
         number: float = self.rng.choice(numbers)
         if source.fraction_type and self.rng.random() < 0.15:
-            return f"{number}.5".replace(".", self.rng.choice(".,") if lang == "de" else ".")
+            marks = language_data(lang).decimal_marks
+            mark = self.rng.choice(marks) if len(marks) > 1 else marks
+            return f"{number}{mark}5"
         if self.rng.random() < 0.6:
             return str(number)
         spoken = (
-            hassil_numbers.get_rbnf_engine(HASS_LANGUAGE[lang])
+            hassil_numbers.get_rbnf_engine(language_data(lang).home_assistant)
             .format_number(number)
             .text_by_ruleset
         )
@@ -352,13 +340,18 @@ def slot_of(node: ListReference) -> str:
 
 def state_of(list_name: str, value: str, words: str, lang: str) -> str:
     """One state for one word: `offen` is open and `an` is on, whichever list of Home Assistant's they come from."""
-    if list_name in OPEN_LISTS or (list_name == "on_off_states" and lang == "de" and _opens(words)):
+    opens = any(part in words.lower() for part in language_data(lang).open_words)
+    if list_name in OPEN_LISTS or (list_name == "on_off_states" and opens):
         return DOOR.get(value, value)
     return value
 
 
-def _opens(words: str) -> bool:
-    return any(part in words.lower() for part in ("auf", "offen", "öffnet", "zu", "schlossen"))
+def _is_doubled(sentence: str) -> bool:
+    """Whether a template adds a word that a name ends with: `{floor} [floor]` of `ground floor`.
+
+    All languages are asked: a home may have a device with an English name in any of them.
+    """
+    return any(language_data(lang).doubled.search(sentence) for lang in LANGUAGES)
 
 
 def time_span(sentence: str, parts: Sequence[str], lang: str) -> str | None:
@@ -375,8 +368,9 @@ def time_span(sentence: str, parts: Sequence[str], lang: str) -> str | None:
         if at < 0:
             return None
         first, position = (at if first < 0 else first), at + len(wanted)
-    unit = TIME_UNIT[lang].match(sentence, position)
-    if unit is None and not TIME_UNIT[lang].search(f" {parts[-1].lower()}"):
+    time_unit = language_data(lang).time_unit
+    unit = time_unit.match(sentence, position)
+    if unit is None and not time_unit.search(f" {parts[-1].lower()}"):
         return None
     return copied_words(sentence, sentence[first : unit.end() if unit else position])
 
@@ -426,5 +420,5 @@ def _words(text: str) -> frozenset[str]:
 
 def skip_words(lang: str) -> list[str]:
     """Words of Home Assistant's that may stand before or after a command without changing it."""
-    tree = home_assistant_intents.get_intents(HASS_LANGUAGE[lang])
+    tree = home_assistant_intents.get_intents(language_data(lang).home_assistant)
     return [str(word) for word in (tree or {}).get("skip_words", ())]
