@@ -14,7 +14,10 @@ from tumen.recipe.field_types import VARIANT_NAME
 
 
 class Variant(Frozen):
-    """One variant: a tier of the family with changes. `set` works as `--set` does: the value at a path is replaced whole."""
+    """One variant: a tier of the family with changes.
+
+    `set` works as `--set` does: the whole value at a path is replaced.
+    """
 
     tier: str = Field(description="tier of the family it starts from")
     set: dict[str, Any] = Field(
@@ -22,7 +25,8 @@ class Variant(Frozen):
     )
     without: tuple[str, ...] = Field(
         (),
-        description='what the tier has and the variant has not, such as ["shape.experts", "distil"]',
+        description="sections of the tier that the variant does not have, such as "
+        '["shape.experts", "distil"]',
     )
 
     @model_validator(mode="before")
@@ -30,14 +34,19 @@ class Variant(Frozen):
     def _table(cls, value: Any) -> Any:
         if not isinstance(value, dict | Variant):
             raise ValueError(
-                "neither a field (seeds, budget, seconds, eval) nor a variant, which is a table with a tier"
+                "neither a field (seeds, budget, seconds, eval) "
+                "nor a variant, which is a table with a tier"
             )
         return value
 
 
 class Ablation(Frozen):
-    """Variants trained side by side, `[ablation.NAME]` each, at one budget and several seeds of weights and order."""
+    """Variants trained side by side, `[ablation.NAME]` each, at one budget.
 
+    Each is trained once a seed; the seed sets the initial weights and the order of the data.
+    """
+
+    # Every other key of the table is a variant's name.
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, Variant]
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((1, 2, 3), min_length=1)
@@ -47,7 +56,8 @@ class Ablation(Frozen):
     seconds: float | None = Field(
         None,
         gt=0,
-        description="instead: seconds of training steps of a variant and seed, on this machine",
+        description="instead of budget: seconds of training steps of a variant and seed, on this "
+        "machine",
     )
     eval: bool = Field(False, description="pack every variant and run the recipe's eval on it")
 
@@ -57,6 +67,7 @@ class Ablation(Frozen):
             raise ValueError("set one of budget (FLOPs) and seconds")
         if self.budget is not None and self.flops() <= 0:
             raise ValueError(f"budget {self.budget!r} must be above 0 FLOPs")
+        # The same seed twice would count one run as two.
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("a seed stands twice in seeds")
         if not self.each():
@@ -66,7 +77,8 @@ class Ablation(Frozen):
         for name in self.each():
             if not re.fullmatch(VARIANT_NAME, name):
                 raise ValueError(
-                    f"{name!r}: a variant's name is its folder: small letters, digits, - and _, and not 'table'"
+                    f"{name!r}: a variant's name is its folder: "
+                    "small letters, digits, - and _, and not 'table'"
                 )
         return self
 

@@ -10,16 +10,23 @@ from tumen.core.shape import Frozen, Positive, Share
 from tumen.language import LANGUAGES
 from tumen.recipe.field_types import Filter, Language
 
+# Filters by kind of source, where a recipe sets none.
 FILTERS: dict[str, tuple[Filter, ...]] = {
     "text": ("quality", "held_out", "exact", "near"),
-    "home": (),
+    "home": (),  # generated homes are split by template already
 }
-
-PATH = "file of a local source, folder or glob of texts, folder of SNIPS, or name of a Hugging Face data set"
+OTHER_FILTERS: tuple[Filter, ...] = ("held_out", "exact")
+PATH = (
+    "file of a local source, folder or glob of texts, folder of SNIPS, "
+    "or name of a Hugging Face data set"
+)
 
 
 class Part(Frozen):
-    """One source of a mix. `weight` is its share of the characters, against the other weights, whatever its size."""
+    """One source of a mix.
+
+    `weight` is its share of the characters relative to the other weights, whatever its size.
+    """
 
     source: str = "text"
     path: str | None = Field(None, description=PATH)
@@ -29,50 +36,61 @@ class Part(Frozen):
     )
     slot_swap: Share = Field(
         0.0,
-        description="of its rows, from the second pass on, those whose slots say words of another row of the same intent",
+        description="share of its rows, from the second epoch on, whose slot values are taken "
+        "from another row of the same intent",
     )
     exclude_intents: tuple[str, ...] = Field(
-        (), description="intents whose rows are left out: another source says them better"
+        (), description="intents whose rows are dropped, as another source has better ones"
     )
     class_priors: str | None = Field(
         None,
-        description="labelled file of what people ask: training weighs this source's intents as if each were as frequent as there",
+        description="labelled file whose intent frequencies are used as class priors for this "
+        "source (logit adjustment)",
     )
     relabel_none: tuple[str, ...] = Field(
         (),
-        description="intents that are nothing the other sources know: their rows mean `none`, the rest go",
+        description="intents unknown to the other sources: relabelled `none`; all other rows of "
+        "this source are dropped",
     )
+    # Own values of fields of the data section.
     languages: tuple[Language, ...] | None = Field(None, description="instead of data.languages")
     sentences: Positive | None = Field(None, description="instead of data.sentences")
     not_home: Share | None = Field(None, description="instead of data.not_home")
 
     @model_validator(mode="after")
     def _swaps(self) -> Part:
-        if self.slot_swap and (self.epochs == 1 or self.source == "text"):
+        can_swap = self.epochs > 1 and self.source != "text"
+        if self.slot_swap and not can_swap:
             raise ValueError(
-                "slot_swap changes rows with slots from the second pass on: set epochs above 1, and a source of sentences"
+                "slot_swap changes rows with slots from the second pass on: "
+                "set epochs above 1, and a source of sentences"
             )
         return self
 
     def own(self) -> dict[str, Any]:
-        """What it says instead of the data section."""
-        said = {name: getattr(self, name) for name in ("languages", "sentences", "not_home")}
-        return {
-            "source": self.source,
-            "path": self.path,
-            **{name: value for name, value in said.items() if value is not None},
-        }
+        """Fields that this source sets in place of those of the data section."""
+        fields: dict[str, Any] = {"source": self.source, "path": self.path}
+        for name in ("languages", "sentences", "not_home"):
+            value = getattr(self, name)
+            if value is not None:
+                fields[name] = value
+        return fields
 
 
 class Data(Frozen):
-    """Where sentences come from. `source` is a name of `tumen.data.sources.source.SOURCES` or `"my_pkg.mod:Class"`."""
+    """Where sentences come from.
 
+    `source` is a name of `tumen.data.sources.source.SOURCES` or `"my_pkg.mod:Class"`.
+    """
+
+    # Sources and filters.
     source: str = "home"
     path: str | None = Field(None, description=PATH)
     mix: tuple[Part, ...] = Field((), description="several sources instead of `source` and `path`")
     filters: tuple[Filter, ...] | None = Field(
         None,
-        description="what rows must pass; default: all four for text, none for homes (split by template), else exam and exact",
+        description="filters that rows must pass; default: all four for text, none for homes "
+        "(split by template), else held_out and exact",
     )
     held_out: tuple[str, ...] = Field(
         (), description="files (JSONL, TSV, Parquet, txt) whose sentences are kept out of training"
@@ -80,11 +98,13 @@ class Data(Frozen):
     document_tokens: int | None = Field(
         None,
         gt=1,
-        description="longest piece of a plain text in tokens; default: the smallest seq_len of the family",
+        description="longest piece of a plain text in tokens; default: the smallest seq_len of "
+        "the family",
     )
     engine: Literal["local", "ray"] = Field(
         "local", description="ray: texts are filtered and encoded on a Ray cluster"
     )
+    # Generated sentences.
     languages: tuple[Language, ...] = LANGUAGES
     sentences: Positive = Field(40_000, description="training sentences")
     validation: Positive = Field(600, description="sentences for the validation loss")
@@ -111,7 +131,7 @@ class Data(Frozen):
         return self
 
     def parts(self) -> tuple[Part, ...]:
-        """The sources, also when there is one."""
+        """The sources; one source alone is a mix of one."""
         return self.mix or (Part(source=self.source, path=self.path, weight=1),)
 
     def is_text(self) -> bool:
@@ -120,38 +140,44 @@ class Data(Frozen):
 
     def passed(self) -> tuple[Filter, ...]:
         """The filters that rows must pass; a held-out file is always kept out."""
+        chosen = self._default_filters() if self.filters is None else self.filters
+        if self.held_out and "held_out" not in chosen:
+            return (*chosen, "held_out")
+        return chosen
+
+    def _default_filters(self) -> tuple[Filter, ...]:
         kinds = {part.source for part in self.parts()}
-        usual = (
-            FILTERS.get(min(kinds), ("held_out", "exact"))
-            if len(kinds) == 1
-            else ("held_out", "exact")
-        )
-        chosen = usual if self.filters is None else self.filters
-        return (*chosen, "held_out") if self.held_out and "held_out" not in chosen else chosen
+        if len(kinds) > 1:
+            return OTHER_FILTERS
+        return FILTERS.get(kinds.pop(), OTHER_FILTERS)
 
 
 class Tokenizer(Frozen):
-    """Byte-fallback BPE. A small vocabulary is the cheapest speed-up on a device."""
+    """Byte-fallback BPE. A small vocabulary is the cheapest way to speed up a device."""
 
     vocab_size: Annotated[int, Field(ge=512, le=262_144)] = 2048
     init_from: str | None = Field(
         None,
-        description="outside model whose vocabulary is taken instead of a learnt one; default: what a tier starts from",
+        description="pretrained model whose vocabulary is used instead of a trained one; default: "
+        "the model that a tier starts from",
     )
     trim: int | None = Field(
         None,
         ge=0,
-        description="of its tokens keep those the data needs and this many of the most frequent; default: all",
+        description="keep only the tokens that the data needs and this many of the most frequent "
+        "others; default: all",
     )
     pieces: bool = Field(
         False,
-        description="one token more for each piece of an action (learnt ones have them anyway)",
+        description="add a token for each piece of an action (trained vocabularies have them)",
     )
 
     @model_validator(mode="after")
     def _of_something(self) -> Tokenizer:
-        if (self.trim is not None or self.pieces) and not self.init_from:
+        changes_vocabulary = self.trim is not None or self.pieces
+        if changes_vocabulary and not self.init_from:
             raise ValueError(
-                "trim and pieces are for the vocabulary of an outside model: set init_from, or start a tier from one"
+                "trim and pieces are for the vocabulary of an outside model: "
+                "set init_from, or start a tier from one"
             )
         return self

@@ -1,4 +1,4 @@
-"""Faults of a recipe as lines for people: a dotted path, what is wrong, and the name to write instead."""
+"""Faults of a recipe as lines: dotted path, what is wrong, the name to write instead."""
 
 from __future__ import annotations
 
@@ -81,14 +81,15 @@ RENAMED: Mapping[str, Mapping[str, str]] = {
     },
     "Recipe": {"arms": "ablation"},
 }
-"""Old field names by the class that had them, with the field that replaced each (docs/decisions/011-names.md)."""
+"""Old field names by class, with the field that replaced each (docs/decisions/011-names.md)."""
 
 NOT_FIELDS: Mapping[str, Mapping[str, str]] = {
     "Shape": {
-        "max_position_embeddings": "leave it out: rotary positions have no end; learned positions: n_positions"
+        "max_position_embeddings": "leave it out: rotary positions have no end; "
+        "learned positions: n_positions"
     }
 }
-"""Keys that people expect in a section and that it does not have, with what to do."""
+"""Keys that a section does not have although people expect them, with what to do."""
 
 
 def faults_of(model: type[BaseModel], error: ValidationError) -> list[str]:
@@ -98,7 +99,8 @@ def faults_of(model: type[BaseModel], error: ValidationError) -> list[str]:
     replaced = {path for detail in details for path in _replaced_paths(model, detail["loc"])}
     lines: list[str] = []
     for detail in details:
-        if detail["type"] == "missing" and ".".join(_shown(detail["loc"])) in replaced:
+        path = ".".join(_shown(detail["loc"]))
+        if detail["type"] == "missing" and path in replaced:
             continue
         lines.extend(_lines(model, detail))
     return lines
@@ -107,27 +109,41 @@ def faults_of(model: type[BaseModel], error: ValidationError) -> list[str]:
 def _lines(model: type[BaseModel], detail: Any) -> list[str]:
     """Return the lines of one fault; only the recipe's own check has several."""
     path = _shown(detail["loc"])
-    message = str(detail["msg"]).removeprefix("Value error, ")
     if not path:
-        return message.split("\n")  # found by the recipe itself, paths included
-    renamed = _new_names(model, detail["loc"])
+        # Recipe's own check writes its lines with paths.
+        return _message(detail).split("\n")
+    return [f"{'.'.join(path)}: {_reason(model, detail)}"]
+
+
+def _message(detail: Any) -> str:
+    return str(detail["msg"]).removeprefix("Value error, ")
+
+
+def _reason(model: type[BaseModel], detail: Any) -> str:
+    """Return what is wrong with a field, and what to write where that is known."""
+    loc = detail["loc"]
+    renamed = _new_names(model, loc)
     if renamed:
-        message = f"renamed; write {' or '.join(renamed)}"
-    elif detail["type"] == "extra_forbidden":
-        message = _unknown(model, detail["loc"])
-    elif detail["type"] == "missing":
-        message = "missing"
-    elif not isinstance(detail.get("input"), dict | BaseModel) and "input" in detail:
-        message = f"{message}, not {detail['input']!r}"
-    return [f"{'.'.join(path)}: {message}"]
+        return f"renamed; write {' or '.join(renamed)}"
+    if detail["type"] == "extra_forbidden":
+        return _unknown(model, loc)
+    if detail["type"] == "missing":
+        return "missing"
+    message = _message(detail)
+    # A whole section is too long to repeat.
+    if "input" not in detail or isinstance(detail["input"], dict | BaseModel):
+        return message
+    return f"{message}, not {detail['input']!r}"
 
 
 def _unknown(model: type[BaseModel], loc: Sequence[Any]) -> str:
     """Return what to say about a field that does not exist: why, the nearest name, or all names."""
-    owners, name = _models_at(model, loc[:-1]), str(loc[-1])
+    owners = _models_at(model, loc[:-1])
+    name = str(loc[-1])
     for owner in owners:
-        if name in NOT_FIELDS.get(owner.__name__, {}):
-            return f"unknown field; {NOT_FIELDS[owner.__name__][name]}"
+        advice = NOT_FIELDS.get(owner.__name__, {}).get(name)
+        if advice:
+            return f"unknown field; {advice}"
     known = sorted({field for owner in owners for field in owner.model_fields})
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     if near:
@@ -136,19 +152,26 @@ def _unknown(model: type[BaseModel], loc: Sequence[Any]) -> str:
 
 
 def _new_names(model: type[BaseModel], loc: Sequence[Any]) -> list[str]:
-    """Return the fields that replaced the old name at `loc`; none when the name is not an old one."""
+    """Return the fields that replaced the old name at `loc`, if it is an old name."""
+    name = loc[-1]
     found: list[str] = []
     for owner in _models_at(model, loc[:-1]):
-        new = RENAMED.get(owner.__name__, {}).get(str(loc[-1]))
-        if new and loc[-1] not in owner.model_fields and new not in found:
+        # A name may be old in one class and a field of another.
+        if name in owner.model_fields:
+            continue
+        new = RENAMED.get(owner.__name__, {}).get(str(name))
+        if new and new not in found:
             found.append(new)
     return found
 
 
 def _replaced_paths(model: type[BaseModel], loc: Sequence[Any]) -> Iterator[str]:
     """Yield the dotted paths where the fields stand that replaced the old name at `loc`."""
-    for new in _new_names(model, loc) if loc else ():
-        yield ".".join((*_shown(loc)[:-1], new))
+    if not loc:
+        return
+    section = _shown(loc)[:-1]
+    for new in _new_names(model, loc):
+        yield ".".join((*section, new))
 
 
 def _shown(loc: Sequence[Any]) -> list[str]:
@@ -158,7 +181,9 @@ def _shown(loc: Sequence[Any]) -> list[str]:
 
 def _is_tag(loc: Sequence[Any], index: int) -> bool:
     """Whether a part of a path is the tag of the union `attention`."""
-    return loc[index] in ("mla", "gqa") and index > 0 and loc[index - 1] == "attention"
+    if index == 0 or loc[index - 1] != "attention":
+        return False
+    return loc[index] in ("mla", "gqa")
 
 
 def _models_at(model: type[BaseModel], loc: Sequence[Any]) -> list[type[BaseModel]]:
@@ -166,21 +191,27 @@ def _models_at(model: type[BaseModel], loc: Sequence[Any]) -> list[type[BaseMode
     kinds: list[Any] = [model]
     for part in loc:
         below = [inner for kind in kinds for inner in _below(kind, part)]
-        kinds = below or [kind for kind in kinds if _has_tag(kind, part)] or kinds
+        # A part that leads nowhere is the tag of a union, or a fault in the path itself.
+        tagged = [kind for kind in kinds if _has_tag(kind, part)]
+        kinds = below or tagged or kinds
     return [kind for kind in kinds if _is_model(kind)]
 
 
 def _below(kind: Any, part: Any) -> list[Any]:
     """Return what may stand under a key of a model or a dict, or under an index of a tuple."""
-    if _is_model(kind) and part in kind.model_fields:
-        return _alternatives(kind.model_fields[part].annotation)
-    if _is_model(kind) and kind.model_config.get("extra") == "allow":
-        extra = typing.get_type_hints(kind)["__pydantic_extra__"]
-        return _alternatives(typing.get_args(extra)[1])
-    if typing.get_origin(kind) is dict:
-        return _alternatives(typing.get_args(kind)[1])
-    if typing.get_origin(kind) is tuple:
-        return _alternatives(typing.get_args(kind)[0])
+    if _is_model(kind):
+        if part in kind.model_fields:
+            return _alternatives(kind.model_fields[part].annotation)
+        if kind.model_config.get("extra") != "allow":
+            return []
+        # Free names, such as those of variants, all have one type.
+        kind = typing.get_type_hints(kind)["__pydantic_extra__"]
+    origin = typing.get_origin(kind)
+    arguments = typing.get_args(kind)
+    if origin is dict:
+        return _alternatives(arguments[1])
+    if origin is tuple:
+        return _alternatives(arguments[0])
     return []
 
 
@@ -190,7 +221,9 @@ def _is_model(kind: Any) -> bool:
 
 def _has_tag(kind: Any, tag: Any) -> bool:
     """Whether a model is the one of its union that has this tag."""
-    field = kind.model_fields.get("kind") if _is_model(kind) else None
+    if not _is_model(kind):
+        return False
+    field = kind.model_fields.get("kind")
     return field is not None and field.default == tag
 
 

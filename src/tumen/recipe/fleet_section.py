@@ -11,8 +11,9 @@ from tumen.recipe.field_types import SiteWord
 
 
 class Slurm(Frozen):
-    """What a Slurm site wants to be told. A field that is not set is not in the script: nothing is invented."""
+    """What a Slurm site needs in a job script. Fields that are not set are left out of it."""
 
+    # The names are those of sbatch's options.
     account: SiteWord | None = None
     partition: SiteWord | None = None
     qos: SiteWord | None = None
@@ -22,7 +23,8 @@ class Slurm(Frozen):
     )
     gres: SiteWord | None = Field(
         None,
-        description="what the site calls a card, such as gpu:h100; default: --gpus-per-node alone",
+        description="the site's name of an accelerator, such as gpu:h100; default: only "
+        "--gpus-per-node is set",
     )
     setup: tuple[str, ...] = Field(
         (), description='lines of shell before the ranks start, such as "module load cuda/12.8"'
@@ -30,7 +32,7 @@ class Slurm(Frozen):
 
 
 class Kubernetes(Frozen):
-    """What a Kubernetes cluster wants to be told."""
+    """What a Kubernetes cluster needs in a manifest."""
 
     image: SiteWord | None = Field(
         None, description="container image with tumen[train] in it; must be set to launch"
@@ -43,23 +45,26 @@ class Kubernetes(Frozen):
     volumes: dict[SiteWord, SiteWord] = Field(
         {}, description='folder to PersistentVolumeClaim, such as { "/runs" = "runs" }'
     )
-    resource: SiteWord = Field("nvidia.com/gpu", description="what the cluster calls a card")
-    shared_memory: SiteWord = Field("16Gi", description="/dev/shm of a node, where ranks meet")
+    resource: SiteWord = Field("nvidia.com/gpu", description="the cluster's name of an accelerator")
+    shared_memory: SiteWord = Field(
+        "16Gi", description="size of /dev/shm on a node, which ranks share"
+    )
     service_account: SiteWord | None = None
-    restarts: int = Field(3, ge=0, description="how often JobSet starts the whole gang again")
+    restarts: int = Field(3, ge=0, description="how often JobSet restarts all nodes of the job")
 
 
 class Fleet(Frozen):
-    """The cards a team has and the engine that starts processes on them."""
+    """The accelerators that a team has, and the engine that starts processes on them."""
 
     accelerators: str = Field(
-        "cpu:1", description="card:count, such as h800:10000; several with commas"
+        "cpu:1", description="name:count, such as h800:10000; several with commas"
     )
     engine: str = Field(
         "local", description="local, slurm, kubernetes or your own 'package.module:Class'"
     )
     accelerators_per_node: Positive | None = Field(
-        None, description="cards, and so ranks, of a node; default: those of the card"
+        None,
+        description="accelerators, and so ranks, of a node; default: from its entry in cards.toml",
     )
     avoid: tuple[SiteWord, ...] = Field((), description="nodes to leave out")
     limit: str | None = Field(
@@ -74,11 +79,13 @@ class Fleet(Frozen):
     python: SiteWord | None = Field(
         None, description="interpreter on the nodes; default: this one (kubernetes: python3)"
     )
+    # Only the section of the chosen engine is read.
     slurm: Slurm = Slurm()
     kubernetes: Kubernetes = Kubernetes()
 
     @model_validator(mode="after")
     def _durations(self) -> Fleet:
+        # Durations stay texts in the recipe, as people read them; here they are only checked.
         for name in ("limit", "grace"):
             try:
                 units.seconds(getattr(self, name) or 0)

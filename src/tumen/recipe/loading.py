@@ -19,27 +19,31 @@ def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
     """Read a recipe and apply `--set` changes such as `family.cloud.train.steps=10`.
 
     Raises:
-        RecipeError: the file is missing, no UTF-8, no TOML, or has faults; all of them are listed.
+        RecipeError: the file is missing, not UTF-8, not TOML, or has faults; all are listed.
     """
     try:
         tree = tomllib.loads(path.read_bytes().decode("utf-8"))
-    except FileNotFoundError:
-        near = sorted(str(p) for p in path.parent.glob("*.toml")) if path.parent.is_dir() else []
-        hint = f"; beside it: {', '.join(near)}" if near else ""
-        raise RecipeError(str(path), [f"no such file{hint}"]) from None
-    except IsADirectoryError:
-        raise RecipeError(str(path), ["is a folder; name the .toml file in it"]) from None
     except OSError as error:
-        raise RecipeError(str(path), [f"cannot be read: {error.strerror}"]) from None
+        fault = _file_fault(path, error)
     except UnicodeDecodeError as error:
-        raise RecipeError(
-            str(path), [f"not UTF-8 at byte {error.start}; save the file as UTF-8"]
-        ) from None
+        fault = f"not UTF-8 at byte {error.start}; save the file as UTF-8"
     except tomllib.TOMLDecodeError as error:
-        raise RecipeError(str(path), [f"not TOML: {error}"]) from None
+        fault = f"not TOML: {error}"
     except RecursionError:
-        raise RecipeError(str(path), ["nested too deep to be a recipe"]) from None
-    return recipe_of(tree, str(path), changes)
+        fault = "nested too deep to be a recipe"
+    else:
+        return recipe_of(tree, str(path), changes)
+    raise RecipeError(str(path), [fault])
+
+
+def _file_fault(path: Path, error: OSError) -> str:
+    """Say why a file cannot be read, with the recipes beside one that is missing."""
+    if isinstance(error, FileNotFoundError):
+        near = sorted(str(other) for other in path.parent.glob("*.toml"))
+        return f"no such file; beside it: {', '.join(near)}" if near else "no such file"
+    if isinstance(error, IsADirectoryError):
+        return "is a folder; name the .toml file in it"
+    return f"cannot be read: {error.strerror}"
 
 
 def recipe_of(tree: dict[str, Any], where: str, changes: Sequence[str] = ()) -> Recipe:
@@ -53,6 +57,7 @@ def recipe_of(tree: dict[str, Any], where: str, changes: Sequence[str] = ()) -> 
     Raises:
         RecipeError: with every fault.
     """
+    # Changes come first, so that they are checked like the rest of the file.
     for change in changes:
         _apply(tree, change, where)
     try:
@@ -62,63 +67,103 @@ def recipe_of(tree: dict[str, Any], where: str, changes: Sequence[str] = ()) -> 
 
 
 def _with_shapes(tree: Mapping[str, Any], where: str) -> Mapping[str, Any]:
-    """The tree with what outside models say of themselves: the shape of each tier that starts from one and says none, and whose
-    vocabulary it is.
+    """Return the tree, completed by what the pretrained models in it say.
+
+    A tier that starts from a model and sets no shape gets the model's shape. The tokenizer gets the
+    vocabulary of the first such model, unless the recipe sets another one.
 
     Raises:
-        RecipeError: a model that cannot be read.
+        RecipeError: a model cannot be read.
     """
-    family, learnt = tree.get("family"), tree.get("tokenizer", {})
-    if not isinstance(family, dict) or not isinstance(learnt, dict):
-        return tree
-    tiers, faults = dict(family), []
+    family = tree.get("family")
+    tokenizer = tree.get("tokenizer", {})
+    if not isinstance(family, dict) or not isinstance(tokenizer, dict):
+        return tree  # the checks of the fields report that
+    tiers = dict(family)
+    faults = []
     for name, tier in family.items():
-        start = tier.get("init_from") if isinstance(tier, dict) else None
-        start = {"path": start} if isinstance(start, str) else start
-        if not isinstance(start, dict) or not isinstance(start.get("path"), str):
+        start = _start_of(tier)
+        if start is None:
             continue
         try:
-            start = {**start, "path": located(start["path"])}
-            tiers[name] = tier = {**tier, "init_from": start}
-            if "shape" not in tier:
-                tiers[name] = {**tier, "shape": _shape_of(start)}
-            if "init_from" not in learnt and has_vocabulary(Path(start["path"])):
-                learnt = {
-                    "init_from": start["path"],
-                    "vocab_size": shape_of_start(Path(start["path"])).vocab_size,
-                    **learnt,
-                }
+            start["path"] = located(start["path"])
+            tiers[name] = _with_shape({**tier, "init_from": start})
+            tokenizer = _with_vocabulary(tokenizer, start["path"])
         except InputError as error:
             faults.append(f"family.{name}.init_from.path: {error}")
     if faults:
         raise RecipeError(where, faults)
-    return {**tree, "family": tiers} | ({"tokenizer": learnt} if learnt else {})
+    completed = {**tree, "family": tiers}
+    if tokenizer:
+        completed["tokenizer"] = tokenizer
+    return completed
+
+
+def _start_of(tier: Any) -> dict[str, Any] | None:
+    """Return a copy of a tier's init_from as a table, if it names a path."""
+    start = tier.get("init_from") if isinstance(tier, dict) else None
+    if isinstance(start, str):
+        return {"path": start}
+    if isinstance(start, dict) and isinstance(start.get("path"), str):
+        return dict(start)
+    return None
+
+
+def _with_shape(tier: dict[str, Any]) -> dict[str, Any]:
+    """Return a tier with the shape of its pretrained model, unless it sets one."""
+    if "shape" in tier:
+        return tier
+    return {**tier, "shape": _shape_of(tier["init_from"])}
+
+
+def _with_vocabulary(tokenizer: dict[str, Any], path: str) -> dict[str, Any]:
+    """Return the tokenizer section with a model's vocabulary, unless it has one already."""
+    if "init_from" in tokenizer or not has_vocabulary(Path(path)):
+        return tokenizer
+    size = shape_of_start(Path(path)).vocab_size
+    return {"init_from": path, "vocab_size": size, **tokenizer}
 
 
 def _shape_of(start: Mapping[str, Any]) -> dict[str, Any]:
-    """The shape of what a tier starts from, as a recipe says it."""
+    """Return the shape of a pretrained model as a recipe writes it, cut to the layers asked for.
+
+    Raises:
+        InputError: the model cannot be read, or does not have these layers.
+    """
     shape = shape_of_start(Path(start["path"])).model_dump(exclude={"vocab_size"})
-    asked = start.get("layers") or shape["num_hidden_layers"]
-    which = list(range(asked)) if isinstance(asked, int) else asked
-    if not isinstance(which, list | tuple) or not all(isinstance(layer, int) for layer in which):
-        return shape  # the field's own fault is told
-    if which and which[-1] >= shape["num_hidden_layers"]:
-        raise InputError(
-            f"{start['path']} has {shape['num_hidden_layers']} layers, number {which[-1]} (from 0 on) is asked for"
-        )
-    if list(which) != sorted(set(which)):
-        raise InputError(f"layers {list(which)} are not in rising order")
-    return shape | {"num_hidden_layers": len(which)}
+    there = shape["num_hidden_layers"]
+    layers = start.get("layers") or there
+    if isinstance(layers, int):
+        layers = list(range(layers))
+    if not isinstance(layers, list | tuple):
+        return shape  # the check of the field reports that
+    if not all(isinstance(layer, int) for layer in layers):
+        return shape
+    _check_layers(list(layers), there, start["path"])
+    return shape | {"num_hidden_layers": len(layers)}
+
+
+def _check_layers(layers: list[int], there: int, path: str) -> None:
+    """Check that a model of `there` layers has these layers, in this order."""
+    if layers and layers[-1] >= there:
+        raise InputError(f"{path} has {there} layers, number {layers[-1]} (from 0 on) is asked for")
+    if layers != sorted(set(layers)):
+        raise InputError(f"layers {layers} are not in rising order")
 
 
 def _apply(tree: dict[str, Any], change: str, where: str) -> None:
+    """Make one `--set` change in the tree.
+
+    Raises:
+        RecipeError: not written as path=value, or the path goes through a value.
+    """
     path, equals, text = change.partition("=")
     if not equals or not path.strip():
         raise RecipeError(where, [f"--set {change!r}: write it as dotted.path=value"])
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
-        value = text
+        value = text  # a plain word needs no quotes
     try:
         put(tree, path, value)
     except ValueError as error:

@@ -23,6 +23,7 @@ Schedule = Literal["1f1b", "interleaved", "zero-bubble", "dualpipe"]
 class Mesh(Frozen):
     """Ranks by dimension. Everything 1: one process."""
 
+    # Data, expert, context, tensor and pipeline parallel.
     dp: Positive = Field(1, description="ranks that see different rows")
     replicate: Positive = Field(
         1, description="of the dp ranks: copies of the weights (HSDP); 1: one copy over all (FSDP)"
@@ -31,6 +32,7 @@ class Mesh(Frozen):
     cp: Positive = Field(1, description="ranks that share the tokens of a row")
     tp: Positive = Field(1, description="ranks that share the heads and the inner features")
     pp: Positive = Field(1, description="pipeline ranks that share the layers")
+    # Of the pipeline and the optimizer.
     virtual_stages: Positive = Field(
         1, description="stages of one pipeline rank (interleaved; zero-bubble and dualpipe: 2)"
     )
@@ -269,17 +271,21 @@ def _pipeline_faults(mesh: Mesh, shape: Shape, rows: int) -> Iterator[str]:
             "pp needs a head of its own: tied weights would live on two stages; "
             "set shape.tie_word_embeddings = false"
         )
-    if shape.num_nextn_predict_layers:
-        for name, size in (("pp", mesh.pp), ("cp", mesh.cp)):
-            if size > 1:
-                yield (
-                    f"{name} with shape.num_nextn_predict_layers is not built: "
-                    "leave one of them out"
-                )
+    # Multi-token prediction needs an embedding and next tokens that other ranks hold.
+    not_built = "with shape.num_nextn_predict_layers is not built: leave one of them out"
+    if shape.num_nextn_predict_layers and mesh.pp > 1:
+        yield f"pp {not_built}"
+    if shape.num_nextn_predict_layers and mesh.cp > 1:
+        yield f"cp {not_built}"
+    yield from _micro_batch_faults(mesh, rows)
+
+
+def _micro_batch_faults(mesh: Mesh, rows: int) -> Iterator[str]:
+    """Too few micro-batches to keep a pipeline's schedule, or a rest of them."""
     each = mesh.rows_of(rows)
     if mesh.pp == 1 or each == 0:
         return
-    micro = rows // (mesh.dp * each)
+    micro = rows // (mesh.dp * each)  # of one dp rank and step
     # A V starts from both ends, so it needs twice as many micro-batches.
     least = mesh.stages if mesh.schedule == "dualpipe" else mesh.pp
     if micro < least:

@@ -1,14 +1,14 @@
 """The recipe: one TOML that drives plan, data, tiers, shrink, serve, gate and home.
 
-A recipe is frozen; a field nobody knows is a fault; all faults of a file are told at once with their dotted paths. A room
-gets its own section and the artifacts it needs, never the whole recipe. A variant is another file or
-`--set family.cloud.train.steps=10`.
+A recipe is frozen, and an unknown field is a fault. All faults of a file are reported at once, each
+with its dotted path. A room gets its own section and the artifacts it needs, never the whole
+recipe. To vary a recipe, write another file or use `--set family.cloud.train.steps=10`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
@@ -22,6 +22,7 @@ from tumen.recipe.plan_section import Planning
 from tumen.recipe.serve_section import Gate, Serve
 from tumen.recipe.tier_section import Tier
 
+# Each stage has a folder in the run's folder; a tier may not take one of these names.
 STAGE_NAMES = (
     "corpus",
     "tokenizer",
@@ -33,18 +34,23 @@ STAGE_NAMES = (
     "*-quant",
     "*-qat",
 )
-
-TIER_NAME = r"(?!(corpus|tokenizer|dataset|jobs|ablation)$|bundle-|.*-(logits|quant|qat)$)[a-z0-9][a-z0-9_-]*"
+TIER_NAME = (
+    r"(?!(corpus|tokenizer|dataset|jobs|ablation)$|bundle-|.*-(logits|quant|qat)$)"
+    r"[a-z0-9][a-z0-9_-]*"
+)
 
 
 class Recipe(Frozen):
     """One recipe, from sentences to a gated bundle."""
 
+    # The run.
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$", description="names the run's folder")
     seed: int = 0
+    # What is trained, and on what.
     data: Data = Data()
     tokenizer: Tokenizer = Tokenizer()
     family: dict[str, Tier] = Field(min_length=1)
+    # How it is served, and where it runs.
     serve: Serve = Serve()
     gate: Gate = Gate()
     fleet: Fleet = Fleet()
@@ -64,61 +70,96 @@ class Recipe(Frozen):
         return self
 
     def _tier_faults(self) -> Iterator[str]:
-        """Names that fit nothing, each with its dotted path."""
-        tiers = f"is no tier; the family has {', '.join(self.family)}"
-        strangers = False
+        """Faults that one section alone cannot find, each with its dotted path."""
+        wrong_origins = list(self._origin_faults())
+        yield from self._name_faults(wrong_origins)
+        if not wrong_origins:
+            yield from self._circle_faults()
+        yield from self._length_faults()
+        yield from self._serve_faults()
+        yield from self._ablation_faults()
+
+    def _origin_faults(self) -> Iterator[tuple[str, str]]:
+        """Teachers and pruned tiers that are not another tier: (tier, fault)."""
         for name, tier in self.family.items():
-            if not re.fullmatch(TIER_NAME, name):
-                taken = ", ".join(STAGE_NAMES)
-                yield f"family.{name}: a tier's name is its folder: small letters, digits, - and _, and none of {taken}"
-            for field, other in (
-                ("distil.teacher", tier.distil and tier.distil.teacher),
-                ("prune", tier.prune),
-            ):
+            origins = {"distil.teacher": tier.distil and tier.distil.teacher, "prune": tier.prune}
+            for field, other in origins.items():
                 if other and (other not in self.family or other == name):
-                    strangers = True
-                    yield f"family.{name}.{field}: {other!r} is no other tier of the family"
-        if not strangers and len(order := self.tiers_in_order()) < len(self.family):
-            yield f"family: tiers are made from each other in a circle: {', '.join(n for n in self.family if n not in order)}"
-        for name, tier in self.family.items():
-            if self.data.document_tokens and self.data.document_tokens > tier.train.seq_len:
-                yield f"data.document_tokens: {self.data.document_tokens} do not fit into family.{name}.train.seq_len"
-        if self.serve.device not in self.family:
-            yield f"serve.device: {self.serve.device!r} {tiers}"
-        if self.serve.cloud and not self.serve.cloud_url and self.serve.cloud not in self.family:
-            yield f"serve.cloud: {self.serve.cloud!r} {tiers}"
-        for name, variant in self.ablation.each().items() if self.ablation else ():
-            if variant.tier in self.family:
-                yield from (
-                    f"ablation.{name}.{fault}" for fault in self._variant_faults(name, variant)
+                    yield (name, f"family.{name}.{field}: {other!r} is no other tier of the family")
+
+    def _name_faults(self, origin_faults: Sequence[tuple[str, str]]) -> Iterator[str]:
+        """Names of tiers that cannot be folders; after each name, the tier's faulty origins."""
+        for name in self.family:
+            if not re.fullmatch(TIER_NAME, name):
+                yield (
+                    f"family.{name}: a tier's name is its folder: small letters, digits, - and _, "
+                    f"and none of {', '.join(STAGE_NAMES)}"
                 )
-            else:
-                yield f"ablation.{name}.tier: {variant.tier!r} {tiers}"
+            yield from (fault for tier, fault in origin_faults if tier == name)
+
+    def _circle_faults(self) -> Iterator[str]:
+        """Tiers that can never be made, as each needs another one first."""
+        order = self.tiers_in_order()
+        left = [name for name in self.family if name not in order]
+        if left:
+            yield f"family: tiers are made from each other in a circle: {', '.join(left)}"
+
+    def _length_faults(self) -> Iterator[str]:
+        """Texts that are longer than what a tier is trained on."""
+        longest = self.data.document_tokens
+        for name, tier in self.family.items():
+            if longest and longest > tier.train.seq_len:
+                yield (
+                    f"data.document_tokens: {longest} do not fit into family.{name}.train.seq_len"
+                )
+
+    def _serve_faults(self) -> Iterator[str]:
+        """Tiers to serve that do not exist; with a URL the cloud tier may be elsewhere."""
+        serve = self.serve
+        if serve.device not in self.family:
+            yield f"serve.device: {self._unknown(serve.device)}"
+        if serve.cloud and not serve.cloud_url and serve.cloud not in self.family:
+            yield f"serve.cloud: {self._unknown(serve.cloud)}"
+
+    def _ablation_faults(self) -> Iterator[str]:
+        """Variants of unknown tiers, or with changes that do not fit."""
+        if not self.ablation:
+            return
+        for name, variant in self.ablation.each().items():
+            if variant.tier not in self.family:
+                yield f"ablation.{name}.tier: {self._unknown(variant.tier)}"
+                continue
+            for fault in self._variant_faults(name, variant):
+                yield f"ablation.{name}.{fault}"
 
     def _variant_faults(self, name: str, variant: Variant) -> Iterator[str]:
-        """What is wrong with a variant of a known tier, paths from the tier on."""
+        """Faults of a variant of a known tier; their paths begin below the tier."""
         if "train.steps" in variant.set:
             yield "set: train.steps follows from the budget"
         try:
             tier = self.variant(name)
         except ValidationError as error:
             yield from faults_of(Tier, error)
+            return
         except ValueError as error:
             yield f"set: {error}"
-        else:
-            unknown = f"is no tier; the family has {', '.join(self.family)}"
-            if tier.distil and tier.distil.teacher not in self.family:
-                yield f"distil.teacher: {tier.distil.teacher!r} {unknown}"
-            if tier.prune and tier.prune not in self.family:
-                yield f"prune: {tier.prune!r} {unknown}"
+            return
+        if tier.distil and tier.distil.teacher not in self.family:
+            yield f"distil.teacher: {self._unknown(tier.distil.teacher)}"
+        if tier.prune and tier.prune not in self.family:
+            yield f"prune: {self._unknown(tier.prune)}"
+
+    def _unknown(self, tier: str) -> str:
+        return f"{tier!r} is no tier; the family has {', '.join(self.family)}"
 
     def variant(self, name: str) -> Tier:
-        """A variant as the tier it is; its steps are still those of the tier it comes from.
+        """Return a variant as a tier; its steps are still those of the tier it is a variant of.
 
         Raises:
             ValueError: its changes do not fit (a checked recipe has no such variant).
         """
         variant = (self.ablation or Ablation()).each()[name]
+        # As plain data, so that all checks run again on the changed tier.
         tree = self.family[variant.tier].model_dump()
         for path in variant.without:
             put(tree, path, None)
@@ -128,22 +169,30 @@ class Recipe(Frozen):
 
     def document_tokens(self) -> int:
         """Most tokens of a piece of plain text."""
-        return self.data.document_tokens or min(tier.train.seq_len for tier in self.family.values())
+        if self.data.document_tokens:
+            return self.data.document_tokens
+        return min(tier.train.seq_len for tier in self.family.values())
 
     def tiers_in_order(self) -> list[str]:
-        """Tier names with every teacher, and every tier that another is cut from, before those made from it."""
+        """Names of the tiers, each after the tiers it is made from.
+
+        Tiers that are made from each other in a circle are missing.
+        """
         order: list[str] = []
-        for _ in self.family:  # one more generation of students each time
-            order += [
-                n
-                for n, tier in self.family.items()
-                if n not in order and all(other in order for other in tier.made_from())
-            ]
+        # Each pass adds one more generation of students.
+        for _ in self.family:
+            ready = [name for name in self.family if self._can_follow(name, order)]
+            order += ready
         return order
+
+    def _can_follow(self, name: str, order: Sequence[str]) -> bool:
+        if name in order:
+            return False
+        return all(other in order for other in self.family[name].made_from())
 
 
 def put(tree: dict[str, Any], path: str, value: Any) -> None:
-    """Set what stands at a dotted path, making the sections above it.
+    """Set the value at a dotted path; sections above it are made where they are missing.
 
     Raises:
         ValueError: a part of the path is a value, not a section.

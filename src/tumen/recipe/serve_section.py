@@ -8,7 +8,10 @@ from tumen.core.shape import Frozen, Positive, Share
 
 
 class Serve(Frozen):
-    """Which tier answers. The device goes first; `unsure` is the confidence below which the cloud tier is asked."""
+    """Which tier answers.
+
+    The device answers first. Below the confidence `unsure` the cloud tier is asked.
+    """
 
     device: str = "device"
     cloud: str | None = "cloud"
@@ -19,7 +22,8 @@ class Serve(Frozen):
     cloud_key_env: str = Field(
         "TUMEN_CLOUD_KEY",
         pattern="^TUMEN_[A-Z0-9_]+$",
-        description="environment variable that holds the key of cloud_url; TUMEN_..., as a bundle from elsewhere may name no other",
+        description="environment variable that holds the key of cloud_url; begins with TUMEN_, so "
+        "that a bundle made elsewhere cannot read another one",
     )
     unsure: Share = 0.5
     threads: Positive = 1
@@ -27,23 +31,28 @@ class Serve(Frozen):
 
 
 class Gate(Frozen):
-    """Floors a bundle must reach before `talk` and `serve` show it."""
+    """Thresholds that a bundle must reach before `talk` and `serve` use it."""
 
+    # Quality.
     exact: Share = Field(0.0, description="exact actions, in each language")
     agreement: Share = Field(
         0.0, description="positions where the exported model writes torch's token"
     )
+    # Against the cloud tier.
     of_cloud: Share = Field(0.0, description="device score as a share of the cloud's")
     of_cloud_classes: int = Field(
         0, ge=0, description="scenario classes in which the device reaches `class_of_cloud`"
     )
     class_of_cloud: Share = Field(
         0.98,
-        description="device score of a class as a share of the cloud's, to count in of_cloud_classes",
+        description="device score of a class as a share of the cloud's, at which the class counts "
+        "in of_cloud_classes",
     )
+    # Harm.
     false_acts: Share = Field(1.0, description="most acts on sentences that are not for the home")
     invented: int = Field(0, ge=0, description="most devices that do not exist")
     size_of_cloud: Share = Field(1.0, description="device bytes as a share of the cloud's")
+    # Against the bundle that is live (`tumen promote`).
     worse_than_live: Share = Field(
         0.01,
         description="most that a promotion may lose of exact actions, in all and in each language",

@@ -15,11 +15,16 @@ from tumen.recipe.mesh import Mesh
 
 
 class Train(Frozen):
-    """One training run of one tier. Rates are per step; `batch_size` x `seq_len` tokens make a step, whatever the mesh."""
+    """Training of one tier.
 
+    A step has `batch_size` x `seq_len` tokens, whatever the mesh.
+    """
+
+    # Size of the run.
     steps: Positive
     batch_size: Positive = 32
     seq_len: Positive = 128
+    # Optimizer and schedule.
     optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = Field(2e-3, gt=0, description="peak learning rate")
     warmup: Share = Field(0.05, description="share of the steps that warm up linearly")
@@ -29,16 +34,19 @@ class Train(Frozen):
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = Field(0.1, ge=0)
     grad_clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
+    # Loss, and what the machine computes.
     sentence_weight: float = Field(
         0.1, ge=0, description="loss weight of the sentence; the action weighs 1"
     )
     precision: Literal["auto", "bf16", "fp32"] = Field(
         "auto",
-        description="what the network computes in; auto: bf16 where the machine multiplies it at full speed, else fp32",
+        description="number format of the computation; auto: bf16 where the machine multiplies "
+        "it at full speed, else fp32",
     )
     compile: bool = Field(
         True, description="torch.compile the blocks; needs a C++ compiler on a CPU"
     )
+    # Checkpoints: steps between two, and how many to keep.
     checkpoint_every: Positive = 100
     keep: Positive = 2
     threads: int = Field(0, ge=0, description="0: the cores this process may use")
@@ -53,40 +61,48 @@ class Train(Frozen):
     spike: float = Field(
         0.0,
         ge=0,
-        description="stop at a loss this many median deviations above the median of the last 100 steps; 0: never",
+        description="stop at a loss this many median deviations above the median of the last 100 "
+        "steps; 0: never",
     )
     async_checkpoint: bool = Field(
-        False, description="write checkpoints while training goes on; pays on GPUs alone"
+        False, description="write checkpoints while training goes on; pays off on GPUs only"
     )
     mesh: Mesh = Mesh()
 
 
 class Distil(Frozen):
-    """Learn from another tier's logits (arXiv 1503.02531): `weight` on the teacher, the rest on the data."""
+    """Learn from another tier's logits (arXiv 1503.02531).
+
+    `weight` of the loss is on the teacher, the rest on the data.
+    """
 
     teacher: str
     weight: Share = 0.7
     temperature: float = Field(1.0, gt=0)
     live: bool = Field(
         False,
-        description="ask the teacher at every step, for all tokens, instead of storing its likeliest ones",
+        description="run the teacher at every step, for all tokens, instead of storing its "
+        "likeliest ones",
     )
 
 
 class InitFrom(Frozen):
-    """Weights a tier starts from, and how it goes on. A path alone is short for `{ path = ... }`.
+    """Weights a tier starts from, and how training goes on. A path alone means `{ path = ... }`.
 
-    `tune = "lora"` (arXiv 2106.09685) leaves them as they are and learns an adapter of `rank` beside each matrix, times
-    `alpha / rank`.
+    `tune = "lora"` (arXiv 2106.09685) freezes them and trains an adapter of `rank` beside each
+    matrix, scaled by `alpha / rank`.
     """
 
     path: str = Field(
-        description="GGUF file, also `package:NAME/FILE`; folder that transformers wrote; or checkpoint as `tumen import` makes"
+        description="GGUF file, also `package:NAME/FILE`; folder written by transformers; or "
+        "checkpoint made by `tumen import`"
     )
     tune: Literal["full", "lora"] = "full"
     layers: Positive | tuple[Annotated[int, Field(ge=0)], ...] | None = Field(
-        None, description="take so many of its first layers, or these, from 0 on; default: all"
+        None,
+        description="number of first layers to take, or a list of layers, from 0 on; default: all",
     )
+    # Of an adapter; ignored when all weights are trained.
     rank: Positive = 16
     alpha: float = Field(32.0, gt=0)
     target_modules: tuple[Matrix, ...] = Field(
@@ -103,9 +119,10 @@ class InitFrom(Frozen):
 
 
 class Quantize(Frozen):
-    """How a trained tier becomes small. A plain word, `quantize = "int4"`, is `{ type = "int4", calibrate = 0 }`.
+    """How a trained tier is quantized.
 
-    int8 is Q8_0; int4 is Q4_0 with embedding and head at Q8_0; any other type is used for every matrix.
+    A plain word, `quantize = "int4"`, means `{ type = "int4", calibrate = 0 }`. int8 is Q8_0. int4
+    is Q4_0 with embedding and head at Q8_0. Any other type is used for every matrix.
     """
 
     type: Word | None = Field(
@@ -113,7 +130,8 @@ class Quantize(Frozen):
     )
     budget: str | int | None = Field(
         None,
-        description="most bytes of model.gguf, such as 1.5 MB: every matrix gets the type of its own that costs least in sum",
+        description="most bytes of model.gguf, such as 1.5 MB; each matrix gets its own type, so "
+        "that the sum of errors is smallest",
     )
     types: tuple[QuantType, ...] = Field(
         LADDER, min_length=1, description="quantization types that a budget may choose from"
@@ -121,8 +139,9 @@ class Quantize(Frozen):
     calibrate: int = Field(
         256,
         ge=0,
-        description="training sentences that say which columns of a matrix matter; 0: none",
+        description="training sentences that show which columns of a matrix matter; 0: none",
     )
+    # Quantization-aware training.
     qat: bool = Field(
         False,
         description="quantization-aware training, straight-through, after the tier is trained",
@@ -135,7 +154,8 @@ class Quantize(Frozen):
     )
     teach: Share = Field(
         1.0,
-        description="share of the loss on the unquantized tier's own distributions; the rest is on the data",
+        description="share of the loss on the distributions of the unquantized tier; the rest is "
+        "on the data",
     )
 
     @model_validator(mode="before")
@@ -143,7 +163,8 @@ class Quantize(Frozen):
     def _word(cls, value: Any) -> Any:
         if isinstance(value, Quantize | dict):
             return value
-        if value not in (words := typing.get_args(Word)):
+        words = typing.get_args(Word)
+        if value not in words:
             raise ValueError(f"write a table, or one of {', '.join(words)}")
         return {"type": value, "calibrate": 0}
 
@@ -151,13 +172,15 @@ class Quantize(Frozen):
     def _one_goal(self) -> Quantize:
         if (self.type is None) == (self.budget is None):
             raise ValueError("set one of type and budget (bytes)")
-        if self.budget is not None:
-            if self.budget_bytes() <= 0:
-                raise ValueError(f"budget {self.budget!r} must be above 0 bytes")
-            if not self.calibrate:
-                raise ValueError(
-                    "a budget needs calibrate above 0: types are chosen by what they do to these sentences"
-                )
+        if self.budget is None:
+            return self
+        if self.budget_bytes() <= 0:
+            raise ValueError(f"budget {self.budget!r} must be above 0 bytes")
+        if not self.calibrate:
+            raise ValueError(
+                "a budget needs calibrate above 0: "
+                "types are chosen by what they do to these sentences"
+            )
         return self
 
     def budget_bytes(self) -> float:
@@ -168,28 +191,35 @@ class Quantize(Frozen):
             raise ValueError(f"budget: {error}") from None
 
     def section(self, train: Train) -> Train:
-        """A tier's train section for quantization-aware training: actions alone, AdamW, the rate falling from a small peak."""
-        short = {
+        """Return a tier's train section, changed for quantization-aware training.
+
+        The loss is on actions only; AdamW; the learning rate falls from a small peak.
+        """
+        # A short run on weights that have converged: little warm-up, decay all along.
+        changes = {
             "steps": self.steps,
             "learning_rate": self.learning_rate,
             "warmup": 0.05,
             "decay": 1.0,
+            "optimizer": "adamw",
+            "sentence_weight": 0.0,
         }
-        return train.model_copy(update={**short, "optimizer": "adamw", "sentence_weight": 0.0})
+        return train.model_copy(update=changes)
 
     @property
     def plain(self) -> bool:
-        """Whether rounding is all that is asked."""
+        """Whether weights are only rounded: no calibration, no training."""
         return not self.calibrate and not self.qat
 
     @property
     def word(self) -> str:
-        """What a bundle calls it."""
-        return f"{self.type or 'mixed'}{', qat' if self.qat else ''}"
+        """What a bundle calls this quantization, such as `int4` or `mixed, qat`."""
+        name = self.type or "mixed"
+        return f"{name}, qat" if self.qat else name
 
 
 class Tier(Frozen):
-    """A size in the model family. The shape of one that starts from an outside model is that model's."""
+    """A size in the model family. With `init_from` the shape may be left out: the model has one."""
 
     shape: Shape
     train: Train
@@ -203,26 +233,27 @@ class Tier(Frozen):
     )
 
     def made_from(self) -> tuple[str, ...]:
-        """Tiers that must be there before this one: its teacher, and the one it is cut from."""
-        return tuple(
-            dict.fromkeys(
-                name for name in (self.distil.teacher if self.distil else None, self.prune) if name
-            )
-        )
+        """Tiers that are made before this one: its teacher, and the one it is pruned from."""
+        names = []
+        if self.distil and self.distil.teacher:
+            names.append(self.distil.teacher)
+        if self.prune and self.prune not in names:
+            names.append(self.prune)
+        return tuple(names)
 
     @model_validator(mode="after")
     def _one_start(self) -> Tier:
-        if self.init_from and self.prune:
+        if self.init_from is None:
+            return self
+        if self.prune:
             raise ValueError(
                 "init_from and prune exclude each other: a tier starts from one set of weights"
             )
-        if (
-            self.init_from
-            and self.init_from.tune == "lora"
-            and not self.init_from.merge
-            and not self.quantize.plain
-        ):
+        # An adapter was trained on these base weights; quantizing them further would change it.
+        keeps_base = self.init_from.tune == "lora" and not self.init_from.merge
+        if keeps_base and not self.quantize.plain:
             raise ValueError(
-                "an adapter's base is packed as it came: set init_from.merge to calibrate or train quantization-aware"
+                "an adapter's base is packed as it came: "
+                "set init_from.merge to calibrate or train quantization-aware"
             )
         return self
