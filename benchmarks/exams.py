@@ -1,10 +1,10 @@
 """What finished runs know of public exams: intent, slots, refusals, size, time of a sentence on one thread.
 
-    python benchmarks/exams.py RUN [RUN ...] [--exam home:slurp=FILE ...] [--out FILE]
+    python benchmarks/exams.py RUN [RUN ...] [--data FOLDER] [--exam home:slurp=FILE ...] [--out FILE]
 
-Every run is examined on its own held-back sentences, and on the files of public sets that `--exam RECIPE:NAME=FILE` names (default:
-those of ../shared/data that the recipe was written for and that training has not seen). `tumen eval` asks the device bundle,
-as anybody would.
+Every run is examined on its own held-back sentences, and on public sets that its recipe was written for and that training
+has not seen: files below `--data`, by default the folder `data` where the recipes find theirs, too. `--exam RECIPE:NAME=FILE`
+names others. `tumen eval` asks the device bundle, as anybody would.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from tumen.core import events, units
 from tumen.core.artifact import manifest_of
 from tumen.pipeline import read_run_recipe
 
-DATA = "../shared/data"
-EXAMS = [
-    f"home:slurp={DATA}/slurp/devel.jsonl",
-    f"home:slurp-home={DATA}/slurp/devel.jsonl",
-    f"slurp:slurp={DATA}/slurp/devel.jsonl",
-    f"clinc150:clinc={DATA}/clinc150/train_val.json",
-]
+# (recipe, suite, file below the folder of --data)
+EXAMS = (
+    ("home", "slurp", "slurp/devel.jsonl"),
+    ("home", "slurp-home", "slurp/devel.jsonl"),
+    ("slurp", "slurp", "slurp/devel.jsonl"),
+    ("clinc150", "clinc", "clinc150/train_val.json"),
+)
 SHARES = ("intent", "exact", "slu_f1", "oos_recall", "false_acts")
 WITHIN = ("in_scope", "oos_recall")
 
@@ -43,6 +43,21 @@ def examined(run: Path, asked: list[tuple[str, str]]) -> Iterator[dict[str, Any]
         if done.returncode:
             raise SystemExit(f"{' '.join(command)}: {done.stderr.strip()}")
         yield json.loads(done.stdout)
+
+
+def named(texts: list[str]) -> list[tuple[str, str, str]]:
+    """Return (recipe, suite, file) of each `RECIPE:NAME=FILE`."""
+    found = []
+    for text in texts:
+        recipe, _, rest = text.partition(":")
+        suite, _, file = rest.partition("=")
+        found.append((recipe, suite, file))
+    return found
+
+
+def below(folder: Path) -> list[tuple[str, str, str]]:
+    """Return (recipe, suite, file) of each public set below a folder."""
+    return [(recipe, suite, str(folder / file)) for recipe, suite, file in EXAMS]
 
 
 def about(run: Path) -> dict[str, Any]:
@@ -113,11 +128,11 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("runs", type=Path, nargs="+")
-    parser.add_argument("--exam", nargs="*", default=EXAMS, help="RECIPE:NAME=FILE")
+    parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the public sets")
+    parser.add_argument("--exam", nargs="*", help="RECIPE:NAME=FILE; default: files below --data")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    asked = [(recipe, name, file) for text in options.exam for recipe, _, rest in [text.partition(":")]
-             for name, _, file in [rest.partition("=")]]  # fmt: skip
+    asked = named(options.exam) if options.exam is not None else below(options.data)
     result = circumstances(("xllamacpp", "torch"))
     result["runs"] = []
     for run in options.runs:

@@ -46,3 +46,18 @@ def test_arms_spend_alike(path: Path, tmp_path: Path) -> None:
     assert len(rows) > 1
     spent = [row["flops"] for row in rows]
     assert max(spent) - min(spent) < max(row["step_flops"] for row in rows)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_its_data_lie_below_the_folder_of_the_command_and_it_says_how_to_get_them(
+    path: Path,
+) -> None:
+    text = path.read_text("utf-8")
+    comments = "\n".join(line for line in text.splitlines() if line.startswith("#"))
+    recipe = load_recipe(path)
+    for part in recipe.data.parts():
+        for file in (part.path, part.class_priors, *recipe.data.held_out):
+            if file and file.startswith("data/"):
+                assert "/".join(Path(file).parts[:2]) in comments
+            elif file:
+                assert not file.startswith(("..", "/"))

@@ -13,6 +13,7 @@ from tumen.core.errors import InputError
 from tumen.data import Codec, read_corpus, write_corpus, write_dataset, write_tokenizer
 from tumen.data.sources.labelled import (
     LabelledSentence,
+    SnipsSource,
     action_of,
     ontology_of,
     read_clinc,
@@ -326,7 +327,8 @@ class TestShares:
     def test_a_file_that_is_not_there(self, tmp_path: Path) -> None:
         with pytest.raises(
             InputError,
-            match=r"^nowhere.jsonl: no such file; data.mix.class_priors is read from where the command runs$",
+            match=r"^nowhere.jsonl: no such file or folder; data.mix.class_priors is read from where "
+            r"the command runs; name one that you have$",
         ):
             self.corpus(tmp_path, [], class_priors="nowhere.jsonl")
 
@@ -345,3 +347,12 @@ class TestShares:
             match=r"no token of its own for the intent alarm_set; set tokenizer.pieces = true",
         ):
             codec.intent("alarm_set")
+
+
+def test_a_data_set_that_is_not_there_says_where_to_get_it(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        SnipsSource().corpus(Data(source="snips", path=str(tmp_path / "snips")), 7)
+    assert str(caught.value) == (
+        f"{tmp_path}/snips: no such file or folder; data.path is read from where the command runs; "
+        "get it from https://github.com/sonos/nlu-benchmark"
+    )

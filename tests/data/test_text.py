@@ -147,7 +147,7 @@ class TestRead:
         (tmp_path / "a.jsonl").write_text('{"sentence": null}\n')
         with pytest.raises(InputError, match="row 1: no sentence or text"):
             list(read_sentences(tmp_path / "a.jsonl"))
-        with pytest.raises(InputError, match="no such exam"):
+        with pytest.raises(InputError, match="no such file or folder; data.held_out is read from"):
             list(read_sentences(tmp_path / "b.jsonl"))
 
 

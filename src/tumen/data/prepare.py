@@ -24,7 +24,7 @@ from tumen.data.filters import RowFilter, eval_keys, filter_rows, folded, text_k
 from tumen.data.mix import interleave
 from tumen.data.shards import PackedExamples, pack_examples, write_packed
 from tumen.data.sources.generated_homes import is_held
-from tumen.data.sources.read import read_sentences
+from tumen.data.sources.read import missing_file, read_sentences
 from tumen.data.sources.source import Corpus, source_of
 from tumen.data.sources.templates import Example
 from tumen.data.swap import swapped
@@ -176,14 +176,15 @@ def _offsets(part: Part, had: Counter[str]) -> dict[str, float]:
     """
     if not part.class_priors:
         return {}
-    read = getattr(source_of(part.source), "read", None)
+    source = source_of(part.source)
+    read = getattr(source, "read", None)
     if read is None:
         raise InputError(
             f"data.mix.class_priors: source {part.source!r} reads no labelled file; leave it out"
         )
     if not Path(part.class_priors).exists():
-        raise InputError(
-            f"{part.class_priors}: no such file; data.mix.class_priors is read from where the command runs"
+        raise missing_file(
+            part.class_priors, "data.mix.class_priors", getattr(source, "origin", "")
         )
     asked = Counter(row.intent for row in read(part.class_priors) if row.intent in had)
     if not asked:

@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from tumen.core.errors import InputError
 from tumen.data.sources.generated_homes import rank
 from tumen.data.sources.lexicon import lexicon
-from tumen.data.sources.read import read_rows
+from tumen.data.sources.read import missing_file, read_rows
 from tumen.data.sources.source import SPLIT_NAMES, Corpus, copied
 from tumen.data.sources.templates import Example
 from tumen.language import JOINT, NONE, Action, Ontology, normalise
@@ -241,6 +241,7 @@ class LabelledSource:
     """A data set with its own labels. Of rows without a split, `data.eval_sentences` go to the exam and `data.validation` to validation."""
 
     read = staticmethod(read_labelled)
+    origin = ""  # where the data set is published, for the error of a missing file
 
     def corpus(self, section: Data, seed: int) -> Corpus:
         """All splits; a row whose words cannot be copied from its sentence is left out, as no model could be right on it."""
@@ -248,6 +249,8 @@ class LabelledSource:
             raise InputError(
                 f"data.path is missing: data.source = {section.source!r} reads a file that you have"
             )
+        if not Path(section.path).exists():
+            raise missing_file(section.path, "data.path", self.origin)
         rows = list(self.read(section.path))
         ontology = ontology_of(rows)
         corpus = Corpus(values=lexicon(section.languages), ontology=ontology)
@@ -279,15 +282,20 @@ class SlurpSource(LabelledSource):
     """SLURP or HWU64."""
 
     read = staticmethod(read_slurp)
+    origin = (
+        "https://github.com/pswietojanski/slurp or https://github.com/xliuhw/NLU-Evaluation-Data"
+    )
 
 
 class ClincSource(LabelledSource):
     """CLINC150."""
 
     read = staticmethod(read_clinc)
+    origin = "https://github.com/clinc/oos-eval"
 
 
 class SnipsSource(LabelledSource):
     """SNIPS 2017-06."""
 
     read = staticmethod(read_snips)
+    origin = "https://github.com/sonos/nlu-benchmark"

@@ -20,6 +20,19 @@ TEXT_CHARACTERS = 200_000  # a longer .txt is cut into documents of about this s
 TEXT_SUFFIXES = (".txt", ".txt.gz", ".jsonl", ".jsonl.gz", ".parquet")
 
 
+def missing_file(path: Path | str, field: str, origin: str = "") -> InputError:
+    """Return the error of a file or folder that a recipe names and that is not there.
+
+    Args:
+        field: of the recipe, such as `data.path`.
+        origin: where the data can be had from, if that is known.
+    """
+    source = f"get it from {origin}" if origin else "name one that you have"
+    return InputError(
+        f"{path}: no such file or folder; {field} is read from where the command runs; {source}"
+    )
+
+
 def read_rows(path: Path) -> Iterator[Mapping[str, Any]]:
     """Rows of a JSONL (.gz too), TSV or Parquet file.
 
@@ -27,7 +40,7 @@ def read_rows(path: Path) -> Iterator[Mapping[str, Any]]:
         InputError: missing, cut short, not UTF-8, or a line that is no JSON object; names file and line.
     """
     if not path.is_file():
-        raise InputError(f"{path}: no such file; data.path is read from where the command runs")
+        raise missing_file(path, "data.path")
     if path.suffix == ".parquet":
         yield from _parquet_rows(path)
         return
@@ -68,7 +81,8 @@ def text_files(path: Path | str) -> list[Path]:
     files = sorted(file for file in paths if file.name.endswith(TEXT_SUFFIXES) and file.is_file())
     if not files:
         raise InputError(
-            f"{path}: no such file, or a folder without {', '.join(TEXT_SUFFIXES)}; it is read from where you are"
+            f"{path}: no such file, or a folder without {', '.join(TEXT_SUFFIXES)}; "
+            "data.path is read from where the command runs"
         )
     return files
 
@@ -90,9 +104,7 @@ def read_sentences(path: Path) -> Iterator[str]:
         InputError: the file cannot be read, or a row has neither.
     """
     if not path.is_file():
-        raise InputError(
-            f"{path}: no such exam; data.held_out are read from where the command runs"
-        )
+        raise missing_file(path, "data.held_out")
     if path.suffix == ".txt":
         with _lines(path) as lines:
             yield from (line for line in lines if line.strip())
