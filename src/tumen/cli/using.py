@@ -144,7 +144,8 @@ def serve(
     """
     folder = trusted_bundle(bundle or newest_run(), trust)
     require_gate(folder, ungated)
-    run_server(folder, cloud_bundle(folder), host, port, store=trust, ready=_print_url)
+    cloud = cloud_bundle(folder)
+    run_server(folder, cloud, host=host, port=port, store=trust, ready=_print_url)
 
 
 def _print_url(url: str) -> None:

@@ -1,9 +1,12 @@
-"""Fault injection (`tumen drill`): cause a fault in a live run and report how its watcher detected and healed it.
+"""Fault injection (`tumen drill`): cause a fault in a live run, report how it was healed.
 
-    rank         a rank is killed                        slow         a rank is stopped again and again
-    agent        a node's agent is killed                disk         a rank has no room to write
-    node         agent, ranks and memory of a node go    checkpoint   the newest checkpoint is damaged,
-    freeze       a rank is stopped (SIGSTOP)                          then a rank is killed
+    rank         a rank is killed
+    agent        a node's agent is killed
+    node         agent, ranks and memory of a node are gone
+    freeze       a rank is stopped (SIGSTOP)
+    slow         a rank is stopped again and again
+    disk         a rank has no room to write
+    checkpoint   the newest checkpoint is damaged, then a rank is killed
     watcher      the watcher is killed
 
 Only processes of this machine are hit. They are found by the agents' own files, and checked to
@@ -23,7 +26,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +67,9 @@ class LocalAgent:
 
 @dataclass(frozen=True)
 class DrillReport:
-    """What became of an injected fault. Seconds count from the injection; None: it did not happen in time.
+    """What became of an injected fault.
+
+    Seconds count from the injection; None: it did not happen in time.
 
     Attributes:
         fault: key of INJECTABLE_FAULTS.
@@ -98,6 +103,7 @@ def local_agents(job: Path) -> list[LocalAgent]:
     """
     found = []
     for path in sorted((job / RANKS_FOLDER).glob(f"*/{AGENT_FILE}")):
+        # A file that cannot be read belongs to an agent that just starts or ends.
         with contextlib.suppress(OSError, ValueError, KeyError):
             agent = _read_agent(path)
             written = path.stat().st_mtime
@@ -113,6 +119,7 @@ def local_agents(job: Path) -> list[LocalAgent]:
 
 
 def _read_agent(path: Path) -> LocalAgent:
+    """Return the agent that wrote its process ids into a file."""
     facts = json.loads(path.read_text("utf-8"))
     ranks = {int(rank): int(pid) for rank, pid in facts["ranks"].items()}
     return LocalAgent(path.parent.name, int(facts["pid"]), ranks)
@@ -144,23 +151,34 @@ def inject_fault(
         return _kill_watcher(job), _nothing
     victim = draw.choice(local_agents(job))
     if fault in ("agent", "node"):
+        # Of a node the memory goes, too; an agent leaves its replicas to its successor.
         _kill_node(victim, replicas if fault == "node" else ())
         return f"{fault} {victim.node}", _nothing
     rank = draw.choice(sorted(victim.ranks))
-    pid = victim.ranks[rank]
-    undo = _nothing
+    if fault == "checkpoint":
+        _damage(checkpoints, replicas, draw)
+    undo = _hit_rank(fault, job, victim.ranks[rank])
+    return f"rank {rank} on {victim.node}", undo
+
+
+def _hit_rank(fault: str, job: Path, pid: int) -> Undo:
+    """Cause a fault on the process of one rank; returns a function that ends the fault.
+
+    Raises:
+        EngineError: it is too early for this fault.
+    """
     if fault == "freeze":
         os.kill(pid, signal.SIGSTOP)
-    elif fault == "slow":
+        return _nothing
+    if fault == "slow":
         _require_usual_step_time(job)
-        undo = _slow_down(pid)
-    elif fault == "disk":
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, (ROOM_BYTES, resource.RLIM_INFINITY))
-    else:
-        if fault == "checkpoint":
-            _damage(checkpoints, replicas, draw)
-        os.kill(pid, signal.SIGKILL)
-    return f"rank {rank} on {victim.node}", undo
+        return _slow_down(pid)
+    if fault == "disk":
+        limit = (ROOM_BYTES, resource.RLIM_INFINITY)
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, limit)
+        return _nothing
+    os.kill(pid, signal.SIGKILL)
+    return _nothing
 
 
 def _nothing() -> None:
@@ -232,6 +250,7 @@ def _damage(checkpoints: Path, replicas: Sequence[Path], draw: random.Random) ->
             "wait for the next one"
         )
     file = draw.choice(sorted(steps[-1].glob("*.safetensors")))
+    # The last byte belongs to a tensor; the header at the front stays readable.
     with open(file, "r+b") as payload:
         payload.seek(-1, os.SEEK_END)
         last = payload.read(1)
@@ -243,6 +262,7 @@ def _damage(checkpoints: Path, replicas: Sequence[Path], draw: random.Random) ->
 
 
 def _step_of(checkpoint: Path) -> int:
+    """Return the step of a checkpoint, by its name."""
     return int(checkpoint.name.removeprefix("step-"))
 
 
@@ -256,13 +276,24 @@ def _is_ours(pid: int, written: float) -> bool:
     fields = lifetime.stat_fields(pid)
     if not fields or fields[0] == "Z":
         return False
+    # The process may end while its files are read.
     with contextlib.suppress(OSError, StopIteration, ValueError):
-        lines = Path("/proc/stat").read_text().splitlines()
-        boot = next(int(line.split()[1]) for line in lines if line.startswith("btime"))
-        began = boot + int(fields[19]) / os.sysconf("SC_CLK_TCK")
+        since_boot = int(fields[19]) / os.sysconf("SC_CLK_TCK")
+        began = _boot_time() + since_boot
         command_line = Path(f"/proc/{pid}/cmdline").read_bytes()
-        return began < written + SLACK_SECONDS and b"tumen" in command_line
+        is_old_enough = began < written + SLACK_SECONDS
+        return is_old_enough and b"tumen" in command_line
     return False
+
+
+def _boot_time() -> int:
+    """Return when this machine booted, in seconds since 1970 (proc(5), btime).
+
+    Raises:
+        StopIteration: the kernel does not say so.
+    """
+    lines = Path("/proc/stat").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("btime"))
 
 
 # -- report
@@ -294,26 +325,29 @@ def drill_report(
     if not faults:
         return DrillReport(fault, victim)
     right = [row for row in faults if row["kind"] in INJECTABLE_FAULTS[fault]]
-    named = (right or faults)[0]["kind"]
-    seen_seconds = faults[0]["time"] - since
+    named = right or faults
+    report = DrillReport(
+        fault,
+        victim,
+        seen_seconds=faults[0]["time"] - since,
+        named=named[0]["kind"],
+        right=bool(right),
+    )
     resumed = _of_event(after, "resumed")
     if not resumed:
-        continues = _never_stopped(rows, since)
-        resumed_seconds = seen_seconds if continues else None
-        return DrillReport(fault, victim, seen_seconds, named, bool(right), resumed_seconds)
+        # A skewed clock, for example, stops no rank: then the run is back as soon as it is seen.
+        if _never_stopped(rows, since):
+            report = replace(report, resumed_seconds=report.seen_seconds)
+        return report
     if restored is None:
         restored = int(resumed[-1]["step"]) - 1
     furthest = max(int(row.get("step") or 0) for row in faults)
     lost_steps = max(0, furthest - restored)
     resumed_seconds = resumed[-1]["time"] - since
-    return DrillReport(
-        fault,
-        victim,
-        seen_seconds,
-        named,
-        bool(right),
-        resumed_seconds,
-        lost_steps,
+    return replace(
+        report,
+        resumed_seconds=resumed_seconds,
+        lost_steps=lost_steps,
         lost_seconds=resumed_seconds + lost_steps * step_seconds,
     )
 
@@ -329,11 +363,13 @@ def _report_on_watcher(victim: str, since: float, after: Rows) -> DrillReport:
 
 def _never_stopped(rows: Rows, since: float) -> bool:
     """Whether all that was decided on the fault left the present attempt at work."""
-    before = [int(row.get("attempt") or 0) for row in rows if row["time"] < since]
-    attempt = max(before, default=0)
-    decided = _of_event([row for row in rows if row["time"] >= since], "decided")
+    before = [row for row in rows if row["time"] < since]
+    attempt = max((int(row.get("attempt") or 0) for row in before), default=0)
+    after = [row for row in rows if row["time"] >= since]
+    decided = _of_event(after, "decided")
     return bool(decided) and all(row["attempt"] == attempt for row in decided)
 
 
 def _of_event(rows: Rows, event: str) -> list[Mapping[str, Any]]:
+    """Return the rows of an event."""
     return [row for row in rows if row["event"] == event]

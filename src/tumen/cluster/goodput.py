@@ -1,9 +1,11 @@
 """Goodput: where every accelerator-second of a run went, from what the run and its watcher wrote.
 
-    productive   steps, done for the first time          recomputed   steps that were done before a fault
-    checkpoint   training waits for a save               detection    from the last progress to the decision
-    restart      from the decision to the next step      idle         held for none of it: a queue, the
-                                                                      end, no watcher
+    productive   steps, done for the first time
+    recomputed   steps that were done before a fault
+    checkpoint   training waits for a save
+    detection    from the last progress to the decision
+    restart      from the decision to the next step
+    idle         held for none of it: a queue, the end, no watcher
 
 A run is one timeline, as its ranks wait for each other: each event tells what was done since the
 one before. Training writes events every few steps, so the time of a fault is exact to a step.
@@ -56,7 +58,9 @@ class GoodputReport:
     def goodput(self) -> float:
         """Share of the accelerator-seconds that became training progress; 1 before any passed."""
         total = sum(self.accelerator_seconds.values())
-        return self.accelerator_seconds["productive"] / total if total else 1.0
+        if not total:
+            return 1.0
+        return self.accelerator_seconds["productive"] / total
 
     @property
     def rates(self) -> dict[str, float] | None:
@@ -85,12 +89,11 @@ def measure_goodput(run: Path, tier: str, accelerators: int) -> GoodputReport:
         tier: that was trained.
         accelerators: at its start; decisions say when there were fewer or more.
     """
-    rows = []
-    for row in read(run / "events.jsonl"):
-        if row.get("tier", tier) == tier:
-            rows.append({**row, "by": "run"})
-    for row in read(run / "jobs" / tier / "watch.jsonl"):
-        rows.append({**row, "by": "watch"})
+    events = read(run / "events.jsonl")
+    # Events without a tier are about the run as a whole.
+    rows = [{**event, "by": "run"} for event in events if event.get("tier", tier) == tier]
+    watched = read(run / "jobs" / tier / "watch.jsonl")
+    rows += [{**row, "by": "watch"} for row in watched]
     return goodput_of_events(rows, accelerators)
 
 
@@ -153,18 +156,22 @@ class GoodputMeter:
         self.doing = "restart"
 
     def _run_step(self, row: Row) -> None:
+        """Some steps are done; training reports every few of them."""
         self.step_seconds = float(row["step_seconds"])
         self._work(row, float(row["step"]))
 
     def _run_checkpoint(self, row: Row) -> None:
+        """A checkpoint is written; at the end of the time since the last event ranks waited."""
         self.report.saves += 1
         self._work(row, float(row["step"]), float(row.get("seconds", 0.0)))
 
     def _run_stopped(self, row: Row) -> None:
+        """The ranks wrote a last checkpoint and end."""
         self._spend(row, "checkpoint")
         self.doing = "restart"
 
     def _run_validation(self, row: Row) -> None:
+        """The training is over."""
         self._spend(row, "idle")
         self.doing = "idle"
 
@@ -178,6 +185,7 @@ class GoodputMeter:
         self.doing = "restart" if row["state"] == "started" else "idle"
 
     def _watch_fault(self, row: Row) -> None:
+        """A fault was detected; since its first sign nothing was done."""
         self.report.faults[row["kind"]] += 1
         time = float(row["time"])
         silent = min(float(row.get("silent_seconds") or 0.0), time - self.since)
@@ -192,6 +200,7 @@ class GoodputMeter:
             self.doing = "detection"
 
     def _watch_decided(self, row: Row) -> None:
+        """The watcher decided what to do; from now on the ranks restart, unless they go on."""
         self._spend(row, self.doing)
         if row["action"] == "give_up":
             self.doing = "idle"
@@ -225,30 +234,39 @@ class GoodputMeter:
             other_seconds: at the end, spent on something else.
             other: what that was.
         """
-        passed = float(row["time"]) - self.since
+        time = float(row["time"])
+        passed = time - self.since
         other_seconds = min(other_seconds, passed)
         work = passed - other_seconds
         if self.doing == "restart":  # the ranks started first, and then worked
-            work = min(work, max(0.0, step - self.step) * self.step_seconds)
+            most = max(0.0, step - self.step) * self.step_seconds
+            work = min(work, most)
         again = self._share_again(step)
-        furthest = self.report.steps
-        self.report.steps_again += max(0, int(min(step, furthest) - self.step))
-        self.report.steps = max(furthest, int(step))
+        self._count_steps(step)
+        # The time since the last event, in this order: start, repeated steps, new steps, other.
         work_end = self.since + passed - other_seconds
         self._until(work_end - work, self.doing)
         self._until(work_end - work * (1 - again), "recomputed")
         self._until(work_end, "productive")
-        self._until(float(row["time"]), other)
+        self._until(time, other)
         self.step = step
         self.doing = "work"
+
+    def _count_steps(self, step: float) -> None:
+        """Count the steps up to `step`, and those of them that were done before."""
+        report = self.report
+        again = min(step, report.steps) - self.step
+        report.steps_again += max(0, int(again))
+        report.steps = max(report.steps, int(step))
 
     def _share_again(self, step: float) -> float:
         """Return the share of the steps up to `step` that were done before."""
         furthest = self.report.steps
         if step <= self.step:
-            return float(step < furthest)
+            return 1.0 if step < furthest else 0.0
         again = min(step, furthest) - self.step
-        return min(1.0, max(0.0, again / (step - self.step)))
+        share = again / (step - self.step)
+        return min(1.0, max(0.0, share))
 
     def _spend(self, row: Row, part: str) -> None:
         """Account for all time since the last event as one part."""

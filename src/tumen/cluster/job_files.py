@@ -1,4 +1,6 @@
-"""The files of a job's folder, `RUN/jobs/TIER`, by which engine, agents, ranks, watcher and people meet.
+"""The files of a job's folder, `RUN/jobs/TIER`.
+
+Engine, agents, ranks, watcher and people exchange them there.
 
 job.sh, job.yaml           what was submitted                      (engines)
 id                         what the engine calls the job

@@ -1,4 +1,7 @@
-"""`Order`: what the watcher wants all agents to do. It says where to be, so it may be lost or sent twice."""
+"""`Order`: what the watcher wants all agents to do.
+
+It says which state to reach, not which step to take, so it may be lost or sent twice.
+"""
 
 from __future__ import annotations
 

@@ -22,6 +22,7 @@ Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 
 
 def _require_false(value: bool) -> bool:
+    """Reject `true`, which would ask for something that is not there."""
     if value:
         raise PydanticCustomError("not_false", "must be false")
     return value
@@ -37,7 +38,7 @@ Object = Annotated[dict[str, Any] | None, Field(description="an object")]
 Text = Annotated[str | None, Field(description="text")]
 
 
-class Message(BaseModel):
+class ChatMessage(BaseModel):
     """One message; other fields, such as `tool_calls`, are ignored."""
 
     role: Role
@@ -50,10 +51,15 @@ class Message(BaseModel):
             return self.content
         if not isinstance(self.content, list):
             return None
-        texts = [_part_text(part) for part in self.content]
-        if not texts or None in texts:
+        texts = []
+        for part in self.content:
+            text = _part_text(part)
+            if text is None:
+                return None
+            texts.append(text)
+        if not texts:
             return None
-        return " ".join(text for text in texts if text is not None)
+        return " ".join(texts)
 
 
 def _part_text(part: Any) -> str | None:
@@ -61,7 +67,9 @@ def _part_text(part: Any) -> str | None:
     if not isinstance(part, dict) or part.get("type") != "text":
         return None
     text = part.get("text")
-    return text if isinstance(text, str) else None
+    if not isinstance(text, str):
+        return None
+    return text
 
 
 class StreamOptions(BaseModel):
@@ -80,7 +88,7 @@ class ChatRequest(BaseModel):
     model_config = ConfigDict(strict=True)
 
     model: Text = None
-    messages: list[Message] = Field(
+    messages: list[ChatMessage] = Field(
         min_length=1, max_length=MAX_MESSAGES, description=f"a list of 1 to {MAX_MESSAGES} messages"
     )
     stream: Flag = None
@@ -106,13 +114,17 @@ class ChatRequest(BaseModel):
     @property
     def sentence(self) -> str | None:
         """The text of the user's last message; `None` without a message of that role."""
-        texts = [message.text for message in self.messages if message.role == "user"]
-        return texts[-1] if texts else None
+        for message in reversed(self.messages):
+            if message.role == "user":
+                return message.text
+        return None
 
     @property
     def include_usage(self) -> bool:
         """Whether a stream ends with a chunk of token counts."""
-        return self.stream_options is not None and self.stream_options.include_usage
+        if self.stream_options is None:
+            return False
+        return self.stream_options.include_usage
 
 
 def parse_chat(tree: Mapping[str, Any]) -> ChatRequest:
@@ -121,11 +133,7 @@ def parse_chat(tree: Mapping[str, Any]) -> ChatRequest:
     Raises:
         RequestError: 400, naming the field.
     """
-    # Checked here and not by pydantic, which would list all of a hostile request's thousands.
-    for name in tree:
-        if name not in ChatRequest.model_fields:
-            shown = name[:MAX_NAME_CHARACTERS]
-            raise RequestError(400, "unknown_field", f"unknown field {shown!r}", shown)
+    _reject_unknown_fields(tree)
     try:
         request = ChatRequest.model_validate(tree)
     except ValidationError as error:
@@ -140,10 +148,20 @@ def parse_chat(tree: Mapping[str, Any]) -> ChatRequest:
             where = f"messages[{index}]"
             raise RequestError(400, "invalid_value", f"{where}.content must be text", where)
     if request.sentence is None:
-        raise RequestError(
-            400, "invalid_value", "messages has no message of the role user", "messages"
-        )
+        why = "messages has no message of the role user"
+        raise RequestError(400, "invalid_value", why, "messages")
     return request
+
+
+def _reject_unknown_fields(tree: Mapping[str, Any]) -> None:
+    """Reject the first unknown field of a request.
+
+    Pydantic would do so, but list all of a hostile request's thousands.
+    """
+    for name in tree:
+        if name not in ChatRequest.model_fields:
+            shown = name[:MAX_NAME_CHARACTERS]
+            raise RequestError(400, "unknown_field", f"unknown field {shown!r}", shown)
 
 
 def _request_error(detail: ErrorDetails) -> RequestError:

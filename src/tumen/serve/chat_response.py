@@ -6,7 +6,7 @@ Beside OpenAI's fields, `tumen` holds the tier that answered, why, and the confi
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Any
 
@@ -38,7 +38,8 @@ def chat_body(chat: ChatRequest, answer: RoutedAnswer) -> dict[str, Any]:
 
 def route_headers(answer: RoutedAnswer) -> Headers:
     """Return the headers that say where a sentence was answered, and why."""
-    milliseconds = round(sum(answer.seconds.values()) * 1e3)
+    seconds = sum(answer.seconds.values())
+    milliseconds = round(1e3 * seconds)
     return response_headers(
         {
             "x-tumen-route": answer.tier,
@@ -71,20 +72,14 @@ async def chat_chunks(
         "created": int(time.time()),
         "model": chat.model,
     }
-
-    def chunk(delta: dict[str, str]) -> bytes:
-        choice = {"index": 0, "delta": delta, "finish_reason": None}
-        return event({**head, "choices": [choice]})
-
     async with aclosing(pieces):
         try:
-            yield chunk({"role": "assistant", "content": ""})
+            yield _chunk(head, {"role": "assistant", "content": ""})
             async for piece in pieces:
                 if isinstance(piece, str):
-                    yield chunk({"content": piece})
+                    yield _chunk(head, {"content": piece})
                     continue
-                last = {"index": 0, "delta": {}, "finish_reason": "stop"}
-                yield event({**head, "choices": [last], "tumen": _routing(tier, reason, piece)})
+                yield _chunk(head, {}, "stop", tumen=_routing(tier, reason, piece))
                 if chat.include_usage:
                     yield event({**head, "choices": [], "usage": _usage(piece)})
             yield DONE
@@ -92,11 +87,28 @@ async def chat_chunks(
             yield event(error_body(str(error), "server_error", "runner_failed"))
 
 
+def _chunk(
+    head: Mapping[str, Any], delta: Mapping[str, str], finish: str | None = None, **more: Any
+) -> bytes:
+    """Return one chunk with one choice.
+
+    Args:
+        head: fields that all chunks of an answer share.
+        delta: what is new in the message.
+        finish: why the answer ended, in the last chunk.
+        more: other fields of the chunk.
+    """
+    choice = {"index": 0, "delta": delta, "finish_reason": finish}
+    return event({**head, "choices": [choice], **more})
+
+
 def _routing(tier: Tier, reason: str, completion: Completion) -> dict[str, Any]:
+    """Return the field `tumen` of an answer."""
     return {"tier": tier, "why": reason, "confidence": completion.confidence}
 
 
 def _usage(completion: Completion) -> dict[str, int]:
+    """Return the token counts as OpenAI names them."""
     return {
         "prompt_tokens": completion.prompt_tokens,
         "completion_tokens": completion.completion_tokens,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from collections.abc import Mapping
 from typing import Any, cast
@@ -15,6 +16,7 @@ from tumen.serve.request_checks import RequestError
 
 Headers = dict[str, str]
 RETRY = {"retry-after": "1"}  # seconds
+NOT_PRINTABLE = re.compile("[^ -~]")  # of ASCII
 
 
 def response_headers(more: Mapping[str, str] | None = None) -> Headers:
@@ -24,8 +26,10 @@ def response_headers(more: Mapping[str, str] | None = None) -> Headers:
     forging another header.
     """
     headers = {"x-request-id": new_id("req"), "x-content-type-options": "nosniff"}
-    for name, value in (more or {}).items():
-        headers[name] = "".join(char if " " <= char <= "~" else "?" for char in value)
+    if more is None:
+        return headers
+    for name, value in more.items():
+        headers[name] = NOT_PRINTABLE.sub("?", value)
     return headers
 
 
@@ -46,7 +50,10 @@ def json_response(
         status: of HTTP.
         headers: all headers; default: those of `response_headers`.
     """
-    return Response(json.dumps(tree), status, headers or response_headers(), "application/json")
+    body = json.dumps(tree)
+    if headers is None:
+        headers = response_headers()
+    return Response(body, status, headers, "application/json")
 
 
 def error_body(message: str, kind: str, code: str, param: str | None = None) -> dict[str, Any]:
@@ -84,15 +91,17 @@ async def on_http_error(request: Request, error: Exception) -> Response:
 
 async def on_input_error(request: Request, error: Exception) -> Response:
     """Answer a rejected request; an `InputError` of a runner is about the sentence."""
-    rejected = error if isinstance(error, RequestError) else _sentence_error(error)
-    kind = "authentication_error" if rejected.status == 401 else "invalid_request_error"
+    if isinstance(error, RequestError):
+        rejected = error
+    else:
+        rejected = RequestError(400, "invalid_sentence", str(error), "messages")
+    kind = "invalid_request_error"
+    if rejected.status == 401:
+        kind = "authentication_error"
     body = error_body(str(rejected), kind, rejected.code, rejected.param)
+    # 429: the server is busy, and may not be in a second.
     headers = response_headers(RETRY if rejected.status == 429 else None)
     return json_response(body, rejected.status, headers)
-
-
-def _sentence_error(error: Exception) -> RequestError:
-    return RequestError(400, "invalid_sentence", str(error), "messages")
 
 
 async def on_runner_error(request: Request, error: Exception) -> Response:

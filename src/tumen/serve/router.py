@@ -84,9 +84,10 @@ def load_policy(name: str) -> Policy:
     Raises:
         RecipeError: there is no such policy.
     """
-    module, _, function = POLICIES.get(name, name).partition(":")
+    module_name, _, function = POLICIES.get(name, name).partition(":")
     try:
-        return cast(Policy, getattr(importlib.import_module(module), function))
+        module = importlib.import_module(module_name)
+        return cast(Policy, getattr(module, function))
     except (ImportError, AttributeError, ValueError):
         known = ", ".join(POLICIES)
         fault = f"{name!r} is not a policy; use one of {known}, or package.module:function"
@@ -143,7 +144,9 @@ class Router:
     @property
     def tiers(self) -> tuple[Tier, ...]:
         """The tiers this router has."""
-        return ("device", "cloud") if self.cloud else ("device",)
+        if self.cloud:
+            return ("device", "cloud")
+        return ("device",)
 
     @property
     def cloud_alive(self) -> bool:
@@ -182,12 +185,18 @@ class Router:
             InputError: the sentence cannot be used: empty, too long, or the tier is not available.
             RunnerError: no tier that may answer does.
         """
-        if tier:
-            completion = await self.runner(tier, private).act(sentence)
-            return RoutedAnswer(completion, tier, "requested", {tier: completion.seconds.total})
-        return await self._act_by_policy(sentence, private)
+        if tier is None:
+            return await self._act_by_policy(sentence, private)
+        completion = await self.runner(tier, private).act(sentence)
+        return RoutedAnswer(completion, tier, "requested", {tier: completion.seconds.total})
 
     async def _act_by_policy(self, sentence: str, private: bool) -> RoutedAnswer:
+        """Ask the device, and the cloud where the policy says so.
+
+        Raises:
+            InputError: the device rejects the sentence.
+            RunnerError: neither answers.
+        """
         start = self._clock()
         device, device_error = await _try(self.device, sentence, RunnerError)
         seconds = {"device": self._clock() - start}
@@ -199,9 +208,10 @@ class Router:
             start = self._clock()
             cloud, cloud_error = await _try(self.cloud, sentence, RunnerError, InputError)
             seconds["cloud"] = self._clock() - start
-            if cloud:
-                reason = reason if device else "the device runner failed"
+            if cloud and device:
                 return RoutedAnswer(cloud, "cloud", reason, seconds)
+            if cloud:
+                return RoutedAnswer(cloud, "cloud", "the device runner failed", seconds)
             self._paused_until = self._clock() + self._pause_seconds
             reason = f"{reason}, but the cloud tier failed: {cloud_error}"
         if device is None:
@@ -220,6 +230,7 @@ async def _try(
 ) -> tuple[Completion | None, TumenError | None]:
     """Return a runner's completion, or the expected error that it raised."""
     try:
-        return await runner.act(sentence), None
+        completion = await runner.act(sentence)
     except expected as error:
         return None, error
+    return completion, None

@@ -70,6 +70,7 @@ def build_router(
 def serve(
     bundle: Path,
     cloud: Path | None = None,
+    *,
     host: str = "127.0.0.1",
     port: int = PORT,
     events: Events | None = None,

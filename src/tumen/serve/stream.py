@@ -19,7 +19,8 @@ def event(tree: Mapping[str, Any]) -> bytes:
 
     JSON in ASCII holds no line break, so no text of a model can forge another event.
     """
-    return b"data: " + json.dumps(tree, separators=(",", ":")).encode() + b"\n\n"
+    text = json.dumps(tree, separators=(",", ":"))
+    return b"data: " + text.encode() + b"\n\n"
 
 
 class EventStream(Response):
@@ -53,6 +54,7 @@ class EventStream(Response):
             await self._events.aclose()
 
     async def _send(self, send: Send) -> None:
+        """Send the headers, then each event as a part of the body."""
         start = {"type": "http.response.start", "status": self.status_code}
         await send({**start, "headers": self.raw_headers})
         async for block in self._events:
@@ -61,6 +63,7 @@ class EventStream(Response):
 
 
 async def _wait_for_disconnect(receive: Receive) -> None:
+    """Return when the client has disconnected; what it still sends is ignored."""
     message = await receive()
     while message["type"] != "http.disconnect":
         message = await receive()

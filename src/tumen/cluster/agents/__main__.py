@@ -1,7 +1,7 @@
-"""`python -m tumen.cluster.agents ... -- COMMAND`: the agent of the node that --node names, or of all nodes on one machine.
+"""`python -m tumen.cluster.agents ... -- COMMAND`: start agents, restart those that are killed.
 
-Engines start it. An agent that is killed is restarted while a watcher is expected; the first that
-fails ends all.
+Engines run it: for the node that --node names, or for all nodes on one machine. An agent that is
+killed is restarted while a watcher is expected; the first that fails ends all.
 """
 
 from __future__ import annotations
@@ -41,15 +41,17 @@ class AgentStarter:
         while self.agents:
             pid, status = os.wait()
             options = self.agents.pop(pid)
-            code = os.waitstatus_to_exitcode(status)  # below 0: killed by that signal
-            if code < 0 and not self.stopping and self.watcher_file.exists():
+            code = os.waitstatus_to_exitcode(status)
+            was_killed = code < 0  # by the signal -code
+            if was_killed and not self.stopping and self.watcher_file.exists():
                 self._start(options)
             elif code and not self.exit_code:
-                self.exit_code = code if code > 0 else 128 - code
+                self.exit_code = 128 - code if was_killed else code
                 self._stop()
         return self.exit_code
 
     def _start(self, options: AgentOptions) -> None:
+        """Start one agent as a process of its own."""
         parent = os.getpid()
         pid = os.fork()  # nothing is imported again; this process has one thread
         if pid:
@@ -71,15 +73,18 @@ def _options_of_all(options: AgentOptions) -> list[AgentOptions]:
     """Return the options of each agent to start."""
     if options.node != AgentOptions.node:
         return [options]
-    return [
-        replace(options, node=f"n{number}", node_rank=number) for number in range(options.nodes)
-    ]
+    # Without a name of its own this machine plays all nodes of the job.
+    numbers = range(options.nodes)
+    return [replace(options, node=f"n{number}", node_rank=number) for number in numbers]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the agents; returns the exit code."""
     die_with_parent()
-    return AgentStarter(parse_options(sys.argv[1:] if arguments is None else arguments)).run()
+    if arguments is None:
+        arguments = sys.argv[1:]
+    options = parse_options(arguments)
+    return AgentStarter(options).run()
 
 
 if __name__ == "__main__":

@@ -68,7 +68,8 @@ class Agent:
         self.must_identify = True
         self.has_news = True  # the next report is sent at once
         now = time.monotonic()
-        self.began = self.failed = now
+        self.began = now
+        self.failed = now  # when the first rank failed
         self.next_check = now
         self.next_report = now + REPORT_SECONDS * random.random()  # agents take turns
 
@@ -86,15 +87,7 @@ class Agent:
             The exit code.
         """
         signal.signal(signal.SIGTERM, self._leave)
-        self.checkup = Checkup(self.options.folder, examine(self.options.folder))
-        self.checkup.start()
-        if self.options.standby:  # only such a command makes replicas
-            self.store = self._open_store()
-        self._find_watcher()
-        if self.watcher.is_present or (self.options.nodes > 1 and not self.options.master):
-            self.group.ensure_standbys(self.options.ranks_per_node)
-        else:
-            self._start_without_order()
+        self._begin()
         done = False
         try:
             while (code := self._final_code()) is None:
@@ -108,6 +101,21 @@ class Agent:
             if self.store:
                 self.store.close(remove=done)  # else a later start may restore from it
 
+    def _begin(self) -> None:
+        """Start what the agent runs beside its loop: checkup, store, standbys or ranks."""
+        health = examine(self.options.folder)
+        self.checkup = Checkup(self.options.folder, health)
+        self.checkup.start()
+        if self.options.standby:  # only such a command makes replicas
+            self.store = self._open_store()
+        self._find_watcher()
+        # Several nodes without a master cannot meet without the watcher's order.
+        needs_order = self.options.nodes > 1 and not self.options.master
+        if self.watcher.is_present or needs_order:
+            self.group.ensure_standbys(self.options.ranks_per_node)
+        else:
+            self._start_without_order()
+
     def _open_store(self) -> ReplicaStore | None:
         """Return a store of checkpoint replicas; without one there are checkpoints on disk."""
         folder = replica_folder(self.options.folder, self.options.node)
@@ -119,22 +127,25 @@ class Agent:
 
     def _final_code(self) -> int | None:
         """Return the exit code when there is nothing more to do, else None."""
-        now = time.monotonic()
         if self.verb == "end":
             return int(self.order.get("code", 0))
         if self.leaving and not self.group.is_busy:
             return self.exit_code or 0
+        has_ended = bool(self.group.ranks) and not self.group.is_busy
+        if not self.exit_code and not has_ended:
+            return None
+        if self._awaits_order(time.monotonic()):
+            return None
+        return self.exit_code or 0
+
+    def _awaits_order(self, now: float) -> bool:
+        """Whether the watcher may still order something after a rank failed or all ended well."""
+        if not self.watcher.is_present:
+            return False
+        silent = self.watcher.silent_seconds(now)
         if self.exit_code:
-            silent = min(self.watcher.silent_seconds(now), now - self.failed)
-            if not self.watcher.is_present or silent > GIVE_UP_SECONDS:
-                return self.exit_code
-            return None
-        done = bool(self.group.ranks) and not self.group.is_busy
-        if not done:
-            return None
-        if self.watcher.is_present and self.watcher.silent_seconds(now) <= DONE_SECONDS:
-            return None
-        return 0
+            return min(silent, now - self.failed) <= GIVE_UP_SECONDS
+        return silent <= DONE_SECONDS
 
     def _leave(self, *_: object) -> None:
         """On SIGTERM: the ranks take a checkpoint and end, and so does this agent."""
@@ -157,6 +168,7 @@ class Agent:
                     self._receive_note(note)
 
     def _receive_note(self, note: Mapping[str, Any]) -> None:
+        """Take a message of the watcher: an order, a question, or only a sign of life."""
         self.must_identify = bool(note.get("identify", False))
         if self.must_identify:
             self.has_news = True
@@ -182,26 +194,40 @@ class Agent:
             self._report(now)
 
     def _check_processes(self, now: float) -> None:
+        """Look at files and processes, which say nothing by themselves.
+
+        Raises:
+            TumenError: a newer start of the job owns the run.
+        """
         fencing.reject_stale(self.options.folder, self.options.epoch)
         self._find_watcher()
-        for rank in self.group.ranks:
+        ranks = self.group.ranks
+        for rank in ranks:
             rank.check_stopped()
-        if self.group.is_training and now - self.group.ranks[0].started > STANDBY_SECONDS:
-            self.group.ensure_standbys(len(self.group.ranks))
+        if self.group.is_training and now - ranks[0].started > STANDBY_SECONDS:
+            self.group.ensure_standbys(len(ranks))
+        # A watcher that never answers must not keep the job from starting.
         if self.watcher.is_present and not self.attempt:
             silent = min(now - self.began, self.watcher.silent_seconds(now))
             if silent > ORDER_SECONDS:
                 self._start_without_order()
 
     def _find_watcher(self) -> None:
+        """Read where the watcher is; a new one does not know this agent yet."""
         if self.watcher.find():
             self.must_identify = True
 
     # -- orders
 
     def _obey(self, order: Mapping[str, Any]) -> None:
-        """Carry out an order once; one of an earlier attempt is ignored."""
-        if self.leaving or order["attempt"] < self.attempt or order == self.order:
+        """Carry out an order once; one of an earlier attempt is ignored.
+
+        Args:
+            order: the part of this node (`Order.part`).
+        """
+        if self.leaving or order == self.order:
+            return
+        if order["attempt"] < self.attempt:
             return
         is_newer = order["attempt"] > self.attempt
         self.order = order
@@ -237,16 +263,21 @@ class Agent:
         """Start the ranks that an order gives this node, and write down their process ids."""
         first, count = order["ranks"]
         attempt = order["attempt"]
-        folder = self.options.folder / RANKS_FOLDER / self.options.node
+        logs = self.options.folder / RANKS_FOLDER / self.options.node / str(attempt)
 
         def environment(local: int) -> dict[str, str]:
             return rank_environment(self.options, order, local, self.inbox.address, self.store)
 
-        self.group.start(attempt, first, count, environment, folder / str(attempt))
+        self.group.start(attempt, first, count, environment, logs)
+        self._write_process_ids(attempt)
+
+    def _write_process_ids(self, attempt: int) -> None:
+        """Write down which processes run here. Only people and drills read it."""
         pids = {rank.number: rank.process.pid for rank in self.group.ranks}
         facts = {"pid": os.getpid(), "attempt": attempt, "ranks": pids}
-        with contextlib.suppress(TumenError):  # only people and drills read it
-            write_text(folder / AGENT_FILE, json.dumps(facts))
+        file = self.options.folder / RANKS_FOLDER / self.options.node / AGENT_FILE
+        with contextlib.suppress(TumenError):
+            write_text(file, json.dumps(facts))
 
     # -- reports
 
@@ -255,13 +286,19 @@ class Agent:
         for rank in self.group.reap(self.options.folder):
             self.has_news = True
             _, code, _ = self.group.exits[rank.number]
-            if code and self.exit_code is None:
+            is_first_failure = code != 0 and self.exit_code is None
+            if is_first_failure:
                 self.exit_code = code
                 self.failed = time.monotonic()
                 self._examine_node()
-                if not self.watcher.is_present and rank.process.returncode < 0:
-                    name = signal.Signals(-rank.process.returncode).name
-                    sys.stderr.write(f"tumen: rank {rank.number} was ended by {name}\n")
+                self._print_signal(rank)
+
+    def _print_signal(self, rank: RankProcess) -> None:
+        """Say which signal ended a rank; where a watcher is present, its log says so."""
+        number = -rank.process.returncode
+        if number > 0 and not self.watcher.is_present:
+            name = signal.Signals(number).name
+            sys.stderr.write(f"tumen: rank {rank.number} was ended by {name}\n")
 
     def _examine_node(self) -> None:
         """Check this node at once, as ranks ended.
@@ -296,7 +333,9 @@ def run_agent(options: AgentOptions) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the agent of one node; returns 0 or the exit code of the first rank that failed."""
     die_with_parent()
-    return run_agent(parse_options(sys.argv[1:] if arguments is None else arguments))
+    if arguments is None:
+        arguments = sys.argv[1:]
+    return run_agent(parse_options(arguments))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What an agent reports to the watcher: heartbeats of its ranks, and a note where there is something to note.
+"""What an agent reports to the watcher: heartbeats of its ranks, and a note where there is news.
 
 dead      [[rank, exit code, reason], ...] of this attempt     leaving   it got SIGTERM
 stopped   [[rank, seconds], ...]                               verb      its order, unless "run"
@@ -19,24 +19,39 @@ from tumen.heartbeat import messages
 
 
 def heartbeats_of(group: RankGroup, now: float) -> list[messages.Heartbeat]:
-    """Return the last heartbeat of each living rank, with its age."""
+    """Return the last heartbeat of each living rank, with its age.
+
+    Args:
+        group: the ranks of this node.
+        now: of time.monotonic().
+    """
     found = []
     for rank in group.ranks:
-        if rank.heartbeat and rank.number not in group.exits:
+        is_alive = rank.number not in group.exits
+        if is_alive and rank.heartbeat:
+            # Ages, not times: the watcher's clock may differ from this node's.
             age_ms = round(1000 * rank.heartbeat_age(now))
             found.append(rank.heartbeat._replace(age_ms=age_ms))
     return found
 
 
 def note_of(group: RankGroup, verb: Verb, leaving: bool, now: float) -> dict[str, Any]:
-    """Return the note of a report, without the identity."""
+    """Return the note of a report, without the identity.
+
+    Args:
+        group: the ranks of this node.
+        verb: of the order that the agent follows.
+        leaving: whether the agent got SIGTERM.
+        now: of time.monotonic().
+    """
     note: dict[str, Any] = {}
     if group.exits:
         note["dead"] = list(group.exits.values())
-    stopped = []
-    for rank in group.ranks:
-        if rank.stopped_since:
-            stopped.append([rank.number, round(now - rank.stopped_since, 1)])
+    stopped = [
+        [rank.number, round(now - rank.stopped_since, 1)]
+        for rank in group.ranks
+        if rank.stopped_since
+    ]
     if stopped:
         note["stopped"] = stopped
     if leaving:

@@ -66,7 +66,9 @@ def examine(folder: Path, quick: bool = False) -> Health:
 
 
 class Checkup(threading.Thread):
-    """Checks this machine while ranks train, in a thread: a hanging driver must not silence the agent.
+    """Checks this machine while ranks train.
+
+    It is a thread: a driver that hangs must not silence the agent.
 
     A complaint counts when two checks in a row have it. `hurry` asks for two checks at once: if a
     rank ended because of its machine, the watcher should know before it has tried the same machine
@@ -106,6 +108,7 @@ class Checkup(threading.Thread):
         count, fault = self.health.accelerators, self.health.accelerator_fault
         if accelerators and self._accelerators > 0:
             count, fault = _accelerators()
+        # Multiplying would take CPU time from the ranks, so that fact stays as at the start.
         found = replace(
             examine(self.folder, quick=True),
             multiply_seconds=self.health.multiply_seconds,
@@ -114,9 +117,11 @@ class Checkup(threading.Thread):
         )
         now = complaint(vars(found), accelerators=self._accelerators)
         reported = complaint(vars(self.health), accelerators=self._accelerators)
-        if now == self._last_complaint:
+        is_confirmed = now == self._last_complaint
+        if is_confirmed:
             self.health = found
-            self.news = self.news or now != reported
+            if now != reported:
+                self.news = True
         self._last_complaint = now
 
 
@@ -129,20 +134,34 @@ def unfit(healths: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     Args:
         healths: node -> `vars` of its `Health`.
     """
-    seconds = [one["multiply_seconds"] for one in healths.values() if one.get("multiply_seconds")]
-    usual = float("inf")
-    if len(seconds) > 2:  # of two nodes neither is the outlier
-        usual = statistics.median(map(float, seconds))
-    counts = []
-    for one in healths.values():
-        if one.get("accelerators") is not None:
-            counts.append(one["accelerators"])
-    most = statistics.mode(counts) if counts else -1
+    usual_seconds = _usual_multiply_seconds(healths)
+    accelerators = _usual_accelerators(healths)
     found = {}
-    for node, one in healths.items():
-        if why := complaint(one, usual, most):
+    for node, health in healths.items():
+        why = complaint(health, usual_seconds, accelerators)
+        if why:
             found[node] = why
-    return found if len(found) < len(healths) else {}
+    if len(found) == len(healths):
+        return {}
+    return found
+
+
+def _usual_multiply_seconds(healths: Mapping[str, Mapping[str, Any]]) -> float:
+    """Return the median of the nodes' matrix products, inf where it says nothing."""
+    reported = [health.get("multiply_seconds") for health in healths.values()]
+    seconds = [float(value) for value in reported if value]
+    if len(seconds) <= 2:  # of two nodes neither is the outlier
+        return float("inf")
+    return statistics.median(seconds)
+
+
+def _usual_accelerators(healths: Mapping[str, Mapping[str, Any]]) -> int:
+    """Return the number of GPUs that most nodes have, -1 where none was counted."""
+    reported = [health.get("accelerators") for health in healths.values()]
+    counts: list[int] = [count for count in reported if count is not None]
+    if not counts:
+        return -1
+    return statistics.mode(counts)
 
 
 def complaint(
@@ -155,6 +174,20 @@ def complaint(
         usual_seconds: of the matrix product on the other nodes.
         accelerators: number of GPUs of the other nodes.
     """
+    own = _own_complaint(health)
+    if own:
+        return own
+    count = health.get("accelerators")
+    if count is not None and count < accelerators:
+        return f"it has {count} GPUs, the others have {accelerators}"
+    seconds = health.get("multiply_seconds") or 0.0
+    if seconds > SLOW_FACTOR * usual_seconds:
+        return f"it multiplies {seconds / usual_seconds:.1f} times slower than the others"
+    return ""
+
+
+def _own_complaint(health: Mapping[str, Any]) -> str:
+    """Return what is wrong with a node whatever the other nodes have, "" for nothing."""
     if health.get("accelerator_fault"):
         return str(health["accelerator_fault"])
     if not health.get("writable", True):
@@ -165,12 +198,6 @@ def complaint(
     memory_bytes = health.get("memory_bytes", LEAST_MEMORY_BYTES)
     if memory_bytes < LEAST_MEMORY_BYTES:
         return f"{memory_bytes >> 20} MiB of memory are free"
-    count = health.get("accelerators")
-    if count is not None and count < accelerators:
-        return f"it has {count} GPUs, the others have {accelerators}"
-    seconds = health.get("multiply_seconds") or 0.0
-    if seconds > SLOW_FACTOR * usual_seconds:
-        return f"it multiplies {seconds / usual_seconds:.1f} times slower than the others"
     return ""
 
 
@@ -196,6 +223,8 @@ def _free_memory() -> int:
 
 
 def _is_writable(folder: Path) -> bool:
+    """Whether a file can be written into a folder."""
+    # Named by node and process: several agents may probe the same folder.
     probe = folder / f".probe-{os.uname().nodename}-{os.getpid()}"
     try:
         probe.write_bytes(b"1")
@@ -206,7 +235,10 @@ def _is_writable(folder: Path) -> bool:
 
 
 def _multiply_seconds() -> float:
-    """Return the seconds of a small matrix product, the best of a few: a short disturbance does not count."""
+    """Return the seconds of a small matrix product.
+
+    The best of a few, so that a short disturbance does not count.
+    """
     import numpy as np  # a tenth of a second, which a quick check saves
 
     square = np.ones((MATRIX_SIZE, MATRIX_SIZE), np.float32)
@@ -239,14 +271,23 @@ def _accelerators() -> tuple[int, str]:
     if done.returncode:
         words = (done.stdout or done.stderr).split()
         return 0, f"nvidia-smi: {' '.join(words)[:200]}"
-    rows = [line.split(",") for line in done.stdout.splitlines() if "," in line]
+    return _parse_gpus(done.stdout)
+
+
+def _parse_gpus(text: str) -> tuple[int, str]:
+    """Return how many GPUs nvidia-smi lists, and which have memory errors.
+
+    Args:
+        text: a line `index, uncorrected errors` for each; "[N/A]" where a GPU has no ECC.
+    """
+    rows = [line.split(",") for line in text.splitlines() if "," in line]
     broken = []
     for index, errors in rows:
         if errors.strip().isdigit() and int(errors) > 0:
             broken.append(index.strip())
-    if broken:
-        return len(rows), f"GPU {', '.join(broken)}: memory errors that could not be corrected"
-    return len(rows), ""
+    if not broken:
+        return len(rows), ""
+    return len(rows), f"GPU {', '.join(broken)}: memory errors that could not be corrected"
 
 
 if __name__ == "__main__":

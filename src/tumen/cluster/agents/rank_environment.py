@@ -1,4 +1,7 @@
-"""The environment of a rank: torchrun's variables, and where it finds its agent, its job and its node's memory."""
+"""The environment of a rank.
+
+torchrun's variables, and where the rank finds its agent, its job and its node's memory.
+"""
 
 from __future__ import annotations
 

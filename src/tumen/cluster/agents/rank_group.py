@@ -67,7 +67,8 @@ class RankGroup:
             environment: returns the variables of a local rank.
             logs: folder for the logs of this attempt.
         """
-        self.attempt, self.first = attempt, first
+        self.attempt = attempt
+        self.first = first
         self.exits = {}
         if self.standby:
             self.ensure_standbys(count)
@@ -76,6 +77,7 @@ class RankGroup:
             number = first + local
             log = logs / f"{number}.log"
             if self.standby:
+                # It has imported everything, so that it trains some seconds sooner.
                 rank = self.standbys.pop(0)
                 rank.become(number, log, variables)
             else:
@@ -85,15 +87,19 @@ class RankGroup:
 
     def ensure_standbys(self, count: int) -> None:
         """Replace dead standbys, so that `count` wait for their environment."""
-        for dead in [one for one in self.standbys if one.exit_code() is not None]:
-            self.standbys.remove(dead)
-            self._close(dead)
+        for one in list(self.standbys):
+            if one.exit_code() is not None:
+                self.standbys.remove(one)
+                self._close(one)
+        command = (*self.command, "--standby")
         while self.standby and len(self.standbys) < count:
-            self.standbys.append(self._start_process((*self.command, "--standby")))
+            started = self._start_process(command)
+            self.standbys.append(started)
 
     def _start_process(
         self, command: Sequence[str], environment: Mapping[str, str] | None = None
     ) -> RankProcess:
+        """Start a process, and listen to its output."""
         started = RankProcess(command, environment)
         self.selector.register(started.output, selectors.EVENT_READ, started)
         return started
@@ -106,8 +112,10 @@ class RankGroup:
         news = False
         for heartbeat in message.heartbeats:
             place = heartbeat.rank - self.first
-            is_ours = heartbeat.attempt == self.attempt and 0 <= place < len(self.ranks)
-            if not is_ours or message.sender != f"rank-{heartbeat.rank}":
+            is_here = 0 <= place < len(self.ranks)
+            if not is_here or heartbeat.attempt != self.attempt:
+                continue
+            if message.sender != f"rank-{heartbeat.rank}":
                 continue
             rank = self.ranks[place]
             before = rank.heartbeat
@@ -119,6 +127,9 @@ class RankGroup:
     def reap(self, job: Path) -> list[RankProcess]:
         """Note the ranks that ended, with the reason that they left in the job's folder.
 
+        Args:
+            job: folder of the job.
+
         Returns:
             Those that ended since the last call.
         """
@@ -127,7 +138,7 @@ class RankGroup:
             if rank.number in self.exits:
                 continue
             code = rank.exit_code()
-            if code is None:
+            if code is None:  # it is alive
                 continue
             self._close(rank)
             reason = read_exit_reason(job, rank.number, self.attempt)
@@ -148,9 +159,11 @@ class RankGroup:
     def close(self) -> None:
         """End everything, standbys included."""
         self._kill([*self.ranks, *self.standbys])
-        self.ranks, self.standbys = [], []
+        self.ranks = []
+        self.standbys = []
 
     def _kill(self, processes: Sequence[RankProcess]) -> None:
+        """Kill processes: first a signal to all, then a wait for each, so that all end at once."""
         for one in processes:
             one.send_signal(signal.SIGKILL)
         for one in processes:
@@ -158,6 +171,8 @@ class RankGroup:
             self._close(one)
 
     def _close(self, one: RankProcess) -> None:
+        """Close a process's pipes; its output is registered no more."""
+        # KeyError, ValueError: its output ended before, and was unregistered then.
         with contextlib.suppress(KeyError, ValueError):
             self.selector.unregister(one.output)
         one.close()

@@ -35,22 +35,15 @@ class RankProcess:
         self.number = -1  # its rank; -1 while it is a standby
         self.log = Path(os.devnull)
         self.heartbeat: messages.Heartbeat | None = None
-        self.last_heartbeat = self.started = time.monotonic()
+        self.started = time.monotonic()
+        self.last_heartbeat = self.started
         self.stopped_since = 0.0  # 0 while it is not stopped
         self._cpu_ticks = 0
         self._last_ran = 0.0
         self._early_output = b""
         self._partial_line = b""
-        parent = os.getpid()
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, **(environment or {})},
-            start_new_session=True,  # so that a kill reaches what it started
-            preexec_fn=lambda: lifetime.die_with_parent(parent),
-        )
+        self.process = _start(command, {**os.environ, **(environment or {})})
+        # Both are pipes, see `_start`.
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.input = self.process.stdin
@@ -99,10 +92,15 @@ class RankProcess:
                 self.process.send_signal(number)
 
     def check_stopped(self) -> None:
-        """Note whether it is stopped (SIGSTOP): in state T, and without CPU time since the last check."""
+        """Note whether it is stopped (SIGSTOP).
+
+        It is where it is in state T and had no CPU time since the last check.
+        """
         now = time.monotonic()
         fields = lifetime.stat_fields(self.process.pid)
-        ticks = int(fields[11]) + int(fields[12]) if fields else 0
+        ticks = 0
+        if fields:
+            ticks = int(fields[11]) + int(fields[12])  # utime and stime, see proc(5)
         if ticks != self._cpu_ticks:
             self._cpu_ticks = ticks
             self._last_ran = now
@@ -153,3 +151,17 @@ class RankProcess:
         with contextlib.suppress(OSError):
             for line in lines:
                 os.write(1, b"[rank %d] %s\n" % (self.number, line))
+
+
+def _start(command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Start a process whose input and output are pipes. It ends with this one."""
+    parent = os.getpid()
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=environment,
+        start_new_session=True,  # so that a kill reaches what it started
+        preexec_fn=lambda: lifetime.die_with_parent(parent),
+    )

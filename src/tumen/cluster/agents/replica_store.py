@@ -1,4 +1,4 @@
-"""The replica store: a thread of an agent that holds checkpoint replicas of other nodes' ranks in memory.
+"""The replica store: holds checkpoint replicas of other nodes' ranks in memory, in an agent.
 
     /dev/shm/tumen-USER-RUN-HASH/NODE/attempt-000001-step-000000040-rank-2-of-4.safetensors
 
@@ -31,8 +31,10 @@ STALE_SECONDS = 24 * 3600.0  # by then every run has a newer checkpoint on disk
 def replica_folder(job: Path, node: str) -> Path:
     """Return the folder of a job's replicas in a node's memory."""
     job = job.resolve()
+    # Runs of the same name in other folders get other folders here.
     digest = hashlib.blake2b(os.fsencode(job), digest_size=4).hexdigest()
-    return MEMORY / f"tumen-{os.getuid()}-{job.name}-{digest}" / node.replace("/", "-")
+    of_job = MEMORY / f"tumen-{os.getuid()}-{job.name}-{digest}"
+    return of_job / node.replace("/", "-")
 
 
 class ReplicaStore:
@@ -80,6 +82,7 @@ class ReplicaStore:
                 self.folder.parent.rmdir()
 
     def _accept(self) -> None:
+        """Serve each connection in a thread of its own, until the socket is closed."""
         while True:
             self._free_connections.acquire()
             try:
@@ -105,6 +108,7 @@ class ReplicaStore:
             self._free_connections.release()
 
     def _send(self, connection: socket.socket, request: transfer.Request) -> None:
+        """Send a replica, or that there is none."""
         path = self.folder / request.replica.name
         if path.is_file():
             transfer.serve_replica(connection, self.secret, request, path)
@@ -113,6 +117,11 @@ class ReplicaStore:
             transfer.reply(connection, self.secret, request, missing)
 
     def _receive(self, connection: socket.socket, request: transfer.Request) -> None:
+        """Take a replica, and remove older ones of the same rank.
+
+        Raises:
+            TransferError: memory would become short, or the transfer failed.
+        """
         space = os.statvfs(self.folder)
         free = space.f_bavail * space.f_frsize
         reserve = FREE_SHARE * space.f_blocks * space.f_frsize
@@ -127,14 +136,17 @@ class ReplicaStore:
         """Raise TransferError for a request that was seen before."""
         now = time.monotonic()
         with self._lock:
+            # An older one is rejected by its time.
             while self._seen and now - self._seen[0][0] > 2 * SKEW_SECONDS:
                 self._seen.popleft()
-            if any(nonce == seen for _, seen in self._seen):
-                raise transfer.TransferError("replayed")
+            for _, seen in self._seen:
+                if nonce == seen:
+                    raise transfer.TransferError("replayed")
             self._seen.append((now, nonce))
 
 
 def _listen(host: str) -> socket.socket:
+    """Return a socket that listens on a free port of an address of this node."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, 0), family=family)
@@ -146,12 +158,17 @@ def _listen(host: str) -> socket.socket:
 
 
 def remove_stale(memory: Path) -> None:
-    """Remove our replicas of runs that were killed with all agents: unchanged for `STALE_SECONDS`."""
+    """Remove this user's replicas of runs that were killed with all agents.
+
+    Such runs wrote nothing for `STALE_SECONDS`.
+    """
     for job in memory.glob(f"tumen-{os.getuid()}-*"):
+        # Another agent may remove them at the same moment.
         with contextlib.suppress(OSError):
             paths = (job, *job.glob("*"), *job.glob("*/*"))
             newest = max(path.lstat().st_mtime for path in paths)
-            if not job.is_symlink() and time.time() - newest > STALE_SECONDS:
+            is_stale = time.time() - newest > STALE_SECONDS
+            if is_stale and not job.is_symlink():
                 shutil.rmtree(job)
 
 
@@ -169,7 +186,8 @@ def make_private(folder: Path) -> None:
             f"{folder}: cannot be made ({error.strerror}); replicas in memory need it"
         ) from None
     is_folder = folder.is_dir() and not folder.is_symlink()
-    is_ours = found.st_uid == os.getuid() and not found.st_mode & 0o077
+    is_open = bool(found.st_mode & 0o077)
+    is_ours = found.st_uid == os.getuid() and not is_open
     if not is_folder or not is_ours:
         raise EngineError(
             f"{folder}: other users can read or change it; remove it, replicas in memory need it"

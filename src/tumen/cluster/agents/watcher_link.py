@@ -78,11 +78,13 @@ class WatcherLink:
         return True
 
     def _published(self) -> str:
+        """Return the watcher's address as it is published, "" where there is no watcher."""
         try:
             return self._file.read_text("utf-8").strip()
         except OSError:
-            recent = self.silent_seconds(time.monotonic()) <= KEEP_SECONDS
-            return self.address if recent else ""
+            # A watcher that answered just now may be writing the file anew.
+            is_recent = self.silent_seconds(time.monotonic()) <= KEEP_SECONDS
+            return self.address if is_recent else ""
 
     def send(
         self, attempt: int, heartbeats: Iterable[messages.Heartbeat], note: dict[str, Any]
@@ -105,6 +107,12 @@ class WatcherLink:
 
 
 def _connect(address: str) -> socket.socket:
+    """Return a non-blocking socket to an address.
+
+    Raises:
+        OSError: the host name cannot be resolved.
+        EngineError: the address is not host:port.
+    """
     link = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     try:
         link.setblocking(False)

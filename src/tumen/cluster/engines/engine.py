@@ -128,7 +128,10 @@ class Engine(Protocol):
 
 @runtime_checkable
 class ClusterEngine(Engine, Protocol):
-    """An engine of many machines: jobs outlive the process that started them, and nodes can be left out."""
+    """An engine of many machines.
+
+    Jobs outlive the process that started them, and nodes can be left out.
+    """
 
     def drain(self, node: str, why: str) -> None:
         """Give a node no new work; what runs on it continues.
@@ -176,7 +179,10 @@ def render_job(engine: Engine, job: JobSpec) -> str:
 
 
 def supports_standby(job: JobSpec) -> bool:
-    """Whether a job's command can import everything and then wait for its environment, as `tumen train` can."""
+    """Whether a job's command can import everything and then wait for its environment.
+
+    `tumen train` can.
+    """
     return job.command[1:4] == ("-m", "tumen", "train")
 
 

@@ -1,4 +1,7 @@
-"""Host names as operators write them: `n[1-3,7]` is n1, n2, n3 and n7, as in Slurm, pdsh and ClusterShell."""
+"""Host names as operators write them: `n[1-3,7]` is n1, n2, n3 and n7.
+
+Slurm, pdsh and ClusterShell use the same notation.
+"""
 
 from __future__ import annotations
 
@@ -37,44 +40,68 @@ def fold_hosts(names: Iterable[str], most: int = MOST_RANGES) -> str:
         names: in any order.
         most: names and ranges that are written out; of the others their number is.
     """
-    ranges = list(_ranges(sorted({_split(name) for name in names})))
+    hosts = sorted({_split(name) for name in names})
+    ranges = list(_ranges(hosts))
     texts = []
-    for pattern, group in groupby(ranges[:most], key=lambda span: span[0].pattern):
-        before, after, _ = pattern
-        numbers = [_numbers(first, last) for first, last in group]
-        is_one_host = len(numbers) == 1 and "-" not in numbers[0]
-        inside = numbers[0] if is_one_host else f"[{','.join(numbers)}]"
-        texts.append(before + inside + after)
-    left = sum(last.number - first.number + 1 for first, last in ranges[most:])
-    return ",".join(texts) + (f" and {left:,} more" if left else "")
+    for _, group in groupby(ranges[:most], key=lambda span: span[0].pattern):
+        texts.append(_fold_group(list(group)))
+    folded = ",".join(texts)
+    left = 0
+    for first, last in ranges[most:]:
+        left += last.number - first.number + 1
+    if left:
+        folded += f" and {left:,} more"
+    return folded
+
+
+def _fold_group(ranges: list[Range]) -> str:
+    """Return ranges that have the same pattern as one text."""
+    before, after, _ = ranges[0][0].pattern
+    numbers = [_numbers(first, last) for first, last in ranges]
+    inside = ",".join(numbers)
+    is_one_host = len(numbers) == 1 and "-" not in inside
+    if not is_one_host:
+        inside = f"[{inside}]"
+    return before + inside + after
 
 
 def _split(name: str) -> HostName:
+    """Split a host name around its last number."""
     match = re.fullmatch(r"(.*?)(\d+)(\D*)", name, re.DOTALL)
     if not match:
         return HostName(name, "", 0, -1)
     before, digits, after = match.groups()
     number = int(digits)
-    is_padded = digits != str(number)
-    return HostName(before, after, len(digits) if is_padded else 0, number)
+    width = 0
+    if digits != str(number):  # padded with zeros
+        width = len(digits)
+    return HostName(before, after, width, number)
 
 
 def _ranges(names: list[HostName]) -> Iterator[Range]:
-    """Yield runs of successive names."""
-    first = last = None
-    for name in names:
-        if first is None or last is None:
-            first = name
-        elif name.pattern != last.pattern or name.number != last.number + 1:
+    """Yield runs of successive names.
+
+    Args:
+        names: sorted, each once.
+    """
+    if not names:
+        return
+    first = names[0]
+    last = first
+    for name in names[1:]:
+        follows = name.pattern == last.pattern and name.number == last.number + 1
+        if not follows:
             yield first, last
             first = name
         last = name
-    if first is not None and last is not None:
-        yield first, last
+    yield first, last
 
 
 def _numbers(first: HostName, last: HostName) -> str:
+    """Return the numbers of a range, `07-12`; "" for names without a number."""
     if first.number < 0:
         return ""
     text = f"{first.number:0{first.width}d}"
-    return text if first == last else f"{text}-{last.number:0{first.width}d}"
+    if first == last:
+        return text
+    return f"{text}-{last.number:0{first.width}d}"

@@ -41,7 +41,11 @@ REJECTIONS = {  # what an HTTP status of the API server means to the one who lau
 
 
 def parse(text: str) -> JobStatus:
-    """Return the status of a JobSet, as the API server writes it."""
+    """Return the status of a JobSet.
+
+    Args:
+        text: JSON, as the API server writes it.
+    """
     found = json.loads(text)
     status = found.get("status", {})
     conditions = {}
@@ -56,11 +60,18 @@ def parse(text: str) -> JobStatus:
     if "Suspended" in conditions:
         reason = conditions["Suspended"].get("message")
         return JobStatus("waiting", reason=reason or "suspended until its queue admits it")
-    restarts = f"restarted {status['restarts']} times" if status.get("restarts") else ""
+    return _parse_unfinished(found["spec"], status)
+
+
+def _parse_unfinished(spec: dict[str, Any], status: dict[str, Any]) -> JobStatus:
+    """Return the status of a JobSet that was admitted and has not ended."""
+    restarts = ""
+    if status.get("restarts"):
+        restarts = f"restarted {status['restarts']} times"
     (nodes,) = status.get("replicatedJobsStatus") or [{}]
     if nodes.get("active") or nodes.get("ready"):
         return JobStatus("running", reason=restarts)
-    wanted = found["spec"]["replicatedJobs"][0]["template"]["spec"]["parallelism"]
+    wanted = spec["replicatedJobs"][0]["template"]["spec"]["parallelism"]
     return JobStatus("waiting", reason=restarts or f"no pod of {wanted} runs yet")
 
 
@@ -75,22 +86,26 @@ def parse_nodes(text: str, resource: str = "nvidia.com/gpu") -> list[Node]:
 
 
 def _parse_node(found: dict[str, Any], resource: str) -> Node:
-    name = found["metadata"]["name"]
-    annotations = found["metadata"].get("annotations") or {}
+    """Return a node of a NodeList: ready where it is neither cordoned nor unhealthy."""
+    metadata = found["metadata"]
     status = found.get("status", {})
     accelerators = int(status.get("allocatable", {}).get(resource, 0))
     if found.get("spec", {}).get("unschedulable"):
+        annotations = metadata.get("annotations") or {}
         reason = f"cordoned: {annotations.get(DRAINED, 'no reason given')}"
-        return Node(name, accelerators, False, reason)
-    healthy = any(
-        condition["type"] == "Ready" and condition["status"] == "True"
-        for condition in status.get("conditions", [])
-    )
-    return Node(name, accelerators, healthy, "" if healthy else "not ready")
+        return Node(metadata["name"], accelerators, False, reason)
+    conditions = {}
+    for condition in status.get("conditions", []):
+        conditions[condition["type"]] = condition["status"]
+    if conditions.get("Ready") == "True":
+        return Node(metadata["name"], accelerators)
+    return Node(metadata["name"], accelerators, False, "not ready")
 
 
 class KubernetesEngine:
-    """`Engine` on the cluster of the kubeconfig's current context, or on the one this process runs in.
+    """`Engine` on a Kubernetes cluster.
+
+    That of the kubeconfig's current context, or the one that this process runs in.
 
     Args:
         site: section `fleet.kubernetes` of a recipe.
@@ -143,18 +158,20 @@ class KubernetesEngine:
         if not path:
             return ""
         api = connection()
+        # /apis/GROUP/VERSION/namespaces/NAMESPACE/jobsets/NAME, see `_jobsets`
         parts = path.split("/")
-        namespace, name = parts[5], parts[-1]
+        namespace = parts[5]
+        name = parts[-1]
         pods = f"/api/v1/namespaces/{namespace}/pods"
         listing = f"{pods}?labelSelector={NAME_LABEL}%3D{name}"
-        listed = json.loads(self._ask(api, "GET", listing, "kubernetes shows no pods"))
-        texts = []
-        for pod in listed["items"]:
+        text = self._ask(api, "GET", listing, "kubernetes shows no pods")
+        logs = []
+        for pod in json.loads(text)["items"]:
             if _is_worth_reading(pod):
-                code, text = api.ask("GET", f"{pods}/{pod['metadata']['name']}/log")
-                if code == 200:
-                    texts.append(text)
-        return "".join(texts)
+                code, log = api.ask("GET", f"{pods}/{pod['metadata']['name']}/log")
+                if code == 200:  # a pod that did not start has no log
+                    logs.append(log)
+        return "".join(logs)
 
     def cancel(self, job_id: str) -> None:
         """Stop a job and everything it started, see `Engine`."""
@@ -185,6 +202,13 @@ class KubernetesEngine:
         self, api: Api, method: str, path: str, about: str, body: dict[str, Any] | None = None
     ) -> str:
         """Return the API server's answer.
+
+        Args:
+            api: the server.
+            method: of HTTP.
+            path: of the object.
+            about: what failed, for the message.
+            body: is sent as JSON.
 
         Raises:
             EngineError: it rejected the request, and why.

@@ -1,4 +1,4 @@
-"""Credentials for a Kubernetes API server: from a kubeconfig's user, or printed by its credential plugin.
+"""Credentials for a Kubernetes API server, from a kubeconfig's user or its credential plugin.
 
 What a plugin prints is kept until it expires, or until the server rejects it (HTTP 401), as
 kubectl does: a plugin may take seconds and ask another server. Format:
@@ -95,7 +95,10 @@ def credential_of(user: Mapping[str, Any], path: Path) -> Credential:
 
 
 def read_entry(section: Mapping[str, Any], name: str, path: Path) -> bytes:
-    """Return an entry of a kubeconfig that is inline, as NAME-data, or in a file; b"" where there is none.
+    """Return an entry of a kubeconfig that is inline, as NAME-data, or in a file.
+
+    Returns:
+        b"" where there is none.
 
     Raises:
         OSError: its file cannot be read.
@@ -109,21 +112,21 @@ def read_entry(section: Mapping[str, Any], name: str, path: Path) -> bytes:
 
 
 def _name_of(plugin: Mapping[str, Any]) -> str:
+    """Return what makes a plugin another one: all of its section, not its command alone."""
     return json.dumps(plugin, sort_keys=True)
 
 
 def _run_plugin(plugin: Mapping[str, Any], path: Path) -> Credential:
+    """Run a plugin and return the credential that it prints.
+
+    Raises:
+        EngineError: it failed, or printed no credential.
+    """
     command = [plugin["command"], *(plugin.get("args") or [])]
-    variables = {row["name"]: row["value"] for row in plugin.get("env") or []}
-    info = {
-        "apiVersion": plugin["apiVersion"],
-        "kind": "ExecCredential",
-        "spec": {"interactive": False},
-    }
     try:
         done = subprocess.run(
             command,
-            env={**os.environ, **variables, "KUBERNETES_EXEC_INFO": json.dumps(info)},
+            env=_plugin_environment(plugin),
             capture_output=True,
             text=True,
             timeout=PLUGIN_SECONDS,
@@ -136,6 +139,17 @@ def _run_plugin(plugin: Mapping[str, Any], path: Path) -> Credential:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         failed = f"it printed no ExecCredential ({error})"
     raise EngineError(f"{path}: the credential plugin {plugin['command']} failed: {failed}")
+
+
+def _plugin_environment(plugin: Mapping[str, Any]) -> dict[str, str]:
+    """Return the variables of a plugin's process. Nobody sits at it, so it must not ask."""
+    info = {
+        "apiVersion": plugin["apiVersion"],
+        "kind": "ExecCredential",
+        "spec": {"interactive": False},
+    }
+    variables = {row["name"]: row["value"] for row in plugin.get("env") or []}
+    return {**os.environ, **variables, "KUBERNETES_EXEC_INFO": json.dumps(info)}
 
 
 def _parse_credential(text: str) -> Credential:

@@ -1,7 +1,8 @@
-"""The local engine: processes of this machine. A job is a shell script in its folder, and ends with the process that started it.
+"""The local engine: processes of this machine.
 
-The file `pid` has the process group and its start time, so that another process with the same id
-is not mistaken for the job.
+A job is a shell script in its folder, and ends with the process that started it. The file `pid`
+has the process group and its start time, so that another process with the same id is not mistaken
+for the job.
 """
 
 from __future__ import annotations
@@ -46,8 +47,12 @@ SHELL_ENV = "TUMEN_JOB_SHELL"  # process id of the job's shell, for `die_with_pa
 
 
 def render(job: JobSpec) -> str:
-    """Return the script of a job. A single rank gets torchrun's variables here, several get theirs from an agent."""
-    variables = {**DEFAULTS, **(SINGLE_RANK if is_single(job) else {}), **job.environment}
+    """Return the script of a job.
+
+    A single rank gets torchrun's variables here, several get theirs from an agent.
+    """
+    of_rank = SINGLE_RANK if is_single(job) else {}
+    variables = {**DEFAULTS, **of_rank, **job.environment}
     exit_file = shlex.quote(str(job.folder / "exit"))
     lines = [
         "#!/bin/sh",
@@ -183,7 +188,10 @@ def _start_time(pid: int) -> str:
 
 
 def die_with_parent() -> None:
-    """End this process when its starter dies. The job's shell and its command both call it (core/lifetime.py)."""
+    """End this process when its starter dies (core/lifetime.py).
+
+    The job's shell and its command both call it.
+    """
     lifetime.die_with_parent()
     shell = os.environ.get(SHELL_ENV)
     if shell and not _start_time(int(shell)):

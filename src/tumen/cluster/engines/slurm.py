@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 from tumen.cluster.engines.engine import (
@@ -54,15 +55,25 @@ ACCOUNTING = ("--parsable2", "--noheader", "--allocations", "--format=State,Exit
 
 
 def parse(text: str) -> JobStatus:
-    """Return the status of a job from `scontrol show job ID --oneliner`."""
+    """Return the status of a job.
+
+    Args:
+        text: of `scontrol show job ID --oneliner`.
+    """
     fields = dict(re.findall(r"(?:^|\s)(JobState|Reason|ExitCode|Restarts|NodeList)=(\S+)", text))
     if "JobState" not in fields:
         return JobStatus("lost", reason="slurm knows no such job")
-    name = fields["JobState"].split("+")[0]
+    name = fields["JobState"].split("+")[0]  # COMPLETING and others may follow
     state = STATES.get(name, "running")
     if state in ("done", "failed"):
+        code = _exit_code(fields.get("ExitCode", "0:0"), state)
         reason = "" if name in ORDINARY_ENDS else name
-        return JobStatus(state, _exit_code(fields.get("ExitCode", "0:0"), state), reason)
+        return JobStatus(state, code, reason)
+    return JobStatus(state, reason=_details(state, fields))
+
+
+def _details(state: JobState, fields: Mapping[str, str]) -> str:
+    """Return why a job waits, or where it runs, and how often it was restarted."""
     details = []
     if state == "waiting" and fields.get("Reason", "None") != "None":
         details.append(fields["Reason"])
@@ -71,7 +82,7 @@ def parse(text: str) -> JobStatus:
     restarts = int(fields.get("Restarts", "0"))
     if restarts:
         details.append(f"restarted {restarts} times")
-    return JobStatus(state, reason=", ".join(details))
+    return ", ".join(details)
 
 
 def _exit_code(text: str, state: JobState) -> int:
@@ -85,7 +96,11 @@ def _exit_code(text: str, state: JobState) -> int:
 
 
 def parse_accounting(text: str) -> JobStatus | None:
-    """Return the status of a job from sacct with the options ACCOUNTING, None where it has no such job."""
+    """Return the status of a job, None where the accounting has no such job.
+
+    Args:
+        text: of sacct with the options ACCOUNTING.
+    """
     rows = [line.split("|") for line in text.splitlines() if line.count("|") == 1]
     if not rows:
         return None
@@ -109,18 +124,26 @@ def parse_nodes(text: str) -> list[Node]:
 
 
 def _parse_node(line: str) -> Node:
+    """Return the node of a line in NODE_FORMAT."""
     name, state, gres, reason = line.split("|", 3)
+    # gpu:8, or gpu:h100:8 with the kind of the GPU
     counts = re.findall(r"(?:^|,)gpu(?::[^:,(]+)?:(\d+)", gres)
-    accelerators = sum(map(int, counts))
+    accelerators = sum(int(count) for count in counts)
     answers = not state.endswith("*")
-    if answers and state.rstrip("*~#!%$@^-+") in READY_STATES:
+    # The other signs say what a node does beside: powering up, booting, reserved, ...
+    plain_state = state.rstrip("*~#!%$@^-+")
+    if answers and plain_state in READY_STATES:
         return Node(name, accelerators)
-    has_reason = reason not in ("", "none", "(null)")
-    return Node(name, accelerators, False, f"{state}: {reason}" if has_reason else state)
+    why = state
+    if reason not in ("", "none", "(null)"):
+        why = f"{state}: {reason}"
+    return Node(name, accelerators, False, why)
 
 
 class SlurmEngine:
-    """`Engine` on a Slurm cluster whose commands are on the path and whose nodes see the run's folder.
+    """`Engine` on a Slurm cluster.
+
+    Its commands are on the path, and its nodes see the run's folder.
 
     Args:
         site: section `fleet.slurm` of a recipe.
@@ -225,6 +248,7 @@ class SlurmEngine:
 
 
 def _partitions() -> list[str]:
+    """Return the names of the cluster's partitions."""
     listed = call("sinfo", "--noheader", "--format=%R", about="slurm does not answer")
     return sorted(set(listed.split()))
 
@@ -261,7 +285,10 @@ def call(*command: str, about: str = "", may_fail: bool = False) -> str:
 
 
 def complaint(text: str) -> str:
-    """Return Slurm's complaint as one line: its last line says what failed, the one before may say which."""
+    """Return Slurm's complaint as one line.
+
+    Its last line says what failed, the one before may say which.
+    """
     lines = []
     for line in text.splitlines():
         if line.strip():

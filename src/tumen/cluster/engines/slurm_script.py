@@ -21,8 +21,8 @@ NCCL = {
 MOST_GRACE_SECONDS = 65535  # of --signal
 LEAST_LIMIT_SECONDS = 60
 
-# Ranks follow Slurm's order of nodes, which follows the network's topology: each agent gets its place
-# (SLURM_NODEID).
+# Ranks follow Slurm's order of nodes, which follows the network's topology: each agent gets its
+# place (SLURM_NODEID).
 AGENT = """\
 agent='cores=$((SLURM_CPUS_ON_NODE / ranks_per_node))
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cores > 0 ? cores : 1))}
@@ -79,38 +79,57 @@ exit "$code"
 def render(job: JobSpec, site: fleet_section.Slurm | None = None) -> str:
     """Return the batch script of a job."""
     site = site or fleet_section.Slurm()
-    nccl = NCCL if job.accelerators_per_node else {}
-    variables = {**DEFAULTS, **nccl, **job.environment}
     lines = [
         "#!/bin/bash",
         f"# {job.name}: written by tumen's slurm engine; `sbatch job.sh` submits it by hand",
     ]
     lines += [f"#SBATCH --{line}" for line in _directives(job, site)]
     lines += ["", *site.setup]
-    for name, value in sorted(variables.items()):
-        lines.append(f"export {name}={shlex.quote(value)}")
-    lines += [
-        f"folder={shlex.quote(str(job.folder))}",
-        f"python={shlex.quote(job.python)}",
-        f"ranks_per_node={job.ranks_per_node}",
-        f"command=({' '.join(map(shlex.quote, job.command))})",
-        AGENT.replace("{options}", "--standby " if supports_standby(job) else ""),
-    ]
+    lines += _variables(job)
     body = BEGIN + RUN_AGENTS + FENCE + END
     if job.limit_seconds is not None:
         body = BEGIN + ON_TIME_LIMIT + RUN_AGENTS + FENCE + REQUEUE + END
     return "\n".join([*lines, body])
 
 
+def _variables(job: JobSpec) -> Iterator[str]:
+    """Yield the variables of the script: the ranks' environment, then what the agents need."""
+    nccl = NCCL if job.accelerators_per_node else {}
+    environment = {**DEFAULTS, **nccl, **job.environment}
+    for name, value in sorted(environment.items()):
+        yield f"export {name}={shlex.quote(value)}"
+    yield f"folder={shlex.quote(str(job.folder))}"
+    yield f"python={shlex.quote(job.python)}"
+    yield f"ranks_per_node={job.ranks_per_node}"
+    yield f"command=({shlex.join(job.command)})"
+    options = "--standby " if supports_standby(job) else ""
+    yield AGENT.replace("{options}", options)
+
+
 def _directives(job: JobSpec, site: fleet_section.Slurm) -> Iterator[str]:
-    """Yield the options of sbatch in the order people read them: who, where, how much, how long, what then."""
+    """Yield the options of sbatch in the order people read them.
+
+    Who, where, how much, how long, what then.
+    """
     yield f"job-name={job.name}"
     for name in ("account", "partition", "qos", "reservation", "constraint"):
         value = getattr(site, name)
         if value:
             yield f"{name}={value}"
+    yield from _resources(job, site)
+    if job.limit_seconds is not None:
+        grace_seconds = min(MOST_GRACE_SECONDS, round(job.grace_seconds))
+        yield f"time={format_limit(job.limit_seconds)}"
+        yield f"signal=B:USR1@{grace_seconds}"
+    yield "requeue"
+    yield "open-mode=append"  # a requeued job continues the log
+    yield f"output={_escape(job.folder / 'log')}"
+
+
+def _resources(job: JobSpec, site: fleet_section.Slurm) -> Iterator[str]:
+    """Yield the options of sbatch about nodes and what the job gets of them."""
     yield f"nodes={job.nodes}"
-    yield "ntasks-per-node=1"
+    yield "ntasks-per-node=1"  # the agent, which starts the ranks
     accelerators = job.accelerators_per_node
     if accelerators and site.gres:
         yield f"gres={site.gres}:{accelerators}"
@@ -121,13 +140,6 @@ def _directives(job: JobSpec, site: fleet_section.Slurm) -> Iterator[str]:
         yield "mem=0"  # all of a node's memory
     if job.avoid:
         yield f"exclude={','.join(job.avoid)}"
-    if job.limit_seconds is not None:
-        grace_seconds = min(MOST_GRACE_SECONDS, round(job.grace_seconds))
-        yield f"time={format_limit(job.limit_seconds)}"
-        yield f"signal=B:USR1@{grace_seconds}"
-    yield "requeue"
-    yield "open-mode=append"
-    yield f"output={_escape(job.folder / 'log')}"
 
 
 def format_limit(seconds: float) -> str:

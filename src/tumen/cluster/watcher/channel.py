@@ -1,4 +1,4 @@
-"""The watcher's UDP socket: receives sealed reports of agents, and sends orders back to where they came from."""
+"""The watcher's UDP socket: receives sealed reports of agents, and sends orders as replies."""
 
 from __future__ import annotations
 
@@ -45,6 +45,7 @@ class AgentChannel:
         return [message for message in self._messages() if message.sender != NAME]
 
     def _messages(self) -> Iterator[messages.AuthenticatedMessage]:
+        """Yield authentic messages until none is left, and note where agents sent them from."""
         while True:
             try:
                 datagram, address = self._socket.recvfrom(messages.MAX_BYTES)
@@ -107,7 +108,9 @@ def _port_before(file: Path, address: str) -> int:
 
 
 def announce_watcher(folder: Path, address: str = "127.0.0.1") -> None:
-    """Publish an address in a job's folder before the job starts, so that its agents wait for orders.
+    """Publish an address in a job's folder before the job starts.
+
+    Its agents wait for orders where they find one.
 
     Raises:
         EngineError: this machine has no such address.

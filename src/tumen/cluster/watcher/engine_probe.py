@@ -1,4 +1,7 @@
-"""Questions to the engine in a thread of its own: an answer may take a minute, and the watcher must not wait."""
+"""Questions to the engine in a thread of its own.
+
+An answer may take a minute, and the watcher must not wait for it.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +31,9 @@ class EngineProbe:
         self._engine = engine
         self._job_id = job_id
         self._executor = executor
-        many = isinstance(engine, ClusterEngine)
-        self._interval = CLUSTER_ASK_SECONDS if many else LOCAL_ASK_SECONDS
+        self._interval = LOCAL_ASK_SECONDS
+        if isinstance(engine, ClusterEngine):
+            self._interval = CLUSTER_ASK_SECONDS
         self._asked = -math.inf
         self._pending: Future[Answer] | None = None
         self.status = JobStatus("running")  # the last answer
@@ -44,10 +48,16 @@ class EngineProbe:
         return status, nodes
 
     def ask_if_due(self, now: float, needs_nodes: bool) -> None:
-        """Ask again when it is time, which is sooner where the nodes are needed."""
+        """Ask again when it is time, which is sooner where the nodes are needed.
+
+        Args:
+            now: time of the watcher's clock in seconds.
+            needs_nodes: whether to ask for the cluster's nodes too.
+        """
         passed = now - self._asked
-        due = passed >= self._interval or (needs_nodes and passed > URGENT_ASK_SECONDS)
-        if due and self._pending is None:
+        is_urgent = needs_nodes and passed > URGENT_ASK_SECONDS
+        is_due = is_urgent or passed >= self._interval
+        if is_due and self._pending is None:
             self._asked = now
             self._pending = self._executor.submit(self._ask, needs_nodes)
 
@@ -56,8 +66,12 @@ class EngineProbe:
         self._pending = None
 
     def _ask(self, needs_nodes: bool) -> Answer:
+        """Ask the engine; runs in the executor's thread."""
+        nodes = None
         try:
             status = self._engine.status(self._job_id)
-            return status, self._engine.nodes() if needs_nodes else None
+            if needs_nodes:
+                nodes = self._engine.nodes()
         except EngineError as error:
-            return JobStatus("silent", reason=str(error)), None
+            status = JobStatus("silent", reason=str(error))
+        return status, nodes

@@ -128,16 +128,23 @@ class WatcherService:
         """Continue from what an earlier watcher of this job wrote."""
         rows = list(events.read(self.job.folder / WATCH_FILE))
         had_ended = bool(rows) and rows[-1].get("state") == "ended"
-        before = None if had_ended else read_snapshot(self.job.folder)
-        self.monitor.resume(rows, before.usual_seconds if before else 0.0)
+        usual_seconds = 0.0
+        if not had_ended:
+            snapshot = read_snapshot(self.job.folder)
+            if snapshot:
+                usual_seconds = snapshot.usual_seconds
+        self.monitor.resume(rows, usual_seconds)
         self.log.write(watch_row("resumed" if rows else "started", self._attempt))
 
     def _turn(self, now: float) -> None:
-        """Receive, detect, write, act, reply."""
+        """Receive, detect, write, act, reply; takes TICK_SECONDS."""
         reports = self.channel.receive()
         order_before = self.monitor.state.order
         self.monitor.receive(now, reports)
-        rows = self._ask_engine(now) + self._read_files(now) + self.monitor.check(now)
+        rows = self._ask_engine(now)
+        rows += self._read_files(now)
+        rows += self.monitor.check(now)
+        # A row is on disk before anything is done about it: the next watcher continues from there.
         for row in rows:
             self.log.write(row)
             self._act(row)
@@ -146,14 +153,16 @@ class WatcherService:
             agents |= set(self.channel.addresses)  # a new order goes to all at once
         for agent in agents:
             self._reply(agent, now)
-        time.sleep(max(0.0, now + TICK_SECONDS - time.time()))
+        left = now + TICK_SECONDS - time.time()
+        time.sleep(max(0.0, left))
 
     def _reply(self, agent: str, now: float) -> None:
         """Send an agent its order, or now and then an empty message."""
         if agent not in self.monitor.state.agents:
             return
         note = self.monitor.reply(agent)
-        if note or now - self.answered.get(agent, 0.0) > ACK_SECONDS:
+        silent_for = now - self.answered.get(agent, 0.0)
+        if note or silent_for > ACK_SECONDS:
             self.answered[agent] = now
             self.channel.send(agent, self._attempt, note)
 
@@ -162,8 +171,10 @@ class WatcherService:
         rows = []
         answer = self.probe.answer()
         if answer:
-            rows = self.monitor.engine_answered(now, *answer)
-        self.probe.ask_if_due(now, self.monitor.needs_nodes(now))
+            status, nodes = answer
+            rows = self.monitor.engine_answered(now, status, nodes)
+        needs_nodes = self.monitor.needs_nodes(now)
+        self.probe.ask_if_due(now, needs_nodes)
         return rows
 
     def _read_files(self, now: float) -> list[Row]:
@@ -172,47 +183,70 @@ class WatcherService:
         A damaged checkpoint may be the cause of a fault, so while one is open it is looked for in
         every turn: later the fault would be over, and named something else.
         """
-        due = now >= self.next_files
         rows = []
-        if self.tail and (due or self.monitor.state.history.open):
-            for row in self.tail.new():
-                if row.get("event") == "checkpoint_damaged":
-                    why = f"{row.get('path')}: {row.get('error')}"
-                    rows += self.monitor.checkpoint_damaged(now, why)
-        if due:
+        is_due = now >= self.next_files
+        if is_due or self.monitor.state.history.open:
+            rows += self._read_run_events(now)
+        if is_due:
             self.next_files = now + FILES_SECONDS
             rows += self._exchange_files(now)
+        return rows
+
+    def _read_run_events(self, now: float) -> list[Row]:
+        """Read the new events of the training."""
+        rows: list[Row] = []
+        if self.tail is None:
+            return rows
+        for event in self.tail.new():
+            if event.get("event") == "checkpoint_damaged":
+                why = f"{event.get('path')}: {event.get('error')}"
+                rows += self.monitor.checkpoint_damaged(now, why)
         return rows
 
     def _exchange_files(self, now: float) -> list[Row]:
         """Write the snapshot for others, and read what they request."""
         # A full disk is reported by the ranks, which cannot write either.
+        snapshot = take_snapshot(self.monitor.state, now)
         with contextlib.suppress(DiskError):
-            write_snapshot(self.job.folder, take_snapshot(self.monitor.state, now))
+            write_snapshot(self.job.folder, snapshot)
         rows = self.monitor.clocks_differ(now, self.channel.skewed)
-        return rows + self.monitor.resize_requested(now, requested_ranks(self.job.folder))
+        ranks = requested_ranks(self.job.folder)
+        rows += self.monitor.resize_requested(now, ranks)
+        return rows
 
     def _act(self, row: Row) -> None:
-        """Carry out a row: restart a silent agent of this machine, drain a node, resubmit the job."""
-        if not isinstance(self.engine, ClusterEngine):
-            if row.get("kind") == "agent":
-                # Its starter replaces an agent that was killed.
-                kill_agent(self.job.folder / RANKS_FOLDER / row["node"] / AGENT_FILE)
-            return
-        if row["event"] != "decided":
-            return
+        """Carry out a row.
+
+        A silent agent of this machine is restarted; an engine of many machines drains a node or
+        resubmits the job.
+        """
+        if isinstance(self.engine, ClusterEngine):
+            if row["event"] == "decided":
+                self._act_by_engine(self.engine, row)
+        elif row.get("kind") == "agent":
+            # Its starter replaces an agent that was killed.
+            kill_agent(self.job.folder / RANKS_FOLDER / row["node"] / AGENT_FILE)
+
+    def _act_by_engine(self, engine: ClusterEngine, row: Row) -> None:
+        """Carry out a decision; where the engine rejects it, that becomes a row too."""
         try:
             if row["action"] == "drain":
-                self.engine.drain(row["avoid"][-1], row["why"])
-            if row["action"] == "resubmit":
+                engine.drain(row["avoid"][-1], row["why"])
+            elif row["action"] == "resubmit":
                 self._resubmit(tuple(row["avoid"]))
         except EngineError as error:
             now = time.time()
             step = self.monitor.state.ranks.furthest_step
-            self.log.write(fault_row(Fault("engine", str(error), step, now), now))
+            fault = Fault("engine", str(error), step, now)
+            self.log.write(fault_row(fault, now))
 
     def _resubmit(self, avoid: tuple[str, ...]) -> None:
-        """Start the job again on other nodes. Our order kills the old ranks sooner than the engine does."""
+        """Start the job again on other nodes.
+
+        Args:
+            avoid: nodes that the job must not use, beside those it avoids already.
+        """
+        # The watcher's own order kills the old ranks sooner than the engine does.
         order = replace(self.monitor.state.order, verb="stop")
         for agent in self.channel.addresses:
             self.channel.send(agent, order.attempt, order.part(agent))
@@ -225,6 +259,7 @@ class WatcherService:
         self.probe.forget()
 
     def _submit(self, job: JobSpec) -> None:
+        """Submit a job, and try again for SUBMIT_SECONDS where the engine rejects it."""
         deadline = time.monotonic() + SUBMIT_SECONDS
         while True:
             try:

@@ -54,28 +54,45 @@ class Snapshot(Frozen):
 
 
 def take_snapshot(state: RunState, now: float) -> Snapshot:
-    """Return the snapshot of a run's state."""
+    """Return the snapshot of a run's state.
+
+    Args:
+        state: is only read.
+        now: time of the watcher's clock in seconds.
+    """
     ranks = state.ranks
+    phases = Counter(PHASES[phase] for phase in ranks.phase.tolist())
+    return Snapshot(
+        time=now,
+        attempt=state.order.attempt,
+        nodes=len(state.agents),
+        phases=dict(phases),
+        step=ranks.furthest_step,
+        step_seconds=ranks.step_seconds(),
+        usual_seconds=ranks.usual_seconds(),
+        silent=_silent_nodes(state, now),
+        slow=_slow_nodes(state),
+    )
+
+
+def _silent_nodes(state: RunState, now: float) -> dict[str, float]:
+    """Return the nodes whose agents missed two reports -> seconds since the last one."""
     silent = {}
     for agent in state.agents.values():
         seconds = now - agent.last_report
         if seconds > LATE_SECONDS:
             silent[agent.name] = round(seconds, 1)
-    slow: dict[str, float] = {}
+    return silent
+
+
+def _slow_nodes(state: RunState) -> dict[str, float]:
+    """Return the node that the others wait for -> seconds of a step; empty where there is none."""
+    ranks = state.ranks
     slow_rank = ranks.slow_rank()
-    if slow_rank is not None:
-        slow = dict.fromkeys(state.nodes_of(slow_rank), ranks.recent[-1])
-    return Snapshot(
-        time=now,
-        attempt=state.order.attempt,
-        nodes=len(state.agents),
-        phases=dict(Counter(PHASES[phase] for phase in ranks.phase.tolist())),
-        step=ranks.furthest_step,
-        step_seconds=ranks.step_seconds(),
-        usual_seconds=ranks.usual_seconds(),
-        silent=silent,
-        slow=slow,
-    )
+    if slow_rank is None:
+        return {}
+    nodes = state.nodes_of(slow_rank)
+    return dict.fromkeys(nodes, ranks.recent[-1])
 
 
 def write_snapshot(folder: Path, snapshot: Snapshot) -> None:
@@ -117,35 +134,48 @@ def _rank_lines(snapshot: Snapshot) -> Iterator[str]:
     """Yield what the ranks do, and the nodes that differ from the others."""
     most_first = sorted(snapshot.phases.items(), key=lambda item: (-item[1], item[0]))
     phases = ", ".join(f"{number:,} {phase}" for phase, number in most_first)
-    pace = ""
+    ranks = sum(snapshot.phases.values())
+    line = f"{ranks:,} ranks on {snapshot.nodes:,} nodes, attempt {snapshot.attempt}: {phases}"
     if snapshot.step_seconds:
-        pace = f"; a step takes {units.show_seconds(snapshot.step_seconds)}"
-    ranks = f"{sum(snapshot.phases.values()):,} ranks on {snapshot.nodes:,} nodes"
-    yield f"{ranks}, attempt {snapshot.attempt}: {phases}{pace}"
+        line += f"; a step takes {units.show_seconds(snapshot.step_seconds)}"
+    yield line
     if snapshot.silent:
-        longest = units.show_seconds(max(snapshot.silent.values()))
-        yield f"silent: {fold_hosts(snapshot.silent)}, for {longest}"
+        longest = max(snapshot.silent.values())
+        yield f"silent: {fold_hosts(snapshot.silent)}, for {units.show_seconds(longest)}"
     if snapshot.slow:
-        slowest = units.show_seconds(max(snapshot.slow.values()))
-        yield f"slow: {fold_hosts(snapshot.slow)}, with {slowest} a step"
+        slowest = max(snapshot.slow.values())
+        yield f"slow: {fold_hosts(snapshot.slow)}, with {units.show_seconds(slowest)} a step"
 
 
 def _fault_lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Yield how many faults there were of each kind, and the newest one with its outcome."""
-    found = [number for number, row in enumerate(rows) if row.get("event") == "fault"]
-    if not found:
+    places = [place for place, row in enumerate(rows) if row.get("event") == "fault"]
+    if not places:
         return
-    kinds = Counter(str(rows[number].get("kind", "?")) for number in found).most_common()
-    yield f"faults: {', '.join(f'{number} {kind}' for kind, number in kinds)}"
-    fault = rows[found[-1]]
-    clock = time.strftime("%H:%M:%S", time.localtime(float(fault.get("time", 0))))
+    kinds = Counter(str(rows[place].get("kind", "?")) for place in places)
+    counts = [f"{number} {kind}" for kind, number in kinds.most_common()]
+    yield f"faults: {', '.join(counts)}"
+    newest = places[-1]
+    yield _newest_fault_line(rows[newest], rows[newest:])
+
+
+def _newest_fault_line(fault: Mapping[str, Any], since: Sequence[Mapping[str, Any]]) -> str:
+    """Return a line about a fault.
+
+    Args:
+        fault: its row.
+        since: the rows from it on, which say what became of it.
+    """
+    local_time = time.localtime(float(fault.get("time", 0)))
+    line = f"last fault, {time.strftime('%H:%M:%S', local_time)}: {fault.get('kind', '?')}"
     details = ", ".join(_details(fault))
-    about = f" ({details})" if details else ""
-    outcome = _outcome(rows[found[-1] :])
-    yield f"last fault, {clock}: {fault.get('kind', '?')}{about}; {outcome}"
+    if details:
+        line += f" ({details})"
+    return f"{line}; {_outcome(since)}"
 
 
 def _details(fault: Mapping[str, Any]) -> Iterator[str]:
+    """Yield where a fault was and why, as far as its row says so."""
     for name in ("rank", "node", "step"):
         if fault.get(name) not in (None, "", -1):
             yield f"{name} {fault[name]}"
@@ -154,19 +184,25 @@ def _details(fault: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _outcome(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return what was decided about a fault, and whether training resumed, from the rows since it."""
+    """Return what was decided about a fault, and whether training resumed.
+
+    Args:
+        rows: of watch.jsonl since the fault.
+    """
     decided = [row for row in rows if row.get("event") == "decided"]
     resumed = [row for row in rows if row.get("event") == "resumed"]
     if resumed:
-        seconds = units.show_seconds(float(resumed[-1].get("seconds") or 0))
-        return f"resumed at step {resumed[-1].get('step')} after {seconds}"
+        last = resumed[-1]
+        seconds = units.show_seconds(float(last.get("seconds") or 0))
+        return f"resumed at step {last.get('step')} after {seconds}"
     if decided:
-        action, attempt = decided[-1].get("action"), decided[-1].get("attempt")
-        return f"{action} as attempt {attempt}, no new step yet"
+        last = decided[-1]
+        return f"{last.get('action')} as attempt {last.get('attempt')}, no new step yet"
     return "nothing decided yet"
 
 
 def _watcher_lines(snapshot: Snapshot) -> Iterator[str]:
+    """Yield a line where no watcher is running any more."""
     silent = time.time() - snapshot.time
     if silent > OLD_SECONDS:
         seen = units.show_seconds(silent)

@@ -79,7 +79,11 @@ def load_runner(
     if draft:
         gguf_header.check(draft)
     ontology = Ontology.load(folder)
-    adapters = read_adapters(folder)
+    ontologies: dict[str, Ontology] = {}
+    adapters: dict[str, Any] = {}
+    for name, (path, of_adapter) in read_adapters(folder).items():
+        ontologies[name] = of_adapter
+        adapters[name] = {"path": str(path), "ontology": ontology_for_child(of_adapter)}
     artifact.verify(folder, "bundle")
     child = ChildProcess(
         f"{info.recipe}/{info.tier}",
@@ -90,13 +94,9 @@ def load_runner(
         draft=str(draft) if draft else None,
         speculate=speculate,
         control=info.control,
-        adapters={
-            name: {"path": str(path), "ontology": ontology_for_child(of_adapter)}
-            for name, (path, of_adapter) in adapters.items()
-        },
+        adapters=adapters,
     )
     child.start()
-    ontologies = {name: of_adapter for name, (_, of_adapter) in adapters.items()}
     return DeviceRunner(child, ontology, events, info, ontologies)
 
 
@@ -158,7 +158,8 @@ class DeviceRunner:
             RunnerError: the child died, timed out or rejected the request.
         """
         start = time.perf_counter()
-        parts = list(self._parts(self._action_request(sentence, adapter), []))
+        request = self._action_request(sentence, adapter)
+        parts = list(self._parts(request, []))
         if parts[-1]["stop"] != "end":
             raise InputError(
                 "the action does not fit the runner's context beside the sentence; "
@@ -200,8 +201,11 @@ class DeviceRunner:
         }
         if choices:
             request["choices"] = list(choices)
-        completion = _completion(list(self._parts(request, [])), start)
-        return completion if logprobs else replace(completion, logprobs=())
+        parts = list(self._parts(request, []))
+        completion = _completion(parts, start)
+        if not logprobs:
+            return replace(completion, logprobs=())
+        return completion
 
     def tokenize(self, text: str) -> list[int]:
         """Return the model's tokens of a text, its begin token included; blocks."""
@@ -251,11 +255,13 @@ class DeviceRunner:
         self.stop()
 
     def _living_child(self) -> ChildProcess:
+        """Return the child; one that died is started again."""
         if self._child.restart_if_dead():
             self._events.emit("runner restarted", runner=self.name, starts=self._child.starts)
         return self._child
 
     def _action_request(self, sentence: str, adapter: str | None) -> dict[str, Any]:
+        """Return the request for the action of a sentence."""
         words = normalise(sentence)
         # In a pretrained model's vocabulary the child puts the prompt together from the units.
         prompt = None if self._info.control else words + DO
@@ -267,6 +273,11 @@ class DeviceRunner:
         }
 
     def _adapter_name(self, requested: str | None) -> str | None:
+        """Return the adapter to use, None for none.
+
+        Raises:
+            InputError: the bundle has no such adapter.
+        """
         name = requested or self._info.adapter
         if name is not None and name not in self.adapters:
             known = ", ".join(self.adapters) or "none"
@@ -315,7 +326,10 @@ class DeviceRunner:
 
 
 def _text_or_ids(prompt: str | Sequence[int]) -> str | list[int]:
-    return prompt if isinstance(prompt, str) else list(prompt)
+    """Return a prompt as JSON can hold it."""
+    if isinstance(prompt, str):
+        return prompt
+    return list(prompt)
 
 
 def _action(parts: Sequence[Part], start: float) -> Completion:
@@ -332,15 +346,17 @@ def _completion(parts: Sequence[Part], start: float) -> Completion:
         start: when the request was made, by `time.perf_counter`.
     """
     last = parts[-1]
-    tokens = [token for part in parts for token in part.get("tokens", ())]
-    logprobs = [
-        (str(piece), float(logprob))
-        for part in parts
-        for piece, logprob in part.get("logprobs", ())
-    ]
+    texts = []
+    tokens: list[int] = []
+    logprobs: list[tuple[str, float]] = []
+    for part in parts:
+        texts.append(part["text"])
+        tokens += part.get("tokens", ())
+        for piece, logprob in part.get("logprobs", ()):
+            logprobs.append((str(piece), float(logprob)))
     total_seconds = time.perf_counter() - start
     return Completion(
-        text="".join(part["text"] for part in parts),
+        text="".join(texts),
         tokens=tuple(tokens),
         logprobs=tuple(logprobs),
         confidence=confidence(logprobs),

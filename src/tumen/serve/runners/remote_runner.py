@@ -92,7 +92,9 @@ class RemoteRunner:
                 if not line.startswith(EVENT):
                     continue
                 tree = _parse_object(line.removeprefix(b"data: "))
-                last |= {name: tree[name] for name in ("usage", "tumen") if tree.get(name)}
+                for name in ("usage", "tumen"):
+                    if tree.get(name):
+                        last[name] = tree[name]
                 if _value_at(tree, "choices", 0, "finish_reason"):
                     finished = True
                 piece = _value_at(tree, "choices", 0, "delta", "content")
@@ -116,12 +118,8 @@ class RemoteRunner:
         """Send one request; every way in which it can fail is a `RunnerError`."""
         import aiohttp  # takes 90 ms: do not delay those without a cloud tier
 
-        if self._session is None:
-            connect_seconds = min(CONNECT_SECONDS, self._timeout_seconds)
-            timeout = aiohttp.ClientTimeout(total=self._timeout_seconds, connect=connect_seconds)
-            self._session = aiohttp.ClientSession(timeout=timeout)
         try:
-            async with self._session.post(
+            async with self._open_session().post(
                 f"{self._url}/chat/completions",
                 json=self._request_body(words, stream),
                 headers=self._request_headers(),
@@ -138,7 +136,18 @@ class RemoteRunner:
                 f"{self.name}: the request failed ({type(error).__name__}); is it running?"
             ) from None
 
+    def _open_session(self) -> aiohttp.ClientSession:
+        """Return the session, whose connections are kept between requests."""
+        import aiohttp
+
+        if self._session is None:
+            connect_seconds = min(CONNECT_SECONDS, self._timeout_seconds)
+            timeout = aiohttp.ClientTimeout(total=self._timeout_seconds, connect=connect_seconds)
+            self._session = aiohttp.ClientSession(timeout=timeout)
+        return self._session
+
     def _request_body(self, words: str, stream: bool) -> dict[str, Any]:
+        """Return the body of a request; the schema asks the endpoint to decode under it."""
         schema = {"name": "action", "schema": action_schema(self.ontology)}
         body: dict[str, Any] = {
             "model": self._model,
@@ -153,16 +162,27 @@ class RemoteRunner:
         return body
 
     def _request_headers(self) -> dict[str, str]:
+        """Return the headers of a request. The key is read each time, as it may be renewed."""
         key = os.environ.get(self._key_env)
-        return {"authorization": f"Bearer {key}"} if key else {}
+        if not key:
+            return {}
+        return {"authorization": f"Bearer {key}"}
 
     def _check_status(self, status: int) -> None:
+        """Raise RunnerError for any HTTP status but 200."""
         if status == 200:
             return
-        hint = f"; check the key in ${self._key_env}" if status in (401, 403) else ""
-        raise RunnerError(f"{self.name}: answered HTTP {status}{hint}")
+        why = f"{self.name}: answered HTTP {status}"
+        if status in (401, 403):
+            why += f"; check the key in ${self._key_env}"
+        raise RunnerError(why)
 
     async def _read_limited(self, response: aiohttp.ClientResponse) -> bytes:
+        """Return the body of a response.
+
+        Raises:
+            RunnerError: it has more than MAX_ANSWER_BYTES.
+        """
         raw = await response.content.read(MAX_ANSWER_BYTES)
         while not response.content.at_eof():
             raw += await response.content.read(MAX_ANSWER_BYTES)
@@ -210,9 +230,9 @@ class RemoteRunner:
 def action_schema(ontology: Ontology = HOME) -> dict[str, Any]:
     """Return the JSON schema of an action, for endpoints that decode under one."""
     fixed = {"lang": ontology.languages, "intent": tuple(ontology.intents), **ontology.closed}
-    properties: dict[str, Any] = {
-        name: {"type": "string", "enum": list(values)} for name, values in fixed.items()
-    }
+    properties: dict[str, Any] = {}
+    for name, values in fixed.items():
+        properties[name] = {"type": "string", "enum": list(values)}
     for name in ontology.copied:
         properties[name] = {"type": "string", "description": "words copied from the sentence"}
     return {
@@ -242,17 +262,25 @@ def is_grounded(action: Action, words: str, ontology: Ontology = HOME) -> bool:
 
 
 def _stripped_units(text: str) -> list[str]:
+    """Return the units of a text without the spaces between them."""
     return [unit.strip() for unit in units(text)]
 
 
 def _contains_run(whole: list[str], run: list[str]) -> bool:
+    """Whether a list holds another one as neighbours; an empty one is in none."""
     if not run:
         return False
     length = len(run)
-    return any(whole[start : start + length] == run for start in range(len(whole)))
+    starts = range(len(whole) - length + 1)
+    return any(whole[start : start + length] == run for start in starts)
 
 
 def _parse_object(raw: bytes) -> dict[str, Any]:
+    """Return the JSON object that an endpoint sent.
+
+    Raises:
+        RunnerError: it sent something else.
+    """
     try:
         tree = json.loads(raw)
     except (ValueError, RecursionError):
@@ -265,18 +293,24 @@ def _parse_object(raw: bytes) -> dict[str, Any]:
 def _value_at(tree: Any, *path: str | int) -> Any:
     """Return the value at a path of an answer that nothing has checked, or `None`."""
     for step in path:
-        if isinstance(step, str):
-            tree = tree.get(step) if isinstance(tree, dict) else None
+        if isinstance(step, str) and isinstance(tree, dict):
+            tree = tree.get(step)
+        elif isinstance(step, int) and isinstance(tree, list) and step < len(tree):
+            tree = tree[step]
         else:
-            tree = tree[step] if isinstance(tree, list) and len(tree) > step else None
+            return None
     return tree
 
 
 def _probability(value: Any) -> float:
     """Return a number from 0 to 1; 0 for anything else."""
-    is_number = isinstance(value, int | float)
-    return float(value) if is_number and 0 <= value <= 1 else 0.0
+    if isinstance(value, int | float) and 0 <= value <= 1:
+        return float(value)
+    return 0.0
 
 
 def _count(value: Any) -> int:
-    return value if isinstance(value, int) and 0 <= value < MAX_COUNT else 0
+    """Return a number of tokens; 0 for anything that is none."""
+    if isinstance(value, int) and 0 <= value < MAX_COUNT:
+        return value
+    return 0

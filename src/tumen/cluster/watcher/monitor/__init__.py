@@ -1,4 +1,7 @@
-"""The pure part of the watcher: state of a run, detection of faults, decisions. No clock, socket or file."""
+"""The pure part of the watcher: state of a run, detection of faults, decisions.
+
+It has no clock, socket or file.
+"""
 
 from tumen.cluster.watcher.monitor.rank_table import SLOW_STEPS, USUAL_STEPS
 from tumen.cluster.watcher.monitor.rows import Fault, Row, fault_row, format_row, watch_row

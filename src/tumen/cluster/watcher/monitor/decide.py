@@ -33,20 +33,23 @@ def respond(state: RunState, now: float, fault: Fault, job_ended: bool = False) 
         The rows of the fault and of the decision.
     """
     history = state.history
-    history.by_step[fault.kind, fault.step] += 1
+    place = (fault.kind, fault.step)
+    history.by_step[place] += 1
+    times = history.by_step[place]
     if fault.kind == "slow":
         history.slow_nodes.update(fault.nodes)
     rows = [transitions.detected(state, now, fault)]
-    times = history.by_step[fault.kind, fault.step]
     response = choose_response(state, fault, times, job_ended)
     if response == "give_up":
-        return rows + _give_up(state, fault, times)
-    if response == "wait":
-        return rows + _wait_for_disk(state, now, times)
-    if response == "resubmit":
+        rows += _give_up(state, fault, times)
+    elif response == "wait":
+        rows += _wait_for_disk(state, now, times)
+    elif response == "resubmit":
         transitions.avoid(state, fault.nodes)
-        return rows + transitions.resubmit(state, now, fault.why)
-    return rows + _restart(state, now, fault)
+        rows += transitions.resubmit(state, now, fault.why)
+    else:
+        rows += _restart(state, now, fault)
+    return rows
 
 
 def choose_response(state: RunState, fault: Fault, times: int, job_ended: bool) -> Response:
@@ -63,40 +66,49 @@ def choose_response(state: RunState, fault: Fault, times: int, job_ended: bool) 
         return "give_up"
     if fault.kind == "disk":
         return "wait"
+    # On one machine there is no other node to go to.
     if not state.can_move:
         return "restart"
-    slow_again = fault.kind == "slow" and any(
-        state.history.slow_nodes[node] > MOST_SLOW_TIMES for node in fault.nodes
-    )
-    if job_ended or fault.kind == "node" or slow_again:
+    if job_ended or fault.kind == "node":
         return "resubmit"
+    if fault.kind == "slow":
+        times_slow = [state.history.slow_nodes[node] for node in fault.nodes]
+        if max(times_slow, default=0) > MOST_SLOW_TIMES:
+            return "resubmit"
     return "restart"
 
 
 def _give_up(state: RunState, fault: Fault, times: int) -> list[Row]:
+    """End the run with the exit code of a failed rank, 1 where no rank failed."""
     why = f"{fault.kind} {times} times at step {fault.step}: {fault.why}"
     row = transitions.decided(state, "give_up", why, same_attempt=True)
-    failed = [found.code for agent in state.agents.values() for found in agent.exits if found.code]
-    transitions.end_run(state, failed[0] if failed else 1)
+    codes = []
+    for agent in state.agents.values():
+        codes += [found.code for found in agent.exits if found.code]
+    transitions.end_run(state, codes[0] if codes else 1)
     return [row]
 
 
 def _wait_for_disk(state: RunState, now: float, times: int) -> list[Row]:
+    """Pause the run; each pause at the same step is twice as long as the one before."""
     pause = DISK_WAIT_SECONDS * 2 ** (times - 1)
-    row = transitions.decided(state, "wait", f"retry in {pause:.0f} s, when the disk has room")
+    why = f"retry in {pause:.0f} s, when the disk has room"
+    row = transitions.decided(state, "wait", why)
     transitions.wait(state, now, pause)
     return [row]
 
 
 def _restart(state: RunState, now: float, fault: Fault) -> list[Row]:
+    """Kill the ranks, and begin a new attempt as soon as all agents are there."""
     if fault.kind in ("agent", "node"):
         state.awaiting_agent = True
+        # A lost agent is forgotten, unless its successor has reported already.
         for name in fault.nodes:
-            if name in state.agents and not state.agents[name].restarted:
+            agent = state.agents.get(name)
+            if agent and not agent.restarted:
                 del state.agents[name]
-    row = transitions.decided(
-        state, "restart", f"{fault.kind}: restart from the newest complete state"
-    )
+    why = f"{fault.kind}: restart from the newest complete state"
+    row = transitions.decided(state, "restart", why)
     transitions.stop_ranks(state, now)
     return [row, *gathering.assemble(state, now)]
 
@@ -110,15 +122,23 @@ def recovered(state: RunState, now: float, fault: OpenFault) -> Row:
 
 
 def engine_status(state: RunState, now: float, status: JobStatus) -> list[Row]:
-    """Take what the engine says of the job; returns rows."""
-    state.engine.answered = now
+    """Take what the engine says of the job; returns rows.
+
+    Args:
+        state: changed accordingly.
+        now: time of the watcher's clock in seconds.
+        status: of the job; "silent" where the engine does not answer.
+    """
+    engine = state.engine
+    engine.answered = now
     if status.state == "silent":
         return _engine_silent(state, now, status)
     rows = []
-    if state.engine.silent_since:
-        since = state.engine.silent_since
-        rows.append(recovered(state, now, OpenFault(since, since)))
-        state.engine.silent_since = 0.0
+    if engine.silent_since:
+        silence = OpenFault(engine.silent_since, engine.silent_since)
+        rows.append(recovered(state, now, silence))
+        engine.silent_since = 0.0
+    # A job that waits although agents reported was put back into its queue.
     if status.state == "waiting" and state.agents:
         rows += requeued(state, now, f"the engine requeued the job ({status.reason})")
     if status.ended:
@@ -127,48 +147,66 @@ def engine_status(state: RunState, now: float, status: JobStatus) -> list[Row]:
 
 
 def _engine_silent(state: RunState, now: float, status: JobStatus) -> list[Row]:
+    """Report an engine that does not answer, once."""
     if state.engine.silent_since:
         return []
     state.engine.silent_since = now
     fault = Fault("engine", status.reason, state.ranks.furthest_step, now)
     why = "the job may be healthy; nothing is launched again"
-    return [fault_row(fault, now), transitions.decided(state, "wait", why, same_attempt=True)]
+    decision = transitions.decided(state, "wait", why, same_attempt=True)
+    return [fault_row(fault, now), decision]
 
 
 def requeued(state: RunState, now: float, why: str) -> list[Row]:
     """Wait for agents of a newer epoch: the engine starts the job again by itself.
 
     A person asked for that, or a node died and the engine noticed first.
+
+    Args:
+        state: keeps the agents of the newer epoch alone.
+        now: time of the watcher's clock in seconds.
+        why: what the engine did, for the row; a node that is down is the better reason.
     """
-    down = tuple(name for name in state.agents if name in state.engine.not_ready)
+    kind: Literal["node", "engine"] = "engine"
+    not_ready = state.engine.not_ready
+    down = tuple(name for name in state.agents if name in not_ready)
     if down:
-        why = "; ".join(state.engine.not_ready[name] for name in down)
+        kind = "node"
+        why = "; ".join(not_ready[name] for name in down)
     first_sign = min(agent.last_report for agent in state.agents.values())
-    kind: Literal["node", "engine"] = "node" if down else "engine"
     fault = Fault(kind, why, state.ranks.furthest_step, first_sign, nodes=down)
-    state.history.open = state.history.open or OpenFault(first_sign, now)
-    newer = {name: agent for name, agent in state.agents.items() if agent.epoch > state.epoch}
-    state.agents = newer
+    if state.history.open is None:
+        state.history.open = OpenFault(first_sign, now)
+    _keep_newer_agents(state)
     transitions.gather(state, now)
-    row = transitions.decided(state, "wait", "the engine starts the job again")
-    return [fault_row(fault, now), row]
+    decision = transitions.decided(state, "wait", "the engine starts the job again")
+    return [fault_row(fault, now), decision]
+
+
+def _keep_newer_agents(state: RunState) -> None:
+    """Forget the agents of the job's present and earlier epochs."""
+    for name, agent in list(state.agents.items()):
+        if agent.epoch <= state.epoch:
+            del state.agents[name]
 
 
 def _job_ended(state: RunState, now: float, status: JobStatus) -> list[Row]:
     """End with the job, or start it elsewhere where it failed."""
     failed = status.state in ("failed", "lost")
     if failed and state.can_move:
+        # The fault is written down already, and the job did not outlive it.
         if state.mode == "gather" and state.awaiting_agent:
             reason = f": {status.reason}" if status.reason else ""
             return transitions.resubmit(state, now, f"the job {status.state}{reason}")
-        if state.order.attempt and state.order.verb != "end":
+        was_running = state.order.attempt > 0 and state.order.verb != "end"
+        if was_running:
             why = status.reason or f"the engine reports the job as {status.state}"
             fault = Fault("node", why, state.ranks.furthest_step, now)
             return respond(state, now, fault, job_ended=True)
+    # A cancelled or lost job has no exit code of its own.
+    state.exit_code = 1
     if status.state in ("done", "failed"):
         state.exit_code = status.exit_code or 0
-    else:
-        state.exit_code = 1
     state.mode = "over"
     return []
 
@@ -186,14 +224,21 @@ def resize(state: RunState, now: float, ranks: int) -> list[Row]:
 
 
 def check_health(state: RunState, now: float) -> list[Row]:
-    """Leave out nodes that are no longer fit while their ranks still train, after a last checkpoint."""
-    bad = unfit({agent.name: agent.health for agent in state.ordered_agents()})
+    """Leave out nodes that are no longer fit while their ranks train, after a last checkpoint.
+
+    Args:
+        state: its field `health_changed` stays set until the node is fit or left out.
+        now: time of the watcher's clock in seconds.
+    """
+    healths = {agent.name: agent.health for agent in state.ordered_agents()}
+    bad = unfit(healths)
     state.health_changed = bool(bad)
     if not bad:
         state.unfit_since = 0.0
         return []
     if not state.unfit_since:
         state.unfit_since = now
+    # A shared cause, such as a full disk, shows on one node first.
     if now - state.unfit_since < UNFIT_SECONDS:
         return []
     rows = transitions.drain_nodes(state, now, bad)
@@ -207,7 +252,8 @@ def check_saved(state: RunState, now: float) -> list[Row]:
     exits = state.exits()
     complete = len(exits) >= state.order.world
     too_late = now - state.since > SAVE_SECONDS
-    if not complete and not too_late and not any(found.code for found in exits):
+    one_failed = any(found.code for found in exits)
+    if not complete and not too_late and not one_failed:
         return []
     if state.move_reason:
         return transitions.resubmit(state, now, state.move_reason)

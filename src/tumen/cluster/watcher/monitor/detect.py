@@ -40,48 +40,70 @@ def detect_fault(state: RunState, now: float, failed: Sequence[RankExit]) -> Fau
     if failed and not state.first_exit:
         state.first_exit = now
     waited = now - state.first_exit if failed else 0.0
-    fault = _reported_by_rank(state, failed, waited) or _lost_agents(state, now, bool(failed))
-    if fault:
-        return fault
-    if failed:
+    # In this order: what a rank said itself, then its node, then the exit code, then the living.
+    fault = _reported_by_rank(state, failed, waited)
+    if fault is None:
+        fault = _lost_agents(state, now, after_exit=bool(failed))
+    if fault is None and failed:
         return _crash(state, failed, waited)
-    return _stopped_rank(state, now) or _hindered_rank(state, now)
+    if fault is None:
+        fault = _stopped_rank(state, now)
+    if fault is None:
+        fault = _hindered_rank(state, now)
+    return fault
 
 
 # -- ranks that ended
 
 
 def _reported_by_rank(state: RunState, failed: Sequence[RankExit], waited: float) -> Fault | None:
-    """Return the fault that a rank named itself before it ended."""
+    """Return the fault that a rank named itself before it ended.
+
+    Args:
+        state: is only read.
+        failed: ranks that ended with an error.
+        waited: seconds since the first of them ended.
+    """
     if waited < SETTLE_SECONDS:
         return None
     for found in failed:
         kind = _reported_kind(found)
         if kind is None:
             continue
+        why = "disk error"  # a full disk takes no reason either
+        step = state.ranks.furthest_step
+        if found.reason is not None:
+            why = found.reason["why"]
+            step = found.reason["step"]
         nodes = state.nodes_of(found.rank)
-        if found.reason is None:  # a full disk takes no reason either
-            why, step = "disk error", state.ranks.furthest_step
-        else:
-            why, step = found.reason["why"], found.reason["step"]
         return Fault(kind, why, step, state.first_exit, found.rank, nodes)
     return None
 
 
 def _reported_kind(found: RankExit) -> FaultKind | None:
+    """Return the kind of fault that a rank reported, None where it reported none."""
     if found.code == DiskError.exit_code:
         return "disk"
     if found.reason is None or found.was_killed:
         return None
-    kind = found.reason["kind"]
-    return kind if kind in SELF_REPORTED else None
+    kind: FaultKind = found.reason["kind"]
+    if kind not in SELF_REPORTED:
+        return None
+    return kind
 
 
 def _crash(state: RunState, failed: Sequence[RankExit], waited: float) -> Fault | None:
-    """Return the crash of the rank that is most likely the cause."""
+    """Return the crash of the rank that is most likely the cause, None while that is uncertain.
+
+    Args:
+        state: is only read.
+        failed: ranks that ended with an error.
+        waited: seconds since the first of them ended.
+    """
     causes = [found for found in failed if not _is_consequence(found)]
     if causes and waited >= SETTLE_SECONDS:
-        # A rank that was killed, before one that ended itself: the latter may have noticed the kill.
+        # A rank that was killed comes before one that ended itself: that one may have noticed
+        # the kill.
         cause = min(causes, key=lambda found: not found.was_killed)
     elif waited >= FOLLOW_SECONDS:
         cause = failed[0]
@@ -102,10 +124,13 @@ def _is_consequence(found: RankExit) -> bool:
 
 
 def _exit_text(found: RankExit) -> str:
+    """Return why a rank ended, as one line for people."""
     if found.reason is not None:
         return str(found.reason["why"])
-    signal = f", signal {found.code - 128}" if found.code > 128 else ""
-    return f"rank ended with exit code {found.code}{signal}"
+    text = f"rank ended with exit code {found.code}"
+    if found.code > 128:
+        text += f", signal {found.code - 128}"
+    return text
 
 
 # -- agents that restarted or are silent
@@ -115,42 +140,60 @@ def _lost_agents(state: RunState, now: float, after_exit: bool) -> Fault | None:
     """Return the fault of agents that restarted or stopped reporting.
 
     Args:
+        state: its timer `silent_together_since` is updated.
+        now: time of the watcher's clock in seconds.
         after_exit: whether ranks ended meanwhile, as those do that miss a peer.
     """
     used = state.agents_with_ranks()
-    step = state.ranks.furthest_step
-    restarted = [agent for agent in used if agent.restarted]
-    if restarted:
-        first = restarted[0]
-        why = "agent restarted; its ranks ended with it"
-        return Fault("agent", why, step, first.last_report, nodes=(first.name,))
+    for agent in used:
+        if agent.restarted:
+            why = "agent restarted; its ranks ended with it"
+            step = state.ranks.furthest_step
+            return Fault("agent", why, step, agent.last_report, nodes=(agent.name,))
     silent = _silent_agents(state, now, used, after_exit)
     if not silent or _must_ask_engine(state, now, used):
         return None
-    down = [agent.name for agent in silent if agent.name in state.engine.not_ready]
-    names = tuple(down or [agent.name for agent in silent])
+    return _silence(state, now, silent)
+
+
+def _silence(state: RunState, now: float, silent: Sequence[AgentState]) -> Fault:
+    """Return the fault of silent agents: their nodes' or their own."""
+    not_ready = state.engine.not_ready
+    down = [agent.name for agent in silent if agent.name in not_ready]
+    names = down or [agent.name for agent in silent]
     why = f"no report for {now - silent[0].last_report:.1f} s"
     if down:
-        why = state.engine.not_ready[down[0]]
+        why = not_ready[down[0]]
     if len(names) > 1:
         why = f"{len(names)} nodes at once: {why}"
     # Where an engine of many machines runs the agents, one that ended is restarted at once. One
     # that stays silent there is a dead machine or network.
     is_node = bool(down) or len(names) >= SEVERAL_AGENTS or state.can_move
+    kind: FaultKind = "node" if is_node else "agent"
     first_sign = min(agent.last_report for agent in silent)
-    return Fault("node" if is_node else "agent", why, step, first_sign, nodes=names)
+    return Fault(kind, why, state.ranks.furthest_step, first_sign, nodes=tuple(names))
 
 
 def _silent_agents(
     state: RunState, now: float, used: Sequence[AgentState], after_exit: bool
 ) -> list[AgentState]:
-    """Return the agents that have been silent long enough to be believed."""
+    """Return the agents that have been silent long enough to be believed.
+
+    Args:
+        state: its timer `silent_together_since` is updated.
+        now: time of the watcher's clock in seconds.
+        used: agents that were ordered to run ranks.
+        after_exit: whether ranks ended meanwhile; then one silent agent is as good as several.
+    """
     quiet = _silent_for(SEVERAL_SILENT_SECONDS, now, used)
-    together = len(quiet) >= SEVERAL_AGENTS or (after_exit and bool(quiet))
+    together = len(quiet) >= SEVERAL_AGENTS
+    if after_exit and quiet:
+        together = True
     if not together:
         state.silent_together_since = 0.0
     elif not state.silent_together_since:
         state.silent_together_since = now
+    # More than half are silent: rather the watcher's own network than so many nodes.
     if len(quiet) > max(1, len(used) / 2):
         return _silent_for(MOST_SILENT_SECONDS, now, quiet)
     if together and now - state.silent_together_since >= REPORT_SECONDS:
@@ -161,16 +204,21 @@ def _silent_agents(
 
 
 def _silent_for(seconds: float, now: float, agents: Sequence[AgentState]) -> list[AgentState]:
+    """Return the agents whose last report is older than that."""
     return [agent for agent in agents if now - agent.last_report > seconds]
 
 
 def _must_ask_engine(state: RunState, now: float, used: Sequence[AgentState]) -> bool:
-    """Whether all agents are silent and the engine, which may have requeued the job, has not answered since."""
+    """Whether all agents are silent and the engine has not answered since.
+
+    It may have requeued the job: then no node is at fault.
+    """
     last_report = max(agent.last_report for agent in used)
     silent_for = now - last_report
     if not state.can_move or silent_for <= SEVERAL_SILENT_SECONDS:
         return False
-    return state.engine.answered <= last_report and silent_for < ENGINE_SECONDS
+    has_answered = state.engine.answered > last_report
+    return not has_answered and silent_for < ENGINE_SECONDS
 
 
 # -- ranks that are alive
@@ -204,8 +252,10 @@ def _hindered_rank(state: RunState, now: float) -> Fault | None:
 
 def _silent_or_stuck(state: RunState, now: float, rank: int) -> Fault:
     """Return the fault of a rank that is silent, or of a run that is stuck (rank -1: unknown)."""
-    ranks, step = state.ranks, state.ranks.furthest_step
+    ranks = state.ranks
+    step = ranks.furthest_step
     nodes = state.nodes_of(rank)
+    # A rank that sends heartbeats is alive: then the collective is stuck, not the process.
     if rank < 0 or now - ranks.last_heartbeat[rank] < MISSED_SECONDS:
         why = f"all ranks are alive, but no step finished for {now - ranks.last_progress:.1f} s"
         cause = None if rank < 0 else rank
@@ -216,17 +266,20 @@ def _silent_or_stuck(state: RunState, now: float, rank: int) -> Fault:
 
 
 def _is_unreported(state: RunState, now: float, nodes: Sequence[str]) -> bool:
-    """Whether the agent of a node has been quiet for a while: then it may not pass on heartbeats."""
+    """Whether the agent of a node has been quiet for a while: then it passes on no heartbeats."""
     agents = [agent for agent in state.agents.values() if agent.name in nodes]
-    return bool(_silent_for(SEVERAL_SILENT_SECONDS, now, agents))
+    quiet = _silent_for(SEVERAL_SILENT_SECONDS, now, agents)
+    return bool(quiet)
 
 
 def _slow_rank(state: RunState, now: float) -> Fault | None:
-    """Return the rank that makes all steps slow."""
+    """Return the rank that makes all steps slow, None where there is none."""
     ranks = state.ranks
     rank = ranks.slow_rank()
     if rank is None:
         return None
-    times = f"a step takes {ranks.recent[-1]:.2g} s instead of {ranks.step_seconds():.2g} s"
+    latest = ranks.recent[-1]
+    times = f"a step takes {latest:.2g} s instead of {ranks.step_seconds():.2g} s"
     why = f"{times}; the other ranks wait for this rank"
-    return Fault("slow", why, ranks.furthest_step, now, rank, state.nodes_of(rank))
+    nodes = state.nodes_of(rank)
+    return Fault("slow", why, ranks.furthest_step, now, rank, nodes)

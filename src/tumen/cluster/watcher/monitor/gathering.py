@@ -18,18 +18,28 @@ COMEBACK_SECONDS = 20.0  # an agent that died is back by then, if anything resta
 
 
 def receive_reports(state: RunState, now: float, reports: Iterable[AuthenticatedMessage]) -> None:
-    """Take reports of agents. Heartbeats of another attempt than the ordered one are ignored."""
+    """Take reports of agents. Heartbeats of another attempt than the ordered one are ignored.
+
+    Args:
+        state: its agents and its table of ranks are updated.
+        now: time of the watcher's clock in seconds.
+        reports: as they arrived; several of one agent are possible.
+    """
     bodies = []
     for report in reports:
-        agent = state.agents.get(report.sender) or _new_agent(state, now, report.sender)
+        agent = state.agents.get(report.sender)
+        if agent is None:
+            agent = _new_agent(state, now, report.sender)
         _receive_report(state, now, agent, report)
         if report.body and report.attempt == state.order.attempt:
             bodies.append(report.body)
+    # One numpy call for all heartbeats: with 1,250 agents one call each would be too slow.
     if bodies:
         state.ranks.update(now, b"".join(bodies))
 
 
 def _new_agent(state: RunState, now: float, name: str) -> AgentState:
+    """Add an agent that reports for the first time."""
     # A job may wait in its queue for days: the gathering begins with its first agent.
     if state.mode == "gather" and not state.agents:
         state.since = now
@@ -41,8 +51,10 @@ def _new_agent(state: RunState, now: float, name: str) -> AgentState:
 def _receive_report(
     state: RunState, now: float, agent: AgentState, report: AuthenticatedMessage
 ) -> None:
-    fell_back = agent.attempt > report.attempt
-    if state.order.attempt > 0 and agent.attempt == state.order.attempt and fell_back:
+    """Update an agent from its report. Without a note, what earlier notes said stays valid."""
+    # An agent never goes back to an earlier attempt: this is a new process under its name.
+    was_at_order = state.order.attempt > 0 and agent.attempt == state.order.attempt
+    if was_at_order and agent.attempt > report.attempt:
         agent.restarted = True
         agent.master = ""
     note = report.note
@@ -58,8 +70,16 @@ def _receive_report(
 
 
 def _identify(state: RunState, agent: AgentState, identity: Mapping[str, Any]) -> None:
-    is_another = agent.pid not in (0, identity["pid"])
-    if is_another and state.mode == "run":
+    """Take an agent's identity.
+
+    Args:
+        state: is told that there is news of a node's health.
+        agent: that identified itself.
+        identity: as in `agents.agent_report.identity_of`.
+    """
+    # The same name with another process id: the agent was killed and started again.
+    is_another_process = agent.pid not in (0, identity["pid"])
+    if is_another_process and state.mode == "run":
         agent.restarted = True
     agent.pid = identity["pid"]
     agent.node_rank = identity["node_rank"]
@@ -75,22 +95,30 @@ def _identify(state: RunState, agent: AgentState, identity: Mapping[str, Any]) -
 def assemble(state: RunState, now: float) -> list[Row]:
     """Begin an attempt as soon as every agent is there, or take over one that runs.
 
+    Args:
+        state: gets the order of the attempt.
+        now: time of the watcher's clock in seconds.
+
     Returns:
         Rows, where agents are missing for too long or a node is not fit.
     """
     here = _present_agents(state, now)
     if len(here) < state.layout.nodes:
         return _incomplete(state, now, here)
-    if not all(agent.pid and agent.master for agent in here):
-        return []  # some have not identified themselves yet
+    identified = all(agent.pid and agent.master for agent in here)
+    if not identified:
+        return []
     if _can_adopt(state, here):
         transitions.adopt_attempt(state, now, here)
         return []
+    # Only an engine of many machines has another node to take instead.
     if state.can_move:
-        bad = unfit({agent.name: agent.health for agent in here})
+        healths = {agent.name: agent.health for agent in here}
+        bad = unfit(healths)
         if bad:
             rows = transitions.drain_nodes(state, now, bad)
-            return rows + transitions.resubmit(state, now, f"without {', '.join(bad)}")
+            rows += transitions.resubmit(state, now, f"without {', '.join(bad)}")
+            return rows
     transitions.begin_attempt(state, now, here)
     return []
 
@@ -99,30 +127,45 @@ def _present_agents(state: RunState, now: float) -> list[AgentState]:
     """Return the reporting agents of the newest epoch, by the rank of their nodes."""
     here = []
     for agent in state.agents.values():
-        if now - agent.last_report < AGENT_SECONDS and not agent.leaving:
+        is_silent = now - agent.last_report >= AGENT_SECONDS
+        if not is_silent and not agent.leaving:
             here.append(agent)
     newest = max((agent.epoch for agent in here), default=())
     of_newest = [agent for agent in here if agent.epoch == newest]
-    return sorted(of_newest, key=lambda agent: agent.node_rank)
+    of_newest.sort(key=lambda agent: agent.node_rank)
+    return of_newest
 
 
 def _can_adopt(state: RunState, here: list[AgentState]) -> bool:
     """Whether all agents run the same attempt, which no watcher of ours has ordered."""
-    if not state.adopting or here[0].verb != "run":
+    if not state.adopting:
         return False
-    if len({(agent.attempt, agent.world) for agent in here}) > 1:
+    first = here[0]
+    if first.verb != "run":
         return False
-    return here[0].attempt >= max(1, state.order.attempt)
+    for agent in here:
+        if (agent.attempt, agent.world) != (first.attempt, first.world):
+            return False
+    # Attempt 0 has no ranks; one before the ordered attempt is stale.
+    return first.attempt >= max(1, state.order.attempt)
 
 
 def _incomplete(state: RunState, now: float, here: list[AgentState]) -> list[Row]:
-    """Wait for missing agents; after the patience start the job elsewhere, or give up."""
+    """Wait for missing agents; after the patience start the job elsewhere, or give up.
+
+    Args:
+        state: its nodes without an agent are avoided from then on.
+        now: time of the watcher's clock in seconds.
+        here: the agents that report.
+    """
     waited = now - state.since
     patience = COMEBACK_SECONDS if state.awaiting_agent else GATHER_SECONDS
+    # Before the first agent the job may still be in its queue: that is not a fault.
     expected = state.awaiting_agent or bool(state.agents)
     if waited < patience or not expected:
         return []
-    transitions.avoid(state, [agent.name for agent in state.agents.values() if agent not in here])
+    missing = [agent.name for agent in state.agents.values() if agent not in here]
+    transitions.avoid(state, missing)
     why = f"{len(here)} of {state.layout.nodes} agents reported within {waited:.0f} s"
     if state.can_move:
         return transitions.resubmit(state, now, why)

@@ -1,4 +1,4 @@
-"""The last heartbeat of every rank as numpy columns, so that ten thousand ranks are checked at once."""
+"""The last heartbeat of every rank as numpy columns: ten thousand ranks are checked at once."""
 
 from __future__ import annotations
 
@@ -74,12 +74,18 @@ class RankTable:
         self._latest_seconds = 0.0
 
     def update(self, now: float, body: bytes) -> None:
-        """Take packed heartbeats. Ranks outside the table are ignored."""
+        """Take packed heartbeats. Ranks outside the table are ignored.
+
+        Args:
+            now: when they arrived; each heartbeat says how old it is.
+            body: any number of HEARTBEATS, one after the other.
+        """
         rows = np.frombuffer(body, HEARTBEATS)
         rows = rows[rows["rank"] < self.world]
         ranks = rows["rank"]
-        moved = (rows["step"] != self.step[ranks]) | (rows["phase"] != self.phase[ranks])
-        if moved.any():
+        other_step = rows["step"] != self.step[ranks]
+        other_phase = rows["phase"] != self.phase[ranks]
+        if other_step.any() or other_phase.any():
             self.last_progress = now
         # A report may arrive after a newer one: never go back in time.
         sent = now - rows["age_ms"] / 1000.0
@@ -126,7 +132,9 @@ class RankTable:
     def step_seconds(self) -> float:
         """Return the median step time in seconds, 0 before any is known."""
         known = [*self.usual, *self.recent]
-        return statistics.median(known) if known else self._latest_seconds
+        if not known:
+            return self._latest_seconds
+        return statistics.median(known)
 
     def usual_seconds(self) -> float:
         """Return the median time of undisturbed steps, 0 before USUAL_STEPS of them are known."""
@@ -137,9 +145,12 @@ class RankTable:
     def silent_rank(self, now: float) -> int | None:
         """Return the rank that exceeds its phase's silence limit most, None where none does."""
         limits = np.array([self._limit(SILENT_SECONDS, phase) for phase in PHASES])
-        excess = (now - self.last_heartbeat) - limits[self.phase]
+        silent = now - self.last_heartbeat
+        excess = silent - limits[self.phase]
         worst = int(excess.argmax())
-        return worst if excess[worst] > 0 else None
+        if excess[worst] <= 0:
+            return None
+        return worst
 
     def stuck_rank(self, now: float) -> int | None:
         """Return the likely cause when nothing progresses.
@@ -147,16 +158,22 @@ class RankTable:
         Returns:
             None while the run progresses, -1 when it is stuck and all ranks look alike.
         """
-        limit = max(self._limit(STUCK_SECONDS, PHASES[phase]) for phase in np.unique(self.phase))
-        if not self.has_stepped and (self.phase == TRAIN).all():
+        # The phase that may stand still longest sets the limit for all: ranks wait for each other.
+        phases = [PHASES[phase] for phase in np.unique(self.phase)]
+        limit = max(self._limit(STUCK_SECONDS, phase) for phase in phases)
+        all_train = bool((self.phase == TRAIN).all())
+        if all_train and not self.has_stepped:
             limit = FIRST_STEP_SECONDS
         if now - self.last_progress <= limit:
             return None
-        quietest = int((now - self.last_heartbeat).argmax())
-        if now - self.last_heartbeat[quietest] > MISSED_SECONDS:
+        silent = now - self.last_heartbeat
+        quietest = int(silent.argmax())
+        if silent[quietest] > MISSED_SECONDS:
             return quietest
         straggler = self._straggler()
-        return -1 if straggler is None else straggler
+        if straggler is None:
+            return -1
+        return straggler
 
     def slow_rank(self) -> int | None:
         """Return the rank that the others wait for, when steps have become slow."""
@@ -168,18 +185,22 @@ class RankTable:
         return self._straggler()
 
     def _straggler(self) -> int | None:
-        """Return the one rank that hardly waits while all others do."""
+        """Return the one rank that hardly waits while all others do, None where there is none."""
         if self.world < 2 or np.isnan(self.waiting).any():
             return None
-        order = np.argsort(self.waiting)
-        least = float(self.waiting[order[0]])
-        second = float(self.waiting[order[1]])
-        if second >= IDLE_SHARE and least <= BUSY_RATIO * second:
-            return int(order[0])
+        by_waiting = np.argsort(self.waiting)
+        first = int(by_waiting[0])
+        least = float(self.waiting[first])
+        second = float(self.waiting[by_waiting[1]])
+        others_wait = second >= IDLE_SHARE
+        if others_wait and least <= BUSY_RATIO * second:
+            return first
         return None
 
     def _limit(self, seconds: dict[str, float], phase: str) -> float:
-        return max(seconds[phase], LEAST_STEPS * self.step_seconds())
+        """Return the limit of a phase in seconds, at least LEAST_STEPS usual steps."""
+        steps = LEAST_STEPS * self.step_seconds()
+        return max(seconds[phase], steps)
 
 
 def _median(seconds: np.ndarray) -> float:

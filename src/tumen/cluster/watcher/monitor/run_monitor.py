@@ -1,7 +1,8 @@
-"""`RunMonitor`: detect faults of a run and decide what to do. A pure state machine without clock, socket or file.
+"""`RunMonitor`: detect faults of a run and decide what to do.
 
     ranks --heartbeats--> agent --reports--> watcher --order, as the reply--> agent
 
+A pure state machine without clock, socket or file.
 It gathers the agents, orders an attempt and checks it until it is over or a fault is detected;
 then it gathers again. In mode "save" it waits for a last checkpoint, because the number of ranks
 or the nodes change.
@@ -52,27 +53,39 @@ class RunMonitor:
     def engine_answered(
         self, now: float, status: JobStatus, nodes: Sequence[Node] | None = None
     ) -> list[Row]:
-        """Take what the engine says of the job, and of its nodes where it was asked; returns rows."""
+        """Take what the engine says of the job; returns rows.
+
+        Args:
+            now: time in seconds.
+            status: of the job.
+            nodes: of the cluster, None where the engine was not asked for them.
+        """
         if self.is_over:
             return []
         if nodes is not None:
-            self.state.engine.not_ready = {
-                node.name: node.reason for node in nodes if not node.ready
-            }
+            not_ready = {node.name: node.reason for node in nodes if not node.ready}
+            self.state.engine.not_ready = not_ready
         return decide.engine_status(self.state, now, status)
 
     def clocks_differ(self, now: float, ahead_seconds: Mapping[str, float]) -> list[Row]:
-        """Take by how many seconds clocks of senders are off; returns a row for each new one."""
-        state, rows = self.state, list[Row]()
+        """Take by how many seconds clocks of senders are off; returns a row for each new one.
+
+        Args:
+            now: time in seconds.
+            ahead_seconds: node -> how far its clock is ahead, below 0 where it is behind.
+        """
+        rows: list[Row] = []
         if self.is_over:
             return rows
+        history = self.state.history
         for node, ahead in ahead_seconds.items():
-            if node in state.history.skewed:
+            if node in history.skewed:
                 continue
-            state.history.skewed.add(node)
+            history.skewed.add(node)
             direction = "ahead" if ahead > 0 else "behind"
-            why = f"its clock is {abs(ahead):.0f} s {direction}; its reports are dropped until the clock is set"
-            fault = Fault("skew", why, state.ranks.furthest_step, now, nodes=(node,))
+            clock = f"its clock is {abs(ahead):.0f} s {direction}"
+            why = f"{clock}; its reports are dropped until the clock is set"
+            fault = Fault("skew", why, self.state.ranks.furthest_step, now, nodes=(node,))
             rows.append(fault_row(fault, now))
         return rows
 
@@ -98,25 +111,42 @@ class RunMonitor:
             rows: give attempts, how often a fault happened, nodes to avoid, and an open fault.
             usual_seconds: usual step time that the earlier watcher knew, 0 where it did not.
         """
-        state, history, attempt = self.state, self.state.history, 0
+        state = self.state
+        attempt = 0
         for row in rows:
             attempt = max(attempt, int(row.get("attempt") or 0))
             if row["event"] == "watch" and row["state"] == "ended":
-                history.by_step, history.open = Counter(), None
-                state.avoid, state.world = [], state.layout.world
+                self._forget_ended_job()
             elif row["event"] == "fault":
-                history.by_step[row["kind"], row["step"]] += 1
-                if row["kind"] == "slow":
-                    history.slow_nodes[row["node"]] += 1
-                history.open = OpenFault(row["time"] - row["silent_seconds"], row["time"])
+                self._remember_fault(row)
             elif row["event"] == "decided":
                 state.avoid = list(row["avoid"])
                 state.world = row["world"] or state.world
             elif row["event"] == "resumed":
-                history.open = None
+                state.history.open = None
         state.order = replace(state.order, attempt=attempt)
-        usual = [usual_seconds] * USUAL_STEPS if usual_seconds else []
+        usual: list[float] = []
+        if usual_seconds:
+            # As many as the table needs before it calls a step time usual.
+            usual = [usual_seconds] * USUAL_STEPS
         state.ranks = RankTable(0.0, state.world, usual)
+
+    def _forget_ended_job(self) -> None:
+        """Drop what is known of a job that ended: the next one starts with all nodes."""
+        state = self.state
+        state.history.by_step = Counter()
+        state.history.open = None
+        state.avoid = []
+        state.world = state.layout.world
+
+    def _remember_fault(self, row: Mapping[str, Any]) -> None:
+        """Count a fault of an earlier watcher; it is open until training resumed."""
+        history = self.state.history
+        history.by_step[row["kind"], row["step"]] += 1
+        if row["kind"] == "slow":
+            history.slow_nodes[row["node"]] += 1
+        first_sign = row["time"] - row["silent_seconds"]
+        history.open = OpenFault(first_sign, row["time"])
 
     # -- output
 
@@ -138,26 +168,36 @@ class RunMonitor:
         return []
 
     def _is_newer_epoch_there(self) -> bool:
-        return any(agent.epoch > self.state.epoch for agent in self.state.agents.values())
+        """Whether an agent of a later start of the job reported."""
+        agents = self.state.agents.values()
+        return any(agent.epoch > self.state.epoch for agent in agents)
 
     def _check_attempt(self, now: float) -> list[Row]:
         """Check a running attempt: complete, faulty or well."""
-        state, exits = self.state, self.state.exits()
+        state = self.state
+        exits = state.exits()
         for found in exits:
             state.ranks.mark_ended(found.rank)
         failed = [found for found in exits if found.code]
         complete = len(exits) >= state.world and not failed
+        # Somebody stops the job: ranks end as they should, and the engine says how.
         leaving = [agent.leaving for agent in state.ordered_agents()]
         if any(leaving) and (all(leaving) or not complete):
-            return []  # somebody stops the job: ranks end as they should, and the engine says how
+            return []
         if complete:
             transitions.end_run(state, 0)
             return []
         fault = detect_fault(state, now, failed)
         if fault:
             return decide.respond(state, now, fault)
-        if state.history.open and state.ranks.has_stepped:
-            row = decide.recovered(state, now, state.history.open)
+        return self._check_recovery(now)
+
+    def _check_recovery(self, now: float) -> list[Row]:
+        """Close an open fault after the first new step; else look at the nodes' health."""
+        state = self.state
+        open_fault = state.history.open
+        if open_fault and state.ranks.has_stepped:
+            row = decide.recovered(state, now, open_fault)
             state.history.open = None
             return [row]
         if state.can_move and state.health_changed:
@@ -165,13 +205,16 @@ class RunMonitor:
         return []
 
     def reply(self, node: str) -> dict[str, Any]:
-        """Return what an agent that reported should do: an order that it does not follow yet, or nothing.
+        """Return what an agent that reported should do.
 
-        With `identify` it is asked who it is and where ranks may meet.
+        Returns:
+            The part of an order that it does not follow yet, or nothing. With `identify` the
+            agent is asked who it is and where ranks may meet.
         """
-        agent, order = self.state.agents[node], self.state.order
+        agent = self.state.agents[node]
+        order = self.state.order
         reply: dict[str, Any] = {}
-        follows = (agent.attempt, agent.verb) == (order.attempt, order.verb)
+        follows = agent.attempt == order.attempt and agent.verb == order.verb
         if not self.state.adopting and not follows:
             reply = order.part(node)
         if not _is_identified(agent):
@@ -179,14 +222,17 @@ class RunMonitor:
         return reply
 
     def needs_nodes(self, now: float) -> bool:
-        """Whether the engine should be asked for its nodes, because an agent is silent or leaves."""
-        if not self.state.can_move or self.state.mode != "run":
+        """Whether the engine should be asked for its nodes: an agent is silent or leaves."""
+        state = self.state
+        if not state.can_move or state.mode != "run":
             return False
-        return any(
-            agent.leaving or now - agent.last_report > SEVERAL_SILENT_SECONDS
-            for agent in self.state.agents.values()
-        )
+        for agent in state.agents.values():
+            silent_for = now - agent.last_report
+            if agent.leaving or silent_for > SEVERAL_SILENT_SECONDS:
+                return True
+        return False
 
 
 def _is_identified(agent: AgentState) -> bool:
+    """Whether an agent said who it is and where ranks may meet, since its last start."""
     return bool(agent.pid and agent.master and not agent.restarted)

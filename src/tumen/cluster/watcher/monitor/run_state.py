@@ -1,4 +1,7 @@
-"""What the watcher knows of a run: plain data, changed by gathering.py, transitions.py and decide.py."""
+"""What the watcher knows of a run, as plain data.
+
+gathering.py, transitions.py and decide.py change it; detect.py reads it.
+"""
 
 from __future__ import annotations
 
@@ -30,10 +33,10 @@ class RankLayout:
 
 
 class RankExit(NamedTuple):
-    """A rank that ended: its exit code (128 + signal where it was killed), and the reason it left."""
+    """A rank that ended."""
 
     rank: int
-    code: int
+    code: int  # exit code; 128 + signal where it was killed
     reason: Mapping[str, Any] | None  # {kind, why, step}, from faults/RANK-ATTEMPT.json
 
     @property

@@ -1,4 +1,7 @@
-"""Changes of a run's mode and order. Each function leaves the state consistent; rows are returned."""
+"""Changes of a run's mode and order. Each function leaves the state consistent.
+
+Rows for watch.jsonl are returned. `now` is the time of the watcher's clock in seconds.
+"""
 
 from __future__ import annotations
 
@@ -12,23 +15,35 @@ from tumen.cluster.watcher.monitor.run_state import AgentState, RunState
 
 
 def decided(state: RunState, action: Action, why: str, same_attempt: bool = False) -> Row:
-    """Return the row of a decision about the next attempt, or about the present one."""
-    attempt = state.order.attempt if same_attempt else state.order.attempt + 1
+    """Return the row of a decision.
+
+    Args:
+        state: gives the attempt, its number of ranks and the nodes to avoid.
+        action: what is done.
+        why: one line for people.
+        same_attempt: whether the decision is about the present attempt, not the next one.
+    """
+    attempt = state.order.attempt
+    if not same_attempt:
+        attempt += 1
     return decided_row(action, why, attempt, state.world, state.avoid)
 
 
 def detected(state: RunState, now: float, fault: Fault) -> Row:
     """Open a fault, or keep the earlier first sign of one that is open, and return its row."""
+    earlier = state.history.open
     first_sign = fault.first_sign
-    if state.history.open:
-        first_sign = min(first_sign, state.history.open.first_sign)
+    if earlier:
+        # The training stands still since the first of them: that is the time that counts.
+        first_sign = min(first_sign, earlier.first_sign)
     state.history.open = OpenFault(first_sign, now)
     return fault_row(fault, now)
 
 
 def avoid(state: RunState, nodes: Sequence[str]) -> None:
     """Use these nodes no more, from the next start of the job on."""
-    state.avoid += [node for node in nodes if node not in state.avoid]
+    new = [node for node in nodes if node not in state.avoid]
+    state.avoid += new
 
 
 def gather(state: RunState, now: float) -> None:
@@ -86,36 +101,58 @@ def drain_nodes(state: RunState, now: float, unfit: Mapping[str, str]) -> list[R
 
 
 def begin_attempt(state: RunState, now: float, agents: Sequence[AgentState]) -> None:
-    """Order a new attempt on as many of the agents as share the ranks evenly."""
-    attempt = 1 + max(state.order.attempt, *(agent.attempt for agent in agents))
-    used = next(count for count in range(len(agents), 0, -1) if state.world % count == 0)
+    """Order a new attempt on as many of the agents as share the ranks evenly.
+
+    Args:
+        state: gets the order.
+        now: when the attempt begins.
+        agents: that are there, by the rank of their nodes; the first one names the master.
+    """
+    newest = max(agent.attempt for agent in agents)
+    attempt = 1 + max(state.order.attempt, newest)
+    used = _even_count(state.world, len(agents))
     each = state.world // used
-    ranks = {agent.name: (each * place, each) for place, agent in enumerate(agents[:used])}
-    state.order = Order(attempt, "run", state.world, agents[0].master, ranks)
-    agents[0].master = ""  # a port serves one attempt; the agent names another when asked
+    ranks = {}
+    for place, agent in enumerate(agents[:used]):
+        ranks[agent.name] = (each * place, each)
+    first = agents[0]
+    state.order = Order(attempt, "run", state.world, first.master, ranks)
+    first.master = ""  # a port serves one attempt; the agent names another when asked
     _run(state, now)
+
+
+def _even_count(world: int, most: int) -> int:
+    """Return the largest number of nodes, at most `most`, that share the ranks evenly."""
+    count = most
+    while world % count:
+        count -= 1
+    return count
 
 
 def adopt_attempt(state: RunState, now: float, agents: Sequence[AgentState]) -> None:
     """Take over an attempt that runs, as it is."""
-    state.world = agents[0].world
+    first = agents[0]
+    state.world = first.world
     ranks = {agent.name: agent.ranks for agent in agents}
-    state.order = Order(agents[0].attempt, "run", state.world, "", ranks)
+    state.order = Order(first.attempt, "run", state.world, "", ranks)
     _run(state, now)
 
 
 def _run(state: RunState, now: float) -> None:
+    """Watch the ordered attempt from now on, with a fresh table of its ranks."""
     state.mode = "run"
     state.since = now
     state.wait_until = 0.0
     state.first_exit = 0.0
-    state.epoch = max((agent.epoch for agent in state.agents.values()), default=())
+    epochs = [agent.epoch for agent in state.agents.values()]
+    state.epoch = max(epochs, default=())
     state.adopting = False
     state.awaiting_agent = False
     for agent in state.agents.values():
         agent.restarted = False
+    # Step times of another number of ranks say nothing about this attempt.
     usual: list[float] = []
-    if state.ranks.world == state.world:  # another number of ranks takes other times
+    if state.ranks.world == state.world:
         usual = [*state.ranks.usual, *state.ranks.recent]
     state.ranks = RankTable(now, state.world, usual)
 
