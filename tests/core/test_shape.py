@@ -154,3 +154,11 @@ def test_only_two_kinds_of_attention() -> None:
                 "attention": {"kind": "mqa", "num_attention_heads": 1},
             }
         )
+
+
+def test_a_copy_refuses_a_field_that_does_not_exist() -> None:
+    gqa = Gqa(num_attention_heads=4, num_key_value_heads=2)
+    assert gqa.model_copy(update={"head_dim": 8}).head_dim == 8
+    assert gqa.model_copy() == gqa
+    with pytest.raises(TypeError, match="Gqa has no field head_dims, heads"):
+        gqa.model_copy(update={"heads": 2, "head_dims": 8})

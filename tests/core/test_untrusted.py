@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import time
@@ -12,6 +13,7 @@ import pytest
 from tumen.core.errors import ArtifactError, InputError
 from tumen.core.untrusted import (
     MOST_FILES,
+    MOST_NESTING,
     check_file,
     check_folder,
     parse_json,
@@ -153,3 +155,18 @@ def test_a_name_that_no_system_takes() -> None:
         check_file(Path("a\0b"))
     with pytest.raises(ArtifactError, match="missing"):
         check_file(Path("a" * 5000))
+
+
+@pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'{"a":', b"}")])
+def test_nesting_is_counted_exactly(opening: bytes, closing: bytes) -> None:
+    def nested(levels: int) -> bytes:
+        return opening * (levels - 1) + b"[]" + closing * (levels - 1)
+
+    parse_json(nested(MOST_NESTING))
+    with pytest.raises(ValueError, match=f"nested deeper than {MOST_NESTING}"):
+        parse_json(nested(MOST_NESTING + 1))
+
+
+@pytest.mark.parametrize("text", [b"5", b"null", b"[]", b"{}", b'{"a": [1, {"b": []}]}'])
+def test_flat_values_are_not_nested(text: bytes) -> None:
+    assert parse_json(text) == json.loads(text)

@@ -1,11 +1,13 @@
-"""Artifacts: a folder with payload files and a `manifest.json` that says what it is and what it came from.
+"""Artifacts: folders with payload files and a `manifest.json` that says what they were made from.
 
-    manifest = {kind, schema, digest, inputs, made_by, made_from: [digests], facts, files: {name: {bytes, sha256}}}
+    manifest = {kind, schema, digest, inputs, made_by, made_from: [digests], facts,
+                files: {name: {bytes, sha256}}}
 
-`digest` covers the kind and the payload bytes, nothing else, so that the same inputs give the same digest on every run.
-`inputs` is the hash of what the maker was asked (section of the recipe, parents, maker's version): when it is what one would
-ask today, the artifact is done already. `facts` (times, sizes, losses) are for people and never part of a digest.
-A new artifact is written into a sibling folder and renamed into place, so a kill leaves the old one or the new one.
+`digest` covers the kind and the payload bytes only, so the same inputs give the same digest on
+every run. `inputs` is a hash of everything the result depends on (section of the recipe, parents,
+version of the maker); an artifact whose `inputs` equal today's is up to date. `facts` (times,
+sizes, losses) are for people and never part of a digest. A new artifact is written into a sibling
+folder and renamed into place, so a kill leaves the old artifact or the new one.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from tumen.core.errors import ArtifactError, disk
 from tumen.core.fencing import reject_stale
 
 MANIFEST = "manifest.json"
-SCHEMA = 1
+SCHEMA = 1  # of the manifest; a newer one is refused
 Kind = Literal[
     "corpus",
     "tokenizer",
@@ -52,7 +54,7 @@ class Payload(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What an artifact folder says about itself."""
+    """Content of a manifest.json."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     kind: Kind
@@ -71,7 +73,7 @@ class Manifest(BaseModel):
 
 
 def hash_of(value: Any) -> str:
-    """Short hash (16 hex digits) of anything JSON can say, independent of key order."""
+    """Short hash (16 hex digits) of a JSON value, independent of the order of keys."""
     text = json.dumps(
         value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=_plain
     )
@@ -96,9 +98,19 @@ def payload_of(path: Path) -> Payload:
 
 
 def _payloads(folder: Path, known: Mapping[str, Payload]) -> dict[str, Payload]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
-    names = {str(path.relative_to(folder)): path for path in files}
-    return {name: known.get(name) or payload_of(path) for name, path in names.items()}
+    """Size and digest of every file below a folder, by relative name; `known` ones are not read."""
+    payloads = {}
+    for path in sorted(folder.rglob("*")):
+        if not path.is_file() or path.name == MANIFEST:
+            continue
+        name = str(path.relative_to(folder))
+        payloads[name] = known.get(name) or payload_of(path)
+    return payloads
+
+
+def _digest(kind: Kind, files: Mapping[str, Payload]) -> str:
+    """Digest of an artifact: its kind and the bytes of its files."""
+    return hash_of([kind, {name: payload.sha256 for name, payload in files.items()}])
 
 
 @contextmanager
@@ -110,21 +122,21 @@ def writing(
     facts: dict[str, Any] | None = None,
     known: Mapping[str, Payload] | None = None,
 ) -> Iterator[Path]:
-    """Write an artifact: yields an empty folder beside `folder`, then seals it with a manifest and puts it in place.
+    """Write an artifact: yield an empty sibling folder, add a manifest, rename it to `folder`.
 
     Args:
-        folder: where the artifact will stand; an older one there is replaced at the end.
+        folder: path of the artifact; an older one there is replaced at the end.
         kind, inputs, made_from: see the module's docstring.
-        facts: filled by the caller until the block ends.
-        known: likewise; digests of files that their writers hashed themselves, each its own, when many processes write.
+        facts: the caller may add to them until the block ends.
+        known: digests of files whose writers hashed them already, as when many processes write;
+            the caller may add to them as well.
 
     Raises:
-        DiskError: the disk refuses; `folder` is as it was.
-        TrainError: this process is of a start of its job that is over; `folder` is as it was.
+        DiskError: the disk refuses; `folder` is unchanged.
+        TrainError: a newer epoch of this job owns the run; `folder` is unchanged.
     """
-    stage = folder.with_name(
-        f".{folder.name}.{os.uname().nodename}.{os.getpid()}.new"
-    )  # hosts may share the folder
+    # Hosts may share the folder, so the name of this one is part of it.
+    stage = folder.with_name(f".{folder.name}.{os.uname().nodename}.{os.getpid()}.new")
     reject_stale()
     with disk(folder):
         shutil.rmtree(stage, ignore_errors=True)
@@ -132,10 +144,9 @@ def writing(
         try:
             yield stage
             files = _payloads(stage, known or {})
-            digest = hash_of([kind, {name: payload.sha256 for name, payload in files.items()}])
             manifest = Manifest(
                 kind=kind,
-                digest=digest,
+                digest=_digest(kind, files),
                 inputs=inputs,
                 made_by=f"tumen {__version__}",
                 made_from=list(made_from),
@@ -143,6 +154,7 @@ def writing(
                 files=files,
             )
             write_text(stage / MANIFEST, manifest.model_dump_json(indent=1))
+            # Writing took a while: the job may have been started again since.
             reject_stale()
             replace_folder(stage, folder)
         finally:
@@ -150,7 +162,7 @@ def writing(
 
 
 def add_facts(folder: Path, facts: dict[str, Any]) -> Manifest:
-    """Add facts to a sealed artifact; its digest stays, for facts are no part of it."""
+    """Add facts to a finished artifact. Its digest stays the same: facts are not part of it."""
     manifest = manifest_of(folder)
     richer = manifest.model_copy(update={"facts": {**manifest.facts, **facts}})
     write_text(folder / MANIFEST, richer.model_dump_json(indent=1))
@@ -158,7 +170,10 @@ def add_facts(folder: Path, facts: dict[str, Any]) -> Manifest:
 
 
 def replace_folder(stage: Path, folder: Path) -> None:
-    """Put `stage` where `folder` is; at any instant a reader finds the old, none for a blink, or the new."""
+    """Replace `folder` by `stage`.
+
+    Readers see the old folder, briefly nothing, or the new one (not atomic).
+    """
     old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
     if folder.exists():
         os.replace(folder, old)
@@ -172,10 +187,10 @@ def replace_folder(stage: Path, folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file so that a kill leaves the old or the new content, never half of it.
+    """Write a text file atomically: a kill leaves the old content or the new.
 
     Raises:
-        DiskError: the disk refuses; the old content stands.
+        DiskError: the disk refuses; the old content is unchanged.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     with disk(path):
@@ -210,7 +225,8 @@ def manifest_of(folder: Path, kind: Kind | None = None) -> Manifest:
         ) from None
     if manifest.schema_version > SCHEMA:
         raise ArtifactError(
-            f"{path}: schema {manifest.schema_version} is newer than this tumen ({SCHEMA}); upgrade tumen"
+            f"{path}: schema {manifest.schema_version} is newer than this tumen ({SCHEMA}); "
+            "upgrade tumen"
         )
     if kind and manifest.kind != kind:
         raise ArtifactError(f"{folder}: is a {manifest.kind}, a {kind} is needed here")
@@ -218,39 +234,38 @@ def manifest_of(folder: Path, kind: Kind | None = None) -> Manifest:
 
 
 def verify(folder: Path, kind: Kind | None = None) -> Manifest:
-    """Check an artifact's payload against its manifest: every file there, whole and unchanged.
+    """Check every payload file of an artifact against its manifest.
 
     Raises:
-        ArtifactError: says which file is missing, cut short or changed.
+        ArtifactError: names the file that is missing, cut short or changed.
     """
     manifest = manifest_of(folder, kind)
     check_sizes(folder, manifest)
     for name, payload in manifest.files.items():
         if file_hash(folder / name) != payload.sha256:
             raise ArtifactError(
-                f"{folder / name}: content is not what was written (SHA-256 differs); delete {folder} and run again"
+                f"{folder / name}: content is not what was written (SHA-256 differs); "
+                f"delete {folder} and run again"
             )
-    digest = hash_of(
-        [manifest.kind, {name: payload.sha256 for name, payload in manifest.files.items()}]
-    )
-    if digest != manifest.digest:
-        raise ArtifactError(
-            f"{folder / MANIFEST}: digest {ascii(manifest.digest)[:20]} does not fit its files; refused"
-        )
+    # The manifest itself may have been edited: hashes of files and digest must agree.
+    if _digest(manifest.kind, manifest.files) != manifest.digest:
+        shown = ascii(manifest.digest)[:20]
+        raise ArtifactError(f"{folder / MANIFEST}: digest {shown} does not fit its files; refused")
     return manifest
 
 
 def check_sizes(folder: Path, manifest: Manifest) -> None:
-    """Check that every file of an artifact is there and as long as it was: the part of `verify` that costs nothing.
+    """Check the names and sizes of an artifact's files: the part of `verify` that reads no payload.
 
     Raises:
-        ArtifactError: says which file is missing, cut short, longer or somewhere else.
+        ArtifactError: names the file that is missing, shorter, longer or outside the folder.
     """
+    root = os.path.realpath(folder)
     for name, payload in manifest.files.items():
         path = folder / name
-        if not name.isprintable() or not Path(os.path.realpath(path)).is_relative_to(
-            os.path.realpath(folder)
-        ):
+        # `..` and symbolic links could lead outside.
+        inside = Path(os.path.realpath(path)).is_relative_to(root)
+        if not name.isprintable() or not inside:
             raise ArtifactError(
                 f"{folder}: manifest names {name!a}, which lies outside of it; refused"
             )
@@ -259,12 +274,13 @@ def check_sizes(folder: Path, manifest: Manifest) -> None:
         size = path.stat().st_size
         if size != payload.bytes:
             raise ArtifactError(
-                f"{path}: {size} bytes, the manifest says {payload.bytes}; delete {folder} and run again"
+                f"{path}: {size} bytes, the manifest says {payload.bytes}; "
+                f"delete {folder} and run again"
             )
 
 
 def done(folder: Path, kind: Kind, inputs: str) -> Manifest | None:
-    """The manifest if `folder` already holds, whole, what `inputs` asks for; else None."""
+    """Return the manifest if `folder` holds a complete artifact of these `inputs`, else None."""
     try:
         manifest = verify(folder, kind)
     except ArtifactError:

@@ -2,21 +2,22 @@
 
     TumenError                 one line for people: what, where, what to do
     ├── RecipeError            a recipe that cannot be used; carries all its faults
-    ├── ArtifactError          a folder or file that is missing, cut short, tampered with or of another kind
+    ├── ArtifactError          a missing, cut short or changed folder or file, or of another kind
     ├── InputError             a request, sentence or user file that cannot be taken
     ├── DiskError              no room, read-only, not permitted; nothing was lost
     ├── PlanError              no layout fits, or the question makes no sense
-    ├── TrainError             training cannot start or must stop (NaN, another shape, missing shards)
-    │   ├── LossError          a loss that is no number, or leaps
-    │   └── PeerError          another rank is gone; that one has the reason
-    ├── ExportError            the exported model does not do what the trained one does
-    ├── GateError              a bundle that is not good enough to be shown
+    ├── TrainError             training cannot start or must stop (NaN, shape, missing shards)
+    │   ├── LossError          the loss is NaN, or spikes
+    │   └── PeerError          another rank exited or hung; see that rank's log
+    ├── ExportError            the exported model does not compute what the trained one does
+    ├── GateError              a bundle below its recipe's thresholds
     ├── RunnerError            a runner that does not start, answer or finish
     │   └── RunnerBusy         the port or the slot is taken
     ├── EngineError            an engine that refuses, is absent or lost a run
-    └── MissingExtra           an optional package that is not installed, with the extra that has it
+    └── MissingExtra           an optional package is not installed; names the extra that has it
 
-Library code raises these and never prints or exits; `cli` turns them into one line and the exit code of the class.
+Library code raises these and never prints or exits; `cli` prints the line and exits with the exit
+code of the class.
 """
 
 from __future__ import annotations
@@ -39,9 +40,11 @@ class RecipeError(TumenError):
     exit_code = 2
 
     def __init__(self, where: str, faults: Sequence[str]) -> None:
-        self.where, self.faults = where, list(faults)
+        self.where = where
+        self.faults = list(faults)
         count = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
-        super().__init__(f"{where}: {count}\n" + "\n".join(f"  {fault}" for fault in self.faults))
+        lines = "\n".join(f"  {fault}" for fault in self.faults)
+        super().__init__(f"{where}: {count}\n{lines}")
 
 
 class ArtifactError(TumenError):
@@ -57,13 +60,13 @@ class InputError(TumenError):
 
 
 class DiskError(TumenError):
-    """The disk said no. What was there before is untouched."""
+    """The disk refused a write. What was there before is unchanged."""
 
     exit_code = 5
 
 
 class PlanError(TumenError):
-    """A plan that does not exist, with the nearest legal value."""
+    """There is no such plan; names the nearest legal value."""
 
     exit_code = 6
 
@@ -75,13 +78,15 @@ class TrainError(TumenError):
 
 
 class LossError(TrainError):
-    """A loss that is no number (`kind` nan) or leaps (spike), at a step counted from 0."""
+    """The loss is NaN (`kind` "nan") or spikes ("spike"), at a step counted from 0."""
 
     def __init__(self, kind: str, step: int, why: str) -> None:
-        self.kind, self.step = kind, step
+        self.kind = kind
+        self.step = step
         super().__init__(why)
 
     def __reduce__(self) -> tuple[type[LossError], tuple[str, int, str]]:
+        # Errors of ranks are pickled; the default would call __init__ with the text alone.
         return LossError, (self.kind, self.step, str(self))
 
 
@@ -91,17 +96,17 @@ RANKS_CANNOT_MEET = "cannot meet"
 
 
 class PeerError(TrainError):
-    """Another rank is gone; what that one said is the reason."""
+    """Another rank exited or hung; see that rank's log for the cause."""
 
 
 class ExportError(TumenError):
-    """An export that is not the trained model any more."""
+    """An export that does not compute what the trained model does."""
 
     exit_code = 8
 
 
 class GateError(TumenError):
-    """A bundle below its recipe's floors."""
+    """A bundle below its recipe's thresholds."""
 
     exit_code = 9
 
@@ -143,7 +148,10 @@ DISK_ERRNOS = {  # what happened, and what to do
 
 @contextmanager
 def disk(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusal to write `path` into a `DiskError` that says what to do."""
+    """Turn the operating system's refusal to write `path` into a DiskError that says what to do.
+
+    Other errors pass unchanged: they are bugs.
+    """
     try:
         yield
     except OSError as error:
@@ -151,5 +159,6 @@ def disk(path: Path) -> Iterator[None]:
             raise
         happened, remedy = DISK_ERRNOS[error.errno]
         raise DiskError(
-            f"{path}: {happened}; what was written before is intact: {remedy} and run the same command again"
+            f"{path}: {happened}; what was written before is intact: "
+            f"{remedy} and run the same command again"
         ) from error

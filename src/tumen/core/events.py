@@ -1,7 +1,7 @@
-"""Append-only events: what happened, one JSON object a line, readable while it is written.
+"""Append-only event logs: one JSON object a line, readable while the file is written.
 
-A line is written with one `write` call on a file opened for appending, so several processes may share a file; a line cut
-short by a kill is skipped by the reader, and the next writer starts on a line of its own.
+Each line is written with one `write` call on a file opened for appending, so several processes may
+share a file. Readers skip a line that a kill cut short; the next writer starts a new line.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Events:
     """A writer of events.
 
     Args:
-        path: the file; its folder is made. `None` keeps the events in memory only (`Events(None).seen`).
+        path: the file; its folder is made. None keeps the events in memory only, in `seen`.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -39,23 +39,23 @@ class Events:
         if self.path is None:
             self.seen.append(row)
             return
+        line = json.dumps(row, ensure_ascii=False) + "\n"
         with disk(self.path):
-            self._append((json.dumps(row, ensure_ascii=False) + "\n").encode())
+            self._append(line.encode())
 
     def _append(self, line: bytes) -> None:
         assert self.path is not None
         handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
+            # A full disk takes a part of the line without an error.
             if os.write(handle, line) < len(line):
-                raise OSError(
-                    errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path)
-                )  # a full disk takes what it can
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
         finally:
             os.close(handle)
 
 
 def _is_cut(path: Path) -> bool:
-    """Whether the last line of a file has no end."""
+    """Whether the last line of a file lacks its newline."""
     if not path.exists() or not path.stat().st_size:
         return False
     with open(path, "rb") as lines:
@@ -64,7 +64,13 @@ def _is_cut(path: Path) -> bool:
 
 
 def read(path: Path, event: str | None = None, tail_bytes: int = 0) -> Iterator[dict[str, Any]]:
-    """Yield the events of a file, oldest first; lines that a kill cut short are skipped. `tail_bytes` reads the end alone."""
+    """Yield the events of a file, oldest first; lines that a kill cut short are skipped.
+
+    Args:
+        path: the file; one that is missing has no events.
+        event: yield only events of this name.
+        tail_bytes: read only so many bytes at the end; 0: all.
+    """
     if not path.exists():
         return
     with open(path, "rb") as lines:
@@ -77,29 +83,32 @@ def read(path: Path, event: str | None = None, tail_bytes: int = 0) -> Iterator[
 
 
 class Tail:
-    """A reader of a file that grows: each call of `new` gives the events appended since the one before.
+    """A reader of a growing file: `new` returns the events appended since the call before.
 
-    A line that has no end yet waits for it; a file that became shorter is another file, and read from its start.
+    A line without a newline is returned once it is complete. A file that became shorter is a new
+    file, and is read from its start.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self.offset = path, 0
+        self.path = path
+        self.offset = 0  # in bytes, after the last complete line
 
     def new(self) -> list[dict[str, Any]]:
-        """What came since, oldest first."""
+        """Return the new events, oldest first."""
         if not self.path.exists():
             return []
         with open(self.path, "rb") as lines:
             if lines.seek(0, os.SEEK_END) < self.offset:
                 self.offset = 0
             lines.seek(self.offset)
-            whole = lines.read().rpartition(b"\n")
-        self.offset += len(whole[0] + whole[1])
-        return [row for line in whole[0].split(b"\n") if (row := _row(line))]
+            complete, newline, _ = lines.read().rpartition(b"\n")
+        self.offset += len(complete) + len(newline)
+        rows = map(_row, complete.split(b"\n"))
+        return [row for row in rows if row]
 
 
 def _row(line: bytes) -> dict[str, Any] | None:
-    """An event, or nothing where a kill cut the line."""
+    """Parse an event; None where a kill cut the line."""
     try:
         row = json.loads(line)
     except ValueError:

@@ -1,11 +1,11 @@
-"""Packages that only an extra of tumen installs, and the one-line error where such a package is missing.
+"""Packages that only an extra of tumen installs, and a one-line error where one is missing.
 
     hassil = optional("hassil", "sentence templates")    # imported on first use
     with needs("training"):                              # or around an import
         from tumen.train import fit
 
-A light install (`pip install tumen`) has none of these packages. Every room still imports there; only the call that
-needs the package fails, with the name of the extra.
+A light install (`pip install tumen`) has none of these packages. Every room still imports there;
+only the call that needs the package fails, with the name of the extra.
 """
 
 from __future__ import annotations

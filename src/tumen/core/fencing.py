@@ -28,7 +28,9 @@ def newer_epoch(folder: Path, own: str) -> str:
         found = (folder / EPOCH_FILE).read_text("utf-8").strip()
     except OSError:
         return ""
-    return found if own and parse_epoch(found) > parse_epoch(own) else ""
+    if not own:
+        return ""
+    return found if parse_epoch(found) > parse_epoch(own) else ""
 
 
 def reject_stale(folder: Path | None = None, own: str = "") -> None:
@@ -52,7 +54,7 @@ def reject_stale(folder: Path | None = None, own: str = "") -> None:
 
 
 def parse_epoch(text: str) -> tuple[int, ...]:
-    """Return an epoch as numbers, of which the newer compares as greater; () where it is not one."""
+    """Return an epoch as numbers; a newer one compares as greater. () for any other text."""
     parts = text.split(".")
     if not all(part.isdecimal() for part in parts):
         return ()

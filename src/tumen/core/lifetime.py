@@ -13,7 +13,7 @@ PRCTL = getattr(ctypes.CDLL(None), "prctl", None)
 
 
 def die_with_parent(parent: int | None = None) -> None:
-    """Let the kernel kill this process when its parent dies, also by kill -9. Does nothing outside Linux.
+    """Let the kernel kill this process when its parent dies, by kill -9 too. Only on Linux.
 
     Args:
         parent: process id of the parent; if it is gone already, this process ends at once.

@@ -1,4 +1,4 @@
-"""One process at a time: a lock that the kernel frees however its holder ends."""
+"""Locks: one process at a time works on a folder. The kernel frees a lock when its holder ends."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ def alone(where: Path, on: str = "this run") -> Iterator[None]:
     """Hold the lock of a folder, which is made if it is not there.
 
     Args:
-        on: what the other process works on, for its line.
+        where: the folder.
+        on: what the other process works on, for the error.
 
     Raises:
         RunnerBusy: another process holds it.
@@ -32,12 +33,12 @@ def alone(where: Path, on: str = "this run") -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             handle.seek(0)
+            holder = handle.read().strip() or "?"
             raise RunnerBusy(
-                f"{where}: process {handle.read().strip() or '?'} works on {on}; wait for it, or stop it"
+                f"{where}: process {holder} works on {on}; wait for it, or stop it"
             ) from None
-        with suppress(
-            OSError
-        ):  # a courtesy to whom it keeps out; a full disk is told by what needs room
+        # The process id is only for the error above; a full disk must not stop the holder here.
+        with suppress(OSError):
             os.ftruncate(handle.fileno(), 0)
             os.write(handle.fileno(), str(os.getpid()).encode())
         yield

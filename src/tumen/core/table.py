@@ -1,4 +1,7 @@
-"""Tables of names: `name -> "module:attribute"`, imported on use; a recipe may give `"my_pkg.mod:Class"` instead of a name."""
+"""Plugin tables: `name -> "module:attribute"`, imported on use.
+
+A recipe may give `"my_pkg.mod:Class"` instead of a name in the table.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,13 @@ from tumen.core.errors import TumenError
 def named(
     name: str, table: Mapping[str, str], field: str, error: Callable[[str], TumenError]
 ) -> Any:
-    """What a name of a table, or `"package.module:attribute"`, stands for.
+    """Import what a name of a table, or `"package.module:attribute"`, stands for.
 
     Args:
-        field: of the recipe, for the message.
-        error: makes the room's own error of one line; it is raised for an unknown name or a failed import.
+        name: the name, as in the recipe.
+        table: known names.
+        field: of the recipe, for the error.
+        error: class of the error that is raised for an unknown name or a failed import.
     """
     module, colon, attribute = table.get(name, name).partition(":")
     if not colon:

@@ -1,4 +1,7 @@
-"""Units: one way to read and to write them. Names in code end in the unit: `step_seconds`, `link_bytes_per_second`."""
+"""Units: one way to read and to write them.
+
+Names in code end in the unit: `step_seconds`, `link_bytes_per_second`.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,8 @@ DECIMAL = {
     "E": 1e18,
 }
 BINARY = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}
-ROUNDS_UP = 0.9995  # with three digits this is one of the next unit, not 1e+03 of this one
+# From here on three digits round up to one of the next unit: 1 kB, not 1e+03 B.
+ROUNDS_UP = 0.9995
 SECONDS = {
     "ms": 1e-3,
     "s": 1.0,
@@ -29,6 +33,12 @@ SECONDS = {
     "day": 86400.0,
     "w": 604800.0,
 }
+# A number, with thousands marked or not, and a unit.
+COUNT = re.compile(
+    r"\s*([0-9][0-9_]*(?:,[0-9]{3})*(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?)\s*([A-Za-z]*)\s*"
+)
+SIZE = re.compile(r"\s*([0-9]+\.?[0-9]*)\s*([KMGT]i|[kKMGTP]?)B?\s*")
+DURATION = re.compile(r"\s*([0-9]+\.?[0-9]*)\s*([a-z]*)\s*")
 
 
 def count(text: str | int | float) -> float:
@@ -39,14 +49,13 @@ def count(text: str | int | float) -> float:
     """
     if isinstance(text, (int, float)):
         return float(text)
-    match = re.fullmatch(
-        r"\s*([0-9][0-9_]*(?:,[0-9]{3})*(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?)\s*([A-Za-z]*)\s*", text
-    )
+    match = COUNT.fullmatch(text)
     if not match or match[2] not in DECIMAL:
         raise InputError(
             f"{text!r} is not a count: write a number with one of k M G B T P, such as 8.1T"
         )
-    return float(match[1].replace("_", "").replace(",", "")) * DECIMAL[match[2]]
+    digits = match[1].replace("_", "").replace(",", "")
+    return float(digits) * DECIMAL[match[2]]
 
 
 def size_bytes(text: str | int | float) -> float:
@@ -57,7 +66,7 @@ def size_bytes(text: str | int | float) -> float:
     """
     if isinstance(text, (int, float)):
         return float(text)
-    match = re.fullmatch(r"\s*([0-9]+\.?[0-9]*)\s*([KMGT]i|[kKMGTP]?)B?\s*", text)
+    match = SIZE.fullmatch(text)
     if not match:
         raise InputError(f"{text!r} is not a size: write it as 100MB, 24GiB or a number of bytes")
     return float(match[1]) * (BINARY | DECIMAL)[match[2]]
@@ -71,14 +80,16 @@ def seconds(text: str | int | float) -> float:
     """
     if isinstance(text, (int, float)):
         return float(text)
-    match = re.fullmatch(r"\s*([0-9]+\.?[0-9]*)\s*([a-z]*)\s*", text)
-    if not match or (match[2] or "s") not in SECONDS:
+    match = DURATION.fullmatch(text)
+    unit = (match[2] or "s") if match else ""
+    if not match or unit not in SECONDS:
         raise InputError(f"{text!r} is not a duration: write it as 90s, 10min, 5.1h or 54d")
-    return float(match[1]) * SECONDS[match[2] or "s"]
+    return float(match[1]) * SECONDS[unit]
 
 
 def show_count(value: float) -> str:
     """Write a count with three digits: `236B`, `8.1T`, `512`."""
+    # "B" is billion here, as people write parameters.
     for suffix, scale in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("k", 1e3)):
         if abs(value) >= ROUNDS_UP * scale:
             return f"{value / scale:.3g}{suffix}"
@@ -100,7 +111,8 @@ def show_seconds(value: float) -> str:
     if value < 60:
         return f"{value:.3g} s"
     if value < 3600:
-        return f"{int(value) // 60}:{int(value) % 60:02d} min"
-    if value < 172800:
+        minutes, rest = divmod(int(value), 60)
+        return f"{minutes}:{rest:02d} min"
+    if value < 172800:  # hours stay readable up to two days
         return f"{value / 3600:.3g} h"
     return f"{value / 86400:.3g} d"

@@ -1,7 +1,8 @@
-"""What came from elsewhere, looked at before anything reads it: no link out, no pipe, no giant, no bomb, no archive, no pickle.
+"""Validate untrusted files before parsing: links, special files, size, nesting, archives, pickle.
 
-`check_folder` looks at names and sizes alone, `check_file` at one file, `read_json` reads a text whose size, nesting and number
-of parts are bounded first, so that a hostile folder costs neither memory nor time. Every refusal is one line.
+`check_folder` checks names and sizes only, `check_file` one file. `read_json` bounds size, nesting
+and number of parts, so that a hostile file costs neither memory nor time. Every refusal is one
+line.
 """
 
 from __future__ import annotations
@@ -10,19 +11,23 @@ import json
 import math
 import os
 import stat
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from tumen.core.errors import ArtifactError, InputError
 
 Refusal = type[InputError] | type[ArtifactError]
+# Limits. The largest honest files known are well below them.
 MOST_FILES = 1024  # DeepSeek-V3 has some 180
 MOST_LEVELS = 8  # of folders
 MOST_JSON_BYTES = 48 << 20  # the largest tokenizer.json in use has some 33 MB
-MOST_NESTING = 32
+MOST_NESTING = 32  # levels of objects and lists in each other
 MOST_PARTS = 1 << 21  # objects and lists of one JSON text
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+PICKLE_MAGIC = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # protocols 2 to 5
+# First bytes of archives.
 ARCHIVES = {
     b"PK\x03\x04": "a zip archive",
     b"\x1f\x8b": "a gzip archive",
@@ -39,46 +44,49 @@ KINDS = {
 
 
 def check_folder(folder: Path, error: Refusal = ArtifactError) -> int:
-    """Look at the names and sizes in a folder that somebody handed over. Returns the bytes of all its files.
+    """Check the names and sizes in a folder from elsewhere. Returns the bytes of all its files.
 
     Raises:
-        `error`: no folder (an archive is named as such), a link that leaves it, something that is no file, too many files.
+        `error`: not a folder (an archive is named as such), a link that leaves the folder, a
+            special file, or too many files.
     """
     if folder.is_file():
         what = _packed(folder) or "a file"
         raise error(f"{folder}: is {what}, a folder is needed; nothing is unpacked here")
     if not folder.is_dir():
         raise error(f"{folder}: no such folder")
-    root, count, held = folder.resolve(), 0, 0
+    root = folder.resolve()
+    total = 0
     try:
-        for entry in _entries(root, MOST_LEVELS, error):
-            count += 1
+        for count, entry in enumerate(_entries(root, MOST_LEVELS, error), start=1):
             if count > MOST_FILES:
                 raise error(f"{folder}: holds more than {MOST_FILES} files and folders; refused")
-            held += _size(Path(entry.path), root, error)
+            total += _size(Path(entry.path), root, error)
     except OSError as fault:
         raise error(f"{folder}: cannot be looked through: {fault.strerror}") from None
-    return held
+    return total
 
 
 def _entries(folder: Path, levels: int, error: Refusal) -> Iterator[os.DirEntry[str]]:
-    """Everything below a folder; links are not followed."""
+    """Yield everything below a folder, at most `levels` folders deep; links are not followed."""
     with os.scandir(folder) as entries:
         for entry in entries:
             yield entry
-            if entry.is_dir(follow_symlinks=False):
-                if levels == 0:
-                    raise error(f"{shown(entry.path)}: is {MOST_LEVELS} folders deep; refused")
-                yield from _entries(Path(entry.path), levels - 1, error)
+            if not entry.is_dir(follow_symlinks=False):
+                continue
+            if levels == 0:
+                raise error(f"{shown(entry.path)}: is {MOST_LEVELS} folders deep; refused")
+            yield from _entries(Path(entry.path), levels - 1, error)
 
 
 def _size(path: Path, root: Path, error: Refusal) -> int:
-    """Bytes of a file, none of a folder."""
+    """Bytes of a file; 0 for a folder."""
     if path.is_symlink():
         target = Path(os.path.realpath(path))
         if not target.is_relative_to(root):
             raise error(
-                f"{shown(path)}: is a link to {shown(target)}, outside of its folder; refused (`cp -rL` makes a copy without)"
+                f"{shown(path)}: is a link to {shown(target)}, outside of its folder; refused "
+                "(`cp -rL` makes a copy without)"
             )
     if path.is_dir():
         return 0
@@ -86,7 +94,7 @@ def _size(path: Path, root: Path, error: Refusal) -> int:
 
 
 def check_file(path: Path, error: Refusal = ArtifactError) -> int:
-    """Make sure that opening a path cannot hang. Returns the file's bytes.
+    """Check that a path is a regular file, so that opening it cannot hang. Returns its bytes.
 
     Raises:
         `error`: missing, or a folder, pipe, socket or device.
@@ -98,34 +106,36 @@ def check_file(path: Path, error: Refusal = ArtifactError) -> int:
             f"{shown(path)}: missing, or a link to nowhere; make or fetch it again"
         ) from None
     if not stat.S_ISREG(found.st_mode):
-        raise error(
-            f"{shown(path)}: is {KINDS.get(stat.S_IFMT(found.st_mode), 'no file')}, a file is needed"
-        )
+        kind = KINDS.get(stat.S_IFMT(found.st_mode), "no file")
+        raise error(f"{shown(path)}: is {kind}, a file is needed")
     return found.st_size
 
 
 def shown(path: Path | str) -> str:
-    """A path as one line without control characters: its name may be hostile too."""
+    """Return a path as one line without control characters: its name may be hostile too."""
     text = str(path)
     return text if text.isprintable() else ascii(text)
 
 
 def _packed(path: Path) -> str | None:
-    """What a file is that somebody took for a folder or for weights: an archive, pickle, or nothing known."""
+    """Name an archive or a pickle, by its first bytes or its suffix; None for other files."""
     with open(path, "rb") as handle:
         head = handle.read(512)
-    if path.suffix in PICKLED or head[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
+    if path.suffix in PICKLED or head.startswith(PICKLE_MAGIC):
         return "pickle, which runs code when it is read"
-    if head[257:262] == b"ustar":
+    if head[257:262] == b"ustar":  # tar has its mark behind the first file's name and sizes
         return "a tar archive"
-    return next((name for magic, name in ARCHIVES.items() if head.startswith(magic)), None)
+    for magic, name in ARCHIVES.items():
+        if head.startswith(magic):
+            return name
+    return None
 
 
 def refuse_packed(path: Path, error: Refusal = InputError) -> None:
-    """Name a pickle or an archive that is handed over as weights.
+    """Refuse a pickle or an archive that is given as weights.
 
     Raises:
-        `error`: it is one.
+        `error`: it is one; the error says which.
     """
     check_file(path, error)
     if what := _packed(path):
@@ -133,10 +143,10 @@ def refuse_packed(path: Path, error: Refusal = InputError) -> None:
 
 
 def read_json(path: Path, error: Refusal = ArtifactError, most_bytes: int = MOST_JSON_BYTES) -> Any:
-    """What a JSON file holds.
+    """Read a JSON file.
 
     Raises:
-        `error`: missing, larger than `most_bytes`, nested too deep, with a key twice, or no JSON.
+        `error`: missing, larger than `most_bytes`, nested too deep, with a key twice, or not JSON.
     """
     size = check_file(path, error)
     if size > most_bytes:
@@ -148,11 +158,12 @@ def read_json(path: Path, error: Refusal = ArtifactError, most_bytes: int = MOST
 
 
 def parse_json(raw: bytes) -> Any:
-    """What a JSON text holds, within bounds.
+    """Parse a JSON text within the limits above.
 
     Raises:
         ValueError: says what is wrong in a few words.
     """
+    # Counted before parsing: this many parts would take gigabytes as Python objects.
     if raw.count(b"[") + raw.count(b"{") > MOST_PARTS:
         raise ValueError(f"more than {MOST_PARTS} objects and lists")
     try:
@@ -168,25 +179,35 @@ def parse_json(raw: bytes) -> Any:
         raise ValueError(f"{fault.msg} at byte {fault.pos}") from None
     except UnicodeDecodeError as fault:
         raise ValueError(f"not UTF-8 at byte {fault.start}") from None
-    level: list[Any] = [tree]
-    for _ in range(MOST_NESTING + 1):
-        level = [
-            part for whole in level for part in _within(whole) if isinstance(part, dict | list)
-        ]
+    if _is_deeper(tree, MOST_NESTING):
+        raise ValueError(f"nested deeper than {MOST_NESTING}")
+    return tree
+
+
+def _is_deeper(tree: Any, levels: int) -> bool:
+    """Whether objects and lists lie more than `levels` deep in each other; `[]` is one level."""
+    level = _containers([tree])
+    for _ in range(levels):
+        level = [part for whole in level for part in _containers(_parts(whole))]
         if not level:
-            return tree
-    raise ValueError(f"nested deeper than {MOST_NESTING}")
+            return False
+    return True
 
 
-def _within(whole: Any) -> Any:
-    return whole.values() if isinstance(whole, dict) else whole if isinstance(whole, list) else ()
+def _containers(values: Iterable[Any]) -> list[Any]:
+    return [value for value in values if isinstance(value, dict | list)]
+
+
+def _parts(whole: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return whole.values() if isinstance(whole, dict) else whole
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object, in which no key may stand twice: readers would disagree on its value."""
     tree = dict(pairs)
     if len(tree) < len(pairs):
         names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = next(name for name, count in Counter(names).items() if count > 1)
         raise ValueError(f"{twice[:60]!r} stands twice")
     return tree
 
