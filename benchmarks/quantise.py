@@ -36,6 +36,7 @@ from tumen.shrink.quantize.allocation import cheapest, measured, padded, read_gr
 from tumen.shrink.quantize.divergence import Reference, some_batches
 from tumen.shrink.quantize.importance import importance_of
 from tumen.shrink.quantize.tensors import Places
+from tumen.train import Making
 from tumen.train.weights import read_final
 
 WORDS = ("int8", "int4", *LADDER)
@@ -165,14 +166,12 @@ def trained(
                 asked,
                 "x",
                 folder / "grid",
-                seed=seed,
-                inputs="",
+                making=Making(seed=seed, inputs=""),
             )
             choice = read_grid(folder / "grid")
             for share in teach:
                 out = folder / f"aware-{share}"
-                learn_grid(section, share, checkpoint, folder / "grid", dataset, out, seed=seed, inputs="",
-                           made_from=[], events=Events(None))  # fmt: skip
+                learn_grid(section, share, checkpoint, folder / "grid", dataset, out, making=Making(seed=seed, inputs="", made_from=[], events=Events(None)))  # fmt: skip
                 with torch.no_grad():
                     see = lambda n, t, g, scales=choice.scales: GRIDS[g].see(t, scales[n])  # noqa: E731
                     row = tier.row(

@@ -122,12 +122,14 @@ def shape_of(recipe: Recipe, tokenizer: Path) -> Callable[[str], Shape]:
 @pytest.fixture(scope="session")
 def cloud(recipe: Recipe, dataset: Path, shape_of: Callable[[str], Shape], once: Once) -> Path:
     """The cloud tier of the tiny recipe, trained."""
-    from tumen.train import fit
+    from tumen.train import Making, fit
 
     section, shape = recipe.family["cloud"].train, shape_of("cloud")
     return once(
         "cloud",
-        lambda folder: fit(section, shape, dataset, folder, seed=recipe.seed, inputs="tiny"),
+        lambda folder: fit(
+            section, shape, dataset, folder, making=Making(seed=recipe.seed, inputs="tiny")
+        ),
     )
 
 
@@ -138,15 +140,12 @@ def device(
     """The device tier of the tiny recipe, distilled from the cloud tier."""
     from tumen.core.events import Events
     from tumen.shrink import distil
+    from tumen.train import Making
 
     tier = recipe.family["device"]
-    taught, asked = (
-        (tier.train, shape_of("device"), tier.distil, cloud, dataset),
-        {"seed": recipe.seed, "inputs": "tiny"},
-    )
-    return once(
-        "device", lambda folder: distil(*taught, folder, **asked, made_from=[], events=Events(None))
-    )
+    taught = (tier.train, shape_of("device"), tier.distil, cloud, dataset)
+    making = Making(seed=recipe.seed, inputs="tiny", events=Events(None))
+    return once("device", lambda folder: distil(*taught, folder, making=making))
 
 
 @pytest.fixture(scope="session")

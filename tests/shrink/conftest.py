@@ -15,7 +15,7 @@ from tumen.recipe import Recipe
 @pytest.fixture(scope="session")
 def sure(recipe: Recipe, dataset: Path, shape_of: Callable[[str], Shape], once: Once) -> Path:
     """The device tier of the tiny recipe after enough steps to be sure of its answers."""
-    from tumen.train import fit
+    from tumen.train import Making, fit
 
     section = recipe.family["device"].train.model_copy(
         update={
@@ -27,4 +27,7 @@ def sure(recipe: Recipe, dataset: Path, shape_of: Callable[[str], Shape], once: 
         }
     )
     shape = shape_of("device")
-    return once("sure", lambda folder: fit(section, shape, dataset, folder, seed=5, inputs="tiny"))
+    return once(
+        "sure",
+        lambda folder: fit(section, shape, dataset, folder, making=Making(seed=5, inputs="tiny")),
+    )

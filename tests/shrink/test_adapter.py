@@ -24,8 +24,8 @@ from tumen.model import causal_mask, greedy, interleave
 from tumen.recipe import InitFrom, Train
 from tumen.recipe import Tokenizer as Section
 from tumen.serve.runners import load_runner, read_bundle_info
-from tumen.shrink import add_adapter, check_export, export_adapter, pack
-from tumen.train import Method, fit
+from tumen.shrink import BundleInputs, add_adapter, check_export, export_adapter, pack
+from tumen.train import Making, Method, fit
 from tumen.train.weights import Adapter, merged, read_adapter, read_final, start_from
 from tumen.train.weights.initial import read_start
 from tumen.train.weights.lora import build_of
@@ -68,8 +68,8 @@ def tune(stranger: Path, tokens: Path) -> Callable[..., Path]:
                 shape,
                 tokens.with_name("dataset"),
                 out,
-                seed=seed,
                 method=Method(start=weights, adapter=adapter),
+                making=Making(seed=seed),
             )
         return out
 
@@ -78,7 +78,7 @@ def tune(stranger: Path, tokens: Path) -> Callable[..., Path]:
 
 @pytest.fixture(scope="module")
 def bundle(tune: Callable[..., Path], tokens: Path, corpus: Path) -> Path:
-    pack(tune(1), tokens, corpus, "int8", ABOUT, tokens.with_name("bundle"), "in")
+    pack(BundleInputs(tune(1), tokens, corpus), "int8", ABOUT, tokens.with_name("bundle"), "in")
     return tokens.with_name("bundle")
 
 
@@ -225,7 +225,7 @@ def test_merged_is_one_file_that_says_the_same(
     tune: Callable[..., Path], tokens: Path, corpus: Path, prompts: list[list[int]]
 ) -> None:
     out = tokens.with_name("merged")
-    pack(tune(1), tokens, corpus, "int8", ABOUT, out, "in", merge=True)
+    pack(BundleInputs(tune(1), tokens, corpus), "int8", ABOUT, out, "in", merge=True)
     assert "adapters/device.gguf" not in verify(out, "bundle").files
     model = LlamaModel(out / "model.gguf")
     assert agreement(torchs(read_final(tune(1)), prompts, -1), llamas(model, prompts, [])) > 0.7

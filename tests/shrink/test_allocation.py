@@ -16,13 +16,14 @@ from tumen.data import Batch
 from tumen.model import build
 from tumen.recipe import Quantize
 from tumen.recipe.field_types import QuantType
-from tumen.shrink import pack
+from tumen.shrink import BundleInputs, pack
 from tumen.shrink.gguf_writer import matrices_of, read_weights, tensors_of
 from tumen.shrink.quant_types import GRIDS
 from tumen.shrink.quantize import write_grid
 from tumen.shrink.quantize.allocation import Option, Options, cheapest, measured, read_grid
 from tumen.shrink.quantize.divergence import Reference, answers_logp, some_batches
 from tumen.shrink.quantize.importance import importance_of
+from tumen.train import Making
 from tumen.train.weights import read_final
 
 ABOUT = {"recipe": "tiny", "tier": "device", "serve": {}, "gate": {}}
@@ -157,7 +158,7 @@ def test_a_budget_is_kept_to_the_byte(
     checkpoint = request.getfixturevalue(name)
     sizes = {}
     for word in ("int8", "q4_0"):
-        pack(checkpoint, tokenizer, corpus, word, ABOUT, tmp_path / word, "in")
+        pack(BundleInputs(checkpoint, tokenizer, corpus), word, ABOUT, tmp_path / word, "in")
         sizes[word] = (tmp_path / word / "model.gguf").stat().st_size
     budget = (sizes["int8"] + sizes["q4_0"]) // 2
     quantise = Quantize(budget=budget, calibrate=40)
@@ -168,11 +169,14 @@ def test_a_budget_is_kept_to_the_byte(
         quantise,
         "tiny-device",
         tmp_path / "grid",
-        seed=0,
-        inputs="in",
+        making=Making(seed=0, inputs="in"),
     )
     packed = pack(
-        checkpoint, tokenizer, corpus, "mixed", ABOUT, tmp_path / "bundle", "in", tmp_path / "grid"
+        BundleInputs(checkpoint, tokenizer, corpus, tmp_path / "grid"),
+        "mixed",
+        ABOUT,
+        tmp_path / "bundle",
+        "in",
     )
     model = tmp_path / "bundle" / "model.gguf"
     assert budget * 0.97 < model.stat().st_size == said.facts["bytes"] <= budget
@@ -200,8 +204,7 @@ def test_a_budget_that_is_too_small_is_refused(
             Quantize(budget="1 kB", calibrate=8),
             "t",
             tmp_path / "grid",
-            seed=0,
-            inputs="",
+            making=Making(seed=0, inputs=""),
         )
     assert not (tmp_path / "grid").exists()
 

@@ -14,7 +14,7 @@ from tumen.core.errors import ArtifactError, ExportError
 from tumen.data import Codec, read_corpus
 from tumen.model import build, greedy
 from tumen.serve.runners import load_runner, read_bundle_info
-from tumen.shrink import check_export, pack
+from tumen.shrink import BundleInputs, check_export, pack
 from tumen.train.weights import read_final
 
 ABOUT = {"recipe": "tiny", "tier": "device", "serve": {}, "gate": {}}
@@ -23,7 +23,7 @@ ABOUT = {"recipe": "tiny", "tier": "device", "serve": {}, "gate": {}}
 @pytest.fixture(scope="module")
 def bundle(device: Path, tokenizer: Path, corpus: Path) -> Path:
     folder = device.with_name("packed")
-    pack(device, tokenizer, corpus, "int8", ABOUT, folder, "in")
+    pack(BundleInputs(device, tokenizer, corpus), "int8", ABOUT, folder, "in")
     return folder
 
 
@@ -62,11 +62,13 @@ def test_same_tier_same_digest(
     bundle: Path, device: Path, tokenizer: Path, corpus: Path, tmp_path: Path
 ) -> None:
     assert (
-        pack(device, tokenizer, corpus, "int8", ABOUT, tmp_path / "again", "other").digest
+        pack(
+            BundleInputs(device, tokenizer, corpus), "int8", ABOUT, tmp_path / "again", "other"
+        ).digest
         == verify(bundle).digest
     )
     assert (
-        pack(device, tokenizer, corpus, "int4", ABOUT, tmp_path / "int4", "in").digest
+        pack(BundleInputs(device, tokenizer, corpus), "int4", ABOUT, tmp_path / "int4", "in").digest
         != verify(bundle).digest
     )
 
@@ -79,7 +81,7 @@ def test_a_damaged_tier_is_not_packed(
         file.seek(-4, 2)
         file.write(b"\0\0\0\1")
     with pytest.raises(ArtifactError, match="SHA-256 differs"):
-        pack(copy, tokenizer, corpus, "int8", ABOUT, tmp_path / "x", "in")
+        pack(BundleInputs(copy, tokenizer, corpus), "int8", ABOUT, tmp_path / "x", "in")
     assert not (tmp_path / "x").exists()
 
 
@@ -152,7 +154,13 @@ class TestGate:
             "blocks.1.attention.out.weight": weights["blocks.1.attention.out.weight"].flip(0) * 40
         }
         write_final(tmp_path / "tampered", turned, shape, "", [], {})
-        pack(tmp_path / "tampered", tokenizer, corpus, "int8", ABOUT, tmp_path / "bundle", "in")
+        pack(
+            BundleInputs(tmp_path / "tampered", tokenizer, corpus),
+            "int8",
+            ABOUT,
+            tmp_path / "bundle",
+            "in",
+        )
         with pytest.raises(ExportError, match="not the model that was trained"):
             agreement(tmp_path / "bundle", 0.9)
 

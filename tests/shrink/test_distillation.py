@@ -27,7 +27,7 @@ from tumen.shrink.distillation import (
     network_of,
     write_logits,
 )
-from tumen.train import Targets, half
+from tumen.train import Making, Targets, half
 from tumen.train.weights import read_final
 
 
@@ -226,17 +226,14 @@ class TestLive:
         assert tier.distil is not None
         asking = tier.distil.model_copy(update={"live": True})
         few = tier.train.model_copy(update={"steps": 2})
-        distil(
-            few, shape_of("device"), asking, cloud, dataset, tmp_path / "device",
-            seed=1, inputs="", made_from=["teacher"], events=Events(None),
-        )  # fmt: skip
+        distil(few, shape_of("device"), asking, cloud, dataset, tmp_path / "device", making=Making(seed=1, inputs="", made_from=["teacher"], events=Events(None)))  # fmt: skip
         assert manifest_of(tmp_path / "device").made_from == ["teacher"]
         assert not (tmp_path / "cloud-logits").exists()
 
     def test_another_vocabulary_is_refused(
         self, cloud: Path, shape_of: Callable[[str], Shape]
     ) -> None:
-        with pytest.raises(TrainError, match="one tokeniser"):
+        with pytest.raises(TrainError, match="one tokenizer"):
             network_of(
                 cloud, shape_of("device").model_copy(update={"vocab_size": 9}), torch.device("cpu")
             )

@@ -10,13 +10,14 @@ import torch
 from tumen.core.artifact import verify
 from tumen.core.events import Events
 from tumen.recipe import Quantize, Recipe, Train
-from tumen.shrink import pack
+from tumen.shrink import BundleInputs, pack
 from tumen.shrink.gguf_writer import read_weights
 from tumen.shrink.quantize import learn_grid, write_grid
 from tumen.shrink.quantize.allocation import read_grid
 from tumen.shrink.quantize.divergence import Reference, some_batches
 from tumen.shrink.quantize.qat import OnGrid
 from tumen.shrink.quantize.tensors import Places
+from tumen.train import Making
 from tumen.train.weights import read_final
 
 ABOUT = {"recipe": "tiny", "tier": "device", "serve": {}, "gate": {}}
@@ -34,7 +35,9 @@ def section(recipe: Recipe) -> Train:
 @pytest.fixture(scope="module")
 def grid(device: Path, tokenizer: Path, dataset: Path) -> Path:
     folder = device.with_name("device-grid")
-    write_grid(device, tokenizer, dataset, ASKED, "tiny-device", folder, seed=3, inputs="in")
+    write_grid(
+        device, tokenizer, dataset, ASKED, "tiny-device", folder, making=Making(seed=3, inputs="in")
+    )
     return folder
 
 
@@ -48,10 +51,7 @@ def learnt(
         grid,
         dataset,
         out,
-        seed=3,
-        inputs="in",
-        made_from=[],
-        events=Events(None),
+        making=Making(seed=3, inputs="in", made_from=[], events=Events(None)),
     )
     return out
 
@@ -71,8 +71,22 @@ def test_what_is_seen_is_what_is_written_to_the_bit(
     tmp_path: Path,
 ) -> None:
     checkpoint = request.getfixturevalue(tier)
-    write_grid(checkpoint, tokenizer, dataset, ASKED, "t", tmp_path / "grid", seed=3, inputs="in")
-    pack(checkpoint, tokenizer, corpus, "q4_0", ABOUT, tmp_path / "bundle", "in", tmp_path / "grid")
+    write_grid(
+        checkpoint,
+        tokenizer,
+        dataset,
+        ASKED,
+        "t",
+        tmp_path / "grid",
+        making=Making(seed=3, inputs="in"),
+    )
+    pack(
+        BundleInputs(checkpoint, tokenizer, corpus, tmp_path / "grid"),
+        "q4_0",
+        ABOUT,
+        tmp_path / "bundle",
+        "in",
+    )
     shape, weights = read_final(checkpoint)
     seen = OnGrid(shape, weights, read_grid(tmp_path / "grid"))(weights)
     shipped = Places(shape, weights).back(weights, read_weights(tmp_path / "bundle" / "model.gguf"))
@@ -106,7 +120,9 @@ def test_the_validated_network_computed_with_the_shipped_weights(
 def test_training_on_the_grid_comes_nearer_to_the_whole_model(
     section: Train, sure: Path, tokenizer: Path, dataset: Path, tmp_path: Path
 ) -> None:
-    write_grid(sure, tokenizer, dataset, ASKED, "t", tmp_path / "grid", seed=3, inputs="in")
+    write_grid(
+        sure, tokenizer, dataset, ASKED, "t", tmp_path / "grid", making=Making(seed=3, inputs="in")
+    )
     aware = learnt(
         section.model_copy(update={"steps": 60}),
         sure,

@@ -24,7 +24,7 @@ from tumen.core.errors import TumenError
 from tumen.core.events import Events
 from tumen.data import write_shards
 from tumen.recipe import Mesh, Train
-from tumen.train import fit, loop
+from tumen.train import Making, fit, loop
 from tumen.train.checkpoints import checkpoint
 from tumen.train.checkpoints import replicas as copies
 from tumen.train.parallel.trainer import DistributedTrainer
@@ -176,9 +176,7 @@ def work(run: Run, rank: int, variables: dict[str, str]) -> None:
             SHAPE.model_copy(update=run.shape),
             run.data,
             run.out,
-            seed=3,
-            inputs="in",
-            events=events,
+            making=Making(seed=3, inputs="in", events=events),
         )
     except TumenError as error:
         run.file("error", rank).write_text(f"{type(error).__name__}: {error}")

@@ -21,7 +21,7 @@ from tumen.core.shape import Shape
 from tumen.data import Batch, Loader, StepTotals, read_shards, write_shards
 from tumen.model import build, causal_mask
 from tumen.recipe import Train
-from tumen.train import Method, fit, loop, losses, single_process
+from tumen.train import Making, Method, fit, loop, losses, single_process
 from tumen.train.loop import prepare_torch
 from tumen.train.losses import loss_of, targets_of
 from tumen.train.metrics import guard
@@ -65,7 +65,7 @@ def unbroken(
     few: Path, section: Train, shape: Shape, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     out = tmp_path_factory.mktemp("unbroken") / "cloud"
-    fit(section, shape, few, out, seed=3, inputs="in")
+    fit(section, shape, few, out, making=Making(seed=3, inputs="in"))
     return out
 
 
@@ -98,7 +98,13 @@ def test_runs_for_several_epochs(unbroken: Path) -> None:
 
 def test_learns(unbroken: Path, few: Path, section: Train, shape: Shape, tmp_path: Path) -> None:
     kept = Events(None)
-    fit(section.model_copy(update={"steps": 30}), shape, few, tmp_path / "x", seed=3, events=kept)
+    fit(
+        section.model_copy(update={"steps": 30}),
+        shape,
+        few,
+        tmp_path / "x",
+        making=Making(seed=3, events=kept),
+    )
     losses = [row["loss"] for row in kept.seen if row["event"] == "step"]
     assert losses[-1] < 0.85 * losses[0]
 
@@ -118,18 +124,18 @@ def test_killed_at_any_steps_it_ends_in_the_same_bits(
         with pytest.MonkeyPatch.context() as patch:
             kill_at(step, patch)
             try:
-                fit(section, shape, few, out, seed=3, inputs="in")
+                fit(section, shape, few, out, making=Making(seed=3, inputs="in"))
             except KilledError:
                 continue
             break
-    fit(section, shape, few, out, seed=3, inputs="in")
+    fit(section, shape, few, out, making=Making(seed=3, inputs="in"))
     assert verify(out).digest == verify(unbroken).digest
 
 
 def test_another_seed_gives_other_bits(
     unbroken: Path, few: Path, section: Train, shape: Shape, tmp_path: Path
 ) -> None:
-    fit(section, shape, few, tmp_path / "x", seed=4, inputs="in")
+    fit(section, shape, few, tmp_path / "x", making=Making(seed=4, inputs="in"))
     assert verify(tmp_path / "x").digest != verify(unbroken).digest
 
 
@@ -141,8 +147,7 @@ def test_how_often_it_is_saved_changes_nothing(
         shape,
         few,
         tmp_path / "x",
-        seed=3,
-        inputs="in",
+        making=Making(seed=3, inputs="in"),
     )
     assert verify(tmp_path / "x").digest == verify(unbroken).digest
 
@@ -157,12 +162,12 @@ def test_a_damaged_newest_checkpoint_costs_its_steps_alone(
 ) -> None:
     with monkeypatch.context() as patch, pytest.raises(KilledError):
         kill_at(8, patch)
-        fit(section, shape, few, tmp_path / "x", seed=3, inputs="in")
+        fit(section, shape, few, tmp_path / "x", making=Making(seed=3, inputs="in"))
     work = tmp_path / ".x.work"
     assert sorted(path.name for path in work.iterdir()) == ["step-000003", "step-000006"]
     damage(work / "step-000006" / "shard-00001-model-00001-of-00001.safetensors")
     kept = Events(None)
-    fit(section, shape, few, tmp_path / "x", seed=3, inputs="in", events=kept)
+    fit(section, shape, few, tmp_path / "x", making=Making(seed=3, inputs="in", events=kept))
     names = [row["event"] for row in kept.seen]
     assert names.index("checkpoint_damaged") < names.index("resumed")
     assert [row["step"] for row in kept.seen if row["event"] == "resumed"] == [3]
@@ -174,12 +179,18 @@ def test_checkpoints_of_another_recipe_are_left_alone(
 ) -> None:
     with monkeypatch.context() as patch, pytest.raises(KilledError):
         kill_at(8, patch)
-        fit(section, shape, few, tmp_path / "x", seed=3, inputs="another recipe")
+        fit(section, shape, few, tmp_path / "x", making=Making(seed=3, inputs="another recipe"))
     with monkeypatch.context() as patch, pytest.raises(KilledError):
         kill_at(5, patch)
-        fit(section, shape, few, tmp_path / "x", seed=3, inputs="this recipe")
+        fit(section, shape, few, tmp_path / "x", making=Making(seed=3, inputs="this recipe"))
     kept = Events(None)
-    fit(section, shape, few, tmp_path / "x", seed=3, inputs="this recipe", events=kept)
+    fit(
+        section,
+        shape,
+        few,
+        tmp_path / "x",
+        making=Making(seed=3, inputs="this recipe", events=kept),
+    )
     assert [row["step"] for row in kept.seen if row["event"] == "resumed"] == [3]
 
 
@@ -202,7 +213,7 @@ class TestRefused:
 
         monkeypatch.setattr(single_process, "loss_of", spoilt)
         with pytest.raises(TrainError) as caught:
-            fit(section, shape, few, tmp_path / "x", seed=3, inputs="in")
+            fit(section, shape, few, tmp_path / "x", making=Making(seed=3, inputs="in"))
         loader = Loader(read_shards(few / "train"), 4, ROW, 3)
         samples = [next(loader) for _ in range(5)][-1].samples
         assert f"step 4: loss nan, gradient norm nan; samples {samples[0]}, {samples[1]}, " in str(
@@ -262,7 +273,7 @@ class TestRefused:
             few,
             tmp_path / "x",
             method=Method(start=read_final(unbroken)[1]),
-            events=kept,
+            making=Making(events=kept),
         )
         assert kept.seen[1]["event"] == "step"
         assert kept.seen[1]["loss"] < 6, "it knows something already"
@@ -283,7 +294,7 @@ class TestRefused:
     def test_full_disk(self, few: Path, section: Train, shape: Shape, small_disk: Path) -> None:
         (small_disk / "filler").write_bytes(b"x" * 600_000)
         with pytest.raises(DiskError, match="the disk is full"):
-            fit(section, shape, few, small_disk / "x", inputs="in")
+            fit(section, shape, few, small_disk / "x", making=Making(inputs="in"))
         assert not (small_disk / "x").exists()
 
 
@@ -384,7 +395,7 @@ def test_torch_is_deterministic_and_has_the_threads_asked(section: Train) -> Non
 
 def test_events_tell_progress(few: Path, section: Train, shape: Shape, tmp_path: Path) -> None:
     kept = Events(None)
-    fit(section, shape, few, tmp_path / "cloud", seed=3, inputs="in", events=kept)
+    fit(section, shape, few, tmp_path / "cloud", making=Making(seed=3, inputs="in", events=kept))
     names = [row["event"] for row in kept.seen]
     assert names[0] == "train"
     assert names.count("checkpoint") == 3

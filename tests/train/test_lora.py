@@ -21,7 +21,7 @@ from tumen.model import causal_mask
 from tumen.recipe import InitFrom, Train
 from tumen.recipe import Tokenizer as Section
 from tumen.recipe.field_types import LINEAR
-from tumen.train import Method, fit
+from tumen.train import Making, Method, fit
 from tumen.train.weights import (
     Adapter,
     export_public,
@@ -77,10 +77,8 @@ def tuned(
         shape,
         dataset,
         out,
-        seed=3,
-        inputs="in",
         method=Method(start=start_from(path, shape), adapter=adapter),
-        events=events,
+        making=Making(seed=3, inputs="in", events=events),
     )
     return out
 

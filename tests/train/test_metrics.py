@@ -17,7 +17,7 @@ from tumen.core.events import Events
 from tumen.core.shape import Gqa, Mla, Shape
 from tumen.data import Batch, Loader, StepTotals, read_shards
 from tumen.recipe import Train
-from tumen.train import fit, metrics, single_process
+from tumen.train import Making, fit, metrics, single_process
 from tumen.train.calibrate import batch_of
 from tumen.train.checkpoints.checkpoint import load_tensors
 from tumen.train.metrics import Spikes, measured_peak, real_tokens, step_flops
@@ -104,7 +104,7 @@ def test_measuring_the_peak_draws_no_random_number(section: Train, precision: st
 class TestUtilisation:
     def run(self, section: Train, shape: Shape, dataset: Path, out: Path) -> list[dict[str, Any]]:
         kept = Events(None)
-        fit(section, shape, dataset, out, seed=3, inputs="in", events=kept)
+        fit(section, shape, dataset, out, making=Making(seed=3, inputs="in", events=kept))
         return kept.seen
 
     def test_is_told_and_changes_no_bit(
@@ -193,7 +193,7 @@ class TestSpikes:
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        fit(section, shape, dataset, tmp_path / "unbroken", seed=3, inputs="in")
+        fit(section, shape, dataset, tmp_path / "unbroken", making=Making(seed=3, inputs="in"))
         real, calls = single_process.loss_of, 0
 
         def leaping(*args: Any, **kwargs: Any) -> torch.Tensor:
@@ -205,9 +205,9 @@ class TestSpikes:
         monkeypatch.setattr(metrics, "ENOUGH", 4)
         watched = section.model_copy(update={"spike": 20.0})
         with pytest.raises(TrainError, match=r"step 7: .* leaps"):
-            fit(watched, shape, dataset, tmp_path / "x", seed=3, inputs="in")
+            fit(watched, shape, dataset, tmp_path / "x", making=Making(seed=3, inputs="in"))
         assert (tmp_path / ".x.work" / "step-000006").exists()
-        fit(watched, shape, dataset, tmp_path / "x", seed=3, inputs="in")
+        fit(watched, shape, dataset, tmp_path / "x", making=Making(seed=3, inputs="in"))
         unbroken, broken = (
             load_tensors(tmp_path / name / "weights.safetensors") for name in ("unbroken", "x")
         )

@@ -161,5 +161,8 @@ def _validated(kind: type[Kind], tree: Any, where: Path, problem: str) -> Kind:
         return kind.model_validate(tree)
     except ValidationError as error:
         field = ".".join(str(part) for part in error.errors()[0]["loc"])
-        at = f" (at {untrusted.shown(field)[:60]})" if field else ""
+        if field:
+            at = f" (at {untrusted.shown(field)[:60]})"
+        else:
+            at = ""
         raise ArtifactError(f"{where}: {problem}{at}") from None

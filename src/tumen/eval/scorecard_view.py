@@ -116,7 +116,10 @@ def _missed_class(name: str, row: Mapping[str, Any]) -> str:
 
 
 def _group_order(group: str) -> tuple[int, str]:
-    place = OVERALL_GROUPS.index(group) if group in OVERALL_GROUPS else len(OVERALL_GROUPS)
+    if group in OVERALL_GROUPS:
+        place = OVERALL_GROUPS.index(group)
+    else:
+        place = len(OVERALL_GROUPS)
     return place, group
 
 
@@ -130,4 +133,6 @@ def _share_cell(row: Mapping[str, Any] | None) -> str:
 
 
 def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.2f} %"
+    if share is None:
+        return "-"
+    return f"{100 * share:.2f} %"

@@ -69,10 +69,14 @@ class Tally:
     def _beyond_chance(self) -> float:
         share = self.exact / self.n
         chance = max(self.golds.values(), default=0) / self.n  # of the best constant answer
-        return (share - chance) / (1 - chance) if chance < 1 else share
+        if chance < 1:
+            return (share - chance) / (1 - chance)
+        return share
 
     def _share_of_not_home(self, count: int) -> float | None:
-        return round(count / self.not_home, 4) if self.not_home else None
+        if self.not_home:
+            return round(count / self.not_home, 4)
+        return None
 
 
 def evaluate(

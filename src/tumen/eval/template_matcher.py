@@ -32,14 +32,20 @@ class TemplateMatcher:
     def answer(self, case: EvalCase) -> Prediction:
         """Return the best match of a case, or the action `none`."""
         start = time.perf_counter()
-        lang = case.gold.lang if case.gold else LANGUAGES[0]
+        if case.gold:
+            lang = case.gold.lang
+        else:
+            lang = LANGUAGES[0]
         match = self.hassil.recognize_best(
             case.sentence,
             _intents(lang),
             slot_lists=self._names_of(case.home, lang),
             language=language_data(lang).home_assistant,
         )
-        action = _matched_action(match, lang) if match else Action(NONE, lang)
+        if match:
+            action = _matched_action(match, lang)
+        else:
+            action = Action(NONE, lang)
         return Prediction(action, time.perf_counter() - start)
 
     def _names_of(self, home: Home | None, lang: str) -> Mapping[str, Any]:

@@ -92,7 +92,8 @@ class GroupedAttention(nn.Module):
 
     def forward(self, x: Tensor, context: Context, cache: Cache | None = None) -> Tensor:
         B, T, _ = x.shape
-        shape, x = self.shape, self.enter(x)
+        shape = self.shape
+        x = self.enter(x)
         q = rotate(
             self.q(x).view(B, T, -1, shape.head_dim).transpose(1, 2), context.cos, context.sin
         )
@@ -100,12 +101,14 @@ class GroupedAttention(nn.Module):
             self.k(x).view(B, T, -1, shape.head_dim).transpose(1, 2), context.cos, context.sin
         )
         v = self.v(x).view(B, T, -1, shape.head_dim).transpose(1, 2)
-        k, v = self.whole(k), self.whole(v)
+        k = self.whole(k)
+        v = self.whole(v)
         if cache is not None:
             k, v = cache.extend(k, v)
         group = shape.num_attention_heads // shape.num_key_value_heads
         if group > 1:
-            k, v = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1)
+            k = k.repeat_interleave(group, dim=1)
+            v = v.repeat_interleave(group, dim=1)
         return self.leave(self.out(attend(q, k, v, context.mask, shape.score_scale)))
 
 
@@ -124,10 +127,8 @@ class LatentAttention(nn.Module):
         self.shape = shape
         query = shape.num_attention_heads * shape.query_dim
         if shape.q_lora_rank:
-            self.q_down, self.q_norm = (
-                linear(width, shape.q_lora_rank),
-                Norm(shape.q_lora_rank, eps),
-            )
+            self.q_down = linear(width, shape.q_lora_rank)
+            self.q_norm = Norm(shape.q_lora_rank, eps)
             self.q_up = linear(shape.q_lora_rank, query)
         else:
             self.q_up = linear(width, query)
@@ -151,8 +152,10 @@ class LatentAttention(nn.Module):
         )
         q_rope = rotate(q_rope, context.cos, context.sin)
         latent, k_rope = self.kv_down(x).split((shape.kv_lora_rank, shape.qk_rope_head_dim), dim=-1)
-        latent, k_rope = self.kv_norm(latent), rotate(k_rope.unsqueeze(1), context.cos, context.sin)
-        latent, k_rope = self.enter(latent.unsqueeze(1)), self.enter(k_rope)
+        latent = self.kv_norm(latent)
+        k_rope = rotate(k_rope.unsqueeze(1), context.cos, context.sin)
+        latent = self.enter(latent.unsqueeze(1))
+        k_rope = self.enter(k_rope)
         if cache is not None:
             latents, k_rope = cache.extend(latent, k_rope)
             return self._absorbed(q_nope, q_rope, latents, k_rope, context.mask)
@@ -185,7 +188,8 @@ class LatentAttention(nn.Module):
         q_latent = torch.einsum("bhtn,hnr->bhtr", q_nope, w_uk).flatten(
             1, 2
         )  # heads as rows: the one latent is never copied
-        latents, k_rope = latents.squeeze(1), k_rope.squeeze(1)
+        latents = latents.squeeze(1)
+        k_rope = k_rope.squeeze(1)
         scores = q_latent @ latents.transpose(1, 2) + q_rope.flatten(1, 2) @ k_rope.transpose(
             1, 2
         )  # (B, H T, S)

@@ -14,14 +14,17 @@ class Cache:
         self.second: Tensor | None = None
 
     def __len__(self) -> int:
-        return 0 if self.first is None else self.first.shape[2]
+        if self.first is None:
+            return 0
+        return self.first.shape[2]
 
     def extend(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
         """Append T tokens and return everything kept so far."""
         if self.first is not None and self.second is not None:
             first = torch.cat((self.first, first), dim=2)
             second = torch.cat((self.second, second), dim=2)
-        self.first, self.second = first, second
+        self.first = first
+        self.second = second
         return first, second
 
     def elements(self) -> int:

@@ -26,11 +26,9 @@ class FeedForward(nn.Module):
 
     def __init__(self, width: int, inner: int) -> None:
         super().__init__()
-        self.gate, self.up, self.down = (
-            linear(width, inner),
-            linear(width, inner),
-            linear(inner, width),
-        )
+        self.gate = linear(width, inner)
+        self.up = linear(width, inner)
+        self.down = linear(inner, width)
         self.enter = self.leave = same
 
     def forward(self, x: Tensor) -> Tensor:
@@ -79,11 +77,9 @@ class MixtureOfExperts(nn.Module):
         self.down = nn.Parameter(
             torch.empty(shape.n_routed_experts, shape.moe_intermediate_size, width)
         )
-        self.shared = (
-            FeedForward(width, shape.moe_intermediate_size * shape.n_shared_experts)
-            if shape.n_shared_experts
-            else None
-        )
+        self.shared: FeedForward | None = None
+        if shape.n_shared_experts:
+            self.shared = FeedForward(width, shape.moe_intermediate_size * shape.n_shared_experts)
         self.register_buffer(
             "bias", torch.zeros(shape.n_routed_experts) if shape.bias_rate else None
         )
@@ -94,7 +90,10 @@ class MixtureOfExperts(nn.Module):
     def forward(self, x: Tensor, real: Tensor | None = None, safe: Tensor | None = None) -> Fed:
         """x (B, T, D), real (B, T) false where a row is padded (padding is not routed), safe (B,) rows that lose no token."""
         rows = x.flatten(0, 1)
-        real = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if real is None else real
+        if real is None:
+            real = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
+        else:
+            real = real
         choice = self.route(rows)
         kept = self.keep(choice, real, safe)
         out = self._routed(rows, choice, kept)
@@ -110,16 +109,21 @@ class MixtureOfExperts(nn.Module):
         """The experts of every token: the best `num_experts_per_tok` on the best `topk_group` devices (section 2.2.2)."""
         shape = self.shape
         logits = self.router(rows).float()
-        affinity = logits.softmax(dim=-1) if shape.scoring_func == "softmax" else logits.sigmoid()
-        liking = affinity.detach() if self.bias is None else affinity.detach() + self.bias
+        if shape.scoring_func == "softmax":
+            affinity = logits.softmax(dim=-1)
+        else:
+            affinity = logits.sigmoid()
+        if self.bias is None:
+            liking = affinity.detach()
+        else:
+            liking = affinity.detach() + self.bias
         if shape.topk_group:
             # a device is as good as its best expert; in V3 as its best two (arXiv 2412.19437, section 2.1.2)
             grouped = liking.view(len(rows), shape.devices, -1)
-            best = (
-                1
-                if shape.scoring_func == "softmax"
-                else max(1, shape.num_experts_per_tok // shape.topk_group)
-            )
+            if shape.scoring_func == "softmax":
+                best = 1
+            else:
+                best = max(1, shape.num_experts_per_tok // shape.topk_group)
             device = (
                 grouped.topk(best, dim=-1).values.sum(dim=-1).topk(shape.topk_group, dim=-1).indices
             )
@@ -140,7 +144,10 @@ class MixtureOfExperts(nn.Module):
         if not self.training:
             return wanted
         budget = self._budget(len(choice.expert))
-        safe = torch.zeros_like(real[:, 0]) if safe is None else safe
+        if safe is None:
+            safe = torch.zeros_like(real[:, 0])
+        else:
+            safe = safe
         safe = safe.unsqueeze(1).expand_as(real).reshape(-1, 1).expand_as(wanted)
         device = torch.where(
             wanted, choice.expert // (shape.n_routed_experts // shape.devices), shape.devices
@@ -195,10 +202,10 @@ class MixtureOfExperts(nn.Module):
         """
         shape = self.shape
         tokens = self.over_sequence(real.sum(dim=1, keepdim=True).float()).clamp(min=1)  # (B, 1)
-        sums = choice.affinity.sum(dim=-1, keepdim=True) if shape.scoring_func == "sigmoid" else 1.0
-        P = ((choice.affinity / sums).view_as(wanted) * real.unsqueeze(-1)).sum(
-            dim=1
-        ) / tokens  # (B, E)
+        affinity = choice.affinity
+        if shape.scoring_func == "sigmoid":
+            affinity = affinity / affinity.sum(dim=-1, keepdim=True)
+        P = (affinity.view_as(wanted) * real.unsqueeze(-1)).sum(dim=1) / tokens  # (B, E)
         f = (
             self.over_sequence(wanted.sum(dim=1))
             * (shape.n_routed_experts / shape.num_experts_per_tok)

@@ -106,7 +106,8 @@ def from_gguf(shape: Shape, read: Callable[[str], Tensor]) -> Iterator[tuple[str
     for ours in sizes_of(shape):
         name, turn = gguf_name(shape, ours)
         if turn == "absorbed":
-            k_up, v_up = read(name.format(half="k")).transpose(1, 2), read(name.format(half="v"))
+            k_up = read(name.format(half="k")).transpose(1, 2)
+            v_up = read(name.format(half="v"))
             yield ours, torch.cat((k_up, v_up), dim=1).flatten(0, 1)
         else:
             yield ours, turned(shape, turn, read(name), halve)
@@ -127,7 +128,10 @@ def turned(
         return tensor.transpose(1, 2).contiguous()
     if turn in ("same", "absorbed"):
         return tensor
-    rope = attention.qk_rope_head_dim if isinstance(attention, Mla) else attention.head_dim
+    if isinstance(attention, Mla):
+        rope = attention.qk_rope_head_dim
+    else:
+        rope = attention.head_dim
     kv_heads = attention.num_key_value_heads if isinstance(attention, Gqa) else 1
     return reorder(
         tensor,

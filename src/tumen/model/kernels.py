@@ -95,7 +95,8 @@ def padded(
 ) -> Tensor:
     """Rows (N, D) -> outputs of every choice (M, D), zeros where there is none; lines longer than `room` lose their end."""
     gate, up, down = weights
-    M, size = len(queue.expert), len(queue.counts) * room
+    M = len(queue.expert)
+    size = len(queue.counts) * room
     here = (queue.place < room) & (queue.expert < len(queue.counts))
     slot = torch.where(here, queue.expert * room + queue.place, size)  # (M,)
     reader = torch.full((size + 1,), M, dtype=slot.dtype, device=slot.device)
@@ -113,7 +114,8 @@ def grouped(
 ) -> Tensor:
     """The same by `torch.nn.functional.grouped_mm` over lines of any length; `room` is not needed."""
     gate, up, down = weights
-    M, N = len(queue.expert), len(rows)
+    M = len(queue.expert)
+    N = len(rows)
     ends = queue.counts.cumsum(0).int()
     position = torch.empty_like(queue.order).scatter(
         0, queue.order, torch.arange(M, device=rows.device)

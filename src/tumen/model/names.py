@@ -115,7 +115,8 @@ def halve(weight: Tensor, heads: int, rope: int) -> Tensor:
 
 def _reorder(weight: Tensor, heads: int, rope: int, grid: tuple[int, int]) -> Tensor:
     rows = weight.view(heads, -1, weight.shape[-1])
-    plain, turned = rows[:, : rows.shape[1] - rope], rows[:, rows.shape[1] - rope :]
+    plain = rows[:, : rows.shape[1] - rope]
+    turned = rows[:, rows.shape[1] - rope :]
     turned = turned.reshape(heads, *grid, -1).transpose(1, 2).flatten(1, 2)
     return torch.cat((plain, turned), dim=1).flatten(0, 1)
 
@@ -238,5 +239,8 @@ def check_weights(
         if held.get(name, size) != size
     ]
     if faults:
-        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+        if len(faults) > 1:
+            more = f" (and {len(faults) - 1} more)"
+        else:
+            more = ""
         raise error(f"{where}: {faults[0]}{more}")

@@ -49,10 +49,8 @@ def _stretched(frequency: Tensor, theta: float, yarn: Yarn) -> Tensor:
             / math.log(theta)
         )
 
-    low, high = (
-        max(math.floor(index(yarn.beta_fast)), 0),
-        min(math.ceil(index(yarn.beta_slow)), 2 * count - 1),
-    )
+    low = max(math.floor(index(yarn.beta_fast)), 0)
+    high = min(math.ceil(index(yarn.beta_slow)), 2 * count - 1)
     places = torch.arange(count, dtype=torch.float32, device=frequency.device)
     slow = ((places - low) / (high - low or 1e-3)).clamp(0, 1)  # (dim / 2,) share that is divided
     return frequency * (1 - slow) + frequency / yarn.factor * slow

@@ -60,10 +60,8 @@ class Ahead(nn.Module):
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
-        self.norm_state, self.norm_embed = (
-            Norm(shape.hidden_size, shape.rms_norm_eps),
-            Norm(shape.hidden_size, shape.rms_norm_eps),
-        )
+        self.norm_state = Norm(shape.hidden_size, shape.rms_norm_eps)
+        self.norm_embed = Norm(shape.hidden_size, shape.rms_norm_eps)
         self.join = linear(2 * shape.hidden_size, shape.hidden_size)
         self.block = Block(shape, shape.num_hidden_layers)
 
@@ -100,9 +98,10 @@ class Transformer(nn.Module):
             {str(layer): Block(shape, layer) for layer in range(shape.num_hidden_layers)}
         )
         self.norm: Norm | None = Norm(shape.hidden_size, shape.rms_norm_eps)
-        self.output = (
-            None if shape.tie_word_embeddings else linear(shape.hidden_size, shape.vocab_size)
-        )
+        if shape.tie_word_embeddings:
+            self.output = None
+        else:
+            self.output = linear(shape.hidden_size, shape.vocab_size)
         self.mtp = Ahead(shape) if shape.num_nextn_predict_layers else None
         self.loads: list[Tensor] = []  # of the mixtures in the last forward pass, see `Fed.load`
 
@@ -139,7 +138,10 @@ class Transformer(nn.Module):
             following: (B, T) the next token of each, asked of a network with `mtp` in training.
         """
         kind = self.shape.attention
-        x = x if self.embed is None else self.embed(x)
+        if self.embed is None:
+            x = x
+        else:
+            x = self.embed(x)
         turned, yarn = (
             (kind.qk_rope_head_dim, kind.rope_scaling)
             if isinstance(kind, Mla)
@@ -151,7 +153,8 @@ class Transformer(nn.Module):
         for name, block in self.blocks.items():
             feds.append(block(x, context, caches[int(name)] if caches else None))
             x = feds[-1].out
-        states, ahead = x if self.norm is None else self.norm(x), None
+        states = x if self.norm is None else self.norm(x)
+        ahead = None
         if (
             following is not None
             and self.mtp is not None
@@ -165,13 +168,12 @@ class Transformer(nn.Module):
 
     def head(self, states: Tensor) -> Tensor:
         """Logits (..., vocab) of hidden states (..., D)."""
-        weight = (
-            self.output.weight
-            if self.output is not None
-            else self.embed.weight
-            if self.embed is not None
-            else None
-        )
+        if self.output is not None:
+            weight = self.output.weight
+        elif self.embed is not None:
+            weight = self.embed.weight
+        else:
+            weight = None
         if weight is None:
             raise InputError("this pipeline stage has no head; it stays with the last layer")
         return states @ weight.T
@@ -235,7 +237,10 @@ def fresh(shape: Shape, name: str, size: torch.Size, seed: int) -> Tensor:
     """
     if len(size) < 2:
         return torch.ones(size)
-    inner = size[-1] if len(size) == 2 else size[-2]
+    if len(size) == 2:
+        inner = size[-1]
+    else:
+        inner = size[-2]
     deviation = 1 / math.sqrt(inner)
     if name.endswith((".out.weight", ".down.weight", ".down")):
         deviation = 0.5 / math.sqrt(shape.hidden_size) / math.sqrt(2 * shape.num_hidden_layers)

@@ -81,7 +81,10 @@ def export_metrics(
     if prometheus:
         report(serve_metrics(gauges, *prometheus))
     while True:
-        written = board.write(tail.new()) if board else 0
+        if board:
+            written = board.write(tail.new())
+        else:
+            written = 0
         if written:
             report(f"{tensorboard}: {written:,} scalars")
         if textfile:

@@ -121,7 +121,10 @@ def trusted_bundle(path: Path, store: Path | None) -> Path:
     """
     bundle = device_bundle(path)
     in_slot = bundle.parent.name == slot.BUNDLES
-    owner = bundle.parents[1] if in_slot else bundle.parent
+    if in_slot:
+        owner = bundle.parents[1]
+    else:
+        owner = bundle.parent
     signing.check_trust(bundle, store, _events_of(owner))
     return bundle
 

@@ -51,6 +51,7 @@ class QuantizationStage(Stage):
         """
         with needs("choosing quantization types"):
             from tumen.shrink.quantize import write_grid
+            from tumen.train import Making
 
         def measured(count: int, total: int) -> None:
             work.update(count, total, "matrices measured")
@@ -62,8 +63,7 @@ class QuantizationStage(Stage):
             self.quantize,
             f"{self.recipe_name}-{self.tier}",
             work.run / self.name,
-            seed=self.seed,
-            inputs=work.inputs,
+            making=Making(seed=self.seed, inputs=work.inputs),
             told=measured,
         )
 
@@ -118,26 +118,35 @@ class BundleStage(Stage):
 
     def _pack(self, out: Path, work: Work) -> None:
         with needs("packing a bundle"):
-            from tumen.shrink import pack
+            from tumen.shrink import BundleInputs, pack
 
         quantize = self.tier.quantize
-        trained = qat_of(self.tier_name) if quantize.qat else self.tier_name
-        types = None if quantize.plain else work.run / types_of(self.tier_name)
+        if quantize.qat:
+            trained = qat_of(self.tier_name)
+        else:
+            trained = self.tier_name
+        if quantize.plain:
+            types = None
+        else:
+            types = work.run / types_of(self.tier_name)
         about = {
             "recipe": self.recipe_name,
             "tier": self.tier_name,
             "serve": self.serve.model_dump(),
             "gate": self.gate.model_dump(),
         }
+        parts = BundleInputs(
+            checkpoint=work.run / trained,
+            tokenizer=work.run / TOKENIZER,
+            corpus=work.run / CORPUS,
+            grid=types,
+        )
         pack(
-            work.run / trained,
-            work.run / TOKENIZER,
-            work.run / CORPUS,
+            parts,
             quantize.word,
             about,
             out,
             work.inputs,
-            types,
             merge=bool(self.tier.init_from and self.tier.init_from.merge),
         )
 

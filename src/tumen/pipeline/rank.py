@@ -64,7 +64,10 @@ def training_stage(run: Path, tier: str) -> TrainingStage:
     """
     recipe = read_run_recipe(run)
     in_ablation = tier.startswith(f"{FOLDER}/")
-    known = variant_stages(recipe, run) if in_ablation else stages(recipe)
+    if in_ablation:
+        known = variant_stages(recipe, run)
+    else:
+        known = stages(recipe)
     return find_training(known, tier)
 
 

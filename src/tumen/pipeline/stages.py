@@ -172,7 +172,9 @@ def served_tiers(recipe: Recipe) -> list[str]:
 
 def _vocabulary_digest(section: Tokenizer) -> str:
     """Return the digest of the pretrained vocabulary that a tokenizer takes, "" for one that is learned."""
-    return vocabulary_digest(Path(section.init_from)) if section.init_from is not None else ""
+    if section.init_from is not None:
+        return vocabulary_digest(Path(section.init_from))
+    return ""
 
 
 def start_digest(tier: str, path: str) -> str:
@@ -184,5 +186,8 @@ def start_digest(tier: str, path: str) -> str:
     try:
         return digest_of_start(Path(path))
     except (ArtifactError, InputError) as error:
-        field = tier.replace("/", ".") if "/" in tier else f"family.{tier}"
+        if "/" in tier:
+            field = tier.replace("/", ".")
+        else:
+            field = f"family.{tier}"
         raise InputError(f"{field}.init_from: {error}") from None

@@ -1,12 +1,16 @@
-"""Bundles: what goes on a device. One folder, one digest, nothing outside of it is needed.
+"""Bundles: the folder that a device needs, under one digest.
 
-    model.gguf    weights, tokeniser, chat template
-    adapters/     of a tier that learnt beside an outside model: <name>.gguf, read with model.gguf as it is, and its ontology
+    model.gguf    weights, tokenizer, chat template
+    adapters/     of a tier trained as an adapter beside a pretrained model: <name>.gguf, loaded
+    with
+                  the unchanged model.gguf, and <name>.json, the adapter's ontology
     ontology.json intents and slots (language/ontology.py)
     values.json   what copied words are worth, by language and slot
     bundle.json   {recipe, tier, quantise, serve, gate, adapter, control}
-    scorecard/    put there by `score`, an artifact of its own made from the bundle
-The export gate compares tokens: what llama.cpp writes from the bundle against what torch would have written at that place.
+    scorecard/    an artifact of its own, made from the bundle by `tumen eval`
+
+The export gate compares tokens: what llama.cpp writes from the bundle with what torch would have
+written at that place.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,106 +39,145 @@ from tumen.shrink.quantize.allocation import read_grid
 from tumen.shrink.quantize.tensors import Places
 from tumen.train.weights import Adapter, is_adapter, read_adapter, read_final
 
-Complete = Callable[
-    [list[int]], list[int]
-]  # prompt ids -> greedy ids, the end token included if it was reached
+# prompt ids -> greedy ids, the end token included if it was reached
+Complete = Callable[[list[int]], list[int]]
 BATCH = 64
 ADAPTERS = "adapters"
 
 
+@dataclass(frozen=True)
+class BundleInputs:
+    """The artifacts that a bundle is made from.
+
+    Attributes:
+        checkpoint: the trained tier.
+        tokenizer: its tokenizer.
+        corpus: for the values of copied words.
+        grid: type and scales of every matrix (`write_grid`); None: one type for all.
+    """
+
+    checkpoint: Path
+    tokenizer: Path
+    corpus: Path
+    grid: Path | None = None
+
+    def digests(self) -> list[str]:
+        """Verify all artifacts and return their digests."""
+        parents = [
+            verify(self.checkpoint, "checkpoint"),
+            verify(self.tokenizer, "tokenizer"),
+            verify(self.corpus, "corpus"),
+        ]
+        if self.grid:
+            parents.append(verify(self.grid, "quant"))
+        return [parent.digest for parent in parents]
+
+
 def pack(
-    checkpoint: Path,
-    tokenizer: Path,
-    corpus: Path,
+    parts: BundleInputs,
     quantise: str,
     about: dict[str, Any],
     out: Path,
     inputs: str,
-    grid: Path | None = None,
+    *,
     merge: bool = False,
 ) -> Manifest:
     """Make a bundle from a trained tier.
 
     Args:
-        checkpoint, tokenizer, corpus: artifacts.
-        quantise: int8, int4 or a grid's name; with `grid`, what the bundle calls it. The base of an adapter that is a GGUF and
-            taken whole goes in as it came.
+        parts: the artifacts it is made from.
+        quantise: int8, int4 or a quantization type; with `parts.grid`, the name that the bundle
+            gives it. The base of an adapter that is a GGUF and taken whole is copied unchanged.
         about: content of bundle.json: recipe's name, tier, serve and gate sections.
-        grid: artifact that says the grid of every matrix and its scales.
-        merge: of an adapter and its base make one model.
+        out: the new folder.
+        inputs: what the artifact is made for, see core.artifact.
+        merge: merge an adapter into its base.
 
     Raises:
-        ExportError: the tier cannot be written as GGUF, or the file is not of the size that was chosen.
+        ExportError: the tier cannot be written as GGUF, or the file's size is not the chosen one.
     """
-    parents = [
-        verify(checkpoint, "checkpoint"),
-        verify(tokenizer, "tokenizer"),
-        verify(corpus, "corpus"),
-    ]
-    parents += [verify(grid, "quant")] if grid else []
-    codec, name = Codec.load(tokenizer), f"{about['recipe']}-{about['tier']}"
+    digests = parts.digests()
+    codec = Codec.load(parts.tokenizer)
+    name = f"{about['recipe']}-{about['tier']}"
     facts: dict[str, Any] = {}
-    with writing(out, "bundle", inputs, [parent.digest for parent in parents], facts) as stage:
+    with writing(out, "bundle", inputs, digests, facts) as stage:
         codec.ontology.save(stage)
-        if is_adapter(checkpoint) and not merge:
-            shape, told = _write_beside(
-                stage, checkpoint, codec, quantise, name, str(about["tier"])
-            )
+        if is_adapter(parts.checkpoint) and not merge:
+            tier = str(about["tier"])
+            shape, told = _write_beside(stage, parts.checkpoint, codec, quantise, name, tier)
         else:
-            shape, weights = read_final(checkpoint)
-            _write_model(stage / "model.gguf", shape, weights, codec, quantise, name, grid)
+            shape, weights = read_final(parts.checkpoint)
+            model = _Model(stage / "model.gguf", shape, weights, codec, name)
+            model.write(quantise, parts.grid)
             told = {"quantise": quantise}
-        shutil.copy(corpus / "values.json", stage / "values.json")
-        told |= {"control": [codec.begin, codec.do, codec.end]} if codec.vocabulary else {}
-        (stage / "bundle.json").write_text(json.dumps({**about, **told}, indent=1))
-        facts |= {
-            "parameters": shape.parameters(),
-            "active_parameters": shape.active_parameters(),
-            "quantise": told["quantise"],
-        }
-        facts["bytes"] = sum(path.stat().st_size for path in stage.rglob("*") if path.is_file())
+        shutil.copy(parts.corpus / "values.json", stage / "values.json")
+        if codec.vocabulary:
+            told["control"] = [codec.begin, codec.do, codec.end]
+        content = {**about, **told}
+        (stage / "bundle.json").write_text(json.dumps(content, indent=1))
+        facts["parameters"] = shape.parameters()
+        facts["active_parameters"] = shape.active_parameters()
+        facts["quantise"] = told["quantise"]
+        files = [path for path in stage.rglob("*") if path.is_file()]
+        facts["bytes"] = sum(path.stat().st_size for path in files)
     return verify(out, "bundle")
 
 
-def _write_model(
-    model: Path,
-    shape: Shape,
-    weights: Mapping[str, Tensor],
-    codec: Codec,
-    quantise: str,
-    name: str,
-    grid: Path | None,
-) -> None:
-    """One whole model, on the grids that were chosen if there are any."""
-    if grid is None:
-        write_gguf(model, shape, weights, codec, quantise, name)
-        return
-    choice = read_grid(grid)
-    write_gguf(model, shape, weights, codec, choice.grids, name, choice.scales)
-    if choice.bytes not in (None, size := model.stat().st_size):
-        raise ExportError(
-            f"{model.name} has {size} bytes, {choice.bytes} were chosen; delete {grid} and run again"
+@dataclass(frozen=True)
+class _Model:
+    """A whole model to write as GGUF."""
+
+    path: Path
+    shape: Shape
+    weights: Mapping[str, Tensor]
+    codec: Codec
+    name: str
+
+    def write(self, quantise: str, grid: Path | None) -> None:
+        """Write in the types of the artifact `grid` if there is one, else in one type."""
+        path = self.path
+        if grid is None:
+            write_gguf(path, self.shape, self.weights, self.codec, quantise, self.name)
+            return
+        choice = read_grid(grid)
+        write_gguf(
+            path,
+            self.shape,
+            self.weights,
+            self.codec,
+            choice.grids,
+            self.name,
+            scales=choice.scales,
         )
+        size = path.stat().st_size
+        if choice.bytes not in (None, size):
+            raise ExportError(
+                f"{path.name} has {size} bytes, {choice.bytes} were chosen; "
+                f"delete {grid} and run again"
+            )
 
 
 def _write_beside(
     stage: Path, checkpoint: Path, codec: Codec, quantise: str, name: str, tier: str
 ) -> tuple[Shape, dict[str, Any]]:
-    """Base and adapter as files of their own; returns the base's shape and what bundle.json says of them."""
+    """Write base and adapter as two files; return the base's shape and its part of bundle.json."""
     shape, adapter, tensors = read_adapter(checkpoint)
     base = Path(adapter.start.path)
-    weights = adapter.base(shape)  # is what the adapter was trained on, or is refused
-    whole = is_gguf(base) and adapter.rows is None and adapter.start.layers is None
+    # Refuses a base that differs from the one the adapter was trained on.
+    weights = adapter.base(shape)
+    every_layer = adapter.start.layers is None
+    whole = is_gguf(base) and adapter.rows is None and every_layer
     if whole:
         shutil.copyfile(base, stage / "model.gguf")
     else:
-        write_gguf(stage / "model.gguf", shape, weights, codec, quantise, name)
+        _Model(stage / "model.gguf", shape, weights, codec, name).write(quantise, None)
     _write_adapter(stage, tier, shape, adapter, tensors, codec.ontology)
-    return shape, {
+    about = {
         "quantise": "as it came" if whole else quantise,
         "adapter": tier,
         "base": _base(adapter),
     }
+    return shape, about
 
 
 def _write_adapter(
@@ -144,7 +188,7 @@ def _write_adapter(
     tensors: Mapping[str, Tensor],
     ontology: Ontology,
 ) -> None:
-    """`adapters/<name>.gguf`, held against the base as a runner will do, and what it may write."""
+    """Write `adapters/<name>.gguf`, checked against the base as a runner does, and its ontology."""
     (stage / ADAPTERS).mkdir(exist_ok=True)
     path = stage / ADAPTERS / f"{name}.gguf"
     write_adapter(path, shape, tensors, adapter.start.alpha, name)
@@ -153,20 +197,22 @@ def _write_adapter(
 
 
 def _base(adapter: Adapter) -> str:
-    """What two adapters that may share a base have in common."""
+    """A hash that is equal for two adapters that can share a base."""
     return hash_of([adapter.digest, adapter.start.layers, adapter.rows])
 
 
 def add_adapter(bundle: Path, checkpoint: Path, tokenizer: Path, name: str, out: Path) -> Manifest:
-    """A bundle with one more adapter on the same base, to be chosen by its name.
+    """Copy a bundle and add one more adapter on the same base, selected by its name.
 
     Args:
         bundle: of a tier that is an adapter itself.
-        checkpoint: an adapter trained on the same base, with its `tokenizer`.
+        checkpoint: an adapter trained on the same base.
+        tokenizer: the checkpoint's tokenizer.
         name: small letters, digits, - and _.
+        out: the new folder.
 
     Raises:
-        ExportError: the adapter's base is not the bundle's, the name is taken, or no name for a file.
+        ExportError: the adapter's base is not the bundle's, or the name is taken or not permitted.
     """
     parents = [
         verify(bundle, "bundle"),
@@ -174,22 +220,25 @@ def add_adapter(bundle: Path, checkpoint: Path, tokenizer: Path, name: str, out:
         verify(tokenizer, "tokenizer"),
     ]
     shape, adapter, tensors = read_adapter(checkpoint)
-    if json.loads((bundle / "bundle.json").read_text()).get("base") != _base(adapter):
+    about = json.loads((bundle / "bundle.json").read_text())
+    if about.get("base") != _base(adapter):
         raise ExportError(
             f"{checkpoint}: was trained on another base than that of {bundle}; adapters share one"
         )
-    if not re.fullmatch(VARIANT_NAME, name) or (bundle / ADAPTERS / f"{name}.gguf").exists():
+    taken = (bundle / ADAPTERS / f"{name}.gguf").exists()
+    if taken or not re.fullmatch(VARIANT_NAME, name):
         raise ExportError(
             f"{name!r} is taken, or no name for an adapter: small letters, digits, - and _"
         )
     digests = [parent.digest for parent in parents]
-    with writing(
-        out, "bundle", hash_of([name, *digests]), digests, dict(parents[0].facts)
-    ) as stage:
-        for file in parents[0].files:
+    inputs = hash_of([name, *digests])
+    whole = parents[0]
+    with writing(out, "bundle", inputs, digests, dict(whole.facts)) as stage:
+        for file in whole.files:
             (stage / file).parent.mkdir(exist_ok=True)
             shutil.copyfile(bundle / file, stage / file)
-        _write_adapter(stage, name, shape, adapter, tensors, Codec.load(tokenizer).ontology)
+        ontology = Codec.load(tokenizer).ontology
+        _write_adapter(stage, name, shape, adapter, tensors, ontology)
     return verify(out, "bundle")
 
 
@@ -197,9 +246,9 @@ def export_adapter(checkpoint: Path, out: Path) -> None:
     """Write an adapter as a GGUF of its own, for llama.cpp beside the base it was trained on.
 
     Raises:
-        InputError: `out` is there already.
-        ArtifactError: the checkpoint is no adapter, or damaged.
-        ExportError: llama.cpp asks no adapter in such a model.
+        InputError: `out` exists.
+        ArtifactError: the checkpoint is not an adapter, or is damaged.
+        ExportError: llama.cpp applies no adapters in such a model.
     """
     if out.exists():
         raise InputError(f"{out}: is there already; name a new file")
@@ -216,18 +265,20 @@ def check_export(
     floor: float,
     model: Path | None = None,
 ) -> dict[str, Any]:
-    """Agreement of an exported model with torch, token by token along what the export writes.
+    """Compare an exported model with torch, token by token along what the export writes.
 
     Args:
-        checkpoint: the unquantised tier, whatever training on a grid came after it.
+        checkpoint: the unquantized tier, also where quantization-aware training came after it.
+        tokenizer: tokenizer artifact.
         sentences: normalised.
         complete: greedy continuation by the exported model.
-        floor: least share of positions that must agree with the unquantised tier.
-        model: the exported file; torch is then also asked with the very weights that it holds.
+        floor: least share of positions where both must write the same token.
+        model: the exported file; its weights are then compared in torch, too.
 
     Returns:
-        {positions, agreement, sentences, whole} with the unquantised tier: `whole` is the share of sentences without any
-        difference. With `model` also `agreement_on_grid`, with the file's own weights: what is left is the runner's arithmetic.
+        {positions, agreement, sentences, whole} with the unquantized tier: `whole` is the share of
+        sentences without any difference. With `model` also `agreement_on_grid`, with the file's own
+        weights: any difference there comes from the runner's arithmetic.
 
     Raises:
         ExportError: the agreement is below the floor.
@@ -236,19 +287,27 @@ def check_export(
     shape, weights = read_final(checkpoint)
     network = build(shape).eval()
     network.load_state_dict(weights)
-    pairs = [(prompt, complete(prompt)) for prompt in map(codec.prompt, sentences)]
+    prompts = [codec.prompt(sentence) for sentence in sentences]
+    pairs = [(prompt, complete(prompt)) for prompt in prompts]
     equal = _all_equal(network, pairs)
     agreement = _share(equal)
-    found = {"positions": sum(map(len, equal)), "agreement": agreement, "sentences": len(equal)}
-    found["whole"] = round(sum(map(all, equal)) / max(1, len(equal)), 5)
+    positions = sum(len(row) for row in equal)
+    whole = sum(all(row) for row in equal)
+    found = {
+        "positions": positions,
+        "agreement": agreement,
+        "sentences": len(equal),
+        "whole": round(whole / max(1, len(equal)), 5),
+    }
     if model:
-        network.load_state_dict(Places(shape, weights).back(weights, read_weights(model)))
+        rounded = Places(shape, weights).back(weights, read_weights(model))
+        network.load_state_dict(rounded)
         found["agreement_on_grid"] = _share(_all_equal(network, pairs))
     if agreement < floor:
         raise ExportError(
-            f"the exported model writes torch's token at {agreement:.2%} of {found['positions']} positions, the floor is "
-            f"{floor:.2%}: it is not the model that was trained. Quantise less (int8), train on the grid (aware), or train with "
-            "more steps"
+            f"the exported model writes torch's token at {agreement:.2%} of {positions} positions, "
+            f"the floor is {floor:.2%}: it is not the model that was trained; "
+            "quantize less (int8), set quantize.qat, or train more steps"
         )
     return found
 
@@ -257,28 +316,35 @@ Pairs = Sequence[tuple[list[int], list[int]]]
 
 
 def _share(equal: list[list[bool]]) -> float:
-    return round(sum(map(sum, equal)) / max(1, sum(map(len, equal))), 5)
+    """Share of positions that are equal."""
+    same = sum(sum(row) for row in equal)
+    positions = sum(len(row) for row in equal)
+    return round(same / max(1, positions), 5)
 
 
 def _all_equal(network: Transformer, pairs: Pairs) -> list[list[bool]]:
-    return [
-        same
-        for start in range(0, len(pairs), BATCH)
-        for same in _equal(network, pairs[start : start + BATCH])
-    ]
+    equal: list[list[bool]] = []
+    for start in range(0, len(pairs), BATCH):
+        equal += _equal(network, pairs[start : start + BATCH])
+    return equal
 
 
 @torch.inference_mode()
 def _equal(network: Transformer, pairs: Pairs) -> list[list[bool]]:
-    """For every pair, whether torch's likeliest token is the written one, position by position."""
+    """For every pair and position, whether torch's likeliest token is the written one."""
     longest = max(len(prompt) + len(written) for prompt, written in pairs)
-    ids = torch.zeros(len(pairs), longest, dtype=torch.long)
+    ids = torch.zeros(len(pairs), longest, dtype=torch.long)  # (B, T)
     for row, (prompt, written) in enumerate(pairs):
-        ids[row, : len(prompt) + len(written)] = torch.tensor(prompt + written)
+        length = len(prompt) + len(written)
+        ids[row, :length] = torch.tensor(prompt + written)
     positions = torch.arange(longest).expand_as(ids)
-    states, *_ = network(ids, positions, causal_mask(torch.ones_like(ids)))
+    mask = causal_mask(torch.ones_like(ids))
+    states, *_ = network(ids, positions, mask)  # (B, T, D)
     best = network.head(states).argmax(dim=-1).tolist()
-    return [
-        [best[row][len(prompt) - 1 + i] == token for i, token in enumerate(written)]
-        for row, (prompt, written) in enumerate(pairs)
-    ]
+    equal = []
+    for row, (prompt, written) in enumerate(pairs):
+        # The token at place p is predicted at p - 1.
+        start = len(prompt) - 1
+        predicted = best[row][start : start + len(written)]
+        equal.append([ours == theirs for ours, theirs in zip(predicted, written, strict=True)])
+    return equal

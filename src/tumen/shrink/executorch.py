@@ -1,11 +1,13 @@
-"""ExecuTorch out: a tier as one `.pte` for phones, by delegate (docs.pytorch.org/executorch, 1.5).
+"""Write a tier as one ExecuTorch `.pte` for phones (docs.pytorch.org/executorch, 1.5).
 
-    model.pte    forward(tokens (1, T) int64, start (1,) int64) -> logits after the last token (1, vocabulary) fp32
+    model.pte    forward(tokens (1, T) int64, start (1,) int64)
+                 -> logits after the last token (1, vocabulary) fp32
     pte.json     {context, vocab, quantise, delegate, soc}
 
-The keys and values of `context` tokens are buffers of the program: `start` says how many tokens it has read, so start = 0 begins
-anew. XNNPACK is run here by the Python runtime and held against torch. Qualcomm's and MediaTek's delegates compile with the
-vendor's SDK, which nobody here has: that path is written to the documentation and has not been run.
+The keys and values of `context` tokens are buffers of the program: `start` is the number of tokens
+read so far, so start = 0 begins anew. XNNPACK runs here in the Python runtime and is compared with
+torch. Qualcomm's and MediaTek's delegates compile with the vendor's SDK: those two follow the
+documentation and have not been run.
 """
 
 from __future__ import annotations
@@ -30,64 +32,74 @@ from tumen.train.weights import read_final
 
 PURPOSE = "ExecuTorch"
 LONGEST_PROMPT = 128  # tokens of one call; a longer prompt is read in pieces
+LARGEST_INT8 = 127
 
 
 class StaticCache(Cache):
-    """Keys and values of one layer, (1, heads, context, features) each, filled at `places` (T,).
+    """Keys and values of one layer, (1, heads, context, features) each.
 
-    What a place holds before it is `filled` (context, 1) is nobody's promise on a device, so it is read as zero.
+    T tokens are written at `places` (T,). Places that are not `filled` (context, 1) yet may hold
+    anything on a device, so they are read as zero.
     """
 
     def __init__(self, first: Tensor, second: Tensor, places: Tensor, filled: Tensor) -> None:
-        self.kept, self.places, self.filled = (first, second), places, filled
+        self.kept = (first, second)
+        self.places = places
+        self.filled = filled
 
     def extend(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-        """Put T tokens at their places and return all places."""
+        """Write T tokens at their places and return all places."""
         for kept, fresh in zip(self.kept, (first, second), strict=True):
             kept.index_copy_(2, self.places, fresh)
-        return torch.where(self.filled, self.kept[0], 0.0), torch.where(
-            self.filled, self.kept[1], 0.0
-        )
+        keys, values = self.kept
+        return torch.where(self.filled, keys, 0.0), torch.where(self.filled, values, 0.0)
 
 
 class EveryExpert(nn.Module):
-    """A mixture whose experts all run, weighted by 0 where not chosen: no shape depends on what the router says.
+    """A mixture that runs all experts and weights the unchosen ones with 0.
 
-    It costs routed / top_k times the arithmetic, so it is for mixtures of few experts; the result is the same.
+    No shape depends on the router then, as an exported program demands. It costs routed / top_k
+    times the arithmetic, so it suits mixtures of few experts; the result is the same.
     """
 
     def __init__(self, mixture: MixtureOfExperts) -> None:
         super().__init__()
         self.mixture = mixture
-        self.gates, self.ups, self.downs = (
-            nn.ModuleList(_matrix(part.T) for part in parts)
-            for parts in (mixture.gate, mixture.up, mixture.down)
-        )
+        self.gates = _matrices(mixture.gate)
+        self.ups = _matrices(mixture.up)
+        self.downs = _matrices(mixture.down)
         self.shared = mixture.shared
         del mixture.gate, mixture.up, mixture.down, mixture.shared
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (1, T, D) -> (1, T, D)."""
-        rows = x.flatten(0, 1)
+        """Input and output (1, T, D)."""
+        rows = x.flatten(0, 1)  # (T, D)
         choice = self.mixture.route(rows)
-        weights = torch.zeros_like(choice.affinity).scatter(
-            1, choice.expert, choice.weight
-        )  # (T, E)
+        nothing = torch.zeros_like(choice.affinity)
+        weights = nothing.scatter(1, choice.expert, choice.weight)  # (T, E)
         out = torch.zeros_like(rows) if self.shared is None else self.shared(rows)
-        for e, (gate, up, down) in enumerate(zip(self.gates, self.ups, self.downs, strict=True)):
-            out = out + weights[:, e : e + 1] * down(F.silu(gate(rows)) * up(rows))
+        experts = zip(self.gates, self.ups, self.downs, strict=True)
+        for e, (gate, up, down) in enumerate(experts):
+            inner = F.silu(gate(rows)) * up(rows)
+            out = out + weights[:, e : e + 1] * down(inner)
         return out.view_as(x)
 
 
+def _matrices(stacked: Tensor) -> nn.ModuleList:
+    """Linear layers of stacked experts (E, in, out)."""
+    return nn.ModuleList(_matrix(part.T) for part in stacked)
+
+
 def _matrix(weight: Tensor) -> nn.Linear:
-    """A linear layer around a weight (out, in)."""
-    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
+    """A linear layer with a weight (out, in)."""
+    outputs, inputs = weight.shape
+    layer = nn.Linear(inputs, outputs, bias=False)
     layer.weight = nn.Parameter(weight.detach().clone().contiguous())
     return layer
 
 
 class Steps(nn.Module):
-    """A network that reads tokens at their places: what becomes the program."""
+    """A network that reads tokens at their places: the module that becomes the program."""
 
     keys: Tensor
 
@@ -95,34 +107,36 @@ class Steps(nn.Module):
         super().__init__()
         shape = network.shape
         if network.embed is None:
-            raise ExportError("this is a pipeline stage, no network")
-        self.embed: nn.Embedding | WholeNumbers = network.embed
-        self.head = _matrix(network.head(torch.eye(shape.hidden_size)).T)
+            raise ExportError("this is a pipeline stage, not a network; export the whole network")
+        self.embed: nn.Embedding | Int8Embedding = network.embed
+        # The head may share the embedding's weight; here it gets one of its own.
+        identity = torch.eye(shape.hidden_size)
+        self.head = _matrix(network.head(identity).T)
         for block in network.every_block():
             if isinstance(block.feed, MixtureOfExperts):
                 block.feed = EveryExpert(block.feed)
-        network.embed = network.output = None
+        network.embed = None
+        network.output = None
         self.network = network
         self.register_buffer("keys", torch.arange(context))
         for layer in range(shape.num_hidden_layers):
             for part, (heads, features) in zip(("first", "second"), _kept(shape), strict=True):
-                self.register_buffer(f"{part}_{layer}", torch.zeros(1, heads, context, features))
+                empty = torch.zeros(1, heads, context, features)
+                self.register_buffer(f"{part}_{layer}", empty)
 
     def forward(self, tokens: Tensor, start: Tensor) -> Tensor:
-        """Tokens (1, T) after `start` (1,) others -> logits (1, vocabulary) after the last."""
-        places = start + torch.arange(tokens.shape[1])
+        """Logits (1, vocabulary) after tokens (1, T) that follow `start` (1,) others."""
+        places = start + torch.arange(tokens.shape[1])  # (T,)
         past = self.keys.unsqueeze(0) <= places.unsqueeze(1)  # (T, context)
-        caches: list[Cache] = [
-            StaticCache(
-                getattr(self, f"first_{layer}"),
-                getattr(self, f"second_{layer}"),
-                places,
-                past[-1].unsqueeze(1),
-            )
-            for layer in range(self.network.shape.num_hidden_layers)
-        ]
-        mask = torch.where(past, 0.0, float("-inf"))[None, None]
-        states, *_ = self.network(self.embed(tokens), places.unsqueeze(0), mask, caches)
+        filled = past[-1].unsqueeze(1)  # (context, 1)
+        caches: list[Cache] = []
+        for layer in range(self.network.shape.num_hidden_layers):
+            first = getattr(self, f"first_{layer}")
+            second = getattr(self, f"second_{layer}")
+            caches.append(StaticCache(first, second, places, filled))
+        mask = torch.where(past, 0.0, float("-inf"))[None, None]  # (1, 1, T, context)
+        embedded = self.embed(tokens)  # (1, T, D)
+        states, *_ = self.network(embedded, places.unsqueeze(0), mask, caches)
         return cast(Tensor, self.head(states[:, -1]))
 
 
@@ -130,45 +144,48 @@ def _kept(shape: Shape) -> tuple[tuple[int, int], tuple[int, int]]:
     """(heads, features) of both parts of a cache."""
     attention = shape.attention
     if isinstance(attention, Gqa):
-        return (attention.num_key_value_heads, attention.head_dim), (
-            attention.num_key_value_heads,
-            attention.head_dim,
-        )
+        each = (attention.num_key_value_heads, attention.head_dim)
+        return each, each
     return (1, attention.kv_lora_rank), (1, attention.qk_rope_head_dim)
 
 
-class WholeNumbers(nn.Module):
-    """An embedding table in eight bits with a scale a row; ExecuTorch's plain operators read it, no delegate is needed."""
+class Int8Embedding(nn.Module):
+    """An embedding table in int8 with one scale a row.
+
+    ExecuTorch's portable operators read it; it needs no delegate.
+    """
 
     scale: Tensor
     table: Tensor
 
     def __init__(self, table: Tensor) -> None:
         super().__init__()
-        scale = table.abs().amax(dim=1, keepdim=True).clamp(min=1e-12) / 127
+        largest = table.abs().amax(dim=1, keepdim=True).clamp(min=1e-12)
+        scale = largest / LARGEST_INT8  # (vocabulary, 1)
         self.register_buffer("scale", scale)
         self.register_buffer("table", (table / scale).round().to(torch.int8))
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Tokens (1, T) -> (1, T, D)."""
-        return F.embedding(tokens, self.table).float() * F.embedding(tokens, self.scale)
+        rows = F.embedding(tokens, self.table).float()
+        return rows * F.embedding(tokens, self.scale)
 
 
-def whole_numbers(steps: Steps) -> None:
-    """Eight bits a weight, a scale a row, activations a scale a token; not the router, nor what attention uses as a tensor."""
+def quantize_int8(steps: Steps) -> None:
+    """Quantize in place: int8 weights with a scale a row, int8 activations with a scale a token.
+
+    The router stays as it is, and so does what attention uses as a tensor.
+    """
     from torchao.quantization import Int8DynamicActivationIntxWeightConfig, quantize_
     from torchao.quantization.granularity import PerAxis
 
     def matrix(module: nn.Module, name: str) -> bool:
         return isinstance(module, nn.Linear) and not name.endswith(("kv_up", "router"))
 
-    quantize_(
-        steps,
-        Int8DynamicActivationIntxWeightConfig(torch.int8, weight_granularity=PerAxis(0)),
-        matrix,
-    )
+    config = Int8DynamicActivationIntxWeightConfig(torch.int8, weight_granularity=PerAxis(0))
+    quantize_(steps, config, matrix)
     if isinstance(steps.embed, nn.Embedding):
-        steps.embed = WholeNumbers(steps.embed.weight.detach())
+        steps.embed = Int8Embedding(steps.embed.weight.detach())
 
 
 def export_pte(
@@ -177,34 +194,37 @@ def export_pte(
     """Write a trained tier as `model.pte` and `pte.json` into a new folder.
 
     Args:
-        quantise: int8 (xnnpack alone), or bf16: nothing is quantised; weights are fp32, fp16 on Qualcomm's.
-        context: tokens it can hold.
+        checkpoint: the trained tier.
+        out: the new folder.
+        quantise: int8 (xnnpack alone), or bf16 for unquantized weights: fp32, on Qualcomm's fp16.
+        context: most tokens of prompt and answer together.
+        delegate: xnnpack, qualcomm or mediatek.
         soc: the chip, for qualcomm (such as SM8650) and mediatek (such as mt6989).
 
     Raises:
-        ExportError: ExecuTorch or a vendor's SDK is missing, or the tier cannot be written so.
-        DiskError: no room or not permitted.
+        ExportError: ExecuTorch or a vendor's SDK is missing, or the delegate cannot do this.
+        DiskError: the disk is full or the folder not writable.
     """
     lower = lowering(delegate, quantise, soc)
     shape, weights = read_final(checkpoint)
     network = build(shape)
     network.load_state_dict(weights)
     with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # exporters warn about their own insides, by the dozen
+        warnings.simplefilter("ignore")  # exporters warn about their own internals, by the dozen
         steps = Steps(network.eval(), context).eval()
         if quantise == "int8":
-            whole_numbers(steps)
+            quantize_int8(steps)
         program: bytes = lower(steps, context)
+    about = {
+        "context": context,
+        "vocab": shape.vocab_size,
+        "quantise": quantise,
+        "delegate": delegate,
+        "soc": soc,
+    }
     with disk(out):
         out.mkdir(parents=True)
         (out / "model.pte").write_bytes(program)
-        about = {
-            "context": context,
-            "vocab": shape.vocab_size,
-            "quantise": quantise,
-            "delegate": delegate,
-            "soc": soc,
-        }
         (out / "pte.json").write_text(json.dumps(about, indent=1))
 
 
@@ -212,17 +232,18 @@ Lower = Callable[[Steps, int], bytes]
 
 
 def lowering(delegate: str, quantise: str, soc: str) -> Lower:
-    """How steps become a program on a delegate.
+    """The function that compiles steps for a delegate.
 
     Raises:
-        ExportError: unknown, or what it needs is missing.
+        ExportError: the delegate is unknown, or something it needs is missing.
     """
     if delegate not in DELEGATES:
         raise ExportError(f"--delegate {delegate}: unknown; known: {', '.join(DELEGATES)}")
     written = ("int8", "bf16") if delegate == "xnnpack" else ("bf16",)
     if quantise not in written:
         raise ExportError(
-            f"ExecuTorch, {delegate}: --quantize {quantise} is not written; take {' or '.join(written)}"
+            f"ExecuTorch, {delegate}: --quantize {quantise} is not written; "
+            f"take {' or '.join(written)}"
         )
     return DELEGATES[delegate](soc)
 
@@ -235,53 +256,55 @@ def _needed(name: str, remedy: str) -> None:
 
 
 def _xnnpack(soc: str) -> Lower:
-    """CPU; prompts of any length up to `LONGEST_PROMPT` in one call."""
+    """CPU; a call reads prompts of any length up to `LONGEST_PROMPT`."""
     need("executorch.exir", PURPOSE)
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower
 
     def lower(steps: Steps, context: int) -> bytes:
-        length = torch.export.Dim("length", min=1, max=min(LONGEST_PROMPT, context) - 1)
+        longest = min(LONGEST_PROMPT, context) - 1
+        length = torch.export.Dim("length", min=1, max=longest)
         program = torch.export.export(
             steps, _example(4), dynamic_shapes=({1: length}, None), strict=False
         )
-        return bytes(
-            to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
-            .to_executorch()
-            .buffer
-        )
+        lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
+        return bytes(lowered.to_executorch().buffer)
 
     return lower
 
 
 def _qualcomm(soc: str) -> Lower:
-    """Hexagon by Qualcomm AI Engine Direct in fp16, one token a call (docs.pytorch.org/executorch, Qualcomm backend). Not run."""
+    """Hexagon by Qualcomm AI Engine Direct in fp16, one token a call. Not run here.
+
+    After docs.pytorch.org/executorch, Qualcomm backend.
+    """
     if not os.environ.get("QNN_SDK_ROOT"):
         raise ExportError(
-            "--delegate qualcomm: QNN_SDK_ROOT is not set; it names the folder of Qualcomm's AI Engine Direct SDK"
+            "--delegate qualcomm: QNN_SDK_ROOT is not set; "
+            "it names the folder of Qualcomm's AI Engine Direct SDK"
         )
     need("executorch.exir", PURPOSE)
     from executorch.backends.qualcomm.utils import utils as qnn
 
     chips = qnn.get_soc_to_chipset_map()
     if soc not in chips:
-        raise ExportError(
-            f"--soc {soc or '(none)'}: Qualcomm's delegate knows {', '.join(sorted(chips))}"
-        )
-    specs = qnn.generate_qnn_executorch_compiler_spec(
-        chips[soc], qnn.generate_htp_compiler_spec(use_fp16=True)
-    )
+        known = ", ".join(sorted(chips))
+        raise ExportError(f"--soc {soc or '(none)'}: Qualcomm's delegate knows {known}")
+    options = qnn.generate_htp_compiler_spec(use_fp16=True)
+    specs = qnn.generate_qnn_executorch_compiler_spec(chips[soc], options)
 
     def lower(steps: Steps, context: int) -> bytes:
-        return bytes(
-            qnn.to_edge_transform_and_lower_to_qnn(steps, _example(1), specs).to_executorch().buffer
-        )
+        lowered = qnn.to_edge_transform_and_lower_to_qnn(steps, _example(1), specs)
+        return bytes(lowered.to_executorch().buffer)
 
     return lower
 
 
 def _mediatek(soc: str) -> Lower:
-    """MediaTek's NPU by NeuroPilot, one token a call (docs.pytorch.org/executorch/1.5, MediaTek backend). Not run."""
+    """MediaTek's NPU by NeuroPilot, one token a call. Not run here.
+
+    After docs.pytorch.org/executorch/1.5, MediaTek backend.
+    """
     for name in ("mtk_converter", "mtk_neuron"):
         _needed(name, "--delegate mediatek wants the wheels of MediaTek's NeuroPilot Express SDK")
     need("executorch.exir", PURPOSE)
@@ -293,13 +316,13 @@ def _mediatek(soc: str) -> Lower:
         raise ExportError(
             "--soc is missing: MediaTek's delegate wants the platform, such as mt6989"
         )
-    partitioner = NeuropilotPartitioner([CompileSpec("platform-config", soc.encode())])
+    platform = CompileSpec("platform-config", soc.encode())
+    partitioner = NeuropilotPartitioner([platform])
 
     def lower(steps: Steps, context: int) -> bytes:
         program = torch.export.export(steps, _example(1), strict=False)
-        return bytes(
-            to_edge_transform_and_lower(program, partitioner=[partitioner]).to_executorch().buffer
-        )
+        lowered = to_edge_transform_and_lower(program, partitioner=[partitioner])
+        return bytes(lowered.to_executorch().buffer)
 
     return lower
 
@@ -312,11 +335,21 @@ DELEGATES: dict[str, Callable[[str], Lower]] = {
 
 
 def _example(length: int) -> tuple[Tensor, Tensor]:
-    return torch.zeros(1, length, dtype=torch.long), torch.zeros(1, dtype=torch.long)
+    tokens = torch.zeros(1, length, dtype=torch.long)
+    start = torch.zeros(1, dtype=torch.long)
+    return tokens, start
 
 
 def run_pte(path: Path, end: int, longest: int) -> Callable[[list[int]], list[int]]:
-    """Greedy continuation by ExecuTorch's own runtime, for the export check: prompt -> ids, `end` included if it was reached.
+    """Greedy continuation by ExecuTorch's own runtime, for the export check.
+
+    Args:
+        path: the .pte file.
+        end: id of the end token.
+        longest: most ids of an answer.
+
+    Returns:
+        A function from a prompt's ids to the answer's, `end` included if it was reached.
 
     Raises:
         ExportError: ExecuTorch is missing.
@@ -327,14 +360,18 @@ def run_pte(path: Path, end: int, longest: int) -> Callable[[list[int]], list[in
     method = Runtime.get().load_program(path).load_method("forward")
 
     def read(tokens: Sequence[int], start: int) -> int:
-        return int(method.execute([torch.tensor([tokens]), torch.tensor([start])])[0][0].argmax())
+        """The likeliest token after `tokens`, of which the first is at place `start`."""
+        inputs = [torch.tensor([tokens]), torch.tensor([start])]
+        logits = method.execute(inputs)[0]
+        return int(logits[0].argmax())
 
     def complete(prompt: list[int]) -> list[int]:
         piece = LONGEST_PROMPT - 1
         best = [read(prompt[at : at + piece], at) for at in range(0, len(prompt), piece)][-1]
         written = [best]
         while written[-1] != end and len(written) < longest:
-            written.append(read(written[-1:], len(prompt) + len(written) - 1))
+            place = len(prompt) + len(written) - 1
+            written.append(read(written[-1:], place))
         return written
 
     return complete

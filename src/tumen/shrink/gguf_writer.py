@@ -1,12 +1,14 @@
-"""GGUF out: our weights under llama.cpp's names, with tokeniser and chat template inside (github.com/ggml-org/ggml/docs/gguf.md).
+"""Write GGUF: our weights under llama.cpp's names, with the tokenizer and a chat template.
 
-Dense GQA becomes architecture `llama`; MLA, dense or with experts, becomes `deepseek2` (names in model/gguf_names.py).
+The format: github.com/ggml-org/ggml/docs/gguf.md. Dense GQA becomes architecture `llama`; MLA,
+dense or with experts, becomes `deepseek2` (names in model/gguf_names.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 import gguf
 import numpy as np
@@ -14,7 +16,7 @@ import torch
 from torch import Tensor
 
 from tumen.core.errors import ExportError
-from tumen.core.shape import Gqa, Mla, Shape
+from tumen.core.shape import Experts, Gqa, Mla, Shape
 from tumen.data import Codec
 from tumen.data.tokenizer import BYTES, CONTROL, UNKNOWN
 from tumen.language import BEGIN, DO
@@ -29,7 +31,8 @@ CONTEXT = 512
 
 def template(begin: str, do: str) -> str:
     """A chat template that makes a prompt of the last message."""
-    return "{{ '" + begin + "' }}{{ messages[-1]['content'] }}{{ '" + do + "' }}"
+    message = "{{ messages[-1]['content'] }}"
+    return f"{{{{ '{begin}' }}}}{message}{{{{ '{do}' }}}}"
 
 
 def write_gguf(
@@ -39,15 +42,19 @@ def write_gguf(
     codec: Codec,
     quantise: str | Mapping[str, QuantType],
     name: str,
+    *,
     scales: Mapping[str, Scales] | None = None,
 ) -> None:
     """Write one model file.
 
     Args:
+        path: the new file.
         weights: fp32, by our names (model/transformer.py).
         codec: its vocabulary must be the shape's.
-        quantise: int8 (Q8_0), int4 (Q4_0; the embedding stays Q8_0) or a grid's name; or the grid of every matrix by the file's
-            names. A row that no block fits falls back (`Grid.otherwise`).
+        quantise: int8 (Q8_0), int4 (Q4_0; the embedding stays Q8_0) or a quantization type; or the
+            type of every matrix by the file's names. A row that is no multiple of the block falls
+            back (`Grid.otherwise`).
+        name: of the model, written into the header.
         scales: of every matrix by the file's names; default: the best for these weights.
 
     Raises:
@@ -55,17 +62,20 @@ def write_gguf(
     """
     if codec.vocab != shape.vocab_size:
         raise ExportError(
-            f"the tokeniser has {codec.vocab} tokens, the model {shape.vocab_size}; train the tier again"
+            f"the tokenizer has {codec.vocab} tokens, the model {shape.vocab_size}; "
+            "train the tier again"
         )
     tensors = tensors_of(shape, weights)
     grids = grids_of(tensors, quantise) if isinstance(quantise, str) else quantise
-    writer = gguf.GGUFWriter(path, "deepseek2" if isinstance(shape.attention, Mla) else "llama")
+    known_scales = scales or {}
+    architecture = "deepseek2" if isinstance(shape.attention, Mla) else "llama"
+    writer = gguf.GGUFWriter(path, architecture)
     writer.add_name(name)
     _add_shape(writer, shape)
     _add_tokenizer(writer, codec)
     for tensor_name, tensor in tensors.items():
         _add_tensor(
-            writer, tensor_name, tensor, grids.get(tensor_name), (scales or {}).get(tensor_name)
+            writer, tensor_name, tensor, grids.get(tensor_name), known_scales.get(tensor_name)
         )
     _write(writer)
 
@@ -73,18 +83,24 @@ def write_gguf(
 def write_adapter(
     path: Path, shape: Shape, tensors: Mapping[str, Tensor], alpha: float, name: str
 ) -> None:
-    """Write a LoRA adapter for llama.cpp (its convert_lora_to_gguf.py): rows of B are turned as the matrix's own are.
+    """Write a LoRA adapter as llama.cpp's convert_lora_to_gguf.py does.
+
+    Rows of B are permuted as the rows of the matrix itself are.
 
     Args:
+        path: the new file.
+        shape: of the base.
         tensors: `<matrix>.lora_a` (rank, inner) and `<matrix>.lora_b` (outer, rank), by our names.
-        alpha: the adapter counts alpha / rank.
+        alpha: the adapter is scaled by alpha / rank.
+        name: written into the header.
 
     Raises:
-        ExportError: latent attention, of which llama.cpp does not ask its adapters.
+        ExportError: latent attention; llama.cpp does not apply adapters there.
     """
     if not isinstance(shape.attention, Gqa):
         raise ExportError(
-            "GGUF: llama.cpp asks no adapter in latent attention; set start.merge = true, or tune = 'full'"
+            "GGUF: llama.cpp applies no adapter in latent attention; "
+            "set start.merge = true, or tune = 'full'"
         )
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_type(gguf.GGUFType.ADAPTER)
@@ -95,10 +111,11 @@ def write_adapter(
     for ours, tensor in tensors.items():
         matrix, half = ours.rsplit(".lora_", 1)
         theirs, turn = gguf_name(shape, f"{matrix}.weight")
-        part = turned(shape, turn, tensor, interleave) if half == "b" else tensor
-        writer.add_tensor(
-            f"{theirs}.lora_{half}", np.ascontiguousarray(part.float().numpy().astype(np.float16))
-        )
+        part = tensor
+        if half == "b":
+            part = turned(shape, turn, tensor, interleave)
+        array = part.float().numpy().astype(np.float16)
+        writer.add_tensor(f"{theirs}.lora_{half}", np.ascontiguousarray(array))
     _write(writer)
 
 
@@ -110,47 +127,57 @@ def _write(writer: gguf.GGUFWriter) -> None:
 
 
 def tensors_of(shape: Shape, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The file's tensors by its names, made of ours by cutting, turning and reordering alone.
+    """The file's tensors by its names, made of ours by slicing and reordering alone.
 
     Raises:
         ExportError: llama.cpp has no architecture for the shape.
     """
-    if isinstance(shape.attention, Gqa) and shape.experts:
+    attention = shape.attention
+    experts = shape.experts
+    if isinstance(attention, Gqa) and experts:
         raise ExportError(
-            "GGUF: experts with GQA have no architecture in llama.cpp that we write; use MLA, or bf16 safetensors"
+            "GGUF: llama.cpp has no architecture for experts with GQA that we write; "
+            "use MLA, or bf16 safetensors"
         )
-    if isinstance(shape.attention, Mla) and shape.attention.rope_scaling:
+    if isinstance(attention, Mla) and attention.rope_scaling:
         raise ExportError(
-            "GGUF: attention.rope_scaling is not written; export to hf and convert with llama.cpp's own script"
+            "GGUF: attention.rope_scaling is not written; "
+            "export to hf and convert with llama.cpp's own script"
         )
-    if shape.experts and (
-        shape.experts.topk_group
-        or shape.experts.scoring_func == "sigmoid"
-        or shape.experts.bias_rate
-    ):
+    if experts and _routes_otherwise(experts):
         raise ExportError(
-            "GGUF: topk_group, sigmoid gates and balancing biases are not written; export to hf where it has them"
+            "GGUF: topk_group, sigmoid gates and balancing biases are not written; "
+            "export to hf where it has them"
         )
     return dict(to_gguf(shape, weights))
 
 
+def _routes_otherwise(experts: Experts) -> bool:
+    """Whether the router does more than a softmax and its largest entries."""
+    sigmoid = experts.scoring_func == "sigmoid"
+    return bool(experts.topk_group or sigmoid or experts.bias_rate)
+
+
 def matrices_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Those of the file's tensors that are put on a grid: vectors and the router stay fp32."""
-    return {
-        name: tensor
-        for name, tensor in tensors.items()
-        if tensor.dim() > 1 and "ffn_gate_inp" not in name
-    }
+    """The tensors of the file that are quantized; vectors and the router stay fp32."""
+    found = {}
+    for name, tensor in tensors.items():
+        router = "ffn_gate_inp" in name
+        if tensor.dim() > 1 and not router:
+            found[name] = tensor
+    return found
 
 
 def grids_of(tensors: Mapping[str, Tensor], word: str) -> dict[str, QuantType]:
-    """One word's grid for every matrix, or what its rows fall back to."""
-    grid = WORDS.get(word, word)
-    # embedding and head are one matrix here and feel four bits most
-    return {
-        name: fitting("q8_0" if word == "int4" and name in ENDS else grid, tensor.shape[-1])  # type: ignore[arg-type]
-        for name, tensor in matrices_of(tensors).items()
-    }
+    """The type that one word means for every matrix, or the fallback for its rows."""
+    grid = cast(QuantType, WORDS.get(word, word))
+    found: dict[str, QuantType] = {}
+    for name, tensor in matrices_of(tensors).items():
+        # Embedding and head are one matrix here, and four bits hurt it most.
+        at_end = word == "int4" and name in ENDS
+        chosen: QuantType = "q8_0" if at_end else grid
+        found[name] = fitting(chosen, tensor.shape[-1])
+    return found
 
 
 def _add_tensor(
@@ -160,25 +187,25 @@ def _add_tensor(
     grid: QuantType | None,
     scales: Scales | None,
 ) -> None:
-    """A matrix goes in on its grid, everything else in fp32."""
+    """Add a matrix quantized, everything else in fp32."""
     tensor = tensor.detach().float().contiguous()
     if grid is None:
         writer.add_tensor(name, tensor.numpy())
         return
     chosen = GRIDS[grid]
-    writer.add_tensor(
-        name, chosen.encode(tensor, scales or chosen.fit(tensor)).numpy(), raw_dtype=chosen.kind
-    )
+    encoded = chosen.encode(tensor, scales or chosen.fit(tensor))
+    writer.add_tensor(name, encoded.numpy(), raw_dtype=chosen.kind)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """What a file's tensors mean, fp32, by its names and in its shapes."""
+    """The values of a file's tensors, fp32, by its names and in its shapes."""
     found = {}
     for tensor in gguf.GGUFReader(path).tensors:
         values = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
-        found[tensor.name] = torch.from_numpy(np.array(values, np.float32)).view(
-            *map(int, reversed(tensor.shape))
-        )
+        array = np.array(values, np.float32)
+        # GGUF lists the fastest dimension first.
+        sizes = map(int, reversed(tensor.shape))
+        found[tensor.name] = torch.from_numpy(array).view(*sizes)
     return found
 
 
@@ -199,6 +226,11 @@ def _add_shape(writer: gguf.GGUFWriter, shape: Shape) -> None:
         writer.add_value_length(attention.head_dim)
         writer.add_rope_dimension_count(attention.head_dim)
         return
+    _add_latent(writer, attention)
+    _add_experts(writer, shape)
+
+
+def _add_latent(writer: gguf.GGUFWriter, attention: Mla) -> None:
     writer.add_head_count_kv(1)  # the latent is one key for all heads
     writer.add_kv_lora_rank(attention.kv_lora_rank)
     if attention.q_lora_rank:
@@ -208,23 +240,35 @@ def _add_shape(writer: gguf.GGUFWriter, shape: Shape) -> None:
     writer.add_key_length_mla(attention.query_dim)
     writer.add_value_length_mla(attention.v_head_dim)
     writer.add_rope_dimension_count(attention.qk_rope_head_dim)
+
+
+def _add_experts(writer: gguf.GGUFWriter, shape: Shape) -> None:
+    """The fields of a mixture; `deepseek2` wants them of a dense model, too."""
     experts = shape.experts
-    writer.add_leading_dense_block_count(
-        experts.first_k_dense_replace if experts else shape.num_hidden_layers
-    )
-    writer.add_expert_count(experts.n_routed_experts if experts else 0)
-    writer.add_expert_used_count(experts.num_experts_per_tok if experts else 0)
-    writer.add_expert_shared_count(experts.n_shared_experts if experts else 0)
-    writer.add_expert_feed_forward_length(
-        experts.moe_intermediate_size if experts else shape.intermediate_size
-    )
-    writer.add_expert_weights_scale(experts.routed_scaling_factor if experts else 1.0)
-    writer.add_expert_weights_norm(bool(experts and experts.norm_topk_prob))
+    if experts:
+        writer.add_leading_dense_block_count(experts.first_k_dense_replace)
+        writer.add_expert_count(experts.n_routed_experts)
+        writer.add_expert_used_count(experts.num_experts_per_tok)
+        writer.add_expert_shared_count(experts.n_shared_experts)
+        writer.add_expert_feed_forward_length(experts.moe_intermediate_size)
+        writer.add_expert_weights_scale(experts.routed_scaling_factor)
+        writer.add_expert_weights_norm(bool(experts.norm_topk_prob))
+    else:
+        writer.add_leading_dense_block_count(shape.num_hidden_layers)
+        writer.add_expert_count(0)
+        writer.add_expert_used_count(0)
+        writer.add_expert_shared_count(0)
+        writer.add_expert_feed_forward_length(shape.intermediate_size)
+        writer.add_expert_weights_scale(1.0)
+        writer.add_expert_weights_norm(False)
     writer.add_expert_gating_func(gguf.ExpertGatingFuncType.SOFTMAX)
 
 
 def _add_tokenizer(writer: gguf.GGUFWriter, codec: Codec) -> None:
-    (_add_outside if codec.vocabulary else _add_learnt)(writer, codec)
+    if codec.vocabulary:
+        _add_outside(writer, codec)
+    else:
+        _add_learnt(writer, codec)
     writer.add_bos_token_id(codec.begin)
     writer.add_eos_token_id(codec.end)
     writer.add_add_bos_token(True)
@@ -232,43 +276,60 @@ def _add_tokenizer(writer: gguf.GGUFWriter, codec: Codec) -> None:
 
 
 def _add_outside(writer: gguf.GGUFWriter, codec: Codec) -> None:
-    """Byte-level BPE. Of the model's control tokens only those we use stay such: what somebody types is never one."""
+    """Add a pretrained model's byte-level BPE.
+
+    Of its control tokens only those in use stay control tokens: typed text never becomes one.
+    """
     vocabulary = codec.vocabulary
     assert vocabulary is not None
-    first, control = codec.vocab - vocabulary.added, set(vocabulary.control)
-    kinds = [
-        gguf.TokenType.CONTROL if number in (codec.begin, codec.do, codec.end)
-        else gguf.TokenType.UNUSED if number in control
-        else gguf.TokenType.USER_DEFINED if number >= first
-        else gguf.TokenType.NORMAL
-        for number in range(codec.vocab)
-    ]  # fmt: skip
+    first = codec.vocab - vocabulary.added
+    control = set(vocabulary.control)
+    used = (codec.begin, codec.do, codec.end)
+
+    def kind(number: int) -> gguf.TokenType:
+        if number in used:
+            return gguf.TokenType.CONTROL
+        if number in control:
+            return gguf.TokenType.UNUSED
+        if number >= first:
+            return gguf.TokenType.USER_DEFINED
+        return gguf.TokenType.NORMAL
+
+    begin = codec.decode([codec.begin])
+    do = codec.decode([codec.do])
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(vocabulary.pre)
     writer.add_token_list(vocabulary.tokens)
     writer.add_token_merges(vocabulary.merges)
-    writer.add_token_types(kinds)
-    writer.add_chat_template(template(codec.decode([codec.begin]), codec.decode([codec.do])))
+    writer.add_token_types([kind(number) for number in range(codec.vocab)])
+    writer.add_chat_template(template(begin, do))
 
 
 def _add_learnt(writer: gguf.GGUFWriter, codec: Codec) -> None:
-    """SentencePiece-type BPE: what llama.cpp merges first is the piece with the highest score, so the score is minus the id."""
-    vocabulary = sorted(codec.tokenizer.get_vocab().items(), key=lambda item: item[1])
-    tokens = [token for token, _ in vocabulary]
+    """Add our own BPE as a SentencePiece model.
+
+    llama.cpp merges the piece with the highest score first, so the score is minus the id.
+    """
+    numbers = codec.tokenizer.get_vocab()
+    tokens = sorted(numbers, key=numbers.__getitem__)
     structure = set(codec.structure)
-    kinds = [
-        gguf.TokenType.UNKNOWN if token == UNKNOWN
-        else gguf.TokenType.CONTROL if token in CONTROL
-        else gguf.TokenType.BYTE if token in BYTES
-        else gguf.TokenType.USER_DEFINED if token in structure
-        else gguf.TokenType.NORMAL
-        for token in tokens
-    ]  # fmt: skip
+
+    def kind(token: str) -> gguf.TokenType:
+        if token == UNKNOWN:
+            return gguf.TokenType.UNKNOWN
+        if token in CONTROL:
+            return gguf.TokenType.CONTROL
+        if token in BYTES:
+            return gguf.TokenType.BYTE
+        if token in structure:
+            return gguf.TokenType.USER_DEFINED
+        return gguf.TokenType.NORMAL
+
     writer.add_tokenizer_model("llama")
     writer.add_tokenizer_pre("default")
     writer.add_token_list(tokens)
     writer.add_token_scores([-float(index) for index in range(len(tokens))])
-    writer.add_token_types(kinds)
+    writer.add_token_types([kind(token) for token in tokens])
     writer.add_unk_token_id(tokens.index(UNKNOWN))
     writer.add_add_space_prefix(True)
     writer.add_chat_template(template(BEGIN, DO))

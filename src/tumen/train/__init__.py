@@ -8,13 +8,14 @@ Read next: loop.py, then optimizer.py and checkpoint.py; hf_folder.py, initial.p
 """
 
 from tumen.train import loop, losses, metrics, profile, single_process
-from tumen.train.loop import Method, fit, prepare_torch, warm
+from tumen.train.loop import Making, Method, fit, prepare_torch, warm
 from tumen.train.losses import Extra, Targets, Told, loss_of, shares_loss
 from tumen.train.profile import profile_steps
 from tumen.train.world import half, join, leave
 
 __all__ = [
     "Extra",
+    "Making",
     "Method",
     "Targets",
     "Told",

@@ -30,7 +30,8 @@ def batch_of(shape: Shape, section: Train, seed: int) -> Batch:
     """Random rows of one document each, every position learnt; (rows, row_tokens)."""
     size = (section.batch_size, section.seq_len)
     ids = np.random.default_rng(seed).integers(0, shape.vocab_size, size)
-    ones, places = np.ones(size, dtype=np.int64), np.tile(np.arange(size[1]), (size[0], 1))
+    ones = np.ones(size, dtype=np.int64)
+    places = np.tile(np.arange(size[1]), (size[0], 1))
     return Batch(
         ids=ids,
         documents=ones,
@@ -66,10 +67,8 @@ def measure(shape: Shape, section: Train, steps: int) -> dict[str, object]:
 def main() -> None:
     """Measure the configuration of the first argument."""
     question = json.loads(sys.argv[1])
-    shape, section = (
-        Shape.model_validate(question["shape"]),
-        Train.model_validate(question["train"]),
-    )
+    shape = Shape.model_validate(question["shape"])
+    section = Train.model_validate(question["train"])
     sys.stdout.write(json.dumps(measure(shape, section, int(question["steps"]))) + "\n")
 
 

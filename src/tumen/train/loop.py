@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,23 @@ class Method:
     seen: Seen | None = None
 
 
+@dataclass(frozen=True)
+class Making:
+    """What an artifact is made from and for, and where its making is logged.
+
+    Attributes:
+        seed: of weights and order.
+        inputs: what the artifact is made for, see core.artifact.
+        made_from: digests of the artifact's inputs.
+        events: where rank 0 logs.
+    """
+
+    seed: int = 0
+    inputs: str = ""
+    made_from: Sequence[str] = ()
+    events: Events | None = None
+
+
 @peers()
 def fit(
     section: Train,
@@ -59,10 +76,7 @@ def fit(
     dataset: Path,
     out: Path,
     *,
-    seed: int = 0,
-    inputs: str = "",
-    made_from: list[str] | None = None,
-    events: Events | None = None,
+    making: Making = Making(),
     method: Method = Method(),
 ) -> None:
     """Train `shape` on a dataset artifact and write the checkpoint artifact `out`.
@@ -75,10 +89,7 @@ def fit(
         shape: with its vocabulary.
         dataset: folder with the shards `train` and `validation`.
         out: artifact folder. Working checkpoints are in `.<name>.work` beside it until then.
-        seed: of weights and order.
-        inputs: what the artifact is made for, see core.artifact.
-        made_from: digests of the artifact's inputs.
-        events: where rank 0 logs.
+        making: seed, inputs, parents and events.
         method: teacher, initial weights, adapter, quantization.
 
     Raises:
@@ -91,14 +102,16 @@ def fit(
     world = join(section.mesh.ranks)
     heartbeat = sender.current()
     heartbeat.begin_phase("load")
-    events = (events if world.rank == 0 else None) or Events(None)
+    seed = making.seed
+    inputs = making.inputs
+    events = making.events if world.rank == 0 else None
     with world.stop.by_signal():
         prepare_torch(section)
         shards = read_shards(dataset / "train")
         check_vocab(int(np.max(shards.tokens)), shape)
         check_finite(method.start or {})
         trainer = trainer_of(section, shape, world, seed, method)
-        run = _Run(section, shape, out, world, trainer, events)
+        run = _Run(section, shape, out, world, trainer, events or Events(None))
         run.load(shards, seed, inputs, None if method.adapter else method.start)
         if not run.train():
             return
@@ -107,7 +120,7 @@ def fit(
         facts = run.facts(validate(trainer, dataset, section, seed))
         with world.rank_zero() as mine:
             if mine:
-                run.write(method.adapter, inputs, made_from or [], facts)
+                run.write(method.adapter, inputs, list(making.made_from), facts)
 
 
 class _Run:

@@ -105,15 +105,16 @@ def told_loss(
     distil: tuple[float, Extra] | None,
 ) -> Tensor:
     """`loss_of` for a network that is told its batch as tensors."""
-    ids, positions, mask = told["ids"], told["positions"], told["mask"]
+    ids = told["ids"]
+    positions = told["positions"]
+    mask = told["mask"]
     assert ids is not None
     assert positions is not None
     assert mask is not None
-    following = (
-        torch.roll(ids, -1, 1)
-        if network.training and network.shape.num_nextn_predict_layers
-        else None
-    )
+    if network.training and network.shape.num_nextn_predict_layers:
+        following = torch.roll(ids, -1, 1)
+    else:
+        following = None
     out = network(
         ids, positions, mask, real=told["real"], safe=told.get("safe"), following=following
     )

@@ -59,7 +59,8 @@ class Spikes:
     """
 
     def __init__(self, section: Train) -> None:
-        self.threshold, self.first = section.spike, round(section.warmup * section.steps)
+        self.threshold = section.spike
+        self.first = round(section.warmup * section.steps)
         self.losses: deque[float] = deque(maxlen=WINDOW)
 
     def guard(self, loss: float, step: int, batch: Batch) -> None:
@@ -97,7 +98,9 @@ def measured_peak(section: Train, device: torch.device) -> float:
     The fastest of a few of each size, as other processes only ever add to a time; small ones first, as a CPU without bf16 of its
     own gets slower the larger they are. Draws nothing from a random generator.
     """
-    dtype, best, start = type_of(section, device), 0.0, time.perf_counter()
+    dtype = type_of(section, device)
+    best = 0.0
+    start = time.perf_counter()
     for side in PEAK_SIDES[device.type]:
         square = torch.arange(side * side, device=device).sin().view(side, side).to(dtype)
         seconds: list[float] = []
@@ -129,8 +132,11 @@ class Clock:
     def __init__(
         self, events: Events, section: Train, shape: Shape, world: World, step: int, tier: str
     ) -> None:
-        self.events, self.section, self.tier = events, section, tier
-        self.flops, self.peak = step_flops(section, shape), 0.0
+        self.events = events
+        self.section = section
+        self.tier = tier
+        self.flops = step_flops(section, shape)
+        self.peak = 0.0
         self.seconds: list[float] = []
         events.emit("train", tier=tier, step=step, steps=section.steps)
         if section.steps - step >= PEAK_STEPS:
@@ -157,7 +163,8 @@ class Clock:
         now = time.perf_counter()
         step_seconds = (now - self.last) / (step - self.last_step)
         self.seconds.append(step_seconds)
-        self.last, self.last_step = now, step
+        self.last = now
+        self.last_step = step
         tokens = self.section.batch_size * self.section.seq_len
         self.events.emit(
             "step",
@@ -182,7 +189,9 @@ class Clock:
 
     def _utilisation(self, step_seconds: float) -> dict[str, float]:
         """Model FLOPs utilisation over the measured peak of all ranks, where that is known."""
-        return {"mfu": round(self.flops / step_seconds / self.peak, 4)} if self.peak else {}
+        if self.peak:
+            return {"mfu": round(self.flops / step_seconds / self.peak, 4)}
+        return {}
 
     def pause(self, event: str, step: int, **facts: Any) -> None:
         """Something that is not a step, since the last one: it does not count into the step time."""
@@ -193,12 +202,16 @@ class Clock:
             seconds=round(time.perf_counter() - self.ticked, 4),
             **facts,
         )
-        self.last_step, self.last = step, time.perf_counter()
+        self.last_step = step
+        self.last = time.perf_counter()
 
     def facts(self) -> dict[str, Any]:
         """For the manifest."""
         tokens = self.section.batch_size * self.section.seq_len
-        median = float(np.median(self.seconds)) if self.seconds else 0.0
+        if self.seconds:
+            median = float(np.median(self.seconds))
+        else:
+            median = 0.0
         return {
             "steps": self.section.steps,
             "tokens": tokens * self.section.steps,
@@ -218,7 +231,8 @@ def load_facts(loads: Tensor | None) -> dict[str, float]:
     """How evenly experts are used: loads (mixtures, E + 1) -> the fullest expert over the mean, and the share that was dropped."""
     if loads is None:
         return {}
-    chosen, dropped = loads[:, :-1], loads[:, -1]
+    chosen = loads[:, :-1]
+    dropped = loads[:, -1]
     fullest = (chosen.amax(dim=1) / chosen.mean(dim=1).clamp(min=1e-9)).max()
     return {
         "expert_load": round(float(fullest), 3),

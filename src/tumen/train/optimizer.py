@@ -79,7 +79,8 @@ class FlatOptimizer:
     def __init__(
         self, network: nn.Module, section: Train, dtype: torch.dtype, seen: Seen | None = None
     ) -> None:
-        self.section, self.seen = section, seen
+        self.section = section
+        self.seen = seen
         learnt = [
             (name, parameter)
             for name, parameter in network.named_parameters()
@@ -91,14 +92,14 @@ class FlatOptimizer:
         self.layout = [(name, parameter.shape, parameter.numel()) for name, parameter in named]
         device = named[0][1].device
         self.master = torch.cat([parameter.detach().float().flatten() for _, parameter in named])
-        self.weights = (
-            self.master
-            if dtype == torch.float32 and seen is None
-            else self.master.to(dtype, copy=True)
-        )
+        if dtype == torch.float32 and seen is None:
+            self.weights = self.master
+        else:
+            self.weights = self.master.to(dtype, copy=True)
         self.gradient = torch.zeros_like(self.weights)
         self.summed: Tensor | None = None
-        offset, sizes = 0, [0, 0, 0]
+        offset = 0
+        sizes = [0, 0, 0]
         for name, parameter in named:
             stop = offset + parameter.numel()
             sizes[zone(name, parameter, section)] += parameter.numel()
@@ -136,15 +137,16 @@ class FlatOptimizer:
 
     def step(self, rate: float) -> float:
         """Update with the gradients collected so far, clear them, and return their norm before clipping (may be NaN: no update)."""
-        gradient = self.gradient.float() if self.summed is None else self.summed.add_(self.gradient)
+        if self.summed is None:
+            gradient = self.gradient.float()
+        else:
+            gradient = self.summed.add_(self.gradient)
         norm = float(gradient.norm())
         if math.isfinite(norm):
             gradient *= min(1.0, self.section.grad_clip / (norm + 1e-6))
             self._muon(gradient[: self.cuts[0]], rate)
-            self.parts[0].grad, self.parts[1].grad = (
-                gradient[self.cuts[0] : self.cuts[1]],
-                gradient[self.cuts[1] :],
-            )
+            self.parts[0].grad = gradient[self.cuts[0] : self.cuts[1]]
+            self.parts[1].grad = gradient[self.cuts[1] :]
             for group in self.adam.param_groups:
                 group["lr"] = rate
             self.adam.step()
@@ -155,11 +157,10 @@ class FlatOptimizer:
 
     def collect(self) -> None:
         """Between the micro-batches of a step: bf16 gradients are added up in fp32."""
-        self.summed = (
-            torch.zeros_like(self.gradient, dtype=torch.float32)
-            if self.summed is None
-            else self.summed
-        )
+        if self.summed is None:
+            self.summed = torch.zeros_like(self.gradient, dtype=torch.float32)
+        else:
+            self.summed = self.summed
         self.summed.add_(self.gradient)
         self.gradient.zero_()
 
@@ -205,7 +206,12 @@ class FlatOptimizer:
         found: dict[str, Tensor] = {}
         offset = 0
         for name, shape, count in self.layout:
-            part = 0 if offset < self.cuts[0] else 1 if offset < self.cuts[1] else 2
+            if offset < self.cuts[0]:
+                part = 0
+            elif offset < self.cuts[1]:
+                part = 1
+            else:
+                part = 2
             start = offset - (0, *self.cuts)[part]
             if part == 0:
                 flats = {"momentum": self.momentum}
@@ -244,7 +250,10 @@ class ShardedOptimizer:
         copies: Mapping[str, float],
         total: Callable[[Tensor], Tensor],
     ) -> None:
-        self.section, self.named, self.copies, self.total = section, dict(named), copies, total
+        self.section = section
+        self.named = dict(named)
+        self.copies = copies
+        self.total = total
         self.local = {
             name: nn.Parameter(weight.to_local().detach()) for name, weight in named.items()
         }
@@ -300,7 +309,8 @@ class ShardedOptimizer:
 
     def _turn(self, name: str, gradient: Tensor, rate: float) -> None:
         """Muon on one matrix: gathered whole, turned by every rank, of which each keeps its part."""
-        weight, momentum = self.named[name], self.momentum[name]
+        weight = self.named[name]
+        momentum = self.momentum[name]
         momentum.mul_(MOMENTUM).add_(gradient)
         part = gradient.add(momentum, alpha=MOMENTUM)
         turned = orthogonal(self._spread(name, part).full_tensor().unsqueeze(0))[0]
@@ -366,4 +376,6 @@ def part_of(whole: Tensor, like: DTensor) -> Tensor:
 
 def _matrix(parameter: Tensor) -> tuple[int, int]:
     """Rows and columns of a matrix or of a stack of them; (0, 0) of a vector."""
-    return (parameter.shape[-2], parameter.shape[-1]) if parameter.dim() >= 2 else (0, 0)
+    if parameter.dim() >= 2:
+        return (parameter.shape[-2], parameter.shape[-1])
+    return (0, 0)

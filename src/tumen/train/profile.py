@@ -181,7 +181,8 @@ def scoped(network: Transformer) -> Iterator[tuple[nn.Module, str]]:
 @contextmanager
 def scopes(networks: Iterable[Transformer]) -> Iterator[None]:
     """While inside, the modules' forward passes stand in named scopes."""
-    hooks, entered = [], list[record_function]()
+    hooks = []
+    entered = list[record_function]()
 
     def enter(group: str) -> Any:
         def hook(*_: Any) -> None:
@@ -218,7 +219,8 @@ def attributed(events: Iterable[Any], device: torch.device) -> tuple[float, list
         if event.sequence_nr >= 0 and (group := _scope(event))
     }
     clock = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
-    seconds, calls = defaultdict[tuple[str, str], float](float), Counter[tuple[str, str]]()
+    seconds = defaultdict[tuple[str, str], float](float)
+    calls = Counter[tuple[str, str]]()
     for event in ours:
         key = _name(event), _group(event, forward)
         seconds[key] += getattr(event, clock) / 1e6

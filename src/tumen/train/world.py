@@ -70,7 +70,9 @@ class World:
 
     def should_stop(self) -> bool:
         """Return whether to end after this step; the same on every rank, agreed with its loss."""
-        return self.stop.asked if self.size == 1 else self.stop.agreed
+        if self.size == 1:
+            return self.stop.asked
+        return self.stop.agreed
 
     def broadcast(self, value: Any) -> Any:
         """Return rank 0's value on every rank."""

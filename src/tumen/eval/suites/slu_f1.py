@@ -30,7 +30,9 @@ class _Confusion:
 
 
 def _share(hits: float, misses: float) -> float:
-    return hits / (hits + misses) if hits + misses else 0.0
+    if hits + misses:
+        return hits / (hits + misses)
+    return 0.0
 
 
 def slu_f1(pairs: Iterable[tuple[Sequence[Entity], Sequence[Entity]]]) -> float:

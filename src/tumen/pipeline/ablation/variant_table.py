@@ -122,7 +122,10 @@ def compared(losses: Sequence[float], first: Sequence[float] | None) -> dict[str
     Returns:
         `loss` and `against_first`, each as {mean, low, high}; `against_first` is None for the first variant.
     """
-    against = paired_seed_difference(losses, first)._asdict() if first else None
+    if first:
+        against = paired_seed_difference(losses, first)._asdict()
+    else:
+        against = None
     return {"loss": mean_over_seeds(losses)._asdict(), "against_first": against}
 
 

@@ -105,7 +105,10 @@ def plan_ablation(recipe: Recipe, run: Path) -> dict[str, Any]:
         PlanError: the budget of a variant pays for no step.
     """
     made = (run / TOKENIZER).exists()
-    vocab = _vocab(run) if made else recipe.tokenizer.vocab_size
+    if made:
+        vocab = _vocab(run)
+    else:
+        vocab = recipe.tokenizer.vocab_size
     rows = []
     for name in ablation_of(recipe).each():
         tier = with_budget(recipe, run, name, vocab)
@@ -164,7 +167,10 @@ def spending(recipe: Recipe, run: Path, tier: Tier, vocab: int) -> dict[str, Any
         teacher = recipe.family[name]
         training_flops += training_compute(whole_shape(teacher, vocab), teacher.train).flops
     dataset = run / DATASET
-    tokens = manifest_of(dataset).facts["train_tokens"] if dataset.exists() else 0
+    if dataset.exists():
+        tokens = manifest_of(dataset).facts["train_tokens"]
+    else:
+        tokens = 0
     shape = whole_shape(recipe.family[teachers[0]], vocab)
     asking_flops = tokens * shape.flops_per_token(tier.train.seq_len)
     row["teacher"] = teachers[0]

@@ -83,7 +83,10 @@ class Launch:
             EngineError: it has one, or the engine does not answer.
         """
         folder = self.job.folder
-        status = self.engine.status(str(folder)) if folder.exists() else JobStatus("lost")
+        if folder.exists():
+            status = self.engine.status(str(folder))
+        else:
+            status = JobStatus("lost")
         if not status.ended:
             raise EngineError(
                 f"{folder.name} is {status.state} already as {engine_name(folder)}; "
@@ -112,7 +115,10 @@ def _choose(run: Run, tier: str | None, must_be_ready: bool) -> TrainingStage:
     """Return the training stage to launch."""
     check_tier(run.recipe, tier)
     state = {link.stage.name: link for link in links(run.recipe, run.folder)}
-    wanted = [tier] if tier else run.recipe.tiers_in_order()
+    if tier:
+        wanted = [tier]
+    else:
+        wanted = run.recipe.tiers_in_order()
     if must_be_ready:
         wanted = [name for name in wanted if state[name].state != "done"]
     if not wanted:
@@ -259,7 +265,10 @@ def engine_name(folder: Path) -> str:
         folder: of the job.
     """
     path = folder / "id"
-    name = path.read_text("utf-8").strip() if path.exists() else ""
+    if path.exists():
+        name = path.read_text("utf-8").strip()
+    else:
+        name = ""
     return f"job {name}" if name else ""
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tumen.core.artifact import done, manifest_of
 from tumen.core.errors import PlanError
@@ -18,6 +18,9 @@ from tumen.data import Codec, require_same_vocabulary
 from tumen.pipeline.preparation import DATASET, TOKENIZER
 from tumen.pipeline.training.tier import QatStage, TrainingStage
 from tumen.recipe import InitFrom, Mesh, Tier, Train, read_plan
+
+if TYPE_CHECKING:
+    from tumen.train import Making
 
 
 def learn(run: Path, stage: TrainingStage, plan: Path | None, events: Events) -> None:
@@ -40,20 +43,15 @@ def learn(run: Path, stage: TrainingStage, plan: Path | None, events: Events) ->
     made_from = list(digests.values())
     if stage.start_digest:
         made_from.append(stage.start_digest)
-    common: dict[str, Any] = {
-        "seed": stage.seed,
-        "inputs": inputs,
-        "made_from": made_from,
-        "events": events,
-    }
     section = mesh_now(stage.tier.train, plan)
     with needs("training"):
-        from tumen.train import leave
+        from tumen.train import Making, leave
 
+        making = Making(stage.seed, inputs, made_from, events)
         if isinstance(stage, QatStage):
-            _train_quantized(run, stage, section, common)
+            _train_quantized(run, stage, section, making)
         else:
-            _train(run, stage, section, common)
+            _train(run, stage, section, making)
     leave()
 
 
@@ -66,7 +64,7 @@ def profile(run: Path, stage: TrainingStage, plan: Path | None, out: Path) -> st
     return profile_steps(section, shape, run / DATASET, out, seed=stage.seed, tier=stage.name)
 
 
-def _train(run: Path, stage: TrainingStage, section: Train, common: dict[str, Any]) -> None:
+def _train(run: Path, stage: TrainingStage, section: Train, making: Making) -> None:
     """Train a tier on the data, and on a teacher's distributions if the recipe names one."""
     from tumen.shrink import distil
     from tumen.train import Method, fit, shares_loss
@@ -79,20 +77,21 @@ def _train(run: Path, stage: TrainingStage, section: Train, common: dict[str, An
     initial = _initial_weights(run, stage, section, shape, codec)
     if tier.distil:
         teacher = run / tier.distil.teacher
-        distil(section, shape, tier.distil, teacher, dataset, out, **initial, **common)
+        method = Method(**initial)
+        distil(section, shape, tier.distil, teacher, dataset, out, making=making, method=method)
     else:
         method = Method(distil=shares_loss(dataset, shape.vocab_size), **initial)
-        fit(section, shape, dataset, out, method=method, **common)
+        fit(section, shape, dataset, out, making=making, method=method)
 
 
-def _train_quantized(run: Path, stage: QatStage, section: Train, common: dict[str, Any]) -> None:
+def _train_quantized(run: Path, stage: QatStage, section: Train, making: Making) -> None:
     """Train a trained tier on, with its weights rounded to their quantization types."""
     from tumen.shrink.quantize import learn_grid
 
     trained, types = stage.parents[:2]
     share = stage.tier.quantize.teach
     learn_grid(
-        section, share, run / trained, run / types, run / DATASET, run / stage.name, **common
+        section, share, run / trained, run / types, run / DATASET, run / stage.name, making=making
     )
 
 

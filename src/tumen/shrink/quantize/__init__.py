@@ -1,4 +1,4 @@
-"""Quantization: types, importance, allocation of bits under a budget, quantization-aware training."""
+"""Quantization: importance, allocation of types in a byte budget, quantization-aware training."""
 
 from tumen.shrink.quantize.allocation import write_grid
 from tumen.shrink.quantize.qat import learn_grid

@@ -1,18 +1,21 @@
-"""Which grid for which matrix: measured one by one, then the least sum within a byte budget.
+"""Choose a quantization type for each matrix: least divergence within a byte budget.
 
-What a matrix costs on a grid is the KL of the model's output when that matrix alone is put on it, over sentences of the training
-shards. Small errors of different matrices add up nearly (the table of benchmarks/quantise.py shows how nearly), so the choice is
-a knapsack with one item a matrix, solved exactly.
+What a matrix costs in a type is the KL of the model's output when that matrix alone is quantized,
+over sentences of the training shards. Small errors of different matrices nearly add up (the table
+of benchmarks/quantise.py shows how nearly), so the choice is a knapsack with one item a matrix,
+solved exactly.
 
-    grids.json           {grids: {matrix: grid}, bytes: of model.gguf or null, options: {matrix: {grid: [bytes, KL]}}}
-    scales.safetensors   <matrix>.d and .dmin in half precision, .level and .depth as whole numbers (grid.py)
+    grids.json           {grids: {matrix: type}, bytes: of model.gguf or null,
+                          options: {matrix: {type: [bytes, KL]}}}
+    scales.safetensors   <matrix>.d and .dmin in fp16, .level and .depth as integers
+    (quant_types.py)
 """
 
 from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +28,7 @@ from tumen.core import units
 from tumen.core.artifact import Manifest, verify, writing
 from tumen.core.errors import ArtifactError, ExportError
 from tumen.core.shape import Mla, Shape
-from tumen.data import Codec
+from tumen.data import Batch, Codec
 from tumen.model import build
 from tumen.recipe import Quantize
 from tumen.recipe.field_types import QuantType
@@ -34,33 +37,40 @@ from tumen.shrink.quant_types import GRIDS, Scales
 from tumen.shrink.quantize.divergence import Reference, some_batches
 from tumen.shrink.quantize.importance import importance_of
 from tumen.shrink.quantize.tensors import Places
+from tumen.train import Making
 from tumen.train.checkpoints import load_tensors
 from tumen.train.weights import read_final
 
 ALIGN = 32  # bytes; a tensor of a GGUF file starts at a multiple
-MOST_UNITS = (
-    1 << 17
-)  # steps of the budget that the solver looks at; sizes are rounded up to one where the budget is larger
-CHOICE, SCALES = "grids.json", "scales.safetensors"
-TWIN = {"output.weight": "token_embd.weight"}  # a tied embedding that deepseek2 wants twice
+# Most steps of the budget that the solver looks at; for a larger budget, sizes are rounded up.
+MOST_UNITS = 1 << 17
+CHOICE = "grids.json"
+SCALES = "scales.safetensors"
+# A tied embedding that deepseek2 wants twice: the copy, and what it copies.
+TWIN = {"output.weight": "token_embd.weight"}
 
 
 class Option(NamedTuple):
-    """A matrix on a grid: bytes in the file, padding included, and the divergence it alone causes, in nats."""
+    """A matrix in a type: bytes in the file with padding, and its divergence alone, in nats."""
 
     bytes: int
     divergence: float
 
 
 Options = dict[str, dict[QuantType, Option]]
+Told = Callable[[int, int], None]
 
 
-class Choice(NamedTuple):
-    """What an artifact `grid` says. `bytes` of the model file; None where no budget was asked."""
+class GridChoice(NamedTuple):
+    """Content of an artifact `quant`. `bytes` of the model file; None where there was no budget."""
 
     grids: dict[str, QuantType]
     scales: dict[str, Scales]
     bytes: int | None
+
+
+def _silent(done: int, total: int) -> None:
+    """Report no progress."""
 
 
 def write_grid(
@@ -71,15 +81,20 @@ def write_grid(
     name: str,
     out: Path,
     *,
-    seed: int,
-    inputs: str,
-    told: Callable[[int, int], None] = lambda done, of: None,
+    making: Making,
+    told: Told = _silent,
 ) -> Manifest:
-    """Calibrate a trained tier and choose its grids; writes the artifact `out`.
+    """Calibrate a trained tier and choose its quantization types; write the artifact `out`.
 
     Args:
-        name: of the model, which stands in the file's header and so counts.
-        told: progress of the measurements.
+        checkpoint: the trained tier.
+        tokenizer: tokenizer artifact; it is part of the file, so its size counts.
+        dataset: dataset artifact to calibrate on.
+        quantise: the recipe's section.
+        name: of the model; it is part of the file's header, so its size counts.
+        out: the new artifact.
+        making: seed of the calibration's order, and inputs.
+        told: called with the matrices measured and their number.
 
     Raises:
         ExportError: no choice is within the budget.
@@ -91,9 +106,9 @@ def write_grid(
     ]
     shape, weights = read_final(checkpoint)
     tensors = tensors_of(shape, weights)
-    batches = (
-        some_batches(dataset / "train", quantise.calibrate, seed) if quantise.calibrate else []
-    )
+    batches: list[Batch] = []
+    if quantise.calibrate:
+        batches = some_batches(dataset / "train", quantise.calibrate, making.seed)
     network = build(shape)
     network.load_state_dict(weights)
     importance = importance_of(network, batches)
@@ -102,58 +117,64 @@ def write_grid(
     if quantise.type:
         grids = grids_of(tensors, quantise.type)
     else:
-        options = measured(
-            Reference(shape, weights, batches), shape, weights, importance, quantise.types, told
-        )
+        reference = Reference(shape, weights, batches)
+        options = measured(reference, shape, weights, importance, quantise.types, told)
         rest = header_bytes(shape, weights, Codec.load(tokenizer), name)
         grids = cheapest(options, int(quantise.budget_bytes()) - rest)
-        size = rest + sum(options[matrix][grid].bytes for matrix, grid in grids.items())
-        grids |= {twin: grids[one] for twin, one in twins(shape).items()}
-    facts = {
-        "grids": {grid: list(grids.values()).count(grid) for grid in sorted(set(grids.values()))},
-        "bytes": size,
-    }
-    with writing(out, "quant", inputs, [parent.digest for parent in parents], facts) as stage:
-        (stage / CHOICE).write_text(
-            json.dumps({"grids": grids, "bytes": size, "options": options}, indent=1)
-        )
-        scales = {
-            name: GRIDS[grid].fit(tensors[name], importance.get(name))
-            for name, grid in grids.items()
-        }
+        chosen = [options[matrix][grid].bytes for matrix, grid in grids.items()]
+        size = rest + sum(chosen)
+        for twin, one in twins(shape).items():
+            grids[twin] = grids[one]
+    scales = {}
+    for matrix, grid in grids.items():
+        scales[matrix] = GRIDS[grid].fit(tensors[matrix], importance.get(matrix))
+    facts = {"grids": _counted(grids), "bytes": size}
+    digests = [parent.digest for parent in parents]
+    with writing(out, "quant", making.inputs, digests, facts) as stage:
+        content = {"grids": grids, "bytes": size, "options": options}
+        (stage / CHOICE).write_text(json.dumps(content, indent=1))
         save_file(stored(scales), stage / SCALES)
     return verify(out, "quant")
 
 
-def read_grid(folder: Path) -> Choice:
-    """What was chosen.
+def _counted(grids: Mapping[str, QuantType]) -> dict[str, int]:
+    """How many matrices have each type."""
+    used = list(grids.values())
+    return {grid: used.count(grid) for grid in sorted(set(used))}
+
+
+def read_grid(folder: Path) -> GridChoice:
+    """Read the chosen types and scales.
 
     Raises:
-        ArtifactError: missing, damaged, or a grid that nobody here knows.
+        ArtifactError: missing, damaged, or with a type that this version does not know.
     """
     verify(folder, "quant")
     found = json.loads((folder / CHOICE).read_text())
-    unknown = set(found["grids"].values()) - set(GRIDS)
+    grids = found["grids"]
+    unknown = set(grids.values()) - set(GRIDS)
     if unknown:
         raise ArtifactError(
-            f"{folder}: grid {', '.join(sorted(unknown))} is not known here; known: {', '.join(GRIDS)}"
+            f"{folder}: grid {', '.join(sorted(unknown))} is not known here; "
+            f"known: {', '.join(GRIDS)}"
         )
     held = load_tensors(folder / SCALES)
-    scales = {
-        name: Scales(*(held[f"{name}.{part}"].float() for part in Scales._fields))
-        for name in found["grids"]
-    }
-    return Choice(found["grids"], scales, found["bytes"])
+    scales = {}
+    for name in grids:
+        parts = [held[f"{name}.{part}"].float() for part in Scales._fields]
+        scales[name] = Scales(*parts)
+    return GridChoice(grids, scales, found["bytes"])
 
 
 def stored(scales: Mapping[str, Scales]) -> dict[str, Tensor]:
-    """Scales as a file keeps them; all of it exact."""
+    """Scales as the file holds them; the conversion is exact."""
     kinds = {"d": torch.half, "dmin": torch.half, "level": torch.int16, "depth": torch.int16}
-    return {
-        f"{name}.{part}": one._asdict()[part].to(kind)
-        for name, one in scales.items()
-        for part, kind in kinds.items()
-    }
+    found = {}
+    for name, one in scales.items():
+        parts = one._asdict()
+        for part, kind in kinds.items():
+            found[f"{name}.{part}"] = parts[part].to(kind)
+    return found
 
 
 def measured(
@@ -161,90 +182,101 @@ def measured(
     shape: Shape,
     weights: Mapping[str, Tensor],
     importance: Mapping[str, Tensor],
-    among: Iterable[QuantType],
-    told: Callable[[int, int], None] = lambda done, of: None,
+    among: Sequence[QuantType],
+    told: Told = _silent,
 ) -> Options:
-    """Size and divergence of every matrix on every grid whose blocks fit its rows (bf16 where none does)."""
+    """Size and divergence of every matrix in each type whose block divides its rows, or in bf16."""
     places = Places(shape, weights)
-    tensors = {
-        name: tensor
-        for name, tensor in matrices_of(tensors_of(shape, weights)).items()
-        if name not in twins(shape)
-    }
+    copied = twins(shape)
+    matrices = matrices_of(tensors_of(shape, weights))
+    tensors = {name: tensor for name, tensor in matrices.items() if name not in copied}
     options: Options = {}
     for name, tensor in tensors.items():
-        fits = [grid for grid in among if tensor.shape[-1] % GRIDS[grid].block == 0]
+        columns = tensor.shape[-1]
+        fits = [grid for grid in among if columns % GRIDS[grid].block == 0]
+        copies = 2 if name in copied.values() else 1
         options[name] = {}
         for grid in fits or ["bf16"]:
             chosen = GRIDS[grid]
-            seen = chosen.see(tensor, chosen.fit(tensor, importance.get(name)))
-            cost = float(reference.divergence(places.back(weights, {name: seen})).mean())
-            copies = 1 + (name in twins(shape).values())
-            options[name][grid] = Option(copies * padded(chosen.bytes_of(tensor)), cost)
+            scales = chosen.fit(tensor, importance.get(name))
+            rounded = places.back(weights, {name: chosen.see(tensor, scales)})
+            cost = float(reference.divergence(rounded).mean())
+            size = copies * padded(chosen.bytes_of(tensor))
+            options[name][grid] = Option(size, cost)
         told(len(options), len(tensors))
     return options
 
 
 def cheapest(options: Options, budget_bytes: int) -> dict[str, QuantType]:
-    """The grid of every matrix with the least sum of divergences within a budget.
+    """The type of every matrix with the least sum of divergences within a budget.
 
-    A table over the budget in units of 32 bytes (more, rounded up, where that is over 131,072 units), one matrix after another.
+    Dynamic programming over the budget in units of 32 bytes, one matrix after another; above
+    131,072 units a unit is larger and sizes are rounded up.
 
     Raises:
-        ExportError: even the smallest grids are too large.
+        ExportError: even the smallest types are too large.
     """
-    least = sum(min(option.bytes for option in row.values()) for row in options.values())
+    smallest = {name: min(row, key=lambda grid: row[grid].bytes) for name, row in options.items()}
+    least = sum(options[name][grid].bytes for name, grid in smallest.items())
     if least > budget_bytes:
         short = units.show_bytes(least - budget_bytes)
         raise ExportError(
-            f"the budget is {short} below what the smallest allowed grids take; raise it, or take a smaller shape"
+            f"the budget is {short} below what the smallest allowed grids take; "
+            "raise it, or take a smaller shape"
         )
-    unit = max(ALIGN, -(-budget_bytes // MOST_UNITS))
+    unit = max(ALIGN, _divided_up(budget_bytes, MOST_UNITS))
     room = budget_bytes // unit
-    best = np.zeros(room + 1)
+    best = np.zeros(room + 1)  # least divergence so far, by units spent
     picks: list[np.ndarray] = []
     for row in options.values():
-        costs = np.full((len(row), room + 1), np.inf)
+        costs = np.full((len(row), room + 1), np.inf)  # (types, units)
         for number, option in enumerate(row.values()):
-            size = -(-option.bytes // unit)
+            size = _divided_up(option.bytes, unit)
             if size <= room:
                 costs[number, size:] = best[: room + 1 - size] + option.divergence
         picks.append(costs.argmin(axis=0))
         best = costs.min(axis=0)
     if not np.isfinite(best[room]):
-        return {
-            name: min(row, key=lambda grid: row[grid].bytes) for name, row in options.items()
-        }  # fits, but not in whole units
+        return smallest  # fits in bytes, but not in whole units
     return _traced(options, picks, room, unit)
 
 
 def _traced(
     options: Options, picks: list[np.ndarray], room: int, unit: int
 ) -> dict[str, QuantType]:
-    """Which pick of each matrix led to the end of the table."""
+    """Walk the table back from its end and collect the pick of each matrix."""
     grids: dict[str, QuantType] = {}
-    for name, pick in reversed(list(zip(options, picks, strict=True))):
-        grids[name] = list(options[name])[int(pick[room])]
-        room -= -(-options[name][grids[name]].bytes // unit)
+    pairs = list(zip(options, picks, strict=True))
+    for name, pick in reversed(pairs):
+        row = options[name]
+        grid = list(row)[int(pick[room])]
+        grids[name] = grid
+        room -= _divided_up(row[grid].bytes, unit)
     return {name: grids[name] for name in options}
 
 
 def header_bytes(shape: Shape, weights: Mapping[str, Tensor], codec: Codec, name: str) -> int:
-    """Bytes of a model file besides its matrices: header, tokeniser, vectors."""
+    """Bytes of a model file besides its matrices: header, tokenizer, vectors."""
     matrices = matrices_of(tensors_of(shape, weights))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.gguf"
         write_gguf(path, shape, weights, codec, "bf16", name)
-        return path.stat().st_size - sum(
-            padded(GRIDS["bf16"].bytes_of(matrix)) for matrix in matrices.values()
-        )
+        size = path.stat().st_size
+    held = [padded(GRIDS["bf16"].bytes_of(matrix)) for matrix in matrices.values()]
+    return size - sum(held)
 
 
 def padded(count: int) -> int:
-    """Bytes of a tensor with what fills it up to the next one's start."""
-    return -(-count // ALIGN) * ALIGN
+    """Bytes of a tensor with the padding to the next one's start."""
+    return _divided_up(count, ALIGN) * ALIGN
+
+
+def _divided_up(count: int, by: int) -> int:
+    return -(-count // by)
 
 
 def twins(shape: Shape) -> dict[str, str]:
-    """Matrices that the file holds a second time: the copy, and what it copies."""
-    return TWIN if shape.tie_word_embeddings and isinstance(shape.attention, Mla) else {}
+    """Matrices that the file holds twice: the copy, and what it copies."""
+    if shape.tie_word_embeddings and isinstance(shape.attention, Mla):
+        return TWIN
+    return {}

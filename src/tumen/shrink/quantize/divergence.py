@@ -1,4 +1,4 @@
-"""What a change of the weights does to what is said: KL from the whole model's next-token distributions to the changed one's."""
+"""Divergence that a change of the weights causes: KL between next-token distributions."""
 
 from __future__ import annotations
 
@@ -14,50 +14,62 @@ from tumen.data import Batch, Loader, read_shards
 from tumen.model import Transformer, build, causal_mask
 
 ROWS = 16
+LEAST_LENGTH = 128  # tokens of a packed row
 
 
 class Reference:
     """A model's distributions at the action tokens of some examples.
 
     Args:
+        shape: of the model.
         weights: fp32, by our names.
-        batches: the examples; kept, with A distributions over the vocabulary in memory.
+        batches: the examples. They stay in memory, with the distributions at their A action tokens.
     """
 
     def __init__(
         self, shape: Shape, weights: Mapping[str, Tensor], batches: Sequence[Batch]
     ) -> None:
-        self.network, self.batches = build(shape).eval(), batches
-        self.kept = list(self._said(weights))
+        self.network = build(shape).eval()
+        self.batches = batches
+        self.kept = list(self._logp(weights))
 
     def divergence(self, weights: Mapping[str, Tensor]) -> Tensor:
         """KL in nats at every position (A,), fp32, of other weights for the same shape."""
-        pairs = zip(self.kept, self._said(weights), strict=True)
-        return torch.cat([(p.exp() * (p - q)).sum(dim=-1).clamp(min=0) for p, q in pairs])
+        found = []
+        for p, q in zip(self.kept, self._logp(weights), strict=True):
+            apart = p.exp() * (p - q)  # (A, vocabulary)
+            # Rounding can make a sum slightly negative.
+            found.append(apart.sum(dim=-1).clamp(min=0))
+        return torch.cat(found)
 
     @torch.inference_mode()
-    def _said(self, weights: Mapping[str, Tensor]) -> Iterator[Tensor]:
+    def _logp(self, weights: Mapping[str, Tensor]) -> Iterator[Tensor]:
         self.network.load_state_dict(dict(weights), strict=False)
         for batch in self.batches:
             yield answers_logp(self.network, batch)
 
 
 def answers_logp(network: Transformer, batch: Batch) -> Tensor:
-    """Log-probabilities (A, vocab) where the next token belongs to an action."""
-    ids, documents, positions = (
-        torch.from_numpy(part) for part in (batch.ids, batch.documents, batch.positions)
-    )
-    states, *_ = network(ids, positions, causal_mask(documents), real=documents > 0)
+    """Log-probabilities (A, vocabulary) where the next token belongs to an action."""
+    ids = torch.from_numpy(batch.ids)
+    documents = torch.from_numpy(batch.documents)
+    positions = torch.from_numpy(batch.positions)
+    real = documents > 0
+    states, *_ = network(ids, positions, causal_mask(documents), real=real)  # (B, T, D)
     rows = torch.from_numpy(np.flatnonzero(batch.answers.reshape(-1)))
-    return network.head(states.flatten(0, 1)[rows]).float().log_softmax(dim=-1)
+    logits = network.head(states.flatten(0, 1)[rows])
+    return logits.float().log_softmax(dim=-1)
 
 
 def some_batches(folder: Path, examples: int, seed: int) -> list[Batch]:
-    """Packed rows of at least so many examples of a split, or all of them, in an order that the seed decides."""
+    """Packed rows with at least `examples` examples of a split, or all, in an order by the seed."""
     shards = read_shards(folder)
-    loader = Loader(shards, ROWS, max(128, int(shards.lengths.max())), seed)
-    found, count = [], 0
+    length = max(LEAST_LENGTH, int(shards.lengths.max()))
+    loader = Loader(shards, ROWS, length, seed)
+    found: list[Batch] = []
+    count = 0
     while count < min(examples, len(shards)):
-        found.append(next(loader))
-        count += len(found[-1].samples)
+        batch = next(loader)
+        found.append(batch)
+        count += len(batch.samples)
     return found

@@ -1,11 +1,13 @@
-"""Training on the grid: the network computes with what a device will have, the gradient moves the fp32 weights behind it.
+"""Quantization-aware training: compute with rounded weights, update the fp32 weights behind them.
 
-Straight-through (arXiv 1308.3432): the gradient at the rounded weights is taken for that at the weights themselves. The grid is the
-one that was chosen before (choose.py), scales and all: weights move from point to point of it, and a step costs one rounding more.
-What is learnt is the unquantised tier's own distributions (`teach`), asked for as it goes, whole: a few kept tokens would leave the
-others free to move.
+Straight-through (arXiv 1308.3432): the gradient at the rounded weights is used for the fp32
+weights. Types and scales are those chosen before (quantize/allocation.py): weights move from point
+to point of their grid, and a step costs one rounding more. The loss is on the distributions of the
+unquantized tier (`teach`), computed live and whole: with a few stored tokens the others would be
+free to move.
 
-Packing takes the same scales and rounds the same way: what was validated is what is shipped, bit by bit.
+Packing takes the same scales and rounds the same way: the shipped weights are the validated ones,
+bit by bit.
 """
 
 from __future__ import annotations
@@ -16,39 +18,41 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tumen.core.events import Events
 from tumen.core.shape import Shape
 from tumen.model import build
 from tumen.recipe import Train
 from tumen.shrink.distillation import live_loss
 from tumen.shrink.gguf_writer import tensors_of
 from tumen.shrink.quant_types import GRIDS
-from tumen.shrink.quantize.allocation import Choice, read_grid
+from tumen.shrink.quantize.allocation import GridChoice, read_grid
 from tumen.shrink.quantize.tensors import Places
-from tumen.train import Method, fit
+from tumen.train import Making, Method, fit
 from tumen.train.weights import read_final
 
 
 class OnGrid:
-    """What a device will have of given weights: `train.fit(seen=...)`.
+    """The weights that a device will have: `Method.seen` of `train.fit`.
 
     Args:
-        weights: by our names; their sizes.
-        choice: the grid of each matrix and its scales; what it does not name stays as it is.
+        shape: of the network.
+        weights: by our names; only their sizes are read.
+        choice: type and scales of each matrix; a matrix that it does not name stays as it is.
     """
 
-    def __init__(self, shape: Shape, weights: Mapping[str, Tensor], choice: Choice) -> None:
-        self.shape, self.choice, self.places = shape, choice, Places(shape, weights)
+    def __init__(self, shape: Shape, weights: Mapping[str, Tensor], choice: GridChoice) -> None:
+        self.shape = shape
+        self.choice = choice
+        self.places = Places(shape, weights)
 
     @torch.no_grad()
     def __call__(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """fp32 weights by our names -> the same on the grid."""
+        """Round fp32 weights by our names to their grids."""
         tensors = tensors_of(self.shape, weights)
-        grids, scales = self.choice.grids, self.choice.scales
-        return self.places.back(
-            weights,
-            {name: GRIDS[grid].see(tensors[name], scales[name]) for name, grid in grids.items()},
-        )
+        rounded = {}
+        for name, grid in self.choice.grids.items():
+            scales = self.choice.scales[name]
+            rounded[name] = GRIDS[grid].see(tensors[name], scales)
+        return self.places.back(weights, rounded)
 
 
 def learn_grid(
@@ -59,37 +63,26 @@ def learn_grid(
     dataset: Path,
     out: Path,
     *,
-    seed: int,
-    inputs: str,
-    made_from: list[str],
-    events: Events,
+    making: Making,
 ) -> None:
-    """Train a tier on its chosen grids; writes the checkpoint artifact `out`, fp32 weights that round well.
+    """Train a tier on its chosen types; write the checkpoint artifact `out` of fp32 weights.
 
     Args:
         section: the tier's, with the steps and rate of this training (`Quantize.section`).
-        teach: share of the loss on the unquantised tier's distributions.
+        teach: share of the loss on the unquantized tier's distributions.
+        checkpoint: the trained tier.
+        grid: artifact of `write_grid`.
+        dataset: dataset artifact.
+        out: the new artifact.
+        making: seed, inputs, parents and events.
 
     Raises:
         TrainError, ArtifactError, DiskError: as `train.fit`.
     """
     shape, weights = read_final(checkpoint)
-    whole = (
-        build(shape).eval().requires_grad_(requires_grad=False)
-    )  # in fp32: what is to be learnt is as small as bf16's rounding
-    whole.load_state_dict(weights)
-    fit(
-        section,
-        shape,
-        dataset,
-        out,
-        seed=seed,
-        inputs=inputs,
-        made_from=made_from,
-        events=events,
-        method=Method(
-            distil=(teach, live_loss(whole, 1.0)) if teach else None,
-            start=weights,
-            seen=OnGrid(shape, weights, read_grid(grid)),
-        ),
-    )
+    # In fp32: the differences to learn are as small as bf16's rounding.
+    unquantized = build(shape).eval().requires_grad_(requires_grad=False)
+    unquantized.load_state_dict(weights)
+    distil = (teach, live_loss(unquantized, 1.0)) if teach else None
+    method = Method(distil=distil, start=weights, seen=OnGrid(shape, weights, read_grid(grid)))
+    fit(section, shape, dataset, out, making=making, method=method)

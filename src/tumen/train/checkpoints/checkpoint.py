@@ -41,7 +41,9 @@ from tumen.formats import safetensors_header
 from tumen.train.single_process import Trainer
 from tumen.train.world import World, peers
 
-WEIGHTS, STATE, SHAPE = "weights.safetensors", "state.json", "shape.json"
+WEIGHTS = "weights.safetensors"
+STATE = "state.json"
+SHAPE = "shape.json"
 
 
 @dataclass(frozen=True)
@@ -83,17 +85,18 @@ class Checkpoints:
         events: Events,
         later: bool = False,
     ) -> None:
-        self.folder, self.world, self.inputs, self.keep, self.events, self.later = (
-            folder,
-            world,
-            inputs,
-            keep,
-            events,
-            later,
-        )
+        self.folder = folder
+        self.world = world
+        self.inputs = inputs
+        self.keep = keep
+        self.events = events
+        self.later = later
         self._pending: Pending | None = None
         # What is written later is agreed on in another thread: training's own group would mix up the two.
-        self._group = dist.new_group(backend="gloo") if later and world.size > 1 else None
+        if later and world.size > 1:
+            self._group = dist.new_group(backend="gloo")
+        else:
+            self._group = None
 
     def save(self, trainer: Trainer, state: State) -> None:
         """Write `step-<n>` and remove all but the newest `keep`.
@@ -102,12 +105,10 @@ class Checkpoints:
             DiskError: the disk refuses; the checkpoints before are intact.
         """
         self.finish()
-        target, sealing, digests, stage = (
-            self.folder / f"step-{state.step:06d}",
-            ExitStack(),
-            dict[str, Payload](),
-            None,
-        )
+        target = self.folder / f"step-{state.step:06d}"
+        sealing = ExitStack()
+        digests = dict[str, Payload]()
+        stage = None
         with self.world.rank_zero() as mine:
             if mine:
                 stage = sealing.enter_context(
@@ -139,7 +140,8 @@ class Checkpoints:
         """
         if self._pending is None:
             return
-        pending, self._pending = self._pending, None
+        pending = self._pending
+        self._pending = None
         with or_nothing(pending.sealing, pending.target):
             if self.later:
                 pending.written.result()
@@ -224,7 +226,10 @@ def check_held(tensors: Mapping[str, Tensor], held: Mapping[str, Any], path: Pat
     for name, tensor in tensors.items():
         shape = getattr(held.get(name), "size", None)
         if shape is None or tuple(shape) != tuple(tensor.shape):
-            what = "is missing" if shape is None else f"has shape {tuple(shape)}"
+            if shape is None:
+                what = "is missing"
+            else:
+                what = f"has shape {tuple(shape)}"
             raise ArtifactError(
                 f"{path}: {name} {what}, {tuple(tensor.shape)} is needed; it is of another network: remove it"
             )
@@ -247,11 +252,10 @@ def or_nothing(sealing: ExitStack, target: Path) -> Iterator[None]:
         with peers():
             yield
     except (Exception, CheckpointException) as error:
-        causes = (
-            [cause for cause, _ in error.failures.values()]
-            if isinstance(error, CheckpointException)
-            else [error]
-        )
+        if isinstance(error, CheckpointException):
+            causes = [cause for cause, _ in error.failures.values()]
+        else:
+            causes = [error]
         cause = next((cause for cause in causes if isinstance(cause, OSError)), causes[0])
         if not isinstance(cause, TumenError) and getattr(cause, "errno", None) not in DISK_ERRNOS:
             why = f"{type(cause).__name__}: {cause}".splitlines()[0]

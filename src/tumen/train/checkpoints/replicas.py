@@ -51,7 +51,9 @@ class Copies:
     """
 
     def __init__(self, world: World, inputs: str, events: Events) -> None:
-        self.world, self.inputs, self.events = world, inputs, events
+        self.world = world
+        self.inputs = inputs
+        self.events = events
         self.folder = Path(os.environ.get(FOLDER, ""))
         self.on = False
         self.every = 0
@@ -125,7 +127,8 @@ class Copies:
                 self.folder,
             )
         safetensors_header.check(path)
-        part, said = load_file(path), about(path)
+        part = load_file(path)
+        said = about(path)
         wanted = {
             name: (local(tensor).shape, tensor.dtype) for name, tensor in trainer.tensors().items()
         }
@@ -149,7 +152,9 @@ class Copies:
         """Training begins, on every rank, after `step` steps; `restored`: from a copy."""
         if self.on and not restored:
             self._forget()
-        self._from, self._since, self._due = step, time.perf_counter(), step + WARM_STEPS
+        self._from = step
+        self._since = time.perf_counter()
+        self._due = step + WARM_STEPS
 
     def look(self, step: int, trainer: Trainer, loader: Loader) -> None:
         """After a step, on every rank: make a copy when it is time."""
@@ -166,7 +171,8 @@ class Copies:
         cost = time.perf_counter() - began + self._send_seconds
         every = self.world.max(math.inf if self.why else cost / step_seconds / SHARE)
         if every == math.inf:
-            self.on, whys = False, self.world.gather(self.why)
+            self.on = False
+            whys = self.world.gather(self.why)
             self.events.emit(
                 "copies_off",
                 step=step,
@@ -177,7 +183,9 @@ class Copies:
         if not self.every:
             self.events.emit("copies", step=step, every=math.ceil(every), seconds=round(cost, 4))
         self.every = max(1, math.ceil(every))
-        self._from, self._since, self._due = step, time.perf_counter(), step + self.every
+        self._from = step
+        self._since = time.perf_counter()
+        self._due = step + self.every
 
     def _make(self, copy: Replica, trainer: Trainer, loader: Loader) -> None:
         """Write this rank's part into its node's memory, and send it on in the background."""

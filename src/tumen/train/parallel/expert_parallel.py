@@ -74,6 +74,8 @@ def expert_placement(
         info = FSDPMeshInfo(ranks.sparse["spread"], shard_mesh_dim=0)
 
     def place(weight: nn.Parameter) -> ShardPlacementResult | None:
-        return ShardPlacementResult(Shard(0), info) if id(weight) in experts else None
+        if id(weight) in experts:
+            return ShardPlacementResult(Shard(0), info)
+        return None
 
     return place

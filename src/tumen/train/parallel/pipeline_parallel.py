@@ -53,7 +53,10 @@ class StageModule(nn.Module):
             balance: balance loss so far, (1,).
             inputs: see `DistributedTrainer.pipeline_inputs`.
         """
-        safe = inputs["safe"] if self.network.shape.experts else None
+        if self.network.shape.experts:
+            safe = inputs["safe"]
+        else:
+            safe = None
         out = self.network(x, inputs["positions"], inputs["mask"], real=inputs["real"], safe=safe)
         if self.training and torch.is_grad_enabled():
             self.loads = added(self.loads, self.network)
@@ -61,7 +64,9 @@ class StageModule(nn.Module):
         if self.network.norm is None:  # not the last stage
             return out.states, balance
         loss = self._token_loss(out.states, inputs["weights"], inputs["targets"])
-        return loss + balance.sum() if self.network.training else loss
+        if self.network.training:
+            return loss + balance.sum()
+        return loss
 
     def _token_loss(self, states: Tensor, weights: Tensor, targets: Tensor) -> Tensor:
         """Return the weighted cross-entropy; states (b, T, D), weights and targets (b, T)."""

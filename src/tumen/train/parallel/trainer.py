@@ -71,7 +71,9 @@ class DistributedTrainer:
         first, after = stage_layers(self.shape.num_hidden_layers, self.mesh.stages, stage)
         with torch.device("meta"):
             network = Transformer(self.shape).cut(first, after)
-        root = StageModule(network, self.section) if self.mesh.pp > 1 else network
+        root: Transformer | StageModule = network
+        if self.mesh.pp > 1:
+            root = StageModule(network, self.section)
         split_network(network, root, self.ranks, self.section)
         materialize(network, self.world.device, seed)
         return root.train()
@@ -108,7 +110,10 @@ class DistributedTrainer:
     def learn(self, batch: Batch) -> float:
         """Run forward and backward over a step; return the loss of the whole step, on every rank."""
         self._loads = None
-        loss = self._pipelined(batch) if self.pipeline else self._plain(batch)
+        if self.pipeline:
+            loss = self._pipelined(batch)
+        else:
+            loss = self._plain(batch)
         # the request to stop is summed with the loss, so that all ranks learn of it in one step
         both = torch.stack((loss, loss.new_tensor(float(self.world.stop.asked))))
         dist.all_reduce(both)

@@ -193,11 +193,10 @@ def _write_shards(
     shards = list(_shards(names, shard_bytes, dtype.itemsize))
     places: dict[str, str] = {}
     for number, shard in enumerate(shards, 1):
-        file = (
-            f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-            if len(shards) > 1
-            else "model.safetensors"
-        )
+        if len(shards) > 1:
+            file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        else:
+            file = "model.safetensors"
         tensors = (outwards(shape, name, source.read(name.ours, name.expert)) for name in shard)
         write_tensors(stage / file, {name.public: name.size for name in shard}, dtype, tensors)
         places |= {name.public: file for name in shard}
@@ -215,7 +214,8 @@ def _shards(names: Iterable[Name], shard_bytes: int, item_bytes: int) -> Iterato
         size = math.prod(name.size) * item_bytes
         if shard and held + size > shard_bytes:
             yield shard
-            shard, held = [], 0
+            shard = []
+            held = 0
         shard.append(name)
         held += size
     yield shard
@@ -231,7 +231,8 @@ def write_tensors(path: Path, sizes: Sizes, dtype: torch.dtype, parts: Iterable[
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, size in sizes.items():
-        start, end = end, end + math.prod(size) * dtype.itemsize
+        start = end
+        end = end + math.prod(size) * dtype.itemsize
         header[name] = {"dtype": CODES[dtype], "shape": list(size), "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # data begins at a multiple of eight

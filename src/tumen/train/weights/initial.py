@@ -59,7 +59,8 @@ class Gguf:
 
     def __init__(self, path: Path) -> None:
         header = header_of(path)
-        self.shape, self._tensors = shape_of_gguf(header, path), header.tensors
+        self.shape = shape_of_gguf(header, path)
+        self._tensors = header.tensors
         self._data = np.memmap(path, np.uint8, "r", header.data_start)
         held = {name: tensor.dims[::-1] for name, tensor in header.tensors.items()}
         check_weights(gguf_sizes(self.shape), held, str(path), InputError)
@@ -117,11 +118,10 @@ def start_from(
     """
     theirs, weights = read_start(path)
     if layers is not None:
-        kept = (
-            list(range(min(layers, theirs.num_hidden_layers)))
-            if isinstance(layers, int)
-            else list(layers)
-        )
+        if isinstance(layers, int):
+            kept = list(range(min(layers, theirs.num_hidden_layers)))
+        else:
+            kept = list(layers)
         theirs = theirs.model_copy(update={"num_hidden_layers": len(kept)})
         weights = dict(_of_layers(weights, kept))
     if rows is not None:
@@ -158,11 +158,14 @@ def _picked(matrix: Tensor, rows: Sequence[EmbeddingRow]) -> Tensor:
 
 def differing(theirs: Shape, ours: Shape) -> tuple[str, Any, Any] | None:
     """The first field in which two networks differ, and its two values; how they were trained does not count."""
-    there, here = _network(theirs), _network(ours)
+    there = _network(theirs)
+    here = _network(ours)
     fields = sorted(
         field for field in there.keys() | here.keys() if there.get(field) != here.get(field)
     )
-    return (fields[0], there.get(fields[0]), here.get(fields[0])) if fields else None
+    if fields:
+        return (fields[0], there.get(fields[0]), here.get(fields[0]))
+    return None
 
 
 def _network(shape: Shape) -> dict[str, Any]:
@@ -256,7 +259,9 @@ class Tensors:
     def read(self, name: str, expert: int | None = None) -> Tensor:
         """One tensor, or one expert of a stack."""
         handle = self._where[name]
-        return handle.get_tensor(name) if expert is None else handle.get_slice(name)[expert]
+        if expert is None:
+            return handle.get_tensor(name)
+        return handle.get_slice(name)[expert]
 
 
 def _opened(path: Path, error: Refusal) -> Any:

@@ -27,7 +27,8 @@ from tumen.recipe import InitFrom
 from tumen.train.checkpoints.checkpoint import SHAPE, load_tensors, read_whole, write_final
 from tumen.train.weights.initial import start_from
 
-WEIGHTS, ABOUT = "adapter.safetensors", "adapter.json"
+WEIGHTS = "adapter.safetensors"
+ABOUT = "adapter.json"
 KEPT = ("router", "kv_up")  # one chooses experts, the other is read in parts while decoding
 
 
@@ -63,7 +64,9 @@ class Adapted(nn.Linear):
     def __init__(self, frozen: nn.Linear, scale: float, a: Tensor, b: Tensor) -> None:
         super().__init__(frozen.in_features, frozen.out_features, bias=False, device="meta")
         self.weight = nn.Parameter(frozen.weight.detach(), requires_grad=False)
-        self.lora_a, self.lora_b, self.scale = nn.Parameter(a), nn.Parameter(b), scale
+        self.lora_a = nn.Parameter(a)
+        self.lora_b = nn.Parameter(b)
+        self.scale = scale
 
     def forward(self, x: Tensor) -> Tensor:
         return (
