@@ -85,7 +85,7 @@ def cells(run: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
     times = [f"{row[name]:.0f}" for name in ("latency_ms_p50", "latency_ms_p95")]
     return [
         run["recipe"],
-        row["exam"],
+        row["suite"],
         f"{row['n']:,}",
         *shares,
         *times,
@@ -97,7 +97,7 @@ def shown(result: Mapping[str, Any]) -> str:
     """Tables in Markdown."""
     head = (
         "recipe",
-        "exam",
+        "suite",
         "n",
         "intent",
         "exact",

@@ -19,7 +19,7 @@ from tumen.plan import training_compute
 from tumen.recipe import load_recipe
 
 BUDGET = 6e9
-ARMS = f"""
+VARIANTS = f"""
 [ablation]
 seeds = [1, 2]
 budget = "{BUDGET:g}"
@@ -36,14 +36,14 @@ tier = "device"
 
 @pytest.fixture(scope="session")
 def recipe_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("arms") / "tiny.toml"
-    path.write_text(TINY.read_text() + ARMS)
+    path = tmp_path_factory.mktemp("ablation") / "tiny.toml"
+    path.write_text(TINY.read_text() + VARIANTS)
     return path
 
 
 @pytest.fixture(scope="session")
 def trained(tumen: Tumen, whole: Path, recipe_path: Path) -> Path:
-    """A finished run whose arms are trained too. Nobody changes it."""
+    """A finished run whose variants are trained too. Nobody changes it."""
     run = Path(shutil.copytree(whole, recipe_path.with_name("run")))
     done = tumen("ablate", recipe_path, "--run", run)
     assert done.returncode == 0, done.stderr
@@ -81,7 +81,7 @@ def test_what_the_run_had_is_shared_and_seeds_come_in_turns(trained: Path, whole
 
 
 def test_arms_spend_alike(trained: Path) -> None:
-    rows = json.loads((trained / "ablation/table/table.json").read_text())["arms"]
+    rows = json.loads((trained / "ablation/table/table.json").read_text())["variants"]
     assert [row["name"] for row in rows] == ["dense", "taught"]
     for row in rows:
         assert 0 <= BUDGET - row["flops"] < row["step_flops"]
@@ -114,7 +114,7 @@ def test_the_table(trained: Path) -> None:
 
 
 def test_losses_and_differences_are_those_of_the_checkpoints(trained: Path) -> None:
-    rows = json.loads((trained / "ablation/table/table.json").read_text())["arms"]
+    rows = json.loads((trained / "ablation/table/table.json").read_text())["variants"]
     for row in rows:
         losses = [
             manifest_of(trained / "ablation" / row["name"] / f"seed-{seed}").facts[
@@ -135,7 +135,7 @@ def test_what_is_done_is_not_done_again(tumen: Tumen, run: Path, recipe_path: Pa
     before = len(made(run))
     again = tumen("ablate", recipe_path, "--run", run, "--json")
     assert again.returncode == 0, again.stderr
-    assert [row["name"] for row in json.loads(again.stdout)["arms"]] == ["dense", "taught"]
+    assert [row["name"] for row in json.loads(again.stdout)["variants"]] == ["dense", "taught"]
     assert made(run, before) == []
     old = manifest_of(run / "ablation/dense/seed-2").digest
     shutil.rmtree(run / "ablation/dense/seed-2")
@@ -168,9 +168,9 @@ def test_one_seed_has_no_interval_and_an_exam_is_put(
     ]
     assert done.stdout.count("(no interval)") == 2 + 1 + 2, "loss, against, exact"
     assert "one seed: no interval" in done.stdout
-    for row in json.loads((run / "ablation/table/table.json").read_text())["arms"]:
-        assert row["exam"]["n"] == 36
-        assert 0 <= row["exam"]["mean"] <= 1
+    for row in json.loads((run / "ablation/table/table.json").read_text())["variants"]:
+        assert row["exact"]["n"] == 36
+        assert 0 <= row["exact"]["mean"] <= 1
 
 
 def test_seconds_are_measured_and_kept(tumen: Tumen, run: Path, recipe_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_seconds_are_measured_and_kept(tumen: Tumen, run: Path, recipe_path: Pat
 def test_plan_trains_nothing(tumen: Tumen, recipe_path: Path, tmp_path: Path) -> None:
     done = tumen("ablate", recipe_path, "--plan", "--json", folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert [row["name"] for row in json.loads(done.stdout)["arms"]] == ["dense", "taught"]
+    assert [row["name"] for row in json.loads(done.stdout)["variants"]] == ["dense", "taught"]
     assert list(tmp_path.iterdir()) == []
 
 

@@ -12,7 +12,7 @@ import typer
 from tests import recipes
 from typer.testing import CliRunner
 
-from tumen.cli.fitting import fit
+from tumen.cli.device_fit import fit
 from tumen.core.errors import TumenError
 from tumen.serve import write_synthetic_gguf
 from tumen.serve.measure import shape_of

@@ -42,7 +42,7 @@ def test_a_student_is_smaller_than_its_teacher(path: Path) -> None:
     "path", [path for path in RECIPES if load_recipe(path).ablation], ids=lambda path: path.stem
 )
 def test_arms_spend_alike(path: Path, tmp_path: Path) -> None:
-    rows = plan_ablation(load_recipe(path), tmp_path)["arms"]
+    rows = plan_ablation(load_recipe(path), tmp_path)["variants"]
     assert len(rows) > 1
     spent = [row["flops"] for row in rows]
     assert max(spent) - min(spent) < max(row["step_flops"] for row in rows)

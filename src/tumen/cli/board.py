@@ -48,13 +48,15 @@ class Board(Progress):
     def task(self, name: str) -> Iterator[Update]:
         """Show a stage while the block runs; yields the function that updates it."""
         task = self.bar.add_task(name, total=None, text="")
-        last = time.monotonic()
+        last = time.monotonic()  # when a line was printed
 
         def update(step: int, steps: int, text: str) -> None:
             nonlocal last
             self.bar.update(task, completed=step, total=steps, text=text)
-            if not self.live and time.monotonic() - last > QUIET_SECONDS:
-                last = time.monotonic()
+            # A log gets a line now and then, not thousands of them.
+            now = time.monotonic()
+            if not self.live and now - last > QUIET_SECONDS:
+                last = now
                 self.line(f"{name:<24} step {step} of {steps}, {text}")
 
         try:

@@ -26,7 +26,7 @@ from tumen.pipeline import (
     with_plan,
 )
 from tumen.plan.accuracy import actual, load_profile, uncalibrated
-from tumen.recipe import Recipe, load_recipe
+from tumen.recipe import Recipe, Tier, load_recipe
 
 PROFILE = Path("profile.json")  # written by `tumen plan calibrate`
 NO_DIGEST = "-" * 16
@@ -69,16 +69,22 @@ def run(
 
 
 def print_predictions(folder: Path, events: Events, profile: Path = PROFILE) -> None:
-    """Print the planner's step time and memory of each tier beside the measured ones; keep them in the run's events."""
-    calibrated = profile.exists()
-    if not calibrated:
-        print(
-            f"predicted for a generic machine; `tumen plan calibrate` writes a {profile} for this one"
-        )
-    known = load_profile(profile) if calibrated else uncalibrated()
-    for one in actual(folder, known):
-        events.emit("plan_actual", **one.model_dump())
-        print(one.line())
+    """Print the planner's step time and memory of each tier beside the measured ones.
+
+    Args:
+        folder: of the run.
+        events: get the rows, too.
+        profile: calibration of this machine; without it the prediction is a generic machine's.
+    """
+    if profile.exists():
+        known = load_profile(profile)
+    else:
+        known = uncalibrated()
+        hint = f"`tumen plan calibrate` writes a {profile} for this one"
+        print(f"predicted for a generic machine; {hint}")
+    for row in actual(folder, known):
+        events.emit("plan_actual", **row.model_dump())
+        print(row.line())
 
 
 @recipe_app.command("show")
@@ -93,16 +99,28 @@ def check_recipe(path: Path = RECIPE, changes: list[str] = CHANGES) -> None:
     recipe = load_recipe(path, changes)
     print(f"{path}: a good recipe, {recipe.name}")
     for name, tier in recipe.family.items():
-        shape = tier.shape.model_copy(
-            update={"vocab_size": tier.shape.vocab_size or recipe.tokenizer.vocab_size}
-        )
-        tokens = tier.train.steps * tier.train.batch_size * tier.train.seq_len
-        print(
-            f"  {name}: {units.show_count(shape.parameters())} parameters, "
-            f"{units.show_count(shape.active_parameters())} active, "
-            f"{shape.cache_bytes():.0f} bytes of cache a token, "
-            f"trains on {units.show_count(tokens)} tokens"
-        )
+        print(_tier_line(name, tier, recipe.tokenizer.vocab_size))
+
+
+def _tier_line(name: str, tier: Tier, vocab_size: int) -> str:
+    """Return a line about a tier.
+
+    Args:
+        name: of the tier.
+        tier: its section.
+        vocab_size: of the recipe's tokenizer, for a shape that names none.
+    """
+    own_vocab_size = tier.shape.vocab_size or vocab_size
+    shape = tier.shape.model_copy(update={"vocab_size": own_vocab_size})
+    train = tier.train
+    tokens = train.steps * train.batch_size * train.seq_len
+    parameters = units.show_count(shape.parameters())
+    active = units.show_count(shape.active_parameters())
+    return (
+        f"  {name}: {parameters} parameters, {active} active, "
+        f"{shape.cache_bytes():.0f} bytes of cache a token, "
+        f"trains on {units.show_count(tokens)} tokens"
+    )
 
 
 @recipe_app.command("schema")
@@ -148,7 +166,10 @@ def lineage(
 ) -> None:
     """Show what each artifact of a run was made from, and which of them are stale."""
     run = run or newest_run()
-    loaded = load_recipe(recipe, changes) if recipe else read_run_recipe(run, changes)
+    if recipe:
+        loaded = load_recipe(recipe, changes)
+    else:
+        loaded = read_run_recipe(run, changes)
     found = list(links(loaded, run))
     if as_json:
         print(json.dumps([_link_facts(link) for link in found], indent=1))
@@ -164,6 +185,7 @@ def lineage(
 
 
 def _link_facts(link: Link) -> dict[str, object]:
+    """Return a stage as JSON can hold it."""
     manifest = link.manifest
     return {
         "name": link.stage.name,
@@ -182,13 +204,17 @@ def _link_line(link: Link, source: str) -> str:
         link: the stage.
         source: of the corpus, which has no parents.
     """
-    digest = link.manifest.digest if link.manifest else NO_DIGEST
-    size = link.manifest.payload_bytes if link.manifest else 0
+    digest = NO_DIGEST
+    payload_bytes = 0
+    if link.manifest:
+        digest = link.manifest.digest
+        payload_bytes = link.manifest.payload_bytes
     parents = " + ".join(link.stage.parents) or source
-    state = f"{link.state}: {link.why}" if link.why else link.state
-    return (
-        f"  {digest}  {link.stage.name:<24} <- {parents:<40} {units.show_bytes(size):>8}  {state}"
-    )
+    state: str = link.state
+    if link.why:
+        state = f"{link.state}: {link.why}"
+    size = units.show_bytes(payload_bytes)
+    return f"  {digest}  {link.stage.name:<24} <- {parents:<40} {size:>8}  {state}"
 
 
 class Precision(Enum):
@@ -214,7 +240,7 @@ class Delegate(Enum):
     mediatek = "mediatek"
 
 
-def export_checkpoint(
+def export_checkpoint(  # noqa: PLR0913, PLR0917 - typer makes an option of each argument
     checkpoint: Path = typer.Argument(
         ..., help="A trained tier, such as runs/pocket/cloud, or the output of `tumen import`."
     ),

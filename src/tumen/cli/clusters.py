@@ -73,6 +73,7 @@ def launch(
 
 
 def _train_here(wanted: Launch) -> None:
+    """Train a tier on this machine and wait for it."""
     manifest = wanted.train(Board())
     print(f"{wanted.stage.name}: trained, {manifest.digest}")
 
@@ -93,20 +94,22 @@ def status(run: Path = RUN, as_json: bool = JSON) -> None:
         print(f"{folder}: nothing was launched; `tumen launch {run}` does it")
     for job in jobs:
         state = states[job.tier]
-        lines = [f"{job.tier}: {_headline(job, state)}", *status_lines(job.folder, state.ended)]
-        print("\n  ".join(lines))
+        print(f"{job.tier}: {_headline(job, state)}")
+        for line in status_lines(job.folder, state.ended):
+            print(f"  {line}")
 
 
 def _headline(job: LaunchedJob, state: JobStatus) -> str:
     """Return what the engine and the training report of a job, in one line."""
-    code = f" with exit code {state.exit_code}" if state.exit_code else ""
-    parts = [
-        f"{state.state}{code}",
-        state.reason,
-        engine_name(job.folder),
-        tier_progress(job.run.folder, job.tier),
-    ]
-    return ", ".join(part for part in parts if part)
+    text: str = state.state
+    if state.exit_code:
+        text += f" with exit code {state.exit_code}"
+    # Each of these may be empty.
+    more = [state.reason, engine_name(job.folder), tier_progress(job.run.folder, job.tier)]
+    for part in more:
+        if part:
+            text += f", {part}"
+    return text
 
 
 def logs(run: Path = RUN, tier: str = TIER) -> None:
@@ -121,7 +124,9 @@ def cancel(run: Path = RUN, tier: str = TIER) -> None:
     """
     job = _job(run, tier)
     before = job.cancel()
-    result = f"was {before.state} already" if before.ended else "cancelled"
+    result = "cancelled"
+    if before.ended:
+        result = f"was {before.state} already"
     print(f"{job.tier}: {result}")
 
 
@@ -140,6 +145,7 @@ def resize(
 
 
 def _job(run: Path, tier: str | None) -> LaunchedJob:
+    """Return the launched job of a tier, of the newest one where none is named."""
     recipe, folder = recipe_and_run(run)
     return find_job(Run(recipe, folder), tier)
 
@@ -155,7 +161,8 @@ def watch(
 ) -> None:
     """Monitor a training: detect faults, recover, and log both to RUN/jobs/TIER/watch.jsonl.
 
-    On this machine it first launches a training that is not running. It ends with the job; rerun it to resume.
+    On this machine it first launches a training that is not running. It ends with the job; rerun
+    it to resume.
     """
     recipe, folder = recipe_and_run(run)
     this = Run(recipe, folder)
@@ -175,10 +182,12 @@ def watch(
 
 
 def _exit(number: int, frame: FrameType | None) -> None:
+    """End this process on SIGTERM."""
     sys.exit(SIGTERM_EXIT)
 
 
 def _print_row(row: dict[str, Any]) -> None:
+    """Print a row of watch.jsonl at once, also into a pipe."""
     print(format_row(row), flush=True)
 
 
@@ -205,13 +214,17 @@ def nodes(
 
 
 def node_lines(found: Iterable[Node]) -> Iterator[str]:
-    """Yield a line for each group of nodes with the same accelerators and the same reason; ready ones first."""
+    """Yield a line for each group of nodes with the same accelerators and the same reason.
+
+    Ready ones come first.
+    """
     groups: dict[tuple[bool, int, str], list[str]] = {}
     for node in found:
-        group = (not node.ready, node.accelerators, node.reason)
+        is_away = not node.ready  # False sorts before True
+        group = (is_away, node.accelerators, node.reason)
         groups.setdefault(group, []).append(node.name)
-    for (away, accelerators, reason), names in sorted(groups.items()):
-        state = reason if away else "ready"
+    for (is_away, accelerators, reason), names in sorted(groups.items()):
+        state = reason if is_away else "ready"
         yield f"{fold_hosts(names):<24} {accelerators:>3} accelerators  {state}"
 
 

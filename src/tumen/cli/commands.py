@@ -1,4 +1,4 @@
-"""The commands of `tumen` as a table, and the group that imports a command's module when it is used.
+"""The commands of `tumen` as a table, and the group that imports a command when it is used.
 
 `tumen --help` and `import tumen.cli` read this table and import no room.
 """
@@ -57,7 +57,7 @@ COMMANDS = {
     ),
     "fit": Entry(
         "Plan",
-        "tumen.cli.fitting:fit",
+        "tumen.cli.device_fit:fit",
         "Predict size, peak memory, first-token time and tokens per second on a device.",
     ),
     "launch": Entry(
@@ -89,12 +89,12 @@ COMMANDS = {
     "drill": Entry(
         "Cluster",
         "tumen.cli.reports:drill",
-        "Inject a fault into a training of this machine and report its detection, recovery and cost.",
+        "Inject a fault into a training of this machine, and report how it was healed.",
     ),
     "goodput": Entry(
         "Cluster",
         "tumen.cli.reports:goodput",
-        "Report where the accelerator time of a training went, beside the goodput that the plan expects.",
+        "Report where the accelerator time of a training went, beside what the plan expects.",
     ),
     "metrics": Entry(
         "Cluster",
@@ -131,7 +131,7 @@ COMMANDS = {
     "serve": Entry(
         "Use",
         "tumen.cli.using:serve",
-        "Serve a bundle over OpenAI's HTTP API: device first, the cloud tier for uncertain answers.",
+        "Serve a bundle over OpenAI's HTTP API, with the cloud tier for uncertain answers.",
     ),
 }
 
@@ -159,10 +159,12 @@ class CommandGroup(TyperGroup):
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write the commands under their headings, in the order of the table."""
+        # Padded names make the columns of all headings start at the same place.
         width = max(len(name) for name in COMMANDS)
         groups: dict[str, list[tuple[str, str]]] = {}
         for name, entry in COMMANDS.items():
-            groups.setdefault(entry.group, []).append((f"{name:<{width}}", entry.help))
+            row = (f"{name:<{width}}", entry.help)
+            groups.setdefault(entry.group, []).append(row)
         for heading, rows in groups.items():
             with formatter.section(heading):
                 formatter.write_dl(rows)

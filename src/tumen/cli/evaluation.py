@@ -57,6 +57,7 @@ def eval_bundle(
 
 
 def _show_scorecard(bundle: Path, as_json: bool) -> None:
+    """Print the scorecard in a bundle."""
     if as_json:
         print(json.dumps(evaluate.scorecard_summary(bundle), ensure_ascii=False))
     else:
@@ -64,27 +65,38 @@ def _show_scorecard(bundle: Path, as_json: bool) -> None:
 
 
 def suite_lines(result: dict[str, Any]) -> Iterator[str]:
-    """Yield the result of a suite for people: a line over all cases, and one for each group."""
-    parts = [
-        f"n {result['n']}",
-        f"right intent {100 * result['intent']:.1f} %",
-        f"exact {100 * result['exact']:.1f} %",
-    ]
-    for name, title in RATES.items():
-        if result[name] is not None:
-            parts.append(f"{title} {100 * result[name]:.2f} %")
-    parts += [
-        f"invented {result['invented']}",
-        f"{result['latency_ms_p50']:.1f} ms median",
-        f"{result['latency_ms_p95']:.1f} ms 95%",
-    ]
-    yield f"suite {result['exam']}: {', '.join(parts)}"
+    """Yield the result of a suite for people: a line over all cases, and one for each group.
+
+    Args:
+        result: of `evaluate.evaluate_suite`.
+    """
+    yield f"suite {result['suite']}: {', '.join(_suite_parts(result))}"
     for name, row in sorted(result["by"].items()):
-        intent = f"intent {100 * row['intent']:5.1f}"
-        line = f"  {name:<32}{row['n']:>6}  {intent}  exact {100 * row['exact']:5.1f}"
-        if row["false_acts"] is not None:
-            line += f"  false acts {100 * row['false_acts']:.2f} %"
-        yield line
+        yield _group_line(name, row)
+
+
+def _suite_parts(result: dict[str, Any]) -> Iterator[str]:
+    """Yield the metrics over all cases of a suite."""
+    yield f"n {result['n']}"
+    yield f"right intent {100 * result['intent']:.1f} %"
+    yield f"exact {100 * result['exact']:.1f} %"
+    for name, title in RATES.items():
+        rate = result[name]
+        if rate is not None:
+            yield f"{title} {100 * rate:.2f} %"
+    yield f"invented {result['invented']}"
+    yield f"{result['latency_ms_p50']:.1f} ms median"
+    yield f"{result['latency_ms_p95']:.1f} ms 95%"
+
+
+def _group_line(name: str, row: dict[str, Any]) -> str:
+    """Return a line about a group of cases, such as a language."""
+    intent = f"intent {100 * row['intent']:5.1f}"
+    exact = f"exact {100 * row['exact']:5.1f}"
+    line = f"  {name:<32}{row['n']:>6}  {intent}  {exact}"
+    if row["false_acts"] is not None:
+        line += f"  false acts {100 * row['false_acts']:.2f} %"
+    return line
 
 
 def ablate(
@@ -109,18 +121,27 @@ def ablate(
     if plan:
         if planned is None:
             raise InputError(
-                "--plan: a budget in seconds is measured during the run; set ablation.budget to plan"
+                "--plan: a budget in seconds is measured during the run; "
+                "set ablation.budget to plan"
             )
-        print(json.dumps(planned, indent=1) if as_json else "\n".join(table_lines(planned)))
+        _print_table(planned, as_json)
         return
     with this.locked():
         this.write_recipe()
-        this.make_stages(ablation_stages(loaded, this.folder), Board(stderr=as_json))
+        stages = ablation_stages(loaded, this.folder)
+        this.make_stages(stages, Board(stderr=as_json))
     table = read_table(this.folder)
+    _print_table(table, as_json)
+    if not as_json:
+        print(_measured(table, this.folder))
+
+
+def _print_table(table: dict[str, Any], as_json: bool) -> None:
+    """Print the table of variants."""
     if as_json:
         print(json.dumps(table, indent=1))
     else:
-        print("\n".join([*table_lines(table), _measured(table, this.folder)]))
+        print("\n".join(table_lines(table)))
 
 
 def _measured(table: dict[str, Any], run: Path) -> str:
@@ -133,15 +154,16 @@ def _measured(table: dict[str, Any], run: Path) -> str:
 
 
 def table_lines(table: dict[str, Any]) -> Iterator[str]:
-    """Yield a heading, a row for each variant, and the meaning of the columns; losses if the variants are trained."""
+    """Yield a heading, a row for each variant, and the meaning of the columns.
+
+    Args:
+        table: of trained variants, or of a plan, which has no losses.
+    """
     seeds = ", ".join(str(seed) for seed in table["seeds"])
     yield f"{table['recipe']}: {_budget(table)} for each variant and seed; seeds {seeds}"
-    rows = [_cells(row, table) for row in table["arms"]]
-    heading = {name: name for name in rows[0]}
-    widths = {name: max(len(row[name]) for row in [heading, *rows]) for name in heading}
-    for row in [heading, *rows]:
-        yield "  ".join(_aligned(name, row[name], width) for name, width in widths.items())
-    if "loss" in table["arms"][0]:
+    rows = [_cells(row, table) for row in table["variants"]]
+    yield from _column_lines(rows)
+    if "loss" in table["variants"][0]:
         interval = "one seed: no interval"
         if len(table["seeds"]) > 1:
             interval = "95% interval over seeds (Student's t)"
@@ -155,27 +177,40 @@ def table_lines(table: dict[str, Any]) -> Iterator[str]:
     )
 
 
+def _column_lines(rows: list[dict[str, str]]) -> Iterator[str]:
+    """Yield a line of headings and one for each row, with the columns below each other.
+
+    Args:
+        rows: column -> text; all have the same columns.
+    """
+    heading = {column: column for column in rows[0]}
+    every = [heading, *rows]
+    widths = {}
+    for column in heading:
+        widths[column] = max(len(row[column]) for row in every)
+    for row in every:
+        cells = [_aligned(column, row[column], width) for column, width in widths.items()]
+        yield "  ".join(cells)
+
+
+def _aligned(column: str, text: str, width: int) -> str:
+    """Return a cell: the variant's name to the left, numbers to the right."""
+    if column == "variant":
+        return f"{text:<{width}}"
+    return f"{text:>{width}}"
+
+
 def _budget(table: dict[str, Any]) -> str:
+    """Return what each variant and seed may spend."""
     if "budget_flops" in table:
         return f"{_flops(table['budget_flops'])} FLOPs"
     return f"{table['budget_seconds']:g} s of steps"
 
 
-def _aligned(column: str, text: str, width: int) -> str:
-    """Return a cell: the variant's name to the left, numbers to the right."""
-    return f"{text:<{width}}" if column == "variant" else f"{text:>{width}}"
-
-
 def _cells(row: dict[str, Any], table: dict[str, Any]) -> dict[str, str]:
     """Return one row of the table as text, by column."""
     cells = {"variant": row["name"]}
-    if "loss" in row:
-        cells["loss"] = _mean(row["loss"])
-        cells["against"] = "-"
-        if row["against_first"]:
-            cells["against"] = _mean(row["against_first"], "+")
-    if "exam" in row:
-        cells["exact"] = _mean(row["exam"])
+    cells |= _quality_cells(row)
     cells |= {
         "steps": f"{row['steps']:,}",
         "tokens": units.show_count(row["tokens"]),
@@ -186,7 +221,21 @@ def _cells(row: dict[str, Any], table: dict[str, Any]) -> dict[str, str]:
         "KV bytes/token": f"{row['cache_bytes']:.0f}",
     }
     if "tokens_per_second" in table:
-        cells["tokens/s"] = f"{table['tokens_per_second'][row['name']]:,}"
+        pace = table["tokens_per_second"][row["name"]]
+        cells["tokens/s"] = f"{pace:,}"
+    return cells
+
+
+def _quality_cells(row: dict[str, Any]) -> dict[str, str]:
+    """Return what training and evaluation gave, as far as they are done."""
+    cells = {}
+    if "loss" in row:
+        cells["loss"] = _mean(row["loss"])
+        cells["against"] = "-"
+        if row["against_first"]:
+            cells["against"] = _mean(row["against_first"], "+")
+    if "exact" in row:
+        cells["exact"] = _mean(row["exact"])
     return cells
 
 
@@ -194,7 +243,9 @@ def _spent_apart(row: dict[str, Any]) -> str:
     """Return what a variant takes for granted: a teacher, or weights to start from."""
     if row["teacher"]:
         return f"{row['teacher']} {_flops(row['teacher_flops'])}"
-    return "start" if row["start"] else "-"
+    if row["start"]:
+        return "start"
+    return "-"
 
 
 def _flops(value: float) -> str:
@@ -205,6 +256,7 @@ def _flops(value: float) -> str:
 
 def _mean(mean: dict[str, Any], sign: str = "") -> str:
     """Return a mean with its interval; `sign` "+" shows the sign of positive numbers."""
-    if mean["low"] is None:
-        return f"{mean['mean']:{sign}.4f} (no interval)"
-    return f"{mean['mean']:{sign}.4f} [{mean['low']:{sign}.4f}, {mean['high']:{sign}.4f}]"
+    text = f"{mean['mean']:{sign}.4f}"
+    if mean["low"] is None:  # of one seed
+        return f"{text} (no interval)"
+    return f"{text} [{mean['low']:{sign}.4f}, {mean['high']:{sign}.4f}]"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import typer
+from pydantic import BaseModel
 from typer.core import TyperGroup
 
 from tumen.cli.options import CHANGES, JSON, RECIPE, RUN_FOLDER
@@ -16,7 +17,9 @@ from tumen.core import units
 from tumen.core.errors import InputError, PlanError, disk
 from tumen.core.events import Events
 from tumen.plan import (
+    Comparison,
     Demand,
+    Growth,
     ServedModel,
     Workload,
     accuracy,
@@ -29,11 +32,13 @@ from tumen.plan import (
     solve,
     workload_of,
 )
-from tumen.plan.facts import card_of, fleet_of, one_kind
+from tumen.plan.facts import Accelerator, card_of, fleet_of, one_kind
 from tumen.plan.facts import cards as all_cards
 from tumen.plan.output import accuracy_table, comparison_table, explain, page, serving_table
 from tumen.recipe import Planning, load_recipe
 
+GIGA = 1e9
+TERA = 1e12
 CLOUD_RECIPE = Path("recipes/milm-6b.toml")  # whose cloud tier `plan fleet` takes
 FLEET = typer.Option(
     None, "--fleet", help="card:count, such as h800:10000; default: the recipe's fleet."
@@ -71,7 +76,7 @@ app = typer.Typer(
 
 
 @app.command("recipe")
-def plan_recipe(
+def plan_recipe(  # noqa: PLR0913, PLR0917 - typer makes an option of each argument
     path: Path = RECIPE,
     changes: list[str] = CHANGES,
     fleet: str = FLEET,
@@ -105,37 +110,49 @@ def plan_recipe(
 ) -> None:
     """Plan a recipe on a fleet (the word `recipe` may be left out)."""
     recipe = load_recipe(path, changes)
+    planning = recipe.plan
     cards = fleet or recipe.fleet.accelerators
     job = workload_of(recipe, tier)
     if anchor:
         job = _anchored(job, cards, anchor)
     if compared:
-        _print_beside(compare(job, compared, recipe.plan), as_json)
+        comparison = compare(job, compared, planning)
+        _print_model(comparison, comparison_table(comparison), as_json)
     elif growing:
-        growth = grow(job, cards, [growth_of(text) for text in growing], recipe.plan)
-        text = growth_text(growth, recipe.plan.currency)
-        print(growth.model_dump_json(indent=2) if as_json else text)
+        growth = grow(job, cards, [growth_of(text) for text in growing], planning)
+        _print_model(growth, growth_lines(growth, planning.currency), as_json)
     elif rent:
-        _print_beside(rented(job, cards, rent, recipe.plan), as_json)
+        comparison = rented(job, cards, rent, planning)
+        _print_model(comparison, comparison_table(comparison), as_json)
     else:
-        plan = solve(job, one_kind(fleet_of(cards, profile)), recipe.plan, top)
+        group = one_kind(fleet_of(cards, profile))
+        plan = solve(job, group, planning, top)
         if out:
             write(out, plan.model_dump_json(indent=2) + "\n")
         if html:
-            write(html, page(plan, recipe.plan))
-        print(plan.model_dump_json(indent=2) if as_json else explain(plan, why))
+            write(html, page(plan, planning))
+        _print_model(plan, [explain(plan, why)], as_json)
 
 
-def _print_beside(comparison: Any, as_json: bool) -> None:
-    """Print plans side by side."""
+def _print_model(found: BaseModel, lines: Iterable[str], as_json: bool) -> None:
+    """Print a result as JSON, or as lines for people."""
     if as_json:
-        print(comparison.model_dump_json(indent=2))
+        print(found.model_dump_json(indent=2))
     else:
-        print("\n".join(comparison_table(comparison)))
+        print("\n".join(lines))
 
 
 def _anchored(job: Workload, cards: str, anchor: str) -> Workload:
-    """Return the job with the software factor that one published run gives."""
+    """Return the job with the software factor that one published run gives.
+
+    Args:
+        job: to plan.
+        cards: of the fleet.
+        anchor: RECIPE=card-hours per trillion tokens.
+
+    Raises:
+        PlanError: the anchor has another form.
+    """
     path, equals, hours = anchor.rpartition("=")
     if not equals:
         raise PlanError(
@@ -143,7 +160,8 @@ def _anchored(job: Workload, cards: str, anchor: str) -> Workload:
         )
     other = load_recipe(Path(path))
     group = one_kind(fleet_of(cards))
-    job, found = anchored(job, workload_of(other), group, units.count(hours), other.plan)
+    published = units.count(hours)
+    job, found = anchored(job, workload_of(other), group, published, other.plan)
     print(
         f"anchor: {found.name} takes {found.published:,.0f} card-hours per trillion tokens, "
         f"{found.predicted:,.0f} predicted: factor {found.factor:.3f}"
@@ -168,28 +186,33 @@ def growth_of(text: str) -> tuple[float, str]:
     Raises:
         PlanError: the text has another form.
     """
-    day, equals, fleet = text.partition("=")
+    day, _, fleet = text.partition("=")
     try:
-        return float(day), fleet if equals else ""
+        return float(day), fleet
     except ValueError:
         raise PlanError(f"--grow {text!r}: write DAY=card:count, such as 3=h800:10000") from None
 
 
-def growth_text(growth: Any, currency: str) -> str:
-    """Return a growing run as text."""
-    rows = []
+def growth_lines(growth: Growth, currency: str) -> Iterator[str]:
+    """Yield a line for each phase of a growing run, and one about the whole."""
     phases = zip(growth.fleets, growth.phase_days, growth.phase_tokens, strict=False)
     for fleet, days, tokens in phases:
-        rows.append(f"  {fleet:16s} {days:6.1f} days, {tokens / 1e12:8.2f} T tokens")
-    rows.append(
+        trillions = tokens / TERA
+        yield f"  {fleet:16s} {days:6.1f} days, {trillions:8.2f} T tokens"
+    yield (
         f"{growth.days:.1f} days instead of {growth.days_without:.1f}, "
         f"{growth.card_hours:,.0f} card-hours, {growth.money:,.0f} {currency}"
     )
-    return "\n".join(rows)
 
 
-def rented(job: Workload, own: str, rent: str, planning: Planning) -> Any:
+def rented(job: Workload, own: str, rent: str, planning: Planning) -> Comparison:
     """Return the plan with the own cards beside that with own and rented ones.
+
+    Args:
+        job: to plan.
+        own: the fleet, such as h800:6500.
+        rent: card:count@price.
+        planning: section `plan` of the recipe.
 
     Raises:
         PlanError: `rent` has another form than card:count@price.
@@ -200,7 +223,9 @@ def rented(job: Workload, own: str, rent: str, planning: Planning) -> Any:
     except ValueError:
         raise PlanError(f"--rent {rent!r}: write card:count@price, such as h800:3500@2.5") from None
     group = one_kind(fleet_of(own))
-    own_price = group.accelerator.price if planning.price is None else planning.price
+    own_price = planning.price
+    if own_price is None:
+        own_price = group.accelerator.price
     other = one_kind(fleet_of(cards))
     return own_and_rented(job, group, other, own_price, rented_price, planning)
 
@@ -211,7 +236,10 @@ def check(
 ) -> None:
     """Compare predictions with published runs: time, memory, out-of-memory rows, ranking."""
     report = accuracy.check(path)
-    print(json.dumps(asdict(report)) if as_json else "\n".join(accuracy_table(report)))
+    if as_json:
+        print(json.dumps(asdict(report)))
+    else:
+        print("\n".join(accuracy_table(report)))
 
 
 @app.command()
@@ -227,9 +255,12 @@ def calibrate(
 ) -> None:
     """Measure this machine, or read the events of runs, and write a profile for its card."""
     card_of(card)  # an unknown card is an error before minutes of benchmarks
-    seen = [one for run in events for one in accuracy.observed(run)]
+    seen = []
+    for run in events:
+        seen += accuracy.observed(run)
     if not seen:
-        seen = accuracy.benchmark(accuracy.default_configurations(compiled))
+        configurations = accuracy.default_configurations(compiled)
+        seen = accuracy.benchmark(configurations)
     profile = accuracy.calibrate(seen, card)
     accuracy.store_profile(profile, out)
     print(
@@ -241,18 +272,19 @@ def calibrate(
 @app.command()
 def actual(run: Path = RUN_FOLDER, profile: Path = OWN_PROFILE, as_json: bool = JSON) -> None:
     """Compare the predictions for a run's tiers with its measurements; keep them in its events."""
-    found = accuracy.actual(run, accuracy.load_profile(profile))
+    known = accuracy.load_profile(profile)
+    found = accuracy.actual(run, known)
     log = Events(run / "events.jsonl")
-    for one in found:
-        log.emit("plan_actual", **one.model_dump())
+    for row in found:
+        log.emit("plan_actual", **row.model_dump())
     if as_json:
-        print(json.dumps([one.model_dump() for one in found]))
+        print(json.dumps([row.model_dump() for row in found]))
     else:
-        print("\n".join(one.line() for one in found))
+        print("\n".join(row.line() for row in found))
 
 
 @app.command()
-def fleet(
+def fleet(  # noqa: PLR0913, PLR0917 - typer makes an option of each argument
     devices: str = typer.Option(..., "--devices", help="Devices that send requests, such as 120M."),
     requests: str = typer.Option(
         "1/day", "--requests", help="Requests of a device: 1/day, 5/hour, 10/week."
@@ -288,10 +320,11 @@ def fleet(
     )
     shape = workload_of(load_recipe(path), tier).shape
     kind = card_of(card)
-    card_price = kind.price if price is None else price
+    if price is None:
+        price = kind.price
     model = ServedModel(shape, kind, bits, cache_bits)
-    found = size_serving(model, demand, card_price, currency)
-    print(found.model_dump_json(indent=2) if as_json else "\n".join(serving_table(found)))
+    found = size_serving(model, demand, price, currency)
+    _print_model(found, serving_table(found), as_json)
 
 
 @app.command()
@@ -304,14 +337,15 @@ def cards(as_json: bool = JSON) -> None:
         print("\n".join(_card_lines(known)))
 
 
-def _card_lines(known: Mapping[str, Any]) -> Iterator[str]:
+def _card_lines(known: Mapping[str, Accelerator]) -> Iterator[str]:
+    """Yield a line for each card."""
     for name, card in known.items():
-        memory = f"{card.memory_bytes / 1e9:.0f} GB at {card.memory_rate / 1e12:.2f} TB/s"
-        peak = f"{card.bf16_flops / 1e12:.0f} TF bf16"
-        link = f"link {card.link_rate / 1e9:.0f} GB/s in {card.domain}"
-        network = f"network {card.nic_rate / 1e9:g} GB/s a card"
-        conflict = f"; CONFLICT: {card.conflict}" if card.conflict else ""
-        yield (
-            f"{name:12s} {peak}, {memory}; {link}, {network}; {card.watts:.0f} W, "
-            f"{card.price:g} USD/h; {card.source}{conflict}"
-        )
+        peak = f"{card.bf16_flops / TERA:.0f} TF bf16"
+        memory = f"{card.memory_bytes / GIGA:.0f} GB at {card.memory_rate / TERA:.2f} TB/s"
+        link = f"link {card.link_rate / GIGA:.0f} GB/s in {card.domain}"
+        network = f"network {card.nic_rate / GIGA:g} GB/s a card"
+        line = f"{name:12s} {peak}, {memory}; {link}, {network}; "
+        line += f"{card.watts:.0f} W, {card.price:g} USD/h; {card.source}"
+        if card.conflict:  # its sources disagree
+            line += f"; CONFLICT: {card.conflict}"
+        yield line

@@ -55,7 +55,8 @@ def promote(
     new_suite: bool = typer.Option(
         False,
         "--new-suite",
-        help="The eval suite has changed: do not compare with the live bundle, check the thresholds only.",
+        help="The eval suite has changed: check the thresholds only, "
+        "without a comparison with the live bundle.",
     ),
 ) -> None:
     """Make a bundle live in a slot, if it passes its gate and is not worse than the live one.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def drill(
     ),
     as_json: bool = JSON,
 ) -> None:
-    """Inject a fault into a training of this machine and report its detection, recovery and cost."""
+    """Inject a fault into a training of this machine, and report how it was healed."""
     recipe, folder = recipe_and_run(run)
     job = find_job(Run(recipe, folder), tier)
     report = drill_tier(folder, job.tier, fault, seed, patience)
@@ -56,7 +56,10 @@ def drill_lines(report: DrillReport) -> Iterator[str]:
 
 
 def _after(seconds: float | None) -> str:
-    return "never" if seconds is None else f"after {seconds:.1f} s"
+    """Return when something happened, as text."""
+    if seconds is None:
+        return "never"
+    return f"after {seconds:.1f} s"
 
 
 def goodput(
@@ -66,7 +69,7 @@ def goodput(
     ),
     as_json: bool = JSON,
 ) -> None:
-    """Report where the accelerator time of a training went, beside the goodput that the plan expects.
+    """Report where the accelerator time of a training went, beside what the plan expects.
 
     Parts: productive, checkpoint, detection, restart, recomputed, idle.
     """
@@ -83,20 +86,26 @@ def goodput_lines(account: Account) -> Iterator[str]:
     measured = account.measured
     counts = [f"{count} {kind}" for kind, count in sorted(measured.faults.items())]
     faults = ", ".join(counts) or "none"
-    lasted = units.show_seconds(math.fsum(measured.seconds.values()))
+    seconds = math.fsum(measured.seconds.values())
     yield (
-        f"{account.tier}: {measured.steps:,} steps in {lasted}, "
+        f"{account.tier}: {measured.steps:,} steps in {units.show_seconds(seconds)}, "
         f"{measured.steps_again:,} of them twice; faults: {faults}"
     )
-    total = math.fsum(measured.accelerator_seconds.values()) or 1.0
-    for part in GOODPUT_PARTS:
-        spent = measured.accelerator_seconds[part]
-        hours = spent / SECONDS_PER_HOUR
-        yield f"  {part:<11}{spent / total:>8.2%}{hours:>14,.3f} accelerator-hours"
+    yield from _part_lines(measured.accelerator_seconds)
     line = f"  goodput    {measured.goodput:>8.2%}, the plan expects {account.planned:.1%}"
     if account.by_formula is not None:
         line += f"; its formula gives {account.by_formula:.1%} for these faults and checkpoints"
     yield line
+
+
+def _part_lines(accelerator_seconds: Mapping[str, float]) -> Iterator[str]:
+    """Yield a line for each part of the accelerator time: its share, and hours."""
+    total = math.fsum(accelerator_seconds.values())
+    for part in GOODPUT_PARTS:
+        spent = accelerator_seconds[part]
+        share = spent / total if total else 0.0
+        hours = spent / SECONDS_PER_HOUR
+        yield f"  {part:<11}{share:>8.2%}{hours:>14,.3f} accelerator-hours"
 
 
 def metrics(
@@ -123,10 +132,11 @@ def metrics(
         raise InputError(
             "no export is named: give --tensorboard DIR, --prometheus HOST:PORT or --textfile FILE"
         )
+    listen_on = address(prometheus) if prometheus else None
     exporters.export_metrics(
         run,
         tensorboard=tensorboard,
-        prometheus=address(prometheus) if prometheus else None,
+        prometheus=listen_on,
         textfile=textfile,
         follow=follow,
         report=_print_now,
@@ -146,4 +156,5 @@ def address(text: str) -> tuple[str, int]:
 
 
 def _print_now(line: str) -> None:
+    """Print a line at once, also into a pipe."""
     print(line, flush=True)

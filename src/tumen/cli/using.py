@@ -27,6 +27,7 @@ GOODBYES = ("bye", "quit", "exit")
 
 def talk(
     sentence: list[str] = typer.Argument(None, help="A sentence; without it, a conversation."),
+    *,
     run: Path = typer.Option(
         None,
         "--run",
@@ -51,29 +52,38 @@ def talk(
     require_gate(bundle, ungated)
     place = Home.load(home)
     router = build_router(bundle, cloud_bundle(bundle), store=trust)
+    sentences = [" ".join(sentence)] if sentence else _typed_lines(place)
     with Reader(router, private) as reader:
-        session = Session(place, reader, Values.load(bundle / "values.json"))
-        for text in [" ".join(sentence)] if sentence else _typed_lines(place):
+        values = Values.load(bundle / "values.json")
+        session = Session(place, reader, values)
+        for text in sentences:
             turn = session.say(text)
             if as_json:
                 print(json.dumps(_turn_facts(turn), ensure_ascii=False))
             else:
-                print("\n".join(turn_lines(turn, place)))
+                _print_turn(turn, place)
             if save and home is not None and turn.changes:
                 place.save(home)
+            # What was asked for later, such as "in ten minutes", and is due by now.
             for due in session.due():
-                print("\n".join(turn_lines(due, place)))
+                _print_turn(due, place)
+
+
+def _print_turn(turn: Turn, home: Home) -> None:
+    """Print a turn for people."""
+    print("\n".join(turn_lines(turn, home)))
 
 
 def _typed_lines(home: Home) -> Iterator[str]:
     """Yield the sentences of a conversation, until the end of input, an empty line or a goodbye."""
-    on_terminal = sys.stdin.isatty()
-    if on_terminal:
+    prompt = ""
+    if sys.stdin.isatty():
+        prompt = "> "
         languages = ", ".join(LANGUAGES)
         print(f"{len(home.entities)} devices. Languages: {languages}. An empty line ends it.")
     while True:
         try:
-            line = input("> " if on_terminal else "").strip()
+            line = input(prompt).strip()
         except EOFError:
             return
         except UnicodeDecodeError:
@@ -94,11 +104,17 @@ def turn_lines(turn: Turn, home: Home) -> Iterator[str]:
         name = home.title(change.id, language)
         yield f"  changed     {name}: {_state(change.before)} -> {_state(change.after)}"
     if turn.tier:
-        confidence = "" if turn.confidence is None else f", confidence {turn.confidence:.2f}"
-        yield f"  answered by {turn.tier} ({turn.why}{confidence})"
+        yield f"  answered by {turn.tier} ({_reason(turn)})"
     if turn.action is not None:
         times = [f"{step} {1000 * seconds:.1f} ms" for step, seconds in turn.seconds.items()]
         yield f"  time        {', '.join(times)}"
+
+
+def _reason(turn: Turn) -> str:
+    """Return why a tier answered, and how confident it is where it says so."""
+    if turn.confidence is None:
+        return str(turn.why)
+    return f"{turn.why}, confidence {turn.confidence:.2f}"
 
 
 def _state(fields: Mapping[str, Any] | None) -> str:
@@ -116,10 +132,11 @@ def _state(fields: Mapping[str, Any] | None) -> str:
 
 def _turn_facts(turn: Turn) -> dict[str, Any]:
     """Return a turn as JSON can hold it."""
+    action = json.loads(turn.action.json()) if turn.action else None
     return {
         "sentence": turn.sentence,
         "reply": turn.reply,
-        "action": json.loads(turn.action.json()) if turn.action else None,
+        "action": action,
         "changes": [asdict(change) for change in turn.changes],
         "tier": turn.tier,
         "why": turn.why,
@@ -138,7 +155,7 @@ def serve(
     ungated: bool = UNGATED,
     trust: Path = TRUST,
 ) -> None:
-    """Serve a bundle over OpenAI's HTTP API: device first, the cloud tier for uncertain answers.
+    """Serve a bundle over OpenAI's HTTP API, with the cloud tier for uncertain answers.
 
     Endpoints: /v1/models and /v1/chat/completions.
     """
@@ -149,4 +166,5 @@ def serve(
 
 
 def _print_url(url: str) -> None:
+    """Print where clients reach the server, at once, as scripts wait for this line."""
     print(f"listening on {url}", flush=True)

@@ -12,7 +12,7 @@ formulas.
 """
 
 from tumen.plan.budget import step_flops, steps_within, training_compute
-from tumen.plan.comparison import compare, grow, own_and_rented
+from tumen.plan.comparison import Comparison, Growth, compare, grow, own_and_rented
 from tumen.plan.failure import goodput, reliability
 from tumen.plan.layout import Layout
 from tumen.plan.results import Plan
@@ -21,7 +21,9 @@ from tumen.plan.solver import anchored, solve
 from tumen.plan.workload import Workload, workload_of
 
 __all__ = [
+    "Comparison",
     "Demand",
+    "Growth",
     "Layout",
     "Plan",
     "ServedModel",

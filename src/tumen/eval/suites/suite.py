@@ -82,7 +82,7 @@ def summarize(
         headline = rows.get(suite.headline, headline)
         not_home = rows.get(suite.not_home, not_home)
     return {
-        "exam": name,
+        "suite": name,
         "n": headline["n"],
         "exact": headline["exact"],
         "intent": headline["intent"],

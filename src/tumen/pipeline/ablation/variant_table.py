@@ -54,7 +54,7 @@ class TableStage(Stage):
     """
 
     kind = "ablation"
-    maker = 1
+    maker = 2
     section: Ablation
     heading: Mapping[str, Any]
     spendings: Mapping[str, dict[str, Any]]
@@ -81,13 +81,13 @@ class TableStage(Stage):
                 **compared(losses, first),
             }
             if self.section.eval:
-                row["exam"] = self._evaluation(work.run, name)
+                row["exact"] = self._evaluation(work.run, name)
             rows.append(row)
             first = first or losses
             speed = sum(one.facts["tokens_per_second"] for one in made) / len(made)
             speeds[name] = round(speed)
             digests += [one.digest for one in made]
-        table = json.dumps({**self.heading, "arms": rows}, indent=1)
+        table = json.dumps({**self.heading, "variants": rows}, indent=1)
         facts = {"tokens_per_second": speeds, **measured_here()}
         with writing(work.run / self.name, self.kind, work.inputs, digests, facts) as out:
             (out / FILE).write_text(table, "utf-8")

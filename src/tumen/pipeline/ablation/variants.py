@@ -113,7 +113,7 @@ def plan_ablation(recipe: Recipe, run: Path) -> dict[str, Any]:
     for name in ablation_of(recipe).each():
         tier = with_budget(recipe, run, name, vocab)
         rows.append({"name": name, **spending(recipe, run, tier, vocab)})
-    return {**heading(recipe), "arms": rows}
+    return {**heading(recipe), "variants": rows}
 
 
 def heading(recipe: Recipe) -> dict[str, Any]:

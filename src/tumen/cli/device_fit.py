@@ -38,7 +38,7 @@ PROFILE = Path("device.json")
 PLAIN_TYPES = ("int8", "int4", "bf16")  # names that fit knows; others are GGUF's, in capitals
 
 
-def fit(
+def fit(  # noqa: PLR0913, PLR0917 - typer makes an option of each argument
     what: Path = typer.Argument(
         None, help="A bundle, a run, a GGUF file, or a recipe (all its tiers)."
     ),
@@ -75,21 +75,27 @@ def fit(
                 "such as `tumen fit recipes/milm-1.3b.toml`"
             )
         return
-    here = device == HERE or calibrate
-    kind = load_device(profile) if here else device_of(device)
+    if device == HERE or calibrate:
+        kind = load_device(profile)
+    else:
+        kind = device_of(device)
     limit = units.size_bytes(memory) if memory else None
     tokens = checked_context(context)
-    fits = [fit_on(one, kind, threads, tokens, limit) for one in footprints(what, changes)]
-    chosen = best(fits)
+    fits = [fit_on(model, kind, threads, tokens, limit) for model in footprints(what, changes)]
     if as_json:
-        facts = {
-            "device": kind.name,
-            "fits": [one.model_dump() for one in fits],
-            "best": chosen.model if chosen else None,
-        }
-        print(json.dumps(facts))
-        return
-    print("\n".join(_fits_lines(kind, fits, chosen)))
+        print(json.dumps(_facts(kind, fits)))
+    else:
+        print("\n".join(_fits_lines(kind, fits)))
+
+
+def _facts(device: Any, fits: Sequence[Fit]) -> dict[str, Any]:
+    """Return the verdicts as JSON can hold them."""
+    chosen = best(fits)
+    return {
+        "device": device.name,
+        "fits": [one.model_dump() for one in fits],
+        "best": chosen.model if chosen else None,
+    }
 
 
 def footprints(what: Path, changes: list[str]) -> Iterator[Footprint]:
@@ -118,6 +124,7 @@ def footprints(what: Path, changes: list[str]) -> Iterator[Footprint]:
 
 
 def _of_recipe(path: Path, changes: list[str]) -> Iterator[Footprint]:
+    """Yield the models that a recipe's tiers will become."""
     recipe = load_recipe(path, changes)
     for name, tier in recipe.family.items():
         vocab = tier.shape.vocab_size or recipe.tokenizer.vocab_size
@@ -126,24 +133,33 @@ def _of_recipe(path: Path, changes: list[str]) -> Iterator[Footprint]:
 
 
 def _matrix_type(quantize: Quantize) -> str:
-    """Return the type of a tier's matrices; within a byte budget some are coarser and some finer than four bits."""
+    """Return the type of a tier's matrices, as `tumen.fit` names it.
+
+    Within a byte budget some are coarser and some finer than four bits, which is what they are
+    taken for.
+    """
     word = quantize.type or "int4"
-    return word if word in PLAIN_TYPES else word.upper()
+    if word in PLAIN_TYPES:
+        return word
+    return word.upper()
 
 
 def _of_file(path: Path, name: str) -> Footprint:
+    """Return the model of a GGUF file, by its header."""
     header = read_header(path)
-    tensors = [
-        TensorSize(one.name, one.dims, BY_NUMBER[one.kind].name) for one in header.tensors.values()
-    ]
+    tensors = []
+    for tensor in header.tensors.values():
+        kind = BY_NUMBER[tensor.kind].name
+        tensors.append(TensorSize(tensor.name, tensor.dims, kind))
     return of_header(header.pairs, tensors, path.stat().st_size, name)
 
 
 def _calibrate(profile: Path) -> None:
     """Measure this machine with every number of threads, and keep the figures."""
     cores = len(os.sched_getaffinity(0))
+    threads = tuple(range(1, cores + 1))
     trials = []
-    for trial in measure_machine(tuple(range(1, cores + 1))):
+    for trial in measure_machine(threads):
         trials.append(trial)
         speed = f"{1 / trial.token_seconds:,.0f} tokens/s"
         memory = units.show_bytes(trial.peak_bytes)
@@ -152,7 +168,8 @@ def _calibrate(profile: Path) -> None:
     print(f"{profile}: {len(trials)} trials; `tumen fit BUNDLE --device here` uses it")
 
 
-def _fits_lines(device: Any, fits: Sequence[Fit], chosen: Fit | None) -> Iterator[str]:
+def _fits_lines(device: Any, fits: Sequence[Fit]) -> Iterator[str]:
+    """Yield the verdicts for people: the device, each model, and the best that fits."""
     first = fits[0]
     trust = "from published figures: within a factor of two"
     if device.grade == "measured":
@@ -164,44 +181,67 @@ def _fits_lines(device: Any, fits: Sequence[Fit], chosen: Fit | None) -> Iterato
     yield f"  up to {cached} of weights stay in the cache, twice that comes from memory"
     for one in fits:
         yield from _fit_lines(one)
-    yield f"best that fits: {chosen.model}" if chosen else "none of them fits"
+    chosen = best(fits)
+    if chosen:
+        yield f"best that fits: {chosen.model}"
+    else:
+        yield "none of them fits"
 
 
 def _fit_lines(one: Fit) -> Iterator[str]:
-    size = units.show_bytes
-    memory = one.memory
+    """Yield the verdict about one model."""
     verdict = "fits" if one.fits else "DOES NOT FIT"
-    source = "weights from memory"
-    if one.from_memory != 1:
-        source = f"{one.from_memory:.0%} of the weights from memory, the rest from cache"
     parameters = units.show_count(one.parameters)
     yield f"{one.model}: {parameters} parameters, {one.quantise}: {verdict}"
     load = units.show_seconds(one.load_seconds)
-    yield f"  on disk      {size(one.file_bytes)}, read once in {load}"
-    yield (
-        f"  peak memory  {size(one.peak_bytes)}: weights {size(memory.weights)}, "
-        f"reordered copies {size(memory.copies)}, keys and values {size(memory.cache)}, "
-        f"buffers {size(memory.buffers)}, runner {size(memory.runtime)}"
-    )
+    yield f"  on disk      {units.show_bytes(one.file_bytes)}, read once in {load}"
+    yield f"  peak memory  {units.show_bytes(one.peak_bytes)}: {_memory_parts(one)}"
     first_token = units.show_seconds(one.first_token_seconds)
     yield f"  first token  {first_token} after a sentence of 24 tokens"
+    source = "weights from memory"
+    if one.from_memory != 1:
+        source = f"{one.from_memory:.0%} of the weights from memory, the rest from cache"
     yield f"  speed        {one.tokens_per_second:,.1f} tokens/s, {source}"
-    if not one.fits and not any(cut.fits for cut in one.cuts):
+    yield from _cut_lines(one)
+
+
+def _memory_parts(one: Fit) -> str:
+    """Return what a runner's memory is made of."""
+    memory = one.memory
+    parts = {
+        "weights": memory.weights,
+        "reordered copies": memory.copies,
+        "keys and values": memory.cache,
+        "buffers": memory.buffers,
+        "runner": memory.runtime,
+    }
+    return ", ".join(f"{name} {units.show_bytes(size)}" for name, size in parts.items())
+
+
+def _cut_lines(one: Fit) -> Iterator[str]:
+    """Yield what to cut where a model does not fit, and whether that is enough."""
+    enough = any(cut.fits for cut in one.cuts)
+    if not one.fits and not enough:
         yield "  cut          nothing here is enough: a narrower model, or a smaller vocabulary"
     for cut in one.cuts:
-        remark = "" if cut.fits else ", still too large"
-        speed = f"{cut.tokens_per_second:,.1f} tokens/s"
-        yield f"  cut          {cut.what}: peak {size(cut.peak_bytes)}, {speed}{remark}"
+        peak = units.show_bytes(cut.peak_bytes)
+        line = f"  cut          {cut.what}: peak {peak}, {cut.tokens_per_second:,.1f} tokens/s"
+        if not cut.fits:
+            line += ", still too large"
+        yield line
 
 
 def _print_devices(as_json: bool) -> None:
+    """Print every known device."""
     if as_json:
-        print(json.dumps({name: one.model_dump() for name, one in devices().items()}))
+        known = {name: device.model_dump() for name, device in devices().items()}
+        print(json.dumps(known))
     else:
         print("\n".join(_device_lines()))
 
 
 def _device_lines() -> Iterator[str]:
+    """Yield three lines for each device: what it is, the sources, the assumptions."""
     for name, one in devices().items():
         left = units.show_bytes(one.left_bytes)
         memory = units.show_bytes(one.memory_bytes)
