@@ -51,7 +51,7 @@ def train_bpe(texts: Iterable[str], folder: Path, size: int = 700, pre: str = "s
 
 
 def gguf_letters() -> list[str]:
-    from tumen.formats.gguf_header import byte_letters
+    from tumen.formats.byte_level import byte_letters
 
     return byte_letters()
 

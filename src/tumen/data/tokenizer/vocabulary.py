@@ -18,7 +18,7 @@ from tumen.core.errors import ArtifactError, InputError
 from tumen.core.extras import optional
 from tumen.core.shape import Frozen
 from tumen.data.tokenizer.word_rules import WHOLE_WORDS, WORD_RULES
-from tumen.formats.gguf_header import byte_letters
+from tumen.formats.byte_level import byte_letters
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

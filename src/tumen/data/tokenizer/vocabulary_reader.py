@@ -12,7 +12,7 @@ from tumen.core.extras import optional
 from tumen.data.tokenizer.vocabulary import FILE, Vocabulary
 from tumen.data.tokenizer.word_rules import WORD_RULES
 from tumen.formats import Header, header_of, is_gguf, tokenizer_json
-from tumen.formats.gguf_header import COMMON, byte_letters
+from tumen.formats.byte_level import COMMON, byte_letters
 
 tokenizers = optional("tokenizers", "reading a model's vocabulary")
 CONTROL_TYPES = (3, 4)  # GGUF's token types "control" and "user defined": not reached by merging
