@@ -365,11 +365,11 @@ def test_a_timer_that_ran_out_is_told_and_carries_out_its_command() -> None:
     session = session_of(
         home,
         left_on="TurnOn name=left lamp",
-        later="de StartTimer duration=10 minuten command=left on",
+        delayed="de StartTimer duration=10 minuten command=left on",
         tea="StartTimer duration=5 minutes name=tea",
     )
     session.say("tea")
-    session.say("later")
+    session.say("delayed")
     assert session.due() == ()
     clock.wind(300)
     (tea,) = session.due()
@@ -401,7 +401,7 @@ def test_an_error_without_words_is_told_by_its_kind() -> None:
 
 def test_a_turn_tells_what_came_of_it() -> None:
     home = two_lamps()
-    session = session_of(home, on="TurnOn name=left lamp", no="TurnOn name=x", loud="LightSet name=left lamp brightness=200")  # fmt: skip
+    session = session_of(home, on="TurnOn name=left lamp", gone="TurnOn name=x", loud="LightSet name=left lamp brightness=200")  # fmt: skip
     done = session.say("on")
     assert done.sentence == "on"
     assert (done.tier, done.why, done.confidence) == ("device", "sure", 0.9)
@@ -411,7 +411,7 @@ def test_a_turn_tells_what_came_of_it() -> None:
     assert done.refusal is None
     assert set(done.seconds) == {"prompt", "understand", "resolve", "act", "reply"}
     assert all(seconds >= 0 for seconds in done.seconds.values())
-    refused = session.say("no")
+    refused = session.say("gone")
     assert refused.resolved is None
     assert refused.refusal is not None
     assert refused.refusal.reason == "absent"
@@ -429,7 +429,7 @@ def test_a_new_dialogue_remembers_nothing() -> None:
     assert dialogue.area is None
     assert dialogue.question is None
     assert dialogue.last == ()
-    assert dialogue.take_undoable() is None
+    assert dialogue.take_undoable() == []
 
 
 # -- the reader ----------------------------------------------------------------------------------

@@ -44,7 +44,7 @@ SAID = {
         "HassClimateGetTemperature", "en", {"area": "living room"}
     ),
     "what time is it": Action("HassGetCurrentTime", "en"),
-    "turn off the desk lamp in 10 minutes": Action(
+    "turn off desk lamp in 10 minutes": Action(
         "HassStartTimer", "en", {"duration": "10 minutes", "command": "turn off desk lamp"}
     ),
     "turn it on": Action("HassTurnOn", "en"),
@@ -235,9 +235,8 @@ def test_it_and_the_room_spoken_of(session: Session, clock: Any) -> None:
 
 
 def test_a_timer_carries_out_its_command(session: Session, home: Home, clock: Any) -> None:
-    assert (
-        session.say("turn off the desk lamp in 10 minutes").reply == "Started a timer for 10 min."
-    )
+    assert session.say("turn off desk lamp in 10 minutes").reply == "In 10 min: turn off desk lamp."
+
     session.say("pizza timer for five minutes")
     assert session.due() == ()
     clock.wind(301)

@@ -35,7 +35,9 @@ class Dialogue:
         self.last: tuple[str, ...] = ()
         self._area: str | None = None
         self._area_time = 0.0  # seconds since 1970
-        self._undoable: list[Outcome] = []
+        # the outcomes of each turn that changed something
+        self._undoable: list[list[Outcome]] = []
+        self._fresh = True
 
     @property
     def area(self) -> str | None:
@@ -45,6 +47,10 @@ class Dialogue:
         """
         age = self.home.clock().timestamp() - self._area_time
         return self._area if age <= AREA_SECONDS else None
+
+    def begin_turn(self) -> None:
+        """Begin a turn: what is remembered from now on is undone together."""
+        self._fresh = True
 
     def ask(self, question: Question, action: Action | None) -> None:
         """Wait for the answer to a question.
@@ -73,8 +79,12 @@ class Dialogue:
             self.last = resolved.targets
             self._remember_area(resolved)
         # only what changed something can be undone
-        if outcome.changed:
-            self._undoable = [*self._undoable[1 - MAX_UNDO :], outcome]
+        if not outcome.changed:
+            return
+        if self._fresh:
+            self._undoable = [*self._undoable[1 - MAX_UNDO :], []]
+            self._fresh = False
+        self._undoable[-1].append(outcome)
 
     def _remember_area(self, resolved: Resolved) -> None:
         """Keep the area of the targets, if all of them share one."""
@@ -85,8 +95,8 @@ class Dialogue:
             self._area = areas.pop() or None
             self._area_time = self.home.clock().timestamp()
 
-    def take_undoable(self) -> Outcome | None:
-        """Remove and return the last outcome that can be undone; None if there is none."""
+    def take_undoable(self) -> list[Outcome]:
+        """Remove and return the outcomes of the last turn that can be undone, in their order."""
         if not self._undoable:
-            return None
+            return []
         return self._undoable.pop()

@@ -9,19 +9,20 @@ an undo.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from tumen.assistant.acts import Change, Outcome, act, undo
 from tumen.assistant.answers import options_meant
 from tumen.assistant.dialogue import Dialogue
 from tumen.assistant.interpretation import Interpretation
-from tumen.assistant.replies import reply, reply_finished, reply_undone
+from tumen.assistant.replies import catalogues, reply, reply_finished, reply_undone
 from tumen.assistant.resolution import Question, Refusal, Resolution, Resolved, resolve
+from tumen.assistant.sentence import Part, SentenceReader
 from tumen.assistant.values import Values
 from tumen.core.errors import TumenError
 from tumen.home import Home, common_words, language_of, spoken
-from tumen.language import Action, normalise
+from tumen.language import LANGUAGES, Action, normalise
 
 _MISSING_SLOT = {"what": "name", "where": "area"}
 """The slot that the answer to a question fills, by the reason of the question."""
@@ -42,6 +43,8 @@ class Turn:
         confidence: how sure the model was.
         seconds: by stage (understand, resolve, act, reply), and what each tier took.
         error: one line if the sentence was not understood at all.
+        parts: the turns of its commands, if it has several; the other fields are then those of the
+            first.
     """
 
     sentence: str
@@ -54,6 +57,7 @@ class Turn:
     confidence: float | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
     error: str = ""
+    parts: tuple[Turn, ...] = ()
 
     @property
     def resolved(self) -> Resolved | None:
@@ -75,6 +79,8 @@ class Turn:
     @property
     def changes(self) -> tuple[Change, ...]:
         """What is different now, before and after."""
+        if self.parts:
+            return tuple(change for part in self.parts for change in part.changes)
         return self.outcome.changed if self.outcome else ()
 
 
@@ -112,6 +118,7 @@ class Session:
     def say(self, sentence: str) -> Turn:
         """Answer one sentence. One that is not understood gets its one-line error as the reply."""
         watch = _Stopwatch()
+        self.dialogue.begin_turn()
         try:
             said = normalise(sentence)
             # an undo is never the answer to a question
@@ -123,7 +130,7 @@ class Session:
                 watch.stage("understand")
                 turn = Turn(sentence, reply="", why="answer to the question")
                 return self._finish(turn, answer, watch)
-            return self._interpret(sentence, said, watch)
+            return self._interpret(sentence, watch)
         except TumenError as error:
             watch.stage("understand")
             line = _first_line(error)
@@ -145,26 +152,34 @@ class Session:
 
     # -- the ways to a turn ----------------------------------------------------------------------
 
-    def _interpret(self, sentence: str, said: str, watch: _Stopwatch) -> Turn:
+    def _interpret(self, sentence: str, watch: _Stopwatch) -> Turn:
         """Answer a sentence through the model."""
-        found = self.understand(said)
-        watch.stage("understand")
-        # the tiers' own times are parts of `understand`
-        watch.seconds = dict(found.seconds) | watch.seconds
         dialogue = self.dialogue
-        dialogue.lang = found.action.lang
         # a home that knows its room is a satellite in this room
         here = self.home.here or dialogue.area
-        resolution = resolve(found.action, self.home, self.values, here, dialogue.last)
+        reader = SentenceReader(self.home, self.understand, self.values, here, dialogue.last)
+        parts = reader.read(sentence)
+        watch.stage("understand")
+        dialogue.lang = parts[-1].action.lang
+        if len(parts) == 1:
+            return self._answer_part(sentence, parts[0], watch)
+        turns = [self._answer_part(part.said, part, _Stopwatch()) for part in parts]
+        watch.stage("act")
+        return _together(sentence, turns, watch)
+
+    def _answer_part(self, sentence: str, part: Part, watch: _Stopwatch) -> Turn:
+        """Act on one part of a sentence, and reply."""
+        # the tiers' own times are parts of `understand`
+        watch.seconds = dict(part.found.seconds) | watch.seconds
         turn = Turn(
             sentence,
             reply="",
-            action=found.action,
-            tier=found.tier,
-            why=found.why,
-            confidence=found.confidence,
+            action=part.action,
+            tier=part.found.tier,
+            why=part.found.why,
+            confidence=part.found.confidence,
         )
-        return self._finish(turn, resolution, watch)
+        return self._finish(turn, part.resolution, watch)
 
     def _answer(self, said: str) -> Resolved | None:
         """Return what an answer to the pending question means; None if it does not answer it."""
@@ -226,20 +241,45 @@ class Session:
         watch.stage("understand")
         self.dialogue.drop_question()
         last = self.dialogue.take_undoable()
-        resolution: Resolution
-        outcome: Outcome | None = None
-        if last is None:
+        if not last:
             # without an act, the words are the only sign of the language
             lang = language_of(said, self.dialogue.lang)
             resolution = Refusal("HassNevermind", lang, "nothing")
             text = reply(resolution, self.home)
-        else:
-            outcome = undo(last, self.home)
-            resolution = outcome.resolved
-            watch.stage("act")
+            watch.stage("reply")
+            return Turn(sentence, text, None, resolution, why="undo", seconds=watch.seconds)
+        # the last act first, as each stands on the ones before it
+        outcomes = [undo(outcome, self.home) for outcome in reversed(last)]
+        watch.stage("act")
+        turns = []
+        for outcome in outcomes:
             text = reply_undone(outcome, self.home)
+            turns.append(Turn(sentence, text, None, outcome.resolved, outcome, why="undo"))
         watch.stage("reply")
-        return Turn(sentence, text, None, resolution, outcome, why="undo", seconds=watch.seconds)
+        if len(turns) == 1:
+            return replace(turns[0], seconds=watch.seconds)
+        return _together(sentence, turns, watch)
+
+
+def _gap(lang: str) -> str:
+    """Return what stands between two sentences of a language."""
+    return catalogues()[lang].sentence_gap
+
+
+def _together(sentence: str, turns: Sequence[Turn], watch: _Stopwatch) -> Turn:
+    """Return the turn of a sentence with several commands."""
+    first = turns[0]
+    lang = first.resolution.lang if first.resolution else LANGUAGES[0]
+    sure = [turn.confidence for turn in turns if turn.confidence is not None]
+    return replace(
+        first,
+        sentence=sentence,
+        reply=_gap(lang).join(dict.fromkeys(turn.reply for turn in turns)),
+        # the least sure part decides
+        confidence=min(sure, default=None),
+        seconds=dict(first.seconds) | watch.seconds,
+        parts=tuple(turns),
+    )
 
 
 def _first_line(error: Exception) -> str:

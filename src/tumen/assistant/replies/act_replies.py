@@ -217,11 +217,15 @@ def _timers(phrasing: Phrasing, outcome: Outcome) -> str:
 
 
 def _started_timer(phrasing: Phrasing, change: Change) -> str:
-    """Return how long a timer runs, and its name if it has one."""
+    """Return how long a timer runs, and its name or what is done then."""
     fields = change.after or {}
     name = fields.get("name")
-    key = "timer_start_named" if name else "timer_start"
-    return phrasing.reply(key, name=name, time=phrasing.time(fields["seconds"]))
+    command = fields.get("command")
+    key = "timer_command" if command else "timer_start"
+    if name:
+        key = "timer_start_named"
+    time = phrasing.time(fields["seconds"])
+    return phrasing.reply(key, name=name, time=time, command=command)
 
 
 def _lists(phrasing: Phrasing, outcome: Outcome) -> str:

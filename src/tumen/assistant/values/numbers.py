@@ -42,6 +42,12 @@ def read_number(words: str, lang: str) -> float | None:
     return None
 
 
+@cache
+def number_units() -> frozenset[str]:
+    """Return the words that may stand after a number as its unit, in every language."""
+    return frozenset((*of_all_languages("numbers", "units"), "%", "°"))
+
+
 # -- taking the number out of its words ----------------------------------------------------------
 
 

@@ -1,0 +1,21 @@
+"""Modifiers: what a sentence says about its acts: several, not, except, and later."""
+
+from tumen.assistant.modifiers.clauses import Clause, clauses_of, command_words
+from tumen.assistant.modifiers.marks import WAITING, Mark, marks_of, without_marks
+from tumen.assistant.modifiers.phrases import alternatives, numbered, script_of
+from tumen.assistant.modifiers.times import Moment, moment_of
+
+__all__ = [
+    "WAITING",
+    "Clause",
+    "Mark",
+    "Moment",
+    "alternatives",
+    "clauses_of",
+    "command_words",
+    "marks_of",
+    "moment_of",
+    "numbered",
+    "script_of",
+    "without_marks",
+]

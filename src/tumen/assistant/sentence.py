@@ -1,0 +1,414 @@
+"""Sentence: what is said, taken apart into parts that are each resolved before any is done.
+
+    sentence -> clauses -> marks (not, except, later) -> model -> names of the home -> resolution
+
+A model reads each command without its marks. What they say is never left to it: a command that is
+negated, or waits for something, is not an act, however sure the model is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from tumen.assistant.complaints import with_complaint
+from tumen.assistant.enumerations import items_of, one_thing_each
+from tumen.assistant.grounding import FREE_TEXT, ground, spans_of, unknown_qualifier, with_colour
+from tumen.assistant.interpretation import Interpretation
+from tumen.assistant.modifiers import WAITING, Clause, Mark, clauses_of, marks_of, without_marks
+from tumen.assistant.resolution import Refusal, Resolution, Resolved, resolve
+from tumen.assistant.values import Values
+from tumen.home import Home, NamedPlace, common_words, language_of, mentions_of
+from tumen.language import ACTS, CLOSED, INTENTS, LANGUAGES, NONE, NUMBERS, Action, units
+
+Understand = Callable[[str], Interpretation]
+
+_START_TIMER = "HassStartTimer"
+_SPREADING = ("every", "event", "condition")
+"""Marks that hold for every command of a sentence, wherever they stand in it."""
+
+_LONG_NAME = 2  # units
+_OF_THE_HOME = frozenset(("HassTurnOn", "HassTurnOff", "HassLightSet", "HassSetPosition"))
+
+
+@dataclass(frozen=True)
+class Part:
+    """One act or question of a sentence.
+
+    Attributes:
+        said: the words it was read from.
+        found: what the model made of them.
+        action: the same with the names of the home.
+        resolution: what that means in the home.
+    """
+
+    said: str
+    found: Interpretation
+    action: Action
+    resolution: Resolution
+
+
+@dataclass(frozen=True)
+class SentenceReader:
+    """Reads sentences for one conversation.
+
+    Args:
+        home: the home that is spoken to.
+        understand: returns what a model makes of a sentence.
+        values: the lexicon of the bundle.
+        here: the area of the speaker, if known.
+        last: the ids that "it" stands for.
+    """
+
+    home: Home
+    understand: Understand
+    values: Values
+    here: str | None = None
+    last: Sequence[str] = ()
+    _seconds: dict[str, float] = field(default_factory=dict)
+
+    def read(self, sentence: str) -> list[Part]:
+        """Return the parts of a sentence in their order, at least one.
+
+        Raises:
+            TumenError: the sentence is not accepted, or no model answers.
+        """
+        clauses = clauses_of(sentence)
+        marked = [(clause, self._marks(clause.said)) for clause in clauses]
+        parts: list[Part] = []
+        for number, (clause, marks) in enumerate(marked):
+            spread = [*marks, *_spread_to(number, marked)]
+            parts += self._parts(clause.said, spread)
+        return parts
+
+    # -- marks -----------------------------------------------------------------------------------
+
+    def _marks(self, said: str) -> list[Mark]:
+        """Return the marks of a clause; words that name a thing of the home are none."""
+        return marks_of(said, self._names_in(said))
+
+    def _names_in(self, said: str) -> list[tuple[int, int]]:
+        """Return (start, end) of the characters that name a thing: the scene `Good night`."""
+        found = []
+        for mention in mentions_of(self.home.index, said, language_of(said, LANGUAGES[0])):
+            # a scene called `Morning` does not take the time out of `every morning`
+            if mention.entities and mention.end - mention.start >= _LONG_NAME:
+                at = said.find(mention.words)
+                found.append((at, at + len(mention.words)))
+        return found
+
+    def _understood(self, said: str) -> Interpretation:
+        """Return what a model makes of a clause; what a complaint asks for is known."""
+        found = self.understand(said)
+        return replace(found, action=with_complaint(said, found.action))
+
+    # -- parts -----------------------------------------------------------------------------------
+
+    def _parts(self, said: str, marks: Sequence[Mark]) -> list[Part]:
+        """Return the parts of one clause.
+
+        Args:
+            said: the clause.
+            marks: its own marks, and those of the others that hold for it.
+        """
+        found = self._understood(said)
+        found = self._with_all_said(said, found, marks)
+        marks = [mark for mark in marks if not _is_content(said, found.action, mark)]
+        if not marks or not _changes_something(found.action):
+            return self._plain(said, found)
+        stopped = _reason_to_stop(found.action, marks)
+        if stopped:
+            return [Part(said, found, found.action, stopped)]
+        core = without_marks(said, marks)
+        if not core:
+            return [Part(said, found, found.action, _kept(found.action))]
+        return self._with_marks(core, found, marks)
+
+    def _with_all_said(
+        self, said: str, found: Interpretation, marks: Sequence[Mark]
+    ) -> Interpretation:
+        """Return what a clause means without its exception, if a model takes it for a question."""
+        excepted = [mark for mark in marks if mark.kind == "except" and mark.spans]
+        if not excepted or _changes_something(found.action) or found.action.intent == NONE:
+            return found
+        core = without_marks(said, excepted)
+        return self._understood(core) if core else found
+
+    def _plain(self, said: str, found: Interpretation) -> list[Part]:
+        """Return the parts of a clause without marks."""
+        lang = found.action.lang
+        sentences = one_thing_each(said, self.home.index, lang)
+        if len(sentences) == 1 or not _changes_something(found.action):
+            return self._resolved(said, found)
+        parts: list[Part] = []
+        for sentence in sentences:
+            parts += self._resolved(sentence, self._understood(sentence))
+        return parts
+
+    def _resolved(self, said: str, found: Interpretation) -> list[Part]:
+        """Return the resolved parts of a clause about one thing, or about several items."""
+        return [
+            Part(said, found, *self._resolve(said, action))
+            for action in items_of(said, found.action)
+        ]
+
+    def _resolve(self, said: str, action: Action) -> tuple[Action, Resolution]:
+        """Return an action with the names that were said, and what it means in the home."""
+        grounded = ground(said, action, self.home)
+        action = with_colour(said, grounded.action, self.values)
+        if grounded.unaccounted:
+            about = {"words": grounded.unaccounted}
+            return action, Refusal(action.intent, action.lang, "unaccounted", about)
+        resolution = self._look_up(action)
+        if not isinstance(resolution, Resolved) or len(resolution.targets) < 2:
+            return action, resolution
+        qualifier = ""
+        if action.intent in _OF_THE_HOME and not action.slots.get("name"):
+            qualifier = unknown_qualifier(said, action, self.home)
+        if not qualifier:
+            return action, resolution
+        # `the spot light` is one lamp, or none, but not all of them
+        slots = {key: value for key, value in action.slots.items() if key != "domain"}
+        action = replace(action, slots={**slots, "name": qualifier})
+        return action, self._look_up(action)
+
+    def _look_up(self, action: Action) -> Resolution:
+        """Return what an action means in the home."""
+        return resolve(action, self.home, self.values, self.here, self.last)
+
+    # -- what marks change -----------------------------------------------------------------------
+
+    def _with_marks(self, core: str, whole: Interpretation, marks: Sequence[Mark]) -> list[Part]:
+        """Return the parts of a clause with exceptions or a time.
+
+        Args:
+            core: the clause without its marks.
+            whole: what a model makes of the clause with its marks.
+            marks: exceptions and moments.
+        """
+        found = self._understood(core)
+        # a model may need the whole clause to see that it is an act (`all off but the hall`)
+        if not _changes_something(found.action):
+            found = replace(whole, action=_within(core, whole.action))
+        parts = self._plain(core, found)
+        for mark in marks:
+            if mark.kind == "except":
+                parts = [self._without(part, mark.about) for part in parts]
+        for mark in marks:
+            if mark.kind == "moment":
+                parts = [self._at(part, mark, marks) for part in parts]
+        return parts
+
+    def _without(self, part: Part, about: str) -> Part:
+        """Return a part without the things that an exception takes out."""
+        resolution = part.resolution
+        if not isinstance(resolution, Resolved):
+            return part
+        spared = self._things(part.action, about)
+        if spared is None:
+            refusal = Refusal(part.action.intent, part.action.lang, "exception", {"words": about})
+            return replace(part, resolution=refusal)
+        targets = tuple(target for target in resolution.targets if target not in spared)
+        if not targets:
+            return replace(part, resolution=_kept(part.action))
+        return replace(part, resolution=replace(resolution, targets=targets))
+
+    def _things(self, action: Action, about: str) -> frozenset[str] | None:
+        """Return what the words of an exception mean; None if that is not clear."""
+        kinds = {
+            key: value for key, value in action.slots.items() if key in ("domain", "device_class")
+        }
+        spared: set[str] = set()
+        for words in _apart(about):
+            ids = self._named(action, kinds, words)
+            if ids is None:
+                return None
+            spared.update(ids)
+        return frozenset(spared)
+
+    def _named(
+        self, action: Action, kinds: Mapping[str, str], words: str
+    ) -> tuple[str, ...] | None:
+        """Return the things that words name; None if they name none or are unclear."""
+        # a place spares what is in it, also where the action would find nothing there
+        place = self._place(words, action.lang)
+        if place:
+            entities = self.home.entities.values()
+            return tuple(entity.id for entity in entities if entity.area in place.areas)
+        for slots in ({**kinds, "name": words}, {"name": words}):
+            # switching has the widest choice of things
+            tried = Action("HassTurnOff", action.lang, {**slots, "scope": "all"})
+            resolution = self._look_up(tried)
+            if isinstance(resolution, Resolved):
+                return resolution.targets
+        return None
+
+    def _place(self, words: str, lang: str) -> NamedPlace | None:
+        """Return the place that words name: `the hall`, `the ones in the hall`."""
+        phrase = self.home.index.parse(words, lang)
+        only_a_place = len(phrase.places) == 1 and not phrase.kind
+        if only_a_place and phrase.core <= common_words().answer_words:
+            return phrase.places[0]
+        return self.home.index.place(words, lang)
+
+    def _at(self, part: Part, mark: Mark, marks: Iterable[Mark]) -> Part:
+        """Return a part that is done at a moment instead of now."""
+        resolution = part.resolution
+        if not isinstance(resolution, Resolved) or mark.moment is None:
+            return part
+        now = self.home.clock()
+        seconds = (mark.moment.at(now) - now).total_seconds()
+        # exceptions are said again when the time has come
+        spared = [other.words for other in marks if other.kind == "except"]
+        command = " ".join([part.said, *spared])
+        later = Resolved(
+            _START_TIMER,
+            part.action.lang,
+            values={"seconds": round(seconds), "command": command},
+            place=self.here,
+        )
+        return replace(part, resolution=later)
+
+
+def _within(said: str, action: Action) -> Action:
+    """Return an act with those of its slots whose words are in a clause, about all that fits."""
+    slots = action.slots.items()
+    kept = {slot: words for slot, words in slots if slot in CLOSED or words in said}
+    if "scope" in INTENTS[action.intent]:
+        kept["scope"] = "all"
+    ordered = {slot: kept[slot] for slot in INTENTS[action.intent] if slot in kept}
+    return replace(action, slots=ordered)
+
+
+def _apart(about: str) -> list[str]:
+    """Return the things of an exception one by one (`the hall and the kitchen`)."""
+    parts = [about]
+    for joint in common_words().joints:
+        parts = [one.strip() for part in parts for one in part.split(joint)]
+    return [part for part in parts if part]
+
+
+def _spread_to(number: int, marked: Sequence[tuple[Clause, Sequence[Mark]]]) -> list[Mark]:
+    """Return the marks of other clauses that hold for one.
+
+    `if it rains close the windows and the awning`: the condition is about both. `don't open the
+    door or the window`: so is the negation. After `but` nothing of that holds.
+
+    Args:
+        number: the clause.
+        marked: all clauses with their own marks.
+    """
+    spread: list[Mark] = []
+    for other, (clause, marks) in enumerate(marked):
+        if other == number or _is_cut_between(marked, min(other, number), max(other, number)):
+            continue
+        follows = other == number - 1 and _only_and(marked[number][0])
+        for mark in marks:
+            first = other < number and _stands_first(clause.said, mark)
+            if _holds_for_others(mark, follows, first):
+                spread.append(replace(mark, spans=()))
+    return spread
+
+
+def _holds_for_others(mark: Mark, follows: bool, first: bool) -> bool:
+    """Whether a mark holds for another clause as well.
+
+    Args:
+        mark: a mark of one clause.
+        follows: whether the other clause follows it on a bare `and`.
+        first: whether the mark stands at the start, before both.
+    """
+    if mark.kind in _SPREADING:
+        return True
+    if mark.kind == "negative":
+        return follows
+    return first and mark.kind in ("moment", "vague")
+
+
+def _is_cut_between(marked: Sequence[tuple[Clause, Sequence[Mark]]], first: int, last: int) -> bool:
+    """Whether a `but` stands between two clauses."""
+    return any(clause.after_but for clause, _ in marked[first + 1 : last + 1])
+
+
+def _only_and(clause: Clause) -> bool:
+    """Whether a clause follows on a bare `and`, without a pause."""
+    return clause.joined != "," and not clause.in_order
+
+
+def _stands_first(said: str, mark: Mark) -> bool:
+    """Whether a mark stands at the start of its clause."""
+    return bool(mark.spans) and not said[: mark.spans[0][0]].strip()
+
+
+def _is_content(said: str, action: Action, mark: Mark) -> bool:
+    """Whether the words of a mark are content of the act: `add "don't panic" to my list`.
+
+    Such words stand in a slot that holds any words, after the command. A number after `at` may be
+    a value (`the volume at eight`), and a timer's time is its length.
+    """
+    if not mark.spans:
+        return False
+    start, end = mark.spans[0][0], mark.spans[-1][1]
+    taken = _slots_in_characters(said, action)
+    is_timer = "Timer" in action.intent
+    later = is_timer and "command" in action.slots
+    for slot, first, last in taken:
+        inside = 0 < first <= start and end <= last
+        # `in five minutes turn the light off` is an act for later, whoever reads it
+        if slot in FREE_TEXT and inside and not (slot == "command" and later):
+            return True
+        overlaps = first < end and start < last
+        if slot in NUMBERS and overlaps and is_timer and not later:
+            return True
+    return bool(mark.moment and mark.moment.weak) and _may_be_a_value(action, taken, start, end)
+
+
+def _may_be_a_value(
+    action: Action, taken: Sequence[tuple[str, int, int]], start: int, end: int
+) -> bool:
+    """Whether a number at some characters may be the value that an act needs.
+
+    Args:
+        action: what was understood.
+        taken: its slots with their characters.
+        start: the first character of the number.
+        end: the character after it.
+    """
+    values = NUMBERS & frozenset(INTENTS[action.intent])
+    held = [(first, last) for slot, first, last in taken if slot in values]
+    if not values:
+        return False
+    # without any value this number is the value
+    return not held or any(first < end and start < last for first, last in held)
+
+
+def _slots_in_characters(said: str, action: Action) -> list[tuple[str, int, int]]:
+    """Return the copied slots of an action with their first character and the one after."""
+    pieces = units(said)
+    found = []
+    for span in spans_of(pieces, action):
+        start = len("".join(pieces[: span.start]).strip())
+        end = len("".join(pieces[: span.end]).strip())
+        found.append((span.slot, start, end))
+    return found
+
+
+def _changes_something(action: Action) -> bool:
+    """Whether an action is an act."""
+    return action.intent in ACTS
+
+
+def _reason_to_stop(action: Action, marks: Iterable[Mark]) -> Refusal | None:
+    """Return why nothing is done now, if the marks say so."""
+    for mark in marks:
+        if mark.kind == "negative":
+            return _kept(action)
+    for mark in marks:
+        if mark.kind in WAITING:
+            return Refusal(action.intent, action.lang, "later", {"words": mark.words})
+    return None
+
+
+def _kept(action: Action) -> Refusal:
+    """Return that everything stays as it is, as it was wanted."""
+    return Refusal(action.intent, action.lang, "kept")
