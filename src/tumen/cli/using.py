@@ -98,8 +98,10 @@ def turn_lines(turn: Turn, home: Home) -> Iterator[str]:
     """Yield a turn for people."""
     language = turn.action.lang if turn.action else "en"
     yield turn.reply
-    if turn.action is not None:
-        yield f"  understood  {turn.action.json()}"
+    # a sentence with several commands has a part for each
+    for part in turn.parts or (turn,):
+        if part.action is not None:
+            yield f"  understood  {part.action.json()}"
     for change in turn.changes:
         name = home.title(change.id, language)
         yield f"  changed     {name}: {_state(change.before)} -> {_state(change.after)}"
@@ -137,6 +139,7 @@ def _turn_facts(turn: Turn) -> dict[str, Any]:
         "sentence": turn.sentence,
         "reply": turn.reply,
         "action": action,
+        "parts": [_turn_facts(part) for part in turn.parts],
         "changes": [asdict(change) for change in turn.changes],
         "tier": turn.tier,
         "why": turn.why,
