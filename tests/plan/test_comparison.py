@@ -11,7 +11,7 @@ from tumen.core.errors import PlanError
 from tumen.plan import Workload, compare, grow, own_and_rented, solve, workload_of
 from tumen.plan.comparison import Side, gain, side_of
 from tumen.plan.facts import fleet_of, one_kind
-from tumen.plan.results import layout_text
+from tumen.plan.planned_run import layout_text
 from tumen.recipe import Planning, load_recipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import replace
 from pathlib import Path
 
@@ -381,6 +382,38 @@ def test_a_file_of_rows(tmp_path: Path) -> None:
     path = write(tmp_path / "runs.csv", [ROW, changed(id="own-2", layers=""), changed(id="own-3")])
     rows, refused = read(path)
     assert [row.id for row in rows] == ["own-1", "own-3"]
+    assert [row.id for row in refused] == ["own-2"]
+
+
+def write_without(column: str, path: Path) -> Path:
+    """A CSV file of one row that lacks a column."""
+    cells = {name: cell for name, cell in ROW.items() if name != column}
+    with open(path, "w", newline="") as lines:
+        writer = csv.DictWriter(lines, list(cells))
+        writer.writeheader()
+        writer.writerow(cells)
+    return path
+
+
+@pytest.mark.parametrize("column", ["model", "attention", "notes"])
+def test_a_file_without_a_needed_column_is_one_line(column: str, tmp_path: Path) -> None:
+    path = write_without(column, tmp_path / "runs.csv")
+    with pytest.raises(InputError, match=f"runs.csv: lacks the columns {column}; give a CSV"):
+        read(path)
+
+
+def test_a_file_without_recompute_tries_every_policy(tmp_path: Path) -> None:
+    (row,), _ = read(write_without("recompute", tmp_path / "lacking.csv"))
+    (empty,), _ = read(write(tmp_path / "empty.csv", [changed(recompute="")]))
+    assert row == empty
+
+
+def test_a_short_row_has_empty_cells(tmp_path: Path) -> None:
+    path = write(tmp_path / "runs.csv", [ROW])
+    with open(path, "a") as lines:
+        lines.write("own-2,own\n")
+    rows, refused = read(path)
+    assert [row.id for row in rows] == ["own-1"]
     assert [row.id for row in refused] == ["own-2"]
 
 

@@ -20,6 +20,7 @@ from tumen.plan.search import (
     Found,
     best_of_meshes,
     larger_fleet,
+    nearest_batch,
     search,
     tally,
     time_best,
@@ -428,6 +429,25 @@ def test_why_no_layout_is_legal(gpt3_workload: Workload) -> None:
     assert "batch 1000 is not divided by any mesh of 512 accelerators" in batch
     assert "many divisors is 1024" in batch
     assert "many divisors is 64" in why_none(replace(gpt3_workload, batch_size=7), 512, space)
+
+
+def test_the_batch_to_try_has_a_layout(gpt3_workload: Workload) -> None:
+    """Not the rejected one again: 64 sequences divide no mesh of so many accelerators."""
+    space = Space(tensor=(4,), pipeline=(3,))
+    rejected = replace(gpt3_workload, batch_size=64)
+    assert not list(layouts(rejected, 2304, space))
+    hint = nearest_batch(rejected, 2304, space)
+    assert hint is not None
+    assert hint != 64
+    assert list(layouts(replace(rejected, batch_size=hint), 2304, space))
+    assert f"many divisors is {hint} sequences" in why_none(rejected, 2304, space)
+
+
+def test_where_no_batch_helps_the_hint_names_none(gpt3_workload: Workload) -> None:
+    nothing = Space(tensor=(4,), pipeline=(3,), micro=())
+    why = why_none(gpt3_workload, 512, nothing)
+    assert "unpin a part of the layout" in why
+    assert "nearest batch" not in why
 
 
 def test_tally_of_a_search() -> None:

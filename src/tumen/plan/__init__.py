@@ -15,7 +15,7 @@ from tumen.plan.budget import step_flops, steps_within, training_compute
 from tumen.plan.comparison import Comparison, Growth, compare, grow, own_and_rented
 from tumen.plan.failure import goodput, reliability
 from tumen.plan.layout import Layout
-from tumen.plan.results import Plan
+from tumen.plan.planned_run import Plan
 from tumen.plan.serving import Demand, ServedModel, rate_of, size_serving
 from tumen.plan.solver import anchored, solve
 from tumen.plan.workload import Workload, workload_of

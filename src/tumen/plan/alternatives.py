@@ -12,7 +12,7 @@ from tumen.plan.layout import Layout, scenario_of
 from tumen.plan.model import memory, step
 from tumen.plan.model.physics import fitted
 from tumen.plan.model.scenario import Scenario, stack
-from tumen.plan.results import Loser
+from tumen.plan.planned_run import Loser
 from tumen.plan.workload import Workload
 
 SUMS = ("step", "stage_forward", "stage_backward")  # not causes of their own

@@ -8,7 +8,7 @@ from tumen.core import units
 from tumen.core.errors import PlanError
 from tumen.core.shape import Frozen
 from tumen.plan.facts import FleetGroup, fleet_of, one_kind
-from tumen.plan.results import Plan, layout_text
+from tumen.plan.planned_run import Plan, layout_text
 from tumen.plan.solver import solve
 from tumen.plan.workload import Workload
 from tumen.recipe import Planning

@@ -9,7 +9,7 @@ trying everything (tests/plan/test_search.py).
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,13 +19,15 @@ from tumen.plan.layout import Layout
 from tumen.plan.model import bound, memory, step
 from tumen.plan.model.physics import Physics, fitted
 from tumen.plan.model.scenario import Array, Index, Scenario
-from tumen.plan.space import Space, layout_of, layout_table, scenario_table, space_of
+from tumen.plan.space import Space, layout_of, layout_table, layouts, scenario_table, space_of
 from tumen.plan.workload import Workload
 
 HEADROOM = 0.08  # share of the memory left free for fragments
 BLOCK = 1024  # layouts timed at once
 TRAINING_BYTES = 18.0  # of one weight: bf16 weight, fp32 gradient, master weight and two moments
 FILLED = 0.7  # share of the memory that weights, gradients and states may take in a hint
+BATCH_UNIT = 64  # a batch in a hint is a multiple of so many sequences
+NEAR_UNITS = 16  # such multiples tried in either direction
 
 # Columns of the layout table (`space.LayoutRow`).
 TENSOR = 0
@@ -51,6 +53,7 @@ def search(
     fleet_size: int,
     top: int = 5,
     space: Space | None = None,
+    *,
     physics: Physics | None = None,
     prune: bool = True,
 ) -> Found:
@@ -164,11 +167,28 @@ def why_none(workload: Workload, fleet_size: int, space: Space) -> str:
             f"{fleet_size} accelerators are fewer than tp x pp x cp of the layout; "
             f"the least is {least}"
         )
-    whole = max(round(workload.batch_size / 64), 1) * 64
+    hint = "unpin a part of the layout, or take another fleet"
+    whole = nearest_batch(workload, fleet_size, space)
+    if whole:
+        hint = f"the nearest batch with many divisors is {whole} sequences"
     return (
         f"batch {workload.batch_size} is not divided by any mesh of {fleet_size} accelerators; "
-        f"the nearest batch with many divisors is {whole} sequences"
+        f"{hint}"
     )
+
+
+def nearest_batch(workload: Workload, fleet_size: int, space: Space) -> int | None:
+    """Return the nearest multiple of BATCH_UNIT that has a legal layout; None if none is near."""
+    middle = max(round(workload.batch_size / BATCH_UNIT), 1)
+    counts = range(max(middle - NEAR_UNITS, 1), middle + NEAR_UNITS + 1)
+    options = [count * BATCH_UNIT for count in counts]
+    options.sort(key=lambda batch_size: abs(batch_size - workload.batch_size))
+    for batch_size in options:
+        other = replace(workload, batch_size=batch_size)
+        has_layout = next(layouts(other, fleet_size, space), None) is not None
+        if has_layout:
+            return batch_size
+    return None
 
 
 def why_too_large(

@@ -18,7 +18,7 @@ from tumen.plan.layout import Layout, scenario_of
 from tumen.plan.model import bound, memory, step
 from tumen.plan.model.physics import fitted
 from tumen.plan.model.scenario import Number, Scenario, stack
-from tumen.plan.results import Failures, Figure, Plan, PlannedLayout, StageBytes
+from tumen.plan.planned_run import Failures, Figure, Plan, PlannedLayout, StageBytes
 from tumen.plan.search import Found, search, tally
 from tumen.plan.space import pinned, space_of
 from tumen.plan.workload import Workload

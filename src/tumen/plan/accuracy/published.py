@@ -28,7 +28,9 @@ from tumen.plan.model import memory
 from tumen.plan.model.compute import UNALIGNED_SOFTMAX
 from tumen.plan.model.scenario import SCHEDULES, Scenario, network, stack
 
-NEEDED_COLUMNS = ("id", "source", "gpu", "n_gpus", "tp", "global_batch")
+NEEDED_COLUMNS = (
+    "id", "source", "model", "attention", "gpu", "n_gpus", "tp", "global_batch", "notes"
+)  # fmt: skip
 NETWORK_COLUMNS = ("layers", "hidden", "heads", "vocab", "seq")
 PLAN_COLUMNS = ("n_gpus", "tp", "pp", "global_batch")
 COMPLETE_PLAN = ("tp", "pp", "dp", "micro_batch", "global_batch")
@@ -98,7 +100,7 @@ def csv_rows(path: Path) -> list[dict[str, str]]:
     """
     try:
         with open(path, newline="", encoding="utf-8") as lines:
-            rows = list(csv.DictReader(lines))
+            rows = list(csv.DictReader(lines, restval=""))  # a short row has empty cells
     except FileNotFoundError:
         raise InputError(
             f"{path}: file not found; give a CSV in the columns of docs/plan.md"
@@ -209,7 +211,8 @@ def scenarios_of(row: CsvRow) -> tuple[Software, tuple[Scenario, ...]]:
     if "unfused softmax" in row.get("notes", ""):
         fixed["kernel"] = UNALIGNED_SOFTMAX
 
-    policies = CANDIDATE_RECOMPUTE.get(row.get("recompute", ""), (row["recompute"],))
+    policy = row.get("recompute", "")
+    policies = CANDIDATE_RECOMPUTE.get(policy, (policy,))
     found = []
     for micro in micro_batches_of(row, degrees["dp"]):
         for vpp in chunks_of(row, shape.num_hidden_layers):

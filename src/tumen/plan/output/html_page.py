@@ -6,15 +6,15 @@ stage, and goodput and days against the size of the fleet.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from html import escape
 
 from tumen.core import units
-from tumen.plan.failure import reliability
+from tumen.plan.failure import Reliability, reliability
 from tumen.plan.output import svg
 from tumen.plan.output.plan_text import PARTS, ranged
-from tumen.plan.output.timeline import one_forward_one_backward
-from tumen.plan.results import Figure, Plan, layout_text
+from tumen.plan.output.timeline import Slot, one_forward_one_backward
+from tumen.plan.planned_run import Figure, Plan, PlannedLayout, StageBytes, layout_text
 from tumen.recipe import Planning
 
 KINDS = ("weights", "gradients", "optimizer", "activations", "working", "logits")
@@ -29,6 +29,7 @@ figcaption{color:#555}
 .key i{display:inline-block;width:.8em;height:.8em;margin-right:.3em}
 """
 WIDTH = 900  # of a figure, in SVG units
+ROW_HEIGHT = 26  # of a stage in the timeline
 MOST_STAGES = 8  # shown in the timeline
 MOST_MICRO_BATCHES = 12
 FLEET_POWERS = (-3, -2, -1, 0, 1, 2, 3)  # fleets shown: the plan's times powers of two
@@ -36,16 +37,11 @@ FLEET_POWERS = (-3, -2, -1, 0, 1, 2, 3)  # fleets shown: the plan's times powers
 
 def page(plan: Plan, planning: Planning) -> str:
     """Return the page as text; it opens without a network."""
-    title = f"{plan.name} on {plan.fleet_cards} x {plan.card}"
-    parameters = units.show_count(plan.parameters)
-    tokens = units.show_count(plan.tokens)
-    layout = escape(layout_text(plan.best.layout))
-    notes = [f"<p><strong>Note:</strong> {escape(warning)}</p>" for warning in plan.warnings]
+    title = escape(f"{plan.name} on {plan.fleet_cards} x {plan.card}")
     reasons = [(loser.change, loser.reason) for loser in plan.losers]
     parts = [
-        f"<h1>{escape(title)}</h1>",
-        f"<p>{parameters} parameters, {tokens} tokens. {layout}.</p>",
-        *notes,
+        f"<h1>{title}</h1>",
+        *introduction(plan),
         figures_table(plan),
         "<h2>Parts of a step</h2>",
         step_figure(plan),
@@ -61,8 +57,18 @@ def page(plan: Plan, planning: Planning) -> str:
         svg.html_table(reasons, ("change", "reason")),
     ]
     body = "\n".join(parts)
-    head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style>'
+    head = f'<meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
     return f'<!doctype html><html lang="en"><head>{head}</head><body>{body}</body></html>\n'
+
+
+def introduction(plan: Plan) -> Iterator[str]:
+    """Yield what is trained, the best layout, and what to know before trusting the plan."""
+    parameters = units.show_count(plan.parameters)
+    tokens = units.show_count(plan.tokens)
+    layout = escape(layout_text(plan.best.layout))
+    yield f"<p>{parameters} parameters, {tokens} tokens. {layout}.</p>"
+    for warning in plan.warnings:
+        yield f"<p><strong>Note:</strong> {escape(warning)}</p>"
 
 
 # ---------------------------------------------------------------------- tables
@@ -71,39 +77,48 @@ def page(plan: Plan, planning: Planning) -> str:
 def figures_table(plan: Plan) -> str:
     """Return every figure with its error bar and grade."""
     best = plan.best
-    shown: list[tuple[str, Figure, Callable[[float], str]]] = [
-        ("step", best.step_seconds, units.show_seconds),
-        ("memory of an accelerator", best.memory_bytes, units.show_bytes),
-        ("tokens a day", best.tokens_per_day, units.show_count),
-        ("goodput", best.goodput, "{:.1%}".format),
-        ("days", best.days, "{:.1f}".format),
-        ("accelerator-hours", best.card_hours, units.show_count),
-        ("energy in kWh", best.energy_kwh, units.show_count),
-        (f"money in {plan.currency}", best.money, "{:,.0f}".format),
-    ]
-    rows = [(name, ranged(figure, show), figure.grade) for name, figure, show in shown]
+    rows: list[tuple[str, str, str]] = []
+
+    def add(name: str, figure: Figure, show: Callable[[float], str]) -> None:
+        rows.append((name, ranged(figure, show), figure.grade))
+
+    add("step", best.step_seconds, units.show_seconds)
+    add("memory of an accelerator", best.memory_bytes, units.show_bytes)
+    add("tokens a day", best.tokens_per_day, units.show_count)
+    add("goodput", best.goodput, "{:.1%}".format)
+    add("days", best.days, "{:.1f}".format)
+    add("accelerator-hours", best.card_hours, units.show_count)
+    add("energy in kWh", best.energy_kwh, units.show_count)
+    add(f"money in {plan.currency}", best.money, "{:,.0f}".format)
+    rows += plain_figures(plan)
+    return svg.html_table(rows, ("figure", "value (range)", "evidence"))
+
+
+def plain_figures(plan: Plan) -> Iterator[tuple[str, str, str]]:
+    """Yield (name, value, evidence) of the figures that have no error bar of their own."""
+    best = plan.best
     bound = f"{units.show_seconds(best.bound_seconds)} ({best.bound_by})"
     between = f"{plan.failures.between_failures_hours:.1f} h"
-    rows.append(("MFU", f"{best.mfu:.1%}", best.step_seconds.grade))
-    rows.append(("physical bound of a step", bound, "datasheet"))
-    rows.append(("a failure every", between, "datasheet"))
-    return svg.html_table(rows, ("figure", "value (range)", "evidence"))
+    yield "MFU", f"{best.mfu:.1%}", best.step_seconds.grade
+    yield "physical bound of a step", bound, "datasheet"
+    yield "a failure every", between, "datasheet"
 
 
 def layouts_table(plan: Plan) -> str:
     """Return the best layouts."""
-    rows = []
-    for choice in plan.choices:
-        rows.append(
-            (
-                layout_text(choice.layout),
-                units.show_seconds(choice.step_seconds.value),
-                units.show_bytes(choice.memory_bytes.value),
-                f"{choice.mfu:.1%}",
-                f"{choice.days.value:.1f}",
-            )
-        )
+    rows = [layout_cells(choice) for choice in plan.choices]
     return svg.html_table(rows, ("layout", "step", "memory", "MFU", "days"))
+
+
+def layout_cells(choice: PlannedLayout) -> tuple[str, ...]:
+    """Return the cells of one layout."""
+    return (
+        layout_text(choice.layout),
+        units.show_seconds(choice.step_seconds.value),
+        units.show_bytes(choice.memory_bytes.value),
+        f"{choice.mfu:.1%}",
+        f"{choice.days.value:.1f}",
+    )
 
 
 # ---------------------------------------------------------------------- figures
@@ -111,17 +126,20 @@ def layouts_table(plan: Plan) -> str:
 
 def step_figure(plan: Plan) -> str:
     """Return one bar of the parts of a step."""
-    seconds_of = plan.best.parts_seconds
-    parts = {name: s for name, s in seconds_of.items() if name in PARTS and s > 0}
+    parts = {}
+    for name, seconds in plan.best.parts_seconds.items():
+        if name in PARTS and seconds > 0:
+            parts[PARTS[name]] = seconds
     total = sum(parts.values()) or 1.0
     x = 0.0
     bars = ""
-    for k, (name, seconds) in enumerate(parts.items()):
-        wide = WIDTH * seconds / total
-        tip = f"{PARTS[name]}: {units.show_seconds(seconds)}"
-        bars += svg.rectangle(x, 5, wide, 40, svg.colour(k), tip)
-        x += wide
-    names = [f"{PARTS[name]} {seconds / total:.0%}" for name, seconds in parts.items()]
+    names = []
+    for k, (title, seconds) in enumerate(parts.items()):
+        share = seconds / total
+        tip = f"{title}: {units.show_seconds(seconds)}"
+        bars += svg.rectangle(x, 5, WIDTH * share, 40, svg.colour(k), tip)
+        names.append(f"{title} {share:.0%}")
+        x += WIDTH * share
     label = "parts of a step: " + ", ".join(names)
     return svg.legend(names) + svg.figure(WIDTH, 50, label, bars)
 
@@ -129,29 +147,41 @@ def step_figure(plan: Plan) -> str:
 def timeline_figure(plan: Plan) -> str:
     """Return forward and backward of the first micro-batches on the first stages, in 1F1B order."""
     best = plan.best
-    stages = min(int(best.layout["pp"]), MOST_STAGES)
-    replica_sequences = int(best.layout["dp"]) * int(best.layout["micro_batch"])
-    micro = min(MOST_MICRO_BATCHES, max(plan.batch_sequences // replica_sequences, 1))
+    layout = best.layout
+    stages = min(int(layout["pp"]), MOST_STAGES)
+    replica_sequences = int(layout["dp"]) * int(layout["micro_batch"])
+    micro = max(plan.batch_sequences // replica_sequences, 1)
+    micro = min(micro, MOST_MICRO_BATCHES)
     forward = best.parts_seconds["stage_forward"]
     backward = best.parts_seconds["stage_backward"]
     slots = one_forward_one_backward(stages, micro, forward, backward)
-    end = max(stop for row in slots for _, _, stop in row)
+    text = (
+        f"{micro} micro-batches on {stages} stages of {layout['pp']} in 1F1B order; the "
+        f"plan's own schedule is {layout['schedule']}"
+    )
+    height = 16 + ROW_HEIGHT * stages
+    return svg.figure(WIDTH, height, text, timeline_bars(slots)) + svg.caption(text)
 
+
+def timeline_bars(slots: Sequence[Sequence[Slot]]) -> str:
+    """Return a row of bars for each stage.
+
+    Args:
+        slots: of each stage.
+    """
+    end = max(stop for row in slots for _, _, stop in row)
     names = {"f": "forward", "b": "backward"}
     colours = {"f": svg.COLOURS[0], "b": svg.COLOURS[3]}
     content = ""
     for stage, row in enumerate(slots):
-        content += svg.label(0, 20 + 26 * stage, f"stage {stage}")
+        y = ROW_HEIGHT * stage
+        content += svg.label(0, 20 + y, f"stage {stage}")
         for kind, start, stop in row:
             x = 70 + 820 * start / end
             wide = 820 * (stop - start) / end
             tip = f"{names[kind]} {start:.3g}-{stop:.3g} s"
-            content += svg.rectangle(x, 8 + 26 * stage, wide - 0.6, 18, colours[kind], tip)
-    text = (
-        f"{micro} micro-batches on {stages} stages of {best.layout['pp']} in 1F1B order; the "
-        f"plan's own schedule is {best.layout['schedule']}"
-    )
-    return svg.figure(WIDTH, 16 + 26 * stages, text, content) + svg.caption(text)
+            content += svg.rectangle(x, 8 + y, wide - 0.6, 18, colours[kind], tip)
+    return content
 
 
 def memory_figure(plan: Plan) -> str:
@@ -161,14 +191,8 @@ def memory_figure(plan: Plan) -> str:
     wide = min(860 / len(stages), 60)
     content = ""
     for stage in stages:
-        x = 30 + wide * stage.stage
-        y = 200.0
-        for k, kind in enumerate(KINDS):
-            size = getattr(stage, kind)
-            tall = 190 * size / most
-            y -= tall
-            tip = f"stage {stage.stage}, {kind}: {units.show_bytes(size)}"
-            content += svg.rectangle(x, y, wide - 1, tall, svg.COLOURS[k], tip)
+        content += memory_bar(stage, 30 + wide * stage.stage, wide - 1, most)
+        # of many stages every eighth has its number, so that they do not overlap
         if len(stages) <= 24 or stage.stage % 8 == 0:
             middle = 30 + wide * (stage.stage + 0.5)
             content += svg.label(middle, 215, str(stage.stage), "middle")
@@ -176,25 +200,50 @@ def memory_figure(plan: Plan) -> str:
     return svg.legend(KINDS) + svg.figure(WIDTH, 220, text, content) + svg.caption(text)
 
 
+def memory_bar(stage: StageBytes, x: float, wide: float, most: float) -> str:
+    """Return the bar of one stage, a part for each kind of memory.
+
+    Args:
+        stage: its bytes.
+        x: left edge.
+        wide: width of the bar.
+        most: bytes of the fullest stage, which has the tallest bar.
+    """
+    content = ""
+    y = 200.0  # the foot of the bar; y grows downwards
+    for k, kind in enumerate(KINDS):
+        size = getattr(stage, kind)
+        tall = 190 * size / most
+        y -= tall
+        tip = f"stage {stage.stage}, {kind}: {units.show_bytes(size)}"
+        content += svg.rectangle(x, y, wide, tall, svg.COLOURS[k], tip)
+    return content
+
+
 def fleet_figure(plan: Plan, planning: Planning) -> str:
     """Return goodput, and days if the step scaled ideally, against the size of the fleet."""
     best = plan.best
+    computing_days = best.days.value * best.goodput.value
     content = ""
     for k, power in enumerate(FLEET_POWERS):
         count = max(int(best.cards * 2**power), 1)
         found = reliability(count, plan.node_cards, plan.parameters, planning)
-        days = best.days.value * best.goodput.value * best.cards / count / found.goodput
-        low = found.goodput_low
-        high = found.goodput_high
+        days = computing_days * best.cards / count / found.goodput
         x = 60 + 130 * k
-        y = 160 - 150 * found.goodput
-        tip = f"{low:.1%} .. {high:.1%}"
-        content += svg.rectangle(
-            x - 2, 160 - 150 * high, 4, 150 * (high - low), svg.COLOURS[1], tip
-        )
-        content += f'<circle cx="{x}" cy="{y:.1f}" r="4" fill="{svg.COLOURS[0]}"/>'
+        content += goodput_mark(x, found)
         content += svg.label(x, 178, f"{count:,}", "middle")
-        content += svg.label(x, 150 - 150 * found.goodput, f"{found.goodput:.1%}", "middle")
         content += svg.label(x, 196, f"{days:.1f} d", "middle")
     text = "goodput with its range, and days at ideal scaling of the step, against accelerators"
     return svg.figure(WIDTH, 205, text, content) + svg.caption(text)
+
+
+def goodput_mark(x: float, found: Reliability) -> str:
+    """Return a goodput as a dot with its number, above the bar of its range."""
+    low = found.goodput_low
+    high = found.goodput_high
+    top = 160 - 150 * high
+    tall = 150 * (high - low)
+    y = 160 - 150 * found.goodput
+    bar = svg.rectangle(x - 2, top, 4, tall, svg.COLOURS[1], f"{low:.1%} .. {high:.1%}")
+    dot = f'<circle cx="{x}" cy="{y:.1f}" r="4" fill="{svg.COLOURS[0]}"/>'
+    return bar + dot + svg.label(x, y - 10, f"{found.goodput:.1%}", "middle")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from tumen.core import units
 from tumen.plan.accuracy.report import Errors, Report
 from tumen.plan.comparison import Comparison
-from tumen.plan.results import Figure, Plan, PlannedLayout, StageBytes, layout_text
+from tumen.plan.planned_run import Figure, Plan, PlannedLayout, StageBytes, layout_text
 from tumen.plan.serving import Serving
 
 PARTS = {

@@ -33,16 +33,17 @@ def html_table(rows: Sequence[Sequence[str]], head: Sequence[str]) -> str:
 
 def table_row(cells: Sequence[str]) -> str:
     """Return one row of an HTML table."""
-    return "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"
+    inside = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+    return f"<tr>{inside}</tr>"
 
 
 def legend(names: Sequence[str]) -> str:
     """Return the colours of a figure with their names."""
-    spans = [
-        f'<span><i style="background:{colour(k)}"></i>{escape(name)}</span>'
-        for k, name in enumerate(names)
-    ]
-    return f'<p class="key">{"".join(spans)}</p>'
+    spans = ""
+    for k, name in enumerate(names):
+        swatch = f'<i style="background:{colour(k)}"></i>'
+        spans += f"<span>{swatch}{escape(name)}</span>"
+    return f'<p class="key">{spans}</p>'
 
 
 def figure(width: int, height: int, label: str, content: str) -> str:

@@ -9,7 +9,7 @@ Slot = tuple[str, float, float]  # ("f" forward or "b" backward, start, stop) in
 
 
 @dataclass
-class Stage:
+class StageTimeline:
     """One stage while the timeline is built: its order of work and how far it is."""
 
     order: list[str]
@@ -25,7 +25,9 @@ class Stage:
     def end_of(self, kind: str, micro: int) -> float:
         """Return when the work on a micro-batch ends; infinity while it is not placed."""
         ends = self.ends[kind]
-        return ends[micro] if micro < len(ends) else math.inf
+        if micro >= len(ends):
+            return math.inf
+        return ends[micro]
 
 
 def one_forward_one_backward(
@@ -40,20 +42,32 @@ def one_forward_one_backward(
         backward: seconds of its backward pass.
     """
     seconds = {"f": forward, "b": backward}
-    line = [Stage(order_of_work(stage, stages, micro)) for stage in range(stages)]
-    # a stage may only start what its neighbours have finished, so pass over all until none can go
-    # on
+    line = []
+    for stage in range(stages):
+        order = order_of_work(stage, stages, micro)
+        line.append(StageTimeline(order))
+    # A stage may only start what its neighbours have finished: pass over all of them until none
+    # can go on.
     moved = True
     while moved:
         moved = False
         for number in range(stages):
             while place_next(line, number, seconds):
                 moved = True
-    return [stage.slots for stage in line]
+    return [one.slots for one in line]
 
 
 def order_of_work(stage: int, stages: int, micro: int) -> list[str]:
-    """Return the order of forwards and backwards on a stage: warm up, alternate, drain."""
+    """Return the order of forwards ("f") and backwards ("b") on a stage.
+
+    It warms up with forwards, alternates, and drains with backwards.
+
+    Args:
+        stage: number of the stage, 0 is the first.
+        stages: of the pipeline.
+        micro: micro-batches of a step.
+    """
+    # The last stage can start its backward pass at once, the first waits for all others.
     warm = min(stages - stage, micro)
     order = ["f"] * warm
     for k in range(micro):
@@ -63,8 +77,14 @@ def order_of_work(stage: int, stages: int, micro: int) -> list[str]:
     return order
 
 
-def place_next(line: list[Stage], number: int, seconds: dict[str, float]) -> bool:
-    """Place a stage's next work if its input is ready; return whether it was placed."""
+def place_next(line: list[StageTimeline], number: int, seconds: dict[str, float]) -> bool:
+    """Place a stage's next work if its input is ready; return whether it was placed.
+
+    Args:
+        line: all stages.
+        number: of the stage.
+        seconds: of a forward and of a backward pass.
+    """
     stage = line[number]
     if stage.finished:
         return False
@@ -80,11 +100,19 @@ def place_next(line: list[Stage], number: int, seconds: dict[str, float]) -> boo
     return True
 
 
-def ready_at(line: list[Stage], number: int, kind: str) -> float:
-    """Return when the input of a stage's next forward or backward is there."""
-    micro = len(line[number].ends[kind])
+def ready_at(line: list[StageTimeline], number: int, kind: str) -> float:
+    """Return when the input of a stage's next forward or backward is there.
+
+    Returns:
+        Seconds since the start of the step; infinity while the input is not placed.
+    """
+    stage = line[number]
+    micro = len(stage.ends[kind])
+    is_last = number == len(line) - 1
+    if kind == "f" and number == 0:
+        return 0.0
     if kind == "f":
-        return 0.0 if number == 0 else line[number - 1].end_of("f", micro)
-    if number == len(line) - 1:
-        return line[number].end_of("f", micro)
+        return line[number - 1].end_of("f", micro)
+    if is_last:
+        return stage.end_of("f", micro)
     return line[number + 1].end_of("b", micro)
