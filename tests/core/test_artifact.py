@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
+import locale
 import os
 import shutil
 import signal
@@ -16,10 +18,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from tumen.core.artifact import (
     MANIFEST,
     Manifest,
+    Payload,
     add_facts,
     done,
     hash_of,
@@ -44,6 +48,13 @@ def make(folder: Path, text: str = "hello", **facts: object) -> Manifest:
         (stage / "deep").mkdir()
         (stage / "deep" / "b.bin").write_bytes(b"\x00" * 100)
     return verify(folder)
+
+
+class Place(BaseModel):
+    """A section of a recipe with a field that JSON does not have."""
+
+    path: Path
+    wide: bool
 
 
 def rewrite(folder: Path, **changes: object) -> None:
@@ -87,6 +98,28 @@ class TestDigest:
 
     def test_hash_knows_no_order_of_keys(self) -> None:
         assert hash_of({"a": 1, "b": 2}) == hash_of({"b": 2, "a": 1}) != hash_of({"a": 2, "b": 1})
+
+    @pytest.mark.parametrize(
+        ("value", "text"),
+        [
+            ({"b": [1, 2.5], "a": None}, '{"a":null,"b":[1,2.5]}'),
+            (["Küche", "厨房"], '["Küche","厨房"]'),
+            (Place(path=Path("a/b"), wide=True), '{"path":"a/b","wide":true}'),
+            ([Place(path=Path("c"), wide=False)], '[{"path":"c","wide":false}]'),
+        ],
+    )
+    def test_hash_is_of_this_text(self, value: object, text: str) -> None:
+        """Artifacts of earlier versions keep their digests: UTF-8, no spaces, keys in order."""
+        assert hash_of(value) == hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
+
+    def test_digests_that_writers_know_are_not_computed_again(self, tmp_path: Path) -> None:
+        known = {"a.txt": Payload(bytes=3, sha256="0" * 64)}
+        with writing(tmp_path / "x", "corpus", "asked", [], known=known) as stage:
+            (stage / "a.txt").write_text("abc")
+            (stage / "b.txt").write_text("abc")
+        files = manifest_of(tmp_path / "x").files
+        assert files["a.txt"].sha256 == "0" * 64
+        assert files["b.txt"].sha256 == hashlib.sha256(b"abc").hexdigest()
 
     def test_hash_refuses_what_json_cannot_say(self) -> None:
         with pytest.raises(TypeError, match="set has no plain form"):
@@ -137,7 +170,11 @@ class TestDamage:
 
     def test_other_digest(self, folder: Path) -> None:
         rewrite(folder, digest="0" * 16)
-        self.damaged(folder, "does not fit its files")
+        self.damaged(folder, f"{MANIFEST}: digest '{'0' * 16}' does not fit its files")
+
+    def test_a_digest_of_any_length_is_shown_short(self, folder: Path) -> None:
+        rewrite(folder, digest="x" * 10_000)
+        self.damaged(folder, f"{MANIFEST}: digest '{'x' * 19} does not fit its files")
 
     def test_file_left_out_of_the_manifest(self, folder: Path) -> None:
         files = json.loads((folder / MANIFEST).read_text())["files"]
@@ -220,6 +257,55 @@ class TestReplacing:
         assert [path.name for path in tmp_path.iterdir()] == ["old"]
 
 
+class TestOrderOnDisk:
+    """After a power cut a name stands for the old content or the new, so the content goes first."""
+
+    @pytest.fixture
+    def calls(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """What is forced to the disk, with its bytes, and what takes a new name, in order."""
+        calls: list[str] = []
+        real_fsync, real_replace = os.fsync, os.replace
+
+        def fsync(number: int) -> None:
+            path = Path(f"/proc/self/fd/{number}").readlink()
+            calls.append(f"fsync {path.name}: {path.read_text('utf-8')[:9]}")
+            real_fsync(number)
+
+        def replace(source: Path, target: Path) -> None:
+            calls.append(f"replace {Path(source).name} {Path(target).name}")
+            real_replace(source, target)
+
+        monkeypatch.setattr(os, "fsync", fsync)
+        monkeypatch.setattr(os, "replace", replace)
+        return calls
+
+    def test_a_text_is_on_disk_before_it_has_its_name(
+        self, tmp_path: Path, calls: list[str]
+    ) -> None:
+        part = f".t.{os.getpid()}.part"
+        write_text(tmp_path / "t", "content")
+        assert calls == [f"fsync {part}: content", f"replace {part} t"]
+
+    def test_a_manifest_is_on_disk_before_its_folder_has_its_name(
+        self, tmp_path: Path, calls: list[str]
+    ) -> None:
+        make(tmp_path / "corpus")
+        part = f".{MANIFEST}.{os.getpid()}.part"
+        stage = f".corpus.{os.uname().nodename}.{os.getpid()}.new"
+        assert calls == [
+            f'fsync {part}: {{\n "kind"',
+            f"replace {part} {MANIFEST}",
+            f"replace {stage} corpus",
+        ]
+
+    def test_added_facts_are_on_disk_before_the_old_ones_go(
+        self, folder: Path, calls: list[str]
+    ) -> None:
+        add_facts(folder, {"agreement": 1.0})
+        part = f".{MANIFEST}.{os.getpid()}.part"
+        assert calls == [f'fsync {part}: {{\n "kind"', f"replace {part} {MANIFEST}"]
+
+
 class TestDisk:
     def test_full(self, small_disk: Path) -> None:
         make(small_disk / "corpus")
@@ -237,8 +323,9 @@ class TestDisk:
     def test_full_for_a_text(self, small_disk: Path) -> None:
         write_text(small_disk / "t", "old")
         (small_disk / "filler").write_bytes(b"x" * ((1 << 20) - 4096 * 3))
-        with pytest.raises(DiskError, match="the disk is full"):
+        with pytest.raises(DiskError, match="the disk is full") as caught:
             write_text(small_disk / "t", "n" * 100_000)
+        assert str(small_disk / "t") in str(caught.value)
         assert (small_disk / "t").read_text() == "old"
         assert {path.name for path in small_disk.iterdir()} == {"t", "filler"}
 
@@ -250,6 +337,15 @@ class TestDisk:
         with pytest.raises(DiskError, match="read-only"):
             write_text(small_disk / "t", "text")
         assert (small_disk / "corpus" / "a.txt").read_text() == "hello"
+
+    def test_a_text_is_utf8_in_every_locale(
+        self, tmp_path: Path, request: pytest.FixtureRequest
+    ) -> None:
+        before = locale.setlocale(locale.LC_CTYPE)
+        request.addfinalizer(lambda: locale.setlocale(locale.LC_CTYPE, before) and None)
+        locale.setlocale(locale.LC_CTYPE, "C")
+        write_text(tmp_path / "t", "厨房")
+        assert (tmp_path / "t").read_bytes() == "厨房".encode()
 
     @pytest.mark.parametrize(
         "number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM]

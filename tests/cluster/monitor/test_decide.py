@@ -195,6 +195,8 @@ class TestEngine:
         run.record(run.monitor.engine_answered(run.now, silent))
         assert kinds(run) == [("fault", "engine"), ("decided", "wait")]
         assert run.rows[0]["why"] == "slurmctld does not answer"
+        assert run.rows[0]["step"] == run.state.ranks.furthest_step > 0
+        assert run.rows[1]["why"] == "the job may be healthy; nothing is launched again"
         assert run.rows[1]["attempt"] == 1
         run.advance(10)
         run.record(run.monitor.engine_answered(run.now, JobStatus("running")))
@@ -205,6 +207,23 @@ class TestEngine:
         assert len(run.rows) == 3
         run.record(run.monitor.engine_answered(run.now, silent))
         assert kinds(run)[3:] == [("fault", "engine"), ("decided", "wait")]
+
+    def test_an_engine_that_answers_again_may_have_requeued_the_job(
+        self, run: SimulatedRun
+    ) -> None:
+        run.record(run.monitor.engine_answered(run.now, JobStatus("silent")))
+        run.advance(5)
+        run.record(run.monitor.engine_answered(run.now, JobStatus("waiting", reason="BeginTime")))
+        assert [row["event"] for row in run.rows[2:]] == ["resumed", "fault", "decided"]
+        assert run.rows[2]["seconds"] == 5.0
+
+    def test_an_engine_that_answers_again_may_have_lost_the_job(self) -> None:
+        run = started_run(can_move=True)
+        run.record(run.monitor.engine_answered(run.now, JobStatus("silent")))
+        run.advance(5)
+        run.record(run.monitor.engine_answered(run.now, JobStatus("lost")))
+        assert [row["event"] for row in run.rows[2:]] == ["resumed", "fault", "decided"]
+        assert run.rows[-1]["action"] == "resubmit"
 
     def test_a_requeued_job_gathers_its_new_agents(self, run: SimulatedRun) -> None:
         run.record(run.monitor.engine_answered(run.now, JobStatus("waiting", reason="BeginTime")))
@@ -225,6 +244,14 @@ class TestEngine:
         assert [row.get("kind") for row in run.rows] == ["node", None]
         fault = run.rows[0]
         assert (fault["node"], fault["why"], fault["silent_seconds"]) == ("n1", "down*", 2.0)
+        assert fault["step"] == run.state.ranks.furthest_step > 0
+
+    def test_a_job_requeued_for_several_dead_nodes_gives_their_reasons(self) -> None:
+        run = started_run(nodes=3, can_move=True)
+        run.silence("n1", "n2")
+        nodes = [Node("n0", 8), Node("n1", 8, False, "down*"), Node("n2", 8, False, "drained")]
+        run.record(run.monitor.engine_answered(run.now, JobStatus("waiting"), nodes))
+        assert run.rows[0]["why"] == "down*; drained"
 
     def test_a_job_that_waits_for_its_first_start_is_not_requeued(self) -> None:
         run = SimulatedRun(can_move=True)
@@ -275,6 +302,7 @@ class TestEngine:
         assert kinds(run)[1:] == [("decided", "restart"), ("decided", "resubmit")]
         assert run.rows[-1]["why"] == why
         assert not run.state.awaiting_agent
+        assert run.state.since == run.now
 
     def test_a_fault_three_times_ends_the_run_on_any_engine(self) -> None:
         run = started_run(can_move=True)
@@ -404,6 +432,7 @@ class TestHealthDuringTheRun:
         assert all(agent.verb == "save-and-stop" for agent in run.agents.values())
         assert (run.rows[0]["node"], run.rows[-1]["avoid"]) == ("n2", ["n2"])
         assert run.rows[-1]["why"] == "without n2"
+        assert run.state.since == run.now
 
     def test_a_node_that_is_fit_again_stays(self) -> None:
         run = self.unfit()

@@ -27,7 +27,8 @@ class TestRankThatEnds:
     def test_a_killed_rank_is_a_crash(self, run: SimulatedRun) -> None:
         run.agents["n1"].end_rank(3, 137)
         why = "rank ended with exit code 137, signal 9"
-        fault = run.advance_to_fault(1.5, kind="crash", rank=3, node="n1", why=why)
+        step = run.rank(0).step
+        fault = run.advance_to_fault(1.5, kind="crash", rank=3, node="n1", why=why, step=step)
         assert 0.3 <= fault["silent_seconds"] <= 0.5
         run.assert_recovers()
 
@@ -57,7 +58,8 @@ class TestRankThatEnds:
     def test_a_rank_killed_by_the_first_signal_counts_as_killed(self, run: SimulatedRun) -> None:
         run.agents["n0"].end_rank(0, 1, OTHER_ERROR)
         run.agents["n1"].end_rank(3, 129)
-        run.advance_to_fault(1.5, kind="crash", rank=3)
+        why = "rank ended with exit code 129, signal 1"
+        run.advance_to_fault(1.5, kind="crash", rank=3, why=why)
 
     def test_of_two_killed_ranks_the_first_reported_is_named(self, run: SimulatedRun) -> None:
         run.agents["n0"].end_rank(1, 139)
@@ -133,9 +135,11 @@ class TestRankThatEnds:
 
 
 class TestRankThatIsAlive:
-    def test_a_rank_without_heartbeats_is_frozen(self, run: SimulatedRun) -> None:
-        run.rank(2).frozen = True
-        fault = run.advance_to_fault(6.1, kind="freeze", rank=2, node="n1")
+    @pytest.mark.parametrize("rank", [0, 2])
+    def test_a_rank_without_heartbeats_is_frozen(self, run: SimulatedRun, rank: int) -> None:
+        run.rank(rank).frozen = True
+        step, node = run.rank(rank).step, f"n{rank // 2}"
+        fault = run.advance_to_fault(6.1, kind="freeze", rank=rank, node=node, step=step)
         assert 5.0 <= fault["silent_seconds"] <= 5.2
         assert fault["why"].startswith("process is alive but sent no heartbeat for 5.")
         run.assert_recovers()
@@ -145,8 +149,8 @@ class TestRankThatIsAlive:
         run.agents["n1"].stopped = [[2, 0.9]]
         assert run.advance(1.5) == []
         run.agents["n1"].stopped = [[2, 2.0]]
-        why = "process is stopped"
-        run.advance_to_fault(1.1, kind="freeze", rank=2, node="n1", why=why, silent_seconds=2.0)
+        facts = {"why": "process is stopped", "step": run.rank(2).step, "silent_seconds": 2.0}
+        run.advance_to_fault(1.1, kind="freeze", rank=2, node="n1", **facts)
         run.agents["n1"].stopped = []
         run.assert_recovers()
 
@@ -164,16 +168,20 @@ class TestRankThatIsAlive:
 
     def test_a_run_without_steps_is_stuck_in_a_collective(self, run: SimulatedRun) -> None:
         run.stuck = True
-        fault = run.advance_to_fault(6.6, kind="collective", rank=None, node=None)
+        step = run.rank(0).step
+        fault = run.advance_to_fault(6.6, kind="collective", rank=None, node=None, step=step)
         assert fault["why"].startswith("all ranks are alive, but no step finished for 5.")
         assert 5.0 <= fault["silent_seconds"] <= 5.2
         run.stuck = False
         run.assert_recovers()
 
-    def test_the_rank_that_does_not_wait_keeps_the_others_waiting(self, run: SimulatedRun) -> None:
+    @pytest.mark.parametrize("rank", [0, 1, 3])
+    def test_the_rank_that_does_not_wait_keeps_the_others_waiting(
+        self, run: SimulatedRun, rank: int
+    ) -> None:
         run.stuck = True
-        run.set_straggler(1, waiting=0.0, others=0.95)
-        run.advance_to_fault(6.6, kind="collective", rank=1, node="n0")
+        run.set_straggler(rank, waiting=0.0, others=0.95)
+        run.advance_to_fault(6.6, kind="collective", rank=rank, node=f"n{rank // 2}")
 
     def test_a_slow_rank_that_the_others_wait_for(self) -> None:
         run = SimulatedRun()
@@ -218,8 +226,8 @@ class TestAgent:
         run.agents["n0"].end_rank(0, 7)  # it misses the ranks that ended with the agent
         run.agents["n1"].restart()
         before = run.state.order.master
-        why = "agent restarted; its ranks ended with it"
-        run.advance_to_fault(1.5, kind="agent", rank=None, node="n1", why=why)
+        facts = {"why": "agent restarted; its ranks ended with it", "step": run.rank(0).step}
+        run.advance_to_fault(1.5, kind="agent", rank=None, node="n1", **facts)
         run.assert_recovers()
         assert run.state.order.master != before, "a port serves one attempt"
 
@@ -280,6 +288,13 @@ class TestNodes:
         run.advance_to_fault(1.5, kind="node", node="n1", why="down*: not responding")
         assert run.rows[-1]["action"] == "resubmit"
         assert run.rows[-1]["avoid"] == ["n1"]
+
+    def test_a_node_that_is_down_is_one_also_where_the_job_cannot_move(self) -> None:
+        run = started_run()
+        run.agents["n1"].silent = True
+        run.state.engine.not_ready = {"n1": "down*"}
+        run.advance_to_fault(3, kind="node", node="n1", why="down*")
+        assert run.rows[-1]["action"] == "restart"
 
     def test_of_silent_nodes_those_that_are_down_are_named(self) -> None:
         run = started_run(nodes=8, can_move=True)
