@@ -102,6 +102,8 @@ def test_long_names_are_the_same_device() -> None:
     assert device_of("POCO-F5") == device_of("phone-8gb")
     with pytest.raises(PlanError, match="did you mean phone-8gb"):
         device_of("phone8")
+    with pytest.raises(PlanError, match=r"add it to fit/devices.toml with a source\. Known: "):
+        device_of("zzzz")
 
 
 def test_a_device_has_only_so_many_threads() -> None:

@@ -1,6 +1,7 @@
 """fit: does this model run on that device?
 
-What: bytes and speed of a model on a device, what to cut when it does not fit, a measured profile of this machine.
+What: bytes and speed of a model on a device, what to cut when it does not fit, a measured profile
+of this machine.
 In: a shape or a GGUF header, a device of devices.toml or a measured one.
 Out: a verdict with memory, tokens per second and the cuts that would make it fit.
 Never: torch, a device that nobody measured without saying so.

@@ -1,7 +1,8 @@
-"""What a model is to a device: bytes on disk, weights read a token by kind, cache, graph nodes.
+"""What a model costs a device: bytes on disk, weights read a token by type, cache, graph nodes.
 
-A recipe's shape and the header of a GGUF become the same list of tensors, so a tier that does not exist yet is counted as
-one that does. Kinds are ggml's own types; the names and the order are those `tumen.shrink` writes.
+A recipe's shape and the header of a GGUF become the same list of tensors, so a tier that is not
+trained yet is counted like one that is. Kinds are ggml's tensor types; names and order are those
+that `tumen.shrink` writes.
 """
 
 from __future__ import annotations
@@ -24,11 +25,12 @@ LINE_BYTES = 40  # dimensions, type and offset of one tensor, beside its name
 CACHE_CELLS = 256  # llama.cpp rounds a context up to a multiple of this
 # Nodes of llama.cpp's graph, as its log counts them on models that differ by one layer.
 NODES = {"gqa": 31, "mla": 45, "moe": 16, "ends": 9}
+NamedDims = tuple[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
 class TensorSize:
-    """One tensor as a file has it: `dims` the fastest first, `kind` a name of ggml_types.BY_NAME."""
+    """One tensor of a file: `dims` the fastest first, `kind` a name in ggml_types.BY_NAME."""
 
     name: str
     dims: tuple[int, ...]
@@ -48,15 +50,15 @@ class TensorSize:
 
 @dataclass(frozen=True)
 class Footprint:
-    """What a device sees of a model.
+    """A model as a device sees it.
 
     Attributes:
         name: for people.
-        tensors: as the file has them.
+        tensors: as in the file.
         share: of the routed experts that one token is sent to.
         mla: whether attention keeps one latent a token.
-        cache_elements: of keys and values, a token and layer.
-        score_elements: multiply-adds of attention, a token, layer and token of context.
+        cache_elements: of keys and values, for each token and layer.
+        score_elements: multiply-adds of attention, for each token, layer and token of context.
         file_bytes: of the GGUF.
     """
 
@@ -70,44 +72,51 @@ class Footprint:
 
     @cached_property
     def layers(self) -> int:
-        """Blocks."""
-        return 1 + max(
-            int(one.name.split(".")[1]) for one in self.tensors if one.name.startswith("blk.")
-        )
+        """Number of blocks."""
+        blocks = [tensor.name for tensor in self.tensors if tensor.name.startswith("blk.")]
+        return 1 + max(int(name.split(".")[1]) for name in blocks)
 
     @cached_property
     def width(self) -> int:
-        """Of the residual stream."""
+        """Width of the residual stream."""
         return self.named("token_embd.weight").dims[0]
 
     @cached_property
     def inner(self) -> int:
-        """Of one token's feed-forward: all the matrices it is sent to."""
-        found = {one.name.split(".", 2)[2]: one for one in self.tensors if ".ffn_up" in one.name}
-        width = {
-            name: one.dims[1] * (round(self.share * one.dims[2]) if len(one.dims) > 2 else 1)
-            for name, one in found.items()
-        }
-        mixture = sum(inner for name, inner in width.items() if name != "ffn_up.weight")
-        return max(width.get("ffn_up.weight", 0), mixture)
+        """Inner width of one token's feed-forward: all the experts it is sent to."""
+        width = {}
+        for tensor in self.tensors:
+            if ".ffn_up" in tensor.name:
+                # The same in all layers, so the last one of each name counts.
+                name = tensor.name.split(".", 2)[2]
+                width[name] = tensor.dims[1] * self._experts_used(tensor)
+        dense = width.pop("ffn_up.weight", 0)
+        mixture = sum(width.values())
+        return max(dense, mixture)
+
+    def _experts_used(self, tensor: TensorSize) -> int:
+        """Matrices of a tensor that one token multiplies with: several experts, or the only one."""
+        if len(tensor.dims) < 3:
+            return 1
+        return round(self.share * tensor.dims[2])
 
     @cached_property
     def vocab(self) -> int:
-        """Tokens that exist."""
+        """Number of tokens in the vocabulary."""
         return self.named("token_embd.weight").dims[1]
 
     @cached_property
     def parameters(self) -> int:
-        """Weights of all tensors."""
+        """Number of weights, of all tensors."""
         return sum(tensor.values for tensor in self.tensors)
 
     @cached_property
     def head(self) -> TensorSize:
         """The matrix that makes logits; tied models use the embedding."""
-        return next(
-            (one for one in self.tensors if one.name == "output.weight"),
-            self.named("token_embd.weight"),
-        )
+        for tensor in self.tensors:
+            if tensor.name == "output.weight":
+                return tensor
+        return self.named("token_embd.weight")
 
     @cached_property
     def weight_bytes(self) -> Mapping[str, int]:
@@ -119,13 +128,22 @@ class Footprint:
 
     @cached_property
     def read(self) -> Mapping[str, float]:
-        """Weights that one token multiplies with, by kind: no embedding table, no expert it was not sent to."""
+        """Weights that one token multiplies with, by kind.
+
+        Not the embedding table, and not the experts that the token is not sent to.
+        """
         found: dict[str, float] = {}
         for tensor in self.tensors:
-            if len(tensor.dims) > 1 and (tensor.name != "token_embd.weight" or tensor is self.head):
-                part = self.share if "_exps." in tensor.name else 1.0
-                found[tensor.kind] = found.get(tensor.kind, 0.0) + part * tensor.values
+            # Vectors are read too, but cost next to nothing.
+            if len(tensor.dims) < 2 or self._is_only_table(tensor):
+                continue
+            part = self.share if "_exps." in tensor.name else 1.0
+            found[tensor.kind] = found.get(tensor.kind, 0.0) + part * tensor.values
         return found
+
+    def _is_only_table(self, tensor: TensorSize) -> bool:
+        """Whether a tensor is an embedding that is not the head as well: a token reads one row."""
+        return tensor.name == "token_embd.weight" and tensor is not self.head
 
     @cached_property
     def read_bytes(self) -> float:
@@ -134,43 +152,42 @@ class Footprint:
 
     @cached_property
     def kept_bytes(self) -> int:
-        """Bytes of all weights that some token reads: what a cache must hold to serve them, every expert included."""
-        table = self.named("token_embd.weight")
-        return sum(one.bytes for one in self.tensors if one is not table or one is self.head)
+        """Bytes that a cache must hold for all tokens: every expert, but no embedding table."""
+        return sum(tensor.bytes for tensor in self.tensors if not self._is_only_table(tensor))
 
     @cached_property
     def choices(self) -> int:
         """Experts that one token is sent to, in all layers."""
-        return sum(
-            round(self.share * one.dims[2]) for one in self.tensors if "ffn_up_exps" in one.name
-        )
+        experts = [tensor for tensor in self.tensors if "ffn_up_exps" in tensor.name]
+        return sum(round(self.share * tensor.dims[2]) for tensor in experts)
 
     @cached_property
     def nodes(self) -> int:
         """Nodes of the runner's graph."""
         mixtures = sum("ffn_gate_inp" in tensor.name for tensor in self.tensors)
-        return (
-            NODES["ends"]
-            + self.layers * NODES["mla" if self.mla else "gqa"]
-            + mixtures * NODES["moe"]
-        )
+        layer = NODES["mla"] if self.mla else NODES["gqa"]
+        return NODES["ends"] + self.layers * layer + mixtures * NODES["moe"]
 
     @cached_property
     def quantise(self) -> str:
-        """The kind most matrix weights have, by our word for it where there is one."""
+        """The kind that most matrix weights have, as a word of the recipe where there is one."""
         total: dict[str, int] = {}
         for tensor in self.tensors:
             if len(tensor.dims) > 1:
                 total[tensor.kind] = total.get(tensor.kind, 0) + tensor.values
-        kind = max(total, key=total.__getitem__)
-        return {kind: word for word, kind in QUANTISED.items()}.get(kind, kind)
+        most = max(total, key=total.__getitem__)
+        for word, kind in QUANTISED.items():
+            if kind == most:
+                return word
+        return most
 
     def cache_bytes(self, context: int) -> int:
         """Bytes of keys and values for a context, two an element."""
-        return 2 * self.layers * self.cache_elements * -(-context // CACHE_CELLS) * CACHE_CELLS
+        cells = -(-context // CACHE_CELLS) * CACHE_CELLS
+        return 2 * self.layers * self.cache_elements * cells
 
     def named(self, name: str) -> TensorSize:
-        """The tensor called so.
+        """Return the tensor of this name.
 
         Raises:
             PlanError: there is none.
@@ -181,39 +198,51 @@ class Footprint:
         raise PlanError(f"{self.name}: no tensor {name}, so it is no language model")
 
     def but(self, layers: int | None = None, quantise: str | None = None) -> Footprint:
-        """The same model with fewer layers, or in other kinds."""
-        kept = [one for one in self.tensors if layers is None or not _beyond(one.name, layers)]
+        """Return the same model with its first `layers` only, or with other kinds."""
+        kept = list(self.tensors)
+        if layers is not None:
+            kept = [tensor for tensor in kept if not _beyond(tensor.name, layers)]
         if quantise:
-            kept = [replace(one, kind=kind_of(one.name, one.dims, quantise)) for one in kept]
+            kept = [
+                replace(tensor, kind=kind_of(tensor.name, tensor.dims, quantise)) for tensor in kept
+            ]
         return replace(self, tensors=tuple(kept), file_bytes=_file_bytes(kept, self.vocab))
 
 
 def shape_tensors(shape: Shape, quantise: str) -> list[TensorSize]:
-    """The tensors a tier's GGUF will have (tests hold them against what `tumen.shrink` writes).
+    """Return the tensors of a tier's GGUF (tests compare them with what `tumen.shrink` writes).
 
     Args:
-        quantise: int8, int4 or bf16, or a name of ggml_types.BY_NAME.
+        shape: of the tier, with its vocab_size.
+        quantise: int8, int4 or bf16, or a name in ggml_types.BY_NAME.
 
     Raises:
         PlanError: GGUF has no architecture for the shape.
     """
     if isinstance(shape.attention, Gqa) and shape.experts:
         raise PlanError(
-            "experts with grouped queries have no GGUF architecture; give the tier kind = 'mla', or no experts"
+            "experts with grouped queries have no GGUF architecture; "
+            "give the tier kind = 'mla', or no experts"
         )
-    rows = [
-        ("token_embd.weight", (shape.hidden_size, shape.vocab_size)),
+    table = (shape.hidden_size, shape.vocab_size)
+    rows: list[NamedDims] = [
+        ("token_embd.weight", table),
         ("output_norm.weight", (shape.hidden_size,)),
     ]
+    # llama.cpp's deepseek2 needs a head, so there tied weights are written twice.
     if isinstance(shape.attention, Mla) or not shape.tie_word_embeddings:
-        rows.append(("output.weight", (shape.hidden_size, shape.vocab_size)))
+        rows.append(("output.weight", table))
     for layer in range(shape.num_hidden_layers):
         rows += [(f"blk.{layer}.{name}.weight", dims) for name, dims in _layer(shape, layer)]
     return [TensorSize(name, dims, kind_of(name, dims, quantise)) for name, dims in rows]
 
 
 def kind_of(name: str, dims: Sequence[int], quantise: str) -> str:
-    """The type `tumen.shrink` gives a tensor: vectors and routers fp32, embedding and head never below eight bits."""
+    """Return the type that `tumen.shrink` gives a tensor.
+
+    Vectors and routers are fp32. Embedding and head have at least eight bits. Rows that are not
+    whole blocks are bf16.
+    """
     if len(dims) < 2 or "ffn_gate_inp" in name:
         return "F32"
     kind = QUANTISED.get(quantise, quantise)
@@ -222,77 +251,87 @@ def kind_of(name: str, dims: Sequence[int], quantise: str) -> str:
     return kind if dims[0] % BY_NAME[kind].values == 0 else "BF16"
 
 
-def _layer(shape: Shape, layer: int) -> list[tuple[str, tuple[int, ...]]]:
+def _layer(shape: Shape, layer: int) -> list[NamedDims]:
     """Names and dims of one layer's tensors."""
-    rows = [
-        ("attn_norm", (shape.hidden_size,)),
-        ("ffn_norm", (shape.hidden_size,)),
-        *_attention(shape),
-    ]
+    width = shape.hidden_size
     experts = shape.experts
+    rows = [("attn_norm", (width,)), ("ffn_norm", (width,)), *_attention(shape)]
     if not experts or layer < experts.first_k_dense_replace:
-        return rows + _feed("", shape.hidden_size, shape.intermediate_size)
-    rows += [
-        ("ffn_gate_inp", (shape.hidden_size, experts.n_routed_experts)),
-        *_feed("_exps", shape.hidden_size, experts.moe_intermediate_size, experts.n_routed_experts),
-    ]
-    return rows + (
-        _feed("_shexp", shape.hidden_size, experts.n_shared_experts * experts.moe_intermediate_size)
-        if experts.n_shared_experts
-        else []
-    )
+        return rows + _feed_forward("", width, shape.intermediate_size)
+    inner = experts.moe_intermediate_size
+    rows.append(("ffn_gate_inp", (width, experts.n_routed_experts)))
+    rows += _feed_forward("_exps", width, inner, experts.n_routed_experts)
+    if experts.n_shared_experts:
+        # The shared experts are one wide matrix.
+        rows += _feed_forward("_shexp", width, experts.n_shared_experts * inner)
+    return rows
 
 
-def _feed(kind: str, width: int, inner: int, *many: int) -> list[tuple[str, tuple[int, ...]]]:
-    gates = [(f"ffn_{part}{kind}", (width, inner, *many)) for part in ("gate", "up")]
-    return [*gates, (f"ffn_down{kind}", (inner, width, *many))]
-
-
-def _attention(shape: Shape) -> list[tuple[str, tuple[int, ...]]]:
-    width, attention = shape.hidden_size, shape.attention
-    if isinstance(attention, Gqa):
-        query, key = (
-            attention.num_attention_heads * attention.head_dim,
-            attention.num_key_value_heads * attention.head_dim,
-        )
-        return [
-            ("attn_q", (width, query)), ("attn_k", (width, key)), ("attn_v", (width, key)), ("attn_output", (query, width)),
-        ]  # fmt: skip
-    heads, rank, query = (
-        attention.num_attention_heads,
-        attention.kv_lora_rank,
-        attention.num_attention_heads * attention.query_dim,
-    )
-    down = (
-        [("attn_q_a", (width, attention.q_lora_rank)), ("attn_q_a_norm", (attention.q_lora_rank,))]
-        if attention.q_lora_rank
-        else []
-    )
-    up = (
-        ("attn_q_b", (attention.q_lora_rank, query))
-        if attention.q_lora_rank
-        else ("attn_q", (width, query))
-    )
+def _feed_forward(kind: str, width: int, inner: int, *many: int) -> list[NamedDims]:
+    """Names and dims of a gated feed-forward, or of `many` stacked ones."""
     return [
-        *down, up,
-        ("attn_kv_a_mqa", (width, rank + attention.qk_rope_head_dim)), ("attn_kv_a_norm", (rank,)),
-        ("attn_k_b", (attention.qk_nope_head_dim, rank, heads)), ("attn_v_b", (rank, attention.v_head_dim, heads)),
+        (f"ffn_gate{kind}", (width, inner, *many)),
+        (f"ffn_up{kind}", (width, inner, *many)),
+        (f"ffn_down{kind}", (inner, width, *many)),
+    ]
+
+
+def _attention(shape: Shape) -> list[NamedDims]:
+    if isinstance(shape.attention, Gqa):
+        return _grouped_attention(shape.hidden_size, shape.attention)
+    return _latent_attention(shape.hidden_size, shape.attention)
+
+
+def _grouped_attention(width: int, attention: Gqa) -> list[NamedDims]:
+    query = attention.num_attention_heads * attention.head_dim
+    key = attention.num_key_value_heads * attention.head_dim
+    return [
+        ("attn_q", (width, query)),
+        ("attn_k", (width, key)),
+        ("attn_v", (width, key)),
+        ("attn_output", (query, width)),
+    ]
+
+
+def _latent_attention(width: int, attention: Mla) -> list[NamedDims]:
+    heads = attention.num_attention_heads
+    query = heads * attention.query_dim
+    rank = attention.kv_lora_rank
+    q_rank = attention.q_lora_rank
+    if q_rank:
+        rows: list[NamedDims] = [
+            ("attn_q_a", (width, q_rank)),
+            ("attn_q_a_norm", (q_rank,)),
+            ("attn_q_b", (q_rank, query)),
+        ]
+    else:
+        rows = [("attn_q", (width, query))]
+    # llama.cpp holds the up-projection in two parts, so that decoding can absorb them.
+    return [
+        *rows,
+        ("attn_kv_a_mqa", (width, rank + attention.qk_rope_head_dim)),
+        ("attn_kv_a_norm", (rank,)),
+        ("attn_k_b", (attention.qk_nope_head_dim, rank, heads)),
+        ("attn_v_b", (rank, attention.v_head_dim, heads)),
         ("attn_output", (heads * attention.v_head_dim, width)),
-    ]  # fmt: skip
+    ]
 
 
 def of_shape(shape: Shape, quantise: str, name: str) -> Footprint:
-    """The footprint of a tier before it is trained; `shape.vocab_size` is set.
+    """Return the footprint of a tier that is not trained yet; `shape.vocab_size` is set.
 
     Raises:
         PlanError: GGUF has no architecture for the shape.
     """
-    tensors, attention, experts = shape_tensors(shape, quantise), shape.attention, shape.experts
+    tensors = shape_tensors(shape, quantise)
+    attention = shape.attention
+    experts = shape.experts
     value_dim = attention.v_head_dim if isinstance(attention, Mla) else attention.head_dim
+    share = experts.num_experts_per_tok / experts.n_routed_experts if experts else 1.0
     return Footprint(
         name=name,
         tensors=tuple(tensors),
-        share=experts.num_experts_per_tok / experts.n_routed_experts if experts else 1.0,
+        share=share,
         mla=isinstance(attention, Mla),
         cache_elements=attention.cache_elements(),
         score_elements=attention.num_attention_heads * (attention.query_dim + value_dim),
@@ -303,40 +342,47 @@ def of_shape(shape: Shape, quantise: str, name: str) -> Footprint:
 def of_header(
     pairs: Mapping[str, Any], tensors: Iterable[TensorSize], file_bytes: int, name: str
 ) -> Footprint:
-    """The footprint of a GGUF: its header's pairs and tensors, as `tumen.serve` reads them."""
-    arch = pairs["general.architecture"]
+    """Return the footprint of a GGUF.
+
+    Args:
+        pairs: of its header.
+        tensors: of its header, in order.
+        file_bytes: of the file.
+        name: for people.
+    """
+    prefix = f"{pairs['general.architecture']}."
     number = {
-        key.removeprefix(f"{arch}."): value
-        for key, value in pairs.items()
-        if key.startswith(f"{arch}.")
+        key.removeprefix(prefix): value for key, value in pairs.items() if key.startswith(prefix)
     }
-    heads, mla = number["attention.head_count"], "attention.kv_lora_rank" in number
+    heads = number["attention.head_count"]
+    mla = "attention.kv_lora_rank" in number
     key_dim = number.get("attention.key_length", number["embedding_length"] // heads)
     value_dim = number.get("attention.value_length", key_dim)
-    routed, used = number.get("expert_count", 0), number.get("expert_used_count", 0)
+    if mla:
+        cache_elements = key_dim  # the latent and the rotary key are one
+    else:
+        groups = number.get("attention.head_count_kv", heads)
+        cache_elements = groups * (key_dim + value_dim)
+    routed = number.get("expert_count", 0)
+    used = number.get("expert_used_count", 0)
     return Footprint(
         name=name,
         tensors=tuple(tensors),
         share=used / routed if routed else 1.0,
         mla=mla,
-        cache_elements=key_dim
-        if mla
-        else number.get("attention.head_count_kv", heads) * (key_dim + value_dim),
+        cache_elements=cache_elements,
         score_elements=heads * (key_dim + value_dim),
         file_bytes=file_bytes,
     )
 
 
 def _beyond(name: str, layers: int) -> bool:
+    """Whether a tensor belongs to a block after the first `layers`."""
     return name.startswith("blk.") and int(name.split(".")[1]) >= layers
 
 
 def _file_bytes(tensors: Sequence[TensorSize], vocab: int) -> int:
-    """What the writer will make of them: padded data, a line a tensor, pairs and the vocabulary."""
+    """Size of the file that the writer makes: padded data, a line a tensor, pairs, vocabulary."""
     data = sum(-(-tensor.bytes // ALIGNMENT) * ALIGNMENT for tensor in tensors)
-    return (
-        data
-        + sum(LINE_BYTES + len(tensor.name) for tensor in tensors)
-        + PAIR_BYTES
-        + vocab * PIECE_BYTES
-    )
+    lines = sum(LINE_BYTES + len(tensor.name) for tensor in tensors)
+    return data + lines + PAIR_BYTES + vocab * PIECE_BYTES

@@ -1,11 +1,13 @@
-"""This machine as a device: short trials of the runner become rates, overheads and sizes.
+"""Measure this machine as a device: trials of the runner become rates, overheads and sizes.
 
-All unknowns of a thread count are fitted at once and never below zero (`nnls.nonnegative`):
+All unknowns of a thread count are fitted at once and are never negative (`nnls.nonnegative`):
 
     seconds a token   = token + nodes x node + experts x choice + vocabulary x entry
-                        + weights / rate, by kind, from the cache and from memory
-    seconds a prompt  = prompt + nodes x node + tokens x weights / rate, by kind; the head runs for the last token alone
-    peak bytes        = runtime + a x vocabulary + weights x copies, by kind + cache + context x (b x (width + inner) + c x context)
+                        + weights / rate, by tensor type, from the cache and from memory
+    seconds a prompt  = prompt + nodes x node + tokens x weights / rate, by tensor type;
+                        the head runs for the last token only
+    peak bytes        = runtime + a x vocabulary + weights x copies, by tensor type + cache
+                        + context x (b x (width + inner) + c x context)
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ class Trial:
 
     Attributes:
         token_seconds, prompt_seconds: of one token after the prompt, and of the prompt.
-        cpu_share: processor seconds of the runner over wall seconds and threads; far below 1 the machine was busy.
+        cpu_share: processor seconds of the runner over wall seconds and threads; well below 1 the
+            machine was busy with something else.
         peak_bytes: of the runner's process.
     """
 
@@ -51,36 +54,33 @@ class Trial:
 
 
 def cache_size() -> float:
-    """Bytes of this machine's last cache; 0 where the system does not tell."""
+    """Bytes of this machine's last-level cache; 0 where the system does not say."""
     try:
         sizes = [entry.read_text().strip() for entry in CACHE.glob("index*/size")]
     except OSError:
         return 0.0
-    return max(
-        (float(size.rstrip("K")) * 1024 for size in sizes if size.endswith("K")), default=0.0
-    )
+    kibibytes = [float(size.rstrip("K")) for size in sizes if size.endswith("K")]
+    return max(kibibytes, default=0.0) * 1024
 
 
 def device_here(trials: Sequence[Trial]) -> Device:
-    """This machine from its trials."""
+    """Return this machine as a device, from trials of the runner."""
     memory = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    cores = len(os.sched_getaffinity(0))
     buffers, copies = sizes(trials)
     cache = cache_size()
+    paces = {}
+    for threads in sorted({trial.threads for trial in trials}):
+        paces[threads] = pace([trial for trial in trials if trial.threads == threads], cache)
     return Device(
         name=HERE,
-        what=f"{platform.processor() or platform.machine()}, {len(os.sched_getaffinity(0))} cores",
+        what=f"{platform.processor() or platform.machine()}, {cores} cores",
         memory_bytes=memory,
         left_bytes=memory,
-        memory_rate=max(
-            (memory_share(one.model, cache), one.model.read_bytes / one.token_seconds)
-            for one in trials
-        )[1],
-        cores=len(os.sched_getaffinity(0)),
+        memory_rate=_memory_rate(trials, cache),
+        cores=cores,
         cache_bytes=cache,
-        paces={
-            n: pace([one for one in trials if one.threads == n], cache)
-            for n in sorted({one.threads for one in trials})
-        },
+        paces=paces,
         copies=copies,
         buffers=buffers,
         storage_rate=STORAGE_RATE,
@@ -92,9 +92,20 @@ def device_here(trials: Sequence[Trial]) -> Device:
     )
 
 
+def _memory_rate(trials: Sequence[Trial], cache_bytes: float) -> float:
+    """Bytes a second, from the fastest trial among those that read most from memory."""
+    rates = []
+    for trial in trials:
+        share = memory_share(trial.model, cache_bytes)
+        rates.append((share, trial.model.read_bytes / trial.token_seconds))
+    return max(rates)[1]
+
+
 def pace(trials: Sequence[Trial], cache_bytes: float) -> Pace:
-    """Rates and overheads of one number of threads."""
-    kinds = sorted({kind for one in trials for kind in one.model.read if kind != "F32"})
+    """Return rates and overheads of one number of threads."""
+    found = {kind for trial in trials for kind in trial.model.read}
+    # Only routers are fp32, too small to measure.
+    kinds = sorted(found - {"F32"})
     near, far, once = decoding(trials, kinds, cache_bytes)
     many, prompt, prompt_node = reading(trials, kinds, far)
     return Pace(
@@ -113,58 +124,90 @@ def pace(trials: Sequence[Trial], cache_bytes: float) -> Pace:
 def decoding(
     trials: Sequence[Trial], kinds: Sequence[str], cache_bytes: float
 ) -> tuple[dict[str, float], dict[str, float], tuple[float, ...]]:
-    """Rates near and far by kind; seconds of a token, a node, an entry and a choice."""
-    rows = []
-    for one in trials:
-        far, model = memory_share(one.model, cache_bytes), one.model
-        read = np.array([model.read.get(kind, 0.0) for kind in kinds])
-        rows.append([1.0, model.nodes, model.vocab, model.choices, *(1 - far) * read, *far * read])
-    prior = np.array([*PRIOR_SECONDS, *[1 / PRIOR_RATE] * (2 * len(kinds))])
-    found = nonnegative(np.array(rows), np.array([one.token_seconds for one in trials]), prior)
-    once = len(PRIOR_SECONDS)
-    near, far_rates = (rates(kinds, part) for part in np.split(found[once:], 2))
-    return near, far_rates, tuple(map(float, found[:once]))
+    """Fit the time of a token.
+
+    Returns:
+        Rates by kind from the cache; from memory; seconds of a token, node, entry and choice.
+    """
+    rows = [_token_row(trial.model, kinds, cache_bytes) for trial in trials]
+    seconds = np.array([trial.token_seconds for trial in trials])
+    prior_weights = [1 / PRIOR_RATE] * (2 * len(kinds))
+    prior = np.array([*PRIOR_SECONDS, *prior_weights])
+    found = nonnegative(np.array(rows), seconds, prior)
+    overheads, weights = np.split(found, [len(PRIOR_SECONDS)])
+    near, far_weights = np.split(weights, 2)
+    return rates(kinds, near), rates(kinds, far_weights), tuple(map(float, overheads))
+
+
+def _token_row(model: Footprint, kinds: Sequence[str], cache_bytes: float) -> list[float]:
+    """How often one token pays each unknown: overheads, weights near, weights far."""
+    far = memory_share(model, cache_bytes)
+    read = np.array([model.read.get(kind, 0.0) for kind in kinds])
+    counts = [1.0, model.nodes, model.vocab, model.choices]
+    return [*counts, *(1 - far) * read, *far * read]
 
 
 def rates(kinds: Sequence[str], seconds: Array) -> dict[str, float]:
-    """Weights a second, by kind."""
-    return {kind: 1 / max(float(one), 1e-14) for kind, one in zip(kinds, seconds, strict=True)}
+    """Return weights a second by kind, from the seconds of a weight; at most 1e14."""
+    found = {}
+    for kind, one in zip(kinds, seconds, strict=True):
+        found[kind] = 1 / max(float(one), 1e-14)
+    return found
 
 
 def reading(
     trials: Sequence[Trial], kinds: Sequence[str], far: Mapping[str, float]
 ) -> tuple[dict[str, float], float, float]:
-    """Rates of a prompt by kind, seconds of a prompt and of a node."""
-    rows, seconds = [], []
-    for one in trials:
-        head = one.model.head
-        body = [
-            one.model.read.get(kind, 0.0) - (head.values if head.kind == kind else 0)
-            for kind in kinds
-        ]
-        rows.append([1.0, one.model.nodes, *(one.prompt_tokens * weights for weights in body)])
-        seconds.append(
-            max(one.prompt_seconds - head.values / far[head.kind], 0.1 * one.prompt_seconds)
-        )
-    prior = np.array([PRIOR_SECONDS[0], 2 * PRIOR_SECONDS[1], *[0.5 / PRIOR_RATE] * len(kinds)])
+    """Fit the time of a prompt.
+
+    Returns:
+        Rates by kind, seconds of a prompt, seconds of a node.
+    """
+    rows = []
+    seconds = []
+    for trial in trials:
+        body = _body_weights(trial.model, kinds)
+        rows.append([1.0, trial.model.nodes, *(trial.prompt_tokens * body)])
+        # The head reads its weights once; noise must not make the rest negative.
+        head = trial.model.head
+        rest = trial.prompt_seconds - head.values / far[head.kind]
+        seconds.append(max(rest, 0.1 * trial.prompt_seconds))
+    # One core computes a batch some twice as fast, weight for weight.
+    prior_weights = [0.5 / PRIOR_RATE] * len(kinds)
+    prior = np.array([PRIOR_SECONDS[0], 2 * PRIOR_SECONDS[1], *prior_weights])
     found = nonnegative(np.array(rows), np.array(seconds), prior)
     return rates(kinds, found[2:]), float(found[0]), float(found[1])
 
 
+def _body_weights(model: Footprint, kinds: Sequence[str]) -> Array:
+    """Weights that each token of a prompt reads, by kind: all but the head."""
+    weights = np.array([model.read.get(kind, 0.0) for kind in kinds])
+    if model.head.kind in kinds:
+        weights[kinds.index(model.head.kind)] -= model.head.values
+    return weights
+
+
 def sizes(trials: Sequence[Trial]) -> tuple[Buffers, dict[str, float]]:
-    """What the runner takes beside weights and cache; copies by kind."""
-    kinds = sorted({kind for one in trials for kind in one.model.weight_bytes})
-    rows = [
-        [
-            *Buffers.grow(one.model, one.context),
-            *(one.model.weight_bytes.get(kind, 0) for kind in kinds),
-        ]
-        for one in trials
-    ]
-    known = np.array([one.peak_bytes - one.model.cache_bytes(one.context) for one in trials])
-    found = nonnegative(
-        np.array(rows, dtype=float), known, np.array([*BUFFERS.bytes_per(), *[1.0] * len(kinds)])
-    )
-    ours = len(BUFFERS.bytes_per())
-    copies = dict.fromkeys(BY_NAME, 1.0) | dict(zip(kinds, map(float, found[ours:]), strict=True))
-    return Buffers(**dict(zip(Buffers.model_fields, map(float, found[:ours]), strict=True))), copies
+    """Fit the memory of the runner.
+
+    Returns:
+        Buffers, and bytes held for a byte of weights by kind.
+    """
+    kinds = sorted({kind for trial in trials for kind in trial.model.weight_bytes})
+    rows = np.array([_memory_row(trial, kinds) for trial in trials])
+    # The cache is counted exactly, so only the rest is unknown.
+    rest = [trial.peak_bytes - trial.model.cache_bytes(trial.context) for trial in trials]
+    prior_buffers = BUFFERS.bytes_per()
+    prior = np.array([*prior_buffers, *[1.0] * len(kinds)])
+    found = nonnegative(rows, np.array(rest), prior)
+    sizes_found, copies_found = np.split(found, [len(prior_buffers)])
+    buffers = dict(zip(Buffers.model_fields, map(float, sizes_found), strict=True))
+    copies = dict.fromkeys(BY_NAME, 1.0)
+    copies.update(zip(kinds, map(float, copies_found), strict=True))
+    return Buffers(**buffers), copies
+
+
+def _memory_row(trial: Trial, kinds: Sequence[str]) -> list[float]:
+    """How often a trial needs each unknown: buffers, bytes of weights by kind."""
+    weights = [float(trial.model.weight_bytes.get(kind, 0)) for kind in kinds]
+    return [*map(float, Buffers.grow(trial.model, trial.context)), *weights]

@@ -1,7 +1,8 @@
 """Does a model fit a device: bytes, seconds, and what to cut when it does not.
 
-Peak memory is what the runner's process holds at most: itself, the weights (twice where it keeps a reordered copy), keys and
-values for the whole context, and the buffers of the graph for a prompt as long as the context.
+Peak memory is what the runner's process holds at most: the runtime, the weights (twice where it
+keeps a reordered copy), keys and values for the whole context, and the buffers of the graph for a
+prompt as long as the context.
 """
 
 from __future__ import annotations
@@ -16,11 +17,15 @@ from tumen.fit.footprint import CACHE_CELLS, QUANTISED, Footprint
 
 PROMPT_TOKENS = 24  # a typical sentence
 ANSWER_TOKENS = 20  # a typical action
+# Types with fewer bits, the largest first.
 SMALLER = {"bf16": ("int8", "int4"), "int8": ("int4",), "int4": ()}
 
 
 class Memory(Frozen):
-    """Where the bytes of the runner's process are. `weights` are mapped from the file, `copies` are what it reorders."""
+    """Memory of the runner's process, in bytes.
+
+    `weights` are mapped from the file, `copies` are weights that it reorders.
+    """
 
     weights: float
     copies: float
@@ -35,7 +40,7 @@ class Memory(Frozen):
 
 
 class Cut(Frozen):
-    """One way to make a model fit, with what it then takes."""
+    """One way to make a model fit, with its size and speed then."""
 
     what: str
     file_bytes: float
@@ -45,7 +50,7 @@ class Cut(Frozen):
 
 
 class Fit(Frozen):
-    """What a model takes on a device."""
+    """Prediction of a model on a device. Sizes in bytes."""
 
     model: str
     quantise: str
@@ -68,7 +73,7 @@ class Fit(Frozen):
 
 @dataclass(frozen=True)
 class Place:
-    """Where a model shall run: a device, threads, a context in tokens, a hard limit in bytes."""
+    """Where a model is to run: a device, threads, a context in tokens, a hard limit in bytes."""
 
     device: Device
     threads: int
@@ -90,16 +95,20 @@ def fit_on(
     """Predict a model on a device.
 
     Args:
+        model: the footprint.
+        device: of the table, or measured.
+        threads: of the runner.
         context: tokens of sentence and action together.
-        memory_bytes: hard limit; default: what the device has left for an app.
+        memory_bytes: hard limit; default: the memory that an app can count on.
 
     Raises:
         PlanError: the device is not known with so many threads.
     """
-    place = Place(
-        device, threads, context, device.left_bytes if memory_bytes is None else memory_bytes
-    )
-    memory, fits = memory_of(model, device, context), place.holds(model)
+    limit = device.left_bytes if memory_bytes is None else memory_bytes
+    place = Place(device, threads, context, limit)
+    memory = memory_of(model, device, context)
+    fits = place.holds(model)
+    # Speed in the middle of an answer.
     token = decode_seconds(model, device, threads, PROMPT_TOKENS + ANSWER_TOKENS // 2)
     return Fit(
         model=model.name,
@@ -136,36 +145,52 @@ def memory_of(model: Footprint, device: Device, context: int) -> Memory:
 
 
 def cuts(model: Footprint, place: Place) -> list[Cut]:
-    """Ways to come below a limit, the gentlest first: a shorter context, fewer bits, fewer layers; all at once if it takes that."""
-    single = list(_cuts(model, place))
-    least, quantise = (
-        replace(place, context=min(place.context, CACHE_CELLS)),
-        SMALLER.get(model.quantise, ())[-1:],
-    )
-    smallest = model.but(quantise=quantise[0] if quantise else None)
-    if not any(one.fits for one in single) and (layers := most_layers(smallest, least)):
+    """Return ways to come below a limit, those that cost least quality first.
+
+    A shorter context, fewer bits, fewer layers; all at once where none of them is enough.
+    """
+    found = list(_cuts(model, place))
+    if any(one.fits for one in found):
+        return found
+    least = replace(place, context=min(place.context, CACHE_CELLS))
+    smallest = model.but(quantise=_smallest_type(model))
+    layers = most_layers(smallest, least)
+    if layers:
         words = f"context {least.context}, {smallest.quantise}, layers {model.layers} -> {layers}"
-        single.append(cut(words, smallest.but(layers=layers), least))
-    return single
+        found.append(cut(words, smallest.but(layers=layers), least))
+    return found
+
+
+def _smallest_type(model: Footprint) -> str | None:
+    """Return the type with the fewest bits; None where a model has it, or a type of its own."""
+    smaller = SMALLER.get(model.quantise, ())
+    return smaller[-1] if smaller else None
 
 
 def _cuts(model: Footprint, place: Place) -> Iterator[Cut]:
-    """One thing at a time, and layers with fewer bits."""
-    if shorter := longest_context(model, place):
+    """Yield one change at a time, and at last fewer layers with fewer bits."""
+    shorter = longest_context(model, place)
+    if shorter:
         yield cut(f"context {place.context} -> {shorter}", model, replace(place, context=shorter))
     for quantise in SMALLER.get(model.quantise, tuple(QUANTISED)):
         yield cut(f"{model.quantise} -> {quantise}", model.but(quantise=quantise), place)
-    for fewer in (None, *SMALLER.get(model.quantise, ())[-1:]):
-        smaller = model.but(quantise=fewer)
-        if layers := most_layers(smaller, place):
-            words = f"layers {model.layers} -> {layers}" + (
-                f" and {model.quantise} -> {fewer}" if fewer else ""
-            )
-            yield cut(words, smaller.but(layers=layers), place)
+    yield from _layer_cut(model, model, place, "")
+    smallest = _smallest_type(model)
+    if smallest:
+        words = f" and {model.quantise} -> {smallest}"
+        yield from _layer_cut(model, model.but(quantise=smallest), place, words)
+
+
+def _layer_cut(model: Footprint, smaller: Footprint, place: Place, words: str) -> Iterator[Cut]:
+    """Yield a cut of layers, if some number of them fits."""
+    layers = most_layers(smaller, place)
+    if layers:
+        words = f"layers {model.layers} -> {layers}{words}"
+        yield cut(words, smaller.but(layers=layers), place)
 
 
 def cut(what: str, model: Footprint, place: Place) -> Cut:
-    """One change, in numbers."""
+    """Return size and speed of a model after one change."""
     peak = memory_of(model, place.device, place.context).total
     rate = 1 / decode_seconds(model, place.device, place.threads, PROMPT_TOKENS)
     return Cut(
@@ -178,26 +203,33 @@ def cut(what: str, model: Footprint, place: Place) -> Cut:
 
 
 def longest_context(model: Footprint, place: Place) -> int:
-    """The longest shorter context within the limit, a multiple of the runner's step; 0: none."""
-    steps = range((place.context - 1) // CACHE_CELLS * CACHE_CELLS, 0, -CACHE_CELLS)
-    return next((one for one in steps if replace(place, context=one).holds(model)), 0)
+    """Return the longest shorter context within the limit, in the runner's steps; 0: none."""
+    below = (place.context - 1) // CACHE_CELLS * CACHE_CELLS
+    for context in range(below, 0, -CACHE_CELLS):
+        if replace(place, context=context).holds(model):
+            return context
+    return 0
 
 
 def most_layers(model: Footprint, place: Place) -> int:
-    """Most layers within the limit, fewer than now; 0: not even one fits."""
-    return next((n for n in range(model.layers - 1, 0, -1) if place.holds(model.but(layers=n))), 0)
+    """Return the most layers within the limit, fewer than now; 0: not even one fits."""
+    for layers in range(model.layers - 1, 0, -1):
+        if place.holds(model.but(layers=layers)):
+            return layers
+    return 0
 
 
 def best(fits: Sequence[Fit]) -> Fit | None:
     """The largest model that fits."""
-    return max((one for one in fits if one.fits), key=lambda one: one.parameters, default=None)
+    fitting = [fit for fit in fits if fit.fits]
+    return max(fitting, key=lambda fit: fit.parameters, default=None)
 
 
 def checked_context(context: int) -> int:
-    """A context that makes sense.
+    """Return a context if it makes sense.
 
     Raises:
-        PlanError: it does not.
+        PlanError: it is below 1.
     """
     if context < 1:
         raise PlanError(f"--context {context}: a sentence has at least one token; the usual is 512")

@@ -23,6 +23,7 @@ class GgmlType(NamedTuple):
 BY_NUMBER: Mapping[int, GgmlType] = {
     0: GgmlType("F32", 1, 4),
     1: GgmlType("F16", 1, 2),
+    30: GgmlType("BF16", 1, 2),
     2: GgmlType("Q4_0", 32, 18),
     3: GgmlType("Q4_1", 32, 20),
     6: GgmlType("Q5_0", 32, 22),
@@ -33,6 +34,5 @@ BY_NUMBER: Mapping[int, GgmlType] = {
     12: GgmlType("Q4_K", 256, 144),
     13: GgmlType("Q5_K", 256, 176),
     14: GgmlType("Q6_K", 256, 210),
-    30: GgmlType("BF16", 1, 2),
 }
 BY_NAME: Mapping[str, GgmlType] = {kind.name: kind for kind in BY_NUMBER.values()}
