@@ -14,8 +14,8 @@ from tumen.core import artifact
 from tumen.core.errors import ArtifactError, GateError, InputError
 from tumen.eval import (
     EvalCase,
+    MatcherColumn,
     Prediction,
-    TemplateMatcher,
     evaluate,
     gate_fault,
     require_gate,
@@ -169,13 +169,13 @@ class TestMatcher:
     def test_it_answers_its_own_templates(self) -> None:
         gold = Action("HassStartTimer", "en", {"duration": "5 minutes"})
         case = EvalCase("set a timer for 5 minutes", gold, HOME, ("en",))
-        given_ = TemplateMatcher().answer(case).action
+        given_ = MatcherColumn().answer(case).action
         assert given_ is not None
         assert same_action(given_, gold, HOME, VALUES)
 
     def test_what_it_does_not_know_is_not_for_the_home(self) -> None:
         case = EvalCase("who wrote faust", Action("none"), HOME, ("en",))
-        assert TemplateMatcher().answer(case).action == Action("none", "en")
+        assert MatcherColumn().answer(case).action == Action("none", "en")
 
 
 class TestGate:

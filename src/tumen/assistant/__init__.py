@@ -10,11 +10,13 @@ Read next: resolve.py, then find.py, act.py, reply.py and session.py.
 
 from tumen.assistant.acts import Outcome, act, undo
 from tumen.assistant.interpretation import Interpretation
+from tumen.assistant.matcher import SLOT_NAMES, TemplateMatcher, templates_first, time_spans
 from tumen.assistant.resolution import Candidate, Question, Refusal, Resolution, Resolved, resolve
 from tumen.assistant.session import Session, Turn
 from tumen.assistant.understand import Reader
 
 __all__ = [
+    "SLOT_NAMES",
     "Candidate",
     "Interpretation",
     "Outcome",
@@ -24,8 +26,11 @@ __all__ = [
     "Resolution",
     "Resolved",
     "Session",
+    "TemplateMatcher",
     "Turn",
     "act",
     "resolve",
+    "templates_first",
+    "time_spans",
     "undo",
 ]

@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-from tumen.assistant import Reader, Session, Turn
+from tumen.assistant import Reader, Session, Turn, templates_first
 from tumen.assistant.values import Values
 from tumen.cli.options import TRUST, UNGATED
 from tumen.core.errors import InputError
@@ -55,7 +55,7 @@ def talk(
     sentences = [" ".join(sentence)] if sentence else _typed_lines(place)
     with Reader(router, private) as reader:
         values = Values.load(bundle / "values.json")
-        session = Session(place, reader, values)
+        session = Session(place, templates_first(place, reader), values)
         for text in sentences:
             turn = session.say(text)
             if as_json:

@@ -16,12 +16,12 @@ from tumen.eval.scorecard import write_scorecard
 from tumen.eval.scorecard_reader import read_scorecard, scorecard_facts
 from tumen.eval.scorecard_view import classes_line, scorecard_text
 from tumen.eval.tally import evaluate
-from tumen.eval.template_matcher import TemplateMatcher
+from tumen.eval.template_matcher import MatcherColumn
 
 __all__ = [
     "EvalCase",
+    "MatcherColumn",
     "Prediction",
-    "TemplateMatcher",
     "classes_line",
     "evaluate",
     "gate_fault",

@@ -12,8 +12,8 @@ from tumen.core.artifact import Manifest, manifest_of
 from tumen.core.errors import InputError
 from tumen.eval import (
     EvalCase,
+    MatcherColumn,
     Prediction,
-    TemplateMatcher,
     evaluate,
     read_scorecard,
     scorecard_facts,
@@ -72,7 +72,7 @@ class ScorecardStage(Stage):
             work.events.emit("exam", column=column, exact=rows["all"]["exact"], n=len(cases))
         few = list(self._reference_cases(cases))
         if few:
-            columns["reference"], answers = evaluate(few, TemplateMatcher().answer, values)
+            columns["reference"], answers = evaluate(few, MatcherColumn().answer, values)
             seconds["reference"] = [answer.seconds for answer in answers]
         made_from = [manifest_of(work.run / name).digest for name in (*self.bundles, CORPUS)]
         digest = suite_digest(cases)

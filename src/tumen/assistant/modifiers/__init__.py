@@ -2,7 +2,7 @@
 
 from tumen.assistant.modifiers.clauses import Clause, clauses_of, command_words
 from tumen.assistant.modifiers.marks import WAITING, Mark, marks_of, without_marks
-from tumen.assistant.modifiers.phrases import alternatives, numbered, script_of
+from tumen.assistant.modifiers.phrases import alternatives, languages_of, numbered, script_of
 from tumen.assistant.modifiers.times import Moment, moment_of
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "alternatives",
     "clauses_of",
     "command_words",
+    "languages_of",
     "marks_of",
     "moment_of",
     "numbered",

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tumen.assistant import SLOT_NAMES, time_spans
 from tumen.assistant.values import Values
 from tumen.core.errors import InputError
 from tumen.core.extras import need
@@ -20,17 +21,8 @@ from tumen.eval.suites.suite import Suite
 from tumen.home import Home
 from tumen.language import CLOSED, INTENTS, Action, normalise
 
-# Home Assistant's names of slots -> ours.
-SLOT_NAMES = {
-    "floor": "area",
-    "volume_level": "volume",
-    "search_query": "query",
-    "conversation_command": "command",
-    "volume_step": "step",
-}
 # Slots that a test file leaves out where they follow from the rest: an answer may have them.
 OPTIONAL_SLOTS = ("ask", "domain", "scope")
-TIME_UNITS = ("hours", "minutes", "seconds")
 
 
 def home_assistant_cases(folder: Path, values: Values) -> Iterator[EvalCase]:
@@ -134,16 +126,6 @@ def expected_action(intent: str, lang: str, slots: Mapping[str, Any]) -> Action:
             # A state that is not of the closed set is the name of a zone: "is anna at work".
             found["zone"] = normalise(text)
     return Action(intent, lang, found)
-
-
-def time_spans(slots: Mapping[str, Any], intent: str) -> dict[str, str]:
-    """Return Home Assistant's hours, minutes and seconds as our one run of words."""
-    found = {}
-    for slot, prefix in (("duration", ""), ("start", "start_")):
-        parts = [f"{slots[prefix + unit]} {unit}" for unit in TIME_UNITS if prefix + unit in slots]
-        if parts and slot in INTENTS[intent]:
-            found[slot] = " ".join(parts)
-    return found
 
 
 @dataclass(frozen=True)

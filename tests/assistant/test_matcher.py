@@ -1,0 +1,70 @@
+"""Templates of Home Assistant have the first word where they are installed."""
+
+import pytest
+from tests.assistant.speech import action_of
+
+from tumen.assistant import Interpretation, TemplateMatcher, templates_first
+from tumen.assistant import matcher as module
+from tumen.core.errors import MissingExtra, RunnerError
+from tumen.home.home import Home
+from tumen.language.action import normalise
+
+
+@pytest.fixture(scope="module")
+def matcher() -> TemplateMatcher:
+    return TemplateMatcher(Home.load())
+
+
+@pytest.mark.parametrize(
+    ("sentence", "lang", "action"),
+    [
+        ("turn on the kitchen lights", "en", "TurnOn area=kitchen domain=light"),
+        ("set a timer for five minutes", "en", "StartTimer duration=5 minutes"),
+        ("mach das Licht im Flur aus", "de", "TurnOff area=flur domain=light"),
+        ("打开客厅的灯", "zh", "TurnOn area=客厅 domain=light"),
+    ],
+)
+def test_a_template_fits(matcher: TemplateMatcher, sentence: str, lang: str, action: str) -> None:
+    assert matcher.match(normalise(sentence), lang) == action_of(action, lang)
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    ["don't turn on the kitchen lights", "could we have some light", "turn on the unicorn"],
+)
+def test_no_template_fits(matcher: TemplateMatcher, sentence: str) -> None:
+    assert matcher.match(normalise(sentence), "en") is None
+
+
+def guess(said: str) -> Interpretation:
+    """A model that is sure of something else."""
+    return Interpretation(action_of("TurnOn name=fan"), "device", "sure", 0.9, {"device": 0.004})
+
+
+def test_templates_come_before_the_model(home: Home) -> None:
+    read = templates_first(home, guess)
+    found = read("turn on the kitchen lights")
+    assert found.action == action_of("TurnOn area=kitchen domain=light")
+    assert (found.tier, found.why, found.confidence) == ("templates", "exact", 1.0)
+    assert found.seconds.keys() == {"device", "templates"}
+    assert read("could we have some light").tier == "device"
+
+
+def test_templates_answer_where_no_model_does(home: Home) -> None:
+    def gone(said: str) -> Interpretation:
+        raise RunnerError("the runner is gone; start it again")
+
+    read = templates_first(home, gone)
+    assert read("mach das licht im flur aus").action.lang == "de"
+    with pytest.raises(RunnerError, match="start it again"):
+        read("could we have some light")
+
+
+def test_without_the_extra_the_model_answers_alone(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(package: str, purpose: str) -> None:
+        raise MissingExtra(f"{purpose} needs {package}")
+
+    monkeypatch.setattr(module, "need", missing)
+    assert templates_first(home, guess) is guess
