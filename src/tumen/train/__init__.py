@@ -1,10 +1,13 @@
 """train: learn.
 
 What: one training run of one tier on packed shards, with exact resume.
-In: a recipe's train section, a shape, a dataset folder; torchrun's variables; an outside model to start from.
-Out: a checkpoint artifact (safetensors), whole or an adapter; the same as a folder that transformers reads; events; a profile.
+In: a recipe's train section, a shape, a dataset folder; torchrun's variables; an outside model to
+start from.
+Out: a checkpoint artifact (safetensors), whole or an adapter; the same as a folder that
+transformers reads; events; a profile.
 Never: engines, downloads, pickle.
-Read next: loop.py, then optimizer.py and checkpoint.py; hf_folder.py, initial.py: the way in and out; lora.py: adapters.
+Read next: loop.py, then optimizer.py and checkpoint.py; hf_folder.py, initial.py: the way in and
+out; lora.py: adapters.
 """
 
 from tumen.train import loop, losses, metrics, profile, single_process

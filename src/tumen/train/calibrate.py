@@ -1,8 +1,9 @@
-"""`python -m tumen.train.calibrate '{"shape": ..., "train": ..., "steps": 8}'`: one measured configuration as a JSON
-line.
+"""Measure one configuration and print it as a JSON line.
 
-Started by `tumen plan calibrate` as a child process: peak memory belongs to a process, and the planner never loads
-torch.
+    python -m tumen.train.calibrate '{"shape": ..., "train": ..., "steps": 8}'
+
+`tumen plan calibrate` starts it as a child process: peak memory belongs to a process, and the
+planner never loads torch.
 """
 
 from __future__ import annotations
@@ -27,11 +28,12 @@ WARM = 2  # steps that are not counted: allocation and compilation
 
 
 def batch_of(shape: Shape, section: Train, seed: int) -> Batch:
-    """Random rows of one document each, every position learnt; (rows, row_tokens)."""
-    size = (section.batch_size, section.seq_len)
+    """Random rows (B, T) of one document each; every position is trained."""
+    rows = section.batch_size
+    size = (rows, section.seq_len)
     ids = np.random.default_rng(seed).integers(0, shape.vocab_size, size)
     ones = np.ones(size, dtype=np.int64)
-    places = np.tile(np.arange(size[1]), (size[0], 1))
+    places = np.tile(np.arange(section.seq_len), (rows, 1))
     return Batch(
         ids=ids,
         documents=ones,
@@ -39,13 +41,16 @@ def batch_of(shape: Shape, section: Train, seed: int) -> Batch:
         targets=np.roll(ids, -1, axis=1),
         answers=ones,
         sources=-ones,
-        samples=np.arange(size[0]),
-        totals=StepTotals(size[0], ids.size, 0),
+        samples=np.arange(rows),
+        totals=StepTotals(rows, ids.size, 0),
     )
 
 
 def measure(shape: Shape, section: Train, steps: int) -> dict[str, object]:
-    """Step in seconds (lower quartile: other processes only ever add) and peak bytes of a short run, random tokens."""
+    """Seconds of a step and peak bytes of a short run on random tokens.
+
+    The seconds are the lower quartile, as other processes only ever add to a time.
+    """
     prepare_torch(section)
     trainer = SingleProcessTrainer(section, shape, World(0, 1, torch.device("cpu")), 0)
     seconds = []
@@ -55,12 +60,13 @@ def measure(shape: Shape, section: Train, steps: int) -> dict[str, object]:
         trainer.learn(batch)
         trainer.step(section.learning_rate)
         seconds.append(time.perf_counter() - start)
+    size = f"{shape.hidden_size}x{shape.num_hidden_layers}"
     return {
         "shape": shape.model_dump(),
         "train": section.model_dump(),
         "step_seconds": statistics.quantiles(seconds[WARM:], n=4)[0],
         "peak_bytes": peak_bytes(),
-        "source": f"benchmark {shape.hidden_size}x{shape.num_hidden_layers}, {section.batch_size}x{section.seq_len}",
+        "source": f"benchmark {size}, {section.batch_size}x{section.seq_len}",
     }
 
 
@@ -69,7 +75,8 @@ def main() -> None:
     question = json.loads(sys.argv[1])
     shape = Shape.model_validate(question["shape"])
     section = Train.model_validate(question["train"])
-    sys.stdout.write(json.dumps(measure(shape, section, int(question["steps"]))) + "\n")
+    found = measure(shape, section, int(question["steps"]))
+    sys.stdout.write(json.dumps(found) + "\n")
 
 
 if __name__ == "__main__":

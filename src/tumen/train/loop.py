@@ -29,6 +29,8 @@ from tumen.train.checkpoints.replicas import Copies
 from tumen.train.losses import Extra
 from tumen.train.metrics import Clock, Spikes, epochs, guard
 from tumen.train.optimizer import Seen, put, rate_at
+from tumen.train.parallel.pipeline_parallel import load_schedules
+from tumen.train.parallel.trainer import DistributedTrainer
 from tumen.train.single_process import SingleProcessTrainer, Trainer
 from tumen.train.weights.lora import Adapter, adapted, write_adapter
 from tumen.train.world import World, join, name_of, peers, type_of
@@ -223,7 +225,9 @@ class _Run:
         self.events.emit("validation", tier=self.out.name, step=self.step, loss=self.validation)
         weights = whole(self.trainer, self.world, self.work / f"step-{self.step:06d}")
         if adapter:
-            write_adapter(self.out, weights, self.shape, adapter, inputs, made_from, facts)
+            write_adapter(
+                self.out, weights, self.shape, adapter, inputs, made_from=made_from, facts=facts
+            )
         else:
             write_final(self.out, weights, self.shape, inputs, made_from, facts)
         shutil.rmtree(self.work, ignore_errors=True)
@@ -239,27 +243,28 @@ def trainer_of(
         TrainError: an adapter over many ranks, or another combination that is not built.
     """
     section.mesh.check_split(shape, section.batch_size, section.seq_len, world.size)
-    if (
-        section.expert_kernel == "grouped"
-        and section.compile
-        and type_of(section, world.device) == torch.float32
-    ):
+    in_fp32 = type_of(section, world.device) == torch.float32
+    if section.expert_kernel == "grouped" and section.compile and in_fp32:
         raise TrainError(
             "expert_kernel 'grouped' compiles in bf16 only, and this run is fp32: "
             "set compile = false, or expert_kernel = 'padded'"
         )
     if section.mesh.ranks > 1:
         _refuse_distributed(section, method)
-        # torch's distributed packages take a second to import, which one process does without
-        from tumen.train.parallel.trainer import DistributedTrainer
-
         return DistributedTrainer(section, shape, world, seed, method.distil)
     network = None
     if method.adapter:
         compute_type = type_of(section, world.device)
         network = adapted(shape, method.start or {}, method.adapter.start, compute_type, seed)
-    seen = None if network else method.seen
-    return SingleProcessTrainer(section, shape, world, seed, method.distil, seen, network)
+    return SingleProcessTrainer(
+        section,
+        shape,
+        world,
+        seed,
+        method.distil,
+        seen=None if network else method.seen,
+        network=network,
+    )
 
 
 def _refuse_distributed(section: Train, method: Method) -> None:
@@ -292,8 +297,8 @@ def prepare_torch(section: Train) -> None:
 
 
 def warm() -> None:
-    """Load what a training needs, so that its start need not; for a process that stands by."""
-    import tumen.train.parallel.trainer  # noqa: F401
+    """Import ahead what a pipelined training imports late; for a process that stands by."""
+    load_schedules()
 
 
 def check_vocab(largest: int, shape: Shape) -> None:
@@ -304,7 +309,8 @@ def check_vocab(largest: int, shape: Shape) -> None:
     """
     if largest >= shape.vocab_size:
         raise TrainError(
-            f"the shards hold token {largest}, the network's vocabulary ends at {shape.vocab_size - 1}; encode them again"
+            f"the shards hold token {largest}, the network's vocabulary ends at "
+            f"{shape.vocab_size - 1}; encode them again"
         )
 
 
@@ -316,7 +322,7 @@ def _restore(
     events: Events,
     start: Mapping[str, Tensor] | None,
 ) -> int:
-    """Restore the newest whole checkpoint or a newer replica in memory; return the finished steps."""
+    """Restore the newest checkpoint, or a newer replica in memory; return the finished steps."""
     held = copies.meet()  # the step of the newest replica that all ranks can have
     state = checkpoints.restore(trainer, least=held)
     replica = None
@@ -336,16 +342,19 @@ def _restore(
 
 
 def check_finite(start: Mapping[str, Tensor]) -> None:
-    """Refuse weights to start from that hold what is no number; every rank looks at all of them, so that all refuse.
+    """Refuse initial weights that contain NaN or Inf.
+
+    Every rank checks all of them, so that all ranks refuse.
 
     Raises:
-        TrainError: says where.
+        TrainError: names the first such weight.
     """
     for name, given in start.items():
         wrong = int((~torch.isfinite(given)).sum())
         if wrong:
             raise TrainError(
-                f"the weights to start from hold {wrong} NaN or infinite numbers in {name}; take another checkpoint"
+                f"the weights to start from hold {wrong} NaN or infinite numbers in {name}; "
+                "take another checkpoint"
             )
 
 
@@ -358,7 +367,8 @@ def _start_from(trainer: Trainer, start: Mapping[str, Tensor]) -> None:
             continue
         if ours not in start or start[ours].shape != tensor.shape:
             raise TrainError(
-                f"the weights to start from have no {ours} of shape {tuple(tensor.shape)}; another architecture?"
+                f"the weights to start from have no {ours} of shape {tuple(tensor.shape)}; "
+                "another architecture?"
             )
         put(tensor, start[ours])
     trainer.restored(0)
@@ -367,8 +377,9 @@ def _start_from(trainer: Trainer, start: Mapping[str, Tensor]) -> None:
 def validate(trainer: Trainer, dataset: Path, section: Train, seed: int) -> float:
     """Mean cross-entropy in nats per action token over one pass of the validation shards."""
     shards = read_shards(dataset / "validation")
-    loader = Loader(
-        shards, section.batch_size, section.seq_len, seed, trainer.data_rank, trainer.data_ranks
-    )
-    batches = [next(loader) for _ in range(math.ceil(loader.rows_per_epoch() / section.batch_size))]
+    rank = trainer.data_rank
+    ranks = trainer.data_ranks
+    loader = Loader(shards, section.batch_size, section.seq_len, seed, rank, ranks)
+    count = math.ceil(loader.rows_per_epoch() / section.batch_size)
+    batches = [next(loader) for _ in range(count)]
     return trainer.evaluate(batches, section.model_copy(update={"sentence_weight": 0.0}))

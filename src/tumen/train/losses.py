@@ -1,7 +1,8 @@
-"""What a step minimises: weighted cross-entropy over the learnt positions, a teacher's share of it, the balance losses.
+"""The loss of a step: weighted cross-entropy, a teacher's share, balance losses.
 
-Every rank's loss is divided by what the *whole step* holds, so that the ranks' losses (and gradients) simply add up.
-Shapes: B rows, T tokens, A learnt positions, V vocabulary.
+Every rank divides its loss by the weights of the *whole step*, so that the ranks' losses and
+gradients simply add up.
+Shapes: B rows, T tokens, D features, A trained positions, V vocabulary.
 """
 
 from __future__ import annotations
@@ -20,38 +21,53 @@ from tumen.data import OFFSETS_FILE, Batch
 from tumen.model import Transformer, causal_mask
 from tumen.recipe import Train
 
-HEAD_ROWS = 128  # the head's rows are padded to a multiple, so that it has few distinct shapes
-Told = Mapping[str, Tensor | None]  # a batch as tensors: ids, positions, mask, real and maybe safe
+# The head's rows are padded to a multiple, so that compiled code sees few distinct shapes.
+HEAD_ROWS = 128
+# A batch as tensors: ids, positions, mask, real and maybe safe.
+Told = Mapping[str, Tensor | None]
 
 
 @dataclass(frozen=True)
 class Targets:
-    """What the head is asked in a batch: rows of the hidden states, their targets, loss weights, and places in the shard."""
+    """What the head is to predict in a batch.
 
-    rows: Tensor  # (A,) indices into (B * T)
-    tokens: Tensor  # (A,)
-    weights: Tensor  # (A,), 0 for padding
-    answers: Tensor  # (A,) 1 where the target belongs to an action, which is where a teacher has an opinion
-    sources: Tensor  # (A,)
+    Attributes:
+        rows: (A,) places of hidden states, of B * T.
+        tokens: (A,) the tokens to predict.
+        weights: (A,) of each loss, 0 for padding.
+        answers: (A,) 1 where the token belongs to an action; a teacher's loss counts there alone.
+        sources: (A,) places of the tokens in the shard.
+    """
+
+    rows: Tensor
+    tokens: Tensor
+    weights: Tensor
+    answers: Tensor
+    sources: Tensor
 
 
-Extra = Callable[
-    [Tensor, Targets, Told], Tensor
-]  # logits (A, V) and what they are of -> a teacher's loss (A,)
+# logits (A, V), what they predict, the batch -> a teacher's loss (A,)
+Extra = Callable[[Tensor, Targets, Told], Tensor]
 
 
 def targets_of(batch: Batch, sentence_weight: float) -> Targets:
-    """The positions that are learnt: actions with weight 1, the sentence with `sentence_weight`."""
+    """The positions that are trained: actions with weight 1, sentences with `sentence_weight`."""
     targets = batch.targets.reshape(-1)
     answers = batch.answers.reshape(-1).astype(bool)
-    rows = np.flatnonzero(answers if sentence_weight == 0 else targets >= 0)
+    trained = answers if sentence_weight == 0 else targets >= 0
+    rows = np.flatnonzero(trained)
     inside = answers[rows].astype(np.float32)
     weights = np.where(inside, 1.0, sentence_weight).astype(np.float32)
-    padding = -len(rows) % HEAD_ROWS
-    places, weight, acts = (np.pad(part, (0, padding)) for part in (rows, weights, inside))
-    tokens = np.maximum(targets[places], 0)
-    sources = np.maximum(batch.sources.reshape(-1)[places], 0)
-    return Targets(*(torch.from_numpy(part) for part in (places, tokens, weight, acts, sources)))
+    padding = (0, -len(rows) % HEAD_ROWS)
+    places = np.pad(rows, padding)
+    sources = batch.sources.reshape(-1)[places]
+    return Targets(
+        rows=torch.from_numpy(places),
+        tokens=torch.from_numpy(np.maximum(targets[places], 0)),
+        weights=torch.from_numpy(np.pad(weights, padding)),
+        answers=torch.from_numpy(np.pad(inside, padding)),
+        sources=torch.from_numpy(np.maximum(sources, 0)),
+    )
 
 
 def whole_weight(batch: Batch, sentence_weight: float) -> float:
@@ -60,11 +76,13 @@ def whole_weight(batch: Batch, sentence_weight: float) -> float:
 
 
 def further(batch: Batch) -> Batch:
-    """The same batch asked one token further (multi-token prediction): position i is to know the token after the next."""
+    """The same batch for multi-token prediction: position i predicts the token after the next."""
 
     def shifted(values: np.ndarray, last: int) -> np.ndarray:
-        return np.concatenate((values[:, 1:], np.full_like(values[:, :1], last)), axis=1)
+        end = np.full_like(values[:, :1], last)
+        return np.concatenate((values[:, 1:], end), axis=1)
 
+    # Positions whose next token is in the same document.
     here = shifted(batch.documents, 0) == batch.documents
     return replace(
         batch,
@@ -81,12 +99,14 @@ def loss_of(
     device: torch.device,
     distil: tuple[float, Extra] | None = None,
 ) -> Tensor:
-    """This batch's share of the step's loss: mean weighted cross-entropy, mixed with the teacher's if any; plus, in training,
-    the balance losses and that of the token after the next.
+    """This batch's share of the step's loss.
+
+    Mean weighted cross-entropy, mixed with the teacher's loss if there is one. In training also the
+    balance losses and the loss of multi-token prediction.
     """
-    ids, documents, positions = (
-        torch.from_numpy(part).to(device) for part in (batch.ids, batch.documents, batch.positions)
-    )
+    ids = torch.from_numpy(batch.ids).to(device)
+    documents = torch.from_numpy(batch.documents).to(device)
+    positions = torch.from_numpy(batch.positions).to(device)
     told = {
         "ids": ids,
         "positions": positions,
@@ -104,32 +124,30 @@ def told_loss(
     section: Train,
     distil: tuple[float, Extra] | None,
 ) -> Tensor:
-    """`loss_of` for a network that is told its batch as tensors."""
+    """`loss_of` with the network's inputs as tensors."""
     ids = told["ids"]
-    positions = told["positions"]
-    mask = told["mask"]
     assert ids is not None
-    assert positions is not None
-    assert mask is not None
+    following = None
     if network.training and network.shape.num_nextn_predict_layers:
         following = torch.roll(ids, -1, 1)
-    else:
-        following = None
     out = network(
-        ids, positions, mask, real=told["real"], safe=told.get("safe"), following=following
+        ids,
+        told["positions"],
+        told["mask"],
+        real=told["real"],
+        safe=told.get("safe"),
+        following=following,
     )
-    total = whole_weight(batch, section.sentence_weight)
-    loss = (
-        cross_entropy(network, out.states, targets_of(batch, section.sentence_weight), told, distil)
-        / total
-    )
+    weight = section.sentence_weight
+    total = whole_weight(batch, weight)
+    loss = cross_entropy(network, out.states, targets_of(batch, weight), told, distil) / total
     if network.training:
-        loss = loss + out.balance * (len(batch.ids) / batch.totals.rows)
+        share = len(batch.ids) / batch.totals.rows
+        loss = loss + out.balance * share
     if out.ahead is not None:
-        after = targets_of(further(batch), section.sentence_weight)
-        loss = (
-            loss + section.mtp_weight * cross_entropy(network, out.ahead, after, told, None) / total
-        )
+        after = targets_of(further(batch), weight)
+        ahead = section.mtp_weight * cross_entropy(network, out.ahead, after, told, None)
+        loss = loss + ahead / total
     return loss
 
 
@@ -140,31 +158,34 @@ def cross_entropy(
     told: Told,
     distil: tuple[float, Extra] | None,
 ) -> Tensor:
-    """Weighted sum over the learnt positions, in nats; states (B, T, D)."""
+    """Weighted sum over the trained positions, in nats; states (B, T, D)."""
     device = states.device
-    logits = network.head(states.flatten(0, 1)[targets.rows.to(device)]).float()
+    rows = targets.rows.to(device)
+    logits = network.head(states.flatten(0, 1)[rows]).float()  # (A, V)
     loss = F.cross_entropy(logits, targets.tokens.to(device), reduction="none")
     if distil:
         weight, extra = distil
-        share = weight * targets.answers.to(device)  # the teacher was asked about actions alone
+        share = weight * targets.answers.to(device)
         loss = (1 - share) * loss + share * extra(logits, targets, told)
     return (loss * targets.weights.to(device)).sum()
 
 
 def shares_loss(dataset: Path, vocab: int) -> tuple[float, Extra] | None:
-    """For `fit(distil=...)`: cross-entropy with the dataset's offsets added to the logits; None where it has none.
+    """Logit adjustment for `Method.distil`; None where the dataset has no offsets.
 
-    What is learnt with them is right for other shares of the intents than the rows have (data/prepare.py).
+    Cross-entropy with the dataset's offsets added to the logits. The trained model then fits other
+    intent frequencies than those of the rows (data/prepare.py).
     """
-    if not (dataset / OFFSETS_FILE).exists():
+    path = dataset / OFFSETS_FILE
+    if not path.exists():
         return None
     offsets = torch.zeros(vocab)
-    for token, nats in json.loads((dataset / OFFSETS_FILE).read_text("utf-8")).items():
+    for token, nats in json.loads(path.read_text("utf-8")).items():
         offsets[int(token)] = nats
 
     def loss(logits: Tensor, targets: Targets, told: Told) -> Tensor:
-        return F.cross_entropy(
-            logits + offsets.to(logits.device), targets.tokens.to(logits.device), reduction="none"
-        )
+        adjusted = logits + offsets.to(logits.device)
+        tokens = targets.tokens.to(logits.device)
+        return F.cross_entropy(adjusted, tokens, reduction="none")
 
     return 1.0, loss

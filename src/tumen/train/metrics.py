@@ -1,4 +1,4 @@
-"""What a run says of itself: progress in events, utilisation, expert load, memory, and the guards that stop what has gone wrong."""
+"""What a run reports: progress, utilisation, expert load and memory, and the guards on its loss."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ from tumen.train.single_process import Trainer
 from tumen.train.world import World, name_of, type_of
 
 LOG_EVERY = 10
-WINDOW, ENOUGH = 100, 20  # losses that say what is usual, and how many of them it takes to say so
-LEAST_DEVIATION = (
-    0.01  # of the median: a loss that hardly moves is not to be stopped at its first move
-)
-PEAK_STEPS = 50  # fewer steps than this do not pay for measuring the peak
-PEAK_SECONDS, PEAK_TIMES = 0.3, 5  # no matmul is begun after so long, and a size is given so many
+WINDOW = 100  # losses that the median is over
+ENOUGH = 20  # losses before the guard begins
+# Least deviation, of the median: a loss that hardly moves must not stop at its first move.
+LEAST_DEVIATION = 0.01
+PEAK_STEPS = 50  # a run of fewer steps is too short to measure the peak for
+PEAK_SECONDS = 0.3  # no matmul begins later than this
+PEAK_TIMES = 5  # matmuls of each size
 PEAK_SIDES = {"cpu": (128, 256, 512, 1024), "cuda": (4096, 8192)}  # of square matrices
 
 
@@ -41,8 +42,9 @@ def guard(loss: float, norm: float, step: int, batch: Batch) -> None:
         raise LossError(
             "nan",
             step,
-            f"step {step}: loss {loss}, gradient norm {norm}; samples {named(batch)} of the training shard. "
-            "Lower train.learning_rate, or look at these samples; the last checkpoint is intact",
+            f"step {step}: loss {loss}, gradient norm {norm}; "
+            f"samples {named(batch)} of the training shard. Lower train.learning_rate, "
+            "or look at these samples; the last checkpoint is intact",
         )
 
 
@@ -52,10 +54,11 @@ def named(batch: Batch) -> str:
 
 
 class Spikes:
-    """Stops where the loss leaps: above the median of the last `WINDOW` steps by `train.spike` median absolute deviations.
+    """Stops a run whose loss leaps.
 
-    It watches once the rate has warmed up. What is usual is not kept in checkpoints: a resumed run learns it again in `ENOUGH`
-    steps, and its weights are the same as ever.
+    The limit is the median of the last `WINDOW` steps plus `train.spike` median absolute
+    deviations. The guard begins after warm-up. Checkpoints do not hold the losses: a resumed run
+    collects `ENOUGH` new ones first, and its weights are the same in any case.
     """
 
     def __init__(self, section: Train) -> None:
@@ -64,52 +67,62 @@ class Spikes:
         self.losses: deque[float] = deque(maxlen=WINDOW)
 
     def guard(self, loss: float, step: int, batch: Batch) -> None:
-        """After a step, on every rank.
+        """Check the loss of a step; call it on every rank.
 
         Raises:
             LossError: with the step, its loss, the usual one, and its sample ids.
         """
         if self.threshold and step >= self.first and len(self.losses) >= ENOUGH:
-            usual = statistics.median(self.losses)
-            deviation = statistics.median(abs(one - usual) for one in self.losses)
-            if loss > usual + self.threshold * max(deviation, LEAST_DEVIATION * usual):
-                raise LossError(
-                    "spike",
-                    step,
-                    f"step {step}: loss {loss:.4f} leaps, {usual:.4f} (give or take {deviation:.4f}) is usual; samples "
-                    f"{named(batch)} of the training shard. Lower train.learning_rate, look at these samples, or raise train.spike "
-                    f"{self.threshold:g}; the last checkpoint is intact",
-                )
+            self._refuse_leap(loss, step, batch)
         self.losses.append(loss)
+
+    def _refuse_leap(self, loss: float, step: int, batch: Batch) -> None:
+        usual = statistics.median(self.losses)
+        deviation = statistics.median(abs(one - usual) for one in self.losses)
+        least = LEAST_DEVIATION * usual
+        if loss > usual + self.threshold * max(deviation, least):
+            raise LossError(
+                "spike",
+                step,
+                f"step {step}: loss {loss:.4f} leaps, {usual:.4f} (give or take {deviation:.4f}) "
+                f"is usual; samples {named(batch)} of the training shard. "
+                "Lower train.learning_rate, look at these samples, or raise train.spike "
+                f"{self.threshold:g}; the last checkpoint is intact",
+            )
 
 
 def step_flops(section: Train, shape: Shape) -> int:
-    """Model FLOPs of a step: 3 x forward (the backward pass is twice the forward pass) for rows x row_tokens tokens.
+    """Model FLOPs of a step: 3 x forward, as the backward pass costs twice the forward pass.
 
-    As PaLM counts them (arXiv 2204.02311, appendix B): matmuls and attention over the whole row, nothing for recomputation. A
-    padded place counts like a token, as in `tokens_per_second`; `real_tokens` says how many were real.
+    Counted as in PaLM (arXiv 2204.02311, appendix B): matmuls and attention over the whole row,
+    nothing for recomputation. Padding counts like tokens, as in `tokens_per_second`; `real_tokens`
+    counts without it.
     """
-    return 3 * shape.flops_per_token(section.seq_len) * section.batch_size * section.seq_len
+    tokens = section.batch_size * section.seq_len
+    return 3 * shape.flops_per_token(section.seq_len) * tokens
 
 
 def measured_peak(section: Train, device: torch.device) -> float:
-    """FLOPs a second of square matmuls on this card, in the training's precision and threads.
+    """FLOPs a second of square matmuls on this device, in the training's precision and threads.
 
-    The fastest of a few of each size, as other processes only ever add to a time; small ones first, as a CPU without bf16 of its
-    own gets slower the larger they are. Draws nothing from a random generator.
+    The fastest of a few of each size, as other processes only ever add to a time. Small sizes come
+    first: a CPU that emulates bf16 gets slower with the size. Uses no random generator.
     """
     dtype = type_of(section, device)
     best = 0.0
     start = time.perf_counter()
     for side in PEAK_SIDES[device.type]:
-        square = torch.arange(side * side, device=device).sin().view(side, side).to(dtype)
+        numbers = torch.arange(side * side, device=device).sin()
+        square = numbers.view(side, side).to(dtype)
         seconds: list[float] = []
-        while len(seconds) < PEAK_TIMES and not (
-            best and time.perf_counter() - start > PEAK_SECONDS
-        ):
+        while len(seconds) < PEAK_TIMES:
+            late = time.perf_counter() - start > PEAK_SECONDS
+            if best and late:
+                break
             seconds.append(_matmul_seconds(square))
-        if seconds[1:]:  # the first one builds its kernel
-            best = max(best, 2 * side**3 / min(seconds[1:]))
+        later = seconds[1:]  # the first one builds its kernel
+        if later:
+            best = max(best, 2 * side**3 / min(later))
     return best
 
 
@@ -140,9 +153,8 @@ class Clock:
         self.seconds: list[float] = []
         events.emit("train", tier=tier, step=step, steps=section.steps)
         if section.steps - step >= PEAK_STEPS:
-            self.peak = sum(
-                world.gather(measured_peak(section, world.device))
-            )  # all at once, as they train
+            # All ranks measure at once, as they train at once.
+            self.peak = sum(world.gather(measured_peak(section, world.device)))
             events.emit(
                 "peak",
                 tier=tier,
@@ -150,13 +162,16 @@ class Clock:
                 ranks=world.size,
                 precision=name_of(type_of(section, world.device)),
             )
-        self.start = self.last = self.ticked = time.perf_counter()
+        now = time.perf_counter()
+        self.start = now
+        self.last = now
+        self.ticked = now
         self.last_step = step
 
     def tick(
         self, step: int, loss: float, norm: float, trainer: Trainer, loader: Loader, batch: Batch
     ) -> None:
-        """After a step, on every rank."""
+        """Count a finished step and emit progress now and then; call it on every rank."""
         self.ticked = time.perf_counter()
         if step % LOG_EVERY and step != self.section.steps:
             return
@@ -166,6 +181,7 @@ class Clock:
         self.last = now
         self.last_step = step
         tokens = self.section.batch_size * self.section.seq_len
+        usual = float(np.median(self.seconds[-20:]))
         self.events.emit(
             "step",
             tier=self.tier,
@@ -178,9 +194,7 @@ class Clock:
             real_tokens=real_tokens(batch),
             step_seconds=round(step_seconds, 4),
             tokens_per_second=round(tokens / step_seconds),
-            seconds_left=round(
-                (self.section.steps - step) * float(np.median(self.seconds[-20:])), 1
-            ),
+            seconds_left=round((self.section.steps - step) * usual, 1),
             peak_bytes=peak_bytes(),
             seen=loader.seen,
             **self._utilisation(step_seconds),
@@ -189,51 +203,52 @@ class Clock:
 
     def _utilisation(self, step_seconds: float) -> dict[str, float]:
         """Model FLOPs utilisation over the measured peak of all ranks, where that is known."""
-        if self.peak:
-            return {"mfu": round(self.flops / step_seconds / self.peak, 4)}
-        return {}
+        if not self.peak:
+            return {}
+        return {"mfu": round(self.flops / step_seconds / self.peak, 4)}
 
     def pause(self, event: str, step: int, **facts: Any) -> None:
-        """Something that is not a step, since the last one: it does not count into the step time."""
-        self.events.emit(
-            event,
-            tier=self.tier,
-            step=step,
-            seconds=round(time.perf_counter() - self.ticked, 4),
-            **facts,
-        )
+        """Report work since the last step, such as a checkpoint; it is not step time."""
+        seconds = round(time.perf_counter() - self.ticked, 4)
+        self.events.emit(event, tier=self.tier, step=step, seconds=seconds, **facts)
         self.last_step = step
         self.last = time.perf_counter()
 
     def facts(self) -> dict[str, Any]:
-        """For the manifest."""
+        """Facts for the manifest."""
         tokens = self.section.batch_size * self.section.seq_len
-        if self.seconds:
-            median = float(np.median(self.seconds))
-        else:
-            median = 0.0
-        return {
+        facts: dict[str, Any] = {
             "steps": self.section.steps,
             "tokens": tokens * self.section.steps,
             "seconds_here": round(time.perf_counter() - self.start, 1),
-            "tokens_per_second": round(tokens / median) if median else 0,
+            "tokens_per_second": 0,
             "peak_bytes": peak_bytes(),
-            **(self._utilisation(median) if median else {}),
         }
+        if self.seconds:
+            median = float(np.median(self.seconds))
+            facts["tokens_per_second"] = round(tokens / median)
+            facts |= self._utilisation(median)
+        return facts
 
 
 def real_tokens(batch: Batch) -> int:
-    """Tokens of the whole step, over all ranks, without padding: every example has one token more than targets."""
+    """Tokens of the whole step, over all ranks, without padding."""
+    # Every example has one token more than targets.
     return batch.totals.answers + batch.totals.sentences + len(batch.samples)
 
 
 def load_facts(loads: Tensor | None) -> dict[str, float]:
-    """How evenly experts are used: loads (mixtures, E + 1) -> the fullest expert over the mean, and the share that was dropped."""
+    """The load of the fullest expert over the mean, and the share of dropped tokens.
+
+    Args:
+        loads: tokens routed to each expert, and drops (mixtures, E + 1); None for a dense network.
+    """
     if loads is None:
         return {}
     chosen = loads[:, :-1]
     dropped = loads[:, -1]
-    fullest = (chosen.amax(dim=1) / chosen.mean(dim=1).clamp(min=1e-9)).max()
+    mean = chosen.mean(dim=1).clamp(min=1e-9)
+    fullest = (chosen.amax(dim=1) / mean).max()
     return {
         "expert_load": round(float(fullest), 3),
         "dropped": round(float(dropped.sum() / chosen.sum().clamp(min=1)), 5),

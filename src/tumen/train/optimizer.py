@@ -1,7 +1,8 @@
-"""AdamW (arXiv 1711.05101) and Muon (arXiv 2502.16982) with fp32 master weights, and the rate of a step.
+"""AdamW (arXiv 1711.05101) and Muon (arXiv 2502.16982) with fp32 master weights, and a step's rate.
 
-`FlatOptimizer` holds one process's weights in one buffer; `ShardedOptimizer` updates each rank's part of weights that are
-spread over a mesh. Both keep the same moments under the same names, so a checkpoint of one goes on in the other.
+`FlatOptimizer` holds one process's weights in one buffer; `ShardedOptimizer` updates each rank's
+part of weights that are sharded over a mesh. Both keep the same moments under the same names, so
+either reads the other's checkpoints.
 """
 
 from __future__ import annotations
@@ -19,61 +20,105 @@ from torch.distributed.tensor._utils import compute_local_shape_and_global_offse
 from tumen.recipe import Train
 from tumen.train.world import half
 
+# Muon's polynomial and iterations (arXiv 2502.16982, section 2).
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
 MOMENTUM = 0.95
-Seen = Callable[
-    [Mapping[str, Tensor]], Mapping[str, Tensor]
-]  # fp32 weights by name -> what is computed with
-ROOT_MEAN_SQUARE = 0.2  # of an AdamW update in practice; Muon's is scaled to it, so that both share one rate and decay
+# Root mean square of an AdamW update in practice. Muon's updates are scaled to it, so that both
+# share one learning rate and weight decay.
+ROOT_MEAN_SQUARE = 0.2
+# Kinds of weights: updated by Muon, by AdamW with weight decay, by AdamW without.
+MUON = 0
+DECAYED = 1
+PLAIN = 2
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+# fp32 weights by name -> the weights that the network computes with
+Seen = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
 
 
 def rate_at(section: Train, step: int) -> float:
-    """Learning rate of a step counted from 0: linear warm-up, plateau, linear decay to zero (WSD, arXiv 2404.06395)."""
-    warm = max(1, round(section.warmup * section.steps))
-    fall = max(1, round(section.decay * section.steps))
-    return section.learning_rate * min(1.0, (step + 1) / warm, (section.steps - step) / fall)
+    """Learning rate of a step counted from 0.
+
+    Linear warm-up, plateau, linear decay to zero (WSD, arXiv 2404.06395).
+    """
+    warm_steps = max(1, round(section.warmup * section.steps))
+    decay_steps = max(1, round(section.decay * section.steps))
+    warm = (step + 1) / warm_steps
+    decay = (section.steps - step) / decay_steps
+    return section.learning_rate * min(1.0, warm, decay)
 
 
 def orthogonal(update: Tensor) -> Tensor:
-    """The nearest matrices with singular values near 1: five Newton-Schulz steps, in bf16 where that is fast.
+    """The nearest matrices with singular values near 1.
 
-    update: (n, rows, columns)
+    Five Newton-Schulz iterations, in bf16 where that is fast.
+
+    Args:
+        update: (n, rows, columns).
     """
     a, b, c = NEWTON_SCHULZ
     x = update.to(half(update.device))
+    # The smaller side first, which makes the squares small.
     tall = x.shape[1] > x.shape[2]
-    x = x.transpose(1, 2) if tall else x
-    x = x / (x.float().norm(dim=(1, 2), keepdim=True) + 1e-7).to(x.dtype)
+    if tall:
+        x = x.transpose(1, 2)
+    norm = x.float().norm(dim=(1, 2), keepdim=True)  # (n, 1, 1)
+    x = x / (norm + 1e-7).to(x.dtype)
     for _ in range(ITERATIONS):
         square = x @ x.transpose(1, 2)
         x = a * x + (b * square + c * square @ square) @ x
-    return (x.transpose(1, 2) if tall else x).float()
+    if tall:
+        x = x.transpose(1, 2)
+    return x.float()
 
 
 def zone(name: str, parameter: Tensor, section: Train) -> int:
-    """0: Muon, 1: AdamW with decay, 2: AdamW without.
+    """Kind of a weight: MUON, DECAYED or PLAIN.
 
-    Muon turns the matrices inside the blocks; embeddings, head, routers and the many small experts (whose turn would cost more
-    than the step itself) are always AdamW's. Matrices decay, vectors (norms) do not.
+    Muon updates the matrices inside the blocks. AdamW updates embeddings, head, routers and the
+    many small experts, whose Newton-Schulz iterations would cost more than the step itself.
+    Matrices decay, vectors (norms) do not.
     """
     if parameter.dim() < 2:
-        return 2
-    inside = name.startswith(("blocks.", "mtp.")) and "router" not in name and parameter.dim() == 2
-    return 0 if inside and section.optimizer == "muon" else 1
+        return PLAIN
+    in_block = name.startswith(("blocks.", "mtp.")) and "router" not in name
+    if section.optimizer == "muon" and in_block and parameter.dim() == 2:
+        return MUON
+    return DECAYED
+
+
+def _adam(groups: list[dict[str, Any]], section: Train, *, fused: bool) -> torch.optim.AdamW:
+    """AdamW whose moments exist from the start, so that a checkpoint can fill them."""
+    adam = torch.optim.AdamW(groups, lr=section.learning_rate, betas=section.betas, fused=fused)
+    for group in groups:
+        for part in group["params"]:
+            adam.state[part] = {
+                "step": torch.zeros((), dtype=torch.float32, device=part.device),
+                "exp_avg": torch.zeros_like(part.data),
+                "exp_avg_sq": torch.zeros_like(part.data),
+            }
+    return adam
+
+
+def _set_rate(adam: torch.optim.AdamW, rate: float) -> None:
+    for group in adam.param_groups:
+        group["lr"] = rate
 
 
 class FlatOptimizer:
-    """One optimiser whose weights, gradients and moments are each one flat tensor: a step is a handful of vector operations.
+    """An optimizer whose weights, gradients and moments are one flat tensor each.
 
-    The network's parameters become views of `self.weights` (in `dtype`), their gradients views of one buffer; the update runs in
-    fp32 on `self.master` and is copied back. Muon turns all matrices of one shape in one batch.
+    A step is a handful of vector operations. The network's parameters become views of
+    `self.weights` (in `dtype`), their gradients views of one buffer; the update runs in fp32 on
+    `self.master` and is copied back. Muon updates all matrices of one shape in one batch.
 
     Args:
-        network: those of its parameters that want a gradient are moved into the flat buffer.
+        network: its parameters that require a gradient move into the flat buffer.
         section: optimizer, betas, weight decay, clip.
-        dtype: of the weights the network computes with.
-        seen: makes what the network computes with from the fp32 weights; the gradient is theirs all the same (straight-through).
+        dtype: of the weights that the network computes with.
+        seen: makes the weights that the network computes with from the fp32 weights; their gradient
+            is used for the fp32 weights (straight-through).
     """
 
     def __init__(
@@ -81,14 +126,7 @@ class FlatOptimizer:
     ) -> None:
         self.section = section
         self.seen = seen
-        learnt = [
-            (name, parameter)
-            for name, parameter in network.named_parameters()
-            if parameter.requires_grad
-        ]
-        named = sorted(
-            learnt, key=lambda item: (zone(item[0], item[1], section), _matrix(item[1]), item[0])
-        )
+        named = _ordered(network, section)
         self.layout = [(name, parameter.shape, parameter.numel()) for name, parameter in named]
         device = named[0][1].device
         self.master = torch.cat([parameter.detach().float().flatten() for _, parameter in named])
@@ -98,22 +136,11 @@ class FlatOptimizer:
             self.weights = self.master.to(dtype, copy=True)
         self.gradient = torch.zeros_like(self.weights)
         self.summed: Tensor | None = None
-        offset = 0
-        sizes = [0, 0, 0]
-        for name, parameter in named:
-            stop = offset + parameter.numel()
-            sizes[zone(name, parameter, section)] += parameter.numel()
-            parameter.data = self.weights[offset:stop].view(parameter.shape)
-            parameter.grad = self.gradient[offset:stop].view(parameter.shape)
-            offset = stop
-        self.cuts = (sizes[0], sizes[0] + sizes[1])
-        turned = [
-            _matrix(parameter) for name, parameter in named if zone(name, parameter, section) == 0
-        ]
-        self.batches = [
-            (shape, shape[0] * shape[1] * len(list(group))) for shape, group in groupby(turned)
-        ]
-        self.momentum = torch.zeros(sizes[0], device=device)
+        sizes = self._move_in(named)
+        # Where AdamW's weights with decay begin, and those without.
+        self.cuts = (sizes[MUON], sizes[MUON] + sizes[DECAYED])
+        self.batches = _batches(named, section)
+        self.momentum = torch.zeros(sizes[MUON], device=device)
         self.parts = [
             nn.Parameter(self.master[self.cuts[0] : self.cuts[1]]),
             nn.Parameter(self.master[self.cuts[1] :]),
@@ -122,21 +149,27 @@ class FlatOptimizer:
             {"params": [self.parts[0]], "weight_decay": section.weight_decay},
             {"params": [self.parts[1]], "weight_decay": 0.0},
         ]
-        self.adam = torch.optim.AdamW(
-            groups,
-            lr=section.learning_rate,
-            betas=section.betas,
-            fused=device.type in ("cpu", "cuda"),
-        )
-        for part in self.parts:
-            self.adam.state[part] = {
-                "step": torch.zeros((), dtype=torch.float32, device=device),
-                "exp_avg": torch.zeros_like(part),
-                "exp_avg_sq": torch.zeros_like(part),
-            }
+        self.adam = _adam(groups, section, fused=device.type in ("cpu", "cuda"))
+
+    def _move_in(self, named: list[tuple[str, nn.Parameter]]) -> list[int]:
+        """Make the parameters views of the flat buffers; return the size of each zone."""
+        offset = 0
+        sizes = [0, 0, 0]
+        for name, parameter in named:
+            count = parameter.numel()
+            place = slice(offset, offset + count)
+            sizes[zone(name, parameter, self.section)] += count
+            parameter.data = self.weights[place].view(parameter.shape)
+            parameter.grad = self.gradient[place].view(parameter.shape)
+            offset += count
+        return sizes
 
     def step(self, rate: float) -> float:
-        """Update with the gradients collected so far, clear them, and return their norm before clipping (may be NaN: no update)."""
+        """Update with the gradients collected so far and clear them.
+
+        Returns:
+            The gradient's norm before clipping. Where it is not finite, nothing is updated.
+        """
         if self.summed is None:
             gradient = self.gradient.float()
         else:
@@ -147,8 +180,7 @@ class FlatOptimizer:
             self._muon(gradient[: self.cuts[0]], rate)
             self.parts[0].grad = gradient[self.cuts[0] : self.cuts[1]]
             self.parts[1].grad = gradient[self.cuts[1] :]
-            for group in self.adam.param_groups:
-                group["lr"] = rate
+            _set_rate(self.adam, rate)
             self.adam.step()
             self._show()
         self.gradient.zero_()
@@ -156,20 +188,22 @@ class FlatOptimizer:
         return norm
 
     def collect(self) -> None:
-        """Between the micro-batches of a step: bf16 gradients are added up in fp32."""
+        """Add up bf16 gradients in fp32, between the micro-batches of a step."""
         if self.summed is None:
             self.summed = torch.zeros_like(self.gradient, dtype=torch.float32)
-        else:
-            self.summed = self.summed
         self.summed.add_(self.gradient)
         self.gradient.zero_()
 
     @torch.no_grad()
     def _muon(self, gradient: Tensor, rate: float) -> None:
-        """Momentum, made orthogonal, on all matrices of one shape at once (arXiv 2502.16982, equation 4 and section 2.2)."""
+        """Orthogonalized momentum, for all matrices of one shape at once.
+
+        arXiv 2502.16982, equation 4 and section 2.2.
+        """
         if not self.batches:
             return
         self.momentum.mul_(MOMENTUM).add_(gradient)
+        # Nesterov momentum
         update = gradient.add(self.momentum, alpha=MOMENTUM)
         self.master[: self.cuts[0]].mul_(1 - rate * self.section.weight_decay)
         offset = 0
@@ -182,7 +216,7 @@ class FlatOptimizer:
 
     @torch.no_grad()
     def _show(self) -> None:
-        """Give the network the weights it computes with."""
+        """Copy the master weights to those that the network computes with."""
         if self.weights is not self.master:
             self.weights.copy_(self.master)
         if self.seen:
@@ -196,45 +230,73 @@ class FlatOptimizer:
 
     def _named(self, flat: Tensor) -> dict[str, Tensor]:
         parts = flat.split([count for _, _, count in self.layout])
-        return {
-            name: part.view(shape)
-            for (name, shape, _), part in zip(self.layout, parts, strict=True)
-        }
+        found = {}
+        for (name, shape, _), part in zip(self.layout, parts, strict=True):
+            found[name] = part.view(shape)
+        return found
 
     def moments(self) -> dict[str, Tensor]:
-        """The optimiser's state by kind and the network's names, views of its flat tensors."""
+        """The optimizer's state by kind and the network's names, as views of its flat tensors."""
         found: dict[str, Tensor] = {}
         offset = 0
         for name, shape, count in self.layout:
-            if offset < self.cuts[0]:
-                part = 0
-            elif offset < self.cuts[1]:
-                part = 1
-            else:
-                part = 2
-            start = offset - (0, *self.cuts)[part]
-            if part == 0:
-                flats = {"momentum": self.momentum}
-            else:
-                state = self.adam.state[self.parts[part - 1]]
-                flats = {kind: state[kind] for kind in ("exp_avg", "exp_avg_sq")}
-            found |= {
-                f"{kind}.{name}": flat[start : start + count].view(shape)
-                for kind, flat in flats.items()
-            }
+            begin, flats = self._state_at(offset)
+            start = offset - begin
+            for kind, flat in flats.items():
+                found[f"{kind}.{name}"] = flat[start : start + count].view(shape)
             offset += count
         return found
 
+    def _state_at(self, offset: int) -> tuple[int, dict[str, Tensor]]:
+        """Where the zone of a place begins, and the zone's flat moments by kind."""
+        first, second = self.cuts
+        if offset < first:
+            return 0, {"momentum": self.momentum}
+        if offset < second:
+            state = self.adam.state[self.parts[0]]
+            return first, {kind: state[kind] for kind in MOMENTS}
+        state = self.adam.state[self.parts[1]]
+        return second, {kind: state[kind] for kind in MOMENTS}
+
     @torch.no_grad()
     def restored(self, step: int) -> None:
-        """Go on after `named_master` and `moments` were filled from a checkpoint of `step` finished steps."""
+        """Continue from a checkpoint of `step` finished steps, read into weights and moments."""
         self._show()
         for part in self.parts:
             self.adam.state[part]["step"].fill_(step)
 
 
+def _ordered(network: nn.Module, section: Train) -> list[tuple[str, nn.Parameter]]:
+    """Parameters that are trained, by zone, shape and name, so that equal ones are neighbours."""
+    trained = []
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            trained.append((name, parameter))
+
+    def place(item: tuple[str, nn.Parameter]) -> tuple[int, tuple[int, int], str]:
+        name, parameter = item
+        return zone(name, parameter, section), _matrix(parameter), name
+
+    return sorted(trained, key=place)
+
+
+def _batches(
+    named: list[tuple[str, nn.Parameter]], section: Train
+) -> list[tuple[tuple[int, int], int]]:
+    """Shapes of Muon's matrices in their order, and the elements of all that have it."""
+    shapes = []
+    for name, parameter in named:
+        if zone(name, parameter, section) == MUON:
+            shapes.append(_matrix(parameter))
+    found = []
+    for shape, group in groupby(shapes):
+        rows, columns = shape
+        found.append((shape, rows * columns * len(list(group))))
+    return found
+
+
 class ShardedOptimizer:
-    """The same updates on this rank's parts of weights spread over a mesh (fp32 DTensors of FSDP2).
+    """The same updates on this rank's parts of sharded weights (fp32 DTensors of FSDP2).
 
     Args:
         named: the network's parameters by name.
@@ -254,44 +316,29 @@ class ShardedOptimizer:
         self.named = dict(named)
         self.copies = copies
         self.total = total
-        self.local = {
-            name: nn.Parameter(weight.to_local().detach()) for name, weight in named.items()
-        }
-        zones = {name: zone(name, weight, section) for name, weight in named.items()}
-        self.turned = [name for name in named if zones[name] == 0]
-        self.momentum = {name: torch.zeros_like(self.local[name].data) for name in self.turned}
-        decayed, plain = (
-            [self.local[name] for name in named if zones[name] == kind] for kind in (1, 2)
-        )
-        groups = [
-            {"params": decayed, "weight_decay": section.weight_decay},
-            {"params": plain, "weight_decay": 0.0},
+        self.local = {}
+        self.momentum = {}
+        parts: dict[int, list[nn.Parameter]] = {DECAYED: [], PLAIN: []}
+        for name, weight in named.items():
+            local = nn.Parameter(weight.to_local().detach())
+            self.local[name] = local
+            kind = zone(name, weight, section)
+            if kind == MUON:
+                self.momentum[name] = torch.zeros_like(local.data)
+            else:
+                parts[kind].append(local)
+        groups: list[dict[str, Any]] = [
+            {"params": parts[DECAYED], "weight_decay": section.weight_decay},
+            {"params": parts[PLAIN], "weight_decay": 0.0},
         ]
         groups = [group for group in groups if group["params"]]
-        self.adam = torch.optim.AdamW(
-            groups, lr=section.learning_rate, betas=section.betas, fused=True
-        )
-        for part in (*decayed, *plain):
-            self.adam.state[part] = {
-                "step": torch.zeros((), dtype=torch.float32, device=part.device),
-                "exp_avg": torch.zeros_like(part.data),
-                "exp_avg_sq": torch.zeros_like(part.data),
-            }
+        self.adam = _adam(groups, section, fused=True)
 
     @torch.no_grad()
     def step(self, rate: float) -> float:
         """As `FlatOptimizer.step`; the norm is that of the whole network's gradient."""
-        given: dict[str, Any] = {
-            name: weight.grad for name, weight in self.named.items() if weight.grad is not None
-        }
-        gradients: dict[str, Tensor] = {
-            name: gradient.to_local() for name, gradient in given.items()
-        }
-        squares = [
-            gradient.float().square().sum() / self.copies[name]
-            for name, gradient in gradients.items()
-        ]
-        norm = float(self.total(torch.stack(squares).sum() if squares else torch.zeros(()))) ** 0.5
+        gradients = self._gradients()
+        norm = self._norm(gradients)
         if math.isfinite(norm):
             scale = min(1.0, self.section.grad_clip / (norm + 1e-6))
             for name, gradient in gradients.items():
@@ -300,46 +347,63 @@ class ShardedOptimizer:
                     self._turn(name, gradient, rate)
                 else:
                     self.local[name].grad = gradient
-            for group in self.adam.param_groups:
-                group["lr"] = rate
+            _set_rate(self.adam, rate)
             self.adam.step()
         for weight in (*self.named.values(), *self.local.values()):
             weight.grad = None
         return norm
 
+    def _gradients(self) -> dict[str, Tensor]:
+        """This rank's parts of the gradients."""
+        found = {}
+        for name, weight in self.named.items():
+            gradient: Any = weight.grad
+            if gradient is not None:
+                found[name] = gradient.to_local()
+        return found
+
+    def _norm(self, gradients: Mapping[str, Tensor]) -> float:
+        """Norm over all ranks; an element that several ranks hold counts once."""
+        squares = []
+        for name, gradient in gradients.items():
+            square = gradient.float().square().sum()
+            squares.append(square / self.copies[name])
+        own = torch.stack(squares).sum() if squares else torch.zeros(())
+        return float(self.total(own)) ** 0.5
+
     def _turn(self, name: str, gradient: Tensor, rate: float) -> None:
-        """Muon on one matrix: gathered whole, turned by every rank, of which each keeps its part."""
+        """Muon on one matrix: every rank gathers and updates all of it and keeps its part."""
         weight = self.named[name]
         momentum = self.momentum[name]
         momentum.mul_(MOMENTUM).add_(gradient)
+        # Nesterov momentum
         part = gradient.add(momentum, alpha=MOMENTUM)
-        turned = orthogonal(self._spread(name, part).full_tensor().unsqueeze(0))[0]
+        whole = self._spread(name, part).full_tensor()
+        turned = orthogonal(whole.unsqueeze(0))[0]
         scale = ROOT_MEAN_SQUARE * math.sqrt(max(weight.shape))
-        self.local[name].data.mul_(1 - rate * self.section.weight_decay).sub_(
-            part_of(turned, weight), alpha=rate * scale
-        )
+        local = self.local[name].data
+        local.mul_(1 - rate * self.section.weight_decay)
+        local.sub_(part_of(turned, weight), alpha=rate * scale)
 
     def named_master(self) -> dict[str, DTensor]:
-        """fp32 weights by the network's names, spread."""
+        """fp32 weights by the network's names, sharded."""
         detached: dict[str, Any] = {name: weight.detach() for name, weight in self.named.items()}
         return detached
 
     def moments(self) -> dict[str, DTensor]:
-        """The optimiser's state by kind and the network's names, spread like the weights."""
-        found = {
-            f"momentum.{name}": self._spread(name, momentum)
-            for name, momentum in self.momentum.items()
-        }
+        """The optimizer's state by kind and the network's names, sharded like the weights."""
+        found = {}
+        for name, momentum in self.momentum.items():
+            found[f"momentum.{name}"] = self._spread(name, momentum)
         for name, part in self.local.items():
             if name not in self.momentum:
                 state = self.adam.state[part]
-                found |= {
-                    f"{kind}.{name}": self._spread(name, state[kind])
-                    for kind in ("exp_avg", "exp_avg_sq")
-                }
+                for kind in MOMENTS:
+                    found[f"{kind}.{name}"] = self._spread(name, state[kind])
         return found
 
     def _spread(self, name: str, part: Tensor) -> DTensor:
+        """This rank's part as a part of a tensor sharded like the weight."""
         weight = self.named[name]
         return DTensor.from_local(
             part,
@@ -369,13 +433,13 @@ def part_of(whole: Tensor, like: DTensor) -> Tensor:
     size, offset = compute_local_shape_and_global_offset(
         like.shape, like.device_mesh, like.placements
     )
-    return whole[
-        tuple(slice(start, start + length) for start, length in zip(offset, size, strict=True))
-    ]
+    pairs = zip(offset, size, strict=True)
+    places = tuple(slice(start, start + length) for start, length in pairs)
+    return whole[places]
 
 
 def _matrix(parameter: Tensor) -> tuple[int, int]:
-    """Rows and columns of a matrix or of a stack of them; (0, 0) of a vector."""
-    if parameter.dim() >= 2:
-        return (parameter.shape[-2], parameter.shape[-1])
-    return (0, 0)
+    """Rows and columns of a matrix or of a stack of them; (0, 0) for a vector."""
+    if parameter.dim() < 2:
+        return (0, 0)
+    return (parameter.shape[-2], parameter.shape[-1])

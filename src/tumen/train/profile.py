@@ -1,8 +1,8 @@
-"""Where the time of a step goes: a few steps under torch's profiler, as a trace for a browser and a page for people.
+"""Profile a few steps with torch's profiler: a trace for a browser and a page for people.
 
-Forward, an operator belongs to the innermost scope around it (hooks on the modules, while profiling alone). Backward, it belongs
-where the forward operator with autograd's same sequence number was. What no operator took is the host's: Python, waiting, the
-profiler itself.
+In the forward pass an operator belongs to the innermost scope around it (hooks on the modules, only
+while profiling). In the backward pass it belongs where the forward operator with autograd's same
+sequence number was. Time without an operator belongs to the host: Python, waiting, the profiler.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ from tumen.train.optimizer import rate_at
 from tumen.train.single_process import Trainer
 from tumen.train.world import World, join, name_of, type_of
 
-WARM, STEPS = 2, 3  # steps that are not counted, and those that are
+WARM = 2  # steps that are not counted
+STEPS = 3  # steps that are
 TOP = 12  # operators on the page
 SCOPE = "tumen: "
 GROUPS = {
@@ -50,10 +51,9 @@ GROUPS = {
     "host": "Python, waiting, the profiler itself",
 }
 SENT = ("c10d", "gloo:", "nccl:", "record_param_comms", "_c10d_functional", "FSDP::")
-ROOT, LEARN = (
-    SCOPE + "step",
-    SCOPE + "head and loss",
-)  # in `learn`, what no module holds is the loss
+ROOT = SCOPE + "step"
+LEARN = SCOPE + "head and loss"  # in `learn`, operators outside of all modules belong to the loss
+BACKWARD = "autograd::engine::evaluate_function"
 
 
 @dataclass(frozen=True)
@@ -69,15 +69,20 @@ class Op:
 def profile_steps(
     section: Train, shape: Shape, dataset: Path, out: Path, *, seed: int = 0, tier: str = "tier"
 ) -> str:
-    """Profile a few steps of fresh weights; writes `trace.json` (Chrome's format, Perfetto reads it) and `profile.md` into `out`.
+    """Profile a few steps with fresh weights.
 
-    Nothing else is written: no checkpoint of a run is read or touched. Speed and utilisation are measured first, on steps as they
-    are trained; then the same steps are profiled with the blocks uncompiled, as a compiled block has no parts to tell apart.
+    Writes `trace.json` (Chrome's format, which Perfetto reads) and `profile.md` into `out`. No
+    checkpoint of a run is read or written. Speed and utilisation are measured first, on steps as in
+    training; then the same steps are profiled with uncompiled blocks, as a compiled block has no
+    parts to tell apart.
 
     Args:
-        section, shape, dataset, seed: as `fit`.
-        out: a folder, made if it is not there.
-        tier: names the page.
+        section: as `fit`.
+        shape: as `fit`.
+        dataset: as `fit`.
+        out: a folder; made if missing.
+        seed: of weights and order.
+        tier: name for the page's title.
 
     Returns:
         The page, on every rank; rank 0 alone writes.
@@ -109,16 +114,27 @@ def profile_steps(
     page = page_of(tier, section, world, speed, step, ops)
     with world.rank_zero() as mine:
         if mine:
-            with disk(out):
-                out.mkdir(parents=True, exist_ok=True)
-                seen.export_chrome_trace(str(out / "trace.json"))
-            write_text(out / "profile.md", page)
+            _write(out, page, seen)
     return page
+
+
+def _write(out: Path, page: str, seen: profiler) -> None:
+    with disk(out):
+        out.mkdir(parents=True, exist_ok=True)
+        seen.export_chrome_trace(str(out / "trace.json"))
+    write_text(out / "profile.md", page)
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Steps as they are trained: seconds and real tokens of one, its model FLOPs, and the measured peak of all ranks."""
+    """A step as in training.
+
+    Attributes:
+        seconds: of one step.
+        real_tokens: of one step, without padding.
+        flops: model FLOPs of one step.
+        peak: measured FLOPs a second of all ranks together.
+    """
 
     seconds: float
     real_tokens: float
@@ -134,7 +150,7 @@ def _timed(trainer: Trainer, loader: Loader, section: Train) -> tuple[float, flo
 
 
 def _steps(trainer: Trainer, loader: Loader, section: Train, count: int) -> int:
-    """Learn `count` steps under scopes, which cost nothing without a profiler; returns their real tokens."""
+    """Train `count` steps inside scopes, which cost nothing unprofiled; return real tokens."""
     real = 0
     for _ in range(count):
         with record_function(ROOT):
@@ -159,13 +175,13 @@ def _wait(device: torch.device) -> None:
 
 
 def networks_of(trainer: Any) -> list[Transformer]:
-    """The networks of a trainer: one, or a stage's each."""
+    """The networks of a trainer: one, or one for each pipeline stage."""
     found: list[Transformer] = getattr(trainer, "networks", None) or [trainer.network]
     return found
 
 
 def scoped(network: Transformer) -> Iterator[tuple[nn.Module, str]]:
-    """Modules and the group of what happens in them, but for what happens in a module inside."""
+    """Modules and the group of the operators in them, but for operators in inner modules."""
     yield network, "norms and elementwise"
     for block in network.every_block():
         yield block.attention, "attention"
@@ -180,7 +196,7 @@ def scoped(network: Transformer) -> Iterator[tuple[nn.Module, str]]:
 
 @contextmanager
 def scopes(networks: Iterable[Transformer]) -> Iterator[None]:
-    """While inside, the modules' forward passes stand in named scopes."""
+    """Run the modules' forward passes in named scopes inside this context."""
     hooks = []
     entered = list[record_function]()
 
@@ -196,10 +212,8 @@ def scopes(networks: Iterable[Transformer]) -> Iterator[None]:
 
     for network in networks:
         for module, group in scoped(network):
-            hooks += [
-                module.register_forward_pre_hook(enter(group)),
-                module.register_forward_hook(leave, always_call=True),
-            ]
+            hooks.append(module.register_forward_pre_hook(enter(group)))
+            hooks.append(module.register_forward_hook(leave, always_call=True))
     try:
         yield
     finally:
@@ -208,36 +222,49 @@ def scopes(networks: Iterable[Transformer]) -> Iterator[None]:
 
 
 def attributed(events: Iterable[Any], device: torch.device) -> tuple[float, list[Op]]:
-    """Seconds of one profiled step, and the operators of all profiled steps, the longest first; their sum is that of the steps."""
+    """Attribute the time of the profiled steps to operators.
+
+    Returns:
+        Seconds of one step, and the operators of all profiled steps, the longest first. Their sum
+        is that of the steps.
+    """
     events = list(events)
     roots = [event for event in events if event.name == ROOT]
     threads = {event.thread for event in roots}
     ours = [event for event in events if event.thread in threads and _root(event)]
-    forward = {
-        event.sequence_nr: group
-        for event in ours
-        if event.sequence_nr >= 0 and (group := _scope(event))
-    }
-    clock = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
+    forward = _forward_groups(ours)
+    on_device = device.type == "cuda"
+    clock = "self_device_time_total" if on_device else "self_cpu_time_total"
     seconds = defaultdict[tuple[str, str], float](float)
     calls = Counter[tuple[str, str]]()
     for event in ours:
-        key = _name(event), _group(event, forward)
+        key = (_name(event), _group(event, forward))
         seconds[key] += getattr(event, clock) / 1e6
         calls[key] += 1
     whole = sum(event.time_range.elapsed_us() for event in roots) / 1e6
     idle = max(0.0, whole - sum(seconds.values()))
-    seconds["(nothing on the device)", "host"] += idle if device.type == "cuda" else 0.0
-    ops = [
-        Op(name, group, taken, calls[name, group])
-        for (name, group), taken in seconds.items()
-        if taken
-    ]
-    return whole / max(1, len(roots)), sorted(ops, key=lambda op: -op.seconds)
+    if on_device:
+        seconds["(nothing on the device)", "host"] += idle
+    ops = []
+    for (name, group), taken in seconds.items():
+        if taken:
+            ops.append(Op(name, group, taken, calls[name, group]))
+    ops.sort(key=lambda op: -op.seconds)
+    return whole / max(1, len(roots)), ops
+
+
+def _forward_groups(events: list[Any]) -> dict[int, str]:
+    """Groups of forward operators by autograd's sequence number."""
+    found = {}
+    for event in events:
+        group = _scope(event) if event.sequence_nr >= 0 else None
+        if group:
+            found[event.sequence_nr] = group
+    return found
 
 
 def _chain(event: Any) -> Iterator[Any]:
-    """An event and those around it, the innermost first."""
+    """An event and the events around it, the innermost first."""
     while event is not None:
         yield event
         event = event.cpu_parent
@@ -248,13 +275,13 @@ def _root(event: Any) -> bool:
 
 
 def _is_backward(event: Any) -> bool:
-    return any(one.name.startswith("autograd::engine::evaluate_function") for one in _chain(event))
+    return any(one.name.startswith(BACKWARD) for one in _chain(event))
 
 
 def _scope(event: Any) -> str | None:
-    """The innermost group around a forward operator; none backward, or outside of all groups."""
+    """The innermost group around a forward operator; None if backward or outside of groups."""
     for one in _chain(event):
-        if one.name.startswith("autograd::engine::evaluate_function"):
+        if one.name.startswith(BACKWARD):
             return None
         if one.name.startswith(SCOPE) and one.name != ROOT:
             return str(one.name.removeprefix(SCOPE))
@@ -262,13 +289,15 @@ def _scope(event: Any) -> str | None:
 
 
 def _group(event: Any, forward: dict[int, str]) -> str:
-    """Where an event's own time belongs."""
+    """The group that an event's own time belongs to."""
     if event.name.startswith(SCOPE):
+        # Data loading is numpy, which has no operators of its own.
         inside = event.name.removeprefix(SCOPE)
-        return inside if inside == "data loading" else "host"  # numpy's work has no operators
+        return inside if inside == "data loading" else "host"
     if any(one.name.startswith(SENT) for one in _chain(event)):
         return "communication"
-    if (group := _scope(event)) or not _is_backward(event):
+    group = _scope(event)
+    if group or not _is_backward(event):
         return group or "host"
     if any("AccumulateGrad" in one.name for one in _chain(event)):
         return "optimizer"
@@ -277,10 +306,13 @@ def _group(event: Any, forward: dict[int, str]) -> str:
 
 
 def _name(event: Any) -> str:
-    """An operator's name; autograd's own bookkeeping under the node it runs, a scope's own time as Python's."""
+    """An operator's name.
+
+    Autograd's bookkeeping has the name of the node it runs; a scope's own time is Python's.
+    """
     if event.name.startswith(SCOPE):
         return "(Python)"
-    return str(event.name.removeprefix("autograd::engine::evaluate_function: "))
+    return str(event.name.removeprefix(f"{BACKWARD}: "))
 
 
 def page_of(
@@ -288,32 +320,61 @@ def page_of(
 ) -> str:
     """One page of Markdown."""
     whole = sum(op.seconds for op in ops) or 1.0
-    groups = {name: sum(op.seconds for op in ops if op.group == name) for name in GROUPS}
-    tokens = section.batch_size * section.seq_len
-    per_second = f"{tokens / speed.seconds:,.0f} tokens/s ({speed.real_tokens / tokens:.0%} of them real, the rest is padding)"
     lines = [
         f"# Where a step of {tier} goes",
         "",
-        f"{section.batch_size} rows of {section.seq_len} tokens, {name_of(type_of(section, world.device))}, "
-        f"{world.size} rank(s) on {world.device.type}, "
-        f"{torch.get_num_threads()} thread(s) each, torch {torch.__version__}; fresh weights, no teacher; seen from rank 0.",
+        _setting(section, world),
         "",
-        f"As trained: {units.show_seconds(speed.seconds)} a step, {per_second}, MFU {speed.flops / speed.seconds / speed.peak:.1%} "
-        f"of the measured {speed.peak / 1e9:,.1f} GFLOP/s.",
+        _as_trained(section, speed),
         "",
-        f"Profiled: {units.show_seconds(step)} a step, blocks not compiled; shares are of these steps.",
+        f"Profiled: {units.show_seconds(step)} a step, blocks not compiled; "
+        "shares are of these steps.",
         "",
         "| group | share | ms a step | what |",
         "| --- | ---: | ---: | --- |",
+        *_group_rows(ops, whole, step),
+        "",
+        "| operator | group | share | calls a step |",
+        "| --- | --- | ---: | ---: |",
     ]
-    lines += [
-        f"| {name} | {taken / whole:.1%} | {1000 * step * taken / whole:,.2f} | {GROUPS[name]} |"
-        for name, taken in sorted(groups.items(), key=lambda item: -item[1])
-        if taken
-    ]
-    lines += ["", "| operator | group | share | calls a step |", "| --- | --- | ---: | ---: |"]
-    lines += [
-        f"| `{op.name}` | {op.group} | {op.seconds / whole:.1%} | {op.calls / STEPS:,.0f} |"
-        for op in ops[:TOP]
-    ]
+    for op in ops[:TOP]:
+        share = f"{op.seconds / whole:.1%}"
+        lines.append(f"| `{op.name}` | {op.group} | {share} | {op.calls / STEPS:,.0f} |")
     return "\n".join(lines) + "\n"
+
+
+def _setting(section: Train, world: World) -> str:
+    """Batch, precision, ranks and versions in one line."""
+    precision = name_of(type_of(section, world.device))
+    return (
+        f"{section.batch_size} rows of {section.seq_len} tokens, {precision}, "
+        f"{world.size} rank(s) on {world.device.type}, "
+        f"{torch.get_num_threads()} thread(s) each, torch {torch.__version__}; "
+        "fresh weights, no teacher; seen from rank 0."
+    )
+
+
+def _as_trained(section: Train, speed: Speed) -> str:
+    """Speed and utilisation in one line."""
+    tokens = section.batch_size * section.seq_len
+    real = speed.real_tokens / tokens
+    mfu = speed.flops / speed.seconds / speed.peak
+    return (
+        f"As trained: {units.show_seconds(speed.seconds)} a step, "
+        f"{tokens / speed.seconds:,.0f} tokens/s ({real:.0%} of them real, the rest is padding), "
+        f"MFU {mfu:.1%} of the measured {speed.peak / 1e9:,.1f} GFLOP/s."
+    )
+
+
+def _group_rows(ops: list[Op], whole: float, step: float) -> list[str]:
+    """Table rows of the groups that took time, the longest first."""
+    taken: dict[str, float] = dict.fromkeys(GROUPS, 0)
+    for op in ops:
+        if op.group in taken:
+            taken[op.group] += op.seconds
+    rows = []
+    for name, seconds in sorted(taken.items(), key=lambda item: -item[1]):
+        if seconds:
+            share = seconds / whole
+            rows.append(f"| {name} | {share:.1%} | {1000 * step * share:,.2f} | {GROUPS[name]} |")
+    return rows

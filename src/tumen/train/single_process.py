@@ -31,13 +31,18 @@ KEPT = {torch.ops.aten.mm.default, torch.ops.aten.bmm.default, torch.ops.aten.ad
 
 
 class Trainer(Protocol):
-    """A network that takes steps. `data_rank` of `data_ranks`: which rows of a step are this process's."""
+    """A network that takes steps.
+
+    Attributes:
+        data_rank: which part of a step's rows this process reads.
+        data_ranks: parts of a step's rows.
+    """
 
     data_rank: int
     data_ranks: int
 
     def learn(self, batch: Batch) -> float:
-        """Run forward and backward over a step; return the loss of the whole step, on every rank."""
+        """Run forward and backward; return the loss of the whole step, on every rank."""
         ...
 
     def step(self, rate: float) -> float:
@@ -78,6 +83,7 @@ class SingleProcessTrainer:
         world: World,
         seed: int,
         distil: tuple[float, Extra] | None = None,
+        *,
         seen: Seen | None = None,
         network: Transformer | None = None,
     ) -> None:
@@ -123,7 +129,8 @@ class SingleProcessTrainer:
         weights = self.optimizer.named_master() | dict(self.network.named_buffers())
         moments = self.optimizer.moments()
         kept = {f"weights.{name}": tensor for name, tensor in weights.items()}
-        return kept | {f"moments.{name}": tensor for name, tensor in moments.items()}
+        kept |= {f"moments.{name}": tensor for name, tensor in moments.items()}
+        return kept
 
     def restored(self, step: int) -> None:
         """Continue after `tensors` were filled from a checkpoint of `step` finished steps."""
@@ -134,9 +141,10 @@ class SingleProcessTrainer:
         self.network.eval()
         # a few batches do not pay for another compilation
         with torch.no_grad(), torch.compiler.set_stance("force_eager"):
-            losses = [
-                float(loss_of(self.network, batch, section, self.device)) for batch in batches
-            ]
+            losses = []
+            for batch in batches:
+                loss = loss_of(self.network, batch, section, self.device)
+                losses.append(float(loss))
         self.network.train()
         return sum(losses) / len(losses)
 

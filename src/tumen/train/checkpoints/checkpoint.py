@@ -1,10 +1,10 @@
 """Checkpoints: torch's distributed format in safetensors and a few integers, sealed by a manifest.
 
-    step-000400/shard-00001-model-00001-of-00001.safetensors   what rank 0 holds: fp32 weights and the optimiser's moments
+    step-000400/shard-00001-model-00001-of-00001.safetensors   rank 0's fp32 weights and moments
     step-000400/state.json                                     {step, loader: {epoch, row, seen}}
 
-Every rank writes and hashes its own file; any number of ranks reads it back. It appears whole or not at all, a damaged one is
-passed over for the one before it, and no pickle is written or read.
+Every rank writes and hashes its own file; any number of ranks reads it back. A checkpoint appears
+whole or not at all. A damaged one is skipped for the one before it. No pickle is written or read.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ from torch.distributed.checkpoint.hf_storage import (
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import async_save, save
-from torch.distributed.tensor import DTensor
 
 from tumen.core.artifact import Payload, manifest_of, payload_of, verify, writing
 from tumen.core.errors import DISK_ERRNOS, ArtifactError, TrainError, TumenError, disk
@@ -48,7 +47,7 @@ SHAPE = "shape.json"
 
 @dataclass(frozen=True)
 class State:
-    """Where a run stands: finished steps and the loader's integers."""
+    """Progress of a run: finished steps and the loader's integers."""
 
     step: int
     loader: dict[str, int]
@@ -56,7 +55,15 @@ class State:
 
 @dataclass
 class Pending:
-    """A checkpoint between its writing and its seal; `digests` of all ranks' files end in its manifest."""
+    """A checkpoint that is being written.
+
+    Attributes:
+        target: its final folder.
+        stage: the folder it is written into.
+        sealing: renames stage to target when closed; open on rank 0 alone.
+        digests: of all ranks' files, for the manifest.
+        written: the future of an asynchronous write.
+    """
 
     target: Path
     stage: Path
@@ -69,11 +76,13 @@ class Checkpoints:
     """The working checkpoints of one run.
 
     Args:
-        folder: where `step-<n>` stand.
-        world: who writes.
-        inputs: what the run is made for; checkpoints of other inputs are not used, and swept.
-        keep: newest ones that stay.
-        later: copy the state and write it while training goes on (pays on GPUs; a CPU only moves the cost).
+        folder: parent of `step-<n>`.
+        world: the ranks that write.
+        inputs: what the run is made for; checkpoints of other inputs are not used, and deleted.
+        keep: number of newest ones that stay.
+        events: where damaged checkpoints are reported.
+        later: copy the state and write it while training continues. Worth it on GPUs; on a CPU the
+            writing takes time from the training.
     """
 
     def __init__(
@@ -92,51 +101,64 @@ class Checkpoints:
         self.events = events
         self.later = later
         self._pending: Pending | None = None
-        # What is written later is agreed on in another thread: training's own group would mix up the two.
+        self._group: dist.ProcessGroup | None = None
         if later and world.size > 1:
+            # The writing thread has collectives of its own; in training's group they would mix.
             self._group = dist.new_group(backend="gloo")
-        else:
-            self._group = None
 
     def save(self, trainer: Trainer, state: State) -> None:
         """Write `step-<n>` and remove all but the newest `keep`.
 
         Raises:
-            DiskError: the disk refuses; the checkpoints before are intact.
+            DiskError: the disk is full or not writable; the checkpoints before are intact.
         """
         self.finish()
+        pending = self._begin(state)
+        self._pending = pending
+        writer = HuggingFaceStorageWriter(str(pending.stage), save_distributed=True)
+        with or_nothing(pending.sealing, pending.target), quiet():
+            write = async_save if self.later else save
+            pending.written = write(
+                trainer.tensors(),
+                storage_writer=writer,
+                process_group=self._group,
+                no_dist=self.world.size == 1,
+            )
+        if not self.later:
+            self.finish()
+
+    def _begin(self, state: State) -> Pending:
+        """Make the folder of a checkpoint on rank 0 and tell all ranks where it is."""
         target = self.folder / f"step-{state.step:06d}"
         sealing = ExitStack()
         digests = dict[str, Payload]()
         stage = None
         with self.world.rank_zero() as mine:
             if mine:
-                stage = sealing.enter_context(
-                    writing(target, "checkpoint", self.inputs, [], {"step": state.step}, digests)
-                )
-                (stage / STATE).write_text(json.dumps({"step": state.step, "loader": state.loader}))
+                facts = {"step": state.step}
+                folder = writing(target, "checkpoint", self.inputs, [], facts, digests)
+                stage = sealing.enter_context(folder)
+                content = {"step": state.step, "loader": state.loader}
+                (stage / STATE).write_text(json.dumps(content))
         stage = Path(self.world.broadcast(stage))
-        self._pending = Pending(target, stage, sealing, digests)
-        writer = HuggingFaceStorageWriter(str(stage), save_distributed=True)
-        with or_nothing(sealing, target), quiet():
-            write = async_save if self.later else save
-            alone = self.world.size == 1
-            self._pending.written = write(
-                trainer.tensors(), storage_writer=writer, process_group=self._group, no_dist=alone
-            )
-        if not self.later:
-            self.finish()
+        return Pending(target, stage, sealing, digests)
 
     def look(self) -> None:
-        """Seal what is written by now: a death costs the steps since the last save, not since the one before."""
-        if self.later and self._pending and all(self.world.gather(self._pending.written.done())):
+        """Seal a checkpoint as soon as all ranks have written it.
+
+        A rank that dies then costs the steps since the last save, not since the one before.
+        """
+        if not self.later or not self._pending:
+            return
+        done = self.world.gather(self._pending.written.done())
+        if all(done):
             self.finish()
 
     def finish(self) -> None:
-        """Wait for what is still being written, and seal it.
+        """Wait for the checkpoint that is being written, and seal it.
 
         Raises:
-            DiskError: the disk refuses; the checkpoints before are intact.
+            DiskError: the disk is full or not writable; the checkpoints before are intact.
         """
         if self._pending is None:
             return
@@ -145,12 +167,13 @@ class Checkpoints:
         with or_nothing(pending.sealing, pending.target):
             if self.later:
                 pending.written.result()
-            own = (
-                pending.stage / f"shard-{self.world.rank + 1:05d}-model-00001-of-00001.safetensors"
-            )
-            for part in self.world.gather_results(
-                lambda: {own.name: payload_of(own)} if own.exists() else {}
-            ):
+            file = f"shard-{self.world.rank + 1:05d}-model-00001-of-00001.safetensors"
+            own = pending.stage / file
+
+            def digest() -> dict[str, Payload]:
+                return {own.name: payload_of(own)} if own.exists() else {}
+
+            for part in self.world.gather_results(digest):
                 pending.digests.update(part)
         with self.world.rank_zero() as mine:
             if mine:
@@ -158,22 +181,27 @@ class Checkpoints:
                 self._sweep()
 
     def _sweep(self) -> None:
-        ours = [path for path in newest_first(self.folder) if made_for(path, self.inputs)]
-        for old in set(newest_first(self.folder)) - set(ours[: self.keep]):
-            shutil.rmtree(old, ignore_errors=True)
+        found = newest_first(self.folder)
+        ours = [path for path in found if made_for(path, self.inputs)]
+        kept = ours[: self.keep]
+        for path in found:
+            if path not in kept:
+                shutil.rmtree(path, ignore_errors=True)
 
     def restore(self, trainer: Trainer, least: int = 0) -> State | None:
-        """Fill the trainer from the newest whole checkpoint of these inputs; a damaged one is told in events and passed over.
+        """Fill the trainer from the newest whole checkpoint of these inputs.
 
-        Those of fewer than `least` steps are not looked at.
+        A damaged one is reported in events and skipped; those before `least` steps are not read.
 
         Raises:
             ArtifactError: a whole checkpoint that holds another network.
         """
+        path = None
         with self.world.rank_zero() as mine:
-            for left in self.folder.glob(".step-*") if mine else ():  # a kill left it half written
-                shutil.rmtree(left, ignore_errors=True)
-            path = self._newest(least) if mine else None
+            if mine:
+                for left in self.folder.glob(".step-*"):  # half written by a killed run
+                    shutil.rmtree(left, ignore_errors=True)
+                path = self._newest(least)
         path = self.world.broadcast(path)
         if path is None:
             return None
@@ -200,19 +228,20 @@ class Checkpoints:
 
 
 def fill(tensors: dict[str, Tensor], path: Path, world: World) -> None:
-    """Read a checkpoint's tensors into place, whatever ranks wrote it.
+    """Read a checkpoint's tensors into place; another number of ranks may have written it.
 
     Raises:
         ArtifactError: it lacks a tensor, or holds one of another shape.
     """
     reader = HuggingFaceStorageReader(str(path))
 
-    def judge() -> None:
+    def check() -> None:
         for file in sorted(path.glob("*.safetensors")):
             safetensors_header.check(file)
-        check_held(tensors, reader.read_metadata().state_dict_metadata, path)
+        held = reader.read_metadata().state_dict_metadata
+        check_held(tensors, held, path)
 
-    world.gather_results(judge)
+    world.gather_results(check)
     with quiet():
         load(tensors, storage_reader=reader, no_dist=world.size == 1)
 
@@ -226,18 +255,16 @@ def check_held(tensors: Mapping[str, Tensor], held: Mapping[str, Any], path: Pat
     for name, tensor in tensors.items():
         shape = getattr(held.get(name), "size", None)
         if shape is None or tuple(shape) != tuple(tensor.shape):
-            if shape is None:
-                what = "is missing"
-            else:
-                what = f"has shape {tuple(shape)}"
+            what = "is missing" if shape is None else f"has shape {tuple(shape)}"
             raise ArtifactError(
-                f"{path}: {name} {what}, {tuple(tensor.shape)} is needed; it is of another network: remove it"
+                f"{path}: {name} {what}, {tuple(tensor.shape)} is needed; "
+                "it is of another network: remove it"
             )
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """One process is meant, torch need not warn of it."""
+    """Silence torch's warning that only one process writes."""
     with warnings.catch_warnings():
         warnings.filterwarnings(
             "ignore", message=".*torch.distributed is disabled, unavailable or uninitialized.*"
@@ -247,17 +274,14 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def or_nothing(sealing: ExitStack, target: Path) -> Iterator[None]:
-    """Write inside; when any rank cannot, the half-written stage is removed and what the disk said is raised."""
+    """If any rank fails to write, remove the half-written checkpoint and raise the disk's error."""
     try:
         with peers():
             yield
     except (Exception, CheckpointException) as error:
-        if isinstance(error, CheckpointException):
-            causes = [cause for cause, _ in error.failures.values()]
-        else:
-            causes = [error]
-        cause = next((cause for cause in causes if isinstance(cause, OSError)), causes[0])
-        if not isinstance(cause, TumenError) and getattr(cause, "errno", None) not in DISK_ERRNOS:
+        cause = _cause(error)
+        of_disk = getattr(cause, "errno", None) in DISK_ERRNOS
+        if not of_disk and not isinstance(cause, TumenError):
             why = f"{type(cause).__name__}: {cause}".splitlines()[0]
             cause = TrainError(
                 f"{target}: cannot be written ({why}); the checkpoints before are intact"
@@ -266,18 +290,29 @@ def or_nothing(sealing: ExitStack, target: Path) -> Iterator[None]:
             raise cause from error
 
 
+def _cause(error: BaseException) -> BaseException:
+    """The error itself, or one that a rank had while writing, the disk's own first."""
+    if not isinstance(error, CheckpointException):
+        return error
+    causes = [cause for cause, _ in error.failures.values()]
+    for cause in causes:
+        if isinstance(cause, OSError):
+            return cause
+    return causes[0]
+
+
 def newest_first(folder: Path) -> list[Path]:
-    """Working checkpoints by their step."""
+    """Working checkpoints, the one of the most steps first."""
     return sorted(folder.glob("step-*"), key=step_of, reverse=True)
 
 
 def step_of(path: Path) -> int:
-    """Steps that were done when a working checkpoint was written, as its name says."""
+    """Finished steps of a working checkpoint, from its name."""
     return int(path.name.removeprefix("step-"))
 
 
 def made_for(path: Path, inputs: str) -> bool:
-    """Whether a checkpoint is of these inputs; a damaged manifest is of none."""
+    """Whether a checkpoint is made for these inputs; one with a damaged manifest is not."""
     try:
         return manifest_of(path, "checkpoint").inputs == inputs
     except ArtifactError:
@@ -292,14 +327,14 @@ def write_final(
     made_from: list[str],
     facts: dict[str, Any],
 ) -> None:
-    """The trained tier as an artifact: weights and their shape."""
+    """Write the trained tier as an artifact: weights and their shape."""
     with writing(folder, "checkpoint", inputs, made_from, facts) as stage:
         _save(dict(weights), stage / WEIGHTS)
         (stage / SHAPE).write_text(shape.model_dump_json(indent=1))
 
 
 def read_whole(folder: Path) -> tuple[Shape, dict[str, Tensor]]:
-    """Shape and fp32 weights of a trained tier that is no adapter (see lora.py).
+    """Read shape and fp32 weights of a trained tier that is not an adapter (see lora.py).
 
     Raises:
         ArtifactError: missing, damaged, or weights that do not fit the shape.
@@ -331,37 +366,38 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def whole(trainer: Trainer, world: World, scratch: Path) -> dict[str, Tensor]:
-    """The trainer's fp32 weights on rank 0 by name, put together from a checkpoint when they are spread over ranks."""
-    spread = {
-        name: tensor for name, tensor in trainer.tensors().items() if name.startswith("weights.")
-    }
-    if world.size > 1:
-        reader = HuggingFaceStorageReader(str(scratch))
-        metas = reader.read_metadata().state_dict_metadata
-        held = {
-            name: meta
-            for name, meta in metas.items()
-            if name.startswith("weights.") and isinstance(meta, TensorStorageMetadata)
-        }
-        if world.rank == 0:
-            spread = {
-                name: torch.empty(meta.size, dtype=meta.properties.dtype)
-                for name, meta in held.items()
-            }
-            with quiet():
-                load(spread, storage_reader=reader, no_dist=True)
-    return {
-        name.removeprefix("weights."): tensor
-        for name, tensor in spread.items()
-        if not isinstance(tensor, DTensor)
-    }
+    """Return the trainer's fp32 weights by name, on rank 0.
+
+    Where they are sharded over ranks, they are read from the checkpoint `scratch`.
+    """
+    found = {}
+    if world.size == 1:
+        found = trainer.tensors()
+    elif world.rank == 0:
+        found = _gathered(scratch)
+    weights = {}
+    for name, tensor in found.items():
+        if name.startswith("weights."):
+            weights[name.removeprefix("weights.")] = tensor
+    return weights
+
+
+def _gathered(path: Path) -> dict[str, Tensor]:
+    """Read the whole weights of a checkpoint that many ranks wrote."""
+    reader = HuggingFaceStorageReader(str(path))
+    found = {}
+    for name, meta in reader.read_metadata().state_dict_metadata.items():
+        if name.startswith("weights.") and isinstance(meta, TensorStorageMetadata):
+            found[name] = torch.empty(meta.size, dtype=meta.properties.dtype)
+    with quiet():
+        load(found, storage_reader=reader, no_dist=True)
+    return found
 
 
 def _save(tensors: dict[str, Tensor], path: Path) -> None:
+    held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
-        save_file(
-            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path
-        )
+        save_file(held, path)
     except SafetensorError as error:
         if "No space" in str(error) or "os error 28" in str(error):
             raise OSError(28, "No space left on device", str(path)) from error

@@ -25,7 +25,10 @@ def all_reduced(x: Tensor, group: dist.ProcessGroup) -> Tensor:
 
 
 class SumBackward(torch.autograd.Function):
-    """Identity forward, sum over the group backward: f of Megatron-LM (arXiv 1909.08053, section 3)."""
+    """Identity forward, sum over the group backward.
+
+    The f of Megatron-LM (arXiv 1909.08053, section 3).
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, group: dist.ProcessGroup) -> Tensor:
@@ -40,7 +43,10 @@ class SumBackward(torch.autograd.Function):
 
 
 class SumForward(torch.autograd.Function):
-    """Sum over the group forward, identity backward: g of Megatron-LM (arXiv 1909.08053, section 3)."""
+    """Sum over the group forward, identity backward.
+
+    The g of Megatron-LM (arXiv 1909.08053, section 3).
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, group: dist.ProcessGroup) -> Tensor:
@@ -54,7 +60,10 @@ class SumForward(torch.autograd.Function):
 
 
 class GatherSequence(torch.autograd.Function):
-    """Gather the parts of a sequence: x (B, H, T / c, d) of c ranks -> (B, H, T, d), in rank order."""
+    """Gather the parts of a sequence in rank order.
+
+    x (B, H, T / c, d) of c ranks -> (B, H, T, d).
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, group: dist.ProcessGroup) -> Tensor:

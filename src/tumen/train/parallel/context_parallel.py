@@ -35,17 +35,23 @@ def join_sequences(network: Transformer, group: dist.ProcessGroup) -> None:
 
 
 def sequence_places(tokens: int, ranks: int, rank: int) -> np.ndarray:
-    """Return the places in a sequence that a rank holds: slice `rank` of 2 x ranks, and the same from the end."""
+    """Return the places in a sequence that a rank holds.
+
+    They are slice `rank` of 2 x ranks slices, and the same slice counted from the end.
+    """
     if ranks == 1:
         return np.arange(tokens)
     each = tokens // (2 * ranks)
     first = rank * each
     last = tokens - (rank + 1) * each
-    return np.concatenate((np.arange(first, first + each), np.arange(last, last + each)))
+    head = np.arange(first, first + each)
+    tail = np.arange(last, last + each)
+    return np.concatenate((head, tail))
 
 
 def own_columns(batch: Batch, places: np.ndarray, ranks: int) -> Batch:
     """Return the columns of a batch at `places`; the whole batch where one rank holds all."""
     if ranks == 1:
         return batch
-    return replace(batch, **{name: getattr(batch, name)[:, places] for name in COLUMNS})
+    own = {name: getattr(batch, name)[:, places] for name in COLUMNS}
+    return replace(batch, **own)

@@ -51,10 +51,9 @@ def _shard(network: Transformer, root: nn.Module, ranks: RankMesh, section: Trai
     mesh = section.mesh
     compute_type = type_of(section, torch.device(ranks.all.device_type))
     policy = MixedPrecisionPolicy(param_dtype=compute_type, reduce_dtype=torch.float32)
+    dense = ranks.dense["spread"]
     if mesh.replicate > 1:
         dense = ranks.dense["replicate", "spread"]
-    else:
-        dense = ranks.dense["spread"]
     # the backward passes of a pipeline need the weights that its forward passes gathered
     gather_again = mesh.zero == 3 and mesh.pp == 1
     for block in network.every_block():

@@ -34,14 +34,22 @@ class AllToAllDispatcher(TokenDispatcher):
         self.ranks = group.size()
 
     def dispatch(self, queue: Tensor) -> Tensor:
-        """Send queues (E, room, D) of all experts to their ranks -> (E / ranks, ranks * room, D)."""
+        """Send queues of all experts to the experts' ranks.
+
+        (E, room, D) -> (E / ranks, ranks * room, D).
+        """
         parts = queue.unflatten(0, (self.ranks, -1))  # (ranks, E / ranks, room, D)
-        return AllToAll.apply(parts, self.group).transpose(0, 1).flatten(1, 2)
+        received = AllToAll.apply(parts, self.group)
+        return received.transpose(0, 1).flatten(1, 2)
 
     def combine(self, queue: Tensor) -> Tensor:
-        """Send results (E / ranks, ranks * room, D) back to the ranks of their tokens -> (E, room, D)."""
-        parts = queue.unflatten(1, (self.ranks, -1)).transpose(0, 1)
-        return AllToAll.apply(parts, self.group).flatten(0, 1)
+        """Send results back to the ranks of their tokens.
+
+        (E / ranks, ranks * room, D) -> (E, room, D).
+        """
+        parts = queue.unflatten(1, (self.ranks, -1)).transpose(0, 1)  # (ranks, E / ranks, room, D)
+        received = AllToAll.apply(parts, self.group)
+        return received.flatten(0, 1)
 
     def longest_queue(self, rows: int) -> int:
         """Return the largest number of rows that any rank queues for one expert."""

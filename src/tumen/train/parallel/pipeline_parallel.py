@@ -5,30 +5,35 @@ A stage is the same `Transformer` with fewer layers.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.pipelining import PipelineStage
-from torch.distributed.pipelining.schedules import (
-    Schedule1F1B,
-    ScheduleDualPipeV,
-    ScheduleInterleaved1F1B,
-    ScheduleInterleavedZeroBubble,
-)
 
 from tumen.model import Transformer
 from tumen.recipe import Mesh, Train
 from tumen.train.single_process import added
 
+# Classes of torch.distributed.pipelining.schedules by the recipe's word.
 SCHEDULES = {
-    "1f1b": Schedule1F1B,
-    "interleaved": ScheduleInterleaved1F1B,
-    "zero-bubble": ScheduleInterleavedZeroBubble,
-    "dualpipe": ScheduleDualPipeV,
+    "1f1b": "Schedule1F1B",
+    "interleaved": "ScheduleInterleaved1F1B",
+    "zero-bubble": "ScheduleInterleavedZeroBubble",
+    "dualpipe": "ScheduleDualPipeV",
 }
+
+
+def load_schedules() -> ModuleType:
+    """Import torch's pipeline schedules.
+
+    They import torch's compiler, which takes a second; a training without a pipeline does not need
+    them.
+    """
+    return importlib.import_module("torch.distributed.pipelining.schedules")
 
 
 class StageModule(nn.Module):
@@ -53,10 +58,7 @@ class StageModule(nn.Module):
             balance: balance loss so far, (1,).
             inputs: see `DistributedTrainer.pipeline_inputs`.
         """
-        if self.network.shape.experts:
-            safe = inputs["safe"]
-        else:
-            safe = None
+        safe = inputs["safe"] if self.network.shape.experts else None
         out = self.network(x, inputs["positions"], inputs["mask"], real=inputs["real"], safe=safe)
         if self.training and torch.is_grad_enabled():
             self.loads = added(self.loads, self.network)
@@ -89,7 +91,10 @@ def stages_of(mesh: Mesh, rank: int) -> list[int]:
 
 
 def stage_layers(layers: int, stages: int, stage: int) -> tuple[int, int]:
-    """Return the first layer of a stage and the one after its last; the first stages take the rest."""
+    """Return the first layer of a stage and the one after its last.
+
+    Where layers do not divide evenly, the first stages have one more.
+    """
     each, rest = divmod(layers, stages)
     first = stage * each + min(stage, rest)
     after = (stage + 1) * each + min(stage + 1, rest)
@@ -105,11 +110,14 @@ def schedule_of(
     micro_batches: int,
 ) -> Any:
     """Return torch's schedule over this rank's stages."""
+    schedules = load_schedules()
+    stage_class = importlib.import_module("torch.distributed.pipelining").PipelineStage
     built = [
-        PipelineStage(module, stage, mesh.stages, device, group=group)
+        stage_class(module, stage, mesh.stages, device, group=group)
         for module, stage in zip(modules, stages, strict=True)
     ]
-    return SCHEDULES[mesh.schedule](
+    schedule = getattr(schedules, SCHEDULES[mesh.schedule])
+    return schedule(
         built if mesh.virtual_stages > 1 else built[0],
         micro_batches,
         loss_fn=lambda loss, _: loss,  # the last stage returns the loss itself

@@ -18,7 +18,8 @@ class RankMesh:
     Attributes:
         all: by every dimension.
         dense: as weights are sharded, over replicate x (shard x cp x ep).
-        sparse: as experts are sharded, over replicate x (shard x cp); `ep` ranks hold other experts.
+        sparse: as experts are sharded, over replicate x (shard x cp); each `ep` rank has its own
+            experts.
         place: this rank's coordinate in each dimension of `all`.
     """
 

@@ -1,6 +1,7 @@
-"""Tensor parallel: heads and inner features split over ranks (Megatron-LM, arXiv 1909.08053, section 3).
+"""Tensor parallel: heads and inner features split over ranks.
 
-Projections into heads or inner features are split by columns, the ones that lead back by rows.
+After Megatron-LM (arXiv 1909.08053, section 3). Projections into heads or inner features are split
+by columns, the ones that lead back by rows.
 """
 
 from __future__ import annotations

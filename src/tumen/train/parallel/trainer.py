@@ -92,14 +92,17 @@ class DistributedTrainer:
         return self.mesh.rows_of(self.section.batch_size)
 
     def _holders(self, named: dict[str, Any]) -> dict[str, float]:
-        """Return how many ranks hold each element of a weight: parts over all ranks of the stage over its size."""
+        """Return how many ranks hold each element of a weight.
+
+        It is the size of all parts on the stage's ranks over the size of the weight.
+        """
         held = torch.tensor([float(weight.to_local().numel()) for weight in named.values()])
         for name in ("replicate", "shard", "cp", "ep", "tp"):
             dist.all_reduce(held, group=self.ranks.group(name))
-        return {
-            name: float(count) / weight.numel()
-            for (name, weight), count in zip(named.items(), held, strict=True)
-        }
+        found = {}
+        for (name, weight), count in zip(named.items(), held, strict=True):
+            found[name] = float(count) / weight.numel()
+        return found
 
     def _sum_over_ranks(self, square: Tensor) -> Tensor:
         dist.all_reduce(square)
@@ -108,12 +111,9 @@ class DistributedTrainer:
     # -- learning --------------------------------------------------------------------------------
 
     def learn(self, batch: Batch) -> float:
-        """Run forward and backward over a step; return the loss of the whole step, on every rank."""
+        """Run forward and backward; return the loss of the whole step, on every rank."""
         self._loads = None
-        if self.pipeline:
-            loss = self._pipelined(batch)
-        else:
-            loss = self._plain(batch)
+        loss = self._pipelined(batch) if self.pipeline else self._plain(batch)
         # the request to stop is summed with the loss, so that all ranks learn of it in one step
         both = torch.stack((loss, loss.new_tensor(float(self.world.stop.asked))))
         dist.all_reduce(both)
@@ -122,7 +122,7 @@ class DistributedTrainer:
         return total / self.mesh.tp  # tensor-parallel ranks have the same loss, all others add up
 
     def _plain(self, batch: Batch) -> Tensor:
-        """Return this rank's share of the loss after forward and backward over its micro-batches."""
+        """Run forward and backward over the micro-batches; return this rank's share of the loss."""
         network = self.networks[0]
         parts = batch.split(self._micro_batch_size())
         losses = []
@@ -179,7 +179,7 @@ class DistributedTrainer:
     # -- pipeline --------------------------------------------------------------------------------
 
     def _pipelined(self, batch: Batch) -> Tensor:
-        """Run a step through torch's schedule; return the loss where the last stage is, 0 elsewhere."""
+        """Run a step through torch's schedule; return the loss on the last stage's rank, else 0."""
         inputs = self.pipeline_inputs(batch)
         ids = inputs.pop("ids")
         micro_batches = len(batch.ids) // self._micro_batch_size()
@@ -213,7 +213,7 @@ class DistributedTrainer:
         root.loads = None
 
     def pipeline_inputs(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the inputs of all stages: the network's, targets, and their weights in the step's loss.
+        """Return the inputs of all stages: the network's, targets and loss weights.
 
         The schedule cuts all of them along the rows.
         """

@@ -1,9 +1,10 @@
-"""Public checkpoints: a folder that `transformers` reads and writes (or a GGUF, inwards) <-> a checkpoint artifact.
+"""Public checkpoints: read and write folders as `transformers` does; read GGUF.
 
-One tensor at a time.
+Tensors are converted one at a time.
 
-config.json                        what the network is (formats/hf_config.py)
-model-00001-of-00003.safetensors   weights under their public names (model/names.py); one file is called model.safetensors
+config.json                        the network's shape (formats/hf_config.py)
+model-00001-of-00003.safetensors   weights by their public names (model/names.py); a single file is
+                                   called model.safetensors
 model.safetensors.index.json       {metadata: {total_size}, weight_map: {name: file}}
 """
 
@@ -45,11 +46,20 @@ from tumen.train.weights.lora import is_adapter, write_merged
 SHARD_BYTES = 5_000_000_000
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 CODES = {torch.float32: "F32", torch.bfloat16: "BF16"}  # safetensors' names of types
-BESIDE = (  # files of a public folder that belong to its tokeniser
-    "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
-    "merges.txt", "chat_template.jinja", "generation_config.json",
-)  # fmt: skip
-UNKNOWN_IDS = {"bos_token_id": None, "eos_token_id": None}  # readers would take 1 and 2 for granted
+# Files of a public folder that belong to its tokenizer.
+BESIDE = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "generation_config.json",
+)
+# Without these nulls, readers assume the ids 1 and 2.
+UNKNOWN_IDS = {"bos_token_id": None, "eos_token_id": None}
 KEPT = (
     "bos_token_id",
     "eos_token_id",
@@ -72,17 +82,17 @@ def export_public(
     """Write a checkpoint artifact as a public folder.
 
     Args:
-        checkpoint: a finished tier, or what `import_public` wrote.
+        checkpoint: a finished tier, or an artifact of `import_public`.
         out: a folder that does not exist yet or is empty.
         shard_bytes: most bytes of one file, unless a single tensor has more.
         precision: of the written weights; bf16 rounds.
-        like: a public folder of the same shape, whose tokeniser files and token ids are taken over.
+        like: a public folder of the same shape, whose tokenizer files and token ids are copied.
 
     Raises:
-        ExportError: the public architectures have no such network.
+        ExportError: no public architecture has such a network.
         ArtifactError: the checkpoint is damaged.
-        InputError: `out` holds something, or `like` is of another shape.
-        DiskError: no room; nothing is left behind.
+        InputError: `out` is not empty, or `like` has another shape.
+        DiskError: the disk is full; nothing is left behind.
     """
     _refuse_full(out)
     verify(checkpoint, "checkpoint")
@@ -92,10 +102,9 @@ def export_public(
             export_public(whole, out, shard_bytes, precision, like)
         return
     shape = _shape_of_artifact(checkpoint)
-    about = {"torch_dtype": str(TYPES[precision]).removeprefix("torch.")} | (
-        _kept(like, shape) if like else UNKNOWN_IDS
-    )
-    config = config_of(shape) | about
+    config = config_of(shape)
+    config["torch_dtype"] = str(TYPES[precision]).removeprefix("torch.")
+    config |= _kept(like, shape) if like else UNKNOWN_IDS
     names = list(names_of(shape))
     stage = out.with_name(f".{out.name}.{os.getpid()}.new")
     with disk(out), ExitStack() as files:
@@ -112,16 +121,16 @@ def export_public(
 
 
 def import_public(path: Path, out: Path) -> Shape:
-    """Write an outside model as a checkpoint artifact that training can start from; its weights become fp32.
+    """Write a pretrained model as a checkpoint artifact in fp32, to start training from.
 
     Args:
-        path: a GGUF; or a folder with config.json and safetensors, of which pickled weights are refused.
+        path: a GGUF; or a folder with config.json and safetensors. Pickled weights are refused.
         out: a folder that does not exist yet or is empty.
 
     Raises:
-        InputError: no such file, another architecture, a field that no network here has, a weight that is missing, unknown or
-            of another size, quantised safetensors, a file that is damaged or pickle.
-        DiskError: no room; nothing is left behind.
+        InputError: the file is missing, damaged or pickle; the architecture or a field of it is not
+            supported; a weight is missing, unknown, quantized safetensors or of another size.
+        DiskError: the disk is full; nothing is left behind.
     """
     _refuse_full(out)
     if is_gguf(path):
@@ -135,25 +144,23 @@ def import_public(path: Path, out: Path) -> Shape:
     with ExitStack() as files:
         source = Tensors(files, weight_files(path), InputError)
         names = names_within(shape, len(source.sizes), path)
-        check_weights(
-            {name.public: name.size for name in names}, source.sizes, str(path), InputError
-        )
-        _write_checkpoint(
-            path, out, shape, (inwards(shape, name, source.read(name.public)) for name in names)
-        )
+        wanted = {name.public: name.size for name in names}
+        check_weights(wanted, source.sizes, str(path), InputError)
+        parts = (inwards(shape, name, source.read(name.public)) for name in names)
+        _write_checkpoint(path, out, shape, parts)
     return shape
 
 
 def _write_checkpoint(source: Path, out: Path, shape: Shape, parts: Iterable[Tensor]) -> None:
     facts: dict[str, Any] = {"source": str(source), "parameters": shape.parameters()}
-    with writing(
-        out, "checkpoint", hash_of(["public", digest_of_start(source)]), [], facts
-    ) as stage:
+    inputs = hash_of(["public", digest_of_start(source)])
+    with writing(out, "checkpoint", inputs, [], facts) as stage:
         (stage / SHAPE).write_text(shape.model_dump_json(indent=1))
         try:
             if has_vocabulary(source):
                 read_vocabulary(source).save(stage)
-        except InputError as error:  # its weights are good all the same
+        except InputError as error:
+            # The weights are good without it; only training on its tokens needs the vocabulary.
             facts["vocabulary"] = str(error)
         write_tensors(stage / WEIGHTS, sizes_of(shape), torch.float32, parts)
 
@@ -173,11 +180,11 @@ def _shape_of_artifact(folder: Path) -> Shape:
 
 
 def _kept(like: Path, shape: Shape) -> dict[str, Any]:
-    """What a config says beside the network: token ids, the longest context."""
+    """Fields of a config that are not about the network: token ids, the longest context."""
     config = read_json(like / CONFIG)
     if differing(shape_of(config, str(like / CONFIG)), shape):
         raise InputError(
-            f"{like}: is of another shape than the checkpoint; its tokeniser does not belong to it"
+            f"{like}: is of another shape than the checkpoint; its tokenizer does not belong to it"
         )
     return {name: config[name] for name in KEPT if name in config}
 
@@ -193,18 +200,17 @@ def _write_shards(
     shards = list(_shards(names, shard_bytes, dtype.itemsize))
     places: dict[str, str] = {}
     for number, shard in enumerate(shards, 1):
+        file = "model.safetensors"
         if len(shards) > 1:
             file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        else:
-            file = "model.safetensors"
+        sizes = {name.public: name.size for name in shard}
         tensors = (outwards(shape, name, source.read(name.ours, name.expert)) for name in shard)
-        write_tensors(stage / file, {name.public: name.size for name in shard}, dtype, tensors)
-        places |= {name.public: file for name in shard}
+        write_tensors(stage / file, sizes, dtype, tensors)
+        places |= dict.fromkeys(sizes, file)
     if len(shards) > 1:
         total = sum(math.prod(name.size) for name in names) * dtype.itemsize
-        (stage / INDEX).write_text(
-            json.dumps({"metadata": {"total_size": total}, "weight_map": places}, indent=2)
-        )
+        index = {"metadata": {"total_size": total}, "weight_map": places}
+        (stage / INDEX).write_text(json.dumps(index, indent=2))
 
 
 def _shards(names: Iterable[Name], shard_bytes: int, item_bytes: int) -> Iterator[list[Name]]:
@@ -222,21 +228,24 @@ def _shards(names: Iterable[Name], shard_bytes: int, item_bytes: int) -> Iterato
 
 
 def write_tensors(path: Path, sizes: Sizes, dtype: torch.dtype, parts: Iterable[Tensor]) -> None:
-    """Write a safetensors file while its tensors are being made (github.com/huggingface/safetensors, "Format").
+    """Write a safetensors file tensor by tensor (github.com/huggingface/safetensors, "Format").
 
     Args:
-        sizes: of all tensors, in the order in which they come.
-        parts: their values in that order; a stack may come piece by piece.
+        path: the new file.
+        sizes: of all tensors, in the order of `parts`.
+        dtype: of the written numbers.
+        parts: their values; a stack may come in several parts.
     """
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, size in sizes.items():
         start = end
-        end = end + math.prod(size) * dtype.itemsize
+        end += math.prod(size) * dtype.itemsize
         header[name] = {"dtype": CODES[dtype], "shape": list(size), "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # data begins at a multiple of eight
     with open(path, "wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for part in parts:
-            file.write(part.to(dtype).contiguous().flatten().view(torch.uint8).numpy().data)
+            flat = part.to(dtype).contiguous().flatten()
+            file.write(flat.view(torch.uint8).numpy().data)

@@ -1,6 +1,7 @@
-"""What a tier starts from: the weights of a GGUF, a public folder or a checkpoint artifact, under our names in fp32.
+"""Initial weights of a tier: from a GGUF, a public folder or a checkpoint artifact, in fp32.
 
-Quantised tensors are taken as the numbers they stand for. Every header, name and size is checked before a weight is read.
+Quantized tensors are read as the numbers they stand for. Every header, name and size is checked
+before a weight is read.
 """
 
 from __future__ import annotations
@@ -34,12 +35,11 @@ from tumen.model import Name, check_weights, from_gguf, from_public, gguf_sizes,
 from tumen.train.checkpoints.checkpoint import read_whole
 
 INDEX = "model.safetensors.index.json"
-READ = (
-    "F32",
-    "BF16",
-    "F16",
-)  # types of public weights that are numbers by themselves, not codes with scales elsewhere
+PICKLED = (".bin", ".pt", ".pth")
+# Types of public weights that are plain numbers, not codes with scales elsewhere.
+READ = ("F32", "BF16", "F16")
 ENDS = ("embed.weight", "output.weight")  # a row for each token
+# Fields of experts that say how a network was trained, not what it computes.
 HOW_TRAINED = (
     "aux_loss_alpha",
     "balance_devices",
@@ -47,14 +47,14 @@ HOW_TRAINED = (
     "bias_rate",
     "capacity_factor",
     "protect",
-)  # fields of experts that say how, not what, was trained
+)
 
 
 class Gguf:
     """Tensors of a GGUF, checked against the shape that its header describes.
 
     Raises:
-        InputError: no GGUF, or a tensor that is missing, unknown or of another size.
+        InputError: not a GGUF, or a tensor is missing, unknown or of another size.
     """
 
     def __init__(self, path: Path) -> None:
@@ -68,19 +68,22 @@ class Gguf:
     def read(self, name: str) -> Tensor:
         """One tensor in fp32."""
         tensor = self._tensors[name]
-        rows = self._data[tensor.offset : tensor.offset + tensor.bytes].reshape(
-            *tensor.dims[:0:-1], -1
-        )
-        numbers = gguf.quants.dequantize(np.array(rows), gguf.GGMLQuantizationType(tensor.kind))
-        return torch.from_numpy(numbers.astype(np.float32, copy=False).reshape(tensor.dims[::-1]))
+        sizes = tensor.dims[::-1]  # GGUF lists the fastest dimension first
+        end = tensor.offset + tensor.bytes
+        rows = self._data[tensor.offset : end].reshape(*sizes[:-1], -1)
+        kind = gguf.GGMLQuantizationType(tensor.kind)
+        numbers = gguf.quants.dequantize(np.array(rows), kind)
+        numbers = numbers.astype(np.float32, copy=False)
+        return torch.from_numpy(numbers.reshape(sizes))
 
 
 def read_start(path: Path) -> tuple[Shape, dict[str, Tensor]]:
-    """Shape and fp32 weights of a model, whatever it is stored as.
+    """Read shape and fp32 weights of a GGUF, a public folder or a checkpoint artifact.
 
     Raises:
-        InputError: nothing there, a network that is not built here, a weight missing, unknown or of another size, pickle.
-        ArtifactError: a damaged checkpoint of ours.
+        InputError: missing, pickle, or a network that is not supported; or a weight is missing,
+            unknown or of another size.
+        ArtifactError: the checkpoint artifact is damaged.
     """
     if is_gguf(path):
         file = Gguf(path)
@@ -92,10 +95,10 @@ def read_start(path: Path) -> tuple[Shape, dict[str, Tensor]]:
     with ExitStack() as files:
         source = Tensors(files, weight_files(path), InputError)
         names = names_within(shape, len(source.sizes), path)
-        check_weights(
-            {name.public: name.size for name in names}, source.sizes, str(path), InputError
-        )
-        return shape, from_public(shape, {name: source.read(name).float() for name in source.sizes})
+        wanted = {name.public: name.size for name in names}
+        check_weights(wanted, source.sizes, str(path), InputError)
+        weights = {name: source.read(name).float() for name in source.sizes}
+        return shape, from_public(shape, weights)
 
 
 def start_from(
@@ -104,17 +107,17 @@ def start_from(
     layers: int | Sequence[int] | None = None,
     rows: Sequence[EmbeddingRow] | None = None,
 ) -> dict[str, Tensor]:
-    """Weights of a model for `fit(start=...)`.
+    """Read the weights that a tier starts from, for `Method.start`.
 
     Args:
         path: a GGUF, a public folder or a checkpoint artifact.
         shape: of the tier, with its vocabulary.
-        layers: how many of its first layers are taken, or which; None: all.
-        rows: which rows of its embedding the tier's tokens are; None: all, in order.
+        layers: number of first layers to take, or the layers themselves; None: all.
+        rows: rows of the embedding that are the tier's tokens; None: all, in order.
 
     Raises:
         InputError, ArtifactError: it cannot be read.
-        TrainError: it is of another shape; says which field differs.
+        TrainError: it has another shape; says which field differs.
     """
     theirs, weights = read_start(path)
     if layers is not None:
@@ -125,22 +128,27 @@ def start_from(
         theirs = theirs.model_copy(update={"num_hidden_layers": len(kept)})
         weights = dict(_of_layers(weights, kept))
     if rows is not None:
-        if max(max(row) if isinstance(row, tuple) else row for row in rows) >= theirs.vocab_size:
+        largest = max(max(row) if isinstance(row, tuple) else row for row in rows)
+        if largest >= theirs.vocab_size:
             raise TrainError(
-                f"{path}: has {theirs.vocab_size} tokens, the tokeniser's come from a model of more: start from that one"
+                f"{path}: has {theirs.vocab_size} tokens, the tokenizer's come from a model "
+                "of more: start from that one"
             )
         theirs = theirs.model_copy(update={"vocab_size": len(rows)})
-        weights |= {name: _picked(weights[name], rows) for name in ENDS if name in weights}
+        for name in ENDS:
+            if name in weights:
+                weights[name] = _picked(weights[name], rows)
     differ = differing(theirs, shape)
     if differ:
+        field, there, here = differ
         raise TrainError(
-            f"{path}: its {differ[0]} is {differ[1]}, the tier's {differ[2]}; another network cannot go on"
+            f"{path}: its {field} is {there}, the tier's {here}; another network cannot go on"
         )
     return weights
 
 
 def _of_layers(weights: Mapping[str, Tensor], kept: Sequence[int]) -> Iterator[tuple[str, Tensor]]:
-    """The ends, and the layers that are kept under their new numbers."""
+    """Embedding, norm and head, and the kept layers under their new numbers."""
     for name, weight in weights.items():
         layer = layer_of(name)
         if layer is None:
@@ -150,50 +158,66 @@ def _of_layers(weights: Mapping[str, Tensor], kept: Sequence[int]) -> Iterator[t
 
 
 def _picked(matrix: Tensor, rows: Sequence[EmbeddingRow]) -> Tensor:
-    """Rows of a matrix, and means of several."""
-    return torch.stack(
-        [matrix[list(row)].mean(dim=0) if isinstance(row, tuple) else matrix[row] for row in rows]
-    )
+    """Rows of a matrix; several rows for one token are averaged."""
+    found = []
+    for row in rows:
+        if isinstance(row, tuple):
+            found.append(matrix[list(row)].mean(dim=0))
+        else:
+            found.append(matrix[row])
+    return torch.stack(found)
 
 
 def differing(theirs: Shape, ours: Shape) -> tuple[str, Any, Any] | None:
-    """The first field in which two networks differ, and its two values; how they were trained does not count."""
+    """The first field in which two networks differ, with both values.
+
+    Fields that say how a network was trained do not count.
+    """
     there = _network(theirs)
     here = _network(ours)
-    fields = sorted(
-        field for field in there.keys() | here.keys() if there.get(field) != here.get(field)
-    )
-    if fields:
-        return (fields[0], there.get(fields[0]), here.get(fields[0]))
+    for field in sorted(there.keys() | here.keys()):
+        if there.get(field) != here.get(field):
+            return field, there.get(field), here.get(field)
     return None
 
 
 def _network(shape: Shape) -> dict[str, Any]:
-    """The fields of a shape that say what is computed, by dotted path."""
-    return {
-        name: value
-        for name, value in _flat(shape.model_dump()).items()
-        if name.removeprefix("experts.") not in HOW_TRAINED
-    }
+    """Fields of a shape that say what the network computes, by dotted path."""
+    fields = _flat(shape.model_dump())
+    for name in HOW_TRAINED:
+        fields.pop(f"experts.{name}", None)
+        fields.pop(name, None)
+    return fields
 
 
 def _flat(tree: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     leaves: dict[str, Any] = {}
     for name, value in tree.items():
-        leaves |= (
-            _flat(value, f"{above}{name}.") if isinstance(value, dict) else {above + name: value}
-        )
+        if isinstance(value, dict):
+            leaves |= _flat(value, f"{above}{name}.")
+        else:
+            leaves[above + name] = value
     return leaves
 
 
 def names_within(shape: Shape, count: int, folder: Path) -> list[Name]:
-    """All names of a shape that a stranger's config describes; what no `count` tensors can hold is refused before it is built."""
+    """All weight names of a shape from an untrusted config.
+
+    A config may describe more tensors than fit into memory, so their number is compared with the
+    `count` of the files first.
+
+    Raises:
+        InputError: there are fewer tensors than layers and experts, or sizes are impossible.
+    """
     if not shape.vocab_size:
         raise InputError(f"{folder / CONFIG}: vocab_size is 0, a network without tokens")
-    least = shape.num_hidden_layers + (shape.experts.n_routed_experts if shape.experts else 0)
+    least = shape.num_hidden_layers
+    if shape.experts:
+        least += shape.experts.n_routed_experts
     if count < least:
         raise InputError(
-            f"{folder}: holds {count} tensors, {CONFIG} describes more than {least}; files are missing"
+            f"{folder}: holds {count} tensors, {CONFIG} describes more than {least}; "
+            "files are missing"
         )
     try:
         return list(names_of(shape))
@@ -204,41 +228,50 @@ def names_within(shape: Shape, count: int, folder: Path) -> list[Name]:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a public folder, from its index or by their ending."""
+    """The safetensors files of a public folder, from its index or by their suffix.
+
+    Raises:
+        InputError: there are none, or the index names files outside of the folder.
+    """
     if (folder / INDEX).exists():
-        index = untrusted.read_json(folder / INDEX, InputError)
-        try:
-            named = sorted(set(index["weight_map"].values()))
-        except (KeyError, TypeError, AttributeError):
-            raise InputError(f"{folder / INDEX}: is no index of weights") from None
-        for name in named:
-            if (
-                not isinstance(name, str)
-                or Path(name).name != name
-                or not name.endswith(".safetensors")
-            ):
-                raise InputError(
-                    f"{folder / INDEX}: names {name!r}, which is no safetensors file of its folder; refused"
-                )
-        return [folder / name for name in named]
+        return _indexed(folder)
     found = sorted(folder.glob("*.safetensors"))
-    pickled = sorted(
-        path.name for ending in ("bin", "pt", "pth") for path in folder.glob(f"*.{ending}")
-    )
-    if not found and pickled:
-        raise InputError(
-            f"{folder / pickled[0]}: is pickle, which runs code when it is read: never opened; save it as safetensors"
-        )
-    if not found:
-        raise InputError(f"{folder}: has no safetensors file")
-    return found
+    if found:
+        return found
+    for path in sorted(folder.iterdir() if folder.is_dir() else ()):
+        if path.suffix in PICKLED:
+            raise InputError(
+                f"{path}: is pickle, which runs code when it is read: never opened; "
+                "save it as safetensors"
+            )
+    raise InputError(f"{folder}: has no safetensors file")
+
+
+def _indexed(folder: Path) -> list[Path]:
+    """The files that a folder's index names."""
+    path = folder / INDEX
+    index = untrusted.read_json(path, InputError)
+    try:
+        named = sorted(set(index["weight_map"].values()))
+    except (KeyError, TypeError, AttributeError):
+        raise InputError(f"{path}: is no index of weights") from None
+    for name in named:
+        inside = isinstance(name, str) and Path(name).name == name
+        if not inside or not name.endswith(".safetensors"):
+            raise InputError(
+                f"{path}: names {name!r}, which is no safetensors file of its folder; refused"
+            )
+    return [folder / name for name in named]
 
 
 class Tensors:
-    """Tensors of some safetensors files, read one by one; headers are checked against the files' sizes before anything else.
+    """Tensors of some safetensors files, read one by one.
+
+    Headers are checked against the files' sizes first.
 
     Raises:
-        `error`: a file is missing, cut short or no safetensors, holds quantised weights, or two files hold one name.
+        `error`: a file is missing, truncated, not safetensors or quantized, or two files have the
+            same name.
     """
 
     def __init__(self, files: ExitStack, paths: Sequence[Path], error: Refusal) -> None:
@@ -248,13 +281,14 @@ class Tensors:
             handle = files.enter_context(_opened(path, error))
             for name in handle.keys():  # noqa: SIM118  it is no dict
                 tensor = handle.get_slice(name)
+                dtype = tensor.get_dtype()
                 if name in self.sizes:
                     raise error(f"{path}: {name} is in another file too")
-                if tensor.get_dtype() not in READ:
-                    raise error(
-                        f"{path}: {name} is stored as {tensor.get_dtype()}; only {', '.join(READ)} are read"
-                    )
-                self.sizes[name], self._where[name] = tuple(tensor.get_shape()), handle
+                if dtype not in READ:
+                    known = ", ".join(READ)
+                    raise error(f"{path}: {name} is stored as {dtype}; only {known} are read")
+                self.sizes[name] = tuple(tensor.get_shape())
+                self._where[name] = handle
 
     def read(self, name: str, expert: int | None = None) -> Tensor:
         """One tensor, or one expert of a stack."""

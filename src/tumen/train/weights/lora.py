@@ -1,9 +1,12 @@
-"""Low-rank adapters (LoRA, arXiv 2106.09685): W stays, A and B beside it learn, y = W x + alpha / r B A x.
+"""Low-rank adapters (LoRA, arXiv 2106.09685): y = W x + alpha / r B A x; only A and B are trained.
 
-    adapter.safetensors   blocks.0.attention.q.lora_a (r, inner), blocks.0.attention.q.lora_b (outer, r), ...
-    adapter.json          rank and alpha; the base by its digest, and what of it was taken (where it was is a fact of the manifest)
+    adapter.safetensors   blocks.0.attention.q.lora_a (r, inner), .lora_b (outer, r), ...
+    adapter.json          rank and alpha; the base by its digest and the layers and rows taken from
+    it
+                          (its path is a fact of the manifest)
 
-The base is in no gradient, optimiser or checkpoint. B begins as zero, so the first step sees the base itself.
+The base is in no gradient, optimizer or checkpoint. B begins as zero, so the first step computes
+what the base computes.
 """
 
 from __future__ import annotations
@@ -29,11 +32,18 @@ from tumen.train.weights.initial import start_from
 
 WEIGHTS = "adapter.safetensors"
 ABOUT = "adapter.json"
-KEPT = ("router", "kv_up")  # one chooses experts, the other is read in parts while decoding
+# Matrices without an adapter: one chooses experts, the other is read in parts while decoding.
+KEPT = ("router", "kv_up")
 
 
 class Adapter(Frozen):
-    """What an adapter belongs to. `rows` are the base's tokens that the tier has; None: all."""
+    """What an adapter belongs to.
+
+    Attributes:
+        start: the recipe's section about the base.
+        digest: of the base.
+        rows: the base's tokens that the tier has; None: all.
+    """
 
     start: InitFrom
     digest: str
@@ -45,15 +55,16 @@ class Adapter(Frozen):
         return self.start.alpha / self.start.rank
 
     def base(self, shape: Shape) -> dict[str, Tensor]:
-        """Weights of the base.
+        """Read the weights of the base.
 
         Raises:
-            TrainError: it is not what the adapter was trained on.
+            TrainError: it is not the model that the adapter was trained on.
         """
         path = Path(self.start.path)
         if digest_of_start(path) != self.digest:
             raise TrainError(
-                f"{path}: is not the model the adapter was trained on; bring that one back, or train again"
+                f"{path}: is not the model the adapter was trained on; "
+                "bring that one back, or train again"
             )
         return start_from(path, shape, self.start.layers, self.rows)
 
@@ -69,9 +80,9 @@ class Adapted(nn.Linear):
         self.scale = scale
 
     def forward(self, x: Tensor) -> Tensor:
-        return (
-            F.linear(x, self.weight) + F.linear(F.linear(x, self.lora_a), self.lora_b) * self.scale
-        )
+        """Input (..., inner), output (..., outer)."""
+        low = F.linear(x, self.lora_a)  # (..., rank)
+        return F.linear(x, self.weight) + F.linear(low, self.lora_b) * self.scale
 
 
 def adapted(
@@ -80,14 +91,13 @@ def adapted(
     """A network of given weights, frozen in `dtype`, with fresh fp32 adapters.
 
     Raises:
-        TrainError: none of the matrices the adapter names is there.
+        TrainError: the network has none of the adapter's matrices.
     """
     network = build_of(shape, weights).requires_grad_(False).to(dtype)
-    found = [
-        name
-        for name, module in network.named_modules()
-        if isinstance(module, nn.Linear) and _is_meant(name, start)
-    ]
+    found = []
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Linear) and _has_adapter(name, start):
+            found.append(name)
     if not found:
         raise TrainError(
             f"init_from.target_modules: the network has none of {', '.join(start.target_modules)}"
@@ -95,67 +105,73 @@ def adapted(
     for name in found:
         above, _, leaf = name.rpartition(".")
         frozen: Any = network.get_submodule(name)
-        a = fresh(shape, f"{name}.lora_a", torch.Size((start.rank, frozen.in_features)), seed)
+        size = torch.Size((start.rank, frozen.in_features))
+        a = fresh(shape, f"{name}.lora_a", size, seed)
         b = torch.zeros(frozen.out_features, start.rank)
-        setattr(network.get_submodule(above), leaf, Adapted(frozen, start.alpha / start.rank, a, b))
+        matrix = Adapted(frozen, start.alpha / start.rank, a, b)
+        setattr(network.get_submodule(above), leaf, matrix)
     return network
 
 
 def build_of(shape: Shape, weights: Mapping[str, Tensor]) -> Transformer:
-    """A network that holds given weights, without fresh ones first."""
+    """A network with given weights; no fresh ones are made first."""
     with torch.device("meta"):
         network = Transformer(shape)
     network.load_state_dict(dict(weights), assign=True)
     return network
 
 
-def _is_meant(name: str, start: InitFrom) -> bool:
+def _has_adapter(name: str, start: InitFrom) -> bool:
     leaf = name.rpartition(".")[2]
-    return name.startswith("blocks.") and leaf in start.target_modules and leaf not in KEPT
+    named = leaf in start.target_modules and leaf not in KEPT
+    return named and name.startswith("blocks.")
 
 
 def merged(
     weights: Mapping[str, Tensor], adapter: Mapping[str, Tensor], scale: float
 ) -> dict[str, Tensor]:
-    """The weights that base and adapter are together."""
+    """Merge an adapter into its base: W + scale B A."""
     whole = dict(weights)
     for name, a in adapter.items():
         if name.endswith(".lora_a"):
             matrix = name.removesuffix(".lora_a")
-            whole[f"{matrix}.weight"] = (
-                whole[f"{matrix}.weight"] + scale * adapter[f"{matrix}.lora_b"] @ a
-            )
+            b = adapter[f"{matrix}.lora_b"]
+            weight = f"{matrix}.weight"
+            whole[weight] = whole[weight] + scale * b @ a
     return whole
 
 
 def write_adapter(
-    folder: Path, tensors: Mapping[str, Tensor], shape: Shape, about: Adapter, inputs: str,
-    made_from: Sequence[str], facts: dict[str, Any],
-) -> None:  # fmt: skip
-    """The trained adapter as an artifact."""
-    facts |= {
-        "adapter_parameters": sum(tensor.numel() for tensor in tensors.values()),
-        "base": about.start.path,
-    }
-    named = about.model_copy(
-        update={"start": about.start.model_copy(update={"path": Path(about.start.path).name})}
-    )
+    folder: Path,
+    tensors: Mapping[str, Tensor],
+    shape: Shape,
+    about: Adapter,
+    inputs: str,
+    *,
+    made_from: Sequence[str],
+    facts: dict[str, Any],
+) -> None:
+    """Write the trained adapter as an artifact."""
+    facts["adapter_parameters"] = sum(tensor.numel() for tensor in tensors.values())
+    facts["base"] = about.start.path
+    # The file has the base's name alone: its folder differs between machines.
+    name = Path(about.start.path).name
+    start = about.start.model_copy(update={"path": name})
+    named = about.model_copy(update={"start": start})
+    held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with writing(folder, "checkpoint", inputs, made_from, facts) as stage:
-        save_file(
-            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
-            stage / WEIGHTS,
-        )
+        save_file(held, stage / WEIGHTS)
         (stage / ABOUT).write_text(named.model_dump_json(indent=1))
         (stage / SHAPE).write_text(shape.model_dump_json(indent=1))
 
 
 def is_adapter(folder: Path) -> bool:
-    """Whether a checkpoint is an adapter beside a base."""
+    """Whether a checkpoint is an adapter, which needs its base."""
     return (folder / ABOUT).is_file()
 
 
 def read_adapter(folder: Path) -> tuple[Shape, Adapter, dict[str, Tensor]]:
-    """Shape of the base, what the adapter belongs to, and its matrices.
+    """Read the base's shape, what the adapter belongs to, and its matrices.
 
     Raises:
         ArtifactError: missing or damaged.
@@ -170,11 +186,11 @@ def read_adapter(folder: Path) -> tuple[Shape, Adapter, dict[str, Tensor]]:
 
 
 def read_final(folder: Path) -> tuple[Shape, dict[str, Tensor]]:
-    """Shape and fp32 weights of a trained tier; those of an adapter are merged with its base.
+    """Read shape and fp32 weights of a trained tier; an adapter is merged into its base.
 
     Raises:
         ArtifactError: missing, damaged, or weights that do not fit the shape.
-        TrainError: an adapter whose base is another by now.
+        TrainError: an adapter whose base has changed.
     """
     if not is_adapter(folder):
         return read_whole(folder)
@@ -183,7 +199,7 @@ def read_final(folder: Path) -> tuple[Shape, dict[str, Tensor]]:
 
 
 def write_merged(folder: Path, out: Path) -> Path:
-    """An adapter and its base as one whole checkpoint artifact; returns `out`."""
+    """Write an adapter merged into its base as a whole checkpoint artifact; return `out`."""
     shape, weights = read_final(folder)
     manifest = manifest_of(folder)
     write_final(out, weights, shape, manifest.inputs, [manifest.digest], {"merged": str(folder)})
