@@ -17,7 +17,7 @@ from tumen.cli.options import TRUST, UNGATED
 from tumen.core.errors import InputError
 from tumen.eval import require_gate
 from tumen.home import Home
-from tumen.language import LANGUAGES
+from tumen.language import HOME, LANGUAGES, Action, Ontology
 from tumen.pipeline import cloud_bundle, newest_run, trusted_bundle
 from tumen.serve import build_router
 from tumen.serve import serve as run_server
@@ -51,6 +51,7 @@ def talk(
     bundle = trusted_bundle(run or newest_run(), trust)
     require_gate(bundle, ungated)
     place = Home.load(home)
+    ontology = Ontology.load(bundle)
     router = build_router(bundle, cloud_bundle(bundle), store=trust)
     sentences = [" ".join(sentence)] if sentence else _typed_lines(place)
     with Reader(router, private) as reader:
@@ -59,19 +60,19 @@ def talk(
         for text in sentences:
             turn = session.say(text)
             if as_json:
-                print(json.dumps(_turn_facts(turn), ensure_ascii=False))
+                print(json.dumps(_turn_facts(turn, ontology), ensure_ascii=False))
             else:
-                _print_turn(turn, place)
+                _print_turn(turn, place, ontology)
             if save and home is not None and turn.changes:
                 place.save(home)
             # What was asked for later, such as "in ten minutes", and is due by now.
             for due in session.due():
-                _print_turn(due, place)
+                _print_turn(due, place, ontology)
 
 
-def _print_turn(turn: Turn, home: Home) -> None:
-    """Print a turn for people."""
-    print("\n".join(turn_lines(turn, home)))
+def _print_turn(turn: Turn, home: Home, ontology: Ontology) -> None:
+    """Print a turn for people; `ontology` is that of the bundle."""
+    print("\n".join(turn_lines(turn, home, ontology)))
 
 
 def _typed_lines(home: Home) -> Iterator[str]:
@@ -94,14 +95,14 @@ def _typed_lines(home: Home) -> Iterator[str]:
         yield line
 
 
-def turn_lines(turn: Turn, home: Home) -> Iterator[str]:
+def turn_lines(turn: Turn, home: Home, ontology: Ontology) -> Iterator[str]:
     """Yield a turn for people."""
     language = turn.action.lang if turn.action else "en"
     yield turn.reply
     # a sentence with several commands has a part for each
     for part in turn.parts or (turn,):
         if part.action is not None:
-            yield f"  understood  {part.action.json()}"
+            yield f"  understood  {_action_text(part.action, ontology)}"
     for change in turn.changes:
         name = home.title(change.id, language)
         yield f"  changed     {name}: {_state(change.before)} -> {_state(change.after)}"
@@ -132,14 +133,19 @@ def _state(fields: Mapping[str, Any] | None) -> str:
     return " ".join(words)
 
 
-def _turn_facts(turn: Turn) -> dict[str, Any]:
+def _action_text(action: Action, ontology: Ontology) -> str:
+    """Return an action as JSON, be it one of a home or one of the bundle's own intents."""
+    return action.json(HOME if action.intent in HOME.intents else ontology)
+
+
+def _turn_facts(turn: Turn, ontology: Ontology) -> dict[str, Any]:
     """Return a turn as JSON can hold it."""
-    action = json.loads(turn.action.json()) if turn.action else None
+    action = json.loads(_action_text(turn.action, ontology)) if turn.action else None
     return {
         "sentence": turn.sentence,
         "reply": turn.reply,
         "action": action,
-        "parts": [_turn_facts(part) for part in turn.parts],
+        "parts": [_turn_facts(part, ontology) for part in turn.parts],
         "changes": [asdict(change) for change in turn.changes],
         "tier": turn.tier,
         "why": turn.why,
