@@ -1,10 +1,12 @@
-"""How long a command takes from text to acted, on one thread: understand, resolve, act, reply, with the times of each.
+"""How long a command takes from text to acted, on one thread.
+
+Times of each stage: understand, resolve, act, reply.
 
     python benchmarks/command.py [RUN] [--rounds 2] [--out benchmarks/results/command.json] [--json]
 
-Says the exam sentences of a run to the example home through the device bundle, as `tumen talk` does, all of them once per round;
-the rounds are an A/A pair: the same work twice, side by side in one run. Wall time is what a person waits, CPU time is what
-remains true on a busy machine.
+Says the evaluation sentences of a run to the example home through the device bundle, as `tumen
+talk` does, all of them once per round; the rounds are an A/A pair: the same work twice, side by
+side in one run. Wall time is what a person waits, CPU time is what remains true on a busy machine.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ from tumen.serve import build_router
 
 
 def say_all(bundle: Path, sentences: list[str]) -> dict[str, list[float]]:
-    """Milliseconds of every stage for every sentence; `total` is the whole turn, `cpu` this process and its child."""
+    """Milliseconds of every stage for every sentence; `total` is the whole turn, `cpu` this
+    process and its child."""
     found: dict[str, list[float]] = defaultdict(list)
     with Reader(build_router(bundle), private=True) as reader:
         session = Session(Home.load(), reader, Values.load(bundle / "values.json"))

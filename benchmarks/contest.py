@@ -1,8 +1,11 @@
-"""What the side-by-side measurements share: contestants in processes of their own that take turns, and the noise of two equals.
+"""What the side-by-side measurements share: contestants that take turns.
 
-A contestant is a child `python benchmarks/NAME.py --child '{...}'` that loads, warms up, says "ready" and answers each line with
-one line of JSON. What else the machine does falls on all alike, because they take turns; how much of it is left over is what the
-A/A pair shows: the same contestant twice. No ratio is printed finer than that.
+Each is a process of its own; two equals show the noise.
+
+A contestant is a child `python benchmarks/NAME.py --child '{...}'` that loads, warms up, says
+"ready" and answers each line with one line of JSON. What else the machine does falls on all alike,
+because they take turns; how much of it is left over is what the A/A pair shows: the same
+contestant twice. No ratio is printed finer than that.
 """
 
 from __future__ import annotations
@@ -40,7 +43,8 @@ PEAKS = (
 
 @dataclass(frozen=True)
 class Contestant:
-    """A name, what its child is asked for, and the environment that must stand before torch is loaded."""
+    """A name, what its child is asked for, and the environment that must stand before torch is
+    loaded."""
 
     name: str
     asked: Mapping[str, Any]
@@ -73,7 +77,8 @@ class Child:
         """The next line it says.
 
         Raises:
-            RuntimeError: it is silent for too long, or ended; then the line of its error that names one.
+            RuntimeError: it is silent for too long, or ended; then the line of its error that
+                names one.
         """
         assert self.process.stdout
         heard, _, _ = select.select([self.process.stdout], [], [], PATIENCE_SECONDS)
@@ -109,7 +114,8 @@ def serve(ready: Any, answer: Callable[[Any], Any]) -> None:
 
 @dataclass
 class Heat:
-    """What came of contestants that took turns: by name what they are, and what each round gave; or why one failed."""
+    """What came of contestants that took turns: by name what they are, and what each round gave;
+    or why one failed."""
 
     about: dict[str, Any]
     rounds: dict[str, list[Any]]
@@ -119,7 +125,8 @@ class Heat:
 def take_turns(
     contestants: Sequence[Contestant], script: Path, threads: int, questions: Sequence[Any]
 ) -> Heat:
-    """Every question to every contestant in turn, the order reversed in every other round. They warm up one after the other."""
+    """Every question to every contestant in turn, the order reversed in every other round. They
+    warm up one after the other."""
     heat, children = Heat({}, {}, {}), {}
     for one in contestants:
         try:
@@ -142,7 +149,8 @@ def take_turns(
 
 
 def noise_of(first: Sequence[float], second: Sequence[float]) -> float:
-    """How far two equals lie apart, as a factor of at least 1: their medians, and the middle half of their paired ratios."""
+    """How far two equals lie apart, as a factor of at least 1: their medians, and the middle half
+    of their paired ratios."""
     pairs = sorted(a / b for a, b in zip(first, second, strict=True))
     middle = [statistics.median(first) / statistics.median(second)]
     if (

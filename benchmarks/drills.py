@@ -1,10 +1,14 @@
-"""Randomised drills, unattended: faults of all kinds on live runs, whose weights must end as those of a run that was never hurt.
+"""Randomised drills, unattended: faults of all kinds on live runs.
 
-    python benchmarks/drills.py [--drills 30] [--each 5] [--seed 0] [--out benchmarks/results/drills.json]
+Their weights must end as those of a run without faults.
 
-A tiny network trains on two local nodes under `tumen watch`, as it would for anybody. `--each` faults are played on a run at steps
-and on ranks that the seed draws, with `tumen drill`; every kind comes up before one comes up again. Then the run must end by
-itself, with the bytes of its weights and the checksum of its samples as in the run nobody touched.
+    python benchmarks/drills.py [--drills 30] [--each 5] [--seed 0]
+        [--out benchmarks/results/drills.json]
+
+A tiny network trains on two local nodes under `tumen watch`, as it would for anybody. `--each`
+faults are played on a run at steps and on ranks that the seed draws, with `tumen drill`; every
+kind comes up before one comes up again. Then the run must end by itself, with the bytes of its
+weights and the checksum of its samples as in the run nobody touched.
 """
 
 from __future__ import annotations
@@ -40,7 +44,9 @@ BETWEEN_STEPS, START_STEPS = (
     20,
     25,
 )  # from one fault to the next: two saves, and standbys that are ready or not
-LEARN_STEPS = 350  # a watcher learns within them what a step usually takes, without which nothing is slow; a look takes a second
+# A watcher learns within them what a step usually takes, without which nothing is slow; it takes a
+# sample a second.
+LEARN_STEPS = 350
 STUCK_SECONDS = 240.0
 
 
@@ -123,7 +129,8 @@ def learnt(run: Path, child: subprocess.Popen[bytes]) -> None:
 
 
 def hurt(run: Path, faults: list[str], draw: random.Random) -> tuple[list[DrillReport], int | None]:
-    """Play faults on a run from its start to its end; returns the reports and its exit code (None: it never ended)."""
+    """Play faults on a run from its start to its end; returns the reports and its exit code (None:
+    it never ended)."""
     found: list[DrillReport] = []
     with watched(run) as child:
         due = START_STEPS
@@ -176,7 +183,7 @@ def rehearse(folder: Path, drills: int, each: int, seed: int) -> dict[str, Any]:
                 "drills": [asdict(one) for one in found],
                 "code": code,
                 "goodput": book.goodput,
-                "ledger": book.accelerator_seconds,
+                "accelerator_seconds": book.accelerator_seconds,
             }
         )
         runs[-1]["left"] = left_by(run) if code == 0 else None
@@ -233,7 +240,8 @@ def main() -> None:
     )
     same = sum(run["same"] for run in result["runs"])
     print(
-        f"{same} of {len(result['runs'])} runs ended in the weights and samples of the one nobody touched"
+        f"{same} of {len(result['runs'])} runs ended in the weights and samples "
+        "of the one without faults"
     )
     write("drills", result, given.out)
 

@@ -1,12 +1,16 @@
-"""How the ways of running experts compare, forward and backward: few shapes, changing shapes, small and large oneDNN cache.
+"""How the ways of running experts compare, forward and backward.
+
+Few shapes, changing shapes, small and large oneDNN cache.
 
     python benchmarks/expert_kernels.py [--steps 40] [--precision bf16 fp32] [--quick] [--json]
 
-One mixture of experts, 16 of width 224, 2 a token, 1,024 tokens of width 256, one thread. `padded`, `grouped` and `loop` are ours
-(model/kernels.py), `transformers` are its own experts by grouped matmul (its default) and by its loop. "still" routes every step
-alike, "moving" differently, as training does: then every expert has another number of tokens at every step. oneDNN, which runs bf16
-(and fp32 where MKL does not), compiles a kernel for each new shape and keeps 1,024 of them unless told otherwise before torch is
-loaded: hence processes of their own, which take turns. CPU time; `padded again` is the A/A pair.
+One mixture of experts, 16 of width 224, 2 a token, 1,024 tokens of width 256, one thread.
+`padded`, `grouped` and `loop` are ours (model/kernels.py), `transformers` are its own experts by
+grouped matmul (its default) and by its loop. "still" routes every step alike, "moving"
+differently, as training does: then every expert has another number of tokens at every step.
+oneDNN, which runs bf16 (and fp32 where MKL does not), compiles a kernel for each new shape and
+keeps 1,024 of them unless told otherwise before torch is loaded: hence processes of their own,
+which take turns. CPU time; `padded again` is the A/A pair.
 """
 
 from __future__ import annotations
@@ -87,7 +91,8 @@ def theirs(name: str, kind: Any) -> tuple[Run, list[Any]]:
 
 
 def routing(moving: bool, number: int) -> tuple[Any, Any]:
-    """Experts (N, K), all different in a row, and their weights; some experts are liked more than others."""
+    """Experts (N, K), all different in a row, and their weights; some experts are liked more than
+    others."""
     import torch
 
     generator = torch.Generator().manual_seed(number if moving else 0)

@@ -1,10 +1,14 @@
-"""Days of failures at 10,000 cards, played event by event: does the ledger of a run say what its plan had said?
+"""Days of failures at 10,000 accelerators, played event by event.
 
-    python benchmarks/failure_day.py [--days 60] [--cards 10000] [--out benchmarks/results/failure_day.json]
+Does the goodput report of a run say what its plan had said?
 
-Simulated: no process is started. Faults come at Llama 3's rate and in its mixture of causes (arXiv 2407.21783, table 5: 419
-unexpected in 54 days on 16,384 cards), each is seen after what its kind takes by the watcher's rules, ranks start again from the
-newest copy or save there is, and what happened is written as the rows a run and its watcher write. The ledger reads those rows
+    python benchmarks/failure_day.py [--days 60] [--accelerators 10000]
+        [--out benchmarks/results/failure_day.json]
+
+Simulated: no process is started. Faults come at Llama 3's rate and in its mixture of causes (arXiv
+2407.21783, table 5: 419 unexpected in 54 days on 16,384 cards), each is seen after what its kind
+takes by the watcher's rules, ranks start again from the newest copy or save there is, and what
+happened is written as the rows a run and its watcher write. The goodput report reads those rows
 alone; the plan knows means alone. Each line is one way to heal, with the seconds it assumes.
 """
 
@@ -50,7 +54,8 @@ PARAMETERS, STEP_SECONDS, NODE = 236e9, 3.4, 8  # recipes/fleet-10k.toml as `tum
 
 @dataclass(frozen=True)
 class Healing:
-    """One way to heal: seconds until a fault of each kind is seen, until work goes on, and of a copy in memory (None: none)."""
+    """One way to heal: seconds until a fault of each kind is seen, until work goes on, and of a
+    copy in memory (None: none)."""
 
     name: str
     seen_seconds: dict[str, float]
@@ -84,7 +89,8 @@ WAYS = (
 
 
 class Run:
-    """A run that is played: its clock, its steps, the newest step on disk and in memory, and the rows it writes."""
+    """A run that is played: its clock, its steps, the newest step on disk and in memory, and the
+    rows it writes."""
 
     def __init__(self, way: Healing, cards: int, days: float, seed: int) -> None:
         self.way, self.cards, self.end, self.draw = way, cards, days * DAY, random.Random(seed)
@@ -157,7 +163,7 @@ class Run:
 
 
 def played(way: Healing, cards: int, days: int, seed: int = 0) -> tuple[list[GoodputReport], float]:
-    """The ledger of each of some days, and the goodput the plan expects."""
+    """The goodput report of each of some days, and the goodput the plan expects."""
     runs = [Run(way, cards, 1, seed + day) for day in range(days)]
     return [goodput_of_events(run.rows(), cards) for run in runs], runs[0].plan.goodput
 
@@ -167,17 +173,17 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--days", type=int, default=60)
-    parser.add_argument("--cards", type=int, default=10_000)
+    parser.add_argument("--accelerators", type=int, default=10_000)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     result: dict[str, Any] = circumstances(["numpy"]) | {
         "simulated": True,
         "days": given.days,
-        "cards": given.cards,
+        "cards": given.accelerators,
         "ways": {},
     }
     for way in WAYS:
-        books, expected = played(way, given.cards, given.days)
+        books, expected = played(way, given.accelerators, given.days)
         total = sum(sum(book.accelerator_seconds.values()) for book in books)
         shares = {
             part: sum(book.accelerator_seconds[part] for book in books) / total
@@ -188,7 +194,7 @@ def main() -> None:
             "restart_seconds": way.restart_seconds,
             "faults_a_day": sum(sum(book.faults.values()) for book in books) / len(books),
             "planned": expected,
-            "ledger": shares["productive"],
+            "goodput": shares["productive"],
             "worst_day": min(days),
             "median_day": statistics.median(days),
             "shares": shares,
@@ -199,17 +205,17 @@ def main() -> None:
         "restart",
         "faults a day",
         "plan",
-        "ledger",
+        "goodput",
         "apart",
         "worst day",
         *list(shares)[1:],
     ]
     rows = []
     for name, one in result["ways"].items():
-        apart = 100 * (one["ledger"] - one["planned"])
+        apart = 100 * (one["goodput"] - one["planned"])
         cells = [
             f"{one['planned']:.2%}",
-            f"{one['ledger']:.2%}",
+            f"{one['goodput']:.2%}",
             f"{apart:+.2f}",
             f"{one['worst_day']:.2%}",
         ]

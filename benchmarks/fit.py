@@ -1,11 +1,15 @@
-"""What `tumen fit` predicts against what the runner then takes, on models and thread counts that the calibration has not seen.
+"""What `tumen fit` predicts against what the runner then takes.
 
-    python benchmarks/fit.py [--run runs/pocket] [--file SmolLM2.gguf] [--out benchmarks/results/fit.json] [--json]
+On models and thread counts that the calibration has not seen.
 
-Calibrates this machine (`tumen fit --calibrate`), then predicts and measures every case in the same run: size on disk, peak memory
-of the runner's process (after the longest sentence there is room for), seconds of a 24-token sentence, tokens a second after it.
-`cpu` is the runner's processor time over wall time and threads: far below 1, other work took the cores away and the row is worth
-little. Goals: size 3 %, peak memory 10 %, tokens a second 20 %.
+    python benchmarks/fit.py [--run runs/pocket] [--file SmolLM2.gguf]
+        [--out benchmarks/results/fit.json] [--json]
+
+Calibrates this machine (`tumen fit --calibrate`), then predicts and measures every case in the
+same run: size on disk, peak memory of the runner's process (after the longest sentence there is
+room for), seconds of a 24-token sentence, tokens a second after it. `cpu` is the runner's
+processor time over wall time and threads: far below 1, other work took the cores away and the row
+is worth little. Goals: size 3 %, peak memory 10 %, tokens a second 20 %.
 """
 
 from __future__ import annotations
@@ -83,11 +87,12 @@ def of_recipe(path: Path) -> Footprint:
 def cases(
     folder: Path, run: Path | None, files: list[Path]
 ) -> Iterator[tuple[Footprint, Path, tuple[int, ...]]]:
-    """(what is predicted from, the file that is measured, threads). Synthetic files are predicted from their shape alone."""
-    for name, (shape, quantise, threads) in SHAPES.items():
+    """(what is predicted from, the file that is measured, threads). Synthetic files are predicted
+    from their shape alone."""
+    for name, (shape, quantize, threads) in SHAPES.items():
         yield (
-            footprint_of_shape(shape, quantise, f"{name}, {quantise}"),
-            write_synthetic_gguf(folder / "m.gguf", shape, quantise),
+            footprint_of_shape(shape, quantize, f"{name}, {quantize}"),
+            write_synthetic_gguf(folder / "m.gguf", shape, quantize),
             threads,
         )
     for path in files:
@@ -174,7 +179,8 @@ def main() -> None:
     for one in rows:
         errors = "  ".join(f"{what} {off(one[what]):+6.1%}" for what in (*GOALS, "prompt_ms"))
         print(
-            f"{one['model']:36s} {one['threads']} thr  {one['rate'][1]:8.1f} tok/s  {errors}  cpu {one['cpu']:.2f}"
+            f"{one['model']:36s} {one['threads']} thr  {one['rate'][1]:8.1f} tok/s  {errors}  "
+            f"cpu {one['cpu']:.2f}"
         )
 
 

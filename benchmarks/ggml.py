@@ -1,4 +1,7 @@
-"""ggml's own quantiser, out of the llama.cpp wheel: the peer that our search for scales is compared with."""
+"""ggml's own quantizer, out of the llama.cpp wheel.
+
+The peer that our search for scales is compared with.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ def library() -> ctypes.CDLL:
     return lib
 
 
-def quantised(weights: Tensor, grid: QuantType, importance: Tensor | None = None) -> Tensor:
+def quantized(weights: Tensor, grid: QuantType, importance: Tensor | None = None) -> Tensor:
     """Bytes (..., bytes of a row), uint8, of fp32 weights (..., columns).
 
     Args:

@@ -1,15 +1,19 @@
-"""Seconds from a fault to the first new step: tumen's watcher beside plain `torchrun --max-restarts` with DCP, in one run.
+"""Seconds from a fault to the first new step: `tumen watch` beside plain torchrun.
+
+torchrun restarts with --max-restarts and DCP; all in one run.
 
     python benchmarks/healing.py [--rounds 3] [--ranks 2] [--out benchmarks/results/healing.json]
 
-A run trains on this machine; once it has checkpoints, rank 1 is killed (crash) or stopped (freeze: SIGSTOP), and the clock runs
-until the first step that a new attempt has done. Contestants take turns, each with a fresh run and the same faults; `tumen` is
-there twice, and what lies between the two is noise. Everybody saves every ten steps on disk.
+A run trains on this machine; once it has checkpoints, rank 1 is killed (crash) or stopped (freeze:
+SIGSTOP), and the clock runs until the first step that a new attempt has done. Contestants take
+turns, each with a fresh run and the same faults; `tumen` is there twice, and what lies between the
+two is noise. Everybody saves every ten steps on disk.
 
-torchrun trains a network of about the same size with DistributedDataParallel, saves by torch.distributed.checkpoint and loads the
-newest whole one, as its documentation shows. A frozen rank is found by its process group's timeout alone: here 10 seconds, where
-torch's own default is 30 minutes. "own store" sets TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1, without which restarts on gloo often meet
-the addresses of the dead attempt.
+torchrun trains a network of about the same size with DistributedDataParallel, saves by
+torch.distributed.checkpoint and loads the newest whole one, as its documentation shows. A frozen
+rank is found by its process group's timeout alone: here 10 seconds, where torch's own default is
+30 minutes. "own store" sets TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1, without which restarts on gloo
+often meet the addresses of the dead attempt.
 """
 
 from __future__ import annotations
@@ -46,7 +50,8 @@ TIER = "cloud"
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of one fault: seconds until it was seen (None: not known) and until the first new step (None: not within the patience)."""
+    """Of one fault: seconds until it was seen (None: not known) and until the first new step
+    (None: not within the patience)."""
 
     seen: float | None
     resumed: float | None
@@ -78,7 +83,7 @@ def until(happened: Any, seconds: float) -> Any:
     return found
 
 
-# -- tumen -----------------------------------------------------------------------------------------------------------------------
+# -- tumen
 
 
 def prepared(folder: Path, ranks: int, steps: int = 1_000_000) -> Path:
@@ -138,7 +143,7 @@ def step_of(run: Path) -> int:
     )
 
 
-# -- torchrun --------------------------------------------------------------------------------------------------------------------
+# -- torchrun
 
 
 def torchrun(fault: str, folder: Path, ranks: int, **environment: str) -> Outcome:
@@ -228,7 +233,7 @@ def peer(folder: Path) -> None:
             dist.barrier()
 
 
-# -- the contest -----------------------------------------------------------------------------------------------------------------
+# -- the contest
 
 
 def contest(rounds: int, ranks: int, folder: Path) -> dict[str, dict[str, list[Outcome]]]:

@@ -2,10 +2,11 @@
 
     python benchmarks/import_time.py [--rounds 60] [--quick] [--out FILE]
 
-Every import runs in a process of its own. The contestants alternate, in reversed order in every other round, so that
-other work on the machine falls on all of them alike. The reference stands twice: how far the two lie apart is the
-noise, and no ratio is printed finer than that. Seconds are the processor time of the whole process (user and system),
-and the wall time beside it. Files are in the page cache: a first round is not counted.
+Every import runs in a process of its own. The contestants alternate, in reversed order in every
+other round, so that other work on the machine falls on all of them alike. The reference stands
+twice: how far the two lie apart is the noise, and no ratio is printed finer than that. Seconds are
+the processor time of the whole process (user and system), and the wall time beside it. Files are
+in the page cache: a first round is not counted.
 """
 
 from __future__ import annotations
@@ -62,7 +63,8 @@ def alternate(rounds: int) -> dict[str, list[tuple[float, float]]]:
 
 
 def summary(found: dict[str, list[tuple[float, float]]]) -> dict[str, Any]:
-    """Return medians, the noise of the two equals, and the ratio to the reference, by processor time and by wall time."""
+    """Return medians, the noise of the two equals, and the ratio to the reference, by processor
+    time and by wall time."""
     result: dict[str, Any] = {}
     for index, kind in enumerate(("processor", "wall")):
         seconds = {name: [pair[index] for pair in pairs] for name, pairs in found.items()}

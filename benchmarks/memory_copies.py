@@ -1,9 +1,12 @@
-"""What a copy of a rank's state costs: written into this node's memory, sent to a neighbour's keeper, and fetched from there.
+"""What a replica of a rank's state costs.
+
+Written into this node's memory, sent to a neighbour's store, and fetched from there.
 
 python benchmarks/memory_copies.py [--megabytes 256] [--times 5]
 
-Prints one JSON line: seconds of CPU a gigabyte, medians. CPU, not the clock, as the machine may be busy: copies are made by the
-training thread, sent by another, and kept by the agent's process, which here is a thread of this one.
+Prints one JSON line: seconds of CPU a gigabyte, medians. CPU, not the clock, as the machine may be
+busy: copies are made by the training thread, sent by another, and kept by the agent's process,
+which here is a thread of this one.
 """
 
 from __future__ import annotations

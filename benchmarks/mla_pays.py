@@ -1,16 +1,22 @@
-"""Where latent attention pays when decoding, and where it does not: bytes of the cache and time a token, one layer.
+"""Where latent attention pays when decoding, and where it does not.
 
-    python benchmarks/mla_pays.py [--rounds 15] [--contexts 512 2048 8192 32768] [--precision bf16 fp32] [--quick] [--json]
+Bytes of the cache and time a token, one layer.
 
-One attention block at DeepSeek-V2-Lite's sizes (width 2048), batch 1, one thread, random weights. All kinds have the same budget
-of weights within 2 % (printed): heads and head width of the others are solved for. Caches are filled once to the context and have
-room for one token more, which each timed step overwrites, so that no copy grows with the context (our own `Cache` copies everything
-it holds for each token: that cost is the same per byte for all, and left out here). Kinds take turns within a round; `MLA again` is
-the same module a second time and says how much of a difference is noise. CPU time, so that other work on the machine counts less.
+    python benchmarks/mla_pays.py [--rounds 15] [--contexts 512 2048 8192 32768]
+        [--precision bf16 fp32] [--quick] [--json]
+
+One attention block at DeepSeek-V2-Lite's sizes (width 2048), batch 1, one thread, random weights.
+All kinds have the same budget of weights within 2 % (printed): heads and head width of the others
+are solved for. Caches are filled once to the context and have room for one token more, which each
+timed step overwrites, so that no copy grows with the context (our own `Cache` copies everything it
+holds for each token: that cost is the same per byte for all, and left out here). Kinds take turns
+within a round; `MLA again` is the same module a second time and says how much of a difference is
+noise. CPU time, so that other work on the machine counts less.
 
     MLA           our `LatentAttention` with a cache: absorbed, attention inside the latent
     MLA expanded  the same cache, keys and values of the whole context made again for each token
-    MHA, GQA      queries of a group as the rows of one matmul, no keys copied; also our `GroupedAttention`, the faster one is shown
+    MHA, GQA      queries of a group as the rows of one matmul, no keys copied; also our
+                  `GroupedAttention`, the faster one is shown
 """
 
 from __future__ import annotations
@@ -68,7 +74,8 @@ class Filled(Cache):
 
 
 def solved(kv_heads: int) -> Gqa:
-    """Grouped queries with the latent kind's budget, their heads as wide as comes near to 128; 0 groups: one for each head."""
+    """Grouped queries with the latent kind's budget, their heads as wide as comes near to 128; 0
+    groups: one for each head."""
     budget = LATENT.parameters(WIDTH)
     found = []
     for groups in range(1, 33):
@@ -90,7 +97,8 @@ def kinds() -> dict[str, Mla | Gqa]:
 def grouped(
     module: GroupedAttention, x: torch.Tensor, context: Context, cache: Cache
 ) -> torch.Tensor:
-    """One token of `GroupedAttention` without copying keys: a group's queries are the rows of one matmul."""
+    """One token of `GroupedAttention` without copying keys: a group's queries are the rows of one
+    matmul."""
     kind = module.shape
     q, k, v = (
         part(x).view(1, 1, -1, kind.head_dim).transpose(1, 2)
@@ -222,7 +230,8 @@ def weights_and_bytes() -> list[dict[str, Any]]:
 
 
 def saving() -> dict[str, Any]:
-    """The 93.3 % of the DeepSeek-V2 report (arXiv 2405.04434, abstract and section 3.2.3) in its two parts."""
+    """The 93.3 % of the DeepSeek-V2 report (arXiv 2405.04434, abstract and section 3.2.3) in its
+    two parts."""
     dense, latent = (
         2 * DENSE_67B_LAYERS * DENSE_67B.cache_elements(),
         2 * V2_LAYERS * V2.cache_elements(),
@@ -327,9 +336,11 @@ def show(result: dict[str, Any]) -> None:
     )
     part = result["saving"]
     print(
-        f"\nThe 93.3 % of the DeepSeek-V2 report has two parts: {part['v2_bytes']:,} bytes a token against "
+        "\nThe 93.3 % of the DeepSeek-V2 report has two parts: "
+        f"{part['v2_bytes']:,} bytes a token against "
         f"{part['dense_67b_bytes']:,} of DeepSeek 67B is "
-        f"{part['from_mla']:.1%}, from MLA (and fewer layers); 6 bits an element instead of 16 make it "
+        f"{part['from_mla']:.1%}, from MLA (and fewer layers); "
+        "6 bits an element instead of 16 make it "
         f"{part['from_mla_and_6_bits']:.1%}."
     )
 

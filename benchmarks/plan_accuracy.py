@@ -1,7 +1,10 @@
-"""How wrong is the planner? Errors in sample, 5-fold and with each source left out, beside a constant MFU.
+"""How wrong is the planner?
+
+Errors in sample, 5-fold and with each source left out, beside a constant MFU.
 
     python benchmarks/plan_accuracy.py RUNS.csv            # the table
-    python benchmarks/plan_accuracy.py RUNS.csv --write    # fit, and store the constants in src/tumen/plan/facts/physics.toml
+    python benchmarks/plan_accuracy.py RUNS.csv --write    # fit, and store the constants in
+                  src/tumen/plan/facts/physics.toml
 
 The last column is what we believe: a source nobody fitted.
 """
@@ -80,8 +83,10 @@ def write(found: Fitted, runs: Path, table: FitTable) -> None:
     digest = hashlib.sha256(runs.read_bytes()).hexdigest()[:16]
     error = np.abs(found.predict(table) / table.seconds - 1)
     lines = [
-        "# Written by benchmarks/plan_accuracy.py --write; see src/tumen/plan/model/physics.py for what each constant means.",
-        "# One set for all rows. A factor belongs to a release of a framework; nothing is fitted to a row or a model.",
+        "# Written by benchmarks/plan_accuracy.py --write; see src/tumen/plan/model/physics.py "
+        "for what each constant means.",
+        "# One set for all rows. A factor belongs to a release of a framework; "
+        "nothing is fitted to a row or a model.",
         "[provenance]",
         f'runs_sha256 = "{digest}"',
         f"rows = {len(table.rows)}",
@@ -114,10 +119,12 @@ def main() -> None:
         constant_mfu(table),
     ]
     print(
-        f"{len(table.rows)} rows with a time, {len(refused)} refused; median / p90 / worst of the absolute error in percent"
+        f"{len(table.rows)} rows with a time, {len(refused)} refused; "
+        "median / p90 / worst of the absolute error in percent"
     )
     print(
-        f"{'':26s}    n | {'in sample':^20s} | {'5-fold':^20s} | {'source left out':^20s} | {'constant MFU':^20s}"
+        f"{'':26s}    n | {'in sample':^20s} | {'5-fold':^20s} | {'source left out':^20s} | "
+        f"{'constant MFU':^20s}"
     )
     groups: dict[str, Callable[[Published], bool]] = {
         "all": lambda row: True,

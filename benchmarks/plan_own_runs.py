@@ -2,8 +2,9 @@
 
     python benchmarks/plan_own_runs.py [--compile] [--profile profile.json]
 
-Each configuration trains in a process of its own on random tokens (`python -m tumen.train.calibrate`). The held-out
-ones are never seen by the calibration. Exit code 1 when the median error of time or memory is above 15%.
+Each configuration trains in a process of its own on random tokens (`python -m
+tumen.train.calibrate`). The held-out ones are never seen by the calibration. Exit code 1 when the
+median error of time or memory is above 15%.
 """
 
 from __future__ import annotations
@@ -131,7 +132,8 @@ def main() -> None:
         )
     middle = statistics.median(time_errors), statistics.median(memory_errors)
     print(
-        f"median error: time {middle[0]:.1%}, memory {middle[1]:.1%} over {len(HELD_OUT)} held-out configurations"
+        f"median error: time {middle[0]:.1%}, memory {middle[1]:.1%} "
+        f"over {len(HELD_OUT)} held-out configurations"
     )
     sys.exit(max(middle) > 0.15)
 

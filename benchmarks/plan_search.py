@@ -1,10 +1,13 @@
-"""How long does a full search take, and what does the best known analytical peer need for the same question?
+"""How long a full search takes.
 
-    python benchmarks/plan_search.py [--calculon FOLDER --python PYTHON] [--limit SECONDS] [--out FILE]
+And what the best known analytical peer needs for the same question.
 
-FOLDER is a checkout of calculon (github.com/calculon-ai/calculon), PYTHON an interpreter with psutil and pandas. It is
-asked for the best execution of GPT-3 175B on 1,024 A100s; a question not finished within
-the limit is reported as such.
+    python benchmarks/plan_search.py [--calculon FOLDER --python PYTHON] [--limit SECONDS]
+        [--out FILE]
+
+FOLDER is a checkout of calculon (github.com/calculon-ai/calculon), PYTHON an interpreter with
+psutil and pandas. It is asked for the best execution of GPT-3 175B on 1,024 A100s; a question not
+finished within the limit is reported as such.
 """
 
 from __future__ import annotations
@@ -79,7 +82,8 @@ def ours(rounds: int = 3) -> list[dict[str, object]]:
                 facts | {"layouts": best.considered, "step_seconds": round(best.seconds[0], 3)}
             )
             print(
-                f"{name:12s} {count:6d} x {card}: {seconds:6.3f} s of {limit:g} s allowed, {best.considered:,} layouts",
+                f"{name:12s} {count:6d} x {card}: {seconds:6.3f} s of {limit:g} s allowed, "
+                f"{best.considered:,} layouts",
                 flush=True,
             )
     return found

@@ -1,11 +1,15 @@
-"""What the pocket recipe costs and gives: from nothing to a gated bundle, in seconds and bytes of memory, and its scorecard.
+"""What the pocket recipe costs and gives: from nothing to a gated bundle.
 
-    python benchmarks/pocket.py [--recipe recipes/pocket.toml] [--run FOLDER] [--out benchmarks/results/pocket.json] [--json]
+In seconds and bytes of memory, with its scorecard.
 
-Runs `tumen run RECIPE` in an empty folder, as `./dev run` does, and copies what the run says about itself: seconds of every
-stage (events.jsonl), facts and digests of every artifact, the scorecard. Memory is that of all processes of the run together:
-the kernel's proportional share (Pss, shared pages counted once), read from /proc every `POLL_SECONDS`. Linux only.
-`./dev docs` takes the result into README.md.
+    python benchmarks/pocket.py [--recipe recipes/pocket.toml] [--run FOLDER]
+        [--out benchmarks/results/pocket.json] [--json]
+
+Runs `tumen run RECIPE` in an empty folder, as `./dev run` does, and copies what the run says about
+itself: seconds of every stage (events.jsonl), facts and digests of every artifact, the scorecard.
+Memory is that of all processes of the run together: the kernel's proportional share (Pss, shared
+pages counted once), read from /proc every `POLL_SECONDS`. Linux only. `./dev docs` takes the
+result into README.md.
 """
 
 from __future__ import annotations
@@ -65,7 +69,8 @@ def memory_bytes(pid: int) -> int:
 
 
 def watched(command: list[str], environment: dict[str, str]) -> tuple[float, int, int]:
-    """Run a command to its end; returns seconds, peak bytes of all its processes, number of looks at them.
+    """Run a command to its end; returns seconds, peak bytes of all its processes, number of looks
+    at them.
 
     Raises:
         SystemExit: the command failed.
@@ -180,7 +185,8 @@ def main() -> None:
         print(text, end="")
         return
     print(
-        f"{wanted.recipe}: {units.show_seconds(result['seconds'])}, peak memory {units.show_bytes(result['peak_bytes'])}"
+        f"{wanted.recipe}: {units.show_seconds(result['seconds'])}, "
+        f"peak memory {units.show_bytes(result['peak_bytes'])}"
     )
     print(
         ", ".join(

@@ -1,10 +1,13 @@
-"""Real text without a download: what is written in the packages installed here, as a JSONL of {"text", "from"}.
+"""Real text without a download: what is written in the packages installed here.
+
+Written as a JSONL of {"text", "from"}.
 
     python benchmarks/real_text.py OUT.jsonl
 
-Docstrings of the standard library and of site-packages (a module's docstrings are one document), *.md, *.rst and *.txt that read
-like text, and man pages. The order is that of the paths, and a path is told from its root on, so the same packages give the same
-bytes. Prints how much came from where. Needs no network and runs nothing of what it reads.
+Docstrings of the standard library and of site-packages (a module's docstrings are one document),
+*.md, *.rst and *.txt that read like text, and man pages. The order is that of the paths, and a
+path is told from its root on, so the same packages give the same bytes. Prints how much came from
+where. Needs no network and runs nothing of what it reads.
 """
 
 from __future__ import annotations
@@ -107,7 +110,8 @@ def main(out: Path) -> None:
     for kind, count in characters.most_common():
         print(f"{kind:<12} {documents[kind]:>7,} documents {count:>12,} characters")
     print(
-        f"{out}: {sum(documents.values()):,} documents, {sum(characters.values()):,} characters, {out.stat().st_size:,} bytes"
+        f"{out}: {sum(documents.values()):,} documents, {sum(characters.values()):,} characters, "
+        f"{out.stat().st_size:,} bytes"
     )
 
 

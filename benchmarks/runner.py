@@ -2,9 +2,10 @@
 
     python benchmarks/runner.py BUNDLE [--rounds 40] [--json]
 
-Rows: `load` until ready, `first` answer, `ask` (blocking) and `act` (async) of the product, which decodes in a loop of its own;
-then llama.cpp's server under a grammar, asked over `socket` (HTTP over a private Unix socket, what the product did before), `pipe`
-(JSON lines, answered in the child by `handle_completions`) and `tcp` (HTTP on a loopback port by aiohttp, connection kept).
+Rows: `load` until ready, `first` answer, `ask` (blocking) and `act` (async) of the product, which
+decodes in a loop of its own; then llama.cpp's server under a grammar, asked over `socket` (HTTP
+over a private Unix socket, what the product did before), `pipe` (JSON lines, answered in the child
+by `handle_completions`) and `tcp` (HTTP on a loopback port by aiohttp, connection kept).
 Milliseconds, one thread.
 """
 
@@ -71,7 +72,8 @@ def request(sentence: str) -> dict[str, Any]:
 
 
 def timed(doors: dict[str, Callable[[str], Any]], rounds: int) -> dict[str, list[float]]:
-    """Milliseconds of each call. The doors take turns, so that what else the machine does falls on all alike."""
+    """Milliseconds of each call. The doors take turns, so that what else the machine does falls on
+    all alike."""
     found: dict[str, list[float]] = {name: [] for name in doors}
     for n in range(rounds + 1):
         for sentence in SENTENCES:

@@ -2,8 +2,8 @@
 
     python benchmarks/text_data.py TEXTS.jsonl
 
-Prints one line a step: seconds, seconds of all processes' cores (which say more on a busy machine), megabytes of text a
-second, and the largest memory of this process.
+Prints one line a step: seconds, seconds of all processes' cores (which say more on a busy
+machine), megabytes of text a second, and the largest memory of this process.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def timed(name: str, size: int, work: Callable[[], object]) -> None:
     seconds, busy = time.perf_counter() - start, sum(os.times()[:4]) - before
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
-        f"{name:<44} {seconds:7.2f} s, {busy:7.2f} s of cores, {size / seconds / 1e6:7.2f} MB/s, peak {peak:6.0f} MB",
+        f"{name:<44} {seconds:7.2f} s, {busy:7.2f} s of cores, "
+        f"{size / seconds / 1e6:7.2f} MB/s, peak {peak:6.0f} MB",
         flush=True,
     )
 

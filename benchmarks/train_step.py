@@ -1,20 +1,27 @@
-"""How fast a training step is, beside transformers and nanoGPT at equal size, and what share of the machine's peak it uses.
+"""How fast a training step is, beside transformers and nanoGPT at equal size.
 
-    python benchmarks/train_step.py [--steps 24] [--block 3] [--threads 1 2] [--precision bf16 fp32] [--no-mfu] [--quick] [--json]
+And what share of the machine's peak it uses.
 
-`moe`: MLA + DeepSeekMoE, 30.8M weights, 9.1M of them active. Ours, as `fit` runs it, against `DeepseekV2ForCausalLM` of
-transformers made from our own exported config: the same network weight for weight. `dense`: grouped queries against
-`LlamaForCausalLM` and a GPT as in karpathy/nanoGPT. 2 rows of 512 random tokens a step, every token learnt, AdamW.
+    python benchmarks/train_step.py [--steps 24] [--block 3] [--threads 1 2]
+        [--precision bf16 fp32] [--no-mfu] [--quick] [--json]
 
-Equal: sizes (asserted), tokens, loss, optimiser class, clipping. Not equal, in the peers' favour: at bf16 their weights and moments
-are bf16 alone, ours have fp32 beside them; ours computes the balance loss and is deterministic. In ours' favour: an expert that is
-asked for by more tokens than its capacity drops some, as DeepSeek-V2 did in training. Looped and grouped experts drop the same;
+`moe`: MLA + DeepSeekMoE, 30.8M weights, 9.1M of them active. Ours, as `fit` runs it, against
+`DeepseekV2ForCausalLM` of transformers made from our own exported config: the same network weight
+for weight. `dense`: grouped queries against `LlamaForCausalLM` and a GPT as in karpathy/nanoGPT. 2
+rows of 512 random tokens a step, every token learnt, AdamW.
+
+Equal: sizes (asserted), tokens, loss, optimiser class, clipping. Not equal, in the peers' favour:
+at bf16 their weights and moments are bf16 alone, ours have fp32 beside them; ours computes the
+balance loss and is deterministic. In ours' favour: an expert that is asked for by more tokens than
+its capacity drops some, as DeepSeek-V2 did in training. Looped and grouped experts drop the same;
 the loop is not compiled, for its shapes change at every step.
 
-Contestants are processes that take turns in blocks of a few steps (benchmarks/contest.py); tokens a second are wall time, the CPU
-seconds are those of all threads and stay true on a busy machine. "as shipped" has an untouched environment, the others have that of
-our local engine (cluster/engines/local.py). Model FLOPs utilisation: 6 x active weights x tokens plus attention (PaLM, arXiv 2204.02311,
-appendix B) over the best matmul this machine does. Start it on a quiet machine; `--quick` only shows that it runs.
+Contestants are processes that take turns in blocks of a few steps (benchmarks/contest.py); tokens
+a second are wall time, the CPU seconds are those of all threads and stay true on a busy machine.
+"as shipped" has an untouched environment, the others have that of our local engine
+(cluster/engines/local.py). Model FLOPs utilisation: 6 x active weights x tokens plus attention
+(PaLM, arXiv 2204.02311, appendix B) over the best matmul this machine does. Start it on a quiet
+machine; `--quick` only shows that it runs.
 """
 
 from __future__ import annotations
@@ -154,7 +161,8 @@ def ours(shape: Shape, section: Train) -> tuple[Step, int]:
 def peer(
     network: Any, logits: Callable[[Any], Any], shape: Shape, asked: dict[str, Any]
 ) -> tuple[Step, int]:
-    """A plain step of a torch module on the same tokens: cross-entropy in fp32, clipping, fused AdamW."""
+    """A plain step of a torch module on the same tokens: cross-entropy in fp32, clipping, fused
+    AdamW."""
     import torch
     import torch.nn.functional as F
 
@@ -220,7 +228,8 @@ def gpt(shape: Shape, asked: dict[str, Any]) -> tuple[Step, int]:
 
 
 def child(asked: dict[str, Any]) -> None:
-    """A contestant: warm up, then take as many steps as each line says and answer with (wall, CPU) seconds of each."""
+    """A contestant: warm up, then take as many steps as each line says and answer with (wall, CPU)
+    seconds of each."""
     shape = shape_named(asked["heat"], asked["quick"])
     kinds: dict[str, Callable[[], tuple[Step, int]]] = {
         "ours": lambda: ours(shape, section_of(asked, ROWS, ROW_TOKENS)),
@@ -292,12 +301,14 @@ def contest(heat: str, precision: str, threads: int, given: argparse.Namespace) 
 
 
 def check_sizes(shape: Shape, turns: Heat) -> None:
-    """Refuse a contest of unequal networks: transformers equals ours to the weight, nanoGPT but for its learned positions."""
+    """Refuse a contest of unequal networks: transformers equals ours to the weight, nanoGPT but
+    for its learned positions."""
     for name, about in turns.about.items():
         slack = ROW_TOKENS * shape.hidden_size if "nanoGPT" in name else 0
         if not 0 <= about["weights"] - shape.parameters() <= slack:
             raise SystemExit(
-                f"{name} has {about['weights']} weights, ours {shape.parameters()}: not the same size"
+                f"{name} has {about['weights']} weights, ours {shape.parameters()}: "
+                "not the same size"
             )
 
 
@@ -307,7 +318,8 @@ def show(result: dict[str, Any]) -> Iterator[str]:
     size = f"{shape.parameters() / 1e6:.1f}M weights, {shape.active_parameters() / 1e6:.1f}M active"
     noise = result["noise"]
     equals = f"two equals differ {noise['wall']:.3f}x (CPU {noise['cpu']:.3f}x)"
-    yield f"\n{result['heat']}, {size}, {result['precision']}, threads {result['threads']}; {equals}\n"
+    conditions = f"{result['precision']}, threads {result['threads']}"
+    yield f"\n{result['heat']}, {size}, {conditions}; {equals}\n"
     yield table(
         ("contestant", "tokens/s", "CPU us/token", "speed over ours", "by CPU time"),
         [
@@ -362,7 +374,8 @@ def filling(kind: str, width: int, layers: int) -> Shape:
 
 
 def peak(threads: int, precision: str, quick: bool) -> dict[str, Any]:
-    """FLOP/s of the best `F.linear` of several sizes, best of some calls: what this machine can do at all."""
+    """FLOP/s of the best `F.linear` of several sizes, best of some calls: what this machine can do
+    at all."""
     import torch
     import torch.nn.functional as F
 
@@ -386,7 +399,8 @@ def peak(threads: int, precision: str, quick: bool) -> dict[str, Any]:
 
 
 def fill(asked: dict[str, Any]) -> None:
-    """The other kind of child: peak, then our own step at one shape, then the peak again; prints one line."""
+    """The other kind of child: peak, then our own step at one shape, then the peak again; prints
+    one line."""
     threads, precision, quick = asked["threads"], asked["precision"], asked["quick"]
     shape = filling(asked["kind"], asked["width"], asked["layers"])
     before = peak(threads, precision, quick)
@@ -460,7 +474,8 @@ def show_utilisation(rows: list[dict[str, Any]]) -> Iterator[str]:
     good = sorted((row for row in rows if "mfu" in row), key=lambda row: -row["mfu"])
     if not good:
         return
-    yield f"\nshare of the matmul peak ({good[0]['precision']}, threads {good[0]['threads']}), best first\n"
+    conditions = f"{good[0]['precision']}, threads {good[0]['threads']}"
+    yield f"\nshare of the matmul peak ({conditions}), best first\n"
     yield table(
         ("ours", "rows x tokens", "active", "tokens/s", "peak GFLOP/s", "MFU"),
         [

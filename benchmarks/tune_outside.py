@@ -1,10 +1,14 @@
-"""How fast an outside model is tuned here: whole, and as an adapter beside it, in tokens a CPU-second, and in what memory.
+"""How fast a pretrained model is tuned here: whole, and as an adapter beside it.
 
-    python benchmarks/tune_outside.py MODEL.gguf [--steps 3] [--threads 1] [--precision bf16 fp32] [--json]
+In tokens a CPU-second, and in what memory.
 
-Every case is a process of its own: 8 rows of 128 places of English home commands, trimmed vocabulary with a token for each piece of
-an action, loss on actions alone, eager blocks. The first step is left out. Tokens are real ones, padding does not count. CPU time,
-so that other work on the machine counts less. More threads than free cores spin, so measure them on a quiet machine.
+    python benchmarks/tune_outside.py MODEL.gguf [--steps 3] [--threads 1] [--precision bf16 fp32]
+        [--json]
+
+Every case is a process of its own: 8 rows of 128 places of English home commands, trimmed
+vocabulary with a token for each piece of an action, loss on actions alone, eager blocks. The first
+step is left out. Tokens are real ones, padding does not count. CPU time, so that other work on the
+machine counts less. More threads than free cores spin, so measure them on a quiet machine.
 """
 
 from __future__ import annotations
@@ -97,10 +101,15 @@ def case(
     per_cpu, per_wall = (statistics.median(column) for column in zip(*rates[1:], strict=True))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {
-        "tune": tune, "precision": precision, "threads": threads, "tokens_per_cpu_second": round(per_cpu, 1),
-        "tokens_per_second": round(per_wall, 1), "peak_bytes": peak, "load": round(os.getloadavg()[0], 2),
+        "tune": tune,
+        "precision": precision,
+        "threads": threads,
+        "tokens_per_cpu_second": round(per_cpu, 1),
+        "tokens_per_second": round(per_wall, 1),
+        "peak_bytes": peak,
+        "load": round(os.getloadavg()[0], 2),
         "learnt": sum(count for _, _, count in trainer.optimizer.layout),
-    }  # fmt: skip
+    }
 
 
 def main() -> None:

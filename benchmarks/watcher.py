@@ -2,9 +2,10 @@
 
     python benchmarks/watcher.py [--nodes 1250] [--each 8] [--seconds 30] [--out FILE]
 
-Nodes are simulated: 1,250 sockets whose agents report eight ranks once a second and obey orders. The watcher is the real one, a
-process of its own over an engine that does nothing. Measured: its CPU time and memory in the steady state; the seconds until a
-frozen rank, a crash and 100 nodes dying at once are decided on; and that a killed watcher, started again, leaves the run alone.
+Nodes are simulated: 1,250 sockets whose agents report eight ranks once a second and obey orders.
+The watcher is the real one, a process of its own over an engine that does nothing. Measured: its
+CPU time and memory in the steady state; the seconds until a frozen rank, a crash and 100 nodes
+dying at once are decided on; and that a killed watcher, started again, leaves the run alone.
 """
 
 from __future__ import annotations
@@ -75,6 +76,10 @@ class Simulated:
         self.began, self.frozen, self.dead, self.silent = 0.0, -1, -1, False
         self.frozen_since, self.sent = 0.0, 0
 
+    def _host(self) -> str:
+        """Return the address of the simulated node."""
+        return f"10.0.{self.place // 256}.{self.place % 256}"
+
     def report(self, now: float, step: int) -> None:
         """A second has passed, or there is news: that comes between, as an agent's does."""
         self.news = False
@@ -97,7 +102,7 @@ class Simulated:
                 "pid": 1000 + self.place,
                 "node_rank": self.place,
                 "ranks_per_node": self.each,
-                "master": f"10.0.{self.place // 256}.{self.place % 256}:{random.randrange(20000, 60000)}",
+                "master": f"{self._host()}:{random.randrange(20000, 60000)}",
                 "ranks": [self.first, self.each if self.attempt else 0],
                 "world": self.world,
                 "health": {},

@@ -36,7 +36,7 @@ def crashed(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_ledger_is_a_table_beside_the_plan(tumen: Tumen, crashed: Path) -> None:
+def test_goodput_is_a_table_beside_the_plan(tumen: Tumen, crashed: Path) -> None:
     said = tumen("goodput", crashed).stdout
     assert said.startswith("cloud: 8 steps in 11 s, 1 of them twice; faults: 1 crash")
     for part in (

@@ -2,7 +2,7 @@
 
 What a matrix costs in a type is the KL of the model's output when that matrix alone is quantized,
 over sentences of the training shards. Small errors of different matrices nearly add up (the table
-of benchmarks/quantise.py shows how nearly), so the choice is a knapsack with one item a matrix,
+of benchmarks/quantize.py shows how nearly), so the choice is a knapsack with one item a matrix,
 solved exactly.
 
     grids.json           {grids: {matrix: type}, bytes: of model.gguf or null,

@@ -1,10 +1,14 @@
-"""What finished runs know of public exams: intent, slots, refusals, size, time of a sentence on one thread.
+"""What finished runs reach on public eval suites.
 
-    python benchmarks/exams.py RUN [RUN ...] [--data FOLDER] [--exam home:slurp=FILE ...] [--out FILE]
+Intent, slots, refusals, size, time of a sentence on one thread.
 
-Every run is examined on its own held-back sentences, and on public sets that its recipe was written for and that training
-has not seen: files below `--data`, by default the folder `data` where the recipes find theirs, too. `--exam RECIPE:NAME=FILE`
-names others. `tumen eval` asks the device bundle, as anybody would.
+    python benchmarks/eval_suites.py RUN [RUN ...] [--data FOLDER] [--suite home:slurp=FILE ...]
+        [--out FILE]
+
+Every run is evaluated on its own held-back sentences, and on public sets that its recipe was
+written for and that training has not seen: files below `--data`, by default the folder `data`
+where the recipes find theirs, too. `--suite RECIPE:NAME=FILE` names others. `tumen eval` asks the
+device bundle, as anybody would.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ from tumen.core.artifact import manifest_of
 from tumen.pipeline import read_run_recipe
 
 # (recipe, suite, file below the folder of --data)
-EXAMS = (
+SUITES = (
     ("home", "slurp", "slurp/devel.jsonl"),
     ("home", "slurp-home", "slurp/devel.jsonl"),
     ("slurp", "slurp", "slurp/devel.jsonl"),
@@ -34,11 +38,11 @@ SHARES = ("intent", "exact", "slu_f1", "oos_recall", "false_acts")
 WITHIN = ("in_scope", "oos_recall")
 
 
-def examined(run: Path, asked: list[tuple[str, str]]) -> Iterator[dict[str, Any]]:
-    """One row an exam: what `tumen eval --json` prints."""
-    for exam, file in [("own", ""), *asked]:
+def evaluated(run: Path, asked: list[tuple[str, str]]) -> Iterator[dict[str, Any]]:
+    """One row a suite: what `tumen eval --json` prints."""
+    for suite, file in [("own", ""), *asked]:
         command = [sys.executable, "-m", "tumen", "eval", str(run), "--threads", "1", "--json"]
-        command += ["--suite", exam, "--data", file] if file else []
+        command += ["--suite", suite, "--data", file] if file else []
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise SystemExit(f"{' '.join(command)}: {done.stderr.strip()}")
@@ -57,7 +61,7 @@ def named(texts: list[str]) -> list[tuple[str, str, str]]:
 
 def below(folder: Path) -> list[tuple[str, str, str]]:
     """Return (recipe, suite, file) of each public set below a folder."""
-    return [(recipe, suite, str(folder / file)) for recipe, suite, file in EXAMS]
+    return [(recipe, suite, str(folder / file)) for recipe, suite, file in SUITES]
 
 
 def about(run: Path) -> dict[str, Any]:
@@ -108,11 +112,11 @@ def shown(result: Mapping[str, Any]) -> str:
         "p95 ms",
         "bundle",
     )
-    rows = [cells(run, row) for run in result["runs"] for row in run["exams"]]
+    rows = [cells(run, row) for run in result["runs"] for row in run["suites"]]
     curves = [
         [run["recipe"], point["unsure"], *(f"{100 * point[name]:.1f}" for name in WITHIN)]
         for run in result["runs"]
-        for row in run["exams"]
+        for row in run["suites"]
         for point in row["curve"] or ()
     ]
     parts = [headline(result), table(head, rows)]
@@ -129,22 +133,22 @@ def main() -> None:
     )
     parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the public sets")
-    parser.add_argument("--exam", nargs="*", help="RECIPE:NAME=FILE; default: files below --data")
+    parser.add_argument("--suite", nargs="*", help="RECIPE:NAME=FILE; default: files below --data")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    asked = named(options.exam) if options.exam is not None else below(options.data)
+    asked = named(options.suite) if options.suite is not None else below(options.data)
     result = circumstances(("xllamacpp", "torch"))
     result["runs"] = []
     for run in options.runs:
         told = about(run)
-        told["exams"] = list(
-            examined(
+        told["suites"] = list(
+            evaluated(
                 run, [(name, file) for recipe, name, file in asked if recipe == told["recipe"]]
             )
         )
         result["runs"].append(told)
     print(shown(result))
-    write("exams", result, options.out)
+    write("eval_suites", result, options.out)
 
 
 if __name__ == "__main__":

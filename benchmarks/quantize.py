@@ -1,12 +1,16 @@
-"""What quantisation costs: KL from the unquantised tier's next-token distributions to the quantised one's, method by method.
+"""What quantization costs, method by method.
 
-    python benchmarks/quantise.py RUN [--tier device] [--at arms/ARM/seed-1] [--trained int4] [--seeds 1 2 3] [--steps 200]
-                                   [--sentences 600] [--out FILE]
+KL from the next-token distributions of the tier before quantization to those after it.
 
-Over the action tokens of validation sentences, which no training saw and no calibration reads. Methods: ggml's own quantiser
-without importance (round-to-nearest, the floor) and with it; our search for scales without and with it; grids mixed to a byte
-budget; training on the grid, on the data alone and on the unquantised tier's distributions. A row is every matrix on that grid, but
-`int4`, which keeps embedding and head at Q8_0. Bytes are those of the matrices. Then: what one kind of matrix alone costs.
+    python benchmarks/quantize.py RUN [--tier device] [--at ablation/VARIANT/seed-1]
+        [--trained int4] [--seeds 1 2 3] [--steps 200] [--sentences 600] [--out FILE]
+
+Over the action tokens of validation sentences, which no training saw and no calibration reads.
+Methods: ggml's own quantizer without importance (round-to-nearest, the floor) and with it; our
+search for scales without and with it; grids mixed to a byte budget; training on the grid, on the
+data alone and on the unquantized tier's distributions. A row is every matrix on that grid, but
+`int4`, which keeps embedding and head at Q8_0. Bytes are those of the matrices. Then: what one
+kind of matrix alone costs.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from typing import Any
 import gguf
 import torch
 from contest import circumstances, headline, table, write
-from ggml import quantised
+from ggml import quantized
 from torch import Tensor
 
 from tumen.core import units
@@ -77,7 +81,8 @@ class Tier:
         see: See,
         weights: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Any]:
-        """One row: bytes, bits a weight, and the divergence, of given weights (default: the tier's)."""
+        """One row: bytes, bits a weight, and the divergence, of given weights (default: the
+        tier's)."""
         held = weights or self.weights
         tensors = tensors_of(self.shape, held)
         seen = self.places.back(
@@ -104,11 +109,11 @@ class Tier:
 
     def nearest(self, name: str, tensor: Tensor, grid: QuantType) -> Tensor:
         """ggml's rounding, without importance."""
-        return read_back(quantised(tensor.contiguous(), grid), grid)
+        return read_back(quantized(tensor.contiguous(), grid), grid)
 
     def ggml(self, name: str, tensor: Tensor, grid: QuantType) -> Tensor:
         """ggml's rounding, with importance."""
-        return read_back(quantised(tensor.contiguous(), grid, self.importance.get(name)), grid)
+        return read_back(quantized(tensor.contiguous(), grid, self.importance.get(name)), grid)
 
 
 def read_back(data: Tensor, grid: QuantType) -> Tensor:
@@ -128,7 +133,8 @@ def rounded(tier: Tier, words: list[str]) -> Iterator[dict[str, Any]]:
 
 
 def mixed(tier: Tier, words: list[str]) -> Iterator[dict[str, Any]]:
-    """Grids chosen one by one, at the bytes of uniform ones; `predicted` is the sum of what each matrix costs alone."""
+    """Grids chosen one by one, at the bytes of uniform ones; `predicted` is the sum of what each
+    matrix costs alone."""
     reference = Reference(tier.shape, tier.weights, tier.batches)
     options = (
         measured(reference, tier.shape, tier.weights, tier.importance, LADDER) if words else {}
@@ -151,7 +157,8 @@ def mixed(tier: Tier, words: list[str]) -> Iterator[dict[str, Any]]:
 def trained(
     tier: Tier, word: str, steps: int, seeds: list[int], teach: list[float]
 ) -> Iterator[dict[str, Any]]:
-    """Training on the grid, not compiled, one row a method and seed; the seed is that of calibration and order."""
+    """Training on the grid, not compiled, one row a method and seed; the seed is that of
+    calibration and order."""
     recipe = Recipe.model_validate_json((tier.run / "recipe.json").read_text("utf-8"))
     dataset, checkpoint = tier.run / "dataset", tier.checkpoint
     asked = Quantize(type=word, qat=True, steps=steps, calibrate=tier.calibrate)
@@ -171,9 +178,13 @@ def trained(
             choice = read_grid(folder / "grid")
             for share in teach:
                 out = folder / f"aware-{share}"
-                learn_grid(section, share, checkpoint, folder / "grid", dataset, out, making=Making(seed=seed, inputs="", made_from=[], events=Events(None)))  # fmt: skip
+                making = Making(seed=seed, inputs="", made_from=[], events=Events(None))
+                learn_grid(section, share, checkpoint, folder / "grid", dataset, out, making=making)
+
+                def see(name: str, tensor: Tensor, grid: QuantType, scales=choice.scales) -> Tensor:
+                    return GRIDS[grid].see(tensor, scales[name])
+
                 with torch.no_grad():
-                    see = lambda n, t, g, scales=choice.scales: GRIDS[g].see(t, scales[n])  # noqa: E731
                     row = tier.row(
                         TEACH.get(share, f"aware, {share:.0%} own distributions"),
                         word,
@@ -185,7 +196,7 @@ def trained(
 
 
 def by_kind(tier: Tier, words: list[str]) -> Iterator[dict[str, Any]]:
-    """What all matrices of one kind cost when nothing else is quantised."""
+    """What all matrices of one kind cost when nothing else is quantized."""
     kinds = sorted({name.split(".")[-2] for name in tier.matrices})
     for kind in kinds:
         for word in words:
@@ -269,7 +280,7 @@ def main() -> None:
     parser.add_argument(
         "--at",
         default="",
-        help="where the tier's checkpoint is in RUN, such as an arm's; default: its name",
+        help="where the tier's checkpoint is in RUN, such as a variant's; default: its name",
     )
     parser.add_argument(
         "--words", nargs="*", default=list(WORDS), help="what is rounded to, every way"
@@ -310,11 +321,17 @@ def main() -> None:
         for word in asked.trained
         for row in trained(tier, word, asked.steps, asked.seeds, asked.teach)
     ]
-    result |= {"tier": asked.tier, "parameters": tier.shape.parameters(), "sentences": asked.sentences,
-               "positions": sum(len(kept) for kept in tier.reference.kept), "rows": rows, "kinds": kinds,
-               "recovered": list(recovered(rows))}  # fmt: skip
+    result |= {
+        "tier": asked.tier,
+        "parameters": tier.shape.parameters(),
+        "sentences": asked.sentences,
+        "positions": sum(len(kept) for kept in tier.reference.kept),
+        "rows": rows,
+        "kinds": kinds,
+        "recovered": list(recovered(rows)),
+    }
     print(shown(result))
-    write("quantise", result, asked.out)
+    write("quantize", result, asked.out)
 
 
 if __name__ == "__main__":
