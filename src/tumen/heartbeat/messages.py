@@ -35,7 +35,7 @@ PHASES = ("start", "load", "train", "save", "end")
 MAGIC = b"tmnP"
 VERSION = 2  # of header, heartbeats and notes
 HEADER_STRUCT = struct.Struct("<4sBBHIQ")
-HEARTBEAT_STRUCT = struct.Struct("<IIIIfBffQ")
+HEARTBEAT_STRUCT = struct.Struct("<IIIIfBffQ")  # the fields of Heartbeat, in their order
 TAG_BYTES = 16
 SECRET_BYTES = 32
 MAX_BYTES = 60_000  # of a message: one datagram
@@ -100,6 +100,7 @@ class AuthenticatedMessage:
 
 def _unpack(fields: tuple[Any, ...]) -> Heartbeat:
     packed = Heartbeat._make(fields)
+    # A later version may send phases that this one does not know.
     number = min(int(packed.phase), len(PHASES) - 1)
     return packed._replace(phase=PHASES[number])
 
@@ -185,23 +186,34 @@ class MessageReceiver:
         tag = datagram[-TAG_BYTES:]
         if not hmac.compare_digest(tag, _tag(self.secret, text)):
             raise _Dropped("forged")
-        header = HEADER_STRUCT.unpack_from(text)
-        magic, version, name_bytes, count, attempt, sequence = header
-        body_start = HEADER_STRUCT.size + name_bytes
-        note_start = body_start + count * HEARTBEAT_STRUCT.size
-        if magic != MAGIC or version != VERSION or len(text) < note_start:
-            raise _Dropped("cut")
-        sender = text[HEADER_STRUCT.size : body_start].decode(errors="replace")
-        note = json.loads(text[note_start:]) if len(text) > note_start else {}
-        return AuthenticatedMessage(sender, attempt, sequence, text[body_start:note_start], note)
+        return _opened(text)
 
     def _check_time(self, message: AuthenticatedMessage) -> None:
+        # Also drops a datagram that overtook a later one: its state is out of date.
         if message.sequence <= self._last_sequence.get(message.sender, 0):
             raise _Dropped("replayed")
         ahead = message.seconds - self.clock()
         if abs(ahead) > SKEW_SECONDS:
             self.skewed[message.sender] = ahead
             raise _Dropped("skewed")
+
+
+def _opened(text: bytes) -> AuthenticatedMessage:
+    """Return what an authentic text contains.
+
+    Raises:
+        _Dropped: it is of another version, or shorter than its header says.
+    """
+    header = HEADER_STRUCT.unpack_from(text)
+    magic, version, name_bytes, count, attempt, sequence = header
+    body_start = HEADER_STRUCT.size + name_bytes
+    note_start = body_start + count * HEARTBEAT_STRUCT.size
+    if magic != MAGIC or version != VERSION or len(text) < note_start:
+        raise _Dropped("cut")
+    sender = text[HEADER_STRUCT.size : body_start].decode(errors="replace")
+    body = text[body_start:note_start]
+    note = json.loads(text[note_start:]) if len(text) > note_start else {}
+    return AuthenticatedMessage(sender, attempt, sequence, body, note)
 
 
 def _tag(secret: bytes, text: bytes) -> bytes:

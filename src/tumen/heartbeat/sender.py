@@ -1,8 +1,9 @@
-"""The heartbeat of a rank: a thread that sends its state to the agent, once a second and at every change of phase.
+"""The heartbeat of a rank: a thread that sends its state to the agent.
 
-The same thread looks five times a second at what the main thread is doing: inside a collective it
-waits for other ranks. So the training loop only reports phases and steps. Without TUMEN_AGENT
-nothing is sent and there is no thread.
+It sends once a second, and at once when the phase changes. The same thread looks five times a
+second at what the main thread is doing: inside a collective it waits for other ranks. So the
+training loop only reports phases and steps. Without TUMEN_AGENT nothing is sent and there is no
+thread.
 """
 
 from __future__ import annotations
@@ -69,12 +70,17 @@ class HeartbeatSender:
         self._stopped = False
         self._main_thread = threading.main_thread().ident or 0
         if agent:
-            family = socket.AF_INET6 if ":" in agent[0] else socket.AF_INET
-            self._agent = agent
-            self._messages = MessageSender(secret, f"rank-{rank}")
-            self._socket = socket.socket(family, socket.SOCK_DGRAM)
-            self._socket.setblocking(False)
-            threading.Thread(target=self._run, name="heartbeat", daemon=True).start()
+            self._start(agent, secret)
+
+    def _start(self, agent: tuple[str, int], secret: bytes) -> None:
+        """Start the thread that sends."""
+        self._agent = agent
+        self._messages = MessageSender(secret, f"rank-{self.rank}")
+        family = socket.AF_INET6 if ":" in agent[0] else socket.AF_INET
+        self._socket = socket.socket(family, socket.SOCK_DGRAM)
+        # A full buffer must not delay the rank: the next heartbeat says the same.
+        self._socket.setblocking(False)
+        threading.Thread(target=self._run, name="heartbeat", daemon=True).start()
 
     def begin_phase(self, name: str) -> None:
         """Begin a phase of `messages.PHASES`, which is sent at once.
@@ -144,6 +150,7 @@ class WaitingShare:
 
     def look(self, thread: int) -> None:
         """Look at a thread once."""
+        # The frame that the thread runs; torch's collectives block in their Python file.
         frame = sys._current_frames().get(thread)
         self._looks += 1
         if frame is not None and frame.f_code.co_filename.endswith(COLLECTIVE_FILES):
@@ -155,6 +162,7 @@ class WaitingShare:
         """Note that a step ended."""
         if self._looks >= LEAST_LOOKS:
             self.share = self._waited / self._looks
+            # A step that lasts twice as long as this one is a hang, or close to it.
             self._usual_looks = self._looks
             self._looks = 0
             self._waited = 0

@@ -1,11 +1,11 @@
-"""Transfer of checkpoint replicas between nodes over TCP, authenticated with the run's secret. No pickle, no listing.
+"""Transfer of checkpoint replicas between nodes over TCP, authenticated with the run's secret.
 
     request   magic 4 | verb 1 | name's length 1 | size 8 | time in ns 8 | nonce 16 | name | tag 32
     PUT       then the file and a tag over request and file; the answer is one sealed byte
     GET       the answer is a sealed byte and size, the file, and a tag over request and file
 
-Tags are keyed BLAKE2b. The store rejects forged, late, replayed, misnamed or too large requests,
-and does not answer them.
+Tags are keyed BLAKE2b. There is no pickle and no listing of files. The store rejects forged, late,
+replayed, misnamed or too large requests, and does not answer them.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ TIMEOUT_SECONDS = 10.0  # of one read or write
 # Of each rank: the step that is being copied everywhere, the last one that is complete
 # everywhere, and one in between.
 KEPT_STEPS = 3
+# Nothing else is written or served, so no path leads out of the store's folder.
 NAME = re.compile(r"attempt-(\d{6})-step-(\d{9})-rank-(\d{1,6})-of-(\d{1,6})\.safetensors")
 
 
@@ -110,6 +111,7 @@ def send_replica(address: tuple[str, int], secret: bytes, path: Path) -> None:
     with socket.create_connection(address, TIMEOUT_SECONDS) as connection, open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         tag = _send_request(connection, secret, PUT, path.name, size)
+        # Hashed while it is sent, so that the file is read once.
         digest = keyed_hash(secret, tag)
         while chunk := file.read(CHUNK_BYTES):
             digest.update(chunk)
@@ -186,6 +188,7 @@ def read_request(connection: socket.socket, secret: bytes) -> Request:
     expected = keyed_hash(secret, head + name).digest()
     if magic != MAGIC or not hmac.compare_digest(tag, expected):
         raise TransferError("forged")
+    # Only an authentic request says more about itself.
     if abs(time.time_ns() - sent_ns) > SKEW_SECONDS * 1e9:
         raise TransferError("out of the time window")
     replica = replica_of(name.decode(errors="replace"))
@@ -229,6 +232,7 @@ def receive_file(
     Raises:
         TransferError: it is cut, or its tag is wrong.
     """
+    # Several transfers of one file may run at once, each into a part of its own.
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         digest = keyed_hash(secret, tag)
@@ -241,7 +245,8 @@ def receive_file(
                 digest.update(chunk)
                 file.write(chunk)
                 left -= len(chunk)
-        if not hmac.compare_digest(read_exactly(connection, TAG_BYTES), digest.digest()):
+        received_tag = read_exactly(connection, TAG_BYTES)
+        if not hmac.compare_digest(received_tag, digest.digest()):
             raise TransferError(f"{path.name}: damaged on the way; its tag is wrong")
         os.replace(part, path)
     finally:
@@ -266,4 +271,5 @@ def read_exactly(connection: socket.socket, size: int) -> bytes:
 
 def keyed_hash(secret: bytes, text: bytes) -> hashlib.blake2b:
     """Return a BLAKE2b with the secret as its key, distinct from the tags of other messages."""
+    # `person` is part of the hash: a tag of a heartbeat is never one of a transfer.
     return hashlib.blake2b(text, key=secret, digest_size=TAG_BYTES, person=b"tumen copies")

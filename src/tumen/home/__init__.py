@@ -10,7 +10,6 @@ Read next: home.py, then entities.py, index.py and common_words.py.
 
 from tumen.home.entities import SHOPPING, Entity, State, Timer
 from tumen.home.home import Home
-from tumen.home.labels import at_home
 from tumen.home.naming import (
     Index,
     Kind,
@@ -28,6 +27,7 @@ from tumen.home.naming import (
     split,
     spoken,
 )
+from tumen.home.slurp_labels import at_home
 
 __all__ = [
     "SHOPPING",

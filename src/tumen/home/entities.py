@@ -187,17 +187,18 @@ class Entity(NamedThing):
         if self.domain == "todo":
             items = self.items or ()
             return {"state": state_word, "items": items, "done_items": self.done_items or ()}
-        state: State = {}
-        for name in STATE_FIELDS:
-            value = getattr(self, name)
-            if value is not None:
-                state[name] = _whole_as_int(value)
+        state = self._set_fields()
         state["state"] = state_word
         if self.domain in ("cover", "valve"):
             # the position decides: a cover that is partly closed counts as open
             state.setdefault("position", 0 if state_word == "closed" else 100)
             state["state"] = "open" if state["position"] > 0 else "closed"
         return state
+
+    def _set_fields(self) -> State:
+        """Return the changing fields that the file sets."""
+        fields = {name: getattr(self, name) for name in STATE_FIELDS}
+        return {name: _whole_as_int(value) for name, value in fields.items() if value is not None}
 
 
 STATE_FIELDS = (

@@ -43,14 +43,19 @@ class Home:
         self.file = file
         self.clock = clock
         self.here = file.here
+        # things by id, in the order of the file
         self.entities = {entity.id: entity for entity in file.entity}
         self.areas = {area.id: area for area in file.area}
         self.floors = {floor.id: floor for floor in file.floor}
-        self._states: dict[str, State] = {}
-        for entity in file.entity:
-            self._states[entity.id] = entity.initial_state()
-        for timer in file.timer:
-            self.put(timer.id, timer.fields())
+        self._states: dict[str, State] = self._initial_states()
+
+    def _initial_states(self) -> dict[str, State]:
+        """Return the changing fields of all entities and timers, as the file has them."""
+        states = {entity.id: entity.initial_state() for entity in self.file.entity}
+        # timers are state only
+        for timer in self.file.timer:
+            states[timer.id] = timer.fields()
+        return states
 
     @classmethod
     def load(cls, path: Path | None = None, clock: Callable[[], datetime] = _now) -> Home:

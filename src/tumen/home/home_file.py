@@ -47,21 +47,26 @@ class HomeFile(Frozen):
 
     def faults(self) -> list[str]:
         """Return what is wrong between the blocks: ids that are double or unknown."""
+        return [*self._double_ids(), *self._unknown_places(), *self._scene_faults()]
+
+    def _double_ids(self) -> Iterator[str]:
+        yield from _double("floor", [floor.id for floor in self.floor])
+        yield from _double("area", [area.id for area in self.area])
+        yield from _double("entity", [entity.id for entity in self.entity])
+
+    def _unknown_places(self) -> Iterator[str]:
         floors = [floor.id for floor in self.floor]
         areas = [area.id for area in self.area]
-        entities = [entity.id for entity in self.entity]
-        found: list[str] = []
-        found += _double("floor", floors)
-        found += _double("area", areas)
-        found += _double("entity", entities)
         for area in self.area:
-            found += _unknown(f"area {area.id!r}", "floor", area.floor, floors)
+            yield from _unknown(f"area {area.id!r}", "floor", area.floor, floors)
         for entity in self.entity:
-            found += _unknown(f"entity {entity.id!r}", "area", entity.area, areas)
-        found += _unknown("here", "area", self.here, areas)
+            yield from _unknown(f"entity {entity.id!r}", "area", entity.area, areas)
+        yield from _unknown("here", "area", self.here, areas)
+
+    def _scene_faults(self) -> Iterator[str]:
+        entities = [entity.id for entity in self.entity]
         for entity in self.entity:
-            found += _scene_faults(entity, entities)
-        return found
+            yield from _scene_faults(entity, entities)
 
 
 def _unknown(where: str, kind: str, id_: str | None, known: Sequence[str]) -> Iterator[str]:
@@ -80,6 +85,7 @@ def _unknown(where: str, kind: str, id_: str | None, known: Sequence[str]) -> It
 def _double(kind: str, ids: Sequence[str]) -> Iterator[str]:
     """Yield the fault of an id that several blocks have, once for each repetition."""
     for id_, count in Counter(ids).items():
+        # three blocks with one id are two faults
         for _ in range(count - 1):
             yield f"{kind} id {id_!r} is used twice"
 
@@ -154,11 +160,9 @@ def _fault(detail: Any, tree: Mapping[str, Any]) -> str:
         detail: an entry of `ValidationError.errors()`.
         tree: the content of the file.
     """
-    location = []
-    for part in detail["loc"]:
-        # pydantic names the branches of a union, such as `tuple[str, ...]`
-        if not str(part).startswith(("tuple[", "dict[")):
-            location.append(part)
+    # pydantic names the branches of a union as well, such as `tuple[str, ...]`
+    branches = ("tuple[", "dict[")
+    location = [part for part in detail["loc"] if not str(part).startswith(branches)]
     message = _message(detail, location)
     if not location:
         return message
@@ -205,15 +209,17 @@ def _id_of_block(blocks: Any, number: int) -> str:
 
 def to_toml(tree: Mapping[str, Any]) -> str:
     """Return plain data of a home file as TOML: simple fields, then one block for each thing."""
-    lines = []
-    for name, value in tree.items():
-        if not isinstance(value, list):
-            lines.append(f"{name} = {_value(value)}")
+    # fields come first: after a block they would belong to it
+    fields = {name: value for name, value in tree.items() if not isinstance(value, list)}
+    lines = [f"{name} = {_value(value)}" for name, value in fields.items()]
     for kind in _BLOCKS:
         for block in tree.get(kind, []):
-            lines += ["", f"[[{kind}]]"]
-            lines += [f"{_key(name)} = {_value(value)}" for name, value in block.items()]
+            lines += ["", f"[[{kind}]]", *_block_lines(block)]
     return "\n".join(lines) + "\n"
+
+
+def _block_lines(block: Mapping[str, Any]) -> list[str]:
+    return [f"{_key(name)} = {_value(value)}" for name, value in block.items()]
 
 
 def _key(name: str) -> str:

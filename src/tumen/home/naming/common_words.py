@@ -120,9 +120,9 @@ def common_words() -> CommonWords:
         joints=_joints(tables),
         endings=_endings(tables),
         compound_endings=_of_each(tables, "compound_endings"),
-        particles=tuple(t["particle"] for t in tables.values() if "particle" in t),
+        particles=_particles(tables),
         shopping_list={lang: table["shopping_list"] for lang, table in tables.items()},
-        scripts={lang: tuple(t["characters"]) for lang, t in tables.items() if "characters" in t},
+        scripts=_scripts(tables),
     )
 
 
@@ -160,6 +160,21 @@ def _listed(tables: Tables, key: str) -> tuple[str, ...]:
 def _of_each(tables: Tables, key: str) -> dict[str, tuple[str, ...]]:
     """Return a list by language, for the languages that have it."""
     return {lang: tuple(table[key]) for lang, table in tables.items() if key in table}
+
+
+def _particles(tables: Tables) -> tuple[str, ...]:
+    """Return the closing particles of the languages that have one, such as 的."""
+    return tuple(table["particle"] for table in tables.values() if "particle" in table)
+
+
+def _scripts(tables: Tables) -> dict[str, tuple[str, str]]:
+    """Return the first and last character of each script that only one language uses."""
+    scripts = {}
+    for lang, table in tables.items():
+        if "characters" in table:
+            first, last = table["characters"]
+            scripts[lang] = (first, last)
+    return scripts
 
 
 def _ordinals(tables: Tables) -> tuple[frozenset[str], ...]:

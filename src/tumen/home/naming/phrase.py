@@ -111,26 +111,21 @@ class PhraseParser:
     def phrase(self) -> Phrase:
         """Return what was read."""
         self._flush()
-        kind: Kind | None = None
-        word = ""
-        plural = False
-        if self._kinds:
-            # the last kind word is the head; earlier ones distinguish devices (`TV light`)
-            *others, head = self._kinds
-            kind, word, plural = head.kind, head.word, head.plural
-            for other in others:
-                self._core += other.pieces
+        # the last kind word is the head; earlier ones distinguish devices (`TV light`)
+        head = self._kinds[-1] if self._kinds else None
+        for other in self._kinds[:-1]:
+            self._core += other.pieces
         # names may be in another language than the speaker's, so all small words go
         core = [piece for piece in self._core if piece not in self._words.stops]
         return Phrase(
             core=frozenset(self._canonical(piece) for piece in core),
-            kind=kind,
-            kind_word=word,
+            kind=head.kind if head else None,
+            kind_word=head.word if head else "",
             places=tuple(self._places),
             here="here" in self._flags,
             everywhere="everywhere" in self._flags,
             all="all" in self._flags,
-            plural=plural,
+            plural=head.plural if head else False,
         )
 
     # -- reading runs ----------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tumen.eval.suites.slurp import in_slurp
-from tumen.home.labels import at_home
+from tumen.home.slurp_labels import at_home
 from tumen.language.action import HOME, Action
 
 

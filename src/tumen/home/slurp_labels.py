@@ -13,6 +13,8 @@ from tumen.language import Action
 
 @dataclass(frozen=True)
 class _Meaning:
+    """The intent of a home that a label stands for, with slots that the label implies."""
+
     intent: str
     slots: dict[str, str] = field(default_factory=dict)
 
@@ -49,23 +51,35 @@ def at_home(action: Action) -> Action:
     meaning = _LABELS.get(action.intent)
     if meaning is None:
         return action
-    intent = meaning.intent
-    slots = dict(meaning.slots)
+    slots = meaning.slots | _renamed_slots(action)
+    if meaning.intent in _UNNAMED or "domain" in slots:
+        _drop_light_words(slots)
+    # only a light has a color
+    if meaning.intent != "HassLightSet":
+        slots.pop("color", None)
+    if action.intent == "iot_coffee":
+        slots["name"] = _COFFEE
+    if meaning.intent == "HassVacuumStart":
+        return _cleaning(action.lang, slots)
+    return Action(meaning.intent, action.lang, slots)
+
+
+def _renamed_slots(action: Action) -> dict[str, str]:
+    """Return the slots of a label that a home knows, under their names there."""
+    slots = {}
     for theirs, ours in _SLOTS.items():
         if theirs in action.slots:
             # a slot may hold several runs of words; the first names the device
             slots[ours] = action.runs(theirs)[0]
-    if intent in _UNNAMED or "domain" in slots:
-        _drop_light_words(slots)
-    if action.intent == "iot_coffee":
-        slots["name"] = _COFFEE
-    if intent == "HassVacuumStart":
-        slots.pop("name", None)
-        if "area" in slots:
-            intent = "HassVacuumCleanArea"
-    if intent != "HassLightSet":
-        slots.pop("color", None)
-    return Action(intent, action.lang, slots)
+    return slots
+
+
+def _cleaning(lang: str, slots: dict[str, str]) -> Action:
+    """Return the request to clean an area, or the whole home."""
+    # there is one vacuum cleaner, whatever it is called
+    slots.pop("name", None)
+    intent = "HassVacuumCleanArea" if "area" in slots else "HassVacuumStart"
+    return Action(intent, lang, slots)
 
 
 def _drop_light_words(slots: dict[str, str]) -> None:
