@@ -123,6 +123,7 @@ class ActionGrammar:
         self._several = frozenset(ontology.get("several", ()))
         self.tokenize = tokenize
         self._one_token_pieces = self._has_one_token_pieces()
+        # Tries are made when a position is first reached, and kept for all sentences.
         finished = TokenTrie()
         finished.add([end], None)
         self._tries: dict[Position | CopiedSlot, TokenTrie] = {ACTION_WRITTEN: finished}
@@ -177,25 +178,34 @@ class ActionGrammar:
             for intent in self._intents:
                 yield f',"intent":"{intent}"', Position(intent, 0)
         else:
+            # All slots are optional, so the action may end before any of them.
             yield "}", ACTION_WRITTEN
             for slot, following in self._possible_slots(position):
-                if slot in self._closed:
-                    for value in self._closed[slot]:
-                        yield f',"{slot}":"{value}"', following
-                else:
-                    yield f',"{slot}":"', CopiedSlot(slot, following)
+                yield from self._slot_pieces(slot, following)
+
+    def _slot_pieces(
+        self, slot: str, following: Position
+    ) -> Iterator[tuple[str, Position | CopiedSlot]]:
+        """Yield a slot with each of its closed values, or its beginning where words are copied."""
+        if slot not in self._closed:
+            yield f',"{slot}":"', CopiedSlot(slot, following)
+            return
+        for value in self._closed[slot]:
+            yield f',"{slot}":"{value}"', following
 
     def _possible_slots(self, position: Position) -> Iterator[tuple[str, Position]]:
         """Yield (slot that may come at a position, the position after it)."""
         intent, progress = position
-        any_order = intent in self._sentence_order
-        for index, slot in enumerate(self._intents[intent]):
-            if any_order:
+        slots = self._intents[intent]
+        if intent in self._sentence_order:
+            for index, slot in enumerate(slots):
                 bit = 1 << index
                 if not progress & bit:
                     yield slot, Position(intent, progress | bit)
-            elif index >= progress:
-                yield slot, Position(intent, index + 1)
+            return
+        # In the ontology's order: each slot once, and none before one that has come.
+        for index in range(progress, len(slots)):
+            yield slots[index], Position(intent, index + 1)
 
 
 class SentenceTokens:
@@ -212,6 +222,7 @@ class SentenceTokens:
     """
 
     def __init__(self, tokenize: Tokenize, units: Sequence[str]) -> None:
+        # Each unit by itself: the answer's tokens must be the same run as the sentence's.
         tokens_of_units = [tokenize(unit) for unit in units]
         self.tokens = [token for tokens in tokens_of_units for token in tokens]
         ends = np.cumsum([len(tokens) for tokens in tokens_of_units]).tolist()
@@ -279,13 +290,11 @@ class InCopiedSlot:
     def advance(self, token: int) -> GrammarState:
         """Go one token further in the sentence; after a whole word the run may end."""
         tokens = self._words.tokens
-        matching = [
-            index for index in self._indices if index < len(tokens) and tokens[index] == token
-        ]
-        following = tuple(index + 1 for index in matching)
+        inside = [index for index in self._indices if index < len(tokens)]
+        following = tuple(index + 1 for index in inside if tokens[index] == token)
         here = InCopiedSlot(self._grammar, self._words, self._copied, following)
         if self._words.ends.isdisjoint(following):
-            return here
+            return here  # in the middle of a word
         trie = self._grammar.trie_after_copy(self._copied)
         closed = InStructure(self._grammar, self._words, trie)
         return ContinueOrClose(here, closed) if len(here.allowed) else closed
@@ -306,6 +315,7 @@ class ContinueOrClose:
         self.inside = inside
         self.closed = closed
         self.trie = closed.trie
+        # Both arrays together: no token is in both.
         self.allowed = _sorted_array([*inside.allowed.tolist(), *closed.allowed.tolist()])
 
     def continues(self, token: int) -> bool:

@@ -77,7 +77,9 @@ class Decoder:
         unread = list(prompt[prefix:])
         left = self.context.size if limit is None else limit
         while left > 0 and self._room(unread) >= 0:
-            plan = self._plan(read, state, min(left, self._room(unread)))
+            room = min(left, self._room(unread))
+            plan = self._plan(read, state, room)
+            # A row of logits after the last unread token, and one after each planned token.
             rows = self.context.decode(unread + plan, len(plan) + 1)
             self.passes += 1
             fresh, state = self._follow(rows, plan, state, left)
@@ -87,6 +89,7 @@ class Decoder:
                 return
             left -= len(fresh)
             read += [scored.token for scored in fresh]
+            # All chosen tokens but the last are in the context already.
             unread = read[-1:]
 
     def use_adapters(self, adapters: Sequence[tuple[LlamaAdapter, float]]) -> None:
@@ -121,9 +124,7 @@ class Decoder:
         for index, row in enumerate(rows[:left]):
             token = argmax_allowed(row, state)
             fresh.append(ScoredToken(token, log_probability(row, token)))
-            if forced_token(state) is None:
-                for proposer in self.proposers:
-                    proposer.learn(state, token)
+            self._teach(state, token)
             state = state.advance(token)
             if forced_token(state) == self._end and len(fresh) < left:
                 # Nothing else may come, so the model is not asked: probability 1.
@@ -133,6 +134,13 @@ class Decoder:
             if is_finished(state) or plan_ends or token != plan[index]:
                 break
         return fresh, state
+
+    def _teach(self, state: GrammarState, token: int) -> None:
+        """Tell the proposers which token was chosen; a forced one was no choice."""
+        if forced_token(state) is not None:
+            return
+        for proposer in self.proposers:
+            proposer.learn(state, token)
 
     def _drop_wrong_guesses(self, plan: Sequence[int], fresh: Sequence[ScoredToken]) -> None:
         """Remove the planned tokens that were not chosen from the context.
@@ -153,7 +161,9 @@ class Decoder:
                 guesses = iter(self._guess([*read, *plan], state))
             # A guess covers forced tokens as well, so its iterator moves on with every token.
             guess = next(guesses, None) if guesses is not None else None
-            token = forced if forced is not None and self._plan_forced else guess
+            use_forced = forced is not None and self._plan_forced
+            token = forced if use_forced else guess
+            # The end token is never planned: after it nothing is read.
             if token is None or token == self._end or not is_allowed(state, token):
                 break
             plan.append(token)
@@ -175,18 +185,21 @@ class Decoder:
         self._save_prefix()
         self.context.forget(0)
         self._prefix = ()  # in case reading fails
+        reused = 0
         saved = self._saved.pop(prefix, None)
         if saved is not None:
             self.context.restore(saved, len(prefix))
+            reused = len(prefix)
         elif prefix:
             self.context.decode(prefix)
         self._prefix = prefix
-        return 0 if saved is None else len(prefix)
+        return reused
 
     def _save_prefix(self) -> None:
         """Keep the state of the current prefix as bytes; drop the oldest of too many."""
         if not self._prefix:
             return
+        # The context may hold an answer behind the prefix.
         self.context.forget(len(self._prefix))
         self._saved[self._prefix] = self.context.save()
         while len(self._saved) > SAVED_PREFIXES:

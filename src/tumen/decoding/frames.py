@@ -17,6 +17,7 @@ BLOCK_BYTES = 1 << 16  # of one read
 def send(write: Callable[[bytes], object], tree: dict[str, Any]) -> None:
     """Write one frame."""
     raw = json.dumps(tree).encode()
+    # In one write, so that a reader never waits between the length and the text.
     write(len(raw).to_bytes(HEADER_BYTES, "big") + raw)
 
 
@@ -30,7 +31,9 @@ def receive(read: Callable[[int], bytes]) -> dict[str, Any]:
         ConnectionError: the other end closed the connection.
         ValueError: too long, or not a JSON object.
     """
-    size = int.from_bytes(_read_exactly(read, HEADER_BYTES), "big")
+    header = _read_exactly(read, HEADER_BYTES)
+    size = int.from_bytes(header, "big")
+    # Refused before memory for it is taken.
     if size > MAX_BYTES:
         raise ValueError(f"a frame of {size} bytes; the limit is {MAX_BYTES}")
     try:

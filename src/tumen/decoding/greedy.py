@@ -24,6 +24,7 @@ def argmax_allowed(row: LogitRow, state: GrammarState) -> int:
     """Return the allowed token with the largest logit; of equals, the lowest id."""
     if state.allowed is None:
         return int(row.argmax())
+    # `allowed` is ascending, so the first of equals is the lowest id.
     best = row[state.allowed].argmax()
     return int(state.allowed[best])
 
@@ -33,7 +34,9 @@ def log_probability(row: LogitRow, token: int) -> float:
 
     Minus infinity where the probability is too small for float32.
     """
-    return -math.log(np.exp(row - row[token]).sum())
+    # Relative to the token's own logit, so that no exponential of a large number is needed.
+    ratios = np.exp(row - row[token])
+    return -math.log(ratios.sum())
 
 
 def forced_token(state: GrammarState) -> int | None:

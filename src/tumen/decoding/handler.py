@@ -57,13 +57,14 @@ class RequestHandler:
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self.model = LlamaModel(Path(settings["model"]))
         self._control: Sequence[int] | None = settings.get("control")
+        # An action ends with a token of its own in a pretrained model's vocabulary.
         self.end = self._control[2] if self._control else self.model.end
         context = self.model.context(settings["context"], settings["threads"])
         self.decoder = Decoder(context, self.end, self._proposers(settings))
         adapters = settings.get("adapters") or {}
-        self._adapters = {
-            name: self.model.adapter(Path(entry["path"])) for name, entry in adapters.items()
-        }
+        self._adapters = {}
+        for name, entry in adapters.items():
+            self._adapters[name] = self.model.adapter(Path(entry["path"]))
         self._adapter: str | None = None  # in use
         self._grammars = self._load_grammars(settings.get("ontology"), adapters)
 
@@ -85,12 +86,13 @@ class RequestHandler:
         ontologies: dict[str | None, Mapping[str, Any] | None] = {None: ontology}
         for name, entry in adapters.items():
             ontologies[name] = entry["ontology"]
+        # One cache for all grammars: adapters share the model's vocabulary.
         tokenize = lru_cache(CACHED_WORDS)(self.model.tokenize_inner)
-        return {
-            name: ActionGrammar(found, tokenize, self.end)
-            for name, found in ontologies.items()
-            if found
-        }
+        grammars: dict[str | None, ActionGrammar] = {}
+        for adapter, found in ontologies.items():
+            if found:
+                grammars[adapter] = ActionGrammar(found, tokenize, self.end)
+        return grammars
 
     def handle(self, request: Mapping[str, Any]) -> Iterator[Part]:
         """Yield the parts of an answer, one a forward pass.
@@ -125,7 +127,7 @@ class RequestHandler:
         # A character of several bytes may be split over tokens, and so over parts.
         text_of = codecs.getincrementaldecoder("utf-8")("replace").decode
         count = 0
-        first_at = start
+        first_at = start  # where there is no token at all
         last_token = None
         state = self._start_state(request)
         for fresh in self.decoder.write(prompt, state, limit, prefix):
@@ -134,8 +136,9 @@ class RequestHandler:
             count += len(fresh)
             last_token = fresh[-1].token
             yield self._part(fresh, text_of)
+        rest_of_text = text_of(b"", True)
         yield {
-            "text": text_of(b"", True),
+            "text": rest_of_text,
             "stop": self._stop_reason(last_token, count, limit),
             "prompt_tokens": len(prompt),
             "reused_tokens": self.decoder.reused,
@@ -145,11 +148,14 @@ class RequestHandler:
         }
 
     def _part(self, fresh: Sequence[ScoredToken], text_of: Callable[[bytes], str]) -> Part:
-        pieces = [self.model.piece(scored.token) for scored in fresh]
-        logprobs = [
-            (piece.decode("utf-8", "replace"), scored.logprob)
-            for piece, scored in zip(pieces, fresh, strict=True)
-        ]
+        """Return the part of an answer that one forward pass gave."""
+        pieces = []
+        logprobs = []
+        for scored in fresh:
+            piece = self.model.piece(scored.token)
+            pieces.append(piece)
+            # A token alone may be half a character; the text of the part is not.
+            logprobs.append((piece.decode("utf-8", "replace"), scored.logprob))
         return {
             "text": text_of(b"".join(pieces)),
             "tokens": [scored.token for scored in fresh],
@@ -157,15 +163,19 @@ class RequestHandler:
         }
 
     def _stop_reason(self, last_token: int | None, count: int, limit: int | None) -> str:
-        if last_token is not None and (last_token == self.end or self.model.is_end(last_token)):
+        if last_token is not None and self._is_end(last_token):
             return "end"
         return "limit" if count == limit else "full"
+
+    def _is_end(self, token: int) -> bool:
+        return token == self.end or self.model.is_end(token)
 
     def _use_adapter(self, name: str | None) -> None:
         """Write with an adapter from now on; `None` is the bare model."""
         if name == self._adapter:
             return
-        self.decoder.use_adapters([(self._adapters[name], 1.0)] if name is not None else [])
+        adapters = [] if name is None else [(self._adapters[name], 1.0)]
+        self.decoder.use_adapters(adapters)
         self._adapter = name
 
     def _prompt_of_units(self, units: Sequence[str]) -> list[int]:
@@ -186,11 +196,13 @@ class RequestHandler:
         if not isinstance(prompt, str):
             after = prompt
         elif prefix:
+            # The begin token is in the prefix.
             after = self.model.tokenize_inner(prompt)
         else:
             after = self.model.tokenize(prompt, begin=True)
         whole = [*before, *after]
         size = self.decoder.context.size
+        # At least one token of the answer must fit.
         if len(whole) >= size:
             raise InputError(
                 f"the sentence takes {len(whole)} tokens, but the runner's context has {size}; "
@@ -203,7 +215,9 @@ class RequestHandler:
     def _prefix_tokens(self, prefix: Prompt) -> list[int]:
         if not prefix:
             return []
-        return self.model.tokenize(prefix, begin=True) if isinstance(prefix, str) else list(prefix)
+        if isinstance(prefix, str):
+            return self.model.tokenize(prefix, begin=True)
+        return list(prefix)
 
     def _start_state(self, request: Mapping[str, Any]) -> GrammarState:
         if "units" in request:
@@ -225,9 +239,11 @@ def check_same_vocabulary(model: LlamaModel, draft: LlamaModel) -> None:
     Raises:
         RunnerError: it does not.
     """
-    same = draft.vocab == model.vocab and all(
-        model.piece(token) == draft.piece(token) for token in range(model.vocab)
-    )
+    same = draft.vocab == model.vocab
+    if same:
+        # All tokens: vocabularies of one size often differ in a few.
+        tokens = range(model.vocab)
+        same = all(model.piece(token) == draft.piece(token) for token in tokens)
     if not same:
         raise RunnerError(
             "the draft has another vocabulary than the model; use a draft with the same tokenizer"
@@ -236,7 +252,7 @@ def check_same_vocabulary(model: LlamaModel, draft: LlamaModel) -> None:
 
 def merge_parts(parts: Sequence[Part]) -> Part:
     """Return all parts of an answer as one."""
-    whole = dict(parts[-1])
+    whole = dict(parts[-1])  # the reason to stop, counts and times are in the last part
     whole["text"] = "".join(part.get("text", "") for part in parts)
     for name in ("tokens", "logprobs"):
         whole[name] = [row for part in parts for row in part.get(name, ())]

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tumen.core.errors import RunnerError
-from tumen.decoding.llama_api import LlamaBatch, last_errors, library
+from tumen.decoding.llama_api import ContextParams, LlamaBatch, last_errors, library
 
 Logits = NDArray[np.float32]  # (rows, vocabulary), before any softmax
 SEQUENCE = 0  # the only one of a context
@@ -42,8 +42,7 @@ class LlamaModel:
         params = self.api.llama_model_default_params()
         self.handle = self.api.llama_model_load_from_file(str(path).encode(), params)
         if not self.handle:
-            reason = last_errors[0] if last_errors else f"{path}: llama.cpp rejects the file"
-            raise RunnerError(reason)
+            raise RunnerError(_first_error(f"{path}: llama.cpp rejects the file"))
         self.vocab_handle = self.api.llama_model_get_vocab(self.handle)
         self.vocab: int = self.api.llama_vocab_n_tokens(self.vocab_handle)
         self.end: int = self.api.llama_vocab_eos(self.vocab_handle)
@@ -52,7 +51,7 @@ class LlamaModel:
                 f"{path}: has no end token, so its answers would not end; "
                 "set tokenizer.ggml.eos_token_id"
             )
-        self._pieces: dict[int, bytes] = {}
+        self._pieces: dict[int, bytes] = {}  # of the tokens asked for so far
 
     def tokenize(self, text: str, begin: bool = False) -> list[int]:
         """Return the ids of a text; control tokens in it are read as such.
@@ -67,8 +66,9 @@ class LlamaModel:
         raw = text.encode()
         # At most a token a byte, and a space may take three bytes in the vocabulary.
         buffer = (c_int * (3 * len(raw) + 2))()
+        read_control_tokens = True
         count = self.api.llama_tokenize(
-            self.vocab_handle, raw, len(raw), buffer, len(buffer), begin, True
+            self.vocab_handle, raw, len(raw), buffer, len(buffer), begin, read_control_tokens
         )
         if count < 0:
             raise RunnerError("llama.cpp cannot tokenize the text")
@@ -81,6 +81,7 @@ class LlamaModel:
         """
         if not self._line_end:
             return self.tokenize(text)
+        # The space comes before the line break then, and both are cut off.
         return self.tokenize("\n" + text)[len(self._line_end) :]
 
     @cached_property
@@ -92,12 +93,16 @@ class LlamaModel:
     def piece(self, token: int) -> bytes:
         """Return the bytes of a token; none for a control token."""
         if token not in self._pieces:
-            # Into a buffer of no bytes it writes nothing and returns the needed size, negated.
-            size = -self.api.llama_token_to_piece(self.vocab_handle, token, None, 0, 0, False)
-            buffer = ctypes.create_string_buffer(size)
-            self.api.llama_token_to_piece(self.vocab_handle, token, buffer, size, 0, False)
-            self._pieces[token] = buffer.raw
+            self._pieces[token] = self._read_piece(token)
         return self._pieces[token]
+
+    def _read_piece(self, token: int) -> bytes:
+        to_piece = self.api.llama_token_to_piece
+        # Into a buffer of no bytes it writes nothing and returns the needed size, negated.
+        size = -to_piece(self.vocab_handle, token, None, 0, 0, False)
+        buffer = ctypes.create_string_buffer(size)
+        to_piece(self.vocab_handle, token, buffer, size, 0, False)
+        return buffer.raw
 
     def is_end(self, token: int) -> bool:
         """Return whether generation ends with a token."""
@@ -152,15 +157,11 @@ class LlamaContext:
         self.size = size
         self.length = 0
         self._vocab = model.vocab
-        params = self.api.llama_context_default_params()
-        params.n_ctx = params.n_batch = params.n_ubatch = size
-        params.n_outputs_max_per_seq = 0  # as many rows of logits as there are tokens
-        params.n_threads = params.n_threads_batch = threads
         last_errors.clear()
+        params = self._params(size, threads)
         self._handle = self.api.llama_init_from_model(model.handle, params)
         if not self._handle:
-            reason = last_errors[0] if last_errors else f"no memory for a context of {size} tokens"
-            raise RunnerError(reason)
+            raise RunnerError(_first_error(f"no memory for a context of {size} tokens"))
         self._memory = self.api.llama_get_memory(self._handle)
         # The batch points into these two arrays, so that a pass allocates nothing.
         self._tokens = np.zeros(size, np.int32)
@@ -169,6 +170,17 @@ class LlamaContext:
             token=self._tokens.ctypes.data, logits=self._wants_logits.ctypes.data
         )
         self._views: dict[tuple[int, int], Logits] = {}
+
+    def _params(self, size: int, threads: int) -> ContextParams:
+        """Parameters of a context whose tokens all fit one forward pass."""
+        params: ContextParams = self.api.llama_context_default_params()
+        params.n_ctx = size
+        params.n_batch = size
+        params.n_ubatch = size
+        params.n_outputs_max_per_seq = 0  # as many rows of logits as there are tokens
+        params.n_threads = threads
+        params.n_threads_batch = threads
+        return params
 
     def decode(self, tokens: Sequence[int], rows: int = 1) -> Logits:
         """Read tokens in one forward pass.
@@ -186,9 +198,10 @@ class LlamaContext:
         count = len(tokens)
         if count + self.length > self.size:
             raise RunnerError(f"{self.length} + {count} tokens do not fit a context of {self.size}")
+        first_row = count - rows
         self._tokens[:count] = tokens
-        self._wants_logits[: count - rows] = 0
-        self._wants_logits[count - rows : count] = 1
+        self._wants_logits[:first_row] = 0
+        self._wants_logits[first_row:count] = 1
         self._batch.n_tokens = count
         code = self.api.llama_decode(self._handle, self._batch)
         if code:
@@ -199,10 +212,11 @@ class LlamaContext:
 
     def _view(self, address: int, rows: int) -> Logits:
         """Return memory of llama.cpp as an array; arrays are kept, as addresses rarely change."""
-        if (address, rows) not in self._views:
+        key = (address, rows)
+        if key not in self._views:
             pointer = ctypes.cast(address, POINTER(c_float))
-            self._views[address, rows] = np.ctypeslib.as_array(pointer, (rows, self._vocab))
-        return self._views[address, rows]
+            self._views[key] = np.ctypeslib.as_array(pointer, (rows, self._vocab))
+        return self._views[key]
 
     def forget(self, length: int) -> None:
         """Rewind to the first `length` tokens.
@@ -210,7 +224,8 @@ class LlamaContext:
         Raises:
             RunnerError: the model's memory cannot be rewound token by token (a recurrent state).
         """
-        if not self.api.llama_memory_seq_rm(self._memory, SEQUENCE, length, -1):
+        end = -1  # of the sequence
+        if not self.api.llama_memory_seq_rm(self._memory, SEQUENCE, length, end):
             raise RunnerError("this model's memory cannot be rewound token by token")
         self.length = length
 
@@ -239,12 +254,19 @@ class LlamaContext:
             RunnerError: an adapter does not fit this model.
         """
         given = list(adapters)
-        handles = (c_void_p * len(given))(*(adapter.handle for adapter, _ in given))
-        scales = (c_float * len(given))(*(scale for _, scale in given))
-        if self.api.llama_set_adapters_lora(self._handle, handles, len(given), scales):
+        count = len(given)
+        handles = (c_void_p * count)(*(adapter.handle for adapter, _ in given))
+        scales = (c_float * count)(*(scale for _, scale in given))
+        failed = self.api.llama_set_adapters_lora(self._handle, handles, count, scales)
+        if failed:
             raise RunnerError("the adapters do not fit this model")
         self.forget(0)
 
     def close(self) -> None:
         """Free the memory."""
         self.api.llama_free(self._handle)
+
+
+def _first_error(otherwise: str) -> str:
+    """Return the first error of llama.cpp since the last `clear`: later ones follow from it."""
+    return last_errors[0] if last_errors else otherwise

@@ -19,9 +19,9 @@ from tumen.core.errors import RunnerError
 
 BUILD = "xllamacpp 2026.10.11549"
 INSTALL = f"pip install '{BUILD.replace(' ', '==')}'"
-GGML_LOG_LEVEL_ERROR = 4
+GGML_LOG_LEVEL_ERROR = 4  # ggml.h
 KEPT_ERRORS = 8
-SPARE_STRUCT_BYTES = 64
+SPARE_STRUCT_BYTES = 64  # behind each struct
 
 Field = tuple[str, Any, Any]  # name, C type, default that the library writes
 
@@ -176,20 +176,30 @@ def library() -> Any:
     found = find_spec("xllamacpp")
     if found is None or found.origin is None:
         raise RunnerError(f"llama.cpp is missing; {INSTALL}")
+    path = next(Path(found.origin).parent.glob("xllamacpp*.so"), None)
+    if path is None:
+        raise RunnerError(_other_build("it contains no library"))
     try:
-        path = next(Path(found.origin).parent.glob("xllamacpp*.so"))
         api = ctypes.CDLL(str(path))
-        for name, (result, *arguments) in PROTOTYPES.items():
-            function = getattr(api, name)
-            function.restype = result
-            function.argtypes = arguments
-    except StopIteration:
-        raise RunnerError(_other_build("it contains no library")) from None
+        _declare_prototypes(api)
     except (OSError, AttributeError) as error:
         raise RunnerError(_other_build(str(error))) from None
+    # Before any other call: with another layout each call would write to wrong memory.
     check_layout(api.llama_model_default_params(), api.llama_context_default_params())
     api.llama_log_set(_log_callback, None)
     return api
+
+
+def _declare_prototypes(api: Any) -> None:
+    """Tell ctypes the types of all functions.
+
+    Raises:
+        AttributeError: the library lacks one of them.
+    """
+    for name, (result, *arguments) in PROTOTYPES.items():
+        function = getattr(api, name)
+        function.restype = result
+        function.argtypes = arguments
 
 
 def check_layout(*defaults: Params) -> None:
@@ -201,8 +211,8 @@ def check_layout(*defaults: Params) -> None:
     for params in defaults:
         field = params.first_difference()
         if field is not None:
-            found = f"{type(params).__name__}.{field} is {getattr(params, field)!r}"
-            raise RunnerError(_other_build(found))
+            value = getattr(params, field)
+            raise RunnerError(_other_build(f"{type(params).__name__}.{field} is {value!r}"))
 
 
 def _other_build(reason: str) -> str:
@@ -210,6 +220,7 @@ def _other_build(reason: str) -> str:
 
 
 def _log(level: int, text: bytes, _: object) -> None:
+    # Other levels describe the model at length.
     if level == GGML_LOG_LEVEL_ERROR:
         last_errors.append(text.decode("utf-8", "replace").strip())
         del last_errors[:-KEPT_ERRORS]

@@ -74,6 +74,7 @@ class FrequencyProposer(Proposer):
         guess: list[int] = []
         probability = 1.0
         while len(guess) < self._limit and not is_finished(state):
+            # A forced token is certain, so it does not lower the probability.
             token = forced_token(state)
             if token is None:
                 token, share = self._most_frequent(state)
@@ -99,8 +100,10 @@ class FrequencyProposer(Proposer):
         if not counts:
             return None, 0.0
         token, count = counts.most_common(1)[0]
+        # Of a run that mostly goes on: whatever its next token is in this sentence.
         if token == RUN_CONTINUES and isinstance(state, ContinueOrClose):
             token = int(state.inside.allowed[0])
+        # One more than was seen, so that a single observation is not certain.
         return token, count / (counts.total() + 1)
 
 
@@ -128,6 +131,7 @@ class PromptLookup(Proposer):
         if state.allowed is not None:
             return ()
         last = list(read[-self._match :])
+        # From the end: what was said last is the likeliest to be said again.
         for start in range(len(read) - self._match - 1, -1, -1):
             end = start + self._match
             if read[start:end] == last:
@@ -155,9 +159,11 @@ class DraftProposer(Proposer):
         while len(guess) < self._limit and not is_finished(state):
             if len(self._read) + len(unread) >= self._context.size:
                 break
+            # Forced tokens wait, and are read with the next one that the draft chooses.
             token = forced_token(state)
             if token is None:
-                token = argmax_allowed(self._context.decode(unread)[0], state)
+                (row,) = self._context.decode(unread)
+                token = argmax_allowed(row, state)
                 self._read += unread
                 unread = []
             guess.append(token)
