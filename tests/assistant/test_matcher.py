@@ -22,6 +22,18 @@ def matcher() -> TemplateMatcher:
         ("set a timer for five minutes", "en", "StartTimer duration=5 minutes"),
         ("mach das Licht im Flur aus", "de", "TurnOff area=flur domain=light"),
         ("打开客厅的灯", "zh", "TurnOn area=客厅 domain=light"),
+        # all of them, not those of this room
+        ("turn off all the lights", "en", "TurnOff domain=light scope=all"),
+        ("关掉所有的灯", "zh", "TurnOff domain=light scope=all"),
+        # a step in percent has a direction and an amount
+        (
+            "turn up kitchen speaker volume by 5",
+            "en",
+            "SetVolumeRelative step=up name=kitchen speaker volume=5",
+        ),
+        # which answer is wanted
+        ("are all the lights on", "en", "GetState domain=light state=on ask=all"),
+        ("how many lights are on", "en", "GetState domain=light state=on ask=how_many"),
     ],
 )
 def test_a_template_fits(matcher: TemplateMatcher, sentence: str, lang: str, action: str) -> None:
@@ -48,6 +60,18 @@ def test_templates_come_before_the_model(home: Home) -> None:
     assert (found.tier, found.why, found.confidence) == ("templates", "exact", 1.0)
     assert found.seconds.keys() == {"device", "templates"}
     assert read("could we have some light").tier == "device"
+
+
+def test_the_model_knows_the_direction(home: Home) -> None:
+    """The Chinese template of a step in percent knows upwards only."""
+
+    def hear(said: str) -> Interpretation:
+        action = action_of("SetVolumeRelative step=down name=x", "zh")
+        return Interpretation(action, "device", "sure", 0.9)
+
+    found = templates_first(home, hear)("给厨房音箱声音调小百分之二十")
+    assert found.tier == "templates"
+    assert found.action.slots["step"] == "down"
 
 
 def test_templates_answer_where_no_model_does(home: Home) -> None:

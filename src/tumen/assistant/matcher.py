@@ -7,6 +7,7 @@ sentences are the model's.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -18,8 +19,8 @@ from tumen.assistant.modifiers import languages_of, script_of
 from tumen.core.errors import InputError, MissingExtra, TumenError
 from tumen.core.extras import need
 from tumen.data.sources import language_data
-from tumen.home import Home
-from tumen.language import CLOSED, INTENTS, Action, normalise
+from tumen.home import Home, common_words, split
+from tumen.language import CLOSED, INTENTS, Action, is_cjk, normalise
 
 PURPOSE = "matching sentences with templates"
 
@@ -63,7 +64,7 @@ class TemplateMatcher:
             slot_lists=self._lists,
             language=language_data(lang).home_assistant,
         )
-        return _action_of(match, lang) if match else None
+        return _action_of(match, said, lang) if match else None
 
     def _names_of(self, home: Home | None) -> Mapping[str, Any]:
         """Return hassil's lists of what a home's devices, areas and floors are called."""
@@ -119,7 +120,8 @@ class TemplatesFirst:
         matched = self._matched(said, (found.action.lang,))
         if matched is None:
             return found
-        return replace(matched, seconds=dict(found.seconds) | dict(matched.seconds))
+        action = _with_direction(matched.action, found.action)
+        return replace(matched, action=action, seconds={**found.seconds, **matched.seconds})
 
     def _matched(self, said: str, languages: Sequence[str]) -> Interpretation | None:
         """Return what the templates of some languages make of a sentence, or None."""
@@ -130,6 +132,17 @@ class TemplatesFirst:
                 seconds = time.perf_counter() - start
                 return Interpretation(action, "templates", "exact", 1.0, {"templates": seconds})
         return None
+
+
+def _with_direction(matched: Action, found: Action) -> Action:
+    """Return a match with the direction that the model heard.
+
+    Some templates write every step as one upwards (`音量调小二十`).
+    """
+    step = found.slots.get("step")
+    if matched.intent != found.intent or not step or not matched.slots.get("step"):
+        return matched
+    return replace(matched, slots={**matched.slots, "step": step})
 
 
 def templates_first(
@@ -165,7 +178,7 @@ def time_spans(slots: Mapping[str, Any], intent: str) -> dict[str, str]:
     return found
 
 
-def _action_of(match: Any, lang: str) -> Action | None:
+def _action_of(match: Any, said: str, lang: str) -> Action | None:
     """Return a match under our names: closed slots by value, others by the matched words."""
     intent = match.intent.name
     if intent not in INTENTS:
@@ -173,15 +186,34 @@ def _action_of(match: Any, lang: str) -> Action | None:
     slots = time_spans({name: entity.value for name, entity in match.entities.items()}, intent)
     for name, entity in match.entities.items():
         slot = SLOT_NAMES.get(name, name)
-        if slot not in INTENTS[intent]:
-            continue
-        value = str(entity.value)
-        if value in CLOSED.get(slot, ()):
-            slots[slot] = value
-            continue
-        try:
-            slots[slot] = normalise(entity.text_clean or value)
-        # punctuation alone
-        except InputError:
-            continue
-    return Action(intent, lang, slots)
+        if slot == "step" and isinstance(entity.value, (int, float)):
+            slots["volume"] = f"{abs(entity.value):g}"
+            slots["step"] = "up" if entity.value > 0 else "down"
+        elif slot in INTENTS[intent]:
+            _put(slots, slot, entity)
+    # which of the answers a question wants
+    if match.response in CLOSED["ask"] and "ask" in INTENTS[intent]:
+        slots["ask"] = match.response
+    # templates take `all the lights` and `the lights` for the same
+    if "scope" in INTENTS[intent] and not slots.get("name") and _says_all(said):
+        slots["scope"] = "all"
+    return Action(intent, lang, {slot: slots[slot] for slot in INTENTS[intent] if slot in slots})
+
+
+def _put(slots: dict[str, str], slot: str, entity: Any) -> None:
+    """Add the value of a slot, or the words that were matched."""
+    value = str(entity.value)
+    if value in CLOSED.get(slot, ()):
+        slots[slot] = value
+        return
+    # punctuation alone is no value
+    with contextlib.suppress(InputError):
+        slots[slot] = normalise(entity.text_clean or value)
+
+
+def _says_all(said: str) -> bool:
+    """Whether a sentence is about all of something."""
+    words = common_words()
+    if {*split(said)} & words.all:
+        return True
+    return any(word in said for word in words.all if len(word) > 1 and is_cjk(word[0]))
