@@ -108,10 +108,10 @@ def _real_imports(module: str) -> Iterator[tuple[str, int]]:
     for node in ast.walk(tree(module)):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tumen"):
             for alias in node.names:
-                yield _definition(str(node.module), alias.name), node.lineno
+                yield definition(str(node.module), alias.name), node.lineno
 
 
-def _definition(module: str, name: str) -> str:
+def definition(module: str, name: str) -> str:
     """The file that defines what a door exports under a name."""
     if f"{module}.{name}" in files():
         return f"{module}.{name}"
@@ -120,7 +120,7 @@ def _definition(module: str, name: str) -> str:
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tumen"):
                 for alias in node.names:
                     if (alias.asname or alias.name) == name:
-                        return _definition(str(node.module), alias.name)
+                        return definition(str(node.module), alias.name)
     return module
 
 

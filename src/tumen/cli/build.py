@@ -16,7 +16,6 @@ from tumen.eval import scorecard_text
 from tumen.pipeline import (
     Link,
     Run,
-    check_stages,
     checkpoint_io,
     links,
     newest_run,
@@ -51,15 +50,12 @@ def run(
     Interrupt it at any time; rerun the same command to resume.
     """
     loaded = load_recipe(recipe, changes)
-    check_stages(loaded, until)
     if plan:
         loaded = with_plan(loaded, plan)
     this = Run(loaded, run_folder(loaded, folder))
-    with this.locked():
-        this.write_recipe(plan)
-        made = this.make(Board(), until)
-        if any(name in loaded.family for name in made):
-            print_predictions(this.folder, this.events())
+    made = this.build(Board(), until, plan)
+    if any(name in loaded.family for name in made):
+        print_predictions(this.folder, this.events())
     if not made:
         print(f"{this.folder}: everything in this recipe is made, nothing to do")
     scorecard = this.folder / f"bundle-{loaded.serve.device}" / "scorecard"

@@ -19,7 +19,7 @@ from tumen.pipeline.folder import (
     trusted_bundle,
 )
 from tumen.pipeline.lineage import Link, links
-from tumen.pipeline.run import Run, check_stages, with_plan
+from tumen.pipeline.run import Run, with_plan
 from tumen.pipeline.stage import Progress, Update
 
 __all__ = [
@@ -27,7 +27,6 @@ __all__ = [
     "Progress",
     "Run",
     "Update",
-    "check_stages",
     "checkpoint_io",
     "cloud_bundle",
     "device_bundle",

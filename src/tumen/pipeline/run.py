@@ -61,6 +61,29 @@ class Run:
             write_text(self.folder / "plan.json", plan.read_text("utf-8"))
         write_text(self.folder / "recipe.json", self.recipe.model_dump_json(indent=1))
 
+    def build(
+        self, progress: Progress, until: str | None = None, plan: Path | None = None
+    ) -> list[str]:
+        """Make everything that the recipe asks for; return the names of the stages made.
+
+        The run's lock is held meanwhile, and the recipe is kept in the folder.
+
+        Args:
+            progress: where progress is shown.
+            until: the last stage to make; default: all.
+            plan: the plan.json that the recipe's mesh comes from.
+
+        Raises:
+            InputError: `until` is not a stage, or weights to start from cannot be read; nothing
+                is made.
+            RunnerBusy: another process works on this run.
+            TumenError: a stage cannot be made; what was made before stays.
+        """
+        check_stages(self.recipe, until)
+        with self.locked():
+            self.write_recipe(plan)
+            return self.make(progress, until)
+
     def make(self, progress: Progress, until: str | None = None) -> list[str]:
         """Make every stage of the recipe that is not done; return the names of those made.
 
