@@ -30,6 +30,7 @@ QUESTIONS = {
     "uneven stages": Question(dense(7), 1024, 16, 8),
     "a long context": Question(dense(4), 32768, 8, 8),
     "a context that tensor ranks do not divide": Question(dense(4), 1028, 16, 8),
+    "a context that tensor ranks divide only whole": Question(dense(4), 16392, 16, 16),
     "latent attention and experts": Question(mixture(9), 4096, 16, 8),
     "experts beside an odd cluster": Question(mixture(5, routed=6), 4096, 18, 6),
     "a small domain of fast links": Question(dense(4), 2048, 16, 8, domain=4),

@@ -31,6 +31,7 @@ from tumen.plan.space import (
     POLICIES,
     Space,
     even_enough,
+    experts_divide,
     layout_of,
     layouts,
     pinned,
@@ -112,7 +113,9 @@ def rows_of(asked: Workload, count: int, space: Space | None = None) -> np.ndarr
 
 
 @pytest.mark.parametrize(
-    "asked", [workload(dense(12)), workload(mixture(9), 4096, 16)], ids=["dense", "moe"]
+    "asked",
+    [workload(dense(12)), workload(mixture(9), 4096, 16), workload(dense(4), 32768, 8)],
+    ids=["dense", "moe", "context"],
 )
 def test_a_row_and_its_layout_are_the_same_case(asked: Workload) -> None:
     """The search fills a table at once; each row must be what the layout alone would give."""
@@ -299,6 +302,21 @@ def test_experts_are_pinned_to_their_divisors(v2_workload: Workload) -> None:
     ):
         pinned(space, {"ep": 7}, v2_workload)
     assert pinned(space, {"ep": 5}, v2_workload).expert == (5,)
+
+
+def test_a_part_that_is_not_pinned_is_not_checked() -> None:
+    """One head, one layer and one sequence: any default above one would be too much."""
+    least = workload(dense(1, heads=1), batch_size=1)
+    space = space_of(least, cards()["h100"], 1)
+    assert pinned(space, {}, least) == space
+
+
+@pytest.mark.parametrize(
+    ("ep", "stage_ranks", "legal"),
+    [(1, 1, True), (4, 8, True), (8, 8, True), (3, 6, False), (4, 6, False), (16, 16, False)],
+)
+def test_expert_groups_tile_ranks_and_experts(ep: int, stage_ranks: int, legal: bool) -> None:
+    assert experts_divide(workload(mixture(9, routed=8)), ep, stage_ranks) == legal
 
 
 @pytest.mark.parametrize("pin", [{"pp": 96}, {"zero": 3}, {"micro_batch": 1536}, {"tp": 96}])
