@@ -30,6 +30,7 @@ from tumen.core.fencing import reject_stale
 
 MANIFEST = "manifest.json"
 SCHEMA = 1  # of the manifest; a newer one is refused
+# Kinds of artifacts, in the order in which a run makes them.
 Kind = Literal[
     "corpus",
     "tokenizer",
@@ -62,7 +63,7 @@ class Manifest(BaseModel):
     digest: str
     inputs: str
     made_by: str
-    made_from: list[str]
+    made_from: list[str]  # digests of the parents
     facts: dict[str, Any] = {}
     files: dict[str, Payload]
 
@@ -174,12 +175,14 @@ def replace_folder(stage: Path, folder: Path) -> None:
 
     Readers see the old folder, briefly nothing, or the new one (not atomic).
     """
+    # A folder cannot be renamed onto one that is not empty.
     old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
     if folder.exists():
         os.replace(folder, old)
     try:
         os.replace(stage, folder)
     except OSError:
+        # The new one cannot be put there, so the old one comes back.
         if old.exists():
             os.replace(old, folder)
         raise
@@ -198,6 +201,7 @@ def write_text(path: Path, text: str) -> None:
             with open(part, "w", encoding="utf-8") as handle:
                 handle.write(text)
                 handle.flush()
+                # Without this a power cut may keep the new name with no content.
                 os.fsync(handle.fileno())
             os.replace(part, path)
         finally:
@@ -240,6 +244,7 @@ def verify(folder: Path, kind: Kind | None = None) -> Manifest:
         ArtifactError: names the file that is missing, cut short or changed.
     """
     manifest = manifest_of(folder, kind)
+    # Sizes first: they need no reading and find most damage.
     check_sizes(folder, manifest)
     for name, payload in manifest.files.items():
         if file_hash(folder / name) != payload.sha256:
@@ -281,6 +286,7 @@ def check_sizes(folder: Path, manifest: Manifest) -> None:
 
 def done(folder: Path, kind: Kind, inputs: str) -> Manifest | None:
     """Return the manifest if `folder` holds a complete artifact of these `inputs`, else None."""
+    # A damaged artifact is made again like one that is missing.
     try:
         manifest = verify(folder, kind)
     except ArtifactError:

@@ -31,7 +31,7 @@ from pathlib import Path
 class TumenError(Exception):
     """Base of all errors that are for people. `str(error)` is one line."""
 
-    exit_code = 1
+    exit_code = 1  # of the process; each class below has its own
 
 
 class RecipeError(TumenError):
@@ -155,6 +155,7 @@ def disk(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        # Such as EBADF: not the disk's fault.
         if error.errno not in DISK_ERRNOS:
             raise
         happened, remedy = DISK_ERRNOS[error.errno]

@@ -30,6 +30,7 @@ class Events:
         if path:
             with disk(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
+                # An earlier writer was killed within a line: start a new one.
                 if _is_cut(path):
                     self._append(b"\n")
 
@@ -45,6 +46,7 @@ class Events:
 
     def _append(self, line: bytes) -> None:
         assert self.path is not None
+        # Opened for each line, so that the file may be moved away at any time.
         handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
             # A full disk takes a part of the line without an error.
@@ -75,10 +77,13 @@ def read(path: Path, event: str | None = None, tail_bytes: int = 0) -> Iterator[
         return
     with open(path, "rb") as lines:
         if tail_bytes:
+            # The first line is cut then, and skipped like one that a kill cut.
             lines.seek(max(0, path.stat().st_size - tail_bytes))
         for line in lines:
             row = _row(line)
-            if row and (event is None or row.get("event") == event):
+            if not row:
+                continue
+            if event is None or row.get("event") == event:
                 yield row
 
 
@@ -98,7 +103,8 @@ class Tail:
         if not self.path.exists():
             return []
         with open(self.path, "rb") as lines:
-            if lines.seek(0, os.SEEK_END) < self.offset:
+            size = lines.seek(0, os.SEEK_END)
+            if size < self.offset:
                 self.offset = 0
             lines.seek(self.offset)
             complete, newline, _ = lines.read().rpartition(b"\n")

@@ -44,9 +44,11 @@ def reject_stale(folder: Path | None = None, own: str = "") -> None:
         TrainError: a newer epoch owns the run.
     """
     if folder is None:
+        # A process that no engine started has neither, and is never stale.
         folder = Path(os.environ.get(JOB_ENV, ""))
         own = os.environ.get(EPOCH_ENV, "")
-    if newer := newer_epoch(folder, own):
+    newer = newer_epoch(folder, own)
+    if newer:
         raise TrainError(
             f"epoch {own} of this job is stale: the engine started epoch {newer}, "
             "which owns the run now"

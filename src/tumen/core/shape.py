@@ -59,6 +59,7 @@ class Yarn(Frozen):
     @property
     def turn_scale(self) -> float:
         """Factor of cosine and sine."""
+        # Both temperatures apply to the scores, so what scores have already is divided out.
         return self._temperature(self.mscale) / self._temperature(self.mscale_all_dim)
 
     @property
@@ -119,6 +120,7 @@ class Mla(Frozen):
 
     def cache_elements(self) -> int:
         """Elements kept per token and layer: the latent and the shared rotary key."""
+        # Independent of the number of heads: that is what MLA is for.
         return self.kv_lora_rank + self.qk_rope_head_dim
 
     @model_validator(mode="after")
@@ -261,6 +263,7 @@ CONFIG_DEFAULTS = {"tie_word_embeddings": False, "rms_norm_eps": 1e-6}
 class Shape(Frozen):
     """One decoder-only transformer. In a recipe `vocab_size` may be 0: the tokenizer sets it."""
 
+    # Names of config.json of DeepSeek-V2 and Llama.
     hidden_size: Positive
     num_hidden_layers: Positive
     intermediate_size: Positive
@@ -269,6 +272,7 @@ class Shape(Frozen):
     vocab_size: int = Field(0, ge=0)
     tie_word_embeddings: bool = True
     rms_norm_eps: float = Field(1e-5, gt=0)
+    # What GPT-3 and others do in another way.
     gated: bool = Field(
         True, description="SwiGLU with three matrices; false: the plain two of GPT-3"
     )
@@ -396,6 +400,7 @@ def _gathered(config: Mapping[str, Any]) -> dict[str, Any]:
     Attention is MLA when there is a `kv_lora_rank`, else GQA. A key without a field stays where it
     is, so that it is reported as an unknown field.
     """
+    # A copy: keys are moved out of it one after the other.
     left: dict[str, Any] = CONFIG_DEFAULTS | dict(config)
     if "kv_lora_rank" in config:
         left["attention"] = _gathered_mla(left)
@@ -427,6 +432,7 @@ def _gathered_gqa(left: dict[str, Any]) -> dict[str, Any]:
 
 def _gathered_experts(left: dict[str, Any]) -> dict[str, Any]:
     """Move the keys of a mixture of experts out of `left`."""
+    # What DeepSeek's own config class means by a missing key.
     defaults = {"first_k_dense_replace": 0, "n_shared_experts": 0, "aux_loss_alpha": 0.001}
     experts = defaults | _taken(left, Experts)
     method = left.get("topk_method")

@@ -25,10 +25,10 @@ def named(
     """
     module, colon, attribute = table.get(name, name).partition(":")
     if not colon:
-        raise error(
-            f"{field} {name!r} is unknown; known: {', '.join(table)}, or 'package.module:Class'"
-        )
+        known = ", ".join(table)
+        raise error(f"{field} {name!r} is unknown; known: {known}, or 'package.module:Class'")
     try:
+        # Imported now, so that a room loads only the plugins that a recipe uses.
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as fault:
         raise error(f"{field} {name!r} cannot be imported: {fault}") from None

@@ -81,6 +81,7 @@ def _entries(folder: Path, levels: int, error: Refusal) -> Iterator[os.DirEntry[
 
 def _size(path: Path, root: Path, error: Refusal) -> int:
     """Bytes of a file; 0 for a folder."""
+    # A link may lead to any file of this machine; one within the folder is fine.
     if path.is_symlink():
         target = Path(os.path.realpath(path))
         if not target.is_relative_to(root):
@@ -138,7 +139,8 @@ def refuse_packed(path: Path, error: Refusal = InputError) -> None:
         `error`: it is one; the error says which.
     """
     check_file(path, error)
-    if what := _packed(path):
+    what = _packed(path)
+    if what:
         raise error(f"{path}: is {what}: never opened; save the weights as safetensors or GGUF")
 
 
@@ -149,6 +151,7 @@ def read_json(path: Path, error: Refusal = ArtifactError, most_bytes: int = MOST
         `error`: missing, larger than `most_bytes`, nested too deep, with a key twice, or not JSON.
     """
     size = check_file(path, error)
+    # Before it is read: a larger file could fill the memory.
     if size > most_bytes:
         raise error(f"{path}: has {size} bytes, {most_bytes} is the most; refused")
     try:

@@ -28,9 +28,9 @@ from tumen.core.errors import InputError, disk
 from tumen.core.shape import Frozen
 
 TRUST_ENV = "TUMEN_TRUST"
-MAX_KEY_BYTES = 1 << 14
-PUBLIC_KEY_BYTES = 32
-ID_DIGITS = 16
+MAX_KEY_BYTES = 1 << 14  # of a key file; larger ones are not read
+PUBLIC_KEY_BYTES = 32  # RFC 8032, section 5.1.5
+ID_DIGITS = 16  # of a SHA-256: enough for the few keys of a trust store
 
 
 class PublicKey(Frozen):
@@ -57,6 +57,7 @@ def key_id(public: bytes) -> str:
 def decode_base64(text: str) -> bytes:
     """Return the bytes of a base64 text; empty if it is not base64."""
     try:
+        # `validate`, as Python otherwise skips letters that base64 does not have.
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         return b""
@@ -77,33 +78,43 @@ def generate_keys(path: Path, name: str) -> tuple[Path, str]:
         InputError: one of the files exists.
         DiskError: they cannot be written; nothing is left behind.
     """
-    from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
     public_path = path.with_name(path.name + ".pub")
     _refuse_overwriting(path, public_path)
-    private = Ed25519PrivateKey.generate()
-    public = base64.b64encode(private.public_key().public_bytes_raw()).decode()
+    pem, public = _new_key_pair()
     about = PublicKey(name=name, key=public)
-    pem = private.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
     comment = f"# Give this to those who load your bundles: --trust FILE, or {TRUST_ENV}.\n"
     with disk(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        # Made with its mode, so that nobody can read it in between; never over another file.
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             with open(handle, "wb") as file:
                 file.write(pem)
             write_text(public_path, comment + _toml(about))
         except BaseException:
+            # A private key without its public one is of no use.
             path.unlink()
             raise
     return public_path, about.id
 
 
+def _new_key_pair() -> tuple[bytes, str]:
+    """Return a private key as PEM, and its public key in base64."""
+    # Here, as most processes never make a key and the package is slow to import.
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    private = Ed25519PrivateKey.generate()
+    pem = private.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    public = private.public_key().public_bytes_raw()
+    return pem, base64.b64encode(public).decode()
+
+
 def _refuse_overwriting(*paths: Path) -> None:
     for path in paths:
+        # A link to nowhere does not "exist", but writing would follow it.
         if path.exists() or path.is_symlink():
             raise InputError(
                 f"{path}: already exists, and a lost key cannot be made again; name another file"
@@ -112,6 +123,7 @@ def _refuse_overwriting(*paths: Path) -> None:
 
 def _toml(key: PublicKey) -> str:
     fields = key.model_dump(exclude_defaults=True)
+    # JSON writes texts and numbers as TOML does.
     return "".join(f"{name} = {json.dumps(value)}\n" for name, value in fields.items())
 
 
@@ -126,6 +138,7 @@ def load_private_key(path: Path) -> Any:
 
     if untrusted.check_file(path, InputError) > MAX_KEY_BYTES:
         raise InputError(f"{path}: not a private key; `tumen keys FILE` makes one")
+    # Bits of the group and of all others.
     readable_by_others = path.stat().st_mode & 0o077
     if readable_by_others:
         raise InputError(
@@ -133,6 +146,7 @@ def load_private_key(path: Path) -> Any:
             "or make a new one if they did"
         )
     try:
+        # Without a passphrase: a bundle is signed by a job that nobody watches.
         key = load_pem_private_key(path.read_bytes(), None)
     except (ValueError, TypeError):
         key = None
@@ -160,6 +174,7 @@ def read_trust_store(store: Path) -> dict[str, PublicKey]:
         )
     keys = [_read_public_key(path) for path in files]
     found = {key.id: key for key in keys}
+    # Two files of one key may disagree on whether it is revoked.
     if len(found) < len(keys):
         raise InputError(
             f"{store}: holds a key twice; keep the file that is right (revoked, least_version)"

@@ -80,10 +80,12 @@ def sign(bundle: Path, key: Path, version: int | None = None) -> Signature:
         InputError: the file is not a private key, or others can read it.
     """
     private = load_private_key(key)
+    # Only what is complete and unchanged is signed.
     digest = verify(bundle, "bundle").digest
     if (bundle / SCORECARD).is_dir():
         verify(bundle / SCORECARD, "scorecard")
     now = time.time()
+    # The signature is part of the file, but not of what is signed.
     unsigned = Signature(
         key=key_id(private.public_key().public_bytes_raw()),
         version=int(now) if version is None else version,
@@ -151,9 +153,11 @@ def check_trust(bundle: Path, trust: TrustStore, events: Events) -> Signature | 
         InputError: the trust store cannot be read.
     """
     manifest = manifest_of(bundle, "bundle")
+    # Cheap checks come first: a hostile bundle must cost neither memory nor time.
     _reject_larger_than_memory(bundle, untrusted.check_folder(bundle))
     check_sizes(bundle, manifest)
     signature = read_signature(bundle)
+    # A run checks its own bundle before it can be signed.
     if trust == "own":
         return None
     from_environment = os.environ.get(TRUST_ENV)
@@ -184,6 +188,7 @@ def _record_unchecked(
     events: Events, bundle: Path, digest: str, signature: Signature | None
 ) -> None:
     """Record once for each bundle that it was accepted without a trust store."""
+    # A bundle that is signed although nobody checks it hints at a forgotten trust store.
     event = "bundle_unsigned" if signature is None else "bundle_signature_unchecked"
     if any(row.get("digest") == digest for row in _recorded(events, event)):
         return
@@ -193,6 +198,7 @@ def _record_unchecked(
 
 
 def _recorded(events: Events, event: str) -> Iterable[Mapping[str, Any]]:
+    # A device that runs for years has a long file, so only its end is searched.
     if events.path:
         return read(events.path, event, SEARCHED_BYTES)
     return [row for row in events.seen if row["event"] == event]
@@ -215,6 +221,22 @@ def _verify_signature(
             f"{bundle}: its signature names the key {key.name!r} ({key.id}), "
             "but was not made by it; rejected"
         )
+    _reject_outdated(bundle, signature, key, store)
+    # The signature is authentic; the manifests must still be those that it covers.
+    for part, now in _manifest_hashes(bundle).items():
+        if now != getattr(signature, part):
+            raise ArtifactError(
+                f"{bundle}: its {part} was changed after the signing; "
+                "rejected until its maker signs it again"
+            )
+
+
+def _reject_outdated(bundle: Path, signature: Signature, key: PublicKey, store: Path) -> None:
+    """Reject a signature that its key does not vouch for any more.
+
+    Raises:
+        ArtifactError: the key is revoked, or accepts later versions only.
+    """
     if key.revoked is not None:
         raise ArtifactError(
             f"{bundle}: signed by {key.name!r} ({key.id}), which is revoked: "
@@ -225,12 +247,6 @@ def _verify_signature(
             f"{bundle}: is version {signature.version}; {store} accepts {key.least_version} "
             f"and later of {key.name!r}; rejected"
         )
-    for part, now in _manifest_hashes(bundle).items():
-        if now != getattr(signature, part):
-            raise ArtifactError(
-                f"{bundle}: its {part} was changed after the signing; "
-                "rejected until its maker signs it again"
-            )
 
 
 def _is_made_by(signature: Signature, key: PublicKey) -> bool:
@@ -238,6 +254,7 @@ def _is_made_by(signature: Signature, key: PublicKey) -> bool:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     try:
+        # Raises ValueError for bytes that are not a key, InvalidSignature for another signer.
         public = Ed25519PublicKey.from_public_bytes(decode_base64(key.key))
         public.verify(decode_base64(signature.signature), signature.message())
     except (InvalidSignature, ValueError):
@@ -250,6 +267,7 @@ def _reject_unlisted_files(bundle: Path, files: Iterable[str]) -> None:
     listed = {*files, MANIFEST, SIGNATURE, *scorecard_files(bundle)}
     for path in sorted(bundle.rglob("*")):
         name = str(path.relative_to(bundle))
+        # Empty folders do no harm.
         if not path.is_dir() and name not in listed:
             raise ArtifactError(
                 f"{bundle}: {untrusted.shown(name)!r} is in it and was not signed; remove it"

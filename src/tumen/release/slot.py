@@ -32,9 +32,9 @@ from tumen.release.signing import SIGNATURE, scorecard_files
 LIVE = "live.json"
 BUNDLES = "bundles"
 EVENTS = "events.jsonl"
-MAX_LIVE_BYTES = 1 << 16
+MAX_LIVE_BYTES = 1 << 16  # of live.json
 COPY_BYTES = 1 << 20  # of one block
-NUMBER_DIGITS = 6
+NUMBER_DIGITS = 6  # of the number of a promotion, so that names sort by age
 BundleName = Annotated[str, Field(pattern=r"^[0-9]{6}-[0-9a-f]{16}$")]
 
 
@@ -99,13 +99,17 @@ def activate(folder: Path, bundle: Path, keep: int) -> Path:
         ArtifactError: the bundle changed while it was copied.
     """
     now = read_live(folder) if is_slot(folder) else None
+    # The digest is compared with the copy's, as the bundle may change meanwhile.
     digest = manifest_of(bundle, "bundle").digest
     name = f"{_next_number(folder):0{NUMBER_DIGITS}d}-{digest}"
-    remove_unused(folder, [now.live, *now.before] if now else _bundle_names(folder))
+    # Room first: what an earlier promotion left behind is removed before the copy.
+    used = [now.live, *now.before] if now else _bundle_names(folder)
+    remove_unused(folder, used)
     target = folder / BUNDLES / name
     _copy_bundle(bundle, target, digest)
     before = (now.live, *now.before)[:keep] if now else ()
     _switch(folder, Live(live=name, before=before))
+    # Only now: until the switch the old ones were in use.
     remove_unused(folder, [name, *before])
     return target
 
@@ -120,7 +124,8 @@ def roll_back(folder: Path) -> Path:
     """
     target = previous_bundle(folder)
     now = read_live(folder)
-    _switch(folder, Live(live=now.before[0], before=now.before[1:]))
+    first, *rest = now.before
+    _switch(folder, Live(live=first, before=tuple(rest)))
     return target
 
 
@@ -141,6 +146,7 @@ def previous_bundle(folder: Path) -> Path:
 def remove_unused(folder: Path, names: Iterable[str]) -> None:
     """Remove all bundles but those named, and files that a killed process left incomplete."""
     kept = set(names)
+    # A kill during `write_text` leaves its part.
     for part in folder.glob(f".{LIVE}.*.part"):
         part.unlink(missing_ok=True)
     bundles = folder / BUNDLES
@@ -165,6 +171,7 @@ def _bundle_names(folder: Path) -> list[str]:
 
 def _copy_bundle(bundle: Path, target: Path, digest: str) -> None:
     """Copy a bundle under a temporary name and move it to its place when it is complete."""
+    # On the same disk, so that the rename is one step.
     stage = target.with_name(f".{target.name}.new")
     with disk(target.parents[1]):
         try:
@@ -187,6 +194,7 @@ def _switch(folder: Path, live: Live) -> None:
 def _parts(bundle: Path) -> list[str]:
     """Return the files to copy, the manifest first; files that no manifest lists are left out."""
     parts = [MANIFEST, *manifest_of(bundle, "bundle").files]
+    # The signature is beside the payload: it signs the manifest.
     if (bundle / SIGNATURE).exists():
         parts.append(SIGNATURE)
     return parts + scorecard_files(bundle)
