@@ -11,8 +11,9 @@ from tests.model.shapes import SHAPES
 from tumen.core.errors import ExportError, InputError, TumenError
 from tumen.core.shape import Experts, Mla, Shape
 from tumen.formats.hf_config import config_of, shape_of
-from tumen.model import build, from_public, interleave, names_of, sizes_of, to_public
-from tumen.model.names import halve
+from tumen.model import build
+from tumen.model.names import from_public, interleave, names_of, sizes_of, to_public
+from tumen.model.names.public_names import halve
 
 OUT = {name: shape.model_copy(update={"rms_norm_eps": 1e-6}) for name, shape in SHAPES.items()}
 GO_OUT = {
@@ -90,7 +91,7 @@ class TestRefused:
         """Such as the correction bias of DeepSeek-V3, or a layer that predicts further tokens."""
         shape = OUT["mla moe"]
         sizes = sizes_of(shape) | {"blocks.1.feed.bias": (4,)}
-        monkeypatch.setattr("tumen.model.names.sizes_of", lambda _: sizes)
+        monkeypatch.setattr("tumen.model.names.public_names.sizes_of", lambda _: sizes)
         with pytest.raises(
             ExportError, match=r"blocks\.1\.feed\.bias: DeepseekV2ForCausalLM has no such weight"
         ) as caught:

@@ -20,7 +20,8 @@ from tumen.decoding.llama import LlamaModel
 from tumen.formats.gguf_header import check, check_adapter
 from tumen.formats.pretrained import digest_of_start, shape_of_start
 from tumen.language.action import normalise
-from tumen.model import causal_mask, greedy, interleave
+from tumen.model import causal_mask, greedy
+from tumen.model.names import interleave
 from tumen.recipe import InitFrom, Train
 from tumen.recipe import Tokenizer as Section
 from tumen.serve.runners import load_runner, read_bundle_info

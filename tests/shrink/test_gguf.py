@@ -17,7 +17,8 @@ from tumen.core.shape import Experts, Gqa, Mla, Shape, Yarn
 from tumen.data import Codec, read_shards
 from tumen.formats import gguf_header
 from tumen.language.action import DO, HOME
-from tumen.model import build, greedy, interleave
+from tumen.model import build, greedy
+from tumen.model.names import interleave
 from tumen.shrink.gguf_writer import write_gguf
 from tumen.train import loss_of
 

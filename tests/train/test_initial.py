@@ -16,7 +16,8 @@ from tumen.core.errors import InputError, RecipeError, TrainError
 from tumen.core.shape import Shape
 from tumen.data import Codec, read_vocabulary
 from tumen.formats.pretrained import located, shape_of_start
-from tumen.model import causal_mask, layer_of
+from tumen.model import causal_mask
+from tumen.model.names import layer_of
 from tumen.recipe import Recipe, recipe_of
 from tumen.shrink.gguf_writer import write_gguf
 from tumen.train.weights import import_public, read_final, start_from

@@ -14,9 +14,7 @@ class Cache:
         self.second: Tensor | None = None
 
     def __len__(self) -> int:
-        if self.first is None:
-            return 0
-        return self.first.shape[2]
+        return 0 if self.first is None else self.first.shape[2]
 
     def extend(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
         """Append T tokens and return everything kept so far."""
@@ -29,8 +27,9 @@ class Cache:
 
     def elements(self) -> int:
         """Elements kept per token of one row; equals `shape.attention.cache_elements()`."""
-        if self.first is None or self.second is None:
-            return 0
-        return (
-            self.first.shape[1] * self.first.shape[3] + self.second.shape[1] * self.second.shape[3]
-        )
+        total = 0
+        for part in (self.first, self.second):
+            if part is not None:
+                _, heads, _, features = part.shape
+                total += heads * features
+        return total

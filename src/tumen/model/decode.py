@@ -25,10 +25,12 @@ def greedy(network: Transformer, prompt: Sequence[int], end: int, longest: int =
     fresh = list(prompt)
     while len(written) < longest:
         seen = len(caches[0])
-        ids = torch.tensor([fresh])
-        positions = torch.arange(seen, seen + len(fresh)).unsqueeze(0)
-        past = torch.arange(seen + len(fresh)).unsqueeze(0) <= positions[0].unsqueeze(1)  # (T, S)
-        mask = torch.zeros(past.shape).masked_fill_(~past, float("-inf"))[None, None]
+        whole = seen + len(fresh)
+        ids = torch.tensor([fresh])  # (1, T)
+        positions = torch.arange(seen, whole).unsqueeze(0)
+        past = torch.arange(whole).unsqueeze(0) <= positions[0].unsqueeze(1)  # (T, S)
+        mask = torch.zeros(past.shape).masked_fill_(~past, float("-inf"))
+        mask = mask[None, None]  # (1, 1, T, S)
         states, *_ = network(ids, positions, mask, caches)
         token = int(network.head(states[0, -1]).argmax())
         if token == end:

@@ -1,6 +1,7 @@
-"""Rotary positions (arXiv 2104.09864), halves convention: feature i turns with feature i + d/2.
+"""Rotary positions (arXiv 2104.09864) in halves: features i and i + d/2 form a pair.
 
-Exports that want neighbouring pairs (GGUF, DeepSeek's own code) get permuted weights, see `names.interleave`.
+Formats with neighbouring pairs (GGUF, DeepSeek's own code) get permuted weights, see
+`public_names.interleave`.
 """
 
 from __future__ import annotations
@@ -22,32 +23,33 @@ def angles(
         positions: (..., T) integers.
         dim: even number of rotated features.
         theta: base of the frequencies.
-        yarn: stretches them; its temperature of the turns is in the result.
+        yarn: stretches them; its temperature is part of the result.
 
     Returns:
         two fp32 tensors (..., T, dim / 2).
     """
-    frequency = theta ** (
-        -torch.arange(0, dim // 2, dtype=torch.float32, device=positions.device) * 2 / dim
-    )
+    places = torch.arange(0, dim // 2, dtype=torch.float32, device=positions.device)
+    frequency = theta ** (-places * 2 / dim)
+    if yarn is not None:
+        frequency = _stretched(frequency, theta, yarn)
+    angle = positions.float().unsqueeze(-1) * frequency
     if yarn is None:
-        angle = positions.float().unsqueeze(-1) * frequency
         return angle.cos(), angle.sin()
-    angle = positions.float().unsqueeze(-1) * _stretched(frequency, theta, yarn)
     return angle.cos() * yarn.turn_scale, angle.sin() * yarn.turn_scale
 
 
 def _stretched(frequency: Tensor, theta: float, yarn: Yarn) -> Tensor:
-    """YaRN's frequencies (arXiv 2309.00071, section 3.2; the ramp over indices is that of DeepSeek-V2's published code)."""
+    """YaRN's frequencies (arXiv 2309.00071, section 3.2).
+
+    The ramp over indices is that of DeepSeek-V2's published code.
+    """
     count = len(frequency)
+    context = yarn.original_max_position_embeddings
 
     def index(turns: float) -> float:
-        """Which frequency turns that often within the old context."""
-        return (
-            count
-            * math.log(yarn.original_max_position_embeddings / (turns * 2 * math.pi))
-            / math.log(theta)
-        )
+        """The frequency that makes so many turns within the original context."""
+        wave = math.log(context / (turns * 2 * math.pi))
+        return count * wave / math.log(theta)
 
     low = max(math.floor(index(yarn.beta_fast)), 0)
     high = min(math.ceil(index(yarn.beta_slow)), 2 * count - 1)
@@ -57,6 +59,8 @@ def _stretched(frequency: Tensor, theta: float, yarn: Yarn) -> Tensor:
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn x (B, heads, T, dim) by cos, sin (B, 1, T, dim / 2)."""
+    """Rotate x (B, heads, T, dim) by cos, sin (B, 1, T, dim / 2)."""
     left, right = x.chunk(2, dim=-1)
-    return torch.cat((left * cos - right * sin, left * sin + right * cos), dim=-1)
+    first = left * cos - right * sin
+    second = left * sin + right * cos
+    return torch.cat((first, second), dim=-1)

@@ -1,4 +1,4 @@
-"""The network: a decoder of pre-norm blocks from one `Shape`, dense or mixture of experts, latent or grouped attention."""
+"""The network: a decoder of pre-norm blocks from one `Shape`, dense or MoE, with MLA or GQA."""
 
 from __future__ import annotations
 
@@ -16,13 +16,12 @@ from tumen.model.cache import Cache
 from tumen.model.experts import Fed, FeedForward, MixtureOfExperts
 from tumen.model.rope import angles
 
-ENDS = 0.02  # deviation of embedding and head in a fresh network, so that its first loss is the logarithm of the vocabulary
-NOT_BUILT = {
-    "gated": True,
-    "biases": False,
-    "n_positions": 0,
-    "window": 0,
-}  # fields of a shape that are planned alone
+# Standard deviation of embedding and head in a fresh network. With it the first loss is the
+# logarithm of the vocabulary.
+ENDS = 0.02
+# Fields of a shape that only the planner knows, and the values that this network has.
+NOT_BUILT = {"gated": True, "biases": False, "n_positions": 0, "window": 0}
+KNUTH = 2654435761  # multiplicative hash over 32 bits
 
 
 class Block(nn.Module):
@@ -31,22 +30,23 @@ class Block(nn.Module):
     def __init__(self, shape: Shape, layer: int) -> None:
         super().__init__()
         kind = shape.attention
-        self.norm_in = Norm(shape.hidden_size, shape.rms_norm_eps)
-        self.attention: nn.Module = (
-            LatentAttention(shape.hidden_size, kind, shape.rms_norm_eps)
-            if isinstance(kind, Mla)
-            else GroupedAttention(shape.hidden_size, kind)
-        )
-        self.norm_out = Norm(shape.hidden_size, shape.rms_norm_eps)
-        mixture = shape.experts is not None and layer >= shape.experts.first_k_dense_replace
-        self.feed: nn.Module = (
-            MixtureOfExperts(shape.hidden_size, shape.experts)
-            if mixture and shape.experts
-            else FeedForward(shape.hidden_size, shape.intermediate_size)
-        )
+        width = shape.hidden_size
+        eps = shape.rms_norm_eps
+        self.norm_in = Norm(width, eps)
+        self.attention: nn.Module
+        if isinstance(kind, Mla):
+            self.attention = LatentAttention(width, kind, eps)
+        else:
+            self.attention = GroupedAttention(width, kind)
+        self.norm_out = Norm(width, eps)
+        self.feed: nn.Module
+        if shape.experts is not None and layer >= shape.experts.first_k_dense_replace:
+            self.feed = MixtureOfExperts(width, shape.experts)
+        else:
+            self.feed = FeedForward(width, shape.intermediate_size)
 
     def forward(self, x: Tensor, context: Context, cache: Cache | None = None) -> Fed:
-        """x (B, T, D) -> x (B, T, D), this layer's balance loss (0 where dense) and load (empty where dense)."""
+        """Input (B, T, D); a dense layer's balance loss is 0 and its load is empty."""
         x = x + self.attention(self.norm_in(x), context, cache)
         if isinstance(self.feed, MixtureOfExperts):
             fed = self.feed(self.norm_out(x), context.real, context.safe)
@@ -56,7 +56,10 @@ class Block(nn.Module):
 
 
 class Ahead(nn.Module):
-    """Multi-token prediction (arXiv 2412.19437, section 2.2): the state of a token and the next token, for the one after it."""
+    """Multi-token prediction (arXiv 2412.19437, section 2.2).
+
+    It predicts the token after the next from a token's state and the next token.
+    """
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -66,14 +69,25 @@ class Ahead(nn.Module):
         self.block = Block(shape, shape.num_hidden_layers)
 
     def forward(self, x: Tensor, following: Tensor, context: Context) -> Fed:
-        """x (B, T, D) before the last norm, following (B, T, D) the next tokens' embeddings."""
-        return self.block(
-            self.join(torch.cat((self.norm_state(x), self.norm_embed(following)), dim=-1)), context
-        )
+        """Run the extra layer.
+
+        Args:
+            x: (B, T, D) states before the last norm.
+            following: (B, T, D) embeddings of the next tokens.
+            context: of the batch.
+        """
+        both = torch.cat((self.norm_state(x), self.norm_embed(following)), dim=-1)
+        return self.block(self.join(both), context)
 
 
 class Out(NamedTuple):
-    """Hidden states after the last norm (B, T, D), the sum of the balance losses, and the states that look one token further."""
+    """Result of a network.
+
+    Attributes:
+        states: (B, T, D) after the last norm; of a stage without it, before.
+        balance: sum of the layers' balance losses.
+        ahead: (B, T, D) states of multi-token prediction; None without it.
+    """
 
     states: Tensor
     balance: Tensor
@@ -81,9 +95,10 @@ class Out(NamedTuple):
 
 
 class Transformer(nn.Module):
-    """Tokens (B, T) -> hidden states (B, T, D); `head` turns chosen states into logits.
+    """Tokens (B, T) -> hidden states (B, T, D); `head` computes logits of chosen states.
 
-    A pipeline stage is the same class with fewer parts: `cut` leaves some layers, and the ends where they belong.
+    A pipeline stage is the same class with fewer layers: `cut` removes the others, and embedding
+    and head where they belong to another stage.
     """
 
     embed: nn.Embedding | None
@@ -94,26 +109,26 @@ class Transformer(nn.Module):
         refuse_unbuilt(shape)
         self.shape = shape
         self.embed = nn.Embedding(shape.vocab_size, shape.hidden_size)
-        self.blocks = nn.ModuleDict(
-            {str(layer): Block(shape, layer) for layer in range(shape.num_hidden_layers)}
-        )
+        layers = range(shape.num_hidden_layers)
+        self.blocks = nn.ModuleDict({str(layer): Block(shape, layer) for layer in layers})
         self.norm: Norm | None = Norm(shape.hidden_size, shape.rms_norm_eps)
-        if shape.tie_word_embeddings:
-            self.output = None
-        else:
+        self.output = None
+        if not shape.tie_word_embeddings:
             self.output = linear(shape.hidden_size, shape.vocab_size)
         self.mtp = Ahead(shape) if shape.num_nextn_predict_layers else None
-        self.loads: list[Tensor] = []  # of the mixtures in the last forward pass, see `Fed.load`
+        # Loads of the mixtures in the last forward pass, see `Fed.load`.
+        self.loads: list[Tensor] = []
 
     def cut(self, first: int, last: int) -> Transformer:
-        """Keep the layers first..last - 1; the embedding stays with layer 0, the head with the last layer."""
-        self.blocks = nn.ModuleDict(
-            {name: block for name, block in self.blocks.items() if first <= int(name) < last}
-        )
+        """Keep layers first..last - 1; the embedding stays with layer 0, the head with the last."""
+        layers = self.blocks.items()
+        kept = {name: block for name, block in layers if first <= int(name) < last}
+        self.blocks = nn.ModuleDict(kept)
         if first > 0:
             self.embed = None
         if last < self.shape.num_hidden_layers:
-            self.norm = self.output = None
+            self.norm = None
+            self.output = None
         return self
 
     def forward(
@@ -127,97 +142,99 @@ class Transformer(nn.Module):
         safe: Tensor | None = None,
         following: Tensor | None = None,
     ) -> Out:
-        """Hidden states after the last norm (a stage without it: as they are), and the sum of the balance losses.
+        """Run all layers.
 
         Args:
-            x: (B, T) tokens; a later pipeline stage takes hidden states (B, T, D).
+            x: (B, T) tokens; in a later pipeline stage hidden states (B, T, D).
             positions: (B, T) place of each token in its own document.
-            mask: (B, 1, T, S) additive, 0 where a token may look and -inf where not.
+            mask: (B, 1, T, S) additive, 0 where a token sees a key and -inf elsewhere.
             caches: one `Cache` a layer when decoding.
-            real, safe: see `Context`.
-            following: (B, T) the next token of each, asked of a network with `mtp` in training.
+            real: see `Context`.
+            safe: see `Context`.
+            following: (B, T) the next tokens, for training with multi-token prediction.
         """
-        kind = self.shape.attention
-        if self.embed is None:
-            x = x
-        else:
+        if self.embed is not None:
             x = self.embed(x)
-        turned, yarn = (
-            (kind.qk_rope_head_dim, kind.rope_scaling)
-            if isinstance(kind, Mla)
-            else (kind.head_dim, None)
-        )
-        cos, sin = angles(positions.unsqueeze(1), turned, kind.rope_theta, yarn)
+        cos, sin = self._angles(positions)
         context = Context(cos.to(x.dtype), sin.to(x.dtype), mask.to(x.dtype), real, safe)
         feds: list[Fed] = []
         for name, block in self.blocks.items():
-            feds.append(block(x, context, caches[int(name)] if caches else None))
+            cache = caches[int(name)] if caches else None
+            feds.append(block(x, context, cache))
             x = feds[-1].out
         states = x if self.norm is None else self.norm(x)
         ahead = None
-        if (
-            following is not None
-            and self.mtp is not None
-            and self.embed is not None
-            and self.norm is not None
-        ):
-            feds.append(self.mtp(x, self.embed(following), context))
-            ahead = self.norm(feds[-1].out)
+        fed = self._ahead(x, following, context)
+        if fed is not None and self.norm is not None:
+            feds.append(fed)
+            ahead = self.norm(fed.out)
         self.loads = [fed.load for fed in feds if len(fed.load)]
-        return Out(states, torch.stack([fed.balance for fed in feds]).sum(), ahead)
+        balance = torch.stack([fed.balance for fed in feds]).sum()
+        return Out(states, balance, ahead)
+
+    def _ahead(self, x: Tensor, following: Tensor | None, context: Context) -> Fed | None:
+        """Run multi-token prediction; None without it, and in a pipeline stage."""
+        if following is None or self.mtp is None or self.embed is None or self.norm is None:
+            return None
+        return self.mtp(x, self.embed(following), context)
+
+    def _angles(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Rotary tables (B, 1, T, rope / 2)."""
+        kind = self.shape.attention
+        places = positions.unsqueeze(1)
+        if isinstance(kind, Mla):
+            return angles(places, kind.qk_rope_head_dim, kind.rope_theta, kind.rope_scaling)
+        return angles(places, kind.head_dim, kind.rope_theta, None)
 
     def head(self, states: Tensor) -> Tensor:
         """Logits (..., vocab) of hidden states (..., D)."""
-        if self.output is not None:
-            weight = self.output.weight
-        elif self.embed is not None:
-            weight = self.embed.weight
-        else:
-            weight = None
-        if weight is None:
+        matrix = self.embed if self.output is None else self.output
+        if matrix is None:
             raise InputError("this pipeline stage has no head; it stays with the last layer")
-        return states @ weight.T
+        return states @ matrix.weight.T
 
     def every_block(self) -> list[Block]:
-        """The layers, and the one that predicts the token after the next."""
-        found: list[Any] = [
-            *self.blocks.values(),
-            *([self.mtp.block] if self.mtp is not None else []),
-        ]
+        """The layers, and the one of multi-token prediction."""
+        found: list[Any] = list(self.blocks.values())
+        if self.mtp is not None:
+            found.append(self.mtp.block)
         return found
 
     def mixtures(self) -> list[MixtureOfExperts]:
         """The layers whose loads `loads` holds, in the same order."""
-        return [
-            block.feed for block in self.every_block() if isinstance(block.feed, MixtureOfExperts)
-        ]
+        feeds = [block.feed for block in self.every_block()]
+        return [feed for feed in feeds if isinstance(feed, MixtureOfExperts)]
 
     def safe_rows(self, ids: Tensor) -> Tensor | None:
-        """Which rows of ids (B, T) lose no token: a share of `protect`, by a hash of their tokens, so the same on any mesh."""
+        """Which rows of ids (B, T) lose no token: a share of `protect`.
+
+        Chosen by a hash of their tokens, so it is the same on any mesh.
+        """
         experts = self.shape.experts
         if experts is None or not self.training:
             return None
-        return (
-            ids.sum(dim=1) * 2654435761
-        ) % 2**32 < experts.protect * 2**32  # Knuth's multiplicative hash
+        hashed = (ids.sum(dim=1) * KNUTH) % 2**32
+        return hashed < experts.protect * 2**32
 
 
 def refuse_unbuilt(shape: Shape) -> None:
-    """Refuse shapes no network here has.
+    """Refuse shapes that this network does not implement.
 
     Raises:
         InputError: names the fields.
     """
     if not shape.vocab_size:
-        raise ValueError("shape.vocab_size is 0: take it from the tokeniser first")
+        raise ValueError("shape.vocab_size is 0: take it from the tokenizer first")
     foreign = [name for name, ours in NOT_BUILT.items() if getattr(shape, name) != ours]
     if foreign:
         raise InputError(
-            f"shape.{', shape.'.join(foreign)}: the planner counts it, no network here has it; leave it out to train"
+            f"shape.{', shape.'.join(foreign)}: the planner counts it, no network here has it; "
+            "leave it out to train"
         )
     if shape.num_nextn_predict_layers > 1:
         raise InputError(
-            f"shape.num_nextn_predict_layers {shape.num_nextn_predict_layers}: one more predicted token is built; set it to 1 or 0"
+            f"shape.num_nextn_predict_layers {shape.num_nextn_predict_layers}: "
+            "one more predicted token is built; set it to 1 or 0"
         )
 
 
@@ -231,36 +248,46 @@ def build(shape: Shape, seed: int = 0) -> Transformer:
 
 
 def fresh(shape: Shape, name: str, size: torch.Size, seed: int) -> Tensor:
-    """One weight of a fresh network, from its name and the seed alone: every rank of any mesh can make its own part.
+    """One weight of a fresh network, from its name and the seed alone.
 
-    Normal, those that write to the residual smaller by depth (GPT-2, section 2.3); vectors are ones.
+    So every rank of any mesh can make its own part. Matrices are normal, smaller with depth where
+    they write to the residual (GPT-2, section 2.3); vectors are ones.
     """
     if len(size) < 2:
         return torch.ones(size)
-    if len(size) == 2:
-        inner = size[-1]
-    else:
-        inner = size[-2]
+    inner = size[-1] if len(size) == 2 else size[-2]  # stacked experts are (E, inner, outer)
     deviation = 1 / math.sqrt(inner)
     if name.endswith((".out.weight", ".down.weight", ".down")):
         deviation = 0.5 / math.sqrt(shape.hidden_size) / math.sqrt(2 * shape.num_hidden_layers)
     if name.startswith(("embed", "output")):
         deviation = ENDS
     digits = hashlib.sha256(f"{seed} {name}".encode()).digest()[:8]
-    generator = torch.Generator().manual_seed(int.from_bytes(digits, "little") >> 1)
+    number = int.from_bytes(digits, "little") >> 1  # torch's seeds have 63 bits
+    generator = torch.Generator().manual_seed(number)
     return torch.empty(size).normal_(0, deviation, generator=generator)
 
 
 def causal_mask(documents: Tensor) -> Tensor:
-    """Additive mask (B, 1, T, T) for packed rows: a token sees its own document up to itself. documents: (B, T) ids."""
+    """Additive mask (B, 1, T, T) for packed rows: a token sees its own document up to itself.
+
+    Args:
+        documents: (B, T) ids.
+    """
     T = documents.shape[1]
     places = torch.arange(T, device=documents.device)
     return visible(documents, places, documents, places)
 
 
 def visible(documents: Tensor, places: Tensor, key_documents: Tensor, key_places: Tensor) -> Tensor:
-    """Additive mask (B, 1, T, S): queries of `documents` (B, T) at `places` (T,) in the row see earlier keys of their document."""
-    same_document = documents.unsqueeze(2) == key_documents.unsqueeze(1)
-    past = key_places.unsqueeze(0) <= places.unsqueeze(1)
+    """Additive mask (B, 1, T, S): a query sees the earlier keys of its own document.
+
+    Args:
+        documents: (B, T) of the queries.
+        places: (T,) of the queries in the row.
+        key_documents: (B, S).
+        key_places: (S,).
+    """
+    same_document = documents.unsqueeze(2) == key_documents.unsqueeze(1)  # (B, T, S)
+    past = key_places.unsqueeze(0) <= places.unsqueeze(1)  # (T, S)
     mask = torch.zeros(same_document.shape, device=documents.device)
     return mask.masked_fill_(~(same_document & past), float("-inf")).unsqueeze(1)

@@ -1,7 +1,7 @@
 """Write GGUF: our weights under llama.cpp's names, with the tokenizer and a chat template.
 
 The format: github.com/ggml-org/ggml/docs/gguf.md. Dense GQA becomes architecture `llama`; MLA,
-dense or with experts, becomes `deepseek2` (names in model/gguf_names.py).
+dense or with experts, becomes `deepseek2` (names in model/names/gguf_names.py).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tumen.core.shape import Experts, Gqa, Mla, Shape
 from tumen.data import Codec
 from tumen.data.tokenizer import BYTES, CONTROL, UNKNOWN
 from tumen.language import BEGIN, DO
-from tumen.model import gguf_name, interleave, to_gguf, turned
+from tumen.model.names import gguf_name, interleave, to_gguf, turned
 from tumen.recipe.field_types import QuantType
 from tumen.shrink.quant_types import GRIDS, Scales, fitting
 

@@ -3,7 +3,8 @@
 Tensors are converted one at a time.
 
 config.json                        the network's shape (formats/hf_config.py)
-model-00001-of-00003.safetensors   weights by their public names (model/names.py); a single file is
+model-00001-of-00003.safetensors   weights by their public names (model/names/public_names.py); a
+single file is
                                    called model.safetensors
 model.safetensors.index.json       {metadata: {total_size}, weight_map: {name: file}}
 """
@@ -38,7 +39,7 @@ from tumen.formats import (
     read_json,
     shape_of,
 )
-from tumen.model import Name, check_weights, from_gguf, inwards, names_of, outwards, sizes_of
+from tumen.model.names import Name, check_weights, from_gguf, inwards, names_of, outwards, sizes_of
 from tumen.train.checkpoints.checkpoint import SHAPE, WEIGHTS
 from tumen.train.weights.initial import INDEX, Gguf, Tensors, differing, names_within, weight_files
 from tumen.train.weights.lora import is_adapter, write_merged

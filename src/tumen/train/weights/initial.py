@@ -31,7 +31,15 @@ from tumen.formats import (
     shape_of,
     shape_of_gguf,
 )
-from tumen.model import Name, check_weights, from_gguf, from_public, gguf_sizes, layer_of, names_of
+from tumen.model.names import (
+    Name,
+    check_weights,
+    from_gguf,
+    from_public,
+    gguf_sizes,
+    layer_of,
+    names_of,
+)
 from tumen.train.checkpoints.checkpoint import read_whole
 
 INDEX = "model.safetensors.index.json"
