@@ -83,10 +83,10 @@ def make(
         columns,
         {"device": [0.01]},
         sizes if cloud else {"device": 10},
-        [device],
-        floors,
-        "x",
-        exam,
+        made_from=[device],
+        gate=floors,
+        inputs="x",
+        suite=exam,
     )
     return with_name if with_name == folder else with_name.rename(folder)
 

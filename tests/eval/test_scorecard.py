@@ -206,7 +206,13 @@ class TestGate:
         made_from = [of or artifact.manifest_of(bundle).digest]
         columns = {"device": {"all": row, "en": row}}
         write_scorecard(
-            bundle, columns, {"device": [0.01]}, {"device": 10}, made_from, Gate(exact=0.9), "x"
+            bundle,
+            columns,
+            {"device": [0.01]},
+            {"device": 10},
+            made_from=made_from,
+            gate=Gate(exact=0.9),
+            inputs="x",
         )
 
     def test_nobody_examined_it(self, bundle: Path) -> None:

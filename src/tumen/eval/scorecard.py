@@ -21,6 +21,7 @@ def write_scorecard(
     columns: Mapping[str, Mapping[str, Any]],
     seconds: Mapping[str, Sequence[float]],
     sizes: Mapping[str, int],
+    *,
     made_from: Sequence[str],
     gate: Gate,
     inputs: str,
@@ -41,11 +42,11 @@ def write_scorecard(
     Returns:
         The manifest of the scorecard.
     """
-    agreement = {
-        name: manifest_of(bundle.with_name(f"bundle-{name}")).facts.get("agreement")
-        for name in sizes
-        if name in columns
-    }
+    agreement = {}
+    for name in sizes:
+        if name in columns:
+            facts_of = manifest_of(bundle.with_name(f"bundle-{name}")).facts
+            agreement[name] = facts_of.get("agreement")
     card: dict[str, Any] = {
         "exam": suite,
         "columns": columns,

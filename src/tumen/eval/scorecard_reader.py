@@ -161,8 +161,5 @@ def _validated(kind: type[Kind], tree: Any, where: Path, problem: str) -> Kind:
         return kind.model_validate(tree)
     except ValidationError as error:
         field = ".".join(str(part) for part in error.errors()[0]["loc"])
-        if field:
-            at = f" (at {untrusted.shown(field)[:60]})"
-        else:
-            at = ""
+        at = f" (at {untrusted.shown(field)[:60]})" if field else ""
         raise ArtifactError(f"{where}: {problem}{at}") from None

@@ -87,11 +87,14 @@ def _ratio_cell(row: Mapping[str, Any] | None) -> str:
     """Return device over cloud in one class, with `<` where the class misses its threshold."""
     if row is None:
         return ""
-    ratio, low, high = (
-        "-" if row[end] is None else f"{row[end]:.2f}" for end in ("ratio", "low", "high")
-    )
+    ratio = _ratio(row["ratio"])
+    interval = f"[{_ratio(row['low'])}, {_ratio(row['high'])}]"
     mark = " " if row["reached"] else "<"
-    return f"{f'{ratio} [{low}, {high}]':>24} {mark}"
+    return f"{f'{ratio} {interval}':>24} {mark}"
+
+
+def _ratio(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
 
 
 def classes_line(classes: Mapping[str, Mapping[str, Any]]) -> str:
@@ -107,7 +110,8 @@ def classes_line(classes: Mapping[str, Mapping[str, Any]]) -> str:
     )
     if not missed:
         return line
-    return f"{line}; not in {', '.join(_missed_class(name, classes[name]) for name in missed)}"
+    named = [_missed_class(name, classes[name]) for name in missed]
+    return f"{line}; not in {', '.join(named)}"
 
 
 def _missed_class(name: str, row: Mapping[str, Any]) -> str:
@@ -116,20 +120,16 @@ def _missed_class(name: str, row: Mapping[str, Any]) -> str:
 
 
 def _group_order(group: str) -> tuple[int, str]:
-    if group in OVERALL_GROUPS:
-        place = OVERALL_GROUPS.index(group)
-    else:
-        place = len(OVERALL_GROUPS)
+    overall = group in OVERALL_GROUPS
+    place = OVERALL_GROUPS.index(group) if overall else len(OVERALL_GROUPS)
     return place, group
 
 
 def _share_cell(row: Mapping[str, Any] | None) -> str:
     if not row or not row.get("n"):
         return "-"
-    exact, low, high, corrected = (
-        f"{100 * row[name]:.1f}" for name in ("exact", "low", "high", "corrected")
-    )
-    return f"{exact} [{low}, {high}] ({corrected})"
+    percent = {name: f"{100 * row[name]:.1f}" for name in ("exact", "low", "high", "corrected")}
+    return "{exact} [{low}, {high}] ({corrected})".format(**percent)
 
 
 def _percent(share: float | None) -> str:

@@ -43,6 +43,18 @@ class Tally:
     golds: Counter[str] = field(default_factory=Counter)
     marks: list[str] = field(default_factory=list)
 
+    def add(self, other: Tally) -> None:
+        """Add the counts of other cases behind these."""
+        self.n += other.n
+        self.exact += other.exact
+        self.intent += other.intent
+        self.not_home += other.not_home
+        self.false_acts += other.false_acts
+        self.false_intents += other.false_intents
+        self.invented += other.invented
+        self.golds.update(other.golds)
+        self.marks += other.marks
+
     def row(self) -> dict[str, Any]:
         """Return the group's row of a scorecard.
 
@@ -69,14 +81,14 @@ class Tally:
     def _beyond_chance(self) -> float:
         share = self.exact / self.n
         chance = max(self.golds.values(), default=0) / self.n  # of the best constant answer
-        if chance < 1:
-            return (share - chance) / (1 - chance)
-        return share
+        if chance == 1:
+            return share
+        return (share - chance) / (1 - chance)
 
     def _share_of_not_home(self, count: int) -> float | None:
-        if self.not_home:
-            return round(count / self.not_home, 4)
-        return None
+        if not self.not_home:
+            return None
+        return round(count / self.not_home, 4)
 
 
 def evaluate(
@@ -103,24 +115,32 @@ def tally(
     """Count predictions by group; the group `all` holds every case."""
     tallies: dict[str, Tally] = {"all": Tally()}
     for case, prediction in zip(cases, predictions, strict=True):
-        intent_right, exact = _graded(case, prediction.action, values)
-        not_home = case.gold is not None and case.gold.intent == NONE
-        given = at_home(prediction.action) if prediction.action else None
-        acts_wrongly = not_home and not intent_right and given is not None and given.intent in ACTS
-        would_change = acts_wrongly and would_act(given, case.home, values)
-        invented = prediction.action is not None and invents_words(prediction.action, case.sentence)
+        one = _tally_of_one(case, prediction.action, values)
         for group in ("all", *case.groups):
-            counts = tallies.setdefault(group, Tally())
-            counts.n += 1
-            counts.exact += exact
-            counts.marks.append("1" if exact else "0")
-            counts.intent += intent_right
-            counts.golds[str(case.gold or case.labels or "")] += 1
-            counts.not_home += not_home
-            counts.false_acts += would_change
-            counts.false_intents += acts_wrongly
-            counts.invented += invented
+            tallies.setdefault(group, Tally()).add(one)
     return tallies
+
+
+def _tally_of_one(case: EvalCase, action: Action | None, values: Values) -> Tally:
+    """Count a single prediction."""
+    intent_right, exact = _graded(case, action, values)
+    not_home = case.gold is not None and case.gold.intent == NONE
+    given = at_home(action) if action else None
+    acts = given is not None and given.intent in ACTS
+    acts_wrongly = not_home and acts and not intent_right
+    would_change = acts_wrongly and would_act(given, case.home, values)
+    invented = action is not None and invents_words(action, case.sentence)
+    return Tally(
+        n=1,
+        exact=int(exact),
+        intent=int(intent_right),
+        not_home=int(not_home),
+        false_acts=int(would_change),
+        false_intents=int(acts_wrongly),
+        invented=int(invented),
+        golds=Counter([str(case.gold or case.labels or "")]),
+        marks=["1" if exact else "0"],
+    )
 
 
 def _graded(case: EvalCase, given: Action | None, values: Values) -> tuple[bool, bool]:

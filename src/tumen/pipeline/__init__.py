@@ -1,6 +1,7 @@
 """pipeline: recipe -> stages -> artifacts.
 
-What: the stages of a recipe, making what is missing, what is stale and why; training, packing and evaluation of its tiers.
+What: the stages of a recipe, making what is missing, what is stale and why; training, packing and
+evaluation of its tiers.
 In: a recipe and the folder of its run.
 Out: artifacts in the folder of the run, events, reports.
 Never: options, printing; reading the whole recipe anywhere but in stages.py.

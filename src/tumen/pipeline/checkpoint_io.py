@@ -72,7 +72,8 @@ class Program:
 def export_executorch(checkpoint: Path, out: Path, program: Program, run: Path) -> str:
     """Write a checkpoint as an ExecuTorch program; return a line about it.
 
-    Where the program can run here and the run has an eval suite, its tokens are compared with torch's.
+    Where the program can run here and the run has an eval suite, its tokens are compared with
+    torch's.
 
     Args:
         checkpoint: artifact folder.

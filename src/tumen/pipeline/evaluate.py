@@ -34,7 +34,9 @@ Rows = dict[str, dict[str, Any]]  # one row of shares for each group of cases, "
 
 @dataclass(frozen=True)
 class ScorecardStage(Stage):
-    """The scorecard of a run, inside the device bundle: device, cloud and a reference on the same cases.
+    """The scorecard of a run, inside the device bundle.
+
+    It compares device, cloud and a reference on the same cases.
 
     Attributes:
         bundles: stages of the device's bundle and, if it runs here, the cloud's.
@@ -56,32 +58,41 @@ class ScorecardStage(Stage):
 
     def make(self, work: Work) -> Manifest:
         """Evaluate the bundles and write the scorecard."""
-        corpus = work.run / CORPUS
         device = work.run / self.bundles[0]
         values = Values.load(device / "values.json")
-        cases = list(held_out_cases(corpus))
+        cases = list(held_out_cases(work.run / CORPUS))
         columns: dict[str, Rows] = {}
         seconds: dict[str, list[float]] = {}
         sizes: dict[str, int] = {}
+
+        def add(column: str, rows: Rows, answers: Sequence[Prediction]) -> None:
+            columns[column] = rows
+            seconds[column] = [answer.seconds for answer in answers]
+
+        # Without a cloud bundle that runs here, device is the only column of the two.
         for column, name in zip(("device", "cloud"), self.bundles, strict=False):
             bundle = work.run / name
             rows, answers = evaluate_bundle(bundle, cases, values, self.threads, "own")
-            columns[column] = rows
-            seconds[column] = [answer.seconds for answer in answers]
+            add(column, rows, answers)
             sizes[column] = manifest_of(bundle, "bundle").payload_bytes
             work.events.emit("exam", column=column, exact=rows["all"]["exact"], n=len(cases))
         few = list(self._reference_cases(cases))
         if few:
-            columns["reference"], answers = evaluate(few, MatcherColumn().answer, values)
-            seconds["reference"] = [answer.seconds for answer in answers]
-        made_from = [manifest_of(work.run / name).digest for name in (*self.bundles, CORPUS)]
-        digest = suite_digest(cases)
+            add("reference", *evaluate(few, MatcherColumn().answer, values))
+        parents = (*self.bundles, CORPUS)
         return write_scorecard(
-            device, columns, seconds, sizes, made_from, self.gate, work.inputs, digest
+            device,
+            columns,
+            seconds,
+            sizes,
+            made_from=[manifest_of(work.run / name).digest for name in parents],
+            gate=self.gate,
+            inputs=work.inputs,
+            suite=suite_digest(cases),
         )
 
     def _reference_cases(self, cases: Sequence[EvalCase]) -> Iterator[EvalCase]:
-        """Yield the first cases of each language; the template matcher knows a home's intents only."""
+        """Yield each language's first cases for a home; the matcher knows no others."""
         for language in self.languages:
             spoken = [case for case in cases if case.gold and case.gold.lang == language]
             for case in spoken[:REFERENCE_CASES]:

@@ -1,7 +1,8 @@
 """Export a run's training metrics to TensorBoard and Prometheus.
 
-Both read the run's append-only events. Training does not know of them and never waits for them, and a run that ended
-long ago is exported like one that is running. Each needs its library (extras `tensorboard`, `prometheus`).
+Both read the run's append-only events. Training does not know of them and never waits for them, and
+a run that ended long ago is exported like one that is running. Each needs its library (extras
+`tensorboard`, `prometheus`).
 """
 
 from __future__ import annotations
@@ -124,7 +125,9 @@ def numbers(row: dict[str, Any]) -> dict[str, float]:
 
 
 class TensorBoard:
-    """A TensorBoard folder: one run for each tier, one scalar for each number, at the time and step of its event.
+    """A TensorBoard folder: a run for each tier, a scalar for each number.
+
+    Scalars have the time and step of their events.
 
     Event files that an earlier export left in the folder are replaced.
     """
@@ -180,7 +183,10 @@ class TensorBoard:
 
 
 class Gauges:
-    """A Prometheus collector of a run: the newest numbers of every tier, read from its events on each scrape."""
+    """A Prometheus collector of a run.
+
+    Each scrape reads the newest numbers of every tier from the events.
+    """
 
     def __init__(self, run: Path) -> None:
         self.run = run.resolve().name
@@ -238,7 +244,7 @@ class Gauges:
         return registry
 
     def write(self, path: Path) -> None:
-        """Write the text exposition as a file that appears whole, for node-exporter's textfile collector."""
+        """Write the text exposition atomically, for node-exporter's textfile collector."""
         with disk(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             prometheus_client.write_to_textfile(str(path), self.registry())

@@ -91,7 +91,7 @@ def newest_run(root: Path = RUNS) -> Path:
 
 
 def device_bundle(path: Path) -> Path:
-    """Return the bundle that a path names: itself, the device bundle of a run, or what is live in a slot.
+    """Return a path's bundle: itself, the device bundle of a run, or the live bundle of a slot.
 
     Raises:
         InputError: the path is none of these.
@@ -141,7 +141,7 @@ def _events_of(folder: Path) -> Events:
 
 
 def cloud_bundle(bundle: Path) -> Path | None:
-    """Return the cloud tier's bundle beside a device bundle, if its recipe names one that runs here."""
+    """Return the cloud tier's bundle beside a device bundle, if its recipe runs one here."""
     serve = read_bundle_info(bundle).serve
     if not serve.cloud or serve.cloud_url or serve.cloud == serve.device:
         return None

@@ -1,4 +1,4 @@
-"""The stages after training: the quantization type of each matrix, and the bundle, compared with torch before it is kept."""
+"""The stages after training: quantization types, and the bundle, checked against torch."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def qat_of(tier: str) -> str:
 
 @dataclass(frozen=True)
 class QuantizationStage(Stage):
-    """The quantization type of each matrix of a trained tier, and which columns of a matrix matter."""
+    """The quantization type and scales of each matrix of a trained tier."""
 
     kind = "quant"
     maker = 1
@@ -121,14 +121,8 @@ class BundleStage(Stage):
             from tumen.shrink import BundleInputs, pack
 
         quantize = self.tier.quantize
-        if quantize.qat:
-            trained = qat_of(self.tier_name)
-        else:
-            trained = self.tier_name
-        if quantize.plain:
-            types = None
-        else:
-            types = work.run / types_of(self.tier_name)
+        trained = qat_of(self.tier_name) if quantize.qat else self.tier_name
+        types = None if quantize.plain else work.run / types_of(self.tier_name)
         about = {
             "recipe": self.recipe_name,
             "tier": self.tier_name,

@@ -1,4 +1,4 @@
-"""What `tumen train` does in each rank: find the tier, wait in standby, train it, report a fault."""
+"""What `tumen train` does in each rank: find the tier, stand by, train, report a fault."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ MAX_LINE_BYTES = 1 << 20  # of the environment that a standby process receives
 def train_rank(
     run: Path, tier: str, plan: Path | None, profile_folder: Path | None, standby: bool
 ) -> str:
-    """Train one tier of a run as one rank, under torchrun's variables. The process ends with the engine's.
+    """Train one tier of a run as one rank, under torchrun's variables.
+
+    The process ends with the engine's.
 
     Args:
         run: folder of the run, with its recipe.json.
@@ -72,7 +74,9 @@ def training_stage(run: Path, tier: str) -> TrainingStage:
 
 
 def stand_by() -> None:
-    """Load what training needs, then read the environment from stdin: a start without the time of imports.
+    """Import what training needs, then read the environment from stdin.
+
+    A rank that stands by starts without the time of imports.
 
     The process ends when stdin ends without a line.
 
@@ -97,9 +101,9 @@ def stand_by() -> None:
 def end_rank() -> None:
     """End the process of a rank, without Python's own shutdown, if there are several.
 
-    A thread of torch that asks for the interpreter during that shutdown is unwound by it, and C++ then aborts the
-    process ("terminate called without an active exception"): a finished training counted as failed, twice in our
-    own tests.
+    A thread of torch that asks for the interpreter during that shutdown is unwound by it, and C++
+    then aborts the process ("terminate called without an active exception"): a finished training
+    counted as failed, twice in our own tests.
     """
     if os.environ.get("WORLD_SIZE", "1") == "1":
         return
@@ -140,7 +144,9 @@ def faults_written() -> Iterator[None]:
 
 
 def write_fault(kind: str, why: str, step: int | None) -> None:
-    """Write faults/RANK-ATTEMPT.json into the job's folder, if an agent has named one; a full disk may prevent it.
+    """Write faults/RANK-ATTEMPT.json into the job's folder, if an agent has named one.
+
+    Nothing is written on a full disk.
 
     Args:
         kind: of the fault, as the watcher knows it.

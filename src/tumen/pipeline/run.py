@@ -143,7 +143,9 @@ class Run:
 
 
 def check_stages(recipe: Recipe, until: str | None) -> None:
-    """Check before anything is made that a recipe's pretrained models can be read and that `until` is a stage.
+    """Check that a recipe's pretrained models can be read and that `until` is a stage.
+
+    Called before anything is made.
 
     Raises:
         InputError: says what is missing.

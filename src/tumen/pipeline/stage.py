@@ -49,7 +49,8 @@ class Stage(ABC):
 
     Attributes:
         kind: of the artifact.
-        maker: version of the code that makes it; raise it when the same inputs give another artifact.
+        maker: version of the code that makes it; raise it when the same inputs give another
+            artifact.
         name: name of the stage, and its folder inside the run.
         parents: names of the stages it is made from.
     """

@@ -1,7 +1,8 @@
 """The stages of a recipe: the only place that reads the whole of it.
 
 corpus -> tokenizer -> dataset -> <teacher> -> <student> -> bundle-<tier> -> bundle-<tier>/scorecard
-and between a tier and its bundle, where the recipe quantizes with calibration: -> <tier>-quant -> <tier>-qat
+and between a tier and its bundle, where the recipe quantizes with calibration: -> <tier>-quant ->
+<tier>-qat
 """
 
 from __future__ import annotations
@@ -171,7 +172,7 @@ def served_tiers(recipe: Recipe) -> list[str]:
 
 
 def _vocabulary_digest(section: Tokenizer) -> str:
-    """Return the digest of the pretrained vocabulary that a tokenizer takes, "" for one that is learned."""
+    """Return the digest of a tokenizer's pretrained vocabulary, "" for one that is learned."""
     if section.init_from is not None:
         return vocabulary_digest(Path(section.init_from))
     return ""

@@ -20,7 +20,7 @@ def wilson(hits: int, n: int) -> tuple[float, float]:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """Return the value that `share` of the values do not exceed (nearest rank); 0 without values."""
+    """Return the value that `share` of all values do not exceed (nearest rank); 0 if empty."""
     if not values:
         return 0.0
     ordered = sorted(values)

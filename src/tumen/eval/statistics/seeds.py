@@ -1,4 +1,4 @@
-"""Means over seeds with intervals: few runs, so Student's t (Student 1908), never a normal's 1.96."""
+"""Means over seeds with intervals by Student's t (Student 1908), as runs are few."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from typing import Any
 from tumen.assistant.values import Values
 from tumen.data.sources import read_clinc
 from tumen.eval.eval_case import EvalCase, Prediction
-from tumen.eval.suites.labels import GoldLabels, labelled_case
+from tumen.eval.suites.gold_labels import GoldLabels, labelled_case
 from tumen.eval.suites.suite import Suite
 from tumen.language import NONE, Action
 

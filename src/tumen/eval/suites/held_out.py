@@ -26,9 +26,6 @@ def held_out_cases(corpus: Path, languages: tuple[str, ...] = ()) -> Iterator[Ev
             gold = parse(json.dumps(row["action"]), ontology)
             if languages and gold.lang not in languages:
                 continue
-            if row["home"] >= 0:
-                home = homes[row["home"]]
-            else:
-                home = None
+            home = homes[row["home"]] if row["home"] >= 0 else None
             groups = (gold.lang, ontology.group(gold.intent))
             yield EvalCase(row["sentence"], gold, home, groups)

@@ -14,7 +14,7 @@ from tumen.assistant.values import Values
 from tumen.core.errors import InputError
 from tumen.data.sources import LabelledSentence, read_slurp_rows
 from tumen.eval.eval_case import EvalCase, Prediction
-from tumen.eval.suites.labels import GoldLabels, SlotsRight, labelled_case, without_spaces
+from tumen.eval.suites.gold_labels import GoldLabels, SlotsRight, labelled_case, without_spaces
 from tumen.eval.suites.slu_f1 import Entity, slu_f1
 from tumen.eval.suites.suite import Suite
 from tumen.language import NONE, Action, normalise

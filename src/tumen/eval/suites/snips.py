@@ -11,7 +11,7 @@ from pathlib import Path
 from tumen.assistant.values import Values
 from tumen.data.sources import read_snips
 from tumen.eval.eval_case import EvalCase
-from tumen.eval.suites.labels import GoldLabels, SlotsRight, labelled_case, without_spaces
+from tumen.eval.suites.gold_labels import GoldLabels, SlotsRight, labelled_case, without_spaces
 from tumen.eval.suites.suite import Suite
 from tumen.language import Action, normalise
 

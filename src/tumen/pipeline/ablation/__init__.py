@@ -1,6 +1,7 @@
-"""pipeline.ablation: variants of a tier at one budget and several seeds, and a table with error bars.
+"""pipeline.ablation: variants of a tier at one budget over several seeds, compared in a table.
 
-What: what a variant may spend, its stages, the measured pace of a step, the table that compares the variants.
+What: what a variant may spend, its stages, the measured pace of a step, the table that compares the
+variants.
 In: a recipe with a section of variants; what `tumen run` has made in the same folder.
 Out: checkpoints and bundles of each variant and seed, table.json.
 Never: options, printing; a comparison of unequal budgets.

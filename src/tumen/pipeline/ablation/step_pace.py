@@ -25,7 +25,10 @@ FILE = "pace.json"
 
 @dataclass(frozen=True)
 class PaceStage(Stage):
-    """A short training on random tokens, started as the real one will be. Kept, so that a resumed run asks for the same steps."""
+    """A short training on random tokens, started as the real one will be.
+
+    It is kept, so that a resumed run asks for the same steps.
+    """
 
     kind = "calibration"
     maker = 1

@@ -1,4 +1,4 @@
-"""The table of an ablation: losses with error bars, what was spent, speeds, and the machine they were measured on."""
+"""The table of an ablation: losses with error bars, cost, speed, and the machine."""
 
 from __future__ import annotations
 
@@ -70,20 +70,11 @@ class TableStage(Stage):
         speeds = {}
         digests = []
         first: list[float] | None = None  # losses of the first variant
-        for name, spending in self.spendings.items():
+        for name in self.spendings:
             made = self._checkpoints(work.run, name)
-            losses = [float(one.facts["validation_loss"]) for one in made]
-            row = {
-                "name": name,
-                **spending,
-                "epochs": made[0].facts["epochs"],
-                "losses": losses,
-                **compared(losses, first),
-            }
-            if self.section.eval:
-                row["exact"] = self._evaluation(work.run, name)
+            row = self._row(work.run, name, made, first)
             rows.append(row)
-            first = first or losses
+            first = first or row["losses"]
             speed = sum(one.facts["tokens_per_second"] for one in made) / len(made)
             speeds[name] = round(speed)
             digests += [one.digest for one in made]
@@ -93,6 +84,29 @@ class TableStage(Stage):
             (out / FILE).write_text(table, "utf-8")
         return verify(work.run / self.name, self.kind)
 
+    def _row(
+        self, run: Path, name: str, made: list[Manifest], first: list[float] | None
+    ) -> dict[str, Any]:
+        """Return a variant's row.
+
+        Args:
+            run: folder of the run.
+            name: of the variant.
+            made: its checkpoints, by seed.
+            first: losses of the first variant; None for itself.
+        """
+        losses = [float(one.facts["validation_loss"]) for one in made]
+        row = {
+            "name": name,
+            **self.spendings[name],
+            "epochs": made[0].facts["epochs"],
+            "losses": losses,
+            **compared(losses, first),
+        }
+        if self.section.eval:
+            row["exact"] = self._evaluation(run, name)
+        return row
+
     def _checkpoints(self, run: Path, variant: str) -> list[Manifest]:
         """Return the manifests of a variant's checkpoints, seed by seed."""
         return [
@@ -101,7 +115,7 @@ class TableStage(Stage):
         ]
 
     def _evaluation(self, run: Path, variant: str) -> dict[str, Any]:
-        """Return the share of exact actions of a variant's bundles, seed by seed and as {mean, low, high}."""
+        """Return the exact actions of a variant's bundles, by seed and as {mean, low, high}."""
         cases = list(held_out_cases(run / CORPUS))
         shares = []
         for seed in self.section.seeds:
@@ -120,12 +134,10 @@ def compared(losses: Sequence[float], first: Sequence[float] | None) -> dict[str
         first: losses of the first variant; None for itself.
 
     Returns:
-        `loss` and `against_first`, each as {mean, low, high}; `against_first` is None for the first variant.
+        `loss` and `against_first`, each as {mean, low, high}; `against_first` is None for the first
+        variant.
     """
-    if first:
-        against = paired_seed_difference(losses, first)._asdict()
-    else:
-        against = None
+    against = paired_seed_difference(losses, first)._asdict() if first else None
     return {"loss": mean_over_seeds(losses)._asdict(), "against_first": against}
 
 

@@ -1,8 +1,9 @@
 """The variants of an ablation as stages, and what each may spend.
 
 corpus -> tokenizer -> dataset -> <teachers>       shared with `tumen run` of the same folder
-    -> ablation/<variant>/seed-<n>                     checkpoints (and ablation/<variant>/bundle-<n> if they are evaluated)
-    -> ablation/table                                  table.json
+    -> ablation/<variant>/seed-<n>                 checkpoints
+    -> ablation/<variant>/bundle-<n>               bundles, if the variants are evaluated
+    -> ablation/table                              table.json
 """
 
 from __future__ import annotations
@@ -53,10 +54,12 @@ def ablation_stages(recipe: Recipe, run: Path) -> Iterator[Stage]:
 
 
 def variant_stages(recipe: Recipe, run: Path) -> Iterator[Stage]:
-    """Yield the stages of the variants, seed after seed, so that an interrupted run has compared something; the table is last.
+    """Yield the stages of the variants, seed after seed; the table is last.
 
-    They are yielded one by one: the steps of a variant depend on the tokenizer and on the paces, which are made
-    before.
+    An interrupted run has then compared all variants over the first seeds.
+
+    They are yielded one by one: the steps of a variant depend on the tokenizer and on the paces,
+    which are made before.
     """
     section = ablation_of(recipe)
     vocab = _vocab(run)
@@ -99,16 +102,14 @@ def pace_stage(name: str, recipe: Recipe, vocab: int) -> PaceStage:
 
 
 def plan_ablation(recipe: Recipe, run: Path) -> dict[str, Any]:
-    """Return what every variant would spend, by the recipe's vocabulary as long as there is no tokenizer.
+    """Return what every variant would spend; without a tokenizer, by the recipe's vocabulary.
 
     Raises:
         PlanError: the budget of a variant pays for no step.
     """
-    made = (run / TOKENIZER).exists()
-    if made:
+    vocab = recipe.tokenizer.vocab_size
+    if (run / TOKENIZER).exists():
         vocab = _vocab(run)
-    else:
-        vocab = recipe.tokenizer.vocab_size
     rows = []
     for name in ablation_of(recipe).each():
         tier = with_budget(recipe, run, name, vocab)
@@ -147,7 +148,8 @@ def with_budget(recipe: Recipe, run: Path, name: str, vocab: int) -> Tier:
     else:
         shape = whole_shape(tier, vocab)
         steps = steps_within(section.flops(), shape, tier.train, f"ablation.{name}")
-    return tier.model_copy(update={"train": tier.train.model_copy(update={"steps": steps})})
+    train = tier.train.model_copy(update={"steps": steps})
+    return tier.model_copy(update={"train": train})
 
 
 def spending(recipe: Recipe, run: Path, tier: Tier, vocab: int) -> dict[str, Any]:
@@ -167,10 +169,7 @@ def spending(recipe: Recipe, run: Path, tier: Tier, vocab: int) -> dict[str, Any
         teacher = recipe.family[name]
         training_flops += training_compute(whole_shape(teacher, vocab), teacher.train).flops
     dataset = run / DATASET
-    if dataset.exists():
-        tokens = manifest_of(dataset).facts["train_tokens"]
-    else:
-        tokens = 0
+    tokens = manifest_of(dataset).facts["train_tokens"] if dataset.exists() else 0
     shape = whole_shape(recipe.family[teachers[0]], vocab)
     asking_flops = tokens * shape.flops_per_token(tier.train.seq_len)
     row["teacher"] = teachers[0]

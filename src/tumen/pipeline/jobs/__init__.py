@@ -1,6 +1,7 @@
-"""pipeline.jobs: the trainings of a run that an engine has: launch, find, cancel, drill, and account for them.
+"""pipeline.jobs: trainings on an engine: launch, find, cancel, drill, and account for them.
 
-What: which tier to launch and whether it may be; the jobs of a run; fault drills; where the time of the accelerators went.
+What: which tier to launch and whether it may be; the jobs of a run; fault drills; where the time of
+the accelerators went.
 In: a recipe and the folder of its run.
 Out: submitted jobs, reports of drills and goodput.
 Never: options, printing; a second job for a tier that one trains already.

@@ -27,7 +27,7 @@ class Account:
 
     @property
     def by_formula(self) -> float | None:
-        """What the plan's formula gives for the saves, faults and restarts there were; None if there were none."""
+        """The plan's formula with the measured saves, faults and restarts; None without any."""
         rates = self.measured.rates
         return goodput(**rates) if rates else None
 

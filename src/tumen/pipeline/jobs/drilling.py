@@ -1,4 +1,4 @@
-"""Fault drills: inject a fault into a running training of this machine and follow it until the training goes on."""
+"""Fault drills: inject a fault into a training on this machine and wait until it recovers."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _report(run: Path, tier: str, fault: str, victim: str, since: float) -> Dril
 
 
 def _newest(run: Path, tier: str, event: str, since: float = 0.0) -> dict[str, Any]:
-    """Return the newest event of a tier's training since a time in seconds since 1970, or an empty one."""
+    """Return the newest event of a tier's training since a Unix time, or an empty one."""
     found: dict[str, Any] = {}
     for row in read(run / "events.jsonl", event, tail_bytes=TAIL_BYTES):
         if row.get("tier") == tier and row["time"] >= since:

@@ -45,7 +45,9 @@ class Launch:
         return render_job(self.engine, self.job)
 
     def train(self, progress: Progress) -> Manifest:
-        """Train on the local engine and wait for the end; several ranks are watched. The caller holds the run's lock.
+        """Train on the local engine and wait for the end; several ranks are watched.
+
+        The caller holds the run's lock.
 
         Raises:
             TrainError: it ended without a checkpoint.
@@ -59,7 +61,8 @@ class Launch:
 
         Raises:
             EngineError: the engine refuses.
-            DiskError: the event cannot be written; the job is cancelled, as it could write no checkpoint either.
+            DiskError: the event cannot be written; the job is cancelled, as it could write no
+                checkpoint either.
         """
         events = self.run.events()
         self.engine.submit(self.job)

@@ -1,6 +1,7 @@
-"""pipeline.training: a tier's training: its stage, its job on an engine, its watcher, and the work of its ranks.
+"""pipeline.training: a tier's training: stage, job on an engine, watcher, work of its ranks.
 
-What: what decides a tier's weights; the job that trains it; the watcher beside a local one; the training inside a rank.
+What: what decides a tier's weights; the job that trains it; the watcher beside a local one; the
+training inside a rank.
 In: a tier's section of the recipe, the folder of the run.
 Out: a checkpoint, events, jobs/TIER of the run.
 Never: options, printing.

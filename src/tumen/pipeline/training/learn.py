@@ -1,6 +1,7 @@
 """The training of one tier inside a rank: which loss, which weights to start from, over which mesh.
 
-The rooms that need torch are imported inside the functions, so that the rest of pipeline works in a light install.
+The rooms that need torch are imported inside the functions, so that the rest of pipeline works in a
+light install.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ def _whole_shape(tier: Tier, codec: Codec) -> Shape:
 def _initial_weights(
     run: Path, stage: TrainingStage, section: Train, shape: Shape, codec: Codec
 ) -> dict[str, Any]:
-    """Return the arguments of `fit` about weights to start from: none, a pretrained model, or a pruned tier."""
+    """Return the fields of `Method` about initial weights: pretrained, pruned or none."""
     tier = stage.tier
     if tier.init_from:
         return _pretrained(tier.init_from, stage.start_digest, shape, codec)
@@ -115,7 +116,7 @@ def _initial_weights(
 
 
 def _pretrained(start: InitFrom, digest: str, shape: Shape, codec: Codec) -> dict[str, Any]:
-    """Return the weights of a pretrained model, and the adapter to train beside them if there is one."""
+    """Return the weights of a pretrained model, and the adapter to train beside them if any."""
     from tumen.train.weights import Adapter, start_from
 
     path = Path(start.path)
@@ -131,7 +132,7 @@ def _pretrained(start: InitFrom, digest: str, shape: Shape, codec: Codec) -> dic
 
 
 def mesh_now(section: Train, plan: Path | None) -> Train:
-    """Return the train section with the mesh of a plan, then resized to the ranks that the watcher started.
+    """Return the train section with a plan's mesh, resized to the ranks that the watcher started.
 
     Raises:
         PlanError: see `with_plan_mesh` and `resized`.
@@ -152,7 +153,9 @@ def with_plan_mesh(section: Train, plan: Path | None) -> Train:
 
 
 def resized(section: Train, world: str) -> Train:
-    """Return the train section with as many data-parallel ranks as `world` ranks allow; "" changes nothing.
+    """Return the train section resized to `world` ranks by its data-parallel ranks.
+
+    "" changes nothing.
 
     Raises:
         PlanError: the mesh cannot be resized to that.

@@ -22,8 +22,8 @@ from tumen.recipe import Fleet, Tier, Train
 LOCAL_POLL_SECONDS = 0.25
 CLUSTER_POLL_SECONDS = 5.0  # a cluster's controller serves many users
 TAIL_BYTES = 4096  # of events.jsonl hold the newest steps
-# Fields of a train section that leave the weights as they are: how often and where they are saved, when a training
-# gives up, and over how many ranks it is spread.
+# Fields of a train section that leave the weights as they are: how often and where they are saved,
+# when a training gives up, and over how many ranks it is spread.
 UNDECISIVE = ("checkpoint_every", "keep", "async_checkpoint", "spike", "mesh")
 
 
@@ -76,7 +76,9 @@ class TrainingStage(Stage):
         return training_job(run, self.recipe_name, self.name, self.fleet, ranks)
 
     def make(self, work: Work) -> Manifest:
-        """Train the tier through its engine. On a cluster, a job of this tier that is still alive is followed.
+        """Train the tier through its engine.
+
+        On a cluster, a job of this tier that is still alive is followed.
 
         Raises:
             TrainError: it ended without a checkpoint; says why.
@@ -89,7 +91,7 @@ class TrainingStage(Stage):
 
 @dataclass(frozen=True)
 class QatStage(TrainingStage):
-    """Quantization-aware training: a trained tier goes on with its weights rounded to their quantization types."""
+    """Quantization-aware training: train on with weights rounded to their quantization types."""
 
     def settings(self) -> Any:
         """Return what decides the weights; the trained tier is a parent."""
@@ -106,7 +108,9 @@ def decisive(train: Train) -> dict[str, Any]:
 
 
 def _train(name: str, engine: Engine, job: JobSpec, work: Work) -> None:
-    """Submit the job unless it is alive already, follow it, and cancel it when this process stops following.
+    """Submit the job unless it is alive already, and follow it.
+
+    It is cancelled when this process stops following.
 
     Raises:
         TrainError: it ended without success.

@@ -1,4 +1,4 @@
-"""The job that trains a tier: nodes, ranks and accelerators from the recipe's mesh and `[fleet]`."""
+"""The job that trains a tier: nodes, ranks and accelerators from mesh and `[fleet]`."""
 
 from __future__ import annotations
 
@@ -90,8 +90,8 @@ def spread(fleet: Fleet, ranks: int) -> Spread:
 def cause(log: str, status: JobStatus) -> str:
     """Return why a job failed, in one line.
 
-    A log ends with what agents and srun report about the end, so the first error of ours counts, and one that only
-    reports the end of another rank counts last.
+    A log ends with what agents and srun report about the end, so the first error of ours counts,
+    and one that only reports the end of another rank counts last.
     """
     lines = [RANK_PREFIX.sub("", line) for line in log.splitlines() if line.strip()]
     errors = [line.removeprefix("tumen: ") for line in lines if ERROR_LINE.match(line)]

@@ -1,4 +1,4 @@
-"""The watcher of a training on this machine, as a process beside the one that started the training."""
+"""The watcher of a training on this machine, a process beside the one that started it."""
 
 from __future__ import annotations
 
