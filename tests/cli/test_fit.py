@@ -71,7 +71,7 @@ def test_files_bundles_and_runs(tmp_path: Path) -> None:
     told = json.loads(said(str(run / "bundle-device"), "--json"))["fits"][0]
     assert told["file_bytes"] == (run / "bundle-device" / "model.gguf").stat().st_size
     assert (
-        json.loads(said(str(run / "bundle-device" / "model.gguf"), "--json"))["fits"][0]["quantise"]
+        json.loads(said(str(run / "bundle-device" / "model.gguf"), "--json"))["fits"][0]["quantize"]
         == "int4"
     )
 

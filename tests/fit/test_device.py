@@ -88,7 +88,7 @@ def test_figures_are_possible(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in WANTED if "seen" in TABLE[name]])
 def test_predictions_are_near_published_runs(name: str) -> None:
     seen = TABLE[name]["seen"]
-    model = footprint_of_shape(MODELS[seen["parameters"]], seen["quantise"], name)
+    model = footprint_of_shape(MODELS[seen["parameters"]], seen["quantize"], name)
     assert model.parameters == pytest.approx(seen["parameters"], rel=0.02)
     assert 1 / decode_seconds(model, devices()[name], seen["threads"], 64) == pytest.approx(
         seen["tokens_per_second"], rel=0.35
@@ -161,13 +161,13 @@ def learnt(tmp_path_factory: pytest.TempPathFactory) -> tuple[Device, Device]:
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("quantise", ["int8", "int4", "bf16"])
+@pytest.mark.parametrize("quantize", ["int8", "int4", "bf16"])
 @pytest.mark.parametrize("shape", [SMOLLM, gqa(256, 3, 512, 3072)], ids=["large", "small"])
 def test_this_machine_is_learnt_from_trials(
-    learnt: tuple[Device, Device], shape: Shape, quantise: str, threads: int
+    learnt: tuple[Device, Device], shape: Shape, quantize: str, threads: int
 ) -> None:
     real, found = learnt
-    model = footprint_of_shape(shape, quantise, "unseen")
+    model = footprint_of_shape(shape, quantize, "unseen")
     told, true = fit_on(model, found, threads), fit_on(model, real, threads)
     assert told.tokens_per_second == pytest.approx(true.tokens_per_second, rel=0.15)
     assert told.peak_bytes == pytest.approx(true.peak_bytes, rel=0.03)
@@ -189,7 +189,7 @@ def test_what_makes_a_model_larger() -> None:
     phone, model = device_of("phone-4gb"), footprint_of_shape(LLAMA_1B, "int8", "llama")
     assert peak(model, phone, 2048) > peak(model, phone)
     assert peak(model.but(layers=8), phone) < peak(model, phone)
-    assert model.but(quantise="int4").file_bytes < model.file_bytes
+    assert model.but(quantize="int4").file_bytes < model.file_bytes
     assert (
         model.but(layers=8).parameters
         == footprint_of_shape(

@@ -192,7 +192,7 @@ def _fit_lines(one: Fit) -> Iterator[str]:
     """Yield the verdict about one model."""
     verdict = "fits" if one.fits else "DOES NOT FIT"
     parameters = units.show_count(one.parameters)
-    yield f"{one.model}: {parameters} parameters, {one.quantise}: {verdict}"
+    yield f"{one.model}: {parameters} parameters, {one.quantize}: {verdict}"
     load = units.show_seconds(one.load_seconds)
     yield f"  on disk      {units.show_bytes(one.file_bytes)}, read once in {load}"
     yield f"  peak memory  {units.show_bytes(one.peak_bytes)}: {_memory_parts(one)}"

@@ -17,7 +17,7 @@ from tumen.core.errors import PlanError
 from tumen.core.shape import Gqa, Mla, Shape
 from tumen.formats.ggml_types import BY_NAME
 
-QUANTISED = {"int8": "Q8_0", "int4": "Q4_0", "bf16": "BF16"}  # as in shrink/gguf_writer.py
+QUANTIZED = {"int8": "Q8_0", "int4": "Q4_0", "bf16": "BF16"}  # as in shrink/gguf_writer.py
 ALIGNMENT = 32
 PAIR_BYTES = 1000  # keys and numbers of a header, without the vocabulary
 PIECE_BYTES = 8 + 6 + 4 + 4  # one token: length, text (mean of our tokenisers), score, type
@@ -169,14 +169,14 @@ class Footprint:
         return NODES["ends"] + self.layers * layer + mixtures * NODES["moe"]
 
     @cached_property
-    def quantise(self) -> str:
+    def quantize(self) -> str:
         """The kind that most matrix weights have, as a word of the recipe where there is one."""
         total: dict[str, int] = {}
         for tensor in self.tensors:
             if len(tensor.dims) > 1:
                 total[tensor.kind] = total.get(tensor.kind, 0) + tensor.values
         most = max(total, key=total.__getitem__)
-        for word, kind in QUANTISED.items():
+        for word, kind in QUANTIZED.items():
             if kind == most:
                 return word
         return most
@@ -197,24 +197,24 @@ class Footprint:
                 return tensor
         raise PlanError(f"{self.name}: no tensor {name}, so it is no language model")
 
-    def but(self, layers: int | None = None, quantise: str | None = None) -> Footprint:
+    def but(self, layers: int | None = None, quantize: str | None = None) -> Footprint:
         """Return the same model with its first `layers` only, or with other kinds."""
         kept = list(self.tensors)
         if layers is not None:
             kept = [tensor for tensor in kept if not _beyond(tensor.name, layers)]
-        if quantise:
+        if quantize:
             kept = [
-                replace(tensor, kind=kind_of(tensor.name, tensor.dims, quantise)) for tensor in kept
+                replace(tensor, kind=kind_of(tensor.name, tensor.dims, quantize)) for tensor in kept
             ]
         return replace(self, tensors=tuple(kept), file_bytes=_file_bytes(kept, self.vocab))
 
 
-def shape_tensors(shape: Shape, quantise: str) -> list[TensorSize]:
+def shape_tensors(shape: Shape, quantize: str) -> list[TensorSize]:
     """Return the tensors of a tier's GGUF (tests compare them with what `tumen.shrink` writes).
 
     Args:
         shape: of the tier, with its vocab_size.
-        quantise: int8, int4 or bf16, or a name in ggml_types.BY_NAME.
+        quantize: int8, int4 or bf16, or a name in ggml_types.BY_NAME.
 
     Raises:
         PlanError: GGUF has no architecture for the shape.
@@ -234,10 +234,10 @@ def shape_tensors(shape: Shape, quantise: str) -> list[TensorSize]:
         rows.append(("output.weight", table))
     for layer in range(shape.num_hidden_layers):
         rows += [(f"blk.{layer}.{name}.weight", dims) for name, dims in _layer(shape, layer)]
-    return [TensorSize(name, dims, kind_of(name, dims, quantise)) for name, dims in rows]
+    return [TensorSize(name, dims, kind_of(name, dims, quantize)) for name, dims in rows]
 
 
-def kind_of(name: str, dims: Sequence[int], quantise: str) -> str:
+def kind_of(name: str, dims: Sequence[int], quantize: str) -> str:
     """Return the type that `tumen.shrink` gives a tensor.
 
     Vectors and routers are fp32. Embedding and head have at least eight bits. Rows that are not
@@ -245,7 +245,7 @@ def kind_of(name: str, dims: Sequence[int], quantise: str) -> str:
     """
     if len(dims) < 2 or "ffn_gate_inp" in name:
         return "F32"
-    kind = QUANTISED.get(quantise, quantise)
+    kind = QUANTIZED.get(quantize, quantize)
     if name in ("token_embd.weight", "output.weight") and kind == "Q4_0":
         kind = "Q8_0"
     return kind if dims[0] % BY_NAME[kind].values == 0 else "BF16"
@@ -317,13 +317,13 @@ def _latent_attention(width: int, attention: Mla) -> list[NamedDims]:
     ]
 
 
-def of_shape(shape: Shape, quantise: str, name: str) -> Footprint:
+def of_shape(shape: Shape, quantize: str, name: str) -> Footprint:
     """Return the footprint of a tier that is not trained yet; `shape.vocab_size` is set.
 
     Raises:
         PlanError: GGUF has no architecture for the shape.
     """
-    tensors = shape_tensors(shape, quantise)
+    tensors = shape_tensors(shape, quantize)
     attention = shape.attention
     experts = shape.experts
     value_dim = attention.v_head_dim if isinstance(attention, Mla) else attention.head_dim

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from tumen.core.errors import PlanError
 from tumen.core.shape import Frozen
 from tumen.fit.device import Device, decode_seconds, memory_share, prompt_seconds
-from tumen.fit.footprint import CACHE_CELLS, QUANTISED, Footprint
+from tumen.fit.footprint import CACHE_CELLS, QUANTIZED, Footprint
 
 PROMPT_TOKENS = 24  # a typical sentence
 ANSWER_TOKENS = 20  # a typical action
@@ -53,7 +53,7 @@ class Fit(Frozen):
     """Prediction of a model on a device. Sizes in bytes."""
 
     model: str
-    quantise: str
+    quantize: str
     parameters: int
     device: str
     grade: str
@@ -112,7 +112,7 @@ def fit_on(
     token = decode_seconds(model, device, threads, PROMPT_TOKENS + ANSWER_TOKENS // 2)
     return Fit(
         model=model.name,
-        quantise=model.quantise,
+        quantize=model.quantize,
         parameters=model.parameters,
         device=device.name,
         grade=device.grade,
@@ -153,17 +153,17 @@ def cuts(model: Footprint, place: Place) -> list[Cut]:
     if any(one.fits for one in found):
         return found
     least = replace(place, context=min(place.context, CACHE_CELLS))
-    smallest = model.but(quantise=_smallest_type(model))
+    smallest = model.but(quantize=_smallest_type(model))
     layers = most_layers(smallest, least)
     if layers:
-        words = f"context {least.context}, {smallest.quantise}, layers {model.layers} -> {layers}"
+        words = f"context {least.context}, {smallest.quantize}, layers {model.layers} -> {layers}"
         found.append(cut(words, smallest.but(layers=layers), least))
     return found
 
 
 def _smallest_type(model: Footprint) -> str | None:
     """Return the type with the fewest bits; None where a model has it, or a type of its own."""
-    smaller = SMALLER.get(model.quantise, ())
+    smaller = SMALLER.get(model.quantize, ())
     return smaller[-1] if smaller else None
 
 
@@ -172,13 +172,13 @@ def _cuts(model: Footprint, place: Place) -> Iterator[Cut]:
     shorter = longest_context(model, place)
     if shorter:
         yield cut(f"context {place.context} -> {shorter}", model, replace(place, context=shorter))
-    for quantise in SMALLER.get(model.quantise, tuple(QUANTISED)):
-        yield cut(f"{model.quantise} -> {quantise}", model.but(quantise=quantise), place)
+    for quantize in SMALLER.get(model.quantize, tuple(QUANTIZED)):
+        yield cut(f"{model.quantize} -> {quantize}", model.but(quantize=quantize), place)
     yield from _layer_cut(model, model, place, "")
     smallest = _smallest_type(model)
     if smallest:
-        words = f" and {model.quantise} -> {smallest}"
-        yield from _layer_cut(model, model.but(quantise=smallest), place, words)
+        words = f" and {model.quantize} -> {smallest}"
+        yield from _layer_cut(model, model.but(quantize=smallest), place, words)
 
 
 def _layer_cut(model: Footprint, smaller: Footprint, place: Place, words: str) -> Iterator[Cut]:

@@ -28,6 +28,7 @@ SHOWN_FACTS = (
     "tokens_per_second",
     "agreement",
 )
+LABELS = {"exam": "eval sentences"}  # of facts whose name says too little
 
 
 @dataclass(frozen=True)
@@ -192,7 +193,7 @@ def _facts(manifest: Manifest) -> str:
     parts = []
     for name in SHOWN_FACTS:
         value = manifest.facts.get(name)
-        label = name.replace("_", " ")
+        label = LABELS.get(name, name.replace("_", " "))
         if isinstance(value, int):
             parts.append(f"{label} {value:,}")
         elif isinstance(value, float):

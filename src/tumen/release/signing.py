@@ -180,7 +180,7 @@ def _reject_larger_than_memory(bundle: Path, size: int) -> None:
     if size > memory:
         raise ArtifactError(
             f"{bundle}: has {show_bytes(size)}, this machine {show_bytes(memory)} of memory; "
-            "take a smaller tier, or quantise more"
+            "take a smaller tier, or quantize more"
         )
 
 
