@@ -147,6 +147,7 @@ def device_of(name: str) -> Device:
         PlanError: no such device; names the nearest.
     """
     table = _table()
+    # Every name and alias -> the device.
     known = {}
     for kind, entry in table.items():
         for alias in (kind, *entry["names"]):
@@ -191,6 +192,7 @@ def _pace(entry: dict[str, Any], threads: int, memory_rate: float) -> Pace:
     near = _rates(entry["one"], threads)
     far = {}
     for kind, rate in near.items():
+        # A weight waits for its bytes where they come slower than the core computes.
         memory_weights = 8 * memory_rate / BY_NAME[kind].bits
         far[kind] = min(rate, memory_weights)
     node = entry["node_us"] * 1e-6
@@ -201,6 +203,7 @@ def _pace(entry: dict[str, Any], threads: int, memory_rate: float) -> Pace:
         node_seconds=node,
         token_seconds=entry["token_us"] * 1e-6,
         vocab_seconds=VOCABULARY_SECONDS,
+        # Assumptions: an expert has three matrices, and a batch's node costs twice one token's.
         choice_seconds=3 * node,
         prompt_node_seconds=2 * node,
         prompt_seconds=entry["token_us"] * 1e-6,
@@ -213,6 +216,7 @@ def _rates(billions: Mapping[str, float], threads: int) -> dict[str, float]:
     for kind in BY_NAME:
         group = ONE_GROUP.get(kind, "int4")
         rates[kind] = 1e9 * threads * billions[group]
+    # Twice the bytes, half the lanes of a vector register.
     rates["F32"] *= F32_SHARE
     return rates
 

@@ -8,6 +8,7 @@ that `tumen.shrink` writes.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,6 +18,7 @@ from tumen.core.errors import PlanError
 from tumen.core.shape import Gqa, Mla, Shape
 from tumen.formats.ggml_types import BY_NAME
 
+# Words of a recipe -> ggml's type.
 QUANTIZED = {"int8": "Q8_0", "int4": "Q4_0", "bf16": "BF16"}  # as in shrink/gguf_writer.py
 ALIGNMENT = 32
 PAIR_BYTES = 1000  # keys and numbers of a header, without the vocabulary
@@ -45,6 +47,7 @@ class TensorSize:
     def bytes(self) -> int:
         """Bytes of the data."""
         block = BY_NAME[self.kind]
+        # The values of a tensor are whole blocks; see `kind_of`.
         return self.values // block.values * block.bytes
 
 
@@ -121,10 +124,10 @@ class Footprint:
     @cached_property
     def weight_bytes(self) -> Mapping[str, int]:
         """Bytes of the tensors, by kind."""
-        found: dict[str, int] = {}
+        found: Counter[str] = Counter()
         for tensor in self.tensors:
-            found[tensor.kind] = found.get(tensor.kind, 0) + tensor.bytes
-        return found
+            found[tensor.kind] += tensor.bytes
+        return dict(found)
 
     @cached_property
     def read(self) -> Mapping[str, float]:
@@ -165,16 +168,18 @@ class Footprint:
     def nodes(self) -> int:
         """Nodes of the runner's graph."""
         mixtures = sum("ffn_gate_inp" in tensor.name for tensor in self.tensors)
+        # A mixture has more nodes than the dense feed-forward that `layer` includes.
         layer = NODES["mla"] if self.mla else NODES["gqa"]
         return NODES["ends"] + self.layers * layer + mixtures * NODES["moe"]
 
     @cached_property
     def quantize(self) -> str:
         """The kind that most matrix weights have, as a word of the recipe where there is one."""
-        total: dict[str, int] = {}
+        total: Counter[str] = Counter()
         for tensor in self.tensors:
+            # Vectors are fp32 in every model.
             if len(tensor.dims) > 1:
-                total[tensor.kind] = total.get(tensor.kind, 0) + tensor.values
+                total[tensor.kind] += tensor.values
         most = max(total, key=total.__getitem__)
         for word, kind in QUANTIZED.items():
             if kind == most:
@@ -183,6 +188,7 @@ class Footprint:
 
     def cache_bytes(self, context: int) -> int:
         """Bytes of keys and values for a context, two an element."""
+        # Rounded up.
         cells = -(-context // CACHE_CELLS) * CACHE_CELLS
         return 2 * self.layers * self.cache_elements * cells
 
@@ -206,7 +212,8 @@ class Footprint:
             kept = [
                 replace(tensor, kind=kind_of(tensor.name, tensor.dims, quantize)) for tensor in kept
             ]
-        return replace(self, tensors=tuple(kept), file_bytes=_file_bytes(kept, self.vocab))
+        file_bytes = _file_bytes(kept, self.vocab)
+        return replace(self, tensors=tuple(kept), file_bytes=file_bytes)
 
 
 def shape_tensors(shape: Shape, quantize: str) -> list[TensorSize]:
@@ -224,6 +231,7 @@ def shape_tensors(shape: Shape, quantize: str) -> list[TensorSize]:
             "experts with grouped queries have no GGUF architecture; "
             "give the tier kind = 'mla', or no experts"
         )
+    # In the order in which the writer has them.
     table = (shape.hidden_size, shape.vocab_size)
     rows: list[NamedDims] = [
         ("token_embd.weight", table),
@@ -350,12 +358,10 @@ def of_header(
         file_bytes: of the file.
         name: for people.
     """
-    prefix = f"{pairs['general.architecture']}."
-    number = {
-        key.removeprefix(prefix): value for key, value in pairs.items() if key.startswith(prefix)
-    }
+    number = _architecture_pairs(pairs)
     heads = number["attention.head_count"]
     mla = "attention.kv_lora_rank" in number
+    # Where a file does not say, heads divide the width, as in the first Llama.
     key_dim = number.get("attention.key_length", number["embedding_length"] // heads)
     value_dim = number.get("attention.value_length", key_dim)
     if mla:
@@ -374,6 +380,13 @@ def of_header(
         score_elements=heads * (key_dim + value_dim),
         file_bytes=file_bytes,
     )
+
+
+def _architecture_pairs(pairs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the pairs of the network by their names without the architecture: `block_count`."""
+    prefix = f"{pairs['general.architecture']}."
+    own = [key for key in pairs if key.startswith(prefix)]
+    return {key.removeprefix(prefix): pairs[key] for key in own}
 
 
 def _beyond(name: str, layers: int) -> bool:

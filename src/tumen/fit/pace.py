@@ -18,6 +18,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,8 +27,11 @@ from tumen.fit.footprint import Footprint
 from tumen.fit.nnls import Array, nonnegative
 from tumen.formats.ggml_types import BY_NAME
 
-PRIOR_RATE = 5e9  # weights a second of a generic core
+# Priors of a generic core: what an unknown is near where the trials do not decide.
+PRIOR_RATE = 5e9  # weights a second
 PRIOR_SECONDS = (3e-4, 3e-6, 2e-9, 9e-6)  # a token, a node, an entry, a choice
+LEAST_SECONDS = 1e-14  # of a weight; one that the fit finds to be free gets this
+LEAST_BODY_SHARE = 0.1  # of a prompt's time, whatever the head is measured to take
 CACHE = Path("/sys/devices/system/cpu/cpu0/cache")
 STORAGE_RATE = 1e9  # bytes a second: an assumption, a file that is read often is in memory anyway
 
@@ -59,6 +63,7 @@ def cache_size() -> float:
         sizes = [entry.read_text().strip() for entry in CACHE.glob("index*/size")]
     except OSError:
         return 0.0
+    # The kernel writes sizes such as 32768K; the largest is that of the last level.
     kibibytes = [float(size.rstrip("K")) for size in sizes if size.endswith("K")]
     return max(kibibytes, default=0.0) * 1024
 
@@ -66,12 +71,14 @@ def cache_size() -> float:
 def device_here(trials: Sequence[Trial]) -> Device:
     """Return this machine as a device, from trials of the runner."""
     memory = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    # Of the cores those that this process may use, as in a container.
     cores = len(os.sched_getaffinity(0))
     buffers, copies = sizes(trials)
     cache = cache_size()
     paces = {}
     for threads in sorted({trial.threads for trial in trials}):
-        paces[threads] = pace([trial for trial in trials if trial.threads == threads], cache)
+        same = [trial for trial in trials if trial.threads == threads]
+        paces[threads] = pace(same, cache)
     return Device(
         name=HERE,
         what=f"{platform.processor() or platform.machine()}, {cores} cores",
@@ -94,6 +101,7 @@ def device_here(trials: Sequence[Trial]) -> Device:
 
 def _memory_rate(trials: Sequence[Trial], cache_bytes: float) -> float:
     """Bytes a second, from the fastest trial among those that read most from memory."""
+    # A model that the cache holds says nothing about the memory.
     rates = []
     for trial in trials:
         share = memory_share(trial.model, cache_bytes)
@@ -106,28 +114,22 @@ def pace(trials: Sequence[Trial], cache_bytes: float) -> Pace:
     found = {kind for trial in trials for kind in trial.model.read}
     # Only routers are fp32, too small to measure.
     kinds = sorted(found - {"F32"})
-    near, far, once = decoding(trials, kinds, cache_bytes)
-    many, prompt, prompt_node = reading(trials, kinds, far)
-    return Pace(
-        near=near,
-        far=far,
-        many=many,
-        token_seconds=once[0],
-        node_seconds=once[1],
-        vocab_seconds=once[2],
-        choice_seconds=once[3],
-        prompt_node_seconds=prompt_node,
-        prompt_seconds=prompt,
-    )
+    decoded = decoding(trials, kinds, cache_bytes)
+    prompts = reading(trials, kinds, decoded["far"])
+    return Pace.model_validate({**decoded, **prompts})
 
 
-def decoding(
-    trials: Sequence[Trial], kinds: Sequence[str], cache_bytes: float
-) -> tuple[dict[str, float], dict[str, float], tuple[float, ...]]:
+def decoding(trials: Sequence[Trial], kinds: Sequence[str], cache_bytes: float) -> dict[str, Any]:
     """Fit the time of a token.
 
+    Args:
+        trials: of one number of threads.
+        kinds: tensor types in them.
+        cache_bytes: of this machine.
+
     Returns:
-        Rates by kind from the cache; from memory; seconds of a token, node, entry and choice.
+        Fields of `Pace`: rates from the cache and from memory, and seconds of a token, a node, an
+        entry of the vocabulary and a choice of an expert.
     """
     rows = [_token_row(trial.model, kinds, cache_bytes) for trial in trials]
     seconds = np.array([trial.token_seconds for trial in trials])
@@ -135,8 +137,16 @@ def decoding(
     prior = np.array([*PRIOR_SECONDS, *prior_weights])
     found = nonnegative(np.array(rows), seconds, prior)
     overheads, weights = np.split(found, [len(PRIOR_SECONDS)])
-    near, far_weights = np.split(weights, 2)
-    return rates(kinds, near), rates(kinds, far_weights), tuple(map(float, overheads))
+    near, far = np.split(weights, 2)
+    token, node, entry, choice = map(float, overheads)
+    return {
+        "near": rates(kinds, near),
+        "far": rates(kinds, far),
+        "token_seconds": token,
+        "node_seconds": node,
+        "vocab_seconds": entry,
+        "choice_seconds": choice,
+    }
 
 
 def _token_row(model: Footprint, kinds: Sequence[str], cache_bytes: float) -> list[float]:
@@ -148,20 +158,25 @@ def _token_row(model: Footprint, kinds: Sequence[str], cache_bytes: float) -> li
 
 
 def rates(kinds: Sequence[str], seconds: Array) -> dict[str, float]:
-    """Return weights a second by kind, from the seconds of a weight; at most 1e14."""
+    """Return weights a second by kind, from the seconds of a weight."""
     found = {}
     for kind, one in zip(kinds, seconds, strict=True):
-        found[kind] = 1 / max(float(one), 1e-14)
+        found[kind] = 1 / max(float(one), LEAST_SECONDS)
     return found
 
 
 def reading(
     trials: Sequence[Trial], kinds: Sequence[str], far: Mapping[str, float]
-) -> tuple[dict[str, float], float, float]:
+) -> dict[str, Any]:
     """Fit the time of a prompt.
 
+    Args:
+        trials: of one number of threads.
+        kinds: tensor types in them.
+        far: weights a second from memory, by kind, as `decoding` found.
+
     Returns:
-        Rates by kind, seconds of a prompt, seconds of a node.
+        Fields of `Pace`: rates in a batch, seconds of a prompt and of a node.
     """
     rows = []
     seconds = []
@@ -171,12 +186,18 @@ def reading(
         # The head reads its weights once; noise must not make the rest negative.
         head = trial.model.head
         rest = trial.prompt_seconds - head.values / far[head.kind]
-        seconds.append(max(rest, 0.1 * trial.prompt_seconds))
+        least = LEAST_BODY_SHARE * trial.prompt_seconds
+        seconds.append(max(rest, least))
     # One core computes a batch some twice as fast, weight for weight.
     prior_weights = [0.5 / PRIOR_RATE] * len(kinds)
     prior = np.array([PRIOR_SECONDS[0], 2 * PRIOR_SECONDS[1], *prior_weights])
     found = nonnegative(np.array(rows), np.array(seconds), prior)
-    return rates(kinds, found[2:]), float(found[0]), float(found[1])
+    prompt, node, *weights = map(float, found)
+    return {
+        "many": rates(kinds, np.array(weights)),
+        "prompt_seconds": prompt,
+        "prompt_node_seconds": node,
+    }
 
 
 def _body_weights(model: Footprint, kinds: Sequence[str]) -> Array:
@@ -190,6 +211,9 @@ def _body_weights(model: Footprint, kinds: Sequence[str]) -> Array:
 def sizes(trials: Sequence[Trial]) -> tuple[Buffers, dict[str, float]]:
     """Fit the memory of the runner.
 
+    Args:
+        trials: of all numbers of threads.
+
     Returns:
         Buffers, and bytes held for a byte of weights by kind.
     """
@@ -202,6 +226,7 @@ def sizes(trials: Sequence[Trial]) -> tuple[Buffers, dict[str, float]]:
     found = nonnegative(rows, np.array(rest), prior)
     sizes_found, copies_found = np.split(found, [len(prior_buffers)])
     buffers = dict(zip(Buffers.model_fields, map(float, sizes_found), strict=True))
+    # A type without a trial is taken to be mapped, not copied.
     copies = dict.fromkeys(BY_NAME, 1.0)
     copies.update(zip(kinds, map(float, copies_found), strict=True))
     return Buffers(**buffers), copies

@@ -15,6 +15,7 @@ from tumen.core.shape import Frozen
 from tumen.fit.device import Device, decode_seconds, memory_share, prompt_seconds
 from tumen.fit.footprint import CACHE_CELLS, QUANTIZED, Footprint
 
+# What a model is predicted for.
 PROMPT_TOKENS = 24  # a typical sentence
 ANSWER_TOKENS = 20  # a typical action
 # Types with fewer bits, the largest first.
@@ -134,6 +135,7 @@ def fit_on(
 def memory_of(model: Footprint, device: Device, context: int) -> Memory:
     """Bytes of the runner's process at its peak."""
     weights = sum(model.weight_bytes.values())
+    # A file is mapped, so its weights are there once; reordered copies come on top.
     held = sum(size * device.copies.get(kind, 1.0) for kind, size in model.weight_bytes.items())
     return Memory(
         weights=weights,
@@ -152,6 +154,7 @@ def cuts(model: Footprint, place: Place) -> list[Cut]:
     found = list(_cuts(model, place))
     if any(one.fits for one in found):
         return found
+    # The shortest context that the runner has.
     least = replace(place, context=min(place.context, CACHE_CELLS))
     smallest = model.but(quantize=_smallest_type(model))
     layers = most_layers(smallest, least)
@@ -172,6 +175,7 @@ def _cuts(model: Footprint, place: Place) -> Iterator[Cut]:
     shorter = longest_context(model, place)
     if shorter:
         yield cut(f"context {place.context} -> {shorter}", model, replace(place, context=shorter))
+    # A model in another type, such as Q6_K, may become any of ours.
     for quantize in SMALLER.get(model.quantize, tuple(QUANTIZED)):
         yield cut(f"{model.quantize} -> {quantize}", model.but(quantize=quantize), place)
     yield from _layer_cut(model, model, place, "")
@@ -192,6 +196,7 @@ def _layer_cut(model: Footprint, smaller: Footprint, place: Place, words: str) -
 def cut(what: str, model: Footprint, place: Place) -> Cut:
     """Return size and speed of a model after one change."""
     peak = memory_of(model, place.device, place.context).total
+    # After the prompt, as at the first token of an answer.
     rate = 1 / decode_seconds(model, place.device, place.threads, PROMPT_TOKENS)
     return Cut(
         what=what,

@@ -17,5 +17,12 @@ def byte_letters() -> list[str]:
         *range(ord("¡"), ord("¬") + 1),
         *range(ord("®"), ord("ÿ") + 1),
     }
-    others = iter(range(256, 512))
-    return [chr(byte) if byte in printed else chr(next(others)) for byte in range(BYTE_TOKENS)]
+    letters = []
+    other = 256
+    for byte in range(BYTE_TOKENS):
+        if byte in printed:
+            letters.append(chr(byte))
+        else:
+            letters.append(chr(other))
+            other += 1
+    return letters

@@ -45,18 +45,24 @@ def check_model(header: Header) -> None:
 def _number(pairs: Pairs, key: str, low: int, high: int, default: int | None = None) -> int:
     """Return a whole number from `low` to `high`, or the default where the key is missing."""
     value = pairs.get(key, default)
-    # True is an int to Python; in the file it has a type of its own.
-    is_number = isinstance(value, int) and not isinstance(value, bool)
-    if not is_number or not low <= value <= high:
+    if not _is_whole(value) or not low <= value <= high:
         raise GgufFault(f"{key} is {short(value)} ({low} to {high})")
     return int(value)
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether a value is a whole number; True is an int to Python, but not one in the file."""
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _check_layers(pairs: Pairs, arch: str, tensors: Tensors) -> None:
     """Check that there are tensors for each layer and for no other."""
     layers = _number(pairs, f"{arch}.block_count", 1, MOST_LAYERS)
-    found = {name.split(".")[1] for name in tensors if name.startswith("blk.")}
-    if found != {str(layer) for layer in range(layers)}:
+    # Names such as blk.0.attn_q.weight.
+    blocks = [name for name in tensors if name.startswith("blk.")]
+    found = {name.split(".")[1] for name in blocks}
+    expected = {str(layer) for layer in range(layers)}
+    if found != expected:
         raise GgufFault(f"{arch}.block_count is {layers}, the tensors have {len(found)} blocks")
 
 
@@ -66,12 +72,16 @@ def _check_widths(pairs: Pairs, arch: str) -> None:
     _number(pairs, f"{arch}.feed_forward_length", 1, 1 << 20)
     _number(pairs, f"{arch}.context_length", 1, MOST_CONTEXT)
     _check_heads(pairs, arch, width)
+    # Optional, but never 0.
     for part in ("attention.key_length", "attention.value_length", "rope.dimension_count"):
         _number(pairs, f"{arch}.{part}", 1, 1 << 16, default=1)
+    # Optional, and 0 means that there is none.
     for part in ("attention.q_lora_rank", "attention.kv_lora_rank", "leading_dense_block_count"):
         _number(pairs, f"{arch}.{part}", 0, 1 << 16, default=0)
+    # A mixture uses at least one of its experts.
     experts = _number(pairs, f"{arch}.expert_count", 0, 512, default=0)
-    _number(pairs, f"{arch}.expert_used_count", min(1, experts), experts, default=0)
+    least = min(1, experts)
+    _number(pairs, f"{arch}.expert_used_count", least, experts, default=0)
 
 
 def _check_heads(pairs: Pairs, arch: str, width: int) -> None:
@@ -95,6 +105,7 @@ def _checked_tokens(pairs: Pairs) -> list[str]:
     tokens = _texts(pairs, "tokens", "token")
     known_tokens = set(tokens)
     letters = _byte_tokens(model)
+    # Without them some texts have no tokens.
     if not letters <= known_tokens:
         raise GgufFault(f"tokenizer.ggml.tokens has not all {len(letters)} byte tokens")
     if model == "gpt2":
@@ -104,11 +115,13 @@ def _checked_tokens(pairs: Pairs) -> list[str]:
 
 def _texts(pairs: Pairs, name: str, one: str) -> list[str]:
     """Return a list of texts of the tokenizer, of which none may stand twice."""
-    texts = pairs.get(f"tokenizer.ggml.{name}")
+    key = f"tokenizer.ggml.{name}"
+    texts = pairs.get(key)
+    # Items of an array have one type, so the first tells.
     if not isinstance(texts, list) or not texts or not isinstance(texts[0], str):
-        raise GgufFault(f"tokenizer.ggml.{name} is no list of {name}")
+        raise GgufFault(f"{key} is no list of {name}")
     if len(set(texts)) != len(texts):
-        raise GgufFault(f"tokenizer.ggml.{name} has a {one} twice")
+        raise GgufFault(f"{key} has a {one} twice")
     return texts
 
 
@@ -124,7 +137,8 @@ def _check_merges(merges: list[str], tokens: set[str]) -> None:
     """Check that every merge joins two tokens to a third."""
     for merge in merges:
         left, space, right = merge.partition(" ")
-        if not space or not {left, right, left + right} <= tokens:
+        needed = {left, right, left + right}
+        if not space or not needed <= tokens:
             raise GgufFault(
                 f"tokenizer.ggml.merges has {short(merge)}, "
                 "which does not join two tokens to a third"
@@ -133,11 +147,14 @@ def _check_merges(merges: list[str], tokens: set[str]) -> None:
 
 def _check_token_values(pairs: Pairs, tokens: int) -> None:
     """Check that every token has a type, and in SentencePiece's kind a score."""
-    has_scores = pairs["tokenizer.ggml.model"] == "llama"
-    for part in ("scores", "token_type") if has_scores else ("token_type",):
+    parts = ["token_type"]
+    if pairs["tokenizer.ggml.model"] == "llama":
+        parts.insert(0, "scores")
+    for part in parts:
         values = pairs.get(f"tokenizer.ggml.{part}")
         if not isinstance(values, list) or len(values) != tokens:
             raise GgufFault(f"tokenizer.ggml.{part} has not one value for each of {tokens} tokens")
+    # `type`, as True and 1.0 equal 1 to Python.
     for kind in pairs["tokenizer.ggml.token_type"]:
         if type(kind) is not int or kind not in TOKEN_TYPES:
             raise GgufFault(
@@ -182,6 +199,7 @@ def check_lora(adapter: Header, base: Header) -> None:
         if pairs.get(key) != value:
             raise GgufFault(f"{key} is {short(pairs.get(key))}, {value!r} is needed")
     _check_alpha(pairs.get("adapter.lora.alpha"))
+    # An "activated" adapter (arXiv 2504.12397): llama.cpp would switch it on by itself.
     if any("alora" in key for key in pairs):
         raise GgufFault("the adapter wakes up at words of its own (aLoRA), which is not known here")
     for name in adapter.tensors:
@@ -189,17 +207,19 @@ def check_lora(adapter: Header, base: Header) -> None:
 
 
 def _check_alpha(alpha: Any) -> None:
-    is_number = isinstance(alpha, int | float) and not isinstance(alpha, bool)
+    """Check the factor of the adapter; the upper bound keeps products finite."""
+    is_number = _is_whole(alpha) or isinstance(alpha, float)
     if not is_number or not 0 < alpha < 1e6:
         raise GgufFault(f"adapter.lora.alpha is {short(alpha)}; a number above 0 is needed")
 
 
 def _check_half(name: str, adapter: Tensors, base: Tensors) -> None:
     """Check one of a matrix's two halves: `a` (rank, inner) and `b` (outer, rank)."""
-    target, _, part = name.rpartition(".lora_")
+    target = name.rpartition(".lora_")[0]
     a = adapter.get(f"{target}.lora_a")
     b = adapter.get(f"{target}.lora_b")
-    if part not in ("a", "b") or a is None or b is None or target not in base:
+    is_half = name in (f"{target}.lora_a", f"{target}.lora_b")
+    if not is_half or a is None or b is None or target not in base:
         raise GgufFault(f"tensor {name!r} is no half of an adapter's matrix for this model")
     matrix = base[target].dims
     if not _fits(a.dims, b.dims, matrix):

@@ -96,6 +96,7 @@ class Cursor:
         self.items = 0  # of all arrays so far
 
     def _need(self, count: int, what: str) -> None:
+        """Check that so many bytes are left; the bytes themselves are not read."""
         left = self.size - self.position
         if count > left:
             raise GgufFault(f"{what} needs {count} bytes, {left} are left")
@@ -160,6 +161,7 @@ class Cursor:
         if kind == STRING:
             self._need(8 * count, what)  # each string has at least its length
             return [self.text(what) for _ in range(count)]
+        # All numbers at once: one by one would take minutes for a large vocabulary.
         form = f"<{count}{SCALARS[kind]}"
         raw = self.read(struct.calcsize(form), what)
         return [_finite(value, what) for value in struct.unpack(form, raw)]
@@ -167,12 +169,14 @@ class Cursor:
     def _count_items(self, count: int, what: str) -> None:
         if count > MOST_ITEMS:
             raise GgufFault(f"{what} claims {count} items, {MOST_ITEMS} is the most")
+        # Together as well: thousands of lists could each be just small enough.
         self.items += count
         if self.items > MOST_ITEMS_IN_ALL:
             raise GgufFault(f"its lists have more than {MOST_ITEMS_IN_ALL} items together")
 
 
 def _finite(value: Any, what: str) -> Any:
+    """Return a value that is not NaN or infinite: such numbers pass every comparison or none."""
     if isinstance(value, float) and not math.isfinite(value):
         raise GgufFault(f"{what} is not a finite number")
     return value
@@ -193,6 +197,7 @@ def read_header(cursor: Cursor) -> Header:
 
 
 def _pairs(cursor: Cursor, count: int) -> dict[str, Any]:
+    """Read the pairs; the key of one that is too large names it in the fault."""
     pairs: dict[str, Any] = {}
     for _ in range(count):
         key = cursor.name("a key", MOST_NAME_BYTES * 4)
@@ -204,6 +209,7 @@ def _pairs(cursor: Cursor, count: int) -> dict[str, Any]:
 
 
 def _tensors(cursor: Cursor, count: int) -> dict[str, GgufTensor]:
+    """Read the descriptions of the tensors, by name."""
     tensors: dict[str, GgufTensor] = {}
     for _ in range(count):
         tensor = _tensor(cursor)
@@ -217,6 +223,7 @@ def _counts(cursor: Cursor) -> tuple[int, int]:
     """Read the first fields; returns the numbers of tensors and of pairs."""
     if cursor.read(4, "the magic word") != b"GGUF":
         raise GgufFault("it does not begin with GGUF")
+    # A big-endian file has version 3 << 24.
     version = cursor.number("I", "the version")
     if version not in (2, 3):
         raise GgufFault(f"version {version} (2 and 3 are known, little-endian)")
@@ -261,6 +268,7 @@ def _data_start(cursor: Cursor, pairs: Mapping[str, Any], tensors: Iterable[Gguf
     Returns the byte where the data start: after the header, padded to the alignment.
     """
     align = _alignment(pairs)
+    # Rounded up to a multiple of the alignment.
     start = -(-cursor.position // align) * align
     end = 0  # of the tensor before, within the data
     for tensor in sorted(tensors, key=lambda tensor: tensor.offset):
@@ -281,10 +289,13 @@ def _data_start(cursor: Cursor, pairs: Mapping[str, Any], tensors: Iterable[Gguf
 
 
 def _alignment(pairs: Mapping[str, Any]) -> int:
+    """Return the multiple of bytes at which tensors start; 32 where the file does not say."""
     align = pairs.get("general.alignment", 32)
-    if not isinstance(align, int) or not 8 <= align <= 65_536 or align & (align - 1):
+    in_range = isinstance(align, int) and 8 <= align <= 65_536
+    # A power of two has one bit.
+    if not in_range or align & (align - 1):
         raise GgufFault(f"general.alignment is {short(align)} (a power of two from 8 to 65536)")
-    return align
+    return int(align)
 
 
 def _check_offset(tensor: GgufTensor, end: int, align: int) -> None:

@@ -92,6 +92,7 @@ def architecture_of(shape: Shape) -> str:
         ExportError: neither of the two classes has such a network.
     """
     name = "DeepseekV2ForCausalLM" if isinstance(shape.attention, Mla) else "LlamaForCausalLM"
+    # Such a field would be lost in the config, and the model would compute something else.
     foreign = [field for field, value in FIXED.items() if getattr(shape, field) != value]
     if foreign:
         raise ExportError(
@@ -306,6 +307,7 @@ def _shape(fields: _Fields, latent: bool) -> Shape:
             f"{fields.where}: rms_norm_eps is {eps}; the norms inside the attention have "
             f"{BOTTLENECK_EPS}, ours are all one"
         )
+    # Llama with YaRN exists, but Gqa here has no scaling.
     if not latent and yarn:
         raise InputError(
             f"{fields.where}: rope_scaling is 'yarn'; only deepseek_v2 is read with it"
@@ -336,6 +338,7 @@ def _grouped(fields: _Fields, heads: int, width: int, theta: float) -> Gqa:
 
 def _latent(fields: _Fields, heads: int) -> dict[str, Any]:
     take = fields.take
+    # MLA has one latent for all heads; the field repeats their number.
     fields.plain("num_key_value_heads", (heads, None))
     take("head_dim", None)  # transformers sets it to the rotary part
     return {
@@ -353,6 +356,7 @@ def _experts(fields: _Fields, layers: int) -> Experts | None:
     dense = fields.take("first_k_dense_replace", 0)
     routed = fields.take("n_routed_experts", None)
     if routed is None or dense >= layers:
+        # Fields of the routing mean nothing then; they are taken so that none is left.
         for name in ROUTING:
             fields.take(name, None)
         return None
@@ -387,6 +391,7 @@ def _rope(fields: _Fields) -> tuple[float, Yarn | None]:
     older = fields.take("rope_scaling", None)
     newer = fields.take("rope_parameters", None)
     inner = _Fields(newer or older or {}, f"{fields.where}: rope_scaling")
+    # The newer spelling has the base inside, and may have the older one beside it.
     theta = fields.take("rope_theta", 10_000.0)
     theta = inner.take("rope_theta", theta)
     kinds = {inner.take("type", None), inner.take("rope_type", None)} - {None, "default"}

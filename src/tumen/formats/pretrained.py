@@ -59,6 +59,7 @@ def located(path: str) -> str:
     if not path.startswith(PACKAGE):
         return path
     package, _, inside = path.removeprefix(PACKAGE).partition("/")
+    # find_spec imports the parents of a dotted name, so only plain names are looked up.
     found = importlib.util.find_spec(package) if package.isidentifier() else None
     if found is None or not found.submodule_search_locations:
         project = package.replace("_", "-")
@@ -81,6 +82,7 @@ def has_vocabulary(path: Path) -> bool:
     Raises:
         InputError: a GGUF that cannot be read.
     """
+    # Our own GGUF files have SentencePiece's kind of vocabulary ("llama").
     if is_gguf(path):
         return bool(header_of(path).pairs["tokenizer.ggml.model"] == "gpt2")
     return any((path / name).is_file() for name in VOCABULARIES)
@@ -123,6 +125,7 @@ def digest_of_start(path: Path) -> str:
         return file_hash(path)[:16]
     if (path / MANIFEST).is_file():
         return manifest_of(path, "checkpoint").digest
+    # The vocabulary is not part of it: `vocabulary_digest` covers that.
     files = [path / CONFIG, *sorted(path.glob("*.safetensors"))]
     if len(files) < 2 or not all(file.is_file() for file in files):
         raise InputError(f"{path}: {NO_SHAPE}")
@@ -166,6 +169,7 @@ def shape_of_gguf(header: Header, path: Path) -> Shape:
         InputError: a value that no network here has.
     """
     about = _About(header, str(path))
+    # Whatever else changes the numbers must be absent, or the weights mean another model.
     for name, allowed in PLAIN.items():
         value = about.get(name)
         if value not in allowed:
@@ -232,6 +236,7 @@ def _tied(header: Header, path: Path) -> bool:
         return True
     if header.architecture != "deepseek2" or head.kind != embedding.kind:
         return False
+    # Types alike is not enough: the weights themselves must be equal.
     data = np.memmap(path, np.uint8, "r", header.data_start)
     head_data = data[head.offset : head.offset + head.bytes]
     embedding_data = data[embedding.offset : embedding.offset + embedding.bytes]
@@ -240,6 +245,7 @@ def _tied(header: Header, path: Path) -> bool:
 
 def _grouped(about: _About, width: int) -> Gqa:
     heads = about.need("attention.head_count")
+    # Older files leave it out.
     head_dim = about.get("attention.key_length", width // heads)
     for name in ("attention.value_length", "rope.dimension_count"):
         # Values and the rotary part must be as wide as queries and keys.
@@ -267,6 +273,7 @@ def _latent(about: _About) -> Mla:
     return Mla(
         num_attention_heads=about.need("attention.head_count"),
         kv_lora_rank=about.need("attention.kv_lora_rank"),
+        # 0 means that queries are not compressed.
         q_lora_rank=about.get("attention.q_lora_rank") or None,
         qk_nope_head_dim=query - rope,
         qk_rope_head_dim=rope,

@@ -106,6 +106,7 @@ def _tensors(header: Any, data_bytes: int) -> dict[str, SafetensorsEntry]:
     if len(header) > MOST_TENSORS:
         raise ValueError(f"{len(header)} tensors ({MOST_TENSORS} is the most)")
     tensors = {name: _entry(name, row) for name, row in header.items()}
+    # The same rule as in the library: a hole could hide data, an overlap could share them.
     end = 0
     # An empty tensor begins where it ends, so `end` decides between two that begin alike.
     for tensor in sorted(tensors.values(), key=lambda tensor: (tensor.begin, tensor.end)):
@@ -121,6 +122,7 @@ def _tensors(header: Any, data_bytes: int) -> dict[str, SafetensorsEntry]:
 
 
 def _check_metadata(metadata: Any) -> None:
+    """Check the one entry that is not a tensor: texts by name."""
     values = metadata.values() if isinstance(metadata, dict) else [None]
     if not all(isinstance(value, str) for value in values):
         raise ValueError(f"{META} is no object of texts")
@@ -129,6 +131,7 @@ def _check_metadata(metadata: Any) -> None:
 def _entry(name: str, row: Any) -> SafetensorsEntry:
     """Return one tensor of the header; its bytes must be those of its type and shape."""
     shown = _short(name)
+    # A name becomes a key of dictionaries and a part of errors.
     if not name or len(name) > MOST_NAME_CHARS or not name.isprintable():
         raise ValueError(f"{shown} is no name of a tensor")
     if not isinstance(row, Mapping) or set(row) != FIELDS:

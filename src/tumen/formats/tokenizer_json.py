@@ -77,12 +77,15 @@ def _check_part(content: Any, part: str) -> None:
         raise ValueError(f"{part} has {len(steps)} steps ({MOST_STEPS} is the most)")
     for step in steps:
         _check_step(step, part)
-    if math.prod(map(_growth, steps)) > MOST_GROWTH:
+    # Steps run one after the other, so their factors multiply.
+    growth = math.prod(map(_growth, steps))
+    if growth > MOST_GROWTH:
         raise ValueError(f"{part} may make a text more than {MOST_GROWTH} times as long")
 
 
 def _check_model(model: Any, added: Any) -> None:
     """Check the vocabulary and the merges of the model, and the tokens added to it."""
+    # Other kinds (Unigram, WordPiece) have no merges, and no place in a GGUF of ours.
     kind = model.get("type") if isinstance(model, dict) else model
     if not isinstance(model, dict) or kind != "BPE":
         raise ValueError(f"its model is {_short(kind)}, 'BPE' is needed")
@@ -99,6 +102,7 @@ def _check_tokens(vocab: Any, added: Any) -> None:
     is_short_list = isinstance(added, list) and len(added) <= MOST_ADDED
     if not is_short_list or not all(isinstance(token, dict) for token in added):
         raise ValueError(f"added_tokens is no list of at most {MOST_ADDED} tokens")
+    # Ids may have holes, but not large ones.
     tokens = list(vocab.items())
     tokens += [(token.get("content"), token.get("id")) for token in added]
     for token, number in tokens:
@@ -130,6 +134,7 @@ def _steps(part: Any, name: str) -> Iterator[Mapping[str, Any]]:
     if part.get("type") != "Sequence":
         yield part
         return
+    # A sequence may hold sequences, so this recurses; parse_json bounds the depth.
     inner = next((part[key] for key in INNER if key in part), None)
     if not isinstance(inner, list):
         raise ValueError(f"{name} is a sequence of nothing")
@@ -138,10 +143,12 @@ def _steps(part: Any, name: str) -> Iterator[Mapping[str, Any]]:
 
 
 def _check_step(step: Mapping[str, Any], part: str) -> None:
+    """Check one step: its type, and its pattern if it has one."""
     known = PARTS[part]
     if step.get("type") not in known:
         raise ValueError(f"{part} has a step {_short(step.get('type'))}; known: {', '.join(known)}")
     pattern = step.get("pattern")
+    # A plain text as a pattern is harmless.
     if isinstance(pattern, dict) and "Regex" in pattern:
         _check_pattern(pattern["Regex"], part)
 
@@ -162,6 +169,7 @@ def _check_pattern(pattern: Any, part: str) -> None:
         found = QUANTIFIED.match(pattern, at)
         if found:
             _check_count(found, part)
+            # (a+)+ tries every way to cut a text: exponential time. (a+)? tries one.
             if after_group and endless[-1] and found[0] != "?":
                 raise ValueError(
                     f"{part} has a pattern with a repetition in a repetition: {_short(pattern)}"
@@ -172,6 +180,7 @@ def _check_pattern(pattern: Any, part: str) -> None:
             continue
         after_group = pattern[at] == ")" and len(endless) > 1
         if after_group:
+            # A group is endless if one inside it is.
             inside = endless.pop()
             endless[-1] = endless[-1] or inside
         if pattern[at] == "(":
@@ -191,9 +200,9 @@ def _after(pattern: str, at: int) -> int:
     letter = pattern[at]
     if letter == "\\":
         return at + 2
-    if letter == "(":
-        # A question mark there is no quantifier, but the kind of the group, as in (?:...).
-        return at + 2 if pattern[at + 1 : at + 2] == "?" else at + 1
+    if pattern.startswith("(?", at):
+        # That question mark is no quantifier, but the kind of the group, as in (?:...).
+        return at + 2
     if letter == "[":
         return _after_class(pattern, at)
     return at + 1
