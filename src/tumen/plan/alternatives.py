@@ -29,36 +29,28 @@ def losers(
         accelerator: the kind of accelerator.
         best_seconds: step time of the best layout.
     """
-    return [
-        compared(workload, best, accelerator, best_seconds, change, other)
-        for change, other in neighbours(best)
-    ]
+    best_scenario = stack([scenario_of(workload, best, accelerator)])
+    found = []
+    for change, other in neighbours(best):
+        try:
+            scenario = stack([scenario_of(workload, other, accelerator)])
+        except PlanError as error:
+            found.append(Loser(change=change, reason=str(error)))
+            continue
+        seconds = float(step.step_time(scenario, fitted()).step[0]) * accelerator.speed
+        if bool(memory.fits(scenario)[0]):
+            reason = why_slower(best_scenario, scenario, seconds / best_seconds - 1)
+        else:
+            reason = why_too_large(scenario, accelerator)
+        found.append(Loser(change=change, reason=reason, step_seconds=seconds))
+    return found
 
 
-def compared(
-    workload: Workload,
-    best: Layout,
-    accelerator: Accelerator,
-    best_seconds: float,
-    change: str,
-    other: Layout,
-) -> Loser:
-    """Return why one other layout is worse: illegal, too large, or slower."""
-    try:
-        scenario = stack([scenario_of(workload, other, accelerator)])
-    except PlanError as error:
-        return Loser(change=change, reason=str(error))
-    seconds = float(step.step_time(scenario, fitted()).step[0]) * accelerator.speed
-    if bool(memory.fits(scenario)[0]):
-        best_scenario = stack([scenario_of(workload, best, accelerator)])
-        reason = why_slower(best_scenario, scenario, seconds / best_seconds - 1)
-    else:
-        peak = float(memory.peak(scenario).total[0])
-        reason = (
-            f"does not fit: {peak / 1e9:.0f} GB and the context on an accelerator of "
-            f"{accelerator.memory_bytes / 1e9:.0f} GB"
-        )
-    return Loser(change=change, reason=reason, step_seconds=seconds)
+def why_too_large(scenario: Scenario, accelerator: Accelerator) -> str:
+    """Return why a layout does not fit in memory."""
+    peak = float(memory.peak(scenario).total[0]) / 1e9
+    memory_size = accelerator.memory_bytes / 1e9
+    return f"does not fit: {peak:.0f} GB and the context on an accelerator of {memory_size:.0f} GB"
 
 
 def neighbours(best: Layout) -> list[tuple[str, Layout]]:
@@ -71,7 +63,8 @@ def neighbours(best: Layout) -> list[tuple[str, Layout]]:
     if best.recompute != "full":
         found.append(("full recompute", replace(best, recompute="full")))
     if best.ep > 1:
-        found += [(f"ep {ep}", replace(best, ep=ep)) for ep in (best.ep * 2, best.ep // 2)]
+        options = (best.ep * 2, best.ep // 2)
+        found += [(f"ep {ep}", replace(best, ep=ep)) for ep in options]
     micro = best.micro_batch * 2
     found.append((f"micro-batch {micro}", replace(best, micro_batch=micro)))
     return found
@@ -118,11 +111,11 @@ def why_slower(best: Scenario, other: Scenario, slower: float) -> str:
     """
     before = step.step_time(best, fitted()).rows()
     after = step.step_time(other, fitted()).rows()
-    growth = {
-        name: float(np.sum(after[name]) - np.sum(before[name]))
-        for name in before
-        if name not in SUMS
-    }
+    growth = {}
+    for name in before:
+        if name not in SUMS:
+            growth[name] = float(np.sum(after[name]) - np.sum(before[name]))
     cause = max(growth, key=lambda name: growth[name])
     sign = "slower" if slower >= 0 else "faster"
-    return f"{abs(slower):.1%} {sign}: {cause.replace('_', ' ')} {growth[cause]:+.3g} s a step"
+    part = cause.replace("_", " ")
+    return f"{abs(slower):.1%} {sign}: {part} {growth[cause]:+.3g} s a step"

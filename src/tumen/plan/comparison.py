@@ -107,8 +107,9 @@ def gain(first: Side, other: Side, currency: str) -> str:
     faster = first.days / other.days
     more = accelerators_of(other) / accelerators_of(first)
     money = other.money - first.money
-    apart = other.days_high < first.days_low or other.days_low > first.days_high
-    where = "outside" if apart else "inside"
+    is_faster = other.days_high < first.days_low
+    is_slower = other.days_low > first.days_high
+    where = "outside" if is_faster or is_slower else "inside"
     return (
         f"{other.fleet} instead of {first.fleet}: {first.days:.1f} -> {other.days:.1f} days "
         f"({faster:.2f}x with {more:.2f}x the accelerators), {money:+,.0f} {currency}, "
@@ -143,22 +144,29 @@ def grow(
     Raises:
         PlanError: a fleet cannot run the workload, or the days do not rise.
     """
-    fleets = [fleet, *[name for _, name in steps]]
-    starts = [0.0, *[day for day, _ in steps]]
+    fleets = [fleet]
+    starts = [0.0]
+    for day, name in steps:
+        fleets.append(name)
+        starts.append(day)
     check_rising(starts)
     plans = [solve(workload, one_kind(fleet_of(name)), planning) for name in fleets]
     phases = phases_of(workload, plans, starts, planning)
-    used = plans[: len(phases)]
-    hours = [days * 24 * plan.fleet_cards for (days, _), plan in zip(phases, used, strict=True)]
-    costs = [spent * plan.price for spent, plan in zip(hours, used, strict=True)]
+    hours = 0.0
+    money = 0.0
+    # the work may be done before the last move: then there are fewer phases than plans
+    for (days, _), plan in zip(phases, plans, strict=False):
+        spent = days * 24 * plan.fleet_cards
+        hours += spent
+        money += spent * plan.price
     return Growth(
         fleets=tuple(fleets),
         phase_days=tuple(days for days, _ in phases),
         phase_tokens=tuple(tokens for _, tokens in phases),
         days=sum(days for days, _ in phases),
         days_without=plans[0].best.days.value,
-        card_hours=sum(hours),
-        money=sum(costs),
+        card_hours=hours,
+        money=money,
     )
 
 
@@ -242,15 +250,18 @@ def own_and_rented(
             f"one training run needs one kind, rent {name}"
         )
     both = FleetGroup(own.accelerator, own.count + rented.count)
-    mixed = (own.count * own_price + rented.count * rented_price) / both.count
-    alone = planning.model_copy(update={"price": own_price})
-    together = planning.model_copy(update={"price": mixed})
-    sides = (
-        side_of(f"own {name}:{own.count}", solve(workload, own, alone)),
-        side_of(f"own + rented {name}:{both.count}", solve(workload, both, together)),
+    mixed_price = (own.count * own_price + rented.count * rented_price) / both.count
+
+    def side(title: str, group: FleetGroup, price: float) -> Side:
+        plan = solve(workload, group, planning.model_copy(update={"price": price}))
+        return side_of(f"{title} {name}:{group.count}", plan)
+
+    alone = side("own", own, own_price)
+    together = side("own + rented", both, mixed_price)
+    says = renting(alone, together, rented.count, planning.currency)
+    return Comparison(
+        name=workload.name, currency=planning.currency, sides=(alone, together), says=(says,)
     )
-    says = renting(sides[0], sides[1], rented.count, planning.currency)
-    return Comparison(name=workload.name, currency=planning.currency, sides=sides, says=(says,))
 
 
 def renting(alone: Side, together: Side, rented: int, currency: str) -> str:

@@ -82,7 +82,8 @@ def search(
         raise PlanError(why_none(workload, fleet_size, space))
     scenarios = scenario_table(workload, accelerator, fleet_size, rows)
     peaks = memory.peak(scenarios)
-    index = np.flatnonzero(peaks.needed <= accelerator.memory_bytes * (1 - HEADROOM))
+    room = accelerator.memory_bytes * (1 - HEADROOM)
+    index = np.flatnonzero(peaks.needed <= room)  # rows that fit
     smallest = float(np.min(peaks.total))
     if not len(index):
         raise PlanError(why_too_large(workload, accelerator, fleet_size, smallest))

@@ -20,7 +20,7 @@ from tumen.plan.model.physics import fitted
 from tumen.plan.model.scenario import Number, Scenario, stack
 from tumen.plan.planned_run import Failures, Figure, Plan, PlannedLayout, StageBytes
 from tumen.plan.search import Found, search, tally
-from tumen.plan.space import pinned, space_of
+from tumen.plan.space import Space, pinned, space_of
 from tumen.plan.workload import Workload
 from tumen.recipe import Planning
 
@@ -54,30 +54,40 @@ def solve(
         PlanError: no layout is legal or fits; names the nearest that does.
     """
     planning = planning or Planning()
+    count = group.count
     nic_rate = group.accelerator.nic_rate / planning.oversubscription
     accelerator = replace(group.accelerator, nic_rate=nic_rate)
-    if group.count < 1:
+    if count < 1:
         raise PlanError(
-            f"{group.count} accelerators cannot train; the smallest fleet is {accelerator.name}:1"
+            f"{count} accelerators cannot train; the smallest fleet is {accelerator.name}:1"
         )
-    space = space_of(workload, accelerator, group.count)
-    space = replace(space, schedules=planning.schedules)
-    space = pinned(space, dict(planning.pin.items()), workload)
-    found = search(workload, accelerator, group.count, top, space)
-    choices = tuple(
-        planned(workload, layout, accelerator, group.count, planning) for layout in found.layouts
-    )
+    space = searched_space(workload, accelerator, count, planning)
+    found = search(workload, accelerator, count, top, space)
+    choices = [planned(workload, layout, accelerator, count, planning) for layout in found.layouts]
     best = found.layouts[0]
     best_seconds = choices[0].step_seconds.value
     reliable = reliability_of(workload, best, accelerator, planning)
     return Plan(
-        **question_fields(workload, accelerator, group.count, planning),
-        choices=choices,
+        **question_fields(workload, accelerator, count, planning),
+        choices=tuple(choices),
         losers=tuple(losers(workload, best, accelerator, best_seconds)),
         failures=failures_of(reliable, best_seconds),
         considered=dict(tally(found)),
-        warnings=tuple(warnings(workload, accelerator, group.count, found)),
+        warnings=tuple(warnings(workload, accelerator, count, found)),
     )
+
+
+def searched_space(
+    workload: Workload, accelerator: Accelerator, fleet_size: int, planning: Planning
+) -> Space:
+    """Return the values that the search tries: what is legal, with the recipe's pinned parts.
+
+    Raises:
+        PlanError: a pinned part that the network cannot have.
+    """
+    space = space_of(workload, accelerator, fleet_size)
+    space = replace(space, schedules=planning.schedules)
+    return pinned(space, dict(planning.pin.items()), workload)
 
 
 def question_fields(
@@ -214,16 +224,19 @@ def run_figures(
     low = computing_days * (1 - wide) / reliable.goodput_high / days
     high = computing_days * (1 + wide) / reliable.goodput_low / days
 
+    def figure(value: float, unit: str) -> Figure:
+        return Figure.scaled(value, low, high, unit, grade)
+
     hours = days * 24 * fleet_size
     energy = hours * accelerator.watts / 1000 * COOLING
     money = hours * price_of(accelerator, planning)
     if planning.price is not None:
         money += energy * planning.energy_price
     return {
-        "days": Figure.scaled(days, low, high, "d", grade),
-        "card_hours": Figure.scaled(hours, low, high, "accelerator-hours", grade),
-        "energy_kwh": Figure.scaled(energy, low, high, "kWh", grade),
-        "money": Figure.scaled(money, low, high, planning.currency, grade),
+        "days": figure(days, "d"),
+        "card_hours": figure(hours, "accelerator-hours"),
+        "energy_kwh": figure(energy, "kWh"),
+        "money": figure(money, planning.currency),
     }
 
 
@@ -239,12 +252,16 @@ def evidence(workload: Workload, accelerator: Accelerator) -> tuple[Grade, float
     known = "known" if workload.software.factor_known else "unknown"
     kind = "moe" if workload.shape.experts else "dense"
     wide = ERROR[known, kind]
-    return "datasheet", wide * (CONFLICT_WIDENING if accelerator.conflict else 1.0)
+    if accelerator.conflict:
+        wide *= CONFLICT_WIDENING
+    return "datasheet", wide
 
 
 def price_of(accelerator: Accelerator, planning: Planning) -> float:
     """Return the price of one accelerator and hour: the user's, or that of the card table."""
-    return accelerator.price if planning.price is None else planning.price
+    if planning.price is None:
+        return accelerator.price
+    return planning.price
 
 
 def model_flops(scenario: Scenario) -> float:
@@ -266,12 +283,15 @@ def stages_of(scenario: Scenario, layout: Layout) -> tuple[StageBytes, ...]:
 def failures_of(reliable: Reliability, step_seconds: float) -> Failures:
     """Return the reliability of a run in the units of a plan."""
     between_hours = reliable.between_failures_seconds / 3600
+    if not math.isfinite(between_hours):
+        between_hours = NEVER_HOURS
     every = reliable.save_every_seconds
+    every_steps = max(round(every / step_seconds), 1)
     return Failures(
-        between_failures_hours=between_hours if math.isfinite(between_hours) else NEVER_HOURS,
+        between_failures_hours=between_hours,
         save_seconds=reliable.save_seconds,
         save_every_seconds=every,
-        save_every_steps=max(round(every / step_seconds), 1),
+        save_every_steps=every_steps,
         spare_nodes=reliable.spare_nodes,
         failures_per_day=reliable.failures_per_day,
         waiting_goodput=reliable.waiting_goodput,

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tumen.core.errors import PlanError
-from tumen.core.shape import Mla
+from tumen.core.shape import Mla, Shape
 from tumen.plan.facts import Accelerator
 from tumen.plan.layout import RECOMPUTE, Layout, base_scenario, check_heads, divisors, nearest
 from tumen.plan.model.scenario import SCHEDULES, Array, Scenario
@@ -27,6 +27,7 @@ MOST_IDLE = 0.25  # share of the fleet that a layout may leave idle so that numb
 MOST_TENSOR = 64
 MOST_STAGES = 128
 MOST_EXPERT_RANKS = 128
+CONTEXT_RANKS = (1, 2, 4, 8, 16, 32)
 LEAST_CONTEXT_TOKENS = 8192  # of a sequence on one context-parallel rank
 
 
@@ -66,23 +67,41 @@ class LayoutRow(NamedTuple):
 def space_of(workload: Workload, accelerator: Accelerator, fleet_size: int) -> Space:
     """Return the legal and sensible values for a workload on a fleet of one kind."""
     shape = workload.shape
-    widest = min(max(accelerator.domain, accelerator.node), MOST_TENSOR)
-    heads = divisors(shape.attention.num_attention_heads)
-    tensor = tuple(t for t in heads if t <= widest and is_power_of_two(t))
-
-    most_stages = min(shape.num_hidden_layers, fleet_size, MOST_STAGES)
-    stages = range(1, most_stages + 1)
-    pipeline = tuple(p for p in stages if even_enough(shape.num_hidden_layers, p))
-
-    most_context = max(workload.seq_len // LEAST_CONTEXT_TOKENS, 1)
-    context = tuple(
-        c for c in (1, 2, 4, 8, 16, 32) if c <= most_context and workload.seq_len % c == 0
+    return Space(
+        tensor=tensor_degrees(shape, accelerator),
+        pipeline=stage_counts(shape, fleet_size),
+        context=context_degrees(workload.seq_len),
+        expert=expert_degrees(shape),
     )
-    expert: tuple[int, ...] = (1,)
-    if shape.experts:
-        routed = divisors(shape.experts.n_routed_experts)
-        expert = tuple(e for e in routed if e <= MOST_EXPERT_RANKS)
-    return Space(tensor, pipeline, context=context, expert=expert)
+
+
+def tensor_degrees(shape: Shape, accelerator: Accelerator) -> tuple[int, ...]:
+    """Return the tensor-parallel ranks: powers of two that divide the heads, inside a domain."""
+    widest = max(accelerator.domain, accelerator.node)
+    widest = min(widest, MOST_TENSOR)
+    heads = divisors(shape.attention.num_attention_heads)
+    return tuple(t for t in heads if t <= widest and is_power_of_two(t))
+
+
+def stage_counts(shape: Shape, fleet_size: int) -> tuple[int, ...]:
+    """Return the pipeline stages that hold nearly the same number of layers."""
+    layers = shape.num_hidden_layers
+    most = min(layers, fleet_size, MOST_STAGES)
+    return tuple(p for p in range(1, most + 1) if even_enough(layers, p))
+
+
+def context_degrees(seq_len: int) -> tuple[int, ...]:
+    """Return the context-parallel ranks that divide a sequence into long enough parts."""
+    most = max(seq_len // LEAST_CONTEXT_TOKENS, 1)
+    return tuple(c for c in CONTEXT_RANKS if c <= most and seq_len % c == 0)
+
+
+def expert_degrees(shape: Shape) -> tuple[int, ...]:
+    """Return the expert-parallel ranks that divide the routed experts; one without experts."""
+    if shape.experts is None:
+        return (1,)
+    routed = divisors(shape.experts.n_routed_experts)
+    return tuple(e for e in routed if e <= MOST_EXPERT_RANKS)
 
 
 def is_power_of_two(number: int) -> bool:
@@ -119,15 +138,8 @@ def pinned(space: Space, pin: Mapping[str, int], workload: Workload) -> Space:
     Raises:
         PlanError: a part that the network cannot have, with the nearest legal value.
     """
-    shape = workload.shape
-    check_heads(shape, pin.get("tp", 1))
-    experts = shape.experts.n_routed_experts if shape.experts else 1
-    ep = pin.get("ep", 1)
-    if experts % ep:
-        best = nearest(divisors(experts), ep)
-        raise PlanError(
-            f"ep {ep} does not divide {experts} experts; the nearest that does is {best}"
-        )
+    check_heads(workload.shape, pin.get("tp", 1))
+    check_experts(workload.shape, pin.get("ep", 1))
     if pin.get("zero", 1) > 3:
         raise PlanError(f"zero {pin['zero']} is not a ZeRO stage; the nearest legal value is 3")
     if pin.get("micro_batch", 1) > workload.batch_size:
@@ -135,11 +147,25 @@ def pinned(space: Space, pin: Mapping[str, int], workload: Workload) -> Space:
             f"micro_batch {pin['micro_batch']} is more than the batch; "
             f"the most is {workload.batch_size}"
         )
-    layers = shape.num_hidden_layers
+    layers = workload.shape.num_hidden_layers
     if pin.get("pp", 1) > layers:
         raise PlanError(f"pp {pin['pp']} is more than {layers} layers; the most is {layers}")
     chosen = {PINS[name]: (value,) for name, value in pin.items()}
     return replace(space, **chosen)  # type: ignore[arg-type]
+
+
+def check_experts(shape: Shape, ep: int) -> None:
+    """Check that expert-parallel ranks divide the experts.
+
+    Raises:
+        PlanError: names the nearest number that does.
+    """
+    experts = shape.experts.n_routed_experts if shape.experts else 1
+    if experts % ep:
+        best = nearest(divisors(experts), ep)
+        raise PlanError(
+            f"ep {ep} does not divide {experts} experts; the nearest that does is {best}"
+        )
 
 
 # ---------------------------------------------------------------------- the table of layouts
@@ -175,16 +201,17 @@ def layouts_of_mesh(workload: Workload, space: Space, mesh: LayoutRow) -> Iterat
         if not experts_divide(workload, ep, stage_ranks):
             continue
         for vpp, schedule in itertools.product(space.chunks, space.schedules):
-            if not schedule_is_legal(layers, mesh.pp, vpp, schedule, micro_batches):
-                continue
-            kind = SCHEDULES.index(schedule)
-            for policy, zero in itertools.product(space.policies, space.zero):
-                if not zero_is_legal(workload, zero, mesh.pp):
-                    continue
-                if not policy_applies(workload, policy):
-                    continue
-                number = POLICIES.index(policy)
-                yield mesh._replace(vpp=vpp, ep=ep, policy=number, zero=zero, schedule=kind)
+            if schedule_is_legal(layers, mesh.pp, vpp, schedule, micro_batches):
+                kind = SCHEDULES.index(schedule)
+                row = mesh._replace(vpp=vpp, ep=ep, schedule=kind)
+                yield from layouts_of_schedule(workload, space, row)
+
+
+def layouts_of_schedule(workload: Workload, space: Space, row: LayoutRow) -> Iterator[LayoutRow]:
+    """Yield the legal recompute policies and ZeRO stages of a mesh with a schedule."""
+    for policy, zero in itertools.product(space.policies, space.zero):
+        if zero_is_legal(workload, zero, row.pp) and policy_applies(workload, policy):
+            yield row._replace(policy=POLICIES.index(policy), zero=zero)
 
 
 def widest_group(batch_size: int, most: int, micro: int) -> int:
@@ -258,10 +285,10 @@ def scenario_table(
     """Return the scenarios of rows of the layout table as one table."""
     tp, pp, vpp, cp, ep, dp, micro, policy, zero, schedule = rows.T
     chosen = policy.astype(int)
-    recompute = {
-        name: np.array([float(getattr(RECOMPUTE[one], name)) for one in POLICIES])[chosen]
-        for name in ("kind", "matmuls", "rest", "dropped")
-    }
+    recompute = {}
+    for name in ("kind", "matmuls", "rest", "dropped"):
+        of_policies = [float(getattr(RECOMPUTE[one], name)) for one in POLICIES]
+        recompute[name] = np.array(of_policies)[chosen]
     return base_scenario(workload, accelerator, fleet_size).changed(
         world_size=tp * pp * cp * dp,
         tp=tp,

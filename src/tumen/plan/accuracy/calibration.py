@@ -91,7 +91,13 @@ def time_terms(shape: Shape, train: Train) -> Array:
     flops = 3.0 * tokens * shape.flops_per_token(context)
     if train.optimizer == "muon":
         flops += orthogonal_flops(shape)
+    moved = ELEMENT_BYTES * tokens * elements_moved(shape, context)
+    states = OPTIMIZER_BYTES * shape.parameters()
+    return np.array([flops, moved, states, launches_of(shape), 1.0])
 
+
+def elements_moved(shape: Shape, context: int) -> float:
+    """Return the elements that elementwise operators move for one token, forward and backward."""
     heads = shape.attention.num_attention_heads
     inner = shape.intermediate_size
     if shape.experts:
@@ -100,19 +106,18 @@ def time_terms(shape: Shape, train: Train) -> Array:
     queries = heads * shape.attention.query_dim
     scores = heads * context
     layer = 16.0 * shape.hidden_size + 6.0 * queries + 5.0 * inner + 4.0 * scores
-    elements = shape.num_hidden_layers * layer + 6.0 * shape.vocab_size
-    moved = ELEMENT_BYTES * tokens * elements
-    states = OPTIMIZER_BYTES * shape.parameters()
-    return np.array([flops, moved, states, launches_of(shape), 1.0])
+    return shape.num_hidden_layers * layer + 6.0 * shape.vocab_size
 
 
 def launches_of(shape: Shape) -> float:
     """Return the kernel launches of one step."""
-    latent = isinstance(shape.attention, Mla)
-    launches = float(shape.num_hidden_layers * (LATENT_LAUNCHES if latent else GROUPED_LAUNCHES))
+    of_layer = GROUPED_LAUNCHES
+    if isinstance(shape.attention, Mla):
+        of_layer = LATENT_LAUNCHES
+    launches = shape.num_hidden_layers * of_layer
     if shape.experts:
         launches += shape.moe_layers * shape.experts.n_routed_experts * EXPERT_LAUNCHES
-    return launches
+    return float(launches)
 
 
 def orthogonal_flops(shape: Shape) -> float:
@@ -132,18 +137,24 @@ def orthogonal_flops(shape: Shape) -> float:
 def memory_terms(shape: Shape, train: Train) -> Array:
     """Return what memory grows with by MEMORY_TERMS, in bytes; shape (3,)."""
     tokens = train.batch_size * train.seq_len
+    activations = ELEMENT_BYTES * tokens * elements_kept(shape, train.seq_len)
+    states = float(STATE_BYTES * shape.parameters())
+    return np.array([1.0, states, activations])
+
+
+def elements_kept(shape: Shape, context: int) -> float:
+    """Return the elements that one token keeps for the backward pass."""
     heads = shape.attention.num_attention_heads
     inner = 3.0 * shape.intermediate_size
     if shape.experts:
+        # an expert's buffer has room for more tokens than it gets on average
         routed = shape.experts.num_experts_per_tok * shape.experts.capacity_factor
         active = routed + shape.experts.n_shared_experts
         inner = 3.0 * active * shape.experts.moe_intermediate_size
     queries = heads * shape.attention.query_dim
-    scores = heads * train.seq_len
+    scores = heads * context
     layer = 8.0 * shape.hidden_size + 4.0 * queries + inner + scores
-    elements = shape.num_hidden_layers * layer + 3.0 * shape.vocab_size
-    activations = ELEMENT_BYTES * tokens * elements
-    return np.array([1.0, float(STATE_BYTES * shape.parameters()), activations])
+    return shape.num_hidden_layers * layer + 3.0 * shape.vocab_size
 
 
 # ---------------------------------------------------------------------- profiles
@@ -164,15 +175,14 @@ def calibrate(observations: Sequence[Observation], card: str = "cpu") -> Profile
             "nothing was measured; give the folder of a run with --events, or let the benchmark run"
         )
     seconds = np.array([seen.step_seconds for seen in observations])
-    sizes = np.array([seen.peak_bytes for seen in observations])
     work = np.array([time_terms(seen.shape, seen.train) for seen in observations])
-    kept = np.array([memory_terms(seen.shape, seen.train) for seen in observations])
     times = nonnegative(work, seconds, np.array(PRIOR_SECONDS))
+    sizes = np.array([seen.peak_bytes for seen in observations])
+    kept = np.array([memory_terms(seen.shape, seen.train) for seen in observations])
     bytes_ = nonnegative(kept, sizes, np.array(PRIOR_BYTES))
-    cores = len(os.sched_getaffinity(0))
     return Profile(
         card=card,
-        machine=f"{platform.processor() or platform.machine()}, {cores} cores",
+        machine=machine_name(),
         made=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         sources=tuple(seen.source for seen in observations),
         compiled=all(seen.train.compile for seen in observations),
@@ -184,9 +194,22 @@ def calibrate(observations: Sequence[Observation], card: str = "cpu") -> Profile
             "memory_rate": rate_of_term(times, 1),
         },
         memory_bytes=memory_of_machine() if card == "cpu" else 0.0,
-        fit_error=float(np.median(np.abs(work @ times / seconds - 1))),
-        fit_memory_error=float(np.median(np.abs(kept @ bytes_ / sizes - 1))),
+        fit_error=median_error(work @ times, seconds),
+        fit_memory_error=median_error(kept @ bytes_, sizes),
     )
+
+
+def median_error(predicted: Array, measured: Array) -> float:
+    """Return the median error of predictions, as a share."""
+    errors = np.abs(predicted / measured - 1)
+    return float(np.median(errors))
+
+
+def machine_name() -> str:
+    """Return the processor of this machine, and how many cores this process may use."""
+    processor = platform.processor() or platform.machine()
+    cores = len(os.sched_getaffinity(0))
+    return f"{processor}, {cores} cores"
 
 
 def named(terms: Sequence[str], values: Array) -> dict[str, float]:
@@ -196,8 +219,10 @@ def named(terms: Sequence[str], values: Array) -> dict[str, float]:
 
 def rate_of_term(seconds_per: Array, term: int) -> float:
     """Return a rate from seconds a unit; the prior where the fit found none."""
-    found = seconds_per[term] if seconds_per[term] > 0 else PRIOR_SECONDS[term]
-    return float(1.0 / found)
+    seconds = float(seconds_per[term])
+    if seconds <= 0:
+        seconds = PRIOR_SECONDS[term]
+    return 1.0 / seconds
 
 
 def memory_of_machine() -> float:

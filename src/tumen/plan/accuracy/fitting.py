@@ -48,19 +48,23 @@ class FitTable:
     def of(cls, rows: Sequence[Published]) -> FitTable:
         """Return the table of the rows that have a time."""
         timed = tuple(row for row in rows if row.seconds)
-        scenarios = stack([scenario for row in timed for scenario in row.scenarios])
-        counts = [len(row.scenarios) for row in timed]
+        every: list[Scenario] = []
+        starts = []
+        for row in timed:
+            starts.append(len(every))
+            every += row.scenarios
         names = [row.software.name for row in timed]
-        releases = tuple(dict.fromkeys(names))
+        releases = tuple(dict.fromkeys(names))  # each once, in the order of the rows
         sources = [row.source for row in timed]
+        weights = [sources.count(source) ** SOURCE_POWER for source in sources]
         return cls(
             rows=timed,
-            scenarios=scenarios.changed(factor=1.0),
-            starts=np.cumsum([0, *counts])[:-1],
+            scenarios=stack(every).changed(factor=1.0),
+            starts=np.array(starts),
             releases=releases,
             release_of=np.array([releases.index(name) for name in names]),
             seconds=np.array([row.seconds for row in timed], dtype=float),
-            weights=np.array([sources.count(source) ** SOURCE_POWER for source in sources]),
+            weights=np.array(weights),
         )
 
     def predict(self, physics: Physics) -> Array:
@@ -122,7 +126,9 @@ def fit(table: FitTable, start: Physics | None = None, rounds: int = 12) -> Fitt
                 break
         else:
             damping *= 10
-    factors = {name: float(np.exp(log)) for name, log in zip(table.releases, at.logs, strict=True)}
+    factors = {}
+    for name, log in zip(table.releases, at.logs, strict=True):
+        factors[name] = float(np.exp(log))
     return Fitted(from_vector(at.x), factors)
 
 
@@ -158,20 +164,53 @@ def derivatives(table: FitTable, at: Point, residual: Array) -> Array:
 
 
 def newton(table: FitTable, at: Point, damping: float) -> Point:
-    """Return one damped Gauss-Newton step of constants and factors."""
-    residual = residuals(table, at)
-    slopes = derivatives(table, at, residual)
-    spread = spreads()
-    # a row's residual changes by one with the logarithm of its release's factor
-    ones = np.zeros((len(residual), len(table.releases)))
-    ones[np.arange(len(residual)), table.release_of] = 1.0
-    root = np.sqrt(table.weights / np.sqrt(1 + (residual / TAIL) ** 2)) / NOISE
-    jacobian = np.hstack([slopes, ones]) * root[:, None]
+    """Return one damped Gauss-Newton step of constants and factors.
 
-    ridge = np.concatenate([1 / spread, np.full(len(at.logs), 1 / FACTOR_SPREAD)])
-    pull = np.concatenate([(at.x - vector(Physics())) / spread, at.logs / FACTOR_SPREAD])
+    Args:
+        table: published rows.
+        at: where the step begins.
+        damping: added to the diagonal, as a multiple of it (Levenberg-Marquardt).
+    """
+    residual = residuals(table, at)
+    root = row_weights(table, residual)
+    jacobian = jacobian_of(table, at, residual) * root[:, None]
+    ridge, pull = priors(at)
     normal = jacobian.T @ jacobian + np.diag(ridge**2)
     gradient = jacobian.T @ (residual * root) + ridge * pull
-    move = -np.linalg.solve(normal + damping * np.diag(np.diag(normal)), gradient)
+    damped = normal + damping * np.diag(np.diag(normal))
+    move = -np.linalg.solve(damped, gradient)
     bounded = np.clip(move, -LONGEST_STEP, LONGEST_STEP)
-    return Point(bounded[: len(spread)], bounded[len(spread) :])
+    constants = len(at.x)
+    return Point(bounded[:constants], bounded[constants:])
+
+
+def row_weights(table: FitTable, residual: Array) -> Array:
+    """Return the square roots of the rows' weights; a row far off counts less (pseudo-Huber)."""
+    tails = np.sqrt(1 + (residual / TAIL) ** 2)
+    found: Array = np.sqrt(table.weights / tails) / NOISE
+    return found
+
+
+def jacobian_of(table: FitTable, at: Point, residual: Array) -> Array:
+    """Return the derivatives of the residuals, shape (rows, constants + releases).
+
+    A row's residual changes by one with the logarithm of its release's factor.
+    """
+    slopes = derivatives(table, at, residual)
+    rows = np.arange(len(residual))
+    ones = np.zeros((len(residual), len(table.releases)))
+    ones[rows, table.release_of] = 1.0
+    return np.hstack([slopes, ones])
+
+
+def priors(at: Point) -> tuple[Array, Array]:
+    """Return (ridge, pull) of constants and factors.
+
+    ridge: one over how far each may move; pull: how far it is from its prior, in that unit.
+    """
+    spread = spreads()
+    factors = np.full(len(at.logs), 1 / FACTOR_SPREAD)
+    ridge = np.concatenate([1 / spread, factors])
+    off = (at.x - vector(Physics())) / spread
+    pull = np.concatenate([off, at.logs / FACTOR_SPREAD])
+    return ridge, pull

@@ -137,7 +137,7 @@ def readable(row: CsvRow) -> Published:
         PlanError: the row lacks what a prediction needs, or its plan is illegal.
         ValueError: a cell is not a number.
     """
-    out_of_memory = "OOM" in row.get("notes", "") or row["source"].endswith("-oom")
+    out_of_memory = "OOM" in row["notes"] or row["source"].endswith("-oom")
     seconds = number(row, "target_step_s") or number(row, "step_time_s")
     gigabytes = number(row, "memory_GB_per_gpu")
     reason = missing(row)
@@ -148,7 +148,10 @@ def readable(row: CsvRow) -> Published:
 
     software, scenarios = scenarios_of(row)
     kind = memory_kind_of(row, software)
-    gigabyte = 2.0**30 if kind == "driver" else 1e9  # nvidia-smi prints MiB
+    memory_bytes = None
+    if gigabytes:
+        gigabyte = 2.0**30 if kind == "driver" else 1e9  # nvidia-smi prints MiB
+        memory_bytes = gigabytes * gigabyte
     return Published(
         id=row["id"],
         source=row["source"],
@@ -156,7 +159,7 @@ def readable(row: CsvRow) -> Published:
         software=software,
         scenarios=scenarios,
         seconds=seconds,
-        memory_bytes=gigabytes * gigabyte if gigabytes else None,
+        memory_bytes=memory_bytes,
         memory_kind=kind,
         out_of_memory=out_of_memory,
         dense=not number(row, "n_experts"),
@@ -220,10 +223,15 @@ def scenarios_of(row: CsvRow) -> tuple[Software, tuple[Scenario, ...]]:
             choice = {**fixed, "micro_batch_size": micro, "vpp": vpp, "schedule": schedule}
             options = [Scenario(**choice, **recompute_fields(policy)) for policy in policies]
             found.append(least_recompute(options))
+    return software, fitting_scenarios(found)
+
+
+def fitting_scenarios(found: list[Scenario]) -> tuple[Scenario, ...]:
+    """Return the scenarios that fit in memory; all of them if none does."""
     fit = np.atleast_1d(memory.fits(stack(found)))
-    if fit.any():
-        found = [scenario for scenario, fits in zip(found, fit, strict=True) if fits]
-    return software, tuple(found)
+    if not fit.any():
+        return tuple(found)
+    return tuple(scenario for scenario, fits in zip(found, fit, strict=True) if fits)
 
 
 def degrees_of(row: CsvRow) -> dict[str, int]:

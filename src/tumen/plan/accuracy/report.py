@@ -17,7 +17,7 @@ import numpy as np
 from tumen.plan.accuracy.published import Published, Refused, read
 from tumen.plan.model import bound, memory, step
 from tumen.plan.model.physics import fitted
-from tumen.plan.model.scenario import Array, stack
+from tumen.plan.model.scenario import Array, Scenario, stack
 
 LEAST_PLANS = 6  # of one network and cluster that make a sweep
 
@@ -118,30 +118,68 @@ def check(path: Path) -> Report:
     pairs = list(zip(rows, predictions, strict=True))
     timed = [pair for pair in pairs if pair[0].seconds]
     weighed = [pair for pair in pairs if pair[0].memory_bytes]
-    dense = [pair for pair in timed if pair[0].dense]
-    failed = [pair for pair in pairs if pair[0].out_of_memory]
-    ran = [pair for pair in pairs if not pair[0].out_of_memory]
-    below = [
-        predicted.predicted_seconds < float(low)
-        for predicted, low in zip(predictions, ideal, strict=True)
-    ]
+    # nvidia-smi counts what no prediction of the allocator can know
+    allocated = [pair for pair in weighed if pair[0].memory_kind != "driver"]
+    groups = grouped(timed)
     return Report(
         all=time_errors(timed),
-        dense_published_plan=time_errors([pair for pair in timed if dense_with_plan(pair[0])]),
-        dense_unsharded=time_errors([pair for pair in dense if not pair[0].sharded]),
-        moe=time_errors([pair for pair in timed if not pair[0].dense]),
-        memory=memory_errors([pair for pair in weighed if pair[0].memory_kind != "driver"]),
+        dense_published_plan=time_errors(groups["published plan"]),
+        dense_unsharded=time_errors(groups["unsharded"]),
+        moe=time_errors(groups["moe"]),
+        memory=memory_errors(allocated),
         memory_sources=by_source(weighed, memory_errors),
-        oom={"n": len(failed), "rejected": sum(not pair[1].fits for pair in failed)},
-        ran_rejected=tuple(row.id for row, predicted in ran if not predicted.fits),
+        oom=rejections(pairs),
+        ran_rejected=wrongly_rejected(pairs),
         sources=by_source(timed, time_errors),
         sweeps=tuple(sweeps(pairs)),
         factors=factors,
         refused=tuple(refused),
-        below_bound=sum(below),
+        below_bound=below_bound(predictions, ideal),
         seconds=round(clock.perf_counter() - start, 3),
         rows=tuple(predictions),
     )
+
+
+def grouped(timed: Sequence[Pair]) -> dict[str, list[Pair]]:
+    """Return the rows with a time by what the planner finds easy or hard.
+
+    Returns:
+        "published plan" and "unsharded": dense networks, with a complete plan and without FSDP;
+        "moe": mixtures of experts.
+    """
+    groups: dict[str, list[Pair]] = {"published plan": [], "unsharded": [], "moe": []}
+    for pair in timed:
+        row = pair[0]
+        if not row.dense:
+            groups["moe"].append(pair)
+            continue
+        if dense_with_plan(row):
+            groups["published plan"].append(pair)
+        if not row.sharded:
+            groups["unsharded"].append(pair)
+    return groups
+
+
+def rejections(pairs: Sequence[Pair]) -> dict[str, int]:
+    """Return how many rows ran out of memory, and how many of them the planner rejects."""
+    failed = [predicted for row, predicted in pairs if row.out_of_memory]
+    rejected = [predicted for predicted in failed if not predicted.fits]
+    return {"n": len(failed), "rejected": len(rejected)}
+
+
+def wrongly_rejected(pairs: Sequence[Pair]) -> tuple[str, ...]:
+    """Return the rows that ran although the planner rejects them."""
+    ran = [predicted for row, predicted in pairs if not row.out_of_memory]
+    return tuple(predicted.id for predicted in ran if not predicted.fits)
+
+
+def below_bound(predictions: Sequence[RowPrediction], ideal: Array) -> int:
+    """Return how many predictions promise more than physics allows: a fault of the model."""
+    faults = 0
+    for predicted, low in zip(predictions, ideal, strict=True):
+        if predicted.predicted_seconds < float(low):
+            faults += 1
+    return faults
 
 
 def by_source(
@@ -161,32 +199,45 @@ def predict(rows: Sequence[Published]) -> tuple[list[RowPrediction], dict[str, f
     """
     if not rows:
         return [], {}, np.zeros(0)
-    table = stack([scenario for row in rows for scenario in row.scenarios])
-    starts = np.cumsum([0, *[len(row.scenarios) for row in rows]])
-    steps = step.step_time(table, fitted()).step
-    fastest = [first + int(np.argmin(steps[first:after])) for first, after in pairwise(starts)]
-    chosen = np.array(fastest)
-    scenarios = table.take(chosen)
+    scenarios, seconds = fastest_scenarios(rows)
     peak = memory.peak(scenarios)
     fit = np.atleast_1d(memory.fits(scenarios))
     kinds = {"allocated": peak.total, "reserved": peak.reserved, "driver": peak.driver}
     verdicts = []
+    factors = {}
     for i, row in enumerate(rows):
-        verdicts.append(
-            RowPrediction(
-                id=row.id,
-                source=row.source,
-                model=row.model,
-                seconds=row.seconds,
-                predicted_seconds=float(steps[chosen[i]]),
-                memory_bytes=row.memory_bytes,
-                predicted_bytes=float(kinds[row.memory_kind][i]),
-                fits=bool(fit[i]),
-                out_of_memory=row.out_of_memory,
-            )
+        verdict = RowPrediction(
+            id=row.id,
+            source=row.source,
+            model=row.model,
+            seconds=row.seconds,
+            predicted_seconds=float(seconds[i]),
+            memory_bytes=row.memory_bytes,
+            predicted_bytes=float(kinds[row.memory_kind][i]),
+            fits=bool(fit[i]),
+            out_of_memory=row.out_of_memory,
         )
-    factors = {row.software.name: row.software.factor for row in rows if row.software.factor_known}
+        verdicts.append(verdict)
+        if row.software.factor_known:
+            factors[row.software.name] = row.software.factor
     return verdicts, factors, np.asarray(bound.seconds(scenarios))
+
+
+def fastest_scenarios(rows: Sequence[Published]) -> tuple[Scenario, Array]:
+    """Return the fastest scenario of each row as one table, and its seconds."""
+    every: list[Scenario] = []
+    counts = [0]
+    for row in rows:
+        every += row.scenarios
+        counts.append(len(row.scenarios))
+    table = stack(every)
+    steps = step.step_time(table, fitted()).step
+    starts = np.cumsum(counts)  # of each row's scenarios in the table
+    fastest = []
+    for first, after in pairwise(starts):
+        fastest.append(first + int(np.argmin(steps[first:after])))
+    chosen = np.array(fastest)
+    return table.take(chosen), np.asarray(steps)[chosen]
 
 
 def time_errors(pairs: Sequence[Pair]) -> Errors:

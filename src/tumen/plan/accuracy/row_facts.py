@@ -161,15 +161,31 @@ def links_of(row: CsvRow, accelerator: Accelerator) -> Accelerator:
     if "NVL72" in text:
         domain = NVL72_DOMAIN
     accelerator = replace(accelerator, node=node, domain=domain)
+    rate = network_rate(text, node)
+    if rate is None:
+        return accelerator
+    return replace(accelerator, nic_rate=rate)
+
+
+def network_rate(text: str, node: int) -> float | None:
+    """Return the bytes a second of one accelerator's network; None where the text has none.
+
+    Args:
+        text: the cell `interconnect`.
+        node: accelerators of a node.
+    """
     network = text.split("+")[-1]
     found = re.search(r"(?:(\d+)\s*x\s*)?(\d+(?:\.\d+)?)\s*(Gb|GB)/s", network)
     only_link = "bidir" in text and "+" not in text
     if not found or only_link:
-        return accelerator
-    rate = float(found[2]) * 1e9 * (1.0 if found[3] == "GB" else BITS_TO_BYTES)
+        return None
+    count, figure, unit = found.groups()
+    rate = float(figure) * 1e9
+    if unit == "Gb":
+        rate *= BITS_TO_BYTES
     if "per GPU" not in text:
-        rate = rate * float(found[1] or 1) / node
-    return replace(accelerator, nic_rate=rate)
+        rate *= float(count or 1) / node
+    return rate
 
 
 def software_of(row: CsvRow) -> Software:

@@ -62,16 +62,26 @@ def heading(plan: Plan) -> Iterator[str]:
 def figures(plan: Plan) -> Iterator[str]:
     """Yield the figures of the best layout, with their ranges."""
     best = plan.best
-    run = plan.failures
     bound = f"{units.show_seconds(best.bound_seconds)} ({best.bound_by})"
-    goodput = ranged(best.goodput, "{:.1%}".format)
-    money = ranged(best.money, "{:,.0f}".format)
-    trillion = ranged(best.hours_per_trillion, units.show_count)
     yield f"  layout       {layout_text(best.layout)} on {best.cards} accelerators"
     yield f"  step         {ranged(best.step_seconds, units.show_seconds)}; bound {bound}"
     yield f"  MFU          {best.mfu:.1%}"
     yield f"  memory       {ranged(best.memory_bytes, units.show_bytes)} of an accelerator"
     yield f"  speed        {ranged(best.tokens_per_day, units.show_count)} tokens a day"
+    yield from failure_figures(plan)
+    yield from cost_figures(plan)
+    yield (
+        f"  evidence     {best.step_seconds.grade}; software {plan.software}, "
+        f"factor {plan.software_factor:.3f}"
+    )
+    for warning in plan.warnings:
+        yield f"  note         {warning}"
+
+
+def failure_figures(plan: Plan) -> Iterator[str]:
+    """Yield how often a run fails, when to save, and what spare nodes are worth."""
+    run = plan.failures
+    goodput = ranged(plan.best.goodput, "{:.1%}".format)
     yield (
         f"  failures     one every {run.between_failures_hours:.1f} h; save every "
         f"{run.save_every_steps} steps ({run.save_every_seconds:.0f} s)"
@@ -81,17 +91,18 @@ def figures(plan: Plan) -> Iterator[str]:
         f"               without spares: {run.elastic_goodput:.1%} elastic, "
         f"{run.waiting_goodput:.1%} waiting for repairs"
     )
+
+
+def cost_figures(plan: Plan) -> Iterator[str]:
+    """Yield days, accelerator-hours, energy and money of the whole run."""
+    best = plan.best
+    money = ranged(best.money, "{:,.0f}".format)
+    trillion = ranged(best.hours_per_trillion, units.show_count)
     yield f"  days         {ranged(best.days, '{:.1f}'.format)}"
     yield f"  hours        {ranged(best.card_hours, units.show_count)} accelerator-hours"
     yield f"  a trillion   {trillion} accelerator-hours a trillion tokens, without failures"
     yield f"  energy       {ranged(best.energy_kwh, units.show_count)} kWh"
     yield f"  money        {money} {plan.currency} at {plan.price:g} an accelerator and hour"
-    yield (
-        f"  evidence     {best.step_seconds.grade}; software {plan.software}, "
-        f"factor {plan.software_factor:.3f}"
-    )
-    for warning in plan.warnings:
-        yield f"  note         {warning}"
 
 
 def best_layouts(plan: Plan) -> Iterator[str]:
@@ -169,6 +180,26 @@ def stage_row(stage: StageBytes) -> str:
 
 def accuracy_table(report: Report) -> Iterator[str]:
     """Yield the errors of `tumen plan check` by group and source, ranking, and refused rows."""
+    yield from errors_table(report)
+    yield ""
+    yield (
+        f"out of memory: {report.oom['rejected']} of {report.oom['n']} rejected; "
+        f"{len(report.ran_rejected)} that ran rejected"
+    )
+    for sweep in report.sweeps:
+        over = (sweep.chosen_over_best - 1) * 100
+        yield (
+            f"  sweep {sweep.source} {sweep.model}: {sweep.n} plans, "
+            f"Kendall tau {sweep.kendall_tau:.2f}, choice {over:.1f}% over the best"
+        )
+    yield from refused_rows(report)
+    factors = [f"{name} {value:.3f}" for name, value in sorted(report.factors.items())]
+    yield "software factors: " + ", ".join(factors)
+    yield f"{report.below_bound} plans below the physical bound; {report.seconds:.2f} s"
+
+
+def errors_table(report: Report) -> Iterator[str]:
+    """Yield the errors of all rows, then by source, then those of memory."""
     columns = f"{'n':>5s} {'median':>7s} {'p90':>7s} {'worst':>7s} {'bias':>7s}"
     yield f"{'':28s} {columns}   percent of the published figure"
     yield errors_row("all rows", report.all)
@@ -181,24 +212,14 @@ def accuracy_table(report: Report) -> Iterator[str]:
     yield ""
     for name, errors in report.memory_sources.items():
         yield errors_row("  memory " + name, errors)
-    yield ""
-    yield (
-        f"out of memory: {report.oom['rejected']} of {report.oom['n']} rejected; "
-        f"{len(report.ran_rejected)} that ran rejected"
-    )
-    for sweep in report.sweeps:
-        over = (sweep.chosen_over_best - 1) * 100
-        yield (
-            f"  sweep {sweep.source} {sweep.model}: {sweep.n} plans, "
-            f"Kendall tau {sweep.kendall_tau:.2f}, choice {over:.1f}% over the best"
-        )
+
+
+def refused_rows(report: Report) -> Iterator[str]:
+    """Yield how many rows are refused for which reason."""
     yield f"{len(report.refused)} rows refused:"
     refused = Counter(f"{row.source}: {row.reason}" for row in report.refused)
     for reason, count in refused.items():
         yield f"  {count:4d}  {reason}"
-    factors = [f"{name} {value:.3f}" for name, value in sorted(report.factors.items())]
-    yield "software factors: " + ", ".join(factors)
-    yield f"{report.below_bound} plans below the physical bound; {report.seconds:.2f} s"
 
 
 def errors_row(name: str, errors: Errors) -> str:
