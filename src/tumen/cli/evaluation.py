@@ -14,7 +14,8 @@ from tumen.cli.options import BUNDLE, CHANGES, JSON, NEW_RUN_FOLDER, TRUST
 from tumen.core import units
 from tumen.core.errors import InputError
 from tumen.eval import scorecard_text
-from tumen.eval.suites import OWN, SUITES, suite_of
+from tumen.eval.states import BOTH, UNDERSTANDINGS
+from tumen.eval.suites import OWN, SUITES, DialogueSuite, suite_of
 from tumen.pipeline import Run, evaluate, run_folder, trusted_bundle
 from tumen.pipeline.ablation import TABLE, ablation_of, ablation_stages, plan_ablation, read_table
 from tumen.recipe import load_recipe
@@ -28,6 +29,7 @@ RATES = {  # shares that only some suites have, and their titles
 
 def eval_bundle(
     bundle: Path = BUNDLE,
+    *,
     suite: str = typer.Option(
         OWN,
         help=f"{OWN} (the scorecard in the bundle), {', '.join(SUITES)} or package.module:SUITE.",
@@ -35,7 +37,12 @@ def eval_bundle(
     data: Path = typer.Option(
         None,
         help="File or folder of the suite: a checkout of OHF-Voice/intents, a SLURP jsonl, "
-        "CLINC150's JSON, a folder of SNIPS.",
+        "CLINC150's JSON, a folder of SNIPS, JSON lines of end states or a folder of them.",
+    ),
+    understanding: str = typer.Option(
+        None,
+        help=f"Who reads the sentences of the suite states: {', '.join(UNDERSTANDINGS)} or "
+        f"package.module:function; default: {BOTH}, as `tumen talk` does.",
     ),
     threads: int = typer.Option(1, help="Threads of the runner."),
     store: Path = TRUST,
@@ -46,12 +53,14 @@ def eval_bundle(
     if suite == OWN and data is None:
         _show_scorecard(folder, as_json)
         return
-    suite_of(suite)  # an unknown suite is the first error
+    chosen = suite_of(suite)  # an unknown suite is the first error
     if data is None:
         raise InputError(f"--suite {suite} reads files of yours: name them with --data")
-    result = evaluate.evaluate_suite(folder, suite, data, threads, store)
+    result = evaluate.evaluate_suite(folder, suite, data, threads, store, understanding)
     if as_json:
         print(json.dumps(result, ensure_ascii=False))
+    elif isinstance(chosen, DialogueSuite):
+        print("\n".join(chosen.lines(result)))
     else:
         print("\n".join(suite_lines(result)))
 

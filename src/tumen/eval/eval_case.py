@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from tumen.core.artifact import hash_of
+from tumen.core.errors import InputError
 from tumen.home import Home
-from tumen.language import Action
+from tumen.language import Action, normalise
 
 Grade = Callable[[Action], tuple[bool, bool]]
 
@@ -18,7 +19,7 @@ class EvalCase:
     """A sentence with its known answer.
 
     Attributes:
-        sentence: normalized.
+        sentence: normalized, see `case_sentence`.
         gold: the action it means; None when `grade` decides.
         home: the home it is said in.
         groups: rows of a scorecard that count it.
@@ -47,6 +48,17 @@ class Prediction:
     action: Action | None
     seconds: float = 0.0
     confidence: float = 1.0
+
+
+def case_sentence(text: str) -> str:
+    """Return a sentence normalized, or as it is where that cannot be: too long, or empty.
+
+    A runner declines such a sentence, so that its case counts as wrong and the suite goes on.
+    """
+    try:
+        return normalise(text)
+    except InputError:
+        return text
 
 
 def suite_digest(cases: Iterable[EvalCase]) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tumen.assistant import Reader
 from tumen.assistant.values import Values
 from tumen.core.artifact import Manifest, manifest_of
 from tumen.core.errors import InputError
@@ -20,12 +21,14 @@ from tumen.eval import (
     suite_digest,
     write_scorecard,
 )
-from tumen.eval.suites import OWN, held_out_cases, suite_of, summarize
+from tumen.eval.states import BOTH, understanding_of
+from tumen.eval.suites import OWN, DialogueSuite, held_out_cases, suite_of, summarize
 from tumen.language import HOME, parse
 from tumen.pipeline.preparation import CORPUS
 from tumen.pipeline.stage import Stage, Work
 from tumen.recipe import Gate
 from tumen.release.signing import TrustStore
+from tumen.serve import Router
 from tumen.serve.runners import load_runner, read_bundle_info
 
 REFERENCE_CASES = 60  # of a language: the template matcher takes some 10 ms a sentence
@@ -122,7 +125,11 @@ def evaluate_bundle(
     with load_runner(bundle, threads=threads, store=store) as runner:
 
         def ask(case: EvalCase) -> Prediction:
-            completion = runner.ask(case.sentence)
+            # one sentence that is too long for the model is wrong and ends nothing
+            try:
+                completion = runner.ask(case.sentence)
+            except InputError:
+                return Prediction(None)
             try:
                 action = parse(completion.text, runner.ontology)
             except InputError:
@@ -133,7 +140,12 @@ def evaluate_bundle(
 
 
 def evaluate_suite(
-    bundle: Path, name: str, data: Path, threads: int, store: TrustStore
+    bundle: Path,
+    name: str,
+    data: Path,
+    threads: int,
+    store: TrustStore,
+    understanding: str | None = None,
 ) -> dict[str, Any]:
     """Evaluate a bundle on a suite from a user's files; return the object that `tumen eval` prints.
 
@@ -143,12 +155,21 @@ def evaluate_suite(
         data: file or folder of the suite.
         threads: of the runner.
         store: keys that the bundle's signature is checked with.
+        understanding: who reads the sentences of a suite of dialogues, see
+            `tumen.eval.states.understanding_of`; default: `both`.
 
     Raises:
         InputError: the suite is unknown, or the files hold no case of it.
     """
     suite = suite_of(name)
     values = Values.load(bundle / "values.json")
+    if isinstance(suite, DialogueSuite):
+        info = read_bundle_info(bundle)
+        runner = load_runner(bundle, threads=threads, store=store)
+        with Reader(Router(runner, None, info.serve)) as reader:
+            return suite.play(data, understanding_of(understanding or BOTH, reader), values)
+    if understanding is not None:
+        raise InputError(f"--understanding is of suites of dialogues; {name} asks the model")
     cases = list(suite.cases(data, values))
     if not cases:
         raise InputError(f"{data}: holds no sentence of the suite {name}")

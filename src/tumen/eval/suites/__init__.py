@@ -14,11 +14,12 @@ from tumen.eval.suites.slu_f1 import slu_f1
 from tumen.eval.suites.slurp import slurp_cases, slurp_f1
 from tumen.eval.suites.slurp_home import slurp_home_cases
 from tumen.eval.suites.snips import snips_cases
-from tumen.eval.suites.suite import OWN, SUITES, Suite, suite_of, summarize
+from tumen.eval.suites.suite import OWN, SUITES, DialogueSuite, Suite, suite_of, summarize
 
 __all__ = [
     "OWN",
     "SUITES",
+    "DialogueSuite",
     "Suite",
     "clinc_cases",
     "held_out_cases",

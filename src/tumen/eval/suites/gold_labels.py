@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tumen.data.sources import LabelledSentence
-from tumen.eval.eval_case import EvalCase
+from tumen.eval.eval_case import EvalCase, case_sentence
 from tumen.eval.suites.slu_f1 import Entity
-from tumen.language import Action, normalise
+from tumen.language import Action
 
 SlotsRight = Callable[[Action], bool]
 Translate = Callable[[Action], Action]
@@ -52,7 +52,7 @@ def labelled_case(
         intent_right = given.intent == gold.intent
         return intent_right, intent_right and slots_right(given)
 
-    return EvalCase(normalise(row.sentence), None, None, (group,), grade, gold)
+    return EvalCase(case_sentence(row.sentence), None, None, (group,), grade, gold)
 
 
 def without_spaces(words: str) -> str:

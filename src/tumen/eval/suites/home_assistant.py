@@ -16,10 +16,10 @@ from tumen.core.errors import InputError
 from tumen.core.extras import need
 from tumen.data.sources import home_assistant_codes
 from tumen.eval.equivalence import same_action
-from tumen.eval.eval_case import EvalCase, Grade
+from tumen.eval.eval_case import EvalCase, Grade, case_sentence
 from tumen.eval.suites.suite import Suite
 from tumen.home import Home
-from tumen.language import CLOSED, INTENTS, Action, normalise
+from tumen.language import CLOSED, INTENTS, Action
 
 # Slots that a test file leaves out where they follow from the rest: an answer may have them.
 OPTIONAL_SLOTS = ("ask", "domain", "scope")
@@ -79,7 +79,7 @@ def _cases_of_file(
         home = Home.of(_TestHome(tree, slots, test.get("context") or {}).home())
         groups = (lang, gold.domain, intent)
         for sentence in test["sentences"]:
-            yield EvalCase(normalise(sentence), gold, home, groups, _grade(gold, home, values))
+            yield EvalCase(case_sentence(sentence), gold, home, groups, _grade(gold, home, values))
 
 
 def _grade(gold: Action, home: Home, values: Values) -> Grade:
@@ -119,12 +119,12 @@ def expected_action(intent: str, lang: str, slots: Mapping[str, Any]) -> Action:
             continue
         text = str(value)
         if slot not in CLOSED:
-            found[slot] = normalise(text)
+            found[slot] = case_sentence(text)
         elif text in CLOSED[slot]:
             found[slot] = text
         elif slot == "state":
             # A state that is not of the closed set is the name of a zone: "is anna at work".
-            found["zone"] = normalise(text)
+            found["zone"] = case_sentence(text)
     return Action(intent, lang, found)
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from tumen.assistant.values import Values
 from tumen.data.sources import read_slurp_rows
-from tumen.eval.eval_case import EvalCase, Grade
+from tumen.eval.eval_case import EvalCase, Grade, case_sentence
 from tumen.eval.suites.suite import Suite
 from tumen.home import Home, at_home
-from tumen.language import INTENTS, NONE, Action, normalise
+from tumen.language import INTENTS, NONE, Action
 
 Accept = Callable[[Action], bool]
 
@@ -104,12 +104,14 @@ def slurp_home_cases(path: Path, home: Home) -> Iterator[EvalCase]:
         InputError: the file is missing, not UTF-8, or a line is not a row of SLURP.
     """
     for row, labelled in read_slurp_rows(str(path)):
-        sentence = normalise(labelled.sentence)
+        sentence = case_sentence(labelled.sentence)
         scenario = str(row["scenario"])
         action = str(row["action"])
         if scenario == HOME_SCENARIO:
             entities = [
-                (kind, normalise(words)) for kind, words in labelled.slots if kind in ENTITY_SLOTS
+                (kind, case_sentence(words))
+                for kind, words in labelled.slots
+                if kind in ENTITY_SLOTS
             ]
             grade = _grade_request(action, entities)
             yield EvalCase(sentence, None, home, ("home", f"iot {action}"), _with_labels(grade))

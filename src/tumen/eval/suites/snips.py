@@ -10,10 +10,10 @@ from pathlib import Path
 
 from tumen.assistant.values import Values
 from tumen.data.sources import read_snips
-from tumen.eval.eval_case import EvalCase
+from tumen.eval.eval_case import EvalCase, case_sentence
 from tumen.eval.suites.gold_labels import GoldLabels, SlotsRight, labelled_case, without_spaces
 from tumen.eval.suites.suite import Suite
-from tumen.language import Action, normalise
+from tumen.language import Action
 
 
 def snips_cases(path: Path) -> Iterator[EvalCase]:
@@ -23,7 +23,7 @@ def snips_cases(path: Path) -> Iterator[EvalCase]:
         InputError: not a SNIPS file.
     """
     for row in read_snips(str(path)):
-        entities = [(kind, without_spaces(normalise(words))) for kind, words in row.slots]
+        entities = [(kind, without_spaces(case_sentence(words))) for kind, words in row.slots]
         gold = GoldLabels(row.intent, tuple(sorted(entities)))
         yield labelled_case(row, row.intent, gold, _has_runs(gold))
 

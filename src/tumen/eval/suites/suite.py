@@ -20,6 +20,7 @@ SUITES = {
     "slurp": "tumen.eval.suites.slurp:SUITE",
     "clinc": "tumen.eval.suites.clinc:SUITE",
     "snips": "tumen.eval.suites.snips:SUITE",
+    "states": "tumen.eval.states:SUITE",
 }
 Cases = Callable[[Path, Values], Iterator[EvalCase]]
 Metrics = Callable[[Sequence[EvalCase], Sequence[Prediction], float], dict[str, Any]]
@@ -49,13 +50,27 @@ class Suite:
     not_home: str = "all"
 
 
-def suite_of(name: str) -> Suite:
+@dataclass(frozen=True)
+class DialogueSuite:
+    """A suite that talks to homes and judges what is different afterwards, not an action.
+
+    Attributes:
+        play: (file or folder, what understands the sentences, lexicon) -> the object that
+            `tumen eval` prints.
+        lines: that object -> lines for people.
+    """
+
+    play: Callable[[Path, Any, Values], dict[str, Any]]
+    lines: Callable[[Mapping[str, Any]], Iterator[str]]
+
+
+def suite_of(name: str) -> Suite | DialogueSuite:
     """Return a suite by its name in `SUITES`, or a team's own as `package.module:SUITE`.
 
     Raises:
         InputError: unknown.
     """
-    suite: Suite = named(name, SUITES, "eval suite", InputError)
+    suite: Suite | DialogueSuite = named(name, SUITES, "eval suite", InputError)
     return suite
 
 
