@@ -127,6 +127,7 @@ class Entity(NamedThing):
         state: left out, it is the default of the domain.
     """
 
+    # what it is, and what it can do
     id: Annotated[str, Field(pattern=r"^[a-z_]+\.[^\s.]+$", max_length=200)]
     area: str | None = None
     device_class: str = ""
@@ -170,6 +171,7 @@ class Entity(NamedThing):
         """Check what fields say about each other."""
         if self.domain not in DOMAINS:
             raise ValueError(f"unknown domain {self.domain!r}{did_you_mean(self.domain, DOMAINS)}")
+        # an empty state is the default
         allowed = STATES.get(self.domain)
         if allowed and self.state not in (*_ANY_DOMAIN, *allowed):
             known = ", ".join(allowed)
@@ -253,6 +255,7 @@ def did_you_mean(word: str, known: Sequence[str]) -> str:
         word: what was written.
         known: the words there are.
     """
+    # 0.6: one or two slips in a word of usual length
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     return f"; did you mean {near[0]!r}?" if near else ""
 

@@ -136,6 +136,7 @@ def check_home(tree: Mapping[str, Any], where: str) -> HomeFile:
     Raises:
         InputError: the data have faults; the one line lists all of them.
     """
+    # first each block by itself, then what blocks say about each other
     try:
         content = HomeFile.model_validate(tree)
     except ValidationError as error:
@@ -187,16 +188,18 @@ def _message(detail: Any, location: Sequence[Any]) -> str:
 
 def _path(location: Sequence[Any], tree: Mapping[str, Any]) -> str:
     """Return `entity.3.state` as `entity light.hall state` where the file has an id."""
-    if len(location) < 2 or not isinstance(location[1], int):
-        return ".".join(str(part) for part in location)
-    kind, number, *rest = location
-    name = _id_of_block(tree.get(str(kind)), number)
-    field = ".".join(str(part) for part in rest)
+    parts = [str(part) for part in location]
+    if len(parts) < 2 or not isinstance(location[1], int):
+        return ".".join(parts)
+    kind = parts[0]
+    name = _id_of_block(tree.get(kind), location[1])
+    field = ".".join(parts[2:])
     return f"{kind} {name} {field}".strip()
 
 
 def _id_of_block(blocks: Any, number: int) -> str:
     """Return the id of a block of the file, or its number where it does not have one."""
+    # the file has faults, so a block may be anything
     if isinstance(blocks, (list, tuple)) and number < len(blocks):
         block = blocks[number]
         if isinstance(block, Mapping):

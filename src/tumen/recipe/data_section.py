@@ -30,6 +30,7 @@ class Part(Frozen):
 
     source: str = "text"
     path: str | None = Field(None, description=PATH)
+    # How much of it is used, and how often.
     weight: float = Field(gt=0)
     epochs: Positive = Field(
         1, description="how often its rows may be used; the mix ends when one source is used up"
@@ -39,6 +40,7 @@ class Part(Frozen):
         description="share of its rows, from the second epoch on, whose slot values are taken "
         "from another row of the same intent",
     )
+    # Which intents of it are used.
     exclude_intents: tuple[str, ...] = Field(
         (), description="intents whose rows are dropped, as another source has better ones"
     )
@@ -59,6 +61,7 @@ class Part(Frozen):
 
     @model_validator(mode="after")
     def _swaps(self) -> Part:
+        # The first epoch shows each row as it is.
         can_swap = self.epochs > 1 and self.source != "text"
         if self.slot_swap and not can_swap:
             raise ValueError(
@@ -95,6 +98,7 @@ class Data(Frozen):
     held_out: tuple[str, ...] = Field(
         (), description="files (JSONL, TSV, Parquet, txt) whose sentences are kept out of training"
     )
+    # How texts are cut and processed.
     document_tokens: int | None = Field(
         None,
         gt=1,
@@ -146,6 +150,7 @@ class Data(Frozen):
         return chosen
 
     def _default_filters(self) -> tuple[Filter, ...]:
+        # A mix of kinds has no filters that suit all of them but these.
         kinds = {part.source for part in self.parts()}
         if len(kinds) > 1:
             return OTHER_FILTERS

@@ -138,6 +138,7 @@ def _reason(model: type[BaseModel], detail: Any) -> str:
 
 def _unknown(model: type[BaseModel], loc: Sequence[Any]) -> str:
     """Return what to say about a field that does not exist: why, the nearest name, or all names."""
+    # Several models where a union allows them.
     owners = _models_at(model, loc[:-1])
     name = str(loc[-1])
     for owner in owners:
@@ -188,6 +189,7 @@ def _is_tag(loc: Sequence[Any], index: int) -> bool:
 
 def _models_at(model: type[BaseModel], loc: Sequence[Any]) -> list[type[BaseModel]]:
     """Return the models that may stand at a path of the recipe."""
+    # pydantic gives the path only, so the types are followed from the top.
     kinds: list[Any] = [model]
     for part in loc:
         below = [inner for kind in kinds for inner in _below(kind, part)]
@@ -229,6 +231,7 @@ def _has_tag(kind: Any, tag: Any) -> bool:
 
 def _alternatives(annotation: Any) -> list[Any]:
     """Return the types inside an annotation such as `Mla | Gqa | None`."""
+    # `X | Y` and `Union[X, Y]` have different origins.
     origin = typing.get_origin(annotation)
     if origin in (typing.Union, types.UnionType):
         parts = typing.get_args(annotation)

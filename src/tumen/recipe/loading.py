@@ -21,6 +21,7 @@ def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
     Raises:
         RecipeError: the file is missing, not UTF-8, not TOML, or has faults; all are listed.
     """
+    # Each way to fail gets a line; the recipe itself is checked outside of the `try`.
     try:
         tree = tomllib.loads(path.read_bytes().decode("utf-8"))
     except OSError as error:
@@ -75,6 +76,7 @@ def _with_shapes(tree: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     Raises:
         RecipeError: a model cannot be read.
     """
+    # Nothing is checked yet, so every part may be of any type.
     family = tree.get("family")
     tokenizer = tree.get("tokenizer", {})
     if not isinstance(family, dict) or not isinstance(tokenizer, dict):
@@ -86,6 +88,7 @@ def _with_shapes(tree: Mapping[str, Any], where: str) -> Mapping[str, Any]:
         if start is None:
             continue
         try:
+            # The path of the file itself, so that a saved recipe needs no package.
             start["path"] = located(start["path"])
             tiers[name] = _with_shape({**tier, "init_from": start})
             tokenizer = _with_vocabulary(tokenizer, start["path"])
@@ -121,6 +124,7 @@ def _with_vocabulary(tokenizer: dict[str, Any], path: str) -> dict[str, Any]:
     if "init_from" in tokenizer or not has_vocabulary(Path(path)):
         return tokenizer
     size = shape_of_start(Path(path)).vocab_size
+    # What the recipe sets comes last, and so wins.
     return {"init_from": path, "vocab_size": size, **tokenizer}
 
 
@@ -130,6 +134,7 @@ def _shape_of(start: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         InputError: the model cannot be read, or does not have these layers.
     """
+    # The vocabulary is the tokenizer's, which may trim it.
     shape = shape_of_start(Path(start["path"])).model_dump(exclude={"vocab_size"})
     there = shape["num_hidden_layers"]
     layers = start.get("layers") or there
@@ -145,6 +150,7 @@ def _shape_of(start: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check_layers(layers: list[int], there: int, path: str) -> None:
     """Check that a model of `there` layers has these layers, in this order."""
+    # Lists rise, so the last layer is the highest.
     if layers and layers[-1] >= there:
         raise InputError(f"{path} has {there} layers, number {layers[-1]} (from 0 on) is asked for")
     if layers != sorted(set(layers)):
@@ -160,6 +166,7 @@ def _apply(tree: dict[str, Any], change: str, where: str) -> None:
     path, equals, text = change.partition("=")
     if not equals or not path.strip():
         raise RecipeError(where, [f"--set {change!r}: write it as dotted.path=value"])
+    # The value is TOML, so that numbers, lists and tables keep their types.
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

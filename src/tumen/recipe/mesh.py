@@ -101,6 +101,7 @@ class Mesh(Frozen):
         """
         ranks_per_dp = self.pp * self.cp * self.tp
         dp = ranks // ranks_per_dp
+        # Pipeline, context and tensor ranks come in whole groups.
         whole = ranks >= 1 and ranks % ranks_per_dp == 0
         if whole and self._shares(dp, rows):
             return self.model_copy(update={"dp": dp})
@@ -189,6 +190,7 @@ def _mesh_of_plan(plan: Mapping[str, Any], where: str, rows: int, row_tokens: in
         sequence = int(plan["sequence_tokens"])
     except (KeyError, IndexError, TypeError, ValueError):
         raise PlanError(f"{where}: no plan; `tumen plan RECIPE --out {where}` writes one") from None
+    # A layout is legal and fast for one batch only.
     if (batch, sequence) != (rows, row_tokens):
         raise PlanError(
             f"{where}: planned for {batch} sequences of {sequence} tokens a step, "
@@ -206,6 +208,7 @@ def _mesh_of_plan(plan: Mapping[str, Any], where: str, rows: int, row_tokens: in
 
 def _fields_of_layout(layout: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of a mesh for a layout as the planner writes it."""
+    # The planner's names, most of them the same.
     fields = {name: layout[name] for name in ("dp", "ep", "cp", "tp", "zero")}
     pp = int(layout["pp"])
     schedule = layout["schedule"] if pp > 1 else "1f1b"
@@ -232,6 +235,7 @@ def _width_faults(mesh: Mesh, shape: Shape) -> Iterator[str]:
     """Faults of tp and ep: heads, inner features and experts that do not divide."""
     attention = shape.attention
     experts = shape.experts
+    # Grouped queries share keys, so each tensor rank needs whole groups.
     if isinstance(attention, Mla):
         heads = attention.num_attention_heads
         kind = "heads"
@@ -240,6 +244,7 @@ def _width_faults(mesh: Mesh, shape: Shape) -> Iterator[str]:
         kind = "heads of keys"
     if heads % mesh.tp:
         yield f"tp {mesh.tp} must divide {heads} {kind}"
+    # Routed experts are split like the dense feed-forward.
     inner = experts.moe_intermediate_size if experts else shape.intermediate_size
     if shape.intermediate_size % mesh.tp or inner % mesh.tp:
         yield f"tp {mesh.tp} must divide intermediate_size and moe_intermediate_size"

@@ -73,6 +73,7 @@ class Recipe(Frozen):
         """Faults that one section alone cannot find, each with its dotted path."""
         wrong_origins = list(self._origin_faults())
         yield from self._name_faults(wrong_origins)
+        # With unknown teachers every order is broken; that is no second fault.
         if not wrong_origins:
             yield from self._circle_faults()
         yield from self._length_faults()
@@ -82,10 +83,12 @@ class Recipe(Frozen):
     def _origin_faults(self) -> Iterator[tuple[str, str]]:
         """Teachers and pruned tiers that are not another tier: (tier, fault)."""
         for name, tier in self.family.items():
-            origins = {"distil.teacher": tier.distil and tier.distil.teacher, "prune": tier.prune}
-            for field, other in origins.items():
-                if other and (other not in self.family or other == name):
-                    yield (name, f"family.{name}.{field}: {other!r} is no other tier of the family")
+            others = [other for other in self.family if other != name]
+            teacher = tier.distil.teacher if tier.distil else None
+            for field, origin in (("distil.teacher", teacher), ("prune", tier.prune)):
+                if origin and origin not in others:
+                    fault = f"family.{name}.{field}: {origin!r} is no other tier of the family"
+                    yield name, fault
 
     def _name_faults(self, origin_faults: Sequence[tuple[str, str]]) -> Iterator[str]:
         """Names of tiers that cannot be folders; after each name, the tier's faulty origins."""
@@ -106,6 +109,7 @@ class Recipe(Frozen):
 
     def _length_faults(self) -> Iterator[str]:
         """Texts that are longer than what a tier is trained on."""
+        # Without a setting, texts are as long as the shortest tier allows.
         longest = self.data.document_tokens
         for name, tier in self.family.items():
             if longest and longest > tier.train.seq_len:
@@ -134,6 +138,7 @@ class Recipe(Frozen):
 
     def _variant_faults(self, name: str, variant: Variant) -> Iterator[str]:
         """Faults of a variant of a known tier; their paths begin below the tier."""
+        # All variants train for the same budget.
         if "train.steps" in variant.set:
             yield "set: train.steps follows from the budget"
         try:
@@ -144,6 +149,7 @@ class Recipe(Frozen):
         except ValueError as error:
             yield f"set: {error}"
             return
+        # A change may name another teacher, which only the family can check.
         if tier.distil and tier.distil.teacher not in self.family:
             yield f"distil.teacher: {self._unknown(tier.distil.teacher)}"
         if tier.prune and tier.prune not in self.family:
@@ -198,6 +204,7 @@ def put(tree: dict[str, Any], path: str, value: Any) -> None:
         ValueError: a part of the path is a value, not a section.
     """
     *parents, leaf = path.strip().split(".")
+    # `None` is a section that the tier leaves out, such as distil.
     for parent in parents:
         if tree.get(parent) is None:
             tree[parent] = {}

@@ -170,6 +170,7 @@ class Quantize(Frozen):
 
     @model_validator(mode="after")
     def _one_goal(self) -> Quantize:
+        # Either one type for all, or a size from which the types follow.
         if (self.type is None) == (self.budget is None):
             raise ValueError("set one of type and budget (bytes)")
         if self.budget is None:
@@ -223,8 +224,10 @@ class Tier(Frozen):
 
     shape: Shape
     train: Train
+    # What it learns from besides the data, and how it is packed.
     distil: Distil | None = None
     quantize: Quantize = Quantize(type="int8", calibrate=0)
+    # What it starts from; at most one of the two.
     init_from: InitFrom | None = Field(
         None, description="weights to start from, instead of fresh ones"
     )

@@ -100,6 +100,7 @@ def naming_tables() -> Tables:
 def common_words() -> CommonWords:
     """Return the common words of all languages."""
     tables = naming_tables()
+    # small words are needed by language as well: `die` is an article in one and a verb in another
     stop = {lang: _folded(table["stop"]) for lang, table in tables.items()}
     return CommonWords(
         stop=stop,
@@ -148,6 +149,7 @@ def _joined(tables: Tables, key: str) -> frozenset[str]:
     """Return the words that all languages have under a key."""
     words: set[str] = set()
     for table in tables.values():
+        # not every language has words for everything
         words |= _folded(table.get(key, ()))
     return frozenset(words)
 

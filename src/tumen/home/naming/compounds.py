@@ -22,8 +22,11 @@ def split_compound(piece: str, places: Container[str]) -> list[str]:
     """
     tails = compound_tails()
     for cut in range(_SHORTEST_HEAD, len(piece) - 2):
-        head, tail = piece[:cut], piece[cut:]
-        if tail in tails and (len(tails[tail]) >= _SHORTEST_KIND or head in places):
+        head = piece[:cut]
+        tail = piece[cut:]
+        if tail not in tails:
+            continue
+        if len(tails[tail]) >= _SHORTEST_KIND or head in places:
             return [*_split_place(head, places), tail]
     return [piece]
 
@@ -32,7 +35,9 @@ def _split_place(head: str, places: Container[str]) -> list[str]:
     """Cut the longest place off the start of a compound: `kuchendecken` is `kuchen`, `decken`."""
     # the longest place wins: `Wohnzimmer` before `Wohn`
     for cut in range(len(head), _SHORTEST_HEAD - 1, -1):
-        start, rest = head[:cut], head[cut:]
+        start = head[:cut]
+        rest = head[cut:]
+        # a place may stand in a form of its own inside a compound (`Küchen-`)
         if not any(form in places for form in (start, *forms(start))):
             continue
         if not rest:

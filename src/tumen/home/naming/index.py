@@ -127,6 +127,7 @@ class Index:
         known: set[str] = set(kind_words())
         for table in (self._canonical, self.places, self._place_words, self._names):
             known.update(table)
+        # short words are right or unknown; Chinese has no letters to slip
         long_enough = [word for word in known if len(word) >= SHORTEST]
         return sorted(word for word in long_enough if not is_cjk(word[0]))
 
@@ -178,7 +179,12 @@ class Index:
         if not by_word:
             return ()
         first, *others = by_word
-        return tuple(place for id_, place in first.items() if all(id_ in other for other in others))
+        found = []
+        for id_, place in first.items():
+            # every word must be in a name of the place, in any order
+            if all(id_ in other for other in others):
+                found.append(place)
+        return tuple(found)
 
     # -- kinds -----------------------------------------------------------------------------------
 
@@ -265,8 +271,10 @@ class Index:
         """Take a phrase or a name apart; the arguments are those of `PhraseParser`."""
         parser = PhraseParser(self.places, self.canonical, lang, own_area, take_places, long_kinds)
         for piece in counted(split(words)):
-            whole = is_cjk(piece[0]) or self._known(piece)
-            for part in [piece] if whole else split_compound(piece, self.places):
+            # a known word is never taken apart
+            is_whole = is_cjk(piece[0]) or self._known(piece)
+            parts = [piece] if is_whole else split_compound(piece, self.places)
+            for part in parts:
                 parser.feed(part)
         return parser.phrase()
 

@@ -12,6 +12,7 @@ from tumen.home.naming.phrase import NamedPlace
 from tumen.home.naming.word_forms import split
 from tumen.language import is_cjk, units
 
+# How long a name may be: spaced words, and Chinese characters.
 _MOST_WORDS = 6
 _MOST_CHARACTERS = 12
 
@@ -73,6 +74,7 @@ def _longest_at(index: Index, pieces: Sequence[str], start: int, lang: str) -> M
         # nor does it end with one
         if end - start > 1 and pieces[end - 1].strip() in common_words().stop[lang]:
             continue
+        # the first reading that fits: an entity before a place
         for reading in _READINGS:
             mention = reading(index, words, lang, start, end)
             if mention:
@@ -92,6 +94,7 @@ def _entity(index: Index, words: str, lang: str, start: int, end: int) -> Mentio
     if kind_word("".join(split(words))):
         return None
     plain, inflected = index.exact(words, lang)
+    # another number or case counts only where no name is exactly so
     numbers = tuple(plain or inflected)
     if not numbers:
         return None
@@ -108,7 +111,9 @@ def _place(index: Index, words: str, lang: str, start: int, end: int) -> Mention
 
 def _compound(index: Index, words: str, lang: str, start: int, end: int) -> Mention | None:
     """Return one word that begins with a place: `küchenlampe`."""
-    if end - start > 1 or is_cjk(words[0]) or len(split(words)) != 1:
+    is_one_word = end - start == 1 and len(split(words)) == 1
+    # only languages with spaces write compounds as one word
+    if not is_one_word or is_cjk(words[0]):
         return None
     phrase = index.parse(words, lang)
     if phrase.kind is None or not phrase.places:

@@ -34,8 +34,11 @@ def _ordinal_patterns() -> tuple[tuple[re.Pattern[str], str], ...]:
     """Patterns for ordinals in digits, and the words they are read as: `1 st` is `first`."""
     patterns = []
     for written, word in common_words().ordinal_digits.items():
-        digit, ending = written[0], written[1:]
-        patterns.append((re.compile(rf"\b{digit} ?{ending}\b"), word))
+        digit = written[0]
+        ending = written[1:]
+        # speech recognition may put a space between them
+        pattern = re.compile(rf"\b{digit} ?{ending}\b")
+        patterns.append((pattern, word))
     return tuple(patterns)
 
 
@@ -45,7 +48,8 @@ def counted(pieces: tuple[str, ...]) -> tuple[str, ...]:
     The first piece stays: it names the thing (`one more lamp`).
     """
     numbers = common_words().numbers
-    return (*pieces[:1], *(numbers.get(piece, piece) for piece in pieces[1:]))
+    rest = [numbers.get(piece, piece) for piece in pieces[1:]]
+    return (*pieces[:1], *rest)
 
 
 @lru_cache(maxsize=16384)
@@ -54,7 +58,6 @@ def forms(word: str) -> tuple[str, ...]:
 
     A stem keeps at least three letters. Chinese words have no endings.
     """
-    # Chinese words have no endings
     if not word or is_cjk(word[-1]):
         return ()
     stems = []
