@@ -47,6 +47,7 @@ def main() -> None:
     try:
         with needs("this command"):  # the safety net; rooms say more precisely what needs it
             app()
+    # Errors of other kinds are bugs: their traceback helps to report them.
     except TumenError as error:
         print(f"tumen: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -162,6 +162,7 @@ def lineage(
 ) -> None:
     """Show what each artifact of a run was made from, and which of them are stale."""
     run = run or newest_run()
+    # Another recipe says which stages a change of it would make again.
     if recipe:
         loaded = load_recipe(recipe, changes)
     else:
@@ -207,7 +208,7 @@ def _link_line(link: Link, source: str) -> str:
         payload_bytes = link.manifest.payload_bytes
     parents = " + ".join(link.stage.parents) or source
     state: str = link.state
-    if link.why:
+    if link.why:  # of one that is stale or damaged
         state = f"{link.state}: {link.why}"
     size = units.show_bytes(payload_bytes)
     return f"  {digest}  {link.stage.name:<24} <- {parents:<40} {size:>8}  {state}"

@@ -61,15 +61,15 @@ def launch(
     with wanted.run.locked():
         wanted.reject_second_job()
         wanted.run.write_recipe()
+        # A training of this machine ends with this process, so it is waited for.
         if not wanted.on_cluster:
             _train_here(wanted)
             return
         wanted.submit()
     job = wanted.job
-    print(
-        f"{wanted.stage.name}: submitted to {recipe.fleet.engine} as {engine_name(job.folder)}, "
-        f"{job.nodes} nodes x {job.ranks_per_node} ranks; `tumen status {folder}` shows its state"
-    )
+    where = f"submitted to {recipe.fleet.engine} as {engine_name(job.folder)}"
+    size = f"{job.nodes} nodes x {job.ranks_per_node} ranks"
+    print(f"{wanted.stage.name}: {where}, {size}; `tumen status {folder}` shows its state")
 
 
 def _train_here(wanted: Launch) -> None:
@@ -93,10 +93,14 @@ def status(run: Path = RUN, as_json: bool = JSON) -> None:
     if not jobs:
         print(f"{folder}: nothing was launched; `tumen launch {run}` does it")
     for job in jobs:
-        state = states[job.tier]
-        print(f"{job.tier}: {_headline(job, state)}")
-        for line in status_lines(job.folder, state.ended):
-            print(f"  {line}")
+        _print_state(job, states[job.tier])
+
+
+def _print_state(job: LaunchedJob, state: JobStatus) -> None:
+    """Print a job's headline, and what its watcher knows below it."""
+    print(f"{job.tier}: {_headline(job, state)}")
+    for line in status_lines(job.folder, state.ended):
+        print(f"  {line}")
 
 
 def _headline(job: LaunchedJob, state: JobStatus) -> str:
@@ -177,6 +181,7 @@ def watch(
     events = folder / "events.jsonl"
     code = watch_job(job.engine, spec, address, events, _print_row)
     if code:
+        # The watcher's own words where it gave up; else the log says more.
         why = gave_up(spec) or f"ended with exit code {code}"
         raise TrainError(f"{job.tier}: {why} (log: {job.folder / 'log'})")
 
@@ -244,5 +249,6 @@ def drain(
         )
     if not why.strip():
         raise InputError("--why is empty; name the fault of the node")
+    # On one line: operators read it in `sinfo -R`.
     engine.drain(node, " ".join(why.split()))
     print(f"{node}: takes no new work ({why})")

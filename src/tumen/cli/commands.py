@@ -186,6 +186,7 @@ def reject_old_names(args: Sequence[str]) -> None:
         RenamedError: names the new name.
     """
     command = args[0] if args else ""
+    # Click would only say that there is no such command.
     if command in RENAMED_COMMANDS:
         new = RENAMED_COMMANDS[command]
         raise RenamedError(f"`tumen {command}` is now `tumen {new}`; see `tumen {new} --help`")
@@ -226,7 +227,7 @@ def _load(name: str, target: str) -> Any:
     """Return the click command behind a line of the table."""
     module, _, attribute = target.partition(":")
     found = getattr(importlib.import_module(module), attribute)
-    if isinstance(found, typer.Typer):
+    if isinstance(found, typer.Typer):  # it has subcommands
         return typer.main.get_command(found)
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
     app.command(name)(found)

@@ -68,13 +68,13 @@ def fit(  # noqa: PLR0913, PLR0917 - typer makes an option of each argument
         return
     if calibrate:
         _calibrate(profile)
-    if what is None:
-        if not calibrate:
-            raise InputError(
-                "name a bundle, a run, a GGUF file or a recipe, "
-                "such as `tumen fit recipes/milm-1.3b.toml`"
-            )
+    if what is None and calibrate:
         return
+    if what is None:
+        raise InputError(
+            "name a bundle, a run, a GGUF file or a recipe, "
+            "such as `tumen fit recipes/milm-1.3b.toml`"
+        )
     if device == HERE or calibrate:
         kind = load_device(profile)
     else:
@@ -89,7 +89,12 @@ def fit(  # noqa: PLR0913, PLR0917 - typer makes an option of each argument
 
 
 def _facts(device: Any, fits: Sequence[Fit]) -> dict[str, Any]:
-    """Return the verdicts as JSON can hold them."""
+    """Return the verdicts as JSON can hold them.
+
+    Args:
+        device: that the models are to run on.
+        fits: a verdict for each model.
+    """
     chosen = best(fits)
     return {
         "device": device.name,
@@ -169,7 +174,12 @@ def _calibrate(profile: Path) -> None:
 
 
 def _fits_lines(device: Any, fits: Sequence[Fit]) -> Iterator[str]:
-    """Yield the verdicts for people: the device, each model, and the best that fits."""
+    """Yield the verdicts for people: the device, each model, and the best that fits.
+
+    Args:
+        device: that the models are to run on.
+        fits: a verdict for each model; all with the same threads, context and limit.
+    """
     first = fits[0]
     trust = "from published figures: within a factor of two"
     if device.grade == "measured":

@@ -99,7 +99,12 @@ def _suite_parts(result: dict[str, Any]) -> Iterator[str]:
 
 
 def _group_line(name: str, row: dict[str, Any]) -> str:
-    """Return a line about a group of cases, such as a language."""
+    """Return a line about a group of cases, such as a language.
+
+    Args:
+        name: of the group.
+        row: its shares, and the number of its cases.
+    """
     intent = f"intent {100 * row['intent']:5.1f}"
     exact = f"exact {100 * row['exact']:5.1f}"
     line = f"  {name:<32}{row['n']:>6}  {intent}  {exact}"
@@ -154,7 +159,12 @@ def _print_table(table: dict[str, Any], as_json: bool) -> None:
 
 
 def _measured(table: dict[str, Any], run: Path) -> str:
-    """Return a line about the circumstances of the measurement."""
+    """Return a line about the circumstances of the measurement.
+
+    Args:
+        table: has the command, the machine and the versions.
+        run: folder of the run.
+    """
     versions = ", ".join(f"{name} {number}" for name, number in table["versions"].items())
     return (
         f"measured by `{table['command']}` on {table['machine']}, load {table['load']}; "
@@ -217,7 +227,12 @@ def _budget(table: dict[str, Any]) -> str:
 
 
 def _cells(row: dict[str, Any], table: dict[str, Any]) -> dict[str, str]:
-    """Return one row of the table as text, by column."""
+    """Return one row of the table as text, by column.
+
+    Args:
+        row: of one variant.
+        table: that the row belongs to; its speeds stand beside the rows.
+    """
     cells = {"variant": row["name"]}
     cells |= _quality_cells(row)
     cells |= {
@@ -264,7 +279,12 @@ def _flops(value: float) -> str:
 
 
 def _mean(mean: dict[str, Any], sign: str = "") -> str:
-    """Return a mean with its interval; `sign` "+" shows the sign of positive numbers."""
+    """Return a mean with its interval.
+
+    Args:
+        mean: {mean, low, high}.
+        sign: "+" shows the sign of positive numbers.
+    """
     text = f"{mean['mean']:{sign}.4f}"
     if mean["low"] is None:  # of one seed
         return f"{text} (no interval)"

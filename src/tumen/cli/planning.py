@@ -135,7 +135,13 @@ def plan_recipe(  # noqa: PLR0913, PLR0917 - typer makes an option of each argum
 
 
 def _print_model(found: BaseModel, lines: Iterable[str], as_json: bool) -> None:
-    """Print a result as JSON, or as lines for people."""
+    """Print a result as JSON, or as lines for people.
+
+    Args:
+        found: the result.
+        lines: the same for people; only read where they are printed.
+        as_json: whether to print JSON.
+    """
     if as_json:
         print(found.model_dump_json(indent=2))
     else:
@@ -186,6 +192,7 @@ def growth_of(text: str) -> tuple[float, str]:
     Raises:
         PlanError: the text has another form.
     """
+    # A fleet that is missing or wrong is reported by `grow`, which reads it.
     day, _, fleet = text.partition("=")
     try:
         return float(day), fleet
@@ -263,10 +270,9 @@ def calibrate(
         seen = accuracy.benchmark(configurations)
     profile = accuracy.calibrate(seen, card)
     accuracy.store_profile(profile, out)
-    print(
-        f"{out}: {len(seen)} measurements, met within {profile.fit_error:.0%} (time) and "
-        f"{profile.fit_memory_error:.0%} (memory)"
-    )
+    time_error = f"{profile.fit_error:.0%} (time)"
+    memory_error = f"{profile.fit_memory_error:.0%} (memory)"
+    print(f"{out}: {len(seen)} measurements, met within {time_error} and {memory_error}")
 
 
 @app.command()
@@ -338,7 +344,11 @@ def cards(as_json: bool = JSON) -> None:
 
 
 def _card_lines(known: Mapping[str, Accelerator]) -> Iterator[str]:
-    """Yield a line for each card."""
+    """Yield a line for each card.
+
+    Args:
+        known: name -> card, of the planner's table.
+    """
     for name, card in known.items():
         peak = f"{card.bf16_flops / TERA:.0f} TF bf16"
         memory = f"{card.memory_bytes / GIGA:.0f} GB at {card.memory_rate / TERA:.2f} TB/s"

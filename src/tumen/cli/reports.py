@@ -39,6 +39,7 @@ def drill(
         print(json.dumps(asdict(report)))
     else:
         print("\n".join(drill_lines(report)))
+    # The report is printed in any case; a script learns of a failed drill by the exit code.
     if report.seen_seconds is None:
         raise TrainError(f"drill {fault}: not detected")
     if not report.right or report.resumed_seconds is None:
@@ -46,7 +47,11 @@ def drill(
 
 
 def drill_lines(report: DrillReport) -> Iterator[str]:
-    """Yield a drill's report for people."""
+    """Yield a drill's report for people.
+
+    Args:
+        report: of the injected fault; seconds count from the injection.
+    """
     verdict = "" if report.right else ", which is wrong"
     yield f"{report.fault}: {report.victim}"
     yield f"  detected   {_after(report.seen_seconds)}"
@@ -82,7 +87,11 @@ def goodput(
 
 
 def goodput_lines(account: Account) -> Iterator[str]:
-    """Yield a tier's goodput for people."""
+    """Yield a tier's goodput for people.
+
+    Args:
+        account: what was measured, and what the plan expects.
+    """
     measured = account.measured
     counts = [f"{count} {kind}" for kind, count in sorted(measured.faults.items())]
     faults = ", ".join(counts) or "none"
@@ -152,7 +161,8 @@ def address(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     if not port.isdecimal() or int(port) > MAX_PORT:
         raise InputError(f"--prometheus {text!r}: write it as HOST:PORT, such as 127.0.0.1:9400")
-    return host.strip("[]") or "127.0.0.1", int(port)
+    host = host.strip("[]")  # of an IPv6 address
+    return host or "127.0.0.1", int(port)
 
 
 def _print_now(line: str) -> None:

@@ -87,7 +87,7 @@ def _typed_lines(home: Home) -> Iterator[str]:
             line = input(prompt).strip()
         except EOFError:
             return
-        except UnicodeDecodeError:
+        except UnicodeDecodeError:  # of a pipe; the next line may be well
             print("this line is not UTF-8 and was skipped")
             continue
         if not line or line.lower() in GOODBYES:
@@ -96,7 +96,13 @@ def _typed_lines(home: Home) -> Iterator[str]:
 
 
 def turn_lines(turn: Turn, home: Home, ontology: Ontology) -> Iterator[str]:
-    """Yield a turn for people."""
+    """Yield a turn for people.
+
+    Args:
+        turn: what was said and done.
+        home: names its devices.
+    """
+    # Names are shown in the language of the sentence.
     language = turn.action.lang if turn.action else "en"
     yield turn.reply
     # a sentence with several commands has a part for each

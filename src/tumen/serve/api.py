@@ -12,7 +12,7 @@ import time
 import traceback
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
-from typing import cast
+from typing import Any, cast
 
 from starlette import routing
 from starlette.applications import Starlette
@@ -103,11 +103,13 @@ class ChatApi:
             RequestError: see `check_caller`.
         """
         check_caller(request, self._key)
-        rows = [
-            {"id": model, "object": "model", "created": self._started, "owned_by": "tumen"}
-            for model in (self._name, *self._router.tiers)
-        ]
+        names = (self._name, *self._router.tiers)
+        rows = [self._model_row(name) for name in names]
         return json_response({"object": "list", "data": rows})
+
+    def _model_row(self, name: str) -> dict[str, Any]:
+        """Return a model as OpenAI lists it."""
+        return {"id": name, "object": "model", "created": self._started, "owned_by": "tumen"}
 
     async def chat(self, request: Request) -> Response:
         """Answer one sentence with one action.
@@ -120,8 +122,9 @@ class ChatApi:
         try:
             return await self._limited_answer(request)
         except (InputError, RunnerError, HTTPException):
-            raise
+            raise  # their handlers answer
         except Exception as error:
+            # Starlette would print a traceback with the sentence in it.
             self._record(error)
             return internal_error()
 
@@ -133,6 +136,12 @@ class ChatApi:
         )
 
     async def _limited_answer(self, request: Request) -> Response:
+        """Answer a request, unless too many are being answered already.
+
+        Raises:
+            RequestError: 401 or 403 for the caller, 429 for too many requests.
+        """
+        # The caller first: a stranger must not learn how busy the server is.
         check_caller(request, self._key)
         if self._active >= MAX_CONCURRENT:
             raise RequestError(
@@ -147,7 +156,9 @@ class ChatApi:
             self._active -= 1
 
     async def _answer(self, request: Request) -> Response:
-        chat = parse_chat(parse_body(await read_body(request)))
+        """Answer an admitted request, with one JSON body or a stream."""
+        body = await read_body(request)
+        chat = parse_chat(parse_body(body))
         private = check_private(request)
         tier = self._requested_tier(chat)
         sentence = cast(str, chat.sentence)  # `parse_chat` rejects a request without one
@@ -162,12 +173,13 @@ class ChatApi:
 
     def _requested_tier(self, chat: ChatRequest) -> Tier | None:
         """Return the tier that must answer; `None` leaves the choice to the router."""
-        model = cast(str, chat.model)
+        model = cast(str, chat.model)  # `parse_chat` rejects a request without one
         if model == self._name:
             return None
         for tier in self._router.tiers:
             if model == tier:
                 return tier
+        # Cut: the name is the client's, and the message goes back to it.
         known = ", ".join((self._name, *self._router.tiers))
         message = f"no model {model[:MAX_NAME_CHARACTERS]!r} here; the models are {known}"
         raise RequestError(404, "model_not_found", message, "model")

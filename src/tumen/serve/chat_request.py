@@ -51,6 +51,7 @@ class ChatMessage(BaseModel):
             return self.content
         if not isinstance(self.content, list):
             return None
+        # Images and sounds are not understood, so a message that has one is rejected as a whole.
         texts = []
         for part in self.content:
             text = _part_text(part)
@@ -137,6 +138,7 @@ def parse_chat(tree: Mapping[str, Any]) -> ChatRequest:
     try:
         request = ChatRequest.model_validate(tree)
     except ValidationError as error:
+        # Without the input: the message must not repeat what was said.
         details = error.errors(include_url=False, include_context=False, include_input=False)
         raise _request_error(details[0]) from None
     if not request.model:

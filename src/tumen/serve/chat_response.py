@@ -72,6 +72,7 @@ async def chat_chunks(
         "created": int(time.time()),
         "model": chat.model,
     }
+    # Closed at once when the client is gone: the model must not write on for nobody.
     async with aclosing(pieces):
         try:
             yield _chunk(head, {"role": "assistant", "content": ""})

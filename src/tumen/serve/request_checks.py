@@ -61,10 +61,12 @@ def check_caller(request: Request, key: str | None) -> None:
 
 
 def _check_local(request: Request) -> None:
-    origin = request.headers.get("origin")
-    local_host = _is_loopback("//" + request.headers.get("host", ""))
+    """Raise RequestError where a web page, and not a program of this machine, may be asking."""
+    host = request.headers.get("host", "")
+    origin = request.headers.get("origin")  # browsers send it, programs do not
+    local_host = _is_loopback(f"//{host}")
     local_origin = origin is None or _is_loopback(origin)
-    if not (local_host and local_origin):
+    if not local_host or not local_origin:
         raise RequestError(
             403,
             "not_local",
@@ -73,6 +75,7 @@ def _check_local(request: Request) -> None:
 
 
 def _has_key(request: Request, key: str) -> bool:
+    """Whether a request has the server's key as its bearer token."""
     scheme, _, given = request.headers.get("authorization", "").partition(" ")
     # Digests have equal lengths and are compared in constant time, so timing reveals nothing.
     given_digest = hashlib.sha256(given.encode()).digest()
@@ -82,6 +85,7 @@ def _has_key(request: Request, key: str) -> bool:
 
 
 def _is_loopback(url: str) -> bool:
+    """Whether the host of a URL is this machine."""
     try:
         return urlsplit(url).hostname in LOOPBACK
     except ValueError:  # such as "[::1" without its bracket
@@ -107,11 +111,19 @@ async def read_body(request: Request) -> bytes:
 
 
 def _check_body_headers(request: Request) -> None:
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    """Check what the headers say of the body, before any of it is read.
+
+    Raises:
+        RequestError: 413 or 415.
+    """
+    content_type = request.headers.get("content-type", "")
+    media_type = content_type.partition(";")[0].strip().lower()  # without its charset
+    # A web page can send other types to any server without asking first (CORS).
     if media_type != "application/json":
         raise RequestError(
             415, "unsupported_media_type", "send the request as content-type: application/json"
         )
+    # A few compressed bytes may be gigabytes.
     encoding = request.headers.get("content-encoding", "identity").lower()
     if encoding != "identity":
         raise RequestError(415, "unsupported_encoding", "send the body uncompressed")
@@ -121,6 +133,11 @@ def _check_body_headers(request: Request) -> None:
 
 
 async def _read_limited(request: Request) -> bytes:
+    """Return the body.
+
+    Raises:
+        RequestError: 413 as soon as it is too large.
+    """
     body = bytearray()
     async for block in request.stream():
         body += block
@@ -130,6 +147,7 @@ async def _read_limited(request: Request) -> bytes:
 
 
 def _too_large() -> RequestError:
+    """Return the rejection of a body beyond the limit."""
     return RequestError(413, "request_too_large", f"the limit of a body is {MAX_BODY_BYTES} bytes")
 
 
@@ -160,9 +178,11 @@ def check_private(request: Request) -> bool:
     Raises:
         RequestError: 400 for any other value: a typing error must not send a private sentence out.
     """
-    values = [value.strip().lower() for value in request.headers.getlist("x-tumen-private")]
-    if any(value not in PRIVATE_VALUES for value in values):
-        raise RequestError(
-            400, "invalid_value", "x-tumen-private must be 1 or 0", "x-tumen-private"
-        )
-    return any(PRIVATE_VALUES[value] for value in values)
+    name = "x-tumen-private"
+    private = False
+    for text in request.headers.getlist(name):
+        value = PRIVATE_VALUES.get(text.strip().lower())
+        if value is None:
+            raise RequestError(400, "invalid_value", f"{name} must be 1 or 0", name)
+        private = private or value
+    return private

@@ -212,6 +212,7 @@ class Router:
                 return RoutedAnswer(cloud, "cloud", reason, seconds)
             if cloud:
                 return RoutedAnswer(cloud, "cloud", "the device runner failed", seconds)
+            # The next sentences do not wait for a cloud that is down.
             self._paused_until = self._clock() + self._pause_seconds
             reason = f"{reason}, but the cloud tier failed: {cloud_error}"
         if device is None:

@@ -94,6 +94,7 @@ def serve(
         ArtifactError: a bundle is rejected; see `load_runner`.
         RunnerError: a runner does not start.
     """
+    # An empty variable is no key, which everybody would guess.
     key = os.environ.get(KEY_ENV) or None
     if key is None and host not in LOOPBACK:
         raise InputError(

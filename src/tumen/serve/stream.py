@@ -42,6 +42,7 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send all events, or stop when the client disconnects (ASGI)."""
+        # Whichever is first: all events are sent, or the client is gone.
         sender = asyncio.create_task(self._send(send))
         watcher = asyncio.create_task(_wait_for_disconnect(receive))
         try:

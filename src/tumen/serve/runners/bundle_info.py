@@ -50,6 +50,7 @@ def read_bundle_info(folder: Path) -> BundleInfo:
     try:
         return BundleInfo.model_validate(untrusted.read_json(path, most_bytes=MAX_BYTES))
     except ValidationError as error:
+        # The first fault is enough: the file is written by a program, not by hand.
         where = ".".join(str(part) for part in error.errors()[0]["loc"])
         at = f" at {where}" if where else ""
         raise ArtifactError(f"{path}: damaged{at}; run the recipe again") from None
@@ -62,8 +63,14 @@ def read_adapters(folder: Path) -> dict[str, tuple[Path, Ontology]]:
         ArtifactError: a file is not an adapter of the bundle's model.
     """
     paths = sorted(folder.glob("adapters/*.gguf"))
-    if paths:
-        base = gguf_header.check(folder / "model.gguf")
-        for path in paths:
-            gguf_header.check_adapter(path, base)
-    return {path.stem: (path, Ontology.read(path.with_suffix(".json"))) for path in paths}
+    if not paths:
+        return {}
+    # Every file is checked before llama.cpp reads one of them.
+    base = gguf_header.check(folder / "model.gguf")
+    for path in paths:
+        gguf_header.check_adapter(path, base)
+    adapters = {}
+    for path in paths:
+        ontology = Ontology.read(path.with_suffix(".json"))
+        adapters[path.stem] = (path, ontology)
+    return adapters

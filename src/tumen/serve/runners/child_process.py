@@ -121,7 +121,9 @@ class ChildProcess:
     def pid(self) -> int | None:
         """The child's process id; `None` when it is not alive."""
         popen = self._popen
-        return popen.pid if popen and popen.poll() is None else None
+        if popen is None or popen.poll() is not None:
+            return None
+        return popen.pid
 
     def start(self) -> None:
         """Start the child and wait until it is ready.
@@ -131,8 +133,10 @@ class ChildProcess:
                 error.
         """
         try:
-            prefix = tempfile.mkdtemp(prefix="tumen-", dir=_socket_parent())  # mode 0700
+            # Its mode is 0700: nobody else reaches the socket in it.
+            prefix = tempfile.mkdtemp(prefix="tumen-", dir=_socket_parent())
             self._folder = Path(prefix)
+            # Not a pipe, which would fill up and block a child that prints much.
             with tempfile.TemporaryFile() as errors:
                 self._popen = self._spawn(errors)
                 _send_settings(self._popen, self._settings | {"socket": str(self._socket)})
@@ -178,6 +182,7 @@ class ChildProcess:
         try:
             yield call
         except TimeoutError:
+            # It hangs in llama.cpp, where nothing but a kill reaches it.
             if popen:
                 popen.kill()
             raise RunnerError(
@@ -195,7 +200,13 @@ class ChildProcess:
             call.close()
 
     def _spawn(self, errors: IO[bytes]) -> subprocess.Popen[bytes]:
+        """Start the child.
+
+        Args:
+            errors: gets its standard error.
+        """
         return subprocess.Popen(
+            # -P: a file in the current folder must not stand in for a module.
             [sys.executable, "-P", "-m", CHILD],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -205,17 +216,24 @@ class ChildProcess:
         )
 
     def _wait_until_ready(self, popen: subprocess.Popen[bytes], errors: IO[bytes]) -> None:
+        """Wait for the child's first line.
+
+        Raises:
+            RunnerError: it ended, or was not ready in time.
+        """
         line = _first_line(popen)
         if line == READY:
             return
-        too_slow = line is None
-        reason = f"not ready after {START_SECONDS:.0f} s" if too_slow else _how_it_ended(popen)
+        if line is None:
+            reason = f"not ready after {START_SECONDS:.0f} s"
+        else:
+            reason = _how_it_ended(popen)
         self._end()
+        what = f"{self._model}: the runner did not start ({reason})"
         last_error = _first_line_of_end(errors)
-        details = f": {last_error}" if last_error else ""
-        raise RunnerError(
-            f"{self._model}: the runner did not start ({reason}){details}{self._memory_hint}"
-        )
+        if last_error:
+            what += f": {last_error}"
+        raise RunnerError(what + self._memory_hint)
 
     def _end(self) -> None:
         """Close the child's standard input, which ends it; kill it if it does not end in time."""
@@ -242,6 +260,7 @@ class ChildProcess:
 
     @property
     def _socket(self) -> Path:
+        """The child's socket, in a folder of its own."""
         if self._folder is None:
             raise RunnerError(f"{self.name}: the runner is not started")
         return self._folder / "s.sock"
@@ -252,7 +271,8 @@ def _environment(threads: int) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not SECRET.search(name)}
     # The child must import the same tumen and numpy as this process, whatever changed `sys.path`.
     path = os.pathsep.join(filter(None, sys.path))
-    return kept | ENVIRONMENT | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": path}
+    own = {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": path}
+    return {**kept, **ENVIRONMENT, **own}
 
 
 def _how_it_ended(popen: subprocess.Popen[bytes] | None) -> str:
@@ -263,15 +283,20 @@ def _how_it_ended(popen: subprocess.Popen[bytes] | None) -> str:
         code = popen.wait(STOP_SECONDS)
     except subprocess.TimeoutExpired:
         return "it closed the connection"
-    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    if code < 0:
+        return signal.Signals(-code).name
+    return f"exit code {code}"
 
 
 def _socket_parent() -> str | None:
     """Return the folder for the socket's folder; `None` is the usual temporary folder."""
-    return "/tmp" if len(tempfile.gettempdir()) >= MAX_TEMPORARY_FOLDER else None
+    if len(tempfile.gettempdir()) >= MAX_TEMPORARY_FOLDER:
+        return "/tmp"
+    return None
 
 
 def _send_settings(popen: subprocess.Popen[bytes], settings: dict[str, Any]) -> None:
+    """Send the child its settings, before its first line."""
     if popen.stdin:
         # A child that ended at once does not read them; its standard error says why.
         with contextlib.suppress(BrokenPipeError):
@@ -284,14 +309,18 @@ def _first_line(popen: subprocess.Popen[bytes]) -> bytes | None:
     if popen.stdout is None:
         return None
     readable, _, _ = select.select([popen.stdout], [], [], START_SECONDS)
-    return popen.stdout.readline() if readable else None
+    if not readable:
+        return None
+    return popen.stdout.readline()
 
 
 def _first_line_of_end(errors: IO[bytes]) -> str:
     """Return the first line that is not blank in the last bytes of a child's standard error."""
     size = errors.seek(0, os.SEEK_END)
     errors.seek(max(0, size - MAX_ERROR_BYTES))
-    for line in errors.read().decode("utf-8", "replace").split("\n"):
+    # The first of them: what llama.cpp prints after it follows from it.
+    text = errors.read().decode("utf-8", "replace")
+    for line in text.split("\n"):
         if line.strip():
             return line.strip()
     return ""

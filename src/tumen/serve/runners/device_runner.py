@@ -66,6 +66,7 @@ def load_runner(
         RunnerError: the child does not start.
     """
     events = events or Events(None)
+    # From here on in the order of what a check costs.
     signing.check_trust(folder, store, events)
     info = read_bundle_info(folder)
     model = folder / "model.gguf"
@@ -231,8 +232,9 @@ class DeviceRunner:
                 yield piece
                 piece = await loop.run_in_executor(self._workers, next, pieces, None)
         finally:
+            # The stream may be closed early: then the child stops at its next token.
             for call in calls:
-                call.cancel()  # when the stream is closed early: the child stops at its next token
+                call.cancel()
 
     async def close(self) -> None:
         """End the child."""
@@ -311,7 +313,7 @@ class DeviceRunner:
 
         If the child dies before the first part, it is restarted and the request is sent once more.
         """
-        begun = False
+        begun = False  # whether the caller has got a part, which cannot be taken back
         try:
             with self._living_child().call() as call:
                 calls.append(call)

@@ -89,7 +89,7 @@ class RemoteRunner:
         last: dict[str, Any] = {}  # usage and confidence, from whichever event has them
         async with self._post(words, stream=True) as response:
             async for line in response.content:
-                if not line.startswith(EVENT):
+                if not line.startswith(EVENT):  # an empty line, a comment, or [DONE]
                     continue
                 tree = _parse_object(line.removeprefix(b"data: "))
                 for name in ("usage", "tumen"):
@@ -127,6 +127,7 @@ class RemoteRunner:
             ) as response:
                 self._check_status(response.status)
                 yield response
+        # Neither message repeats what the endpoint sent: it might quote the sentence.
         except TimeoutError:
             raise RunnerError(
                 f"{self.name}: no complete answer within {self._timeout_seconds:g} s"
@@ -207,10 +208,13 @@ class RemoteRunner:
         Raises:
             RunnerError: the text is not an action in words of the sentence.
         """
+        if not isinstance(text, str):
+            text = ""
         try:
-            action = parse(text if isinstance(text, str) else "", self.ontology)
+            action = parse(text, self.ontology)
         except InputError:
             raise RunnerError(f"{self.name}: the answer is not an action") from None
+        # Only the intent and closed slots may be the model's own words.
         if not is_grounded(action, words, self.ontology):
             raise RunnerError(
                 f"{self.name}: the action has words that are not in the sentence; rejected"
