@@ -97,3 +97,11 @@ def test_every_light_room_imports_without_any_extra() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_package_is_required_without_importing_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    extras.require("yaml", "reading suites")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(MissingExtra) as caught:
+        extras.require("torch", "training")
+    assert str(caught.value) == "training needs torch: pip install 'tumen[train]'"

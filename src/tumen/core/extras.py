@@ -11,6 +11,7 @@ only the call that needs the package fails, with the name of the extra.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -57,6 +58,23 @@ def need(package: str, purpose: str, extra: str = "") -> Any:
         return importlib.import_module(package)
 
 
+def require(package: str, purpose: str, extra: str = "") -> None:
+    """Check that an optional package is installed, without the cost of importing it.
+
+    For work that another process will do: it fails here, at once and with its own exit code.
+
+    Raises:
+        MissingExtra: the package is not installed.
+    """
+    if importlib.util.find_spec(package) is None:
+        raise _missing(package, purpose, extra)
+
+
+def _missing(package: str, purpose: str, extra: str) -> MissingExtra:
+    name = extra or EXTRAS[package]
+    return MissingExtra(f"{purpose} needs {package}: pip install 'tumen[{name}]'")
+
+
 @contextmanager
 def needs(purpose: str, extra: str = "") -> Iterator[None]:
     """Turn the failed import of an optional package inside the block into a MissingExtra.
@@ -69,8 +87,7 @@ def needs(purpose: str, extra: str = "") -> Iterator[None]:
         package = (error.name or "").partition(".")[0]
         if package not in EXTRAS:
             raise
-        extra = extra or EXTRAS[package]
-        raise MissingExtra(f"{purpose} needs {package}: pip install 'tumen[{extra}]'") from None
+        raise _missing(package, purpose, extra) from None
 
 
 class _Optional:

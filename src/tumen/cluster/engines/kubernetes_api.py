@@ -25,6 +25,7 @@ from tumen.cluster.engines.kubernetes_credentials import (
     read_entry,
 )
 from tumen.core.errors import EngineError
+from tumen.core.extras import need
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 REQUEST_SECONDS = 30.0
@@ -131,13 +132,7 @@ def _from_service_account() -> Api:
 
 def _from_kubeconfig(path: Path) -> Api:
     """Return the API server of a kubeconfig's current context."""
-    try:
-        import yaml
-    except ModuleNotFoundError:
-        raise EngineError(
-            "the Kubernetes engine needs yaml, which is in the extra: "
-            "pip install 'tumen[kubernetes]'"
-        ) from None
+    yaml = need("yaml", "the Kubernetes engine", "kubernetes")
     try:
         tree = yaml.safe_load(path.read_text("utf-8"))
         context = _find(tree["contexts"], tree["current-context"])["context"]

@@ -12,6 +12,7 @@ from typing import Any
 
 from tumen.cluster.engines.engine import JobSpec, supports_standby
 from tumen.core.errors import EngineError
+from tumen.core.extras import need
 from tumen.recipe import fleet_section
 
 GROUP = "jobset.x-k8s.io/v1alpha2"
@@ -50,15 +51,9 @@ def render(job: JobSpec, site: fleet_section.Kubernetes | None = None) -> str:
     Raises:
         EngineError: there is no image, or the run's folder is in no volume.
     """
-    try:
-        import yaml
-    except ModuleNotFoundError:
-        raise EngineError(
-            "the Kubernetes engine needs yaml, which is in the extra: "
-            "pip install 'tumen[kubernetes]'"
-        ) from None
+    yaml = need("yaml", "the Kubernetes engine", "kubernetes")
 
-    class Dumper(yaml.SafeDumper):  # type: ignore[misc]  # representers belong to a class
+    class Dumper(yaml.SafeDumper):  # type: ignore[misc,name-defined]  # a class of its own
         pass
 
     Dumper.add_representer(str, _represent_text)

@@ -14,6 +14,7 @@ from tumen.core import units
 from tumen.core.artifact import Manifest, verify
 from tumen.core.errors import TrainError
 from tumen.core.events import read
+from tumen.core.extras import require
 from tumen.pipeline.stage import Stage, Update, Work
 from tumen.pipeline.training.tier_job import cause, training_job
 from tumen.pipeline.training.watcher_process import WatcherProcess, gave_up, watched
@@ -113,6 +114,7 @@ def _train(name: str, engine: Engine, job: JobSpec, work: Work) -> None:
     It is cancelled when this process stops following.
 
     Raises:
+        MissingExtra: it would train on this machine, where torch is not installed.
         TrainError: it ended without success.
     """
     on_cluster = isinstance(engine, ClusterEngine)
@@ -120,6 +122,8 @@ def _train(name: str, engine: Engine, job: JobSpec, work: Work) -> None:
     alive = on_cluster and not engine.status(job_id).ended
     since = 0.0 if alive else time.time()
     needs_watcher = not on_cluster and job.nodes * job.ranks_per_node > 1
+    if not on_cluster:
+        require("torch", "training")
     if not alive:
         shutil.rmtree(job.folder, ignore_errors=True)
         if needs_watcher:

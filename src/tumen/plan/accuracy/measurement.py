@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from tumen.core.errors import InputError, PlanError
 from tumen.core.events import read as read_events
+from tumen.core.extras import require
 from tumen.core.shape import Experts, Frozen, Gqa, Mla, Shape
 from tumen.recipe import Recipe, Train, recipe_of
 
@@ -102,7 +103,8 @@ def benchmark(
         rounds: measurements of each configuration.
 
     Raises:
-        PlanError: the benchmark is not installed, fails or hangs.
+        MissingExtra: torch is not installed.
+        PlanError: the benchmark fails or hangs.
     """
     every = [
         [measured(shape, train, steps) for shape, train in configurations] for _ in range(rounds)
@@ -118,8 +120,10 @@ def measured(shape: Shape, train: Train, steps: int) -> Observation:
     """Measure one configuration in a child process.
 
     Raises:
-        PlanError: the benchmark is not installed, fails or hangs.
+        MissingExtra: torch is not installed.
+        PlanError: the benchmark fails or hangs.
     """
+    require("torch", "the benchmark of this machine")
     question = json.dumps(
         {"shape": shape.model_dump(), "train": train.model_dump(), "steps": steps}
     )
