@@ -334,22 +334,34 @@ def drill_report(
         right=bool(right),
     )
     resumed = _of_event(after, "resumed")
-    if not resumed:
-        # A skewed clock, for example, stops no rank: then the run is back as soon as it is seen.
-        if _never_stopped(rows, since):
-            report = replace(report, resumed_seconds=report.seen_seconds)
-        return report
+    if resumed:
+        last = resumed[-1]
+        lost_steps = _lost_steps(faults, last, restored)
+        resumed_seconds = last["time"] - since
+        return replace(
+            report,
+            resumed_seconds=resumed_seconds,
+            lost_steps=lost_steps,
+            lost_seconds=resumed_seconds + lost_steps * step_seconds,
+        )
+    # A damaged checkpoint, for example, stops no rank: the run is back as soon as it is seen.
+    if _never_stopped(rows, since):
+        return replace(report, resumed_seconds=report.seen_seconds)
+    return report
+
+
+def _lost_steps(faults: Rows, resumed: Mapping[str, Any], restored: int | None) -> int:
+    """Return how many steps were done again.
+
+    Args:
+        faults: rows of the faults.
+        resumed: row of the first new step.
+        restored: the step that training resumed from, None for the one before the new step.
+    """
     if restored is None:
-        restored = int(resumed[-1]["step"]) - 1
+        restored = int(resumed["step"]) - 1
     furthest = max(int(row.get("step") or 0) for row in faults)
-    lost_steps = max(0, furthest - restored)
-    resumed_seconds = resumed[-1]["time"] - since
-    return replace(
-        report,
-        resumed_seconds=resumed_seconds,
-        lost_steps=lost_steps,
-        lost_seconds=resumed_seconds + lost_steps * step_seconds,
-    )
+    return max(0, furthest - restored)
 
 
 def _report_on_watcher(victim: str, since: float, after: Rows) -> DrillReport:

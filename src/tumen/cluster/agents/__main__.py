@@ -43,6 +43,7 @@ class AgentStarter:
             options = self.agents.pop(pid)
             code = os.waitstatus_to_exitcode(status)
             was_killed = code < 0  # by the signal -code
+            # Without a watcher nobody would tell a new agent what to do.
             if was_killed and not self.stopping and self.watcher_file.exists():
                 self._start(options)
             elif code and not self.exit_code:

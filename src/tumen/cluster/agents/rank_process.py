@@ -81,7 +81,7 @@ class RankProcess:
         code = self.process.poll()
         if code is None or code >= 0:
             return code
-        return 128 - code
+        return 128 - code  # subprocess has -signal, a shell 128 + signal
 
     def send_signal(self, number: signal.Signals) -> None:
         """Send a signal: SIGKILL also to all that it started, any other to the process alone."""

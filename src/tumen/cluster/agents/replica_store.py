@@ -87,7 +87,7 @@ class ReplicaStore:
             self._free_connections.acquire()
             try:
                 connection, _ = self._socket.accept()
-            except OSError:  # closed
+            except OSError:  # the socket was closed
                 return
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 

@@ -40,6 +40,7 @@ def fold_hosts(names: Iterable[str], most: int = MOST_RANGES) -> str:
         names: in any order.
         most: names and ranges that are written out; of the others their number is.
     """
+    # Sorted, hosts of one pattern stand together and their numbers rise.
     hosts = sorted({_split(name) for name in names})
     ranges = list(_ranges(hosts))
     texts = []

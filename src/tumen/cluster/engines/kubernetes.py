@@ -165,12 +165,12 @@ class KubernetesEngine:
         pods = f"/api/v1/namespaces/{namespace}/pods"
         listing = f"{pods}?labelSelector={NAME_LABEL}%3D{name}"
         text = self._ask(api, "GET", listing, "kubernetes shows no pods")
+        worth_reading = [pod for pod in json.loads(text)["items"] if _is_worth_reading(pod)]
         logs = []
-        for pod in json.loads(text)["items"]:
-            if _is_worth_reading(pod):
-                code, log = api.ask("GET", f"{pods}/{pod['metadata']['name']}/log")
-                if code == 200:  # a pod that did not start has no log
-                    logs.append(log)
+        for pod in worth_reading:
+            code, log = api.ask("GET", f"{pods}/{pod['metadata']['name']}/log")
+            if code == 200:  # a pod that did not start has no log
+                logs.append(log)
         return "".join(logs)
 
     def cancel(self, job_id: str) -> None:

@@ -158,10 +158,11 @@ class SlurmEngine:
 
     def submit(self, job: JobSpec) -> str:
         """Submit a job; returns its id, see `Engine`."""
+        # Slurm would accept it, and let it wait for ever.
         self._reject_too_large(job)
         script = write_submission(job, "job.sh", self.render(job))
         answer = call("sbatch", "--parsable", str(script), about=f"slurm refused {job.name}")
-        number = answer.split(";")[0].strip()
+        number = answer.split(";")[0].strip()  # the cluster's name may follow
         if not number.isdigit():
             raise EngineError(
                 f"slurm accepted {job.name} but gave no number: {number[:80]!r}; "

@@ -144,10 +144,7 @@ class WatcherService:
         rows = self._ask_engine(now)
         rows += self._read_files(now)
         rows += self.monitor.check(now)
-        # A row is on disk before anything is done about it: the next watcher continues from there.
-        for row in rows:
-            self.log.write(row)
-            self._act(row)
+        self._write_and_act(rows)
         agents = {report.sender for report in reports}
         if self.monitor.state.order is not order_before:
             agents |= set(self.channel.addresses)  # a new order goes to all at once
@@ -155,6 +152,15 @@ class WatcherService:
             self._reply(agent, now)
         left = now + TICK_SECONDS - time.time()
         time.sleep(max(0.0, left))
+
+    def _write_and_act(self, rows: list[Row]) -> None:
+        """Write rows and carry them out.
+
+        A row is on disk before anything is done about it: the next watcher continues from there.
+        """
+        for row in rows:
+            self.log.write(row)
+            self._act(row)
 
     def _reply(self, agent: str, now: float) -> None:
         """Send an agent its order, or now and then an empty message."""

@@ -132,9 +132,8 @@ def status_lines(folder: Path, ended: bool = False) -> list[str]:
 
 def _rank_lines(snapshot: Snapshot) -> Iterator[str]:
     """Yield what the ranks do, and the nodes that differ from the others."""
-    most_first = sorted(snapshot.phases.items(), key=lambda item: (-item[1], item[0]))
-    phases = ", ".join(f"{number:,} {phase}" for phase, number in most_first)
     ranks = sum(snapshot.phases.values())
+    phases = _phases_text(snapshot.phases)
     line = f"{ranks:,} ranks on {snapshot.nodes:,} nodes, attempt {snapshot.attempt}: {phases}"
     if snapshot.step_seconds:
         line += f"; a step takes {units.show_seconds(snapshot.step_seconds)}"
@@ -145,6 +144,17 @@ def _rank_lines(snapshot: Snapshot) -> Iterator[str]:
     if snapshot.slow:
         slowest = max(snapshot.slow.values())
         yield f"slow: {fold_hosts(snapshot.slow)}, with {units.show_seconds(slowest)} a step"
+
+
+def _phases_text(phases: Mapping[str, int]) -> str:
+    """Return how many ranks are in which phase, the most first."""
+
+    def most_first(item: tuple[str, int]) -> tuple[int, str]:
+        phase, number = item
+        return -number, phase  # by name where they are as many
+
+    ordered = sorted(phases.items(), key=most_first)
+    return ", ".join(f"{number:,} {phase}" for phase, number in ordered)
 
 
 def _fault_lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -32,12 +32,7 @@ def respond(state: RunState, now: float, fault: Fault, job_ended: bool = False) 
     Returns:
         The rows of the fault and of the decision.
     """
-    history = state.history
-    place = (fault.kind, fault.step)
-    history.by_step[place] += 1
-    times = history.by_step[place]
-    if fault.kind == "slow":
-        history.slow_nodes.update(fault.nodes)
+    times = _count(state, fault)
     rows = [transitions.detected(state, now, fault)]
     response = choose_response(state, fault, times, job_ended)
     if response == "give_up":
@@ -50,6 +45,16 @@ def respond(state: RunState, now: float, fault: Fault, job_ended: bool = False) 
     else:
         rows += _restart(state, now, fault)
     return rows
+
+
+def _count(state: RunState, fault: Fault) -> int:
+    """Count a fault; returns how often it happened at its step."""
+    history = state.history
+    place = (fault.kind, fault.step)
+    history.by_step[place] += 1
+    if fault.kind == "slow":
+        history.slow_nodes.update(fault.nodes)
+    return history.by_step[place]
 
 
 def choose_response(state: RunState, fault: Fault, times: int, job_ended: bool) -> Response:
@@ -79,14 +84,26 @@ def choose_response(state: RunState, fault: Fault, times: int, job_ended: bool) 
 
 
 def _give_up(state: RunState, fault: Fault, times: int) -> list[Row]:
-    """End the run with the exit code of a failed rank, 1 where no rank failed."""
+    """End the run with the exit code of a failed rank.
+
+    Args:
+        state: gets the order to end.
+        fault: that happened too often.
+        times: how often, at the same step.
+    """
     why = f"{fault.kind} {times} times at step {fault.step}: {fault.why}"
     row = transitions.decided(state, "give_up", why, same_attempt=True)
-    codes = []
-    for agent in state.agents.values():
-        codes += [found.code for found in agent.exits if found.code]
-    transitions.end_run(state, codes[0] if codes else 1)
+    transitions.end_run(state, _first_failed_code(state))
     return [row]
+
+
+def _first_failed_code(state: RunState) -> int:
+    """Return the exit code of a rank that failed, 1 where no rank failed."""
+    for agent in state.agents.values():
+        for found in agent.exits:
+            if found.code:
+                return found.code
+    return 1
 
 
 def _wait_for_disk(state: RunState, now: float, times: int) -> list[Row]:
@@ -191,24 +208,36 @@ def _keep_newer_agents(state: RunState) -> None:
 
 
 def _job_ended(state: RunState, now: float, status: JobStatus) -> list[Row]:
-    """End with the job, or start it elsewhere where it failed."""
+    """End with the job, or start it elsewhere where it failed.
+
+    Args:
+        state: changed accordingly.
+        now: time of the watcher's clock in seconds.
+        status: of the job, which ended.
+    """
     failed = status.state in ("failed", "lost")
     if failed and state.can_move:
         # The fault is written down already, and the job did not outlive it.
         if state.mode == "gather" and state.awaiting_agent:
-            reason = f": {status.reason}" if status.reason else ""
-            return transitions.resubmit(state, now, f"the job {status.state}{reason}")
+            why = f"the job {status.state}"
+            if status.reason:
+                why += f": {status.reason}"
+            return transitions.resubmit(state, now, why)
         was_running = state.order.attempt > 0 and state.order.verb != "end"
         if was_running:
             why = status.reason or f"the engine reports the job as {status.state}"
             fault = Fault("node", why, state.ranks.furthest_step, now)
             return respond(state, now, fault, job_ended=True)
-    # A cancelled or lost job has no exit code of its own.
+    _end_with_job(state, status)
+    return []
+
+
+def _end_with_job(state: RunState, status: JobStatus) -> None:
+    """End the run with the job's exit code; a cancelled or lost job has none of its own."""
     state.exit_code = 1
     if status.state in ("done", "failed"):
         state.exit_code = status.exit_code or 0
     state.mode = "over"
-    return []
 
 
 # -- other reasons for a new attempt

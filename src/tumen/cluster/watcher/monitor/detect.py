@@ -157,19 +157,30 @@ def _lost_agents(state: RunState, now: float, after_exit: bool) -> Fault | None:
 
 
 def _silence(state: RunState, now: float, silent: Sequence[AgentState]) -> Fault:
-    """Return the fault of silent agents: their nodes' or their own."""
+    """Return the fault of silent agents: their nodes' or their own.
+
+    Args:
+        state: is only read.
+        now: time of the watcher's clock in seconds.
+        silent: agents, at least one.
+    """
     not_ready = state.engine.not_ready
-    down = [agent.name for agent in silent if agent.name in not_ready]
-    names = down or [agent.name for agent in silent]
-    why = f"no report for {now - silent[0].last_report:.1f} s"
+    every = [agent.name for agent in silent]
+    down = [name for name in every if name in not_ready]
+    # What the engine knows of a node is the better reason.
     if down:
+        names = down
         why = not_ready[down[0]]
+    else:
+        names = every
+        why = f"no report for {now - silent[0].last_report:.1f} s"
     if len(names) > 1:
         why = f"{len(names)} nodes at once: {why}"
     # Where an engine of many machines runs the agents, one that ended is restarted at once. One
     # that stays silent there is a dead machine or network.
-    is_node = bool(down) or len(names) >= SEVERAL_AGENTS or state.can_move
-    kind: FaultKind = "node" if is_node else "agent"
+    kind: FaultKind = "agent"
+    if down or state.can_move or len(names) >= SEVERAL_AGENTS:
+        kind = "node"
     first_sign = min(agent.last_report for agent in silent)
     return Fault(kind, why, state.ranks.furthest_step, first_sign, nodes=tuple(names))
 

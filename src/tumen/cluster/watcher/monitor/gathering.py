@@ -52,9 +52,7 @@ def _receive_report(
     state: RunState, now: float, agent: AgentState, report: AuthenticatedMessage
 ) -> None:
     """Update an agent from its report. Without a note, what earlier notes said stays valid."""
-    # An agent never goes back to an earlier attempt: this is a new process under its name.
-    was_at_order = state.order.attempt > 0 and agent.attempt == state.order.attempt
-    if was_at_order and agent.attempt > report.attempt:
+    if _fell_back(state, agent, report):
         agent.restarted = True
         agent.master = ""
     note = report.note
@@ -67,6 +65,15 @@ def _receive_report(
         agent.leaving = bool(note.get("leaving", False))
     if identity := note.get("identity"):
         _identify(state, agent, identity)
+
+
+def _fell_back(state: RunState, agent: AgentState, report: AuthenticatedMessage) -> bool:
+    """Whether an agent reports an earlier attempt than before.
+
+    No agent goes back by itself: this is a new process under its name.
+    """
+    was_at_order = state.order.attempt > 0 and agent.attempt == state.order.attempt
+    return was_at_order and report.attempt < agent.attempt
 
 
 def _identify(state: RunState, agent: AgentState, identity: Mapping[str, Any]) -> None:
@@ -111,16 +118,24 @@ def assemble(state: RunState, now: float) -> list[Row]:
     if _can_adopt(state, here):
         transitions.adopt_attempt(state, now, here)
         return []
+    rows = _leave_out_unfit(state, now, here)
+    if not rows:
+        transitions.begin_attempt(state, now, here)
+    return rows
+
+
+def _leave_out_unfit(state: RunState, now: float, here: list[AgentState]) -> list[Row]:
+    """Start the job again without nodes that are not fit; no row where all are."""
     # Only an engine of many machines has another node to take instead.
-    if state.can_move:
-        healths = {agent.name: agent.health for agent in here}
-        bad = unfit(healths)
-        if bad:
-            rows = transitions.drain_nodes(state, now, bad)
-            rows += transitions.resubmit(state, now, f"without {', '.join(bad)}")
-            return rows
-    transitions.begin_attempt(state, now, here)
-    return []
+    if not state.can_move:
+        return []
+    healths = {agent.name: agent.health for agent in here}
+    bad = unfit(healths)
+    if not bad:
+        return []
+    rows = transitions.drain_nodes(state, now, bad)
+    rows += transitions.resubmit(state, now, f"without {', '.join(bad)}")
+    return rows
 
 
 def _present_agents(state: RunState, now: float) -> list[AgentState]:

@@ -83,9 +83,7 @@ class RankTable:
         rows = np.frombuffer(body, HEARTBEATS)
         rows = rows[rows["rank"] < self.world]
         ranks = rows["rank"]
-        other_step = rows["step"] != self.step[ranks]
-        other_phase = rows["phase"] != self.phase[ranks]
-        if other_step.any() or other_phase.any():
+        if self._has_moved(rows):
             self.last_progress = now
         # A report may arrive after a newer one: never go back in time.
         sent = now - rows["age_ms"] / 1000.0
@@ -96,6 +94,13 @@ class RankTable:
         training = rows[rows["phase"] == TRAIN]
         if training.size:
             self._learn_step_time(training)
+
+    def _has_moved(self, rows: np.ndarray) -> bool:
+        """Whether a rank is at another step or in another phase than before."""
+        ranks = rows["rank"]
+        other_step = rows["step"] != self.step[ranks]
+        other_phase = rows["phase"] != self.phase[ranks]
+        return bool(other_step.any() or other_phase.any())
 
     def _learn_step_time(self, training: np.ndarray) -> None:
         """Note the step time of these ranks once for each new step."""

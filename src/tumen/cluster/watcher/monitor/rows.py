@@ -116,9 +116,7 @@ def format_row(row: Mapping[str, Any]) -> str:
     if row["event"] == "fault":
         return _format_fault(row)
     if row["event"] == "decided":
-        avoid = f", without {', '.join(row['avoid'])}" if row["avoid"] else ""
-        about = f"attempt {row['attempt']}, {row['world']} ranks{avoid}"
-        return f"decided: {row['action']}, {about}: {row['why']}"
+        return _format_decision(row)
     if row["event"] == "resumed":
         times = f"{row['seconds']:.1f} s after the fault"
         detected = f"detected after {row['detection_seconds']:.1f} s"
@@ -126,7 +124,16 @@ def format_row(row: Mapping[str, Any]) -> str:
     return f"watch: {row['state']}, attempt {row['attempt']}"
 
 
+def _format_decision(row: Mapping[str, Any]) -> str:
+    """Return a decision: what is done, for which attempt, and why."""
+    about = f"attempt {row['attempt']}, {row['world']} ranks"
+    if row["avoid"]:
+        about += f", without {', '.join(row['avoid'])}"
+    return f"decided: {row['action']}, {about}: {row['why']}"
+
+
 def _format_fault(row: Mapping[str, Any]) -> str:
+    """Return a fault: its kind, where it was as far as that is known, and why."""
     where = []
     if row["rank"] is not None:
         where.append(f"rank {row['rank']}")

@@ -115,21 +115,27 @@ class RunMonitor:
         attempt = 0
         for row in rows:
             attempt = max(attempt, int(row.get("attempt") or 0))
-            if row["event"] == "watch" and row["state"] == "ended":
-                self._forget_ended_job()
-            elif row["event"] == "fault":
-                self._remember_fault(row)
-            elif row["event"] == "decided":
-                state.avoid = list(row["avoid"])
-                state.world = row["world"] or state.world
-            elif row["event"] == "resumed":
-                state.history.open = None
+            self._remember(row)
         state.order = replace(state.order, attempt=attempt)
         usual: list[float] = []
         if usual_seconds:
             # As many as the table needs before it calls a step time usual.
             usual = [usual_seconds] * USUAL_STEPS
         state.ranks = RankTable(0.0, state.world, usual)
+
+    def _remember(self, row: Mapping[str, Any]) -> None:
+        """Take what a row of an earlier watcher says of the run."""
+        state = self.state
+        event = row["event"]
+        if event == "watch" and row["state"] == "ended":
+            self._forget_ended_job()
+        elif event == "fault":
+            self._remember_fault(row)
+        elif event == "decided":
+            state.avoid = list(row["avoid"])
+            state.world = row["world"] or state.world
+        elif event == "resumed":
+            state.history.open = None
 
     def _forget_ended_job(self) -> None:
         """Drop what is known of a job that ended: the next one starts with all nodes."""
@@ -153,8 +159,9 @@ class RunMonitor:
     def check(self, now: float) -> list[Row]:
         """Let time pass: detect faults, decide, begin attempts. Returns rows."""
         state = self.state
-        if state.since < 0:
+        if state.since < 0:  # the first look
             state.since = now
+        # Agents of a later start of the job: the old attempt is over, whatever it reports.
         if state.mode in ("run", "save") and self._is_newer_epoch_there():
             return decide.requeued(state, now, "the engine started the job again")
         if state.mode == "gather":

@@ -92,9 +92,11 @@ def drain_nodes(state: RunState, now: float, unfit: Mapping[str, str]) -> list[R
         unfit: node -> what is wrong with it.
     """
     rows = []
+    step = state.ranks.furthest_step
     for node, why in unfit.items():
-        fault = Fault("node", why, state.ranks.furthest_step, now, nodes=(node,))
+        fault = Fault("node", why, step, now, nodes=(node,))
         rows.append(fault_row(fault, now))
+        # First avoided, then decided: the caller drains the last node that the row names.
         avoid(state, [node])
         rows.append(decided(state, "drain", why))
     return rows
