@@ -13,9 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tumen.core.errors import ArtifactError
-from tumen.formats.gguf_checks import check_lora
 from tumen.formats.gguf_header import check
-from tumen.formats.gguf_layout import GgufFault, GgufTensor, Header
 
 Make = Callable[..., Path]
 TENSOR = b"token_embd.weight"
@@ -235,22 +233,3 @@ def test_any_damage_to_the_header_is_refused_or_harmless(
         check(path)
     except ArtifactError as error:
         assert "\n" not in str(error)  # noqa: PT017 -- either outcome is right, a crash is not
-
-
-def test_an_adapter_of_a_vector_is_refused() -> None:
-    def header(pairs: dict[str, object], **dims: tuple[int, ...]) -> Header:
-        tensors = {
-            name.replace("__", "."): GgufTensor(name, size, 0, 0, 4) for name, size in dims.items()
-        }
-        return Header("llama", pairs, tensors, 0)
-
-    kinds = {
-        "general.type": "adapter",
-        "adapter.type": "lora",
-        "general.architecture": "llama",
-        "adapter.lora.alpha": 8.0,
-    }
-    adapter = header(kinds, norm__lora_a=(8, 1), norm__lora_b=(1, 8))
-    check_lora(adapter, header({}, norm=(8, 8)))
-    with pytest.raises(GgufFault, match=r"does not fit 'norm', which is \[8\]"):
-        check_lora(adapter, header({}, norm=(8,)))
