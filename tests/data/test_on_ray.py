@@ -31,7 +31,7 @@ if __name__ == "__main__":
         section = Data.model_validate(json.loads((folder / "data.json").read_text()) | {"engine": engine})
         corpus = write_corpus(section, 0, folder / engine / "corpus", "")
         tokenizer = write_tokenizer(Tokenizer(vocab_size=700), folder / engine / "corpus", folder / engine / "tokenizer", "")
-        dataset = write_dataset(folder / engine / "corpus", folder / engine / "tokenizer", folder / engine / "dataset", "", 64, engine)
+        dataset = write_dataset(folder / engine / "corpus", folder / engine / "tokenizer", folder / engine / "dataset", "", 64, engine=engine)
         told[engine] = [corpus.digest, corpus.facts, tokenizer.digest, dataset.digest, dataset.facts]
     (folder / "a" / "broken.jsonl").write_text('{"text": null}')
     try:

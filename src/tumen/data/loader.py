@@ -98,7 +98,7 @@ class Loader:
         self._packed = self._pack(0)
 
     def state(self) -> dict[str, int]:
-        """Return all that `restore` needs; `seen` is a checksum of the examples so far, in order."""
+        """Return all that `restore` needs; `seen` is a checksum of the examples so far."""
         return {"epoch": self.epoch, "row": self.row, "seen": self.seen}
 
     def restore(self, state: Mapping[str, int]) -> None:

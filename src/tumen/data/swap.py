@@ -1,7 +1,8 @@
-"""Other words in the same sentence: a slot's words are swapped for those of another row of the same intent.
+"""Slot swap: exchange a slot's words for those of another row with the same intent.
 
-`wake me at six` and `wake me on friday at ten` also teach `wake me at ten`: fewer words are learnt by heart, and slots by what
-stands around them (mention replacement: Dai and Adel 2020, arXiv 2010.11683).
+`wake me at six` and `wake me on friday at ten` also teach `wake me at ten`: the model memorizes
+fewer words and learns slots from their context (mention replacement: Dai and Adel 2020, arXiv
+2010.11683).
 """
 
 from __future__ import annotations
@@ -18,9 +19,8 @@ from tumen.data.sources.source import copied
 from tumen.language import JOINT, Action, Ontology, normalise
 
 Row = Mapping[str, Any]
-Words = Mapping[
-    tuple[str, str], list[str]
-]  # (intent, slot) -> runs of words, as often as they are said
+# (intent, slot) -> runs of words, each as often as it occurs
+Words = Mapping[tuple[str, str], list[str]]
 
 
 def swapped(
@@ -32,25 +32,35 @@ def swapped(
     ontology: Ontology,
     row_filter: RowFilter,
 ) -> Iterator[Row]:
-    """The rows in their order, a share of those that have slots with other words. Same arguments, same rows.
+    """Yield the rows in their order, some of them with other words.
 
-    A sentence that a filter would not let pass (it is one of the exam) stays as it was.
+    The same arguments give the same rows. A changed sentence that a filter drops (it is in the eval
+    suite) is not used; the row stays as it was.
 
     Args:
-        share: of the rows that are changed.
-        number: of the pass; each draws anew.
+        rows: of one source.
+        share: of the rows with slots that are changed.
+        number: of the pass; each pass draws anew.
+        seed: of the draws.
+        ontology: says which slots hold copied words.
+        row_filter: what a changed row must pass.
     """
-    rows, rng = list(rows), random.Random(f"{seed} swap {number}")
+    rows = list(rows)
+    rng = random.Random(f"{seed} swap {number}")
     words = words_of(rows, ontology)
     for row in rows:
-        other = (
-            _other(row, words, rng, ontology) if "action" in row and rng.random() < share else None
-        )
-        yield other if other and not row_filter.check(other["sentence"])[0] else row
+        other = None
+        if "action" in row and rng.random() < share:
+            other = _other(row, words, rng, ontology)
+        if other is not None:
+            fault, _ = row_filter.check(other["sentence"])
+            if fault:
+                other = None
+        yield row if other is None else other
 
 
 def words_of(rows: Iterable[Row], ontology: Ontology) -> Words:
-    """What is said in each copied slot of each intent."""
+    """Return the runs of words in each copied slot of each intent."""
     found: dict[tuple[str, str], list[str]] = defaultdict(list)
     for row in rows:
         for slot, runs in _runs(row, ontology):
@@ -65,25 +75,32 @@ def _runs(row: Row, ontology: Ontology) -> Iterator[tuple[str, list[str]]]:
 
 
 def _other(row: Row, words: Words, rng: random.Random, ontology: Ontology) -> Row | None:
-    """The row with other words, None where they cannot be put in: a run that stands twice, or inside another."""
-    sentence, slots = f" {row['sentence']} ", dict(row["action"])
+    """Return the row with other words; None where a run occurs twice or inside another word."""
+    sentence = f" {row['sentence']} "
+    slots = dict(row["action"])
+    lang = slots.pop("lang")
+    intent = slots.pop("intent")
     for slot, runs in _runs(row, ontology):
         said = []
         for run in runs:
-            new = rng.choice(words[row["action"]["intent"], slot])
-            places = [
-                match.start(1)
-                for match in re.finditer(rf"(?=(?<!\w)({re.escape(run)})(?!\w))", sentence)
-            ]
+            new = rng.choice(words[intent, slot])
+            places = _places(run, sentence)
             if len(places) != 1:
                 return None
-            sentence = sentence[: places[0]] + new + sentence[places[0] + len(run) :]
+            start = places[0]
+            sentence = sentence[:start] + new + sentence[start + len(run) :]
             said.append(new)
         slots[slot] = JOINT.join(said)
-    lang, intent = slots.pop("lang"), slots.pop("intent")
     try:
         text = normalise(sentence)
         action = copied(Action(intent, lang, slots), text, ontology)
-    except InputError:  # too long now, or words that the next swap took away
+    except InputError:  # too long now, or words that a later swap replaced
         return None
-    return {**row, "sentence": text, "action": {"lang": lang, "intent": intent, **action.slots}}
+    changed = {"lang": lang, "intent": intent, **action.slots}
+    return {**row, "sentence": text, "action": changed}
+
+
+def _places(run: str, sentence: str) -> list[int]:
+    """Return where a run of whole words begins; overlapping places count."""
+    pattern = rf"(?=(?<!\w)({re.escape(run)})(?!\w))"
+    return [match.start(1) for match in re.finditer(pattern, sentence)]

@@ -82,5 +82,5 @@ class DatasetStage(Stage):
             work.run / self.name,
             work.inputs,
             self.document_tokens,
-            self.engine,
+            engine=self.engine,
         )

@@ -1,12 +1,17 @@
-"""Sentences with labels of their own: intents and slots as a data set names them, which become its ontology.
+"""Sentences with labels of their own: a data set's intents and slots become the ontology.
 
-labelled   JSONL (.gz too), TSV or Parquet: sentence, intent, slots {name: words or [words, ...]}, and maybe lang and split
-slurp      JSONL of SLURP (Bastianelli et al. 2020, EMNLP): scenario_action and entities; or of HWU64 (Liu et al. 2019, IWSDS),
-           the collection it was made from: scenario, action, annotation
-clinc      JSON of CLINC150 (Larson et al. 2019, EMNLP-IJCNLP): {split: [[sentence, intent], ...]}; `oos` is asked of nobody
+labelled   JSONL (.gz too), TSV or Parquet: sentence, intent, slots {name: words or [words, ...]},
+and
+           optionally lang and split
+slurp      JSONL of SLURP (Bastianelli et al. 2020, EMNLP): scenario_action and entities; or of
+HWU64
+           (Liu et al. 2019, IWSDS), the collection it was made from: scenario, action, annotation
+clinc      JSON of CLINC150 (Larson et al. 2019, EMNLP-IJCNLP): {split: [[sentence, intent], ...]};
+           `oos` becomes `none`
 snips      folder of SNIPS 2017-06 (Coucke et al. 2018): train_<Intent>_full.json
 
-The readers of one sentence are shared with the exams, so that training and judging cannot disagree on what a row says.
+The eval suites use the same readers of rows, so that training and evaluation agree on what a row
+says.
 """
 
 from __future__ import annotations
@@ -29,13 +34,21 @@ from tumen.data.sources.templates import Example
 from tumen.language import JOINT, NONE, Action, Ontology, normalise
 from tumen.recipe import Data
 
-OUT_OF_SCOPE = "oos"  # CLINC150's label for what no intent covers
+OUT_OF_SCOPE = "oos"  # CLINC150's label for sentences of no intent
 ENTITY = re.compile(r"\[\s*([^\[\]:]+?)\s*:\s*([^\[\]]*?)\s*\]")  # HWU64: [place_name : new york]
 
 
 @dataclass(frozen=True)
 class LabelledSentence:
-    """One row: a sentence as it was said, its intent, its slots in the order of the sentence, and a split if the set has one."""
+    """One row of a data set.
+
+    Attributes:
+        sentence: as it was said.
+        intent: its label.
+        slots: (name, words) in the order of the sentence.
+        lang: its language.
+        split: its split, "" if the set has none.
+    """
 
     sentence: str
     intent: str
@@ -45,100 +58,98 @@ class LabelledSentence:
 
 
 def read_labelled(path: str) -> Iterator[LabelledSentence]:
-    """Rows of a team's own file.
+    """Yield the rows of a team's own file.
 
     Raises:
-        InputError: names the first row that is none.
+        InputError: names the first row that is not a labelled sentence.
     """
     for number, row in enumerate(read_rows(Path(path)), start=1):
         try:
-            slots = row.get("slots") or {}
-            slots = json.loads(slots) if isinstance(slots, str) else slots
-            pairs = [
-                (str(slot), str(run))
-                for slot, words in slots.items()
-                if words is not None
-                for run in (words if isinstance(words, list) else [words])
-            ]
-            sentence = str(row["sentence"])
-            pairs.sort(key=lambda pair: sentence.lower().find(pair[1].lower()))
-            yield LabelledSentence(
-                sentence,
-                str(row["intent"]),
-                pairs,
-                str(row.get("lang") or "en"),
-                str(row.get("split") or ""),
-            )
+            yield _labelled(row)
         except (KeyError, AttributeError, ValueError) as error:
             raise InputError(
-                f"{path}, row {number}: no labelled sentence ({error}); it needs sentence, intent and slots"
+                f"{path}, row {number}: no labelled sentence ({error}); "
+                "it needs sentence, intent and slots"
             ) from None
 
 
+def _labelled(row: Mapping[str, Any]) -> LabelledSentence:
+    slots = row.get("slots") or {}
+    if isinstance(slots, str):
+        slots = json.loads(slots)
+    pairs = []
+    for slot, words in slots.items():
+        if words is not None:
+            runs = words if isinstance(words, list) else [words]
+            pairs += [(str(slot), str(run)) for run in runs]
+    sentence = str(row["sentence"])
+    lower = sentence.lower()
+    pairs.sort(key=lambda pair: lower.find(pair[1].lower()))
+    return LabelledSentence(
+        sentence,
+        str(row["intent"]),
+        pairs,
+        lang=str(row.get("lang") or "en"),
+        split=str(row.get("split") or ""),
+    )
+
+
 def read_slurp(path: str) -> Iterator[LabelledSentence]:
-    """Rows of SLURP or HWU64; see `read_slurp_rows`."""
+    """Return the rows of SLURP or HWU64; see `read_slurp_rows`."""
     return (read for _, read in read_slurp_rows(path))
 
 
 def read_slurp_rows(path: str) -> Iterator[tuple[Mapping[str, Any], LabelledSentence]]:
-    """Rows of SLURP or HWU64, as they stand and as they are read.
+    """Yield the rows of SLURP or HWU64, raw and as labelled sentences.
 
     The label is scenario_action: SLURP's own field `intent` is wrong on some rows.
 
     Raises:
-        InputError: names the first row that is none.
+        InputError: names the first row of another form.
     """
     for number, row in enumerate(read_rows(Path(path)), start=1):
         try:
-            intent = f"{row['scenario']}_{row['action']}"
-            if "annotation" in row:
-                annotated = str(row["annotation"])
-                yield (
-                    row,
-                    LabelledSentence(
-                        ENTITY.sub(r"\2", annotated), intent, ENTITY.findall(annotated)
-                    ),
-                )
-            else:
-                yield (
-                    row,
-                    LabelledSentence(str(row["sentence"]), intent, list(_slurp_entities(row))),
-                )
+            yield row, _slurp_sentence(row)
         except (KeyError, TypeError, IndexError) as error:
             raise InputError(
                 f"{path}, row {number}: no row of SLURP or HWU64 ({type(error).__name__} {error})"
             ) from None
 
 
+def _slurp_sentence(row: Mapping[str, Any]) -> LabelledSentence:
+    intent = f"{row['scenario']}_{row['action']}"
+    if "annotation" in row:
+        annotated = str(row["annotation"])
+        sentence = ENTITY.sub(r"\2", annotated)
+        return LabelledSentence(sentence, intent, ENTITY.findall(annotated))
+    return LabelledSentence(str(row["sentence"]), intent, list(_slurp_entities(row)))
+
+
 def _slurp_entities(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """(type, words) of a SLURP row's entities; `mom 's`, two of its tokens, is one word of the sentence."""
+    """Yield (type, words) of a SLURP row's entities, in the order of the sentence."""
     tokens = [str(token["surface"]) for token in row["tokens"]]
     for entity in sorted(row["entities"], key=lambda entity: min(entity["span"], default=0)):
-        yield (
-            str(entity["type"]),
-            re.sub(r" (?='s\b)", "", " ".join(tokens[at] for at in entity["span"])),
-        )
+        words = " ".join(tokens[at] for at in entity["span"])
+        # The tokens `mom 's` are one word of the sentence.
+        yield str(entity["type"]), re.sub(r" (?='s\b)", "", words)
 
 
 def read_clinc(path: str) -> Iterator[LabelledSentence]:
-    """Rows of CLINC150; sentences out of scope have the intent `none`.
+    """Yield the rows of CLINC150; sentences out of scope have the intent `none`.
 
     Raises:
-        InputError: the file is missing or another one.
+        InputError: the file is missing or not CLINC150's.
     """
     for split, rows in _json(Path(path)).items():
-        side = (
-            "train"
-            if split.endswith("train")
-            else "validation"
-            if split.endswith("val")
-            else "exam"
-        )
+        side = "exam"
+        if split.endswith("train"):
+            side = "train"
+        elif split.endswith("val"):
+            side = "validation"
         try:
             for sentence, intent in rows:
-                yield LabelledSentence(
-                    str(sentence), NONE if intent == OUT_OF_SCOPE else str(intent), split=side
-                )
+                label = NONE if intent == OUT_OF_SCOPE else str(intent)
+                yield LabelledSentence(str(sentence), label, split=side)
         except (TypeError, ValueError):
             raise InputError(
                 f"{path}: {split!r} holds no [sentence, intent] pairs as CLINC150 does"
@@ -146,43 +157,48 @@ def read_clinc(path: str) -> Iterator[LabelledSentence]:
 
 
 def read_snips(path: str) -> Iterator[LabelledSentence]:
-    """Rows of all `*.json` of a SNIPS folder, or of one such file.
+    """Yield the rows of all `*.json` of a SNIPS folder, or of one such file.
 
     Raises:
-        InputError: the folder has none, or a file is another one.
+        InputError: the folder has none, or a file is not SNIPS'.
     """
     folder = Path(path)
     files = sorted(folder.glob("*.json")) if folder.is_dir() else [folder]
     if not files:
         raise InputError(
-            f"{path}: no *.json in it; name a folder of SNIPS 2017-06 such as the one with train_GetWeather_full.json"
+            f"{path}: no *.json in it; name a folder of SNIPS 2017-06 "
+            "such as the one with train_GetWeather_full.json"
         )
     for file in files:
         for intent, rows in _json(file).items():
             try:
                 for row in rows:
-                    parts = row["data"]
-                    pairs = [
-                        (str(part["entity"]), str(part["text"]))
-                        for part in parts
-                        if "entity" in part
-                    ]
-                    yield LabelledSentence(
-                        "".join(str(part["text"]) for part in parts), str(intent), pairs
-                    )
+                    yield _snips_sentence(row["data"], str(intent))
             except (KeyError, TypeError) as error:
                 raise InputError(
                     f"{file}: no file of SNIPS 2017-06 ({type(error).__name__} {error})"
                 ) from None
 
 
+def _snips_sentence(parts: Iterable[Mapping[str, Any]], intent: str) -> LabelledSentence:
+    sentence = ""
+    pairs = []
+    for part in parts:
+        text = str(part["text"])
+        sentence += text
+        if "entity" in part:
+            pairs.append((str(part["entity"]), text))
+    return LabelledSentence(sentence, intent, pairs)
+
+
 def _json(path: Path) -> dict[str, Any]:
     try:
         raw = path.read_bytes()
         try:
-            tree = json.loads(raw.decode("utf-8"))
+            text = raw.decode("utf-8")
         except UnicodeDecodeError:  # three files of SNIPS are Latin-1
-            tree = json.loads(raw.decode("latin-1"))
+            text = raw.decode("latin-1")
+        tree = json.loads(text)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError):
@@ -193,22 +209,30 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def ontology_of(rows: Iterable[LabelledSentence]) -> Ontology:
-    """What the rows name: intents and their slots by first sight, groups by what stands before the first `_`.
+    """Return the ontology of the rows.
 
-    Slots are written in the order of the sentence, so that a model reads once from left to right and need not jump.
+    It has intents and their slots in the order of their first row, grouped by the part of an
+    intent's name before the first `_`. Slots are written in the order of the sentence, so that a
+    model reads once from left to right.
 
     Raises:
-        InputError: a name that cannot stand in a grammar.
+        InputError: a name that a grammar cannot hold.
     """
+    # Dicts with values of None are sets that keep their order.
     intents: dict[str, dict[str, None]] = {}
     groups: dict[str, dict[str, None]] = {}
-    languages, several = dict[str, None](), dict[str, None]()
+    languages: dict[str, None] = {}
+    several: dict[str, None] = {}  # slots that occur more than once in a row
     for row in rows:
-        languages[row.lang] = groups.setdefault(row.intent.partition("_")[0], {})[row.intent] = None
+        languages[row.lang] = None
+        group, _, _ = row.intent.partition("_")
+        groups.setdefault(group, {})[row.intent] = None
         slots = intents.setdefault(row.intent, {})
-        for at, (slot, _) in enumerate(row.slots):
-            if slot in (name for name, _ in row.slots[:at]):
+        seen: set[str] = set()
+        for slot, _ in row.slots:
+            if slot in seen:
                 several[slot] = None
+            seen.add(slot)
             slots[slot] = None
     try:
         return Ontology(
@@ -219,13 +243,12 @@ def ontology_of(rows: Iterable[LabelledSentence]) -> Ontology:
             groups={group: tuple(names) for group, names in groups.items()},
         )
     except ValidationError as error:
-        raise InputError(
-            f"labels: {error.errors()[0]['msg'].removeprefix('Value error, ')}"
-        ) from None
+        why = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise InputError(f"labels: {why}") from None
 
 
 def action_of(row: LabelledSentence, sentence: str, ontology: Ontology) -> Action:
-    """The row's action with its words as they stand in the normalised sentence.
+    """Return the row's action with its words as the normalized sentence has them.
 
     Raises:
         InputError: words that are not in the sentence.
@@ -238,13 +261,21 @@ def action_of(row: LabelledSentence, sentence: str, ontology: Ontology) -> Actio
 
 
 class LabelledSource:
-    """A data set with its own labels. Of rows without a split, `data.eval_sentences` go to the exam and `data.validation` to validation."""
+    """A data set with its own labels.
+
+    Of the rows without a split, `data.eval_sentences` go to the eval suite and `data.validation` to
+    validation.
+    """
 
     read = staticmethod(read_labelled)
     origin = ""  # where the data set is published, for the error of a missing file
 
     def corpus(self, section: Data, seed: int) -> Corpus:
-        """All splits; a row whose words cannot be copied from its sentence is left out, as no model could be right on it."""
+        """Return all splits.
+
+        A row whose words cannot be copied from its sentence is left out: no model could be right on
+            it.
+        """
         if not section.path:
             raise InputError(
                 f"data.path is missing: data.source = {section.source!r} reads a file that you have"
@@ -258,22 +289,23 @@ class LabelledSource:
         for number, row in enumerate(rows, start=1):
             try:
                 sentence = normalise(row.sentence)
-                example = Example(
-                    sentence, action_of(row, sentence, ontology), f"{section.path}:{number}"
-                )
+                action = action_of(row, sentence, ontology)
             except InputError:
                 continue
-            (getattr(corpus, SPLIT_NAMES[row.split]) if row.split else loose).append(example)
+            split = getattr(corpus, SPLIT_NAMES[row.split]) if row.split else loose
+            split.append(Example(sentence, action, f"{section.path}:{number}"))
         if not corpus.exam:
             side = loose or corpus.validation
             side.sort(key=lambda example: rank(f"exam {example.sentence}"))
-            corpus.exam, side[:] = side[: section.eval_sentences], side[section.eval_sentences :]
+            corpus.exam = side[: section.eval_sentences]
+            del side[: section.eval_sentences]
         held = 0 if corpus.validation else section.validation
         corpus.validation += loose[:held]
         corpus.train += loose[held:]
         if not corpus.train:
             raise InputError(
-                f"{section.path}: {len(rows)} rows leave none for training; lower data.eval_sentences and data.validation"
+                f"{section.path}: {len(rows)} rows leave none for training; "
+                "lower data.eval_sentences and data.validation"
             )
         return corpus
 

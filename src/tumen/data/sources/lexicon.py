@@ -1,6 +1,7 @@
-"""What copied words are worth: `maximum` is 100, `rot` is red, `eine halbe Stunde` is `30 minutes`.
+"""Values of copied words: `maximum` is 100, `rot` is red, `eine halbe Stunde` is `30 minutes`.
 
-Read from Home Assistant's lists, so that a bundle carries its own lexicon and a device needs no template package.
+They come from Home Assistant's lists. A bundle carries its own lexicon, so a device needs no
+template package.
 """
 
 from __future__ import annotations
@@ -22,15 +23,21 @@ hassil = optional("hassil", PURPOSE)
 home_assistant_intents = optional("home_assistant_intents", PURPOSE)
 
 SLOT_OF_LIST = {
-    "brightness_level": "brightness", "color": "color", "color_temperature_names": "temperature", "position_level": "position",
-    "volume_mapping": "volume", "timer_half": "minutes", "timer_hour_parts_to_minutes": "minutes",
+    "brightness_level": "brightness",
+    "color": "color",
+    "color_temperature_names": "temperature",
+    "position_level": "position",
+    "volume_mapping": "volume",
+    "timer_half": "minutes",
+    "timer_hour_parts_to_minutes": "minutes",
     "timer_minute_parts_to_seconds": "seconds",
-}  # fmt: skip
+}
+MOST_SPELLINGS = 200  # of one entry of a list
 Lexicon = dict[str, dict[str, dict[str, str | float]]]
 
 
 def lexicon(languages: Sequence[str]) -> Lexicon:
-    """{language: {slot: {normalised words: value}}}."""
+    """Return {language: {slot: {normalized words: value}}}."""
     found: Lexicon = {}
     for lang in languages:
         tree = home_assistant_intents.get_intents(language_data(lang).home_assistant)
@@ -48,12 +55,12 @@ def lexicon(languages: Sequence[str]) -> Lexicon:
 
 
 def _values(words: TextSlotList, intents: Intents) -> dict[str, str | float]:
-    return {
-        normalise(text): value.value_out
-        for value in words.values
-        for text in islice(
-            hassil.sample_expression(value.text_in, intents.slot_lists, intents.expansion_rules),
-            200,
+    found = {}
+    for value in words.values:
+        spellings = hassil.sample_expression(
+            value.text_in, intents.slot_lists, intents.expansion_rules
         )
-        if text.strip()
-    }
+        for text in islice(spellings, MOST_SPELLINGS):
+            if text.strip():
+                found[normalise(text)] = value.value_out
+    return found

@@ -1,4 +1,4 @@
-"""Readers of a team's files: rows of JSONL, TSV or Parquet, and plain texts. Each reads on and on, never a whole file."""
+"""Readers of a team's files: rows of JSONL, TSV or Parquet, and plain texts; all of them stream."""
 
 from __future__ import annotations
 
@@ -16,16 +16,18 @@ from typing import Any
 from tumen.core.errors import InputError
 from tumen.core.extras import need
 
-TEXT_CHARACTERS = 200_000  # a longer .txt is cut into documents of about this size at line ends, so that memory stays bounded
+# A longer .txt is cut at line ends into documents of about this size, which bounds memory.
+TEXT_CHARACTERS = 200_000
 TEXT_SUFFIXES = (".txt", ".txt.gz", ".jsonl", ".jsonl.gz", ".parquet")
 
 
 def missing_file(path: Path | str, field: str, origin: str = "") -> InputError:
-    """Return the error of a file or folder that a recipe names and that is not there.
+    """Return the error of a missing file or folder that a recipe names.
 
     Args:
+        path: as the recipe has it.
         field: of the recipe, such as `data.path`.
-        origin: where the data can be had from, if that is known.
+        origin: where the data is published, if that is known.
     """
     source = f"get it from {origin}" if origin else "name one that you have"
     return InputError(
@@ -34,10 +36,11 @@ def missing_file(path: Path | str, field: str, origin: str = "") -> InputError:
 
 
 def read_rows(path: Path) -> Iterator[Mapping[str, Any]]:
-    """Rows of a JSONL (.gz too), TSV or Parquet file.
+    """Yield the rows of a JSONL (.gz too), TSV or Parquet file.
 
     Raises:
-        InputError: missing, cut short, not UTF-8, or a line that is no JSON object; names file and line.
+        InputError: missing, truncated, not UTF-8, or a line is not a JSON object; names file and
+            line.
     """
     if not path.is_file():
         raise missing_file(path, "data.path")
@@ -54,43 +57,50 @@ def read_rows(path: Path) -> Iterator[Mapping[str, Any]]:
 
 
 def read_text(path: Path | str) -> Iterator[str]:
-    """Documents of a file, a folder (read to its depths, in order of names) or a glob.
+    """Yield the documents of a file, of a folder and its folders in order of names, or of a glob.
 
-    A `.txt` is one document, cut at line ends after `TEXT_CHARACTERS`; a row of `.jsonl` or `.parquet` is one, in its column
-    `text`. `.txt` and `.jsonl` may be gzipped.
+    A `.txt` is one document, cut at line ends after `TEXT_CHARACTERS`. Each row of `.jsonl` or
+    `.parquet` is one, in its column `text`. `.txt` and `.jsonl` may be gzipped.
 
     Raises:
-        InputError: no such file, a kind that is not read, nothing in it, cut short, or a row without text; names file and row.
+        InputError: missing, empty, truncated, of another kind, or a row has no text; names file and
+            row.
     """
     for file in text_files(path):
         yield from read_text_file(file)
 
 
 def text_files(path: Path | str) -> list[Path]:
-    """The files of a path, folder or glob that hold text, in order of their names.
+    """Return the text files of a path, folder or glob, in order of their names.
 
     Raises:
         InputError: there is none.
     """
     found = Path(path)
+    suffixes = ", ".join(TEXT_SUFFIXES)
     if found.is_file():
         if not found.name.endswith(TEXT_SUFFIXES):
-            raise InputError(f"{path}: not read as text; it may end in {', '.join(TEXT_SUFFIXES)}")
+            raise InputError(f"{path}: not read as text; it may end in {suffixes}")
         return [found]
-    paths = found.rglob("*") if found.is_dir() else map(Path, glob.glob(str(path), recursive=True))  # noqa: PTH207  absolute too
-    files = sorted(file for file in paths if file.name.endswith(TEXT_SUFFIXES) and file.is_file())
+    if found.is_dir():
+        paths = list(found.rglob("*"))
+    else:
+        # Path.glob takes no absolute patterns.
+        paths = [Path(name) for name in glob.glob(str(path), recursive=True)]  # noqa: PTH207
+    files = [file for file in paths if file.name.endswith(TEXT_SUFFIXES) and file.is_file()]
     if not files:
         raise InputError(
-            f"{path}: no such file, or a folder without {', '.join(TEXT_SUFFIXES)}; "
+            f"{path}: no such file, or a folder without {suffixes}; "
             "data.path is read from where the command runs"
         )
-    return files
+    return sorted(files)
 
 
 def read_text_file(path: Path) -> Iterator[str]:
-    """Documents of one file; see `read_text`."""
+    """Yield the documents of one file; see `read_text`."""
     empty = True
-    for text in _txt(path) if path.name.endswith((".txt", ".txt.gz")) else _column(path):
+    is_txt = path.name.endswith((".txt", ".txt.gz"))
+    for text in _txt(path) if is_txt else _column(path):
         empty = False
         yield text
     if empty:
@@ -98,10 +108,10 @@ def read_text_file(path: Path) -> Iterator[str]:
 
 
 def read_sentences(path: Path) -> Iterator[str]:
-    """What an exam file asks: a line of a .txt, the column `sentence` or `text` of other rows.
+    """Yield the sentences of an eval file: lines of a .txt, else the column `sentence` or `text`.
 
     Raises:
-        InputError: the file cannot be read, or a row has neither.
+        InputError: the file cannot be read, or a row has neither column.
     """
     if not path.is_file():
         raise missing_file(path, "data.held_out")
@@ -113,14 +123,15 @@ def read_sentences(path: Path) -> Iterator[str]:
         text = row.get("sentence", row.get("text"))
         if not isinstance(text, str):
             raise InputError(
-                f"{path}, row {number}: no sentence or text in it; an exam file has one of these columns"
+                f"{path}, row {number}: no sentence or text in it; "
+                "an exam file has one of these columns"
             )
         yield text
 
 
 @contextmanager
 def _lines(path: Path) -> Iterator[Iterable[str]]:
-    """Lines of a text file, gzipped or not; what breaks while they are read becomes one line that names the file."""
+    """Open the lines of a text file, gzipped or not; errors of reading name the file."""
     try:
         with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as raw:
             yield io.TextIOWrapper(raw, encoding="utf-8")
@@ -141,24 +152,27 @@ def _txt(path: Path) -> Iterator[str]:
             size += len(line)
             if size >= TEXT_CHARACTERS:
                 yield "".join(parts)
-                parts, size = [], 0
+                parts = []
+                size = 0
     if "".join(parts).strip():
         yield "".join(parts)
 
 
 def _column(path: Path) -> Iterator[str]:
-    """The column `text`, checked."""
+    """Yield the column `text`, checked."""
     for number, row in enumerate(read_rows(path), start=1):
         text = row.get("text")
         if not isinstance(text, str):
             raise InputError(
-                f"{path}, row {number}: its text is {text!r:.40}, not a string; a row has a column 'text'"
+                f"{path}, row {number}: its text is {text!r:.40}, not a string; "
+                "a row has a column 'text'"
             )
         try:
             text.encode()
         except UnicodeEncodeError as error:
             raise InputError(
-                f"{path}, row {number}: half a character (a lone surrogate) at {error.start}; mend the row"
+                f"{path}, row {number}: half a character (a lone surrogate) at {error.start}; "
+                "correct the row"
             ) from None
         yield text
 

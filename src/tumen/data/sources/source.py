@@ -1,4 +1,4 @@
-"""Sources of sentences: generated homes, or a team's own files and data sets. All give the same `Corpus`."""
+"""Sources of sentences: generated homes, or a team's own files and data sets."""
 
 from __future__ import annotations
 
@@ -34,22 +34,47 @@ from tumen.data.sources.templates import (
 from tumen.language import HOME, JOINT, NONE, Action, Ontology, normalise, parse
 from tumen.recipe import Data
 
-SENTENCES_A_HOME, EXAM_HOMES = (
-    25,
-    6,
-)  # many homes: names that return often are learnt by heart instead of copied
+SENTENCES_A_HOME = (
+    25  # few, so many homes: a name that returns often is memorized instead of copied
+)
+EXAM_HOMES = 6
 SMALL_INTENT = 5  # intents with fewer templates keep all of them for training
+LEAST_HOMES = 6
 SPLIT_NAMES = {
-    "train": "train", "validation": "validation", "valid": "validation", "dev": "validation", "exam": "exam", "test": "exam",
-}  # fmt: skip
+    "train": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "dev": "validation",
+    "exam": "exam",
+    "test": "exam",
+}
 POLITE = 0.15  # share of home commands that get one of Home Assistant's skip words
+FIRST_POLITE = 0.7  # share of those with the word in front
+HELD = 0.05  # share of rows without a split for the eval suite, and for validation
+# Home Assistant's wildcards -> lists of our phrases that fill them.
+WILDCARDS = {
+    "message": "message",
+    "search_query": "query",
+    "zone": "zone",
+    "timer_name": "timer_name",
+    "timer_command": "command",
+    "shopping_list_item": "item",
+    "todo_list_item": "todo_item",
+}
 
 
 @dataclass
 class Corpus:
-    """Examples by split and what they may mean; the homes that exam sentences speak of, and what their words are worth.
+    """Examples by split, and what they may mean.
 
-    `texts` are documents without an action; their split is decided by their hash. They may be more than memory holds.
+    Attributes:
+        train: training examples.
+        validation: validation examples.
+        exam: examples of the eval suite.
+        homes: homes that the sentences of the eval suite speak of.
+        values: what copied words are worth, by language and slot.
+        texts: documents without an action, split by their hash; they may be more than memory holds.
+        ontology: intents and slots.
     """
 
     train: list[Example] = field(default_factory=list)
@@ -61,49 +86,55 @@ class Corpus:
     ontology: Ontology = HOME
 
     def leave_out(self, intents: Sequence[str]) -> None:
-        """Take away intents and all that says them.
+        """Remove intents and all their examples.
 
         Raises:
-            InputError: an intent that is not there.
+            InputError: an intent that this source does not have.
         """
         self._refuse_unknown(intents, "exclude_intents")
         self._change(lambda example: None if example.action.intent in intents else example)
         self.ontology = self.ontology.without(intents)
 
     def mean_nothing(self, intents: Sequence[str]) -> None:
-        """Let some intents mean `none`, and take all others away.
+        """Relabel some intents as `none`, and remove all others.
 
         Raises:
-            InputError: an intent that is not there.
+            InputError: an intent that this source does not have.
         """
         self._refuse_unknown(intents, "relabel_none")
         kept = {*intents, NONE}
-        self._change(
-            lambda e: (
-                replace(e, action=Action(NONE, e.action.lang)) if e.action.intent in kept else None
-            )
-        )
+
+        def relabelled(example: Example) -> Example | None:
+            if example.action.intent not in kept:
+                return None
+            return replace(example, action=Action(NONE, example.action.lang))
+
+        self._change(relabelled)
         self.ontology = Ontology(languages=self.ontology.languages, intents={NONE: ()})
 
     def _refuse_unknown(self, intents: Sequence[str], field: str) -> None:
-        if unknown := set(intents) - set(self.ontology.intents):
+        unknown = set(intents) - set(self.ontology.intents)
+        if unknown:
             known = ", ".join(self.ontology.intents)
             raise InputError(
                 f"data.mix.{field}: {min(unknown)!r} is no intent of this source; it has {known}"
             )
 
     def _change(self, change: Callable[[Example], Example | None]) -> None:
+        """Replace every example, or remove it where `change` returns None."""
         for split in dict.fromkeys(SPLIT_NAMES.values()):
-            setattr(
-                self, split, [new for example in getattr(self, split) if (new := change(example))]
-            )
+            changed = [change(example) for example in getattr(self, split)]
+            setattr(self, split, [example for example in changed if example])
 
 
 class Source(Protocol):
-    """Anything that turns a recipe's data section into a corpus. Same section and seed, same corpus."""
+    """Turns a recipe's data section into a corpus.
+
+    The same section and seed give the same corpus.
+    """
 
     def corpus(self, section: Data, seed: int) -> Corpus:
-        """All splits.
+        """Return all splits.
 
         Raises:
             InputError: the source is missing or damaged; says where.
@@ -112,94 +143,92 @@ class Source(Protocol):
 
 
 class HomeSource:
-    """Commands to generated homes in the recipe's languages, and sentences that are not for a home."""
+    """Commands to generated homes, and sentences that are not for a home."""
 
     def corpus(self, section: Data, seed: int) -> Corpus:
-        workers = min(len(section.languages), len(os.sched_getaffinity(0)))
+        """Return the sentences of all languages, each made in a process of its own."""
+        languages = section.languages
+        workers = min(len(languages), len(os.sched_getaffinity(0)))
         spawn = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(workers, spawn, lifetime.die_with_parent, (os.getpid(),)) as pool:
-            parts = list(
-                pool.map(
-                    _language,
-                    [section] * len(section.languages),
-                    section.languages,
-                    [seed] * len(section.languages),
-                )
-            )
-        corpus = Corpus(values=lexicon(section.languages))
+            count = len(languages)
+            made = pool.map(_language, [section] * count, languages, [seed] * count)
+            parts = list(made)
+        corpus = Corpus(values=lexicon(languages))
         for part in parts:
-            corpus.exam += [
-                replace(e, home=e.home + len(corpus.homes)) if e.home >= 0 else e for e in part.exam
-            ]
-            corpus.homes += part.homes
+            _add_exam(corpus, part)
         taken = {example.sentence for example in corpus.exam}
         for part in parts:
             for split in ("validation", "train"):
-                fresh = [
-                    example for example in getattr(part, split) if example.sentence not in taken
-                ]
+                examples = getattr(part, split)
+                fresh = [example for example in examples if example.sentence not in taken]
                 getattr(corpus, split).extend(fresh)
                 taken |= {example.sentence for example in fresh}
         random.Random(seed).shuffle(corpus.train)
         return corpus
 
 
+def _add_exam(corpus: Corpus, part: Corpus) -> None:
+    """Add the eval suite of one language; its homes get the next numbers."""
+    first = len(corpus.homes)
+    for example in part.exam:
+        has_home = example.home >= 0
+        corpus.exam.append(replace(example, home=example.home + first) if has_home else example)
+    corpus.homes += part.homes
+
+
 def _language(section: Data, lang: str, seed: int) -> Corpus:
-    """One language of `HomeSource`, in a process of its own."""
-    corpus, share, rng = Corpus(), 1 / len(section.languages), random.Random(f"{seed} {lang}")
+    """Make one language of `HomeSource`."""
+    corpus = Corpus()
+    share = 1 / len(section.languages)
+    rng = random.Random(f"{seed} {lang}")
     trained, held = split_templates(load_templates(lang), section.held_out_templates)
-    exam_homes = [
-        generate(rng, lang, section.home_entities, section.held_out_names, exam=True)
-        for _ in range(EXAM_HOMES)
-    ]
+
+    def home(exam: bool) -> GeneratedHome:
+        return generate(rng, lang, section.home_entities, section.held_out_names, exam=exam)
+
+    exam_homes = [home(exam=True) for _ in range(EXAM_HOMES)]
     fillers = _fillers(rng, lang)
-    corpus.exam = list(
-        _sentences(
-            rng,
-            held or trained,
-            exam_homes,
-            fillers,
-            section.eval_sentences,
-            section.not_home,
-            (),
-            exam=True,
-        )
-    )
+    examiner = _Sampler(rng, held or trained, exam_homes, fillers, section.not_home, exam=True)
+    corpus.exam = list(examiner.sentences(section.eval_sentences))
     corpus.homes = [home.tree for home in exam_homes]
     wanted = round((section.sentences + section.validation) * share)
-    homes = [
-        generate(rng, lang, section.home_entities, section.held_out_names, exam=False)
-        for _ in range(max(6, wanted // SENTENCES_A_HOME))
-    ]
-    said = list(
-        _sentences(rng, trained, homes, fillers, wanted, section.not_home, skip_words(lang))
-    )
+    homes = [home(exam=False) for _ in range(max(LEAST_HOMES, wanted // SENTENCES_A_HOME))]
+    polite = skip_words(lang)
+    sampler = _Sampler(rng, trained, homes, fillers, section.not_home, polite)
+    said = list(sampler.sentences(wanted))
     cut = round(section.validation * share)
-    corpus.validation, corpus.train = said[:cut], said[cut:]
+    corpus.validation = said[:cut]
+    corpus.train = said[cut:]
     return corpus
 
 
 def split_templates(
     templates: Sequence[Template], hold: float
 ) -> tuple[list[Template], list[Template]]:
-    """(trained, held back): whole templates, by hash.
+    """Split whole templates by hash; return (trained, held out).
 
-    A template is held back only if other templates of the same meaning teach each of its words: what is examined is a new
-    combination of words and names, not a word that nobody could know. Small intents keep all of theirs.
+    A template is held out only if trained templates of the same meaning have each of its words: the
+    eval suite tests new combinations of words and names, not unknown words. Small intents keep all
+    of their templates.
     """
     sizes = Counter((template.intent, template.topic) for template in templates)
-    held = {
-        t.id for t in templates if is_held(t.id, hold) and sizes[t.intent, t.topic] >= SMALL_INTENT
-    }
+    held = set()
+    for template in templates:
+        large = sizes[template.intent, template.topic] >= SMALL_INTENT
+        if large and is_held(template.id, hold):
+            held.add(template.id)
     taught: dict[Any, set[str]] = defaultdict(set)
     for template in templates:
         if template.id not in held:
             taught[_meaning(template)] |= literals(template)
     for template in templates:
-        if template.id in held and not literals(template) <= taught[_meaning(template)]:
+        words = literals(template)
+        if template.id in held and not words <= taught[_meaning(template)]:
             held.discard(template.id)
-            taught[_meaning(template)] |= literals(template)
-    return [t for t in templates if t.id not in held], [t for t in templates if t.id in held]
+            taught[_meaning(template)] |= words
+    trained = [template for template in templates if template.id not in held]
+    return trained, [template for template in templates if template.id in held]
 
 
 def _meaning(template: Template) -> Any:
@@ -207,50 +236,75 @@ def _meaning(template: Template) -> Any:
 
 
 def _fillers(rng: random.Random, lang: str) -> dict[str, list[str]]:
-    """Words for Home Assistant's wildcards, from the lists of our phrases; half of them are invented."""
+    """Return words for Home Assistant's wildcards: listed ones and as many invented ones."""
     lists = phrases(lang)["lists"]
-    wildcards = {
-        "message": "message", "search_query": "query", "zone": "zone", "timer_name": "timer_name", "timer_command": "command",
-        "shopping_list_item": "item", "todo_list_item": "todo_item",
-    }  # fmt: skip
     filled = {}
-    for wildcard, name in wildcards.items():
+    for wildcard, name in WILDCARDS.items():
         words = [str(word) for word in lists.get(name, ())]
-        filled[wildcard] = words + [invented(rng, lang) for _ in range(max(20, len(words)))]
+        made = [invented(rng, lang) for _ in range(max(20, len(words)))]
+        filled[wildcard] = words + made
     return filled
 
 
-def _sentences(
-    rng: random.Random, templates: Sequence[Template], homes: Sequence[GeneratedHome], fillers: Mapping[str, Sequence[str]],
-    wanted: int, not_home: float, polite: Sequence[str], exam: bool = False,
-) -> Iterator[Example]:  # fmt: skip
-    """Distinct sentences: intents by the root of their number of templates, templates evenly."""
-    groups: dict[tuple[str, str], list[Template]] = defaultdict(list)
-    for template in templates:
-        groups[template.intent, template.topic].append(template)
-    sides = [[key for key in groups if (key[0] == "none") == flag] for flag in (False, True)]
-    weights = [[len(groups[key]) ** 0.5 for key in side] for side in sides]
-    seen: set[str] = set()
-    tries = 0
-    while wanted and tries < 60 * wanted + 1000:
-        tries += 1
-        side = 1 if sides[1] and rng.random() < not_home else 0
-        key = rng.choices(sides[side], weights[side])[0]
-        number = rng.randrange(len(homes))
-        example = Speaker(rng, homes[number], fillers).say(rng.choice(groups[key]))
-        if example and polite and not side and rng.random() < POLITE:
-            example = _politely(rng, example, polite)
-        if example is None or example.sentence in seen:
-            continue
-        seen.add(example.sentence)
-        wanted -= 1
-        yield replace(example, home=number if exam else -1)
+@dataclass(frozen=True)
+class _Sampler:
+    """Draws distinct sentences.
+
+    Attributes:
+        rng: the only source of chance.
+        templates: drawn evenly within an intent.
+        homes: drawn evenly.
+        fillers: words for wildcards.
+        not_home: share of sentences that are not for a home.
+        polite: words that may stand before or after a command.
+        exam: whether examples keep the number of their home.
+    """
+
+    rng: random.Random
+    templates: Sequence[Template]
+    homes: Sequence[GeneratedHome]
+    fillers: Mapping[str, Sequence[str]]
+    not_home: float
+    polite: Sequence[str] = ()
+    exam: bool = False
+
+    def sentences(self, wanted: int) -> Iterator[Example]:
+        """Yield `wanted` sentences; fewer if the templates do not give so many.
+
+        Intents are drawn by the square root of their number of templates.
+        """
+        rng = self.rng
+        groups: dict[tuple[str, str], list[Template]] = defaultdict(list)
+        for template in self.templates:
+            groups[template.intent, template.topic].append(template)
+        weights = {key: len(members) ** 0.5 for key, members in groups.items()}
+        home = {key: weight for key, weight in weights.items() if key[0] != NONE}
+        other = {key: weight for key, weight in weights.items() if key[0] == NONE}
+        seen: set[str] = set()
+        tries = 0
+        while wanted and tries < 60 * wanted + 1000:
+            tries += 1
+            is_other = bool(other) and rng.random() < self.not_home
+            side = other if is_other else home
+            key = rng.choices(list(side), list(side.values()))[0]
+            number = rng.randrange(len(self.homes))
+            speaker = Speaker(rng, self.homes[number], self.fillers)
+            example = speaker.say(rng.choice(groups[key]))
+            if example and self.polite and not is_other and rng.random() < POLITE:
+                example = _politely(rng, example, self.polite)
+            if example is None or example.sentence in seen:
+                continue
+            seen.add(example.sentence)
+            wanted -= 1
+            yield replace(example, home=number if self.exam else -1)
 
 
 def _politely(rng: random.Random, example: Example, words: Sequence[str]) -> Example:
-    """The same command with a word that changes nothing before or after it."""
+    """Return the same command with a word before or after it that does not change it."""
     word = rng.choice(words)
-    parts = (word, example.sentence) if rng.random() < 0.7 else (example.sentence, word)
+    parts = (example.sentence, word)
+    if rng.random() < FIRST_POLITE:
+        parts = (word, example.sentence)
     said = language_data(example.action.lang).join(*parts)
     try:
         return Example(normalise(said), example.action, example.template)
@@ -259,51 +313,55 @@ def _politely(rng: random.Random, example: Example, words: Sequence[str]) -> Exa
 
 
 class FileSource:
-    """A team's own file: JSONL (.gz too), TSV or Parquet with the columns `sentence` and `action` (JSON), and maybe `split`."""
+    """A team's own file: JSONL (.gz too), TSV or Parquet.
+
+    Its columns are `sentence`, `action` (JSON) and optionally `split`.
+    """
 
     def corpus(self, section: Data, seed: int) -> Corpus:
+        """Return the file's rows."""
         if not section.path:
             raise InputError(
-                "data.path is missing: name the JSONL, TSV or Parquet file that data.source = 'file' reads"
+                "data.path is missing: name the JSONL, TSV or Parquet file "
+                "that data.source = 'file' reads"
             )
         return corpus_of(read_rows(Path(section.path)), section, section.path)
 
 
 class HubSource:
-    """A Hugging Face data set by name, read by the `datasets` library, with the same columns as a file."""
+    """A Hugging Face data set by name, read by the `datasets` library; its columns are a file's."""
 
     def corpus(self, section: Data, seed: int) -> Corpus:
+        """Return the rows of all splits of the data set."""
         if not section.path:
             raise InputError(
                 "data.path is missing: name the data set that data.source = 'hub' loads"
             )
         datasets = need("datasets", "data.source = 'hub'")
-        rows = (
-            {**row, "split": split}
-            for split, part in datasets.load_dataset(section.path).items()
-            for row in part
-        )
+        splits = datasets.load_dataset(section.path)
+        rows = ({**row, "split": split} for split, part in splits.items() for row in part)
         return corpus_of(rows, section, section.path)
 
 
 def corpus_of(rows: Iterable[Mapping[str, Any]], section: Data, where: str) -> Corpus:
-    """A corpus from rows with `sentence` and `action`; rows without `split` are split by hash (5% exam, 5% validation).
+    """Return the corpus of rows with `sentence` and `action`.
+
+    Rows without `split` are split by hash: 5 % for the eval suite, 5 % for validation.
 
     Raises:
-        InputError: names the first row that is no example.
+        InputError: names the first row that is not an example.
     """
     corpus = Corpus(values=lexicon(section.languages))
     for number, row in enumerate(rows, start=1):
         try:
-            sentence = normalise(str(row["sentence"]))
-            action = parse(
-                row["action"] if isinstance(row["action"], str) else json.dumps(row["action"])
-            )
-            example = Example(sentence, copied(action, sentence, HOME), f"{where}:{number}")
-            split = SPLIT_NAMES[str(row["split"])] if row.get("split") else _split_by_hash(sentence)
+            example = _example(row, f"{where}:{number}")
+            split = _split_by_hash(example.sentence)
+            if row.get("split"):
+                split = SPLIT_NAMES[str(row["split"])]
         except KeyError as error:
             raise InputError(
-                f"{where}, row {number}: no {error}; a row has a sentence, an action as JSON, maybe a split"
+                f"{where}, row {number}: no {error}; "
+                "a row has a sentence, an action as JSON, maybe a split"
             ) from None
         except InputError as error:
             raise InputError(f"{where}, row {number}: {error}") from None
@@ -313,15 +371,25 @@ def corpus_of(rows: Iterable[Mapping[str, Any]], section: Data, where: str) -> C
     return corpus
 
 
+def _example(row: Mapping[str, Any], name: str) -> Example:
+    sentence = normalise(str(row["sentence"]))
+    written = row["action"]
+    if not isinstance(written, str):
+        written = json.dumps(written)
+    action = copied(parse(written), sentence, HOME)
+    return Example(sentence, action, name)
+
+
 def copied(action: Action, sentence: str, ontology: Ontology) -> Action:
-    """The action with its free words as they stand in the sentence.
+    """Return the action with its free words as the sentence has them.
 
     Raises:
-        InputError: words that are not in the sentence, so no model could copy them.
+        InputError: words that are not in the sentence, so that no model could copy them.
     """
     slots = dict(action.slots)
     for slot in slots.keys() - ontology.closed.keys():
-        slots[slot] = JOINT.join(_copied_run(slot, run, sentence) for run in action.runs(slot))
+        runs = [_copied_run(slot, run, sentence) for run in action.runs(slot)]
+        slots[slot] = JOINT.join(runs)
     return Action(action.intent, action.lang, slots)
 
 
@@ -335,18 +403,20 @@ def _copied_run(slot: str, run: str, sentence: str) -> str:
 
 
 def _split_by_hash(sentence: str) -> str:
-    if is_held(sentence, 0.05):
+    if is_held(sentence, HELD):
         return "exam"
-    return "validation" if is_held(f"validation {sentence}", 0.05) else "train"
+    return "validation" if is_held(f"validation {sentence}", HELD) else "train"
 
 
 class TextSource:
-    """Plain texts, see `read_text`: no actions, every token is learnt."""
+    """Plain texts, see `read_text`: no actions, every token is trained on."""
 
     def corpus(self, section: Data, seed: int) -> Corpus:
+        """Return the documents of the path, which are read later."""
         if not section.path:
             raise InputError(
-                "data.path is missing: name the file, folder or glob that data.source = 'text' reads"
+                "data.path is missing: name the file, folder or glob "
+                "that data.source = 'text' reads"
             )
         text_files(section.path)
         return Corpus(texts=Texts(section.path))
@@ -354,7 +424,7 @@ class TextSource:
 
 @dataclass(frozen=True)
 class Texts:
-    """The documents of a path, read anew each time."""
+    """The documents of a path, read again for each iteration."""
 
     path: str
 
@@ -375,10 +445,10 @@ SOURCES = {
 
 
 def source_of(name: str) -> Source:
-    """The source a recipe names: one of `SOURCES` or `"package.module:Class"`.
+    """Return the source that a recipe names: one of `SOURCES` or `"package.module:Class"`.
 
     Raises:
-        InputError: no such source.
+        InputError: there is no such source.
     """
     source: Source = named(name, SOURCES, "data.source", InputError)()
     return source

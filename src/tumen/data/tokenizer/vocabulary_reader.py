@@ -153,6 +153,7 @@ def _vocabulary(
     control: Sequence[int],
     pre: str,
     path: Path,
+    *,
     bos: str | None = None,
     eos: str | None = None,
 ) -> Vocabulary:
