@@ -28,6 +28,7 @@ class Board(Progress):
             TimeElapsedColumn(),
             TextColumn("{task.fields[text]}"),
             console=self.console,
+            # The bar vanishes; a line about the finished stage stays.
             transient=True,
         )
 

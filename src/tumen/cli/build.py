@@ -52,8 +52,10 @@ def run(
     loaded = load_recipe(recipe, changes)
     if plan:
         loaded = with_plan(loaded, plan)
+    # `stages` reads the whole recipe; from there on only its sections travel.
     this = Run(loaded, run_folder(loaded, folder))
     made = this.build(Board(), until, plan)
+    # Only a training that just ran has something to compare.
     if any(name in loaded.family for name in made):
         print_predictions(this.folder, this.events())
     if not made:
@@ -279,6 +281,7 @@ def export_checkpoint(  # noqa: PLR0913, PLR0917 - typer makes an option of each
     For transformers: DeepseekV2ForCausalLM (MLA) or LlamaForCausalLM (GQA without experts).
     """
     if to is Format.executorch:
+        # What belongs to ExecuTorch alone travels as one object.
         program = checkpoint_io.Program(quantize, context, delegate.value, soc)
         suite_run = run or checkpoint.parent
         print(checkpoint_io.export_executorch(checkpoint, out, program, suite_run))

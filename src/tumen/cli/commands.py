@@ -229,6 +229,7 @@ def _load(name: str, target: str) -> Any:
     found = getattr(importlib.import_module(module), attribute)
     if isinstance(found, typer.Typer):  # it has subcommands
         return typer.main.get_command(found)
+    # A function becomes a command only inside an app.
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
     app.command(name)(found)
     return typer.main.get_command(app)

@@ -161,6 +161,7 @@ def _of_file(path: Path, name: str) -> Footprint:
 
 def _calibrate(profile: Path) -> None:
     """Measure this machine with every number of threads, and keep the figures."""
+    # Not the machine's cores: a container may have fewer.
     cores = len(os.sched_getaffinity(0))
     threads = tuple(range(1, cores + 1))
     trials = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+# One object each, so that an option has the same name and help in every command.
 RECIPE = typer.Argument(..., help="A recipe, a TOML file.")
 RUN = typer.Argument(..., help="Folder of a run, or a recipe (its run is runs/<name>).")
 RUN_FOLDER = typer.Argument(..., help="Folder of a run.")

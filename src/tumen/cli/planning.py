@@ -111,6 +111,7 @@ def plan_recipe(  # noqa: PLR0913, PLR0917 - typer makes an option of each argum
     """Plan a recipe on a fleet (the word `recipe` may be left out)."""
     recipe = load_recipe(path, changes)
     planning = recipe.plan
+    # On the command line a fleet replaces the recipe's.
     cards = fleet or recipe.fleet.accelerators
     job = workload_of(recipe, tier)
     if anchor:
@@ -313,6 +314,7 @@ def fleet(  # noqa: PLR0913, PLR0917 - typer makes an option of each argument
     as_json: bool = JSON,
 ) -> None:
     """Size the cloud of a fleet of devices: load, cards, cost of a million tokens."""
+    # The recipe of this repository is not there where the package is installed.
     path = recipe or CLOUD_RECIPE
     if not path.exists():
         raise InputError(f"{path}: no such recipe; name the cloud model with --recipe")

@@ -37,6 +37,7 @@ def sign(
     ),
 ) -> None:
     """Sign a bundle and its scorecard; a newer signature replaces the older one."""
+    # A run stands for its device bundle.
     folder = device_bundle(bundle)
     signed = signing.sign(folder, key, version)
     print(

@@ -133,6 +133,7 @@ def metrics(
     ),
 ) -> None:
     """Export a run's training metrics to TensorBoard or Prometheus, live or afterwards."""
+    # Else --follow would wait for a run that never starts.
     if not (run / "events.jsonl").exists():
         raise InputError(
             f"{run}: no events.jsonl; name the folder of a run (`tumen run RECIPE` starts one)"

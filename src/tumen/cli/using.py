@@ -46,6 +46,7 @@ def talk(
 
     Prints what was understood, what changed, which tier answered, and the time of each step.
     """
+    # A changed example would surprise the next one who talks to it.
     if save and home is None:
         raise InputError("--save needs --home: the example home is never changed")
     bundle = trusted_bundle(run or newest_run(), trust)

@@ -188,6 +188,7 @@ def _nothing() -> None:
 def _kill_watcher(job: Path) -> str:
     """Kill the watcher that wrote the newest row; returns what was hit."""
     rows = read(job / WATCH_FILE)
+    # Several watchers may have written rows; only the newest can be alive.
     newest = max(rows, key=lambda row: float(row["time"]), default={"pid": 0, "time": 0.0})
     pid = int(newest["pid"])
     if not _is_ours(pid, newest["time"]):

@@ -139,6 +139,7 @@ class GoodputMeter:
 
     def take(self, row: Row) -> None:
         """Account for the time until the next event. Unknown events are ignored."""
+        # By name: `_run_step`, `_watch_fault` and so on.
         handle = getattr(self, f"_{row['by']}_{row.get('event')}", None)
         if handle is None:
             return
@@ -195,6 +196,7 @@ class GoodputMeter:
         else:
             self._until(time - silent, self.doing)
             self._until(time, "detection")
+        # A second fault before the decision changes nothing about what went on before the first.
         if self.doing != "detection":
             self.before_fault = self.doing
             self.doing = "detection"
@@ -282,5 +284,6 @@ class GoodputMeter:
         if part == "restart" and not report.stops:
             report.start_seconds += seconds
         report.accelerator_seconds[part] += seconds * self.used
+        # What is paid for and not used.
         report.accelerator_seconds["idle"] += seconds * (self.held - self.used)
         self.since = max(self.since, time)

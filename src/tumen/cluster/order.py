@@ -38,6 +38,7 @@ class Order:
 
     def part(self, node: str) -> dict[str, Any]:
         """Return the part of one node, as it is sent."""
+        # Lists, not tuples: it is sent as JSON.
         return {
             "verb": self.verb,
             "attempt": self.attempt,

@@ -188,12 +188,14 @@ def phases_of(
     left = workload.tokens
     phases = []
     for k, plan in enumerate(plans):
+        # The first phase does not move from anywhere.
         pause = moving_days(plan, planning) if k else 0.0
         last = k + 1 == len(plans)
         room = float("inf") if last else starts[k + 1] - starts[k]
         days, tokens = phase(plan, left, pause, room)
         phases.append((days, tokens))
         left -= tokens
+        # Rounding may leave a fraction of a token.
         if left <= workload.tokens * 1e-12:
             break
     return phases

@@ -103,6 +103,7 @@ def best_interval(save_seconds: float, between_seconds: float, restart_seconds: 
     """
     if math.isinf(between_seconds):
         return DAY
+    # Young's interval ignores restarts and is near the best one.
     start = young(save_seconds, between_seconds)
     low = start / 10
     high = start * 4

@@ -124,6 +124,7 @@ def time_best(
     """
     seconds = np.full(np.size(scenarios.tp), np.inf)
     floor = bound.seconds(scenarios.take(index))
+    # The most promising first, so that the search can stop early.
     order = index[np.argsort(floor, kind="stable")]
     floor = np.sort(floor, kind="stable")
     timed = 0

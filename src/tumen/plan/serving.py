@@ -166,6 +166,7 @@ def replica_of(model: ServedModel, demand: Demand) -> ServingReplica:
     sequences = max(int(min(room / cache, MOST_SEQUENCES)), 1)
     token = decode_seconds(model, count, sequences, cache)
     first = prefill_seconds(model, count, demand.prompt_tokens)
+    # A decode step serves all sequences at once, a prefill only its own.
     busy = demand.answer_tokens * token / sequences + first
     return ServingReplica(
         accelerators=count,

@@ -55,6 +55,7 @@ def solve(
     """
     planning = planning or Planning()
     count = group.count
+    # Accelerators share an oversubscribed network.
     nic_rate = group.accelerator.nic_rate / planning.oversubscription
     accelerator = replace(group.accelerator, nic_rate=nic_rate)
     if count < 1:

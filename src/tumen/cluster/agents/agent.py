@@ -66,6 +66,7 @@ class Agent:
         self.exit_code: int | None = None  # of the first rank that failed
         self.leaving = False  # after SIGTERM
         self.must_identify = True
+        # The watcher learns in the first report who this is.
         self.has_news = True  # the next report is sent at once
         now = time.monotonic()
         self.began = now
@@ -229,6 +230,7 @@ class Agent:
             return
         if order["attempt"] < self.attempt:
             return
+        # The same attempt may get another verb, such as stop.
         is_newer = order["attempt"] > self.attempt
         self.order = order
         self.verb = order["verb"]

@@ -50,6 +50,7 @@ def parse_options(arguments: Sequence[str]) -> AgentOptions:
     parser = argparse.ArgumentParser(
         prog="python -m tumen.cluster.agents", description="Run the ranks of one node."
     )
+    # A field's annotation is a text here (`from __future__ import annotations`).
     kinds = {"Path": Path, "int": int}
     for field in fields(AgentOptions):
         if field.name == "command":

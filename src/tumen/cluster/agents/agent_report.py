@@ -44,6 +44,7 @@ def note_of(group: RankGroup, verb: Verb, leaving: bool, now: float) -> dict[str
         leaving: whether the agent got SIGTERM.
         now: of time.monotonic().
     """
+    # Only what differs from the usual: 1,250 agents report every second.
     note: dict[str, Any] = {}
     if group.exits:
         note["dead"] = list(group.exits.values())

@@ -97,6 +97,7 @@ class Checkup(threading.Thread):
         """Check as long as the process lives."""
         for number in itertools.count(1):
             hurried = self.hurry.wait(CHECK_SECONDS)
+            # Two checks at once: a complaint counts when both have it.
             if hurried:
                 self.hurry.clear()
                 self.check(accelerators=True)

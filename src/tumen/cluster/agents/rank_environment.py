@@ -36,6 +36,7 @@ def rank_environment(
     """
     host, port = messages.address_of(order["master"])
     first, count = order["ranks"]
+    # torchrun's names, which torch.distributed reads; then what only this project's ranks read.
     variables = {
         "RANK": first + local,
         "LOCAL_RANK": local,

@@ -61,6 +61,7 @@ class WatcherLink:
             Whether it changed, so that this agent must identify itself.
         """
         address = self._published()
+        # This is the usual case, once a second.
         if address == self.address:
             return False
         if self._socket:
@@ -101,6 +102,7 @@ class WatcherLink:
             return
         for datagram in datagrams(self._socket):
             message = self._receiver.open(datagram)
+            # An agent's own report that somebody sends back is authentic, but not an order.
             if message and message.sender == WATCHER:
                 self.last_message = time.monotonic()
                 yield message.note

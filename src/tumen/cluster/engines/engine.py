@@ -160,6 +160,7 @@ def connect(name: str, fleet: Fleet | None = None) -> Engine:
         EngineError: there is no such engine.
     """
     kind = named(name, ENGINES, "fleet.engine", EngineError)
+    # A class from elsewhere has no section in the recipe.
     section = getattr(fleet, name, None) if name in ENGINES else None
     engine: Engine = kind() if section is None else kind(section)
     return engine
@@ -197,6 +198,7 @@ def write_submission(job: JobSpec, file: str, text: str) -> Path:
     folder = job.folder.resolve()
     with disk(folder):
         folder.mkdir(parents=True, exist_ok=True)
+        # What an earlier job left would be taken for this one's.
         for old in ("exit", "id", fencing.EPOCH_FILE, RESIZE_FILE):
             (folder / old).unlink(missing_ok=True)
         messages.make_secret(folder / SECRET_FILE)

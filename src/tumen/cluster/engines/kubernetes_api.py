@@ -90,6 +90,7 @@ class Api:
                     data=data,
                     headers=headers,
                     ssl=self.trust,
+                    # A redirect could carry the token to another host.
                     allow_redirects=False,
                 ) as response,
             ):
@@ -105,6 +106,7 @@ def connection() -> Api:
     Raises:
         EngineError: neither is there, or it cannot be used.
     """
+    # It may name several files, which kubectl merges; here the first one counts.
     first = os.environ.get("KUBECONFIG", "").split(os.pathsep)[0]
     path = Path(first or "~/.kube/config").expanduser()
     if path.is_file():
@@ -168,6 +170,7 @@ def _find(rows: Sequence[Mapping[str, Any]], name: str) -> Any:
 
 def _trust(cluster: Mapping[str, Any], credential: Credential, path: Path) -> ssl.SSLContext | bool:
     """Return the TLS context: whom to trust, and the certificate to show."""
+    # Plain HTTP, as `kubectl proxy` has it.
     if not cluster["server"].startswith("https:"):
         return True
     authority = read_entry(cluster, "certificate-authority", path)

@@ -86,6 +86,7 @@ def credential_of(user: Mapping[str, Any], path: Path) -> Credential:
     """
     certificate = read_entry(user, "client-certificate", path)
     key = read_entry(user, "client-key", path)
+    # Read for each request, because it is rotated.
     if "tokenFile" in user:
         token = (path.parent / str(user["tokenFile"])).read_text("utf-8").strip()
         return Credential(token, certificate, key)
@@ -156,6 +157,7 @@ def _parse_credential(text: str) -> Credential:
     """Return the credential of an ExecCredential as JSON."""
     status = json.loads(text)["status"]
     expires = math.inf
+    # Without a time the server's rejection ends it.
     if status.get("expirationTimestamp"):
         expires = datetime.fromisoformat(status["expirationTimestamp"]).timestamp()
     if "token" not in status and "clientCertificateData" not in status:

@@ -119,6 +119,7 @@ def _failure_rules(job: JobSpec) -> list[dict[str, Any]]:
 
 def _indexed_job(job: JobSpec, site: fleet_section.Kubernetes, name: str) -> dict[str, Any]:
     """Return the Job of all nodes, whose index is the rank of a node."""
+    # A pod that was evicted or preempted, or whose node died: not the program's fault.
     disrupted = {"type": "DisruptionTarget", "status": "True"}
     limit = round(job.limit_seconds) if job.limit_seconds else None
     return _without_none(
@@ -143,6 +144,7 @@ def _pod(job: JobSpec, site: fleet_section.Kubernetes, name: str) -> dict[str, A
         volume = f"run-{number}"
         volumes.append({"name": volume, "persistentVolumeClaim": {"claimName": claim}})
         mounts.append({"name": volume, "mountPath": path})
+    # NCCL and data loaders exchange data there; a container has 64 MB by default.
     memory = {"medium": "Memory", "sizeLimit": site.shared_memory}
     volumes.append({"name": "shared-memory", "emptyDir": memory})
     mounts.append({"name": "shared-memory", "mountPath": "/dev/shm"})
@@ -230,5 +232,6 @@ def name_of(job: JobSpec) -> str:
 
     So nothing is submitted twice.
     """
+    # Short, because JobSet appends to it and a label has 63 characters.
     readable = re.sub(r"[^a-z0-9]+", "-", job.name.lower()).strip("-")[:36].rstrip("-")
     return f"{readable}-{hashlib.sha256(str(job.folder).encode()).hexdigest()[:6]}"

@@ -189,6 +189,7 @@ class SlurmEngine:
             if "Invalid job id" not in str(error):
                 return JobStatus("silent", reason=str(error))
             status = parse("")
+        # Lost: slurmctld does not know it (any more).
         if status.state != "lost":
             return status
         # Slurm forgets a job some minutes after its end; its folder and the accounting do not.

@@ -55,6 +55,7 @@ class AgentChannel:
                 continue  # an agent is gone (ICMP); its silence will be detected
             message = self._receiver.open(datagram)
             if message:
+                # A watcher's own message that somebody sends back is authentic, but not a report.
                 if message.sender != NAME:
                     self.addresses[message.sender] = address
                 yield message
@@ -83,6 +84,7 @@ def bind(file: Path, address: str) -> socket.socket:
     bound = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
     bound.setblocking(False)
+    # 0: any free port.
     for port in (_port_before(file, address), 0):
         try:
             bound.bind((address, port))

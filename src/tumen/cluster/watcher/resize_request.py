@@ -20,6 +20,7 @@ def request_resize(folder: Path, ranks: int) -> None:
 
 def requested_ranks(folder: Path) -> int | None:
     """Return the requested number of ranks, None where there is no valid request."""
+    # Any program may have written it.
     try:
         ranks = json.loads((folder / RESIZE_FILE).read_text("utf-8"))["ranks"]
     except (OSError, ValueError, KeyError, TypeError):

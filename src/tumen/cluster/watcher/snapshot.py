@@ -125,6 +125,7 @@ def status_lines(folder: Path, ended: bool = False) -> list[str]:
     rows = list(read(folder / WATCH_FILE))
     faults = list(_fault_lines(rows))
     snapshot = read_snapshot(folder)
+    # The last snapshot of a job that ended says nothing about now.
     if ended or snapshot is None:
         return faults
     return [*_rank_lines(snapshot), *faults, *_watcher_lines(snapshot)]
@@ -214,6 +215,7 @@ def _outcome(rows: Sequence[Mapping[str, Any]]) -> str:
 def _watcher_lines(snapshot: Snapshot) -> Iterator[str]:
     """Yield a line where no watcher is running any more."""
     silent = time.time() - snapshot.time
+    # A running watcher replaces the snapshot every second.
     if silent > OLD_SECONDS:
         seen = units.show_seconds(silent)
         yield f"no watcher is running: it was last seen {seen} ago; `tumen watch RUN` continues"

@@ -303,5 +303,6 @@ def ranking(group: Sequence[Pair]) -> Sweep:
 
 def tau(a: Array, b: Array) -> float:
     """Return Kendall's rank correlation."""
+    # Every pair once.
     i, j = np.triu_indices(len(a), 1)
     return float(np.mean(np.sign(a[i] - a[j]) * np.sign(b[i] - b[j])))

@@ -137,6 +137,7 @@ def reasons(plan: Plan) -> Iterator[str]:
     )
     stages = plan.best.stages
     if len(stages) > MOST_STAGES:
+        # The first ones are the fullest, the last one has the head.
         stages = (*stages[:3], *stages[-2:])
     for stage in stages:
         yield stage_row(stage)

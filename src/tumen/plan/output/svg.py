@@ -60,6 +60,7 @@ def caption(text: str) -> str:
 
 def rectangle(x: float, y: float, width: float, height: float, fill: str, tip: str = "") -> str:
     """Return a filled rectangle with a tooltip."""
+    # A negative width is an error in SVG.
     width = max(width, 0)
     height = max(height, 0)
     place = f'x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}"'

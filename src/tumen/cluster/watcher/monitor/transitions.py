@@ -66,12 +66,14 @@ def save_and_stop(state: RunState, now: float) -> None:
     state.order = replace(state.order, verb="save-and-stop")
     state.mode = "save"
     state.since = now
+    # Not a fault, but the ranks stand still from here on: `resumed` says for how long.
     state.history.open = OpenFault(now, now)
 
 
 def wait(state: RunState, now: float, seconds: float) -> None:
     """Kill the ranks and leave agents without any for some seconds."""
     stop_ranks(state, now)
+    # After `stop_ranks`, which sets a mode of its own.
     state.mode = "wait"
     state.wait_until = now + seconds
 
@@ -79,6 +81,7 @@ def wait(state: RunState, now: float, seconds: float) -> None:
 def resubmit(state: RunState, now: float, why: str) -> list[Row]:
     """Let the engine start the job again, without the nodes to avoid."""
     row = decided(state, "resubmit", why)
+    # Agents of the new job report as new ones.
     state.agents = {}
     state.awaiting_agent = False
     stop_ranks(state, now)
