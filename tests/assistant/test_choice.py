@@ -139,14 +139,12 @@ def test_one_device_is_meant_even_where_several_fit(said: str) -> None:
 @pytest.mark.parametrize(
     ("said", "expected"),
     [
-        # lights are harmless: all of them are meant where the room is not known
-        ("TurnOff domain=light", "light.lit light.lit_too light.out"),
-        ("TurnOn domain=light", "light.lit light.lit_too light.out"),
-        # brighter, darker, red: that is about lights one can see
-        ("LightSet step=up", "light.lit light.lit_too"),
-        ("LightSet step=down domain=light", "light.lit light.lit_too"),
-        ("LightSet color=red", "light.lit light.lit_too"),
-        ("LightSet brightness=20", "light.lit light.lit_too"),
+        # an unknown room never means the whole house
+        ("TurnOff domain=light", "?"),
+        ("TurnOn domain=light", "?"),
+        ("LightSet step=up", "?"),
+        ("LightSet color=red", "?"),
+        ("LightSet brightness=20", "?"),
         ("LightSet brightness=20 scope=all", "light.lit light.lit_too light.out"),
         ("LightSet brightness=20 name=all lights", "light.lit light.lit_too light.out"),
         ("LightSet brightness=20 area=home", "light.lit light.lit_too light.out"),
@@ -163,12 +161,28 @@ def test_lights_where_the_room_is_not_known(said: str, expected: str) -> None:
     assert meant(home, said) == expected
 
 
-def test_all_lights_are_set_where_none_is_lit() -> None:
+def test_the_lit_lights_of_one_room_are_the_ones_to_set() -> None:
+    """Brighter, darker, red: that is about lights one can see."""
+    home = home_of(
+        thing("light.lit", "Red lamp", "kitchen", state="on"),
+        thing("light.lit_too", "Green lamp", "kitchen", state="on"),
+        thing("light.out", "Blue lamp", "hall", state="off"),
+    )
+    assert meant(home, "LightSet brightness=20") == "light.lit light.lit_too"
+    assert meant(home, "TurnOff domain=light") == "?"
+
+
+def test_the_only_light_needs_no_room() -> None:
+    home = home_of(thing("light.a", "Red lamp", "kitchen"), thing("fan.b", "Fan", "hall"))
+    assert meant(home, "TurnOff domain=light") == "light.a"
+
+
+def test_where_no_light_is_lit_the_room_is_asked_for() -> None:
     home = home_of(
         thing("light.a", "Red lamp", "kitchen", state="off"),
         thing("light.b", "Blue lamp", "hall", state="off"),
     )
-    assert meant(home, "LightSet brightness=20") == "light.a light.b"
+    assert question(home, "LightSet brightness=20").reason == "where"
 
 
 def test_the_lights_of_the_speakers_room_are_set_lit_or_not() -> None:

@@ -264,7 +264,9 @@ def test_the_room_spoken_of_is_meant_for_two_minutes() -> None:
     assert session.say("lights").resolved.targets == ("light.a",)  # type: ignore[union-attr]
     clock.wind(121)
     assert session.dialogue.area is None
-    assert session.say("lights").resolved.targets == ("light.a", "light.b")  # type: ignore[union-attr]
+    asked = session.say("lights")
+    assert asked.reply == "Which room do you mean?"
+    assert session.say("hall").resolved.targets == ("light.b",)  # type: ignore[union-attr]
 
 
 def test_things_of_several_rooms_leave_the_room_as_it_was() -> None:

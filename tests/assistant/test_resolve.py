@@ -329,11 +329,11 @@ def test_words_find_what_is_meant(
     assert home.snapshot() == before
 
 
-def test_lights_without_a_place_are_all_lights_or_those_of_the_room(home: Home) -> None:
+def test_lights_without_a_place_are_those_of_the_room_or_a_question(home: Home) -> None:
     action = action_of("TurnOff domain=light")
-    every = resolve(action, home)
-    assert isinstance(every, Resolved)
-    assert len(every.targets) == 20
+    asked = resolve(action, home)
+    assert isinstance(asked, Question)
+    assert asked.reason == "where"
     assert short(resolve(action, home, here="office")) == OFFICE
     assert (
         len(resolve(action_of("TurnOff domain=light scope=all"), home, here="office").targets) == 20

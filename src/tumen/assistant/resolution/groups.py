@@ -50,13 +50,19 @@ def _all_lights(lookup: Lookup, ids: list[str]) -> bool:
 def _lights_of_home(lookup: Lookup, lights: list[str]) -> list[str]:
     """Return the lights that are meant where the speaker's room is not known.
 
-    Switching a lamp is harmless and undone in a word, so all are meant. Only those that are lit
-    can be made brighter, darker or coloured.
+    An unknown room never means the whole house. Only lights that are lit can be made brighter,
+    darker or coloured, and those of one room are the ones.
+
+    Raises:
+        Unresolved: lights of several rooms fit; the question is which room.
     """
-    if lookup.intent != "HassLightSet":
-        return lights
-    lit = [id_ for id_ in lights if lookup.state_word(id_) == "on"]
-    return lit or lights
+    if lookup.intent == "HassLightSet":
+        lit = [id_ for id_ in lights if lookup.state_word(id_) == "on"]
+        lights = lit or lights
+    areas = {lookup.entity(id_).area for id_ in lights}
+    if len(lights) > 1 and len(areas) > 1:
+        raise lookup.question("where")
+    return lights
 
 
 def _switched(lookup: Lookup, place: NamedPlace | None) -> list[str]:

@@ -9,9 +9,8 @@ because people and models put words in either slot. In this order:
     4  the same again with small typos corrected to the home's own words
 
 Without a name and a place it is the room of the speaker (`here`), else the only candidate, else a
-question. A question about states means the whole home. So do lights where the speaker's room is
-not known: switching a lamp is harmless and undone in a word, asking each time is not. Several
-equally good candidates are a `Question`; what is not there is a `Refusal`.
+question. A question about states means the whole home; a command never does unless it says so.
+Several equally good candidates are a `Question`; what is not there is a `Refusal`.
 """
 
 from __future__ import annotations
