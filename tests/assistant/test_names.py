@@ -272,6 +272,7 @@ def test_small_typos_are_corrected(said: str, expected: str) -> None:
         ("TurnOn domain=cover device_class=awning", "absent", {"kind": "awning"}),
         ("FanSetSpeed percentage=5", "absent", {"kind": "fan"}),
         ("MediaPause", "absent", {"kind": "media_player"}),
+        ("GetState state=locked", "absent", {"kind": ""}),
         ("SetPosition position=4", "absent", {"kind": "cover"}),
         # it could be several others: then it is simply not there
         ("LightSet name=box brightness=50", "absent", {"words": "box"}),

@@ -216,3 +216,30 @@ def test_a_word_of_a_device_in_the_place_of_a_room_finds_the_device() -> None:
     assert meant(home, "TurnOn name=lamp area=red") == "light.kitchen"
     assert meant(home, "TurnOn name=red area=lamp") == "light.kitchen"
     assert meant(home, "TurnOn area=white lamp") == "light.study"
+
+
+def test_only_people_are_in_zones() -> None:
+    home = home_of(thing("light.lamp", "Lamp", "kitchen"), thing("person.anna", "Anna"))
+    assert meant(home, "GetState name=anna zone=school") == "person.anna"
+    assert meant(home, "GetState name=lamp zone=school") == "!cannot"
+
+
+def test_a_name_with_its_place_comes_before_the_name_alone() -> None:
+    home = home_of(
+        thing("light.whole", "Kitchen lamp", "kitchen"), thing("light.part", "Lamp", "kitchen")
+    )
+    assert meant(home, "TurnOn area=kitchen name=lamp") == "light.whole"
+    assert meant(home, "TurnOn name=lamp") == "light.part"
+
+
+def test_a_device_that_cannot_is_found_in_the_corrected_place() -> None:
+    home = home_of(
+        thing("lock.front", "Front door", "study"),
+        thing("lock.back", "Front door", "garage"),
+        thing("light.study", "Lamp", "study"),
+    )
+    assert meant(home, "LightSet name=front door area=study brightness=3") == "!cannot"
+    refused = refusal(home, "LightSet name=front door area=here brightness=3", here="garage")
+    assert (refused.reason, refused.about) == ("cannot", {"entity": "lock.back"})
+    refused = refusal(home, "LightSet name=front door area=studdy brightness=3")
+    assert (refused.reason, refused.about) == ("cannot", {"entity": "lock.front"})

@@ -25,6 +25,7 @@ from tumen.plan.search import (
     tally,
     time_best,
     why_none,
+    why_too_large,
     worst_kept,
 )
 from tumen.plan.space import (
@@ -361,6 +362,12 @@ def test_what_must_be_beaten() -> None:
     assert worst_kept(seconds, meshes, 4) == np.inf
 
 
+def test_what_must_be_beaten_is_the_next_in_order_of_seconds() -> None:
+    seconds = np.random.default_rng(0).permutation(500).astype(float)
+    found = [worst_kept(seconds, np.arange(500), top) for top in range(1, 501)]
+    assert found == sorted(seconds)
+
+
 def growing_work(count: int, times: float) -> Scenario:
     """One layout with ever more work in a step: the bound of row k grows as 1 + k."""
     single = scenario_of(workload(batch_size=8), Layout(dp=8), cards()["h100"])
@@ -410,6 +417,12 @@ def test_too_small_a_fleet_says_what_would_hold_it(gpt3_workload: Workload) -> N
         search(gpt3_workload, cards()["a100"], 8)
 
 
+def test_what_does_not_fit_is_told_in_gigabytes() -> None:
+    card = replace(cards()["a100"], memory_bytes=85.4e9)
+    why = why_too_large(workload(dense(2)), card, 8, smallest=123.6e9)
+    assert "the smallest layout needs 124 GB of the 85 GB of an accelerator; try a100:16" in why
+
+
 def test_the_fleet_to_try_holds_the_states(gpt3_workload: Workload) -> None:
     """18 bytes a weight in seven tenths of the memory, in whole nodes, and more than was asked."""
     card = cards()["a100"]
@@ -443,6 +456,8 @@ def test_one_card_can_train_a_small_network() -> None:
 def test_why_no_layout_is_legal(gpt3_workload: Workload) -> None:
     space = Space(tensor=(8, 4), pipeline=(6, 3), context=(2, 1))
     assert "the least is 12" in why_none(gpt3_workload, 8, space)
+    assert "the least is 24" in why_none(gpt3_workload, 8, replace(space, context=(4, 2)))
+    assert "not divided by any mesh" in why_none(gpt3_workload, 12, space)
     batch = why_none(replace(gpt3_workload, batch_size=1000), 512, space)
     assert "batch 1000 is not divided by any mesh of 512 accelerators" in batch
     assert "many divisors is 1024" in batch
@@ -464,7 +479,7 @@ def test_the_batch_to_try_has_a_layout(gpt3_workload: Workload) -> None:
 def test_where_no_batch_helps_the_hint_names_none(gpt3_workload: Workload) -> None:
     nothing = Space(tensor=(4,), pipeline=(3,), micro=())
     why = why_none(gpt3_workload, 512, nothing)
-    assert "unpin a part of the layout" in why
+    assert why.endswith("; unpin a part of the layout, or take another fleet")
     assert "nearest batch" not in why
 
 
