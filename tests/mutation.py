@@ -1,12 +1,14 @@
 """Mutation testing: does a test fail when the code is wrong?
 
-    python -m tests.mutation                    every file of FILES (./dev mutate)
-    python -m tests.mutation src/tumen/x/y.py   one file, with the tests of its room
+    python -m tests.mutation                    every file of FILES, then tests/hand_mutants.py
+    python -m tests.mutation src/tumen/x/y.py   one file; one that FILES lacks: its room's tests
 
-mutmut changes one operator, constant or call at a time in a copy of the tree and runs the tests of
-the room. A mutant that no test notices survives. The score of each file is kept in
-benchmarks/results/mutation.json together with the names of the survivors;
-`mutmut show NAME` in the printed folder shows one.
+`./dev mutate` does the same. mutmut changes one operator, constant or call at a time in a copy of
+the tree and runs the tests that reach the changed function. A mutant that no test notices
+survives. Functions with a decorator are not changed, such as `writing` in core/artifact.py.
+The score of each file is kept in benchmarks/results/mutation.json together with its survivors;
+tests/docs/mutation.py makes docs/mutation.md from it. `mutmut show NAME` in the printed folder
+shows a mutant.
 """
 
 from __future__ import annotations
@@ -14,30 +16,36 @@ from __future__ import annotations
 import json
 import os
 import platform
-import shutil
+import resource
 import subprocess
 import sys
-import tempfile
 from collections import Counter
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from tests import hand_mutants
+
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "mutation.json"
 
-# file -> folders or files of tests that must notice a change in it
+# resolution alone: the words and values of a sentence, not what is done and said then
+RESOLUTION = [
+    f"tests/assistant/test_{name}.py"
+    for name in ("choice", "names", "places", "queries", "resolve", "special_intents", "timers")
+]
+# file -> folders or files of tests that must notice a change in it, the fastest that reach it
 FILES = {
     "src/tumen/core/artifact.py": ["tests/core/test_artifact.py"],
     "src/tumen/plan/search.py": ["tests/plan/test_search.py", "tests/plan/test_legality.py"],
     "src/tumen/plan/space.py": ["tests/plan/test_search.py", "tests/plan/test_legality.py"],
-    "src/tumen/assistant/resolution/find.py": ["tests/assistant"],
-    "src/tumen/assistant/resolution/resolve.py": ["tests/assistant"],
+    "src/tumen/assistant/resolution/find.py": RESOLUTION,
+    "src/tumen/assistant/resolution/groups.py": RESOLUTION,
+    "src/tumen/assistant/resolution/resolve.py": RESOLUTION,
     "src/tumen/cluster/watcher/monitor/detect.py": ["tests/cluster/monitor"],
     "src/tumen/cluster/watcher/monitor/decide.py": ["tests/cluster/monitor"],
 }
-COPIED = ("src", "tests", "recipes", "pyproject.toml")
 # mutmut runs pytest several times in one process, which hypothesis takes for a fault of the test
 PROFILE = """
 from hypothesis import HealthCheck
@@ -68,12 +76,8 @@ def mutated(file: str, tests: list[str]) -> dict[str, Any]:
     Raises:
         SystemExit: mutmut ended without a result, such as when a test fails on the unchanged code.
     """
-    folder = Path(tempfile.mkdtemp(prefix="mutate-"))
-    for name in COPIED:
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, folder / name)
-        else:
-            shutil.copy(ROOT / name, folder / name)
+    before = _children_seconds()
+    folder = hand_mutants.copy_tree()
     with open(folder / "pyproject.toml", "a") as out:
         out.write(SETTINGS.format(file=json.dumps(file), tests=json.dumps(tests)))
     with open(folder / "tests" / "conftest.py", "a") as out:
@@ -97,7 +101,14 @@ def mutated(file: str, tests: list[str]) -> dict[str, Any]:
         "score": round(seen / len(states), 4),
         "survived": sorted(name for name, state in states.items() if state == "survived"),
         "tests": tests,
+        "cpu_seconds": round(_children_seconds() - before),
     }
+
+
+def _children_seconds() -> float:
+    """Return the CPU seconds of all processes that were started and ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _states(path: Path) -> dict[str, str]:
@@ -117,25 +128,28 @@ def _state(code: int | None) -> str:
 
 
 def main() -> int:
-    """Mutate the files named, or all of FILES, and keep the scores."""
+    """Mutate the files named, or all of FILES and what is dropped by hand; keep the scores."""
     given = sys.argv[1:]
     for name in given:
         if not (ROOT / name).is_file():
             raise SystemExit(f"{name}: no such file; name a file below src/tumen")
-    files = {name: FILES.get(name) or [_tests_of(name)] for name in given or FILES}
+    files = {name: FILES.get(name) or [tests_of(name)] for name in given or FILES}
     known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"files": {}}
     for file, tests in files.items():
         row = mutated(file, tests)
         row |= {"date": str(date.today()), "command": f"./dev mutate {file}"}
-        print(f"{file}: {row['killed']} of {row['mutants']} mutants killed, {row['score']:.1%}")
+        print(
+            f"{file}: {row['killed']} of {row['mutants']} mutants killed, {row['score']:.1%}",
+            flush=True,
+        )
         known["files"][file] = row
         known["machine"] = {"python": platform.python_version(), "mutmut": version("mutmut")}
         RESULTS.write_text(json.dumps(known, indent=1) + "\n")
-    return 0
+    return 0 if given else hand_mutants.main()
 
 
-def _tests_of(file: str) -> str:
-    """The folder of tests that mirrors a file's room."""
+def tests_of(file: str) -> str:
+    """Return the folder of tests that mirrors a file's room."""
     return f"tests/{Path(file).relative_to('src/tumen').parts[0]}"
 
 

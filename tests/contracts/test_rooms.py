@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests import mutation
 from tests.contracts import structure
 
 SOURCE = Path(__file__).parents[2] / "src" / "tumen"
@@ -60,13 +59,6 @@ def test_the_command_line_loads_no_torch_to_say_its_version() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout
     assert said.endswith("False\n")
-
-
-def test_mutation_testing_names_files_that_are_there() -> None:
-    for file, tests in mutation.FILES.items():
-        assert (mutation.ROOT / file).is_file()
-        for path in tests:
-            assert (mutation.ROOT / path).exists()
 
 
 @pytest.mark.parametrize(
