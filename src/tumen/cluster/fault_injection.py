@@ -164,6 +164,11 @@ def inject_fault(
 def _hit_rank(fault: str, job: Path, pid: int) -> Undo:
     """Cause a fault on the process of one rank; returns a function that ends the fault.
 
+    Args:
+        fault: key of INJECTABLE_FAULTS that hits a rank.
+        job: folder of the job.
+        pid: of the rank's process.
+
     Raises:
         EngineError: it is too early for this fault.
     """
@@ -243,7 +248,13 @@ def _slow_down(pid: int) -> Undo:
 
 
 def _damage(checkpoints: Path, replicas: Sequence[Path], draw: random.Random) -> None:
-    """Flip a bit of the newest checkpoint, and remove the replicas that would replace it."""
+    """Flip a bit of the newest checkpoint, and remove the replicas that would replace it.
+
+    Args:
+        checkpoints: folder of the tier's working checkpoints.
+        replicas: folders with replicas in memory.
+        draw: picks the file.
+    """
     steps = sorted(checkpoints.glob("step-*"), key=_step_of)
     if len(steps) < 2:
         raise EngineError(

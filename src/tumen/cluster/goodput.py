@@ -275,7 +275,12 @@ class GoodputMeter:
         self._until(float(row["time"]), part)
 
     def _until(self, time: float, part: str) -> None:
-        """Account for the time until `time` as one part."""
+        """Account for the time until `time` as one part.
+
+        Args:
+            time: in seconds since 1970, like all times here.
+            part: one of GOODPUT_PARTS, or "work".
+        """
         if part == "work":
             part = "productive"
         seconds = max(0.0, time - self.since)

@@ -184,7 +184,14 @@ def check_rising(starts: Sequence[float]) -> None:
 def phases_of(
     workload: Workload, plans: Sequence[Plan], starts: Sequence[float], planning: Planning
 ) -> list[tuple[float, float]]:
-    """Return (days, tokens) of each phase until the workload is done."""
+    """Return (days, tokens) of each phase until the workload is done.
+
+    Args:
+        workload: what is to be trained.
+        plans: on each fleet, in the order of the moves.
+        starts: day on which each fleet is there; the first is 0.
+        planning: gives the seconds of a restart.
+    """
     left = workload.tokens
     phases = []
     for k, plan in enumerate(plans):
@@ -267,7 +274,14 @@ def own_and_rented(
 
 
 def renting(alone: Side, together: Side, rented: int, currency: str) -> str:
-    """Return what renting gains and costs, in one sentence."""
+    """Return what renting gains and costs, in one sentence.
+
+    Args:
+        alone: the run on the own accelerators.
+        together: the run on own and rented ones.
+        rented: number of rented accelerators.
+        currency: of the money.
+    """
     extra = together.money - alone.money
     saved = alone.days - together.days
     each = "no day is saved"

@@ -120,7 +120,13 @@ def best_interval(save_seconds: float, between_seconds: float, restart_seconds: 
 
 
 def save_time(parameters: float, nodes: float, node_bytes_per_second: float) -> float:
-    """Return the seconds that one save blocks training, every node writing its part."""
+    """Return the seconds that one save blocks training, every node writing its part.
+
+    Args:
+        parameters: weights of the network.
+        nodes: that write at once.
+        node_bytes_per_second: that one node writes.
+    """
     rate = max(nodes, 1.0) * node_bytes_per_second
     return SAVE_FLOOR_SECONDS + STATE_BYTES * parameters / rate
 

@@ -21,7 +21,15 @@ class Figure(Frozen):
 
     @classmethod
     def scaled(cls, value: float, low: float, high: float, unit: str, grade: Grade) -> Figure:
-        """Return a figure whose error bar is given as multiples of its value."""
+        """Return a figure whose error bar is given as multiples of its value.
+
+        Args:
+            value: of the figure.
+            low: lower end of the error bar, as a multiple of the value.
+            high: upper end of the error bar, as a multiple of the value.
+            unit: such as s or B.
+            grade: what the figure rests on.
+        """
         return cls(value=value, low=value * low, high=value * high, unit=unit, grade=grade)
 
 

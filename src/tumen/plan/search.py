@@ -138,7 +138,13 @@ def time_best(
 
 
 def worst_kept(seconds: Array, meshes: Index, top: int) -> float:
-    """Return the seconds of the `top`-th fastest mesh so far; infinity before there are as many."""
+    """Return the seconds of the `top`-th fastest mesh so far; infinity before there are as many.
+
+    Args:
+        seconds: of each layout, infinity where it was not timed.
+        meshes: number of the mesh of each layout.
+        top: meshes to keep.
+    """
     best = np.full(int(meshes.max()) + 1, np.inf)
     np.minimum.at(best, meshes, seconds)
     if len(best) < top:
@@ -150,6 +156,12 @@ def best_of_meshes(rows: Array, meshes: Index, seconds: Array, top: int) -> list
     """Return the fastest row of each of the `top` fastest meshes, in order.
 
     Layouts equal to a nanosecond are ordered by less recompute, then by fewer tensor ranks.
+
+    Args:
+        rows: the table of layouts.
+        meshes: number of the mesh of each layout.
+        seconds: of each layout, infinity where it was not timed.
+        top: meshes to keep.
     """
     finite = np.flatnonzero(np.isfinite(seconds))
     rounded = np.round(seconds[finite], 9)
@@ -180,7 +192,13 @@ def why_none(workload: Workload, fleet_size: int, space: Space) -> str:
 
 
 def nearest_batch(workload: Workload, fleet_size: int, space: Space) -> int | None:
-    """Return the nearest multiple of BATCH_UNIT that has a legal layout; None if none is near."""
+    """Return the nearest multiple of BATCH_UNIT that has a legal layout; None if none is near.
+
+    Args:
+        workload: whose batch no mesh divides.
+        fleet_size: accelerators of the fleet.
+        space: values that the search tries.
+    """
     middle = max(round(workload.batch_size / BATCH_UNIT), 1)
     counts = range(max(middle - NEAR_UNITS, 1), middle + NEAR_UNITS + 1)
     options = [count * BATCH_UNIT for count in counts]

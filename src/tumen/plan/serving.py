@@ -215,6 +215,12 @@ def weights_read(shape: Shape, sequences: int) -> int:
 
 
 def prefill_seconds(model: ServedModel, accelerators: int, prompt_tokens: float) -> float:
-    """Return the seconds of one request's prompt; its tokens attend to half of it on average."""
+    """Return the seconds of one request's prompt; its tokens attend to half of it on average.
+
+    Args:
+        model: what is served.
+        accelerators: of the replica.
+        prompt_tokens: of one request.
+    """
     flops = model.shape.flops_per_token(int(prompt_tokens / 2)) * prompt_tokens
     return flops / (accelerators * model.accelerator.bf16_flops * FLOPS_SHARE)

@@ -133,6 +133,13 @@ def planned(
 ) -> PlannedLayout:
     """Return time, memory, failures and cost of one layout.
 
+    Args:
+        workload: what is to be trained.
+        layout: the layout.
+        accelerator: the kind of accelerator.
+        fleet_size: accelerators of the fleet, idle ones included.
+        planning: prices and failure rates.
+
     Raises:
         PlanError: the layout is illegal.
     """
@@ -218,6 +225,14 @@ def run_figures(
 
     Their range covers the error of the step and that of the goodput. The whole fleet is paid for,
     idle accelerators too. A price of the card table includes energy; the user's own does not.
+
+    Args:
+        workload: what is to be trained.
+        accelerator: the kind of accelerator.
+        fleet_size: accelerators that are paid for.
+        planning: prices of accelerators and of energy.
+        reliable: what failures do to the run.
+        step_seconds: of one step.
     """
     grade, wide = evidence(workload, accelerator)
     computing_days = step_seconds * workload.tokens / workload.step_tokens / 86400.0

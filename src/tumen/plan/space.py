@@ -232,7 +232,13 @@ def widest_group(batch_size: int, most: int, micro: int) -> int:
 
 
 def experts_divide(workload: Workload, ep: int, stage_ranks: int) -> bool:
-    """Return whether expert groups tile the ranks of a stage and the experts."""
+    """Return whether expert groups tile the ranks of a stage and the experts.
+
+    Args:
+        workload: what is to be trained.
+        ep: expert-parallel ranks.
+        stage_ranks: ranks of one pipeline stage.
+    """
     if stage_ranks % ep:
         return False
     experts = workload.shape.experts
@@ -245,6 +251,13 @@ def schedule_is_legal(layers: int, pp: int, vpp: int, schedule: str, micro_batch
     Only the interleaved schedule has chunks, and it needs whole rounds of micro-batches
     (Megatron-LM, core/pipeline_parallel/schedules.py). DualPipe needs an even number of stages and
     of micro-batches, and two micro-batches a stage (deepseek-ai/DualPipe, dualpipe/dualpipe.py).
+
+    Args:
+        layers: of the network.
+        pp: pipeline stages.
+        vpp: model chunks of a stage.
+        schedule: a name of SCHEDULES.
+        micro_batches: of a step, on one replica.
     """
     if pp == 1:
         return vpp == 1 and schedule == "1f1b"

@@ -91,6 +91,10 @@ def sequences(batch_tokens: str | int, seq_len: int) -> int:
     A number is exact. A text such as `4M` is rounded to four significant bits, so that many meshes
     divide the batch.
 
+    Args:
+        batch_tokens: of a step.
+        seq_len: tokens of a sequence.
+
     Raises:
         PlanError: less than one sequence.
     """

@@ -65,7 +65,14 @@ def note_of(group: RankGroup, verb: Verb, leaving: bool, now: float) -> dict[str
 def identity_of(
     options: AgentOptions, group: RankGroup, world: int, health: Health | None
 ) -> dict[str, Any]:
-    """Return who this agent is, what it runs, and where ranks may meet next."""
+    """Return who this agent is, what it runs, and where ranks may meet next.
+
+    Args:
+        options: of the agent.
+        group: the ranks of this node.
+        world: number of ranks of the attempt, on all nodes.
+        health: of the node, None before it was examined.
+    """
     return {
         "pid": os.getpid(),
         "epoch": options.epoch,

@@ -99,7 +99,12 @@ class RankGroup:
     def _start_process(
         self, command: Sequence[str], environment: Mapping[str, str] | None = None
     ) -> RankProcess:
-        """Start a process, and listen to its output."""
+        """Start a process, and listen to its output.
+
+        Args:
+            command: of a rank or a standby.
+            environment: variables beside those of this process.
+        """
         started = RankProcess(command, environment)
         self.selector.register(started.output, selectors.EVENT_READ, started)
         return started
@@ -185,7 +190,13 @@ def _is_news(before: Heartbeat, now: Heartbeat) -> bool:
 
 
 def read_exit_reason(job: Path, rank: int, attempt: int) -> dict[str, Any] | None:
-    """Return why a rank ended itself {kind, why, step}, None where it left no valid reason."""
+    """Return why a rank ended itself {kind, why, step}, None where it left no valid reason.
+
+    Args:
+        job: folder of the job.
+        rank: that ended.
+        attempt: that it belonged to.
+    """
     path = job / FAULTS_FOLDER / f"{rank}-{attempt}.json"
     try:
         found = json.loads(path.read_text("utf-8"))

@@ -29,7 +29,12 @@ STALE_SECONDS = 24 * 3600.0  # by then every run has a newer checkpoint on disk
 
 
 def replica_folder(job: Path, node: str) -> Path:
-    """Return the folder of a job's replicas in a node's memory."""
+    """Return the folder of a job's replicas in a node's memory.
+
+    Args:
+        job: folder of the job.
+        node: name of the node.
+    """
     job = job.resolve()
     # Runs of the same name in other folders get other folders here.
     digest = hashlib.blake2b(os.fsencode(job), digest_size=4).hexdigest()

@@ -90,7 +90,13 @@ class WatcherLink:
     def send(
         self, attempt: int, heartbeats: Iterable[messages.Heartbeat], note: dict[str, Any]
     ) -> None:
-        """Send a report. Nothing happens where that fails: the next one follows soon."""
+        """Send a report. Nothing happens where that fails: the next one follows soon.
+
+        Args:
+            attempt: that the ranks are at.
+            heartbeats: the last one of each rank.
+            note: what else there is to say, as in `agent_report`.
+        """
         if self._socket is None:
             return
         with contextlib.suppress(OSError):

@@ -192,6 +192,11 @@ def write_submission(job: JobSpec, file: str, text: str) -> Path:
 
     What an earlier job left in the folder is removed, and a secret is made.
 
+    Args:
+        job: that is submitted.
+        file: name of the file.
+        text: what the engine is given.
+
     Raises:
         DiskError: the folder cannot be written.
     """

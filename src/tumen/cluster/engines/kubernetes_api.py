@@ -169,7 +169,13 @@ def _find(rows: Sequence[Mapping[str, Any]], name: str) -> Any:
 
 
 def _trust(cluster: Mapping[str, Any], credential: Credential, path: Path) -> ssl.SSLContext | bool:
-    """Return the TLS context: whom to trust, and the certificate to show."""
+    """Return the TLS context: whom to trust, and the certificate to show.
+
+    Args:
+        cluster: of the kubeconfig.
+        credential: who asks.
+        path: of the kubeconfig, to which its files are relative.
+    """
     # Plain HTTP, as `kubectl proxy` has it.
     if not cluster["server"].startswith("https:"):
         return True

@@ -80,6 +80,10 @@ PLUGINS = PluginCredentials()
 def credential_of(user: Mapping[str, Any], path: Path) -> Credential:
     """Return the credential of a kubeconfig's user.
 
+    Args:
+        user: of the kubeconfig.
+        path: of the kubeconfig, to which its files are relative.
+
     Raises:
         EngineError: its plugin failed.
         OSError: a file that it names cannot be read.
@@ -97,6 +101,11 @@ def credential_of(user: Mapping[str, Any], path: Path) -> Credential:
 
 def read_entry(section: Mapping[str, Any], name: str, path: Path) -> bytes:
     """Return an entry of a kubeconfig that is inline, as NAME-data, or in a file.
+
+    Args:
+        section: of the kubeconfig.
+        name: such as client-certificate.
+        path: of the kubeconfig, to which its files are relative.
 
     Returns:
         b"" where there is none.

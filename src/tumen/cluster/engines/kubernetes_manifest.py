@@ -136,7 +136,13 @@ def _indexed_job(job: JobSpec, site: fleet_section.Kubernetes, name: str) -> dic
 
 
 def _pod(job: JobSpec, site: fleet_section.Kubernetes, name: str) -> dict[str, Any]:
-    """Return a pod: one agent, which starts the ranks of the node."""
+    """Return a pod: one agent, which starts the ranks of the node.
+
+    Args:
+        job: that is submitted.
+        site: section `fleet.kubernetes` of the recipe.
+        name: of the JobSet.
+    """
     _require_image_and_volume(job, site)
     volumes = []
     mounts = []

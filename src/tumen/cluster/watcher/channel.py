@@ -77,6 +77,10 @@ def bind(file: Path, address: str) -> socket.socket:
     The port of the watcher before is taken again if it is free, so that agents reach the new one
     without reading the file.
 
+    Args:
+        file: where the address is published for the agents.
+        address: of this machine, as the nodes reach it.
+
     Raises:
         EngineError: this machine has no such address.
         DiskError: the file cannot be written.

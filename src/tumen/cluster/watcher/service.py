@@ -234,7 +234,12 @@ class WatcherService:
             kill_agent(self.job.folder / RANKS_FOLDER / row["node"] / AGENT_FILE)
 
     def _act_by_engine(self, engine: ClusterEngine, row: Row) -> None:
-        """Carry out a decision; where the engine rejects it, that becomes a row too."""
+        """Carry out a decision; where the engine rejects it, that becomes a row too.
+
+        Args:
+            engine: of many machines.
+            row: a decision.
+        """
         try:
             if row["action"] == "drain":
                 engine.drain(row["avoid"][-1], row["why"])

@@ -218,7 +218,12 @@ def named(terms: Sequence[str], values: Array) -> dict[str, float]:
 
 
 def rate_of_term(seconds_per: Array, term: int) -> float:
-    """Return a rate from seconds a unit; the prior where the fit found none."""
+    """Return a rate from seconds a unit; the prior where the fit found none.
+
+    Args:
+        seconds_per: fitted seconds of a unit of each term.
+        term: place of the term in TIME_TERMS.
+    """
     seconds = float(seconds_per[term])
     if seconds <= 0:
         seconds = PRIOR_SECONDS[term]
@@ -247,7 +252,13 @@ def uncalibrated() -> Profile:
 
 
 def predict(profile: Profile, shape: Shape, train: Train) -> tuple[float, float]:
-    """Return (step seconds, peak bytes) of a run on the profiled machine."""
+    """Return (step seconds, peak bytes) of a run on the profiled machine.
+
+    Args:
+        profile: of the machine.
+        shape: of the network.
+        train: its training section.
+    """
     seconds_per = np.array([profile.seconds_per[name] for name in TIME_TERMS])
     bytes_per = np.array([profile.bytes_per[name] for name in MEMORY_TERMS])
     seconds = time_terms(shape, train) @ seconds_per

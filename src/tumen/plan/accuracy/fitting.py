@@ -145,7 +145,12 @@ def residuals(table: FitTable, at: Point) -> Array:
 
 
 def objective(table: FitTable, at: Point) -> float:
-    """Return the pseudo-Huber loss of the rows and the ridge of constants and factors."""
+    """Return the pseudo-Huber loss of the rows and the ridge of constants and factors.
+
+    Args:
+        table: published rows.
+        at: constants and factors.
+    """
     error = residuals(table, at)
     loss = 2 * TAIL**2 * (np.sqrt(1 + (error / TAIL) ** 2) - 1) / NOISE**2
     pull = (at.x - vector(Physics())) / spreads()

@@ -271,6 +271,10 @@ def sequence_parallel_of(row: CsvRow, software: Software) -> int:
 def micro_batches_of(row: CsvRow, dp: int) -> list[int]:
     """Return the micro-batch of a row, or every one that the batch has room for.
 
+    Args:
+        row: of the CSV.
+        dp: data-parallel ranks of the row.
+
     Raises:
         PlanError: the batch is smaller than the mesh.
     """
@@ -287,7 +291,12 @@ def micro_batches_of(row: CsvRow, dp: int) -> list[int]:
 
 
 def chunks_of(row: CsvRow, layers: int) -> list[int]:
-    """Return the model chunks of a stage, or every legal number up to 8."""
+    """Return the model chunks of a stage, or every legal number up to 8.
+
+    Args:
+        row: of the CSV.
+        layers: of the network.
+    """
     if number(row, "vpp"):
         return [whole(row, "vpp", 0)]
     pp = whole(row, "pp", 1)

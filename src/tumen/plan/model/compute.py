@@ -39,6 +39,13 @@ def matmul_rate(
 
     The rate is e0 g / (g + k), with g the harmonic mean of the three sides. The knee k grows with
     the accelerator: a faster one needs a larger matmul.
+
+    Args:
+        scenario: a scenario or a table of them.
+        physics: constants of the model.
+        rows: of the left matrix.
+        columns: of the right matrix.
+        inner: the side that both share.
     """
     efficiency = scenario.matmul_efficiency * format_share(scenario, physics)
     inverse = 1.0 / np.maximum(rows, 1) + 1.0 / np.maximum(columns, 1) + 1.0 / np.maximum(inner, 1)

@@ -167,6 +167,10 @@ def in_flight(scenario: Scenario, stage: Number) -> Number:
     1F1B: min(p - i, m) on stage i (0 is the first). Interleaved: chunks, at most 1 + (p - 1) / (p
     v) of all stages' on the first stage (arXiv 2205.05198, section 4.2.3). DualPipe: p + 1 on every
     stage, as both directions are under way (its README).
+
+    Args:
+        scenario: a scenario or a table of them.
+        stage: number of the stage, 0 is the first.
     """
     m = scenario.micro_batches
     pp = scenario.pp

@@ -318,7 +318,15 @@ def overlapped(work: Number, sent: Number, hidden: Number) -> Number:
 def stage_time(
     scenario: Scenario, physics: Physics, work: LayerWork, shown: LayerTraffic, repeated: Recompute
 ) -> StageTime:
-    """Return the seconds of the fullest stage on one micro-batch."""
+    """Return the seconds of the fullest stage on one micro-batch.
+
+    Args:
+        scenario: a scenario or a table of them.
+        physics: constants of the model.
+        work: forward seconds of an average layer.
+        shown: traffic of an average layer that does not hide behind its work.
+        repeated: what the backward pass repeats.
+    """
     forward = work.forward + shown.forward
     backward = work.backward(repeated) + shown.backward(repeated)
     launches = layer_launches(scenario, physics)
@@ -371,7 +379,13 @@ def idle(busy: Number, launches: Number) -> Number:
 
 
 def pipeline_time(scenario: Scenario, physics: Physics, stage: StageTime) -> PipelineTime:
-    """Return the pace and the bubble of a pipeline whose last stage also holds the head."""
+    """Return the pace and the bubble of a pipeline whose last stage also holds the head.
+
+    Args:
+        scenario: a scenario or a table of them.
+        physics: constants of the model.
+        stage: seconds of the fullest stage on one micro-batch.
+    """
     piped = scenario.pp > 1
     head = (1 + BACKWARD) * compute.head_forward(scenario, physics)
     last = last_stage(scenario, stage, head)

@@ -25,7 +25,12 @@ def colour(k: int) -> str:
 
 
 def html_table(rows: Sequence[Sequence[str]], head: Sequence[str]) -> str:
-    """Return an HTML table."""
+    """Return an HTML table.
+
+    Args:
+        rows: cells of each row; texts, which are escaped.
+        head: names of the columns.
+    """
     top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
     body = "".join(table_row(row) for row in rows)
     return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
@@ -59,7 +64,16 @@ def caption(text: str) -> str:
 
 
 def rectangle(x: float, y: float, width: float, height: float, fill: str, tip: str = "") -> str:
-    """Return a filled rectangle with a tooltip."""
+    """Return a filled rectangle with a tooltip.
+
+    Args:
+        x: left edge, in units of the figure, as all lengths.
+        y: upper edge; it grows downwards.
+        width: below 0 counts as 0.
+        height: the same.
+        fill: a colour.
+        tip: text that is shown beside the pointer.
+    """
     # A negative width is an error in SVG.
     width = max(width, 0)
     height = max(height, 0)
@@ -68,6 +82,13 @@ def rectangle(x: float, y: float, width: float, height: float, fill: str, tip: s
 
 
 def label(x: float, y: float, words: str, anchor: str = "start") -> str:
-    """Return a text at a place."""
+    """Return a text at a place.
+
+    Args:
+        x: place of the anchor.
+        y: base line of the text.
+        words: that are shown.
+        anchor: start, middle or end of the text.
+    """
     place = f'x="{x:.1f}" y="{y:.1f}" font-size="12" text-anchor="{anchor}"'
     return f"<text {place}>{escape(words)}</text>"

@@ -107,7 +107,13 @@ def _first_failed_code(state: RunState) -> int:
 
 
 def _wait_for_disk(state: RunState, now: float, times: int) -> list[Row]:
-    """Pause the run; each pause at the same step is twice as long as the one before."""
+    """Pause the run; each pause at the same step is twice as long as the one before.
+
+    Args:
+        state: gets the pause.
+        now: time of the watcher's clock in seconds.
+        times: how often the disk was full at this step, this time included.
+    """
     pause = DISK_WAIT_SECONDS * 2 ** (times - 1)
     why = f"retry in {pause:.0f} s, when the disk has room"
     row = transitions.decided(state, "wait", why)
@@ -131,7 +137,13 @@ def _restart(state: RunState, now: float, fault: Fault) -> list[Row]:
 
 
 def recovered(state: RunState, now: float, fault: OpenFault) -> Row:
-    """Return the row of a fault that is over."""
+    """Return the row of a fault that is over.
+
+    Args:
+        state: gives the attempt and its furthest step.
+        now: when the first new step was seen.
+        fault: that is over.
+    """
     return resumed_row(state.order.attempt, state.ranks.furthest_step, fault, now)
 
 
@@ -244,7 +256,13 @@ def _end_with_job(state: RunState, status: JobStatus) -> None:
 
 
 def resize(state: RunState, now: float, ranks: int) -> list[Row]:
-    """Take a last checkpoint, then begin an attempt with another number of ranks."""
+    """Take a last checkpoint, then begin an attempt with another number of ranks.
+
+    Args:
+        state: gets the new number of ranks.
+        now: time of the watcher's clock in seconds.
+        ranks: that the next attempt has.
+    """
     why = f"from {state.world} to {ranks} ranks, as requested"
     state.world = ranks
     row = transitions.decided(state, "resize", why)

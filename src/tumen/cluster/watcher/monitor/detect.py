@@ -262,7 +262,13 @@ def _hindered_rank(state: RunState, now: float) -> Fault | None:
 
 
 def _silent_or_stuck(state: RunState, now: float, rank: int) -> Fault:
-    """Return the fault of a rank that is silent, or of a run that is stuck (rank -1: unknown)."""
+    """Return the fault of a rank that is silent, or of a run that is stuck (rank -1: unknown).
+
+    Args:
+        state: is only read.
+        now: time of the watcher's clock in seconds.
+        rank: the likely cause, -1 where all ranks look alike.
+    """
     ranks = state.ranks
     step = ranks.furthest_step
     nodes = state.nodes_of(rank)

@@ -63,7 +63,12 @@ class OpenFault:
 
 
 def fault_row(fault: Fault, now: float) -> Row:
-    """Return the row of a fault that was detected now."""
+    """Return the row of a fault that was detected now.
+
+    Args:
+        fault: that was detected.
+        now: time of the watcher's clock in seconds.
+    """
     return {
         "event": "fault",
         "kind": fault.kind,
@@ -96,7 +101,14 @@ def decided_row(action: Action, why: str, attempt: int, world: int, avoid: Seque
 
 
 def resumed_row(attempt: int, step: int, fault: OpenFault, now: float) -> Row:
-    """Return the row of the first new step after a fault."""
+    """Return the row of the first new step after a fault.
+
+    Args:
+        attempt: that made the step.
+        step: the first new one.
+        fault: from which training recovered.
+        now: time of the watcher's clock in seconds.
+    """
     return {
         "event": "resumed",
         "attempt": attempt,

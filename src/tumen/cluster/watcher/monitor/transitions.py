@@ -30,7 +30,13 @@ def decided(state: RunState, action: Action, why: str, same_attempt: bool = Fals
 
 
 def detected(state: RunState, now: float, fault: Fault) -> Row:
-    """Open a fault, or keep the earlier first sign of one that is open, and return its row."""
+    """Open a fault, or keep the earlier first sign of one that is open, and return its row.
+
+    Args:
+        state: gets the open fault.
+        now: when it was detected.
+        fault: that was detected.
+    """
     earlier = state.history.open
     first_sign = fault.first_sign
     if earlier:
@@ -127,7 +133,12 @@ def begin_attempt(state: RunState, now: float, agents: Sequence[AgentState]) -> 
 
 
 def _even_count(world: int, most: int) -> int:
-    """Return the largest number of nodes, at most `most`, that share the ranks evenly."""
+    """Return the largest number of nodes, at most `most`, that share the ranks evenly.
+
+    Args:
+        world: number of ranks.
+        most: nodes that are there.
+    """
     count = most
     while world % count:
         count -= 1
