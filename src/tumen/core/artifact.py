@@ -75,6 +75,7 @@ class Manifest(BaseModel):
 
 def hash_of(value: Any) -> str:
     """Short hash (16 hex digits) of a JSON value, independent of the order of keys."""
+    # One spelling for one value: sorted keys, no spaces, letters as they are.
     text = json.dumps(
         value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=_plain
     )
@@ -164,6 +165,7 @@ def writing(
 
 def add_facts(folder: Path, facts: dict[str, Any]) -> Manifest:
     """Add facts to a finished artifact. Its digest stays the same: facts are not part of it."""
+    # The payload may be large and is not read again.
     manifest = manifest_of(folder)
     richer = manifest.model_copy(update={"facts": {**manifest.facts, **facts}})
     write_text(folder / MANIFEST, richer.model_dump_json(indent=1))
@@ -221,6 +223,7 @@ def manifest_of(folder: Path, kind: Kind | None = None) -> Manifest:
         raise ArtifactError(
             f"{folder}: has no {MANIFEST}, so it is no artifact; `tumen run RECIPE` makes one"
         )
+    # Bundles come from elsewhere, so even a manifest is untrusted.
     try:
         manifest = Manifest.model_validate(untrusted.read_json(path))
     except (ValidationError, ArtifactError):

@@ -125,6 +125,7 @@ class Mla(Frozen):
 
     @model_validator(mode="after")
     def _even_rope(self) -> Mla:
+        # Each pair of features is one plane of rotation.
         if self.qk_rope_head_dim % 2:
             raise ValueError(
                 f"qk_rope_head_dim {self.qk_rope_head_dim} must be even: "
@@ -293,6 +294,7 @@ class Shape(Frozen):
 
     @model_validator(mode="after")
     def _layers(self) -> Shape:
+        # A mixture without a layer would be counted as parameters that no layer has.
         if self.experts and self.experts.first_k_dense_replace >= self.num_hidden_layers:
             raise ValueError(
                 f"experts.first_k_dense_replace {self.experts.first_k_dense_replace} must be below "
@@ -382,6 +384,7 @@ class Shape(Frozen):
         Matrix products and attention scores; a multiply-add is two FLOPs.
         """
         attention = self.attention
+        # Tokens outside of a sliding window are not attended to.
         if self.window:
             context = min(context, self.window)
         # Each predicted token goes through a layer and the head again.

@@ -23,6 +23,7 @@ DECIMAL = {
 BINARY = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}
 # From here on three digits round up to one of the next unit: 1 kB, not 1e+03 B.
 ROUNDS_UP = 0.9995
+# "m" alone is minutes; months have no fixed length.
 SECONDS = {
     "ms": 1e-3,
     "s": 1.0,
@@ -47,6 +48,7 @@ def count(text: str | int | float) -> float:
     Raises:
         InputError: the text is no number with a known suffix.
     """
+    # A TOML file may hold the number itself.
     if isinstance(text, (int, float)):
         return float(text)
     match = COUNT.fullmatch(text)
@@ -54,6 +56,7 @@ def count(text: str | int | float) -> float:
         raise InputError(
             f"{text!r} is not a count: write a number with one of k M G B T P, such as 8.1T"
         )
+    # Both ways to mark thousands: 6_500 and 6,500.
     digits = match[1].replace("_", "").replace(",", "")
     return float(digits) * DECIMAL[match[2]]
 

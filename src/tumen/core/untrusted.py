@@ -177,6 +177,7 @@ def parse_json(raw: bytes) -> Any:
             parse_float=_finite,
         )
     except RecursionError:
+        # The parser itself recurses; far deeper texts end here.
         raise ValueError(f"nested deeper than {MOST_NESTING}") from None
     except json.JSONDecodeError as fault:
         raise ValueError(f"{fault.msg} at byte {fault.pos}") from None
@@ -216,10 +217,12 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_constant(word: str) -> Any:
+    """Refuse NaN and Infinity, which Python reads although JSON has no such numbers."""
     raise ValueError(f"{word} is no number")
 
 
 def _finite(text: str) -> float:
+    """Return a number; 1e999 would become infinity."""
     value = float(text)
     if not math.isfinite(value):
         raise ValueError(f"{text[:20]} is too large a number")

@@ -100,6 +100,7 @@ class TokenTrie:
 
     def add(self, tokens: Sequence[int], target: Position | CopiedSlot | None) -> None:
         """Add one text."""
+        # Texts that begin alike share a branch.
         branch = self
         for token in tokens:
             branch = branch.children.setdefault(token, TokenTrie())
@@ -245,6 +246,7 @@ class InStructure:
 
     def advance(self, token: int) -> GrammarState:
         """Follow the trie; at the end of a piece, go where it leads."""
+        # A token that is not allowed is a bug of the caller, and a KeyError.
         trie = self.trie.children[token]
         here = InStructure(self._grammar, self._words, trie)
         if trie.target is None:
@@ -279,6 +281,7 @@ class InCopiedSlot:
         self._words = words
         self._copied = copied
         self._indices = indices
+        # At the end of the sentence nothing may follow but the end of the run.
         following = {words.tokens[index] for index in indices if index < len(words.tokens)}
         self.allowed = _sorted_array(following)
 

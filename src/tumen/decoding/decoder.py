@@ -148,7 +148,7 @@ class Decoder:
         All planned tokens are in the context. The last fresh token is not: it is read by the next
         pass.
         """
-        right = min(len(fresh) - 1, len(plan))
+        right = min(len(fresh) - 1, len(plan))  # planned tokens that were chosen
         self.context.forget(self.context.length - len(plan) + right)
 
     def _plan(self, read: Sequence[int], state: GrammarState, room: int) -> list[int]:

@@ -101,6 +101,7 @@ class RequestHandler:
             InputError: the prompt does not fit the context.
             RunnerError: the request asks for something this model lacks, or llama.cpp failed.
         """
+        # Not an answer: the parent asks how long a text is.
         if "text" in request:
             tokens = self.model.tokenize(request["text"], begin=True)
             yield {"tokens": tokens, "stop": "end"}
@@ -172,6 +173,7 @@ class RequestHandler:
 
     def _use_adapter(self, name: str | None) -> None:
         """Write with an adapter from now on; `None` is the bare model."""
+        # Switching drops all kept prefixes, so it is not done without need.
         if name == self._adapter:
             return
         adapters = [] if name is None else [(self._adapters[name], 1.0)]
@@ -186,6 +188,7 @@ class RequestHandler:
         """
         if self._control is None:
             raise RunnerError("a prompt is missing")
+        # The third one ends an action.
         begin, separator, _ = self._control
         tokens = [token for unit in units for token in self.model.tokenize_inner(unit)]
         return [begin, *tokens, separator]

@@ -199,6 +199,7 @@ class LlamaContext:
         if count + self.length > self.size:
             raise RunnerError(f"{self.length} + {count} tokens do not fit a context of {self.size}")
         first_row = count - rows
+        # Only the last rows are wanted: logits of the others would cost a product each.
         self._tokens[:count] = tokens
         self._wants_logits[:first_row] = 0
         self._wants_logits[first_row:count] = 1
@@ -231,6 +232,7 @@ class LlamaContext:
 
     def save(self) -> bytes:
         """Return the state after the tokens read so far, for `restore`."""
+        # The size depends on how many tokens the context holds.
         size = self.api.llama_state_seq_get_size(self._handle, SEQUENCE)
         buffer = ctypes.create_string_buffer(size)
         written = self.api.llama_state_seq_get_data(self._handle, buffer, size, SEQUENCE)

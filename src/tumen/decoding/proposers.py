@@ -47,6 +47,7 @@ class SentenceProposer(Proposer):
 
     def propose(self, read: Sequence[int], state: GrammarState) -> Sequence[int]:
         """Return the next tokens of the sentence."""
+        # After a whole word the run may go on or end; the guess is that it goes on.
         inside = state.inside if isinstance(state, ContinueOrClose) else state
         if not isinstance(inside, InCopiedSlot):
             return ()
@@ -87,6 +88,7 @@ class FrequencyProposer(Proposer):
 
     def learn(self, state: GrammarState, token: int) -> None:
         """Count a choice; of copied words only that the run went on."""
+        # Words differ from sentence to sentence; that a run goes on does not.
         if isinstance(state, ContinueOrClose) and state.continues(token):
             token = RUN_CONTINUES
         if isinstance(state, InStructure | ContinueOrClose):
@@ -173,6 +175,7 @@ class DraftProposer(Proposer):
 
     def _rewind_to(self, read: Sequence[int]) -> list[int]:
         """Forget wrong guesses; return the tokens still to be read, at least the last one."""
+        # The draft keeps what its last guess and the answer have in common.
         kept = 0
         for own, actual in zip(self._read, read[:-1], strict=False):
             if own != actual:

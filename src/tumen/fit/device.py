@@ -165,11 +165,7 @@ def _device(name: str, entry: dict[str, Any]) -> Device:
     cores = entry["cores"]
     # No device reaches the memory rate of its datasheet.
     reached = entry["memory_gb_s"] * entry["reached"] * 1e9
-    paces = {}
-    for threads in range(1, cores + 1):
-        # One core alone cannot use the whole memory.
-        memory_rate = min(threads * entry["core_gb_s"] * 1e9, reached)
-        paces[threads] = _pace(entry, threads, memory_rate)
+    paces = {threads: _pace(entry, threads, reached) for threads in range(1, cores + 1)}
     return Device(
         name=name,
         what=entry["what"],
@@ -188,7 +184,10 @@ def _device(name: str, entry: dict[str, Any]) -> Device:
     )
 
 
-def _pace(entry: dict[str, Any], threads: int, memory_rate: float) -> Pace:
+def _pace(entry: dict[str, Any], threads: int, reached: float) -> Pace:
+    """Return the speed of a number of threads, on a memory with a rate of `reached`."""
+    # One core alone cannot use the whole memory.
+    memory_rate = min(threads * entry["core_gb_s"] * 1e9, reached)
     near = _rates(entry["one"], threads)
     far = {}
     for kind, rate in near.items():
@@ -251,19 +250,25 @@ def decode_seconds(model: Footprint, device: Device, threads: int, context: int)
 def prompt_seconds(model: Footprint, device: Device, threads: int, tokens: int) -> float:
     """Seconds until the first token after a prompt of `tokens`, processed in one batch."""
     pace = device.pace(threads)
+    batch = _batch_seconds(model, pace, tokens)
+    # Causal attention: token t attends to t tokens.
+    pairs = tokens * tokens / 2
+    scores = pairs * model.layers * model.score_elements / _score_rate(pace)
+    # A prompt of few tokens costs at least the work of one token.
+    one_token = decode_seconds(model, device, threads, 0) - pace.token_seconds
+    work = max(batch, one_token)
+    return work + scores + model.nodes * pace.prompt_node_seconds + pace.prompt_seconds
+
+
+def _batch_seconds(model: Footprint, pace: Pace, tokens: int) -> float:
+    """Seconds of the weights for `tokens` in one batch."""
     # The head runs once, for the last token of the prompt.
     head = model.head.values
     head_in_batch = head / _rate(pace.many, model.head.kind)
     head_alone = head / _rate(pace.far, model.head.kind)
     all_weights = sum(count / _rate(pace.many, kind) for kind, count in model.read.items())
     body = all_weights - head_in_batch
-    # Causal attention: token t attends to t tokens.
-    pairs = tokens * tokens / 2
-    scores = pairs * model.layers * model.score_elements / _score_rate(pace)
-    # A prompt of few tokens costs at least the work of one token.
-    one_token = decode_seconds(model, device, threads, 0) - pace.token_seconds
-    work = max(tokens * body + head_alone, one_token)
-    return work + scores + model.nodes * pace.prompt_node_seconds + pace.prompt_seconds
+    return tokens * body + head_alone
 
 
 def _score_rate(pace: Pace) -> float:

@@ -183,11 +183,7 @@ def reading(
     for trial in trials:
         body = _body_weights(trial.model, kinds)
         rows.append([1.0, trial.model.nodes, *(trial.prompt_tokens * body)])
-        # The head reads its weights once; noise must not make the rest negative.
-        head = trial.model.head
-        rest = trial.prompt_seconds - head.values / far[head.kind]
-        least = LEAST_BODY_SHARE * trial.prompt_seconds
-        seconds.append(max(rest, least))
+        seconds.append(_body_seconds(trial, far))
     # One core computes a batch some twice as fast, weight for weight.
     prior_weights = [0.5 / PRIOR_RATE] * len(kinds)
     prior = np.array([PRIOR_SECONDS[0], 2 * PRIOR_SECONDS[1], *prior_weights])
@@ -198,6 +194,15 @@ def reading(
         "prompt_seconds": prompt,
         "prompt_node_seconds": node,
     }
+
+
+def _body_seconds(trial: Trial, far: Mapping[str, float]) -> float:
+    """Seconds of a prompt without its head, which reads its weights once."""
+    head = trial.model.head
+    rest = trial.prompt_seconds - head.values / far[head.kind]
+    # Noise must not make the rest negative.
+    least = LEAST_BODY_SHARE * trial.prompt_seconds
+    return max(rest, least)
 
 
 def _body_weights(model: Footprint, kinds: Sequence[str]) -> Array:
@@ -224,8 +229,8 @@ def sizes(trials: Sequence[Trial]) -> tuple[Buffers, dict[str, float]]:
     prior_buffers = BUFFERS.bytes_per()
     prior = np.array([*prior_buffers, *[1.0] * len(kinds)])
     found = nonnegative(rows, np.array(rest), prior)
-    sizes_found, copies_found = np.split(found, [len(prior_buffers)])
-    buffers = dict(zip(Buffers.model_fields, map(float, sizes_found), strict=True))
+    buffers_found, copies_found = np.split(found, [len(prior_buffers)])
+    buffers = dict(zip(Buffers.model_fields, map(float, buffers_found), strict=True))
     # A type without a trial is taken to be mapped, not copied.
     copies = dict.fromkeys(BY_NAME, 1.0)
     copies.update(zip(kinds, map(float, copies_found), strict=True))

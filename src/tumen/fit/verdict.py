@@ -108,9 +108,10 @@ def fit_on(
     limit = device.left_bytes if memory_bytes is None else memory_bytes
     place = Place(device, threads, context, limit)
     memory = memory_of(model, device, context)
-    fits = place.holds(model)
+    fits = memory.total <= limit
     # Speed in the middle of an answer.
-    token = decode_seconds(model, device, threads, PROMPT_TOKENS + ANSWER_TOKENS // 2)
+    middle = PROMPT_TOKENS + ANSWER_TOKENS // 2
+    token_seconds = decode_seconds(model, device, threads, middle)
     return Fit(
         model=model.name,
         quantize=model.quantize,
@@ -125,7 +126,7 @@ def fit_on(
         memory=memory,
         load_seconds=model.file_bytes / device.storage_rate,
         first_token_seconds=prompt_seconds(model, device, threads, PROMPT_TOKENS),
-        tokens_per_second=1 / token,
+        tokens_per_second=1 / token_seconds,
         from_memory=memory_share(model, device.cache_bytes),
         fits=fits,
         cuts=() if fits else tuple(cuts(model, place)),

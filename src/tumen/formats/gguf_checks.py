@@ -127,6 +127,7 @@ def _texts(pairs: Pairs, name: str, one: str) -> list[str]:
 
 def _byte_tokens(model: str) -> set[str]:
     """Tokens without which some text could not be written."""
+    # SentencePiece's kind falls back to bytes as texts of their own.
     if model == "llama":
         return {f"<0x{byte:02X}>" for byte in range(BYTE_TOKENS)}
     letters = byte_letters()
@@ -165,6 +166,7 @@ def _check_token_values(pairs: Pairs, tokens: int) -> None:
 
 def _check_special_tokens(pairs: Pairs, tokens: int) -> None:
     """Check that begin, end and all other special tokens exist."""
+    # Any special token, also one that llama.cpp adds later.
     named = [
         key for key in pairs if key.startswith("tokenizer.ggml.") and key.endswith("_token_id")
     ]

@@ -35,8 +35,9 @@ def check_adapter(path: Path, base: Header, error: Refusal = ArtifactError) -> H
 def _checked(path: Path, check_header: Callable[[Header], None], error: Refusal) -> Header:
     size = check_file(path, error)
     try:
-        if size < 24:
+        if size < 24:  # magic word, version and both counts
             raise GgufFault("too short for a GGUF header")
+        # Only the header is read, however large the file is.
         with open(path, "rb") as file:
             header = read_header(Cursor(file, size))
         check_header(header)

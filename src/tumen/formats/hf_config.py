@@ -203,6 +203,7 @@ def _yarn_config(yarn: Yarn) -> dict[str, Any]:
             "attention.rope_scaling: readers agree on mscale only with mscale_all_dim beside it; "
             "set both, or mscale = 1"
         )
+    # The older spelling; transformers reads it as rope_type.
     scaling = {
         "type": "yarn",
         "factor": yarn.factor,
@@ -249,6 +250,7 @@ class _Fields:
 
     def end(self) -> None:
         """Refuse fields that are left, unless they are silent."""
+        # Sorted, so that the same file gives the same error.
         unknown = sorted(set(self.left) - SILENT)
         if unknown:
             raise InputError(
@@ -296,6 +298,7 @@ def _checked_shape(fields: _Fields, latent: bool) -> Shape:
 
 def _shape(fields: _Fields, latent: bool) -> Shape:
     """Return the shape; what is left in `fields` then is not part of it."""
+    # Widths first: other fields depend on them.
     take = fields.take
     theta, yarn = _rope(fields)
     width = take("hidden_size")

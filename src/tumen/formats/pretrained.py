@@ -107,6 +107,7 @@ def shape_of_start(path: Path) -> Shape:
         return shape_of_gguf(header_of(path), path)
     if (path / CONFIG).is_file():
         return shape_of(read_json(path / CONFIG), str(path / CONFIG))
+    # At last a checkpoint of this project.
     try:
         return Shape.model_validate_json((path / SHAPE).read_bytes())
     except (OSError, ValidationError):
@@ -138,6 +139,7 @@ def vocabulary_digest(path: Path) -> str:
     Raises:
         InputError: no model there.
     """
+    # Two models with one vocabulary have one digest here, whatever their weights are.
     tokens = path / "tokenizer.json"
     if tokens.is_file():
         return file_hash(tokens)[:16]
@@ -283,6 +285,7 @@ def _latent(about: _About) -> Mla:
 
 
 def _experts(about: _About) -> Experts | None:
+    # Layers before the first mixture are dense; a model may have dense ones only.
     dense = about.get("leading_dense_block_count", 0)
     has_mixtures = dense < about.need("block_count")
     if not about.get("expert_count", 0) or not has_mixtures:

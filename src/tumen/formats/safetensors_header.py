@@ -148,6 +148,7 @@ def _entry(name: str, row: Any) -> SafetensorsEntry:
 
 def _data_bytes(shown: str, dtype: Any, shape: Any) -> int:
     """Return the bytes that a type and a shape need; `shown` names the tensor in a fault."""
+    # A list is no key of a dictionary, so its type is checked first.
     if not isinstance(dtype, str) or dtype not in WIDTHS:
         raise ValueError(f"{shown} has the type {_short(dtype)}, which is not known here")
     if not _are_counts(shape) or len(shape) > MOST_DIMS:

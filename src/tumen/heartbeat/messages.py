@@ -38,7 +38,7 @@ HEADER_STRUCT = struct.Struct("<4sBBHIQ")
 HEARTBEAT_STRUCT = struct.Struct("<IIIIfBffQ")  # the fields of Heartbeat, in their order
 TAG_BYTES = 16
 SECRET_BYTES = 32
-MAX_BYTES = 60_000  # of a message: one datagram
+MAX_BYTES = 60_000  # of a message: one UDP datagram has at most 65,507
 MAX_SENDER_BYTES = 255
 SKEW_SECONDS = 30.0  # between two clocks
 
@@ -133,6 +133,7 @@ class MessageSender:
         """
         # A clock that is set back must not make messages look replayed.
         self._last_sequence = max(time.time_ns(), self._last_sequence + 1)
+        # Heartbeats have a fixed size, so only their number is in the header.
         body = [_pack(heartbeat) for heartbeat in heartbeats]
         header = HEADER_STRUCT.pack(
             MAGIC, VERSION, len(self.name), len(body), attempt, self._last_sequence
@@ -175,6 +176,7 @@ class MessageReceiver:
         except _Dropped as reason:
             self.dropped[str(reason)] += 1
             return None
+        # Only after all checks: a dropped message must not outdate later ones.
         self._last_sequence[message.sender] = message.sequence
         return message
 
@@ -226,6 +228,7 @@ def address_of(text: str) -> tuple[str, int]:
     Raises:
         EngineError: the text is not host:port.
     """
+    # The last colon: an IPv6 address has more of them, and stands in brackets.
     host, _, port = text.strip().rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 65536:
         raise EngineError(f"{text.strip()[:80]!r} is not an address; write it as host:port")
@@ -241,6 +244,7 @@ def make_secret(path: Path) -> bytes:
     """
     with disk(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        # O_EXCL: of several processes that start together, one makes the secret.
         try:
             handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:

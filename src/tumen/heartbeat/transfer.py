@@ -73,6 +73,7 @@ def replicas_in(folder: Path) -> list[Replica]:
 
 def prune(folder: Path, rank: int) -> None:
     """Remove a rank's replicas but the newest `KEPT_STEPS`."""
+    # Sorted oldest first, so the newest are at the end.
     of_rank = [replica for replica in replicas_in(folder) if replica.rank == rank]
     for old in of_rank[:-KEPT_STEPS]:
         (folder / old.name).unlink(missing_ok=True)
@@ -144,6 +145,7 @@ def _send_request(
     connection: socket.socket, secret: bytes, verb: int, name: str, size: int
 ) -> bytes:
     """Send a request; returns its tag."""
+    # Makes every tag unique, so that a recorded transfer cannot be played back.
     nonce = secrets.token_bytes(NONCE_BYTES)
     head = REQUEST_STRUCT.pack(MAGIC, verb, len(name), size, time.time_ns(), nonce)
     text = head + name.encode()
@@ -157,6 +159,7 @@ def _read_answer(
 ) -> bytes:
     """Return the `size` bytes of an answer that starts with YES."""
     try:
+        # A store that rejects a request closes the connection without a word.
         answer = read_exactly(connection, size)
         answer_tag = read_exactly(connection, TAG_BYTES)
     except TransferError:
