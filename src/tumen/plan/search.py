@@ -76,10 +76,7 @@ def search(
             f"{fleet_size} accelerators cannot train; the smallest fleet is {accelerator.name}:1"
         )
     physics = physics or fitted()
-    space = space or space_of(workload, accelerator, fleet_size)
-    rows = layout_table(workload, fleet_size, space)
-    if not len(rows):
-        raise PlanError(why_none(workload, fleet_size, space))
+    rows = legal_rows(workload, accelerator, fleet_size, space)
     scenarios = scenario_table(workload, accelerator, fleet_size, rows)
     peaks = memory.peak(scenarios)
     room = accelerator.memory_bytes * (1 - HEADROOM)
@@ -99,6 +96,21 @@ def search(
         timed=timed,
         smallest_bytes=smallest,
     )
+
+
+def legal_rows(
+    workload: Workload, accelerator: Accelerator, fleet_size: int, space: Space | None
+) -> Array:
+    """Return the table of legal layouts.
+
+    Raises:
+        PlanError: there is none; names the nearest legal value.
+    """
+    space = space or space_of(workload, accelerator, fleet_size)
+    rows = layout_table(workload, fleet_size, space)
+    if not len(rows):
+        raise PlanError(why_none(workload, fleet_size, space))
+    return rows
 
 
 def number_meshes(rows: Array) -> Index:

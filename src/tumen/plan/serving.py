@@ -116,7 +116,7 @@ def size_serving(model: ServedModel, demand: Demand, price: float, currency: str
     money_a_day = accelerators * price * 24
     cloud_tokens_a_day = mean * (1 - demand.on_device) * tokens * DAY
     a_million = 0.0
-    if cloud_tokens_a_day:
+    if cloud_tokens_a_day:  # 0 where devices answer everything
         a_million = money_a_day / cloud_tokens_a_day * 1e6
     return Serving(
         mean_requests=mean,

@@ -47,10 +47,6 @@ def workload_of(recipe: Recipe, tier: str | None = None) -> Workload:
         raise PlanError(f"{recipe.name} has no tier {name!r}; it has {', '.join(recipe.family)}")
     chosen = recipe.family[name]
     train = chosen.train
-    shape = chosen.shape
-    if not shape.vocab_size:
-        shape = shape.model_copy(update={"vocab_size": recipe.tokenizer.vocab_size})
-
     seq_len = plan.seq_len or train.seq_len
     batch_size = train.batch_size
     if plan.batch_tokens is not None:
@@ -61,7 +57,7 @@ def workload_of(recipe: Recipe, tier: str | None = None) -> Workload:
             f"plan.tokens {plan.tokens} is less than one step; the least is {batch_size * seq_len}"
         )
     return Workload(
-        shape=shape,
+        shape=with_vocabulary(chosen.shape, recipe.tokenizer.vocab_size),
         seq_len=seq_len,
         batch_size=batch_size,
         tokens=tokens,
@@ -69,6 +65,13 @@ def workload_of(recipe: Recipe, tier: str | None = None) -> Workload:
         software=software(plan.framework, plan.release),
         name=f"{recipe.name}/{name}",
     )
+
+
+def with_vocabulary(shape: Shape, vocab_size: int) -> Shape:
+    """Return a shape with the tokenizer's vocabulary, where it names none of its own."""
+    if shape.vocab_size:
+        return shape
+    return shape.model_copy(update={"vocab_size": vocab_size})
 
 
 def tokens_of(plan: Planning, train: Train) -> float:

@@ -205,19 +205,33 @@ class Router:
         reason = route.reason
         # Checked here as well: a policy of another package must not send a private sentence out.
         if route.tier == "cloud" and self.cloud and not private:
-            start = self._clock()
-            cloud, cloud_error = await _try(self.cloud, sentence, RunnerError, InputError)
-            seconds["cloud"] = self._clock() - start
+            cloud, cloud_error = await self._ask_cloud(self.cloud, sentence, seconds)
             if cloud and device:
                 return RoutedAnswer(cloud, "cloud", reason, seconds)
             if cloud:
                 return RoutedAnswer(cloud, "cloud", "the device runner failed", seconds)
-            # The next sentences do not wait for a cloud that is down.
-            self._paused_until = self._clock() + self._pause_seconds
             reason = f"{reason}, but the cloud tier failed: {cloud_error}"
         if device is None:
             raise device_error or RunnerError("the device runner did not answer")
         return RoutedAnswer(device, "device", reason, seconds)
+
+    async def _ask_cloud(
+        self, cloud: Runner, sentence: str, seconds: dict[str, float]
+    ) -> tuple[Completion | None, TumenError | None]:
+        """Return the cloud's completion, or why it failed; then it is not asked for a while.
+
+        Args:
+            cloud: the runner.
+            sentence: that is sent to it.
+            seconds: gets the time that it took.
+        """
+        start = self._clock()
+        completion, error = await _try(cloud, sentence, RunnerError, InputError)
+        seconds["cloud"] = self._clock() - start
+        if completion is None:
+            # The next sentences do not wait for a cloud that is down.
+            self._paused_until = self._clock() + self._pause_seconds
+        return completion, error
 
     async def close(self) -> None:
         """Close both runners."""

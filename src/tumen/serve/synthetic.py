@@ -212,6 +212,7 @@ def _add_tokens(writer: Any, vocab: int) -> None:
     known = len(SPECIAL_TOKENS) + len(byte_tokens)
     words = [f"w{number}" for number in range(vocab - known)]
     pieces = [*SPECIAL_TOKENS, *byte_tokens, *words]
+    # One kind for each piece.
     kinds = [UNKNOWN, CONTROL, CONTROL]
     kinds += [BYTE] * len(byte_tokens)
     kinds += [NORMAL] * len(words)

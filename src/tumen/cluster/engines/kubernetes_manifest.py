@@ -144,16 +144,7 @@ def _pod(job: JobSpec, site: fleet_section.Kubernetes, name: str) -> dict[str, A
         name: of the JobSet.
     """
     _require_image_and_volume(job, site)
-    volumes = []
-    mounts = []
-    for number, (path, claim) in enumerate(site.volumes.items()):
-        volume = f"run-{number}"
-        volumes.append({"name": volume, "persistentVolumeClaim": {"claimName": claim}})
-        mounts.append({"name": volume, "mountPath": path})
-    # NCCL and data loaders exchange data there; a container has 64 MB by default.
-    memory = {"medium": "Memory", "sizeLimit": site.shared_memory}
-    volumes.append({"name": "shared-memory", "emptyDir": memory})
-    mounts.append({"name": "shared-memory", "mountPath": "/dev/shm"})
+    volumes, mounts = _volumes(site)
     resources = None
     if job.accelerators_per_node:
         resources = {"limits": {site.resource: job.accelerators_per_node}}
@@ -176,6 +167,21 @@ def _pod(job: JobSpec, site: fleet_section.Kubernetes, name: str) -> dict[str, A
             "volumes": volumes,
         }
     )
+
+
+def _volumes(site: fleet_section.Kubernetes) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return (volumes of the pod, where its container has them): the runs, and shared memory."""
+    volumes: list[dict[str, Any]] = []
+    mounts: list[dict[str, Any]] = []
+    for number, (path, claim) in enumerate(site.volumes.items()):
+        volume = f"run-{number}"
+        volumes.append({"name": volume, "persistentVolumeClaim": {"claimName": claim}})
+        mounts.append({"name": volume, "mountPath": path})
+    # NCCL and data loaders exchange data there; a container has 64 MB by default.
+    memory = {"medium": "Memory", "sizeLimit": site.shared_memory}
+    volumes.append({"name": "shared-memory", "emptyDir": memory})
+    mounts.append({"name": "shared-memory", "mountPath": "/dev/shm"})
+    return volumes, mounts
 
 
 def _require_image_and_volume(job: JobSpec, site: fleet_section.Kubernetes) -> None:

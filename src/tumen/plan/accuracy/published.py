@@ -8,10 +8,12 @@ from __future__ import annotations
 import csv
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from tumen.core.errors import InputError, PlanError, TumenError
+from tumen.core.shape import Shape
 from tumen.plan.accuracy.row_facts import (
     CsvRow,
     links_of,
@@ -199,21 +201,8 @@ def scenarios_of(row: CsvRow) -> tuple[Software, tuple[Scenario, ...]]:
     """
     shape = shape_of(row)
     software = software_of(row)
-    accelerator = links_of(row, card_of(row["gpu"]))
     degrees = degrees_of(row)
-    fixed = {
-        **network(shape),
-        **software.fields(),
-        **accelerator_fields(accelerator, precision_of(row)),
-        **degrees,
-        **sharding_of(row, degrees),
-        "seq_len": whole(row, "seq", 1),
-        "batch_size": whole(row, "global_batch", 1),
-        "sequence_parallel": sequence_parallel_of(row, software),
-    }
-    if "unfused softmax" in row.get("notes", ""):
-        fixed["kernel"] = UNALIGNED_SOFTMAX
-
+    fixed = fixed_fields(row, shape, software, degrees)
     policy = row.get("recompute", "")
     policies = CANDIDATE_RECOMPUTE.get(policy, (policy,))
     found = []
@@ -224,6 +213,33 @@ def scenarios_of(row: CsvRow) -> tuple[Software, tuple[Scenario, ...]]:
             options = [Scenario(**choice, **recompute_fields(policy)) for policy in policies]
             found.append(least_recompute(options))
     return software, fitting_scenarios(found)
+
+
+def fixed_fields(
+    row: CsvRow, shape: Shape, software: Software, degrees: dict[str, int]
+) -> dict[str, Any]:
+    """Return the fields of a scenario that a row always states.
+
+    Args:
+        row: of the CSV.
+        shape: of its network.
+        software: that it ran on.
+        degrees: of parallelism, see `degrees_of`.
+    """
+    accelerator = links_of(row, card_of(row["gpu"]))
+    fixed = {
+        **network(shape),
+        **software.fields(),
+        **accelerator_fields(accelerator, precision_of(row)),
+        **degrees,
+        **sharding_of(row, degrees),
+        "seq_len": whole(row, "seq", 1),
+        "batch_size": whole(row, "global_batch", 1),
+        "sequence_parallel": sequence_parallel_of(row, software),
+    }
+    if "unfused softmax" in row["notes"]:
+        fixed["kernel"] = UNALIGNED_SOFTMAX
+    return fixed
 
 
 def fitting_scenarios(found: list[Scenario]) -> tuple[Scenario, ...]:

@@ -94,8 +94,18 @@ def attention_matmuls(scenario: Scenario, physics: Physics) -> Number:
     up = matmul(scenario, physics, tokens, scenario.up_columns / tp, scenario.up_rows)
     values = scenario.num_attention_heads * scenario.value_dim
     out = matmul(scenario, physics, tokens, hidden, values / tp)
+    down, kv_up = latent_matmuls(scenario, physics)
+    return up + out + down + kv_up
 
-    # latent attention: the joint down projection and the up projection of the latent
+
+def latent_matmuls(scenario: Scenario, physics: Physics) -> tuple[Number, Number]:
+    """Return the seconds of latent attention's (joint down projection, latent up projection).
+
+    Both are 0 for other attention, which has no such columns.
+    """
+    tokens = scenario.tokens
+    tp = scenario.tp
+    hidden = scenario.hidden_size
     down_columns = np.maximum(scenario.down_columns, 1)
     down = matmul(scenario, physics, tokens, down_columns, hidden)
     down = np.where(scenario.down_columns > 0, down, 0.0)
@@ -103,7 +113,7 @@ def attention_matmuls(scenario: Scenario, physics: Physics) -> Number:
     kv_rows = np.maximum(scenario.kv_up_rows, 1)
     kv_up = matmul(scenario, physics, tokens, kv_columns / tp, kv_rows)
     kv_up = np.where(scenario.kv_up_columns > 0, kv_up, 0.0)
-    return up + out + down + kv_up
+    return down, kv_up
 
 
 def feed_matmuls(scenario: Scenario, physics: Physics, width: Number) -> Number:

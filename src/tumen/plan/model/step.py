@@ -181,17 +181,9 @@ def step_time(scenario: Scenario, physics: Physics) -> StepTime:
     seconds = factor * (m * pipeline.slowest + pipeline.bubble + gradients + update)
     layers = factor * m * stage.layers  # layer passes of the slowest stage in a step
     return StepTime(
-        matmul=layers * repeated.matmul_passes * work.linear,
-        attention=layers * work.attention(repeated),
-        elementwise=layers * work.elementwise(repeated),
-        host=layers * (stage.waits_forward + stage.waits_backward),
-        head=factor * m * (pipeline.slowest - pipeline.sends - stage.total),
-        tensor=layers * shown.tensor.total(repeated.matmul),
-        context=layers * shown.context.total(repeated.core),
-        expert=layers * shown.expert.total(repeated.matmul),
-        sharded=factor * m * (stage.gathers_forward + stage.gathers_backward),
-        pipeline_sends=factor * m * pipeline.sends,
-        bubble=factor * pipeline.bubble,
+        **work_parts(layers, work, stage, repeated),
+        **traffic_parts(layers, shown, repeated),
+        **pipeline_parts(factor, m, stage, pipeline),
         gradients=factor * gradients,
         optimizer=factor * update,
         # a factor below one must not promise more than physics allows
@@ -199,6 +191,47 @@ def step_time(scenario: Scenario, physics: Physics) -> StepTime:
         stage_forward=stage.forward,
         stage_backward=stage.backward,
     )
+
+
+def work_parts(
+    layers: Number, work: LayerWork, stage: StageTime, repeated: Recompute
+) -> dict[str, Number]:
+    """Return the seconds of a step's work inside layers, by cause.
+
+    Args:
+        layers: layer passes of the slowest stage in a step.
+        work: forward seconds of an average layer.
+        stage: has the waits for the host.
+        repeated: what the backward pass repeats.
+    """
+    return {
+        "matmul": layers * repeated.matmul_passes * work.linear,
+        "attention": layers * work.attention(repeated),
+        "elementwise": layers * work.elementwise(repeated),
+        "host": layers * (stage.waits_forward + stage.waits_backward),
+    }
+
+
+def traffic_parts(layers: Number, shown: LayerTraffic, repeated: Recompute) -> dict[str, Number]:
+    """Return the seconds of a step's traffic inside layers, by cause; see `work_parts`."""
+    return {
+        "tensor": layers * shown.tensor.total(repeated.matmul),
+        "context": layers * shown.context.total(repeated.core),
+        "expert": layers * shown.expert.total(repeated.matmul),
+    }
+
+
+def pipeline_parts(
+    factor: Number, micro_batches: Number, stage: StageTime, pipeline: PipelineTime
+) -> dict[str, Number]:
+    """Return the seconds of a step around its layers, by cause."""
+    m = micro_batches
+    return {
+        "head": factor * m * (pipeline.slowest - pipeline.sends - stage.total),
+        "sharded": factor * m * (stage.gathers_forward + stage.gathers_backward),
+        "pipeline_sends": factor * m * pipeline.sends,
+        "bubble": factor * pipeline.bubble,
+    }
 
 
 def recompute_shares(scenario: Scenario) -> Recompute:

@@ -30,6 +30,8 @@ figcaption{color:#555}
 """
 WIDTH = 900  # of a figure, in SVG units
 ROW_HEIGHT = 26  # of a stage in the timeline
+LABEL_WIDTH = 70  # before its bars
+BARS_WIDTH = 820
 MOST_STAGES = 8  # shown in the timeline
 MOST_MICRO_BATCHES = 12
 FLEET_POWERS = (-3, -2, -1, 0, 1, 2, 3)  # fleets shown: the plan's times powers of two
@@ -177,9 +179,10 @@ def timeline_bars(slots: Sequence[Sequence[Slot]]) -> str:
         y = ROW_HEIGHT * stage
         content += svg.label(0, 20 + y, f"stage {stage}")
         for kind, start, stop in row:
-            x = 70 + 820 * start / end
-            wide = 820 * (stop - start) / end
+            x = LABEL_WIDTH + BARS_WIDTH * start / end
+            wide = BARS_WIDTH * (stop - start) / end
             tip = f"{names[kind]} {start:.3g}-{stop:.3g} s"
+            # a gap between two bars shows where one ends
             content += svg.rectangle(x, 8 + y, wide - 0.6, 18, colours[kind], tip)
     return content
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from tumen.core import units
 from tumen.plan.accuracy.report import Errors, Report
-from tumen.plan.comparison import Comparison
+from tumen.plan.comparison import Comparison, Side
 from tumen.plan.planned_run import Figure, Plan, PlannedLayout, StageBytes, layout_text
 from tumen.plan.serving import Serving
 
@@ -238,13 +238,18 @@ def comparison_table(comparison: Comparison) -> Iterator[str]:
     columns = f"{'days':>18s} {'goodput':>20s} {'failure every':>14s} {'money':>16s}"
     yield f"{comparison.name}: {'fleet':24s} {columns}  layout"
     for side in comparison.sides:
-        days = f"{side.days:.1f} ({side.days_low:.1f}..{side.days_high:.1f})"
-        good = f"{side.goodput:.1%} ({side.goodput_low:.0%}..{side.goodput_high:.0%})"
-        money = f"{side.money:,.0f} {comparison.currency}"
-        between = f"{side.between_failures_hours:12.1f} h"
-        yield (f"  {side.fleet:30s} {days:>18s} {good:>20s} {between} {money:>16s}  {side.layout}")
+        yield side_row(side, comparison.currency)
     for sentence in comparison.says:
         yield f"  {sentence}"
+
+
+def side_row(side: Side, currency: str) -> str:
+    """Return one fleet of a comparison in one line."""
+    days = f"{side.days:.1f} ({side.days_low:.1f}..{side.days_high:.1f})"
+    good = f"{side.goodput:.1%} ({side.goodput_low:.0%}..{side.goodput_high:.0%})"
+    money = f"{side.money:,.0f} {currency}"
+    between = f"{side.between_failures_hours:12.1f} h"
+    return f"  {side.fleet:30s} {days:>18s} {good:>20s} {between} {money:>16s}  {side.layout}"
 
 
 # ---------------------------------------------------------------------- serving
