@@ -80,7 +80,7 @@ def share(row: Mapping[str, Any] | None) -> str:
 
 
 def percent(value: float | None, digits: int = 1) -> str:
-    """A share, or a dash where an exam has none."""
+    """A share, or a dash where a suite has none."""
     return "-" if value is None else f"{100 * value:.{digits}f} %"
 
 
@@ -91,7 +91,7 @@ def words(result: Mapping[str, Any]) -> Iterator[str]:
     yield (
         f"*Measured* by `{result['command']}` on {result['date']}: {about['cpu']}, {about['cores']} cores, "
         f"threads: {about['threads']}, load {about['load_before']} before, nice {about.get('nice', 0)}, {made}. "
-        f"The exam has templates and names that training never saw. Recipe to gate: {units.show_seconds(result['seconds'])}, "
+        f"The eval suite has templates and names that training never saw. Recipe to gate: {units.show_seconds(result['seconds'])}, "
         f"peak memory of all processes {units.show_bytes(result['peak_bytes'])}. In brackets: 95 % intervals."
     )
     device = result["scorecard"]["columns"]["device"]
