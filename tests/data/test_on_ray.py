@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from tests.data.texts import paragraph, write_jsonl
 
-from tumen.core.errors import MissingExtra
+from tumen.core.errors import InputError, LossError, MissingExtra, TumenError
+from tumen.data import on_ray
 from tumen.recipe import Data, Part
 
 PROGRAM = """
@@ -84,3 +85,31 @@ def test_without_ray(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", ["text"])
     with pytest.raises(MissingExtra, match=r"tumen\[ray\]"):
         write_corpus(Data(source="text", path=str(path), engine="ray"), 0, tmp_path / "corpus", "")
+
+
+class Wrapped(Exception):
+    """An error that carries the one that a task raised."""
+
+    def __init__(self, cause: BaseException) -> None:
+        super().__init__("a task failed")
+        self.cause = cause
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [InputError("rows.jsonl: no text"), LossError("nan", 7, "the loss is NaN")],
+    ids=["a text", "more than a text"],
+)
+def test_an_error_of_a_task_comes_back_as_it_was_raised(raised: TumenError) -> None:
+    said = str(raised)
+    raised.args = (f"{said}\nlines of Ray",)
+    back = on_ray._unwrapped(Wrapped(Wrapped(raised)))
+    assert type(back) is type(raised)
+    assert str(back) == said
+    assert vars(back) == vars(raised)
+
+
+def test_an_error_of_ray_alone_is_one_line() -> None:
+    back = on_ray._unwrapped(Wrapped(ValueError("x")))
+    assert type(back) is TumenError
+    assert str(back) == "Ray could not finish: a task failed"

@@ -77,9 +77,23 @@ def _unwrapped(error: BaseException) -> TumenError:
     while fault is not None:
         cause = getattr(fault, "cause", None) or fault.__cause__
         if isinstance(cause, TumenError):
-            return type(cause)(str(cause).splitlines()[0])  # Ray appends lines of its own
+            return _first_line_of(cause)
         fault = cause
     return TumenError(f"Ray could not finish: {str(error).strip().splitlines()[-1]}")
+
+
+def _first_line_of(error: TumenError) -> TumenError:
+    """Return the same error with the first line of its text: Ray appends lines of its own.
+
+    Its `__init__` is not called, as some errors take more than a text.
+    """
+    # Ray may have made a subclass, which has a text of its own.
+    kinds = [one for one in type(error).__mro__ if issubclass(one, TumenError)]
+    kind = next(one for one in kinds if one.__module__.startswith("tumen."))
+    same = kind.__new__(kind)
+    same.__dict__.update(vars(error))
+    same.args = (str(error).splitlines()[0],)
+    return same
 
 
 def filter_texts(
