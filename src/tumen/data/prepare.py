@@ -71,9 +71,7 @@ def write_corpus(section: Data, seed: int, folder: Path, inputs: str) -> Manifes
     corpora = [_corpus(section, part, seed) for part in parts]
     ontology = _joined(corpora, parts)
     exam = [_row(example, corpus) for corpus in corpora for example in corpus.exam]
-    held_out = [read_sentences(Path(path)) for path in section.held_out]
-    evaluated = chain(map(_text, exam), *held_out)
-    row_filter = RowFilter(section.passed(), eval_keys(evaluated))
+    row_filter = _row_filter(section, exam)
     removed: Counter[str] = Counter()
     facts: dict[str, Any] = {}
     with writing(folder, "corpus", inputs, [], facts) as stage:
@@ -93,11 +91,23 @@ def write_corpus(section: Data, seed: int, folder: Path, inputs: str) -> Manifes
         _write_lexicon(stage, corpora)
         ontology.save(stage)
         if any(part.class_priors for part in parts):
-            offsets: dict[str, float] = {}
-            for part, had in zip(parts, intents, strict=True):
-                offsets |= _offsets(part, had)
-            (stage / OFFSETS_FILE).write_text(json.dumps(offsets, indent=1), "utf-8")
+            _write_offsets(stage, parts, intents)
     return verify(folder, "corpus")
+
+
+def _write_offsets(stage: Path, parts: Sequence[Part], intents: Sequence[Counter[str]]) -> None:
+    """Write the logit adjustments of all sources."""
+    offsets: dict[str, float] = {}
+    for part, had in zip(parts, intents, strict=True):
+        offsets |= _offsets(part, had)
+    (stage / OFFSETS_FILE).write_text(json.dumps(offsets, indent=1), "utf-8")
+
+
+def _row_filter(section: Data, exam: Iterable[Row]) -> RowFilter:
+    """Return the filter of training rows, which drops what overlaps with evaluation texts."""
+    held_out = [read_sentences(Path(path)) for path in section.held_out]
+    evaluated = chain(map(_text, exam), *held_out)
+    return RowFilter(section.passed(), eval_keys(evaluated))
 
 
 def _write_lexicon(stage: Path, corpora: Sequence[Corpus]) -> None:
@@ -321,6 +331,7 @@ def _mix(apart: Sequence[_Lines], parts: Sequence[Part], train: _Lines, swapper:
         streams.append(partial(_pass, lines.path, part.slot_swap, swapper))
     weights = [part.weight for part in parts]
     epochs = [part.epochs for part in parts]
+    # The row furthest behind its share comes next, so weights hold at any place.
     with train:
         for row in interleave(streams, weights, epochs, lambda row: len(_text(row))):
             train.add(row)
@@ -485,6 +496,7 @@ class Encoder:
             yield codec.prompt(row["sentence"]), codec.answer(action)
             return
         ids = codec.document(row["text"])
+        # One token is the prompt's.
         room = self.document_tokens - 1
         for at in range(0, len(ids), room):
             yield [codec.begin], ids[at : at + room]

@@ -85,6 +85,7 @@ def _other(row: Row, words: Words, rng: random.Random, ontology: Ontology) -> Ro
         for run in runs:
             new = rng.choice(words[intent, slot])
             places = _places(run, sentence)
+            # Elsewhere in the sentence the same words may mean something else.
             if len(places) != 1:
                 return None
             start = places[0]

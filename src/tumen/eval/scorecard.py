@@ -53,6 +53,7 @@ def write_scorecard(
         "bytes": dict(sizes),
         "classes": class_rows(columns, gate.class_of_cloud),
     }
+    # The gate counts the device's export alone.
     exported = manifest_of(bundle, "bundle").facts.get("agreement")
     card["shortfalls"] = shortfalls(card, gate, exported)
     facts = {

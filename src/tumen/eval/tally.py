@@ -125,6 +125,7 @@ def _tally_of_one(case: EvalCase, action: Action | None, values: Values) -> Tall
     """Count a single prediction."""
     intent_right, exact = _graded(case, action, values)
     not_home = case.gold is not None and case.gold.intent == NONE
+    # Labels of other data sets count as the home's actions that they mean.
     given = at_home(action) if action else None
     acts = given is not None and given.intent in ACTS
     acts_wrongly = not_home and acts and not intent_right

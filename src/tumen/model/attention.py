@@ -107,13 +107,15 @@ class GroupedAttention(nn.Module):
         """Input and output (B, T, D)."""
         shape = self.shape
         x = self.enter(x)
-        q = rotate(self._heads(self.q(x)), context.cos, context.sin)
-        k = rotate(self._heads(self.k(x)), context.cos, context.sin)
-        v = self._heads(self.v(x))
+        q = rotate(self._heads(self.q(x)), context.cos, context.sin)  # (B, H, T, d)
+        k = rotate(self._heads(self.k(x)), context.cos, context.sin)  # (B, groups, T, d)
+        v = self._heads(self.v(x))  # (B, groups, T, d)
+        # With context parallelism, from here on keys and values of the whole row.
         k = self.whole(k)
         v = self.whole(v)
         if cache is not None:
-            k, v = cache.extend(k, v)
+            k, v = cache.extend(k, v)  # (B, groups, S, d)
+        # Every query head of a group reads the same keys and values.
         group = shape.num_attention_heads // shape.num_key_value_heads
         if group > 1:
             k = k.repeat_interleave(group, dim=1)
@@ -161,21 +163,21 @@ class LatentAttention(nn.Module):
         """Input and output (B, T, D)."""
         shape = self.shape
         q_nope, q_rope = self._queries(x, context)
-        down = self.kv_down(x)
+        down = self.kv_down(x)  # (B, T, r + rope)
         latent, k_rope = down.split((shape.kv_lora_rank, shape.qk_rope_head_dim), dim=-1)
-        latent = self.kv_norm(latent)
+        latent = self.kv_norm(latent)  # (B, T, r)
         k_rope = rotate(k_rope.unsqueeze(1), context.cos, context.sin)  # (B, 1, T, rope)
         latent = self.enter(latent.unsqueeze(1))  # (B, 1, T, r)
         k_rope = self.enter(k_rope)
         if cache is not None:
-            latents, k_rope = cache.extend(latent, k_rope)
+            latents, k_rope = cache.extend(latent, k_rope)  # (B, 1, S, ...)
             return self._absorbed(q_nope, q_rope, latents, k_rope, context.mask)
         latent = self.whole(latent)  # (B, 1, S, r)
         k_rope = self.whole(k_rope)  # (B, 1, S, rope)
         k_nope, v = self._expanded(latent)
         k_rope = k_rope.expand(-1, k_nope.shape[1], -1, -1)
-        k = torch.cat((k_nope, k_rope), dim=-1)
-        q = torch.cat((q_nope, q_rope), dim=-1)
+        k = torch.cat((k_nope, k_rope), dim=-1)  # (B, H, S, nope + rope)
+        q = torch.cat((q_nope, q_rope), dim=-1)  # (B, H, T, nope + rope)
         out = attend(q, k, v, context.mask, shape.score_scale)
         return self.leave(self.out(out))
 

@@ -22,6 +22,7 @@ def greedy(network: Transformer, prompt: Sequence[int], end: int, longest: int =
     """
     caches = [Cache() for _ in range(network.shape.num_hidden_layers)]
     written: list[int] = []
+    # Tokens that the caches do not hold yet: first the prompt, then one at a time.
     fresh = list(prompt)
     while len(written) < longest:
         seen = len(caches[0])

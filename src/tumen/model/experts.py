@@ -114,11 +114,11 @@ class MixtureOfExperts(nn.Module):
         if real is None:
             real = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
         choice = self.route(rows)
-        kept = self.keep(choice, real, safe)
-        out = self._routed(rows, choice, kept)
+        kept = self.keep(choice, real, safe)  # (N, K)
+        out = self._routed(rows, choice, kept)  # (N, D)
         if self.shared is not None:
             out = out + self.shared(rows)
-        wanted = self._wanted(choice, real)
+        wanted = self._wanted(choice, real)  # (B, T, E)
         tokens = wanted.sum(dim=(0, 1))  # (E,)
         dropped = (real.flatten().unsqueeze(1) & ~kept).sum().unsqueeze(0)  # (1,)
         load = torch.cat((tokens, dropped)).detach()
@@ -130,16 +130,17 @@ class MixtureOfExperts(nn.Module):
         They are the best `num_experts_per_tok` on the best `topk_group` devices; rows (N, D).
         """
         shape = self.shape
-        logits = self.router(rows).float()
+        logits = self.router(rows).float()  # (N, E)
         softmax = shape.scoring_func == "softmax"
         affinity = logits.softmax(dim=-1) if softmax else logits.sigmoid()  # (N, E)
+        # The choice has no gradient; the weights in the sum have one.
         liking = affinity.detach()
         if self.bias is not None:
             liking = liking + self.bias
         if shape.topk_group:
             liking = self._near(liking, shape.topk_group)
-        expert = liking.topk(shape.num_experts_per_tok, dim=-1).indices
-        weight = affinity.gather(1, expert)
+        expert = liking.topk(shape.num_experts_per_tok, dim=-1).indices  # (N, K)
+        weight = affinity.gather(1, expert)  # (N, K)
         if shape.norm_topk_prob:
             weight = weight / weight.sum(dim=-1, keepdim=True)
         return Choice(expert, weight * shape.routed_scaling_factor, affinity)
@@ -190,6 +191,7 @@ class MixtureOfExperts(nn.Module):
     def _routed(self, rows: Tensor, choice: Choice, kept: Tensor) -> Tensor:
         """The weighted sum of the chosen experts' outputs (N, D); a dropped choice adds nothing."""
         experts = self.shape.n_routed_experts
+        # A dropped choice waits for an expert that does not exist.
         expert = torch.where(kept, choice.expert, experts).flatten()
         affinity = choice.affinity.detach().gather(1, choice.expert)
         queue = queue_of(expert, experts, affinity.flatten())
@@ -234,15 +236,24 @@ class MixtureOfExperts(nn.Module):
         f = self.over_sequence(wanted.sum(dim=1)) * share / tokens  # (B, E)
         loss = shape.aux_loss_alpha * (f * P).sum(dim=1)
         if shape.balance_devices or shape.balance_communication:
-            P_device = P.unflatten(1, (shape.devices, -1)).sum(dim=-1)  # (B, G)
-            f_device = f.unflatten(1, (shape.devices, -1)).mean(dim=-1)  # (B, G)
-            # Most devices that a token is sent to.
-            reach = min(shape.topk_group or shape.devices, shape.num_experts_per_tok)
-            sent = wanted.unflatten(2, (shape.devices, -1)).amax(dim=-1)  # (B, T, G)
-            f_sent = self.over_sequence(sent.sum(dim=1)) * (shape.devices / reach) / tokens
+            P_device = self._by_device(P).sum(dim=-1)  # (B, G)
+            f_device = self._by_device(f).mean(dim=-1)  # (B, G)
             loss = loss + shape.balance_devices * (f_device * P_device).sum(dim=1)
-            loss = loss + shape.balance_communication * (f_sent * P_device).sum(dim=1)
+            sent = self._sent(wanted, tokens)  # (B, G)
+            loss = loss + shape.balance_communication * (sent * P_device).sum(dim=1)
         return loss.mean()
+
+    def _by_device(self, x: Tensor) -> Tensor:
+        """(..., E) -> (..., G, E / G)."""
+        return x.unflatten(-1, (self.shape.devices, -1))
+
+    def _sent(self, wanted: Tensor, tokens: Tensor) -> Tensor:
+        """Share of tokens sent to each device (B, G), 1 where all devices get the same."""
+        shape = self.shape
+        # Most devices that a token is sent to.
+        reach = min(shape.topk_group or shape.devices, shape.num_experts_per_tok)
+        sent = self._by_device(wanted).amax(dim=-1)  # (B, T, G)
+        return self.over_sequence(sent.sum(dim=1)) * (shape.devices / reach) / tokens
 
     @torch.no_grad()
     def rebalance(self, load: Tensor) -> None:

@@ -122,7 +122,7 @@ def padded(
     M = len(queue.expert)
     N = len(rows)
     size = len(queue.counts) * room
-    here = (queue.place < room) & (queue.expert < len(queue.counts))
+    here = (queue.place < room) & (queue.expert < len(queue.counts))  # (M,) has a slot
     slot = torch.where(here, queue.expert * room + queue.place, size)  # (M,) choice -> slot
     reader = torch.full((size + 1,), M, dtype=slot.dtype, device=slot.device)
     choices = torch.arange(M, device=slot.device)
@@ -144,7 +144,7 @@ def grouped(
     gate, up, down = weights
     M = len(queue.expert)
     N = len(rows)
-    ends = queue.counts.cumsum(0).int()
+    ends = queue.counts.cumsum(0).int()  # (E,) where each queue ends
     position = _inverse(queue.order)
     # Rows behind the last queue are not computed, so nothing may read them.
     position = torch.where(queue.expert < len(queue.counts), position, M)
@@ -167,7 +167,7 @@ def loop(
     for e, count in enumerate(queue.counts.tolist()):
         mine = queue.order[start : start + count]
         x = rows[mine // choices]
-        inner = F.silu(x @ gates[e]) * (x @ ups[e])
+        inner = F.silu(x @ gates[e]) * (x @ ups[e])  # (rows, I)
         out = out.index_copy(0, mine, inner @ downs[e])
         start += count
     return out

@@ -28,11 +28,11 @@ def angles(
     Returns:
         two fp32 tensors (..., T, dim / 2).
     """
-    places = torch.arange(0, dim // 2, dtype=torch.float32, device=positions.device)
-    frequency = theta ** (-places * 2 / dim)
+    places = torch.arange(0, dim // 2, dtype=torch.float32, device=positions.device)  # (dim / 2,)
+    frequency = theta ** (-places * 2 / dim)  # (dim / 2,)
     if yarn is not None:
         frequency = _stretched(frequency, theta, yarn)
-    angle = positions.float().unsqueeze(-1) * frequency
+    angle = positions.float().unsqueeze(-1) * frequency  # (..., T, dim / 2)
     if yarn is None:
         return angle.cos(), angle.sin()
     return angle.cos() * yarn.turn_scale, angle.sin() * yarn.turn_scale
@@ -60,7 +60,7 @@ def _stretched(frequency: Tensor, theta: float, yarn: Yarn) -> Tensor:
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate x (B, heads, T, dim) by cos, sin (B, 1, T, dim / 2)."""
-    left, right = x.chunk(2, dim=-1)
+    left, right = x.chunk(2, dim=-1)  # (B, heads, T, dim / 2) each
     first = left * cos - right * sin
     second = left * sin + right * cos
     return torch.cat((first, second), dim=-1)

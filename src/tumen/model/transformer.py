@@ -47,7 +47,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, context: Context, cache: Cache | None = None) -> Fed:
         """Input (B, T, D); a dense layer's balance loss is 0 and its load is empty."""
-        x = x + self.attention(self.norm_in(x), context, cache)
+        x = x + self.attention(self.norm_in(x), context, cache)  # (B, T, D)
         if isinstance(self.feed, MixtureOfExperts):
             fed = self.feed(self.norm_out(x), context.real, context.safe)
             return Fed(x + fed.out, fed.balance, fed.load)
@@ -76,7 +76,7 @@ class Ahead(nn.Module):
             following: (B, T, D) embeddings of the next tokens.
             context: of the batch.
         """
-        both = torch.cat((self.norm_state(x), self.norm_embed(following)), dim=-1)
+        both = torch.cat((self.norm_state(x), self.norm_embed(following)), dim=-1)  # (B, T, 2 D)
         return self.block(self.join(both), context)
 
 
@@ -154,8 +154,8 @@ class Transformer(nn.Module):
             following: (B, T) the next tokens, for training with multi-token prediction.
         """
         if self.embed is not None:
-            x = self.embed(x)
-        cos, sin = self._angles(positions)
+            x = self.embed(x)  # (B, T, D)
+        cos, sin = self._angles(positions)  # (B, 1, T, rope / 2)
         context = Context(cos.to(x.dtype), sin.to(x.dtype), mask.to(x.dtype), real, safe)
         feds: list[Fed] = []
         for name, block in self.blocks.items():
@@ -261,6 +261,7 @@ def fresh(shape: Shape, name: str, size: torch.Size, seed: int) -> Tensor:
         deviation = 0.5 / math.sqrt(shape.hidden_size) / math.sqrt(2 * shape.num_hidden_layers)
     if name.startswith(("embed", "output")):
         deviation = ENDS
+    # One generator a weight, so that the order of making them does not matter.
     digits = hashlib.sha256(f"{seed} {name}".encode()).digest()[:8]
     number = int.from_bytes(digits, "little") >> 1  # torch's seeds have 63 bits
     generator = torch.Generator().manual_seed(number)

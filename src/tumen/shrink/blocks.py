@@ -28,7 +28,7 @@ def stacked(codes: Tensor, groups: int, lanes: int, bits: int) -> Tensor:
 
     A byte holds one code of each group, the first group in the lowest bits.
     """
-    grouped = codes.reshape(len(codes), -1, groups, lanes)
+    grouped = codes.reshape(len(codes), -1, groups, lanes)  # (N, ..., groups, lanes)
     whole = torch.zeros_like(grouped[:, :, 0])  # (N, ..., lanes)
     for group in range(groups):
         shift = bits * group
@@ -59,7 +59,7 @@ def six_bits(level: Tensor, depth: Tensor) -> Tensor:
     """
     levels = level[:, :4] | (level[:, 4:] >> 4) << 6
     depths = depth[:, :4] | (depth[:, 4:] >> 4) << 6
-    lower = (level[:, 4:] & 15) | (depth[:, 4:] & 15) << 4
+    lower = (level[:, 4:] & 15) | (depth[:, 4:] & 15) << 4  # (N, 4)
     return torch.cat((levels, depths, lower), dim=1)
 
 
@@ -74,7 +74,7 @@ def q5_0(codes: Tensor, level: Tensor, depth: Tensor, halves: Halves) -> Tensor:
     count = len(codes)
     fifth = (codes >> 4).reshape(count, 4, 8)
     fifth = fifth.transpose(1, 2).reshape(count, -1)
-    fifth = stacked(fifth, groups=8, lanes=4, bits=1)
+    fifth = stacked(fifth, groups=8, lanes=4, bits=1)  # (N, 4): 32 bits
     return torch.cat((halves[0], fifth, nibbles(codes, 16)), dim=1)
 
 

@@ -115,12 +115,19 @@ def pack(
             told["control"] = [codec.begin, codec.do, codec.end]
         content = {**about, **told}
         (stage / "bundle.json").write_text(json.dumps(content, indent=1))
-        facts["parameters"] = shape.parameters()
-        facts["active_parameters"] = shape.active_parameters()
-        facts["quantise"] = told["quantise"]
-        files = [path for path in stage.rglob("*") if path.is_file()]
-        facts["bytes"] = sum(path.stat().st_size for path in files)
+        facts |= _facts(shape, told["quantise"], stage)
     return verify(out, "bundle")
+
+
+def _facts(shape: Shape, quantise: str, stage: Path) -> dict[str, Any]:
+    """Sizes of a model and of the files written so far."""
+    files = [path for path in stage.rglob("*") if path.is_file()]
+    return {
+        "parameters": shape.parameters(),
+        "active_parameters": shape.active_parameters(),
+        "quantise": quantise,
+        "bytes": sum(path.stat().st_size for path in files),
+    }
 
 
 @dataclass(frozen=True)
@@ -335,8 +342,8 @@ def _equal(network: Transformer, pairs: Pairs) -> list[list[bool]]:
     longest = max(len(prompt) + len(written) for prompt, written in pairs)
     ids = torch.zeros(len(pairs), longest, dtype=torch.long)  # (B, T)
     for row, (prompt, written) in enumerate(pairs):
-        length = len(prompt) + len(written)
-        ids[row, :length] = torch.tensor(prompt + written)
+        whole = torch.tensor(prompt + written)
+        ids[row, : len(whole)] = whole
     positions = torch.arange(longest).expand_as(ids)
     mask = causal_mask(torch.ones_like(ids))
     states, *_ = network(ids, positions, mask)  # (B, T, D)

@@ -116,6 +116,17 @@ def write_logits(teacher: Path, dataset: Path, out: Path, section: Train, events
     prepare_torch(section)
     network = network_of(teacher, read_final(teacher)[0], torch.device("cpu"))
     shards = read_shards(dataset / "train")
+    ids, logp = _likeliest(network, shards, section, events, teacher.name)
+    facts = {"positions": len(ids), "kept": KEPT}
+    with writing(out, "logits", inputs, parents, facts) as stage:
+        np.save(stage / "ids.npy", ids)
+        np.save(stage / "logp.npy", logp)
+
+
+def _likeliest(
+    network: Transformer, shards: Shards, section: Train, events: Events, tier: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """The likeliest tokens (A, K) of a teacher and their log-probabilities, over one epoch."""
     places = action_places(shards)
     count = int(places[-1]) + 1
     ids = np.zeros((count, KEPT), shards.tokens.dtype)
@@ -130,11 +141,8 @@ def write_logits(teacher: Path, dataset: Path, out: Path, section: Train, events
         ids[where] = likely.indices.numpy()
         logp[where] = likely.values.numpy()
         if number % 20 == 0:
-            events.emit("logits", tier=teacher.name, step=number, steps=batches)
-    facts = {"positions": count, "kept": KEPT}
-    with writing(out, "logits", inputs, parents, facts) as stage:
-        np.save(stage / "ids.npy", ids)
-        np.save(stage / "logp.npy", logp)
+            events.emit("logits", tier=tier, step=number, steps=batches)
+    return ids, logp
 
 
 def _stored(folder: Path, inputs: str) -> bool:
@@ -150,7 +158,7 @@ def _logp(network: Transformer, batch: Batch, rows: Tensor) -> Tensor:
     positions = torch.from_numpy(batch.positions)
     mask = causal_mask(torch.from_numpy(batch.documents))
     states, *_ = network(ids, positions, mask)  # (B, T, D)
-    logits = network.head(states.flatten(0, 1)[rows])
+    logits = network.head(states.flatten(0, 1)[rows])  # (N, vocabulary)
     return logits.float().log_softmax(dim=-1)
 
 
@@ -206,9 +214,9 @@ def kept_loss(kept: Path, shards: Shards, temperature: float) -> Extra:
         rest = _rest(logp[place]).to(logits.device)  # (N, 1)
         teacher = torch.cat((teacher, rest.log() / temperature), dim=-1)
         teacher = teacher.log_softmax(dim=-1)
-        student = logits.log_softmax(dim=-1)
+        student = logits.log_softmax(dim=-1)  # (N, vocabulary)
         known = student.gather(1, ids[place].to(logits.device))  # (N, K)
-        left = _rest(known).log()
+        left = _rest(known).log()  # (N, 1)
         student = torch.cat((known, left), dim=-1) / temperature
         student = student.log_softmax(dim=-1)  # (N, K + 1)
         return _divergence(teacher, student, temperature)

@@ -80,7 +80,7 @@ class EveryExpert(nn.Module):
         out = torch.zeros_like(rows) if self.shared is None else self.shared(rows)
         experts = zip(self.gates, self.ups, self.downs, strict=True)
         for e, (gate, up, down) in enumerate(experts):
-            inner = F.silu(gate(rows)) * up(rows)
+            inner = F.silu(gate(rows)) * up(rows)  # (T, F)
             out = out + weights[:, e : e + 1] * down(inner)
         return out.view_as(x)
 
@@ -167,7 +167,7 @@ class Int8Embedding(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Tokens (1, T) -> (1, T, D)."""
-        rows = F.embedding(tokens, self.table).float()
+        rows = F.embedding(tokens, self.table).float()  # (1, T, D)
         return rows * F.embedding(tokens, self.scale)
 
 

@@ -271,6 +271,7 @@ def _add_tokenizer(writer: gguf.GGUFWriter, codec: Codec) -> None:
         _add_learnt(writer, codec)
     writer.add_bos_token_id(codec.begin)
     writer.add_eos_token_id(codec.end)
+    # A prompt begins with the begin token, and an answer ends itself.
     writer.add_add_bos_token(True)
     writer.add_add_eos_token(False)
 

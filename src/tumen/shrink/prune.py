@@ -356,13 +356,13 @@ class _Block:
         group = large.num_attention_heads // large.num_key_value_heads
         fewer = small.num_attention_heads // small.num_key_value_heads
         size = large.head_dim
-        units = self._units("attention.out")
-        scores = units.view(large.num_key_value_heads, group, size).sum(dim=-1)
+        units = self._units("attention.out")  # (H d,)
+        scores = units.view(large.num_key_value_heads, group, size).sum(dim=-1)  # (groups, heads)
         # A group counts as much as the heads that would stay of it.
         by_group = scores.topk(fewer, dim=1).values.sum(dim=1)
         groups = best(by_group, small.num_key_value_heads)
         heads = [one * group + best(scores[one], fewer) for one in groups.tolist()]
-        q = _rows(torch.cat(heads), size)
+        q = _rows(torch.cat(heads), size)  # rows of the kept query heads
         kv = _rows(groups, size)
         return {
             "q.weight": self._weight("attention.q.weight")[q][:, self.width],
@@ -379,7 +379,7 @@ class _Block:
         kv = best(self._units("attention.kv_up"), small.kv_lora_rank)
         # Behind the latent stand the rows of the key's rotary part; all stay.
         rotary = large.kv_lora_rank + torch.arange(large.qk_rope_head_dim)
-        down = torch.cat((kv, rotary))
+        down = torch.cat((kv, rotary))  # rows of kv_down
         up = _rows(heads, large.qk_nope_head_dim + large.v_head_dim)
         values = _rows(heads, large.v_head_dim)
         kept = {
@@ -433,7 +433,7 @@ class _Block:
         The output of a routed expert is scaled by its mean routing weight.
         """
         used = self.matters.experts[str(self.number)]
-        weight = used / max(1, self.matters.tokens)
+        weight = used / max(1, self.matters.tokens)  # (E,) mean over tokens
         gates = []
         ups = []
         downs = []

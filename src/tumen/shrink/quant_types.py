@@ -130,12 +130,13 @@ class Grid:
             counts = importance.expand_as(weights)
         size = max(1, AT_ONCE // self.block)
         pieces = zip(self.cut(weights).split(size), self.cut(counts).split(size), strict=True)
+        # Each piece holds whole blocks, so its result does not depend on the others.
         found = [self._search(x, count) for x, count in pieces]
         return Scales(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
     def codes(self, blocks: Tensor, scales: Scales) -> Tensor:
         """The nearest codes (N, P, part), fp32, of blocks given their scales."""
-        scale = scales.scale
+        scale = scales.scale  # (N, P, 1)
         # A part whose scale is 0 holds zeros alone.
         inverse = torch.where(scale == 0, 0, 1 / scale)
         shifted = blocks + scales.floor if self.depths else blocks
@@ -217,7 +218,7 @@ class Grid:
         """The best depth of each part while the codes and all else stay."""
         if not self.depths:
             return scales
-        above = scales.scale * self.codes(x, scales) - x
+        above = scales.scale * self.codes(x, scales) - x  # (N, P, part)
         # The weighted mean of what the codes are too high by.
         excess = (count * above).sum(2, keepdim=True)
         wanted = ratio(excess, count.sum(2, keepdim=True))  # (N, P, 1)
@@ -306,7 +307,7 @@ def centred(x: Tensor, count: Tensor, low: int, high: int) -> Tensor:
     Each try puts the largest weight near the lowest code, rounds, and solves least squares for the
     scale given those codes.
     """
-    largest = x.abs().argmax(dim=2, keepdim=True)
+    largest = x.abs().argmax(dim=2, keepdim=True)  # (N, P, 1)
     peak = x.gather(2, largest)  # (N, P, 1), with its sign
     gain = torch.full_like(peak, -1)
     scale = torch.zeros_like(peak)
@@ -330,23 +331,52 @@ def slanted(x: Tensor, count: Tensor, high: int) -> tuple[Tensor, Tensor]:
     Each try spreads the range of the weights over about all codes, rounds, and solves least squares
     for scale and floor given those codes.
     """
-    least = x.amin(2, keepdim=True).clamp(max=0)
+    least = x.amin(2, keepdim=True).clamp(max=0)  # (N, P, 1)
     width = x.amax(2, keepdim=True) - least
-    # Sums that do not depend on the codes, (N, P, 1) each.
-    n = count.sum(2, keepdim=True)
-    sx = (count * x).sum(2, keepdim=True)
-    xx = (count * x * x).sum(2, keepdim=True)
+    sums = _Sums.of(x, count)
     fewest = torch.full_like(least, float("inf"))
     scale = torch.zeros_like(least)
     floor = torch.zeros_like(least)
     for step in SEARCH:
         inverse = ratio(torch.full_like(width, high + step), width)
         codes = ((x - least) * inverse).round_().clamp_(0, high)
-        weighed = count * codes
+        slope, below, error = sums.solve(x, count * codes, codes)
+        better = error < fewest
+        fewest = torch.where(better, error, fewest)
+        scale = torch.where(better, slope, scale)
+        floor = torch.where(better, below, floor)
+    return scale, floor
+
+
+class _Sums(NamedTuple):
+    """Weighted sums over each part that do not depend on the codes, (N, P, 1) each."""
+
+    n: Tensor
+    sx: Tensor
+    xx: Tensor
+
+    @classmethod
+    def of(cls, x: Tensor, count: Tensor) -> _Sums:
+        """Sum 1, x and x^2 with the weights `count`."""
+        return cls(
+            n=count.sum(2, keepdim=True),
+            sx=(count * x).sum(2, keepdim=True),
+            xx=(count * x * x).sum(2, keepdim=True),
+        )
+
+    def solve(self, x: Tensor, weighed: Tensor, codes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The best slope and floor of x = slope * code - below, and their squared error.
+
+        Args:
+            x: weights (N, P, part).
+            weighed: codes times the weights of the squared errors.
+            codes: (N, P, part).
+        """
+        n, sx, xx = self
         sc = weighed.sum(2, keepdim=True)
         cc = (weighed * codes).sum(2, keepdim=True)
         xc = (weighed * x).sum(2, keepdim=True)
-        # Cramer's rule for x = slope * code - below
+        # Cramer's rule
         whole = n * cc - sc * sc
         slope = ratio(n * xc - sc * sx, whole)
         below = ratio(sc * xc - cc * sx, whole)
@@ -361,18 +391,14 @@ def slanted(x: Tensor, count: Tensor, high: int) -> tuple[Tensor, Tensor]:
             + 2 * below * sx
             - 2 * slope * below * sc
         )
-        better = error < fewest
-        fewest = torch.where(better, error, fewest)
-        scale = torch.where(better, slope, scale)
-        floor = torch.where(better, below, floor)
-    return scale, floor
+        return slope, below, error
 
 
 def shared(wanted: Tensor, low: int, high: int) -> tuple[Tensor, Tensor]:
     """Split numbers (N, P, 1) into fp16 (N, 1, 1) times integers (N, P, 1) from low to high."""
     if low == high:
         return halved(wanted), torch.ones_like(wanted)
-    largest = wanted.abs().argmax(dim=1, keepdim=True)
+    largest = wanted.abs().argmax(dim=1, keepdim=True)  # (N, 1, 1)
     peak = wanted.gather(1, largest)
     # The peak gets the outermost integer: the lowest where the range has negative ones.
     outermost = low if low < 0 else high

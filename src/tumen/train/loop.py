@@ -177,6 +177,7 @@ class _Run:
             batch = next(self.loader)
             loss = trainer.learn(batch)
             norm = trainer.step(rate_at(section, self.step))
+            # A bad loss must stop the run before its state reaches a checkpoint.
             guard(loss, norm, self.step, batch)
             spikes.guard(loss, self.step, batch)
             self.step += 1
@@ -190,10 +191,13 @@ class _Run:
             if stop or self.step % section.checkpoint_every == 0:
                 self._save(clock)
             if stop:
-                self.checkpoints.finish()
-                self.events.emit("stopped", tier=self.out.name, step=self.step)
+                self._stop()
                 return False
         return True
+
+    def _stop(self) -> None:
+        self.checkpoints.finish()
+        self.events.emit("stopped", tier=self.out.name, step=self.step)
 
     def _save(self, clock: Clock) -> None:
         self.heartbeat.begin_phase("save")

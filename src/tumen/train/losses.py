@@ -56,6 +56,7 @@ def targets_of(batch: Batch, sentence_weight: float) -> Targets:
     answers = batch.answers.reshape(-1).astype(bool)
     trained = answers if sentence_weight == 0 else targets >= 0
     rows = np.flatnonzero(trained)
+    # A teacher's loss counts on actions alone.
     inside = answers[rows].astype(np.float32)
     weights = np.where(inside, 1.0, sentence_weight).astype(np.float32)
     padding = (0, -len(rows) % HEAD_ROWS)
@@ -127,6 +128,7 @@ def told_loss(
     """`loss_of` with the network's inputs as tensors."""
     ids = told["ids"]
     assert ids is not None
+    # Only multi-token prediction needs the next tokens.
     following = None
     if network.training and network.shape.num_nextn_predict_layers:
         following = torch.roll(ids, -1, 1)

@@ -127,9 +127,11 @@ class FlatOptimizer:
         self.section = section
         self.seen = seen
         named = _ordered(network, section)
+        # Name, shape and number of elements of each weight, in the order of the flat buffer.
         self.layout = [(name, parameter.shape, parameter.numel()) for name, parameter in named]
-        device = named[0][1].device
         self.master = torch.cat([parameter.detach().float().flatten() for _, parameter in named])
+        device = self.master.device
+        # Without rounding, the network computes with the master weights themselves.
         if dtype == torch.float32 and seen is None:
             self.weights = self.master
         else:
@@ -141,13 +143,13 @@ class FlatOptimizer:
         self.cuts = (sizes[MUON], sizes[MUON] + sizes[DECAYED])
         self.batches = _batches(named, section)
         self.momentum = torch.zeros(sizes[MUON], device=device)
-        self.parts = [
-            nn.Parameter(self.master[self.cuts[0] : self.cuts[1]]),
-            nn.Parameter(self.master[self.cuts[1] :]),
-        ]
+        first, second = self.cuts
+        decayed = nn.Parameter(self.master[first:second])
+        plain = nn.Parameter(self.master[second:])
+        self.parts = [decayed, plain]
         groups = [
-            {"params": [self.parts[0]], "weight_decay": section.weight_decay},
-            {"params": [self.parts[1]], "weight_decay": 0.0},
+            {"params": [decayed], "weight_decay": section.weight_decay},
+            {"params": [plain], "weight_decay": 0.0},
         ]
         self.adam = _adam(groups, section, fused=device.type in ("cpu", "cuda"))
 
@@ -217,6 +219,7 @@ class FlatOptimizer:
     @torch.no_grad()
     def _show(self) -> None:
         """Copy the master weights to those that the network computes with."""
+        # In fp32 both are one tensor.
         if self.weights is not self.master:
             self.weights.copy_(self.master)
         if self.seen:

@@ -102,6 +102,7 @@ def profile_steps(
     _steps(trainer, loader, section, WARM)
     seconds, real = _timed(trainer, loader, section)
     peak = sum(world.gather(measured_peak(section, world.device)))
+    # Scopes are inside blocks, so the profiled blocks must not be compiled.
     if section.compile:
         del trainer
         trainer = trainer_of(section.model_copy(update={"compile": False}), shape, world, seed)
@@ -232,25 +233,30 @@ def attributed(events: Iterable[Any], device: torch.device) -> tuple[float, list
     roots = [event for event in events if event.name == ROOT]
     threads = {event.thread for event in roots}
     ours = [event for event in events if event.thread in threads and _root(event)]
-    forward = _forward_groups(ours)
     on_device = device.type == "cuda"
-    clock = "self_device_time_total" if on_device else "self_cpu_time_total"
+    ops = _ops(ours, "self_device_time_total" if on_device else "self_cpu_time_total")
+    whole = sum(event.time_range.elapsed_us() for event in roots) / 1e6
+    idle = max(0.0, whole - sum(op.seconds for op in ops))
+    if on_device and idle:
+        ops.append(Op("(nothing on the device)", "host", idle, 0))
+    ops.sort(key=lambda op: -op.seconds)
+    return whole / max(1, len(roots)), ops
+
+
+def _ops(events: list[Any], clock: str) -> list[Op]:
+    """Sum the time of events by operator and group; `clock` is the profiler's field to sum."""
+    forward = _forward_groups(events)
     seconds = defaultdict[tuple[str, str], float](float)
     calls = Counter[tuple[str, str]]()
-    for event in ours:
+    for event in events:
         key = (_name(event), _group(event, forward))
         seconds[key] += getattr(event, clock) / 1e6
         calls[key] += 1
-    whole = sum(event.time_range.elapsed_us() for event in roots) / 1e6
-    idle = max(0.0, whole - sum(seconds.values()))
-    if on_device:
-        seconds["(nothing on the device)", "host"] += idle
     ops = []
     for (name, group), taken in seconds.items():
         if taken:
             ops.append(Op(name, group, taken, calls[name, group]))
-    ops.sort(key=lambda op: -op.seconds)
-    return whole / max(1, len(roots)), ops
+    return ops
 
 
 def _forward_groups(events: list[Any]) -> dict[int, str]:

@@ -283,22 +283,14 @@ class LabelledSource:
         if not Path(section.path).exists():
             raise missing_file(section.path, "data.path", self.origin)
         rows = list(self.read(section.path))
-        ontology = ontology_of(rows)
-        corpus = Corpus(values=lexicon(section.languages), ontology=ontology)
-        loose: list[Example] = []
-        for number, row in enumerate(rows, start=1):
-            try:
-                sentence = normalise(row.sentence)
-                action = action_of(row, sentence, ontology)
-            except InputError:
-                continue
-            split = getattr(corpus, SPLIT_NAMES[row.split]) if row.split else loose
-            split.append(Example(sentence, action, f"{section.path}:{number}"))
+        corpus = Corpus(values=lexicon(section.languages), ontology=ontology_of(rows))
+        loose = _add_rows(corpus, rows, section.path)
         if not corpus.exam:
             side = loose or corpus.validation
             side.sort(key=lambda example: rank(f"exam {example.sentence}"))
             corpus.exam = side[: section.eval_sentences]
             del side[: section.eval_sentences]
+        # A set with a validation split of its own gives no more rows to it.
         held = 0 if corpus.validation else section.validation
         corpus.validation += loose[:held]
         corpus.train += loose[held:]
@@ -308,6 +300,20 @@ class LabelledSource:
                 "lower data.eval_sentences and data.validation"
             )
         return corpus
+
+
+def _add_rows(corpus: Corpus, rows: Iterable[LabelledSentence], path: str) -> list[Example]:
+    """Add rows to their splits; return the examples of rows without one."""
+    loose: list[Example] = []
+    for number, row in enumerate(rows, start=1):
+        try:
+            sentence = normalise(row.sentence)
+            action = action_of(row, sentence, corpus.ontology)
+        except InputError:
+            continue
+        split = getattr(corpus, SPLIT_NAMES[row.split]) if row.split else loose
+        split.append(Example(sentence, action, f"{path}:{number}"))
+    return loose
 
 
 class SlurpSource(LabelledSource):

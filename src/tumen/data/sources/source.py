@@ -159,6 +159,7 @@ class HomeSource:
             _add_exam(corpus, part)
         taken = {example.sentence for example in corpus.exam}
         for part in parts:
+            # A sentence is in one split alone: eval suite, then validation, then training.
             for split in ("validation", "train"):
                 examples = getattr(part, split)
                 fresh = [example for example in examples if example.sentence not in taken]
@@ -246,6 +247,9 @@ def _fillers(rng: random.Random, lang: str) -> dict[str, list[str]]:
     return filled
 
 
+Group = tuple[str, str]  # an intent and a topic
+
+
 @dataclass(frozen=True)
 class _Sampler:
     """Draws distinct sentences.
@@ -273,8 +277,7 @@ class _Sampler:
 
         Intents are drawn by the square root of their number of templates.
         """
-        rng = self.rng
-        groups: dict[tuple[str, str], list[Template]] = defaultdict(list)
+        groups: dict[Group, list[Template]] = defaultdict(list)
         for template in self.templates:
             groups[template.intent, template.topic].append(template)
         weights = {key: len(members) ** 0.5 for key, members in groups.items()}
@@ -284,19 +287,28 @@ class _Sampler:
         tries = 0
         while wanted and tries < 60 * wanted + 1000:
             tries += 1
-            is_other = bool(other) and rng.random() < self.not_home
+            is_other = bool(other) and self.rng.random() < self.not_home
             side = other if is_other else home
-            key = rng.choices(list(side), list(side.values()))[0]
-            number = rng.randrange(len(self.homes))
-            speaker = Speaker(rng, self.homes[number], self.fillers)
-            example = speaker.say(rng.choice(groups[key]))
-            if example and self.polite and not is_other and rng.random() < POLITE:
-                example = _politely(rng, example, self.polite)
+            key = self.rng.choices(list(side), list(side.values()))[0]
+            example = self._draw(groups[key])
             if example is None or example.sentence in seen:
                 continue
             seen.add(example.sentence)
             wanted -= 1
-            yield replace(example, home=number if self.exam else -1)
+            yield example
+
+    def _draw(self, templates: Sequence[Template]) -> Example | None:
+        """Draw a home, a template and a sentence; None when the home lacks such a device."""
+        rng = self.rng
+        number = rng.randrange(len(self.homes))
+        speaker = Speaker(rng, self.homes[number], self.fillers)
+        template = rng.choice(templates)
+        example = speaker.say(template)
+        if example is None:
+            return None
+        if self.polite and template.intent != NONE and rng.random() < POLITE:
+            example = _politely(rng, example, self.polite)
+        return replace(example, home=number if self.exam else -1)
 
 
 def _politely(rng: random.Random, example: Example, words: Sequence[str]) -> Example:

@@ -213,6 +213,7 @@ class Speaker:
         """
         pieces: Pieces = []
         slots = dict(template.fixed)
+        # A template may name devices that this home does not have.
         if not self._walk(template.expression, template, pieces, slots):
             return None
         raw = "".join(text for text, _ in pieces)

@@ -125,6 +125,7 @@ def from_gguf(shape: Shape, read: Callable[[str], Tensor]) -> Iterator[tuple[str
     for ours in sizes_of(shape):
         name, turn = gguf_name(shape, ours)
         if turn == "absorbed":
+            # Theirs is (H, r, nope), ours (H, nope, r).
             k_up = read(name.format(half="k")).transpose(1, 2)
             v_up = read(name.format(half="v"))
             yield ours, torch.cat((k_up, v_up), dim=1).flatten(0, 1)

@@ -129,6 +129,7 @@ def _reorder(weight: Tensor, heads: int, rope: int, grid: tuple[int, int]) -> Te
     first = rows.shape[1] - rope
     plain = rows[:, :first]
     turned = rows[:, first:]
+    # Swapping both dimensions of the grid turns halves into pairs, and back.
     turned = turned.reshape(heads, *grid, -1).transpose(1, 2).flatten(1, 2)
     return torch.cat((plain, turned), dim=1).flatten(0, 1)
 

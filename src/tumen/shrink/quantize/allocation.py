@@ -120,11 +120,9 @@ def write_grid(
         reference = Reference(shape, weights, batches)
         options = measured(reference, shape, weights, importance, quantise.types, told)
         rest = header_bytes(shape, weights, Codec.load(tokenizer), name)
-        grids = cheapest(options, int(quantise.budget_bytes()) - rest)
-        chosen = [options[matrix][grid].bytes for matrix, grid in grids.items()]
-        size = rest + sum(chosen)
-        for twin, one in twins(shape).items():
-            grids[twin] = grids[one]
+        budget = int(quantise.budget_bytes()) - rest
+        grids, held = _within(options, budget, twins(shape))
+        size = rest + held
     scales = {}
     for matrix, grid in grids.items():
         scales[matrix] = GRIDS[grid].fit(tensors[matrix], importance.get(matrix))
@@ -135,6 +133,17 @@ def write_grid(
         (stage / CHOICE).write_text(json.dumps(content, indent=1))
         save_file(stored(scales), stage / SCALES)
     return verify(out, "quant")
+
+
+def _within(
+    options: Options, budget_bytes: int, copies: Mapping[str, str]
+) -> tuple[dict[str, QuantType], int]:
+    """Choose types within a budget, for copies too; return them and the bytes they take."""
+    grids = cheapest(options, budget_bytes)
+    held = sum(options[matrix][grid].bytes for matrix, grid in grids.items())
+    for copy, original in copies.items():
+        grids[copy] = grids[original]
+    return grids, held
 
 
 def _counted(grids: Mapping[str, QuantType]) -> dict[str, int]:
@@ -229,16 +238,31 @@ def cheapest(options: Options, budget_bytes: int) -> dict[str, QuantType]:
     best = np.zeros(room + 1)  # least divergence so far, by units spent
     picks: list[np.ndarray] = []
     for row in options.values():
-        costs = np.full((len(row), room + 1), np.inf)  # (types, units)
-        for number, option in enumerate(row.values()):
-            size = _divided_up(option.bytes, unit)
-            if size <= room:
-                costs[number, size:] = best[: room + 1 - size] + option.divergence
+        costs = _costs(list(row.values()), best, unit)
         picks.append(costs.argmin(axis=0))
         best = costs.min(axis=0)
     if not np.isfinite(best[room]):
         return smallest  # fits in bytes, but not in whole units
     return _traced(options, picks, room, unit)
+
+
+def _costs(options: Sequence[Option], best: np.ndarray, unit: int) -> np.ndarray:
+    """Least divergence with one more matrix, by its option and the units spent in all.
+
+    Args:
+        options: of the matrix.
+        best: (units + 1,) least divergence of the matrices before.
+        unit: bytes.
+
+    Returns:
+        (options, units + 1), infinite where the option does not fit.
+    """
+    costs = np.full((len(options), len(best)), np.inf)
+    for number, option in enumerate(options):
+        size = _divided_up(option.bytes, unit)
+        if size < len(best):
+            costs[number, size:] = best[: len(best) - size] + option.divergence
+    return costs
 
 
 def _traced(

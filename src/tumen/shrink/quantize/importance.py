@@ -85,9 +85,9 @@ class Moments:
 
         def look(module: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> None:
             kind: Any = self.network.shape.attention
-            rows = out.flatten(0, -2)[self.real]
+            rows = out.flatten(0, -2)[self.real]  # (N, H query_dim)
             heads = rows.view(-1, kind.num_attention_heads, kind.query_dim)
-            plain = heads[..., : kind.qk_nope_head_dim]
+            plain = heads[..., : kind.qk_nope_head_dim]  # (N, H, nope)
             self.add(f"{name}.queries", plain.flatten(1))
 
         return look
@@ -157,9 +157,9 @@ def _spread(network: Transformer, moments: Moments, name: str, weight: Tensor) -
 def _keys_values(kind: Any, queries: Tensor, latent: Tensor, weight: Tensor) -> Tensor:
     """Importance of MLA's up-projection: keys by the queries, values by the latent."""
     heads = kind.num_attention_heads
-    keys = queries.view(heads, kind.qk_nope_head_dim, 1)
+    keys = queries.view(heads, kind.qk_nope_head_dim, 1)  # (H, nope, 1)
     keys = keys.expand(-1, -1, kind.kv_lora_rank)
-    values = latent.expand(heads, kind.v_head_dim, -1)
+    values = latent.expand(heads, kind.v_head_dim, -1)  # (H, v, r)
     return torch.cat((keys, values), dim=1).reshape(weight.shape)
 
 

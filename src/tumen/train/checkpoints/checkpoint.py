@@ -164,6 +164,7 @@ class Checkpoints:
             return
         pending = self._pending
         self._pending = None
+        # Every rank must reach the exchange inside, also one whose write failed.
         with or_nothing(pending.sealing, pending.target):
             if self.later:
                 pending.written.result()

@@ -179,6 +179,7 @@ class Copies:
             return
         if not self.every:
             self.events.emit("copies", step=step, every=math.ceil(every), seconds=round(cost, 4))
+        # The interval follows the newest measurement.
         self.every = max(1, math.ceil(every))
         self._from = step
         self._since = time.perf_counter()

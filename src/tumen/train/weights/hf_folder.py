@@ -103,10 +103,11 @@ def export_public(
             export_public(whole, out, shard_bytes, precision, like)
         return
     shape = _shape_of_artifact(checkpoint)
+    dtype = TYPES[precision]
     config = config_of(shape)
-    config["torch_dtype"] = str(TYPES[precision]).removeprefix("torch.")
+    config["torch_dtype"] = str(dtype).removeprefix("torch.")
     config |= _kept(like, shape) if like else UNKNOWN_IDS
-    names = list(names_of(shape))
+    # Written beside and renamed at the end, so that `out` is never half full.
     stage = out.with_name(f".{out.name}.{os.getpid()}.new")
     with disk(out), ExitStack() as files:
         files.callback(shutil.rmtree, stage, ignore_errors=True)
@@ -114,11 +115,16 @@ def export_public(
         source = Tensors(files, [checkpoint / WEIGHTS], ArtifactError)
         check_weights(sizes_of(shape), source.sizes, str(checkpoint), ArtifactError)
         (stage / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True))
-        _write_shards(stage, shape, names, source, shard_bytes, TYPES[precision])
-        for name in BESIDE:
-            if like and (like / name).is_file():
-                shutil.copy(like / name, stage / name)
+        _write_shards(stage, shape, list(names_of(shape)), source, shard_bytes, dtype)
+        if like:
+            _copy_tokenizer(like, stage)
         os.replace(stage, out)
+
+
+def _copy_tokenizer(like: Path, stage: Path) -> None:
+    for name in BESIDE:
+        if (like / name).is_file():
+            shutil.copy(like / name, stage / name)
 
 
 def import_public(path: Path, out: Path) -> Shape:

@@ -142,6 +142,7 @@ def start_from(
                 f"{path}: has {theirs.vocab_size} tokens, the tokenizer's come from a model "
                 "of more: start from that one"
             )
+        # The tier has fewer tokens, or means of several.
         theirs = theirs.model_copy(update={"vocab_size": len(rows)})
         for name in ENDS:
             if name in weights:

@@ -107,6 +107,7 @@ def adapted(
         frozen: Any = network.get_submodule(name)
         size = torch.Size((start.rank, frozen.in_features))
         a = fresh(shape, f"{name}.lora_a", size, seed)
+        # B A = 0 at first: training starts from the base itself.
         b = torch.zeros(frozen.out_features, start.rank)
         matrix = Adapted(frozen, start.alpha / start.rank, a, b)
         setattr(network.get_submodule(above), leaf, matrix)
