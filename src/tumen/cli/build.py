@@ -184,7 +184,11 @@ def lineage(
 
 
 def _link_facts(link: Link) -> dict[str, object]:
-    """Return a stage as JSON can hold it."""
+    """Return a stage as JSON can hold it.
+
+    Args:
+        link: the stage and the state of its artifact; without one there is no digest.
+    """
     manifest = link.manifest
     return {
         "name": link.stage.name,

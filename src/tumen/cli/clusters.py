@@ -104,7 +104,12 @@ def _print_state(job: LaunchedJob, state: JobStatus) -> None:
 
 
 def _headline(job: LaunchedJob, state: JobStatus) -> str:
-    """Return what the engine and the training report of a job, in one line."""
+    """Return what the engine and the training report of a job, in one line.
+
+    Args:
+        job: that was launched.
+        state: what its engine says of it.
+    """
     text: str = state.state
     if state.exit_code:
         text += f" with exit code {state.exit_code}"
@@ -149,7 +154,15 @@ def resize(
 
 
 def _job(run: Path, tier: str | None) -> LaunchedJob:
-    """Return the launched job of a tier, of the newest one where none is named."""
+    """Return the launched job of a tier.
+
+    Args:
+        run: folder of a run, or a recipe.
+        tier: None for that of the newest job.
+
+    Raises:
+        InputError: the tier was not launched.
+    """
     recipe, folder = recipe_and_run(run)
     return find_job(Run(recipe, folder), tier)
 

@@ -200,7 +200,11 @@ def _fits_lines(device: Any, fits: Sequence[Fit]) -> Iterator[str]:
 
 
 def _fit_lines(one: Fit) -> Iterator[str]:
-    """Yield the verdict about one model."""
+    """Yield the verdict about one model.
+
+    Args:
+        one: its size, memory and speed on the device, and what to cut.
+    """
     verdict = "fits" if one.fits else "DOES NOT FIT"
     parameters = units.show_count(one.parameters)
     yield f"{one.model}: {parameters} parameters, {one.quantize}: {verdict}"

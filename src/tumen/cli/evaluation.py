@@ -85,7 +85,11 @@ def suite_lines(result: dict[str, Any]) -> Iterator[str]:
 
 
 def _suite_parts(result: dict[str, Any]) -> Iterator[str]:
-    """Yield the metrics over all cases of a suite."""
+    """Yield the metrics over all cases of a suite.
+
+    Args:
+        result: shares of one; a metric that the suite does not have is None.
+    """
     yield f"n {result['n']}"
     yield f"right intent {100 * result['intent']:.1f} %"
     yield f"exact {100 * result['exact']:.1f} %"
@@ -213,7 +217,13 @@ def _column_lines(rows: list[dict[str, str]]) -> Iterator[str]:
 
 
 def _aligned(column: str, text: str, width: int) -> str:
-    """Return a cell: the variant's name to the left, numbers to the right."""
+    """Return a cell: the variant's name to the left, numbers to the right.
+
+    Args:
+        column: heading of the cell's column.
+        text: of the cell.
+        width: characters of the column.
+    """
     if column == "variant":
         return f"{text:<{width}}"
     return f"{text:>{width}}"
@@ -251,7 +261,11 @@ def _cells(row: dict[str, Any], table: dict[str, Any]) -> dict[str, str]:
 
 
 def _quality_cells(row: dict[str, Any]) -> dict[str, str]:
-    """Return what training and evaluation gave, as far as they are done."""
+    """Return what training and evaluation gave, as far as they are done.
+
+    Args:
+        row: of one variant; a plan has neither losses nor shares.
+    """
     cells = {}
     if "loss" in row:
         cells["loss"] = _mean(row["loss"])

@@ -20,6 +20,7 @@ from tumen.plan import (
     Comparison,
     Demand,
     Growth,
+    Plan,
     ServedModel,
     Workload,
     accuracy,
@@ -128,11 +129,23 @@ def plan_recipe(  # noqa: PLR0913, PLR0917 - typer makes an option of each argum
     else:
         group = one_kind(fleet_of(cards, profile))
         plan = solve(job, group, planning, top)
-        if out:
-            write(out, plan.model_dump_json(indent=2) + "\n")
-        if html:
-            write(html, page(plan, planning))
+        _write_plan(plan, planning, out, html)
         _print_model(plan, [explain(plan, why)], as_json)
+
+
+def _write_plan(plan: Plan, planning: Planning, out: Path | None, html: Path | None) -> None:
+    """Write a plan into the files that were asked for.
+
+    Args:
+        plan: the best layouts.
+        planning: section `plan` of the recipe.
+        out: plan.json, for `tumen train` and `tumen launch`.
+        html: a page for people.
+    """
+    if out:
+        write(out, plan.model_dump_json(indent=2) + "\n")
+    if html:
+        write(html, page(plan, planning))
 
 
 def _print_model(found: BaseModel, lines: Iterable[str], as_json: bool) -> None:
@@ -352,12 +365,16 @@ def _card_lines(known: Mapping[str, Accelerator]) -> Iterator[str]:
         known: name -> card, of the planner's table.
     """
     for name, card in known.items():
-        peak = f"{card.bf16_flops / TERA:.0f} TF bf16"
-        memory = f"{card.memory_bytes / GIGA:.0f} GB at {card.memory_rate / TERA:.2f} TB/s"
-        link = f"link {card.link_rate / GIGA:.0f} GB/s in {card.domain}"
-        network = f"network {card.nic_rate / GIGA:g} GB/s a card"
-        line = f"{name:12s} {peak}, {memory}; {link}, {network}; "
-        line += f"{card.watts:.0f} W, {card.price:g} USD/h; {card.source}"
+        line = f"{name:12s} {_rates(card)}; {card.watts:.0f} W, {card.price:g} USD/h; {card.source}"
         if card.conflict:  # its sources disagree
             line += f"; CONFLICT: {card.conflict}"
         yield line
+
+
+def _rates(card: Accelerator) -> str:
+    """Return arithmetic, memory, links and network of a card."""
+    peak = f"{card.bf16_flops / TERA:.0f} TF bf16"
+    memory = f"{card.memory_bytes / GIGA:.0f} GB at {card.memory_rate / TERA:.2f} TB/s"
+    link = f"link {card.link_rate / GIGA:.0f} GB/s in {card.domain}"
+    network = f"network {card.nic_rate / GIGA:g} GB/s a card"
+    return f"{peak}, {memory}; {link}, {network}"

@@ -108,7 +108,11 @@ def goodput_lines(account: Account) -> Iterator[str]:
 
 
 def _part_lines(accelerator_seconds: Mapping[str, float]) -> Iterator[str]:
-    """Yield a line for each part of the accelerator time: its share, and hours."""
+    """Yield a line for each part of the accelerator time: its share, and hours.
+
+    Args:
+        accelerator_seconds: part -> seconds, times the accelerators.
+    """
     total = math.fsum(accelerator_seconds.values())
     for part in GOODPUT_PARTS:
         spent = accelerator_seconds[part]
