@@ -206,6 +206,10 @@ def _kill_node(victim: LocalAgent, replicas: Sequence[Path]) -> None:
     """Kill an agent and its ranks, and remove the replicas of its node.
 
     The agent first: it must not have the time to report what became of its ranks.
+
+    Args:
+        victim: the agent and its ranks.
+        replicas: folders with replicas in memory, named like their nodes.
     """
     for pid in (victim.agent, *victim.ranks.values()):
         with contextlib.suppress(ProcessLookupError):
@@ -377,7 +381,13 @@ def _lost_steps(faults: Rows, resumed: Mapping[str, Any], restored: int | None) 
 
 
 def _report_on_watcher(victim: str, since: float, after: Rows) -> DrillReport:
-    """Return the report of a killed watcher: how long until another one continued."""
+    """Return the report of a killed watcher: how long until another one continued.
+
+    Args:
+        victim: who was hit.
+        since: when the watcher was killed, in seconds since 1970.
+        after: rows of watch.jsonl from then on.
+    """
     back = [row for row in _of_event(after, "watch") if row["state"] == "resumed"]
     if not back:
         return DrillReport("watcher", victim)
@@ -386,7 +396,12 @@ def _report_on_watcher(victim: str, since: float, after: Rows) -> DrillReport:
 
 
 def _never_stopped(rows: Rows, since: float) -> bool:
-    """Whether all that was decided on the fault left the present attempt at work."""
+    """Whether all that was decided on the fault left the present attempt at work.
+
+    Args:
+        rows: of watch.jsonl.
+        since: when the fault was injected, in seconds since 1970.
+    """
     before = [row for row in rows if row["time"] < since]
     attempt = max((int(row.get("attempt") or 0) for row in before), default=0)
     after = [row for row in rows if row["time"] >= since]

@@ -149,6 +149,7 @@ class ChatApi:
                 "too_many_requests",
                 f"{MAX_CONCURRENT} requests are waiting already; try again shortly",
             )
+        # Between here and `finally` nothing may return without counting down.
         self._active += 1
         try:
             return await self._answer(request)
@@ -168,6 +169,7 @@ class ChatApi:
         headers = route_headers(answer)
         if not chat.stream:
             return json_response(chat_body(chat, answer), headers=headers)
+        # The client asked for a stream, but the router had to wait for the whole answer.
         pieces = as_pieces(answer.completion)
         return EventStream(chat_chunks(chat, pieces, answer.tier, answer.reason), headers)
 

@@ -149,6 +149,7 @@ def parse_chat(tree: Mapping[str, Any]) -> ChatRequest:
         if message.role == "user" and message.text is None:
             where = f"messages[{index}]"
             raise RequestError(400, "invalid_value", f"{where}.content must be text", where)
+    # A conversation of system and assistant messages asks for nothing.
     if request.sentence is None:
         why = "messages has no message of the role user"
         raise RequestError(400, "invalid_value", why, "messages")

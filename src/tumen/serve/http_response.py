@@ -25,6 +25,7 @@ def response_headers(more: Mapping[str, str] | None = None) -> Headers:
     The request id is our own, never the client's. Replacing control characters keeps a value from
     forging another header.
     """
+    # nosniff: a browser must not take JSON for a page.
     headers = {"x-request-id": new_id("req"), "x-content-type-options": "nosniff"}
     if more is None:
         return headers

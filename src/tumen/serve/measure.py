@@ -70,6 +70,7 @@ def shape_of(
         experts: None for dense layers.
         mla: whether attention is latent, else with grouped queries.
     """
+    # Narrower than a head would leave none.
     heads = max(1, width // 64)
     attention: Mla | Gqa
     if mla:
@@ -149,6 +150,7 @@ def measure_machine(threads: tuple[int, ...], kinds: tuple[str, ...] = KINDS) ->
             model = footprint_of_shape(shape, kind, name)
             for count in threads:
                 yield measure_model(path, model, count, context)
+            # One file at a time: all of them would fill a small disk.
             path.unlink()
 
 

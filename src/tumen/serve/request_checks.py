@@ -138,6 +138,7 @@ async def _read_limited(request: Request) -> bytes:
     Raises:
         RequestError: 413 as soon as it is too large.
     """
+    # Counted as it arrives: the headers may lie, or not say how long it is.
     body = bytearray()
     async for block in request.stream():
         body += block
@@ -160,6 +161,7 @@ def parse_body(body: bytes) -> dict[str, Any]:
         RequestError: 400.
     """
     try:
+        # Stricter than `json.loads`, which takes NaN and duplicate keys.
         tree = untrusted.parse_json(body)
     except ValueError as error:
         raise RequestError(

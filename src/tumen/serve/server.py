@@ -52,6 +52,7 @@ def build_router(
     def start(folder: Path) -> DeviceRunner:
         return load_runner(folder, serve.threads, serve.context, events, store=store)
 
+    # The device first: without it there is nothing to serve.
     device = start(bundle)
     try:
         upper: Runner | None = None

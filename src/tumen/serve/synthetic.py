@@ -92,6 +92,7 @@ def _data(rng: np.random.Generator, tensor: TensorSize) -> Array:
     rows = tensor.dims[:0:-1]
     if tensor.kind == "F32":
         return _float_data(rng, tensor, rows)
+    # Any bytes are valid weights, but for the scales that follow.
     width = tensor.bytes // int(np.prod(rows))
     packed = rng.integers(0, 256, (*rows, width), dtype=np.uint8)
     if tensor.kind in HIGH_BYTES:

@@ -184,7 +184,12 @@ class RankGroup:
 
 
 def _is_news(before: Heartbeat, now: Heartbeat) -> bool:
-    """Whether a rank changed its phase, or did its first step."""
+    """Whether a rank changed its phase, or did its first step.
+
+    Args:
+        before: the last heartbeat of a rank.
+        now: the next one.
+    """
     first_step = (before.step == 0) != (now.step == 0)
     return before.phase != now.phase or first_step
 

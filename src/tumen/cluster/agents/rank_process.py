@@ -154,7 +154,12 @@ class RankProcess:
 
 
 def _start(command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """Start a process whose input and output are pipes. It ends with this one."""
+    """Start a process whose input and output are pipes. It ends with this one.
+
+    Args:
+        command: of a rank or a standby.
+        environment: all variables of the process.
+    """
     parent = os.getpid()
     return subprocess.Popen(
         command,

@@ -113,7 +113,12 @@ class ReplicaStore:
             self._free_connections.release()
 
     def _send(self, connection: socket.socket, request: transfer.Request) -> None:
-        """Send a replica, or that there is none."""
+        """Send a replica, or that there is none.
+
+        Args:
+            connection: of the request.
+            request: which replica is wanted.
+        """
         path = self.folder / request.replica.name
         if path.is_file():
             transfer.serve_replica(connection, self.secret, request, path)

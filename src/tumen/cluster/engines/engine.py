@@ -169,6 +169,10 @@ def connect(name: str, fleet: Fleet | None = None) -> Engine:
 def render_job(engine: Engine, job: JobSpec) -> str:
     """Return what an engine would be given for a job; nothing is started.
 
+    Args:
+        engine: that would start the job.
+        job: what to start.
+
     Raises:
         EngineError: the engine cannot show it, or the job cannot run on it.
     """
@@ -222,7 +226,12 @@ def parse_exit(text: str) -> JobStatus:
 
 
 def read_or_empty(folder: Path, file: str) -> str:
-    """Return the text of a file of a job's folder, "" where there is none."""
+    """Return the text of a file of a job's folder, "" where there is none.
+
+    Args:
+        folder: of the job.
+        file: name of the file.
+    """
     try:
         return (folder / file).read_text("utf-8", errors="replace")
     except OSError:

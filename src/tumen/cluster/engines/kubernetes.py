@@ -64,7 +64,12 @@ def parse(text: str) -> JobStatus:
 
 
 def _parse_unfinished(spec: dict[str, Any], status: dict[str, Any]) -> JobStatus:
-    """Return the status of a JobSet that was admitted and has not ended."""
+    """Return the status of a JobSet that was admitted and has not ended.
+
+    Args:
+        spec: of the JobSet.
+        status: of the JobSet.
+    """
     restarts = ""
     if status.get("restarts"):
         restarts = f"restarted {status['restarts']} times"
@@ -86,7 +91,12 @@ def parse_nodes(text: str, resource: str = "nvidia.com/gpu") -> list[Node]:
 
 
 def _parse_node(found: dict[str, Any], resource: str) -> Node:
-    """Return a node of a NodeList: ready where it is neither cordoned nor unhealthy."""
+    """Return a node of a NodeList: ready where it is neither cordoned nor unhealthy.
+
+    Args:
+        found: a node, as the API server writes it.
+        resource: what the cluster calls an accelerator.
+    """
     metadata = found["metadata"]
     status = found.get("status", {})
     accelerators = int(status.get("allocatable", {}).get(resource, 0))
@@ -231,7 +241,12 @@ def _is_worth_reading(pod: dict[str, Any]) -> bool:
 
 
 def _rejection(code: int, text: str) -> str:
-    """Return the API server's rejection as one line."""
+    """Return the API server's rejection as one line.
+
+    Args:
+        code: HTTP status.
+        text: of the answer; JSON, where the API server itself rejected.
+    """
     try:
         message = " ".join(str(json.loads(text)["message"]).split())
     except (ValueError, KeyError, TypeError):

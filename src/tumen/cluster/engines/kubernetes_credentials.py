@@ -129,6 +129,10 @@ def _name_of(plugin: Mapping[str, Any]) -> str:
 def _run_plugin(plugin: Mapping[str, Any], path: Path) -> Credential:
     """Run a plugin and return the credential that it prints.
 
+    Args:
+        plugin: the section `exec` of a kubeconfig's user.
+        path: of the kubeconfig, for messages.
+
     Raises:
         EngineError: it failed, or printed no credential.
     """

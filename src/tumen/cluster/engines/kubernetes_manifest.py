@@ -118,7 +118,13 @@ def _failure_rules(job: JobSpec) -> list[dict[str, Any]]:
 
 
 def _indexed_job(job: JobSpec, site: fleet_section.Kubernetes, name: str) -> dict[str, Any]:
-    """Return the Job of all nodes, whose index is the rank of a node."""
+    """Return the Job of all nodes, whose index is the rank of a node.
+
+    Args:
+        job: that is submitted.
+        site: section `fleet.kubernetes` of the recipe.
+        name: of the JobSet.
+    """
     # A pod that was evicted or preempted, or whose node died: not the program's fault.
     disrupted = {"type": "DisruptionTarget", "status": "True"}
     limit = round(job.limit_seconds) if job.limit_seconds else None
@@ -198,7 +204,12 @@ def _require_image_and_volume(job: JobSpec, site: fleet_section.Kubernetes) -> N
 
 
 def _environment(job: JobSpec, name: str) -> list[dict[str, Any]]:
-    """Return the variables of the agent. Ranks meet at pod 0."""
+    """Return the variables of the agent. Ranks meet at pod 0.
+
+    Args:
+        job: that is submitted.
+        name: of the JobSet, which is also that of its headless service.
+    """
     variables = {
         "MASTER_ADDR": f"{name}-node-0-0.{name}",
         "MASTER_PORT": str(MASTER_PORT),

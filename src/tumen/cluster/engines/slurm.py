@@ -73,7 +73,12 @@ def parse(text: str) -> JobStatus:
 
 
 def _details(state: JobState, fields: Mapping[str, str]) -> str:
-    """Return why a job waits, or where it runs, and how often it was restarted."""
+    """Return why a job waits, or where it runs, and how often it was restarted.
+
+    Args:
+        state: of the job, which has not ended.
+        fields: of `scontrol show job`.
+    """
     details = []
     if state == "waiting" and fields.get("Reason", "None") != "None":
         details.append(fields["Reason"])
@@ -86,7 +91,12 @@ def _details(state: JobState, fields: Mapping[str, str]) -> str:
 
 
 def _exit_code(text: str, state: JobState) -> int:
-    """Return the exit code of `CODE:SIGNAL`; a job that failed has one above 0."""
+    """Return the exit code of `CODE:SIGNAL`; a job that failed has one above 0.
+
+    Args:
+        text: the field ExitCode.
+        state: of the job, which has ended.
+    """
     code, _, signal = text.partition(":")
     if int(code):
         return int(code)

@@ -118,6 +118,10 @@ def announce_watcher(folder: Path, address: str = "127.0.0.1") -> None:
 
     Its agents wait for orders where they find one.
 
+    Args:
+        folder: of the job.
+        address: of this machine, as the nodes reach it.
+
     Raises:
         EngineError: this machine has no such address.
         DiskError: the folder cannot be written.

@@ -12,6 +12,10 @@ from tumen.core.artifact import write_text
 def request_resize(folder: Path, ranks: int) -> None:
     """Request a number of ranks from the watcher of a job.
 
+    Args:
+        folder: of the job.
+        ranks: number of ranks.
+
     Raises:
         DiskError: the job's folder cannot be written.
     """

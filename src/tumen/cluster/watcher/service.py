@@ -163,7 +163,12 @@ class WatcherService:
             self._act(row)
 
     def _reply(self, agent: str, now: float) -> None:
-        """Send an agent its order, or now and then an empty message."""
+        """Send an agent its order, or now and then an empty message.
+
+        Args:
+            agent: name of the agent's node.
+            now: time of the watcher's clock in seconds.
+        """
         if agent not in self.monitor.state.agents:
             return
         note = self.monitor.reply(agent)

@@ -98,6 +98,10 @@ def _slow_nodes(state: RunState) -> dict[str, float]:
 def write_snapshot(folder: Path, snapshot: Snapshot) -> None:
     """Write a snapshot into a job's folder.
 
+    Args:
+        folder: of the job.
+        snapshot: of its run.
+
     Raises:
         DiskError: the disk rejects it; the one before stays.
     """

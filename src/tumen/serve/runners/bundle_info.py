@@ -45,6 +45,7 @@ def read_bundle_info(folder: Path) -> BundleInfo:
         ArtifactError: missing or damaged.
     """
     path = folder / "bundle.json"
+    # The most common mistake: a folder that is no bundle.
     if not path.exists():
         raise ArtifactError(f"{path}: missing, so {folder} is not a bundle; run the recipe again")
     try:

@@ -77,6 +77,7 @@ def load_runner(
             f"the limits are {MAX_THREADS} and {MAX_CONTEXT}"
         )
     gguf_header.check(model)
+    # A draft is loaded by llama.cpp as well.
     if draft:
         gguf_header.check(draft)
     ontology = Ontology.load(folder)

@@ -237,6 +237,7 @@ def action_schema(ontology: Ontology = HOME) -> dict[str, Any]:
     properties: dict[str, Any] = {}
     for name, values in fixed.items():
         properties[name] = {"type": "string", "enum": list(values)}
+    # Which words these are depends on the sentence, so the schema leaves them open.
     for name in ontology.copied:
         properties[name] = {"type": "string", "description": "words copied from the sentence"}
     return {

@@ -122,7 +122,13 @@ def _wait_for_disk(state: RunState, now: float, times: int) -> list[Row]:
 
 
 def _restart(state: RunState, now: float, fault: Fault) -> list[Row]:
-    """Kill the ranks, and begin a new attempt as soon as all agents are there."""
+    """Kill the ranks, and begin a new attempt as soon as all agents are there.
+
+    Args:
+        state: gets the order to stop, or that of the next attempt.
+        now: time of the watcher's clock in seconds.
+        fault: whose agents, if it lost any, are awaited.
+    """
     if fault.kind in ("agent", "node"):
         state.awaiting_agent = True
         # A lost agent is forgotten, unless its successor has reported already.
@@ -176,7 +182,13 @@ def engine_status(state: RunState, now: float, status: JobStatus) -> list[Row]:
 
 
 def _engine_silent(state: RunState, now: float, status: JobStatus) -> list[Row]:
-    """Report an engine that does not answer, once."""
+    """Report an engine that does not answer, once.
+
+    Args:
+        state: remembers since when.
+        now: time of the watcher's clock in seconds.
+        status: has the reason.
+    """
     if state.engine.silent_since:
         return []
     state.engine.silent_since = now
@@ -295,7 +307,12 @@ def check_health(state: RunState, now: float) -> list[Row]:
 
 
 def check_saved(state: RunState, now: float) -> list[Row]:
-    """Begin the next attempt once all ranks wrote their last checkpoint and ended."""
+    """Begin the next attempt once all ranks wrote their last checkpoint and ended.
+
+    Args:
+        state: gets the order of the next attempt.
+        now: time of the watcher's clock in seconds.
+    """
     exits = state.exits()
     complete = len(exits) >= state.order.world
     too_late = now - state.since > SAVE_SECONDS

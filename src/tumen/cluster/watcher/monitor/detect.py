@@ -223,6 +223,11 @@ def _must_ask_engine(state: RunState, now: float, used: Sequence[AgentState]) ->
     """Whether all agents are silent and the engine has not answered since.
 
     It may have requeued the job: then no node is at fault.
+
+    Args:
+        state: is only read.
+        now: time of the watcher's clock in seconds.
+        used: agents that were ordered to run ranks.
     """
     last_report = max(agent.last_report for agent in used)
     silent_for = now - last_report
@@ -283,7 +288,13 @@ def _silent_or_stuck(state: RunState, now: float, rank: int) -> Fault:
 
 
 def _is_unreported(state: RunState, now: float, nodes: Sequence[str]) -> bool:
-    """Whether the agent of a node has been quiet for a while: then it passes on no heartbeats."""
+    """Whether the agent of a node has been quiet for a while: then it passes on no heartbeats.
+
+    Args:
+        state: is only read.
+        now: time of the watcher's clock in seconds.
+        nodes: of the rank in question.
+    """
     agents = [agent for agent in state.agents.values() if agent.name in nodes]
     quiet = _silent_for(SEVERAL_SILENT_SECONDS, now, agents)
     return bool(quiet)

@@ -125,7 +125,13 @@ def assemble(state: RunState, now: float) -> list[Row]:
 
 
 def _leave_out_unfit(state: RunState, now: float, here: list[AgentState]) -> list[Row]:
-    """Start the job again without nodes that are not fit; no row where all are."""
+    """Start the job again without nodes that are not fit; no row where all are.
+
+    Args:
+        state: gets the nodes to avoid.
+        now: time of the watcher's clock in seconds.
+        here: the agents that report.
+    """
     # Only an engine of many machines has another node to take instead.
     if not state.can_move:
         return []

@@ -203,7 +203,12 @@ class RankTable:
         return None
 
     def _limit(self, seconds: dict[str, float], phase: str) -> float:
-        """Return the limit of a phase in seconds, at least LEAST_STEPS usual steps."""
+        """Return the limit of a phase in seconds, at least LEAST_STEPS usual steps.
+
+        Args:
+            seconds: phase -> limit in seconds.
+            phase: of the ranks.
+        """
         steps = LEAST_STEPS * self.step_seconds()
         return max(seconds[phase], steps)
 

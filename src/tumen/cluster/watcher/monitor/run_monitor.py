@@ -90,7 +90,12 @@ class RunMonitor:
         return rows
 
     def checkpoint_damaged(self, now: float, why: str) -> list[Row]:
-        """Take that training fell back to an older checkpoint; returns rows."""
+        """Take that training fell back to an older checkpoint; returns rows.
+
+        Args:
+            now: time in seconds.
+            why: the checkpoint, and what is wrong with it.
+        """
         if self.is_over:
             return []
         fault = Fault("checkpoint", why, self.state.ranks.furthest_step, now)

@@ -77,7 +77,13 @@ def save_and_stop(state: RunState, now: float) -> None:
 
 
 def wait(state: RunState, now: float, seconds: float) -> None:
-    """Kill the ranks and leave agents without any for some seconds."""
+    """Kill the ranks and leave agents without any for some seconds.
+
+    Args:
+        state: gets the order to stop.
+        now: time of the watcher's clock in seconds.
+        seconds: until the agents are gathered again.
+    """
     stop_ranks(state, now)
     # After `stop_ranks`, which sets a mode of its own.
     state.mode = "wait"
@@ -85,7 +91,13 @@ def wait(state: RunState, now: float, seconds: float) -> None:
 
 
 def resubmit(state: RunState, now: float, why: str) -> list[Row]:
-    """Let the engine start the job again, without the nodes to avoid."""
+    """Let the engine start the job again, without the nodes to avoid.
+
+    Args:
+        state: loses its agents and gets the order to stop.
+        now: time of the watcher's clock in seconds.
+        why: one line for people.
+    """
     row = decided(state, "resubmit", why)
     # Agents of the new job report as new ones.
     state.agents = {}
