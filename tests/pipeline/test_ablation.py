@@ -37,10 +37,10 @@ from tumen.pipeline.ablation.variants import (
 )
 from tumen.pipeline.stage import Work
 from tumen.plan import training_compute
-from tumen.recipe import Recipe, load_recipe
+from tumen.recipe import Recipe, Tier, load_recipe
 
 VOCAB = 700
-LOSSES = {"dense": [2.0, 2.4], "taught": [1.5, 1.7]}  # seed by seed
+LOSSES = {"dense": [2.0, 2.4], "taught": [1.5, 1.7], "wide": [2.0, 2.0]}  # seed by seed
 VARIANTS = """
 [ablation]
 seeds = [1, 2]
@@ -52,6 +52,10 @@ without = ["shape.experts"]
 
 [ablation.taught]
 tier = "device"
+
+[ablation.wide]
+tier = "cloud"
+set = {{ "shape.intermediate_size" = 192 }}
 """
 
 
@@ -126,23 +130,26 @@ class TestSpending:
         assert spending(recipe, tmp_path, tier, VOCAB)["teacher_flops"] == trained + asked
 
     def test_teachers_of_teachers_count(self) -> None:
+        """The device tier is taught by `upper`, that one by `lower`, and `lower` by the cloud tier."""
         recipe = load_recipe(TINY)
-        family = dict(recipe.family)
-        family["middle"] = family["device"]
-        device = family["device"]
-        distil = device.distil
+        lower = recipe.family["device"]
+        distil = lower.distil
         assert distil is not None
-        taught = device.model_copy(
-            update={"distil": distil.model_copy(update={"teacher": "middle"})}
-        )
-        chained = recipe.model_copy(update={"family": {**family, "device": taught}})
-        assert teachers_of(chained, taught) == ["middle", "cloud"]
+
+        def taught_by(teacher: str) -> Tier:
+            return lower.model_copy(
+                update={"distil": distil.model_copy(update={"teacher": teacher})}
+            )
+
+        family = {**recipe.family, "lower": lower, "upper": taught_by("lower")}
+        chained = recipe.model_copy(update={"family": family})
+        assert teachers_of(chained, taught_by("upper")) == ["upper", "lower", "cloud"]
         assert teachers_of(recipe, recipe.family["cloud"]) == []
 
     def test_a_plan_has_a_row_for_each_variant(self, tmp_path: Path) -> None:
         recipe = recipe_with(tmp_path, 'budget = "6e9"')
         plan = plan_ablation(recipe, tmp_path)
-        assert [row["name"] for row in plan["variants"]] == ["dense", "taught"]
+        assert [row["name"] for row in plan["variants"]] == ["dense", "taught", "wide"]
         tier = with_budget(recipe, tmp_path, "dense", recipe.tokenizer.vocab_size)
         assert plan["variants"][0]["steps"] == tier.train.steps
 
@@ -164,15 +171,16 @@ class TestTable:
         return read_table(run)
 
     def test_losses_seed_by_seed_against_the_first(self, tmp_path: Path) -> None:
-        dense, taught = self.made(tmp_path)["variants"]
+        dense, taught, wide = self.made(tmp_path)["variants"]
         assert (dense["losses"], taught["losses"]) == ([2.0, 2.4], [1.5, 1.7])
         assert dense["against_first"] is None
         assert taught["against_first"]["mean"] == pytest.approx(-0.6)
+        assert wide["against_first"]["mean"] == pytest.approx(-0.2), "not against the one before"
         assert (dense["name"], dense["flops"], dense["epochs"]) == ("dense", 7, 3)
 
     def test_speeds_and_machine_are_facts_and_no_part_of_the_digest(self, tmp_path: Path) -> None:
         table = self.made(tmp_path)
-        assert table["tokens_per_second"] == {"dense": 150, "taught": 150}
+        assert table["tokens_per_second"] == {"dense": 150, "taught": 150, "wide": 150}
         assert {"machine", "load", "versions", "command"} <= set(table)
         payload = (tmp_path / "ablation" / "table" / "table.json").read_text()
         assert "tokens_per_second" not in payload
@@ -186,7 +194,7 @@ class TestTable:
             for seed in (1, 2)
         }
         assert set(verify(tmp_path / "ablation" / "table").made_from) == parents
-        assert len(parents) == 4
+        assert len(parents) == 6
 
     def test_a_comparison_is_paired_by_seed(self) -> None:
         first, losses = [2.0, 3.0, 4.0], [1.9, 2.9, 3.9]
