@@ -83,9 +83,9 @@ HAND_MUTANTS = (
     HandMutant(
         "brighter, darker and colours mean the lights that are on",
         GROUPS,
-        "return lit or lights",
-        "return lights",
-        "tests/assistant/test_choice.py::test_lights_where_the_room_is_not_known",
+        "lights = lit or lights",
+        "pass",
+        "tests/assistant/test_choice.py::test_the_lit_lights_of_one_room_are_the_ones_to_set",
     ),
     HandMutant(
         "when most agents are silent, the watcher suspects its own network",

@@ -22,7 +22,10 @@ def test_files_and_their_tests_are_there() -> None:
 
 @pytest.mark.parametrize("mutant", HAND_MUTANTS, ids=lambda mutant: mutant.dropped)
 def test_a_mutant_by_hand_names_one_place_and_a_test(mutant: HandMutant) -> None:
-    assert (ROOT / mutant.file).read_text("utf-8").count(mutant.before) == 1
+    found = (ROOT / mutant.file).read_text("utf-8").count(mutant.before)
+    assert found == 1, (
+        f"tests/hand_mutants.py quotes {mutant.before!r}; quote what stands there now"
+    )
     file, *names = mutant.test.split("::")
     text = (ROOT / file).read_text("utf-8")
     for name in names:
