@@ -42,11 +42,6 @@ def write_scorecard(
     Returns:
         The manifest of the scorecard.
     """
-    agreement = {}
-    for name in sizes:
-        if name in columns:
-            facts_of = manifest_of(bundle.with_name(f"bundle-{name}")).facts
-            agreement[name] = facts_of.get("agreement")
     card: dict[str, Any] = {
         "exam": suite,
         "columns": columns,
@@ -59,7 +54,7 @@ def write_scorecard(
     facts = {
         "seconds_p50": _percentiles(seconds, 0.5),
         "seconds_p95": _percentiles(seconds, 0.95),
-        "agreement": agreement,
+        "agreement": _agreements(bundle, [name for name in sizes if name in columns]),
         "passed": not card["shortfalls"],
     }
     folder = bundle / "scorecard"
@@ -67,6 +62,15 @@ def write_scorecard(
         text = json.dumps(card, indent=1, ensure_ascii=False)
         (stage / "scorecard.json").write_text(text, "utf-8")
     return verify(folder, "scorecard")
+
+
+def _agreements(bundle: Path, tiers: Sequence[str]) -> dict[str, Any]:
+    """Return the agreement with torch of each tier's bundle beside the device's."""
+    found = {}
+    for tier in tiers:
+        facts = manifest_of(bundle.with_name(f"bundle-{tier}")).facts
+        found[tier] = facts.get("agreement")
+    return found
 
 
 def _percentiles(seconds: Mapping[str, Sequence[float]], share: float) -> dict[str, float]:

@@ -47,14 +47,18 @@ def scorecard_text(folder: Path) -> str:
 def _group_lines(card: Mapping[str, Any], names: list[str]) -> list[str]:
     columns = card["columns"]
     classes = card["classes"]
-    titles = "".join(f"{name:>{CELL_WIDTH}}" for name in names)
     against = f"{'device / cloud':>26}" if classes else ""
-    lines = [f"{'exact actions, %':<18}{'n':>6}  {titles}{against}"]
+    lines = [f"{'exact actions, %':<18}{'n':>6}  {_cells(names)}{against}"]
     for group in sorted(columns["device"], key=_group_order):
-        cells = "".join(f"{_share_cell(columns[name].get(group)):>{CELL_WIDTH}}" for name in names)
+        shares = [_share_cell(columns[name].get(group)) for name in names]
         count = columns["device"][group]["n"]
-        lines.append(f"{group:<18}{count:>6}  {cells}{_ratio_cell(classes.get(group))}")
+        ratio = _ratio_cell(classes.get(group))
+        lines.append(f"{group:<18}{count:>6}  {_cells(shares)}{ratio}")
     return lines
+
+
+def _cells(texts: list[str]) -> str:
+    return "".join(f"{text:>{CELL_WIDTH}}" for text in texts)
 
 
 def _fact_lines(card: Mapping[str, Any], facts: Mapping[str, Any], names: list[str]) -> list[str]:
@@ -76,7 +80,7 @@ def _safety_lines(card: Mapping[str, Any], names: list[str]) -> list[str]:
 
 
 def _line(label: str, cells: list[str]) -> str:
-    return f"{label:<{LABEL_WIDTH}}" + "".join(f"{cell:>{CELL_WIDTH}}" for cell in cells)
+    return f"{label:<{LABEL_WIDTH}}{_cells(cells)}"
 
 
 def _milliseconds(seconds: Mapping[str, float], name: str) -> str:

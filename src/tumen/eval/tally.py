@@ -125,11 +125,9 @@ def _tally_of_one(case: EvalCase, action: Action | None, values: Values) -> Tall
     """Count a single prediction."""
     intent_right, exact = _graded(case, action, values)
     not_home = case.gold is not None and case.gold.intent == NONE
-    # Labels of other data sets count as the home's actions that they mean.
-    given = at_home(action) if action else None
-    acts = given is not None and given.intent in ACTS
-    acts_wrongly = not_home and acts and not intent_right
-    would_change = acts_wrongly and would_act(given, case.home, values)
+    acts_wrongly = would_change = False
+    if not_home and not intent_right:
+        acts_wrongly, would_change = _false_act(case, action, values)
     invented = action is not None and invents_words(action, case.sentence)
     return Tally(
         n=1,
@@ -142,6 +140,17 @@ def _tally_of_one(case: EvalCase, action: Action | None, values: Values) -> Tall
         golds=Counter([str(case.gold or case.labels or "")]),
         marks=["1" if exact else "0"],
     )
+
+
+def _false_act(case: EvalCase, action: Action | None, values: Values) -> tuple[bool, bool]:
+    """Return whether an action has an acting intent, and whether it would change the home."""
+    if action is None:
+        return False, False
+    # Labels of other data sets count as the home's actions that they mean.
+    given = at_home(action)
+    if given.intent not in ACTS:
+        return False, False
+    return True, would_act(given, case.home, values)
 
 
 def _graded(case: EvalCase, given: Action | None, values: Values) -> tuple[bool, bool]:

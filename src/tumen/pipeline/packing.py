@@ -123,12 +123,6 @@ class BundleStage(Stage):
         quantize = self.tier.quantize
         trained = qat_of(self.tier_name) if quantize.qat else self.tier_name
         types = None if quantize.plain else work.run / types_of(self.tier_name)
-        about = {
-            "recipe": self.recipe_name,
-            "tier": self.tier_name,
-            "serve": self.serve.model_dump(),
-            "gate": self.gate.model_dump(),
-        }
         parts = BundleInputs(
             checkpoint=work.run / trained,
             tokenizer=work.run / TOKENIZER,
@@ -138,11 +132,20 @@ class BundleStage(Stage):
         pack(
             parts,
             quantize.word,
-            about,
+            self._about(),
             out,
             work.inputs,
             merge=bool(self.tier.init_from and self.tier.init_from.merge),
         )
+
+    def _about(self) -> dict[str, Any]:
+        """Return the content of bundle.json that comes from the recipe."""
+        return {
+            "recipe": self.recipe_name,
+            "tier": self.tier_name,
+            "serve": self.serve.model_dump(),
+            "gate": self.gate.model_dump(),
+        }
 
     def _compare_with_torch(self, packed: Path, work: Work) -> dict[str, Any]:
         """Return how many tokens of the eval suite llama.cpp and torch agree on."""

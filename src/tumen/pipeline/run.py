@@ -112,15 +112,16 @@ class Run:
         made = []
         with progress:
             for stage in wanted:
+                name = stage.name
                 inputs = stage.inputs(digests)
-                manifest = done(self.folder / stage.name, stage.kind, inputs)
+                manifest = done(self.folder / name, stage.kind, inputs)
                 if manifest is None:
                     manifest = self._make(stage, inputs, events, progress)
-                    made.append(stage.name)
+                    made.append(name)
                 elif progress.live:
-                    progress.line(f"{stage.name:<24} {manifest.digest}  done before")
-                digests[stage.name] = manifest.digest
-                if stage.name == until:
+                    progress.line(f"{name:<24} {manifest.digest}  done before")
+                digests[name] = manifest.digest
+                if name == until:
                     break
         return made
 

@@ -96,16 +96,17 @@ def profile_steps(
     check_vocab(int(shards.tokens.max()), shape)
 
     trainer = trainer_of(section, shape, world, seed)
-    loader = Loader(
-        shards, section.batch_size, section.seq_len, seed, trainer.data_rank, trainer.data_ranks
-    )
+    rank = trainer.data_rank
+    ranks = trainer.data_ranks
+    loader = Loader(shards, section.batch_size, section.seq_len, seed, rank, ranks)
     _steps(trainer, loader, section, WARM)
     seconds, real = _timed(trainer, loader, section)
     peak = sum(world.gather(measured_peak(section, world.device)))
     # Scopes are inside blocks, so the profiled blocks must not be compiled.
     if section.compile:
         del trainer
-        trainer = trainer_of(section.model_copy(update={"compile": False}), shape, world, seed)
+        uncompiled = section.model_copy(update={"compile": False})
+        trainer = trainer_of(uncompiled, shape, world, seed)
         _steps(trainer, loader, section, WARM)
     with scopes(networks_of(trainer)), profiler(activities=_activities(world.device)) as seen:
         _steps(trainer, loader, section, STEPS)

@@ -227,13 +227,9 @@ def ontology_of(rows: Iterable[LabelledSentence]) -> Ontology:
         languages[row.lang] = None
         group, _, _ = row.intent.partition("_")
         groups.setdefault(group, {})[row.intent] = None
-        slots = intents.setdefault(row.intent, {})
-        seen: set[str] = set()
-        for slot, _ in row.slots:
-            if slot in seen:
-                several[slot] = None
-            seen.add(slot)
-            slots[slot] = None
+        slots = [slot for slot, _ in row.slots]
+        intents.setdefault(row.intent, {}).update(dict.fromkeys(slots))
+        several.update(_repeated(slots))
     try:
         return Ontology(
             languages=tuple(languages),
@@ -245,6 +241,17 @@ def ontology_of(rows: Iterable[LabelledSentence]) -> Ontology:
     except ValidationError as error:
         why = error.errors()[0]["msg"].removeprefix("Value error, ")
         raise InputError(f"labels: {why}") from None
+
+
+def _repeated(names: Iterable[str]) -> dict[str, None]:
+    """Return the names that occur more than once, in the order of their second occurrence."""
+    seen: set[str] = set()
+    found: dict[str, None] = {}
+    for name in names:
+        if name in seen:
+            found[name] = None
+        seen.add(name)
+    return found
 
 
 def action_of(row: LabelledSentence, sentence: str, ontology: Ontology) -> Action:

@@ -154,19 +154,26 @@ class HomeSource:
             count = len(languages)
             made = pool.map(_language, [section] * count, languages, [seed] * count)
             parts = list(made)
-        corpus = Corpus(values=lexicon(languages))
-        for part in parts:
-            _add_exam(corpus, part)
-        taken = {example.sentence for example in corpus.exam}
-        for part in parts:
-            # A sentence is in one split alone: eval suite, then validation, then training.
-            for split in ("validation", "train"):
-                examples = getattr(part, split)
-                fresh = [example for example in examples if example.sentence not in taken]
-                getattr(corpus, split).extend(fresh)
-                taken |= {example.sentence for example in fresh}
+        corpus = _united(parts)
+        corpus.values = lexicon(languages)
         random.Random(seed).shuffle(corpus.train)
         return corpus
+
+
+def _united(parts: Sequence[Corpus]) -> Corpus:
+    """Unite the corpora of languages; a sentence is in one split alone."""
+    corpus = Corpus()
+    for part in parts:
+        _add_exam(corpus, part)
+    taken = {example.sentence for example in corpus.exam}
+    for part in parts:
+        # Validation goes first: a sentence that is in both stays there.
+        for split in ("validation", "train"):
+            examples = getattr(part, split)
+            fresh = [example for example in examples if example.sentence not in taken]
+            getattr(corpus, split).extend(fresh)
+            taken |= {example.sentence for example in fresh}
+    return corpus
 
 
 def _add_exam(corpus: Corpus, part: Corpus) -> None:
@@ -213,12 +220,7 @@ def split_templates(
     eval suite tests new combinations of words and names, not unknown words. Small intents keep all
     of their templates.
     """
-    sizes = Counter((template.intent, template.topic) for template in templates)
-    held = set()
-    for template in templates:
-        large = sizes[template.intent, template.topic] >= SMALL_INTENT
-        if large and is_held(template.id, hold):
-            held.add(template.id)
+    held = _held_by_hash(templates, hold)
     taught: dict[Any, set[str]] = defaultdict(set)
     for template in templates:
         if template.id not in held:
@@ -230,6 +232,17 @@ def split_templates(
             taught[_meaning(template)] |= words
     trained = [template for template in templates if template.id not in held]
     return trained, [template for template in templates if template.id in held]
+
+
+def _held_by_hash(templates: Sequence[Template], hold: float) -> set[str]:
+    """Return the ids that the hash holds out, of intents that are large enough."""
+    sizes = Counter((template.intent, template.topic) for template in templates)
+    held = set()
+    for template in templates:
+        large = sizes[template.intent, template.topic] >= SMALL_INTENT
+        if large and is_held(template.id, hold):
+            held.add(template.id)
+    return held
 
 
 def _meaning(template: Template) -> Any:

@@ -178,17 +178,23 @@ def _own_templates(lang: str) -> Iterator[Template]:
     grammar = Grammar(lang, rules, tree.get("lists", {}))
     for intent, blocks in tree["intents"].items():
         for block in blocks:
-            domains = _domains(block.get("requires_context"))
-            fixed = {name: str(value) for name, value in block.get("slots", {}).items()}
-            for text in block["sentences"]:
-                key = hash_of([lang, intent, text, sorted(fixed.items())])
-                parsed = hassil.parse_sentence(text).expression
-                yield Template(key, lang, intent, parsed, grammar, fixed, domains, "own")
+            yield from _block_templates(intent, block, grammar)
     for topic, texts in tree["none"].items():
         for text in texts:
             key = hash_of([lang, NONE, text])
             parsed = hassil.parse_sentence(text).expression
             yield Template(key, lang, NONE, parsed, grammar, topic=topic)
+
+
+def _block_templates(intent: str, block: Mapping[str, Any], grammar: Grammar) -> Iterator[Template]:
+    """Yield the templates of one block of an intent's phrases."""
+    lang = grammar.lang
+    domains = _domains(block.get("requires_context"))
+    fixed = {name: str(value) for name, value in block.get("slots", {}).items()}
+    for text in block["sentences"]:
+        key = hash_of([lang, intent, text, sorted(fixed.items())])
+        parsed = hassil.parse_sentence(text).expression
+        yield Template(key, lang, intent, parsed, grammar, fixed, domains, "own")
 
 
 class Speaker:

@@ -97,12 +97,12 @@ def paired_difference(first: str, second: str) -> PairedInterval:
     total = sum(n)
     if total == 0:
         return PairedInterval(None, None, None)
-    ours = n.both + n.first
-    theirs = n.both + n.second
-    low, high = wilson(ours, total)
-    other_low, other_high = wilson(theirs, total)
-    share = ours / total
-    other = theirs / total
+    hits = n.both + n.first
+    other_hits = n.both + n.second
+    low, high = wilson(hits, total)
+    other_low, other_high = wilson(other_hits, total)
+    share = hits / total
+    other = other_hits / total
     correlation = _correlation(n)
     below = _combined(share - low, other_high - other, correlation)
     above = _combined(high - share, other - other_low, correlation)

@@ -88,20 +88,25 @@ def _grade(gold: Action, home: Home, values: Values) -> Grade:
     def grade(given: Action) -> tuple[bool, bool]:
         if given.intent != gold.intent:
             return False, False
-        extra = {
-            slot: value
-            for slot, value in given.slots.items()
-            if slot in OPTIONAL_SLOTS and slot not in gold.slots
-        }
-        named = {slot: value for slot, value in given.slots.items() if slot not in extra}
-        without_extra = replace(given, slots=named)
+        named, extra = _apart(given, gold)
+        if same_action(replace(given, slots=named), gold, home, values):
+            return True, True
         gold_with_extra = replace(gold, slots={**gold.slots, **extra})
-        exact = same_action(without_extra, gold, home, values) or same_action(
-            given, gold_with_extra, home, values
-        )
-        return True, exact
+        return True, same_action(given, gold_with_extra, home, values)
 
     return grade
+
+
+def _apart(given: Action, gold: Action) -> tuple[dict[str, str], dict[str, str]]:
+    """Return an answer's slots that the gold could have, and optional ones that it leaves out."""
+    named = {}
+    extra = {}
+    for slot, value in given.slots.items():
+        if slot in OPTIONAL_SLOTS and slot not in gold.slots:
+            extra[slot] = value
+        else:
+            named[slot] = value
+    return named, extra
 
 
 def expected_action(intent: str, lang: str, slots: Mapping[str, Any]) -> Action:

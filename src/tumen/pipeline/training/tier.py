@@ -143,6 +143,15 @@ def _train(name: str, engine: Engine, job: JobSpec, work: Work) -> None:
         raise TrainError(f"{name}: {why} (log: {job.folder / 'log'})")
 
 
+def _newest_step(events: Path, since: float) -> dict[str, Any]:
+    """Return the newest row about a step or about stored logits; {} if there is none."""
+    newest: dict[str, Any] = {}
+    for row in read(events, tail_bytes=TAIL_BYTES):
+        if row.get("event") in ("step", "logits") and row["time"] >= since:
+            newest = row
+    return newest
+
+
 def _show_newest_step(folder: Path, since: float, update: Update) -> None:
     """Show the newest step that a tier has reported since a time.
 
@@ -150,10 +159,7 @@ def _show_newest_step(folder: Path, since: float, update: Update) -> None:
         folder: of its artifact; its events lie beside it, and name the tier like the folder.
         since: seconds since 1970.
     """
-    newest: dict[str, Any] = {}
-    for row in read(folder.with_name("events.jsonl"), tail_bytes=TAIL_BYTES):
-        if row.get("event") in ("step", "logits") and row["time"] >= since:
-            newest = row
+    newest = _newest_step(folder.with_name("events.jsonl"), since)
     if not newest:
         return
     if newest["event"] == "logits":
