@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.homes import home_of, thing
 
-from tumen.home import kind_of
+from tumen.home import Kind
 from tumen.home.home import Home
 from tumen.home.naming.index import SAME, WITHIN, Index
 
@@ -58,7 +58,7 @@ def test_a_phrase_is_taken_apart(
 ) -> None:
     phrase = index.parse(said, lang)
     assert phrase.core == set(core.split())
-    assert phrase.kind == (kind_of(kind) if kind else None)
+    assert phrase.kind == (Kind.of(kind) if kind else None)
     assert [place.id for place in phrase.places] == places.split()
 
 
@@ -112,9 +112,9 @@ def test_places_and_long_kinds_may_be_left_in_the_words(index: Index) -> None:
     assert not index.parse("lamp here", "en", take_places=False).here
     assert index.parse("all lamps", "en", take_places=False).all
     short = index.parse("garage door", "en", long_kinds=False)
-    assert short.kind == kind_of("cover,lock,binary_sensor:door")
+    assert short.kind == Kind.of("cover,lock,binary_sensor:door")
     assert [place.id for place in short.places] == ["garage"]
-    assert index.parse("车库门", "zh", long_kinds=False).kind == kind_of("cover:garage")
+    assert index.parse("车库门", "zh", long_kinds=False).kind == Kind.of("cover:garage")
 
 
 def numbers(home: Home) -> dict[str, int]:
@@ -222,7 +222,7 @@ def test_which_devices_are_of_a_kind(
     id_: str, name: str, device_class: str, kind: str, fits: bool
 ) -> None:
     index = home_of(thing(id_, name, device_class=device_class)).index
-    assert index.fits(0, kind_of(kind)) is fits
+    assert index.fits(0, Kind.of(kind)) is fits
 
 
 def test_a_device_may_be_called_by_its_kind_alone() -> None:

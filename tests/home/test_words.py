@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tumen.home import fold, forms, kind_of, split, spoken
+from tumen.home import Kind, fold, forms, split, spoken
 from tumen.home.naming.compounds import split_compound
 from tumen.home.naming.kinds import kind_word
 from tumen.home.naming.typos import nearest_words, without_umlaut_letters
@@ -158,7 +158,7 @@ def test_endings(word: str, stems: list[str]) -> None:
 def test_words_that_name_a_kind(word: str, kind: str) -> None:
     found = kind_word(word)
     assert found is not None
-    assert found[0] == kind_of(kind)
+    assert found[0] == Kind.of(kind)
 
 
 @pytest.mark.parametrize(
@@ -169,16 +169,16 @@ def test_words_that_name_no_kind(word: str) -> None:
 
 
 def test_a_kind_word_is_told_as_the_table_has_it() -> None:
-    assert kind_word("lampen") == (kind_of("light"), "lamp")
-    assert kind_word("lamps") == (kind_of("light"), "lamp")
-    assert kind_word("lampe") == (kind_of("light"), "lampe")
+    assert kind_word("lampen") == (Kind.of("light"), "lamp")
+    assert kind_word("lamps") == (Kind.of("light"), "lamp")
+    assert kind_word("lampe") == (Kind.of("light"), "lampe")
 
 
 def test_a_kind_is_domains_and_a_sense() -> None:
-    kind = kind_of("cover,lock:door")
+    kind = Kind.of("cover,lock:door")
     assert kind.domains == {"cover", "lock"}
     assert kind.sense == "door"
-    assert kind_of("light").sense == ""
+    assert Kind.of("light").sense == ""
 
 
 PLACES = {"kuche", "bad", "wohnzimmer", "garten"}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from tumen.assistant.intents import ACTS_ON, ASKED_OF, DEVICE_CLASS_KINDS
 from tumen.assistant.resolution.results import Candidate, Question, Refusal, Resolved, Unresolved
 from tumen.assistant.values import Value
-from tumen.home import Entity, Home, Index, Kind, NamedPlace, Phrase, kind_of
+from tumen.home import Entity, Home, Index, Kind, NamedPlace, Phrase
 from tumen.language import Action
 
 
@@ -66,7 +66,7 @@ class Lookup:
         device_class = self.slot("device_class")
         # a window that is asked about may be a cover or a sensor; one that is opened is a cover
         if device_class and (self.is_question or not domain):
-            return kind_of(DEVICE_CLASS_KINDS.get(device_class, f"cover:{device_class}"))
+            return Kind.of(DEVICE_CLASS_KINDS.get(device_class, f"cover:{device_class}"))
         if domain:
             return Kind(frozenset((domain,)), device_class)
         return None

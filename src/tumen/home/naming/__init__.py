@@ -2,7 +2,7 @@
 
 from tumen.home.naming.common_words import common_words, language_of, read_language_tables
 from tumen.home.naming.index import Index
-from tumen.home.naming.kinds import Kind, kind_of, kind_word
+from tumen.home.naming.kinds import Kind, kind_word
 from tumen.home.naming.mentions import Mention, mentions_of
 from tumen.home.naming.phrase import NamedPlace, Phrase
 from tumen.home.naming.spelling import fold
@@ -17,7 +17,6 @@ __all__ = [
     "common_words",
     "fold",
     "forms",
-    "kind_of",
     "kind_word",
     "language_of",
     "mentions_of",

@@ -22,6 +22,12 @@ class Kind:
     domains: frozenset[str]
     sense: str = ""
 
+    @staticmethod
+    def of(text: str) -> Kind:
+        """Return the kind written as `domains[:sense]`, the domains with commas."""
+        domains, _, sense = text.partition(":")
+        return Kind(frozenset(domains.split(",")), sense)
+
 
 STRICT_DOMAINS = frozenset(("sensor", "binary_sensor", "switch", "input_boolean"))
 """Domains with devices of all sorts: a sense fits only a device that carries it itself."""
@@ -37,12 +43,6 @@ SIMILAR_SENSES = {
 
 GENERAL_SENSES = frozenset(("thermostat",))
 """Senses of every device of the domain; a device that carries the sense itself is preferred."""
-
-
-def kind_of(text: str) -> Kind:
-    """Return the kind written as `domains[:sense]`, the domains with commas."""
-    domains, _, sense = text.partition(":")
-    return Kind(frozenset(domains.split(",")), sense)
 
 
 def _words_of(lang: str) -> Iterator[tuple[str, str]]:
@@ -63,7 +63,7 @@ def kind_words() -> dict[str, Kind]:
     for lang in naming_tables():
         for word, kind in _words_of(lang):
             # `player` is a word of two languages
-            found.setdefault(word, kind_of(kind))
+            found.setdefault(word, Kind.of(kind))
     return found
 
 
