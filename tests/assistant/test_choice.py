@@ -365,3 +365,25 @@ def test_the_values_of_a_question_are_kept_for_its_answer() -> None:
     assert asked.values == {"percentage": 40}
     assert asked.choose(1).values == {"percentage": 40}
     assert resolved(home, "FanSetSpeed percentage=forty area=hall").values == {"percentage": 40}
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("TurnOn domain=cover device_class=garage", "?cover.left cover.right"),
+        ("TurnOn domain=cover device_class=garage scope=all", "cover.left cover.right"),
+        ("TurnOff domain=cover device_class=garage", "cover.left cover.right"),
+        ("TurnOff domain=lock", "?lock.back lock.front"),
+        ("TurnOn domain=lock", "lock.back lock.front"),
+        ("TurnOff domain=lock scope=all", "lock.back lock.front"),
+    ],
+)
+def test_the_house_is_opened_one_door_at_a_time(said: str, expected: str) -> None:
+    home = home_of(
+        thing("cover.left", "Left garage door", "hall", device_class="garage"),
+        thing("cover.right", "Right garage door", "hall", device_class="garage"),
+        thing("lock.front", "Front lock", "hall"),
+        thing("lock.back", "Back lock", "hall"),
+        here="hall",
+    )
+    assert meant(home, said) == expected

@@ -367,11 +367,12 @@ def test_a_timer_that_ran_out_is_told_and_carries_out_its_command() -> None:
     session = session_of(
         home,
         left_on="TurnOn name=left lamp",
-        delayed="de StartTimer duration=10 minuten command=left on",
+        links_an="de TurnOn name=left lamp",
+        in_10_minuten_links_an="de StartTimer duration=10 minuten command=links an",
         tea="StartTimer duration=5 minutes name=tea",
     )
     session.say("tea")
-    session.say("delayed")
+    session.say("in 10 minuten links an")
     assert session.due() == ()
     clock.wind(300)
     (tea,) = session.due()
@@ -381,7 +382,7 @@ def test_a_timer_that_ran_out_is_told_and_carries_out_its_command() -> None:
     clock.wind(300)
     told, done = session.due()
     assert told.reply == "Die Zeit ist um: Timer über 10 min."
-    assert done.reply == "Turned on Left lamp."
+    assert done.reply == "Left lamp eingeschaltet."
     assert states(home, "light.left") == "on"
     assert session.due() == ()
 

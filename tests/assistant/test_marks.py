@@ -250,3 +250,26 @@ def test_a_fifth_command_is_refused_in_one_line() -> None:
 def test_numbers_keep_their_commas() -> None:
     (clause,) = clauses_of("set it to 21,5 degrees")
     assert clause.said == "set it to 21,5 degrees"
+
+
+@pytest.mark.parametrize("sentence", ["灯调亮一点", "再亮一点", "开大一点"])
+def test_a_bit_is_no_hour(sentence: str) -> None:
+    assert not kinds(sentence)
+
+
+@pytest.mark.parametrize("sentence", ["下午一点开灯", "凌晨一点关灯", "一点半开灯"])
+def test_one_o_clock_is_an_hour(sentence: str) -> None:
+    assert kinds(sentence) == {"moment"}
+
+
+@pytest.mark.parametrize(
+    ("sentence", "about"),
+    [
+        ("打开卧室的灯，吸顶灯除外", "吸顶灯"),
+        ("alle Lampen aus, den Kronleuchter ausgenommen", "den kronleuchter"),
+    ],
+)
+def test_an_exception_that_is_said_last(sentence: str, about: str) -> None:
+    (clause,) = clauses_of(sentence)
+    (mark,) = [mark for mark in marks_of(clause.said) if mark.kind == "except"]
+    assert mark.about == about

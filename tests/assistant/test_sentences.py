@@ -205,3 +205,39 @@ def test_undo_takes_back_the_whole_turn(session: Session, home: Home) -> None:
     session.say("undo")
     assert "light.hallway" in lit(home)
     assert home.state("lock.front_door")["state"] == "locked"
+
+
+def test_a_pronoun_is_what_the_command_before_was_about(session: Session, home: Home) -> None:
+    DEAF["switch it"] = "TurnOn domain=light"
+    try:
+        turn = session.say("switch the desk lamp off and switch it on")
+        assert turn.parts[1].resolved is not None
+        assert turn.parts[1].resolved.targets == ("light.desk_lamp",)
+    finally:
+        del DEAF["switch it"]
+
+
+def test_here_is_the_room_and_not_the_house(session: Session, home: Home) -> None:
+    home.here = "office"
+    session.say("lights off in here")
+    assert "light.desk_lamp" not in lit(home)
+    assert "light.hallway" in lit(home)
+
+
+def test_a_pronoun_is_put_on_no_list(session: Session, home: Home) -> None:
+    DEAF["add it"] = "ShoppingListAddItem item=it"
+    try:
+        turn = session.say("add it to the list")
+        assert turn.changes == ()
+        assert turn.question is not None
+    finally:
+        del DEAF["add it"]
+
+
+def test_a_time_that_a_model_made_up_starts_nothing(session: Session, home: Home) -> None:
+    DEAF["quarter"] = "StartTimer duration=quarter command=lamp"
+    try:
+        assert session.say("lamp to a quarter").changes == ()
+        assert home.timers == {}
+    finally:
+        del DEAF["quarter"]

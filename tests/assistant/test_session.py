@@ -181,17 +181,21 @@ def test_a_chinese_answer(session: Session, answer: str, target: str) -> None:
     assert [change.id for change in session.say(answer).changes] == [target]
 
 
+def test_it_is_asked_for_where_nothing_was_spoken_of_yet(session: Session) -> None:
+    assert session.say("turn it on").reply == "Which device do you mean?"
+    assert [change.id for change in session.say("the reading lamp").changes] == [
+        "light.reading_lamp"
+    ]
+
+
 def test_a_missing_device_or_room_is_filled_in(session: Session) -> None:
     assert session.say("lights on in here").reply == "Which room do you mean?"
     assert {change.id for change in session.say("bathroom").changes} == {
         "light.bathroom",
         "light.mirror",
     }
-    assert session.say("turn it on").reply == "Which device do you mean?"
-    assert [change.id for change in session.say("the reading lamp").changes] == [
-        "light.reading_lamp"
-    ]
-    session.say("turn it on")
+    # what was spoken of last
+    assert session.say("turn it on").reply == "Bathroom light and Mirror light were already on."
     assert session.say("turn on the kitchen light").action is not None
 
 

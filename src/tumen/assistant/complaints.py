@@ -41,6 +41,11 @@ def with_complaint(said: str, action: Action) -> Action:
     return replace(action, intent=intent, slots=ordered)
 
 
+def is_complaint(said: str) -> bool:
+    """Return whether a normalised sentence says how it is."""
+    return _complaint(script_of(said)).search(said) is not None
+
+
 @cache
 def _complaint(script: str) -> re.Pattern[str]:
     """Return the pattern of every complaint in a script."""

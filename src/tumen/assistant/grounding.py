@@ -79,7 +79,26 @@ def ground(said: str, action: Action, home: Home) -> Grounded:
         if better is None:
             return Grounded(action, mention.words)
         action = better
-    return Grounded(action)
+    return Grounded(_with_here(pieces, action))
+
+
+def _with_here(pieces: Sequence[str], action: Action) -> Action:
+    """Return an act about the speaker's room where it says `here` and no other place."""
+    if "area" not in INTENTS[action.intent] or action.slots.get("area"):
+        return action
+    if action.slots.get("name"):
+        return action
+    words = common_words()
+    # `room` alone is a word of many names
+    here = {word for word in words.here if word not in words.rooms}
+    for start in range(len(pieces)):
+        for end in range(min(len(pieces), start + _MOST_UNITS), start, -1):
+            said = "".join(pieces[start:end]).strip()
+            if fold(said) in here:
+                slots = {**action.slots, "area": said}
+                ordered = {name: slots[name] for name in INTENTS[action.intent] if name in slots}
+                return replace(action, slots=ordered)
+    return action
 
 
 def spans_of(pieces: Sequence[str], action: Action) -> list[_Span]:

@@ -67,6 +67,9 @@ ASKED_OF: dict[str, tuple[str, ...]] = {
 OPENINGS = frozenset(("door", "window", "garage", "garage_door", "opening"))
 """Device classes of binary sensors that are open or closed instead of on or off."""
 
+ENTRANCES = frozenset(("door", "garage", "garage_door", "gate"))
+"""Device classes of covers that let people into the house."""
+
 ONE_MEANT = frozenset(
     (
         "HassMediaPause",

@@ -11,12 +11,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from tumen.assistant.complaints import with_complaint
+from tumen.assistant.complaints import is_complaint, with_complaint
+from tumen.assistant.corrections import corrected
 from tumen.assistant.enumerations import items_of, one_thing_each
 from tumen.assistant.grounding import FREE_TEXT, ground, spans_of, unknown_qualifier, with_colour
 from tumen.assistant.interpretation import Interpretation
-from tumen.assistant.modifiers import WAITING, Clause, Mark, clauses_of, marks_of, without_marks
-from tumen.assistant.resolution import Refusal, Resolution, Resolved, resolve
+from tumen.assistant.modifiers import (
+    WAITING,
+    Clause,
+    Mark,
+    clauses_of,
+    marks_of,
+    pattern_of,
+    script_of,
+    without_marks,
+    words_of,
+)
+from tumen.assistant.resolution import Question, Refusal, Resolution, Resolved, resolve
 from tumen.assistant.values import Values
 from tumen.home import Home, NamedPlace, common_words, language_of, mentions_of
 from tumen.language import ACTS, CLOSED, INTENTS, LANGUAGES, NONE, NUMBERS, Action, units
@@ -27,6 +38,10 @@ _START_TIMER = "HassStartTimer"
 _SPREADING = ("every", "event", "condition")
 """Marks that hold for every command of a sentence, wherever they stand in it."""
 
+IT = "it"
+"""The name that stands for what was spoken of last, in every language."""
+
+_WHICH = ("name", "area", "domain", "device_class", "scope")
 _LONG_NAME = 2  # units
 _OF_THE_HOME = frozenset(("HassTurnOn", "HassTurnOff", "HassLightSet", "HassSetPosition"))
 
@@ -78,7 +93,7 @@ class SentenceReader:
         parts: list[Part] = []
         for number, (clause, marks) in enumerate(marked):
             spread = [*marks, *_spread_to(number, marked)]
-            parts += self._parts(clause.said, spread)
+            parts += replace(self, last=_targets_of(parts) or self.last)._parts(clause.said, spread)
         return parts
 
     # -- marks -----------------------------------------------------------------------------------
@@ -113,6 +128,11 @@ class SentenceReader:
         """
         found = self._understood(said)
         found = self._with_all_said(said, found, marks)
+        if _is_for_later(found.action) and not any(mark.kind == "moment" for mark in marks):
+            # no time was said: a model made it up
+            about = {"words": found.action.slots["command"]}
+            refusal = Refusal(found.action.intent, found.action.lang, "unaccounted", about)
+            return [Part(said, found, found.action, refusal)]
         marks = [mark for mark in marks if not _is_content(said, found.action, mark)]
         if not marks or not _changes_something(found.action):
             return self._plain(said, found)
@@ -156,9 +176,13 @@ class SentenceReader:
         """Return an action with the names that were said, and what it means in the home."""
         grounded = ground(said, action, self.home)
         action = with_colour(said, grounded.action, self.values)
+        action = corrected(said, action, self.home, self.values)
         if grounded.unaccounted:
             about = {"words": grounded.unaccounted}
             return action, Refusal(action.intent, action.lang, "unaccounted", about)
+        if action.slots.get("item", "") in words_of(script_of(said), "pronouns"):
+            return action, Question(action.intent, action.lang, reason="what")
+        action = self._with_reference(said, action)
         resolution = self._look_up(action)
         if not isinstance(resolution, Resolved) or len(resolution.targets) < 2:
             return action, resolution
@@ -171,6 +195,21 @@ class SentenceReader:
         slots = {key: value for key, value in action.slots.items() if key != "domain"}
         action = replace(action, slots={**slots, "name": qualifier})
         return action, self._look_up(action)
+
+    def _with_reference(self, said: str, action: Action) -> Action:
+        """Return an act about what was spoken of last, where a pronoun is all that names it."""
+        script = script_of(said)
+        if action.intent not in ACTS or "name" not in INTENTS[action.intent]:
+            return action
+        pronoun = pattern_of(script, "pronouns").search(said)
+        if pronoun is None or not self.last or is_complaint(said):
+            return action
+        if mentions_of(self.home.index, said, action.lang):
+            return action
+        # `turn off all of them in here` names a place
+        kept = {slot: words for slot, words in action.slots.items() if slot not in _WHICH}
+        referred = replace(action, slots={"name": IT, **kept})
+        return referred if isinstance(self._look_up(referred), Resolved) else action
 
     def _look_up(self, action: Action) -> Resolution:
         """Return what an action means in the home."""
@@ -280,6 +319,14 @@ def _within(said: str, action: Action) -> Action:
     return replace(action, slots=ordered)
 
 
+def _targets_of(parts: Sequence[Part]) -> tuple[str, ...]:
+    """Return what the last act of a sentence was about."""
+    for part in reversed(parts):
+        if isinstance(part.resolution, Resolved) and part.resolution.targets:
+            return part.resolution.targets
+    return ()
+
+
 def _apart(about: str) -> list[str]:
     """Return the things of an exception one by one (`the hall and the kitchen`)."""
     parts = [about]
@@ -352,13 +399,13 @@ def _is_content(said: str, action: Action, mark: Mark) -> bool:
     taken = _slots_in_characters(said, action)
     is_timer = "Timer" in action.intent
     later = is_timer and "command" in action.slots
+    # `a timer for five minutes`
+    if is_timer and not later and mark.kind in ("lasting", "moment"):
+        return True
     for slot, first, last in taken:
         inside = 0 < first <= start and end <= last
         # `in five minutes turn the light off` is an act for later, whoever reads it
         if slot in FREE_TEXT and inside and not (slot == "command" and later):
-            return True
-        overlaps = first < end and start < last
-        if slot in NUMBERS and overlaps and is_timer and not later:
             return True
     return bool(mark.moment and mark.moment.weak) and _may_be_a_value(action, taken, start, end)
 
@@ -391,6 +438,11 @@ def _slots_in_characters(said: str, action: Action) -> list[tuple[str, int, int]
         end = len("".join(pieces[: span.end]).strip())
         found.append((span.slot, start, end))
     return found
+
+
+def _is_for_later(action: Action) -> bool:
+    """Whether an action is a command that a timer carries out."""
+    return action.intent == _START_TIMER and "command" in action.slots
 
 
 def _changes_something(action: Action) -> bool:

@@ -2,7 +2,14 @@
 
 from tumen.assistant.modifiers.clauses import Clause, clauses_of, command_words
 from tumen.assistant.modifiers.marks import WAITING, Mark, marks_of, without_marks
-from tumen.assistant.modifiers.phrases import alternatives, languages_of, numbered, script_of
+from tumen.assistant.modifiers.phrases import (
+    alternatives,
+    languages_of,
+    numbered,
+    pattern_of,
+    script_of,
+    words_of,
+)
 from tumen.assistant.modifiers.times import Moment, moment_of
 
 __all__ = [
@@ -17,6 +24,8 @@ __all__ = [
     "marks_of",
     "moment_of",
     "numbered",
+    "pattern_of",
     "script_of",
     "without_marks",
+    "words_of",
 ]

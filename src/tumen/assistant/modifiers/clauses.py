@@ -14,6 +14,7 @@ from tumen.assistant.modifiers.marks import marks_of, without_marks
 from tumen.assistant.modifiers.phrases import (
     alternatives,
     inline_table,
+    listed,
     pattern_of,
     script_of,
     words_of,
@@ -129,9 +130,18 @@ def _parts(sentence: str, script: str) -> Iterator[tuple[str, str]]:
             elif joined in ("", _COMMA):
                 joined = match[0].strip()
             at = match.end()
-        rest = said[at:].strip()
+        rest = _exception_first(said[at:].strip(), script)
         if rest:
             yield joined, rest
+
+
+def _exception_first(said: str, script: str) -> str:
+    """Return a part that ends as an exception in the form that begins as one (`吸顶灯除外`)."""
+    for ending in words_of(script, "except_after"):
+        if said.endswith(ending) and said != ending:
+            before, after = listed(script, "except_around")
+            return f"{before}{said.removesuffix(ending)}{after}"
+    return said
 
 
 def _joints(said: str, script: str) -> Iterator[re.Match[str]]:

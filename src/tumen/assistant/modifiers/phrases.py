@@ -66,6 +66,12 @@ def words_of(script: str, *path: str) -> tuple[str, ...]:
 
 
 @cache
+def listed(script: str, key: str) -> tuple[str, ...]:
+    """Return a list of the first language of a script, in its own order."""
+    return tuple(tables()[languages_of(script)[0]].get(key, ()))
+
+
+@cache
 def numbered(script: str, *path: str) -> Mapping[str, str]:
     """Return phrase -> key for a table whose lists are under numbers or times."""
     found: dict[str, str] = {}

@@ -187,9 +187,15 @@ def _unspaced_clocks(said: str, script: str) -> Iterator[_Clock]:
             minute = float(minutes_after[match["named"]])
         elif match["minute"]:
             minute = read_number(match["minute"], lang) or 0.0
-        # `二十六点五度` is a temperature
-        if hour is not None and not match["unit"]:
+        # `二十六点五度` is a temperature, `亮一点` is a bit brighter
+        is_bit = match[0] in words_of(script, "not_clock") and not _says_half(said, script)
+        if hour is not None and not match["unit"] and not is_bit:
             yield from _valid(match.start(), match.end(), int(hour), int(minute))
+
+
+def _says_half(said: str, script: str) -> bool:
+    """Whether a clause says which half of the day."""
+    return any(pattern_of(script, "clock", half).search(said) for half in ("am", "pm"))
 
 
 @cache

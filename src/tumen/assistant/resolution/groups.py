@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tumen.assistant.intents import ACTIVE_STATES, ONE_MEANT, OPENINGS, SWITCHABLE
+from tumen.assistant.intents import ACTIVE_STATES, ENTRANCES, ONE_MEANT, OPENINGS, SWITCHABLE
 from tumen.assistant.resolution.lookup import Lookup
 from tumen.assistant.resolution.places import is_inside
 from tumen.home import Entity, Kind, NamedPlace
@@ -144,9 +144,18 @@ def choose(
     # nothing to choose from, or everything is meant
     if len(ids) < 2 or lookup.all_meant or all_said:
         return ids
-    if by_name or lookup.intent in ONE_MEANT:
+    if by_name or lookup.intent in ONE_MEANT or _opens_the_house(lookup, ids):
         return choose_one(lookup, ids)
     return ids
+
+
+def _opens_the_house(lookup: Lookup, ids: list[str]) -> bool:
+    """Whether an act unlocks or opens what keeps the house shut: several only if all are meant."""
+    if lookup.intent == "HassTurnOff":
+        return any(lookup.entity(id_).domain == "lock" for id_ in ids)
+    if lookup.intent not in ("HassTurnOn", "HassSetPosition"):
+        return False
+    return any(lookup.entity(id_).device_class in ENTRANCES for id_ in ids)
 
 
 def choose_one(lookup: Lookup, ids: list[str]) -> list[str]:

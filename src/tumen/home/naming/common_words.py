@@ -29,6 +29,7 @@ class CommonWords:
         stop: small words around a name, by language.
         stops: the same of all languages together.
         here: the room the speaker is in.
+        rooms: those of them that name any room.
         everywhere: the whole home.
         all: every device that fits.
         it: the devices of the turn before.
@@ -52,6 +53,7 @@ class CommonWords:
     stop: Mapping[str, frozenset[str]]
     stops: frozenset[str]
     here: frozenset[str]
+    rooms: frozenset[str]
     everywhere: frozenset[str]
     all: frozenset[str]
     it: frozenset[str]
@@ -106,6 +108,7 @@ def common_words() -> CommonWords:
         stop=stop,
         stops=frozenset().union(*stop.values()),
         here=_joined(tables, "here"),
+        rooms=_joined(tables, "rooms"),
         everywhere=_joined(tables, "everywhere"),
         all=_joined(tables, "all"),
         it=_joined(tables, "it"),
