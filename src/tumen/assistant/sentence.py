@@ -47,7 +47,7 @@ _OF_THE_HOME = frozenset(("HassTurnOn", "HassTurnOff", "HassLightSet", "HassSetP
 
 
 @dataclass(frozen=True)
-class Part:
+class SpokenPart:
     """One act or question of a sentence.
 
     Attributes:
@@ -82,7 +82,7 @@ class SentenceReader:
     last: Sequence[str] = ()
     _seconds: dict[str, float] = field(default_factory=dict)
 
-    def read(self, sentence: str) -> list[Part]:
+    def read(self, sentence: str) -> list[SpokenPart]:
         """Return the parts of a sentence in their order, at least one.
 
         Raises:
@@ -90,7 +90,7 @@ class SentenceReader:
         """
         clauses = clauses_of(sentence)
         marked = [(clause, self._marks(clause.said)) for clause in clauses]
-        parts: list[Part] = []
+        parts: list[SpokenPart] = []
         for number, (clause, marks) in enumerate(marked):
             spread = [*marks, *_spread_to(number, marked)]
             parts += replace(self, last=_targets_of(parts) or self.last)._parts(clause.said, spread)
@@ -119,7 +119,7 @@ class SentenceReader:
 
     # -- parts -----------------------------------------------------------------------------------
 
-    def _parts(self, said: str, marks: Sequence[Mark]) -> list[Part]:
+    def _parts(self, said: str, marks: Sequence[Mark]) -> list[SpokenPart]:
         """Return the parts of one clause.
 
         Args:
@@ -132,16 +132,16 @@ class SentenceReader:
             # no time was said: a model made it up
             about = {"words": found.action.slots["command"]}
             refusal = Refusal(found.action.intent, found.action.lang, "unaccounted", about)
-            return [Part(said, found, found.action, refusal)]
+            return [SpokenPart(said, found, found.action, refusal)]
         marks = [mark for mark in marks if not _is_content(said, found.action, mark)]
         if not marks or not _changes_something(found.action):
             return self._plain(said, found)
         stopped = _reason_to_stop(found.action, marks)
         if stopped:
-            return [Part(said, found, found.action, stopped)]
+            return [SpokenPart(said, found, found.action, stopped)]
         core = without_marks(said, marks)
         if not core:
-            return [Part(said, found, found.action, _kept(found.action))]
+            return [SpokenPart(said, found, found.action, _kept(found.action))]
         return self._with_marks(core, found, marks)
 
     def _with_all_said(
@@ -154,21 +154,21 @@ class SentenceReader:
         core = without_marks(said, excepted)
         return self._understood(core) if core else found
 
-    def _plain(self, said: str, found: Interpretation) -> list[Part]:
+    def _plain(self, said: str, found: Interpretation) -> list[SpokenPart]:
         """Return the parts of a clause without marks."""
         lang = found.action.lang
         sentences = one_thing_each(said, self.home.index, lang)
         if len(sentences) == 1 or not _changes_something(found.action):
             return self._resolved(said, found)
-        parts: list[Part] = []
+        parts: list[SpokenPart] = []
         for sentence in sentences:
             parts += self._resolved(sentence, self._understood(sentence))
         return parts
 
-    def _resolved(self, said: str, found: Interpretation) -> list[Part]:
+    def _resolved(self, said: str, found: Interpretation) -> list[SpokenPart]:
         """Return the resolved parts of a clause about one thing, or about several items."""
         return [
-            Part(said, found, *self._resolve(said, action))
+            SpokenPart(said, found, *self._resolve(said, action))
             for action in items_of(said, found.action)
         ]
 
@@ -217,7 +217,9 @@ class SentenceReader:
 
     # -- what marks change -----------------------------------------------------------------------
 
-    def _with_marks(self, core: str, whole: Interpretation, marks: Sequence[Mark]) -> list[Part]:
+    def _with_marks(
+        self, core: str, whole: Interpretation, marks: Sequence[Mark]
+    ) -> list[SpokenPart]:
         """Return the parts of a clause with exceptions or a time.
 
         Args:
@@ -238,7 +240,7 @@ class SentenceReader:
                 parts = [self._at(part, mark, marks) for part in parts]
         return parts
 
-    def _without(self, part: Part, about: str) -> Part:
+    def _without(self, part: SpokenPart, about: str) -> SpokenPart:
         """Return a part without the things that an exception takes out."""
         resolution = part.resolution
         if not isinstance(resolution, Resolved):
@@ -290,7 +292,7 @@ class SentenceReader:
             return phrase.places[0]
         return self.home.index.place(words, lang)
 
-    def _at(self, part: Part, mark: Mark, marks: Iterable[Mark]) -> Part:
+    def _at(self, part: SpokenPart, mark: Mark, marks: Iterable[Mark]) -> SpokenPart:
         """Return a part that is done at a moment instead of now."""
         resolution = part.resolution
         if not isinstance(resolution, Resolved) or mark.moment is None:
@@ -319,7 +321,7 @@ def _within(said: str, action: Action) -> Action:
     return replace(action, slots=ordered)
 
 
-def _targets_of(parts: Sequence[Part]) -> tuple[str, ...]:
+def _targets_of(parts: Sequence[SpokenPart]) -> tuple[str, ...]:
     """Return what the last act of a sentence was about."""
     for part in reversed(parts):
         if isinstance(part.resolution, Resolved) and part.resolution.targets:

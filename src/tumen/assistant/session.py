@@ -18,7 +18,7 @@ from tumen.assistant.dialogue import Dialogue
 from tumen.assistant.interpretation import Interpretation
 from tumen.assistant.replies import catalogues, reply, reply_finished, reply_undone
 from tumen.assistant.resolution import Question, Refusal, Resolution, Resolved, resolve
-from tumen.assistant.sentence import Part, SentenceReader
+from tumen.assistant.sentence import SentenceReader, SpokenPart
 from tumen.assistant.values import Values
 from tumen.core.errors import TumenError
 from tumen.home import Home, common_words, language_of, spoken
@@ -167,7 +167,7 @@ class Session:
         watch.stage("act")
         return _together(sentence, turns, watch)
 
-    def _answer_part(self, sentence: str, part: Part, watch: _Stopwatch) -> Turn:
+    def _answer_part(self, sentence: str, part: SpokenPart, watch: _Stopwatch) -> Turn:
         """Act on one part of a sentence, and reply."""
         # the tiers' own times are parts of `understand`
         watch.seconds = dict(part.found.seconds) | watch.seconds
