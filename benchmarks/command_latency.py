@@ -57,7 +57,7 @@ from tumen.decoding.proposers import (
     Proposer,
     SentenceProposer,
 )
-from tumen.language.action import DO, grammar, messages_of, normalise, units
+from tumen.language.action import DO, grammar, normalise, units
 from tumen.language.ontology import Ontology
 from tumen.serve.runners import load_runner
 from tumen.serve.runners.remote_runner import action_schema
@@ -127,7 +127,11 @@ class Stock:
             "json_schema": {"name": "action", "schema": self._schema_of(words)},
         }
         return json.dumps(
-            {"messages": messages_of(words), "temperature": 0, "response_format": form}
+            {
+                "messages": [{"role": "user", "content": words}],
+                "temperature": 0,
+                "response_format": form,
+            }
         ).encode()
 
     def prepare(self, sentence: str) -> None:

@@ -76,8 +76,8 @@ HAND_MUTANTS = (
     HandMutant(
         "resuming or pausing in a room with two players means one of them",
         GROUPS,
-        "if by_name or lookup.intent in ONE_MEANT:",
-        "if by_name:",
+        "if by_name or lookup.intent in ONE_MEANT or _opens_the_house(lookup, ids):",
+        "if by_name or _opens_the_house(lookup, ids):",
         "tests/assistant/test_choice.py::test_the_state_says_which_player_is_meant",
     ),
     HandMutant(

@@ -30,7 +30,6 @@ from tumen.language.action import (
     parse,
     pieces,
     spaced,
-    tidy,
     units,
 )
 
@@ -199,7 +198,7 @@ class TestWire:
         action = both[1]
         assert parse(action.wire()) == action
         assert parse(action.json()) == action
-        assert tidy(action.wire()) == action.json()
+        assert Action.tidy(action.wire()) == action.json()
 
     @given(spoken())
     def test_pieces_are_structure_tokens_and_copied_text(self, both: tuple[str, Action]) -> None:

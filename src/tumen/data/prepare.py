@@ -3,12 +3,10 @@
 All of them stream, except sources that hold sentences in memory.
 
 corpus     rows of every source -> filters -> split -> mix -> train.jsonl, validation.jsonl,
-exam.jsonl;
-           homes.json, values.json; offsets.json if intents have other frequencies in use than in
-           the rows
+           exam.jsonl; homes.json, values.json; offsets.json if intents have other frequencies in
+           use than in the rows
 dataset    rows -> tokens, in many processes -> shards; a plain text is cut into pieces that fit a
-row
-           of training
+           row of training
 """
 
 from __future__ import annotations

@@ -21,11 +21,9 @@ from tumen.language.action import (
     NUMBERS,
     Action,
     is_cjk,
-    messages_of,
     normalise,
     parse,
     pieces,
-    tidy,
     units,
 )
 from tumen.language.ontology import JOINT, NONE, Ontology
@@ -47,10 +45,8 @@ __all__ = [
     "Action",
     "Ontology",
     "is_cjk",
-    "messages_of",
     "normalise",
     "parse",
     "pieces",
-    "tidy",
     "units",
 ]

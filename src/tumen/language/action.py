@@ -12,7 +12,7 @@ A time span is one copied run (`fifty hours and 44 minutes`): the number comes b
 right cannot know early which of hours and minutes it is looking at.
 
 On the wire a copied value that starts with a spaced word begins with a space (`"area":" kitchen"`), so that the word is the same
-token in the sentence and in the action; `parse` and `tidy` take it away again.
+token in the sentence and in the action; `parse` and `Action.tidy` take it away again.
 """
 
 from __future__ import annotations
@@ -178,6 +178,11 @@ class Action:
             parts.append(f',"{name}":"{value}"')
         return "".join(parts) + "}"
 
+    @staticmethod
+    def tidy(wire: str) -> str:
+        """Return compact JSON for the wire: the leading space of copied values is taken away."""
+        return wire.replace('":" ', '":"').replace("; ", ";")
+
     def runs(self, slot: str) -> list[str]:
         """The runs of words that a copied slot holds; most hold one."""
         return [run.strip() for run in self.slots[slot].split(JOINT)]
@@ -315,13 +320,3 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def grammar(sentence: str, ontology: Ontology = HOME) -> str:
     """GBNF for the actions a normalised sentence allows: real intents, their slots, and words of the sentence alone."""
     return ontology.grammar(units(sentence))
-
-
-def tidy(wire: str) -> str:
-    """Compact JSON from the wire: the leading space of copied values is taken away."""
-    return wire.replace('":" ', '":"').replace("; ", ";")
-
-
-def messages_of(sentence: str) -> list[dict[str, Any]]:
-    """The chat form of a sentence, as an OpenAI client sends it."""
-    return [{"role": "user", "content": sentence}]

@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from tumen.language.action import tidy
+from tumen.language.action import Action
 from tumen.serve.runners.runner import StreamTidier, confidence
 
 LANGUAGE = ('{"lang":"en"', -5.0)
@@ -52,5 +52,5 @@ def test_pieces_are_tidied_as_the_whole_text_is(size: int) -> None:
     wire = '{"lang":"en","intent":"HassListAddItem","name":" to do","item":" milk  x"}'
     tidier = StreamTidier()
     pieces = [wire[start : start + size] for start in range(0, len(wire), size)]
-    assert "".join(tidier(piece) for piece in pieces) == tidy(wire)
-    assert json.loads(tidy(wire))
+    assert "".join(tidier(piece) for piece in pieces) == Action.tidy(wire)
+    assert json.loads(Action.tidy(wire))

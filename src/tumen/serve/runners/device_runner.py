@@ -20,7 +20,7 @@ from tumen.core import artifact
 from tumen.core.errors import ArtifactError, InputError, RunnerError
 from tumen.core.events import Events
 from tumen.formats import gguf_header
-from tumen.language import DO, Ontology, normalise, tidy, units
+from tumen.language import DO, Action, Ontology, normalise, units
 from tumen.release import signing
 from tumen.serve.runners.bundle_info import BundleInfo, read_adapters, read_bundle_info
 from tumen.serve.runners.child_process import Call, ChildProcess, RunnerDiedError
@@ -338,7 +338,7 @@ def _text_or_ids(prompt: str | Sequence[int]) -> str | list[int]:
 def _action(parts: Sequence[Part], start: float) -> Completion:
     """Return the completion of an action; its text is tidied."""
     completion = _completion(parts, start)
-    return replace(completion, text=tidy(completion.text))
+    return replace(completion, text=Action.tidy(completion.text))
 
 
 def _completion(parts: Sequence[Part], start: float) -> Completion:

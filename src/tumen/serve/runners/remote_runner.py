@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from tumen.core.errors import InputError, RunnerError
-from tumen.language import HOME, JOINT, Action, Ontology, messages_of, normalise, parse, units
+from tumen.language import HOME, JOINT, Action, Ontology, normalise, parse, units
 from tumen.serve.runners.runner import Completion, Seconds
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ class RemoteRunner:
         schema = {"name": "action", "schema": action_schema(self.ontology)}
         body: dict[str, Any] = {
             "model": self._model,
-            "messages": messages_of(words),
+            "messages": [{"role": "user", "content": words}],
             "temperature": 0,
             "max_tokens": MAX_TOKENS,
             "response_format": {"type": "json_schema", "json_schema": schema},

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from tumen.language import Ontology, tidy
+from tumen.language import Action, Ontology
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def confidence(logprobs: Sequence[tuple[str, float]]) -> float:
 
 
 class StreamTidier:
-    """`tumen.language.tidy` for pieces of text: drops the space that opens a copied value."""
+    """`Action.tidy` for pieces of text: drops the space that opens a copied value."""
 
     # `tidy` looks for `":" `, four characters: with the three before a piece it is found across
     # pieces, and never twice.
@@ -128,4 +128,4 @@ class StreamTidier:
         joined = self._tail + piece
         before = len(self._tail)
         self._tail = joined[-self.TAIL_CHARACTERS :]
-        return tidy(joined)[before:]
+        return Action.tidy(joined)[before:]
