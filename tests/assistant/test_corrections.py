@@ -4,7 +4,7 @@ import pytest
 from tests.assistant.speech import action_of
 from tests.homes import home_of, thing
 
-from tumen.assistant.corrections import corrected
+from tumen.assistant.reading.corrections import corrected
 from tumen.assistant.values import Values
 from tumen.home.home import Home
 from tumen.language.action import normalise

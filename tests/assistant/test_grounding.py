@@ -5,8 +5,8 @@ import time
 import pytest
 from tests.assistant.speech import action_of
 
-from tumen.assistant.enumerations import items_of, one_thing_each
-from tumen.assistant.grounding import ground, unknown_qualifier, with_colour
+from tumen.assistant.reading.enumerations import items_of, one_thing_each
+from tumen.assistant.reading.grounding import ground, unknown_qualifier, with_colour
 from tumen.assistant.values import Values
 from tumen.home import Home
 from tumen.language import normalise

@@ -16,9 +16,9 @@ from tumen.assistant.acts import Change, Outcome, act, undo
 from tumen.assistant.answers import options_meant
 from tumen.assistant.dialogue import Dialogue
 from tumen.assistant.interpretation import Interpretation
+from tumen.assistant.reading import SentenceReader, SpokenPart
 from tumen.assistant.replies import catalogues, reply, reply_finished, reply_undone
 from tumen.assistant.resolution import Question, Refusal, Resolution, Resolved, resolve
-from tumen.assistant.sentence import SentenceReader, SpokenPart
 from tumen.assistant.values import Values
 from tumen.core.errors import TumenError
 from tumen.home import Home, common_words, language_of, spoken

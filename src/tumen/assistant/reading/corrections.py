@@ -10,9 +10,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from tumen.assistant.grounding import spans_of
 from tumen.assistant.intents import ACTS_ON
 from tumen.assistant.modifiers import alternatives, pattern_of, script_of, words_of
+from tumen.assistant.reading.grounding import spans_of
 from tumen.assistant.values import Unknown, Values, number_units
 from tumen.home import Entity, Home
 from tumen.language import INTENTS, NUMBERS, Action, units

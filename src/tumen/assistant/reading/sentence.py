@@ -11,10 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from tumen.assistant.complaints import is_complaint, with_complaint
-from tumen.assistant.corrections import corrected
-from tumen.assistant.enumerations import items_of, one_thing_each
-from tumen.assistant.grounding import FREE_TEXT, ground, spans_of, unknown_qualifier, with_colour
 from tumen.assistant.interpretation import Interpretation
 from tumen.assistant.modifiers import (
     WAITING,
@@ -26,6 +22,16 @@ from tumen.assistant.modifiers import (
     script_of,
     without_marks,
     words_of,
+)
+from tumen.assistant.reading.complaints import is_complaint, with_complaint
+from tumen.assistant.reading.corrections import corrected
+from tumen.assistant.reading.enumerations import items_of, one_thing_each
+from tumen.assistant.reading.grounding import (
+    FREE_TEXT,
+    ground,
+    spans_of,
+    unknown_qualifier,
+    with_colour,
 )
 from tumen.assistant.resolution import Question, Refusal, Resolution, Resolved, resolve
 from tumen.assistant.values import Values
