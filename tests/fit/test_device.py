@@ -65,7 +65,7 @@ def gqa(width: int, layers: int, inner: int, vocab: int = 1024) -> Shape:
     )
 
 
-def test_the_devices_of_the_issue_are_there() -> None:
+def test_the_devices_people_ask_for_are_there() -> None:
     assert tuple(devices()) == WANTED
 
 
