@@ -58,8 +58,35 @@ def test_templates_come_before_the_model(home: Home) -> None:
     found = read("turn on the kitchen lights")
     assert found.action == action_of("TurnOn area=kitchen domain=light")
     assert (found.tier, found.why, found.confidence) == ("templates", "exact", 1.0)
-    assert found.seconds.keys() == {"device", "templates"}
+    # nobody was asked
+    assert found.seconds.keys() == {"templates"}
     assert read("could we have some light").tier == "device"
+
+
+@pytest.mark.parametrize(
+    ("sentence", "lang"),
+    [
+        ("turn on the light", "en"),
+        ("mach das licht in der küche an", "de"),
+        ("mach bitte mehr licht", "de"),
+        ("lights off", "en"),
+        ("打开灯", "zh"),
+    ],
+)
+def test_the_language_by_small_words(sentence: str, lang: str) -> None:
+    assert module.likely_language(sentence) == lang
+
+
+def test_the_model_corrects_the_language(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without small words of its own a sentence is tried as English first."""
+    monkeypatch.setattr(module, "likely_language", lambda said: "en")
+
+    def hear(said: str) -> Interpretation:
+        return Interpretation(action_of("none", "de"), "device", "sure", 0.9, {"device": 0.1})
+
+    found = templates_first(home, hear)("flur licht aus")
+    assert (found.tier, found.action.lang) == ("templates", "de")
+    assert found.seconds.keys() == {"device", "templates"}
 
 
 def test_the_model_knows_the_direction(home: Home) -> None:

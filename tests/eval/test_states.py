@@ -76,7 +76,9 @@ RIGHT = {
     "film": Action("HassTurnOn", "en", {"name": "film"}),
     "brighter": Action("HassLightSet", "en", {"name": "right lamp", "step": "up"}),
     "timer": Action("HassStartTimer", "en", {"duration": "5 minutes", "name": "egg"}),
-    "delayed": Action("HassStartTimer", "en", {"duration": "60 seconds", "command": "left lamp"}),
+    "left lamp in 60 seconds": Action(
+        "HassStartTimer", "en", {"duration": "60 seconds", "command": "left lamp"}
+    ),
     "cancel": Action("HassCancelTimer", "en", {}),
     "new timer": Action("HassStartTimer", "en"),
 }
@@ -90,7 +92,7 @@ ROWS = (
         kind="time",
     ),
     row(
-        turn("delayed", {}, ignore=["timer"]),
+        turn("left lamp in 60 seconds", {}, ignore=["timer"]),
         turn(None, {}, wait_seconds=30),
         turn(None, LEFT_ON, wait_seconds=31),
         kind="time",

@@ -87,10 +87,10 @@ class TemplateMatcher:
 
 
 class TemplatesFirst:
-    """Reads sentences by templates, and by a model where none fits.
+    """Reads sentences by templates, and asks a model for those that fit none.
 
-    The model is asked in any case: it knows the language, and all templates of one language cost as
-    much as the model.
+    Templates are tried in the language that the small words of a sentence speak for, so that
+    nothing is asked of a model, or sent to a cloud tier, that a template answers.
 
     Args:
         matcher: the templates with the names of the home.
@@ -109,15 +109,20 @@ class TemplatesFirst:
         Raises:
             TumenError: no template fits and no model answers.
         """
+        tried = likely_language(said)
+        matched = self._matched(said, (tried,))
+        if matched and "step" not in matched.action.slots:
+            return matched
         try:
             found = self.understand(said)
         except TumenError:
             # templates need no model
-            matched = self._matched(said, languages_of(script_of(said)))
+            matched = matched or self._matched(said, languages_of(script_of(said)))
             if matched is None:
                 raise
             return matched
-        matched = self._matched(said, (found.action.lang,))
+        if matched is None and found.action.lang != tried:
+            matched = self._matched(said, (found.action.lang,))
         if matched is None:
             return found
         action = _with_direction(matched.action, found.action)
@@ -143,6 +148,22 @@ def _with_direction(matched: Action, found: Action) -> Action:
     if matched.intent != found.intent or not step or not matched.slots.get("step"):
         return matched
     return replace(matched, slots={**matched.slots, "step": step})
+
+
+def likely_language(said: str) -> str:
+    """Return the language of a sentence by its script and its small words.
+
+    Args:
+        said: a normalised sentence; one without small words is of the first language.
+    """
+    languages = languages_of(script_of(said))
+    if len(languages) == 1:
+        return languages[0]
+    pieces = split(said)
+    stops = common_words().stop
+    counts = {lang: sum(piece in stops[lang] for piece in pieces) for lang in languages}
+    # the first of equals
+    return max(languages, key=lambda lang: counts[lang])
 
 
 def templates_first(
