@@ -20,7 +20,7 @@ from tumen.core import events
 RECIPE = Path(__file__).with_name("tiny.toml")
 TUMEN = [sys.executable, "-m", "tumen"]
 TIER = "cloud"
-TRAIN = {"mesh.dp": 2, "steps": 140, "checkpoint_every": 10, "batch_size": 4, "seq_len": 96}
+TRAIN = {"mesh.dp": 2, "steps": 400, "checkpoint_every": 10, "batch_size": 4, "seq_len": 96}
 FAULT = "rank"  # SIGKILL of one rank; `tumen drill --help` lists the others
 FAULT_STEP = 25  # two checkpoints are written by then
 

