@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from rapidfuzz import process
 from rapidfuzz.distance import OSA
 
 SHORTEST = 5
@@ -23,20 +24,14 @@ def nearest_words(word: str, vocabulary: Iterable[str]) -> list[str]:
         vocabulary: the words it may have meant.
     """
     bound = 1 if len(word) < _LONG else 2
-    best: list[str] = []
-    for known in vocabulary:
-        # cheap tests first: a home has thousands of words
-        if known[0] != word[0] or abs(len(known) - len(word)) > bound:
-            continue
-        distance = OSA.distance(known, word, score_cutoff=bound)
-        if distance > bound:
-            continue
-        if distance < bound:
-            # nearer than all before
-            best = []
-            bound = distance
-        best.append(known)
-    return best
+    # the first letter is right, which leaves few words of a home with thousands
+    candidates = [known for known in vocabulary if known[0] == word[0]]
+    found = process.extract(word, candidates, scorer=OSA.distance, score_cutoff=bound, limit=None)
+    if not found:
+        return []
+    # the nearest come first
+    _, fewest, _ = found[0]
+    return [known for known, slips, _ in found if slips == fewest]
 
 
 def without_umlaut_letters(word: str) -> str:
