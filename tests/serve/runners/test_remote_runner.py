@@ -246,3 +246,11 @@ def test_a_cloud_that_dies_midway_leaves_the_devices_answer(fake: Any) -> None:
     assert requests == 1
     assert answer.tier == "device"
     assert "the cloud tier failed" in answer.reason
+
+
+@pytest.mark.parametrize("url", ["ftp://anna:secret@cloud/v1", "http//anna:secret@cloud/v1"])
+def test_a_wrong_address_is_shown_without_its_password(url: str) -> None:
+    with pytest.raises(RunnerError, match="is not an http address") as refused:
+        RemoteRunner(url)
+    assert "cloud/v1" in str(refused.value)
+    assert "secret" not in str(refused.value)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -53,8 +54,10 @@ class RemoteRunner:
     ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
+            # a password before the host is nobody's to read
+            shown = re.sub(r"[^/]*@", "", url)
             raise RunnerError(
-                f"serve.cloud_url {url!r} is not an http address; "
+                f"serve.cloud_url {shown!r} is not an http address; "
                 "write it like http://127.0.0.1:8000/v1"
             )
         self.ontology = ontology
