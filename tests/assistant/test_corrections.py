@@ -30,6 +30,9 @@ def house() -> Home:
         ("switch on the lights", "en", "TurnOff domain=light", "TurnOn domain=light"),
         ("licht im bad aus", "de", "TurnOn domain=light area=bad", "TurnOff domain=light area=bad"),
         ("把灯关掉", "zh", "TurnOn domain=light", "TurnOff domain=light"),
+        # `on the desk` is a place
+        ("shut down the lights on the desk", "en", "TurnOff domain=light", "TurnOff domain=light"),
+        ("lights on", "en", "TurnOff domain=light", "TurnOn domain=light"),
         # both are said, or neither
         ("turn the lamp off and on", "en", "TurnOn name=comet", "TurnOn name=comet"),
         ("the lights please", "en", "TurnOn domain=light", "TurnOn domain=light"),

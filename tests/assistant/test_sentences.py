@@ -241,3 +241,43 @@ def test_a_time_that_a_model_made_up_starts_nothing(session: Session, home: Home
         assert home.timers == {}
     finally:
         del DEAF["quarter"]
+
+
+def test_a_time_never_widens_an_act(session: Session, home: Home, clock: Clock) -> None:
+    """A model that knows the act only with its time, and takes the time for a place."""
+    DEAF["lamps at ten"] = "TurnOff domain=light area=ten"
+    DEAF["lamps"] = "GetState domain=light"
+    try:
+        turn = session.say("lamps at ten pm")
+        assert turn.question is not None
+        assert home.timers == {}
+    finally:
+        del DEAF["lamps at ten"], DEAF["lamps"]
+
+
+def test_it_in_here_is_this_room_and_not_the_last_thing(session: Session, home: Home) -> None:
+    home.here = "office"
+    session.say("switch the hall light off")
+    DEAF["make it"] = "LightSet domain=light brightness=30"
+    try:
+        turn = session.say("make it 30 in here")
+        assert {change.id for change in turn.changes} == {"light.desk_lamp", "light.office_ceiling"}
+    finally:
+        del DEAF["make it"]
+
+
+def test_a_timers_command_answers_no_question(session: Session, home: Home, clock: Clock) -> None:
+    """Its words name a lamp that may be dimmed; the timer was set to switch it off."""
+    DEAF["left bedside"] = "TurnOff name=left bedside lamp"
+    DEAF["which"] = "LightSet name=bedside lamp brightness=5"
+    try:
+        session.say("left bedside lamp in five minutes")
+        asked = session.say("which").question
+        assert asked is not None
+        assert "Left bedside lamp" in [option.label for option in asked.options]
+        clock.wind(301)
+        _, done = session.due()
+        assert [change.id for change in done.changes] == ["light.bedside_left"]
+        assert home.state("light.bedside_left")["state"] == "off"
+    finally:
+        del DEAF["left bedside"], DEAF["which"]

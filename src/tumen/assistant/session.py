@@ -117,6 +117,15 @@ class Session:
 
     def say(self, sentence: str) -> Turn:
         """Answer one sentence. One that is not understood gets its one-line error as the reply."""
+        return self._respond(sentence, answering=True)
+
+    def _respond(self, sentence: str, answering: bool) -> Turn:
+        """Answer one sentence.
+
+        Args:
+            sentence: what was said.
+            answering: whether it may answer the pending question; a timer's command never does.
+        """
         watch = _Stopwatch()
         self.dialogue.begin_turn()
         try:
@@ -125,7 +134,7 @@ class Session:
             if spoken(said) in common_words().undo:
                 return self._undo(sentence, said, watch)
             # a pending question comes before the model: `the left one` is no command
-            answer = self._answer(said)
+            answer = self._answer(said) if answering else None
             if answer is not None:
                 watch.stage("understand")
                 turn = Turn(sentence, reply="", why="answer to the question")
@@ -147,7 +156,7 @@ class Session:
             turns.append(Turn("", text, why="a timer ran out"))
             # the command is said again, as if the speaker had waited
             if timer.command:
-                turns.append(self.say(timer.command))
+                turns.append(self._respond(timer.command, answering=False))
         return tuple(turns)
 
     # -- the ways to a turn ----------------------------------------------------------------------

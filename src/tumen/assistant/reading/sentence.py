@@ -212,7 +212,9 @@ class SentenceReader:
             return action
         if mentions_of(self.home.index, said, action.lang):
             return action
-        # `turn off all of them in here` names a place
+        # `make it brighter in here` is about this room
+        if action.slots.get("area"):
+            return action
         kept = {slot: words for slot, words in action.slots.items() if slot not in _WHICH}
         referred = replace(action, slots={"name": IT, **kept})
         return referred if isinstance(self._look_up(referred), Resolved) else action
@@ -236,7 +238,8 @@ class SentenceReader:
         found = self._understood(core)
         # a model may need the whole clause to see that it is an act (`all off but the hall`)
         if not _changes_something(found.action):
-            found = replace(whole, action=_within(core, whole.action))
+            excepts = any(mark.kind == "except" for mark in marks)
+            found = replace(whole, action=_within(core, whole.action, excepts))
         parts = self._plain(core, found)
         for mark in marks:
             if mark.kind == "except":
@@ -317,11 +320,17 @@ class SentenceReader:
         return replace(part, resolution=later)
 
 
-def _within(said: str, action: Action) -> Action:
-    """Return an act with those of its slots whose words are in a clause, about all that fits."""
+def _within(said: str, action: Action, excepts: bool) -> Action:
+    """Return an act with those of its slots whose words are in a clause.
+
+    Args:
+        said: the clause without its marks.
+        action: what a model makes of the clause with them.
+        excepts: whether something is taken out, so that the act is about all else that fits.
+    """
     slots = action.slots.items()
     kept = {slot: words for slot, words in slots if slot in CLOSED or words in said}
-    if "scope" in INTENTS[action.intent]:
+    if excepts and "scope" in INTENTS[action.intent]:
         kept["scope"] = "all"
     ordered = {slot: kept[slot] for slot in INTENTS[action.intent] if slot in kept}
     return replace(action, slots=ordered)
