@@ -59,7 +59,7 @@ def main() -> None:
     )
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
-    sentences = [str(row["sentence"]) for row in read_corpus(given.run / "corpus", "exam")]
+    sentences = [str(row["sentence"]) for row in read_corpus(given.run / "corpus", "eval")]
     rounds = [say_all(device_bundle(given.run), sentences) for _ in range(given.rounds)]
     result: dict[str, Any] = {
         "command": " ".join(["python", *sys.argv]),

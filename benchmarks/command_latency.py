@@ -588,10 +588,10 @@ def compared(
 
 
 def sentences_of(run: Path, count: int) -> list[str]:
-    """Exam sentences first, then validation sentences, each once, that the runner takes."""
+    """Eval sentences first, then validation sentences, each once, that the runner takes."""
     rows = (
         str(row["sentence"])
-        for split in ("exam", "validation")
+        for split in ("eval", "validation")
         for row in read_corpus(run / "corpus", split)
         if "sentence" in row
     )

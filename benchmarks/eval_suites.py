@@ -79,7 +79,7 @@ def about(run: Path) -> dict[str, Any]:
         "agreement": bundle.facts.get("agreement"),
         "stage_seconds": ended,
         "seconds": round(sum(ended.values()), 1),
-        "quantize": bundle.facts.get("quantise") or bundle.facts.get("quantised"),
+        "quantize": bundle.facts.get("quantize"),
     }
 
 

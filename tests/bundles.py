@@ -127,7 +127,7 @@ def write_bundle(
         facts = {
             "recipe": "pocket",
             "tier": tier,
-            "quantise": "int8",
+            "quantize": "int8",
             "serve": serve or {"unsure": 0.5},
             "gate": {},
         }

@@ -147,7 +147,7 @@ def test_what_is_done_is_not_done_again(tumen: Tumen, run: Path, recipe_path: Pa
     )
 
 
-def test_one_seed_has_no_interval_and_an_exam_is_put(
+def test_one_seed_has_no_interval_and_a_suite_is_put(
     tumen: Tumen, run: Path, recipe_path: Path
 ) -> None:
     before = len(made(run))

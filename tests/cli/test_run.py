@@ -58,7 +58,7 @@ def test_again_it_does_nothing_and_says_so(tumen: Tumen, run: Path) -> None:
 
 
 def test_on_grids_within_a_budget_and_trained_there(tumen: Tumen, run: Path) -> None:
-    """The same tier again, small: chosen, trained on what was chosen, packed to the byte, examined, and then done."""
+    """The same tier again, small: chosen, trained on what was chosen, packed to the byte, evaluated, and then done."""
     asked = "family.device.quantize={budget='100 kB', qat=true, steps=30, calibrate=32}"
     done = tumen("run", TINY, "--run", run, "--set", asked)
     assert done.returncode == 0, done.stderr
@@ -69,7 +69,7 @@ def test_on_grids_within_a_budget_and_trained_there(tumen: Tumen, run: Path) -> 
         manifest_of(run / "bundle-device").facts,
     )
     assert (run / "bundle-device" / "model.gguf").stat().st_size == chosen["bytes"] <= 100_000
-    assert packed["quantise"] == "mixed, qat"
+    assert packed["quantize"] == "mixed, qat"
     assert packed["agreement_on_grid"] >= 0.9
     again = tumen("run", TINY, "--run", run, "--set", asked)
     assert "nothing to do" in again.stdout

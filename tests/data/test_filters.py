@@ -22,10 +22,10 @@ LANGUAGES = tuple(PARAGRAPHS)
 
 
 def sifted(
-    texts: Iterable[str], *filters: Filter, exam: Iterable[str] = (), workers: int = 1
+    texts: Iterable[str], *filters: Filter, suite: Iterable[str] = (), workers: int = 1
 ) -> tuple[list[str], Counter[str]]:
     removed: Counter[str] = Counter()
-    row_filter = RowFilter(filters, eval_keys(exam))
+    row_filter = RowFilter(filters, eval_keys(suite))
     return list(filter_rows(texts, str, row_filter, removed, workers)), removed
 
 
@@ -103,13 +103,13 @@ class TestSeen:
         assert seen.slots.nbytes <= 32 * seen.count
 
 
-class TestExam:
+class TestHeldOut:
     ASKED = "please turn on the small lamp beside the old green armchair in the living room before dinner"
 
     @pytest.mark.parametrize(
         ("row", "gone"),
         [
-            ("Turn on the light!", True),  # a short exam text, whole
+            ("Turn on the light!", True),  # a short eval text, whole
             ("turn on the light now", False),  # longer than the short one: no copy of it
             (
                 "He said: please turn on the small lamp beside the old green armchair in the living room. Then he left.",
@@ -125,8 +125,8 @@ class TestExam:
             ("Schalte das Licht im Bad an", False),
         ],
     )
-    def test_what_an_exam_asks_is_not_trained_on(self, row: str, gone: bool) -> None:
-        exam = [
+    def test_what_a_suite_asks_is_not_trained_on(self, row: str, gone: bool) -> None:
+        suite = [
             self.ASKED,
             "turn on the light",
             "打开厨房的灯",
@@ -134,11 +134,11 @@ class TestExam:
             "",
             "!?",
         ]
-        kept, removed = sifted([row, "something else", "..."], "held_out", exam=exam)
+        kept, removed = sifted([row, "something else", "..."], "held_out", suite=suite)
         assert (row not in kept) == gone
         assert removed == ({"held_out": 1} if gone else {})
 
-    def test_no_exam(self) -> None:
+    def test_nothing_held_out(self) -> None:
         assert sifted(["a", "b"], "held_out")[0] == ["a", "b"]
 
 
@@ -198,7 +198,7 @@ class TestPipeline:
     def test_any_number_of_workers_gives_the_same(self) -> None:
         texts = self.texts()
         one, two = (
-            sifted(texts, "quality", "held_out", "exact", "near", exam=texts[:1], workers=workers)
+            sifted(texts, "quality", "held_out", "exact", "near", suite=texts[:1], workers=workers)
             for workers in (1, 2)
         )
         assert one == two
@@ -230,4 +230,4 @@ def test_folding_is_idempotent() -> None:
 
 
 def test_lone_surrogates_do_not_break_a_filter(tmp_path: Path) -> None:
-    assert sifted(["a \ud800 b"], "held_out", "exact", "near", exam=["a"])[0] == ["a \ud800 b"]
+    assert sifted(["a \ud800 b"], "held_out", "exact", "near", suite=["a"])[0] == ["a \ud800 b"]

@@ -18,15 +18,15 @@ def names_in(home: GeneratedHome) -> set[str]:
     return {name.casefold() for names in [*home.by_domain.values(), home.areas] for name in names}
 
 
-def homes(lang: str, exam: bool, count: int, hold: float = HOLD) -> list[GeneratedHome]:
-    rng = random.Random(f"{lang} {exam}")
-    return [generate(rng, lang, (50, 200), hold, exam) for _ in range(count)]
+def homes(lang: str, held_out: bool, count: int, hold: float = HOLD) -> list[GeneratedHome]:
+    rng = random.Random(f"{lang} {held_out}")
+    return [generate(rng, lang, (50, 200), hold, held_out) for _ in range(count)]
 
 
 @pytest.mark.parametrize("lang", LANGUAGES)
-def test_no_name_of_an_exam_home_is_in_a_training_home(lang: str) -> None:
-    trained = set().union(*map(names_in, homes(lang, exam=False, count=12)))
-    held = set().union(*map(names_in, homes(lang, exam=True, count=6)))
+def test_no_name_of_a_held_out_home_is_in_a_training_home(lang: str) -> None:
+    trained = set().union(*map(names_in, homes(lang, held_out=False, count=12)))
+    held = set().union(*map(names_in, homes(lang, held_out=True, count=6)))
     assert len(trained) > 300
     assert len(held) > 100
     assert not trained & held
@@ -34,7 +34,7 @@ def test_no_name_of_an_exam_home_is_in_a_training_home(lang: str) -> None:
 
 @pytest.mark.parametrize("lang", LANGUAGES)
 def test_a_home_is_as_asked(lang: str) -> None:
-    for home in homes(lang, exam=False, count=5):
+    for home in homes(lang, held_out=False, count=5):
         entities = home.tree["entity"]
         assert 30 <= len(entities) <= 200, (
             "doubles are left out, so a home may have fewer than it was asked for"
@@ -50,9 +50,11 @@ def test_a_home_is_as_asked(lang: str) -> None:
 
 
 def test_same_seed_same_home() -> None:
-    first, second = (generate(random.Random(3), "de", (20, 30), HOLD, exam=True) for _ in range(2))
+    first, second = (
+        generate(random.Random(3), "de", (20, 30), HOLD, held_out=True) for _ in range(2)
+    )
     assert first == second
-    assert first != generate(random.Random(4), "de", (20, 30), HOLD, exam=True)
+    assert first != generate(random.Random(4), "de", (20, 30), HOLD, held_out=True)
 
 
 def test_the_split_depends_on_the_name_alone_and_holds_its_share() -> None:
@@ -65,13 +67,13 @@ def test_the_split_depends_on_the_name_alone_and_holds_its_share() -> None:
 
 @pytest.mark.parametrize("hold", [0.0, 1.0])
 def test_no_split_still_gives_homes(hold: float) -> None:
-    for exam in (False, True):
-        assert len(homes("en", exam, 1, hold)[0].tree["entity"]) >= 30
+    for held_out in (False, True):
+        assert len(homes("en", held_out, 1, hold)[0].tree["entity"]) >= 30
 
 
 @pytest.mark.parametrize("lang", LANGUAGES)
 def test_a_name_is_of_the_kind_and_domain_that_was_asked(lang: str) -> None:
-    home, rng = homes(lang, exam=False, count=1)[0], random.Random(0)
+    home, rng = homes(lang, held_out=False, count=1)[0], random.Random(0)
     for _ in range(20):
         assert home.name(rng, lang, "name", ("light",)) in home.by_domain["light"]
         assert home.name(rng, lang, "area", ()) in home.areas

@@ -233,7 +233,7 @@ class TestCorpus:
             validation=10,
         )
         facts = write_corpus(section, 0, tmp_path / "corpus", "").facts
-        assert (facts["exam"], facts["validation"], facts["train"]) == (10, 10, 60)
+        assert (facts["eval"], facts["validation"], facts["train"]) == (10, 10, 60)
         write_tokenizer(Tokenizer(vocab_size=512), tmp_path / "corpus", tmp_path / "tokenizer", "")
         write_dataset(tmp_path / "corpus", tmp_path / "tokenizer", tmp_path / "dataset", "")
         codec = Codec.load(tmp_path / "tokenizer")

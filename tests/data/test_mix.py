@@ -147,7 +147,7 @@ class TestCorpus:
         first = sum(len(text) for text in texts if text.startswith("small"))
         assert abs(first / sum(map(len, texts)) - 0.75) < 0.01
         assert sorted(path.name for path in (tmp_path / "corpus0").glob("*.jsonl")) == [
-            "exam.jsonl",
+            "eval.jsonl",
             "train.jsonl",
             "validation.jsonl",
         ]
@@ -175,7 +175,7 @@ class TestCorpus:
             home_entities=(12, 20),
         )
         facts = write_corpus(data, 0, tmp_path / "corpus", "").facts
-        assert facts["exam"] == 5
+        assert facts["eval"] == 5
         rows = list(read_corpus(tmp_path / "corpus", "train"))
         assert {"text" in row for row in rows} == {True, False}
         assert json.loads((tmp_path / "corpus" / "homes.json").read_text("utf-8"))

@@ -52,12 +52,12 @@ def test_ray_gives_what_one_machine_gives(tmp_path: Path) -> None:
     for name, some in (("a", texts[:200]), ("b", texts[200:])):
         (tmp_path / name).mkdir()
         write_jsonl(tmp_path / name / "all.jsonl", some)
-    (tmp_path / "exam.txt").write_text(f"{texts[7][40:240]}\n")
+    (tmp_path / "eval.txt").write_text(f"{texts[7][40:240]}\n")
     mix = tuple(
         Part(path=str(tmp_path / name), weight=weight) for name, weight in (("a", 2), ("b", 1))
     )
     (tmp_path / "data.json").write_text(
-        Data(mix=mix, held_out=(str(tmp_path / "exam.txt"),)).model_dump_json()
+        Data(mix=mix, held_out=(str(tmp_path / "eval.txt"),)).model_dump_json()
     )
     (tmp_path / "program.py").write_text(PROGRAM)
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}

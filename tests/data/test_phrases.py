@@ -45,7 +45,7 @@ def own(lang: str) -> list[Template]:
 
 @functools.cache
 def home(lang: str) -> GeneratedHome:
-    return generate(random.Random(lang), lang, (200, 200), hold=0.2, exam=False)
+    return generate(random.Random(lang), lang, (200, 200), hold=0.2, held_out=False)
 
 
 def say(template: Template, rng: random.Random) -> Example | None:

@@ -76,28 +76,30 @@ def refused(path: Path, *parts: str) -> None:
 class TestHome:
     def test_counts(self, recipe: Recipe, corpus: Path) -> None:
         splits = {
-            split: list(read_corpus(corpus, split)) for split in ("train", "validation", "exam")
+            split: list(read_corpus(corpus, split)) for split in ("train", "validation", "eval")
         }
         assert len(splits["train"]) == recipe.data.sentences
         assert len(splits["validation"]) == recipe.data.validation
         for lang in recipe.data.languages:
             assert (
-                sum(row["action"]["lang"] == lang for row in splits["exam"])
+                sum(row["action"]["lang"] == lang for row in splits["eval"])
                 == recipe.data.eval_sentences
             )
 
     def test_no_sentence_stands_in_two_splits_or_twice(self, corpus: Path) -> None:
         said = [
             row["sentence"]
-            for split in ("train", "validation", "exam")
+            for split in ("train", "validation", "eval")
             for row in read_corpus(corpus, split)
         ]
         assert len(said) == len(set(said))
 
-    def test_the_exam_knows_templates_and_names_that_training_does_not(self, corpus: Path) -> None:
+    def test_the_eval_split_knows_templates_and_names_that_training_does_not(
+        self, corpus: Path
+    ) -> None:
         trained = [*read_corpus(corpus, "train"), *read_corpus(corpus, "validation")]
-        exam = list(read_corpus(corpus, "exam"))
-        assert not {row["template"] for row in trained} & {row["template"] for row in exam}
+        held = list(read_corpus(corpus, "eval"))
+        assert not {row["template"] for row in trained} & {row["template"] for row in held}
         homes = json.loads((corpus / "homes.json").read_text("utf-8"))
         for lang in ("en", "zh", "de"):
             names = {
@@ -110,9 +112,9 @@ class TestHome:
             assert len(theirs) > 20
             assert not names & theirs
 
-    def test_exam_sentences_are_said_in_a_home_of_their_language(self, corpus: Path) -> None:
+    def test_eval_sentences_are_said_in_a_home_of_their_language(self, corpus: Path) -> None:
         homes = json.loads((corpus / "homes.json").read_text("utf-8"))
-        for row in read_corpus(corpus, "exam"):
+        for row in read_corpus(corpus, "eval"):
             assert homes[row["home"]]["name"].startswith(row["action"]["lang"])
 
     def test_same_seed_same_digest(self, recipe: Recipe, corpus: Path, tmp_path: Path) -> None:
@@ -126,7 +128,7 @@ class TestHome:
         digests = {write_corpus(small, seed, tmp_path / str(seed), "").digest for seed in (1, 1, 2)}
         assert len(digests) == 2
 
-    def test_nothing_held_back_still_gives_an_exam(self, recipe: Recipe) -> None:
+    def test_nothing_held_back_still_gives_eval_sentences(self, recipe: Recipe) -> None:
         section = recipe.data.model_copy(
             update={
                 "sentences": 60,
@@ -135,7 +137,7 @@ class TestHome:
                 "held_out_names": 0.0,
             }
         )
-        assert len(source_of("home").corpus(section, 0).exam) == section.eval_sentences
+        assert len(source_of("home").corpus(section, 0).eval) == section.eval_sentences
 
     def test_share_of_sentences_that_are_not_for_the_home(
         self, recipe: Recipe, corpus: Path
@@ -149,27 +151,27 @@ class TestFile:
     @pytest.mark.parametrize("kind", WRITERS)
     def test_formats(self, tmp_path: Path, kind: str) -> None:
         found = read(WRITERS[kind](tmp_path / f"own.{kind}", rows_of()))
-        examples = [*found.train, *found.validation, *found.exam]
+        examples = [*found.train, *found.validation, *found.eval]
         assert len(examples) == 60
         assert found.train[0].sentence == "turn on the kitchen light 0"
         assert found.train[0].action == parse(json.dumps(LIGHT))
 
     def test_formats_give_the_same_corpus(self, tmp_path: Path) -> None:
         paths = [write(tmp_path / f"own.{kind}", rows_of()) for kind, write in WRITERS.items()]
-        assert len({tuple(example.sentence for example in read(path).exam) for path in paths}) == 1
+        assert len({tuple(example.sentence for example in read(path).eval) for path in paths}) == 1
 
     def test_split_column(self, tmp_path: Path) -> None:
         rows = rows_of(4)
         for row, split in zip(rows, ("train", "dev", "test", "valid"), strict=True):
             row["split"] = split
         found = read(jsonl(tmp_path / "own.jsonl", rows))
-        assert (len(found.train), len(found.validation), len(found.exam)) == (1, 2, 1)
+        assert (len(found.train), len(found.validation), len(found.eval)) == (1, 2, 1)
 
     def test_split_by_hash_is_stable_and_small(self, tmp_path: Path) -> None:
         found = read(jsonl(tmp_path / "own.jsonl", rows_of(1000)))
-        assert 20 < len(found.exam) < 90
+        assert 20 < len(found.eval) < 90
         assert 20 < len(found.validation) < 90
-        assert read(tmp_path / "own.jsonl", seed=9).exam == found.exam
+        assert read(tmp_path / "own.jsonl", seed=9).eval == found.eval
 
     def test_whole_words_of_the_sentence_are_copied(self, tmp_path: Path) -> None:
         row = {
@@ -259,7 +261,7 @@ class TestHub:
         library.load_dataset = lambda name: parts if name == "team/commands" else {}  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "datasets", library)
         found = source_of("hub").corpus(Data(source="hub", path="team/commands"), 0)
-        assert (len(found.train), len(found.validation), len(found.exam)) == (3, 1, 2)
+        assert (len(found.train), len(found.validation), len(found.eval)) == (3, 1, 2)
 
     def test_without_the_library(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "datasets", None)

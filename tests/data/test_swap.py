@@ -1,4 +1,4 @@
-"""Other words in the same sentence: always a true row, never one of the exam, the same every time."""
+"""Other words in the same sentence: always a true row, never one of the eval suite, the same every time."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def rows() -> list[dict[str, Any]]:
     ]
 
 
-def said(number: int, share: float = 1.0, exam: tuple[str, ...] = ()) -> list[dict[str, Any]]:
-    row_filter = RowFilter(("held_out",), eval_keys(exam))
+def said(number: int, share: float = 1.0, suite: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+    row_filter = RowFilter(("held_out",), eval_keys(suite))
     return [
         dict(row)
         for row in swapped(
@@ -81,11 +81,11 @@ def test_it_is_a_function_of_seed_and_pass() -> None:
     assert said(1, share=0.0) == rows()
 
 
-def test_no_sentence_of_an_exam_is_made() -> None:
-    exam = "an alarm for six please"
-    assert any(row["sentence"] == exam for number in range(1, 9) for row in said(number))
+def test_no_sentence_of_a_suite_is_made() -> None:
+    held = "an alarm for six please"
+    assert any(row["sentence"] == held for number in range(1, 9) for row in said(number))
     assert not any(
-        row["sentence"] == exam for number in range(1, 9) for row in said(number, exam=(exam,))
+        row["sentence"] == held for number in range(1, 9) for row in said(number, suite=(held,))
     )
 
 

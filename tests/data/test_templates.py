@@ -46,7 +46,7 @@ def templates(request: pytest.FixtureRequest) -> list[Template]:
 def said(templates: list[Template]) -> list[Example]:
     """Two tries with every template."""
     rng, lang = random.Random(5), templates[0].lang
-    speaker = Speaker(rng, generate(rng, lang, (80, 90), 0.2, exam=False), FILLERS)
+    speaker = Speaker(rng, generate(rng, lang, (80, 90), 0.2, held_out=False), FILLERS)
     return [example for template in templates * 2 if (example := speaker.say(template))]
 
 

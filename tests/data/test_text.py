@@ -138,7 +138,7 @@ class TestRead:
         (tmp_path / "a.txt").write_bytes(b"caf\xe9")
         refused(tmp_path / "a.txt", "not UTF-8")
 
-    def test_exam_files(self, tmp_path: Path) -> None:
+    def test_eval_files(self, tmp_path: Path) -> None:
         (tmp_path / "a.txt").write_text("one\n\ntwo\n")
         (tmp_path / "a.tsv").write_text("sentence\taction\none\t{}\ntwo\t{}\n")
         (tmp_path / "a.jsonl").write_text('{"sentence": "one"}\n{"text": "two"}\n')
@@ -165,11 +165,11 @@ def run(texts: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """corpus, tokenizer and dataset of plain texts."""
     folder = tmp_path_factory.mktemp("text")
     write_jsonl(folder / "texts.jsonl", texts)
-    (folder / "exam.txt").write_text(f"{texts[5][30:200]}\n")
+    (folder / "eval.txt").write_text(f"{texts[5][30:200]}\n")
     section = Data(
         source="text",
         path=str(folder / "texts.jsonl"),
-        held_out=(str(folder / "exam.txt"),),
+        held_out=(str(folder / "eval.txt"),),
         validation=20,
     )
     write_corpus(section, 0, folder / "corpus", "")
@@ -188,7 +188,7 @@ class TestChain:
         )
         assert 0 < len(validation) <= 20
         assert [text for text in texts if text in {*train, *validation}] == texts[:5] + texts[6:]
-        assert list(read_corpus(run / "corpus", "exam")) == []
+        assert list(read_corpus(run / "corpus", "eval")) == []
         assert verify(run / "corpus").facts["removed"] == {"held_out": 1}
 
     def test_all_of_a_text_is_learnt_once(self, run: Path) -> None:

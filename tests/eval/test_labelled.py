@@ -1,4 +1,4 @@
-"""Exams under a data set's own labels."""
+"""Suites under a data set's own labels."""
 
 from __future__ import annotations
 

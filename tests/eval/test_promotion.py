@@ -14,7 +14,14 @@ from hypothesis import strategies as st
 from tumen.core import artifact, events
 from tumen.core.errors import ArtifactError, GateError, InputError, RunnerBusy, TumenError
 from tumen.core.lock import alone
-from tumen.eval import gate_fault, promote, rollback, scorecard_text, write_scorecard
+from tumen.eval import (
+    gate_fault,
+    promote,
+    read_scorecard,
+    rollback,
+    scorecard_text,
+    write_scorecard,
+)
 from tumen.eval.gate import class_rows, shortfalls
 from tumen.eval.statistics import wilson
 from tumen.recipe import Gate
@@ -54,7 +61,7 @@ def make(
     folder: Path,
     marks: str,
     cloud: str = "",
-    exam: str = "e1",
+    suite: str = "e1",
     agreement: float | None = 1.0,
     floors: Gate | None = None,
     **row: Any,
@@ -86,7 +93,7 @@ def make(
         made_from=[device],
         gate=floors,
         inputs="x",
-        suite=exam,
+        suite=suite,
     )
     return with_name if with_name == folder else with_name.rename(folder)
 
@@ -169,7 +176,7 @@ def test_more_false_acts_or_inventions(tmp_path: Path, live: Path) -> None:
     assert slot.live_bundle(live).name.endswith(artifact.manifest_of(more).digest)
 
 
-def test_below_a_floor_or_unexamined(tmp_path: Path, live: Path) -> None:
+def test_below_a_floor_or_not_evaluated(tmp_path: Path, live: Path) -> None:
     stays(
         live,
         "exact actions in en: 40.0%, the floor",
@@ -191,11 +198,18 @@ def test_below_a_floor_or_unexamined(tmp_path: Path, live: Path) -> None:
     stays(live, "has no manifest", lambda: promote(bare, live), ArtifactError)
 
 
-def test_another_exam_is_no_comparison(tmp_path: Path, live: Path) -> None:
-    other = make(tmp_path / "other", "1" * 100, exam="e2")
+def test_another_suite_is_no_comparison(tmp_path: Path, live: Path) -> None:
+    other = make(tmp_path / "other", "1" * 100, suite="e2")
     stays(live, "different suites", lambda: promote(other, live))
     promote(other, live, new_suite=True)
-    assert list(events.read(live / "events.jsonl", "promotion"))[-2]["new_exam"] is True
+    assert list(events.read(live / "events.jsonl", "promotion"))[-2]["new_suite"] is True
+
+
+def test_an_older_scorecard_calls_its_suite_exam(live: Path) -> None:
+    bundle = slot.live_bundle(live)
+    path = bundle / "scorecard" / "scorecard.json"
+    path.write_text(path.read_text().replace('"suite"', '"exam"'))
+    assert read_scorecard(bundle)["suite"] == "e1"
 
 
 def test_damaged_bundles(tmp_path: Path, live: Path) -> None:

@@ -1,4 +1,4 @@
-"""Judging: intervals, what is the same action, exams from outside, the gate."""
+"""Scorecards: intervals, what is the same action, suites from outside, the gate."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ VALUES = Values()
 HOME = Home.load()
 
 
-def examined(cases: list[EvalCase], actions: list[Action | None]) -> dict[str, dict[str, object]]:
+def rows_of(cases: list[EvalCase], actions: list[Action | None]) -> dict[str, dict[str, object]]:
     left = iter(actions)
     return evaluate(cases, lambda case: Prediction(next(left)), VALUES)[0]
 
@@ -94,14 +94,14 @@ class TestTally:
 
     def test_a_known_answer_scores_one_and_a_constant_one_nothing(self) -> None:
         cases = [self.none, self.none, self.lamp]
-        assert examined(cases, [case.gold for case in cases])["all"]["exact"] == 1
-        constant = examined(cases, [Action("none")] * 3)["all"]
+        assert rows_of(cases, [case.gold for case in cases])["all"]["exact"] == 1
+        constant = rows_of(cases, [Action("none")] * 3)["all"]
         assert constant["exact"] == pytest.approx(2 / 3, abs=1e-4)
         assert constant["corrected"] == pytest.approx(0, abs=1e-3)
 
     def test_false_acts_are_acts_that_would_happen(self) -> None:
         act, absent = self.lamp.gold, Action("HassTurnOn", "en", {"name": "sauna"})
-        row = examined([self.none, self.none], [act, absent])["all"]
+        row = rows_of([self.none, self.none], [act, absent])["all"]
         assert (row["false_acts"], row["false_intents"]) == (0.5, 1.0)
 
     def test_words_that_were_not_said_are_invented(self) -> None:
@@ -109,7 +109,7 @@ class TestTally:
             Action("HassTurnOn", "en", {"name": "light"}),
             Action("HassTurnOn", "en", {"name": "oven"}),
         )
-        assert examined([self.lamp, self.lamp], [said, invented])["all"]["invented"] == 1
+        assert rows_of([self.lamp, self.lamp], [said, invented])["all"]["invented"] == 1
 
 
 class TestOutside:
@@ -184,7 +184,7 @@ class TestGate:
         about = {
             "recipe": "tiny",
             "tier": "device",
-            "quantise": "int8",
+            "quantize": "int8",
             "gate": Gate(exact=0.9).model_dump(),
         }
         with artifact.writing(
@@ -215,7 +215,7 @@ class TestGate:
             inputs="x",
         )
 
-    def test_nobody_examined_it(self, bundle: Path) -> None:
+    def test_without_a_scorecard(self, bundle: Path) -> None:
         with pytest.raises(GateError, match="no scorecard"):
             require_gate(bundle, ungated=False)
 

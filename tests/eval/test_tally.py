@@ -271,7 +271,7 @@ class TestHeldOut:
             json.dumps({"sentence": text, "home": number, "action": json.loads(gold.json())})
             for text, number, gold in rows
         ]
-        (tmp_path / "exam.jsonl").write_text("\n".join(lines))
+        (tmp_path / "eval.jsonl").write_text("\n".join(lines))
         ONTOLOGY.save(tmp_path)
         return tmp_path
 
@@ -293,6 +293,10 @@ class TestHeldOut:
     def test_languages_may_be_left_out(self, corpus: Path) -> None:
         assert [case.sentence for case in held_out_cases(corpus, ("de",))] == ["schalte a ein"]
         assert list(held_out_cases(corpus, ("zh",))) == []
+
+    def test_an_older_corpus_calls_them_exam(self, corpus: Path) -> None:
+        (corpus / "eval.jsonl").rename(corpus / "exam.jsonl")
+        assert len(list(held_out_cases(corpus))) == 3
 
 
 ROWS = {

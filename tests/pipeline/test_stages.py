@@ -43,7 +43,7 @@ def test_a_cloud_elsewhere_is_not_packed() -> None:
     assert served_tiers(load_recipe(TINY, ["serve.cloud='device'"])) == ["device"]
 
 
-def test_a_tier_that_is_quantised_with_care_has_more_stages() -> None:
+def test_a_tier_that_is_quantized_with_care_has_more_stages() -> None:
     budget = load_recipe(TINY, ["family.device.quantize={budget='1 MB'}"])
     assert [stage.name for stage in stages(budget)][5:7] == ["device-quant", "bundle-device"]
     aware = {

@@ -63,7 +63,7 @@ def test_all_faults_are_told_at_once() -> None:
 
 
 @pytest.mark.parametrize("word", ["int8", "int4", "bf16", "q4_k"])
-def test_a_word_says_how_a_tier_is_quantised(word: str) -> None:
+def test_a_word_says_how_a_tier_is_quantized(word: str) -> None:
     found = (
         recipe_of(tree(family={"device": TIER | {"quantize": word}}), "here")
         .family["device"]

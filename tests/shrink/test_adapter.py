@@ -86,7 +86,7 @@ def bundle(tune: Callable[..., Path], tokens: Path, corpus: Path) -> Path:
 @pytest.fixture(scope="module")
 def prompts(tokens: Path, corpus: Path) -> list[list[int]]:
     codec = Codec.load(tokens)
-    return [codec.prompt(row["sentence"]) for row in read_corpus(corpus, "exam")][::4]
+    return [codec.prompt(row["sentence"]) for row in read_corpus(corpus, "eval")][::4]
 
 
 def torchs(
@@ -203,7 +203,7 @@ def test_a_bundle_holds_the_base_as_it_came(bundle: Path, stranger: Path) -> Non
     ]
     assert sorted(manifest.files) == names
     assert (bundle / "model.gguf").read_bytes() == stranger.read_bytes()
-    assert (read_bundle_info(bundle).adapter, read_bundle_info(bundle).quantise) == (
+    assert (read_bundle_info(bundle).adapter, read_bundle_info(bundle).quantize) == (
         "device",
         "as it came",
     )
@@ -213,7 +213,7 @@ def test_a_bundle_holds_the_base_as_it_came(bundle: Path, stranger: Path) -> Non
 def test_the_gate_sees_base_and_adapter(
     bundle: Path, tune: Callable[..., Path], tokens: Path, corpus: Path
 ) -> None:
-    sentences = [row["sentence"] for row in read_corpus(corpus, "exam")][::4]
+    sentences = [row["sentence"] for row in read_corpus(corpus, "eval")][::4]
     with load_runner(bundle) as runner:
 
         def complete(prompt: list[int]) -> list[int]:
@@ -297,7 +297,7 @@ def test_a_sentence_is_read_as_it_was_trained(bundle: Path, tokens: Path, corpus
     """The child puts the prompt together from the units; its count of tokens is the codec's."""
     codec = Codec.load(tokens)
     with load_runner(bundle) as runner:
-        for row in list(read_corpus(corpus, "exam"))[:12]:
+        for row in list(read_corpus(corpus, "eval"))[:12]:
             assert runner.ask(row["sentence"]).prompt_tokens == len(
                 codec.prompt(normalise(row["sentence"]))
             )

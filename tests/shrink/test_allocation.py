@@ -161,12 +161,12 @@ def test_a_budget_is_kept_to_the_byte(
         pack(BundleInputs(checkpoint, tokenizer, corpus), word, ABOUT, tmp_path / word, "in")
         sizes[word] = (tmp_path / word / "model.gguf").stat().st_size
     budget = (sizes["int8"] + sizes["q4_0"]) // 2
-    quantise = Quantize(budget=budget, calibrate=40)
+    quantize = Quantize(budget=budget, calibrate=40)
     said = write_grid(
         checkpoint,
         tokenizer,
         dataset,
-        quantise,
+        quantize,
         "tiny-device",
         tmp_path / "grid",
         making=Making(seed=0, inputs="in"),

@@ -29,7 +29,7 @@ def bundle(device: Path, tokenizer: Path, corpus: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def sentences(corpus: Path) -> list[str]:
-    return [row["sentence"] for row in read_corpus(corpus, "exam")][:12]
+    return [row["sentence"] for row in read_corpus(corpus, "eval")][:12]
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_a_bundle_is_whole(bundle: Path, device: Path, tokenizer: Path, corpus: 
         (corpus / "values.json").read_text()
     )
     about = read_bundle_info(bundle)
-    assert (about.recipe, about.tier, about.quantise) == ("tiny", "device", "int8")
+    assert (about.recipe, about.tier, about.quantize) == ("tiny", "device", "int8")
 
 
 def test_same_tier_same_digest(

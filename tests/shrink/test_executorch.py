@@ -47,7 +47,7 @@ def test_steps_are_the_network(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("delegate", "quantise", "says"),
+    ("delegate", "quantize", "says"),
     [
         ("coreml", "int8", "known: xnnpack, qualcomm, mediatek"),
         ("xnnpack", "int4", "take int8 or bf16"),
@@ -57,13 +57,13 @@ def test_steps_are_the_network(name: str) -> None:
     ],
 )
 def test_what_is_missing_is_one_line(
-    delegate: str, quantise: str, says: str, monkeypatch: pytest.MonkeyPatch
+    delegate: str, quantize: str, says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "executorch.exir", None)
     monkeypatch.setitem(sys.modules, "mtk_converter", None)
     monkeypatch.delenv("QNN_SDK_ROOT", raising=False)
     with pytest.raises(ExportError, match=says) as caught:
-        lowering(delegate, quantise, "SM8650")
+        lowering(delegate, quantize, "SM8650")
     assert "\n" not in str(caught.value)
 
 
@@ -82,6 +82,6 @@ def test_executorch_writes_torchs_tokens(
     pytest.importorskip("executorch.exir", reason="the extra `executorch` is not installed")
     checkpoint: Path = request.getfixturevalue(tier)
     export_pte(checkpoint, tmp_path / "pte", "int8", 128, "xnnpack")
-    sentences = [str(row["sentence"]) for row in read_corpus(corpus, "exam")][:10]
+    sentences = [str(row["sentence"]) for row in read_corpus(corpus, "eval")][:10]
     complete = run_pte(tmp_path / "pte" / "model.pte", Codec.load(tokenizer).end, 12)
     assert check_export(checkpoint, tokenizer, sentences, complete, 0.9)["sentences"] == 10

@@ -83,15 +83,15 @@ def trained(dataset: Path, codec: Codec) -> Callable[[str], tuple[Shape, dict[st
 def sentences(corpus: Path) -> list[str]:
     from tumen.data import read_corpus
 
-    return [row["sentence"] for row in read_corpus(corpus, "exam")][::3]
+    return [row["sentence"] for row in read_corpus(corpus, "eval")][::3]
 
 
 def written(
-    folder: Path, trained: Callable[[str], Any], codec: Codec, name: str, quantise: str
+    folder: Path, trained: Callable[[str], Any], codec: Codec, name: str, quantize: str
 ) -> Path:
     shape, weights = trained(name)
     path = folder / "model.gguf"
-    write_gguf(path, shape, weights, codec, quantise, "test")
+    write_gguf(path, shape, weights, codec, quantize, "test")
     return path
 
 
@@ -182,35 +182,35 @@ BITS = {"bf16": 16, "int8": 8.5, "int4": 4.5}
 BOUND = {"bf16": 0.004, "int8": 0.01, "int4": 0.15}
 
 
-@pytest.mark.parametrize("quantise", BITS)
+@pytest.mark.parametrize("quantize", BITS)
 @pytest.mark.parametrize("name", ["llama", "deepseek2 moe"])
-def test_quantised_weights_are_near_and_as_small_as_said(
-    name: str, quantise: str, tmp_path: Path, trained: Callable[[str], Any], codec: Codec
+def test_quantized_weights_are_near_and_as_small_as_said(
+    name: str, quantize: str, tmp_path: Path, trained: Callable[[str], Any], codec: Codec
 ) -> None:
     """Q8_0 and Q4_0 keep 8 and 4 bits a weight and a half-precision scale for 32 of them."""
     _, weights = trained(name)
-    reader = gguf.GGUFReader(written(tmp_path, trained, codec, name, quantise))
+    reader = gguf.GGUFReader(written(tmp_path, trained, codec, name, quantize))
     tensors = {tensor.name: tensor for tensor in reader.tensors}
     for ours, theirs in (
         ("blocks.1.attention.out.weight", "blk.1.attn_output.weight"),
         ("blocks.0.feed.up.weight", "blk.0.ffn_up.weight"),
     ):
         tensor = tensors[theirs]
-        assert 8 * tensor.n_bytes / tensor.n_elements == BITS[quantise]
+        assert 8 * tensor.n_bytes / tensor.n_elements == BITS[quantize]
         back = torch.from_numpy(np.array(gguf.quants.dequantize(tensor.data, tensor.tensor_type)))
         whole = weights[ours]
-        assert float((back - whole).norm() / whole.norm()) < BOUND[quantise]
+        assert float((back - whole).norm() / whole.norm()) < BOUND[quantize]
     embedding = tensors["token_embd.weight"]
-    assert 8 * embedding.n_bytes / embedding.n_elements == max(8.5, BITS[quantise]), (
+    assert 8 * embedding.n_bytes / embedding.n_elements == max(8.5, BITS[quantize]), (
         "the embedding feels four bits most"
     )
 
 
-@pytest.mark.parametrize("quantise", ["int8", "int4"])
+@pytest.mark.parametrize("quantize", ["int8", "int4"])
 @pytest.mark.parametrize("name", ["llama", "deepseek2 dense", "deepseek2 moe"])
-def test_quantised_files_run(
+def test_quantized_files_run(
     name: str,
-    quantise: str,
+    quantize: str,
     tmp_path: Path,
     trained: Callable[[str], Any],
     codec: Codec,
@@ -222,10 +222,10 @@ def test_quantised_files_run(
     shape, weights = trained(name)
     network = build(shape).eval()
     network.load_state_dict(weights)
-    with Llama(written(tmp_path, trained, codec, name, quantise)) as llama:
+    with Llama(written(tmp_path, trained, codec, name, quantize)) as llama:
         pairs = [(prompt, llama.greedy(prompt, 12)) for prompt in map(codec.prompt, sentences)]
     equal = [same for row in _equal(network, pairs) for same in row]
-    assert sum(equal) / len(equal) > (0.95 if quantise == "int8" else 0.75)
+    assert sum(equal) / len(equal) > (0.95 if quantize == "int8" else 0.75)
 
 
 WIDE = Shape(

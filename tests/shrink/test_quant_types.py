@@ -13,7 +13,7 @@ from tumen.core.errors import ExportError
 from tumen.recipe.field_types import QuantType
 from tumen.shrink.quant_types import GRIDS, Grid, fitting
 
-QUANTISED = [name for name in GRIDS if name != "bf16"]
+QUANTIZED = [name for name in GRIDS if name != "bf16"]
 
 
 def rows(kind: str) -> torch.Tensor:
@@ -52,7 +52,7 @@ def test_what_is_written_is_what_was_computed_to_the_bit(name: QuantType, kind: 
     assert data.numel() == grid.bytes_of(weights) == weights.numel() * grid.bits / 8
 
 
-@pytest.mark.parametrize("name", QUANTISED)
+@pytest.mark.parametrize("name", QUANTIZED)
 def test_held_scales_give_the_same_bytes_as_the_training_saw(name: QuantType) -> None:
     """Weights move, scales stay: what is seen is what would be written."""
     grid, weights = GRIDS[name], rows("plain")
@@ -80,7 +80,7 @@ def test_searched_scales_are_no_worse_than_the_formats_usual_rounding(
     assert float((searched - weights).norm()) <= float(np.linalg.norm(usual - weights.numpy()))
 
 
-@pytest.mark.parametrize("name", QUANTISED)
+@pytest.mark.parametrize("name", QUANTIZED)
 def test_what_counts_more_is_kept_better(name: QuantType) -> None:
     grid, weights = GRIDS[name], rows("plain")
     importance = torch.ones(1, 512)
@@ -108,7 +108,7 @@ def test_what_is_no_number_is_refused() -> None:
 
 def test_rows_that_no_block_fits_fall_back() -> None:
     assert [fitting(name, 256) for name in GRIDS] == list(GRIDS)
-    assert {name: fitting(name, 96) for name in QUANTISED} == {
+    assert {name: fitting(name, 96) for name in QUANTIZED} == {
         "q8_0": "q8_0", "q6_k": "q8_0", "q5_k": "q5_0", "q5_0": "q5_0", "q4_k": "q4_0", "q4_0": "q4_0", "q3_k": "q4_0", "q2_k": "q4_0",
     }  # fmt: skip
     assert {fitting(name, 48) for name in GRIDS} == {"bf16"}

@@ -491,7 +491,7 @@ class TestIn:
         self.changed(folder, lambda held: held | {"model.embed_tokens.weight": torch.ones(60, 32)})
         self.refuses(folder, "model.embed_tokens.weight is in another file too")
 
-    def test_quantised(self, folder: Path) -> None:
+    def test_quantized(self, folder: Path) -> None:
         self.changed(
             folder,
             lambda held: held | {"model.norm.weight": torch.ones(32).to(torch.float8_e4m3fn)},

@@ -33,29 +33,29 @@ def codec(tokenizer: Path) -> Codec:
 
 
 def ours(
-    name: str, codec: Codec, path: Path, quantise: str
+    name: str, codec: Codec, path: Path, quantize: str
 ) -> tuple[Shape, dict[str, torch.Tensor]]:
     shape = SHAPES[name].model_copy(update={"vocab_size": codec.vocab})
     weights = lively(shape)
-    write_gguf(path, shape, weights, codec, quantise, "ours")
+    write_gguf(path, shape, weights, codec, quantize, "ours")
     return shape, weights
 
 
-@pytest.mark.parametrize("quantise", BOUND)
+@pytest.mark.parametrize("quantize", BOUND)
 @pytest.mark.parametrize("name", SHAPES)
-def test_our_own_file_comes_back(name: str, quantise: str, codec: Codec, tmp_path: Path) -> None:
+def test_our_own_file_comes_back(name: str, quantize: str, codec: Codec, tmp_path: Path) -> None:
     """Bit by bit in bf16 and fp32, within the grid's error else."""
-    shape, weights = ours(name, codec, tmp_path / "m.gguf", quantise)
+    shape, weights = ours(name, codec, tmp_path / "m.gguf", quantize)
     found, back = read_start(tmp_path / "m.gguf")
     assert differing(found, shape) is None
     assert back.keys() == weights.keys()
     for key, weight in weights.items():
         if weight.dim() == 1 or "router" in key:
             assert torch.equal(back[key], weight), key
-        elif quantise == "bf16":
+        elif quantize == "bf16":
             assert torch.equal(back[key], weight.bfloat16().float()), key
         else:
-            assert float((back[key] - weight).norm() / weight.norm()) < BOUND[quantise], key
+            assert float((back[key] - weight).norm() / weight.norm()) < BOUND[quantize], key
 
 
 def logits(shape: Shape, weights: dict[str, torch.Tensor], ids: torch.Tensor) -> torch.Tensor:

@@ -3,7 +3,7 @@
 All of them stream, except sources that hold sentences in memory.
 
 corpus     rows of every source -> filters -> split -> mix -> train.jsonl, validation.jsonl,
-           exam.jsonl; homes.json, values.json; offsets.json if intents have other frequencies in
+           eval.jsonl; homes.json, values.json; offsets.json if intents have other frequencies in
            use than in the rows
 dataset    rows -> tokens, in many processes -> shards; a plain text is cut into pieces that fit a
            row of training
@@ -45,7 +45,7 @@ from tumen.formats import vocabulary_digest
 from tumen.language import Ontology, parse, units
 from tumen.recipe import Data, Part, Tokenizer
 
-SPLITS = ("train", "validation", "exam")
+SPLITS = ("train", "validation", "eval")
 HELD_TEXTS = 0.05  # share of plain texts kept for validation, at most data.validation of them
 OFFSETS_FILE = "offsets.json"
 LEARNT_BYTES = 50_000_000  # of a corpus are enough to train a tokenizer on
@@ -68,8 +68,8 @@ def write_corpus(section: Data, seed: int, folder: Path, inputs: str) -> Manifes
     parts = section.parts()
     corpora = [_corpus(section, part, seed) for part in parts]
     ontology = _joined(corpora, parts)
-    exam = [_row(example, corpus) for corpus in corpora for example in corpus.exam]
-    row_filter = _row_filter(section, exam)
+    eval_rows = [_row(example, corpus) for corpus in corpora for example in corpus.eval]
+    row_filter = _row_filter(section, eval_rows)
     removed: Counter[str] = Counter()
     facts: dict[str, Any] = {}
     with writing(folder, "corpus", inputs, [], facts) as stage:
@@ -79,7 +79,7 @@ def write_corpus(section: Data, seed: int, folder: Path, inputs: str) -> Manifes
             rows = _local(corpora, row_filter, removed)
         swapper = partial(swapped, ontology=ontology, seed=seed, row_filter=row_filter)
         splits = _Splits(parts, section.validation, stage)
-        intents = splits.write(rows, exam, swapper)
+        intents = splits.write(rows, eval_rows, swapper)
         if not splits.lines["train"].rows:
             counts = dict(removed) or "none"
             raise InputError(f"{_names(parts)}: no training rows left; removed: {counts}")
@@ -101,10 +101,10 @@ def _write_offsets(stage: Path, parts: Sequence[Part], intents: Sequence[Counter
     (stage / OFFSETS_FILE).write_text(json.dumps(offsets, indent=1), "utf-8")
 
 
-def _row_filter(section: Data, exam: Iterable[Row]) -> RowFilter:
+def _row_filter(section: Data, eval_rows: Iterable[Row]) -> RowFilter:
     """Return the filter of training rows, which drops what overlaps with evaluation texts."""
     held_out = [read_sentences(Path(path)) for path in section.held_out]
-    evaluated = chain(map(_text, exam), *held_out)
+    evaluated = chain(map(_text, eval_rows), *held_out)
     return RowFilter(section.passed(), eval_keys(evaluated))
 
 
@@ -281,15 +281,15 @@ class _Splits:
             self.apart = [_Lines(stage / f"{number}.jsonl") for number in range(len(parts))]
 
     def write(
-        self, rows: Iterable[Placed], exam: Iterable[Row], swapper: Swapper
+        self, rows: Iterable[Placed], eval_rows: Iterable[Row], swapper: Swapper
     ) -> list[Counter[str]]:
         """Write all rows; return how often each source's own training rows have each intent."""
-        held = [self.lines["validation"], self.lines["exam"]]
+        held = [self.lines["validation"], self.lines["eval"]]
         with ExitStack() as files:
             for lines in (*held, *self.apart):
                 files.enter_context(lines)
-            for row in exam:
-                self.lines["exam"].add(row)
+            for row in eval_rows:
+                self.lines["eval"].add(row)
             for part, split, row in rows:
                 validates = self._validates(split, row)
                 lines = self.lines["validation"] if validates else self.apart[part]
@@ -307,7 +307,7 @@ class _Splits:
         """Return the counts for the manifest."""
         facts: dict[str, Any] = {split: self.lines[split].rows for split in SPLITS}
         facts["train_characters"] = self.lines["train"].characters
-        for split in ("train", "exam"):
+        for split in ("train", "eval"):
             facts[f"{split}_languages"] = dict(self.lines[split].languages)
             facts[f"{split}_templates"] = len(self.lines[split].templates)
         return facts
@@ -347,7 +347,10 @@ def _pass(path: Path, share: float, swapper: Swapper, number: int) -> Iterator[R
 
 def read_corpus(folder: Path, split: str) -> Iterator[dict[str, Any]]:
     """Yield the rows of a split: sentence, action (dict), template, home; or text alone."""
-    return _read(folder / f"{split}.jsonl")
+    path = folder / f"{split}.jsonl"
+    if split == "eval" and not path.exists():
+        path = folder / "exam.jsonl"  # of corpora made before the split was renamed
+    return _read(path)
 
 
 def _read(path: Path) -> Iterator[dict[str, Any]]:

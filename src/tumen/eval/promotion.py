@@ -61,7 +61,7 @@ def promote(
         except TumenError as error:
             events.emit("promotion", state="refused", bundle=str(bundle), why=str(error))
             raise
-        events.emit("promotion", state="started", new_exam=new_suite, **facts)
+        events.emit("promotion", state="started", new_suite=new_suite, **facts)
         target = slot.activate(folder, bundle, keep)
         events.emit("promotion", state="done", live=target.name, **facts)
         return target
@@ -147,7 +147,7 @@ def _refuse_worse(bundle: Path, live: Path, gate: Gate) -> None:
             f"{bundle} is not promoted: it cannot be compared with the live bundle ({error})"
         ) from None
     card = read_scorecard(bundle)
-    if not card["exam"] or card["exam"] != before["exam"]:
+    if not card["suite"] or card["suite"] != before["suite"]:
         raise GateError(
             f"{bundle} is not promoted: it and the live bundle were evaluated on different suites; "
             "evaluate both on one, or let the gate alone decide with --new-suite"

@@ -43,7 +43,7 @@ def write_scorecard(
         The manifest of the scorecard.
     """
     card: dict[str, Any] = {
-        "exam": suite,
+        "suite": suite,
         "columns": columns,
         "bytes": dict(sizes),
         "classes": class_rows(columns, gate.class_of_cloud),

@@ -5,7 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from tumen.core import untrusted
 from tumen.core.artifact import Manifest, manifest_of
@@ -71,14 +79,14 @@ class Scorecard(_Read):
     """The content of `scorecard.json`.
 
     Attributes:
-        exam: digest of the suite.
+        suite: digest of the suite; older scorecards call it `exam`.
         columns: device, cloud, reference -> group -> row.
         bytes: size of device and cloud.
         classes: scenario class -> device against cloud.
         shortfalls: what misses the gate, one line each.
     """
 
-    exam: Line = ""
+    suite: Line = Field("", validation_alias=AliasChoices("suite", "exam"))
     columns: dict[Line, dict[Line, GroupRow]]
     bytes: dict[Line, Annotated[int, Field(gt=0)]]
     classes: dict[Line, ClassRow] = {}

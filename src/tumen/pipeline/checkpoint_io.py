@@ -114,7 +114,7 @@ def _compare_with_torch(
     """
     from tumen.shrink import check_export, run_pte
 
-    rows = read_corpus(corpus, "exam")
+    rows = read_corpus(corpus, "eval")
     sentences = [str(row["sentence"]) for row in rows][:COMPARED_SENTENCES]
     end = Codec.load(tokenizer).end
     complete = run_pte(out / "model.pte", end, context // 2)

@@ -78,7 +78,7 @@ class ScorecardStage(Stage):
             rows, answers = evaluate_bundle(bundle, cases, values, self.threads, "own")
             add(column, rows, answers)
             sizes[column] = manifest_of(bundle, "bundle").payload_bytes
-            work.events.emit("exam", column=column, exact=rows["all"]["exact"], n=len(cases))
+            work.events.emit("eval", column=column, exact=rows["all"]["exact"], n=len(cases))
         few = list(self._reference_cases(cases))
         if few:
             add("reference", *evaluate(few, MatcherColumn().answer, values))

@@ -88,7 +88,7 @@ class BundleStage(Stage):
     def settings(self) -> Any:
         """Return what decides the bundle besides its parents."""
         settings: dict[str, Any] = {
-            "quantise": self.tier.quantize.word,
+            "quantize": self.tier.quantize.word,
             "serve": self.serve,
             "gate": self.gate,
             "name": self.recipe_name,
@@ -151,7 +151,7 @@ class BundleStage(Stage):
         """Return how many tokens of the eval suite llama.cpp and torch agree on."""
         from tumen.shrink import check_export
 
-        sentences = [row["sentence"] for row in read_corpus(work.run / CORPUS, "exam")]
+        sentences = [row["sentence"] for row in read_corpus(work.run / CORPUS, "eval")]
         with load_runner(packed, context=self.serve.context, store="own") as runner:
             return check_export(
                 work.run / self.tier_name,

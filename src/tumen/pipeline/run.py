@@ -21,14 +21,14 @@ from tumen.recipe import Mesh, Recipe, read_plan
 # Facts of a manifest that a line about a finished stage shows.
 SHOWN_FACTS = (
     "train",
-    "exam",
+    "eval",
     "vocab",
     "train_tokens",
     "validation_loss",
     "tokens_per_second",
     "agreement",
 )
-LABELS = {"exam": "eval sentences"}  # of facts whose name says too little
+LABELS = {"eval": "eval sentences"}  # of facts whose name says too little
 
 
 @dataclass(frozen=True)

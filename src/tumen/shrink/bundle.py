@@ -6,7 +6,7 @@
                   the unchanged model.gguf, and <name>.json, the adapter's ontology
     ontology.json intents and slots (language/ontology.py)
     values.json   what copied words are worth, by language and slot
-    bundle.json   {recipe, tier, quantise, serve, gate, adapter, control}
+    bundle.json   {recipe, tier, quantize, serve, gate, adapter, control}
     scorecard/    an artifact of its own, made from the bundle by `tumen eval`
 
 The export gate compares tokens: what llama.cpp writes from the bundle with what torch would have
@@ -75,7 +75,7 @@ class BundleInputs:
 
 def pack(
     parts: BundleInputs,
-    quantise: str,
+    quantize: str,
     about: dict[str, Any],
     out: Path,
     inputs: str,
@@ -86,7 +86,7 @@ def pack(
 
     Args:
         parts: the artifacts it is made from.
-        quantise: int8, int4 or a quantization type; with `parts.grid`, the name that the bundle
+        quantize: int8, int4 or a quantization type; with `parts.grid`, the name that the bundle
             gives it. The base of an adapter that is a GGUF and taken whole is copied unchanged.
         about: content of bundle.json: recipe's name, tier, serve and gate sections.
         out: the new folder.
@@ -104,28 +104,28 @@ def pack(
         codec.ontology.save(stage)
         if is_adapter(parts.checkpoint) and not merge:
             tier = str(about["tier"])
-            shape, told = _write_beside(stage, parts.checkpoint, codec, quantise, name, tier)
+            shape, told = _write_beside(stage, parts.checkpoint, codec, quantize, name, tier)
         else:
             shape, weights = read_final(parts.checkpoint)
             model = _Model(stage / "model.gguf", shape, weights, codec, name)
-            model.write(quantise, parts.grid)
-            told = {"quantise": quantise}
+            model.write(quantize, parts.grid)
+            told = {"quantize": quantize}
         shutil.copy(parts.corpus / "values.json", stage / "values.json")
         if codec.vocabulary:
             told["control"] = [codec.begin, codec.do, codec.end]
         content = {**about, **told}
         (stage / "bundle.json").write_text(json.dumps(content, indent=1))
-        facts |= _facts(shape, told["quantise"], stage)
+        facts |= _facts(shape, told["quantize"], stage)
     return verify(out, "bundle")
 
 
-def _facts(shape: Shape, quantise: str, stage: Path) -> dict[str, Any]:
+def _facts(shape: Shape, quantize: str, stage: Path) -> dict[str, Any]:
     """Sizes of a model and of the files written so far."""
     files = [path for path in stage.rglob("*") if path.is_file()]
     return {
         "parameters": shape.parameters(),
         "active_parameters": shape.active_parameters(),
-        "quantise": quantise,
+        "quantize": quantize,
         "bytes": sum(path.stat().st_size for path in files),
     }
 
@@ -140,11 +140,11 @@ class _Model:
     codec: Codec
     name: str
 
-    def write(self, quantise: str, grid: Path | None) -> None:
+    def write(self, quantize: str, grid: Path | None) -> None:
         """Write in the types of the artifact `grid` if there is one, else in one type."""
         path = self.path
         if grid is None:
-            write_gguf(path, self.shape, self.weights, self.codec, quantise, self.name)
+            write_gguf(path, self.shape, self.weights, self.codec, quantize, self.name)
             return
         choice = read_grid(grid)
         write_gguf(
@@ -165,7 +165,7 @@ class _Model:
 
 
 def _write_beside(
-    stage: Path, checkpoint: Path, codec: Codec, quantise: str, name: str, tier: str
+    stage: Path, checkpoint: Path, codec: Codec, quantize: str, name: str, tier: str
 ) -> tuple[Shape, dict[str, Any]]:
     """Write base and adapter as two files; return the base's shape and its part of bundle.json."""
     shape, adapter, tensors = read_adapter(checkpoint)
@@ -177,10 +177,10 @@ def _write_beside(
     if whole:
         shutil.copyfile(base, stage / "model.gguf")
     else:
-        _Model(stage / "model.gguf", shape, weights, codec, name).write(quantise, None)
+        _Model(stage / "model.gguf", shape, weights, codec, name).write(quantize, None)
     _write_adapter(stage, tier, shape, adapter, tensors, codec.ontology)
     about = {
-        "quantise": "as it came" if whole else quantise,
+        "quantize": "as it came" if whole else quantize,
         "adapter": tier,
         "base": _base(adapter),
     }

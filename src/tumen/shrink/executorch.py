@@ -2,7 +2,7 @@
 
     model.pte    forward(tokens (1, T) int64, start (1,) int64)
                  -> logits after the last token (1, vocabulary) fp32
-    pte.json     {context, vocab, quantise, delegate, soc}
+    pte.json     {context, vocab, quantize, delegate, soc}
 
 The keys and values of `context` tokens are buffers of the program: `start` is the number of tokens
 read so far, so start = 0 begins anew. XNNPACK runs here in the Python runtime and is compared with
@@ -189,14 +189,14 @@ def quantize_int8(steps: Steps) -> None:
 
 
 def export_pte(
-    checkpoint: Path, out: Path, quantise: str, context: int, delegate: str, soc: str = ""
+    checkpoint: Path, out: Path, quantize: str, context: int, delegate: str, soc: str = ""
 ) -> None:
     """Write a trained tier as `model.pte` and `pte.json` into a new folder.
 
     Args:
         checkpoint: the trained tier.
         out: the new folder.
-        quantise: int8 (xnnpack alone), or bf16 for unquantized weights: fp32, on Qualcomm's fp16.
+        quantize: int8 (xnnpack alone), or bf16 for unquantized weights: fp32, on Qualcomm's fp16.
         context: most tokens of prompt and answer together.
         delegate: xnnpack, qualcomm or mediatek.
         soc: the chip, for qualcomm (such as SM8650) and mediatek (such as mt6989).
@@ -205,20 +205,20 @@ def export_pte(
         ExportError: ExecuTorch or a vendor's SDK is missing, or the delegate cannot do this.
         DiskError: the disk is full or the folder not writable.
     """
-    lower = lowering(delegate, quantise, soc)
+    lower = lowering(delegate, quantize, soc)
     shape, weights = read_final(checkpoint)
     network = build(shape)
     network.load_state_dict(weights)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # exporters warn about their own internals, by the dozen
         steps = Steps(network.eval(), context).eval()
-        if quantise == "int8":
+        if quantize == "int8":
             quantize_int8(steps)
         program: bytes = lower(steps, context)
     about = {
         "context": context,
         "vocab": shape.vocab_size,
-        "quantise": quantise,
+        "quantize": quantize,
         "delegate": delegate,
         "soc": soc,
     }
@@ -231,7 +231,7 @@ def export_pte(
 Lower = Callable[[Steps, int], bytes]
 
 
-def lowering(delegate: str, quantise: str, soc: str) -> Lower:
+def lowering(delegate: str, quantize: str, soc: str) -> Lower:
     """The function that compiles steps for a delegate.
 
     Raises:
@@ -240,9 +240,9 @@ def lowering(delegate: str, quantise: str, soc: str) -> Lower:
     if delegate not in DELEGATES:
         raise ExportError(f"--delegate {delegate}: unknown; known: {', '.join(DELEGATES)}")
     written = ("int8", "bf16") if delegate == "xnnpack" else ("bf16",)
-    if quantise not in written:
+    if quantize not in written:
         raise ExportError(
-            f"ExecuTorch, {delegate}: --quantize {quantise} is not written; "
+            f"ExecuTorch, {delegate}: --quantize {quantize} is not written; "
             f"take {' or '.join(written)}"
         )
     return DELEGATES[delegate](soc)

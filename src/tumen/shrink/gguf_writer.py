@@ -40,7 +40,7 @@ def write_gguf(
     shape: Shape,
     weights: Mapping[str, Tensor],
     codec: Codec,
-    quantise: str | Mapping[str, QuantType],
+    quantize: str | Mapping[str, QuantType],
     name: str,
     *,
     scales: Mapping[str, Scales] | None = None,
@@ -51,7 +51,7 @@ def write_gguf(
         path: the new file.
         weights: fp32, by our names (model/transformer.py).
         codec: its vocabulary must be the shape's.
-        quantise: int8 (Q8_0), int4 (Q4_0; the embedding stays Q8_0) or a quantization type; or the
+        quantize: int8 (Q8_0), int4 (Q4_0; the embedding stays Q8_0) or a quantization type; or the
             type of every matrix by the file's names. A row that is no multiple of the block falls
             back (`Grid.otherwise`).
         name: of the model, written into the header.
@@ -66,7 +66,7 @@ def write_gguf(
             "train the tier again"
         )
     tensors = tensors_of(shape, weights)
-    grids = grids_of(tensors, quantise) if isinstance(quantise, str) else quantise
+    grids = grids_of(tensors, quantize) if isinstance(quantize, str) else quantize
     known_scales = scales or {}
     architecture = "deepseek2" if isinstance(shape.attention, Mla) else "llama"
     writer = gguf.GGUFWriter(path, architecture)

@@ -38,3 +38,9 @@ def test_the_field_that_is_wrong_is_named(tmp_path: Path) -> None:
     (tmp_path / "bundle.json").write_text(json.dumps(about))
     with pytest.raises(ArtifactError, match="damaged at serve.unsure"):
         read_bundle_info(tmp_path)
+
+
+def test_an_older_bundle_says_quantise(tmp_path: Path) -> None:
+    about = {"recipe": "pocket", "tier": "device", "quantise": "int4"}
+    (tmp_path / "bundle.json").write_text(json.dumps(about))
+    assert read_bundle_info(tmp_path).quantize == "int4"

@@ -164,7 +164,7 @@ class GeneratedHome:
 
 
 def generate(
-    rng: random.Random, lang: str, entities: tuple[int, int], hold: float, exam: bool
+    rng: random.Random, lang: str, entities: tuple[int, int], hold: float, held_out: bool
 ) -> GeneratedHome:
     """Make a home of between `entities[0]` and `entities[1]` devices.
 
@@ -173,9 +173,10 @@ def generate(
         lang: language of all names.
         entities: least and most devices.
         hold: share of names that are held out.
-        exam: make a home of the eval suite, with held-out names alone; else with all other names.
+        held_out: make a home of the eval suite, with held-out names alone; else one with all
+            other names.
     """
-    maker = _HomeMaker(rng, lang, hold, exam)
+    maker = _HomeMaker(rng, lang, hold, held_out)
     maker.make_rooms()
     maker.make_entities(rng.randint(*entities))
     return maker.home()
@@ -188,7 +189,7 @@ class _HomeMaker:
     rng: random.Random
     lang: str
     hold: float
-    exam: bool
+    held_out: bool
     areas: list[str] = field(default_factory=list)
     floors: list[str] = field(default_factory=list)
     entities: list[dict[str, Any]] = field(default_factory=list)
@@ -199,7 +200,7 @@ class _HomeMaker:
         words = names_of(self.lang)
         listed = self._side(words["areas"], least=1)
         self.areas = _some(self.rng, listed, 6, 14)
-        count = max(1, round(INVENTED[self.exam] * len(self.areas)))
+        count = max(1, round(INVENTED[self.held_out] * len(self.areas)))
         made = []
         for _ in range(count):
             name = self._on_side(lambda: invented(self.rng, self.lang))
@@ -211,7 +212,7 @@ class _HomeMaker:
         """Draw `count` entities; those whose name is taken are left out."""
         rng = self.rng
         taken = {name.casefold() for name in self.areas + self.floors}
-        if self.exam:
+        if self.held_out:
             taken |= _listed(self.lang)
         listed = names_of(self.lang)["names"]
         domains = [domain for domain in SHARE_OF_DOMAIN if listed.get(domain)]
@@ -247,7 +248,7 @@ class _HomeMaker:
 
     def _side(self, names: Sequence[str], least: int) -> list[str]:
         """Return the names on this home's side of the split; all names where those are too few."""
-        mine = [name for name in names if is_held(name, self.hold) == self.exam]
+        mine = [name for name in names if is_held(name, self.hold) == self.held_out]
         return mine if len(mine) >= least else list(names)
 
     def _on_side(self, draw: Callable[[], str]) -> str | None:
@@ -257,7 +258,7 @@ class _HomeMaker:
         """
         for _ in range(TRIES):
             name = draw()
-            if self.hold in (0, 1) or is_held(name, self.hold) == self.exam:
+            if self.hold in (0, 1) or is_held(name, self.hold) == self.held_out:
                 return name
         return None
 
@@ -267,7 +268,7 @@ class _HomeMaker:
         words = names_of(self.lang)
         more = words["more"]
         nouns = more.get(domain)
-        if domain != "person" and rng.random() < INVENTED[self.exam]:
+        if domain != "person" and rng.random() < INVENTED[self.held_out]:
             base = invented(rng, self.lang)
             if nouns and rng.random() < INVENTED_WITH_NOUN:
                 return language_data(self.lang).join(base, rng.choice(nouns))

@@ -141,7 +141,7 @@ def read_clinc(path: str) -> Iterator[LabelledSentence]:
         InputError: the file is missing or not CLINC150's.
     """
     for split, rows in _json(Path(path)).items():
-        side = "exam"
+        side = "eval"
         if split.endswith("train"):
             side = "train"
         elif split.endswith("val"):
@@ -292,10 +292,11 @@ class LabelledSource:
         rows = list(self.read(section.path))
         corpus = Corpus(values=lexicon(section.languages), ontology=ontology_of(rows))
         loose = _add_rows(corpus, rows, section.path)
-        if not corpus.exam:
+        if not corpus.eval:
             side = loose or corpus.validation
+            # Another prefix would draw other rows, and results would no longer compare.
             side.sort(key=lambda example: rank(f"exam {example.sentence}"))
-            corpus.exam = side[: section.eval_sentences]
+            corpus.eval = side[: section.eval_sentences]
             del side[: section.eval_sentences]
         # A set with a validation split of its own gives no more rows to it.
         held = 0 if corpus.validation else section.validation

@@ -124,7 +124,7 @@ def read_sentences(path: Path) -> Iterator[str]:
         if not isinstance(text, str):
             raise InputError(
                 f"{path}, row {number}: no sentence or text in it; "
-                "an exam file has one of these columns"
+                "an eval file has one of these columns"
             )
         yield text
 

@@ -37,7 +37,7 @@ from tumen.recipe import Data
 SENTENCES_A_HOME = (
     25  # few, so many homes: a name that returns often is memorized instead of copied
 )
-EXAM_HOMES = 6
+EVAL_HOMES = 6
 SMALL_INTENT = 5  # intents with fewer templates keep all of them for training
 LEAST_HOMES = 6
 SPLIT_NAMES = {
@@ -45,8 +45,9 @@ SPLIT_NAMES = {
     "validation": "validation",
     "valid": "validation",
     "dev": "validation",
-    "exam": "exam",
-    "test": "exam",
+    "eval": "eval",
+    "test": "eval",
+    "exam": "eval",  # of files written before the split was renamed
 }
 POLITE = 0.15  # share of home commands that get one of Home Assistant's skip words
 FIRST_POLITE = 0.7  # share of those with the word in front
@@ -70,7 +71,7 @@ class Corpus:
     Attributes:
         train: training examples.
         validation: validation examples.
-        exam: examples of the eval suite.
+        eval: examples of the eval suite.
         homes: homes that the sentences of the eval suite speak of.
         values: what copied words are worth, by language and slot.
         texts: documents without an action, split by their hash; they may be more than memory holds.
@@ -79,7 +80,7 @@ class Corpus:
 
     train: list[Example] = field(default_factory=list)
     validation: list[Example] = field(default_factory=list)
-    exam: list[Example] = field(default_factory=list)
+    eval: list[Example] = field(default_factory=list)
     homes: list[Mapping[str, Any]] = field(default_factory=list)
     values: Mapping[str, Any] = field(default_factory=dict)
     texts: Iterable[str] = ()
@@ -164,8 +165,8 @@ def _united(parts: Sequence[Corpus]) -> Corpus:
     """Unite the corpora of languages; a sentence is in one split alone."""
     corpus = Corpus()
     for part in parts:
-        _add_exam(corpus, part)
-    taken = {example.sentence for example in corpus.exam}
+        _add_eval_suite(corpus, part)
+    taken = {example.sentence for example in corpus.eval}
     for part in parts:
         # Validation goes first: a sentence that is in both stays there.
         for split in ("validation", "train"):
@@ -176,12 +177,12 @@ def _united(parts: Sequence[Corpus]) -> Corpus:
     return corpus
 
 
-def _add_exam(corpus: Corpus, part: Corpus) -> None:
+def _add_eval_suite(corpus: Corpus, part: Corpus) -> None:
     """Add the eval suite of one language; its homes get the next numbers."""
     first = len(corpus.homes)
-    for example in part.exam:
+    for example in part.eval:
         has_home = example.home >= 0
-        corpus.exam.append(replace(example, home=example.home + first) if has_home else example)
+        corpus.eval.append(replace(example, home=example.home + first) if has_home else example)
     corpus.homes += part.homes
 
 
@@ -192,16 +193,18 @@ def _language(section: Data, lang: str, seed: int) -> Corpus:
     rng = random.Random(f"{seed} {lang}")
     trained, held = split_templates(load_templates(lang), section.held_out_templates)
 
-    def home(exam: bool) -> GeneratedHome:
-        return generate(rng, lang, section.home_entities, section.held_out_names, exam=exam)
+    def home(held_out: bool) -> GeneratedHome:
+        return generate(rng, lang, section.home_entities, section.held_out_names, held_out=held_out)
 
-    exam_homes = [home(exam=True) for _ in range(EXAM_HOMES)]
+    eval_homes = [home(held_out=True) for _ in range(EVAL_HOMES)]
     fillers = _fillers(rng, lang)
-    examiner = _Sampler(rng, held or trained, exam_homes, fillers, section.not_home, exam=True)
-    corpus.exam = list(examiner.sentences(section.eval_sentences))
-    corpus.homes = [home.tree for home in exam_homes]
+    eval_sampler = _Sampler(
+        rng, held or trained, eval_homes, fillers, section.not_home, keep_home=True
+    )
+    corpus.eval = list(eval_sampler.sentences(section.eval_sentences))
+    corpus.homes = [home.tree for home in eval_homes]
     wanted = round((section.sentences + section.validation) * share)
-    homes = [home(exam=False) for _ in range(max(LEAST_HOMES, wanted // SENTENCES_A_HOME))]
+    homes = [home(held_out=False) for _ in range(max(LEAST_HOMES, wanted // SENTENCES_A_HOME))]
     polite = skip_words(lang)
     sampler = _Sampler(rng, trained, homes, fillers, section.not_home, polite)
     said = list(sampler.sentences(wanted))
@@ -274,7 +277,7 @@ class _Sampler:
         fillers: words for wildcards.
         not_home: share of sentences that are not for a home.
         polite: words that may stand before or after a command.
-        exam: whether examples keep the number of their home.
+        keep_home: whether examples keep the number of their home.
     """
 
     rng: random.Random
@@ -283,7 +286,7 @@ class _Sampler:
     fillers: Mapping[str, Sequence[str]]
     not_home: float
     polite: Sequence[str] = ()
-    exam: bool = False
+    keep_home: bool = False
 
     def sentences(self, wanted: int) -> Iterator[Example]:
         """Yield `wanted` sentences; fewer if the templates do not give so many.
@@ -321,7 +324,7 @@ class _Sampler:
             return None
         if self.polite and template.intent != NONE and rng.random() < POLITE:
             example = _politely(rng, example, self.polite)
-        return replace(example, home=number if self.exam else -1)
+        return replace(example, home=number if self.keep_home else -1)
 
 
 def _politely(rng: random.Random, example: Example, words: Sequence[str]) -> Example:
@@ -429,7 +432,7 @@ def _copied_run(slot: str, run: str, sentence: str) -> str:
 
 def _split_by_hash(sentence: str) -> str:
     if is_held(sentence, HELD):
-        return "exam"
+        return "eval"
     return "validation" if is_held(f"validation {sentence}", HELD) else "train"
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from tumen.data import read_corpus
 from tumen.eval.eval_case import EvalCase
 from tumen.home import Home
 from tumen.language import Ontology, parse
@@ -20,12 +21,10 @@ def held_out_cases(corpus: Path, languages: tuple[str, ...] = ()) -> Iterator[Ev
     """
     homes = [Home.of(tree) for tree in json.loads((corpus / "homes.json").read_text("utf-8"))]
     ontology = Ontology.load(corpus)
-    with open(corpus / "exam.jsonl", encoding="utf-8") as lines:
-        for line in lines:
-            row = json.loads(line)
-            gold = parse(json.dumps(row["action"]), ontology)
-            if languages and gold.lang not in languages:
-                continue
-            home = homes[row["home"]] if row["home"] >= 0 else None
-            groups = (gold.lang, ontology.group(gold.intent))
-            yield EvalCase(row["sentence"], gold, home, groups)
+    for row in read_corpus(corpus, "eval"):
+        gold = parse(json.dumps(row["action"]), ontology)
+        if languages and gold.lang not in languages:
+            continue
+        home = homes[row["home"]] if row["home"] >= 0 else None
+        groups = (gold.lang, ontology.group(gold.intent))
+        yield EvalCase(row["sentence"], gold, home, groups)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from tumen.core import untrusted
 from tumen.core.errors import ArtifactError
@@ -21,7 +21,11 @@ class BundleInfo(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
     recipe: str
     tier: str
-    quantise: str = "int8"
+    quantize: str = Field(
+        "int8",
+        validation_alias=AliasChoices("quantize", "quantise"),
+        description="quantization type; `quantise` in older bundles",
+    )
     serve: Serve = Serve()
     gate: Gate = Gate()
     prefix: str = Field(

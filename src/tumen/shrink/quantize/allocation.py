@@ -77,7 +77,7 @@ def write_grid(
     checkpoint: Path,
     tokenizer: Path,
     dataset: Path,
-    quantise: Quantize,
+    quantize: Quantize,
     name: str,
     out: Path,
     *,
@@ -90,7 +90,7 @@ def write_grid(
         checkpoint: the trained tier.
         tokenizer: tokenizer artifact; it is part of the file, so its size counts.
         dataset: dataset artifact to calibrate on.
-        quantise: the recipe's section.
+        quantize: the recipe's section.
         name: of the model; it is part of the file's header, so its size counts.
         out: the new artifact.
         making: seed of the calibration's order, and inputs.
@@ -107,20 +107,20 @@ def write_grid(
     shape, weights = read_final(checkpoint)
     tensors = tensors_of(shape, weights)
     batches: list[Batch] = []
-    if quantise.calibrate:
-        batches = some_batches(dataset / "train", quantise.calibrate, making.seed)
+    if quantize.calibrate:
+        batches = some_batches(dataset / "train", quantize.calibrate, making.seed)
     network = build(shape)
     network.load_state_dict(weights)
     importance = importance_of(network, batches)
     options: Options = {}
     size = None
-    if quantise.type:
-        grids = grids_of(tensors, quantise.type)
+    if quantize.type:
+        grids = grids_of(tensors, quantize.type)
     else:
         reference = Reference(shape, weights, batches)
-        options = measured(reference, shape, weights, importance, quantise.types, told)
+        options = measured(reference, shape, weights, importance, quantize.types, told)
         rest = header_bytes(shape, weights, Codec.load(tokenizer), name)
-        budget = int(quantise.budget_bytes()) - rest
+        budget = int(quantize.budget_bytes()) - rest
         grids, held = _within(options, budget, twins(shape))
         size = rest + held
     scales = {}
