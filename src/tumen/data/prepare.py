@@ -1,12 +1,10 @@
-"""Make the artifacts corpus, tokenizer and dataset: sources -> corpus -> tokenizer -> dataset.
+"""Make the artifact corpus from the sources of a recipe.
 
-All of them stream, except sources that hold sentences in memory.
+Rows stream, except those of sources that hold sentences in memory.
 
 corpus     rows of every source -> filters -> split -> mix -> train.jsonl, validation.jsonl,
            eval.jsonl; homes.json, values.json; offsets.json if intents have other frequencies in
            use than in the rows
-dataset    rows -> tokens, in many processes -> shards; a plain text is cut into pieces that fit a
-           row of training
 """
 
 from __future__ import annotations
@@ -24,31 +22,20 @@ from typing import Any, Literal
 from tumen.core.artifact import Manifest, verify, writing
 from tumen.core.errors import InputError
 from tumen.data import on_ray
-from tumen.data.filters import RowFilter, eval_keys, filter_rows, folded, text_key
+from tumen.data.filters import RowFilter, eval_keys, filter_rows, folded
 from tumen.data.mix import interleave
-from tumen.data.shards import PackedExamples, pack_examples, write_packed
 from tumen.data.sources.generated_homes import is_held
 from tumen.data.sources.read import missing_file, read_sentences
 from tumen.data.sources.source import Corpus, source_of
 from tumen.data.sources.templates import Example
 from tumen.data.swap import swapped
-from tumen.data.tokenizer import (
-    Codec,
-    PretrainedCodec,
-    Vocabulary,
-    read_vocabulary,
-    shifted_piece,
-    train_tokenizer,
-)
-from tumen.data.workers import chunks, core_count, map_in_order
-from tumen.formats import vocabulary_digest
-from tumen.language import Ontology, parse, units
-from tumen.recipe import Data, Part, Tokenizer
+from tumen.data.workers import core_count
+from tumen.language import Ontology
+from tumen.recipe import Data, Part
 
 SPLITS = ("train", "validation", "eval")
 HELD_TEXTS = 0.05  # share of plain texts kept for validation, at most data.validation of them
 OFFSETS_FILE = "offsets.json"
-LEARNT_BYTES = 50_000_000  # of a corpus are enough to train a tokenizer on
 Row = Mapping[str, Any]
 Engine = Literal["local", "ray"]
 Swapper = Callable[..., Iterator[Row]]
@@ -104,7 +91,7 @@ def _write_offsets(stage: Path, parts: Sequence[Part], intents: Sequence[Counter
 def _row_filter(section: Data, eval_rows: Iterable[Row]) -> RowFilter:
     """Return the filter of training rows, which drops what overlaps with evaluation texts."""
     held_out = [read_sentences(Path(path)) for path in section.held_out]
-    evaluated = chain(map(_text, eval_rows), *held_out)
+    evaluated = chain(map(row_text, eval_rows), *held_out)
     return RowFilter(section.passed(), eval_keys(evaluated))
 
 
@@ -154,7 +141,8 @@ def _row(example: Example, corpus: Corpus) -> dict[str, Any]:
     }
 
 
-def _text(row: Row) -> str:
+def row_text(row: Row) -> str:
+    """Return the text of a row, or its sentence."""
     return str(row["text"] if "text" in row else row["sentence"])
 
 
@@ -165,7 +153,7 @@ def _local(
 
     def text(placed: Placed) -> str:
         _, _, row = placed
-        return _text(row)
+        return row_text(row)
 
     rows = chain.from_iterable(_placed(part, corpus) for part, corpus in enumerate(corpora))
     return filter_rows(rows, text, row_filter, removed, core_count())
@@ -251,7 +239,7 @@ class _Lines:
         """Write one more row."""
         self.file.write(json.dumps(row, ensure_ascii=False) + "\n")
         self.rows += 1
-        self.characters += len(_text(row))
+        self.characters += len(row_text(row))
         if "action" in row:
             self.languages[row["action"]["lang"]] += 1
             self.intents[row["action"]["intent"]] += 1
@@ -301,7 +289,7 @@ class _Splits:
     def _validates(self, split: str, row: Row) -> bool:
         if split:
             return split == "validation"
-        return self.lines["validation"].rows < self.most and _is_validation(_text(row))
+        return self.lines["validation"].rows < self.most and _is_validation(row_text(row))
 
     def facts(self) -> dict[str, Any]:
         """Return the counts for the manifest."""
@@ -331,7 +319,7 @@ def _mix(apart: Sequence[_Lines], parts: Sequence[Part], train: _Lines, swapper:
     epochs = [part.epochs for part in parts]
     # The row furthest behind its share comes next, so weights hold at any place.
     with train:
-        for row in interleave(streams, weights, epochs, lambda row: len(_text(row))):
+        for row in interleave(streams, weights, epochs, lambda row: len(row_text(row))):
             train.add(row)
     for lines in apart:
         lines.path.unlink()
@@ -357,147 +345,3 @@ def _read(path: Path) -> Iterator[dict[str, Any]]:
     with open(path, encoding="utf-8") as lines:
         for line in lines:
             yield json.loads(line)
-
-
-def write_tokenizer(section: Tokenizer, corpus: Path, folder: Path, inputs: str) -> Manifest:
-    """Train a tokenizer on the training rows, or take that of a pretrained model.
-
-    Of a corpus above `LEARNT_BYTES`, hashes pick a share of the rows. A pretrained vocabulary
-    (`section.init_from`) loses the tokens that no row needs, if it is trimmed.
-
-    Raises:
-        InputError: the pretrained model's vocabulary cannot be read.
-    """
-    parents = [verify(corpus, "corpus").digest]
-    ontology = Ontology.load(corpus)
-    if section.init_from:
-        codec: Codec = PretrainedCodec(_vocabulary(section, corpus, ontology), ontology)
-        parents.append(vocabulary_digest(Path(section.init_from)))
-    else:
-        texts = list(_learnt(corpus))
-        codec = Codec(train_tokenizer(texts, section.vocab_size, ontology), ontology)
-    with writing(folder, "tokenizer", inputs, parents, {"vocab": codec.vocab}) as stage:
-        codec.save(stage)
-    return verify(folder, "tokenizer")
-
-
-def _learnt(corpus: Path) -> Iterator[str]:
-    """Yield the texts that a tokenizer is trained on."""
-    share = LEARNT_BYTES / max(1, (corpus / "train.jsonl").stat().st_size)
-    for row in read_corpus(corpus, "train"):
-        text = _text(row)
-        if share >= 1 or text_key(text) < share * 2**64:
-            yield text
-
-
-def _vocabulary(section: Tokenizer, corpus: Path, ontology: Ontology) -> Vocabulary:
-    """Return a pretrained model's vocabulary for the rows.
-
-    It is trimmed to what the rows need, and gets own tokens for pieces of actions, if the section
-    says so.
-    """
-    found = read_vocabulary(Path(section.init_from or ""))
-    structure = ontology.structure_tokens()
-    if section.trim is not None:
-        rows = chain(read_corpus(corpus, "train"), read_corpus(corpus, "validation"))
-        cuts = chain.from_iterable(map(_cut, rows))
-        needed = chain(structure, map(shifted_piece, structure), cuts)
-        found = found.trimmed(needed, section.trim)
-    return found.with_tokens(structure) if section.pieces else found
-
-
-def _cut(row: Row) -> list[str]:
-    """Return the parts of a row that are encoded apart.
-
-    They are a whole text, or the units of a sentence; an action copies no other units.
-    """
-    return [row["text"]] if "text" in row else units(row["sentence"])
-
-
-def write_dataset(
-    corpus: Path,
-    tokenizer: Path,
-    folder: Path,
-    inputs: str,
-    document_tokens: int = 512,
-    *,
-    engine: Engine = "local",
-    workers: int = 0,
-) -> Manifest:
-    """Write shards of the training and validation split.
-
-    The bytes are the same for any engine and number of workers.
-
-    Args:
-        corpus: corpus artifact.
-        tokenizer: tokenizer artifact.
-        folder: the new artifact.
-        inputs: what it is made for, see core.artifact.
-        document_tokens: most tokens of a piece of plain text.
-        engine: where rows are encoded.
-        workers: processes that encode; 0: one for each core.
-    """
-    parents = [verify(corpus, "corpus").digest, verify(tokenizer, "tokenizer").digest]
-    encoder = Encoder(tokenizer, document_tokens)
-    facts: dict[str, Any] = {}
-    with writing(folder, "dataset", inputs, parents, facts) as stage:
-        for split in ("train", "validation"):
-            encoded = _encoded(encoder, corpus / f"{split}.jsonl", engine, workers)
-            facts[f"{split}_tokens"] = write_packed(stage / split, encoded)
-        if (corpus / OFFSETS_FILE).exists():
-            offsets = json.loads((corpus / OFFSETS_FILE).read_text("utf-8"))
-            tokens = {encoder.codec.intent(name): nats for name, nats in offsets.items()}
-            (stage / OFFSETS_FILE).write_text(json.dumps(tokens, indent=1), "utf-8")
-    return verify(folder, "dataset")
-
-
-def _encoded(
-    encoder: Encoder, path: Path, engine: Engine, workers: int
-) -> Iterator[PackedExamples]:
-    if engine == "ray":
-        yield from on_ray.encode_lines(path, encoder)
-        return
-    with open(path, encoding="utf-8") as lines:
-        pairs = ((None, some) for some in chunks(lines))
-        for _, part in map_in_order(encoder, pairs, workers or core_count()):
-            yield part
-
-
-class Encoder:
-    """Encodes lines of a corpus to tokens.
-
-    It can be sent to other processes; each reads the tokenizer once.
-
-    Args:
-        tokenizer: tokenizer artifact.
-        document_tokens: most tokens of a piece of plain text.
-    """
-
-    def __init__(self, tokenizer: Path, document_tokens: int) -> None:
-        self.tokenizer = tokenizer
-        self.document_tokens = document_tokens
-        self.codec = Codec.load(tokenizer)
-
-    def __reduce__(self) -> tuple[Callable[..., Encoder], tuple[Path, int]]:
-        return Encoder, (self.tokenizer, self.document_tokens)
-
-    def __call__(self, lines: Sequence[str]) -> PackedExamples:
-        """Return the examples of some lines."""
-        pairs = (pair for line in lines for pair in self.pairs(json.loads(line)))
-        return pack_examples(pairs, self.codec.vocab)
-
-    def pairs(self, row: Row) -> Iterator[tuple[list[int], list[int]]]:
-        """Yield (prompt, answer) of a sentence, or of each piece of a text.
-
-        A piece has the begin token as its prompt, so that all of it is trained on.
-        """
-        codec = self.codec
-        if "text" not in row:
-            action = parse(json.dumps(row["action"]), codec.ontology)
-            yield codec.prompt(row["sentence"]), codec.answer(action)
-            return
-        ids = codec.document(row["text"])
-        # One token is the prompt's.
-        room = self.document_tokens - 1
-        for at in range(0, len(ids), room):
-            yield [codec.begin], ids[at : at + room]
