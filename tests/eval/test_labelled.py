@@ -10,8 +10,11 @@ import pytest
 from tumen.eval import EvalCase, Prediction
 from tumen.eval.suites import (
     clinc_cases,
+    massive,
+    massive_cases,
     refusal_curve,
     refusal_metrics,
+    slot_f1,
     slu_f1,
     slurp_cases,
     slurp_f1,
@@ -110,3 +113,71 @@ class TestSnips:
         assert case.grade(Action("PlayMusic", "en", {"track": "fix you"})) == (True, True)
         assert case.grade(Action("PlayMusic", "en", {"track": "fix"})) == (True, False)
         assert case.grade(Action("PlayMusic", "en", {"artist": "fix you"})) == (True, False)
+
+
+class TestMassive:
+    ROWS = (
+        {"id": 1, "intent": "alarm_set", "utt": "Weck mich um 7 und um 8 Uhr",
+         "slots": [["time", 22, 27], ["time", 13, 14]], "locale": "de-DE"},
+        {"id": 1, "intent": "alarm_set", "utt": "wake me at seven p. m.",
+         "slots": [["time", 11, 22]], "locale": "en-US"},
+        {"id": 2, "intent": "iot_wemo_on", "utt": "turn the fan on",
+         "slots": [["device_type", 9, 12]], "locale": "en-US"},
+    )  # fmt: skip
+
+    @pytest.fixture
+    def cases(self, tmp_path: Path) -> list[EvalCase]:
+        path = tmp_path / "rows.jsonl"
+        path.write_text("\n".join(map(json.dumps, self.ROWS)))
+        return list(massive_cases(path))
+
+    RIGHT = (
+        Action("alarm_set", "de", {"time": "7;8 uhr"}),
+        Action("alarm_set", "en", {"time": "seven p m"}),
+        Action("HassTurnOn", "en", {"name": "fan"}),
+    )
+
+    def test_all_right_scores_one_in_the_words_of_either_set(self, cases: list[EvalCase]) -> None:
+        assert [case.grade(action) for case, action in zip(cases, self.RIGHT, strict=True)] == [
+            (True, True)
+        ] * 3
+        assert slot_f1(cases, [Prediction(action) for action in self.RIGHT]) == 1.0
+        assert slot_f1(cases, [Prediction(None)] * 3) == 0.0
+
+    def test_a_span_is_right_in_type_and_both_ends(self, cases: list[EvalCase]) -> None:
+        given = [
+            Prediction(Action("alarm_query", "de", {"time": "7"})),  # of two, intent aside
+            Prediction(Action("alarm_set", "en", {"time": "seven"})),  # too short
+            Prediction(Action("iot_wemo_on", "en", {"house_place": "fan"})),  # another type
+        ]
+        assert slot_f1(cases, given) == pytest.approx(2 * 1 / (4 + 3))
+        assert case_grades(cases, given) == [(False, False), (True, False), (True, False)]
+
+    def test_words_that_stand_twice_are_taken_one_after_the_other(self, tmp_path: Path) -> None:
+        row = {"id": 1, "intent": "alarm_set", "utt": "mañana por la mañana",
+               "slots": [["date", 0, 6], ["timeofday", 14, 20]]}  # fmt: skip
+        path = tmp_path / "es-ES.jsonl"
+        path.write_text(json.dumps(row))
+        (case,) = massive_cases(path)
+        assert case.groups == ("es-ES",)
+        right = Action("alarm_set", "es", {"date": "mañana", "timeofday": "mañana"})
+        assert case.grade(right) == (True, True)
+
+    def test_the_test_rows_are_asked_where_there_are_some(self, tmp_path: Path) -> None:
+        for partition in ("train", "dev", "test"):
+            row = {"id": 1, "intent": "alarm_query", "utt": partition, "slots": []}
+            (tmp_path / f"en-US.{partition}.jsonl").write_text(json.dumps(row))
+        assert [case.sentence for case in massive_cases(tmp_path)] == ["test"]
+        (tmp_path / "en-US.test.jsonl").unlink()
+        assert [case.sentence for case in massive_cases(tmp_path)] == ["dev"]
+        only = tmp_path / "en-US.train.jsonl"
+        assert [case.sentence for case in massive_cases(only)] == ["train"]
+
+    def test_each_locale_has_its_slot_f1(self, cases: list[EvalCase]) -> None:
+        given = [Prediction(action) for action in self.RIGHT[:2]] + [Prediction(None)]
+        found = massive.SUITE.group_metrics(cases, given, 0.5)
+        assert found == {"de-DE": {"slot_f1": 1.0}, "en-US": {"slot_f1": 0.6667}}
+
+
+def case_grades(cases: list[EvalCase], given: list[Prediction]) -> list[tuple[bool, bool]]:
+    return [case.grade(one.action) for case, one in zip(cases, given, strict=True)]

@@ -55,7 +55,24 @@ def snips(folder: Path) -> Path:
     return path
 
 
-DATA = {"ohf": ohf, "slurp": slurp, "slurp-home": slurp, "clinc": clinc, "snips": snips}
+def massive(folder: Path) -> Path:
+    rows = []
+    for number, text in enumerate((LONG, SHORT)):
+        slots = [["media_type", 0, len(text)]]
+        rows.append({"id": number, "intent": "play_music", "utt": text, "slots": slots})
+    path = folder / "en-US.test.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+DATA = {
+    "ohf": ohf,
+    "slurp": slurp,
+    "slurp-home": slurp,
+    "clinc": clinc,
+    "snips": snips,
+    "massive": massive,
+}
 
 
 class ShortRunner:
@@ -86,7 +103,9 @@ def test_it_is_wrong_and_the_suite_goes_on(
     suite = suite_of(name)
     assert isinstance(suite, Suite)
     values = Values()
-    cases = list(suite.cases(DATA[name](tmp_path), values))
+    broken: list[str] = []
+    cases = list(suite.cases(DATA[name](tmp_path), values, broken))
+    assert not broken
     assert len(cases) == 2
     with pytest.raises(InputError):
         normalise(cases[0].sentence)
@@ -95,3 +114,17 @@ def test_it_is_wrong_and_the_suite_goes_on(
     assert rows["all"]["n"] == 2
     assert rows["all"]["marks"][0] == "0"
     suite.metrics(cases, answers, 0.5)
+
+
+@pytest.mark.parametrize("name", ["slurp", "slurp-home", "massive"])
+def test_a_broken_row_is_counted_and_the_suite_goes_on(name: str, tmp_path: Path) -> None:
+    path = DATA[name](tmp_path)
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0], "{", '{"utt": 1}', lines[1]]))
+    suite = suite_of(name)
+    assert isinstance(suite, Suite)
+    broken: list[str] = []
+    assert len(list(suite.cases(path, Values(), broken))) == 2
+    assert len(broken) == 2
+    assert "line 2: no JSON" in broken[0]
+    assert all("\n" not in line for line in broken)

@@ -321,11 +321,11 @@ class TestSuite:
         assert "marks" not in found["by"]["home"]
 
     def test_a_suite_names_the_groups_that_it_reports(self) -> None:
-        suite = Suite(lambda path, values: iter(()), headline="home", not_home="chat")
+        suite = Suite(lambda path, values, broken: iter(()), headline="home", not_home="chat")
         found = summarize("mine", ROWS, [], suite)
         assert (found["n"], found["exact"], found["false_acts"]) == (5, 0.8, 0.25)
         assert found["invented"] == 3, "of all cases"
-        other = Suite(lambda path, values: iter(()), headline="none", not_home="none")
+        other = Suite(lambda path, values, broken: iter(()), headline="none", not_home="none")
         found = summarize("mine", ROWS, [], other)
         assert (found["n"], found["false_acts"]) == (9, 0.1), "without the group: of all cases"
 

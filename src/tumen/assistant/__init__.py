@@ -9,6 +9,7 @@ Read next: resolve.py, then find.py, act.py, reply.py and session.py.
 """
 
 from tumen.assistant.acts import Outcome, act, undo
+from tumen.assistant.as_typed import as_typed, typed_spans
 from tumen.assistant.interpretation import Interpretation
 from tumen.assistant.matcher import SLOT_NAMES, TemplateMatcher, templates_first, time_spans
 from tumen.assistant.resolution import Candidate, Question, Refusal, Resolution, Resolved, resolve
@@ -29,8 +30,10 @@ __all__ = [
     "TemplateMatcher",
     "Turn",
     "act",
+    "as_typed",
     "resolve",
     "templates_first",
     "time_spans",
+    "typed_spans",
     "undo",
 ]

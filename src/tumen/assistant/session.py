@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from tumen.assistant.acts import Change, Outcome, act, undo
 from tumen.assistant.answers import options_meant
+from tumen.assistant.as_typed import as_typed
 from tumen.assistant.dialogue import Dialogue
 from tumen.assistant.interpretation import Interpretation
 from tumen.assistant.reading import SentenceReader, SpokenPart
@@ -26,6 +27,9 @@ from tumen.language import LANGUAGES, Action, normalise
 
 _MISSING_SLOT = {"what": "name", "where": "area"}
 """The slot that the answer to a question fills, by the reason of the question."""
+
+_WRITTEN = ("item", "message", "name", "command")
+"""Values that are kept or said in the speaker's own words."""
 
 
 @dataclass(frozen=True)
@@ -171,8 +175,11 @@ class Session:
         watch.stage("understand")
         dialogue.lang = parts[-1].action.lang
         if len(parts) == 1:
-            return self._answer_part(sentence, parts[0], watch)
-        turns = [self._answer_part(part.said, part, _Stopwatch()) for part in parts]
+            return self._answer_part(sentence, _as_written(parts[0], sentence), watch)
+        turns = [
+            self._answer_part(part.said, _as_written(part, sentence), _Stopwatch())
+            for part in parts
+        ]
         watch.stage("act")
         return _together(sentence, turns, watch)
 
@@ -268,6 +275,20 @@ class Session:
         if len(turns) == 1:
             return replace(turns[0], seconds=watch.seconds)
         return _together(sentence, turns, watch)
+
+
+def _as_written(part: SpokenPart, sentence: str) -> SpokenPart:
+    """Return a part whose own words have the capitals and marks of the sentence."""
+    resolution = part.resolution
+    if not isinstance(resolution, Resolved):
+        return part
+    said = normalise(sentence)
+    values = dict(resolution.values)
+    for slot in _WRITTEN:
+        words = values.get(slot)
+        if isinstance(words, str) and words:
+            values[slot] = as_typed(sentence, said, words)
+    return replace(part, resolution=replace(resolution, values=values))
 
 
 def _gap(lang: str) -> str:

@@ -22,6 +22,7 @@ from tumen.recipe import load_recipe
 
 RATES = {  # shares that only some suites have, and their titles
     "slu_f1": "SLU-F1",
+    "slot_f1": "slot F1",
     "oos_recall": "out of scope refused",
     "false_acts": "false acts",
 }
@@ -37,7 +38,8 @@ def eval_bundle(
     data: Path = typer.Option(
         None,
         help="File or folder of the suite: a checkout of OHF-Voice/intents, a SLURP jsonl, "
-        "CLINC150's JSON, a folder of SNIPS, JSON lines of end states or a folder of them.",
+        "CLINC150's JSON, a folder of SNIPS, a file or folder of MASSIVE, JSON lines of end states "
+        "or a folder of them.",
     ),
     understanding: str = typer.Option(
         None,
@@ -82,6 +84,8 @@ def suite_lines(result: dict[str, Any]) -> Iterator[str]:
     yield f"suite {result['suite']}: {', '.join(_suite_parts(result))}"
     for name, row in sorted(result["by"].items()):
         yield _group_line(name, row)
+    for fault in result.get("faults", ()):
+        yield f"not counted: {fault}"
 
 
 def _suite_parts(result: dict[str, Any]) -> Iterator[str]:
@@ -114,6 +118,8 @@ def _group_line(name: str, row: dict[str, Any]) -> str:
     line = f"  {name:<32}{row['n']:>6}  {intent}  {exact}"
     if row["false_acts"] is not None:
         line += f"  false acts {100 * row['false_acts']:.2f} %"
+    if "slot_f1" in row:
+        line += f"  slot F1 {100 * row['slot_f1']:5.1f}"
     return line
 
 

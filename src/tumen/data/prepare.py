@@ -73,6 +73,9 @@ def write_corpus(section: Data, seed: int, folder: Path, inputs: str) -> Manifes
         facts |= splits.facts()
         if removed or row_filter.filters:
             facts["removed"] = dict(sorted(removed.items()))
+        skipped = sum(corpus.skipped for corpus in corpora)
+        if skipped:
+            facts["skipped"] = skipped
         _write_lexicon(stage, corpora)
         ontology.save(stage)
         if any(part.class_priors for part in parts):

@@ -170,12 +170,22 @@ def evaluate_suite(
             return suite.play(data, understanding_of(understanding or BOTH, reader), values)
     if understanding is not None:
         raise InputError(f"--understanding is of suites of dialogues; {name} asks the model")
-    cases = list(suite.cases(data, values))
+    broken: list[str] = []
+    cases = list(suite.cases(data, values, broken))
     if not cases:
-        raise InputError(f"{data}: holds no sentence of the suite {name}")
+        raise InputError(f"{data}: holds no sentence of the suite {name}" + _first_of(broken))
     rows, answers = evaluate_bundle(bundle, cases, values, threads, store)
     result = summarize(name, rows, [answer.seconds for answer in answers], suite)
-    return result | suite.metrics(cases, answers, read_bundle_info(bundle).serve.unsure)
+    unsure = read_bundle_info(bundle).serve.unsure
+    for group, metrics in suite.group_metrics(cases, answers, unsure).items():
+        result["by"][group] |= metrics
+    faults = {"broken": len(broken), "faults": broken}
+    return result | suite.metrics(cases, answers, unsure) | faults
+
+
+def _first_of(broken: Sequence[str]) -> str:
+    """Return the first fault of a file, for the error of a file without a case."""
+    return f"; {broken[0]}" if broken else ""
 
 
 def scorecard_summary(bundle: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from tumen.core.shape import Frozen, Positive, Share
 from tumen.language import LANGUAGES
-from tumen.recipe.field_types import Filter, Language
+from tumen.recipe.field_types import Filter, Language, Locale
 
 # Filters by kind of source, where a recipe sets none.
 FILTERS: dict[str, tuple[Filter, ...]] = {
@@ -56,6 +56,7 @@ class Part(Frozen):
     )
     # Own values of fields of the data section.
     languages: tuple[Language, ...] | None = Field(None, description="instead of data.languages")
+    locales: tuple[Locale, ...] | None = Field(None, description="instead of data.locales")
     sentences: Positive | None = Field(None, description="instead of data.sentences")
     not_home: Share | None = Field(None, description="instead of data.not_home")
 
@@ -73,7 +74,7 @@ class Part(Frozen):
     def own(self) -> dict[str, Any]:
         """Fields that this source sets in place of those of the data section."""
         fields: dict[str, Any] = {"source": self.source, "path": self.path}
-        for name in ("languages", "sentences", "not_home"):
+        for name in ("languages", "locales", "sentences", "not_home"):
             value = getattr(self, name)
             if value is not None:
                 fields[name] = value
@@ -110,6 +111,11 @@ class Data(Frozen):
     )
     # Generated sentences.
     languages: tuple[Language, ...] = LANGUAGES
+    locales: tuple[Locale, ...] = Field(
+        (),
+        description="locales of a data set in many languages, such as `pt-PT` or, for all of a "
+        "language, `pt`; default: those of `languages`",
+    )
     sentences: Positive = Field(40_000, description="training sentences")
     validation: Positive = Field(600, description="sentences for the validation loss")
     eval_sentences: Positive = Field(300, description="eval sentences a language")

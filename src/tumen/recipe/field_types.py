@@ -15,6 +15,9 @@ VARIANT_NAME = r"(?!table$)[a-z0-9][a-z0-9_-]*"
 # The list is data of the language room; mypy cannot read it and sees Any.
 Language = Literal[LANGUAGES]  # type: ignore[valid-type]
 
+# A language of a data set, with or without its region: `pt`, `pt-PT`.
+Locale = Annotated[str, Field(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$")]
+
 Filter = Literal["quality", "held_out", "exact", "near"]
 
 # Matrices of a block that LoRA can adapt, and all of them.

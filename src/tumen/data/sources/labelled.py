@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from tumen.data.sources.templates import Example
 from tumen.language import JOINT, NONE, Action, Ontology, normalise
 from tumen.recipe import Data
 
+ID_MARK = "#"  # before the id of a row in the name of its example
 OUT_OF_SCOPE = "oos"  # CLINC150's label for sentences of no intent
 ENTITY = re.compile(r"\[\s*([^\[\]:]+?)\s*:\s*([^\[\]]*?)\s*\]")  # HWU64: [place_name : new york]
 
@@ -48,6 +49,7 @@ class LabelledSentence:
         slots: (name, words) in the order of the sentence.
         lang: its language.
         split: its split, "" if the set has none.
+        id: the same in all languages of a set; "" if the set has none.
     """
 
     sentence: str
@@ -55,6 +57,7 @@ class LabelledSentence:
     slots: list[tuple[str, str]] = field(default_factory=list)
     lang: str = "en"
     split: str = ""
+    id: str = ""
 
 
 def read_labelled(path: str) -> Iterator[LabelledSentence]:
@@ -99,21 +102,30 @@ def read_slurp(path: str) -> Iterator[LabelledSentence]:
     return (read for _, read in read_slurp_rows(path))
 
 
-def read_slurp_rows(path: str) -> Iterator[tuple[Mapping[str, Any], LabelledSentence]]:
+def read_slurp_rows(
+    path: str, broken: list[str] | None = None
+) -> Iterator[tuple[Mapping[str, Any], LabelledSentence]]:
     """Yield the rows of SLURP or HWU64, raw and as labelled sentences.
 
     The label is scenario_action: SLURP's own field `intent` is wrong on some rows.
 
+    Args:
+        path: of the file.
+        broken: takes one line for each row of another form; None: the first one raises.
+
     Raises:
         InputError: names the first row of another form.
     """
-    for number, row in enumerate(read_rows(Path(path)), start=1):
+    for number, row in enumerate(read_rows(Path(path), broken), start=1):
         try:
-            yield row, _slurp_sentence(row)
+            labelled = _slurp_sentence(row)
         except (KeyError, TypeError, IndexError) as error:
-            raise InputError(
-                f"{path}, row {number}: no row of SLURP or HWU64 ({type(error).__name__} {error})"
-            ) from None
+            why = f"{path}, row {number}: no row of SLURP or HWU64 ({type(error).__name__} {error})"
+            if broken is None:
+                raise InputError(why) from None
+            broken.append(why)
+            continue
+        yield row, labelled
 
 
 def _slurp_sentence(row: Mapping[str, Any]) -> LabelledSentence:
@@ -271,17 +283,17 @@ class LabelledSource:
     """A data set with its own labels.
 
     Of the rows without a split, `data.eval_sentences` go to the eval suite and `data.validation` to
-    validation.
+    validation. Rows with the same id stay together: they say the same in several languages.
     """
 
     read = staticmethod(read_labelled)
     origin = ""  # where the data set is published, for the error of a missing file
 
-    def corpus(self, section: Data, seed: int) -> Corpus:
-        """Return all splits.
+    def rows(self, section: Data) -> list[LabelledSentence]:
+        """Return the rows that a recipe asks for.
 
-        A row whose words cannot be copied from its sentence is left out: no model could be right on
-            it.
+        Raises:
+            InputError: `data.path` is missing, or there is no such file.
         """
         if not section.path:
             raise InputError(
@@ -289,19 +301,26 @@ class LabelledSource:
             )
         if not Path(section.path).exists():
             raise missing_file(section.path, "data.path", self.origin)
-        rows = list(self.read(section.path))
+        return list(self.read(section.path))
+
+    def corpus(self, section: Data, seed: int) -> Corpus:
+        """Return all splits.
+
+        A row whose words cannot be copied from its sentence is left out: no model could be right on
+            it.
+        """
+        rows = self.rows(section)
         corpus = Corpus(values=lexicon(section.languages), ontology=ontology_of(rows))
-        loose = _add_rows(corpus, rows, section.path)
+        loose = _add_rows(corpus, rows, section.path or section.source)
         if not corpus.eval:
             side = loose or corpus.validation
-            # Another prefix would draw other rows, and results would no longer compare.
-            side.sort(key=lambda example: rank(f"exam {example.sentence}"))
-            corpus.eval = side[: section.eval_sentences]
-            del side[: section.eval_sentences]
+            side.sort(key=_place_of)
+            corpus.eval = _first_of(side, section.eval_sentences)
+            del side[: len(corpus.eval)]
         # A set with a validation split of its own gives no more rows to it.
-        held = 0 if corpus.validation else section.validation
-        corpus.validation += loose[:held]
-        corpus.train += loose[held:]
+        held = [] if corpus.validation else _first_of(loose, section.validation)
+        corpus.validation += held
+        corpus.train += loose[len(held) :]
         if not corpus.train:
             raise InputError(
                 f"{section.path}: {len(rows)} rows leave none for training; "
@@ -318,10 +337,36 @@ def _add_rows(corpus: Corpus, rows: Iterable[LabelledSentence], path: str) -> li
             sentence = normalise(row.sentence)
             action = action_of(row, sentence, corpus.ontology)
         except InputError:
+            corpus.skipped += 1
             continue
         split = getattr(corpus, SPLIT_NAMES[row.split]) if row.split else loose
-        split.append(Example(sentence, action, f"{path}:{number}"))
+        name = f"{path}{ID_MARK}{row.id}" if row.id else f"{path}:{number}"
+        split.append(Example(sentence, action, name))
     return loose
+
+
+def _key(example: Example) -> str:
+    """Return what rows of one meaning share: their id, or else the sentence."""
+    return example.template if ID_MARK in example.template else example.sentence
+
+
+def _place_of(example: Example) -> int:
+    """Return the place of an example in a fixed random order; those of one key stay together."""
+    # Another prefix would draw other rows, and results would no longer compare.
+    return rank(f"exam {_key(example)}")
+
+
+def _first_of(examples: Sequence[Example], count: int) -> list[Example]:
+    """Return the first examples of `count` keys, of a list where a key's examples are neighbours.
+
+    A set of one language without ids has an example for each key.
+    """
+    keys: dict[str, None] = {}
+    for number, example in enumerate(examples):
+        keys[_key(example)] = None
+        if len(keys) > count:
+            return list(examples[:number])
+    return list(examples)
 
 
 class SlurpSource(LabelledSource):

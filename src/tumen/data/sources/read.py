@@ -18,6 +18,7 @@ from tumen.core.extras import need
 
 # A longer .txt is cut at line ends into documents of about this size, which bounds memory.
 TEXT_CHARACTERS = 200_000
+SENTENCE_COLUMNS = ("sentence", "text", "utt")  # the first that a row has holds what was said
 TEXT_SUFFIXES = (".txt", ".txt.gz", ".jsonl", ".jsonl.gz", ".parquet")
 
 
@@ -35,8 +36,12 @@ def missing_file(path: Path | str, field: str, origin: str = "") -> InputError:
     )
 
 
-def read_rows(path: Path) -> Iterator[Mapping[str, Any]]:
+def read_rows(path: Path, broken: list[str] | None = None) -> Iterator[Mapping[str, Any]]:
     """Yield the rows of a JSONL (.gz too), TSV or Parquet file.
+
+    Args:
+        path: of the file.
+        broken: takes one line for each line that is not a JSON object; None: the first one raises.
 
     Raises:
         InputError: missing, truncated, not UTF-8, or a line is not a JSON object; names file and
@@ -52,8 +57,16 @@ def read_rows(path: Path) -> Iterator[Mapping[str, Any]]:
             yield from csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
             return
         for number, line in enumerate(lines, start=1):
-            if line.strip():
-                yield _json_row(line, path, number)
+            if not line.strip():
+                continue
+            try:
+                row = _json_row(line, path, number)
+            except InputError as error:
+                if broken is None:
+                    raise
+                broken.append(str(error))
+                continue
+            yield row
 
 
 def read_text(path: Path | str) -> Iterator[str]:
@@ -108,10 +121,10 @@ def read_text_file(path: Path) -> Iterator[str]:
 
 
 def read_sentences(path: Path) -> Iterator[str]:
-    """Yield the sentences of an eval file: lines of a .txt, else the column `sentence` or `text`.
+    """Yield the sentences of an eval file: lines of a .txt, else a column of `SENTENCE_COLUMNS`.
 
     Raises:
-        InputError: the file cannot be read, or a row has neither column.
+        InputError: the file cannot be read, or a row has no such column.
     """
     if not path.is_file():
         raise missing_file(path, "data.held_out")
@@ -120,10 +133,11 @@ def read_sentences(path: Path) -> Iterator[str]:
             yield from (line for line in lines if line.strip())
         return
     for number, row in enumerate(read_rows(path), start=1):
-        text = row.get("sentence", row.get("text"))
+        text = next((row[name] for name in SENTENCE_COLUMNS if name in row), None)
         if not isinstance(text, str):
             raise InputError(
-                f"{path}, row {number}: no sentence or text in it; "
+                f"{path}, row {number}: no {', '.join(SENTENCE_COLUMNS[:-1])} or "
+                f"{SENTENCE_COLUMNS[-1]} in it; "
                 "an eval file has one of these columns"
             )
         yield text

@@ -76,6 +76,7 @@ class Corpus:
         values: what copied words are worth, by language and slot.
         texts: documents without an action, split by their hash; they may be more than memory holds.
         ontology: intents and slots.
+        skipped: rows that were left out, as no model could copy their words or hold their form.
     """
 
     train: list[Example] = field(default_factory=list)
@@ -85,6 +86,7 @@ class Corpus:
     values: Mapping[str, Any] = field(default_factory=dict)
     texts: Iterable[str] = ()
     ontology: Ontology = HOME
+    skipped: int = 0
 
     def leave_out(self, intents: Sequence[str]) -> None:
         """Remove intents and all their examples.
@@ -469,6 +471,10 @@ SOURCES = {
     "slurp": "tumen.data.sources.labelled:SlurpSource",
     "clinc": "tumen.data.sources.labelled:ClincSource",
     "snips": "tumen.data.sources.labelled:SnipsSource",
+    "massive": "tumen.data.sources.massive_rows:MassiveSource",
+    "xsid": "tumen.data.sources.task_sets:XsidSource",
+    "mtop": "tumen.data.sources.task_sets:MtopSource",
+    "disfl-qa": "tumen.data.sources.task_sets:DisflQaSource",
 }
 
 

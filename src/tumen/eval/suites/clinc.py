@@ -79,7 +79,7 @@ def refusal_curve(
     ]
 
 
-def _cases(path: Path, values: Values) -> Iterator[EvalCase]:
+def _cases(path: Path, values: Values, broken: list[str]) -> Iterator[EvalCase]:
     return clinc_cases(path)
 
 

@@ -65,13 +65,17 @@ SLURP_LABELS: tuple[tuple[_HomeAction, str], ...] = (
 SLURP_SLOTS = {"area": "house_place", "name": "device_type", "color": "color_type"}
 
 
-def slurp_cases(path: Path) -> Iterator[EvalCase]:
+def slurp_cases(path: Path, broken: list[str] | None = None) -> Iterator[EvalCase]:
     """Yield every row of a SLURP file, grouped by scenario.
+
+    Args:
+        path: of the file.
+        broken: takes one line for each row of another form; None: the first one raises.
 
     Raises:
         InputError: not a SLURP file; names the row.
     """
-    for row, labelled in read_slurp_rows(str(path)):
+    for row, labelled in read_slurp_rows(str(path), broken):
         tokens = _tokens_of(row, labelled)
         gold = GoldLabels(labelled.intent, _entities_of_row(row, labelled, tokens), tokens)
         scenario = str(row["scenario"])
@@ -179,8 +183,8 @@ def slurp_f1(cases: Sequence[EvalCase], predictions: Sequence[Prediction]) -> fl
     return slu_f1(pairs)
 
 
-def _cases(path: Path, values: Values) -> Iterator[EvalCase]:
-    return slurp_cases(path)
+def _cases(path: Path, values: Values, broken: list[str]) -> Iterator[EvalCase]:
+    return slurp_cases(path, broken)
 
 
 def _metrics(

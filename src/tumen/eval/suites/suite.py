@@ -20,9 +20,11 @@ SUITES = {
     "slurp": "tumen.eval.suites.slurp:SUITE",
     "clinc": "tumen.eval.suites.clinc:SUITE",
     "snips": "tumen.eval.suites.snips:SUITE",
+    "massive": "tumen.eval.suites.massive:SUITE",
     "states": "tumen.eval.states:SUITE",
 }
-Cases = Callable[[Path, Values], Iterator[EvalCase]]
+# (file or folder, lexicon, takes one line for each row that cannot be used) -> cases
+Cases = Callable[[Path, Values, list[str]], Iterator[EvalCase]]
 Metrics = Callable[[Sequence[EvalCase], Sequence[Prediction], float], dict[str, Any]]
 
 
@@ -37,17 +39,36 @@ class Suite:
     """One eval suite.
 
     Attributes:
-        cases: reads the cases from the user's file or folder.
+        cases: reads the cases from the user's file or folder; a row that cannot be used is counted
+            and ends nothing.
         metrics: (cases, predictions, confidence below which an answer is refused) -> metrics that
             replace or extend the common ones.
         headline: group whose shares are reported as the suite's own, where there is one.
         not_home: group whose false acts are reported, where there is one.
+        by_group: whether each group has the suite's own metrics as well.
     """
 
     cases: Cases
     metrics: Metrics = _no_metrics
     headline: str = "all"
     not_home: str = "all"
+    by_group: bool = False
+
+    def group_metrics(
+        self, cases: Sequence[EvalCase], predictions: Sequence[Prediction], unsure: float
+    ) -> dict[str, dict[str, Any]]:
+        """Return the suite's own metrics of each group."""
+        if not self.by_group:
+            return {}
+        places: dict[str, list[int]] = {}
+        for place, case in enumerate(cases):
+            for group in case.groups:
+                places.setdefault(group, []).append(place)
+        found = {}
+        for group, at in places.items():
+            some = [cases[place] for place in at]
+            found[group] = self.metrics(some, [predictions[place] for place in at], unsure)
+        return found
 
 
 @dataclass(frozen=True)
@@ -102,6 +123,7 @@ def summarize(
         "exact": headline["exact"],
         "intent": headline["intent"],
         "slu_f1": None,
+        "slot_f1": None,
         "oos_recall": None,
         "curve": None,
         "false_acts": not_home["false_acts"],
