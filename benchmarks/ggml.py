@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tumen.shrink.quant_types import GRIDS, QuantType
+from tumen.shrink.quant_types import QUANTIZERS, QuantType
 
 
 @cache
@@ -36,13 +36,13 @@ def library() -> ctypes.CDLL:
     return lib
 
 
-def quantized(weights: Tensor, grid: QuantType, importance: Tensor | None = None) -> Tensor:
+def quantized(weights: Tensor, quant_type: QuantType, importance: Tensor | None = None) -> Tensor:
     """Bytes (..., bytes of a row), uint8, of fp32 weights (..., columns).
 
     Args:
         importance: (..., 1, columns); without it, round-to-nearest.
     """
-    chosen, columns = GRIDS[grid], weights.shape[-1]
+    chosen, columns = QUANTIZERS[quant_type], weights.shape[-1]
     given = np.ascontiguousarray(weights.reshape(-1, weights.shape[-2], columns).numpy())
     counts = (
         None

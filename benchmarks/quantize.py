@@ -7,8 +7,8 @@ KL from the next-token distributions of the tier before quantization to those af
 
 Over the action tokens of validation sentences, which no training saw and no calibration reads.
 Methods: ggml's own quantizer without importance (round-to-nearest, the floor) and with it; our
-search for scales without and with it; grids mixed to a byte budget; training on the grid, on the
-data alone and on the unquantized tier's distributions. A row is every matrix on that grid, but
+search for scales without and with it; types mixed to a byte budget; training with the types, on the
+data alone and on the unquantized tier's distributions. A row is every matrix in that type, but
 `int4`, which keeps embedding and head at Q8_0. Bytes are those of the matrices. Then: what one
 kind of matrix alone costs.
 """
@@ -33,10 +33,10 @@ from tumen.eval.statistics import mean_over_seeds
 from tumen.model import build
 from tumen.recipe import Quantize, Recipe
 from tumen.recipe.field_types import LADDER, QuantType
-from tumen.shrink.gguf_writer import grids_of, matrices_of, tensors_of
-from tumen.shrink.quant_types import GRIDS
-from tumen.shrink.quantize import learn_grid, write_grid
-from tumen.shrink.quantize.allocation import cheapest, measured, padded, read_grid, twins
+from tumen.shrink.gguf_writer import matrices_of, quant_types_of, tensors_of
+from tumen.shrink.quant_types import QUANTIZERS
+from tumen.shrink.quantize import train_quantized, write_types
+from tumen.shrink.quantize.allocation import cheapest, measured, padded, read_types, twins
 from tumen.shrink.quantize.divergence import Reference, some_batches
 from tumen.shrink.quantize.importance import importance_of
 from tumen.shrink.quantize.tensors import Places
@@ -46,10 +46,10 @@ from tumen.train.weights import read_final
 WORDS = ("int8", "int4", *LADDER)
 BUDGETS = ("int8", "int4", "q4_k", "q3_k", "q2_k")
 TEACH = {0.0: "aware, data alone", 1.0: "aware, own distributions"}
-Grids = Mapping[str, QuantType]
+Types = Mapping[str, QuantType]
 See = Callable[
     [str, Tensor, QuantType], Tensor
-]  # a matrix by the file's name -> the same on its grid
+]  # a matrix by the file's name -> the same in its type
 
 
 class Tier:
@@ -77,7 +77,7 @@ class Tier:
         self,
         method: str,
         what: str,
-        grids: Grids,
+        types: Types,
         see: See,
         weights: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Any]:
@@ -86,12 +86,15 @@ class Tier:
         held = weights or self.weights
         tensors = tensors_of(self.shape, held)
         seen = self.places.back(
-            held, {name: see(name, tensors[name], grid) for name, grid in grids.items()}
+            held, {name: see(name, tensors[name], quant_type) for name, quant_type in types.items()}
         )
         kl = self.reference.divergence(seen)
-        size = sum(padded(GRIDS[grid].bytes_of(tensors[name])) for name, grid in grids.items())
-        bits = 8 * size / sum(tensors[name].numel() for name in grids)
-        found = {"method": method, "grid": what, "bytes": size, "bits": round(bits, 2)}
+        size = sum(
+            padded(QUANTIZERS[quant_type].bytes_of(tensors[name]))
+            for name, quant_type in types.items()
+        )
+        bits = 8 * size / sum(tensors[name].numel() for name in types)
+        found = {"method": method, "type": what, "bytes": size, "bits": round(bits, 2)}
         row = found | {
             "kl": float(kl.mean()),
             "kl_99": float(kl.quantile(0.99)) if len(kl) < 1 << 24 else None,
@@ -99,65 +102,73 @@ class Tier:
         print(f"  {method:<34} {what:<14} {row['bits']:5.2f} bits  KL {row['kl']:.5f}", flush=True)
         return row
 
-    def searched(self, name: str, tensor: Tensor, grid: QuantType) -> Tensor:
+    def searched(self, name: str, tensor: Tensor, quant_type: QuantType) -> Tensor:
         """Our search, all weights alike."""
-        return GRIDS[grid].see(tensor, GRIDS[grid].fit(tensor))
+        return QUANTIZERS[quant_type].fake_quantize(tensor, QUANTIZERS[quant_type].fit(tensor))
 
-    def weighed(self, name: str, tensor: Tensor, grid: QuantType) -> Tensor:
+    def weighed(self, name: str, tensor: Tensor, quant_type: QuantType) -> Tensor:
         """Our search, with importance."""
-        return GRIDS[grid].see(tensor, GRIDS[grid].fit(tensor, self.importance.get(name)))
+        return QUANTIZERS[quant_type].fake_quantize(
+            tensor, QUANTIZERS[quant_type].fit(tensor, self.importance.get(name))
+        )
 
-    def nearest(self, name: str, tensor: Tensor, grid: QuantType) -> Tensor:
+    def nearest(self, name: str, tensor: Tensor, quant_type: QuantType) -> Tensor:
         """ggml's rounding, without importance."""
-        return read_back(quantized(tensor.contiguous(), grid), grid)
+        return read_back(quantized(tensor.contiguous(), quant_type), quant_type)
 
-    def ggml(self, name: str, tensor: Tensor, grid: QuantType) -> Tensor:
+    def ggml(self, name: str, tensor: Tensor, quant_type: QuantType) -> Tensor:
         """ggml's rounding, with importance."""
-        return read_back(quantized(tensor.contiguous(), grid, self.importance.get(name)), grid)
+        return read_back(
+            quantized(tensor.contiguous(), quant_type, self.importance.get(name)), quant_type
+        )
 
 
-def read_back(data: Tensor, grid: QuantType) -> Tensor:
+def read_back(data: Tensor, quant_type: QuantType) -> Tensor:
     """What bytes mean."""
-    return torch.from_numpy(gguf.quants.dequantize(data.numpy(), GRIDS[grid].kind))
+    return torch.from_numpy(gguf.quants.dequantize(data.numpy(), QUANTIZERS[quant_type].kind))
 
 
 def rounded(tier: Tier, words: list[str]) -> Iterator[dict[str, Any]]:
-    """Every grid by every way of rounding."""
-    yield tier.row("bf16", "bf16", grids_of(tier.matrices, "bf16"), tier.searched)
+    """Every type by every way of rounding."""
+    yield tier.row("bf16", "bf16", quant_types_of(tier.matrices, "bf16"), tier.searched)
     for word in words:
-        grids = grids_of(tier.matrices, word)
-        yield tier.row("round to nearest (ggml)", word, grids, tier.nearest)
-        yield tier.row("ggml, importance", word, grids, tier.ggml)
-        yield tier.row("ours", word, grids, tier.searched)
-        yield tier.row("ours, importance", word, grids, tier.weighed)
+        types = quant_types_of(tier.matrices, word)
+        yield tier.row("round to nearest (ggml)", word, types, tier.nearest)
+        yield tier.row("ggml, importance", word, types, tier.ggml)
+        yield tier.row("ours", word, types, tier.searched)
+        yield tier.row("ours, importance", word, types, tier.weighed)
 
 
 def mixed(tier: Tier, words: list[str]) -> Iterator[dict[str, Any]]:
-    """Grids chosen one by one, at the bytes of uniform ones; `predicted` is the sum of what each
+    """Types chosen one by one, at the bytes of uniform ones; `predicted` is the sum of what each
     matrix costs alone."""
     reference = Reference(tier.shape, tier.weights, tier.batches)
     options = (
         measured(reference, tier.shape, tier.weights, tier.importance, LADDER) if words else {}
     )
     for word in words:
-        grids = grids_of(tier.matrices, word)
+        types = quant_types_of(tier.matrices, word)
         size = sum(
-            padded(GRIDS[grid].bytes_of(tier.matrices[name])) for name, grid in grids.items()
+            padded(QUANTIZERS[quant_type].bytes_of(tier.matrices[name]))
+            for name, quant_type in types.items()
         )
         chosen = cheapest(options, size)
-        predicted = sum(options[name][grid].divergence for name, grid in chosen.items())
+        predicted = sum(options[name][quant_type].divergence for name, quant_type in chosen.items())
         chosen |= {twin: chosen[one] for twin, one in twins(tier.shape).items()}
         found = tier.row("mixed, importance", f"as {word}", chosen, tier.weighed)
         yield found | {
             "predicted": predicted,
-            "counts": {grid: list(chosen.values()).count(grid) for grid in set(chosen.values())},
+            "counts": {
+                quant_type: list(chosen.values()).count(quant_type)
+                for quant_type in set(chosen.values())
+            },
         }
 
 
 def trained(
     tier: Tier, word: str, steps: int, seeds: list[int], teach: list[float]
 ) -> Iterator[dict[str, Any]]:
-    """Training on the grid, not compiled, one row a method and seed; the seed is that of
+    """Training with the types, not compiled, one row a method and seed; the seed is that of
     calibration and order."""
     recipe = Recipe.model_validate_json((tier.run / "recipe.json").read_text("utf-8"))
     dataset, checkpoint = tier.run / "dataset", tier.checkpoint
@@ -166,29 +177,33 @@ def trained(
     for seed in seeds:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            write_grid(
+            write_types(
                 checkpoint,
                 tier.run / "tokenizer",
                 dataset,
                 asked,
                 "x",
-                folder / "grid",
+                folder / "quant",
                 making=Making(seed=seed, inputs=""),
             )
-            choice = read_grid(folder / "grid")
+            choice = read_types(folder / "quant")
             for share in teach:
                 out = folder / f"aware-{share}"
                 making = Making(seed=seed, inputs="", made_from=[], events=Events(None))
-                learn_grid(section, share, checkpoint, folder / "grid", dataset, out, making=making)
+                train_quantized(
+                    section, share, checkpoint, folder / "quant", dataset, out, making=making
+                )
 
-                def see(name: str, tensor: Tensor, grid: QuantType, scales=choice.scales) -> Tensor:
-                    return GRIDS[grid].see(tensor, scales[name])
+                def see(
+                    name: str, tensor: Tensor, quant_type: QuantType, scales=choice.scales
+                ) -> Tensor:
+                    return QUANTIZERS[quant_type].fake_quantize(tensor, scales[name])
 
                 with torch.no_grad():
                     row = tier.row(
                         TEACH.get(share, f"aware, {share:.0%} own distributions"),
                         word,
-                        choice.grids,
+                        choice.types,
                         see,
                         read_final(out)[1],
                     )
@@ -205,27 +220,27 @@ def by_kind(tier: Tier, words: list[str]) -> Iterator[dict[str, Any]]:
                 for name, tensor in tier.matrices.items()
                 if name.split(".")[-2] == kind
             }
-            yield tier.row(kind, word, grids_of(named, word), tier.weighed)
+            yield tier.row(kind, word, quant_types_of(named, word), tier.weighed)
 
 
 def recovered(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """The share of round-to-nearest's KL that training on the grid takes away, over seeds."""
-    for word in dict.fromkeys(row["grid"] for row in rows if "seed" in row):
+    """The share of round-to-nearest's KL that training with the types takes away, over seeds."""
+    for word in dict.fromkeys(row["type"] for row in rows if "seed" in row):
         floor = next(
-            row["kl"] for row in rows if row["method"].startswith("round") and row["grid"] == word
+            row["kl"] for row in rows if row["method"].startswith("round") and row["type"] == word
         )
         methods = dict.fromkeys(
-            row["method"] for row in rows if "seed" in row and row["grid"] == word
+            row["method"] for row in rows if "seed" in row and row["type"] == word
         )
         for method in methods:
             shares = [
                 1 - row["kl"] / floor
                 for row in rows
-                if row["method"] == method and row["grid"] == word
+                if row["method"] == method and row["type"] == word
             ]
             yield {
                 "method": method,
-                "grid": word,
+                "type": word,
                 "shares": shares,
                 **mean_over_seeds(shares)._asdict(),
             }
@@ -241,7 +256,7 @@ def shown(result: Mapping[str, Any]) -> str:
     cells = [
         [
             row["method"],
-            row["grid"],
+            row["type"],
             row["bits"],
             units.show_bytes(row["bytes"]),
             *said(row),
@@ -249,11 +264,11 @@ def shown(result: Mapping[str, Any]) -> str:
         ]
         for row in result["rows"]
     ]
-    kinds = [[row["method"], row["grid"], *said(row)] for row in result["kinds"]]
+    kinds = [[row["method"], row["type"], *said(row)] for row in result["kinds"]]
     shares = [
         [
             row["method"],
-            row["grid"],
+            row["type"],
             f"{row['mean']:.1%}",
             "-" if row["low"] is None else f"[{row['low']:.1%}, {row['high']:.1%}]",
         ]
@@ -263,10 +278,10 @@ def shown(result: Mapping[str, Any]) -> str:
         [
             headline(result),
             table(
-                ("method", "grid", "bits a weight", "bytes", "KL, mean", "KL, 99 %", "seed"), cells
+                ("method", "type", "bits a weight", "bytes", "KL, mean", "KL, 99 %", "seed"), cells
             ),
-            table(("KL taken away", "grid", "mean", "95 % over seeds"), shares),
-            table(("only this kind", "grid", "KL, mean", "KL, 99 %"), kinds),
+            table(("KL taken away", "type", "mean", "95 % over seeds"), shares),
+            table(("only this kind", "type", "KL, mean", "KL, 99 %"), kinds),
         ]
     )
 
@@ -295,7 +310,7 @@ def main() -> None:
         "--kinds",
         nargs="*",
         default=["q8_0", "q4_0", "q2_k"],
-        help="grids for one kind of matrix alone",
+        help="types for one kind of matrix alone",
     )
     parser.add_argument(
         "--teach",

@@ -57,7 +57,7 @@ def test_again_it_does_nothing_and_says_so(tumen: Tumen, run: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-def test_on_grids_within_a_budget_and_trained_there(tumen: Tumen, run: Path) -> None:
+def test_on_types_within_a_budget_and_trained_there(tumen: Tumen, run: Path) -> None:
     """The same tier again, small: chosen, trained on what was chosen, packed to the byte, evaluated, and then done."""
     asked = "family.device.quantize={budget='100 kB', qat=true, steps=30, calibrate=32}"
     done = tumen("run", TINY, "--run", run, "--set", asked)
@@ -70,7 +70,7 @@ def test_on_grids_within_a_budget_and_trained_there(tumen: Tumen, run: Path) -> 
     )
     assert (run / "bundle-device" / "model.gguf").stat().st_size == chosen["bytes"] <= 100_000
     assert packed["quantize"] == "mixed, qat"
-    assert packed["agreement_on_grid"] >= 0.9
+    assert packed["agreement_quantized"] >= 0.9
     again = tumen("run", TINY, "--run", run, "--set", asked)
     assert "nothing to do" in again.stdout
 

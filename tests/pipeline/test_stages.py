@@ -46,27 +46,27 @@ def test_a_cloud_elsewhere_is_not_packed() -> None:
 def test_a_tier_that_is_quantized_with_care_has_more_stages() -> None:
     budget = load_recipe(TINY, ["family.device.quantize={budget='1 MB'}"])
     assert [stage.name for stage in stages(budget)][5:7] == ["device-quant", "bundle-device"]
-    aware = {
+    by_name = {
         stage.name: stage
         for stage in stages(
             load_recipe(TINY, ["family.device.quantize={type='int4', qat=true, steps=60}"])
         )
     }
-    assert list(aware)[4:8] == ["device", "device-quant", "device-qat", "bundle-device"]
-    assert aware["bundle-device"].parents == (
+    assert list(by_name)[4:8] == ["device", "device-quant", "device-qat", "bundle-device"]
+    assert by_name["bundle-device"].parents == (
         "device",
         "tokenizer",
         "corpus",
         "device-quant",
         "device-qat",
     )
-    trained = aware["device-qat"]
+    trained = by_name["device-qat"]
     assert isinstance(trained, QatStage)
     assert trained.tier.train.steps == 60
     assert trained.tier.distil is None, "the tier's own teacher has done its work"
 
 
-def test_what_training_on_the_grid_is_asked_leaves_the_choice_of_grids() -> None:
+def test_how_a_tier_is_trained_on_its_types_leaves_their_choice() -> None:
     asked = {}
     for steps in (60, 80):
         chain = {

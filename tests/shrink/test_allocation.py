@@ -1,4 +1,4 @@
-"""Calibration, what a matrix costs on a grid, and the choice within a budget."""
+"""Calibration, what a matrix costs in a type, and the choice within a budget."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
+from tumen.core.artifact import writing
 from tumen.core.errors import ArtifactError, ExportError
 from tumen.core.shape import Shape
 from tumen.data import Batch
@@ -18,9 +20,9 @@ from tumen.recipe import Quantize
 from tumen.recipe.field_types import QuantType
 from tumen.shrink import BundleInputs, pack
 from tumen.shrink.gguf_writer import matrices_of, read_weights, tensors_of
-from tumen.shrink.quant_types import GRIDS
-from tumen.shrink.quantize import write_grid
-from tumen.shrink.quantize.allocation import Option, Options, cheapest, measured, read_grid
+from tumen.shrink.quant_types import QUANTIZERS
+from tumen.shrink.quantize import write_types
+from tumen.shrink.quantize.allocation import Option, Options, cheapest, measured, read_types
 from tumen.shrink.quantize.divergence import Reference, answers_logp, some_batches
 from tumen.shrink.quantize.importance import importance_of
 from tumen.train import Making
@@ -110,11 +112,11 @@ class TestCheapest:
             dict(zip(options, picks, strict=True))
             for picks in itertools.product(NAMES, repeat=count)
         ]
-        size = lambda picks: sum(options[name][grid].bytes for name, grid in picks.items())  # noqa: E731
-        cost = lambda picks: sum(options[name][grid].divergence for name, grid in picks.items())  # noqa: E731
+        size = lambda picks: sum(options[name][kind].bytes for name, kind in picks.items())  # noqa: E731
+        cost = lambda picks: sum(options[name][kind].divergence for name, kind in picks.items())  # noqa: E731
         legal = [cost(picks) for picks in every if size(picks) <= budget]
         if not legal:
-            with pytest.raises(ExportError, match="below what the smallest allowed grids take"):
+            with pytest.raises(ExportError, match="below what the smallest allowed types take"):
                 cheapest(options, budget)
             return
         found = cheapest(options, budget)
@@ -130,11 +132,11 @@ class TestCheapest:
             for i in range(6)
         }
         found = cheapest(options, 4600)
-        assert sum(options[name][grid].bytes for name, grid in found.items()) <= 4600
+        assert sum(options[name][quant_type].bytes for name, quant_type in found.items()) <= 4600
         assert found["5"] == "q8_0"
 
 
-def test_finer_grids_cost_less_and_take_more(sure: Path, batches: list[Batch]) -> None:
+def test_finer_types_cost_less_and_take_more(sure: Path, batches: list[Batch]) -> None:
     shape, weights = read_final(sure)
     options = measured(
         Reference(shape, weights, batches[:1]), shape, weights, {}, ("q8_0", "q4_0", "q4_k")
@@ -162,17 +164,17 @@ def test_a_budget_is_kept_to_the_byte(
         sizes[word] = (tmp_path / word / "model.gguf").stat().st_size
     budget = (sizes["int8"] + sizes["q4_0"]) // 2
     quantize = Quantize(budget=budget, calibrate=40)
-    said = write_grid(
+    said = write_types(
         checkpoint,
         tokenizer,
         dataset,
         quantize,
         "tiny-device",
-        tmp_path / "grid",
+        tmp_path / "quant",
         making=Making(seed=0, inputs="in"),
     )
     packed = pack(
-        BundleInputs(checkpoint, tokenizer, corpus, tmp_path / "grid"),
+        BundleInputs(checkpoint, tokenizer, corpus, tmp_path / "quant"),
         "mixed",
         ABOUT,
         tmp_path / "bundle",
@@ -180,41 +182,48 @@ def test_a_budget_is_kept_to_the_byte(
     )
     model = tmp_path / "bundle" / "model.gguf"
     assert budget * 0.97 < model.stat().st_size == said.facts["bytes"] <= budget
-    assert len(said.facts["grids"]) > 1
+    assert len(said.facts["types"]) > 1
     assert said.digest in packed.made_from
     shape, weights = read_final(checkpoint)
     choice, tensors, held = (
-        read_grid(tmp_path / "grid"),
+        read_types(tmp_path / "quant"),
         tensors_of(shape, weights),
         read_weights(model),
     )
-    for matrix, grid in choice.grids.items():
-        chosen = GRIDS[grid]
-        assert torch.equal(held[matrix], chosen.see(tensors[matrix], choice.scales[matrix]))
+    for matrix, quant_type in choice.types.items():
+        chosen = QUANTIZERS[quant_type]
+        assert torch.equal(
+            held[matrix], chosen.fake_quantize(tensors[matrix], choice.scales[matrix])
+        )
 
 
 def test_a_budget_that_is_too_small_is_refused(
     device: Path, tokenizer: Path, dataset: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(ExportError, match="raise it, or take a smaller shape"):
-        write_grid(
+        write_types(
             device,
             tokenizer,
             dataset,
             Quantize(budget="1 kB", calibrate=8),
             "t",
-            tmp_path / "grid",
+            tmp_path / "quant",
             making=Making(seed=0, inputs=""),
         )
-    assert not (tmp_path / "grid").exists()
+    assert not (tmp_path / "quant").exists()
 
 
-def test_a_grid_of_tomorrow_is_refused(
+def test_a_type_of_tomorrow_is_refused(
     device: Path, tokenizer: Path, dataset: Path, tmp_path: Path
 ) -> None:
-    from tumen.core.artifact import writing
+    with writing(tmp_path / "quant", "quant", "", []) as stage:
+        (stage / "types.json").write_text('{"types": {"a": "q1_k"}, "bytes": null}')
+    with pytest.raises(ArtifactError, match="type q1_k is not known here"):
+        read_types(tmp_path / "quant")
 
-    with writing(tmp_path / "grid", "quant", "", []) as stage:
-        (stage / "grids.json").write_text('{"grids": {"a": "q1_k"}, "bytes": null}')
-    with pytest.raises(ArtifactError, match="grid q1_k is not known here"):
-        read_grid(tmp_path / "grid")
+
+def test_an_older_artifact_says_grids(tmp_path: Path) -> None:
+    with writing(tmp_path / "quant", "quant", "", []) as stage:
+        (stage / "grids.json").write_text('{"grids": {}, "bytes": 7}')
+        save_file({}, stage / "scales.safetensors")
+    assert read_types(tmp_path / "quant").bytes == 7

@@ -236,11 +236,11 @@ WIDE = Shape(
 )
 
 
-@pytest.mark.parametrize("grid", ["q6_k", "q5_k", "q4_k", "q3_k", "q2_k", "q5_0"])
-def test_llama_computes_with_what_a_grid_means(
-    grid: str, tmp_path: Path, codec: Codec, sentences: list[str]
+@pytest.mark.parametrize("quant_type", ["q6_k", "q5_k", "q4_k", "q3_k", "q2_k", "q5_0"])
+def test_llama_computes_with_what_a_type_means(
+    quant_type: str, tmp_path: Path, codec: Codec, sentences: list[str]
 ) -> None:
-    """Along what llama.cpp writes from each grid, torch writes the same with the weights that the bytes mean."""
+    """Along what llama.cpp writes in each type, torch writes the same with the weights that the bytes mean."""
     from tumen.shrink.bundle import _equal
     from tumen.shrink.gguf_writer import read_weights
     from tumen.shrink.quantize.tensors import Places
@@ -248,9 +248,9 @@ def test_llama_computes_with_what_a_grid_means(
     shape = WIDE.model_copy(update={"vocab_size": codec.vocab})
     weights = build(shape, 1).state_dict()
     weights["embed.weight"] *= 10  # so that a fresh network is sure of something
-    write_gguf(tmp_path / "m.gguf", shape, weights, codec, grid, "t")
+    write_gguf(tmp_path / "m.gguf", shape, weights, codec, quant_type, "t")
     assert {tensor.tensor_type.name for tensor in gguf.GGUFReader(tmp_path / "m.gguf").tensors} == {
-        grid.upper(),
+        quant_type.upper(),
         "F32",
     }
     network = build(shape).eval()

@@ -1,4 +1,4 @@
-"""Training on the grid: what it sees is what is shipped, it helps, and a kill costs nothing."""
+"""Training with the types: what it sees is what is shipped, it helps, and a kill costs nothing."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from tumen.core.events import Events
 from tumen.recipe import Quantize, Recipe, Train
 from tumen.shrink import BundleInputs, pack
 from tumen.shrink.gguf_writer import read_weights
-from tumen.shrink.quantize import learn_grid, write_grid
-from tumen.shrink.quantize.allocation import read_grid
+from tumen.shrink.quantize import train_quantized, write_types
+from tumen.shrink.quantize.allocation import read_types
 from tumen.shrink.quantize.divergence import Reference, some_batches
-from tumen.shrink.quantize.qat import OnGrid
+from tumen.shrink.quantize.qat import FakeQuantize
 from tumen.shrink.quantize.tensors import Places
 from tumen.train import Making
 from tumen.train.weights import read_final
@@ -33,22 +33,22 @@ def section(recipe: Recipe) -> Train:
 
 
 @pytest.fixture(scope="module")
-def grid(device: Path, tokenizer: Path, dataset: Path) -> Path:
-    folder = device.with_name("device-grid")
-    write_grid(
+def types(device: Path, tokenizer: Path, dataset: Path) -> Path:
+    folder = device.with_name("device-quant")
+    write_types(
         device, tokenizer, dataset, ASKED, "tiny-device", folder, making=Making(seed=3, inputs="in")
     )
     return folder
 
 
-def learnt(
-    section: Train, device: Path, grid: Path, dataset: Path, out: Path, teach: float = 1.0
+def train_on(
+    section: Train, device: Path, types: Path, dataset: Path, out: Path, teach: float = 1.0
 ) -> Path:
-    learn_grid(
+    train_quantized(
         section,
         teach,
         device,
-        grid,
+        types,
         dataset,
         out,
         making=Making(seed=3, inputs="in", made_from=[], events=Events(None)),
@@ -57,8 +57,8 @@ def learnt(
 
 
 @pytest.fixture(scope="module")
-def aware(section: Train, device: Path, grid: Path, dataset: Path) -> Path:
-    return learnt(section, device, grid, dataset, device.with_name("device-aware"))
+def retrained(section: Train, device: Path, types: Path, dataset: Path) -> Path:
+    return train_on(section, device, types, dataset, device.with_name("device-qat"))
 
 
 @pytest.mark.parametrize("tier", ["device", "cloud"])
@@ -71,39 +71,39 @@ def test_what_is_seen_is_what_is_written_to_the_bit(
     tmp_path: Path,
 ) -> None:
     checkpoint = request.getfixturevalue(tier)
-    write_grid(
+    write_types(
         checkpoint,
         tokenizer,
         dataset,
         ASKED,
         "t",
-        tmp_path / "grid",
+        tmp_path / "quant",
         making=Making(seed=3, inputs="in"),
     )
     pack(
-        BundleInputs(checkpoint, tokenizer, corpus, tmp_path / "grid"),
+        BundleInputs(checkpoint, tokenizer, corpus, tmp_path / "quant"),
         "q4_0",
         ABOUT,
         tmp_path / "bundle",
         "in",
     )
     shape, weights = read_final(checkpoint)
-    seen = OnGrid(shape, weights, read_grid(tmp_path / "grid"))(weights)
+    seen = FakeQuantize(shape, weights, read_types(tmp_path / "quant"))(weights)
     shipped = Places(shape, weights).back(weights, read_weights(tmp_path / "bundle" / "model.gguf"))
     assert all(torch.equal(seen[name], shipped[name]) for name in weights)
     assert any(not torch.equal(seen[name], weights[name]) for name in weights)
 
 
 def test_the_validated_network_computed_with_the_shipped_weights(
-    aware: Path, grid: Path, dataset: Path, section: Train
+    retrained: Path, types: Path, dataset: Path, section: Train
 ) -> None:
     """The loss in the checkpoint's facts is that of the weights that are packed, not that of the fp32 ones behind them."""
     from tumen.core.shape import Shape
     from tumen.train.loop import trainer_of, validate
     from tumen.train.world import join
 
-    shape, weights = read_final(aware)
-    shipped = OnGrid(shape, weights, read_grid(grid))(weights)
+    shape, weights = read_final(retrained)
+    shipped = FakeQuantize(shape, weights, read_types(types))(weights)
 
     def loss_of(held: dict[str, torch.Tensor], of: Shape) -> float:
         trainer = trainer_of(section, of, join(1), 0)
@@ -111,72 +111,72 @@ def test_the_validated_network_computed_with_the_shipped_weights(
         return round(validate(trainer, dataset, section, 3), 6)
 
     assert (
-        verify(aware, "checkpoint").facts["validation_loss"]
+        verify(retrained, "checkpoint").facts["validation_loss"]
         == loss_of(shipped, shape)
         != loss_of(weights, shape)
     )
 
 
-def test_training_on_the_grid_comes_nearer_to_the_whole_model(
+def test_training_with_the_types_comes_nearer_to_the_whole_model(
     section: Train, sure: Path, tokenizer: Path, dataset: Path, tmp_path: Path
 ) -> None:
-    write_grid(
-        sure, tokenizer, dataset, ASKED, "t", tmp_path / "grid", making=Making(seed=3, inputs="in")
+    write_types(
+        sure, tokenizer, dataset, ASKED, "t", tmp_path / "quant", making=Making(seed=3, inputs="in")
     )
-    aware = learnt(
+    retrained = train_on(
         section.model_copy(update={"steps": 60}),
         sure,
-        tmp_path / "grid",
+        tmp_path / "quant",
         dataset,
-        tmp_path / "aware",
+        tmp_path / "retrained",
     )
     shape, weights = read_final(sure)
-    seen = OnGrid(shape, weights, read_grid(tmp_path / "grid"))
+    seen = FakeQuantize(shape, weights, read_types(tmp_path / "quant"))
     reference = Reference(shape, weights, some_batches(dataset / "validation", 60, 0))
 
     def divergence(checkpoint: Path) -> float:
         return float(reference.divergence(seen(read_final(checkpoint)[1])).mean())
 
-    assert divergence(aware) < 0.7 * divergence(sure)
+    assert divergence(retrained) < 0.7 * divergence(sure)
 
 
 def test_killed_and_gone_on_it_ends_in_the_same_bits(
-    aware: Path,
+    retrained: Path,
     section: Train,
     device: Path,
-    grid: Path,
+    types: Path,
     dataset: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     calls = 0
-    whole = OnGrid.__call__
+    whole = FakeQuantize.__call__
 
-    def dying(self: OnGrid, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def dying(self: FakeQuantize, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         nonlocal calls
         calls += 1
         if calls == EVERY + 4:
             raise KeyboardInterrupt
         return whole(self, weights)
 
-    out = tmp_path / aware.name
+    out = tmp_path / retrained.name
     with monkeypatch.context() as patch:
-        patch.setattr(OnGrid, "__call__", dying)
+        patch.setattr(FakeQuantize, "__call__", dying)
         with pytest.raises(KeyboardInterrupt):
-            learnt(section, device, grid, dataset, out)
+            train_on(section, device, types, dataset, out)
     assert not out.exists()
     assert (tmp_path / f".{out.name}.work" / f"step-{EVERY:06d}").is_dir()
-    learnt(section, device, grid, dataset, out)
-    assert verify(out).digest == verify(aware).digest
+    train_on(section, device, types, dataset, out)
+    assert verify(out).digest == verify(retrained).digest
 
 
 def test_the_data_alone_can_teach(
-    section: Train, device: Path, grid: Path, dataset: Path, tmp_path: Path
+    section: Train, device: Path, types: Path, dataset: Path, tmp_path: Path
 ) -> None:
-    out = learnt(
+    out = train_on(
         section.model_copy(update={"steps": 4}),
         device,
-        grid,
+        types,
         dataset,
         tmp_path / "plain",
         teach=0.0,

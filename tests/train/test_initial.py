@@ -44,7 +44,7 @@ def ours(
 @pytest.mark.parametrize("quantize", BOUND)
 @pytest.mark.parametrize("name", SHAPES)
 def test_our_own_file_comes_back(name: str, quantize: str, codec: Codec, tmp_path: Path) -> None:
-    """Bit by bit in bf16 and fp32, within the grid's error else."""
+    """Bit by bit in bf16 and fp32, within the type's error else."""
     shape, weights = ours(name, codec, tmp_path / "m.gguf", quantize)
     found, back = read_start(tmp_path / "m.gguf")
     assert differing(found, shape) is None

@@ -50,13 +50,13 @@ class QuantizationStage(Stage):
             ExportError: no choice is within the recipe's budget.
         """
         with needs("choosing quantization types"):
-            from tumen.shrink.quantize import write_grid
+            from tumen.shrink.quantize import write_types
             from tumen.train import Making
 
         def measured(count: int, total: int) -> None:
             work.update(count, total, "matrices measured")
 
-        return write_grid(
+        return write_types(
             work.run / self.tier,
             work.run / TOKENIZER,
             work.run / DATASET,
@@ -127,7 +127,7 @@ class BundleStage(Stage):
             checkpoint=work.run / trained,
             tokenizer=work.run / TOKENIZER,
             corpus=work.run / CORPUS,
-            grid=types,
+            types=types,
         )
         pack(
             parts,

@@ -35,7 +35,7 @@ from tumen.language import Ontology
 from tumen.model import Transformer, build, causal_mask
 from tumen.recipe.field_types import VARIANT_NAME
 from tumen.shrink.gguf_writer import read_weights, write_adapter, write_gguf
-from tumen.shrink.quantize.allocation import read_grid
+from tumen.shrink.quantize.allocation import read_types
 from tumen.shrink.quantize.tensors import Places
 from tumen.train.weights import Adapter, is_adapter, read_adapter, read_final
 
@@ -53,13 +53,13 @@ class BundleInputs:
         checkpoint: the trained tier.
         tokenizer: its tokenizer.
         corpus: for the values of copied words.
-        grid: type and scales of every matrix (`write_grid`); None: one type for all.
+        types: type and scales of every matrix (`write_types`); None: one type for all.
     """
 
     checkpoint: Path
     tokenizer: Path
     corpus: Path
-    grid: Path | None = None
+    types: Path | None = None
 
     def digests(self) -> list[str]:
         """Verify all artifacts and return their digests."""
@@ -68,8 +68,8 @@ class BundleInputs:
             verify(self.tokenizer, "tokenizer"),
             verify(self.corpus, "corpus"),
         ]
-        if self.grid:
-            parents.append(verify(self.grid, "quant"))
+        if self.types:
+            parents.append(verify(self.types, "quant"))
         return [parent.digest for parent in parents]
 
 
@@ -86,7 +86,7 @@ def pack(
 
     Args:
         parts: the artifacts it is made from.
-        quantize: int8, int4 or a quantization type; with `parts.grid`, the name that the bundle
+        quantize: int8, int4 or a quantization type; with `parts.types`, the name that the bundle
             gives it. The base of an adapter that is a GGUF and taken whole is copied unchanged.
         about: content of bundle.json: recipe's name, tier, serve and gate sections.
         out: the new folder.
@@ -108,7 +108,7 @@ def pack(
         else:
             shape, weights = read_final(parts.checkpoint)
             model = _Model(stage / "model.gguf", shape, weights, codec, name)
-            model.write(quantize, parts.grid)
+            model.write(quantize, parts.types)
             told = {"quantize": quantize}
         shutil.copy(parts.corpus / "values.json", stage / "values.json")
         if codec.vocabulary:
@@ -140,19 +140,19 @@ class _Model:
     codec: Codec
     name: str
 
-    def write(self, quantize: str, grid: Path | None) -> None:
-        """Write in the types of the artifact `grid` if there is one, else in one type."""
+    def write(self, quantize: str, types: Path | None) -> None:
+        """Write in the types of the artifact `types` if there is one, else in one type."""
         path = self.path
-        if grid is None:
+        if types is None:
             write_gguf(path, self.shape, self.weights, self.codec, quantize, self.name)
             return
-        choice = read_grid(grid)
+        choice = read_types(types)
         write_gguf(
             path,
             self.shape,
             self.weights,
             self.codec,
-            choice.grids,
+            choice.types,
             self.name,
             scales=choice.scales,
         )
@@ -160,7 +160,7 @@ class _Model:
         if choice.bytes not in (None, size):
             raise ExportError(
                 f"{path.name} has {size} bytes, {choice.bytes} were chosen; "
-                f"delete {grid} and run again"
+                f"delete {types} and run again"
             )
 
 
@@ -284,8 +284,8 @@ def check_export(
 
     Returns:
         {positions, agreement, sentences, whole} with the unquantized tier: `whole` is the share of
-        sentences without any difference. With `model` also `agreement_on_grid`, with the file's own
-        weights: any difference there comes from the runner's arithmetic.
+        sentences without any difference. With `model` also `agreement_quantized`, with the file's
+        own weights: any difference there comes from the runner's arithmetic.
 
     Raises:
         ExportError: the agreement is below the floor.
@@ -309,7 +309,7 @@ def check_export(
     if model:
         rounded = Places(shape, weights).back(weights, read_weights(model))
         network.load_state_dict(rounded)
-        found["agreement_on_grid"] = _share(_all_equal(network, pairs))
+        found["agreement_quantized"] = _share(_all_equal(network, pairs))
     if agreement < floor:
         raise ExportError(
             f"the exported model writes torch's token at {agreement:.2%} of {positions} positions, "

@@ -22,7 +22,7 @@ from tumen.data.tokenizer import BYTES, CONTROL, UNKNOWN
 from tumen.language import BEGIN, DO
 from tumen.model.names import gguf_name, interleave, to_gguf, turned
 from tumen.recipe.field_types import QuantType
-from tumen.shrink.quant_types import GRIDS, Scales, fitting
+from tumen.shrink.quant_types import QUANTIZERS, Scales, fitting
 
 WORDS: Mapping[str, QuantType] = {"int8": "q8_0", "int4": "q4_0"}
 ENDS = ("token_embd.weight", "output.weight")
@@ -53,7 +53,7 @@ def write_gguf(
         codec: its vocabulary must be the shape's.
         quantize: int8 (Q8_0), int4 (Q4_0; the embedding stays Q8_0) or a quantization type; or the
             type of every matrix by the file's names. A row that is no multiple of the block falls
-            back (`Grid.otherwise`).
+            back (`Quantizer.otherwise`).
         name: of the model, written into the header.
         scales: of every matrix by the file's names; default: the best for these weights.
 
@@ -66,7 +66,7 @@ def write_gguf(
             "train the tier again"
         )
     tensors = tensors_of(shape, weights)
-    grids = grids_of(tensors, quantize) if isinstance(quantize, str) else quantize
+    types = quant_types_of(tensors, quantize) if isinstance(quantize, str) else quantize
     known_scales = scales or {}
     architecture = "deepseek2" if isinstance(shape.attention, Mla) else "llama"
     writer = gguf.GGUFWriter(path, architecture)
@@ -75,7 +75,7 @@ def write_gguf(
     _add_tokenizer(writer, codec)
     for tensor_name, tensor in tensors.items():
         _add_tensor(
-            writer, tensor_name, tensor, grids.get(tensor_name), known_scales.get(tensor_name)
+            writer, tensor_name, tensor, types.get(tensor_name), known_scales.get(tensor_name)
         )
     _write(writer)
 
@@ -168,14 +168,14 @@ def matrices_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
-def grids_of(tensors: Mapping[str, Tensor], word: str) -> dict[str, QuantType]:
+def quant_types_of(tensors: Mapping[str, Tensor], word: str) -> dict[str, QuantType]:
     """The type that one word means for every matrix, or the fallback for its rows."""
-    grid = cast(QuantType, WORDS.get(word, word))
+    quant_type = cast(QuantType, WORDS.get(word, word))
     found: dict[str, QuantType] = {}
     for name, tensor in matrices_of(tensors).items():
         # Embedding and head are one matrix here, and four bits hurt it most.
         at_end = word == "int4" and name in ENDS
-        chosen: QuantType = "q8_0" if at_end else grid
+        chosen: QuantType = "q8_0" if at_end else quant_type
         found[name] = fitting(chosen, tensor.shape[-1])
     return found
 
@@ -184,15 +184,15 @@ def _add_tensor(
     writer: gguf.GGUFWriter,
     name: str,
     tensor: Tensor,
-    grid: QuantType | None,
+    quant_type: QuantType | None,
     scales: Scales | None,
 ) -> None:
     """Add a matrix quantized, everything else in fp32."""
     tensor = tensor.detach().float().contiguous()
-    if grid is None:
+    if quant_type is None:
         writer.add_tensor(name, tensor.numpy())
         return
-    chosen = GRIDS[grid]
+    chosen = QUANTIZERS[quant_type]
     encoded = chosen.encode(tensor, scales or chosen.fit(tensor))
     writer.add_tensor(name, encoded.numpy(), raw_dtype=chosen.kind)
 

@@ -9,8 +9,8 @@ with an integer `code` for each weight, integers `level` and `depth` for each pa
 one part, no levels and no floor.
 
 `Scales` hold everything but the codes; given the scales, the best code is the nearest. Training
-rounds at every step (quantize/qat.py), packing rounds once and writes bytes. Both call `Grid.codes`
-and `Grid.values`, so they give the same bits.
+rounds at every step (quantize/qat.py), packing rounds once and writes bytes. Both call
+`Quantizer.codes` and `Quantizer.values`, so they give the same bits.
 The search for the best scales is our own, not ggml's: the format defines what scales may be, not
 how to choose them.
 """
@@ -63,7 +63,7 @@ class Scales(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Grid:
+class Quantizer:
     """One quantization type.
 
     Attributes:
@@ -122,7 +122,8 @@ class Grid:
         """
         if not torch.isfinite(weights).all():
             raise ExportError(
-                "weights hold NaN or infinite numbers; no grid has them: train the tier again"
+                "weights hold NaN or infinite numbers; no quantization type has them: "
+                "train the tier again"
             )
         if importance is None:
             counts = torch.ones_like(weights)
@@ -153,8 +154,8 @@ class Grid:
             return scales.scale * codes - scales.floor
         return scales.scale * codes
 
-    def see(self, weights: Tensor, scales: Scales) -> Tensor:
-        """The nearest weights on the grid."""
+    def fake_quantize(self, weights: Tensor, scales: Scales) -> Tensor:
+        """The nearest weights that the type can hold: quantized and read back."""
         codes = self.codes(self.cut(weights), scales)
         return self.values(codes, scales).view(weights.shape)
 
@@ -253,7 +254,7 @@ class Grid:
         return scales._replace(d=halved(d), dmin=halved(dmin))
 
 
-class Half(Grid):
+class Half(Quantizer):
     """bf16: no blocks, no scales."""
 
     def cut(self, rows: Tensor) -> Tensor:
@@ -265,7 +266,7 @@ class Half(Grid):
         nothing = weights.new_zeros(0)
         return Scales(nothing, nothing, nothing, nothing)
 
-    def see(self, weights: Tensor, scales: Scales) -> Tensor:
+    def fake_quantize(self, weights: Tensor, scales: Scales) -> Tensor:
         """The weights rounded to bf16, as fp32."""
         return weights.bfloat16().float()
 
@@ -408,21 +409,21 @@ def shared(wanted: Tensor, low: int, high: int) -> tuple[Tensor, Tensor]:
 
 
 # Finest first.
-GRIDS: Mapping[QuantType, Grid] = {
+QUANTIZERS: Mapping[QuantType, Quantizer] = {
     "bf16": Half(Kind.BF16, "bf16"),
-    "q8_0": Grid(Kind.Q8_0, "bf16", part=32, low=-127, high=127),
-    "q6_k": Grid(Kind.Q6_K, "q8_0", part=16, low=-32, high=31, levels=(-128, 127)),
-    "q5_k": Grid(Kind.Q5_K, "q5_0", part=32, high=31, levels=(0, 63), depths=63),
-    "q5_0": Grid(Kind.Q5_0, "bf16", part=32, low=-16, high=15),
-    "q4_k": Grid(Kind.Q4_K, "q4_0", part=32, high=15, levels=(0, 63), depths=63),
-    "q4_0": Grid(Kind.Q4_0, "bf16", part=32, low=-8, high=7),
-    "q3_k": Grid(Kind.Q3_K, "q4_0", part=16, low=-4, high=3, levels=(-32, 31)),
-    "q2_k": Grid(Kind.Q2_K, "q4_0", part=16, high=3, levels=(0, 15), depths=15),
+    "q8_0": Quantizer(Kind.Q8_0, "bf16", part=32, low=-127, high=127),
+    "q6_k": Quantizer(Kind.Q6_K, "q8_0", part=16, low=-32, high=31, levels=(-128, 127)),
+    "q5_k": Quantizer(Kind.Q5_K, "q5_0", part=32, high=31, levels=(0, 63), depths=63),
+    "q5_0": Quantizer(Kind.Q5_0, "bf16", part=32, low=-16, high=15),
+    "q4_k": Quantizer(Kind.Q4_K, "q4_0", part=32, high=15, levels=(0, 63), depths=63),
+    "q4_0": Quantizer(Kind.Q4_0, "bf16", part=32, low=-8, high=7),
+    "q3_k": Quantizer(Kind.Q3_K, "q4_0", part=16, low=-4, high=3, levels=(-32, 31)),
+    "q2_k": Quantizer(Kind.Q2_K, "q4_0", part=16, high=3, levels=(0, 15), depths=15),
 }
 
 
 def fitting(name: QuantType, columns: int) -> QuantType:
     """The type itself, or its fallback where `columns` is no multiple of the block."""
-    while columns % GRIDS[name].block:
-        name = GRIDS[name].otherwise
+    while columns % QUANTIZERS[name].block:
+        name = QUANTIZERS[name].otherwise
     return name

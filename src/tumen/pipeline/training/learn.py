@@ -87,11 +87,11 @@ def _train(run: Path, stage: TrainingStage, section: Train, making: Making) -> N
 
 def _train_quantized(run: Path, stage: QatStage, section: Train, making: Making) -> None:
     """Train a trained tier on, with its weights rounded to their quantization types."""
-    from tumen.shrink.quantize import learn_grid
+    from tumen.shrink.quantize import train_quantized
 
     trained, types = stage.parents[:2]
     share = stage.tier.quantize.teach
-    learn_grid(
+    train_quantized(
         section, share, run / trained, run / types, run / DATASET, run / stage.name, making=making
     )
 

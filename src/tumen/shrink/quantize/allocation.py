@@ -5,7 +5,7 @@ over sentences of the training shards. Small errors of different matrices nearly
 of benchmarks/quantize.py shows how nearly), so the choice is a knapsack with one item a matrix,
 solved exactly.
 
-    grids.json           {grids: {matrix: type}, bytes: of model.gguf or null,
+    types.json           {types: {matrix: type}, bytes: of model.gguf or null,
                           options: {matrix: {type: [bytes, KL]}}}
     scales.safetensors   <matrix>.d and .dmin in fp16, .level and .depth as integers
     (quant_types.py)
@@ -32,8 +32,8 @@ from tumen.data import Batch, Codec
 from tumen.model import build
 from tumen.recipe import Quantize
 from tumen.recipe.field_types import QuantType
-from tumen.shrink.gguf_writer import grids_of, matrices_of, tensors_of, write_gguf
-from tumen.shrink.quant_types import GRIDS, Scales
+from tumen.shrink.gguf_writer import matrices_of, quant_types_of, tensors_of, write_gguf
+from tumen.shrink.quant_types import QUANTIZERS, Scales
 from tumen.shrink.quantize.divergence import Reference, some_batches
 from tumen.shrink.quantize.importance import importance_of
 from tumen.shrink.quantize.tensors import Places
@@ -44,7 +44,8 @@ from tumen.train.weights import read_final
 ALIGN = 32  # bytes; a tensor of a GGUF file starts at a multiple
 # Most steps of the budget that the solver looks at; for a larger budget, sizes are rounded up.
 MOST_UNITS = 1 << 17
-CHOICE = "grids.json"
+CHOICE = "types.json"
+OLDER_CHOICE = "grids.json"  # before it was renamed; `types` was `grids` in it
 SCALES = "scales.safetensors"
 # A tied embedding that deepseek2 wants twice: the copy, and what it copies.
 TWIN = {"output.weight": "token_embd.weight"}
@@ -61,10 +62,10 @@ Options = dict[str, dict[QuantType, Option]]
 Told = Callable[[int, int], None]
 
 
-class GridChoice(NamedTuple):
+class QuantChoice(NamedTuple):
     """Content of an artifact `quant`. `bytes` of the model file; None where there was no budget."""
 
-    grids: dict[str, QuantType]
+    types: dict[str, QuantType]
     scales: dict[str, Scales]
     bytes: int | None
 
@@ -73,7 +74,7 @@ def _silent(done: int, total: int) -> None:
     """Report no progress."""
 
 
-def write_grid(
+def write_types(
     checkpoint: Path,
     tokenizer: Path,
     dataset: Path,
@@ -115,21 +116,21 @@ def write_grid(
     options: Options = {}
     size = None
     if quantize.type:
-        grids = grids_of(tensors, quantize.type)
+        types = quant_types_of(tensors, quantize.type)
     else:
         reference = Reference(shape, weights, batches)
         options = measured(reference, shape, weights, importance, quantize.types, told)
         rest = header_bytes(shape, weights, Codec.load(tokenizer), name)
         budget = int(quantize.budget_bytes()) - rest
-        grids, held = _within(options, budget, twins(shape))
+        types, held = _within(options, budget, twins(shape))
         size = rest + held
     scales = {}
-    for matrix, grid in grids.items():
-        scales[matrix] = GRIDS[grid].fit(tensors[matrix], importance.get(matrix))
-    facts = {"grids": _counted(grids), "bytes": size}
+    for matrix, quant_type in types.items():
+        scales[matrix] = QUANTIZERS[quant_type].fit(tensors[matrix], importance.get(matrix))
+    facts = {"types": _counted(types), "bytes": size}
     digests = [parent.digest for parent in parents]
     with writing(out, "quant", making.inputs, digests, facts) as stage:
-        content = {"grids": grids, "bytes": size, "options": options}
+        content = {"types": types, "bytes": size, "options": options}
         (stage / CHOICE).write_text(json.dumps(content, indent=1))
         save_file(stored(scales), stage / SCALES)
     return verify(out, "quant")
@@ -139,40 +140,43 @@ def _within(
     options: Options, budget_bytes: int, copies: Mapping[str, str]
 ) -> tuple[dict[str, QuantType], int]:
     """Choose types within a budget, for copies too; return them and the bytes they take."""
-    grids = cheapest(options, budget_bytes)
-    held = sum(options[matrix][grid].bytes for matrix, grid in grids.items())
+    types = cheapest(options, budget_bytes)
+    held = sum(options[matrix][quant_type].bytes for matrix, quant_type in types.items())
     for copy, original in copies.items():
-        grids[copy] = grids[original]
-    return grids, held
+        types[copy] = types[original]
+    return types, held
 
 
-def _counted(grids: Mapping[str, QuantType]) -> dict[str, int]:
+def _counted(types: Mapping[str, QuantType]) -> dict[str, int]:
     """How many matrices have each type."""
-    used = list(grids.values())
-    return {grid: used.count(grid) for grid in sorted(set(used))}
+    used = list(types.values())
+    return {quant_type: used.count(quant_type) for quant_type in sorted(set(used))}
 
 
-def read_grid(folder: Path) -> GridChoice:
+def read_types(folder: Path) -> QuantChoice:
     """Read the chosen types and scales.
 
     Raises:
         ArtifactError: missing, damaged, or with a type that this version does not know.
     """
     verify(folder, "quant")
-    found = json.loads((folder / CHOICE).read_text())
-    grids = found["grids"]
-    unknown = set(grids.values()) - set(GRIDS)
+    path = folder / CHOICE
+    if not path.exists():
+        path = folder / OLDER_CHOICE
+    found = json.loads(path.read_text())
+    types = found["types"] if "types" in found else found["grids"]
+    unknown = set(types.values()) - set(QUANTIZERS)
     if unknown:
         raise ArtifactError(
-            f"{folder}: grid {', '.join(sorted(unknown))} is not known here; "
-            f"known: {', '.join(GRIDS)}"
+            f"{folder}: type {', '.join(sorted(unknown))} is not known here; "
+            f"known: {', '.join(QUANTIZERS)}"
         )
     held = load_tensors(folder / SCALES)
     scales = {}
-    for name in grids:
+    for name in types:
         parts = [held[f"{name}.{part}"].float() for part in Scales._fields]
         scales[name] = Scales(*parts)
-    return GridChoice(grids, scales, found["bytes"])
+    return QuantChoice(types, scales, found["bytes"])
 
 
 def stored(scales: Mapping[str, Scales]) -> dict[str, Tensor]:
@@ -202,16 +206,16 @@ def measured(
     options: Options = {}
     for name, tensor in tensors.items():
         columns = tensor.shape[-1]
-        fits = [grid for grid in among if columns % GRIDS[grid].block == 0]
+        fits = [quant_type for quant_type in among if columns % QUANTIZERS[quant_type].block == 0]
         copies = 2 if name in copied.values() else 1
         options[name] = {}
-        for grid in fits or ["bf16"]:
-            chosen = GRIDS[grid]
+        for quant_type in fits or ["bf16"]:
+            chosen = QUANTIZERS[quant_type]
             scales = chosen.fit(tensor, importance.get(name))
-            rounded = places.back(weights, {name: chosen.see(tensor, scales)})
+            rounded = places.back(weights, {name: chosen.fake_quantize(tensor, scales)})
             cost = float(reference.divergence(rounded).mean())
             size = copies * padded(chosen.bytes_of(tensor))
-            options[name][grid] = Option(size, cost)
+            options[name][quant_type] = Option(size, cost)
         told(len(options), len(tensors))
     return options
 
@@ -225,12 +229,12 @@ def cheapest(options: Options, budget_bytes: int) -> dict[str, QuantType]:
     Raises:
         ExportError: even the smallest types are too large.
     """
-    smallest = {name: min(row, key=lambda grid: row[grid].bytes) for name, row in options.items()}
-    least = sum(options[name][grid].bytes for name, grid in smallest.items())
+    smallest = {name: min(row, key=lambda kind: row[kind].bytes) for name, row in options.items()}
+    least = sum(options[name][quant_type].bytes for name, quant_type in smallest.items())
     if least > budget_bytes:
         short = units.show_bytes(least - budget_bytes)
         raise ExportError(
-            f"the budget is {short} below what the smallest allowed grids take; "
+            f"the budget is {short} below what the smallest allowed types take; "
             "raise it, or take a smaller shape"
         )
     unit = max(ALIGN, _divided_up(budget_bytes, MOST_UNITS))
@@ -269,14 +273,14 @@ def _traced(
     options: Options, picks: list[np.ndarray], room: int, unit: int
 ) -> dict[str, QuantType]:
     """Walk the table back from its end and collect the pick of each matrix."""
-    grids: dict[str, QuantType] = {}
+    types: dict[str, QuantType] = {}
     pairs = list(zip(options, picks, strict=True))
     for name, pick in reversed(pairs):
         row = options[name]
-        grid = list(row)[int(pick[room])]
-        grids[name] = grid
-        room -= _divided_up(row[grid].bytes, unit)
-    return {name: grids[name] for name in options}
+        quant_type = list(row)[int(pick[room])]
+        types[name] = quant_type
+        room -= _divided_up(row[quant_type].bytes, unit)
+    return {name: types[name] for name in options}
 
 
 def header_bytes(shape: Shape, weights: Mapping[str, Tensor], codec: Codec, name: str) -> int:
@@ -286,7 +290,7 @@ def header_bytes(shape: Shape, weights: Mapping[str, Tensor], codec: Codec, name
         path = Path(folder) / "model.gguf"
         write_gguf(path, shape, weights, codec, "bf16", name)
         size = path.stat().st_size
-    held = [padded(GRIDS["bf16"].bytes_of(matrix)) for matrix in matrices.values()]
+    held = [padded(QUANTIZERS["bf16"].bytes_of(matrix)) for matrix in matrices.values()]
     return size - sum(held)
 
 

@@ -2,7 +2,7 @@
 
 Straight-through (arXiv 1308.3432): the gradient at the rounded weights is used for the fp32
 weights. Types and scales are those chosen before (quantize/allocation.py): weights move from point
-to point of their grid, and a step costs one rounding more. The loss is on the distributions of the
+to point of their type, and a step costs one rounding more. The loss is on the distributions of the
 unquantized tier (`teach`), computed live and whole: with a few stored tokens the others would be
 free to move.
 
@@ -23,14 +23,14 @@ from tumen.model import build
 from tumen.recipe import Train
 from tumen.shrink.distillation import live_loss
 from tumen.shrink.gguf_writer import tensors_of
-from tumen.shrink.quant_types import GRIDS
-from tumen.shrink.quantize.allocation import GridChoice, read_grid
+from tumen.shrink.quant_types import QUANTIZERS
+from tumen.shrink.quantize.allocation import QuantChoice, read_types
 from tumen.shrink.quantize.tensors import Places
 from tumen.train import Making, Method, fit
 from tumen.train.weights import read_final
 
 
-class OnGrid:
+class FakeQuantize:
     """The weights that a device will have: `Method.seen` of `train.fit`.
 
     Args:
@@ -39,27 +39,27 @@ class OnGrid:
         choice: type and scales of each matrix; a matrix that it does not name stays as it is.
     """
 
-    def __init__(self, shape: Shape, weights: Mapping[str, Tensor], choice: GridChoice) -> None:
+    def __init__(self, shape: Shape, weights: Mapping[str, Tensor], choice: QuantChoice) -> None:
         self.shape = shape
         self.choice = choice
         self.places = Places(shape, weights)
 
     @torch.no_grad()
     def __call__(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Round fp32 weights by our names to their grids."""
+        """Round fp32 weights by our names to their types."""
         tensors = tensors_of(self.shape, weights)
         rounded = {}
-        for name, grid in self.choice.grids.items():
+        for name, quant_type in self.choice.types.items():
             scales = self.choice.scales[name]
-            rounded[name] = GRIDS[grid].see(tensors[name], scales)
+            rounded[name] = QUANTIZERS[quant_type].fake_quantize(tensors[name], scales)
         return self.places.back(weights, rounded)
 
 
-def learn_grid(
+def train_quantized(
     section: Train,
     teach: float,
     checkpoint: Path,
-    grid: Path,
+    types: Path,
     dataset: Path,
     out: Path,
     *,
@@ -71,7 +71,7 @@ def learn_grid(
         section: the tier's, with the steps and rate of this training (`Quantize.section`).
         teach: share of the loss on the unquantized tier's distributions.
         checkpoint: the trained tier.
-        grid: artifact of `write_grid`.
+        types: artifact of `write_types`.
         dataset: dataset artifact.
         out: the new artifact.
         making: seed, inputs, parents and events.
@@ -84,5 +84,7 @@ def learn_grid(
     unquantized = build(shape).eval().requires_grad_(requires_grad=False)
     unquantized.load_state_dict(weights)
     distil = (teach, live_loss(unquantized, 1.0)) if teach else None
-    method = Method(distil=distil, start=weights, seen=OnGrid(shape, weights, read_grid(grid)))
+    method = Method(
+        distil=distil, start=weights, seen=FakeQuantize(shape, weights, read_types(types))
+    )
     fit(section, shape, dataset, out, making=making, method=method)
