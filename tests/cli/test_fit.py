@@ -38,7 +38,7 @@ def test_every_recipe_is_told_or_refused(recipe: Path) -> None:
 
 
 def test_words_say_what_fits_and_what_to_cut() -> None:
-    assert "best that fits: cloud" in said(str(RECIPES / "pocket.toml"), "--device", "speaker")
+    assert "best that fits: cloud" in said(str(RECIPES / "family.toml"), "--device", "speaker")
     text = said(str(RECIPES / "milm-1.3b.toml"), "--device", "phone-4gb", "--context", "4096")
     assert "DOES NOT FIT" in text
     assert "layers 24 -> " in text

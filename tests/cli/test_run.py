@@ -15,6 +15,7 @@ from tests.cli.conftest import TINY, Tumen
 from tumen.core import events
 from tumen.core.artifact import manifest_of, verify
 
+FAMILY = Path(__file__).parents[2] / "recipes" / "family.toml"
 ALL = (
     "corpus",
     "tokenizer",
@@ -216,3 +217,31 @@ class TestTrain:
         done = tumen("train", run, "cloud")
         assert done.returncode == 2
         assert "not JSON" in done.stderr
+
+
+SHORT = [
+    "data.sentences=400",
+    "data.validation=40",
+    "data.eval_sentences=12",
+    "data.languages=['en']",
+    "tokenizer.vocab_size=600",
+    *(
+        f"family.{tier}.train.{field}"
+        for tier in ("cloud", "device")
+        for field in ("steps=4", "batch_size=4", "compile=false", "threads=1")
+    ),
+]
+
+
+@pytest.mark.slow
+def test_the_family_recipe_refuses_a_teacher_that_is_not_better(
+    tumen: Tumen, tmp_path: Path
+) -> None:
+    """The chain of tiers in a short form: nobody learns in four steps, so the gate says so."""
+    changes = [word for change in SHORT for word in ("--set", change)]
+    done = tumen("run", FAMILY, "--run", tmp_path / "run", *changes)
+    assert made(tmp_path / "run") == list(ALL), done.stderr
+    assert "the teacher is not better than the device tier: difference" in done.stdout
+    refused = tumen("talk", "--run", tmp_path / "run", "turn on the light")
+    assert refused.returncode != 0
+    assert "the teacher is not better than the device tier" in refused.stderr

@@ -15,6 +15,7 @@ from tumen.core import artifact, events
 from tumen.core.errors import ArtifactError, GateError, InputError, RunnerBusy, TumenError
 from tumen.core.lock import alone
 from tumen.eval import (
+    Compared,
     gate_fault,
     promote,
     read_scorecard,
@@ -34,6 +35,8 @@ GROUPS = {
     "vacuum": slice(20, 40),
     "timers": slice(40, 100),
 }
+
+NO_TEACHER = Gate(better_teacher=False)
 
 
 def rows_of(marks: str, false_acts: float = 0.0, invented: int = 0) -> dict[str, dict[str, Any]]:
@@ -93,7 +96,7 @@ def make(
         made_from=[device],
         gate=floors,
         inputs="x",
-        suite=suite,
+        compared=Compared(suite),
     )
     return with_name if with_name == folder else with_name.rename(folder)
 
@@ -283,6 +286,44 @@ class TestSigned:
             rollback(live, store)
 
 
+class TestTeacher:
+    """No distillation from a teacher that is not better, and no cloud tier that is not."""
+
+    def faults(self, of: str = "", **marks: str) -> list[str]:
+        columns = {column: rows_of(given) for column, given in marks.items()}
+        sizes = {"device": 1, "cloud": 10}
+        return shortfalls({"columns": columns, "bytes": sizes, "teacher": of}, Gate(), None)
+
+    def test_a_better_one_passes(self) -> None:
+        better = self.faults("cloud", device="1" * 80 + "0" * 20, cloud="1" * 90 + "0" * 10)
+        assert better == []
+
+    def test_one_that_is_as_good_is_refused(self) -> None:
+        (fault,) = self.faults("cloud", device="1" * 89 + "0" * 11, cloud="1" * 90 + "0" * 10)
+        assert fault.startswith(
+            "the teacher is not better than the device tier: difference +1.0% [-"
+        )
+        assert fault.endswith("in pairs, the interval must lie above 0")
+
+    def test_a_cloud_tier_that_teaches_nobody_must_be_better_as_well(self) -> None:
+        (fault,) = self.faults(device="1" * 100, cloud="1" * 50 + "0" * 50)
+        assert fault.startswith("the cloud tier is not better than the device tier: difference -50")
+
+    def test_a_teacher_that_is_not_served(self) -> None:
+        (fault,) = self.faults("teacher", device="1" * 100, teacher="1" * 100)
+        assert fault.startswith("the teacher is not better")
+
+    def test_a_student_may_reach_its_teacher_if_it_does_not_alone(self) -> None:
+        half = "1" * 50 + "0" * 50
+        assert self.faults("teacher", device="1" * 100, teacher="1" * 100, alone=half) == []
+        (fault,) = self.faults("teacher", device="1" * 100, teacher=half, alone=half)
+        assert fault.startswith("the teacher is not better than the device tier without it")
+
+    def test_answers_to_other_cases_prove_nothing(self) -> None:
+        (fault,) = self.faults("teacher", device="1" * 100, teacher="1" * 90)
+        assert fault.endswith("they have no answers to the same cases")
+
+
 class TestClasses:
     def card(self, device: str, cloud: str, floors: Gate) -> tuple[dict[str, Any], list[str]]:
         columns = {"device": rows_of(device), "cloud": rows_of(cloud)}
@@ -291,7 +332,9 @@ class TestClasses:
 
     def test_which_classes_reach_the_cloud(self) -> None:
         device = "1" * 20 + "0" * 10 + "1" * 10 + "1" * 60
-        classes, faults = self.card(device, "1" * 100, Gate(of_cloud_classes=3))
+        classes, faults = self.card(
+            device, "1" * 100, Gate(of_cloud_classes=3, better_teacher=False)
+        )
         assert {name: row["reached"] for name, row in classes.items()} == {
             "lights": True,
             "vacuum": False,
@@ -302,26 +345,29 @@ class TestClasses:
         assert faults == [
             "classes with 98% of the cloud's score: 2 of 3, the floor is 3; missed: vacuum"
         ]
-        assert self.card(device, "1" * 100, Gate(of_cloud_classes=2))[1] == []
+        assert self.card(device, "1" * 100, Gate(of_cloud_classes=2, better_teacher=False))[1] == []
 
     def test_the_edge_counts(self) -> None:
         device = "1" * 100
         assert (
-            self.card(device[:59] + "0" + device[60:], device, Gate())[0]["timers"]["reached"]
+            self.card(device[:59] + "0" + device[60:], device, NO_TEACHER)[0]["timers"]["reached"]
             is True
         ), "59 of 60 is 98.3 %"
         assert (
-            self.card(device[:58] + "00" + device[60:], device, Gate())[0]["timers"]["reached"]
+            self.card(device[:58] + "00" + device[60:], device, NO_TEACHER)[0]["timers"]["reached"]
             is False
         )
-        nothing = self.card(device, "0" * 100, Gate(of_cloud_classes=3))
+        nothing = self.card(device, "0" * 100, Gate(of_cloud_classes=3, better_teacher=False))
         assert nothing[1] == []
         assert nothing[0]["lights"]["ratio"] is None
 
     def test_the_table_shows_where_the_device_loses(self, tmp_path: Path) -> None:
         device = "1" * 20 + "0" * 10 + "1" * 10 + "1" * 60
         bundle = make(
-            tmp_path / "bundle-device", device, cloud="1" * 100, floors=Gate(of_cloud_classes=3)
+            tmp_path / "bundle-device",
+            device,
+            cloud="1" * 100,
+            floors=Gate(of_cloud_classes=3, better_teacher=False),
         )
         shown = scorecard_text(bundle / "scorecard")
         (vacuum,) = [line for line in shown.splitlines() if line.startswith("vacuum")]

@@ -8,9 +8,9 @@ import pytest
 from tests.cli.conftest import TINY
 
 from tumen.pipeline.lineage import links
-from tumen.pipeline.stages import served_tiers, stages
+from tumen.pipeline.stages import evaluated_tiers, stages
 from tumen.pipeline.training import QatStage
-from tumen.recipe import load_recipe
+from tumen.recipe import load_recipe, recipe_of
 
 ALL = [
     "corpus",
@@ -38,9 +38,31 @@ def test_stages_in_order() -> None:
 
 def test_a_cloud_elsewhere_is_not_packed() -> None:
     recipe = load_recipe(TINY, ["serve.cloud_url='http://x/v1'"])
-    assert served_tiers(recipe) == ["device"]
-    assert "bundle-cloud" not in [stage.name for stage in stages(recipe)]
-    assert served_tiers(load_recipe(TINY, ["serve.cloud='device'"])) == ["device"]
+    assert evaluated_tiers(recipe) == {"device": "device", "teacher": "cloud"}
+    alone = load_recipe(TINY, ["serve.cloud='device'", "family.device.distil.teacher='cloud'"])
+    assert evaluated_tiers(alone) == {"device": "device", "teacher": "cloud"}
+
+
+def test_without_a_cloud_there_is_one_column() -> None:
+    tree = load_recipe(TINY).model_dump(mode="json", exclude_unset=True)
+    del tree["family"]["cloud"], tree["family"]["device"]["distil"]
+    recipe = recipe_of(tree, "alone")
+    assert recipe.serve.cloud is None
+    assert evaluated_tiers(recipe) == {"device": "device"}
+    assert [stage.name for stage in stages(recipe)][3:] == [
+        "device",
+        "bundle-device",
+        "bundle-device/scorecard",
+    ]
+
+
+def test_a_tier_that_learns_without_the_teacher_is_evaluated_beside_it() -> None:
+    tree = load_recipe(TINY).model_dump(mode="json", exclude_unset=True)
+    tree["family"]["same"] = {**tree["family"]["device"], "distil": None}
+    tree["gate"]["alone"] = "same"
+    recipe = recipe_of(tree, "same")
+    assert evaluated_tiers(recipe) == {"device": "device", "cloud": "cloud", "alone": "same"}
+    assert "bundle-same" in [stage.name for stage in stages(recipe)]
 
 
 def test_a_tier_that_is_quantized_with_care_has_more_stages() -> None:

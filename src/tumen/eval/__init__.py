@@ -10,15 +10,20 @@ Read next: eval_case.py, then tally.py, suites/ and gate.py.
 
 from tumen.eval.equivalence import same_action
 from tumen.eval.eval_case import EvalCase, Prediction, suite_digest
-from tumen.eval.gate import gate_fault, require_gate
+from tumen.eval.gate import ALONE, CLOUD, DEVICE, TEACHER, gate_fault, require_gate
 from tumen.eval.promotion import promote, rollback
-from tumen.eval.scorecard import write_scorecard
+from tumen.eval.scorecard import Compared, write_scorecard
 from tumen.eval.scorecard_reader import read_scorecard, scorecard_facts
 from tumen.eval.scorecard_view import classes_line, scorecard_text
 from tumen.eval.tally import evaluate
 from tumen.eval.template_matcher import MatcherColumn
 
 __all__ = [
+    "ALONE",
+    "CLOUD",
+    "DEVICE",
+    "TEACHER",
+    "Compared",
     "EvalCase",
     "MatcherColumn",
     "Prediction",

@@ -9,10 +9,16 @@ from typing import Any
 from tumen.core.artifact import verify
 from tumen.core.errors import ArtifactError, GateError
 from tumen.eval.scorecard_reader import agreement_of, gate_of, read_scorecard
-from tumen.eval.statistics import paired_ratio
+from tumen.eval.statistics import paired_difference, paired_ratio
 from tumen.language import LANGUAGES
 from tumen.recipe import Gate
 
+# Columns of a scorecard: the tier that is served, the one that is asked when it is unsure, the one
+# it learned from, and one of its shape that learned without.
+DEVICE = "device"
+CLOUD = "cloud"
+TEACHER = "teacher"
+ALONE = "alone"
 OVERALL_GROUPS = ("all", *LANGUAGES)  # groups that are not scenario classes
 TINY = 1e-9  # keeps a quotient finite when the cloud got nothing right
 
@@ -86,7 +92,42 @@ def shortfalls(card: Mapping[str, Any], gate: Gate, agreement: float | None) -> 
         found.append(f"agreement with torch: {agreement:.2%}, the floor is {gate.agreement:.2%}")
     if card["columns"].get("cloud"):
         found += _below_cloud(card, gate)
+    if gate.better_teacher:
+        found += _not_better(card)
     return found
+
+
+def _not_better(card: Mapping[str, Any]) -> list[str]:
+    """Return a line for the teacher and for the cloud tier if it is not better than the device's.
+
+    A tier that is not better teaches nothing, and asking it helps nobody.
+    """
+    columns = card["columns"]
+    teacher = card.get("teacher", "")
+    found = []
+    for column in dict.fromkeys((teacher, CLOUD)):
+        if column not in columns:
+            continue
+        student = ALONE if column == teacher and ALONE in columns else DEVICE
+        fault = _no_gain(columns[column]["all"], columns[student]["all"])
+        if fault:
+            role = "teacher" if column == teacher else "cloud tier"
+            found.append(f"the {role} is not better than the {_STUDENTS[student]}: {fault}")
+    return found
+
+
+_STUDENTS = {DEVICE: "device tier", ALONE: "device tier without it"}
+
+
+def _no_gain(better: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+    """Return why one row is not surely better than another, "" where it is."""
+    if not _is_paired(better, row):
+        return "they have no answers to the same cases"
+    value, low, high = paired_difference(better["marks"], row["marks"])
+    if value is None or low is None or high is None or low <= 0:
+        shown = f"{value or 0:+.1%} [{low or 0:+.1%}, {high or 0:+.1%}]"
+        return f"difference {shown} in pairs, the interval must lie above 0"
+    return ""
 
 
 def _below_cloud(card: Mapping[str, Any], gate: Gate) -> list[str]:

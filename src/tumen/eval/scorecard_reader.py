@@ -80,9 +80,10 @@ class Scorecard(_Read):
 
     Attributes:
         suite: digest of the suite; older scorecards call it `exam`.
-        columns: device, cloud, reference -> group -> row.
-        bytes: size of device and cloud.
+        columns: device, cloud, reference, teacher, alone -> group -> row.
+        bytes: size of the bundles, by column.
         classes: scenario class -> device against cloud.
+        teacher: column of the tier that the device's learned from, "" without one.
         shortfalls: what misses the gate, one line each.
     """
 
@@ -90,12 +91,15 @@ class Scorecard(_Read):
     columns: dict[Line, dict[Line, GroupRow]]
     bytes: dict[Line, Annotated[int, Field(gt=0)]]
     classes: dict[Line, ClassRow] = {}
+    teacher: Line = ""
     shortfalls: list[Line] = []
 
     @model_validator(mode="after")
     def _is_complete(self) -> Scorecard:
         if "device" not in self.columns or not all("all" in rows for rows in self.columns.values()):
             raise ValueError("a column or its row `all` is missing")
+        if self.teacher and self.teacher not in self.columns:
+            raise ValueError(f"the column of the teacher, {self.teacher!a}, is missing")
         missing = {"device", "cloud"} & set(self.columns) - set(self.bytes)
         if missing:
             raise ValueError(f"bytes of {', '.join(sorted(missing))} are missing")

@@ -12,6 +12,7 @@ from tumen.assistant.values import Values
 from tumen.core.artifact import Manifest, manifest_of
 from tumen.core.errors import InputError
 from tumen.eval import (
+    Compared,
     EvalCase,
     MatcherColumn,
     Prediction,
@@ -42,7 +43,8 @@ class ScorecardStage(Stage):
     It compares device, cloud and a reference on the same cases.
 
     Attributes:
-        bundles: stages of the device's bundle and, if it runs here, the cloud's.
+        bundles: (column, stage of the bundle), the device's first; see `stages.evaluated_tiers`.
+        teacher: column of the tier that the device's learns from, "" without one.
         gate: thresholds of the recipe.
         threads: of a runner.
         languages: of the corpus; the reference answers the first cases of each.
@@ -50,18 +52,19 @@ class ScorecardStage(Stage):
 
     kind = "scorecard"
     maker = 1
-    bundles: tuple[str, ...]
+    bundles: tuple[tuple[str, str], ...]
+    teacher: str
     gate: Gate
     threads: int
     languages: tuple[str, ...]
 
     def settings(self) -> Any:
-        """Return the thresholds; all else is in the parents."""
-        return {"gate": self.gate}
+        """Return the thresholds and what is compared; all else is in the parents."""
+        return {"gate": self.gate, "bundles": self.bundles, "teacher": self.teacher}
 
     def make(self, work: Work) -> Manifest:
         """Evaluate the bundles and write the scorecard."""
-        device = work.run / self.bundles[0]
+        device = work.run / self.bundles[0][1]
         values = Values.load(device / "values.json")
         cases = list(held_out_cases(work.run / CORPUS))
         columns: dict[str, Rows] = {}
@@ -72,8 +75,7 @@ class ScorecardStage(Stage):
             columns[column] = rows
             seconds[column] = [answer.seconds for answer in answers]
 
-        # Without a cloud bundle that runs here, device is the only column of the two.
-        for column, name in zip(("device", "cloud"), self.bundles, strict=False):
+        for column, name in self.bundles:
             bundle = work.run / name
             rows, answers = evaluate_bundle(bundle, cases, values, self.threads, "own")
             add(column, rows, answers)
@@ -82,17 +84,23 @@ class ScorecardStage(Stage):
         few = list(self._reference_cases(cases))
         if few:
             add("reference", *evaluate(few, MatcherColumn().answer, values))
-        parents = (*self.bundles, CORPUS)
         return write_scorecard(
             device,
             columns,
             seconds,
             sizes,
-            made_from=[manifest_of(work.run / name).digest for name in parents],
+            made_from=[manifest_of(work.run / name).digest for name in self.parents],
             gate=self.gate,
             inputs=work.inputs,
-            suite=suite_digest(cases),
+            compared=Compared(suite_digest(cases), self.teacher, self._agreements(work)),
         )
+
+    def _agreements(self, work: Work) -> dict[str, Any]:
+        """Return each column's agreement with torch, from the check of its export."""
+        found = {}
+        for column, name in self.bundles:
+            found[column] = manifest_of(work.run / name).facts.get("agreement")
+        return found
 
     def _reference_cases(self, cases: Sequence[EvalCase]) -> Iterator[EvalCase]:
         """Yield each language's first cases for a home; the matcher knows no others."""

@@ -7,10 +7,11 @@ and between a tier and its bundle, where the recipe quantizes with calibration: 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from tumen.core.errors import ArtifactError, InputError
+from tumen.eval import ALONE, CLOUD, DEVICE, TEACHER
 from tumen.formats import digest_of_start, vocabulary_digest
 from tumen.pipeline.evaluate import ScorecardStage
 from tumen.pipeline.packing import BundleStage, QuantizationStage, qat_of, types_of
@@ -38,10 +39,10 @@ def stages(recipe: Recipe) -> Iterator[Stage]:
         yield training_stage(name, recipe.family[name], recipe, recipe.seed)
     if recipe.data.is_text():
         return  # plain text has no actions: no bundle, no scorecard
-    served = served_tiers(recipe)
-    for name in served:
+    columns = evaluated_tiers(recipe)
+    for name in dict.fromkeys(columns.values()):
         yield from packing_stages(bundle_of(name), name, recipe.family[name], recipe, recipe.seed)
-    yield scorecard_stage(recipe, served)
+    yield scorecard_stage(recipe, columns)
 
 
 def preparation_stages(recipe: Recipe) -> Iterator[Stage]:
@@ -128,14 +129,15 @@ def qat_stage(tier_name: str, tier: Tier, recipe: Recipe, seed: int) -> QatStage
     )
 
 
-def scorecard_stage(recipe: Recipe, served: list[str]) -> ScorecardStage:
-    """Return the stage that evaluates the bundles of the served tiers."""
-    device = bundle_of(recipe.serve.device)
-    bundles = tuple(bundle_of(name) for name in served)
+def scorecard_stage(recipe: Recipe, columns: Mapping[str, str]) -> ScorecardStage:
+    """Return the stage that evaluates the bundles of some tiers, see `evaluated_tiers`."""
+    bundles = {column: bundle_of(tier) for column, tier in columns.items()}
+    teacher = teacher_of(recipe)
     return ScorecardStage(
-        name=f"{device}/scorecard",
-        parents=(*bundles, CORPUS),
-        bundles=bundles,
+        name=f"{bundles[DEVICE]}/scorecard",
+        parents=(*dict.fromkeys(bundles.values()), CORPUS),
+        bundles=tuple(bundles.items()),
+        teacher=next((column for column, tier in columns.items() if tier == teacher), ""),
         gate=recipe.gate,
         threads=recipe.serve.threads,
         languages=recipe.data.languages,
@@ -162,13 +164,28 @@ def bundle_of(tier: str) -> str:
     return f"bundle-{tier}"
 
 
-def served_tiers(recipe: Recipe) -> list[str]:
-    """Return the tiers that become bundles: the device's, and the cloud's if it runs here."""
+def teacher_of(recipe: Recipe) -> str:
+    """Return the tier that the device tier learns from, "" without one."""
+    distil = recipe.family[recipe.serve.device].distil
+    return distil.teacher if distil else ""
+
+
+def evaluated_tiers(recipe: Recipe) -> dict[str, str]:
+    """Return the tiers that become bundles, by their column of the scorecard.
+
+    They are the device's, the cloud's if it runs here, and what the gate compares besides: the
+    device's teacher, and the tier that learns without it.
+    """
     serve = recipe.serve
-    served = [serve.device]
+    columns = {DEVICE: serve.device}
     if serve.cloud and not serve.cloud_url and serve.cloud != serve.device:
-        served.append(serve.cloud)
-    return served
+        columns[CLOUD] = serve.cloud
+    teacher = teacher_of(recipe)
+    if teacher and teacher not in columns.values():
+        columns[TEACHER] = teacher
+    if teacher and recipe.gate.alone:
+        columns[ALONE] = recipe.gate.alone
+    return columns
 
 
 def _vocabulary_digest(section: Tokenizer) -> str:

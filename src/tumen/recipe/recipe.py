@@ -34,6 +34,7 @@ STAGE_NAMES = (
     "*-quant",
     "*-qat",
 )
+CLOUD = "cloud"  # the tier that is served as the cloud's where `serve.cloud` names none
 TIER_NAME = (
     r"(?!(corpus|tokenizer|dataset|jobs|ablation)$|bundle-|.*-(logits|quant|qat)$)"
     r"[a-z0-9][a-z0-9_-]*"
@@ -61,6 +62,19 @@ class Recipe(Frozen):
     home: str | None = Field(
         None, description="TOML of the home that `tumen talk` acts on; default: the example"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_cloud(cls, tree: Any) -> Any:
+        """Leave `serve.cloud` empty where it is not named and the family has no tier `cloud`."""
+        if not isinstance(tree, dict) or not isinstance(tree.get("family"), dict):
+            return tree
+        serve = tree.get("serve", {})
+        if not isinstance(serve, dict) or "cloud" in serve or CLOUD in tree["family"]:
+            return tree
+        if serve.get("cloud_url"):
+            return tree
+        return {**tree, "serve": {**serve, "cloud": None}}
 
     @model_validator(mode="after")
     def _tiers(self) -> Recipe:
@@ -124,6 +138,9 @@ class Recipe(Frozen):
             yield f"serve.device: {self._unknown(serve.device)}"
         if serve.cloud and not serve.cloud_url and serve.cloud not in self.family:
             yield f"serve.cloud: {self._unknown(serve.cloud)}"
+        alone = self.gate.alone
+        if alone and alone not in self.family:
+            yield f"gate.alone: {self._unknown(alone)}"
 
     def _ablation_faults(self) -> Iterator[str]:
         """Variants of unknown tiers, or with changes that do not fit."""

@@ -14,7 +14,9 @@ class Serve(Frozen):
     """
 
     device: str = "device"
-    cloud: str | None = "cloud"
+    cloud: str | None = Field(
+        "cloud", description="default: the tier `cloud`, if the family has one"
+    )
     cloud_url: str | None = Field(
         None, description="any OpenAI-compatible endpoint, such as http://127.0.0.1:8000/v1"
     )
@@ -47,6 +49,16 @@ class Gate(Frozen):
         0.98,
         description="device score of a class as a share of the cloud's, at which the class counts "
         "in of_cloud_classes",
+    )
+    better_teacher: bool = Field(
+        True,
+        description="refuse a device tier whose teacher or cloud tier is not better than it: the "
+        "95 % interval of the paired difference of exact actions must lie above 0",
+    )
+    alone: str | None = Field(
+        None,
+        description="tier with the device's shape that learns without the teacher; the teacher "
+        "must beat it; default: the device tier as it is",
     )
     # Harm.
     false_acts: Share = Field(1.0, description="most acts on sentences that are not for the home")
