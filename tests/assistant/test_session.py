@@ -95,6 +95,12 @@ def test_three_languages_switch_the_same_lights(session: Session, sentence: str)
         "light.kitchen_counter",
     }
     assert all(change.fields() == {"state": ("off", "on")} for change in turn.changes)
+    assert (turn.tier, turn.why, turn.confidence) == ("words", "every word is known", 1.0)
+    assert {"understand", "resolve", "act", "reply"} <= turn.seconds.keys()
+
+
+def test_a_model_reads_what_words_alone_do_not(session: Session) -> None:
+    turn = session.say("how warm is the living room")
     assert (turn.tier, turn.why, turn.confidence) == ("device", "sure", 0.97)
     assert {"understand", "resolve", "act", "reply", "prompt"} <= turn.seconds.keys()
 
@@ -111,7 +117,7 @@ def test_replies_say_what_happened(session: Session) -> None:
         session,
         "turn on the kitchen light",
         "打开厨房的灯",
-        "turn off the desk lamp",
+        "dance around the desk lamp",
         "turn off desk lamp",
         "turn on the office lights",
         "set the desk lamp to 150",

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from tumen.assistant.acts import Outcome
+from tumen.assistant.commands import Recent
 from tumen.assistant.resolution import Question, Resolved
 from tumen.home import Home
-from tumen.language import LANGUAGES, Action
+from tumen.language import ACTS, LANGUAGES, Action
 
 AREA_SECONDS = 120
 """How long the room that was spoken of stays the room that is meant."""
+
+RECENT_SECONDS = 600
+"""How long a command without a target is about what was spoken of last."""
 
 MAX_UNDO = 20
 """Turns that can be undone."""
@@ -35,6 +39,11 @@ class Dialogue:
         self.last: tuple[str, ...] = ()
         self._area: str | None = None
         self._area_time = 0.0  # seconds since 1970
+        # what was done in the last turn that did something, and what its question offered
+        self._acts: list[Resolved] = []
+        self._offered: tuple[str, ...] = ()
+        self._acts_time = 0.0  # seconds since 1970
+        self._turn_acts = False
         # the outcomes of each turn that changed something
         self._undoable: list[list[Outcome]] = []
         self._fresh = True
@@ -48,9 +57,18 @@ class Dialogue:
         age = self.home.clock().timestamp() - self._area_time
         return self._area if age <= AREA_SECONDS else None
 
+    @property
+    def recent(self) -> Recent:
+        """What was spoken of in the turns before."""
+        age = self.home.clock().timestamp() - self._acts_time
+        if age > RECENT_SECONDS:
+            return Recent(self.last)
+        return Recent(self.last, tuple(self._acts), self._offered, fresh=True)
+
     def begin_turn(self) -> None:
         """Begin a turn: what is remembered from now on is undone together."""
         self._fresh = True
+        self._turn_acts = False
 
     def ask(self, question: Question, action: Action | None) -> None:
         """Wait for the answer to a question.
@@ -76,7 +94,7 @@ class Dialogue:
         """
         # `what time is it` between two commands changes nothing about `it`
         if resolved.targets:
-            self.last = resolved.targets
+            self._remember_targets(resolved)
             self._remember_area(resolved)
         # only what changed something can be undone
         if not outcome.changed:
@@ -85,6 +103,21 @@ class Dialogue:
             self._undoable = [*self._undoable[1 - MAX_UNDO :], []]
             self._fresh = False
         self._undoable[-1].append(outcome)
+
+    def _remember_targets(self, resolved: Resolved) -> None:
+        """Keep what `it` stands for, and what was done, one turn together."""
+        if self._turn_acts:
+            self.last = tuple(dict.fromkeys((*self.last, *resolved.targets)))
+        else:
+            self.last = resolved.targets
+            self._acts = []
+        self._turn_acts = True
+        self._acts_time = self.home.clock().timestamp()
+        if resolved.intent in ACTS:
+            self._acts.append(resolved)
+        question = self.question
+        offered = question.options if question else ()
+        self._offered = tuple(id_ for option in offered for id_ in option.targets)
 
     def _remember_area(self, resolved: Resolved) -> None:
         """Keep the area of the targets, if all of them share one."""

@@ -170,7 +170,7 @@ class Session:
         dialogue = self.dialogue
         # a home that knows its room is a satellite in this room
         here = self.home.here or dialogue.area
-        reader = SentenceReader(self.home, self.understand, self.values, here, dialogue.last)
+        reader = SentenceReader(self.home, self.understand, self.values, here, dialogue.recent)
         parts = reader.read(sentence)
         watch.stage("understand")
         dialogue.lang = parts[-1].action.lang
@@ -232,10 +232,6 @@ class Session:
             the turn with its reply, its outcome and its times.
         """
         watch.stage("resolve")
-        if isinstance(resolution, Question):
-            self.dialogue.ask(resolution, turn.action)
-        else:
-            self.dialogue.drop_question()
         outcome: Outcome | None = None
         if isinstance(resolution, Resolved):
             outcome = act(resolution, self.home)
@@ -247,6 +243,11 @@ class Session:
         else:
             watch.stage("act")
             text = reply(resolution, self.home)
+        # the answer to a question is remembered with its options
+        if isinstance(resolution, Question):
+            self.dialogue.ask(resolution, turn.action)
+        else:
+            self.dialogue.drop_question()
         watch.stage("reply")
         return replace(
             turn, reply=text, resolution=resolution, outcome=outcome, seconds=watch.seconds

@@ -1,6 +1,12 @@
 """Modifiers: what a sentence says about its acts: several, not, except, and later."""
 
-from tumen.assistant.modifiers.clauses import Clause, clauses_of, command_words
+from tumen.assistant.modifiers.clauses import (
+    MAX_CLAUSES,
+    Clause,
+    clauses_of,
+    command_words,
+    segments_of,
+)
 from tumen.assistant.modifiers.marks import WAITING, Mark, marks_of, without_marks
 from tumen.assistant.modifiers.phrases import (
     alternatives,
@@ -13,6 +19,7 @@ from tumen.assistant.modifiers.phrases import (
 from tumen.assistant.modifiers.times import Moment, moment_of
 
 __all__ = [
+    "MAX_CLAUSES",
     "WAITING",
     "Clause",
     "Mark",
@@ -26,6 +33,7 @@ __all__ = [
     "numbered",
     "pattern_of",
     "script_of",
+    "segments_of",
     "without_marks",
     "words_of",
 ]

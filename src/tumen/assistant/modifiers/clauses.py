@@ -84,6 +84,18 @@ def clauses_of(sentence: str) -> tuple[Clause, ...]:
     return tuple(found)
 
 
+def segments_of(sentence: str) -> tuple[tuple[str, str], ...]:
+    """Return the parts of a sentence between punctuation and joining words.
+
+    Args:
+        sentence: as it was said or typed.
+
+    Returns:
+        what joins each part to the one before it, and its words, normalised.
+    """
+    return tuple(_parts(sentence, script_of(normalise(sentence))))
+
+
 def command_words(said: str) -> list[tuple[int, int]]:
     """Return (start, end) of the words that make a sentence a command and name nothing."""
     script = script_of(said)

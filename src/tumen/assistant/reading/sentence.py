@@ -11,42 +11,38 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from tumen.assistant.commands import NOTHING, CommandReader, Recent
 from tumen.assistant.interpretation import Interpretation
 from tumen.assistant.modifiers import (
+    MAX_CLAUSES,
     WAITING,
-    Clause,
     Mark,
     clauses_of,
     marks_of,
     pattern_of,
     script_of,
+    segments_of,
     without_marks,
     words_of,
 )
 from tumen.assistant.reading.complaints import is_complaint, with_complaint
 from tumen.assistant.reading.corrections import corrected
 from tumen.assistant.reading.enumerations import items_of, one_thing_each
-from tumen.assistant.reading.grounding import (
-    FREE_TEXT,
-    ground,
-    spans_of,
-    unknown_qualifier,
-    with_colour,
-)
+from tumen.assistant.reading.grounding import ground, unknown_qualifier, with_colour
+from tumen.assistant.reading.mark_scope import is_content, spread_to
+from tumen.assistant.reading.partition import best_partition
 from tumen.assistant.resolution import Question, Refusal, Resolution, Resolved, resolve
 from tumen.assistant.values import Values
 from tumen.home import Home, NamedPlace, common_words, language_of, mentions_of
-from tumen.language import ACTS, CLOSED, INTENTS, LANGUAGES, NONE, NUMBERS, Action, units
+from tumen.language import ACTS, CLOSED, INTENTS, LANGUAGES, NONE, Action, normalise
 
 Understand = Callable[[str], Interpretation]
 
 _START_TIMER = "HassStartTimer"
-_SPREADING = ("every", "event", "condition")
-"""Marks that hold for every command of a sentence, wherever they stand in it."""
-
 IT = "it"
 """The name that stands for what was spoken of last, in every language."""
 
+_MOST_SEGMENTS = 8
 _WHICH = ("name", "area", "domain", "device_class", "scope")
 _LONG_NAME = 2  # units
 _OF_THE_HOME = frozenset(("HassTurnOn", "HassTurnOff", "HassLightSet", "HassSetPosition"))
@@ -78,14 +74,14 @@ class SentenceReader:
         understand: returns what a model makes of a sentence.
         values: the lexicon of the bundle.
         here: the area of the speaker, if known.
-        last: the ids that "it" stands for.
+        recent: what was spoken of before.
     """
 
     home: Home
     understand: Understand
     values: Values
     here: str | None = None
-    last: Sequence[str] = ()
+    recent: Recent = NOTHING
     _seconds: dict[str, float] = field(default_factory=dict)
 
     def read(self, sentence: str) -> list[SpokenPart]:
@@ -94,13 +90,52 @@ class SentenceReader:
         Raises:
             TumenError: the sentence is not accepted, or no model answers.
         """
+        plainly = self._plainly(sentence)
+        if plainly:
+            return plainly
         clauses = clauses_of(sentence)
         marked = [(clause, self._marks(clause.said)) for clause in clauses]
         parts: list[SpokenPart] = []
         for number, (clause, marks) in enumerate(marked):
-            spread = [*marks, *_spread_to(number, marked)]
-            parts += replace(self, last=_targets_of(parts) or self.last)._parts(clause.said, spread)
+            spread = [*marks, *spread_to(number, marked)]
+            parts += self._after(parts)._parts(clause.said, spread)
         return parts
+
+    def _after(self, parts: Sequence[SpokenPart]) -> SentenceReader:
+        """Return a reader for which `it` is what some parts of the sentence are about."""
+        recent = self.recent.after([part.resolution for part in parts])
+        return replace(self, recent=recent)
+
+    # -- words alone -----------------------------------------------------------------------------
+
+    def _plainly(self, sentence: str) -> list[SpokenPart]:
+        """Return the parts of a sentence whose every word is known; none for another one."""
+        said = normalise(sentence)
+        corrected = self._commands.correction(said)
+        if corrected:
+            return [_by_words(said, read) for read in corrected]
+        if self._marks(said):
+            return []
+        segments = segments_of(sentence)
+        if len(segments) > _MOST_SEGMENTS:
+            return []
+
+        def read(words: str, before: Sequence[SpokenPart]) -> list[SpokenPart]:
+            # `and the other one` goes on where the last turn ended
+            led = segments[0][0] if not before else ""
+            joined = led if led != "," else ""
+            return self._after(before).read_words(normalise(f"{joined} {words}"))
+
+        return best_partition(segments, read, MAX_CLAUSES)
+
+    @property
+    def _commands(self) -> CommandReader:
+        """What reads a clause by its words."""
+        return CommandReader(self.home, self.values, self.here, self.recent)
+
+    def read_words(self, said: str) -> list[SpokenPart]:
+        """Return the parts of a clause whose every word is known; none for another one."""
+        return [_by_words(said, read) for read in self._commands.read(said) or ()]
 
     # -- marks -----------------------------------------------------------------------------------
 
@@ -120,6 +155,9 @@ class SentenceReader:
 
     def _understood(self, said: str) -> Interpretation:
         """Return what a model makes of a clause; what a complaint asks for is known."""
+        by_words = self.read_words(said)
+        if by_words:
+            return by_words[0].found
         found = self.understand(said)
         return replace(found, action=with_complaint(said, found.action))
 
@@ -132,14 +170,15 @@ class SentenceReader:
             said: the clause.
             marks: its own marks, and those of the others that hold for it.
         """
-        found = self._understood(said)
-        found = self._with_all_said(said, found, marks)
-        if _is_for_later(found.action) and not any(mark.kind == "moment" for mark in marks):
-            # no time was said: a model made it up
-            about = {"words": found.action.slots["command"]}
-            refusal = Refusal(found.action.intent, found.action.lang, "unaccounted", about)
-            return [SpokenPart(said, found, found.action, refusal)]
-        marks = [mark for mark in marks if not _is_content(said, found.action, mark)]
+        found = self._without_model(said, marks)
+        if found is None:
+            found = self._with_all_said(said, self._understood(said), marks)
+            if _is_for_later(found.action) and not any(mark.kind == "moment" for mark in marks):
+                # no time was said: a model made it up
+                about = {"words": found.action.slots["command"]}
+                refusal = Refusal(found.action.intent, found.action.lang, "unaccounted", about)
+                return [SpokenPart(said, found, found.action, refusal)]
+            marks = [mark for mark in marks if not is_content(said, found.action, mark)]
         if not marks or not _changes_something(found.action):
             return self._plain(said, found)
         stopped = _reason_to_stop(found.action, marks)
@@ -149,6 +188,12 @@ class SentenceReader:
         if not core:
             return [SpokenPart(said, found, found.action, _kept(found.action))]
         return self._with_marks(core, found, marks)
+
+    def _without_model(self, said: str, marks: Sequence[Mark]) -> Interpretation | None:
+        """Return what the words of a clause beside its marks say; None if that is not clear."""
+        core = without_marks(said, marks)
+        by_words = self.read_words(core) if core and marks else []
+        return by_words[0].found if by_words else None
 
     def _with_all_said(
         self, said: str, found: Interpretation, marks: Sequence[Mark]
@@ -162,6 +207,9 @@ class SentenceReader:
 
     def _plain(self, said: str, found: Interpretation) -> list[SpokenPart]:
         """Return the parts of a clause without marks."""
+        by_words = self.read_words(said)
+        if by_words:
+            return by_words
         lang = found.action.lang
         sentences = one_thing_each(said, self.home.index, lang)
         if len(sentences) == 1 or not _changes_something(found.action):
@@ -208,7 +256,7 @@ class SentenceReader:
         if action.intent not in ACTS or "name" not in INTENTS[action.intent]:
             return action
         pronoun = pattern_of(script, "pronouns").search(said)
-        if pronoun is None or not self.last or is_complaint(said):
+        if pronoun is None or not self.recent.targets or is_complaint(said):
             return action
         if mentions_of(self.home.index, said, action.lang):
             return action
@@ -221,7 +269,7 @@ class SentenceReader:
 
     def _look_up(self, action: Action) -> Resolution:
         """Return what an action means in the home."""
-        return resolve(action, self.home, self.values, self.here, self.last)
+        return resolve(action, self.home, self.values, self.here, self.recent.targets)
 
     # -- what marks change -----------------------------------------------------------------------
 
@@ -241,6 +289,8 @@ class SentenceReader:
             excepts = any(mark.kind == "except" for mark in marks)
             found = replace(whole, action=_within(core, whole.action, excepts))
         parts = self._plain(core, found)
+        if any(mark.kind == "except" for mark in marks):
+            parts = [self._of_all(part) for part in parts]
         for mark in marks:
             if mark.kind == "except":
                 parts = [self._without(part, mark.about) for part in parts]
@@ -248,6 +298,14 @@ class SentenceReader:
             if mark.kind == "moment":
                 parts = [self._at(part, mark, marks) for part in parts]
         return parts
+
+    def _of_all(self, part: SpokenPart) -> SpokenPart:
+        """Return a part about all that fits, where it is not clear which of them is meant."""
+        if not isinstance(part.resolution, Question) or "scope" not in INTENTS[part.action.intent]:
+            return part
+        slots = {**part.action.slots, "scope": "all"}
+        action = replace(part.action, slots=slots)
+        return replace(part, action=action, resolution=self._look_up(action))
 
     def _without(self, part: SpokenPart, about: str) -> SpokenPart:
         """Return a part without the things that an exception takes out."""
@@ -320,6 +378,14 @@ class SentenceReader:
         return replace(part, resolution=later)
 
 
+def _by_words(said: str, read: tuple[Action, Resolution]) -> SpokenPart:
+    """Return an act that was read from the words alone."""
+    action, resolution = read
+    return SpokenPart(
+        said, Interpretation(action, "words", "every word is known", 1.0), action, resolution
+    )
+
+
 def _within(said: str, action: Action, excepts: bool) -> Action:
     """Return an act with those of its slots whose words are in a clause.
 
@@ -336,125 +402,12 @@ def _within(said: str, action: Action, excepts: bool) -> Action:
     return replace(action, slots=ordered)
 
 
-def _targets_of(parts: Sequence[SpokenPart]) -> tuple[str, ...]:
-    """Return what the last act of a sentence was about."""
-    for part in reversed(parts):
-        if isinstance(part.resolution, Resolved) and part.resolution.targets:
-            return part.resolution.targets
-    return ()
-
-
 def _apart(about: str) -> list[str]:
     """Return the things of an exception one by one (`the hall and the kitchen`)."""
     parts = [about]
     for joint in common_words().joints:
         parts = [one.strip() for part in parts for one in part.split(joint)]
     return [part for part in parts if part]
-
-
-def _spread_to(number: int, marked: Sequence[tuple[Clause, Sequence[Mark]]]) -> list[Mark]:
-    """Return the marks of other clauses that hold for one.
-
-    `if it rains close the windows and the awning`: the condition is about both. `don't open the
-    door or the window`: so is the negation. After `but` nothing of that holds.
-
-    Args:
-        number: the clause.
-        marked: all clauses with their own marks.
-    """
-    spread: list[Mark] = []
-    for other, (clause, marks) in enumerate(marked):
-        if other == number or _is_cut_between(marked, min(other, number), max(other, number)):
-            continue
-        follows = other == number - 1 and _only_and(marked[number][0])
-        for mark in marks:
-            first = other < number and _stands_first(clause.said, mark)
-            if _holds_for_others(mark, follows, first):
-                spread.append(replace(mark, spans=()))
-    return spread
-
-
-def _holds_for_others(mark: Mark, follows: bool, first: bool) -> bool:
-    """Whether a mark holds for another clause as well.
-
-    Args:
-        mark: a mark of one clause.
-        follows: whether the other clause follows it on a bare `and`.
-        first: whether the mark stands at the start, before both.
-    """
-    if mark.kind in _SPREADING:
-        return True
-    if mark.kind == "negative":
-        return follows
-    return first and mark.kind in ("moment", "vague")
-
-
-def _is_cut_between(marked: Sequence[tuple[Clause, Sequence[Mark]]], first: int, last: int) -> bool:
-    """Whether a `but` stands between two clauses."""
-    return any(clause.after_but for clause, _ in marked[first + 1 : last + 1])
-
-
-def _only_and(clause: Clause) -> bool:
-    """Whether a clause follows on a bare `and`, without a pause."""
-    return clause.joined != "," and not clause.in_order
-
-
-def _stands_first(said: str, mark: Mark) -> bool:
-    """Whether a mark stands at the start of its clause."""
-    return bool(mark.spans) and not said[: mark.spans[0][0]].strip()
-
-
-def _is_content(said: str, action: Action, mark: Mark) -> bool:
-    """Whether the words of a mark are content of the act: `add "don't panic" to my list`.
-
-    Such words stand in a slot that holds any words, after the command. A number after `at` may be
-    a value (`the volume at eight`), and a timer's time is its length.
-    """
-    if not mark.spans:
-        return False
-    start, end = mark.spans[0][0], mark.spans[-1][1]
-    taken = _slots_in_characters(said, action)
-    is_timer = "Timer" in action.intent
-    later = is_timer and "command" in action.slots
-    # `a timer for five minutes`
-    if is_timer and not later and mark.kind in ("lasting", "moment"):
-        return True
-    for slot, first, last in taken:
-        inside = 0 < first <= start and end <= last
-        # `in five minutes turn the light off` is an act for later, whoever reads it
-        if slot in FREE_TEXT and inside and not (slot == "command" and later):
-            return True
-    return bool(mark.moment and mark.moment.weak) and _may_be_a_value(action, taken, start, end)
-
-
-def _may_be_a_value(
-    action: Action, taken: Sequence[tuple[str, int, int]], start: int, end: int
-) -> bool:
-    """Whether a number at some characters may be the value that an act needs.
-
-    Args:
-        action: what was understood.
-        taken: its slots with their characters.
-        start: the first character of the number.
-        end: the character after it.
-    """
-    values = NUMBERS & frozenset(INTENTS[action.intent])
-    held = [(first, last) for slot, first, last in taken if slot in values]
-    if not values:
-        return False
-    # without any value this number is the value
-    return not held or any(first < end and start < last for first, last in held)
-
-
-def _slots_in_characters(said: str, action: Action) -> list[tuple[str, int, int]]:
-    """Return the copied slots of an action with their first character and the one after."""
-    pieces = units(said)
-    found = []
-    for span in spans_of(pieces, action):
-        start = len("".join(pieces[: span.start]).strip())
-        end = len("".join(pieces[: span.end]).strip())
-        found.append((span.slot, start, end))
-    return found
 
 
 def _is_for_later(action: Action) -> bool:

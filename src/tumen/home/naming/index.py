@@ -228,6 +228,13 @@ class Index:
         names = self._parsed[number]
         return any(not name.core and name.kind_word == kind_word for name in names)
 
+    def core_words(self, number: int) -> frozenset[str]:
+        """Return the words of an entity's names that distinguish it from others of its kind."""
+        words: set[str] = set()
+        for name in self._parsed[number]:
+            words |= name.core
+        return frozenset(words)
+
     def match(self, number: int, core: frozenset[str]) -> int:
         """Return how the names of an entity match core words: `SAME`, `WITHIN`, or 0.
 

@@ -1,0 +1,144 @@
+"""Plain commands are read by their words and the names of the home, without a model."""
+
+from __future__ import annotations
+
+import pytest
+from tests.homes import Clock
+
+from tumen.assistant import Interpretation, Question, Session, Turn
+from tumen.home import Home
+from tumen.language import Action
+
+
+def no_model(sentence: str) -> Interpretation:
+    return Interpretation(Action("none", "en"), "model", "test", 0.5)
+
+
+@pytest.fixture
+def session(home: Home) -> Session:
+    return Session(home, no_model)
+
+
+def did(turn: Turn) -> str:
+    """What was read, in short: intent, targets and values of each part."""
+    found = []
+    for part in turn.parts or (turn,):
+        if part.resolved is None:
+            reason = getattr(part.resolution, "reason", "")
+            found.append(("?" if isinstance(part.resolution, Question) else "!") + reason)
+            continue
+        values = " ".join(f"{slot}={value}" for slot, value in part.resolved.values.items())
+        intent = part.resolved.intent.removeprefix("Hass")
+        found.append(" ".join([intent, *part.resolved.targets, values]).strip())
+    return "; ".join(found)
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("reading lamp on", "TurnOn light.reading_lamp"),
+        ("could you please switch the reading lamp off", "TurnOff light.reading_lamp"),
+        ("reading lamp to forty", "LightSet light.reading_lamp brightness=40"),
+        ("make the night light green", "LightSet light.night_light color=green"),
+        ("open the garage door halfway", "SetPosition cover.garage_door position=50"),
+        ("office blind half open", "SetPosition cover.office_blind position=50"),
+        ("bathroom at 23 degrees", "ClimateSetTemperature climate.bathroom temperature=23"),
+        ("lock the back door", "TurnOn lock.back_door"),
+        ("Leselampe an", "TurnOn light.reading_lamp"),
+        ("Stell die Leselampe auf 40 Prozent", "LightSet light.reading_lamp brightness=40"),
+        ("Schließ die Hintertür ab", "TurnOn lock.back_door"),
+        ("把阅读灯打开", "TurnOn light.reading_lamp"),
+        ("阅读灯调到百分之四十", "LightSet light.reading_lamp brightness=40"),
+        ("关上客厅窗帘", "TurnOff cover.living_curtains"),
+        ("turn on the bedside lamp", "?which"),
+    ],
+)
+def test_every_word_has_a_role(session: Session, said: str, expected: str) -> None:
+    assert did(session.say(said)) == expected
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "any lights on in the office",
+        "is the reading lamp on",
+        "the reading lamp is broken",
+        "he left the reading lamp on",
+        "make the floor lamp 20 percent brighter",
+        "turn on",
+        "厨房的灯开着吗",
+        "ist die Leselampe an",
+    ],
+)
+def test_a_word_without_a_role_leaves_it_to_the_model(session: Session, said: str) -> None:
+    assert session.say(said).tier == "model"
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (
+            "turn off the desk lamp, the hallway light and the floor lamp",
+            "TurnOff light.desk_lamp; TurnOff light.hallway; TurnOff light.floor_lamp",
+        ),
+        ("kettle on, desk lamp off", "TurnOn switch.kettle; TurnOff light.desk_lamp"),
+        (
+            "Fernseher an und Stehlampe auf 15 Prozent",
+            "TurnOn media_player.tv; LightSet light.floor_lamp brightness=15",
+        ),
+        (
+            "小夜灯调成绿色，亮度百分之二十",
+            "LightSet light.night_light color=green; LightSet light.night_light brightness=20",
+        ),
+        (
+            "lights on in the bathroom and the laundry room",
+            "TurnOn light.bathroom light.mirror; TurnOn light.laundry",
+        ),
+        ("reading lamp on and unicorn off", "TurnOn light.reading_lamp; !not_home"),
+    ],
+)
+def test_several_commands_are_cut_where_each_is_one(
+    session: Session, said: str, expected: str
+) -> None:
+    assert did(session.say(said)) == expected
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "expected"),
+    [
+        ("turn on the left bedside lamp", "and the other one", "TurnOn light.bedside_right"),
+        ("turn on the left bedside lamp", "off again", "TurnOff light.bedside_left"),
+        ("close the office blind", "and the kitchen one too", "TurnOff cover.kitchen_blind"),
+        (
+            "set the desk lamp to 30 percent",
+            "no, the reading lamp",
+            "LightSet light.reading_lamp brightness=30",
+        ),
+        ("dim the floor lamp to 20", "a bit brighter", "LightSet light.floor_lamp step=up"),
+        ("make the floor lamp brighter", "again", "LightSet light.floor_lamp step=up"),
+        ("Mach die Leselampe an", "mach sie wieder aus", "TurnOff light.reading_lamp"),
+        ("打开左边床头灯", "另一个也打开", "TurnOn light.bedside_right"),
+        ("打开厨房的灯", "浴室也一样", "TurnOn light.bathroom light.mirror"),
+    ],
+)
+def test_what_was_spoken_of_before_is_meant(
+    session: Session, first: str, then: str, expected: str
+) -> None:
+    session.say(first)
+    assert did(session.say(then)) == expected
+
+
+def test_what_was_said_long_ago_is_not_meant(session: Session, clock: Clock) -> None:
+    session.say("turn on the reading lamp")
+    clock.wind(3600)
+    assert session.say("off again").tier == "model"
+
+
+def test_all_lights_are_those_of_a_known_room(home: Home) -> None:
+    tree = {**home.snapshot(), "here": "kitchen"}
+    session = Session(Home.of(tree), no_model)
+    expected = "TurnOff light.kitchen_ceiling light.kitchen_counter"
+    assert did(session.say("all lights off")) == expected
+    everywhere = session.say("all lights off everywhere").resolved
+    assert everywhere is not None
+    assert len(everywhere.targets) > 10
