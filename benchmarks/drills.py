@@ -118,7 +118,7 @@ def reached(run: Path, step: int, child: subprocess.Popen[bytes]) -> bool:
     return True
 
 
-def learnt(run: Path, child: subprocess.Popen[bytes]) -> None:
+def learned(run: Path, child: subprocess.Popen[bytes]) -> None:
     """Wait until the watcher knows what is usual; without that nothing is slow."""
     end = time.monotonic() + STUCK_SECONDS
     while child.poll() is None and time.monotonic() < end:
@@ -139,7 +139,7 @@ def hurt(run: Path, faults: list[str], draw: random.Random) -> tuple[list[DrillR
                 break
             try:
                 if fault == "slow":
-                    learnt(run, child)
+                    learned(run, child)
                 found.append(drill_tier(run, TIER, fault, draw.randrange(1 << 30)))
             except TumenError as error:
                 found.append(DrillReport(fault, str(error)))

@@ -8,7 +8,7 @@ And what share of the machine's peak it uses.
 `moe`: MLA + DeepSeekMoE, 30.8M weights, 9.1M of them active. Ours, as `fit` runs it, against
 `DeepseekV2ForCausalLM` of transformers made from our own exported config: the same network weight
 for weight. `dense`: grouped queries against `LlamaForCausalLM` and a GPT as in karpathy/nanoGPT. 2
-rows of 512 random tokens a step, every token learnt, AdamW.
+rows of 512 random tokens a step, every token learned, AdamW.
 
 Equal: sizes (asserted), tokens, loss, optimiser class, clipping. Not equal, in the peers' favour:
 at bf16 their weights and moments are bf16 alone, ours have fp32 beside them; ours computes the

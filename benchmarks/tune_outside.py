@@ -108,7 +108,7 @@ def case(
         "tokens_per_second": round(per_wall, 1),
         "peak_bytes": peak,
         "load": round(os.getloadavg()[0], 2),
-        "learnt": sum(count for _, _, count in trainer.optimizer.layout),
+        "learned": sum(count for _, _, count in trainer.optimizer.layout),
     }
 
 

@@ -1,4 +1,4 @@
-"""Plain texts: every kind of file, what is wrong with one, and the way to shards in which every token is learnt."""
+"""Plain texts: every kind of file, what is wrong with one, and the way to shards in which every token is learned."""
 
 from __future__ import annotations
 
@@ -200,11 +200,11 @@ class TestChain:
             for a, b in zip(shards.starts[:-1], shards.starts[1:], strict=True)
         ]
         assert {piece[0] for piece in pieces} == {codec.begin}
-        learnt = [token for piece in pieces for token in piece[1:]]
+        learned = [token for piece in pieces for token in piece[1:]]
         rows = [row["text"] for row in read_corpus(run / "corpus", "train")]
-        assert learnt.count(codec.end) == len(rows), "a typed </s> is text"
-        assert codec.do not in learnt
-        assert codec.decode(learnt[: learnt.index(codec.end)]) == rows[0]
+        assert learned.count(codec.end) == len(rows), "a typed </s> is text"
+        assert codec.do not in learned
+        assert codec.decode(learned[: learned.index(codec.end)]) == rows[0]
 
     def test_the_loader_marks_every_target(self, run: Path) -> None:
         batch = next(Loader(read_shards(run / "dataset" / "train"), 4, 64, 0))

@@ -1,4 +1,4 @@
-"""Devices are data with sources; what is predicted for them stays near what was published; this machine is learnt from trials."""
+"""Devices are data with sources; what is predicted for them stays near what was published; this machine is learned from trials."""
 
 from __future__ import annotations
 
@@ -149,8 +149,8 @@ def trials_of(device: Device) -> Iterator[Trial]:
 
 
 @pytest.fixture(scope="module")
-def learnt(tmp_path_factory: pytest.TempPathFactory) -> tuple[Device, Device]:
-    """A device, and what is learnt from trials of it with a cache of the same size."""
+def learned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Device, Device]:
+    """A device, and what is learned from trials of it with a cache of the same size."""
     with pytest.MonkeyPatch.context() as patch:
         real = devices()["phone-8gb"]
         patch.setattr("tumen.fit.pace.cache_size", lambda: real.cache_bytes)
@@ -164,9 +164,9 @@ def learnt(tmp_path_factory: pytest.TempPathFactory) -> tuple[Device, Device]:
 @pytest.mark.parametrize("quantize", ["int8", "int4", "bf16"])
 @pytest.mark.parametrize("shape", [SMOLLM, gqa(256, 3, 512, 3072)], ids=["large", "small"])
 def test_this_machine_is_learnt_from_trials(
-    learnt: tuple[Device, Device], shape: Shape, quantize: str, threads: int
+    learned: tuple[Device, Device], shape: Shape, quantize: str, threads: int
 ) -> None:
-    real, found = learnt
+    real, found = learned
     model = footprint_of_shape(shape, quantize, "unseen")
     told, true = fit_on(model, found, threads), fit_on(model, real, threads)
     assert told.tokens_per_second == pytest.approx(true.tokens_per_second, rel=0.15)

@@ -1,4 +1,4 @@
-"""A small tier that has learnt something, so that rounding it does some harm."""
+"""A small tier that has learned something, so that rounding it does some harm."""
 
 from __future__ import annotations
 

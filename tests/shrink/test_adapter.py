@@ -173,7 +173,7 @@ def test_on_the_original_file(
         ), scale
     assert (
         apart(logits_of((shape, base), prompts), logits_of(read_final(tune(1)), prompts)) > 0.5
-    ), "it learnt something"
+    ), "it learned something"
     model.close()
 
 

@@ -120,7 +120,7 @@ class TestLogits:
     @pytest.fixture(scope="class")
     @staticmethod
     def kept(cloud: Path, device: Path) -> Path:
-        """What the device tier learnt from."""
+        """What the device tier learned from."""
         return cloud.with_name("cloud-logits")
 
     def test_are_the_teachers(self, kept: Path, cloud: Path, dataset: Path) -> None:

@@ -389,7 +389,7 @@ class TestCopiesInMemory:
         )
         self.variables = {"TUMEN_SECRET": str(run.out.with_name("secret"))}
         assert self.finish(run, unbroken("fsdp")) == []
-        (off,) = told(run, "copies_off")
+        (off,) = told(run, "replicas_off")
         assert "MiB of memory" in off["error"]
 
     def test_a_file_that_vanishes_while_it_is_counted_is_no_reason(self, tmp_path: Path) -> None:
@@ -403,7 +403,7 @@ class TestCopiesInMemory:
         run = replace(kept, mesh="fsdp", nodes=(kept.nodes[0], (kept.nodes[1][0], "127.0.0.1:9")))
         self.variables = {"TUMEN_SECRET": str(run.out.with_name("secret"))}
         assert self.finish(run, unbroken("fsdp")) == []
-        assert "refused" in told(run, "copy_unsent")[0]["error"]
+        assert "refused" in told(run, "replica_unsent")[0]["error"]
 
 
 class TestRefusedBeforeTheFirstStep:

@@ -541,7 +541,7 @@ class TestStart:
         before, after = tensors_in(tmp_path / "hf"), tensors_in(tmp_path / "back")
         assert before.keys() == after.keys()
         assert any(not torch.equal(before[name], after[name]) for name in before), (
-            "it has learnt something"
+            "it has learned something"
         )
         for name, weight in before.items():
             torch.testing.assert_close(after[name], weight, atol=1e-5, rtol=0)

@@ -102,15 +102,15 @@ def test_begins_as_the_base_and_learns_as_what_is_merged(name: str) -> None:
     weights = lively(shape)
     network = adapted(shape, weights, InitFrom(path="x", rank=4, alpha=8), torch.float32, 0)
     assert torch.equal(states_of(network), states_of(build_of(shape, weights)))
-    learnt = {
+    learned = {
         key: parameter for key, parameter in network.named_parameters() if parameter.requires_grad
     }
-    assert {key.rpartition(".")[2] for key in learnt} == {"lora_a", "lora_b"}
-    assert not any("router" in key or "kv_up" in key or "embed" in key for key in learnt)
-    for key, parameter in learnt.items():
+    assert {key.rpartition(".")[2] for key in learned} == {"lora_a", "lora_b"}
+    assert not any("router" in key or "kv_up" in key or "embed" in key for key in learned)
+    for key, parameter in learned.items():
         torch.nn.init.normal_(parameter, 0, 0.1, generator=torch.Generator().manual_seed(len(key)))
     whole = build_of(
-        shape, merged(weights, {key: parameter.detach() for key, parameter in learnt.items()}, 2.0)
+        shape, merged(weights, {key: parameter.detach() for key, parameter in learned.items()}, 2.0)
     )
     torch.testing.assert_close(states_of(network), states_of(whole), atol=1e-4, rtol=1e-4)
 

@@ -93,10 +93,10 @@ def architecture_of(shape: Shape) -> str:
     """
     name = "DeepseekV2ForCausalLM" if isinstance(shape.attention, Mla) else "LlamaForCausalLM"
     # Such a field would be lost in the config, and the model would compute something else.
-    foreign = [field for field, value in FIXED.items() if getattr(shape, field) != value]
-    if foreign:
+    unsupported = [field for field, value in FIXED.items() if getattr(shape, field) != value]
+    if unsupported:
         raise ExportError(
-            f"shape.{', shape.'.join(foreign)}: {name} has no such thing, "
+            f"shape.{', shape.'.join(unsupported)}: {name} has no such thing, "
             "so this model cannot be written as one"
         )
     if shape.experts and isinstance(shape.attention, Gqa):

@@ -225,10 +225,10 @@ def refuse_unbuilt(shape: Shape) -> None:
     """
     if not shape.vocab_size:
         raise ValueError("shape.vocab_size is 0: take it from the tokenizer first")
-    foreign = [name for name, ours in NOT_BUILT.items() if getattr(shape, name) != ours]
-    if foreign:
+    unsupported = [name for name, ours in NOT_BUILT.items() if getattr(shape, name) != ours]
+    if unsupported:
         raise InputError(
-            f"shape.{', shape.'.join(foreign)}: the planner counts it, no network here has it; "
+            f"shape.{', shape.'.join(unsupported)}: the planner counts it, no network here has it; "
             "leave it out to train"
         )
     if shape.num_nextn_predict_layers > 1:

@@ -64,7 +64,7 @@ class QuantizationStage(Stage):
             f"{self.recipe_name}-{self.tier}",
             work.run / self.name,
             making=Making(seed=self.seed, inputs=work.inputs),
-            told=measured,
+            report=measured,
         )
 
 

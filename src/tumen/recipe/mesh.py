@@ -2,7 +2,7 @@
 
     ranks = pp x dp x cp x tp, and ep of the dp ranks share the experts of one copy
 
-The mesh does not change what is learnt: a step sees the same rows on every mesh.
+The mesh does not change what is learned: a step sees the same rows on every mesh.
 """
 
 from __future__ import annotations

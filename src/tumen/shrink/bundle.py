@@ -104,18 +104,18 @@ def pack(
         codec.ontology.save(stage)
         if is_adapter(parts.checkpoint) and not merge:
             tier = str(about["tier"])
-            shape, told = _write_beside(stage, parts.checkpoint, codec, quantize, name, tier)
+            shape, packed = _write_beside(stage, parts.checkpoint, codec, quantize, name, tier)
         else:
             shape, weights = read_final(parts.checkpoint)
             model = _Model(stage / "model.gguf", shape, weights, codec, name)
             model.write(quantize, parts.types)
-            told = {"quantize": quantize}
+            packed = {"quantize": quantize}
         shutil.copy(parts.corpus / "values.json", stage / "values.json")
         if codec.vocabulary:
-            told["control"] = [codec.begin, codec.do, codec.end]
-        content = {**about, **told}
+            packed["control"] = [codec.begin, codec.do, codec.end]
+        content = {**about, **packed}
         (stage / "bundle.json").write_text(json.dumps(content, indent=1))
-        facts |= _facts(shape, told["quantize"], stage)
+        facts |= _facts(shape, packed["quantize"], stage)
     return verify(out, "bundle")
 
 

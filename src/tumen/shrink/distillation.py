@@ -26,10 +26,10 @@ from tumen.core.shape import Shape
 from tumen.data import Batch, Loader, Shards, read_shards
 from tumen.model import Transformer, build, causal_mask
 from tumen.recipe import Distil, Train
-from tumen.train import Extra, Making, Method, Targets, Told, fit, half, join, prepare_torch
+from tumen.train import Extra, Inputs, Making, Method, Targets, fit, half, join, prepare_torch
 from tumen.train.weights import read_final
 
-# Tokens kept for each position: their mass is above 0.999 once a teacher has learnt a grammar.
+# Tokens kept for each position: their mass is above 0.999 once a teacher has learned a grammar.
 KEPT = 8
 # Least probability of the bucket for all other tokens, so that its logarithm is finite.
 LEAST_REST = 1e-6
@@ -186,14 +186,14 @@ def live_loss(teacher: Transformer, temperature: float) -> Extra:
     """KL of student to teacher over the whole vocabulary; the teacher reads the same batch."""
 
     @torch.no_grad()
-    def known(targets: Targets, told: Told) -> Tensor:
-        out = teacher(told["ids"], told["positions"], told["mask"], real=told["real"])
+    def known(targets: Targets, inputs: Inputs) -> Tensor:
+        out = teacher(inputs["ids"], inputs["positions"], inputs["mask"], real=inputs["real"])
         states = out.states  # (B, T, D)
         rows = targets.rows.to(states.device)
         return teacher.head(states.flatten(0, 1)[rows]).float()
 
-    def loss(logits: Tensor, targets: Targets, told: Told) -> Tensor:
-        wanted = (known(targets, told) / temperature).log_softmax(dim=-1)  # (N, vocabulary)
+    def loss(logits: Tensor, targets: Targets, inputs: Inputs) -> Tensor:
+        wanted = (known(targets, inputs) / temperature).log_softmax(dim=-1)  # (N, vocabulary)
         student = (logits / temperature).log_softmax(dim=-1)
         return _divergence(wanted, student, temperature)
 
@@ -208,7 +208,7 @@ def kept_loss(kept: Path, shards: Shards, temperature: float) -> Extra:
     ids = torch.from_numpy(stored_ids.astype(np.int64))
     logp = torch.from_numpy(stored_logp.astype(np.float32))
 
-    def loss(logits: Tensor, targets: Targets, told: Told) -> Tensor:
+    def loss(logits: Tensor, targets: Targets, inputs: Inputs) -> Tensor:
         place = places[targets.sources]
         teacher = (logp[place] / temperature).to(logits.device)  # (N, K)
         rest = _rest(logp[place]).to(logits.device)  # (N, 1)

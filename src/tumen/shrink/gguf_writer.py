@@ -268,7 +268,7 @@ def _add_tokenizer(writer: gguf.GGUFWriter, codec: Codec) -> None:
     if codec.vocabulary:
         _add_outside(writer, codec)
     else:
-        _add_learnt(writer, codec)
+        _add_learned(writer, codec)
     writer.add_bos_token_id(codec.begin)
     writer.add_eos_token_id(codec.end)
     # A prompt begins with the begin token, and an answer ends itself.
@@ -306,7 +306,7 @@ def _add_outside(writer: gguf.GGUFWriter, codec: Codec) -> None:
     writer.add_chat_template(template(begin, do))
 
 
-def _add_learnt(writer: gguf.GGUFWriter, codec: Codec) -> None:
+def _add_learned(writer: gguf.GGUFWriter, codec: Codec) -> None:
     """Add our own BPE as a SentencePiece model.
 
     llama.cpp merges the piece with the highest score first, so the score is minus the id.

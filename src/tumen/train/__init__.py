@@ -12,16 +12,16 @@ out; lora.py: adapters.
 
 from tumen.train import loop, losses, metrics, profile, single_process
 from tumen.train.loop import Making, Method, fit, prepare_torch, warm
-from tumen.train.losses import Extra, Targets, Told, loss_of, shares_loss
+from tumen.train.losses import Extra, Inputs, Targets, loss_of, shares_loss
 from tumen.train.profile import profile_steps
 from tumen.train.world import half, join, leave
 
 __all__ = [
     "Extra",
+    "Inputs",
     "Making",
     "Method",
     "Targets",
-    "Told",
     "fit",
     "half",
     "join",

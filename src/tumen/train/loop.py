@@ -25,10 +25,10 @@ from tumen.data import Loader, Shards, read_shards
 from tumen.heartbeat import sender
 from tumen.recipe import Train
 from tumen.train.checkpoints.checkpoint import Checkpoints, State, whole, write_final
-from tumen.train.checkpoints.replicas import Copies
+from tumen.train.checkpoints.replicas import Replicas
 from tumen.train.losses import Extra
 from tumen.train.metrics import Clock, Spikes, epochs, guard
-from tumen.train.optimizer import Seen, put, rate_at
+from tumen.train.optimizer import ForwardWeights, put, rate_at
 from tumen.train.parallel.pipeline_parallel import load_schedules
 from tumen.train.parallel.trainer import DistributedTrainer
 from tumen.train.single_process import SingleProcessTrainer, Trainer
@@ -44,14 +44,14 @@ class Method:
         distil: weight of a teacher and its loss; the rest of the weight is on the data.
         start: weights to start from instead of fresh ones.
         adapter: train this adapter beside the weights of `start`, which stay as they are.
-        seen: what the network computes with, made from the fp32 weights after every step (QAT);
-            for one process.
+        forward_weights: what the network computes with, made from the fp32 weights after every
+            step (QAT); for one process.
     """
 
     distil: tuple[float, Extra] | None = None
     start: Mapping[str, Tensor] | None = None
     adapter: Adapter | None = None
-    seen: Seen | None = None
+    forward_weights: ForwardWeights | None = None
 
 
 @dataclass(frozen=True)
@@ -159,9 +159,9 @@ class _Run:
         self.checkpoints = Checkpoints(
             self.work, self.world, inputs, section.keep, self.events, section.async_checkpoint
         )
-        self.copies = Copies(self.world, inputs, self.events)
+        self.replicas = Replicas(self.world, inputs, self.events)
         self.first_step = _restore(
-            self.checkpoints, self.copies, self.trainer, self.loader, self.events, start
+            self.checkpoints, self.replicas, self.trainer, self.loader, self.events, start
         )
         self.step = self.first_step
 
@@ -186,7 +186,7 @@ class _Run:
             self.checkpoints.look()
             if self.step == section.steps:
                 break
-            self.copies.look(self.step, trainer, self.loader)
+            self.replicas.look(self.step, trainer, self.loader)
             stop = self.world.should_stop()
             if stop or self.step % section.checkpoint_every == 0:
                 self._save(clock)
@@ -266,7 +266,7 @@ def trainer_of(
         world,
         seed,
         method.distil,
-        seen=None if network else method.seen,
+        forward_weights=None if network else method.forward_weights,
         network=network,
     )
 
@@ -277,7 +277,7 @@ def _refuse_distributed(section: Train, method: Method) -> None:
         raise TrainError(
             "an adapter trains in one process: remove train.mesh, or set init_from.tune to 'full'"
         )
-    if method.seen:
+    if method.forward_weights:
         raise TrainError(
             "quantization-aware training is built for one process, the mesh has "
             f"{section.mesh.ranks}; set train.mesh to 1"
@@ -320,18 +320,18 @@ def check_vocab(largest: int, shape: Shape) -> None:
 
 def _restore(
     checkpoints: Checkpoints,
-    copies: Copies,
+    replicas: Replicas,
     trainer: Trainer,
     loader: Loader,
     events: Events,
     start: Mapping[str, Tensor] | None,
 ) -> int:
     """Restore the newest checkpoint, or a newer replica in memory; return the finished steps."""
-    held = copies.meet()  # the step of the newest replica that all ranks can have
+    held = replicas.meet()  # the step of the newest replica that all ranks can have
     state = checkpoints.restore(trainer, least=held)
     replica = None
     if state is None and held:
-        replica = copies.restore(trainer)
+        replica = replicas.restore(trainer)
         # a replica that cannot be read leaves the older checkpoint
         state = replica or checkpoints.restore(trainer)
     if state is None and start is not None:
@@ -341,7 +341,7 @@ def _restore(
         source = "memory" if replica else "checkpoint"
         events.emit("resumed", step=state.step, source=source)
     step = state.step if state else 0
-    copies.begin(step, restored=replica is not None)
+    replicas.begin(step, restored=replica is not None)
     return step
 
 

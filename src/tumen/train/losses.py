@@ -24,7 +24,7 @@ from tumen.recipe import Train
 # The head's rows are padded to a multiple, so that compiled code sees few distinct shapes.
 HEAD_ROWS = 128
 # A batch as tensors: ids, positions, mask, real and maybe safe.
-Told = Mapping[str, Tensor | None]
+Inputs = Mapping[str, Tensor | None]
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Targets:
 
 
 # logits (A, V), what they predict, the batch -> a teacher's loss (A,)
-Extra = Callable[[Tensor, Targets, Told], Tensor]
+Extra = Callable[[Tensor, Targets, Inputs], Tensor]
 
 
 def targets_of(batch: Batch, sentence_weight: float) -> Targets:
@@ -108,25 +108,25 @@ def loss_of(
     ids = torch.from_numpy(batch.ids).to(device)
     documents = torch.from_numpy(batch.documents).to(device)
     positions = torch.from_numpy(batch.positions).to(device)
-    told = {
+    inputs = {
         "ids": ids,
         "positions": positions,
         "mask": causal_mask(documents),
         "real": documents > 0,
         "safe": network.safe_rows(ids),
     }
-    return told_loss(network, batch, told, section, distil)
+    return loss_of_inputs(network, batch, inputs, section, distil)
 
 
-def told_loss(
+def loss_of_inputs(
     network: Transformer,
     batch: Batch,
-    told: Told,
+    inputs: Inputs,
     section: Train,
     distil: tuple[float, Extra] | None,
 ) -> Tensor:
     """`loss_of` with the network's inputs as tensors."""
-    ids = told["ids"]
+    ids = inputs["ids"]
     assert ids is not None
     # Only multi-token prediction needs the next tokens.
     following = None
@@ -134,21 +134,21 @@ def told_loss(
         following = torch.roll(ids, -1, 1)
     out = network(
         ids,
-        told["positions"],
-        told["mask"],
-        real=told["real"],
-        safe=told.get("safe"),
+        inputs["positions"],
+        inputs["mask"],
+        real=inputs["real"],
+        safe=inputs.get("safe"),
         following=following,
     )
     weight = section.sentence_weight
     total = whole_weight(batch, weight)
-    loss = cross_entropy(network, out.states, targets_of(batch, weight), told, distil) / total
+    loss = cross_entropy(network, out.states, targets_of(batch, weight), inputs, distil) / total
     if network.training:
         share = len(batch.ids) / batch.totals.rows
         loss = loss + out.balance * share
     if out.ahead is not None:
         after = targets_of(further(batch), weight)
-        ahead = section.mtp_weight * cross_entropy(network, out.ahead, after, told, None)
+        ahead = section.mtp_weight * cross_entropy(network, out.ahead, after, inputs, None)
         loss = loss + ahead / total
     return loss
 
@@ -157,7 +157,7 @@ def cross_entropy(
     network: Transformer,
     states: Tensor,
     targets: Targets,
-    told: Told,
+    inputs: Inputs,
     distil: tuple[float, Extra] | None,
 ) -> Tensor:
     """Weighted sum over the trained positions, in nats; states (B, T, D)."""
@@ -168,7 +168,7 @@ def cross_entropy(
     if distil:
         weight, extra = distil
         share = weight * targets.answers.to(device)
-        loss = (1 - share) * loss + share * extra(logits, targets, told)
+        loss = (1 - share) * loss + share * extra(logits, targets, inputs)
     return (loss * targets.weights.to(device)).sum()
 
 
@@ -185,7 +185,7 @@ def shares_loss(dataset: Path, vocab: int) -> tuple[float, Extra] | None:
     for token, nats in json.loads(path.read_text("utf-8")).items():
         offsets[int(token)] = nats
 
-    def loss(logits: Tensor, targets: Targets, told: Told) -> Tensor:
+    def loss(logits: Tensor, targets: Targets, inputs: Inputs) -> Tensor:
         adjusted = logits + offsets.to(logits.device)
         tokens = targets.tokens.to(logits.device)
         return F.cross_entropy(adjusted, tokens, reduction="none")

@@ -34,7 +34,7 @@ PLAIN = 2
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 # fp32 weights by name -> the weights that the network computes with
-Seen = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
+ForwardWeights = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
 
 
 def rate_at(section: Train, step: int) -> float:
@@ -117,22 +117,26 @@ class FlatOptimizer:
         network: its parameters that require a gradient move into the flat buffer.
         section: optimizer, betas, weight decay, clip.
         dtype: of the weights that the network computes with.
-        seen: makes the weights that the network computes with from the fp32 weights; their gradient
-            is used for the fp32 weights (straight-through).
+        forward_weights: makes the weights that the network computes with from the fp32 weights;
+            their gradient is used for the fp32 weights (straight-through).
     """
 
     def __init__(
-        self, network: nn.Module, section: Train, dtype: torch.dtype, seen: Seen | None = None
+        self,
+        network: nn.Module,
+        section: Train,
+        dtype: torch.dtype,
+        forward_weights: ForwardWeights | None = None,
     ) -> None:
         self.section = section
-        self.seen = seen
+        self.forward_weights = forward_weights
         named = _ordered(network, section)
         # Name, shape and number of elements of each weight, in the order of the flat buffer.
         self.layout = [(name, parameter.shape, parameter.numel()) for name, parameter in named]
         self.master = torch.cat([parameter.detach().float().flatten() for _, parameter in named])
         device = self.master.device
         # Without rounding, the network computes with the master weights themselves.
-        if dtype == torch.float32 and seen is None:
+        if dtype == torch.float32 and forward_weights is None:
             self.weights = self.master
         else:
             self.weights = self.master.to(dtype, copy=True)
@@ -222,9 +226,9 @@ class FlatOptimizer:
         # In fp32 both are one tensor.
         if self.weights is not self.master:
             self.weights.copy_(self.master)
-        if self.seen:
+        if self.forward_weights:
             mine = self._named(self.weights)
-            for name, weight in self.seen(self.named_master()).items():
+            for name, weight in self.forward_weights(self.named_master()).items():
                 mine[name].copy_(weight)
 
     def named_master(self) -> dict[str, Tensor]:

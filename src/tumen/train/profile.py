@@ -42,7 +42,7 @@ GROUPS = {
     "attention": "scores, softmax, rotary turns, norms of latents",
     "experts": "router, queues, routed experts",
     "dense matmuls": "attention's projections, dense and shared feed-forwards",
-    "head and loss": "logits and cross-entropy of what is learnt",
+    "head and loss": "logits and cross-entropy of what is learned",
     "norms and elementwise": "norms, residuals, activations, embedding, masks",
     "optimizer": "update, clipping, sums of gradients",
     "communication": "between ranks",

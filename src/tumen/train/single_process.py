@@ -23,7 +23,7 @@ from tumen.data import Batch
 from tumen.model import KERNELS, Transformer, build
 from tumen.recipe import Train
 from tumen.train.losses import Extra, loss_of
-from tumen.train.optimizer import FlatOptimizer, Seen
+from tumen.train.optimizer import FlatOptimizer, ForwardWeights
 from tumen.train.world import World, type_of
 
 # Results of these operations are kept by selective recomputation.
@@ -84,7 +84,7 @@ class SingleProcessTrainer:
         seed: int,
         distil: tuple[float, Extra] | None = None,
         *,
-        seen: Seen | None = None,
+        forward_weights: ForwardWeights | None = None,
         network: Transformer | None = None,
     ) -> None:
         """Build the network, or take `network`; weights that want no gradient stay as they are."""
@@ -93,7 +93,9 @@ class SingleProcessTrainer:
         self.distil = distil
         network = network or build(shape, seed)
         self.network = prepared(network.to(world.device), section)
-        self.optimizer = FlatOptimizer(self.network, section, type_of(section, world.device), seen)
+        self.optimizer = FlatOptimizer(
+            self.network, section, type_of(section, world.device), forward_weights
+        )
         self._loads: Tensor | None = None
         if section.compile:
             remove_broken_libraries()

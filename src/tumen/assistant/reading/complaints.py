@@ -1,6 +1,6 @@
 """Complaints: how it is, instead of what to do (`it's too dark in here`).
 
-A model that learnt from commands hears `dark` and dims the light. What such words ask for is the
+A model that learned from commands hears `dark` and dims the light. What such words ask for is the
 opposite of what they name, the same in every home.
 """
 

@@ -59,7 +59,7 @@ class Option(NamedTuple):
 
 
 Options = dict[str, dict[QuantType, Option]]
-Told = Callable[[int, int], None]
+Report = Callable[[int, int], None]
 
 
 class QuantChoice(NamedTuple):
@@ -83,7 +83,7 @@ def write_types(
     out: Path,
     *,
     making: Making,
-    told: Told = _silent,
+    report: Report = _silent,
 ) -> Manifest:
     """Calibrate a trained tier and choose its quantization types; write the artifact `out`.
 
@@ -95,7 +95,7 @@ def write_types(
         name: of the model; it is part of the file's header, so its size counts.
         out: the new artifact.
         making: seed of the calibration's order, and inputs.
-        told: called with the matrices measured and their number.
+        report: called with the matrices measured and their number.
 
     Raises:
         ExportError: no choice is within the budget.
@@ -119,7 +119,7 @@ def write_types(
         types = quant_types_of(tensors, quantize.type)
     else:
         reference = Reference(shape, weights, batches)
-        options = measured(reference, shape, weights, importance, quantize.types, told)
+        options = measured(reference, shape, weights, importance, quantize.types, report)
         rest = header_bytes(shape, weights, Codec.load(tokenizer), name)
         budget = int(quantize.budget_bytes()) - rest
         types, held = _within(options, budget, twins(shape))
@@ -196,7 +196,7 @@ def measured(
     weights: Mapping[str, Tensor],
     importance: Mapping[str, Tensor],
     among: Sequence[QuantType],
-    told: Told = _silent,
+    report: Report = _silent,
 ) -> Options:
     """Size and divergence of every matrix in each type whose block divides its rows, or in bf16."""
     places = Places(shape, weights)
@@ -216,7 +216,7 @@ def measured(
             cost = float(reference.divergence(rounded).mean())
             size = copies * padded(chosen.bytes_of(tensor))
             options[name][quant_type] = Option(size, cost)
-        told(len(options), len(tensors))
+        report(len(options), len(tensors))
     return options
 
 

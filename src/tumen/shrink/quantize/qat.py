@@ -31,7 +31,7 @@ from tumen.train.weights import read_final
 
 
 class FakeQuantize:
-    """The weights that a device will have: `Method.seen` of `train.fit`.
+    """The weights that a device will have: `Method.forward_weights` of `train.fit`.
 
     Args:
         shape: of the network.
@@ -85,6 +85,8 @@ def train_quantized(
     unquantized.load_state_dict(weights)
     distil = (teach, live_loss(unquantized, 1.0)) if teach else None
     method = Method(
-        distil=distil, start=weights, seen=FakeQuantize(shape, weights, read_types(types))
+        distil=distil,
+        start=weights,
+        forward_weights=FakeQuantize(shape, weights, read_types(types)),
     )
     fit(section, shape, dataset, out, making=making, method=method)

@@ -40,12 +40,12 @@ from tumen.train.world import World
 
 # Environment of a rank: its node's folder, and the address of its node's replica store.
 FOLDER = "TUMEN_REPLICA_FOLDER"
-KEEPER = "TUMEN_REPLICA_STORE"
+STORE = "TUMEN_REPLICA_STORE"
 SHARE = 0.01  # of the time that replicas may take, their sending and storing included
 WARM_STEPS = 3  # the first steps take longer than the others
 
 
-class Copies:
+class Replicas:
     """The replicas of this rank; without the agent's two variables it makes none.
 
     Args:
@@ -81,15 +81,15 @@ class Copies:
         Returns:
             The newest step whose parts are all there, 0 for none; the same on every rank.
         """
-        here = (os.environ.get(FOLDER, ""), os.environ.get(KEEPER, ""))
+        here = (os.environ.get(FOLDER, ""), os.environ.get(STORE, ""))
         own = self._here() if _first_on_node() and all(here) else []
         found: list[tuple[tuple[str, str], list[Replica]]] = self.world.gather((here, own))
         self._nodes = [node for node, _ in found]
         self.on = all(all(node) for node in self._nodes)
         held: dict[tuple[int, int], dict[int, str]] = defaultdict(dict)
-        for (_, keeper), copies in found:
-            for copy in copies:
-                held[copy.step, copy.attempt][copy.rank] = keeper
+        for (_, store), replicas in found:
+            for copy in replicas:
+                held[copy.step, copy.attempt][copy.rank] = store
         self._held = {key: parts for key, parts in held.items() if len(parts) == self.world.size}
         newest, _ = max(self._held, default=(0, 0))
         return newest
@@ -118,7 +118,7 @@ class Copies:
             whys = [text for text in self.world.gather(why) if text]
             if whys:
                 action = "the one before is used"
-                self.events.emit("copy_damaged", step=step, error=whys[0], action=action)
+                self.events.emit("replica_damaged", step=step, error=whys[0], action=action)
                 continue
             for name, tensor in trainer.tensors().items():
                 local(tensor).copy_(part[name])
@@ -131,8 +131,8 @@ class Copies:
         """This rank's part of a step, from its node or fetched from another."""
         path = self.folder / copy.name
         if not path.exists():
-            keeper = self._held[copy.step, copy.attempt][copy.rank]
-            transfer.fetch_replica(address_of(keeper), secret(), copy.name, self.folder)
+            store = self._held[copy.step, copy.attempt][copy.rank]
+            transfer.fetch_replica(address_of(store), secret(), copy.name, self.folder)
         safetensors_header.check(path)
         part = load_file(path)
         held = {name: (tensor.shape, tensor.dtype) for name, tensor in part.items()}
@@ -178,7 +178,7 @@ class Copies:
             self._turn_off(step)
             return
         if not self.every:
-            self.events.emit("copies", step=step, every=math.ceil(every), seconds=round(cost, 4))
+            self.events.emit("replicas", step=step, every=math.ceil(every), seconds=round(cost, 4))
         # The interval follows the newest measurement.
         self.every = max(1, math.ceil(every))
         self._from = step
@@ -189,7 +189,7 @@ class Copies:
         self.on = False
         whys = [why for why in self.world.gather(self.why) if why]
         action = "checkpoints alone are made"
-        self.events.emit("copies_off", step=step, error=whys[0], action=action)
+        self.events.emit("replicas_off", step=step, error=whys[0], action=action)
 
     def _make(self, copy: Replica, trainer: Trainer, loader: Loader) -> None:
         """Write this rank's part into its node's memory, and send it in the background."""
@@ -206,10 +206,10 @@ class Copies:
             part.unlink(missing_ok=True)
             self.why = f"{self.folder}: {error}"
             return
-        keeper = self._neighbour()
-        if keeper:
+        store = self._neighbour()
+        if store:
             self._sending = threading.Thread(
-                target=self._send, args=(path, keeper), name="copies", daemon=True
+                target=self._send, args=(path, store), name="copies", daemon=True
             )
             self._sending.start()
 
@@ -219,12 +219,12 @@ class Copies:
         if len(nodes) == 1:
             return ""
         own = nodes.index(self._nodes[self.world.rank])
-        _, keeper = nodes[(own + 1) % len(nodes)]
-        return keeper
+        _, store = nodes[(own + 1) % len(nodes)]
+        return store
 
-    def _send(self, path: Path, keeper: str) -> None:
+    def _send(self, path: Path, store: str) -> None:
         try:
-            transfer.send_replica(address_of(keeper), secret(), path)
+            transfer.send_replica(address_of(store), secret(), path)
         except (EngineError, OSError) as error:
             self.unsent = str(error)
         self._send_seconds = 2 * time.thread_time()  # the store works as long as the sender
@@ -236,7 +236,7 @@ class Copies:
             self._sending = None
         if self.unsent:
             action = "it is in one node's memory alone"
-            self.events.emit("copy_unsent", error=self.unsent, action=action)
+            self.events.emit("replica_unsent", error=self.unsent, action=action)
             self.unsent = ""
 
 

@@ -15,7 +15,7 @@ from tumen.core.shape import Shape
 from tumen.data import Batch
 from tumen.model import Transformer, visible
 from tumen.recipe import Train
-from tumen.train.losses import Extra, told_loss, whole_weight
+from tumen.train.losses import Extra, loss_of_inputs, whole_weight
 from tumen.train.optimizer import ShardedOptimizer
 from tumen.train.parallel.context_parallel import own_columns, sequence_places
 from tumen.train.parallel.data_parallel import materialize, sharded_modules, split_network
@@ -141,7 +141,7 @@ class DistributedTrainer:
         """Return this rank's share of the step's loss; with context parallelism of its slices."""
         own, inputs = self._network_inputs(batch)
         distil = self.distil if network.training else None
-        return told_loss(network, own, inputs, self.section, distil)
+        return loss_of_inputs(network, own, inputs, self.section, distil)
 
     def _network_inputs(self, batch: Batch) -> tuple[Batch, dict[str, Tensor]]:
         """Return this rank's columns of a batch and the network's inputs.
