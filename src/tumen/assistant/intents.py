@@ -25,6 +25,8 @@ ACTS_ON: dict[str, tuple[str, ...]] = {
     "HassClimateGetTemperature": ("climate", "sensor", "weather"),
     "HassClimateSetTemperature": ("climate",),
     "HassClimateSetFanMode": ("climate",),
+    "ClimateSetMode": ("climate",),
+    "HassStopMoving": ("cover", "valve"),
     "HassFanSetSpeed": ("fan",),
     "HassVacuumStart": ("vacuum",),
     "HassVacuumReturnToBase": ("vacuum",),
@@ -108,5 +110,6 @@ DEVICE_CLASS_KINDS = {
     "window": "cover,binary_sensor:window",
     "door": "cover,lock,binary_sensor:door",
     "garage": "cover,binary_sensor:garage",
+    "humidity": "sensor:humidity",
 }
 """Kinds of device classes that more than covers have; the others are `cover:<class>`."""

@@ -123,6 +123,7 @@ class Entity(NamedThing):
         supports: what a light can do (brightness, color, color_temperature); None: everything.
         temperature: target of a climate device; measured by a weather service.
         mode: the state that a climate device goes to when it is turned on.
+        modes: the states that a climate device can be in; empty: not known.
         sets: of a scene: entity id -> the fields the entity gets.
         state: left out, it is the default of the domain.
     """
@@ -139,6 +140,7 @@ class Entity(NamedThing):
     max_color_temperature: float = 6500
     fan_modes: tuple[str, ...] = ("auto", "low", "medium", "high")
     mode: str = "heat"
+    modes: tuple[str, ...] = ()
     sets: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
     # from here on: the fields that change, `STATE_FIELDS`

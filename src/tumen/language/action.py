@@ -8,6 +8,10 @@ What may be said is an `Ontology` (language/ontology.py); `HOME` is the one of a
 share the slot `area`: which of the two a word means is the home's business, not the model's. `none` is a sentence that is not
 for the home.
 
+With `step` the value of the same action is a difference: `two degrees warmer` is `"step":"up","temperature":"two degrees"`. Two
+intents are this project's own, as Home Assistant has none for them: `ClimateSetMode`, and `NotPossible` for a wish that is understood
+and that no home here carries out (an alarm, a reminder, an appointment).
+
 A time span is one copied run (`fifty hours and 44 minutes`): the number comes before its unit, so a model that reads from left to
 right cannot know early which of hours and minutes it is looking at.
 
@@ -38,7 +42,7 @@ MAX_SENTENCE = 300  # characters; people speak about 15 words, a letter is not a
 
 CLOSED: dict[str, tuple[str, ...]] = {
     "lang": LANGUAGES,
-    "domain": ("light", "fan", "cover", "lock", "switch", "person"),
+    "domain": ("light", "fan", "cover", "lock", "switch", "person", "media_player", "climate"),
     "device_class": (
         "awning",
         "blind",
@@ -49,6 +53,7 @@ CLOSED: dict[str, tuple[str, ...]] = {
         "shade",
         "shutter",
         "window",
+        "humidity",
     ),
     "state": ("on", "off", "open", "closed", "opening", "closing", "locked", "unlocked"),
     "ask": ("any", "all", "which", "how_many", "where"),
@@ -56,6 +61,8 @@ CLOSED: dict[str, tuple[str, ...]] = {
     "step": ("up", "down"),
     "media_class": ("artist", "album", "track", "playlist", "podcast", "movie", "tv_show"),
     "fan_mode": ("auto", "on", "off", "low", "medium", "high", "top", "middle", "focus", "diffuse"),
+    "mode": ("heat", "cool", "heat_cool", "auto", "dry", "fan_only"),
+    "wish": ("alarm", "reminder", "calendar"),
 }
 COPIED = (
     *("name", "area", "brightness", "color", "temperature", "position", "percentage", "volume"),
@@ -73,11 +80,13 @@ INTENTS: dict[str, tuple[str, ...]] = {
     "HassTurnOff": ("domain", "device_class", "scope", *PLACE),
     "HassGetState": ("domain", "device_class", "state", "ask", *PLACE, "zone"),
     "HassLightSet": ("domain", "scope", "step", *PLACE, "brightness", "color", "temperature"),
-    "HassSetPosition": ("domain", "device_class", *PLACE, "position"),
+    "HassSetPosition": ("domain", "device_class", "step", *PLACE, "position"),
+    "HassStopMoving": ("domain", "device_class", *PLACE),
     "HassClimateGetTemperature": PLACE,
-    "HassClimateSetTemperature": (*PLACE, "temperature"),
+    "HassClimateSetTemperature": ("step", *PLACE, "temperature"),
     "HassClimateSetFanMode": ("fan_mode", *PLACE),
-    "HassFanSetSpeed": (*PLACE, "percentage"),
+    "ClimateSetMode": ("mode", *PLACE),
+    "HassFanSetSpeed": ("step", *PLACE, "percentage"),
     "HassVacuumStart": PLACE,
     "HassVacuumReturnToBase": PLACE,
     "HassVacuumCleanArea": PLACE,
@@ -111,12 +120,16 @@ INTENTS: dict[str, tuple[str, ...]] = {
     "HassGetCurrentDate": (),
     "HassNevermind": (),
     "HassRespond": (),
+    "NotPossible": ("wish",),
     NONE: (),
 }
 DOMAINS: dict[str, tuple[str, ...]] = {
     "lights": ("HassLightSet",),
-    "climate": ("HassClimateGetTemperature", "HassClimateSetTemperature", "HassClimateSetFanMode"),
-    "covers": ("HassSetPosition",),
+    "climate": (
+        *("HassClimateGetTemperature", "HassClimateSetTemperature", "HassClimateSetFanMode"),
+        "ClimateSetMode",
+    ),
+    "covers": ("HassSetPosition", "HassStopMoving"),
     "fans": ("HassFanSetSpeed",),
     "vacuum": ("HassVacuumStart", "HassVacuumReturnToBase", "HassVacuumCleanArea"),
     "garden": ("HassLawnMowerStartMowing", "HassLawnMowerDock"),
@@ -125,12 +138,12 @@ DOMAINS: dict[str, tuple[str, ...]] = {
     "lists": tuple(name for name in INTENTS if "List" in name),
     "questions": ("HassGetState", "HassGetWeather", "HassGetCurrentTime", "HassGetCurrentDate"),
     "on and off": ("HassTurnOn", "HassTurnOff"),
-    "talk": ("HassBroadcast", "HassNevermind", "HassRespond"),
+    "talk": ("HassBroadcast", "HassNevermind", "HassRespond", "NotPossible"),
     "not home": (NONE,),
 }
 ACTS = (
     frozenset(INTENTS)
-    - {NONE, "HassNevermind", "HassRespond"}
+    - {NONE, "HassNevermind", "HassRespond", "NotPossible"}
     - set(DOMAINS["questions"])
     - {"HassClimateGetTemperature", "HassTimerStatus"}
 )

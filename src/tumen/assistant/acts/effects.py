@@ -10,12 +10,16 @@ from collections.abc import Callable
 
 from tumen.assistant.acts import light_effects, media_effects
 from tumen.assistant.acts.target import Target
+from tumen.assistant.values import plain
 from tumen.home import State
 
 Effect = Callable[[Target], State]
 
 # as in Home Assistant: turning on locks a lock and starts a vacuum
 _STATE_WHEN_ON = {"lock": "locked", "vacuum": "cleaning", "lawn_mower": "mowing"}
+_STEP_SPEED = 25  # percent
+_STEP_DEGREES = 1
+_DIRECTION_OF_MODE = {"heat": "up", "cool": "down"}
 _STATE_WHEN_OFF = {"lock": "unlocked", "vacuum": "returning", "lawn_mower": "returning"}
 
 
@@ -50,16 +54,59 @@ def _turn_off(device: Target) -> State:
 
 def _set_position(cover: Target) -> State:
     """Return the fields of a cover or valve at a position, 0 is closed."""
-    position = cover.percent("position")
+    if "step" in cover.values:
+        now = cover.state.get("position", 0 if cover.state_word == "closed" else 100)
+        position = cover.stepped("position", now)
+    else:
+        position = cover.percent("position")
     return {"position": position, "state": "open" if position else "closed"}
 
 
 def _set_temperature(device: Target) -> State:
     """Return the fields of a climate device with a target temperature; it may be off."""
     entity = device.entity
-    degrees = device.needed("temperature")
     limits = (entity.min_temperature, entity.max_temperature)
+    if "step" in device.values:
+        return _step_temperature(device, limits)
+    degrees = device.needed("temperature")
     return {"temperature": device.in_range("temperature", degrees, limits, "°C")}
+
+
+def _step_temperature(device: Target, limits: tuple[float, float]) -> State:
+    """Return the fields of a climate device that is to be warmer or cooler.
+
+    One that is off and does just that is turned on: `it is hot in here` is no use to a cooler that
+    stays off.
+    """
+    now = device.state.get("temperature", device.state.get("current_temperature"))
+    if now is None:
+        raise device.refused("unknown")
+    step = device.values["step"]
+    by = device.values.get("temperature", _STEP_DEGREES)
+    after = now + by if step == "up" else now - by
+    if "temperature" in device.values:
+        after = device.in_range("temperature", after, limits, "°C")
+    fields: State = {"temperature": plain(max(limits[0], min(limits[1], after)))}
+    mode = device.entity.mode
+    if device.state_word == "off" and _DIRECTION_OF_MODE.get(mode) == step:
+        fields["state"] = mode
+    return fields
+
+
+def _set_mode(device: Target) -> State:
+    """Return the fields of a climate device that heats, cools or dries; it is turned on."""
+    mode = device.needed("mode")
+    known = device.entity.modes
+    if known and mode not in known:
+        raise device.refused("mode", words=mode, modes=", ".join(known))
+    return {"state": mode}
+
+
+def _stop(cover: Target) -> State:
+    """Return the fields of a cover or valve that stops where it is."""
+    if cover.state_word not in ("opening", "closing"):
+        return {}
+    return {"state": "open" if cover.state.get("position", 100) else "closed"}
 
 
 def _set_fan_mode(device: Target) -> State:
@@ -73,7 +120,12 @@ def _set_fan_mode(device: Target) -> State:
 
 def _set_fan_speed(fan: Target) -> State:
     """Return the fields of a fan at a speed, 0 is off."""
-    speed = fan.percent("percentage")
+    if "step" in fan.values:
+        # a fan that is off has no speed, whatever it remembers
+        now = fan.state.get("percentage", 100) if fan.state_word == "on" else 0
+        speed = fan.stepped("percentage", now, _STEP_SPEED)
+    else:
+        speed = fan.percent("percentage")
     return {"percentage": speed, "state": "on" if speed else "off"}
 
 
@@ -92,6 +144,8 @@ EFFECTS: dict[str, Effect] = {
     "HassSetPosition": _set_position,
     "HassClimateSetTemperature": _set_temperature,
     "HassClimateSetFanMode": _set_fan_mode,
+    "ClimateSetMode": _set_mode,
+    "HassStopMoving": _stop,
     "HassFanSetSpeed": _set_fan_speed,
     "HassVacuumStart": _clean,
     "HassVacuumCleanArea": _clean,

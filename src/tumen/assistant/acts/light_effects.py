@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from tumen.assistant.acts.target import STEP_PERCENT, SlotValues, Target
+from tumen.assistant.acts.target import SlotValues, Target
 from tumen.assistant.resolution import Resolved
-from tumen.assistant.values import plain
 from tumen.home import Entity, Home, State
 
 _NEEDS = {
@@ -59,14 +58,14 @@ def set_light(light: Target) -> State:
 
 def _step(light: Target) -> State:
     """Return the fields one step brighter or darker, between 0 and 100 %."""
-    by = light.percent("brightness", default=STEP_PERCENT)
     now = 0
     # a light that is off has 0, whatever brightness it remembers
     if light.state_word == "on":
         now = light.state.get("brightness", 100)
+    after = light.stepped("brightness", now)
     if light.values["step"] == "up":
-        return {"brightness": plain(min(100, now + by))}
-    return _level(plain(max(0, now - by)))
+        return {"brightness": after}
+    return _level(after)
 
 
 def _level(brightness: float) -> State:

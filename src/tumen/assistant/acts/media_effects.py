@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from tumen.assistant.acts.target import STEP_PERCENT, Target
-from tumen.assistant.values import plain
+from tumen.assistant.acts.target import Target
 from tumen.home import State
 
 _ON = ("playing", "paused", "on", "idle")
@@ -68,11 +67,7 @@ def set_volume(player: Target) -> State:
 
 def step_volume(player: Target) -> State:
     """Return the fields of a player one step louder or quieter, between 0 and 100 %."""
-    by = player.percent("volume", default=STEP_PERCENT)
-    if player.needed("step") != "up":
-        by = -by
-    volume = player.state.get("volume", _UNKNOWN_VOLUME) + by
-    return {"volume": plain(max(0, min(100, volume)))}
+    return {"volume": player.stepped("volume", player.state.get("volume", _UNKNOWN_VOLUME))}
 
 
 def play(player: Target) -> State:

@@ -21,6 +21,8 @@ _OPEN_OR_CLOSED = {
 }
 """The states that mean open and closed in domains with other words."""
 
+_PLAYS = ("playing", "paused")
+
 _READINGS = (
     "brightness",
     "position",
@@ -64,6 +66,9 @@ def _get_state(resolved: Resolved, home: Home) -> QueryResult:
         zone = fold(str(resolved.values["zone"]))
         matching = _in_zone(home, targets, zone)
         return QueryResult(matching, targets, {"asked": zone})
+    # `what is playing`: what is silent is no answer
+    playing = [id_ for id_ in targets if _plays(home, id_)]
+    targets = tuple(playing) or targets
     # `what about the lamp`
     if len(targets) != 1:
         return QueryResult((), targets)
@@ -89,6 +94,12 @@ def _in_zone(home: Home, ids: Sequence[str], zone: str) -> tuple[str, ...]:
     return tuple(matching)
 
 
+def _plays(home: Home, id_: str) -> bool:
+    """Whether an entity is a media player that plays."""
+    is_player = home.entities[id_].domain == "media_player"
+    return is_player and home.state(id_).get("state") == "playing"
+
+
 def _facts(home: Home, id_: str) -> dict[str, Value]:
     """Return the state of an entity, its unit if it has one, and its readings."""
     entity = home.entities[id_]
@@ -97,6 +108,11 @@ def _facts(home: Home, id_: str) -> dict[str, Value]:
     if entity.domain == "binary_sensor" and entity.device_class in OPENINGS:
         word = "open" if word == "on" else "closed"
     facts: dict[str, Value] = {"state": word}
+    # `what is on the list`, `what is playing`
+    if entity.domain == "todo":
+        return {"items": "\n".join(state.get("items", ()))}
+    if state.get("media_title") and word in _PLAYS:
+        facts["media_title"] = str(state["media_title"])
     # the reading of a sensor has a unit
     if entity.unit:
         facts["unit"] = entity.unit

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tumen.assistant.acts.outcomes import ActRefused
-from tumen.assistant.values import Value, plain
+from tumen.assistant.values import SHARE, Value, plain
 from tumen.home import Entity, State
 
 STEP_PERCENT = 10
@@ -84,6 +84,24 @@ class Target:
         if value is None:
             value = self.needed(slot)
         return self.in_range(slot, value, (0, 100), "%")
+
+    def stepped(self, slot: str, now: float, step: float = STEP_PERCENT) -> float:
+        """Return the percent after a change up or down, from 0 to 100.
+
+        Args:
+            slot: what is changed; its value is the difference.
+            now: percent before.
+            step: the difference if none was said.
+
+        Raises:
+            ActRefused: the direction is missing, or the difference lies outside.
+        """
+        by = self.percent(slot, default=step)
+        if SHARE in self.values:
+            by = now * self.values[SHARE]
+        if self.needed("step") == "down":
+            by = -by
+        return plain(max(0, min(100, now + by)))
 
     def in_range(self, field: str, value: float, limits: tuple[float, float], unit: str) -> float:
         """Return a value that lies within the limits of the device.

@@ -25,12 +25,14 @@ from tumen.assistant.modifiers import (
     without_marks,
     words_of,
 )
+from tumen.assistant.reading.amounts import with_amount
 from tumen.assistant.reading.complaints import is_complaint, with_complaint
 from tumen.assistant.reading.corrections import corrected
 from tumen.assistant.reading.enumerations import items_of, one_thing_each
 from tumen.assistant.reading.grounding import ground, unknown_qualifier, with_colour
 from tumen.assistant.reading.mark_scope import is_content, spread_to
 from tumen.assistant.reading.partition import best_partition
+from tumen.assistant.reading.wishes import wish_spans, with_wish
 from tumen.assistant.resolution import Question, Refusal, Resolution, Resolved, resolve
 from tumen.assistant.values import Values
 from tumen.home import Home, NamedPlace, common_words, language_of, mentions_of
@@ -141,7 +143,7 @@ class SentenceReader:
 
     def _marks(self, said: str) -> list[Mark]:
         """Return the marks of a clause; words that name a thing of the home are none."""
-        return marks_of(said, self._names_in(said))
+        return marks_of(said, [*self._names_in(said), *wish_spans(said)])
 
     def _names_in(self, said: str) -> list[tuple[int, int]]:
         """Return (start, end) of the characters that name a thing: the scene `Good night`."""
@@ -159,7 +161,11 @@ class SentenceReader:
         if by_words:
             return by_words[0].found
         found = self.understand(said)
-        return replace(found, action=with_complaint(said, found.action))
+        action = with_complaint(said, found.action)
+        wished = with_wish(said, action, self.home, self.here or self.home.here)
+        if wished is action:
+            wished = with_amount(said, action, self.home, self.values)
+        return replace(found, action=wished)
 
     # -- parts -----------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ _FIELD_SET = {
     "HassSetPosition": "position",
     "HassClimateSetTemperature": "temperature",
     "HassClimateSetFanMode": "fan_mode",
+    "ClimateSetMode": "state",
     "HassFanSetSpeed": "percentage",
     "HassSetVolume": "volume",
     "HassSetVolumeRelative": "volume",
@@ -42,6 +43,7 @@ _KEYS = {
     "HassMediaPlayerMute": "muted",
     "HassMediaPlayerUnmute": "unmuted",
     "HassBroadcast": "broadcast",
+    "HassStopMoving": "stopped",
 }
 """The reply of intents that always have the same one."""
 

@@ -38,6 +38,8 @@ def reply_to_query(phrasing: Phrasing, resolved: Resolved, answer: QueryResult) 
             return _temperatures(phrasing, facts)
         case "HassTimerStatus":
             return _timers(phrasing, facts)
+    if "items" in facts:
+        return _items(phrasing, answer.among, facts)
     if "asked" in facts:
         return _state_question(phrasing, resolved, answer)
     return _states(phrasing, answer.among, facts)
@@ -76,6 +78,15 @@ def _timers(phrasing: Phrasing, seconds_left: Facts) -> str:
     return phrasing.sentences(texts)
 
 
+def _items(phrasing: Phrasing, among: Sequence[str], facts: Facts) -> str:
+    """Return what is on a list."""
+    names = phrasing.titles(among)[0]
+    items = [item for item in str(facts["items"]).split("\n") if item]
+    if not items:
+        return phrasing.reply("list_empty", names=names)
+    return phrasing.reply("list_items", names=names, items=phrasing.listed(items))
+
+
 # -- what state is it in? ------------------------------------------------------------------------
 
 
@@ -99,6 +110,9 @@ def _readings(phrasing: Phrasing, facts: Facts) -> str:
     texts = [phrasing.word(facts["state"])]
     for name, value in facts.items():
         if name == "state":
+            continue
+        if name == "media_title":
+            texts.append(str(value))
             continue
         quantity = phrasing.quantity(name, value)
         needs_name = name != "temperature" or len(facts) >= _FEW_FACTS

@@ -48,6 +48,8 @@ def _parts(phrasing: Phrasing, refusal: Refusal) -> dict[str, Any]:
         # without a name: `there is no fan here`
         kind = str(parts.get("kind", ""))
         parts["words"] = phrasing.noun(kind, 1)
+    if "wish" in parts:
+        parts["wish"] = phrasing.word(parts["wish"])
     if "slot" in parts:
         parts["slot"] = phrasing.word(parts["slot"])
     if "entity" in parts:

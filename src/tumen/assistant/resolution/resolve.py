@@ -22,7 +22,7 @@ from tumen.assistant.resolution.lookup import Lookup
 from tumen.assistant.resolution.places import find_place, place_of_area
 from tumen.assistant.resolution.results import Resolution, Resolved, Unresolved
 from tumen.assistant.resolution.timer_lookup import resolve_timer, resolve_timer_start
-from tumen.assistant.values import Unknown, Values
+from tumen.assistant.values import SHARE, Unknown, Values
 from tumen.home import SHOPPING, Entity, Home
 from tumen.language import CLOSED, COPIED, INTENTS, Action
 
@@ -59,15 +59,23 @@ def resolve(
 
 def _read_values(lookup: Lookup, reader: Values) -> None:
     """Read the words of value slots as numbers and text, time spans as seconds."""
+    # a value beside a direction is how much it changes
+    is_change = "step" in lookup.action.slots
     for slot, words in lookup.action.slots.items():
         if slot in _EVIDENCE:
             continue
         # closed slots hold one of a few known words
         if slot in CLOSED:
             lookup.values[slot] = words
+            continue
+        share = reader.share(slot, words, lookup.lang) if is_change else None
+        # `by half` is a part of what is set now
+        if share is not None:
+            lookup.values[SHARE] = share
         # copied slots hold words of the sentence
         elif slot in COPIED:
-            value = reader.read(slot, words, lookup.lang)
+            read = reader.difference if is_change else reader.read
+            value = read(slot, words, lookup.lang)
             if isinstance(value, Unknown):
                 raise lookup.refusal("value", slot=slot, words=words)
             lookup.values[_VALUE_NAMES.get(slot, slot)] = value
@@ -201,8 +209,14 @@ def _weather(lookup: Lookup) -> Resolved:
     return _devices(lookup)
 
 
+def _not_possible(lookup: Lookup) -> Resolved:
+    """Refuse what is understood, but what no home here does: an alarm, a reminder."""
+    raise lookup.refusal("not_possible", wish=lookup.slot("wish") or "that")
+
+
 _SPECIAL: dict[str, Callable[[Lookup], Resolved]] = {
     "none": _not_home,
+    "NotPossible": _not_possible,
     "HassNevermind": _nothing,
     "HassRespond": _nothing,
     "HassGetCurrentTime": _nothing,

@@ -2,7 +2,17 @@
 
 from tumen.assistant.values.numbers import number_units, read_number
 from tumen.assistant.values.time_spans import read_span
-from tumen.assistant.values.value_lexicon import Value, plain
-from tumen.assistant.values.values import Unknown, Values
+from tumen.assistant.values.value_lexicon import Value, first_words, plain
+from tumen.assistant.values.values import SHARE, Unknown, Values
 
-__all__ = ["Unknown", "Value", "Values", "number_units", "plain", "read_number", "read_span"]
+__all__ = [
+    "SHARE",
+    "Unknown",
+    "Value",
+    "Values",
+    "first_words",
+    "number_units",
+    "plain",
+    "read_number",
+    "read_span",
+]

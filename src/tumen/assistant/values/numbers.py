@@ -149,7 +149,7 @@ def _fractions() -> dict[str, float]:
     """Return words -> amount for amounts that are not whole, in all languages."""
     found: dict[str, float] = {}
     for table in value_tables().values():
-        found |= table["numbers"]["fractions"]
+        found |= {fold(words): part for words, part in table["numbers"]["fractions"].items()}
     return found
 
 
@@ -157,7 +157,9 @@ def _half_more(said: str, lang: str) -> float | None:
     """Return the number of `two and a half`, `zweieinhalb`, `两个半`."""
     for ending in of_all_languages("numbers", "half_more"):
         if said.endswith(ending) and said != ending:
-            whole = whole_number(said.removesuffix(ending).strip(), lang)
+            # 一度半: the unit may stand before the half
+            rest = _units().sub("", said.removesuffix(ending).strip()).strip()
+            whole = whole_number(rest, lang)
             return None if whole is None else whole + 0.5
     return None
 

@@ -35,6 +35,21 @@ def built_in_lexicon() -> dict[str, dict[str, dict[str, Value]]]:
     return {lang: _slots(table) for lang, table in value_tables().items()}
 
 
+@cache
+def first_words() -> frozenset[str]:
+    """Return the first words of what stands for a number (`half`, `warm white`), folded.
+
+    In a language without spaces these are characters.
+    """
+    found = set()
+    for lang, slots in built_in_lexicon().items():
+        fractions = [fold(word) for word in value_tables()[lang]["numbers"]["fractions"]]
+        known = [word for slot in (*PERCENT, "temperature") for word in slots[slot]]
+        for word in (*known, *fractions):
+            found.add(word.split()[0] if value_tables()[lang]["spaced"] else word[0])
+    return frozenset(found)
+
+
 def _slots(table: Mapping[str, Any]) -> dict[str, dict[str, Value]]:
     """Return the lexicon of one language from its file."""
     slots: dict[str, dict[str, Value]] = {}

@@ -28,6 +28,10 @@ from tumen.core.errors import ArtifactError
 from tumen.home import fold
 from tumen.language import LANGUAGES, NUMBERS
 
+SHARE = "share"
+"""The value of a change by a part of what is set now (`by half`), from 0 to 1."""
+
+_CHANGED_BY_PART = ("brightness", "percentage", "volume")
 _TIME_SPANS = ("duration", "start")  # slots whose values are seconds
 
 
@@ -91,6 +95,37 @@ class Values:
         if number is None:
             return Unknown(slot, words)
         return plain(number)
+
+    def difference(self, slot: str, words: str, lang: str) -> Value | Unknown:
+        """Return how much a slot is to change: percent or degrees Celsius.
+
+        Args:
+            slot: such as `temperature`.
+            words: what was said, such as `two degrees`.
+            lang: the speaker's language, tried first; the others follow.
+        """
+        said = _before_value().sub("", fold(words))
+        if slot == "temperature" and _says_fahrenheit(said):
+            number = read_number(said, lang)
+            # a degree Fahrenheit is five ninths of a degree Celsius
+            return Unknown(slot, words) if number is None else plain(round(number / 1.8 * 2) / 2)
+        return self.read(slot, words, lang)
+
+    def share(self, slot: str, words: str, lang: str) -> float | None:
+        """Return the part of what is set now that words name (`half`, `三成`); None if they do not.
+
+        Args:
+            slot: only brightness, fan speed and volume change by a part.
+            words: what was said; digits with a percent sign are percent of the whole range.
+            lang: the speaker's language, tried first; the others follow.
+        """
+        if slot not in _CHANGED_BY_PART:
+            return None
+        said = _before_value().sub("", fold(words))
+        number = read_number(said, lang)
+        if number is None or not 0 < number < 1 or said[:1].isdigit():
+            return None
+        return number
 
     def _seconds(self, said: str, lang: str) -> float | None:
         """Return the seconds of a time span, from its units or from the lexicon."""

@@ -52,6 +52,7 @@ FRACTIONS = 0.15  # share of numbers with tenths, where a list has them
 DIGITS = 0.6  # share of numbers written in digits
 # How people say a number; CLDR's other rule sets are for cheques, years and dates.
 SPOKEN = ("spellout-cardinal", "spellout-numbering")
+NOT_POSSIBLE = "NotPossible"  # the intent of wishes that are understood and not carried out
 HOME_LISTS = ("name", "area", "floor")
 ASKS = ("any", "all", "which", "how_many", "where")
 OPEN_LISTS = ("bs_open_states", "bs_door_states")
@@ -179,11 +180,17 @@ def _own_templates(lang: str) -> Iterator[Template]:
     for intent, blocks in tree["intents"].items():
         for block in blocks:
             yield from _block_templates(intent, block, grammar)
+    wishes = tree.get("not_possible", {})
     for topic, texts in tree["none"].items():
+        wish = wishes.get(topic)
         for text in texts:
             key = hash_of([lang, NONE, text])
             parsed = hassil.parse_sentence(text).expression
-            yield Template(key, lang, NONE, parsed, grammar, topic=topic)
+            if wish:
+                fixed = {"wish": str(wish)}
+                yield Template(key, lang, NOT_POSSIBLE, parsed, grammar, fixed, topic=topic)
+            else:
+                yield Template(key, lang, NONE, parsed, grammar, topic=topic)
 
 
 def _block_templates(intent: str, block: Mapping[str, Any], grammar: Grammar) -> Iterator[Template]:
