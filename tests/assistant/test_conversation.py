@@ -447,8 +447,9 @@ class FakeRouter:
         self.closed = False
         self.device = SimpleNamespace(ontology=HOME)
 
-    async def act(self, sentence: str, private: bool) -> Any:
+    async def act(self, sentence: str, private: bool, names: Any) -> Any:
         await asyncio.sleep(0)
+        self.names = names
         self.asked.append((sentence, private))
         completion = SimpleNamespace(text=self.text, confidence=0.7)
         return SimpleNamespace(
@@ -457,6 +458,18 @@ class FakeRouter:
 
     async def close(self) -> None:
         self.closed = True
+
+
+def test_a_reader_in_a_home_says_which_words_are_its_names() -> None:
+    router = FakeRouter('{"lang":"en","intent":"none"}')
+    with Reader(router) as reader:  # type: ignore[arg-type]
+        read = reader.of(Home.load())
+        read("turn on the desk lamp in the office please")
+        assert router.names == [(3, 5, ("name",)), (7, 8, ("area",))]
+        read("tell me a joke")
+        assert router.names == []
+        reader("turn on the desk lamp")
+        assert router.names == ()
 
 
 def test_a_reader_interprets_through_the_router() -> None:

@@ -266,3 +266,9 @@ def test_no_sentence_raises(session: Session, sentence: str) -> None:
     assert turn.reply == turn.error
     assert "\n" not in turn.reply
     assert turn.changes == ()
+
+
+def test_the_names_of_a_home_are_read_before_its_first_sentence() -> None:
+    home = Home.load()
+    Session(home, lambda sentence: None)  # type: ignore[arg-type, return-value]
+    assert "index" in vars(home)

@@ -6,7 +6,7 @@ import itertools
 import json
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import pytest
 from tests.language.gbnf import Grammar
@@ -169,7 +169,9 @@ def test_with_our_tokenizer_a_piece_of_structure_is_one_choice() -> None:
     actions = ActionGrammar(HOME.model_dump(), vocabulary.tokenize, END)
     state = actions.start(units("turn on the light"))
     pieces = ['{"lang":"en"', ',"intent":"HassTurnOn"', ',"domain":"light"', ',"name":"', " t"]
-    choices = [3, len(INTENTS), 6 + 9 + 1 + 2 + 1, 9 + 1 + 2 + 1, 3]
+    domains = len(HOME.closed["domain"])
+    after_domain = len(HOME.closed["device_class"]) + len(HOME.closed["scope"]) + 2 + 1
+    choices = [3, len(INTENTS), domains + after_domain, after_domain, 3]
     for piece, count in zip(pieces, choices, strict=True):
         assert len(allowed(state)) == count
         state = state.advance(vocabulary.tokenize(piece)[0])
@@ -270,3 +272,67 @@ class TestCopiedRun:
         assert rest(self.state_after()) == " a b a c"
         assert rest(self.state_after(" a")) == " b a c"
         assert rest(self.state_after(" b")) == " a c"
+
+
+class TestNames:
+    """Names of the home in the sentence: `the reading lamp` is not cut, and is preferred."""
+
+    ONTOLOGY = {  # noqa: RUF012
+        "languages": ("en",),
+        "intents": {"set": ("name", "area", "query")},
+        "closed": {},
+    }
+    UNITS = (" the", " reading", " lamp", " in", " blue", " hall")
+    NAMES = ((1, 3, ("name",)), (4, 6, ("area",)))
+
+    @pytest.fixture
+    def vocabulary(self) -> Vocabulary:
+        return Vocabulary(r'\{"lang":"\w+"|,"intent":"\w+"|,"\w+":"|"|\}| ?[^"{},: ]+')
+
+    def state(self, vocabulary: Vocabulary, *texts: str, known: bool = True) -> GrammarState:
+        actions = ActionGrammar(self.ONTOLOGY, vocabulary.tokenize, END)
+        state = actions.start(self.UNITS, self.NAMES if known else ())
+        for text in ('{"lang":"en"', ',"intent":"set"', *texts):
+            (token,) = vocabulary.tokenize(text)
+            state = state.advance(token)
+        return state
+
+    def texts(self, vocabulary: Vocabulary, tokens: Iterable[int]) -> set[str]:
+        return {vocabulary.texts[token] for token in tokens}
+
+    def allowed(self, vocabulary: Vocabulary, *texts: str, known: bool = True) -> set[str]:
+        return self.texts(vocabulary, allowed(self.state(vocabulary, *texts, known=known)))
+
+    def preferred(self, vocabulary: Vocabulary, *texts: str) -> set[str]:
+        return self.texts(vocabulary, self.state(vocabulary, *texts).preferred)
+
+    def test_no_run_of_a_name_or_an_area_cuts_one(self, vocabulary: Vocabulary) -> None:
+        assert self.allowed(vocabulary, ',"name":"') == {" the", " reading", " in", " blue"}
+        assert self.allowed(vocabulary, ',"area":"', " reading") == {" lamp"}
+        assert self.allowed(vocabulary, ',"name":"', " the") == {" reading", '"'}
+        free = self.allowed(vocabulary, ',"name":"', " reading", known=False)
+        assert free == {" lamp", '"'}
+
+    def test_other_slots_hold_any_words(self, vocabulary: Vocabulary) -> None:
+        assert self.allowed(vocabulary, ',"query":"') == set(self.UNITS)
+        assert '"' in self.allowed(vocabulary, ',"query":"', " reading")
+
+    def test_the_borders_of_a_name_are_preferred(self, vocabulary: Vocabulary) -> None:
+        assert self.preferred(vocabulary, ',"name":"') == {" reading"}
+        assert self.preferred(vocabulary, ',"area":"') == {" blue"}
+        assert self.preferred(vocabulary, ',"name":"', " reading") == set()
+        assert self.preferred(vocabulary, ',"name":"', " reading", " lamp") == {'"'}
+        assert self.preferred(vocabulary, ',"name":"', " blue", " hall") == set()
+
+    def test_a_slot_is_preferred_as_long_as_a_name_waits_for_it(
+        self, vocabulary: Vocabulary
+    ) -> None:
+        assert self.preferred(vocabulary) == {',"name":"', ',"area":"'}
+        lamp = (',"name":"', " reading", " lamp", '"')
+        assert self.preferred(vocabulary, *lamp) == {',"area":"'}
+        hall = (',"area":"', " blue", " hall", '"')
+        assert self.preferred(vocabulary, *lamp, *hall) == set()
+
+    def test_without_names_nothing_is_preferred(self, vocabulary: Vocabulary) -> None:
+        for texts in ((), (',"name":"',), (',"name":"', " reading")):
+            assert not self.state(vocabulary, *texts, known=False).preferred

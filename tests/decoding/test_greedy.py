@@ -30,6 +30,24 @@ def test_the_largest_logit_among_the_allowed_tokens_wins() -> None:
     assert argmax_allowed(ROW, one_of(2)) == 2
 
 
+class Prefers:
+    """A state that adds to the logits of some tokens."""
+
+    allowed = np.array([0, 2, 3], np.int32)
+
+    def __init__(self, preferred: dict[int, float]) -> None:
+        self.preferred = preferred
+
+    def advance(self, token: int) -> GrammarState:
+        return FINISHED
+
+
+def test_what_a_state_prefers_is_added_to_the_logits() -> None:
+    assert argmax_allowed(ROW, Prefers({})) == 3
+    assert argmax_allowed(ROW, Prefers({2: 2.0})) == 3, "a model that is sure of another one"
+    assert argmax_allowed(ROW, Prefers({2: 4.0})) == 2
+
+
 def test_of_equal_logits_the_lowest_token_wins() -> None:
     assert argmax_allowed(ROW, one_of(4, 3)) == 3
 

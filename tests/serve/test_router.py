@@ -129,6 +129,27 @@ class TestRouting:
         assert seconds(None) == {"device": 2.0, "cloud": 7.0}
         assert seconds(RunnerError("failed")) == {"device": 2.0, "cloud": 7.0}
 
+    def test_names_of_the_home_are_for_a_runner_on_this_device_alone(
+        self, fake: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class Knows(fake):  # type: ignore[misc]
+            async def act(self, sentence: str, names: Any = ()) -> Any:
+                self.names = names
+                return await super().act(sentence)
+
+        device, cloud = Knows(confidence=0.1), Knows()
+        names = [(1, 2, ("name",))]
+
+        def act() -> None:
+            asyncio.run(Router(device, cloud, SERVE).act("the lamp", names=names))
+
+        act()
+        assert device.names == (), "a runner elsewhere"
+        monkeypatch.setattr("tumen.serve.router.DeviceRunner", Knows)
+        act()
+        assert device.names == names
+        assert cloud.names == ()
+
     def test_the_tiers_are_those_that_have_a_runner(self, fake: Any) -> None:
         assert Router(fake(), fake(), SERVE).tiers == ("device", "cloud")
         assert Router(fake(), None, SERVE).tiers == ("device",)

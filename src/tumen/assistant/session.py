@@ -118,6 +118,7 @@ class Session:
         self.understand = understand
         self.values = values or Values()
         self.dialogue = Dialogue(home)
+        home.read_names()  # before the first sentence, which would wait for it
 
     def say(self, sentence: str) -> Turn:
         """Answer one sentence. One that is not understood gets its one-line error as the reply."""

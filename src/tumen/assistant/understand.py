@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sequence
 
 from tumen.assistant.interpretation import Interpretation
-from tumen.home import at_home
-from tumen.language import parse
+from tumen.home import Home, Mention, at_home, language_of, mentions_of
+from tumen.language import LANGUAGES, normalise, parse
 from tumen.serve import Router
+from tumen.serve.runners import KnownName
 
 
 class Reader:
@@ -25,14 +27,26 @@ class Reader:
         self.private = private
         self._loop = asyncio.Runner()
 
-    def __call__(self, sentence: str) -> Interpretation:
+    def of(self, home: Home) -> Callable[[str], Interpretation]:
+        """Return what reads the sentences that are said in a home: its names are known."""
+
+        def read(sentence: str) -> Interpretation:
+            return self(sentence, known_names(home, sentence))
+
+        return read
+
+    def __call__(self, sentence: str, names: Sequence[KnownName] = ()) -> Interpretation:
         """Return the interpretation of a sentence.
+
+        Args:
+            sentence: what was said.
+            names: what in it names a thing or a place of the home.
 
         Raises:
             InputError: the sentence is not accepted, or the answer is not an action.
             RunnerError: no tier answers.
         """
-        answer = self._loop.run(self.router.act(sentence, self.private))
+        answer = self._loop.run(self.router.act(sentence, self.private, names=names))
         completion = answer.completion
         # a model trained on people's sentences may answer with their labels
         action = at_home(parse(completion.text, self.router.device.ontology))
@@ -49,3 +63,23 @@ class Reader:
         # the loop ends even if a runner does not answer any more
         finally:
             self._loop.close()
+
+
+def known_names(home: Home, sentence: str) -> list[KnownName]:
+    """Return what a sentence names of a home, for a runner.
+
+    Raises:
+        InputError: the sentence is empty or too long.
+    """
+    said = normalise(sentence)
+    lang = language_of(said, LANGUAGES[0])
+    return [_known(mention) for mention in mentions_of(home.index, said, lang)]
+
+
+def _known(mention: Mention) -> KnownName:
+    slots = []
+    if mention.entities:
+        slots.append("name")
+    if mention.place:
+        slots.append("area")
+    return mention.start, mention.end, tuple(slots)

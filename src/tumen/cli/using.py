@@ -57,7 +57,7 @@ def talk(
     sentences = [" ".join(sentence)] if sentence else _typed_lines(place)
     with Reader(router, private) as reader:
         values = Values.load(bundle / "values.json")
-        session = Session(place, templates_first(place, reader), values)
+        session = Session(place, templates_first(place, reader.of(place)), values)
         for text in sentences:
             turn = session.say(text)
             if as_json:

@@ -14,12 +14,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-Tokenize = Callable[[str], Sequence[int]]  # text inside a longer text -> token ids
+from tumen.decoding.sentence_tokens import OPENING, PREFERENCE, Name, SentenceTokens, Tokenize
+
+NOTHING: Mapping[int, float] = MappingProxyType({})  # no token is preferred
 JOINT = ";"  # between the runs of a slot that may hold several
 
 
@@ -59,6 +62,11 @@ class GrammarState(Protocol):
         """
         ...
 
+    @property
+    def preferred(self) -> Mapping[int, float]:
+        """What is added to the logits of some allowed tokens before one is chosen, in nats."""
+        ...
+
     def advance(self, token: int) -> GrammarState:
         """Return the state after one of the allowed tokens."""
         ...
@@ -72,6 +80,7 @@ class FreeText:
     """
 
     allowed = None
+    preferred = NOTHING
 
     def __init__(self, is_end: Callable[[int], bool]) -> None:
         self._is_end = is_end
@@ -97,6 +106,15 @@ class TokenTrie:
     def allowed(self) -> NDArray[np.int32]:
         """Tokens of the children, ascending."""
         return _sorted_array(self.children)
+
+    @cached_property
+    def copied_slots(self) -> Mapping[int, str]:
+        """The tokens that open a slot of copied words -> the slot."""
+        found = {}
+        for token, rest in self.children.items():
+            if isinstance(rest.target, CopiedSlot):
+                found[token] = rest.target.slot
+        return found
 
     def add(self, tokens: Sequence[int], target: Position | CopiedSlot | None) -> None:
         """Add one text."""
@@ -139,13 +157,15 @@ class ActionGrammar:
         pieces = ['"', *(f',"intent":"{intent}"' for intent in self._intents)]
         return all(len(self.tokenize(piece)) == 1 for piece in pieces)
 
-    def start(self, units: Sequence[str]) -> GrammarState:
+    def start(self, units: Sequence[str], names: Sequence[Name] = ()) -> GrammarState:
         """Return the state before the action of a sentence.
 
         Args:
             units: of the sentence, from `tumen.language.units`.
+            names: runs of them that name a thing or a place of the home.
         """
-        return InStructure(self, SentenceTokens(self.tokenize, units), self.trie(START))
+        words = SentenceTokens.of(self.tokenize, units, names)
+        return InStructure(self, words, self.trie(START))
 
     def trie(self, position: Position) -> TokenTrie:
         """Return all pieces that may come at a position."""
@@ -209,28 +229,6 @@ class ActionGrammar:
             yield slots[index], Position(intent, index + 1)
 
 
-class SentenceTokens:
-    """The words of a sentence that may be copied, as tokens.
-
-    Args:
-        tokenize: the vocabulary's tokenizer.
-        units: of the sentence.
-
-    Attributes:
-        tokens: of all units in a row.
-        starts: indices into `tokens` where a copied run may begin: at a unit.
-        ends: indices into `tokens` where it may end: after a unit.
-    """
-
-    def __init__(self, tokenize: Tokenize, units: Sequence[str]) -> None:
-        # Each unit by itself: the answer's tokens must be the same run as the sentence's.
-        tokens_of_units = [tokenize(unit) for unit in units]
-        self.tokens = [token for tokens in tokens_of_units for token in tokens]
-        ends = np.cumsum([len(tokens) for tokens in tokens_of_units]).tolist()
-        self.starts = (0, *ends[:-1])
-        self.ends = frozenset(ends)
-
-
 class InStructure:
     """Inside the structure of an action: names, quotes, closed values.
 
@@ -244,6 +242,14 @@ class InStructure:
         self.trie = trie
         self.allowed = trie.allowed
 
+    @property
+    def preferred(self) -> Mapping[int, float]:
+        """The slots that a name of the sentence waits for."""
+        if not self._words.names:
+            return NOTHING
+        slots = self.trie.copied_slots.items()
+        return {token: OPENING for token, slot in slots if self._words.waits_for(slot)}
+
     def advance(self, token: int) -> GrammarState:
         """Follow the trie; at the end of a piece, go where it leads."""
         # A token that is not allowed is a bug of the caller, and a KeyError.
@@ -252,7 +258,8 @@ class InStructure:
         if trie.target is None:
             return here
         if isinstance(trie.target, CopiedSlot):
-            return InCopiedSlot(self._grammar, self._words, trie.target, self._words.starts)
+            starts = self._words.starts_of(trie.target.slot)
+            return InCopiedSlot(self._grammar, self._words, trie.target, starts)
         after = InStructure(self._grammar, self._words, self._grammar.trie(trie.target))
         # One piece may be the beginning of another one: "up" and "upper".
         return ContinueOrClose(here, after) if trie.children else after
@@ -286,6 +293,16 @@ class InCopiedSlot:
         self.allowed = _sorted_array(following)
 
     @property
+    def preferred(self) -> Mapping[int, float]:
+        """Where the run begins: the first tokens of names."""
+        words = self._words
+        slot = self._copied.slot
+        # Further on, the sentence decides.
+        if not words.names or self._indices != words.starts_of(slot):
+            return NOTHING
+        return dict.fromkeys(words.first_tokens(slot), PREFERENCE)
+
+    @property
     def rest_of_sentence(self) -> Sequence[int]:
         """The tokens from the first possible place to the end of the sentence."""
         return self._words.tokens[self._indices[0] :]
@@ -296,11 +313,15 @@ class InCopiedSlot:
         inside = [index for index in self._indices if index < len(tokens)]
         following = tuple(index + 1 for index in inside if tokens[index] == token)
         here = InCopiedSlot(self._grammar, self._words, self._copied, following)
-        if self._words.ends.isdisjoint(following):
-            return here  # in the middle of a word
+        words = self._words
+        slot = self._copied.slot
+        if not words.may_end(slot, following):
+            return here  # in the middle of a word or of a name
         trie = self._grammar.trie_after_copy(self._copied)
-        closed = InStructure(self._grammar, self._words, trie)
-        return ContinueOrClose(here, closed) if len(here.allowed) else closed
+        closed = InStructure(self._grammar, words.after_run(following), trie)
+        if not len(here.allowed):
+            return closed
+        return ContinueOrClose(here, closed, words.ends_name(slot, following))
 
 
 class ContinueOrClose:
@@ -312,11 +333,17 @@ class ContinueOrClose:
     Args:
         inside: the state if it goes on.
         closed: the state if it ends.
+        ends_name: whether the run ends with a name of the home, so that to end is preferred.
     """
 
-    def __init__(self, inside: InStructure | InCopiedSlot, closed: InStructure) -> None:
+    def __init__(
+        self, inside: InStructure | InCopiedSlot, closed: InStructure, ends_name: bool = False
+    ) -> None:
         self.inside = inside
         self.closed = closed
+        self.preferred = NOTHING
+        if ends_name:
+            self.preferred = dict.fromkeys(closed.trie.children, PREFERENCE)
         self.trie = closed.trie
         # Both arrays together: no token is in both.
         self.allowed = _sorted_array([*inside.allowed.tolist(), *closed.allowed.tolist()])
@@ -337,6 +364,8 @@ class OneOfTexts:
     Args:
         trie: the texts that are still possible; see `start`.
     """
+
+    preferred = NOTHING
 
     def __init__(self, trie: TokenTrie) -> None:
         self._trie = trie

@@ -21,12 +21,18 @@ class ScoredToken(NamedTuple):
 
 
 def argmax_allowed(row: LogitRow, state: GrammarState) -> int:
-    """Return the allowed token with the largest logit; of equals, the lowest id."""
+    """Return the allowed token with the largest logit; of equals, the lowest id.
+
+    What the state prefers is added to the logits.
+    """
     if state.allowed is None:
         return int(row.argmax())
+    scores = row[state.allowed]
+    if state.preferred:
+        bonus = [state.preferred.get(token, 0.0) for token in state.allowed.tolist()]
+        scores = scores + np.array(bonus, np.float32)
     # `allowed` is ascending, so the first of equals is the lowest id.
-    best = row[state.allowed].argmax()
-    return int(state.allowed[best])
+    return int(state.allowed[scores.argmax()])
 
 
 def log_probability(row: LogitRow, token: int) -> float:

@@ -5,6 +5,8 @@ Requests and parts are JSON objects. A request for text:
     prompt      text, which gets the model's begin token before it, or token ids as they are;
                 null for a pretrained model's vocabulary: the prompt is then made from `units`
     units       words of the sentence: the answer is an action of the ontology
+    names       (first unit, unit after the last, slots that may hold them) of runs of units that
+                name a thing or a place of the home, optional
     choices     texts: the answer is one of them; without `units` and `choices` it is free text
     prefix      text or ids before the prompt, whose state is kept for the next request
     limit       most tokens to write
@@ -230,7 +232,7 @@ class RequestHandler:
                     "the runner has no ontology, so it cannot write actions; "
                     "add an ontology.json to its bundle"
                 )
-            return grammar.start(request["units"])
+            return grammar.start(request["units"], request.get("names") or ())
         if "choices" in request:
             return OneOfTexts.start(request["choices"], self.model.tokenize_inner, self.end)
         return FreeText(self.model.is_end)

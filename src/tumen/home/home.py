@@ -100,6 +100,10 @@ class Home:
             floors.append((floor, NamedPlace(floor.id, areas)))
         return Index([*places, *floors], self.file.entity)
 
+    def read_names(self) -> None:
+        """Build the index now, so that the first sentence does not wait for it."""
+        _ = self.index
+
     # -- state -----------------------------------------------------------------------------------
 
     def state(self, id_: str) -> State:

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
 from tumen.core.errors import InputError, RecipeError, RunnerError, TumenError
 from tumen.recipe import Serve
-from tumen.serve.runners.runner import Completion, Runner
+from tumen.serve.runners.device_runner import DeviceRunner
+from tumen.serve.runners.runner import Completion, KnownName, Runner
 
 Tier = Literal["device", "cloud"]
 CLOUD_PAUSE_SECONDS = 5.0
@@ -172,7 +173,11 @@ class Router:
         return self.cloud
 
     async def act(
-        self, sentence: str, private: bool = False, tier: Tier | None = None
+        self,
+        sentence: str,
+        private: bool = False,
+        tier: Tier | None = None,
+        names: Sequence[KnownName] = (),
     ) -> RoutedAnswer:
         """Answer a sentence.
 
@@ -180,17 +185,21 @@ class Router:
             sentence: what the user said.
             private: whether it must stay on the device.
             tier: the tier that must answer; by default the policy chooses.
+            names: what in it names a thing or a place of the home, for the device's runner alone;
+                they never leave it.
 
         Raises:
             InputError: the sentence cannot be used: empty, too long, or the tier is not available.
             RunnerError: no tier that may answer does.
         """
         if tier is None:
-            return await self._act_by_policy(sentence, private)
+            return await self._act_by_policy(sentence, private, names)
         completion = await self.runner(tier, private).act(sentence)
         return RoutedAnswer(completion, tier, "requested", {tier: completion.seconds.total})
 
-    async def _act_by_policy(self, sentence: str, private: bool) -> RoutedAnswer:
+    async def _act_by_policy(
+        self, sentence: str, private: bool, names: Sequence[KnownName]
+    ) -> RoutedAnswer:
         """Ask the device, and the cloud where the policy says so.
 
         Raises:
@@ -198,7 +207,7 @@ class Router:
             RunnerError: neither answers.
         """
         start = self._clock()
-        device, device_error = await _try(self.device, sentence, RunnerError)
+        device, device_error = await _try(self._device_act(sentence, names), RunnerError)
         seconds = {"device": self._clock() - start}
         confidence = device.confidence if device else 0.0
         route = self._policy(confidence, self._serve.unsure, private, self.cloud_alive)
@@ -226,12 +235,18 @@ class Router:
             seconds: gets the time that it took.
         """
         start = self._clock()
-        completion, error = await _try(cloud, sentence, RunnerError, InputError)
+        completion, error = await _try(cloud.act(sentence), RunnerError, InputError)
         seconds["cloud"] = self._clock() - start
         if completion is None:
             # The next sentences do not wait for a cloud that is down.
             self._paused_until = self._clock() + self._pause_seconds
         return completion, error
+
+    def _device_act(self, sentence: str, names: Sequence[KnownName]) -> Awaitable[Completion]:
+        """Ask the device's runner; only one with a child of its own takes names."""
+        if names and isinstance(self.device, DeviceRunner):
+            return self.device.act(sentence, names=names)
+        return self.device.act(sentence)
 
     async def close(self) -> None:
         """Close both runners."""
@@ -241,11 +256,11 @@ class Router:
 
 
 async def _try(
-    runner: Runner, sentence: str, *expected: type[TumenError]
+    answer: Awaitable[Completion], *expected: type[TumenError]
 ) -> tuple[Completion | None, TumenError | None]:
     """Return a runner's completion, or the expected error that it raised."""
     try:
-        completion = await runner.act(sentence)
+        completion = await answer
     except expected as error:
         return None, error
     return completion, None

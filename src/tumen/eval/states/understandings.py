@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tumen.assistant import Interpretation, TemplateMatcher, templates_first
+from tumen.assistant import Interpretation, Reader, TemplateMatcher, templates_first
 from tumen.core.errors import InputError
 from tumen.core.table import named
 from tumen.eval.states.turn_player import Understand, Understanding
@@ -37,7 +37,7 @@ def open_both(model: Understand) -> Understanding:
     """Return Home Assistant's templates, and the model where none fits."""
 
     def of_home(home: Home, lang: str) -> Understand:
-        return templates_first(home, model)
+        return templates_first(home, _in(home, model))
 
     return of_home
 
@@ -46,9 +46,14 @@ def open_model(model: Understand) -> Understanding:
     """Return the model alone."""
 
     def of_home(home: Home, lang: str) -> Understand:
-        return model
+        return _in(home, model)
 
     return of_home
+
+
+def _in(home: Home, model: Understand) -> Understand:
+    """Return what asks the model and lets it know the names of the home."""
+    return model.of(home) if isinstance(model, Reader) else model
 
 
 def open_matcher(model: Understand) -> Understanding:

@@ -4,13 +4,14 @@ from tumen.serve.runners.bundle_info import BundleInfo, read_bundle_info
 from tumen.serve.runners.child_process import ChildProcess
 from tumen.serve.runners.device_runner import DeviceRunner, load_runner
 from tumen.serve.runners.remote_runner import RemoteRunner
-from tumen.serve.runners.runner import Completion, Runner, Seconds
+from tumen.serve.runners.runner import Completion, KnownName, Runner, Seconds
 
 __all__ = [
     "BundleInfo",
     "ChildProcess",
     "Completion",
     "DeviceRunner",
+    "KnownName",
     "RemoteRunner",
     "Runner",
     "Seconds",

@@ -24,7 +24,7 @@ from tumen.language import DO, Action, Ontology, normalise, units
 from tumen.release import signing
 from tumen.serve.runners.bundle_info import BundleInfo, read_adapters, read_bundle_info
 from tumen.serve.runners.child_process import Call, ChildProcess, RunnerDiedError
-from tumen.serve.runners.runner import Completion, Seconds, StreamTidier, confidence
+from tumen.serve.runners.runner import Completion, KnownName, Seconds, StreamTidier, confidence
 
 WORKERS = 4  # threads that wait for the child on behalf of async code
 NOT_FOR_THE_CHILD = {"groups", "acts"}  # the rest of an ontology decides how an action is written
@@ -147,11 +147,14 @@ class DeviceRunner:
         """The child's process id; `None` when it is dead."""
         return self._child.pid
 
-    def ask(self, sentence: str, adapter: str | None = None) -> Completion:
+    def ask(
+        self, sentence: str, adapter: str | None = None, names: Sequence[KnownName] = ()
+    ) -> Completion:
         """Return the action for a sentence; blocks.
 
         Args:
             sentence: what the user said.
+            names: what in it names a thing or a place of the home.
             adapter: name of one of `adapters`, which is switched to without loading anything; the
                 action is then one of its ontology. Default: the bundle's own.
 
@@ -160,7 +163,7 @@ class DeviceRunner:
             RunnerError: the child died, timed out or rejected the request.
         """
         start = time.perf_counter()
-        request = self._action_request(sentence, adapter)
+        request = self._action_request(sentence, adapter) | {"names": list(names)}
         parts = list(self._parts(request, []))
         if parts[-1]["stop"] != "end":
             raise InputError(
@@ -214,10 +217,12 @@ class DeviceRunner:
         part = next(self._parts({"text": text}, []))
         return list(part["tokens"])
 
-    async def act(self, sentence: str, adapter: str | None = None) -> Completion:
-        """Return the action for a sentence; see `Runner.act`, and `ask` for `adapter`."""
+    async def act(
+        self, sentence: str, adapter: str | None = None, names: Sequence[KnownName] = ()
+    ) -> Completion:
+        """Return the action for a sentence; see `Runner.act`, and `ask` for the arguments."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._workers, self.ask, sentence, adapter)
+        return await loop.run_in_executor(self._workers, self.ask, sentence, adapter, names)
 
     async def stream(
         self, sentence: str, adapter: str | None = None

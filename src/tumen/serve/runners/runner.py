@@ -25,6 +25,11 @@ class Seconds:
     total: float
 
 
+# Words of a sentence that name a thing or a place of the home: (number of the first unit, of the
+# unit after the last, slots that may hold them).
+KnownName = tuple[int, int, tuple[str, ...]]
+
+
 @dataclass(frozen=True)
 class Completion:
     """One answer of a runner.
