@@ -142,3 +142,41 @@ def test_all_lights_are_those_of_a_known_room(home: Home) -> None:
     everywhere = session.say("all lights off everywhere").resolved
     assert everywhere is not None
     assert len(everywhere.targets) > 10
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (
+            "bedroom lights on, only the ceiling one stays off",
+            "light.bedside_left light.bedside_right",
+        ),
+        (
+            "in the bedroom only the ceiling light stays off, turn the rest on",
+            "light.bedside_left light.bedside_right",
+        ),
+        (
+            "turn on the bedroom lights but leave the left bedside lamp off",
+            "light.bedroom_ceiling light.bedside_right",
+        ),
+        (
+            "Im Schlafzimmer Licht an, nur die Deckenlampe bleibt aus",
+            "light.bedside_left light.bedside_right",
+        ),
+        ("卧室的灯都打开，左边床头灯不用", "light.bedroom_ceiling light.bedside_right"),
+    ],
+)
+def test_what_stays_as_it_is_is_left_out(session: Session, said: str, expected: str) -> None:
+    assert did(session.say(said)) == f"TurnOn {expected}"
+
+
+def test_a_part_that_stays_and_is_unknown_is_asked_about(session: Session) -> None:
+    assert did(session.say("bedroom lights on, only the unicorn stays off")) == "?except"
+
+
+def test_an_exception_in_another_room_is_about_the_whole_home(home: Home) -> None:
+    session = Session(Home.of({**home.snapshot(), "here": "kitchen"}), no_model)
+    turn = session.say("turn off all lights except the hallway")
+    assert turn.resolved is not None
+    assert "light.desk_lamp" in turn.resolved.targets
+    assert "light.hallway" not in turn.resolved.targets

@@ -132,7 +132,10 @@ def test_exceptions_stay_as_they_are(
 def test_an_unknown_exception_stops_the_act(session: Session, home: Home) -> None:
     turn = session.say("all lights off except the unicorn")
     assert turn.changes == ()
-    assert turn.reply == 'I do not know what "the unicorn" is, so nothing was done.'
+    assert turn.question is not None
+    assert turn.reply == (
+        'I do not know what "the unicorn" is, so nothing was done. What shall stay as it is?'
+    )
 
 
 def test_a_clock_time_is_waited_for(session: Session, home: Home, clock: Clock) -> None:

@@ -18,7 +18,7 @@ from tumen.assistant.intents import ACTS_ON
 from tumen.assistant.modifiers import languages_of, script_of
 from tumen.assistant.resolution import Candidate, Question, Resolution, Resolved, resolve
 from tumen.assistant.values import Values
-from tumen.home import Home, common_words, split
+from tumen.home import Home, Kind, common_words, split
 from tumen.language import INTENTS, Action
 
 Read = tuple[Action, Resolution]
@@ -40,12 +40,14 @@ class CommandReader:
         values: the lexicon of the bundle.
         here: the area of the speaker, if known.
         recent: what was spoken of before.
+        spared: the ids that stay as they are, so that `the rest` is all else.
     """
 
     home: Home
     values: Values
     here: str | None = None
     recent: Recent = NOTHING
+    spared: frozenset[str] = frozenset()
 
     def read(self, said: str) -> list[Read] | None:
         """Return the acts of a normalised clause; None if a word of it has no role.
@@ -91,7 +93,7 @@ class CommandReader:
         if "other" in command.flags or "pronouns" in command.flags:
             return self._of_last(command, lang)
         if not command.targets:
-            if "everything" in command.flags:
+            if command.flags & {"everything", "rest"}:
                 return self._plain(command, (Named(),), lang)
             return self._of_last(command, lang) if self._goes_on(command) else None
         if command.flags & {"ones", "also"} and all(t.is_place for t in command.targets):
@@ -115,6 +117,11 @@ class CommandReader:
 
     def _plain(self, command: Command, targets: Sequence[Named], lang: str) -> list[Read] | None:
         """Return what is done to targets that were named."""
+        if "rest" in command.flags:
+            # the rest of what?
+            if not self.spared:
+                return None
+            targets = [self._of_the_rest(target) for target in targets]
         targets = [self._in_own_room(command, target) for target in targets]
         with_domains = [(target, domains_of(target, self.home)) for target in targets]
         actions = actions_of(command, with_domains, lang, self.values)
@@ -123,11 +130,18 @@ class CommandReader:
         found = [(action, self._look_up(action)) for action in actions]
         return self._counted(command, found)
 
+    def _of_the_rest(self, target: Named) -> Named:
+        """Return `the rest` as things of the kind of those that stay as they are."""
+        domains = frozenset(self.home.entities[id_].domain for id_ in self.spared)
+        if target.name or target.kind or len(domains) > 1:
+            return target
+        return replace(target, kind=Kind(domains))
+
     def _in_own_room(self, command: Command, target: Named) -> Named:
         """Return `all the lights` as those of the speaker's room, if it is known."""
         if target.area or target.name or target.kind is None or self.here is None:
             return target
-        if "everywhere" in command.flags or "all" not in command.flags:
+        if "everywhere" in command.flags or not command.flags & {"all", "rest"}:
             return target
         area = self.home.areas.get(self.here)
         if area is None or target.kind.domains != _LIGHTS:

@@ -9,6 +9,7 @@ from tumen.assistant.modifiers.clauses import (
 )
 from tumen.assistant.modifiers.marks import WAITING, Mark, marks_of, without_marks
 from tumen.assistant.modifiers.phrases import (
+    GAP,
     alternatives,
     languages_of,
     numbered,
@@ -19,6 +20,7 @@ from tumen.assistant.modifiers.phrases import (
 from tumen.assistant.modifiers.times import Moment, moment_of
 
 __all__ = [
+    "GAP",
     "MAX_CLAUSES",
     "WAITING",
     "Clause",

@@ -8,7 +8,7 @@ negated, or waits for something, is not an act, however sure the model is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from tumen.assistant.commands import NOTHING, CommandReader, Recent
@@ -18,6 +18,7 @@ from tumen.assistant.modifiers import (
     WAITING,
     Mark,
     clauses_of,
+    languages_of,
     marks_of,
     pattern_of,
     script_of,
@@ -29,13 +30,14 @@ from tumen.assistant.reading.amounts import with_amount
 from tumen.assistant.reading.complaints import is_complaint, with_complaint
 from tumen.assistant.reading.corrections import corrected
 from tumen.assistant.reading.enumerations import items_of, one_thing_each
+from tumen.assistant.reading.exceptions import Spared, spared_in, things_of
 from tumen.assistant.reading.grounding import ground, unknown_qualifier, with_colour
 from tumen.assistant.reading.mark_scope import is_content, spread_to
 from tumen.assistant.reading.partition import best_partition
 from tumen.assistant.reading.wishes import wish_spans, with_wish
 from tumen.assistant.resolution import Question, Refusal, Resolution, Resolved, resolve
 from tumen.assistant.values import Values
-from tumen.home import Home, NamedPlace, common_words, language_of, mentions_of
+from tumen.home import Home, language_of, mentions_of
 from tumen.language import ACTS, CLOSED, INTENTS, LANGUAGES, NONE, Action, normalise
 
 Understand = Callable[[str], Interpretation]
@@ -77,6 +79,7 @@ class SentenceReader:
         values: the lexicon of the bundle.
         here: the area of the speaker, if known.
         recent: what was spoken of before.
+        spared: the ids that stay as they are in this sentence.
     """
 
     home: Home
@@ -84,6 +87,7 @@ class SentenceReader:
     values: Values
     here: str | None = None
     recent: Recent = NOTHING
+    spared: frozenset[str] = frozenset()
     _seconds: dict[str, float] = field(default_factory=dict)
 
     def read(self, sentence: str) -> list[SpokenPart]:
@@ -92,7 +96,7 @@ class SentenceReader:
         Raises:
             TumenError: the sentence is not accepted, or no model answers.
         """
-        plainly = self._plainly(sentence)
+        plainly = self._plainly(sentence) or self._sparing(sentence)
         if plainly:
             return plainly
         clauses = clauses_of(sentence)
@@ -130,10 +134,32 @@ class SentenceReader:
 
         return best_partition(segments, read, MAX_CLAUSES)
 
+    def _sparing(self, sentence: str) -> list[SpokenPart]:
+        """Return the parts of a sentence that also says what stays as it is; none for another."""
+        for spared in spared_in(sentence):
+            if self._marks(spared.core):
+                continue
+            kept = self._things(spared)
+            # `all lights off` may be those of this room or of the whole home
+            for here in dict.fromkeys((self.here, None)):
+                reader = replace(self, here=here, spared=kept or frozenset())
+                parts = reader._plainly(spared.core)
+                if any(_is_wider(part, kept) for part in parts):
+                    return [_leaving(part, kept, spared.about) for part in parts]
+        return []
+
+    def _things(self, spared: Spared) -> frozenset[str] | None:
+        """Return what the words of a part say that stays as it is; None if that is not clear."""
+        for lang in languages_of(script_of(spared.core)):
+            kept = things_of(spared.about, lang, {}, self.home, self.here)
+            if kept is not None:
+                return kept
+        return None
+
     @property
     def _commands(self) -> CommandReader:
         """What reads a clause by its words."""
-        return CommandReader(self.home, self.values, self.here, self.recent)
+        return CommandReader(self.home, self.values, self.here, self.recent, self.spared)
 
     def read_words(self, said: str) -> list[SpokenPart]:
         """Return the parts of a clause whose every word is known; none for another one."""
@@ -199,7 +225,12 @@ class SentenceReader:
         """Return what the words of a clause beside its marks say; None if that is not clear."""
         core = without_marks(said, marks)
         by_words = self.read_words(core) if core and marks else []
-        return by_words[0].found if by_words else None
+        if not by_words:
+            return None
+        found = by_words[0].found
+        # `the radio at eight` may be a time or a volume
+        weak = [mark for mark in marks if mark.moment and mark.moment.weak]
+        return None if any(is_content(said, found.action, mark) for mark in weak) else found
 
     def _with_all_said(
         self, said: str, found: Interpretation, marks: Sequence[Mark]
@@ -294,16 +325,30 @@ class SentenceReader:
         if not _changes_something(found.action):
             excepts = any(mark.kind == "except" for mark in marks)
             found = replace(whole, action=_within(core, whole.action, excepts))
+        excepted = [mark for mark in marks if mark.kind == "except"]
         parts = self._plain(core, found)
-        if any(mark.kind == "except" for mark in marks):
-            parts = [self._of_all(part) for part in parts]
-        for mark in marks:
-            if mark.kind == "except":
-                parts = [self._without(part, mark.about) for part in parts]
+        if excepted:
+            parts = self._with_exceptions(core, found, excepted)
         for mark in marks:
             if mark.kind == "moment":
                 parts = [self._at(part, mark, marks) for part in parts]
         return parts
+
+    def _with_exceptions(
+        self, core: str, found: Interpretation, excepted: Sequence[Mark]
+    ) -> list[SpokenPart]:
+        """Return the parts of a clause without the things that its exceptions take out."""
+        first: list[SpokenPart] = []
+        # `all lights but the hall` is about more than a room that is not the hall
+        for here in dict.fromkeys((self.here, None)):
+            reader = replace(self, here=here)
+            whole = parts = [reader._of_all(part) for part in reader._plain(core, found)]
+            for mark in excepted:
+                parts = [reader._without(part, mark.about) for part in parts]
+            first = first or parts
+            if [part.resolution for part in parts] != [part.resolution for part in whole]:
+                return parts
+        return first
 
     def _of_all(self, part: SpokenPart) -> SpokenPart:
         """Return a part about all that fits, where it is not clear which of them is meant."""
@@ -315,55 +360,13 @@ class SentenceReader:
 
     def _without(self, part: SpokenPart, about: str) -> SpokenPart:
         """Return a part without the things that an exception takes out."""
-        resolution = part.resolution
-        if not isinstance(resolution, Resolved):
-            return part
-        spared = self._things(part.action, about)
-        if spared is None:
-            refusal = Refusal(part.action.intent, part.action.lang, "exception", {"words": about})
-            return replace(part, resolution=refusal)
-        targets = tuple(target for target in resolution.targets if target not in spared)
-        if not targets:
-            return replace(part, resolution=_kept(part.action))
-        return replace(part, resolution=replace(resolution, targets=targets))
-
-    def _things(self, action: Action, about: str) -> frozenset[str] | None:
-        """Return what the words of an exception mean; None if that is not clear."""
         kinds = {
-            key: value for key, value in action.slots.items() if key in ("domain", "device_class")
+            key: value
+            for key, value in part.action.slots.items()
+            if key in ("domain", "device_class")
         }
-        spared: set[str] = set()
-        for words in _apart(about):
-            ids = self._named(action, kinds, words)
-            if ids is None:
-                return None
-            spared.update(ids)
-        return frozenset(spared)
-
-    def _named(
-        self, action: Action, kinds: Mapping[str, str], words: str
-    ) -> tuple[str, ...] | None:
-        """Return the things that words name; None if they name none or are unclear."""
-        # a place spares what is in it, also where the action would find nothing there
-        place = self._place(words, action.lang)
-        if place:
-            entities = self.home.entities.values()
-            return tuple(entity.id for entity in entities if entity.area in place.areas)
-        for slots in ({**kinds, "name": words}, {"name": words}):
-            # switching has the widest choice of things
-            tried = Action("HassTurnOff", action.lang, {**slots, "scope": "all"})
-            resolution = self._look_up(tried)
-            if isinstance(resolution, Resolved):
-                return resolution.targets
-        return None
-
-    def _place(self, words: str, lang: str) -> NamedPlace | None:
-        """Return the place that words name: `the hall`, `the ones in the hall`."""
-        phrase = self.home.index.parse(words, lang)
-        only_a_place = len(phrase.places) == 1 and not phrase.kind
-        if only_a_place and phrase.core <= common_words().answer_words:
-            return phrase.places[0]
-        return self.home.index.place(words, lang)
+        kept = things_of(about, part.action.lang, kinds, self.home, self.here)
+        return _leaving(part, kept, about)
 
     def _at(self, part: SpokenPart, mark: Mark, marks: Iterable[Mark]) -> SpokenPart:
         """Return a part that is done at a moment instead of now."""
@@ -408,12 +411,32 @@ def _within(said: str, action: Action, excepts: bool) -> Action:
     return replace(action, slots=ordered)
 
 
-def _apart(about: str) -> list[str]:
-    """Return the things of an exception one by one (`the hall and the kitchen`)."""
-    parts = [about]
-    for joint in common_words().joints:
-        parts = [one.strip() for part in parts for one in part.split(joint)]
-    return [part for part in parts if part]
+def _leaving(part: SpokenPart, kept: frozenset[str] | None, about: str) -> SpokenPart:
+    """Return a part that leaves some things as they are; a question if nobody knows which.
+
+    Args:
+        part: an act on all that fits.
+        kept: the ids of what stays; None if it is not known.
+        about: the words for them.
+    """
+    resolution = part.resolution
+    if not isinstance(resolution, Resolved):
+        return part
+    if kept is None:
+        intent, lang = part.action.intent, part.action.lang
+        question = Question(intent, lang, reason="except", about={"words": about})
+        return replace(part, resolution=question)
+    targets = tuple(target for target in resolution.targets if target not in kept)
+    if not targets:
+        return replace(part, resolution=_kept(part.action))
+    return replace(part, resolution=replace(resolution, targets=targets))
+
+
+def _is_wider(part: SpokenPart, kept: frozenset[str] | None) -> bool:
+    """Whether a part is about things that stay as they are, and about more."""
+    if not isinstance(part.resolution, Resolved) or len(part.resolution.targets) < 2:
+        return False
+    return kept is None or bool(kept & set(part.resolution.targets))
 
 
 def _is_for_later(action: Action) -> bool:

@@ -18,7 +18,7 @@ def reply_with_question(phrasing: Phrasing, question: Question) -> str:
     if question.reason == "which":
         options = phrasing.listed(question.shown, "or")
         return phrasing.reply("which", options=options)
-    return phrasing.reply(question.reason)
+    return phrasing.reply(question.reason, **question.about)
 
 
 def reply_to_refusal(phrasing: Phrasing, refusal: Refusal) -> str:

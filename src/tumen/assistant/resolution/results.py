@@ -54,7 +54,9 @@ class Question:
         lang: the speaker's language.
         options: all options, so that any of them may be the answer.
         values: slot -> number or text.
-        reason: `which` of the options, `what` device, `where` (unknown room), or `how_long`.
+        reason: `which` of the options, `what` device, `where` (unknown room), `how_long`, or
+            `except` what.
+        about: what the reply fills in.
     """
 
     intent: str
@@ -62,6 +64,7 @@ class Question:
     options: tuple[Candidate, ...] = ()
     values: Mapping[str, Value] = field(default_factory=dict)
     reason: str = "which"
+    about: Mapping[str, Value] = field(default_factory=dict, compare=False)
 
     @property
     def shown(self) -> tuple[str, ...]:
