@@ -180,3 +180,52 @@ def test_an_exception_in_another_room_is_about_the_whole_home(home: Home) -> Non
     assert turn.resolved is not None
     assert "light.desk_lamp" in turn.resolved.targets
     assert "light.hallway" not in turn.resolved.targets
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("the one in the bathroom", "TurnOn fan.bathroom"),
+        ("der im Schlafzimmer", "TurnOn fan.bedroom"),
+        ("浴室里的那个", "TurnOn fan.bathroom"),
+        ("all of them", "TurnOn fan.bathroom fan.bedroom fan.living_room"),
+        ("the ceiling fan", "TurnOn fan.living_room"),
+        ("neither", "Nevermind"),
+        ("都不要", "Nevermind"),
+    ],
+)
+def test_answers_to_which_fan(session: Session, answer: str, expected: str) -> None:
+    assert did(session.say("turn the fan on")) == "?which"
+    assert did(session.say(answer)) == expected
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (
+            "put flour, sugar and vanilla on the shopping list",
+            "ListAddItem todo.shopping_list item=flour; ListAddItem todo.shopping_list item=sugar; "
+            "ListAddItem todo.shopping_list item=vanilla",
+        ),
+        (
+            "Eier und Zucker auf die Einkaufsliste",
+            "ListAddItem todo.shopping_list item=Eier; ListAddItem todo.shopping_list item=Zucker",
+        ),
+        ("购物清单加上鸡蛋", "ListAddItem todo.shopping_list item=鸡蛋"),
+        ("take milk off the list", "ListRemoveItem todo.shopping_list item=milk"),
+        (
+            "we've got milk, tick it off the shopping list",
+            "ListCompleteItem todo.shopping_list item=milk",
+        ),
+        ("take out the trash is done", "ListCompleteItem todo.chores item=take out the trash"),
+        ("add it to the shopping list", "?what"),
+    ],
+)
+def test_items_of_lists(session: Session, said: str, expected: str) -> None:
+    assert did(session.say(said)) == expected
+
+
+def test_one_more_item_goes_on_the_same_list(session: Session) -> None:
+    session.say("add pasta to the shopping list")
+    assert did(session.say("and tomatoes")) == "ListAddItem todo.shopping_list item=tomatoes"
+    assert session.say("and what time is it").tier == "model"

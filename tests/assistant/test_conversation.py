@@ -65,7 +65,7 @@ def options(*labels: str) -> Question:
         ("1", [0]),
         ("one", [0]),
         ("the second one please", [1]),
-        ("number two", []),
+        ("number two", [1]),
         ("two", [1]),
         ("third", [2]),
         ("3", [2]),
@@ -79,7 +79,9 @@ def options(*labels: str) -> Question:
         # all of them
         ("all", [0, 1, 2]),
         ("both", [0, 1, 2]),
-        ("all of them", []),
+        ("all of them", [0, 1, 2]),
+        ("the left one and the third", [0, 2]),
+        ("no, the left one", [0]),
         ("alle bitte", [0, 1, 2]),
         ("全部", [0, 1, 2]),
         # by words that fit one alone
@@ -103,7 +105,7 @@ def options(*labels: str) -> Question:
     ],
 )
 def test_which_options_an_answer_means(said: str, meant: list[int]) -> None:
-    assert list(options_meant(options(*LABELS), normalise(said))) == meant
+    assert list(options_meant(options(*LABELS), normalise(said), home_of())) == meant
 
 
 @pytest.mark.parametrize(
@@ -130,7 +132,7 @@ def test_which_options_an_answer_means(said: str, meant: list[int]) -> None:
     ],
 )
 def test_answers_with_other_options(said: str, labels: list[str], meant: list[int]) -> None:
-    assert list(options_meant(options(*labels), said)) == meant
+    assert list(options_meant(options(*labels), said, home_of())) == meant
 
 
 def test_an_answer_carries_out_what_was_asked_about() -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from tumen.assistant.acts import Change, Outcome, act, undo
-from tumen.assistant.answers import options_meant
+from tumen.assistant.answers import declines, options_meant, undoes
 from tumen.assistant.as_typed import as_typed
 from tumen.assistant.dialogue import Dialogue
 from tumen.assistant.interpretation import Interpretation
@@ -22,7 +22,7 @@ from tumen.assistant.replies import catalogues, reply, reply_finished, reply_und
 from tumen.assistant.resolution import Question, Refusal, Resolution, Resolved, resolve
 from tumen.assistant.values import Values
 from tumen.core.errors import TumenError
-from tumen.home import Home, common_words, language_of, spoken
+from tumen.home import Home, language_of
 from tumen.language import LANGUAGES, Action, normalise
 
 _MISSING_SLOT = {"what": "name", "where": "area"}
@@ -136,7 +136,7 @@ class Session:
         try:
             said = normalise(sentence)
             # an undo is never the answer to a question
-            if spoken(said) in common_words().undo:
+            if undoes(said):
                 return self._undo(sentence, said, watch)
             # a pending question comes before the model: `the left one` is no command
             answer = self._answer(said) if answering else None
@@ -203,9 +203,9 @@ class Session:
         question = self.dialogue.question
         if question is None:
             return None
-        if spoken(said) in common_words().nevermind:
+        if declines(said):
             return Resolved("HassNevermind", question.lang)
-        numbers = options_meant(question, said)
+        numbers = options_meant(question, said, self.home)
         if numbers:
             return question.choose(*numbers)
         return self._filled(question, said)

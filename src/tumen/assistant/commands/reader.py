@@ -10,10 +10,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from tumen.assistant.commands.command import Command, Named, commands_of
-from tumen.assistant.commands.command_words import words_of_commands
+from tumen.assistant.commands.command_words import ACT, bare_units, words_of_commands
+from tumen.assistant.commands.list_commands import list_actions, more_items
 from tumen.assistant.commands.meaning import actions_of, domains_of
 from tumen.assistant.commands.recent import NOTHING, Recent, like_last_in, others_of
-from tumen.assistant.commands.scan import scan
+from tumen.assistant.commands.scan import PLACE, THING, scan
 from tumen.assistant.intents import ACTS_ON
 from tumen.assistant.modifiers import languages_of, script_of
 from tumen.assistant.resolution import Candidate, Question, Resolution, Resolved, resolve
@@ -25,6 +26,8 @@ Read = tuple[Action, Resolution]
 """An act and what it means in the home."""
 
 _IT = "it"
+_ADDS = ("HassListAddItem", "HassShoppingListAddItem")
+_NO_ITEM = (ACT, THING, PLACE, "pronouns")
 _LIGHTS = frozenset(("light",))
 _STEPS = frozenset(("brighter", "darker", "louder", "quieter"))
 _TRIED = ("light", "cover", "lock", "media_player", "climate", "fan", "vacuum", "lawn_mower")
@@ -73,11 +76,37 @@ class CommandReader:
 
     def _read(self, said: str, lang: str) -> list[Read] | None:
         """Return the acts of a clause in one language."""
+        listed = list_actions(said, lang, self.home)
+        if listed:
+            return [(action, self._look_up_item(action)) for action in listed]
         for command in self._commands(said, lang):
             found = self._meant(command, lang)
             if found:
                 return found
-        return None
+        return self._more_items(said, lang)
+
+    def _look_up_item(self, action: Action) -> Resolution:
+        """Return what an act on a list means; `it` is nothing to write down."""
+        words = bare_units(action.slots["item"])
+        roles = words_of_commands(action.lang).roles.get(words, ())
+        if any(role.name == "pronouns" for role in roles):
+            return Question(action.intent, action.lang, reason="what")
+        return self._look_up(action)
+
+    def _more_items(self, said: str, lang: str) -> list[Read] | None:
+        """Return `and tomatoes` as more items for the list that was spoken of last."""
+        last = self.recent.acts[-1] if self.recent.acts else None
+        if last is None or last.intent not in _ADDS:
+            return None
+        known = scan(said, self.home, self.values, lang)
+        if any(piece.may_be(role) for piece in known for role in _NO_ITEM):
+            return None
+        found: list[Read] = []
+        for item in more_items(said, lang):
+            slots = {"item": item} if "Shopping" in last.intent else {"name": _IT, "item": item}
+            action = Action(last.intent, lang, slots)
+            found.append((action, replace(last, lang=lang, values={**last.values, "item": item})))
+        return found or None
 
     def _commands(self, said: str, lang: str) -> Iterator[Command]:
         """Yield the readings of a clause in which every word has a role."""

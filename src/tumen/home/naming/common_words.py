@@ -36,6 +36,7 @@ class CommonWords:
         ordinals: words for the first, the second, ... option.
         last: words for the last option.
         nevermind: answers that drop a question.
+        all_answers: answers that mean every option.
         answer_words: words of an answer that do not name an option.
         answer_endings: endings of an answer that carry no meaning.
         undo: sentences that take the last change back.
@@ -60,6 +61,7 @@ class CommonWords:
     ordinals: tuple[frozenset[str], ...]
     last: frozenset[str]
     nevermind: frozenset[str]
+    all_answers: frozenset[str]
     answer_words: frozenset[str]
     answer_endings: tuple[str, ...]
     undo: frozenset[str]
@@ -115,6 +117,7 @@ def common_words() -> CommonWords:
         ordinals=_ordinals(tables),
         last=_joined(tables, "last"),
         nevermind=_joined(tables, "nevermind"),
+        all_answers=_joined(tables, "all_answers"),
         answer_words=_joined(tables, "answer_words"),
         answer_endings=_listed(tables, "answer_endings"),
         undo=_joined(tables, "undo"),
