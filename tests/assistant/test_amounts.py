@@ -4,8 +4,9 @@ import pytest
 from tests.assistant.speech import action_of
 from tests.homes import home_of, thing
 
-from tumen.assistant.reading.amounts import with_amount
 from tumen.assistant.values import Values
+from tumen.assistant.wording.amounts import amount_spans, with_amount
+from tumen.assistant.wording.said_kinds import with_said_kind
 from tumen.home.home import Home
 from tumen.language.action import Action, normalise
 
@@ -106,3 +107,24 @@ def test_an_unknown_name_is_kept(house: Home) -> None:
     assert found.slots["name"] == "frobnicator"
     found = read(house, "make it brighter", "en", "LightSet name=it brighter step=up")
     assert "name" not in found.slots
+
+
+@pytest.mark.parametrize(
+    ("said", "protected"),
+    [
+        ("küchenlautsprecher um 15 lauter", "um 15"),
+        ("turn it up by 20 make it louder", "by 20"),
+        ("um 15 uhr lauter", ""),
+        ("licht aus um 8", ""),
+    ],
+)
+def test_a_difference_is_no_time_of_day(said: str, protected: str) -> None:
+    assert [said[start:end] for start, end in amount_spans(said)] == [protected][: bool(protected)]
+
+
+def test_the_kind_that_was_said_is_acted_on(house: Home) -> None:
+    heard = action_of("TurnOff device_class=curtain", "de")
+    found = with_said_kind("schließ das gartentor ab", heard, house)
+    assert found == action_of("TurnOff device_class=gate", "de")
+    assert with_said_kind("mach die vorhänge zu", heard, house) == heard
+    assert with_said_kind("helios zu", heard, house) == heard

@@ -8,6 +8,8 @@ from tests.assistant.speech import action_of
 from tests.homes import Clock
 
 from tumen.assistant import Interpretation, Session
+from tumen.assistant.modifiers import clauses_of
+from tumen.assistant.reading.sentence import _without_asides
 from tumen.core.errors import RunnerError
 from tumen.home.home import Home
 
@@ -284,3 +286,9 @@ def test_a_timers_command_answers_no_question(session: Session, home: Home, cloc
         assert home.state("light.bedside_left")["state"] == "off"
     finally:
         del DEAF["left bedside"], DEAF["which"]
+
+
+def test_stop_before_a_command_is_no_command() -> None:
+    kept = _without_asides(clauses_of("stop, don't dim the lamp"))
+    assert [clause.said for clause in kept] == ["don't dim the lamp"]
+    assert [clause.said for clause in _without_asides(clauses_of("stop"))] == ["stop"]

@@ -4,7 +4,7 @@ import pytest
 from tests.assistant.speech import action_of
 from tests.homes import home_of, thing
 
-from tumen.assistant.reading.wishes import wish_spans, with_wish
+from tumen.assistant.wording.wishes import wish_spans, with_wish
 from tumen.home.home import Home
 from tumen.language.action import Action, normalise
 
@@ -68,3 +68,16 @@ def test_the_words_of_a_wish_forbid_nothing() -> None:
     assert wish_spans("wir haben keine milch mehr")
     assert wish_spans("ich seh nichts")
     assert not wish_spans("do not open the door")
+
+
+@pytest.mark.parametrize(
+    ("sentence", "lang"),
+    [("take out the trash is done", "en"), ("take out the trash ist erledigt", "de")],
+)
+def test_what_is_done_is_ticked_off_where_it_stands_on_a_list(sentence: str, lang: str) -> None:
+    home = home_of(thing("todo.chores", "Chores", items=["Take out the trash"]))
+    found = with_wish(normalise(sentence), Action("none", lang), home, None)
+    slots = {"name": "Chores", "item": "take out the trash"}
+    assert found == Action("HassListCompleteItem", lang, slots)
+    other = Action("none", "en")
+    assert with_wish("the soup is done", other, home, None) is other

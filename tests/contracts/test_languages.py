@@ -23,7 +23,7 @@ FOLDERS = {
     "data/sources/names": ".yaml",
     "data/sources/phrases": ".yaml",
     "home/naming/languages": ".toml",
-    "assistant/reading/languages": ".toml",
+    "assistant/wording/languages": ".toml",
     "assistant/values/languages": ".toml",
     "assistant/replies/languages": ".toml",
 }

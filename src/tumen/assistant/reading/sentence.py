@@ -16,6 +16,7 @@ from tumen.assistant.interpretation import Interpretation
 from tumen.assistant.modifiers import (
     MAX_CLAUSES,
     WAITING,
+    Clause,
     Mark,
     clauses_of,
     languages_of,
@@ -26,7 +27,6 @@ from tumen.assistant.modifiers import (
     without_marks,
     words_of,
 )
-from tumen.assistant.reading.amounts import with_amount
 from tumen.assistant.reading.complaints import is_complaint, with_complaint
 from tumen.assistant.reading.corrections import corrected
 from tumen.assistant.reading.enumerations import items_of, one_thing_each
@@ -34,10 +34,10 @@ from tumen.assistant.reading.exceptions import Spared, spared_in, things_of
 from tumen.assistant.reading.grounding import ground, unknown_qualifier, with_colour
 from tumen.assistant.reading.mark_scope import is_content, spread_to
 from tumen.assistant.reading.partition import best_partition
-from tumen.assistant.reading.wishes import wish_spans, with_wish
 from tumen.assistant.resolution import Question, Refusal, Resolution, Resolved, resolve
 from tumen.assistant.values import Values
-from tumen.home import Home, language_of, mentions_of
+from tumen.assistant.wording import amount_spans, wish_spans, with_amount, with_said_kind, with_wish
+from tumen.home import Home, common_words, language_of, mentions_of, spoken
 from tumen.language import ACTS, CLOSED, INTENTS, LANGUAGES, NONE, Action, normalise
 
 Understand = Callable[[str], Interpretation]
@@ -99,7 +99,7 @@ class SentenceReader:
         plainly = self._plainly(sentence) or self._sparing(sentence)
         if plainly:
             return plainly
-        clauses = clauses_of(sentence)
+        clauses = _without_asides(clauses_of(sentence))
         marked = [(clause, self._marks(clause.said)) for clause in clauses]
         parts: list[SpokenPart] = []
         for number, (clause, marks) in enumerate(marked):
@@ -169,7 +169,7 @@ class SentenceReader:
 
     def _marks(self, said: str) -> list[Mark]:
         """Return the marks of a clause; words that name a thing of the home are none."""
-        return marks_of(said, [*self._names_in(said), *wish_spans(said)])
+        return marks_of(said, [*self._names_in(said), *wish_spans(said), *amount_spans(said)])
 
     def _names_in(self, said: str) -> list[tuple[int, int]]:
         """Return (start, end) of the characters that name a thing: the scene `Good night`."""
@@ -191,7 +191,7 @@ class SentenceReader:
         wished = with_wish(said, action, self.home, self.here or self.home.here)
         if wished is action:
             wished = with_amount(said, action, self.home, self.values)
-        return replace(found, action=wished)
+        return replace(found, action=with_said_kind(said, wished, self.home))
 
     # -- parts -----------------------------------------------------------------------------------
 
@@ -278,7 +278,9 @@ class SentenceReader:
         if not isinstance(resolution, Resolved) or len(resolution.targets) < 2:
             return action, resolution
         qualifier = ""
-        if action.intent in _OF_THE_HOME and not action.slots.get("name"):
+        narrows = action.intent in _OF_THE_HOME and not action.slots.get("name")
+        # `a bit more light`: the words before the kind are no name
+        if narrows and not wish_spans(said):
             qualifier = unknown_qualifier(said, action, self.home)
         if not qualifier:
             return action, resolution
@@ -385,6 +387,12 @@ class SentenceReader:
             place=self.here,
         )
         return replace(part, resolution=later)
+
+
+def _without_asides(clauses: Sequence[Clause]) -> list[Clause]:
+    """Return the clauses of a sentence without `stop` and `no`, unless that is all that is said."""
+    asides = common_words().nevermind
+    return [clause for clause in clauses if spoken(clause.said) not in asides] or [*clauses]
 
 
 def _by_words(said: str, read: tuple[Action, Resolution]) -> SpokenPart:

@@ -16,7 +16,7 @@ _WORDS_BEFORE = 1
 @cache
 def tables() -> Mapping[str, Mapping[str, Any]]:
     """Return the language files of this folder."""
-    return dict(read_language_tables("tumen.assistant.reading"))
+    return dict(read_language_tables("tumen.assistant.wording"))
 
 
 @cache

@@ -17,8 +17,8 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from tumen.assistant.modifiers import alternatives, script_of
-from tumen.assistant.reading.tables import asks, pattern_of_phrases, phrases_by_key, phrases_of
 from tumen.assistant.values import Unknown, Values, first_words, number_units, read_number
+from tumen.assistant.wording.tables import asks, pattern_of_phrases, phrases_by_key, phrases_of
 from tumen.home import Home, common_words, fold, kind_word, mentions_of, split
 from tumen.language import ACTS, CLOSED, INTENTS, NONE, Action, is_cjk, units
 
@@ -85,6 +85,34 @@ def with_amount(said: str, action: Action, home: Home, values: Values) -> Action
         return action
     reader = _Reader(said, action, home, values, script)
     return reader.stopped() or reader.mode() or reader.amount() or action
+
+
+def amount_spans(said: str) -> list[tuple[int, int]]:
+    """Return (start, end) of the characters of differences: `15 lauter` is no time of day."""
+    script = script_of(said)
+    if not _compares(script).search(said):
+        return []
+    counts = alternatives(phrases_of(script, "amounts", "counts"))
+    spans = []
+    for match in _difference(script).finditer(said):
+        if not re.match(rf"\s*(?:{counts})", said[match.end() :]):
+            spans.append(match.span())
+    return spans
+
+
+@cache
+def _compares(script: str) -> re.Pattern[str]:
+    """Return the pattern of words that compare: `louder`, `brighter`."""
+    table = phrases_by_key(script, "amounts")
+    keys = [f"{domain} {way}" for domain in _SETS if domain not in _MOVES for way in ("up", "down")]
+    return re.compile(alternatives(phrase for key in keys for phrase in table.get(key, ())))
+
+
+@cache
+def _difference(script: str) -> re.Pattern[str]:
+    """Return the pattern of `by` and the number after it."""
+    by = alternatives(phrases_of(script, "amounts", "by"))
+    return re.compile(rf"(?:{by})\s*(?:\d[\d.,]*|[^\W\d]+)")
 
 
 def _may_hold_an_amount(said: str, script: str, action: Action) -> bool:
