@@ -2,6 +2,7 @@
 
 import pytest
 from tests.assistant.speech import action_of
+from tests.homes import home_of, thing
 
 from tumen.assistant import Interpretation, TemplateMatcher, templates_first
 from tumen.assistant import matcher as module
@@ -34,6 +35,13 @@ def matcher() -> TemplateMatcher:
         # which answer is wanted
         ("are all the lights on", "en", "GetState domain=light state=on ask=all"),
         ("how many lights are on", "en", "GetState domain=light state=on ask=how_many"),
+        # a template that takes the room for granted; the room is found out later
+        ("next track", "en", "MediaNext"),
+        ("下一首", "zh", "MediaNext"),
+        # templates have no space between scripts, sentences have
+        ("把音量设置到50%", "zh", "SetVolume volume=50"),
+        # a place of a person is no state of a thing
+        ("is anyone home", "en", "GetState domain=person ask=any zone=home"),
     ],
 )
 def test_a_template_fits(matcher: TemplateMatcher, sentence: str, lang: str, action: str) -> None:
@@ -46,6 +54,32 @@ def test_a_template_fits(matcher: TemplateMatcher, sentence: str, lang: str, act
 )
 def test_no_template_fits(matcher: TemplateMatcher, sentence: str) -> None:
     assert matcher.match(normalise(sentence), "en") is None
+
+
+@pytest.mark.parametrize(
+    ("intent", "tier", "query"),
+    [("MediaSearchAndPlay query=abba", "templates", "abba gold"), ("none", "device", None)],
+)
+def test_a_template_for_any_words_needs_the_model_to_agree(
+    home: Home, intent: str, tier: str, query: str | None
+) -> None:
+    def model(said: str) -> Interpretation:
+        return Interpretation(action_of(intent), "device", "sure", 0.9)
+
+    found = templates_first(home, model)("play abba gold")
+    assert (found.tier, found.action.slots.get("query")) == (tier, query)
+
+
+def test_a_bare_stop_is_the_models(home: Home) -> None:
+    # it fits `pause`, and so does a pause in the middle of another sentence
+    nothing = Interpretation(action_of("none"), "device", "sure", 0.9)
+    assert templates_first(home, lambda said: nothing)("stop").action.intent == "none"
+
+
+def test_a_name_with_marks_is_found_as_it_is_said() -> None:
+    matcher = TemplateMatcher(home_of(thing("todo.list", "To-Do")))
+    found = matcher.match(normalise("Füge Putzen zur To-Do-Liste hinzu"), "de")
+    assert found == action_of("ListAddItem name=to do item=putzen", "de")
 
 
 def guess(said: str) -> Interpretation:

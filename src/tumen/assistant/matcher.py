@@ -8,21 +8,21 @@ sentences are the model's.
 from __future__ import annotations
 
 import contextlib
+import re
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
 from tumen.assistant.interpretation import Interpretation
 from tumen.assistant.modifiers import languages_of, script_of
+from tumen.assistant.template_index import PURPOSE, HomeNames, TemplateIndex
 from tumen.core.errors import InputError, MissingExtra, TumenError
 from tumen.core.extras import need
 from tumen.data.sources import language_data
 from tumen.home import Home, common_words, split
-from tumen.language import CLOSED, INTENTS, Action, is_cjk, normalise
-
-PURPOSE = "matching sentences with templates"
+from tumen.language import CJK, CLOSED, COPIED, INTENTS, NUMBERS, Action, is_cjk, normalise
 
 SLOT_NAMES = {
     "floor": "area",
@@ -33,7 +33,40 @@ SLOT_NAMES = {
 }
 """Home Assistant's names of slots -> ours."""
 
+_SOMEWHERE = {"area": "here"}
+"""What templates may take for granted: it is said in some room. Which one is found out later."""
+
+_NO_SPACE = re.compile(rf"(?<=[{CJK}]) +| +(?=[{CJK}])|(?<=\d) +(?=[%°])")
+"""The spaces that a sentence has between words of two scripts; templates have none there."""
+
 TIME_UNITS = ("hours", "minutes", "seconds")
+
+
+def _as_said(name: str) -> str:
+    """Return a name in the form of a sentence; as it is if it has no letters."""
+    try:
+        return normalise(name)
+    except InputError:
+        return name
+
+
+def _without_spaces(entries: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Return entries of a list as a language without spaces says them."""
+    return [(_NO_SPACE.sub("", entry[0]), *entry[1:]) for entry in entries]
+
+
+@dataclass(frozen=True)
+class TemplateMatch:
+    """What a template makes of a sentence.
+
+    Attributes:
+        action: what is wanted.
+        is_open: whether the template takes any words (`play {query}`) and names nothing of the
+            home; a sentence that is not for the home may fit it.
+    """
+
+    action: Action
+    is_open: bool = False
 
 
 class TemplateMatcher:
@@ -49,41 +82,59 @@ class TemplateMatcher:
     def __init__(self, home: Home | None) -> None:
         self._hassil = need("hassil", PURPOSE)
         need("home_assistant_intents", PURPOSE)
-        self._lists = self._names_of(home)
+        self._names = HomeNames(_lists_of(home))
 
     def match(self, said: str, lang: str) -> Action | None:
-        """Return the action of the best match, or None.
+        """Return the action of the best match, or None; see `read`."""
+        match = self.read(said, lang)
+        return match.action if match else None
+
+    def read(self, said: str, lang: str) -> TemplateMatch | None:
+        """Return the best match, or None.
 
         Args:
             said: a normalised sentence.
             lang: the language whose templates are tried.
         """
+        names = self._names.said(said)
+        if not language_data(lang).spaced:
+            said = _NO_SPACE.sub("", said)
+            names = {name: _without_spaces(entries) for name, entries in names.items()}
+        index = _templates(lang)
+        make = self._hassil.TextSlotList.from_tuples
+        lists = {name: make(entries, allow_template=False) for name, entries in names.items()}
         match = self._hassil.recognize_best(
             said,
-            _templates(lang),
-            slot_lists=self._lists,
-            language=language_data(lang).home_assistant,
+            index.chosen(said, names),
+            slot_lists=lists,
+            intent_context=_SOMEWHERE,
+            language=index.code,
         )
-        return _action_of(match, said, lang) if match else None
+        action = _action_of(match, said, lang) if match else None
+        if action is None:
+            return None
+        return TemplateMatch(action, _is_open(match.entities.values()))
 
-    def _names_of(self, home: Home | None) -> Mapping[str, Any]:
-        """Return hassil's lists of what a home's devices, areas and floors are called."""
-        names: list[tuple[Any, ...]] = []
-        areas: list[tuple[Any, ...]] = []
-        floors: list[tuple[Any, ...]] = []
-        if home is not None:
-            for entity in home.entities.values():
-                names += [(name, name, {"domain": entity.domain}) for name in entity.names]
-            for area in home.areas.values():
-                areas += [(name, name) for name in area.names]
-            for floor in home.floors.values():
-                floors += [(name, name) for name in floor.names]
-        make = self._hassil.TextSlotList.from_tuples
-        return {
-            "name": make(names, allow_template=False),
-            "area": make(areas, allow_template=False),
-            "floor": make(floors, allow_template=False),
-        }
+
+def _is_open(entities: Iterable[Any]) -> bool:
+    """Whether a match takes for granted what it is about."""
+    return any(entity.name in _SOMEWHERE and not entity.text for entity in entities)
+
+
+def _lists_of(home: Home | None) -> dict[str, list[tuple[Any, ...]]]:
+    """Return hassil's lists of what a home's devices, areas and floors are called."""
+    names: list[tuple[Any, ...]] = []
+    areas: list[tuple[Any, ...]] = []
+    floors: list[tuple[Any, ...]] = []
+    if home is not None:
+        for entity in home.entities.values():
+            context = {"domain": entity.domain}
+            names += [(_as_said(name), name, context) for name in entity.names]
+        for area in home.areas.values():
+            areas += [(_as_said(name), name) for name in area.names]
+        for floor in home.floors.values():
+            floors += [(_as_said(name), name) for name in floor.names]
+    return {"name": names, "area": areas, "floor": floors}
 
 
 class TemplatesFirst:
@@ -111,8 +162,8 @@ class TemplatesFirst:
         """
         tried = likely_language(said)
         matched = self._matched(said, (tried,))
-        if matched and "step" not in matched.action.slots:
-            return matched
+        if matched and not matched.is_open and "step" not in matched.action.slots:
+            return matched.found
         try:
             found = self.understand(said)
         except TumenError:
@@ -120,23 +171,41 @@ class TemplatesFirst:
             matched = matched or self._matched(said, languages_of(script_of(said)))
             if matched is None:
                 raise
-            return matched
+            return matched.found
         if matched is None and found.action.lang != tried:
             matched = self._matched(said, (found.action.lang,))
         if matched is None:
             return found
+        # a sentence that is not for the home may fit a template that takes any words
+        if matched.is_open and found.action.intent != matched.action.intent:
+            return found
         action = _with_direction(matched.action, found.action)
-        return replace(matched, action=action, seconds={**found.seconds, **matched.seconds})
+        seconds = {**found.seconds, **matched.found.seconds}
+        return replace(matched.found, action=action, seconds=seconds)
 
-    def _matched(self, said: str, languages: Sequence[str]) -> Interpretation | None:
+    def _matched(self, said: str, languages: Sequence[str]) -> _Matched | None:
         """Return what the templates of some languages make of a sentence, or None."""
         start = time.perf_counter()
         for lang in languages:
-            action = self.matcher.match(said, lang)
-            if action is not None:
-                seconds = time.perf_counter() - start
-                return Interpretation(action, "templates", "exact", 1.0, {"templates": seconds})
+            match = self.matcher.read(said, lang)
+            if match is not None:
+                seconds = {"templates": time.perf_counter() - start}
+                found = Interpretation(match.action, "templates", "exact", 1.0, seconds)
+                return _Matched(found, match.is_open)
         return None
+
+
+@dataclass(frozen=True)
+class _Matched:
+    """A match as an interpretation; see `TemplateMatch`."""
+
+    found: Interpretation
+    is_open: bool
+
+    @property
+    def action(self) -> Action:
+        """What is wanted."""
+        return self.found.action
 
 
 def _with_direction(matched: Action, found: Action) -> Action:
@@ -182,11 +251,11 @@ def templates_first(
 
 
 @cache
-def _templates(lang: str) -> Any:
-    """Return the templates of a language; reading them takes about a second."""
+def _templates(lang: str) -> TemplateIndex:
+    """Return the templates of a language."""
     code = language_data(lang).home_assistant
     tree = need("home_assistant_intents", PURPOSE).get_intents(code)
-    return need("hassil", PURPOSE).Intents.from_dict(tree)
+    return TemplateIndex(tree, code)
 
 
 def time_spans(slots: Mapping[str, Any], intent: str) -> dict[str, str]:
@@ -207,6 +276,12 @@ def _action_of(match: Any, said: str, lang: str) -> Action | None:
     slots = time_spans({name: entity.value for name, entity in match.entities.items()}, intent)
     for name, entity in match.entities.items():
         slot = SLOT_NAMES.get(name, name)
+        if slot in COPIED and not entity.text and slot not in NUMBERS:
+            # taken from where it was said, and resolved there: nobody said it
+            continue
+        if slot == "state" and entity.value not in CLOSED["state"]:
+            # somebody is at a place that is no state of theirs: `is anna at work`
+            slot = "zone"
         if slot == "step" and isinstance(entity.value, (int, float)):
             slots["volume"] = f"{abs(entity.value):g}"
             slots["step"] = "up" if entity.value > 0 else "down"

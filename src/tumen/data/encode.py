@@ -20,8 +20,6 @@ from tumen.data.shards import PackedExamples, pack_examples, write_packed
 from tumen.data.tokenizer import (
     Codec,
     PretrainedCodec,
-    UnigramCodec,
-    UnigramVocabulary,
     Vocabulary,
     read_vocabulary,
     shifted_piece,
@@ -47,12 +45,7 @@ def write_tokenizer(section: Tokenizer, corpus: Path, folder: Path, inputs: str)
     parents = [verify(corpus, "corpus").digest]
     ontology = Ontology.load(corpus)
     if section.init_from:
-        vocabulary = _vocabulary(section, corpus, ontology)
-        codec: Codec
-        if isinstance(vocabulary, UnigramVocabulary):
-            codec = UnigramCodec(vocabulary, ontology)
-        else:
-            codec = PretrainedCodec(vocabulary, ontology)
+        codec: Codec = PretrainedCodec(_vocabulary(section, corpus, ontology), ontology)
         parents.append(vocabulary_digest(Path(section.init_from)))
     else:
         texts = list(_sample(corpus))
@@ -71,9 +64,7 @@ def _sample(corpus: Path) -> Iterator[str]:
             yield text
 
 
-def _vocabulary(
-    section: Tokenizer, corpus: Path, ontology: Ontology
-) -> Vocabulary | UnigramVocabulary:
+def _vocabulary(section: Tokenizer, corpus: Path, ontology: Ontology) -> Vocabulary:
     """Return a pretrained model's vocabulary for the rows.
 
     It is trimmed to what the rows need, and gets own tokens for pieces of actions, if the section
@@ -86,9 +77,7 @@ def _vocabulary(
         cuts = chain.from_iterable(map(_cut, rows))
         needed = chain(structure, map(shifted_piece, structure), cuts)
         found = found.trimmed(needed, section.trim)
-    # An encoder writes no action, so its vocabulary has no words to write one with.
-    needs_tokens = section.pieces or isinstance(found, UnigramVocabulary)
-    return found.with_tokens(structure) if needs_tokens else found
+    return found.with_tokens(structure) if section.pieces else found
 
 
 def _cut(row: Row) -> list[str]:

@@ -5,8 +5,9 @@ Data: a checkout of github.com/OHF-Voice/intents (CC BY 4.0), tests/<language>/<
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -80,12 +81,30 @@ def _cases_of_file(
     tree: Mapping[str, Any], intent: str, lang: str, values: Values
 ) -> Iterator[EvalCase]:
     for test in tree.get("tests", ()):
-        slots = dict(test.get("slots") or {})
-        gold = expected_action(intent, lang, slots)
-        home = Home.of(_TestHome(tree, slots, test.get("context") or {}).home())
+        golds = [expected_action(intent, lang, slots) for slots in _alternatives(test)]
+        gold = golds[0]
+        home = Home.of(_TestHome(tree, _alternatives(test)[0], test.get("context") or {}).home())
         groups = (lang, gold.domain, intent)
+        grade = _grade_of_any([_grade(one, home, values) for one in golds])
         for sentence in test["sentences"]:
-            yield EvalCase(case_sentence(sentence), gold, home, groups, _grade(gold, home, values))
+            yield EvalCase(case_sentence(sentence), gold, home, groups, grade)
+
+
+def _alternatives(test: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the slots of a test; a slot with a list has any one of its values."""
+    slots: Mapping[str, Any] = test.get("slots") or {}
+    values = [value if isinstance(value, list) else [value] for value in slots.values()]
+    return [dict(zip(slots, chosen, strict=True)) for chosen in product(*values)]
+
+
+def _grade_of_any(grades: Sequence[Grade]) -> Grade:
+    """Grade against several answers, any of which is right."""
+
+    def grade(given: Action) -> tuple[bool, bool]:
+        results = [one(given) for one in grades]
+        return any(intent for intent, _ in results), any(exact for _, exact in results)
+
+    return grade
 
 
 def _grade(gold: Action, home: Home, values: Values) -> Grade:
