@@ -268,7 +268,8 @@ class TestOrderOnDisk:
 
         def fsync(number: int) -> None:
             path = Path(f"/proc/self/fd/{number}").readlink()
-            calls.append(f"fsync {path.name}: {path.read_text('utf-8')[:9]}")
+            shown = "folder" if path.is_dir() else path.read_text("utf-8")[:9]
+            calls.append(f"fsync {path.name}: {shown}")
             real_fsync(number)
 
         def replace(source: Path, target: Path) -> None:
@@ -286,16 +287,21 @@ class TestOrderOnDisk:
         write_text(tmp_path / "t", "content")
         assert calls == [f"fsync {part}: content", f"replace {part} t"]
 
-    def test_a_manifest_is_on_disk_before_its_folder_has_its_name(
+    def test_payload_then_manifest_are_on_disk_before_their_folder_has_its_name(
         self, tmp_path: Path, calls: list[str]
     ) -> None:
         make(tmp_path / "corpus")
         part = f".{MANIFEST}.{os.getpid()}.part"
         stage = f".corpus.{os.uname().nodename}.{os.getpid()}.new"
-        assert calls == [
-            f'fsync {part}: {{\n "kind"',
+        manifest = calls.index(f'fsync {part}: {{\n "kind"')
+        payload = manifest_of(tmp_path / "corpus").files
+        names = [call.split(":")[0].removeprefix("fsync ") for call in calls[:manifest]]
+        assert {Path(name).name for name in payload} <= set(names)
+        assert calls[manifest + 1 :] == [
             f"replace {part} {MANIFEST}",
+            f"fsync {stage}: folder",
             f"replace {stage} corpus",
+            f"fsync {tmp_path.name}: folder",
         ]
 
     def test_added_facts_are_on_disk_before_the_old_ones_go(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from tests.data.texts import paragraph, write_jsonl
 
-from tumen.core.errors import InputError, LossError, MissingExtra, TumenError
+from tumen.core.errors import InputError, LossError, MissingExtra, RecipeError, TumenError
 from tumen.data import on_ray
 from tumen.recipe import Data, Part
 
@@ -107,6 +107,13 @@ def test_an_error_of_a_task_comes_back_as_it_was_raised(raised: TumenError) -> N
     assert type(back) is type(raised)
     assert str(back) == said
     assert vars(back) == vars(raised)
+
+
+def test_a_recipe_keeps_all_its_faults() -> None:
+    raised = RecipeError("r.toml", ["a: first", "b: second"])
+    said = str(raised)
+    raised.args = (f"{said}\nlines of Ray",)
+    assert str(on_ray._unwrapped(Wrapped(raised))) == said
 
 
 def test_an_error_of_ray_alone_is_one_line() -> None:

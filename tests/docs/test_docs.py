@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,29 +20,36 @@ from tests.docs import cli, numbers, rooms, scorecard
 
 ROOT = rooms.ROOT
 PAGES = numbers.pages()
-NEEDS_A_RUN = "<!-- needs a run -->"
+NEEDS_A_RUN = re.compile(r"<!-- needs a run: \S.* -->")
+ON_A_BUNDLE = "<!-- runs on a bundle -->"
 FENCE = re.compile(
     r"(?P<mark>[^\n]*)\n```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
 )
 LINK = re.compile(r"\]\((?!https?://|#)([^)#]+)")
+PATIENCE_SECONDS = 180  # of a command; machines are shared
 SET_UP = ("./dev ", "git clone ", "cd ", "pip install ")
 
 
 @dataclass(frozen=True)
 class Fence:
-    """A block of code of a page; `runs` is False where a trained bundle is needed."""
+    """A block of code of a page, and the line above it."""
 
     page: Path
     kind: str
     text: str
-    runs: bool
+    mark: str
+
+    @property
+    def runs(self) -> bool:
+        """Whether it runs in an empty folder."""
+        return self.mark != ON_A_BUNDLE and not NEEDS_A_RUN.fullmatch(self.mark)
 
 
 def fences(page: Path) -> list[Fence]:
     """All fences of a page, in order."""
     text = "\n" + page.read_text("utf-8")
     return [
-        Fence(page, found["kind"], found["text"], found["mark"].strip() != NEEDS_A_RUN)
+        Fence(page, found["kind"], found["text"], found["mark"].strip())
         for found in FENCE.finditer(text)
     ]
 
@@ -87,6 +99,84 @@ def test_console_blocks_say_what_they_show(fence: Fence, place: Path) -> None:
         )
         assert done.returncode == 0, f"{command}: {done.stderr}"
         assert fits(done.stdout, shown), f"{command} said:\n{done.stdout}"
+
+
+@pytest.fixture
+def with_a_run(whole: Path, place: Path) -> Path:
+    """The same folder with the paths that pages speak of: the tiny run is all of them."""
+    for name in ("v2", "pocket"):
+        # one tier on the device, as the pocket recipe has it
+        left = shutil.ignore_patterns("bundle-cloud")
+        shutil.copytree(whole, place / "runs" / name, ignore=left)
+    shutil.copytree(whole, place / "runs" / "family")
+    shutil.copytree(whole / "bundle-device", place / "bundle-device")
+    return place
+
+
+def asked_once(command: str) -> None:
+    """Start a command that goes on, ask its server or wait for its files once, and stop it."""
+    port = free_port()
+    command = re.sub(r"127\.0\.0\.1:\d+", f"127.0.0.1:{port}", command)
+    written = [Path(path) for path in re.findall(r"--(?:tensorboard|textfile) (\S+)", command)]
+
+    def worked() -> bool:
+        return all(path.exists() for path in written) and (bool(written) or answers(port))
+
+    with subprocess.Popen(shlex.split(command), stderr=subprocess.PIPE, text=True) as server:
+        try:
+            until(lambda: worked() or server.poll() is not None)
+            assert server.poll() is None, f"{command}: {server.stderr and server.stderr.read()}"
+        finally:
+            server.terminate()
+
+
+def answers(port: int) -> bool:
+    """Whether /metrics answers on this port."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as found:
+            return bool(found.status == 200)
+    except OSError:
+        return False
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for a condition."""
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.2)
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    "fence", [f for f in FENCES if f.kind == "console" and f.mark == ON_A_BUNDLE], ids=name_of
+)
+def test_console_blocks_run_on_a_bundle(fence: Fence, with_a_run: Path) -> None:
+    """What they show is of a trained model, so the output is not compared."""
+    for command in re.findall(r"^\$ ([^\n]*)$", fence.text, re.MULTILINE):
+        if "--prometheus" in command or "--follow" in command:
+            asked_once(command)
+            continue
+        done = subprocess.run(
+            command,
+            shell=True,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_SECONDS,
+            check=False,
+        )
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_is_not_run_says_why(page: Path) -> None:
+    marks = [fence.mark for fence in fences(page) if "needs a run" in fence.mark]
+    assert all(NEEDS_A_RUN.fullmatch(mark) for mark in marks)
 
 
 @pytest.mark.parametrize("fence", [f for f in FENCES if f.kind == "console"], ids=name_of)

@@ -153,3 +153,18 @@ def test_the_default_clock_knows_its_zone() -> None:
     now = Home.of({}).clock()
     assert now.tzinfo is not None
     assert abs((now - datetime.now(UTC)).total_seconds()) < 60
+
+
+def test_devices_are_found_by_their_words_without_a_look_at_all_of_them() -> None:
+    index = Home.load().index
+    numbers = range(len(index.entities))
+    cores = {frozenset[str]()}
+    for number in numbers:
+        words = index.core_words(number)
+        cores |= {words, *(frozenset((word,)) for word in words)}
+        cores |= {frozenset((word[0],)) for word in words}  # a part of a Chinese word
+    assert len(cores) > 50
+    for core in cores:
+        matching = [number for number in numbers if index.match(number, core)]
+        assert set(matching) <= set(index.with_core(core)), core
+    assert index.with_core(frozenset(("unicorn",))) == []

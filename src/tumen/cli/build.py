@@ -12,6 +12,7 @@ from tumen.cli.board import Board
 from tumen.cli.options import CHANGES, JSON, NEW_RUN_FOLDER, PLAN, RECIPE
 from tumen.core import units
 from tumen.core.events import Events
+from tumen.core.shape import EncoderShape, Shape
 from tumen.eval import scorecard_text
 from tumen.pipeline import (
     Link,
@@ -56,7 +57,8 @@ def run(
     this = Run(loaded, run_folder(loaded, folder))
     made = this.build(Board(), until, plan)
     # Only a training that just ran has something to compare.
-    if any(name in loaded.family for name in made):
+    planned = [name for name, tier in loaded.family.items() if not tier.is_encoder]
+    if any(name in planned for name in made):
         print_predictions(this.folder, this.events())
     if not made:
         print(f"{this.folder}: everything in this recipe is made, nothing to do")
@@ -109,16 +111,16 @@ def _tier_line(name: str, tier: Tier, vocab_size: int) -> str:
         vocab_size: of the recipe's tokenizer, for a shape that names none.
     """
     own_vocab_size = tier.shape.vocab_size or vocab_size
-    shape = tier.shape.model_copy(update={"vocab_size": own_vocab_size})
+    shape: Shape | EncoderShape = tier.shape.model_copy(update={"vocab_size": own_vocab_size})
     train = tier.train
     tokens = train.steps * train.batch_size * train.seq_len
     parameters = units.show_count(shape.parameters())
+    learns = f"trains on {units.show_count(tokens)} tokens"
+    if isinstance(shape, EncoderShape):
+        return f"  {name}: an encoder, {parameters} parameters and its label heads, {learns}"
     active = units.show_count(shape.active_parameters())
-    return (
-        f"  {name}: {parameters} parameters, {active} active, "
-        f"{shape.cache_bytes():.0f} bytes of cache a token, "
-        f"trains on {units.show_count(tokens)} tokens"
-    )
+    cache = f"{shape.cache_bytes():.0f} bytes of cache a token"
+    return f"  {name}: {parameters} parameters, {active} active, {cache}, {learns}"
 
 
 @recipe_app.command("schema")

@@ -132,8 +132,8 @@ def _of_recipe(path: Path, changes: list[str]) -> Iterator[Footprint]:
     """Yield the models that a recipe's tiers will become."""
     recipe = load_recipe(path, changes)
     for name, tier in recipe.family.items():
-        vocab = tier.shape.vocab_size or recipe.tokenizer.vocab_size
-        shape = tier.shape.model_copy(update={"vocab_size": vocab})
+        vocab = tier.decoder.vocab_size or recipe.tokenizer.vocab_size
+        shape = tier.decoder.model_copy(update={"vocab_size": vocab})
         yield of_shape(shape, _matrix_type(tier.quantize), name)
 
 

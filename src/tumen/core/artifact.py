@@ -146,6 +146,9 @@ def writing(
         try:
             yield stage
             files = _payloads(stage, known or {})
+            # The manifest must not outlive the files that it names.
+            for path in stage.rglob("*"):
+                sync(path)
             manifest = Manifest(
                 kind=kind,
                 digest=_digest(kind, files),
@@ -156,11 +159,22 @@ def writing(
                 files=files,
             )
             write_text(stage / MANIFEST, manifest.model_dump_json(indent=1))
+            sync(stage)
             # Writing took a while: the job may have been started again since.
             reject_stale()
             replace_folder(stage, folder)
+            sync(folder.parent)
         finally:
             shutil.rmtree(stage, ignore_errors=True)
+
+
+def sync(path: Path) -> None:
+    """Flush a file, or the names in a folder, to the disk, so that they survive a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def add_facts(folder: Path, facts: dict[str, Any]) -> Manifest:

@@ -397,6 +397,53 @@ class Shape(Frozen):
         return 2 * (matmuls + scores)
 
 
+class EncoderShape(Frozen):
+    """One BERT with label heads (arXiv 1810.04805); tokenizer and ontology set its last fields."""
+
+    kind: Literal["encoder"] = "encoder"
+    # Names of BERT's config.json.
+    hidden_size: Positive
+    num_hidden_layers: Positive
+    num_attention_heads: Positive
+    intermediate_size: Positive
+    max_position_embeddings: Positive = 512
+    layer_norm_eps: float = Field(1e-12, gt=0)
+    hidden_dropout_prob: float = Field(0.0, ge=0, lt=1, description="in training alone")
+    vocab_size: int = Field(0, ge=0)
+    labels: tuple[int, int, int] = Field(
+        (0, 0, 0), description="outputs for a sentence, tags for a word, intents"
+    )
+
+    @model_validator(mode="after")
+    def _heads(self) -> EncoderShape:
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} is no multiple of "
+                f"num_attention_heads {self.num_attention_heads}"
+            )
+        return self
+
+    def _layers(self) -> int:
+        # Four square matrices, two of the feed-forward, biases and two norms.
+        width, inner = self.hidden_size, self.intermediate_size
+        return self.num_hidden_layers * (4 * width**2 + 2 * width * inner + inner + 9 * width)
+
+    def parameters(self) -> int:
+        """All weights, embeddings and label heads included."""
+        sentence, tags, intents = self.labels
+        tables = (self.vocab_size + self.max_position_embeddings + 2) * self.hidden_size
+        heads = sentence * (2 * self.hidden_size + 1) + tags * (self.hidden_size + 1 + intents)
+        return tables + self._layers() + heads
+
+    def active_parameters(self) -> int:
+        """All weights: every token uses them."""
+        return self.parameters()
+
+    def flops_per_token(self, context: int) -> int:
+        """FLOPs of the forward pass for one token of a row of `context` tokens."""
+        return 2 * (self._layers() + 2 * self.num_hidden_layers * self.hidden_size * context)
+
+
 def _gathered(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the flat keys of a config.json as fields of a shape.
 

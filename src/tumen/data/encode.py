@@ -20,6 +20,8 @@ from tumen.data.shards import PackedExamples, pack_examples, write_packed
 from tumen.data.tokenizer import (
     Codec,
     PretrainedCodec,
+    UnigramCodec,
+    UnigramVocabulary,
     Vocabulary,
     read_vocabulary,
     shifted_piece,
@@ -45,7 +47,12 @@ def write_tokenizer(section: Tokenizer, corpus: Path, folder: Path, inputs: str)
     parents = [verify(corpus, "corpus").digest]
     ontology = Ontology.load(corpus)
     if section.init_from:
-        codec: Codec = PretrainedCodec(_vocabulary(section, corpus, ontology), ontology)
+        vocabulary = _vocabulary(section, corpus, ontology)
+        codec: Codec
+        if isinstance(vocabulary, UnigramVocabulary):
+            codec = UnigramCodec(vocabulary, ontology)
+        else:
+            codec = PretrainedCodec(vocabulary, ontology)
         parents.append(vocabulary_digest(Path(section.init_from)))
     else:
         texts = list(_sample(corpus))
@@ -64,7 +71,9 @@ def _sample(corpus: Path) -> Iterator[str]:
             yield text
 
 
-def _vocabulary(section: Tokenizer, corpus: Path, ontology: Ontology) -> Vocabulary:
+def _vocabulary(
+    section: Tokenizer, corpus: Path, ontology: Ontology
+) -> Vocabulary | UnigramVocabulary:
     """Return a pretrained model's vocabulary for the rows.
 
     It is trimmed to what the rows need, and gets own tokens for pieces of actions, if the section
@@ -77,7 +86,9 @@ def _vocabulary(section: Tokenizer, corpus: Path, ontology: Ontology) -> Vocabul
         cuts = chain.from_iterable(map(_cut, rows))
         needed = chain(structure, map(shifted_piece, structure), cuts)
         found = found.trimmed(needed, section.trim)
-    return found.with_tokens(structure) if section.pieces else found
+    # An encoder writes no action, so its vocabulary has no words to write one with.
+    needs_tokens = section.pieces or isinstance(found, UnigramVocabulary)
+    return found.with_tokens(structure) if needs_tokens else found
 
 
 def _cut(row: Row) -> list[str]:

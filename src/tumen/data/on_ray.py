@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tumen.core.errors import TumenError
+from tumen.core.errors import RecipeError, TumenError
 from tumen.core.extras import need, optional
 from tumen.data.filters import RowFilter
 from tumen.data.shards import Array, PackedExamples
@@ -83,10 +83,13 @@ def _unwrapped(error: BaseException) -> TumenError:
 
 
 def _first_line_of(error: TumenError) -> TumenError:
-    """Return the same error with the first line of its text: Ray appends lines of its own.
+    """Return the same error with its own text alone: Ray appends lines of its own.
 
     Its `__init__` is not called, as some errors take more than a text.
     """
+    if isinstance(error, RecipeError):
+        # Its text has a line for each fault, and the faults are kept beside it.
+        return RecipeError(error.where, error.faults)
     # Ray may have made a subclass, which has a text of its own.
     kinds = [one for one in type(error).__mro__ if issubclass(one, TumenError)]
     kind = next(one for one in kinds if one.__module__.startswith("tumen."))

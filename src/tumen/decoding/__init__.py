@@ -1,6 +1,7 @@
 """decoding: write an action, or text, with a GGUF model through llama.cpp.
 
-What: greedy decoding under an automaton of allowed tokens, in a child with a private socket.
+What: greedy decoding under an automaton of allowed tokens, or an encoder's reading in one pass, in
+    a child with a private socket.
 In: a GGUF file, an ontology, requests as JSON behind their length.
 Out: tokens, their log-probabilities and the text, part by part.
 Never: pydantic, a web server or torch, as the child must start fast; a check of the GGUF, which

@@ -3,9 +3,9 @@
     python -P -m tumen.decoding.child
 
 It answers one request after the other. The first frame on standard input holds the settings (see
-`handler.RequestHandler`, plus `socket` and `memory`). The child loads the model, writes `ready` to
-standard output and serves until standard input ends. The kernel closes that pipe however the parent
-dies, so the child never outlives it.
+`handler.RequestHandler` and `encoder.EncoderHandler`, plus `socket` and `memory`). The
+child loads the model, writes `ready` to standard output and serves until standard input ends. The
+kernel closes that pipe however the parent dies, so the child never outlives it.
 
 Everything imported here must stay light: this room and `core.errors`, numpy, no pydantic.
 """
@@ -26,6 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from tumen.core.errors import InputError, TumenError
+from tumen.decoding.encoder import EncoderHandler
 from tumen.decoding.frames import receive, send
 from tumen.decoding.handler import RequestHandler, merge_parts
 from tumen.decoding.llama_api import library
@@ -39,7 +40,10 @@ PTHREAD_ATTR_BYTES = 64  # pthread_attr_t has 56 on x86-64 and aarch64 Linux
 MALFORMED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
-def serve(handler: RequestHandler, listener: socket.socket) -> None:
+Handler = RequestHandler | EncoderHandler
+
+
+def serve(handler: Handler, listener: socket.socket) -> None:
     """Answer requests until standard input ends.
 
     Args:
@@ -54,7 +58,7 @@ def serve(handler: RequestHandler, listener: socket.socket) -> None:
             answer(handler, connection)
 
 
-def answer(handler: RequestHandler, connection: socket.socket) -> None:
+def answer(handler: Handler, connection: socket.socket) -> None:
     """Read one request and answer it, part by part or as a whole.
 
     Stops decoding when the client hangs up or the parent ends.
@@ -118,7 +122,7 @@ def main() -> int:
         settings = receive(partial(os.read, 0))
         library()  # mapped before the limit is computed
         limit_memory(int(settings.get("memory", 0)))
-        handler = RequestHandler(settings)
+        handler = EncoderHandler(settings) if "heads" in settings else RequestHandler(settings)
     except ConnectionError:
         return 0  # the parent has ended already
     except (TumenError, MemoryError) as error:
@@ -128,7 +132,7 @@ def main() -> int:
     return 0
 
 
-def _serve_at(path: Path, handler: RequestHandler, ready: int) -> None:
+def _serve_at(path: Path, handler: Handler, ready: int) -> None:
     """Listen at a socket path, write READY to the descriptor `ready`, serve, remove the socket."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(str(path))

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from ctypes import POINTER, c_float, c_int, c_void_p
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,19 @@ from tumen.decoding.llama_api import ContextParams, LlamaBatch, last_errors, lib
 
 Logits = NDArray[np.float32]  # (rows, vocabulary), before any softmax
 SEQUENCE = 0  # the only one of a context
+NO_POOLING = 0  # llama.cpp's LLAMA_POOLING_TYPE_NONE: a hidden state for each token
+
+
+def sized_params(api: Any, size: int, threads: int) -> ContextParams:
+    """Return the parameters of a context of `size` tokens that all fit one forward pass."""
+    params: ContextParams = api.llama_context_default_params()
+    params.n_ctx = size
+    params.n_batch = size
+    params.n_ubatch = size
+    params.n_outputs_max_per_seq = 0  # as many rows of logits as there are tokens
+    params.n_threads = threads
+    params.n_threads_batch = threads
+    return params
 
 
 class LlamaModel:
@@ -129,6 +143,53 @@ class LlamaModel:
         self.api.llama_model_free(self.handle)
 
 
+class LlamaEncoder:
+    """A model that reads a whole sentence in one pass and keeps nothing of it.
+
+    Args:
+        model: of the architecture `bert`.
+        size: most tokens of a sentence; not more than the model has positions.
+        threads: of a forward pass.
+
+    Attributes:
+        size: most tokens of a sentence.
+        width: of a hidden state.
+
+    Raises:
+        RunnerError: there is no memory for it.
+    """
+
+    def __init__(self, model: LlamaModel, size: int, threads: int) -> None:
+        self.api = model.api
+        self.size = min(size, self.api.llama_model_n_ctx_train(model.handle))
+        self.width: int = self.api.llama_model_n_embd(model.handle)
+        last_errors.clear()
+        params = sized_params(self.api, self.size, threads)
+        params.embeddings = True
+        params.pooling_type = NO_POOLING
+        self._handle = self.api.llama_init_from_model(model.handle, params)
+        if not self._handle:
+            raise RunnerError(_first_error(f"no memory for a sentence of {size} tokens"))
+        self._tokens = np.zeros(self.size, np.int32)
+
+    def states(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+        """Return the hidden state of each token, (T, width).
+
+        Raises:
+            RunnerError: llama.cpp failed.
+        """
+        count = len(tokens)
+        self._tokens[:count] = tokens
+        batch = LlamaBatch(token=self._tokens.ctypes.data, n_tokens=count)
+        code = self.api.llama_encode(self._handle, batch)
+        address = self.api.llama_get_embeddings(self._handle)
+        if code or not address:
+            reason = f": {last_errors[-1]}" if last_errors else ""
+            raise RunnerError(f"llama.cpp cannot encode (code {code}){reason}")
+        pointer = ctypes.cast(address, POINTER(c_float))
+        return np.ctypeslib.as_array(pointer, (count, self.width)).copy()
+
+
 class LlamaAdapter:
     """A LoRA adapter, in memory beside its model and for as long."""
 
@@ -158,7 +219,7 @@ class LlamaContext:
         self.length = 0
         self._vocab = model.vocab
         last_errors.clear()
-        params = self._params(size, threads)
+        params = sized_params(self.api, size, threads)
         self._handle = self.api.llama_init_from_model(model.handle, params)
         if not self._handle:
             raise RunnerError(_first_error(f"no memory for a context of {size} tokens"))
@@ -170,17 +231,6 @@ class LlamaContext:
             token=self._tokens.ctypes.data, logits=self._wants_logits.ctypes.data
         )
         self._views: dict[tuple[int, int], Logits] = {}
-
-    def _params(self, size: int, threads: int) -> ContextParams:
-        """Parameters of a context whose tokens all fit one forward pass."""
-        params: ContextParams = self.api.llama_context_default_params()
-        params.n_ctx = size
-        params.n_batch = size
-        params.n_ubatch = size
-        params.n_outputs_max_per_seq = 0  # as many rows of logits as there are tokens
-        params.n_threads = threads
-        params.n_threads_batch = threads
-        return params
 
     def decode(self, tokens: Sequence[int], rows: int = 1) -> Logits:
         """Read tokens in one forward pass.

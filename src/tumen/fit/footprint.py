@@ -357,7 +357,15 @@ def of_header(
         tensors: of its header, in order.
         file_bytes: of the file.
         name: for people.
+
+    Raises:
+        PlanError: an encoder, which reads a sentence at once instead of token by token.
     """
+    if pairs["general.architecture"] == "bert":
+        raise PlanError(
+            f"{name}: an encoder reads a sentence in one pass, for which there is no model of "
+            "time and memory here; `tumen eval` measures its latency"
+        )
     number = _architecture_pairs(pairs)
     heads = number["attention.head_count"]
     mla = "attention.kv_lora_rank" in number

@@ -8,8 +8,14 @@ Never: torch, pickle, a size believed before it is checked against the file.
 Read next: gguf_header.py, then hf_config.py and pretrained.py.
 """
 
-from tumen.formats import byte_level, ggml_types, gguf_header, safetensors_header, tokenizer_json
-from tumen.formats.gguf_header import check_adapter
+from tumen.formats import (
+    byte_level,
+    e5_file,
+    ggml_types,
+    gguf_header,
+    safetensors_header,
+    tokenizer_json,
+)
 from tumen.formats.gguf_layout import Header
 from tumen.formats.hf_config import architecture_of, config_of, shape_of
 from tumen.formats.pretrained import (
@@ -30,9 +36,9 @@ __all__ = [
     "Header",
     "architecture_of",
     "byte_level",
-    "check_adapter",
     "config_of",
     "digest_of_start",
+    "e5_file",
     "ggml_types",
     "gguf_header",
     "has_vocabulary",

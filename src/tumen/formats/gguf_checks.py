@@ -12,11 +12,11 @@ from typing import Any
 from tumen.formats.byte_level import BYTE_TOKENS, COMMON, byte_letters
 from tumen.formats.gguf_layout import GgufFault, GgufTensor, Header, short
 
-ARCHITECTURES = ("llama", "deepseek2")
+ARCHITECTURES = ("llama", "deepseek2", "bert")
 MOST_LAYERS = 512
 MOST_CONTEXT = 1 << 24
 MOST_RANK = 4096  # of an adapter
-TOKENISERS = ("llama", "gpt2")  # SentencePiece's kind, and byte-level BPE with merges
+TOKENISERS = ("llama", "gpt2", "t5")  # SentencePiece's kind, byte-level BPE with merges, Unigram
 TOKEN_TYPES = range(1, 7)  # normal, unknown, control, user's, unused, byte
 
 Pairs = Mapping[str, Any]
@@ -40,6 +40,8 @@ def check_model(header: Header) -> None:
     _check_special_tokens(header.pairs, len(tokens))
     width = header.pairs[f"{architecture}.embedding_length"]
     _check_embedding(header.tensors, [width, len(tokens)])
+    if architecture == "bert":
+        _check_positions(header.tensors, [width, header.pairs["bert.context_length"]])
 
 
 def _number(pairs: Pairs, key: str, low: int, high: int, default: int | None = None) -> int:
@@ -127,6 +129,9 @@ def _texts(pairs: Pairs, name: str, one: str) -> list[str]:
 
 def _byte_tokens(model: str) -> set[str]:
     """Tokens without which some text could not be written."""
+    # Unigram has a token for what it does not know, see `_check_special_tokens`.
+    if model == "t5":
+        return set()
     # SentencePiece's kind falls back to bytes as texts of their own.
     if model == "llama":
         return {f"<0x{byte:02X}>" for byte in range(BYTE_TOKENS)}
@@ -149,7 +154,7 @@ def _check_merges(merges: list[str], tokens: set[str]) -> None:
 def _check_token_values(pairs: Pairs, tokens: int) -> None:
     """Check that every token has a type, and in SentencePiece's kind a score."""
     parts = ["token_type"]
-    if pairs["tokenizer.ggml.model"] == "llama":
+    if pairs["tokenizer.ggml.model"] in ("llama", "t5"):
         parts.insert(0, "scores")
     for part in parts:
         values = pairs.get(f"tokenizer.ggml.{part}")
@@ -171,6 +176,8 @@ def _check_special_tokens(pairs: Pairs, tokens: int) -> None:
         key for key in pairs if key.startswith("tokenizer.ggml.") and key.endswith("_token_id")
     ]
     needed = ["tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id"]
+    if pairs["tokenizer.ggml.model"] == "t5":
+        needed.append("tokenizer.ggml.unknown_token_id")
     for key in named + needed:
         _number(pairs, key, 0, tokens - 1)
 
@@ -181,6 +188,14 @@ def _check_embedding(tensors: Tensors, expected: list[int]) -> None:
     dims = None if embedding is None else list(embedding.dims)
     if dims != expected:
         raise GgufFault(f"token_embd.weight is {short(dims)}, {expected} is needed")
+
+
+def _check_positions(tensors: Tensors, expected: list[int]) -> None:
+    """Check that an encoder has a vector for each place of its context."""
+    positions = tensors.get("position_embd.weight")
+    dims = None if positions is None else list(positions.dims)
+    if dims != expected:
+        raise GgufFault(f"position_embd.weight is {short(dims)}, {expected} is needed")
 
 
 def check_lora(adapter: Header, base: Header) -> None:

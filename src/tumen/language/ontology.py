@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from tumen.core import untrusted
 from tumen.core.errors import ArtifactError
 from tumen.core.shape import Frozen
+from tumen.language.labels import Labels
 
 FILE = "ontology.json"
 MOST_BYTES = 1 << 18  # a grammar is made of it for each sentence
@@ -72,6 +73,12 @@ class Ontology(Frozen):
     def copied(self) -> tuple[str, ...]:
         """Slots that hold words of the sentence."""
         return tuple(slot for slot in self.slots if slot not in self.closed)
+
+    @cached_property
+    def labels(self) -> Labels:
+        """The outputs of an encoder that understands this."""
+        closed = {slot: self.closed[slot] for slot in self.slots if slot in self.closed}
+        return Labels(self.languages, self.intents, closed, self.copied, self.spoken, self.several)
 
     def group(self, intent: str) -> str:
         """The scorecard's row of an intent."""

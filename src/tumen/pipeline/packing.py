@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tumen.core.artifact import Manifest, add_facts, replace_folder, verify
+from tumen.core.errors import ExportError
 from tumen.core.extras import needs
-from tumen.data import read_corpus
+from tumen.core.shape import EncoderShape
+from tumen.data import Codec, read_corpus
+from tumen.decoding.encoder import EncoderReading, read_heads
+from tumen.language import Action, parse, units
 from tumen.pipeline.preparation import CORPUS, DATASET, TOKENIZER
 from tumen.pipeline.stage import Stage, Work
 from tumen.recipe import Gate, Quantize, Serve, Tier
-from tumen.serve.runners import DeviceRunner, load_runner
+from tumen.serve.runners import HEADS_FILE, DeviceRunner, load_runner
 
 
 def types_of(tier: str) -> str:
@@ -118,7 +122,7 @@ class BundleStage(Stage):
 
     def _pack(self, out: Path, work: Work) -> None:
         with needs("packing a bundle"):
-            from tumen.shrink import BundleInputs, pack
+            from tumen.shrink import BundleInputs, pack, pack_encoder
 
         quantize = self.tier.quantize
         trained = qat_of(self.tier_name) if quantize.qat else self.tier_name
@@ -129,6 +133,9 @@ class BundleStage(Stage):
             corpus=work.run / CORPUS,
             types=types,
         )
+        if isinstance(self.tier.shape, EncoderShape):
+            pack_encoder(parts, quantize.word, self._about(), out, work.inputs)
+            return
         pack(
             parts,
             quantize.word,
@@ -152,6 +159,14 @@ class BundleStage(Stage):
         from tumen.shrink import check_export
 
         sentences = [row["sentence"] for row in read_corpus(work.run / CORPUS, "eval")]
+        if isinstance(self.tier.shape, EncoderShape):
+            return compare_encoder(
+                packed,
+                work.run / self.tier_name,
+                work.run / TOKENIZER,
+                sentences,
+                self.gate.agreement,
+            )
         with load_runner(packed, context=self.serve.context, store="own") as runner:
             return check_export(
                 work.run / self.tier_name,
@@ -170,3 +185,60 @@ def _completion(runner: DeviceRunner) -> Callable[[list[int]], list[int]]:
         return list(runner.complete(prompt, logprobs=False).tokens)
 
     return complete
+
+
+def compare_encoder(
+    packed: Path, checkpoint: Path, tokenizer: Path, sentences: Sequence[str], floor: float
+) -> dict[str, Any]:
+    """Compare what a packed encoder reads with what its unquantized states say.
+
+    Args:
+        packed: the bundle.
+        checkpoint: the trained encoder.
+        tokenizer: its tokenizer.
+        sentences: normalized.
+        floor: least share of labels that must be equal: language, intent, and each slot.
+
+    Returns:
+        {positions, agreement, sentences, whole}, see `tumen.shrink.check_export`.
+
+    Raises:
+        ExportError: the agreement is below the floor.
+    """
+    from tumen.shrink import encoder_states
+
+    codec = Codec.load(tokenizer)
+    ontology = codec.ontology
+    reading = EncoderReading(ontology.labels.tree())
+    heads = read_heads(packed / HEADS_FILE)
+    encoded = [codec.encoded_units(sentence) for sentence in sentences]
+    states = encoder_states(checkpoint, [tokens for tokens, _ in encoded])
+    equal: list[list[bool]] = []
+    with load_runner(packed, store="own") as runner:
+        for words, (_, firsts), found in zip(sentences, encoded, states, strict=True):
+            outputs = reading.logits(found, firsts, heads)
+            pieces = reading.read(*outputs, heads["by_intent.weight"], units(words))
+            ours = parse("".join(piece for piece, _ in pieces), ontology)
+            theirs = parse(runner.ask(words).text, ontology)
+            equal.append(_equal_labels(ours, theirs))
+    positions = sum(map(len, equal))
+    agreement = round(sum(map(sum, equal)) / max(1, positions), 5)
+    whole = sum(map(all, equal)) / max(1, len(equal))
+    if agreement < floor:
+        raise ExportError(
+            f"the packed encoder gives torch's label at {agreement:.2%} of {positions} places, "
+            f"the floor is {floor:.2%}; quantize less (int8), or train more steps"
+        )
+    return {
+        "positions": positions,
+        "agreement": agreement,
+        "sentences": len(equal),
+        "whole": round(whole, 5),
+    }
+
+
+def _equal_labels(ours: Action, theirs: Action) -> list[bool]:
+    """Return for language, intent and each slot of either action whether both say the same."""
+    slots = {*ours.slots, *theirs.slots}
+    equal = [ours.lang == theirs.lang, ours.intent == theirs.intent]
+    return equal + [ours.slots.get(slot) == theirs.slots.get(slot) for slot in sorted(slots)]

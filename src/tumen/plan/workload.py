@@ -57,7 +57,7 @@ def workload_of(recipe: Recipe, tier: str | None = None) -> Workload:
             f"plan.tokens {plan.tokens} is less than one step; the least is {batch_size * seq_len}"
         )
     return Workload(
-        shape=with_vocabulary(chosen.shape, recipe.tokenizer.vocab_size),
+        shape=with_vocabulary(chosen.decoder, recipe.tokenizer.vocab_size),
         seq_len=seq_len,
         batch_size=batch_size,
         tokens=tokens,

@@ -92,6 +92,10 @@ NOT_FIELDS: Mapping[str, Mapping[str, str]] = {
 """Keys that a section does not have although people expect them, with what to do."""
 
 
+TAGS: Mapping[Any, Sequence[str]] = {"attention": ("mla", "gqa"), "shape": ("decoder", "encoder")}
+"""Tags of the unions that stand under a field."""
+
+
 def faults_of(model: type[BaseModel], error: ValidationError) -> list[str]:
     """Return one line for each fault that pydantic found in a `model`."""
     details = error.errors()
@@ -181,10 +185,10 @@ def _shown(loc: Sequence[Any]) -> list[str]:
 
 
 def _is_tag(loc: Sequence[Any], index: int) -> bool:
-    """Whether a part of a path is the tag of the union `attention`."""
-    if index == 0 or loc[index - 1] != "attention":
+    """Whether a part of a path is the tag of a union: of attentions, or of shapes."""
+    if index == 0:
         return False
-    return loc[index] in ("mla", "gqa")
+    return loc[index] in TAGS.get(loc[index - 1], ())
 
 
 def _models_at(model: type[BaseModel], loc: Sequence[Any]) -> list[type[BaseModel]]:
@@ -225,6 +229,8 @@ def _has_tag(kind: Any, tag: Any) -> bool:
     """Whether a model is the one of its union that has this tag."""
     if not _is_model(kind):
         return False
+    if tag == "decoder":
+        return bool(kind.__name__ == "Shape")
     field = kind.model_fields.get("kind")
     return field is not None and field.default == tag
 

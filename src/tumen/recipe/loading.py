@@ -113,10 +113,14 @@ def _start_of(tier: Any) -> dict[str, Any] | None:
 
 
 def _with_shape(tier: dict[str, Any]) -> dict[str, Any]:
-    """Return a tier with the shape of its pretrained model, unless it sets one."""
-    if "shape" in tier:
+    """Return a tier with the shape of its pretrained model, unless it sets one.
+
+    Of an encoder it may set some fields, such as dropout.
+    """
+    own = tier.get("shape", {})
+    if own and not (isinstance(own, dict) and own.get("kind") == "encoder"):
         return tier
-    return {**tier, "shape": _shape_of(tier["init_from"])}
+    return {**tier, "shape": _shape_of(tier["init_from"]) | own}
 
 
 def _with_vocabulary(tokenizer: dict[str, Any], path: str) -> dict[str, Any]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import typing
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from tumen.core import units
 from tumen.core.errors import InputError
-from tumen.core.shape import Frozen, Positive, Shape, Share
+from tumen.core.shape import EncoderShape, Frozen, Positive, Shape, Share
 from tumen.recipe.field_types import LADDER, LINEAR, Matrix, QuantType, Word
 from tumen.recipe.mesh import Mesh
 
@@ -219,10 +219,19 @@ class Quantize(Frozen):
         return f"{name}, qat" if self.qat else name
 
 
+def _kind_of(shape: Any) -> str:
+    """Return which of a tier's networks a shape is of."""
+    kind = shape.get("kind") if isinstance(shape, dict) else getattr(shape, "kind", None)
+    return "encoder" if kind == "encoder" else "decoder"
+
+
 class Tier(Frozen):
     """A size in the model family. With `init_from` the shape may be left out: the model has one."""
 
-    shape: Shape
+    shape: Annotated[
+        Annotated[Shape, Tag("decoder")] | Annotated[EncoderShape, Tag("encoder")],
+        Discriminator(_kind_of),
+    ]
     train: Train
     # What it learns from besides the data, and how it is packed.
     distil: Distil | None = None
@@ -243,6 +252,40 @@ class Tier(Frozen):
         if self.prune and self.prune not in names:
             names.append(self.prune)
         return tuple(names)
+
+    @property
+    def is_encoder(self) -> bool:
+        """Whether the tier is an encoder; all others are decoders."""
+        return isinstance(self.shape, EncoderShape)
+
+    @property
+    def decoder(self) -> Shape:
+        """The shape of a decoder.
+
+        Raises:
+            InputError: the tier is an encoder.
+        """
+        if isinstance(self.shape, EncoderShape):
+            raise InputError(
+                "an encoder tier is trained, packed and run, but not planned, profiled, pruned, "
+                "distilled or exported otherwise; name a tier with a decoder"
+            )
+        return self.shape
+
+    @model_validator(mode="after")
+    def _encoder_alone(self) -> Tier:
+        if not isinstance(self.shape, EncoderShape):
+            return self
+        for name in ("distil", "prune"):
+            if getattr(self, name):
+                raise ValueError(f"{name}: an encoder learns from the data alone; leave it out")
+        if self.init_from and self.init_from.tune == "lora":
+            raise ValueError("init_from.tune: an encoder trains all its weights; set it to 'full'")
+        if not self.quantize.plain:
+            raise ValueError("quantize: an encoder takes one plain type, such as int8")
+        if self.train.mesh.ranks > 1:
+            raise ValueError("train.mesh: an encoder trains in one process; leave it out")
+        return self
 
     @model_validator(mode="after")
     def _one_start(self) -> Tier:

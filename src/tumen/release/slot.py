@@ -23,7 +23,7 @@ from typing import Annotated
 from pydantic import Field, ValidationError
 
 from tumen.core import untrusted
-from tumen.core.artifact import MANIFEST, manifest_of, verify, write_text
+from tumen.core.artifact import MANIFEST, manifest_of, sync, verify, write_text
 from tumen.core.errors import ArtifactError, InputError, disk
 from tumen.core.events import Events
 from tumen.core.shape import Frozen
@@ -181,14 +181,14 @@ def _copy_bundle(bundle: Path, target: Path, digest: str) -> None:
             if verify(stage, "bundle").digest != digest:
                 raise ArtifactError(f"{bundle}: changed while it was copied; promote it again")
             os.replace(stage, target)
-            _sync_folder(target.parent)
+            sync(target.parent)
         finally:
             shutil.rmtree(stage, ignore_errors=True)
 
 
 def _switch(folder: Path, live: Live) -> None:
     write_text(folder / LIVE, live.model_dump_json(indent=1))
-    _sync_folder(folder)
+    sync(folder)
 
 
 def _parts(bundle: Path) -> list[str]:
@@ -207,12 +207,3 @@ def _copy_file(source: Path, target: Path) -> None:
         shutil.copyfileobj(old, new, COPY_BYTES)
         new.flush()
         os.fsync(new.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Flush the names in a folder to the disk, so that they survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

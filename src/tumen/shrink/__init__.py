@@ -11,6 +11,7 @@ Read next: distillation.py and prune.py, then quant_types.py, allocation.py and 
 
 from tumen.shrink.bundle import BundleInputs, add_adapter, check_export, export_adapter, pack
 from tumen.shrink.distillation import distil
+from tumen.shrink.encoder_bundle import encoder_states, pack_encoder
 from tumen.shrink.executorch import export_pte, run_pte
 from tumen.shrink.prune import pruned
 
@@ -19,9 +20,11 @@ __all__ = [
     "add_adapter",
     "check_export",
     "distil",
+    "encoder_states",
     "export_adapter",
     "export_pte",
     "pack",
+    "pack_encoder",
     "pruned",
     "run_pte",
 ]

@@ -30,7 +30,7 @@ from tumen.core.artifact import Manifest, hash_of, verify, writing
 from tumen.core.errors import ExportError, InputError, disk
 from tumen.core.shape import Shape
 from tumen.data import Codec
-from tumen.formats import check_adapter, header_of, is_gguf
+from tumen.formats import gguf_header, header_of, is_gguf
 from tumen.language import Ontology
 from tumen.model import Transformer, build, causal_mask
 from tumen.recipe.field_types import VARIANT_NAME
@@ -199,7 +199,7 @@ def _write_adapter(
     (stage / ADAPTERS).mkdir(exist_ok=True)
     path = stage / ADAPTERS / f"{name}.gguf"
     write_adapter(path, shape, tensors, adapter.start.alpha, name)
-    check_adapter(path, header_of(stage / "model.gguf"))
+    gguf_header.check_adapter(path, header_of(stage / "model.gguf"))
     path.with_suffix(".json").write_text(ontology.model_dump_json(indent=1))
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from tumen.core.errors import ExportError
 from tumen.core.shape import Experts, Gqa, Mla, Shape
 from tumen.data import Codec
-from tumen.data.tokenizer import BYTES, CONTROL, UNKNOWN
+from tumen.data.tokenizer import BYTES, CONTROL, UNKNOWN, UnigramVocabulary, Vocabulary
 from tumen.language import BEGIN, DO
 from tumen.model.names import gguf_name, interleave, to_gguf, turned
 from tumen.recipe.field_types import QuantType
@@ -72,12 +72,12 @@ def write_gguf(
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_name(name)
     _add_shape(writer, shape)
-    _add_tokenizer(writer, codec)
+    add_tokenizer(writer, codec)
     for tensor_name, tensor in tensors.items():
-        _add_tensor(
+        add_tensor(
             writer, tensor_name, tensor, types.get(tensor_name), known_scales.get(tensor_name)
         )
-    _write(writer)
+    finish(writer)
 
 
 def write_adapter(
@@ -116,10 +116,11 @@ def write_adapter(
             part = turned(shape, turn, tensor, interleave)
         array = part.float().numpy().astype(np.float16)
         writer.add_tensor(f"{theirs}.lora_{half}", np.ascontiguousarray(array))
-    _write(writer)
+    finish(writer)
 
 
-def _write(writer: gguf.GGUFWriter) -> None:
+def finish(writer: gguf.GGUFWriter) -> None:
+    """Write everything that was added."""
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -180,7 +181,7 @@ def quant_types_of(tensors: Mapping[str, Tensor], word: str) -> dict[str, QuantT
     return found
 
 
-def _add_tensor(
+def add_tensor(
     writer: gguf.GGUFWriter,
     name: str,
     tensor: Tensor,
@@ -264,8 +265,11 @@ def _add_experts(writer: gguf.GGUFWriter, shape: Shape) -> None:
     writer.add_expert_gating_func(gguf.ExpertGatingFuncType.SOFTMAX)
 
 
-def _add_tokenizer(writer: gguf.GGUFWriter, codec: Codec) -> None:
-    if codec.vocabulary:
+def add_tokenizer(writer: gguf.GGUFWriter, codec: Codec) -> None:
+    """Add the vocabulary of a codec."""
+    if isinstance(codec.vocabulary, UnigramVocabulary):
+        _add_unigram(writer, codec.vocabulary)
+    elif codec.vocabulary:
         _add_outside(writer, codec)
     else:
         _add_learned(writer, codec)
@@ -282,7 +286,7 @@ def _add_outside(writer: gguf.GGUFWriter, codec: Codec) -> None:
     Of its control tokens only those in use stay control tokens: typed text never becomes one.
     """
     vocabulary = codec.vocabulary
-    assert vocabulary is not None
+    assert isinstance(vocabulary, Vocabulary)
     first = codec.vocab - vocabulary.added
     control = set(vocabulary.control)
     used = (codec.begin, codec.do, codec.end)
@@ -304,6 +308,27 @@ def _add_outside(writer: gguf.GGUFWriter, codec: Codec) -> None:
     writer.add_token_merges(vocabulary.merges)
     writer.add_token_types([kind(number) for number in range(codec.vocab)])
     writer.add_chat_template(template(begin, do))
+
+
+def _add_unigram(writer: gguf.GGUFWriter, vocabulary: UnigramVocabulary) -> None:
+    """Add the pieces of a pretrained encoder; those of actions are never found in a text."""
+    first = len(vocabulary.tokens) - vocabulary.added
+
+    def kind(number: int) -> gguf.TokenType:
+        if number == vocabulary.unknown:
+            return gguf.TokenType.UNKNOWN
+        if number in vocabulary.control or number >= first:
+            return gguf.TokenType.CONTROL
+        return gguf.TokenType.NORMAL
+
+    writer.add_tokenizer_model("t5")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_list(vocabulary.tokens)
+    writer.add_token_scores(vocabulary.scores)
+    writer.add_token_types([kind(number) for number in range(len(vocabulary.tokens))])
+    writer.add_unk_token_id(vocabulary.unknown)
+    writer.add_add_space_prefix(False)
+    writer.add_remove_extra_whitespaces(False)
 
 
 def _add_learned(writer: gguf.GGUFWriter, codec: Codec) -> None:

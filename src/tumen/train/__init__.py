@@ -11,12 +11,14 @@ out; lora.py: adapters.
 """
 
 from tumen.train import loop, losses, metrics, profile, single_process
+from tumen.train.encoder_task import EncoderTask
 from tumen.train.loop import Making, Method, fit, prepare_torch, warm
 from tumen.train.losses import Extra, Inputs, Targets, loss_of, shares_loss
 from tumen.train.profile import profile_steps
 from tumen.train.world import half, join, leave
 
 __all__ = [
+    "EncoderTask",
     "Extra",
     "Inputs",
     "Making",

@@ -20,12 +20,13 @@ from torch import Tensor
 
 from tumen.core.errors import TrainError
 from tumen.core.events import Events
-from tumen.core.shape import Shape
+from tumen.core.shape import EncoderShape, Shape
 from tumen.data import Loader, Shards, read_shards
 from tumen.heartbeat import sender
 from tumen.recipe import Train
 from tumen.train.checkpoints.checkpoint import Checkpoints, State, whole, write_final
 from tumen.train.checkpoints.replicas import Replicas
+from tumen.train.encoder_task import EncoderTask
 from tumen.train.losses import Extra
 from tumen.train.metrics import Clock, Spikes, epochs, guard
 from tumen.train.optimizer import ForwardWeights, put, rate_at
@@ -46,12 +47,20 @@ class Method:
         adapter: train this adapter beside the weights of `start`, which stay as they are.
         forward_weights: what the network computes with, made from the fp32 weights after every
             step (QAT); for one process.
+        encoder: what an encoder learns instead of the next token.
     """
 
     distil: tuple[float, Extra] | None = None
     start: Mapping[str, Tensor] | None = None
     adapter: Adapter | None = None
     forward_weights: ForwardWeights | None = None
+    encoder: EncoderTask | None = None
+
+    def shards(self, dataset: Path, split: str) -> Shards:
+        """Return what is read of a split."""
+        if self.encoder:
+            return self.encoder.shards(split)
+        return read_shards(dataset / split)
 
 
 @dataclass(frozen=True)
@@ -74,7 +83,7 @@ class Making:
 @peers()
 def fit(
     section: Train,
-    shape: Shape,
+    shape: Shape | EncoderShape,
     dataset: Path,
     out: Path,
     *,
@@ -109,7 +118,7 @@ def fit(
     events = making.events if world.rank == 0 else None
     with world.stop.by_signal():
         prepare_torch(section)
-        shards = read_shards(dataset / "train")
+        shards = method.shards(dataset, "train")
         check_vocab(int(np.max(shards.tokens)), shape)
         check_finite(method.start or {})
         trainer = trainer_of(section, shape, world, seed, method)
@@ -119,7 +128,8 @@ def fit(
             return
         heartbeat.begin_phase("end")
         run.finish_checkpoints()
-        facts = run.facts(validate(trainer, dataset, section, seed))
+        validation = method.shards(dataset, "validation")
+        facts = run.facts(validate(trainer, validation, section, seed))
         with world.rank_zero() as mine:
             if mine:
                 run.write(method.adapter, inputs, list(making.made_from), facts)
@@ -131,7 +141,7 @@ class _Run:
     def __init__(
         self,
         section: Train,
-        shape: Shape,
+        shape: Shape | EncoderShape,
         out: Path,
         world: World,
         trainer: Trainer,
@@ -228,7 +238,7 @@ class _Run:
         """Write the artifact and remove the working checkpoints; for rank 0."""
         self.events.emit("validation", tier=self.out.name, step=self.step, loss=self.validation)
         weights = whole(self.trainer, self.world, self.work / f"step-{self.step:06d}")
-        if adapter:
+        if adapter and isinstance(self.shape, Shape):
             write_adapter(
                 self.out, weights, self.shape, adapter, inputs, made_from=made_from, facts=facts
             )
@@ -238,7 +248,7 @@ class _Run:
 
 
 def trainer_of(
-    section: Train, shape: Shape, world: World, seed: int, method: Method = Method()
+    section: Train, shape: Shape | EncoderShape, world: World, seed: int, method: Method = Method()
 ) -> Trainer:
     """Return the trainer that a mesh asks for: one process, or this rank of many.
 
@@ -246,6 +256,10 @@ def trainer_of(
         PlanError: the mesh does not divide the network or the step.
         TrainError: an adapter over many ranks, or another combination that is not built.
     """
+    if method.encoder:
+        return method.encoder.trainer(section, world, seed)
+    if isinstance(shape, EncoderShape):
+        raise TrainError("an encoder learns labels, which this command does not make")
     section.mesh.check_split(shape, section.batch_size, section.seq_len, world.size)
     in_fp32 = type_of(section, world.device) == torch.float32
     if section.expert_kernel == "grouped" and section.compile and in_fp32:
@@ -305,7 +319,7 @@ def warm() -> None:
     load_schedules()
 
 
-def check_vocab(largest: int, shape: Shape) -> None:
+def check_vocab(largest: int, shape: Shape | EncoderShape) -> None:
     """Refuse shards whose tokens the network does not have.
 
     Raises:
@@ -378,9 +392,11 @@ def _start_from(trainer: Trainer, start: Mapping[str, Tensor]) -> None:
     trainer.restored(0)
 
 
-def validate(trainer: Trainer, dataset: Path, section: Train, seed: int) -> float:
-    """Mean cross-entropy in nats per action token over one pass of the validation shards."""
-    shards = read_shards(dataset / "validation")
+def validate(trainer: Trainer, shards: Shards, section: Train, seed: int) -> float:
+    """Mean cross-entropy over one pass of the validation shards.
+
+    In nats a token of an action; of an encoder, a sentence.
+    """
     rank = trainer.data_rank
     ranks = trainer.data_ranks
     loader = Loader(shards, section.batch_size, section.seq_len, seed, rank, ranks)

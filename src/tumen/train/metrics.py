@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tumen.core.errors import LossError
 from tumen.core.events import Events
-from tumen.core.shape import Shape
+from tumen.core.shape import EncoderShape, Shape
 from tumen.data import Batch, Loader
 from tumen.recipe import Train
 from tumen.train.optimizer import rate_at
@@ -91,7 +91,7 @@ class Spikes:
             )
 
 
-def step_flops(section: Train, shape: Shape) -> int:
+def step_flops(section: Train, shape: Shape | EncoderShape) -> int:
     """Model FLOPs of a step: 3 x forward, as the backward pass costs twice the forward pass.
 
     Counted as in PaLM (arXiv 2204.02311, appendix B): matmuls and attention over the whole row,
@@ -143,7 +143,13 @@ class Clock:
     """Progress in events: loss, rate, tokens a second, utilisation, seconds left."""
 
     def __init__(
-        self, events: Events, section: Train, shape: Shape, world: World, step: int, tier: str
+        self,
+        events: Events,
+        section: Train,
+        shape: Shape | EncoderShape,
+        world: World,
+        step: int,
+        tier: str,
     ) -> None:
         self.events = events
         self.section = section

@@ -161,7 +161,8 @@ def _by_core(lookup: Lookup, reading: Phrase, place: NamedPlace | None) -> list[
     index = lookup.index
     narrowed = _narrowed(lookup, reading, place)
     by_level: dict[int, list[int]] = {}
-    for number, entity in enumerate(index.entities):
+    for number in index.with_core(reading.core):
+        entity = index.entities[number]
         level = index.match(number, reading.core)
         if level and lookup.may_touch(entity) and is_inside(entity, narrowed):
             by_level.setdefault(level, []).append(number)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from tumen.core.errors import ArtifactError, InputError
 from tumen.core.extras import optional
-from tumen.data.tokenizer.bpe import CONTROL
+from tumen.data.tokenizer.bpe import CONTROL, SPACE
+from tumen.data.tokenizer.unigram import UNIGRAM_FILE, UnigramVocabulary, spelled
 from tumen.data.tokenizer.vocabulary import FILE, Vocabulary
 from tumen.formats import tokenizer_json
 from tumen.language import BEGIN, DO, END, HOME, JOINT, Action, Ontology, pieces, units
@@ -55,23 +56,26 @@ class Codec:
         self.do = known[DO]
         self.end = known[END]
         self.structure = {token: [known[token]] for token in ontology.structure_tokens()}
-        self.vocabulary: Vocabulary | None = None
+        self.vocabulary: Vocabulary | UnigramVocabulary | None = None
 
     @classmethod
     def load(cls, folder: Path) -> Codec:
         """Read the codec of a tokenizer artifact.
 
         Args:
-            folder: holds `ontology.json`, and `tokenizer.json` or `vocabulary.json`.
+            folder: holds `ontology.json` and the vocabulary.
 
         Returns:
-            A `PretrainedCodec` for a folder with `vocabulary.json`, else a `Codec`.
+            A `PretrainedCodec` for a folder with `vocabulary.json`, a `UnigramCodec` for one with
+            `unigram.json`, else a `Codec`.
 
         Raises:
             ArtifactError: a file is missing or damaged.
         """
         if (folder / FILE).is_file():
             return PretrainedCodec(Vocabulary.load(folder), Ontology.load(folder))
+        if (folder / UNIGRAM_FILE).is_file():
+            return UnigramCodec(UnigramVocabulary.load(folder), Ontology.load(folder))
         path = folder / "tokenizer.json"
         tree = tokenizer_json.check(path)
         parse = tokenizers.Tokenizer.from_str  # outside of try: the package may be missing
@@ -125,6 +129,20 @@ class Codec:
                 "set tokenizer.pieces = true"
             )
         return ids[0]
+
+    def encoded_units(self, sentence: str) -> tuple[list[int], list[int]]:
+        """Return what an encoder reads of a normalized sentence, and where its units begin."""
+        tokens = [self.begin]
+        firsts = []
+        for unit in units(sentence):
+            firsts.append(len(tokens))
+            tokens += self.text(unit)
+        return [*tokens, self.do], firsts
+
+    def token_texts(self) -> list[str]:
+        """Return every token as its vocabulary spells it, by id."""
+        numbers: dict[str, int] = self.tokenizer.get_vocab()
+        return sorted(numbers, key=numbers.__getitem__)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ids, structure tokens included."""
@@ -226,3 +244,63 @@ class PretrainedCodec(Codec):
             run = []
         parts.append(self.tokenizer.decode(run))
         return "".join(parts)
+
+
+class UnigramCodec(Codec):
+    """A codec with the vocabulary of a pretrained encoder; sentences are encoded unit by unit.
+
+    Args:
+        vocabulary: of the encoder, with a token for each piece of an action.
+        ontology: the intents and slots that actions may hold.
+    """
+
+    vocabulary: UnigramVocabulary
+
+    def __init__(self, vocabulary: UnigramVocabulary, ontology: Ontology = HOME) -> None:
+        self.vocabulary = vocabulary
+        self.ontology = ontology
+        self.tokenizer = vocabulary.tokenizer()
+        self.vocab = len(vocabulary.tokens)
+        self.begin = vocabulary.begin
+        self.do = vocabulary.do
+        self.end = vocabulary.end
+        ids = {token: number for number, token in enumerate(vocabulary.tokens)}
+        missing = [token for token in ontology.structure_tokens() if token not in ids]
+        if missing:
+            raise ArtifactError(f"a vocabulary without {missing[0]!r}; run the recipe again")
+        self.structure = {token: [ids[token]] for token in ontology.structure_tokens()}
+        self._known: dict[str, list[int]] = {}  # units that were encoded before
+
+    def save(self, folder: Path) -> None:
+        """Write `unigram.json` and `ontology.json`."""
+        self.ontology.save(folder)
+        self.vocabulary.save(folder)
+
+    def prompt(self, sentence: str) -> list[int]:
+        """Return the begin token, the units of a normalized sentence, and the separator."""
+        return [self.begin, *self.words(sentence), self.do]
+
+    def words(self, text: str) -> list[int]:
+        """Return ids unit by unit."""
+        return [token for unit in units(text) for token in self._unit(unit)]
+
+    def _unit(self, unit: str) -> list[int]:
+        if unit not in self._known:
+            self._known[unit] = self.text(unit)
+        return self._known[unit]
+
+    def text(self, text: str) -> list[int]:
+        """Return the ids of plain text; spaces count."""
+        return list(self.tokenizer.encode(spelled(text)).ids)
+
+    def document(self, text: str) -> list[int]:
+        """Return the ids of any text and the end token."""
+        return [*self.text(text), self.end]
+
+    def token_texts(self) -> list[str]:
+        """Return every token as its vocabulary spells it, by id."""
+        return list(self.vocabulary.tokens)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of ids."""
+        return "".join(self.vocabulary.tokens[token] for token in ids).replace(SPACE, " ")

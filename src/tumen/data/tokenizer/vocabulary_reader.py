@@ -9,9 +9,10 @@ from typing import Any
 
 from tumen.core.errors import InputError
 from tumen.core.extras import optional
+from tumen.data.tokenizer.unigram import UnigramVocabulary, unigram_of_e5, unigram_of_folder
 from tumen.data.tokenizer.vocabulary import FILE, Vocabulary
 from tumen.data.tokenizer.word_rules import WORD_RULES
-from tumen.formats import Header, header_of, is_gguf, tokenizer_json
+from tumen.formats import CONFIG, Header, e5_file, header_of, is_gguf, read_json, tokenizer_json
 from tumen.formats.byte_level import COMMON, byte_letters
 
 tokenizers = optional("tokenizers", "reading a model's vocabulary")
@@ -23,15 +24,20 @@ SEPARATORS = ("<|im_end|>", "<|end_header_id|>", "<｜Assistant｜>")
 END_TOKENS = ("<|endoftext|>", "<|end_of_text|>", "<｜end▁of▁sentence｜>", "</s>")
 
 
-def read_vocabulary(path: Path) -> Vocabulary:
+def read_vocabulary(path: Path) -> Vocabulary | UnigramVocabulary:
     """Read the vocabulary of a pretrained model.
 
     Args:
-        path: a GGUF, a folder with tokenizer.json, or an artifact of `tumen import`.
+        path: a GGUF, a folder with tokenizer.json, an artifact of `tumen import`, or an encoder.
 
     Raises:
-        InputError: there is none, or it is not a byte-level BPE with a known word rule.
+        InputError: there is none, or it is not a byte-level BPE with a known word rule, nor the
+            Unigram pieces of an encoder.
     """
+    if e5_file.is_e5(path):
+        return unigram_of_e5(path)
+    if (path / CONFIG).is_file() and read_json(path / CONFIG).get("model_type") == "bert":
+        return unigram_of_folder(path)
     if is_gguf(path):
         return _from_gguf(header_of(path), path)
     if (path / FILE).is_file():
@@ -39,7 +45,7 @@ def read_vocabulary(path: Path) -> Vocabulary:
     return _from_folder(path)
 
 
-def require_same_vocabulary(vocabulary: Vocabulary, path: Path) -> None:
+def require_same_vocabulary(vocabulary: Vocabulary | UnigramVocabulary, path: Path) -> None:
     """Check that a tokenizer's tokens are those of the model that a tier starts from.
 
     Raises:

@@ -65,6 +65,8 @@ class Index:
                 self._add_place(split(name), place)
         # places must be known before names are parsed
         self._parsed = [self._parse_names(number) for number in range(len(entities))]
+        # a core word -> the entities with a name that has it; "" -> with a name without one
+        self._core_numbers = self._numbers_by_core_word()
         self._senses = [self._senses_of(number) for number in range(len(entities))]
         self._vocabulary = self._words_for_typos()
 
@@ -99,6 +101,16 @@ class Index:
             senses = _senses_said(phrase.kind, entity)
             found.append(_ParsedName(phrase.core, phrase.kind_word, senses))
         return tuple(found)
+
+    def _numbers_by_core_word(self) -> dict[str, list[int]]:
+        found: dict[str, list[int]] = {}
+        for number, names in enumerate(self._parsed):
+            words: set[str] = set()
+            for name in names:
+                words |= name.core or {""}
+            for word in words:
+                found.setdefault(word, []).append(number)
+        return found
 
     def _add_name(self, number: int, pieces: tuple[str, ...]) -> None:
         """Add a whole name of an entity, with small words and without."""
@@ -234,6 +246,23 @@ class Index:
         for name in self._parsed[number]:
             words |= name.core
         return frozenset(words)
+
+    def with_core(self, core: frozenset[str]) -> list[int]:
+        """Return the entities that `match` may find, without a look at all of a large home.
+
+        Args:
+            core: words in the spelling of the home's names.
+        """
+        found = [self._with_core_word(word) for word in core or {""}]
+        return sorted(set.intersection(*found))
+
+    def _with_core_word(self, word: str) -> set[int]:
+        numbers = set(self._core_numbers.get(word, ()))
+        if word and is_cjk(word[0]):
+            for other, having in self._core_numbers.items():
+                if word in other:
+                    numbers.update(having)
+        return numbers
 
     def match(self, number: int, core: frozenset[str]) -> int:
         """Return how the names of an entity match core words: `SAME`, `WITHIN`, or 0.

@@ -1,5 +1,6 @@
 """Names of weights in public formats: transformers' architectures and llama.cpp's GGUF."""
 
+from tumen.model.names.encoder_names import TYPES, EncoderName, encoder_names
 from tumen.model.names.gguf_names import from_gguf, gguf_name, gguf_sizes, to_gguf, turned
 from tumen.model.names.public_names import (
     Name,
@@ -15,8 +16,11 @@ from tumen.model.names.public_names import (
 )
 
 __all__ = [
+    "TYPES",
+    "EncoderName",
     "Name",
     "check_weights",
+    "encoder_names",
     "from_gguf",
     "from_public",
     "gguf_name",

@@ -187,7 +187,7 @@ def teachers_of(recipe: Recipe, tier: Tier) -> list[str]:
 
 def whole_shape(tier: Tier, vocab: int) -> Shape:
     """Return a tier's shape with its vocabulary."""
-    return tier.shape.model_copy(update={"vocab_size": vocab})
+    return tier.decoder.model_copy(update={"vocab_size": vocab})
 
 
 def _vocab(run: Path) -> int:

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tumen.core.artifact import done, manifest_of
-from tumen.core.errors import PlanError
+from tumen.core.errors import PlanError, TrainError
 from tumen.core.events import Events
 from tumen.core.extras import needs
-from tumen.core.shape import Shape
+from tumen.core.shape import EncoderShape, Shape
 from tumen.data import Codec, require_same_vocabulary
 from tumen.pipeline.preparation import DATASET, TOKENIZER
 from tumen.pipeline.training.tier import QatStage, TrainingStage
-from tumen.recipe import InitFrom, Mesh, Tier, Train, read_plan
+from tumen.recipe import InitFrom, Mesh, Train, read_plan
 
 if TYPE_CHECKING:
     from tumen.train import Making
@@ -61,7 +61,7 @@ def profile(run: Path, stage: TrainingStage, plan: Path | None, out: Path) -> st
     section = mesh_now(stage.tier.train, plan)
     with needs("training"):
         from tumen.train import profile_steps
-    shape = _whole_shape(stage.tier, Codec.load(run / TOKENIZER))
+    shape = whole_shape(stage.tier.decoder, Codec.load(run / TOKENIZER))
     return profile_steps(section, shape, run / DATASET, out, seed=stage.seed, tier=stage.name)
 
 
@@ -72,8 +72,11 @@ def _train(run: Path, stage: TrainingStage, section: Train, making: Making) -> N
 
     tier = stage.tier
     codec = Codec.load(run / TOKENIZER)
-    shape = _whole_shape(tier, codec)
     dataset = run / DATASET
+    if isinstance(tier.shape, EncoderShape):
+        _train_encoder(run, stage, tier.shape, section, making)
+        return
+    shape = whole_shape(tier.shape, codec)
     out = run / stage.name
     initial = _initial_weights(run, stage, section, shape, codec)
     if tier.distil:
@@ -83,6 +86,33 @@ def _train(run: Path, stage: TrainingStage, section: Train, making: Making) -> N
     else:
         method = Method(distil=shares_loss(dataset, shape.vocab_size), **initial)
         fit(section, shape, dataset, out, making=making, method=method)
+
+
+def _train_encoder(
+    run: Path, stage: TrainingStage, shape: EncoderShape, section: Train, making: Making
+) -> None:
+    """Train an encoder on the labels of the data."""
+    from tumen.train import EncoderTask, Method, fit
+    from tumen.train.weights import start_encoder_from
+
+    codec = Codec.load(run / TOKENIZER)
+    labels = codec.ontology.labels.counts
+    whole = shape.model_copy(update={"vocab_size": codec.vocab, "labels": labels})
+    start = stage.tier.init_from
+    weights = None
+    if start:
+        path = Path(start.path)
+        if codec.vocabulary is None or codec.vocabulary.rows is None:
+            raise TrainError(
+                f"{path}: an encoder starts with its own vocabulary: "
+                "set tokenizer.init_from to it, or leave it out"
+            )
+        require_same_vocabulary(codec.vocabulary, path)
+        rows = codec.vocabulary.rows
+        weights = start_encoder_from(path, whole, start.layers, rows, stage.seed)
+    task = EncoderTask(run / DATASET, codec, whole)
+    method = Method(start=weights, encoder=task)
+    fit(section, whole, run / DATASET, run / stage.name, making=making, method=method)
 
 
 def _train_quantized(run: Path, stage: QatStage, section: Train, making: Making) -> None:
@@ -96,9 +126,9 @@ def _train_quantized(run: Path, stage: QatStage, section: Train, making: Making)
     )
 
 
-def _whole_shape(tier: Tier, codec: Codec) -> Shape:
-    """Return the tier's shape with the vocabulary of the run's tokenizer."""
-    return tier.shape.model_copy(update={"vocab_size": codec.vocab})
+def whole_shape(shape: Shape, codec: Codec) -> Shape:
+    """Return a tier's shape with the vocabulary of the run's tokenizer."""
+    return shape.model_copy(update={"vocab_size": codec.vocab})
 
 
 def _initial_weights(

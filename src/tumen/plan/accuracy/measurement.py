@@ -61,11 +61,12 @@ def observed(run: Path) -> list[Observation]:
     found = [
         observation(recipe, tier, events, run)
         for tier, events in steps.items()
-        if tier in recipe.family
+        if tier in recipe.family and not recipe.family[tier].is_encoder
     ]
     if not found:
         raise InputError(
-            f"{run}/events.jsonl: no steps of a known tier; let the run make at least ten steps"
+            f"{run}/events.jsonl: no steps of a known tier with a decoder; "
+            "let the run make at least ten steps"
         )
     return found
 
@@ -75,10 +76,11 @@ def observation(
 ) -> Observation:
     """Return one tier's observation: the median step without the first event, which compiles."""
     section = recipe.family[tier]
-    vocab_size = section.shape.vocab_size or recipe.tokenizer.vocab_size
+    shape = section.decoder
+    vocab_size = shape.vocab_size or recipe.tokenizer.vocab_size
     warm = events[1:] or events
     return Observation(
-        shape=section.shape.model_copy(update={"vocab_size": vocab_size}),
+        shape=shape.model_copy(update={"vocab_size": vocab_size}),
         train=section.train,
         step_seconds=statistics.median(float(event["step_seconds"]) for event in warm),
         peak_bytes=max(float(event["peak_bytes"]) for event in events),

@@ -19,7 +19,7 @@ from typing import Any
 from tumen.core import artifact
 from tumen.core.errors import ArtifactError, InputError, RunnerError
 from tumen.core.events import Events
-from tumen.formats import gguf_header
+from tumen.formats import Header, gguf_header, safetensors_header
 from tumen.language import DO, Action, Ontology, normalise, units
 from tumen.release import signing
 from tumen.serve.runners.bundle_info import BundleInfo, read_adapters, read_bundle_info
@@ -28,6 +28,8 @@ from tumen.serve.runners.runner import Completion, KnownName, Seconds, StreamTid
 
 WORKERS = 4  # threads that wait for the child on behalf of async code
 NOT_FOR_THE_CHILD = {"groups", "acts"}  # the rest of an ontology decides how an action is written
+ENCODER = "bert"  # llama.cpp's architecture of an encoder
+HEADS_FILE = "heads.safetensors"  # its label heads
 MAX_THREADS = 256
 MAX_CONTEXT = 1 << 20  # tokens
 
@@ -76,7 +78,7 @@ def load_runner(
             f"{folder}: asks for {threads} threads and {context} tokens; "
             f"the limits are {MAX_THREADS} and {MAX_CONTEXT}"
         )
-    gguf_header.check(model)
+    header = gguf_header.check(model)
     # A draft is loaded by llama.cpp as well.
     if draft:
         gguf_header.check(draft)
@@ -97,9 +99,27 @@ def load_runner(
         speculate=speculate,
         control=info.control,
         adapters=adapters,
+        **encoder_settings(folder, header, ontology, info),
     )
     child.start()
     return DeviceRunner(child, ontology, events, info, ontologies)
+
+
+def encoder_settings(
+    folder: Path, header: Header, ontology: Ontology, info: BundleInfo
+) -> dict[str, Any]:
+    """Return what the child of an encoder needs besides its model; nothing for a decoder.
+
+    Raises:
+        ArtifactError: the label heads are missing or damaged.
+    """
+    if header.architecture != ENCODER:
+        return {}
+    heads = folder / HEADS_FILE
+    safetensors_header.check(heads)
+    if info.control is None:
+        raise ArtifactError(f"{folder}: an encoder without control tokens; run the recipe again")
+    return {"heads": str(heads), "labels": ontology.labels.tree()}
 
 
 def ontology_for_child(ontology: Ontology) -> dict[str, Any]:

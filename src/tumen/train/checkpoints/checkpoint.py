@@ -35,7 +35,7 @@ from torch.distributed.checkpoint.state_dict_saver import async_save, save
 from tumen.core.artifact import Payload, manifest_of, payload_of, verify, writing
 from tumen.core.errors import DISK_ERRNOS, ArtifactError, TrainError, TumenError, disk
 from tumen.core.events import Events
-from tumen.core.shape import Shape
+from tumen.core.shape import EncoderShape, Shape
 from tumen.formats import safetensors_header
 from tumen.train.single_process import Trainer
 from tumen.train.world import World, peers
@@ -323,7 +323,7 @@ def made_for(path: Path, inputs: str) -> bool:
 def write_final(
     folder: Path,
     weights: Mapping[str, Tensor],
-    shape: Shape,
+    shape: Shape | EncoderShape,
     inputs: str,
     made_from: list[str],
     facts: dict[str, Any],
@@ -334,21 +334,55 @@ def write_final(
         (stage / SHAPE).write_text(shape.model_dump_json(indent=1))
 
 
+def is_encoder(folder: Path) -> bool:
+    """Whether a checkpoint is an encoder's."""
+    return json.loads((folder / SHAPE).read_text()).get("kind") == "encoder"
+
+
+def decoder_shape(folder: Path) -> Shape:
+    """Return the shape of a checkpoint.
+
+    Raises:
+        ArtifactError: it is an encoder's.
+    """
+    if is_encoder(folder):
+        raise ArtifactError(f"{folder}: is an encoder; a decoder is needed here")
+    return Shape.model_validate_json((folder / SHAPE).read_text())
+
+
 def read_whole(folder: Path) -> tuple[Shape, dict[str, Tensor]]:
     """Read shape and fp32 weights of a trained tier that is not an adapter (see lora.py).
 
     Raises:
-        ArtifactError: missing, damaged, or weights that do not fit the shape.
+        ArtifactError: missing, damaged, an encoder, or weights that do not fit the shape.
     """
     verify(folder, "checkpoint")
-    shape = Shape.model_validate_json((folder / SHAPE).read_text())
+    shape = decoder_shape(folder)
+    return shape, _weights(folder, shape)
+
+
+def read_encoder(folder: Path) -> tuple[EncoderShape, dict[str, Tensor]]:
+    """Read shape and fp32 weights of a trained encoder.
+
+    Raises:
+        ArtifactError: missing, damaged, a decoder, or weights that do not fit the shape.
+    """
+    verify(folder, "checkpoint")
+    if not is_encoder(folder):
+        raise ArtifactError(f"{folder}: is a decoder; an encoder is needed here")
+    shape = EncoderShape.model_validate_json((folder / SHAPE).read_text())
+    return shape, _weights(folder, shape)
+
+
+def _weights(folder: Path, shape: Shape | EncoderShape) -> dict[str, Tensor]:
+    """Return the weights, of which the shape must have as many."""
     weights = load_tensors(folder / WEIGHTS)
     held = sum(tensor.numel() for tensor in weights.values())
     if held != shape.parameters():
         raise ArtifactError(
             f"{folder}: holds {held} weights, its shape has {shape.parameters()}; train it again"
         )
-    return shape, weights
+    return weights
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

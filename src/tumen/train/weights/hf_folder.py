@@ -40,7 +40,7 @@ from tumen.formats import (
     shape_of,
 )
 from tumen.model.names import Name, check_weights, from_gguf, inwards, names_of, outwards, sizes_of
-from tumen.train.checkpoints.checkpoint import SHAPE, WEIGHTS
+from tumen.train.checkpoints.checkpoint import SHAPE, WEIGHTS, decoder_shape
 from tumen.train.weights.initial import INDEX, Gguf, Tensors, differing, names_within, weight_files
 from tumen.train.weights.lora import is_adapter, write_merged
 
@@ -179,7 +179,7 @@ def _refuse_full(out: Path) -> None:
 
 def _shape_of_artifact(folder: Path) -> Shape:
     try:
-        return Shape.model_validate_json((folder / SHAPE).read_text())
+        return decoder_shape(folder)
     except FileNotFoundError:
         raise ArtifactError(
             f"{folder}: has no {SHAPE}: a working checkpoint; take the tier's finished one"
