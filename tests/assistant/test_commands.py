@@ -51,6 +51,19 @@ def did(turn: Turn) -> str:
         ("阅读灯调到百分之四十", "LightSet light.reading_lamp brightness=40"),
         ("关上客厅窗帘", "TurnOff cover.living_curtains"),
         ("turn on the bedside lamp", "?which"),
+        (
+            "make the desk lamp 20 percent darker",
+            "LightSet light.desk_lamp step=down brightness=20",
+        ),
+        (
+            "kitchen speaker up by 15",
+            "SetVolumeRelative media_player.kitchen_speaker step=up volume=15",
+        ),
+        ("start a timer", "?how_long"),
+        # a name may be said in part, and small words may stand inside
+        ("switch the strip behind the TV on", "TurnOn light.tv_strip"),
+        # `Badlicht` is one lamp, this is every light of the room
+        ("Mach im Bad das Licht an", "TurnOn light.bathroom light.mirror"),
     ],
 )
 def test_every_word_has_a_role(session: Session, said: str, expected: str) -> None:
@@ -64,7 +77,7 @@ def test_every_word_has_a_role(session: Session, said: str, expected: str) -> No
         "is the reading lamp on",
         "the reading lamp is broken",
         "he left the reading lamp on",
-        "make the floor lamp 20 percent brighter",
+        "make the floor lamp 20 percent unicorn",
         "turn on",
         "厨房的灯开着吗",
         "ist die Leselampe an",
@@ -132,6 +145,12 @@ def test_what_was_said_long_ago_is_not_meant(session: Session, clock: Clock) -> 
     session.say("turn on the reading lamp")
     clock.wind(3600)
     assert session.say("off again").tier == "model"
+
+
+def test_how_it_is_is_no_command(session: Session) -> None:
+    """`a bit cold` asks for heat, though `cold` is said."""
+    turn = session.say("浴室里有点凉")
+    assert turn.tier != "words"
 
 
 def test_all_lights_are_those_of_a_known_room(home: Home) -> None:

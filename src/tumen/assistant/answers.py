@@ -146,6 +146,6 @@ def _fits(words: Sequence[str], label: str) -> bool:
 def _without_ending(word: str) -> str:
     """Return an answer without what closes it: `左边` for `左边那个`."""
     bare = word
-    for ending in common_words().answer_endings:
+    for ending in sorted(common_words().answer_endings, key=len, reverse=True):
         bare = bare.removesuffix(ending)
     return bare or word

@@ -29,6 +29,7 @@ _FLAGS = frozenset(
         "rest",
         "a_bit",
         "follows",
+        "by",
     )
 )
 
@@ -85,7 +86,8 @@ class Command:
         flags: roles of words that stand in it.
         all_words: the word for all.
         leads: whether it begins with a word that joins it to what was said before.
-        unknown: the words that nothing accounts for, with the name they belong to.
+        unknown: the words that nothing accounts for, with the name they belong to; as they were
+            said, and without small words.
     """
 
     acts: tuple[str, ...] = ()
@@ -96,7 +98,7 @@ class Command:
     flags: frozenset[str] = frozenset()
     all_words: str = ""
     leads: bool = False
-    unknown: str = ""
+    unknown: tuple[str, ...] = ()
 
     @property
     def says_what(self) -> bool:
@@ -202,11 +204,14 @@ def _in_front(read: Sequence[_Chosen], name: str) -> bool:
     return True
 
 
-def _unknown(read: Sequence[_Chosen]) -> str | None:
-    """Return the words around the unknown ones that make one name; None if they are apart."""
+def _unknown(read: Sequence[_Chosen]) -> tuple[str, ...] | None:
+    """Return the words around the unknown ones that make one name; None if they are apart.
+
+    They are returned as they were said, then without small words.
+    """
     unknown = [n for n, each in enumerate(read) if each.role.name == UNKNOWN]
     if not unknown:
-        return ""
+        return ()
     first, last = unknown[0], unknown[-1]
     named = (UNKNOWN, THING, PLACE, KIND, "small", VALUE)
     # `the strip behind the TV`: what stands beside unknown words belongs to their name
@@ -220,7 +225,8 @@ def _unknown(read: Sequence[_Chosen]) -> str | None:
     outside = [*read[:first], *read[last + 1 :]]
     if any(each.role.name in (THING, PLACE, KIND, HERE) for each in outside):
         return None
-    return _joined([each.piece for each in inside])
+    bare = [each.piece for each in inside if each.role.name != "small"]
+    return _joined([each.piece for each in inside]), _joined(bare)
 
 
 def _joined(pieces: Sequence[Piece]) -> str:

@@ -3,7 +3,7 @@
 A language is one file, `languages/<lang>.toml`. A list there is a role that words may have:
 
 - `small`: says nothing. `follows`: goes on from what was said before. `to`: stands before the
-  number that something is set to.
+  number that something is set to. `by`: stands before the number by which something changes.
 - `joints`: between two things. `all`, `everything`, `rest`: all that fits. `counts`: so many.
 - `pronouns`, `other`, `ones`: what was spoken of last, the other of two, a thing of that kind.
 - `also`: the last act, with another thing. `again`: the last act once more. `corrections`: it was
@@ -28,6 +28,7 @@ _LISTS = (
     "small",
     "follows",
     "to",
+    "by",
     "joints",
     "pronouns",
     "other",

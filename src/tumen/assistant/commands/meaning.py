@@ -23,6 +23,8 @@ _SWITCHED_ON = frozenset(ACTS_ON["HassTurnOn"]) - {"lock", "cover"}
 _SWITCHED_OFF = frozenset(ACTS_ON["HassTurnOff"]) - {"lock", "cover"}
 _LIGHT = frozenset(("light",))
 _MEDIA = frozenset(("media_player",))
+_CLIMATE = frozenset(("climate",))
+_FAN = frozenset(("fan",))
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,17 @@ def _step(intent: str, domains: frozenset[str], step: str, of_places: bool = Fal
     return _ActMeaning(intent, domains, {"step": step}, of_places)
 
 
+def _any_step(step: str, of_cover: _ActMeaning) -> tuple[_ActMeaning, ...]:
+    """Return one step up or down of whatever has steps."""
+    return (
+        _step("HassLightSet", _LIGHT, step),
+        _step("HassSetVolumeRelative", _MEDIA, step),
+        _step("HassClimateSetTemperature", _CLIMATE, step),
+        _step("HassFanSetSpeed", _FAN, step),
+        of_cover,
+    )
+
+
 _ACTS: dict[str, tuple[_ActMeaning, ...]] = {
     "on": (_ActMeaning("HassTurnOn", _SWITCHED_ON, {}, of_places=True),),
     "off": (_ActMeaning("HassTurnOff", _SWITCHED_OFF, {}, of_places=True),),
@@ -58,16 +71,12 @@ _ACTS: dict[str, tuple[_ActMeaning, ...]] = {
     "darker": (_step("HassLightSet", _LIGHT, "down", of_places=True),),
     "louder": (_step("HassSetVolumeRelative", _MEDIA, "up", of_places=True),),
     "quieter": (_step("HassSetVolumeRelative", _MEDIA, "down", of_places=True),),
-    "up": (
-        _step("HassLightSet", _LIGHT, "up"),
-        _step("HassSetVolumeRelative", _MEDIA, "up"),
-        _ActMeaning("HassTurnOn", frozenset(("cover",)), {}),
-    ),
-    "down": (
-        _step("HassLightSet", _LIGHT, "down"),
-        _step("HassSetVolumeRelative", _MEDIA, "down"),
-        _ActMeaning("HassTurnOff", frozenset(("cover",)), {}),
-    ),
+    "warmer": (_step("HassClimateSetTemperature", _CLIMATE, "up", of_places=True),),
+    "cooler": (_step("HassClimateSetTemperature", _CLIMATE, "down", of_places=True),),
+    "faster": (_step("HassFanSetSpeed", _FAN, "up"),),
+    "slower": (_step("HassFanSetSpeed", _FAN, "down"),),
+    "up": _any_step("up", _ActMeaning("HassTurnOn", frozenset(("cover",)), {})),
+    "down": _any_step("down", _ActMeaning("HassTurnOff", frozenset(("cover",)), {})),
     "play": (_ActMeaning("HassMediaUnpause", _MEDIA, {}),),
     "pause": (_ActMeaning("HassMediaPause", _MEDIA, {}),),
     "mute": (_ActMeaning("HassMediaPlayerMute", _MEDIA, {}),),
@@ -78,9 +87,27 @@ _ACTS: dict[str, tuple[_ActMeaning, ...]] = {
         _ActMeaning("HassLawnMowerDock", frozenset(("lawn_mower",)), {}),
     ),
     "mow": (_ActMeaning("HassLawnMowerStartMowing", frozenset(("lawn_mower",)), {}),),
+    "start_timer": (_ActMeaning("HassStartTimer", frozenset(("timer",)), {}),),
     "press": (_ActMeaning("HassTurnOn", frozenset(("button",)), {}),),
 }
 """What the acts of the vocabulary mean; of several the first whose domains fit."""
+
+_COMPARATIVES = frozenset(
+    ("brighter", "darker", "louder", "quieter", "warmer", "cooler", "faster", "slower")
+)
+"""Acts that are about a change, whatever number stands beside them."""
+
+_CHANGED = ("brightness", "volume", "temperature", "percentage")
+"""Slots that may hold by how much something changes; the first of an intent is the one."""
+
+_PERCENT = frozenset(("number", "percent"))
+_UNITS = {
+    "brightness": _PERCENT,
+    "volume": _PERCENT,
+    "percentage": _PERCENT,
+    "temperature": frozenset(("number", "degrees")),
+    "": frozenset[str](),
+}
 
 _SETTING: dict[str, frozenset[str]] = {
     "set": frozenset(("light", "cover", "valve", "climate", "media_player", "fan", PLACE_ONLY)),
@@ -136,14 +163,11 @@ def _for_target(
 ) -> Iterator[Action]:
     """Yield what is done to one target: one act, or one for each of several values."""
     if not command.values:
-        for act in command.acts:
-            meaning = _meaning(act, domains)
-            # `a bit brighter`: nothing is a bit on
-            if meaning and ("step" in meaning.slots or "a_bit" not in command.flags):
-                slots = _which(meaning.intent, command, target, meaning.domains & domains)
-                if slots is not None:
-                    yield _action(meaning.intent, lang, {**slots, **meaning.slots})
-                    return
+        yield from _plainly(command, target, domains, lang)
+        return
+    changed = _change(command, domains)
+    if changed:
+        yield from _changing(command, changed, target, domains, lang)
         return
     wanted: dict[str, dict[str, str]] = {}
     for value in command.values:
@@ -155,9 +179,42 @@ def _for_target(
     for intent, said in wanted.items():
         domain = frozenset(ACTS_ON[intent]) & domains
         slots = _which(intent, command, target, domain or frozenset(ACTS_ON[intent][:1]))
-        if slots is None:
-            return
         yield _action(intent, lang, {**slots, **said})
+
+
+def _plainly(
+    command: Command, target: Named, domains: frozenset[str], lang: str
+) -> Iterator[Action]:
+    """Yield the first act that means something for a target."""
+    for act in command.acts:
+        meaning = _meaning(act, domains)
+        # `a bit brighter`: nothing is a bit on
+        if meaning and ("step" in meaning.slots or "a_bit" not in command.flags):
+            slots = _which(meaning.intent, command, target, meaning.domains & domains)
+            yield _action(meaning.intent, lang, {**slots, **meaning.slots})
+            return
+
+
+def _changing(
+    command: Command, changed: _ActMeaning, target: Named, domains: frozenset[str], lang: str
+) -> Iterator[Action]:
+    """Yield the act that changes a target by a number."""
+    slot = next((s for s in _CHANGED if s in INTENTS[changed.intent]), "")
+    value = command.values[0]
+    if len(command.values) > 1 or value.to or value.sort not in _UNITS[slot]:
+        return
+    slots = _which(changed.intent, command, target, changed.domains & domains)
+    yield _action(changed.intent, lang, {**slots, **changed.slots, slot: value.words})
+
+
+def _change(command: Command, domains: frozenset[str]) -> _ActMeaning | None:
+    """Return the step of a command that says by how much something changes."""
+    for act in command.acts:
+        meaning = _meaning(act, domains)
+        says_how = "by" in command.flags or act in _COMPARATIVES
+        if meaning and "step" in meaning.slots and says_how:
+            return meaning
+    return None
 
 
 def _meaning(act: str, domains: frozenset[str]) -> _ActMeaning | None:
@@ -172,7 +229,7 @@ def _setting(
     command: Command, value: SaidValue, domains: frozenset[str], lang: str, values: Values
 ) -> tuple[str, str] | None:
     """Return the intent and the slot of a value; None if the targets have no such value."""
-    if not _may_set(command, value, domains):
+    if "by" in command.flags or not _may_set(command, value, domains):
         return None
     if value.sort in ("color", "white"):
         slot = "color" if value.sort == "color" else "temperature"
@@ -217,10 +274,8 @@ def _is_for_place(
 # -- slots ---------------------------------------------------------------------------------------
 
 
-def _which(
-    intent: str, command: Command, target: Named, domains: frozenset[str]
-) -> dict[str, str] | None:
-    """Return the slots that say which things are meant; None if the intent has no such slots.
+def _which(intent: str, command: Command, target: Named, domains: frozenset[str]) -> dict[str, str]:
+    """Return the slots that say which things are meant.
 
     Args:
         intent: what is done.
@@ -228,11 +283,14 @@ def _which(
         target: what it is done to.
         domains: the domains of the target that the intent acts on.
     """
+    # a timer that is started is no thing of the home yet
+    if intent == "HassStartTimer":
+        return {}
     slots: dict[str, str] = {"area": target.area} if target.area else {}
     if target.name:
         return {**slots, "name": target.name}
     known = INTENTS[intent]
-    everything = bool({"all", "rest", "everything"} & command.flags or command.count)
+    everything = bool({"all", "rest", "everything", "everywhere"} & command.flags or command.count)
     if everything and "scope" in known:
         slots["scope"] = "all"
     if target.kind is None:

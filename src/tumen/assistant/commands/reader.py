@@ -29,7 +29,9 @@ _IT = "it"
 _ADDS = ("HassListAddItem", "HassShoppingListAddItem")
 _NO_ITEM = (ACT, THING, PLACE, "pronouns")
 _LIGHTS = frozenset(("light",))
-_STEPS = frozenset(("brighter", "darker", "louder", "quieter"))
+_STEPS = frozenset(
+    ("brighter", "darker", "louder", "quieter", "warmer", "cooler", "faster", "slower")
+)
 _TRIED = ("light", "cover", "lock", "media_player", "climate", "fan", "vacuum", "lawn_mower")
 """Domains that an unknown name may be of, as far as they give a word another meaning."""
 
@@ -196,10 +198,18 @@ class CommandReader:
         """Return what is done to a thing whose name was said in part or misspelt."""
         if command.flags & {"pronouns", "other", "ones", "corrections", "everything", "rest"}:
             return None
-        target = Named(command.unknown)
+        for words in dict.fromkeys(command.unknown):
+            found = self._of_name(command, words, lang)
+            if found:
+                return found
+        return None
+
+    def _of_name(self, command: Command, words: str, lang: str) -> list[Read] | None:
+        """Return what is done to a thing by some words; None if they find nothing."""
         tried: set[str] = set()
         for domain in _TRIED:
-            actions = actions_of(command, [(target, frozenset((domain,)))], lang, self.values)
+            named = (Named(words), frozenset((domain,)))
+            actions = actions_of(command, [named], lang, self.values)
             if not actions or str(actions) in tried:
                 continue
             tried.add(str(actions))

@@ -158,8 +158,13 @@ def _exception_first(said: str, script: str) -> str:
 
 def _joints(said: str, script: str) -> Iterator[re.Match[str]]:
     """Yield the words that may stand between two commands."""
-    words = (*words_of(script, "between"), *words_of(script, "but"))
-    return re.finditer(alternatives(words), said)
+    return _joint_pattern(script).finditer(said)
+
+
+@cache
+def _joint_pattern(script: str) -> re.Pattern[str]:
+    """Return the pattern of words that may stand between two commands."""
+    return re.compile(alternatives((*words_of(script, "between"), *words_of(script, "but"))))
 
 
 def _are_two_commands(first: str, second: str, script: str) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 
 from tumen.assistant.modifiers.phrases import alternatives, numbered, pattern_of, script_of
 from tumen.assistant.modifiers.times import Moment, moment_of
@@ -82,9 +83,15 @@ def _negatives(said: str, script: str) -> list[Mark]:
     """Return what says that something must not be done."""
     plain = _without(said, script, "not_negative")
     # `not so bright` is a wish
-    plain = re.sub(alternatives(numbered(script, "complaints")), _blanks, plain)
+    plain = _complaints(script).sub(_blanks, plain)
     matches = pattern_of(script, "negative").finditer(plain)
     return [Mark("negative", (match.span(),), match[0]) for match in matches]
+
+
+@cache
+def _complaints(script: str) -> re.Pattern[str]:
+    """Return the pattern of every complaint in a script."""
+    return re.compile(alternatives(numbered(script, "complaints")))
 
 
 def _waiting(said: str, script: str) -> list[Mark]:

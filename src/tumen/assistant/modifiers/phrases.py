@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from tumen.home import common_words, language_of, read_language_tables
@@ -96,6 +96,12 @@ def inline_table(script: str, key: str) -> Mapping[str, str]:
 
 def alternatives(phrases: Iterable[str]) -> str:
     """Return a pattern for any of some phrases; `(?!)` where there are none."""
+    return _alternatives(tuple(phrases))
+
+
+@lru_cache(maxsize=1024)
+def _alternatives(phrases: tuple[str, ...]) -> str:
+    """Return the same for phrases that do not change."""
     patterns = [_pattern(phrase) for phrase in sorted(phrases, key=len, reverse=True)]
     return "|".join(patterns) or "(?!)"
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from tumen.assistant.commands import NOTHING, CommandReader, Recent
 from tumen.assistant.interpretation import Interpretation
@@ -88,7 +89,8 @@ class SentenceReader:
     here: str | None = None
     recent: Recent = NOTHING
     spared: frozenset[str] = frozenset()
-    _seconds: dict[str, float] = field(default_factory=dict)
+    # what words alone say; `recent` is kept so that its id stays its own
+    _known: dict[Any, tuple[Recent, list[SpokenPart]]] = field(default_factory=dict, compare=False)
 
     def read(self, sentence: str) -> list[SpokenPart]:
         """Return the parts of a sentence in their order, at least one.
@@ -163,7 +165,15 @@ class SentenceReader:
 
     def read_words(self, said: str) -> list[SpokenPart]:
         """Return the parts of a clause whose every word is known; none for another one."""
-        return [_by_words(said, read) for read in self._commands.read(said) or ()]
+        # the same words are looked at several times, alone and beside others
+        key = (said, id(self.recent), self.here, self.spared)
+        # `a bit cold in here` is no command to make it colder
+        if is_complaint(said) or wish_spans(said):
+            return []
+        if key not in self._known:
+            parts = [_by_words(said, read) for read in self._commands.read(said) or ()]
+            self._known[key] = (self.recent, parts)
+        return list(self._known[key][1])
 
     # -- marks -----------------------------------------------------------------------------------
 
@@ -228,6 +238,9 @@ class SentenceReader:
         if not by_words:
             return None
         found = by_words[0].found
+        # `a timer for five minutes`: the time is its length
+        if "Timer" in found.action.intent:
+            return None
         # `the radio at eight` may be a time or a volume
         weak = [mark for mark in marks if mark.moment and mark.moment.weak]
         return None if any(is_content(said, found.action, mark) for mark in weak) else found

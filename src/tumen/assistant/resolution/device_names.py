@@ -54,14 +54,16 @@ def find_named(lookup: Lookup, phrases: Sequence[str], place: NamedPlace | None)
 
 
 def _readings(lookup: Lookup, phrase: str) -> list[Phrase]:
-    """Return a phrase with its places taken out, with short kind words, with its places left in."""
+    """Return a phrase without its places, with short kinds, with its places, with its kinds."""
     index = lookup.index
     readings = (
         index.parse(phrase, lookup.lang),
         index.parse(phrase, lookup.lang, long_kinds=False),
         index.parse(phrase, lookup.lang, take_places=False),
+        # `the strip behind the TV` is the TV light strip
+        index.parse(phrase, lookup.lang, take_kinds=False),
     )
-    # most phrases read the same in all three ways
+    # most phrases read the same in all these ways
     return list(dict.fromkeys(readings))
 
 

@@ -99,9 +99,8 @@ def devices_of(lookup: Lookup, kind: Kind | None, place: NamedPlace | None) -> l
     asks_at_large = kind is None and lookup.is_question
     allowed = lookup.allowed
     fits = []
-    for number, entity in enumerate(index.entities):
-        if allowed and entity.domain not in allowed:
-            continue
+    for number in index.of_domains(_domains_of(allowed, kind)):
+        entity = index.entities[number]
         if not is_inside(entity, place):
             continue
         if kind is not None and not index.fits(number, kind):
@@ -113,6 +112,14 @@ def devices_of(lookup: Lookup, kind: Kind | None, place: NamedPlace | None) -> l
         literal = [number for number in fits if index.has_sense(number, kind)]
         fits = literal or fits
     return [index.entities[number].id for number in fits]
+
+
+def _domains_of(allowed: frozenset[str], kind: Kind | None) -> frozenset[str]:
+    """Return the domains that both an action and a kind have; none if any domain fits."""
+    if kind is None:
+        return allowed
+    # a domain that no entity has, where they have none in common
+    return (allowed & kind.domains or frozenset(("",))) if allowed else kind.domains
 
 
 def _kind_of_state(lookup: Lookup) -> Kind | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tumen.home.entities import Entity, NamedThing
 from tumen.home.naming.common_words import common_words
@@ -23,7 +24,7 @@ from tumen.home.naming.kinds import (
     kind_words,
 )
 from tumen.home.naming.phrase import NamedPlace, Phrase, PhraseParser, find_form
-from tumen.home.naming.typos import SHORTEST, nearest_words, without_umlaut_letters
+from tumen.home.naming.typos import SHORTEST, by_first_letter, nearest_words, without_umlaut_letters
 from tumen.home.naming.word_forms import counted, forms, split
 from tumen.language import is_cjk
 
@@ -63,12 +64,17 @@ class Index:
         for thing, place in places:
             for name in thing.names:
                 self._add_place(split(name), place)
+        # sentence and language -> what it names
+        self.read_before: dict[tuple[str, str], tuple[Any, ...]] = {}
+        self._of_domain: dict[str, list[int]] = {}
         # places must be known before names are parsed
         self._parsed = [self._parse_names(number) for number in range(len(entities))]
         # a core word -> the entities with a name that has it; "" -> with a name without one
         self._core_numbers = self._numbers_by_core_word()
         self._senses = [self._senses_of(number) for number in range(len(entities))]
-        self._vocabulary = self._words_for_typos()
+        for number, entity in enumerate(entities):
+            self._of_domain.setdefault(entity.domain, []).append(number)
+        self._typo_words = by_first_letter(self._words_for_typos())
 
     # -- building --------------------------------------------------------------------------------
 
@@ -162,6 +168,10 @@ class Index:
             for form in forms(key):
                 inflected.update(self._names.get(form, ()))
         return sorted(plain), sorted(inflected - plain)
+
+    def is_name(self, words: str) -> bool:
+        """Return whether an entity is called just so, small words included."""
+        return "".join(counted(split(words))) in self._names
 
     def place(self, words: str, lang: str) -> NamedPlace | None:
         """Return the area or floor called just so, plural and case aside.
@@ -264,6 +274,14 @@ class Index:
                     numbers.update(having)
         return numbers
 
+    def of_domains(self, domains: Iterable[str]) -> list[int]:
+        """Return the entities of some domains, in their order; all of them if there are none."""
+        wanted = set(domains)
+        if not wanted:
+            return list(range(len(self.entities)))
+        return sorted(n for domain in wanted for n in self._of_domain.get(domain, ()))
+
+
     def match(self, number: int, core: frozenset[str]) -> int:
         """Return how the names of an entity match core words: `SAME`, `WITHIN`, or 0.
 
@@ -284,7 +302,12 @@ class Index:
     # -- phrases ---------------------------------------------------------------------------------
 
     def parse(
-        self, words: str, lang: str, take_places: bool = True, long_kinds: bool = True
+        self,
+        words: str,
+        lang: str,
+        take_places: bool = True,
+        long_kinds: bool = True,
+        take_kinds: bool = True,
     ) -> Phrase:
         """Take a phrase apart.
 
@@ -293,19 +316,17 @@ class Index:
             lang: language of the speaker; its small words are never places.
             take_places: False leaves place words in the core.
             long_kinds: False reads no kind of several words (`garage door`).
+            take_kinds: False leaves kind words in the core.
         """
-        return self._parse(words, lang, take_places=take_places, long_kinds=long_kinds)
+        return self._parse(
+            words, lang, take_places=take_places, long_kinds=long_kinds, take_kinds=take_kinds
+        )
 
     def _parse(
-        self,
-        words: str,
-        lang: str | None = None,
-        own_area: str | None = None,
-        take_places: bool = True,
-        long_kinds: bool = True,
+        self, words: str, lang: str | None = None, own_area: str | None = None, **taken: bool
     ) -> Phrase:
         """Take a phrase or a name apart; the arguments are those of `PhraseParser`."""
-        parser = PhraseParser(self.places, self.canonical, lang, own_area, take_places, long_kinds)
+        parser = PhraseParser(self.places, self.canonical, lang, own_area, **taken)
         for piece in counted(split(words)):
             # a known word is never taken apart
             is_whole = is_cjk(piece[0]) or self._known(piece)
@@ -361,7 +382,7 @@ class Index:
         plain = without_umlaut_letters(piece)
         if plain != piece and self._has_word(plain):
             return plain
-        best = nearest_words(piece, self._vocabulary)
+        best = nearest_words(piece, self._typo_words.get(piece[0], ()))
         meanings = {self.canonical(word) for word in best}
         # stems and plurals of one word are one meaning
         return best[0] if len(meanings) == 1 else None

@@ -15,6 +15,8 @@ from tumen.language import is_cjk, units
 # How long a name may be: spaced words, and Chinese characters.
 _MOST_WORDS = 6
 _MOST_CHARACTERS = 12
+_MOST_REMEMBERED = 256
+"""Sentences whose mentions an index keeps."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,17 @@ def mentions_of(index: Index, said: str, lang: str) -> list[Mention]:
         said: the sentence.
         lang: the language of the speaker.
     """
-    pieces = units(said)
+    known = index.read_before.get((said, lang))
+    if known is None:
+        # a sentence is asked about many times while it is read
+        if len(index.read_before) >= _MOST_REMEMBERED:
+            index.read_before.clear()
+        known = index.read_before[said, lang] = _mentions(index, units(said), lang)
+    return list(known)
+
+
+def _mentions(index: Index, pieces: Sequence[str], lang: str) -> tuple[Mention, ...]:
+    """Return what the units of a sentence name."""
     found: list[Mention] = []
     at = 0
     while at < len(pieces):
@@ -61,7 +73,7 @@ def mentions_of(index: Index, said: str, lang: str) -> list[Mention]:
         else:
             found.append(mention)
             at = mention.end
-    return found
+    return tuple(found)
 
 
 def _longest_at(index: Index, pieces: Sequence[str], start: int, lang: str) -> Mention | None:
@@ -92,6 +104,12 @@ def _entity(index: Index, words: str, lang: str, start: int, end: int) -> Mentio
     """Return words as the name of entities."""
     # a lamp that is called `Light` is not meant by every `light`
     if kind_word("".join(split(words))):
+        return None
+    # `im Bad das Licht` is no `Badlicht`
+    pieces = split(words)
+    if any(piece in common_words().stop[lang] for piece in pieces[1:-1]) and not index.is_name(
+        words
+    ):
         return None
     plain, inflected = index.exact(words, lang)
     # another number or case counts only where no name is exactly so

@@ -75,6 +75,7 @@ class PhraseParser:
         own_area: area of the entity whose name is read; only this place is taken out of the name.
         take_places: False leaves place words in the core.
         long_kinds: False reads no kind of several words, so that its first word may be a place.
+        take_kinds: False leaves kind words in the core.
     """
 
     def __init__(
@@ -83,8 +84,10 @@ class PhraseParser:
         canonical: Callable[[str], str],
         lang: str | None = None,
         own_area: str | None = None,
+        *,
         take_places: bool = True,
         long_kinds: bool = True,
+        take_kinds: bool = True,
     ) -> None:
         self._known_places = places
         self._canonical = canonical
@@ -92,6 +95,7 @@ class PhraseParser:
         self._own_area = own_area
         self._take_places = take_places
         self._long_kinds = long_kinds
+        self._take_kinds = take_kinds
         self._words: CommonWords = common_words()
         # a place may have several words, so a run of spaced words waits until it ends
         self._waiting: list[str] = []
@@ -198,7 +202,7 @@ class PhraseParser:
 
     def _take_kind(self, pieces: tuple[str, ...], word: str, joined: bool) -> bool:
         """Take pieces as a kind; return whether they are one."""
-        found = kind_word(word)
+        found = kind_word(word) if self._take_kinds else None
         if found is None:
             return False
         if len(pieces) > 1 and not joined and not self._long_kinds:

@@ -34,6 +34,14 @@ def nearest_words(word: str, vocabulary: Iterable[str]) -> list[str]:
     return [known for known, slips, _ in found if slips == fewest]
 
 
+def by_first_letter(vocabulary: Iterable[str]) -> dict[str, list[str]]:
+    """Return words by their first letter, which a misspelt word has right."""
+    found: dict[str, list[str]] = {}
+    for word in vocabulary:
+        found.setdefault(word[0], []).append(word)
+    return found
+
+
 def without_umlaut_letters(word: str) -> str:
     """Return `kuche` for `kueche`: umlauts that were typed as two letters."""
     return word.replace("ae", "a").replace("oe", "o").replace("ue", "u")
