@@ -132,6 +132,8 @@ def test_several_commands_are_cut_where_each_is_one(
         ("Mach die Leselampe an", "mach sie wieder aus", "TurnOff light.reading_lamp"),
         ("打开左边床头灯", "另一个也打开", "TurnOn light.bedside_right"),
         ("打开厨房的灯", "浴室也一样", "TurnOn light.bathroom light.mirror"),
+        ("turn on the left bedside lamp", "the right one as well", "TurnOn light.bedside_right"),
+        ("Linke Nachttischlampe an", "nein, die rechte", "TurnOn light.bedside_right"),
     ],
 )
 def test_what_was_spoken_of_before_is_meant(
@@ -139,6 +141,24 @@ def test_what_was_spoken_of_before_is_meant(
 ) -> None:
     session.say(first)
     assert did(session.say(then)) == expected
+
+
+@pytest.mark.parametrize("both", ["switch both off", "beide aus", "把两个都关掉", "turn them off"])
+def test_several_are_what_turns_in_a_row_were_about(session: Session, both: str) -> None:
+    session.say("turn on the coffee machine")
+    session.say("and the kettle")
+    assert did(session.say(both)) == "TurnOff switch.coffee_machine switch.kettle"
+
+
+def test_a_part_of_a_name_is_of_the_kind_that_the_act_is_about(session: Session) -> None:
+    """`the radio` is in `kitchen radio`, whose `down` is its volume."""
+    said = "turn the radio down"
+    assert did(session.say(said)) == "SetVolumeRelative media_player.kitchen_speaker step=down"
+
+
+def test_a_place_holds_for_the_rest_of_the_sentence(session: Session) -> None:
+    said = "alle Lichter im Büro aus und die Jalousie runter"
+    assert did(session.say(said)).endswith("TurnOff cover.office_blind")
 
 
 def test_what_was_said_long_ago_is_not_meant(session: Session, clock: Clock) -> None:

@@ -41,6 +41,7 @@ class Dialogue:
         self._area_time = 0.0  # seconds since 1970
         # what was done in the last turn that did something, and what its question offered
         self._acts: list[Resolved] = []
+        self._chain: tuple[str, ...] = ()
         self._offered: tuple[str, ...] = ()
         self._acts_time = 0.0  # seconds since 1970
         self._turn_acts = False
@@ -63,7 +64,7 @@ class Dialogue:
         age = self.home.clock().timestamp() - self._acts_time
         if age > RECENT_SECONDS:
             return Recent(self.last)
-        return Recent(self.last, tuple(self._acts), self._offered, fresh=True)
+        return Recent(self.last, tuple(self._acts), self._chain, self._offered, fresh=True)
 
     def begin_turn(self) -> None:
         """Begin a turn: what is remembered from now on is undone together."""
@@ -106,6 +107,9 @@ class Dialogue:
 
     def _remember_targets(self, resolved: Resolved) -> None:
         """Keep what `it` stands for, and what was done, one turn together."""
+        goes_on = bool(self._acts) and self._acts[-1].intent == resolved.intent
+        so_far = self._chain if goes_on or self._turn_acts else ()
+        self._chain = tuple(dict.fromkeys((*so_far, *resolved.targets)))
         if self._turn_acts:
             self.last = tuple(dict.fromkeys((*self.last, *resolved.targets)))
         else:

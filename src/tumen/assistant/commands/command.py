@@ -16,9 +16,13 @@ from tumen.home import Kind
 from tumen.language import is_cjk, normalise
 
 _MOST_READINGS = 256
+_GOES_ON = ("also", "ones", "corrections")
+"""Roles by which a sentence without an act goes on from the one before."""
+
 _FLAGS = frozenset(
     (
         "pronouns",
+        "plurals",
         "other",
         "ones",
         "also",
@@ -144,7 +148,7 @@ def _command(read: Sequence[_Chosen], words: CommandWords) -> Command | None:
         return None
     values = _values(read, words)
     # words that say nothing about an act may be about anything
-    if unknown and not said:
+    if unknown and not said and not any(each.role.name in _GOES_ON for each in read):
         return None
     targets = _targets(read) if not unknown else ()
     if targets is None:

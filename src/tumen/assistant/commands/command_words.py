@@ -5,7 +5,8 @@ A language is one file, `languages/<lang>.toml`. A list there is a role that wor
 - `small`: says nothing. `follows`: goes on from what was said before. `to`: stands before the
   number that something is set to. `by`: stands before the number by which something changes.
 - `joints`: between two things. `all`, `everything`, `rest`: all that fits. `counts`: so many.
-- `pronouns`, `other`, `ones`: what was spoken of last, the other of two, a thing of that kind.
+- `pronouns`, `plurals`, `other`, `ones`: what was spoken of last, all that was spoken of, the other
+  of two, a thing of that kind.
 - `also`: the last act, with another thing. `again`: the last act once more. `corrections`: it was
   about another thing.
 - `a_bit`: how much, without a number. `attributes`: which value is meant. `units`: after a number.
@@ -31,6 +32,7 @@ _LISTS = (
     "by",
     "joints",
     "pronouns",
+    "plurals",
     "other",
     "ones",
     "also",

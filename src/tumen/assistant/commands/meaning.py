@@ -211,7 +211,8 @@ def _change(command: Command, domains: frozenset[str]) -> _ActMeaning | None:
     """Return the step of a command that says by how much something changes."""
     for act in command.acts:
         meaning = _meaning(act, domains)
-        says_how = "by" in command.flags or act in _COMPARATIVES
+        reached = any(value.to for value in command.values)
+        says_how = "by" in command.flags or (act in _COMPARATIVES and not reached)
         if meaning and "step" in meaning.slots and says_how:
             return meaning
     return None

@@ -6,18 +6,18 @@ not read here is left to the templates and the model.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tumen.assistant.commands.command import Command, Named, commands_of
 from tumen.assistant.commands.command_words import ACT, bare_units, words_of_commands
 from tumen.assistant.commands.list_commands import list_actions, more_items
 from tumen.assistant.commands.meaning import actions_of, domains_of
-from tumen.assistant.commands.recent import NOTHING, Recent, like_last_in, others_of
+from tumen.assistant.commands.recent import NOTHING, Recent, like_last_in, others_of, several_of
 from tumen.assistant.commands.scan import PLACE, THING, scan
 from tumen.assistant.intents import ACTS_ON
 from tumen.assistant.modifiers import languages_of, script_of
-from tumen.assistant.resolution import Candidate, Question, Resolution, Resolved, resolve
+from tumen.assistant.resolution import Candidate, Question, Refusal, Resolution, Resolved, resolve
 from tumen.assistant.values import Values
 from tumen.home import Home, Kind, common_words, split
 from tumen.language import INTENTS, Action
@@ -116,13 +116,14 @@ class CommandReader:
 
     def _meant(self, command: Command, lang: str) -> list[Read] | None:
         """Return what one reading means; None if it means nothing here."""
-        if command.unknown:
+        if command.unknown and command.says_what:
             return self._of_unknown(command, lang)
         if not command.says_what:
             follows = command.flags & {"also", "again", "corrections"} or command.leads
             return self._repeated(command, lang) if follows else None
-        if "other" in command.flags or "pronouns" in command.flags:
-            return self._of_last(command, lang)
+        if command.flags & {"other", "pronouns", "plurals"}:
+            # `make it brighter in here` is about this room
+            return None if command.targets else self._of_last(command, lang)
         if not command.targets:
             if command.flags & {"everything", "rest"}:
                 return self._plain(command, (Named(),), lang)
@@ -138,7 +139,7 @@ class CommandReader:
         """
         if not self.recent.fresh:
             return False
-        if self.recent.same_sentence or command.values or command.leads:
+        if self.recent.same_sentence or command.values or command.leads or command.count:
             return True
         if command.flags & {"follows", "again", "also", "a_bit"}:
             return True
@@ -214,17 +215,31 @@ class CommandReader:
                 continue
             tried.add(str(actions))
             found = [(action, self._look_up(action)) for action in actions]
-            if all(isinstance(resolution, (Resolved, Question)) for _, resolution in found):
+            if all(self._is_meant_so(command, words, read, lang) for read in found):
                 return found
         return None
+
+    def _is_meant_so(self, command: Command, words: str, read: Read, lang: str) -> bool:
+        """Whether what was found by some words is of a kind for which the act means the same."""
+        action, resolution = read
+        if isinstance(resolution, Refusal):
+            return False
+        ids = (
+            [id_ for option in resolution.options for id_ in option.targets]
+            if isinstance(resolution, Question)
+            else list(resolution.targets)
+        )
+        domains = frozenset(self.home.entities[id_].domain for id_ in ids)
+        again = actions_of(command, [(Named(words), domains)], lang, self.values) or []
+        return action in again
 
     # -- targets of the turns before -------------------------------------------------------------
 
     def _of_last(self, command: Command, lang: str) -> list[Read] | None:
         """Return what is done to `it`, to `the other one`, or to what was spoken of last."""
-        if command.targets:
-            return None
         ids = self.recent.targets
+        if command.count or "plurals" in command.flags:
+            ids = several_of(self.recent, command.count)
         if "other" in command.flags:
             ids = others_of(self.recent, self.home)
         return self._to(command, ids, lang, several="other" not in command.flags)
@@ -275,7 +290,7 @@ class CommandReader:
         acts = self.recent.acts
         if not acts:
             return None
-        if not command.targets and "other" not in command.flags:
+        if not command.targets and "other" not in command.flags and not command.unknown:
             if "again" not in command.flags:
                 return None
             return [(_action_of(act, lang), replace(act, lang=lang)) for act in acts]
@@ -294,6 +309,8 @@ class CommandReader:
     ) -> Read | None:
         """Return an act with another thing."""
         action = _action_of(act, lang)
+        if command.unknown:
+            return self._with_name(act, command.unknown, lang)
         if "other" in command.flags:
             if target != Named():
                 return None
@@ -305,17 +322,36 @@ class CommandReader:
                 return None
             ids = like_last_in(self.recent, self.home, place)
             # a temperature is one of a room, whatever measures it
-            return self._with_ids(act, action, ids, several=len(act.targets) > 1)
+            # what was found by its kind in one place is looked for by it in another
+            several = len(act.targets) > 1 or act.place is not None
+            read = self._with_ids(act, action, ids, several)
+            if read and isinstance(read[1], Resolved):
+                return read[0], replace(read[1], place=place.id)
+            return read
         domains = domains_of(target, self.home)
         if not domains & frozenset(ACTS_ON.get(act.intent, ())):
             return None
         which = {"area": target.area} if target.area else {}
         which["name"] = target.name or target.kind_words
+        return self._with_which(act, which, lang)
+
+    def _with_name(self, act: Resolved, names: Sequence[str], lang: str) -> Read | None:
+        """Return an act with a thing whose name was said in part (`the right one`)."""
+        areas = {self.home.entities[id_].area for id_ in act.targets if id_ in self.home.entities}
+        for name in dict.fromkeys(names):
+            # one beside the last one comes first
+            for area in (*sorted(area for area in areas if area), ""):
+                near = {"area": self.home.areas[area].name} if area else {}
+                read = self._with_which(act, {**near, "name": name}, lang)
+                if isinstance(read[1], (Resolved, Question)):
+                    return read
+        return None
+
+    def _with_which(self, act: Resolved, which: Mapping[str, str], lang: str) -> Read:
+        """Return an act with things that slots name."""
         named = Action(act.intent, lang, {s: which[s] for s in INTENTS[act.intent] if s in which})
         resolution = self._look_up(named)
-        if isinstance(resolution, Resolved):
-            return named, replace(resolution, values=act.values)
-        if isinstance(resolution, Question):
+        if isinstance(resolution, (Resolved, Question)):
             return named, replace(resolution, values=act.values)
         return named, resolution
 

@@ -16,6 +16,7 @@ class Recent:
     Attributes:
         targets: the ids that `it` stands for.
         acts: what was done last, in its order.
+        chain: all that was spoken of in turns that went on from one another.
         offered: the ids of the question that was answered last.
         fresh: whether that was a moment ago.
         same_sentence: whether that was said in the same sentence.
@@ -23,6 +24,7 @@ class Recent:
 
     targets: tuple[str, ...] = ()
     acts: tuple[Resolved, ...] = ()
+    chain: tuple[str, ...] = ()
     offered: tuple[str, ...] = ()
     fresh: bool = False
     same_sentence: bool = False
@@ -33,7 +35,20 @@ class Recent:
         if not acts:
             return self
         targets = tuple(dict.fromkeys(id_ for act in acts for id_ in act.targets))
-        return Recent(targets, acts, (), fresh=True, same_sentence=True)
+        return Recent(targets, acts, targets, (), fresh=True, same_sentence=True)
+
+
+def several_of(recent: Recent, count: int) -> tuple[str, ...]:
+    """Return what `them` stands for, or `both` where a number was said; nothing if it is unclear.
+
+    Args:
+        recent: what was spoken of before.
+        count: how many things there must be; 0 if nobody said.
+    """
+    for ids in (recent.targets, recent.chain):
+        if len(ids) == count or (not count and len(ids) > 1):
+            return ids
+    return () if count else recent.targets
 
 
 NOTHING = Recent()

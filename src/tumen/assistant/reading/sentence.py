@@ -112,7 +112,14 @@ class SentenceReader:
     def _after(self, parts: Sequence[SpokenPart]) -> SentenceReader:
         """Return a reader for which `it` is what some parts of the sentence are about."""
         recent = self.recent.after([part.resolution for part in parts])
-        return replace(self, recent=recent)
+        # `lights off in the hall and the blind down`: the one in the hall
+        areas = {
+            self.home.entities[id_].area
+            for id_ in recent.targets
+            if parts and id_ in self.home.entities
+        }
+        here = self.here or (areas.pop() if len(areas) == 1 else None) or None
+        return replace(self, recent=recent, here=here)
 
     # -- words alone -----------------------------------------------------------------------------
 
