@@ -281,7 +281,6 @@ class Index:
             return list(range(len(self.entities)))
         return sorted(n for domain in wanted for n in self._of_domain.get(domain, ()))
 
-
     def match(self, number: int, core: frozenset[str]) -> int:
         """Return how the names of an entity match core words: `SAME`, `WITHIN`, or 0.
 
