@@ -18,7 +18,7 @@ import sys
 import sysconfig
 import venv
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -93,6 +93,7 @@ CASES = (
     Case("promote run/bundle-device --to slot"),
     Case("rollback slot", code=4),  # one bundle alone was live
     Case("talk --run slot turn on the light"),
+    Case("talk turn on the kitchen light"),  # with the bundle that ships
     Case("serve run --port 99999", code=4),
 )
 VARIANTS = """
@@ -245,3 +246,17 @@ def test_the_light_install_talks_without_a_network(install_of: Callable[[str], I
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["action"]["lang"] in ("en", "zh", "de")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may take the network away")
+def test_the_light_install_answers_with_the_bundle_that_ships(
+    install_of: Callable[[str], Install], tmp_path: Path
+) -> None:
+    fresh = replace(install_of("none"), folder=tmp_path)
+    talk = ("talk", "--json", "turn on the kitchen light")
+    done = fresh.tumen(*talk, prefix=("unshare", "--net"))
+    assert done.returncode == 0, done.stderr
+    turn = json.loads(done.stdout)
+    assert {change["id"] for change in turn["changes"]} >= {"light.kitchen_ceiling"}
+    assert done.stderr.startswith("bundle: the flagship that ships with tumen (pocket, ")
+    assert done.stderr.count("\n") == 1

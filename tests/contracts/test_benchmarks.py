@@ -24,6 +24,7 @@ SHORT = {
     "command_latency": "RUN --sentences 12 --out OUT",
     "eval_suites": "RUN --out OUT --suite",
     "import_time": "--quick --out OUT",
+    "interpretation": "RUN --sentences 12 --entities 60 100 --out OUT",
     "memory_copies": "--megabytes 2 --times 1",
     "mla_pays": "--quick --out OUT",
     "plan_search": "--out OUT",

@@ -18,7 +18,8 @@ from tumen.core.errors import InputError
 from tumen.eval import require_gate
 from tumen.home import Home
 from tumen.language import HOME, LANGUAGES, Action, Ontology
-from tumen.pipeline import cloud_bundle, newest_run, trusted_bundle
+from tumen.pipeline import cloud_bundle, default_bundle, store_of, trusted_bundle
+from tumen.release import flagship
 from tumen.serve import build_router
 from tumen.serve import serve as run_server
 
@@ -31,7 +32,8 @@ def talk(
     run: Path = typer.Option(
         None,
         "--run",
-        help="A run, a bundle or a slot of `tumen promote`; default: the newest under runs/.",
+        help="A run, a bundle or a slot of `tumen promote`; default: the newest finished run under "
+        "runs/, else the bundle that ships with tumen.",
     ),
     home: Path = typer.Option(None, help="The home's TOML; default: the example with 60 devices."),
     save: bool = typer.Option(False, "--save", help="Write the changed home back to --home."),
@@ -49,11 +51,11 @@ def talk(
     # A changed example would surprise the next one who talks to it.
     if save and home is None:
         raise InputError("--save needs --home: the example home is never changed")
-    bundle = trusted_bundle(run or newest_run(), trust)
+    bundle = trusted_bundle(run or _default_bundle(), trust)
     require_gate(bundle, ungated)
     place = Home.load(home)
     ontology = Ontology.load(bundle)
-    router = build_router(bundle, cloud_bundle(bundle), store=trust)
+    router = build_router(bundle, cloud_bundle(bundle), store=store_of(bundle, trust))
     sentences = [" ".join(sentence)] if sentence else _typed_lines(place)
     with Reader(router, private) as reader:
         values = Values.load(bundle / "values.json")
@@ -164,7 +166,9 @@ def _turn_facts(turn: Turn, ontology: Ontology) -> dict[str, Any]:
 
 def serve(
     bundle: Path = typer.Argument(
-        None, help="A bundle, a run or a slot of `tumen promote`; default: the newest under runs/."
+        None,
+        help="A bundle, a run or a slot of `tumen promote`; default: the newest finished run under "
+        "runs/, else the bundle that ships with tumen.",
     ),
     host: str = typer.Option("127.0.0.1", help="Any other than loopback needs a key in TUMEN_KEY."),
     port: int = typer.Option(8765, help="0 takes any free port."),
@@ -175,10 +179,19 @@ def serve(
 
     Endpoints: /v1/models and /v1/chat/completions.
     """
-    folder = trusted_bundle(bundle or newest_run(), trust)
+    folder = trusted_bundle(bundle or _default_bundle(), trust)
     require_gate(folder, ungated)
     cloud = cloud_bundle(folder)
-    run_server(folder, cloud, host=host, port=port, store=trust, ready=_print_url)
+    store = store_of(folder, trust)
+    run_server(folder, cloud, host=host, port=port, store=store, ready=_print_url)
+
+
+def _default_bundle() -> Path:
+    """Return the bundle that is used where none is named, and say which it is."""
+    bundle = default_bundle()
+    # not to standard output, which may be read by a program
+    print(f"bundle: {flagship.describe(bundle)}", file=sys.stderr)
+    return bundle
 
 
 def _print_url(url: str) -> None:

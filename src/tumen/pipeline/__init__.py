@@ -11,12 +11,14 @@ Read next: run.py, then stages.py and stage.py.
 from tumen.pipeline import checkpoint_io, evaluate, exporters, rank
 from tumen.pipeline.folder import (
     cloud_bundle,
+    default_bundle,
     device_bundle,
     engine_of,
     newest_run,
     read_run_recipe,
     recipe_and_run,
     run_folder,
+    store_of,
     trusted_bundle,
 )
 from tumen.pipeline.lineage import Link, links
@@ -30,6 +32,7 @@ __all__ = [
     "Update",
     "checkpoint_io",
     "cloud_bundle",
+    "default_bundle",
     "device_bundle",
     "engine_of",
     "evaluate",
@@ -40,6 +43,7 @@ __all__ = [
     "read_run_recipe",
     "recipe_and_run",
     "run_folder",
+    "store_of",
     "trusted_bundle",
     "with_plan",
 ]

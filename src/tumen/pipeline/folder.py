@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tumen.cluster.engines import Engine, connect
+from tumen.core.artifact import MANIFEST
 from tumen.core.errors import DiskError, InputError, RecipeError
 from tumen.core.events import Events
 from tumen.pipeline.stages import bundle_of
 from tumen.recipe import Recipe, load_recipe, recipe_of
-from tumen.release import signing, slot
+from tumen.release import flagship, signing, slot
 from tumen.serve.runners import read_bundle_info
 
 RUNS = Path("runs")
@@ -90,6 +91,22 @@ def newest_run(root: Path = RUNS) -> Path:
     return runs[-1].parent
 
 
+def default_bundle(root: Path = RUNS) -> Path:
+    """Return the bundle that is used where none is named.
+
+    It is the evaluated device bundle of the run that was started last, or else the flagship.
+    """
+    runs = sorted(root.glob("*/recipe.json"), key=lambda path: path.stat().st_mtime)
+    for recipe in reversed(runs):
+        try:
+            bundle = device_bundle(recipe.parent)
+        except RecipeError:
+            continue  # of an older tumen, or damaged
+        if (bundle / signing.SCORECARD / MANIFEST).exists():
+            return bundle
+    return flagship.BUNDLE
+
+
 def device_bundle(path: Path) -> Path:
     """Return a path's bundle: itself, the device bundle of a run, or the live bundle of a slot.
 
@@ -120,6 +137,8 @@ def trusted_bundle(path: Path, store: Path | None) -> Path:
         InputError, ArtifactError: see `device_bundle` and `signing.check_trust`.
     """
     bundle = device_bundle(path)
+    if bundle == flagship.BUNDLE:
+        return bundle
     in_slot = bundle.parent.name == slot.BUNDLES
     if in_slot:
         owner = bundle.parents[1]
@@ -127,6 +146,11 @@ def trusted_bundle(path: Path, store: Path | None) -> Path:
         owner = bundle.parent
     signing.check_trust(bundle, store, _events_of(owner))
     return bundle
+
+
+def store_of(bundle: Path, store: Path | None) -> signing.TrustStore:
+    """Return the trust store that a bundle is checked with; the flagship came with the code."""
+    return "own" if bundle == flagship.BUNDLE else store
 
 
 def _events_of(folder: Path) -> Events:
