@@ -6,7 +6,8 @@ import pytest
 from tests.assistant.conftest import Clock
 from tests.assistant.speech import action_of
 
-from tumen.assistant import Interpretation, Session, as_typed, typed_spans
+from tumen.assistant import Interpretation, Session, typed_spans
+from tumen.assistant.as_typed import as_typed
 from tumen.home import Home
 from tumen.language import normalise
 

@@ -14,7 +14,6 @@ from tumen.core import artifact
 from tumen.core.errors import ArtifactError, GateError, InputError
 from tumen.eval import (
     EvalCase,
-    MatcherColumn,
     Prediction,
     evaluate,
     gate_fault,
@@ -23,6 +22,7 @@ from tumen.eval import (
     scorecard_text,
     write_scorecard,
 )
+from tumen.eval.columns import MatcherColumn
 from tumen.eval.statistics import percentile, wilson
 from tumen.eval.suites import home_assistant_cases, slurp_home_cases
 from tumen.home.home import Home

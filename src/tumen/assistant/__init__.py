@@ -9,12 +9,12 @@ Read next: resolve.py, then find.py, act.py, reply.py and session.py.
 """
 
 from tumen.assistant.acts import Outcome, act, undo
-from tumen.assistant.as_typed import as_typed, typed_spans
+from tumen.assistant.as_typed import typed_spans
 from tumen.assistant.interpretation import Interpretation
 from tumen.assistant.matcher import SLOT_NAMES, TemplateMatcher, templates_first, time_spans
 from tumen.assistant.resolution import Candidate, Question, Refusal, Resolution, Resolved, resolve
 from tumen.assistant.session import Session, Turn
-from tumen.assistant.understand import Reader
+from tumen.assistant.understand import Reader, known_names
 
 __all__ = [
     "SLOT_NAMES",
@@ -30,7 +30,7 @@ __all__ = [
     "TemplateMatcher",
     "Turn",
     "act",
-    "as_typed",
+    "known_names",
     "resolve",
     "templates_first",
     "time_spans",

@@ -43,8 +43,9 @@ def eval_bundle(
     ),
     understanding: str = typer.Option(
         None,
-        help=f"Who reads the sentences of the suite states: {', '.join(UNDERSTANDINGS)} or "
-        f"package.module:function; default: {BOTH}, as `tumen talk` does.",
+        help="Who reads the sentences of the suites of a home (states, ohf, slurp-home): "
+        f"{', '.join(UNDERSTANDINGS)}, or for states package.module:function; default: {BOTH}, "
+        "as `tumen talk` does.",
     ),
     threads: int = typer.Option(1, help="Threads of the runner."),
     store: Path = TRUST,
@@ -82,10 +83,24 @@ def suite_lines(result: dict[str, Any]) -> Iterator[str]:
         result: of `evaluate.evaluate_suite`.
     """
     yield f"suite {result['suite']}: {', '.join(_suite_parts(result))}"
+    for name, column in result.get("columns", {}).items():
+        yield _column_line(name, column)
     for name, row in sorted(result["by"].items()):
         yield _group_line(name, row)
     for fault in result.get("faults", ()):
         yield f"not counted: {fault}"
+
+
+def _column_line(name: str, column: dict[str, Any]) -> str:
+    """Return a line about one of several that read the same sentences.
+
+    Args:
+        name: `model`, `matcher` or `both`.
+        column: its shares and times.
+    """
+    times = f"{column['latency_ms_p50']:.1f} ms median, {column['latency_ms_p95']:.1f} ms 95%"
+    shares = f"intent {100 * column['intent']:5.1f}  exact {100 * column['exact']:5.1f}"
+    return f"{name:<34}{column['n']:>6}  {shares}  {times}"
 
 
 def _suite_parts(result: dict[str, Any]) -> Iterator[str]:
@@ -97,6 +112,8 @@ def _suite_parts(result: dict[str, Any]) -> Iterator[str]:
     yield f"n {result['n']}"
     yield f"right intent {100 * result['intent']:.1f} %"
     yield f"exact {100 * result['exact']:.1f} %"
+    if result.get("exact_home_known") is not None:
+        yield f"the model with the home known {100 * result['exact_home_known']:.1f} %"
     for name, title in RATES.items():
         rate = result[name]
         if rate is not None:

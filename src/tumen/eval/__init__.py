@@ -15,8 +15,7 @@ from tumen.eval.promotion import promote, rollback
 from tumen.eval.scorecard import Compared, write_scorecard
 from tumen.eval.scorecard_reader import read_scorecard, scorecard_facts
 from tumen.eval.scorecard_view import classes_line, scorecard_text
-from tumen.eval.tally import evaluate
-from tumen.eval.template_matcher import MatcherColumn
+from tumen.eval.tally import evaluate, rows_of
 
 __all__ = [
     "ALONE",
@@ -25,7 +24,6 @@ __all__ = [
     "TEACHER",
     "Compared",
     "EvalCase",
-    "MatcherColumn",
     "Prediction",
     "classes_line",
     "evaluate",
@@ -34,6 +32,7 @@ __all__ = [
     "read_scorecard",
     "require_gate",
     "rollback",
+    "rows_of",
     "same_action",
     "scorecard_facts",
     "scorecard_text",

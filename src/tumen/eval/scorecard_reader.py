@@ -45,6 +45,7 @@ class GroupRow(_Read):
 
     n: Count
     exact: Share = 0.0
+    exact_home_known: Share | None = None
     low: Share = 0.0
     high: Share = 0.0
     corrected: float = 0.0

@@ -10,12 +10,13 @@ from tumen.core import units
 from tumen.eval.gate import OVERALL_GROUPS
 from tumen.eval.scorecard_reader import read_scorecard, scorecard_facts
 
-COLUMNS = ("device", "cloud", "reference")
+COLUMNS = ("device", "cloud", "reference", "both")
 LABEL_WIDTH = 26
 CELL_WIDTH = 28
 FOOTER = (
     "share [95% interval], (corrected for the best constant answer); "
-    "device / cloud: in pairs (Bonett, Price 2006)"
+    "device / cloud: in pairs (Bonett, Price 2006); home known: the device with the names of the "
+    "home; reference: templates; both: templates, then the device with the names of the home"
 )
 
 
@@ -48,12 +49,14 @@ def _group_lines(card: Mapping[str, Any], names: list[str]) -> list[str]:
     columns = card["columns"]
     classes = card["classes"]
     against = f"{'device / cloud':>26}" if classes else ""
-    lines = [f"{'exact actions, %':<18}{'n':>6}  {_cells(names)}{against}"]
+    known = f"{'home known':>12}"
+    lines = [f"{'exact actions, %':<18}{'n':>6}  {_cells(names)}{known}{against}"]
     for group in sorted(columns["device"], key=_group_order):
         shares = [_share_cell(columns[name].get(group)) for name in names]
         count = columns["device"][group]["n"]
+        known = _known_cell(columns["device"][group])
         ratio = _ratio_cell(classes.get(group))
-        lines.append(f"{group:<18}{count:>6}  {_cells(shares)}{ratio}")
+        lines.append(f"{group:<18}{count:>6}  {_cells(shares)}{known}{ratio}")
     return lines
 
 
@@ -134,6 +137,13 @@ def _share_cell(row: Mapping[str, Any] | None) -> str:
         return "-"
     percent = {name: f"{100 * row[name]:.1f}" for name in ("exact", "low", "high", "corrected")}
     return "{exact} [{low}, {high}] ({corrected})".format(**percent)
+
+
+def _known_cell(row: Mapping[str, Any]) -> str:
+    """Return the share of exact actions where the names of the home are known."""
+    share = row.get("exact_home_known")
+    cell = "-" if share is None else f"{100 * share:.1f}"
+    return f"{cell:>12}"
 
 
 def _percent(share: float | None) -> str:

@@ -105,8 +105,31 @@ def evaluate(
         (scorecard rows by group, predictions in the order of the cases).
     """
     predictions = [predict(case) for case in cases]
-    tallies = tally(cases, predictions, values)
-    return {name: counts.row() for name, counts in tallies.items()}, predictions
+    return rows_of(cases, predictions, values), predictions
+
+
+def rows_of(
+    cases: Sequence[EvalCase],
+    predictions: Sequence[Prediction],
+    values: Values,
+    home_known: Sequence[Prediction] = (),
+) -> dict[str, Any]:
+    """Return scorecard rows by group.
+
+    Args:
+        cases: of one suite.
+        predictions: in the order of the cases.
+        values: lexicon that knows what copied words are worth.
+        home_known: what the same model answers where it knows the names of the home. Groups with a
+            case for a home get their share as `exact_home_known`.
+    """
+    rows = {name: counts.row() for name, counts in tally(cases, predictions, values).items()}
+    if home_known:
+        at_homes = {"all", *(group for case in cases if case.home for group in case.groups)}
+        for name, counts in tally(cases, home_known, values).items():
+            if name in at_homes and counts.n:
+                rows[name]["exact_home_known"] = round(counts.exact / counts.n, 4)
+    return rows
 
 
 def tally(

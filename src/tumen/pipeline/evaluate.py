@@ -3,36 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tumen.assistant import Reader
+from tumen.assistant import Reader, known_names
+from tumen.assistant.reading import ground
 from tumen.assistant.values import Values
 from tumen.core.artifact import Manifest, manifest_of
 from tumen.core.errors import InputError
 from tumen.eval import (
     Compared,
     EvalCase,
-    MatcherColumn,
     Prediction,
     evaluate,
     read_scorecard,
+    rows_of,
     scorecard_facts,
     suite_digest,
     write_scorecard,
 )
-from tumen.eval.states import BOTH, understanding_of
-from tumen.eval.suites import OWN, DialogueSuite, held_out_cases, suite_of, summarize
+from tumen.eval.columns import MatcherColumn, TemplatesFirstColumn
+from tumen.eval.states import BOTH, MATCHER, MODEL, understanding_of
+from tumen.eval.suites import OWN, DialogueSuite, Suite, held_out_cases, suite_of, summarize
 from tumen.language import HOME, parse
 from tumen.pipeline.preparation import CORPUS
 from tumen.pipeline.stage import Stage, Work
 from tumen.recipe import Gate
 from tumen.release.signing import TrustStore
 from tumen.serve import Router
-from tumen.serve.runners import load_runner, read_bundle_info
+from tumen.serve.runners import DeviceRunner, KnownName, load_runner, read_bundle_info
 
-REFERENCE_CASES = 60  # of a language: the template matcher takes some 10 ms a sentence
 Rows = dict[str, dict[str, Any]]  # one row of shares for each group of cases, "all" included
 
 
@@ -75,15 +76,21 @@ class ScorecardStage(Stage):
             columns[column] = rows
             seconds[column] = [answer.seconds for answer in answers]
 
+        both = TemplatesFirstColumn()
         for column, name in self.bundles:
             bundle = work.run / name
-            rows, answers = evaluate_bundle(bundle, cases, values, self.threads, "own")
-            add(column, rows, answers)
+            model = ask_bundle(bundle, cases, self.threads, "own")
+            rows = rows_of(cases, model.bare, values, model.home_known)
+            add(column, rows, model.bare)
+            if bundle == device:
+                pairs = zip(cases, model.home_known, strict=True)
+                answers = [both.answer(case, answer) for case, answer in pairs]
+                add("both", rows_of(cases, answers, values), answers)
             sizes[column] = manifest_of(bundle, "bundle").payload_bytes
             work.events.emit("eval", column=column, exact=rows["all"]["exact"], n=len(cases))
-        few = list(self._reference_cases(cases))
-        if few:
-            add("reference", *evaluate(few, MatcherColumn().answer, values))
+        asked = list(self._home_cases(cases))
+        if asked:
+            add("reference", *evaluate(asked, MatcherColumn().answer, values))
         return write_scorecard(
             device,
             columns,
@@ -102,13 +109,11 @@ class ScorecardStage(Stage):
             found[column] = manifest_of(work.run / name).facts.get("agreement")
         return found
 
-    def _reference_cases(self, cases: Sequence[EvalCase]) -> Iterator[EvalCase]:
-        """Yield each language's first cases for a home; the matcher knows no others."""
-        for language in self.languages:
-            spoken = [case for case in cases if case.gold and case.gold.lang == language]
-            for case in spoken[:REFERENCE_CASES]:
-                if case.gold and case.gold.intent in HOME.intents:
-                    yield case
+    def _home_cases(self, cases: Sequence[EvalCase]) -> Iterator[EvalCase]:
+        """Yield the cases for a home; the matcher knows no others."""
+        for case in cases:
+            if case.gold and case.gold.intent in HOME.intents and case.gold.lang in self.languages:
+                yield case
 
 
 def evaluate_bundle(
@@ -130,21 +135,63 @@ def evaluate_bundle(
     Returns:
         Rows by group, and every answer in the order of the cases.
     """
+    model = ask_bundle(bundle, cases, threads, store)
+    return rows_of(cases, model.bare, values, model.home_known), model.bare
+
+
+@dataclass(frozen=True)
+class ModelAnswers:
+    """What a bundle's model answers to each case.
+
+    Attributes:
+        bare: to the sentence alone.
+        home_known: where it knows the names of the home, which also decide the cut of names.
+    """
+
+    bare: list[Prediction]
+    home_known: list[Prediction]
+
+
+def ask_bundle(
+    bundle: Path, cases: Sequence[EvalCase], threads: int = 1, store: TrustStore = None
+) -> ModelAnswers:
+    """Put every case to a bundle's model, with and without the names of its home."""
     with load_runner(bundle, threads=threads, store=store) as runner:
+        bare = [_ask(runner, case.sentence) for case in cases]
+        pairs = zip(cases, bare, strict=True)
+        return ModelAnswers(bare, [_ask_at_home(runner, case, answer) for case, answer in pairs])
 
-        def ask(case: EvalCase) -> Prediction:
-            # one sentence that is too long for the model is wrong and ends nothing
-            try:
-                completion = runner.ask(case.sentence)
-            except InputError:
-                return Prediction(None)
-            try:
-                action = parse(completion.text, runner.ontology)
-            except InputError:
-                action = None
-            return Prediction(action, completion.seconds.total, completion.confidence)
 
-        return evaluate(cases, ask, values)
+def _ask(runner: DeviceRunner, sentence: str, names: Sequence[KnownName] = ()) -> Prediction:
+    """Return the model's answer; one sentence that is too long is wrong and ends nothing."""
+    try:
+        completion = runner.ask(sentence, names=names) if names else runner.ask(sentence)
+    except InputError:
+        return Prediction(None)
+    try:
+        action = parse(completion.text, runner.ontology)
+    except InputError:
+        action = None
+    return Prediction(action, completion.seconds.total, completion.confidence)
+
+
+def _ask_at_home(runner: DeviceRunner, case: EvalCase, bare: Prediction) -> Prediction:
+    """Return the answer of a model that knows the names of the case's home.
+
+    Args:
+        runner: of the model.
+        case: one without a home is answered as before.
+        bare: the answer without the names.
+    """
+    if case.home is None or bare.action is None:
+        return bare
+    names = known_names(case.home, case.sentence)
+    answer = _ask(runner, case.sentence, names) if names else bare
+    if answer.action is None or answer.action.intent not in HOME.intents:
+        return answer
+    grounded = ground(case.sentence, answer.action, case.home)
+    # words that name something of the home and have no place in the action stop it
+    return replace(answer, action=None if grounded.unaccounted else grounded.action)
 
 
 def evaluate_suite(
@@ -163,8 +210,8 @@ def evaluate_suite(
         data: file or folder of the suite.
         threads: of the runner.
         store: keys that the bundle's signature is checked with.
-        understanding: who reads the sentences of a suite of dialogues, see
-            `tumen.eval.states.understanding_of`; default: `both`.
+        understanding: who reads the sentences of a suite of a home: `both` (default), `model` or
+            `matcher`; of a suite of dialogues see `tumen.eval.states.understanding_of`.
 
     Raises:
         InputError: the suite is unknown, or the files hold no case of it.
@@ -176,19 +223,56 @@ def evaluate_suite(
         runner = load_runner(bundle, threads=threads, store=store)
         with Reader(Router(runner, None, info.serve)) as reader:
             return suite.play(data, understanding_of(understanding or BOTH, reader), values)
-    if understanding is not None:
-        raise InputError(f"--understanding is of suites of dialogues; {name} asks the model")
+    if understanding is not None and not suite.of_home:
+        raise InputError(f"--understanding is of suites of a home; {name} asks the model")
     broken: list[str] = []
     cases = list(suite.cases(data, values, broken))
     if not cases:
         raise InputError(f"{data}: holds no sentence of the suite {name}" + _first_of(broken))
-    rows, answers = evaluate_bundle(bundle, cases, values, threads, store)
+    model = ask_bundle(bundle, cases, threads, store)
+    columns = {MODEL: model.bare}
+    if suite.of_home:
+        columns |= _template_columns(cases, model)
+    chosen = understanding or (BOTH if suite.of_home else MODEL)
+    if chosen not in columns:
+        raise InputError(f"--understanding {chosen}: {name} has {', '.join(columns)}")
+    answers = columns[chosen]
+    rows = rows_of(cases, answers, values, model.home_known)
     result = summarize(name, rows, [answer.seconds for answer in answers], suite)
     unsure = read_bundle_info(bundle).serve.unsure
     for group, metrics in suite.group_metrics(cases, answers, unsure).items():
         result["by"][group] |= metrics
+    if suite.of_home:
+        result["understanding"] = chosen
+        result["columns"] = {
+            column: _column(name, suite, cases, given, values) for column, given in columns.items()
+        }
     faults = {"broken": len(broken), "faults": broken}
     return result | suite.metrics(cases, answers, unsure) | faults
+
+
+def _template_columns(
+    cases: Sequence[EvalCase], model: ModelAnswers
+) -> dict[str, list[Prediction]]:
+    """Return what templates answer, alone and before the model."""
+    matcher = MatcherColumn()
+    both = TemplatesFirstColumn()
+    pairs = zip(cases, model.home_known, strict=True)
+    return {
+        MATCHER: [matcher.answer(case) for case in cases],
+        BOTH: [both.answer(case, answer) for case, answer in pairs],
+    }
+
+
+def _column(
+    name: str, suite: Suite, cases: Sequence[EvalCase], given: Sequence[Prediction], values: Values
+) -> dict[str, Any]:
+    """Return the figures of one of several that read the same sentences."""
+    rows = rows_of(cases, given, values)
+    figures = summarize(name, rows, [answer.seconds for answer in given], suite)
+    kept = ("n", "exact", "intent", "false_acts", "latency_ms_p50", "latency_ms_p95")
+    by = {group: row["exact"] for group, row in figures["by"].items() if row["n"]}
+    return {**{key: figures[key] for key in kept}, "by": by}
 
 
 def _first_of(broken: Sequence[str]) -> str:

@@ -1,5 +1,6 @@
 """Reading: a sentence becomes resolved parts, by its words, a model and the names of the home."""
 
+from tumen.assistant.reading.grounding import ground
 from tumen.assistant.reading.sentence import SentenceReader, SpokenPart
 
-__all__ = ["SentenceReader", "SpokenPart"]
+__all__ = ["SentenceReader", "SpokenPart", "ground"]

@@ -12,10 +12,12 @@ from tumen.eval.states.happened import Happened, TimerFacts
 from tumen.eval.states.state_rows import BrokenRow, StateRow, StateTurn, read_state_rows
 from tumen.eval.states.states_suite import SUITE, evaluate_states, states_lines
 from tumen.eval.states.turn_player import START, TurnResult, play_row
-from tumen.eval.states.understandings import BOTH, UNDERSTANDINGS, understanding_of
+from tumen.eval.states.understandings import BOTH, MATCHER, MODEL, UNDERSTANDINGS, understanding_of
 
 __all__ = [
     "BOTH",
+    "MATCHER",
+    "MODEL",
     "START",
     "SUITE",
     "UNDERSTANDINGS",

@@ -74,7 +74,7 @@ def home_assistant_cases(
             yield from cases
 
 
-SUITE = Suite(home_assistant_cases)
+SUITE = Suite(home_assistant_cases, of_home=True)
 
 
 def _cases_of_file(

@@ -126,7 +126,7 @@ def _cases(path: Path, values: Values, broken: list[str]) -> Iterator[EvalCase]:
     return slurp_home_cases(path, Home.load(), broken)
 
 
-SUITE = Suite(_cases, headline="home", not_home="not home")
+SUITE = Suite(_cases, headline="home", not_home="not home", of_home=True)
 
 
 def _with_labels(grade: Grade) -> Grade:

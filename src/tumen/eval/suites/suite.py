@@ -45,6 +45,7 @@ class Suite:
             replace or extend the common ones.
         headline: group whose shares are reported as the suite's own, where there is one.
         not_home: group whose false acts are reported, where there is one.
+        of_home: whether its sentences are said to a home, so that templates may answer them too.
         by_group: whether each group has the suite's own metrics as well.
     """
 
@@ -52,6 +53,7 @@ class Suite:
     metrics: Metrics = _no_metrics
     headline: str = "all"
     not_home: str = "all"
+    of_home: bool = False
     by_group: bool = False
 
     def group_metrics(
@@ -122,6 +124,7 @@ def summarize(
         "n": headline["n"],
         "exact": headline["exact"],
         "intent": headline["intent"],
+        "exact_home_known": headline.get("exact_home_known"),
         "slu_f1": None,
         "slot_f1": None,
         "oos_recall": None,
