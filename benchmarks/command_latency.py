@@ -65,6 +65,8 @@ from tumen.serve.runners.remote_runner import action_schema
 CONTEXT, THREADS = 512, 1
 Tricks = dict[str, Sequence[Proposer]]
 FREE_TOKENS = 24
+FEWEST = 4  # sentences
+WARM = 20  # of them are asked before the clock starts
 PAIRS = (
     *(("ours", "ours again"), ("stock", "stock again")),
     *(("ours", "stock"), ("ours", "stock, any words"), ("ours", "ours, guessing")),
@@ -156,7 +158,7 @@ class Stock:
 
     def inside_p50(self) -> float:
         """Milliseconds of prompt and generation by the server's own count."""
-        return round(1e3 * statistics.median(self.inside_seconds[20:]), 3)
+        return round(1e3 * statistics.median(self.inside_seconds[WARM:]), 3)
 
     def close(self) -> None:
         self.process.communicate()
@@ -244,7 +246,7 @@ def side_by_side(
             ahead(door.pid)
             for sentence in sentences:
                 door.prepare(sentence)
-        turns(doors, sentences[:20])  # warm
+        turns(doors, sentences[:WARM])
         before = {name: cpu_seconds(door.pid) for name, door in doors.items()}
         spent, outputs = turns(doors, sentences)
         cpu = {
@@ -674,6 +676,8 @@ def main() -> None:
     parser.add_argument("--speculation", action="store_true")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
+    if given.sentences < FEWEST:
+        parser.error(f"--sentences: a median needs at least {FEWEST}")
     sentences, bundle = sentences_of(given.run, given.sentences), given.run / f"bundle-{given.tier}"
     ontology = Ontology.load(bundle)
     ahead(os.getpid())

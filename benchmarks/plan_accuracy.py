@@ -25,6 +25,7 @@ from tumen.plan.model import bound
 from tumen.plan.model.physics import NAMES
 from tumen.plan.model.scenario import Array
 
+FEWEST = 20  # rows: a fold of five must leave enough to fit the constants
 CONSTANTS = Path(__file__).parents[1] / "src/tumen/plan/facts/physics.toml"
 
 
@@ -108,6 +109,10 @@ def main() -> None:
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
     rows, refused = read(options.runs)
+    if len({row.source for row in rows}) < 2 or len(rows) < FEWEST:
+        parser.error(
+            f"{options.runs}: {len(rows)} usable rows; a fit needs {FEWEST} of two sources"
+        )
     table = FitTable.of(rows)
     found = fit(table)
     if options.write:

@@ -7,6 +7,7 @@ Never: torch; a download that was not asked for; an evaluation sentence in train
 Read next: prepare.py and encode.py, then sources/ and filters/, then shards.py and loader.py.
 """
 
+from tumen.data.digests import data_digests
 from tumen.data.encode import write_dataset, write_tokenizer
 from tumen.data.loader import Batch, Loader, StepTotals
 from tumen.data.prepare import OFFSETS_FILE, read_corpus, write_corpus
@@ -20,6 +21,7 @@ __all__ = [
     "Loader",
     "Shards",
     "StepTotals",
+    "data_digests",
     "read_corpus",
     "read_shards",
     "read_vocabulary",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from tumen.core.artifact import Manifest
-from tumen.data import write_corpus, write_dataset, write_tokenizer
+from tumen.data import data_digests, write_corpus, write_dataset, write_tokenizer
 from tumen.pipeline.stage import Stage, Work
 from tumen.recipe import Data, Tokenizer
 
@@ -25,9 +25,17 @@ class CorpusStage(Stage):
     seed: int
 
     def settings(self) -> Any:
-        """Return the data section without the fields that leave the corpus as it is."""
+        """Return the data section without the fields that leave the corpus as it is.
+
+        The content of the files that it names belongs to it.
+        """
         later = {"engine", "document_tokens"}  # where it is made; how the dataset is cut
-        return {"data": self.data.model_dump(mode="json", exclude=later), "seed": self.seed}
+        section = self.data.model_dump(mode="json", exclude=later)
+        settings = {"data": section, "seed": self.seed}
+        files = data_digests(self.data)
+        if files:
+            settings["files"] = files
+        return settings
 
     def make(self, work: Work) -> Manifest:
         """Read, filter, split and mix the sources."""

@@ -20,7 +20,7 @@ TAIL_BYTES = 16384  # of events.jsonl hold the newest events of a tier
 def drill_tier(
     run: Path, tier: str, fault: str, seed: int, patience: float = PATIENCE_SECONDS
 ) -> DrillReport:
-    """Inject a fault into a tier's training and wait until it goes on.
+    """Inject a fault into a tier's training and wait until it goes on, or ends.
 
     Args:
         run: folder of the run.
@@ -40,12 +40,20 @@ def drill_tier(
     victim, undo = inject_fault(fault, job, checkpoints, replicas, random.Random(seed))
     try:
         while True:
+            # Asked before the report, so that a last row is in it.
+            over = _training_ended(job, since) or time.time() - since > patience
             report = _report(run, tier, fault, victim, since)
-            if report.resumed_seconds is not None or time.time() - since > patience:
+            if over or report.resumed_seconds is not None:
                 return report
             time.sleep(POLL_SECONDS)
     finally:
         undo()
+
+
+def _training_ended(job: Path, since: float) -> bool:
+    """Whether the watcher has written, since a Unix time, that the training ended."""
+    rows = read(job / WATCH_FILE, "watch", tail_bytes=TAIL_BYTES)
+    return any(row["state"] == "ended" and row["time"] >= since for row in rows)
 
 
 def _report(run: Path, tier: str, fault: str, victim: str, since: float) -> DrillReport:
