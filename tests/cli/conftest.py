@@ -29,7 +29,7 @@ def tumen() -> Tumen:
             text=True,
             cwd=folder,
             env=environment,
-            timeout=180,
+            timeout=600,
             check=False,
         )
 
@@ -59,7 +59,7 @@ def light() -> Tumen:
             text=True,
             cwd=folder,
             env=environment,
-            timeout=180,
+            timeout=600,
             check=False,
         )
 
