@@ -29,8 +29,9 @@ from tumen.pipeline import read_run_recipe
 
 # (recipe, suite, file below the folder of --data)
 SUITES = (
-    ("home", "slurp", "slurp/devel.jsonl"),
-    ("home", "slurp-home", "slurp/devel.jsonl"),
+    ("home", "massive", "massive"),
+    ("home-decoder", "slurp", "slurp/devel.jsonl"),
+    ("home-decoder", "slurp-home", "slurp/devel.jsonl"),
     ("slurp", "slurp", "slurp/devel.jsonl"),
     ("clinc150", "clinc", "clinc150/train_val.json"),
 )

@@ -108,3 +108,29 @@ def test_heads_of_another_kind_get_one_line(tmp_path: Path) -> None:
     }
     with pytest.raises(RunnerError, match="by_intent.weight .* of two recipes"):
         reading.check(heads, 8)
+
+
+def test_a_name_of_the_home_is_not_cut() -> None:
+    labels = HOME.labels
+    reading = EncoderReading(labels.tree())
+    sentence = np.zeros(labels.counts[0], "f4")
+    sentence[len(labels.languages) + list(HOME.intents).index("HassTurnOn")] = 20
+    tags = np.zeros((5, labels.counts[1]), "f4")
+    tags[:, 0] = 6
+    name = labels.tags["name"]
+    tags[2] = tags[3] = 0
+    tags[3, name] = 4  # the model begins with the second word of "kids tablet"
+    by_intent = np.zeros((labels.counts[2], labels.counts[1]), "f4")
+    units = [" turn", " on", " kids", " tablet", " now"]
+
+    def said(names: list[tuple[int, int, tuple[str, ...]]]) -> dict[str, str]:
+        pieces = reading.read(sentence, tags, by_intent, units, names)
+        return dict(parse("".join(piece for piece, _ in pieces)).slots)
+
+    assert said([]) == {"name": "tablet"}
+    assert said([(2, 4, ("name",))]) == {"name": "kids tablet"}
+    assert said([(2, 4, ("area",))]) == {"area": "kids tablet"}
+    confident = reading.read(sentence, tags, by_intent, units, [(2, 4, ("name",))])
+    assert sum(logprob for _, logprob in confident) < sum(
+        logprob for _, logprob in reading.read(sentence, tags, by_intent, units)
+    )

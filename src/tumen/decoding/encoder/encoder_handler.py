@@ -63,7 +63,8 @@ class EncoderHandler:
         tokens, firsts = self._tokens(units)
         states = self.encoder.states(tokens)
         sentence, tags = self.reading.logits(states, firsts, self.heads)
-        pieces = self.reading.read(sentence, tags, self.heads["by_intent.weight"], units)
+        names = request.get("names") or ()
+        pieces = self.reading.read(sentence, tags, self.heads["by_intent.weight"], units, names)
         read = time.perf_counter()
         yield {"text": "".join(piece for piece, _ in pieces), "tokens": [], "logprobs": pieces}
         yield {

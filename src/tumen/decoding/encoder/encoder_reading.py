@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tumen.core.errors import RunnerError
+from tumen.decoding.sentence_tokens import NAMING, OPENING, PREFERENCE, Name
 
 Numbers = NDArray[np.float32]
 Piece = tuple[str, float]  # of an action, and the logarithm of its probability
@@ -108,7 +109,12 @@ class EncoderReading:
         return sentence, tags
 
     def read(
-        self, sentence: Numbers, tags: Numbers, by_intent: Numbers, units: Sequence[str]
+        self,
+        sentence: Numbers,
+        tags: Numbers,
+        by_intent: Numbers,
+        units: Sequence[str],
+        names: Sequence[Name] = (),
     ) -> list[Piece]:
         """Return the action for a sentence on the wire, piece by piece.
 
@@ -117,6 +123,7 @@ class EncoderReading:
             tags: (U, K).
             by_intent: what each intent adds to the tags, (intents, K).
             units: of the sentence, with their spaces.
+            names: what in it names a thing or a place of the home.
         """
         languages = log_softmax(sentence[: len(self.languages)])
         end = len(self.languages) + len(self.names)
@@ -129,7 +136,7 @@ class EncoderReading:
             (f',"intent":"{intent}"', float(intents[chosen])),
         ]
         slots = self._closed(intent, sentence)
-        copied, outside = self._copied(intent, tags + by_intent[chosen], units)
+        copied, outside = self._copied(intent, tags + by_intent[chosen], units, names)
         slots |= copied
         order = list(slots) if intent in self.spoken else self.intents[intent]
         unsaid = outside
@@ -155,7 +162,7 @@ class EncoderReading:
         return found
 
     def _copied(
-        self, intent: str, tags: Numbers, units: Sequence[str]
+        self, intent: str, tags: Numbers, units: Sequence[str], names: Sequence[Name]
     ) -> tuple[dict[str, Piece], float]:
         """Return the piece of each copied slot, in the order of the sentence.
 
@@ -166,7 +173,7 @@ class EncoderReading:
         for slot in slots:
             columns += [self.begins[slot], self.begins[slot] + 1]
         logprobs = log_softmax(tags[:, columns])  # (U, 1 + 2 slots)
-        path = best_runs(logprobs)
+        path = best_runs(logprobs + _preferred(names, slots, logprobs.shape))
         said = logprobs[np.arange(len(path)), path]
         outside = float(said[path == 0].sum())
         pieces: dict[str, Piece] = {}
@@ -193,6 +200,26 @@ def _runs_by_slot(path: NDArray[np.int64], slots: Sequence[str]) -> dict[str, li
             found.setdefault(slots[(tag - 1) // 2], []).append(_CopiedRun(start, end))
         start = end
     return found
+
+
+def _preferred(names: Sequence[Name], slots: Sequence[str], shape: tuple[int, ...]) -> Numbers:
+    """Return what names of the home add to the scores of tags, (U, 1 + 2 slots), in nats.
+
+    A slot that may hold a name is nudged to begin with it, and not to cut it; the probabilities
+    stay the model's own.
+    """
+    added = np.zeros(shape, np.float32)
+    for start, end, allowed in names:
+        for column, slot in enumerate(slots):
+            if slot not in allowed or slot not in NAMING:
+                continue
+            begin = 1 + 2 * column
+            added[start, begin] += OPENING
+            added[start + 1 : end, begin] -= PREFERENCE
+            added[start + 1 : end, begin + 1] += PREFERENCE
+            if end < len(added):
+                added[end, begin + 1] -= PREFERENCE
+    return added
 
 
 def best_runs(logprobs: Numbers) -> NDArray[np.int64]:
