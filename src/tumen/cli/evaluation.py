@@ -39,11 +39,11 @@ def eval_bundle(
         None,
         help="File or folder of the suite: a checkout of OHF-Voice/intents, a SLURP jsonl, "
         "CLINC150's JSON, a folder of SNIPS, a file or folder of MASSIVE, JSON lines of end states "
-        "or a folder of them.",
+        "or a folder of them, a folder of home-assistant-datasets.",
     ),
     understanding: str = typer.Option(
         None,
-        help="Who reads the sentences of the suites of a home (states, ohf, slurp-home): "
+        help="Who reads the sentences of the suites of a home (states, assist, ohf, slurp-home): "
         f"{', '.join(UNDERSTANDINGS)}, or for states package.module:function; default: {BOTH}, "
         "as `tumen talk` does.",
     ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,10 +65,32 @@ def _share(count: int, n: int) -> float:
 
 
 def evaluate_states(data: Path, understanding: Understanding, values: Values) -> dict[str, Any]:
-    """Play the rows of a file or folder; return the object that `tumen eval` prints.
+    """Play the rows of a file or folder; see `evaluate_rows`.
 
     Args:
         data: JSON lines, or a folder with `*.jsonl` files.
+        understanding: opens what understands the sentences of a row.
+        values: the lexicon of the sessions.
+
+    Raises:
+        InputError: there is no row.
+    """
+    return evaluate_rows("states", data, read_state_rows(data), understanding, values)
+
+
+def evaluate_rows(
+    name: str,
+    data: Path,
+    rows: Iterable[StateRow | BrokenRow],
+    understanding: Understanding,
+    values: Values,
+) -> dict[str, Any]:
+    """Play rows; return the object that `tumen eval` prints.
+
+    Args:
+        name: of the suite.
+        data: where the rows are from.
+        rows: each is played in a home of its own.
         understanding: opens what understands the sentences of a row.
         values: the lexicon of the sessions.
 
@@ -85,7 +107,7 @@ def evaluate_states(data: Path, understanding: Understanding, values: Values) ->
     faults: list[dict[str, Any]] = []
     seconds: list[float] = []
     broken = 0
-    for row in read_state_rows(data):
+    for row in rows:
         if isinstance(row, BrokenRow):
             broken += 1
             faults.append({"where": row.where, "why": row.why, "broken": True})
@@ -100,13 +122,13 @@ def evaluate_states(data: Path, understanding: Understanding, values: Values) ->
         faults += _turn_faults(row, results)
         seconds += [result.seconds for result in results]
     if not total.n and not broken:
-        raise InputError(f"{data}: holds no row of the suite states")
+        raise InputError(f"{data}: holds no row of the suite {name}")
     by = {
-        name: {group: tally.figures() for group, tally in sorted(tallies.items())}
-        for name, tallies in groups.items()
+        kind: {group: tally.figures() for group, tally in sorted(tallies.items())}
+        for kind, tallies in groups.items()
     }
     return {
-        "suite": "states",
+        "suite": name,
         **total.figures(),
         "broken": broken,
         "latency_ms_p50": round(1000 * percentile(seconds, 0.5), 2),

@@ -22,6 +22,7 @@ SUITES = {
     "snips": "tumen.eval.suites.snips:SUITE",
     "massive": "tumen.eval.suites.massive:SUITE",
     "states": "tumen.eval.states:SUITE",
+    "assist": "tumen.eval.states.assist_rows:SUITE",
 }
 # (file or folder, lexicon, takes one line for each row that cannot be used) -> cases
 Cases = Callable[[Path, Values, list[str]], Iterator[EvalCase]]
