@@ -490,3 +490,10 @@ def test_a_reader_refuses_what_is_no_action() -> None:
     for text in ("", "{}", '{"lang":"en","intent":"HassMakeTea"}', "turn on the lamp"):
         with Reader(FakeRouter(text)) as reader, pytest.raises(InputError):  # type: ignore[arg-type]
             reader("turn on the desk lamp")
+
+
+def test_a_language_that_no_reply_has_is_answered_in_the_first() -> None:
+    router = FakeRouter('{"lang":"pt","intent":"none"}')
+    router.device.ontology = HOME.model_copy(update={"languages": ("en", "pt")})
+    with Reader(router) as reader:  # type: ignore[arg-type]
+        assert reader("bom dia").action.lang == "en"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from tumen.assistant.interpretation import Interpretation
 from tumen.home import Home, Mention, at_home, language_of, mentions_of
@@ -50,6 +51,9 @@ class Reader:
         completion = answer.completion
         # a model trained on people's sentences may answer with their labels
         action = at_home(parse(completion.text, self.router.device.ontology))
+        # a data set may have more languages than a home answers in
+        if action.lang not in LANGUAGES:
+            action = replace(action, lang=LANGUAGES[0])
         return Interpretation(
             action, answer.tier, answer.reason, completion.confidence, answer.seconds
         )
