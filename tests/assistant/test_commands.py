@@ -268,3 +268,33 @@ def test_one_more_item_goes_on_the_same_list(session: Session) -> None:
     session.say("add pasta to the shopping list")
     assert did(session.say("and tomatoes")) == "ListAddItem todo.shopping_list item=tomatoes"
     assert session.say("and what time is it").tier == "model"
+
+
+def test_a_time_of_tomorrow_is_said(session: Session) -> None:
+    """It is a quarter past eight in the evening."""
+    assert session.say("turn the desk lamp off at 3 am").reply.startswith("Tomorrow, in ")
+    assert session.say("turn the desk lamp off at ten pm").reply.startswith("In ")
+
+
+def test_a_script_is_not_turned_off(session: Session) -> None:
+    assert did(session.say("water the plants on")) == "TurnOn script.water_plants"
+    assert session.say("water the plants off").changes == ()
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("除了走廊和书房，其他灯都关掉", "light.floor_lamp"),
+        ("turn on 阅读灯", "light.reading_lamp"),
+    ],
+)
+def test_the_rest_and_names_in_another_script(session: Session, said: str, expected: str) -> None:
+    assert [change.id for change in session.say(said).changes] == [expected]
+
+
+def test_one_is_no_number_without_a_question(home: Home) -> None:
+    def percent(sentence: str) -> Interpretation:
+        slots = {"area": "kitchen", "brightness": "one"}
+        return Interpretation(Action("HassLightSet", "en", slots), "templates", "test", 1.0)
+
+    assert Session(home, percent).say("the kitchen one").changes == ()

@@ -4,6 +4,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
+from tumen.assistant import marks_in
 from tumen.assistant.modifiers import clauses_of, marks_of, without_marks
 from tumen.core.errors import InputError
 from tumen.language.action import normalise
@@ -273,3 +274,12 @@ def test_an_exception_that_is_said_last(sentence: str, about: str) -> None:
     (clause,) = clauses_of(sentence)
     (mark,) = [mark for mark in marks_of(clause.said) if mark.kind == "except"]
     assert mark.about == about
+
+
+def test_marks_as_plain_data() -> None:
+    assert marks_in("don't unlock the door") == [{"kind": "negative", "words": "don't"}]
+    assert [mark["kind"] for mark in marks_in("turn it off at ten pm")] == ["moment"]
+    assert marks_in("all lights off except the hall") == [
+        {"kind": "except", "words": "except the hall", "about": "the hall"}
+    ]
+    assert marks_in("turn on the light") == []

@@ -60,8 +60,8 @@ def test_several_that_measure_are_asked_about() -> None:
     )
     assert question(home, "ClimateGetTemperature").shown == ("Heater", "Radiator")
     assert meant(home, "ClimateGetTemperature", here="hall") == "climate.hall"
-    # nothing measures in the yard: its speaker hears all of them
-    assert meant(home, "ClimateGetTemperature", here="yard") == "climate.den climate.hall"
+    # nothing measures in the yard: which of the others is meant?
+    assert meant(home, "ClimateGetTemperature", here="yard") == "?climate.den climate.hall"
     only_sensors = home_of(
         thing("sensor.a", "Red", "den", device_class="temperature"),
         thing("sensor.b", "Blue", "hall", device_class="temperature"),

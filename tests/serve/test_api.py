@@ -93,6 +93,22 @@ def test_the_runner_gets_the_users_last_message(fake: Any, running: Running) -> 
     assert device.closed, "the server must close its runners when it shuts down"
 
 
+def test_an_answer_says_what_the_words_say_about_the_act(fake: Any, running: Running) -> None:
+    """A program that acts on the action alone would unlock the door."""
+
+    def marks(sentence: str) -> list[dict[str, str]]:
+        return [{"kind": "negative", "words": "don't"}] if "don't" in sentence else []
+
+    with running(create_app(Router(fake(), None, SERVE), "pocket", marks=marks)) as base:
+        wanted = {"model": "pocket", "messages": [{"role": "user", "content": "unlock it"}]}
+        denied = {"model": "pocket", "messages": [{"role": "user", "content": "don't unlock it"}]}
+        answer = chat(base, wanted)[2]["tumen"]
+        assert (answer["marks"], answer["act_now"]) == ([], True)
+        answer = chat(base, denied)[2]["tumen"]
+        assert answer["marks"] == [{"kind": "negative", "words": "don't"}]
+        assert answer["act_now"] is False
+
+
 def test_health_needs_no_headers(url: str) -> None:
     assert post(url, b"", "/healthz", "GET", content_type="")[2] == {"status": "ok"}
 

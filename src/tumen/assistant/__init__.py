@@ -12,6 +12,7 @@ from tumen.assistant.acts import Outcome, act, undo
 from tumen.assistant.as_typed import typed_spans
 from tumen.assistant.interpretation import Interpretation
 from tumen.assistant.matcher import SLOT_NAMES, TemplateMatcher, templates_first, time_spans
+from tumen.assistant.modifiers import marks_in
 from tumen.assistant.resolution import Candidate, Question, Refusal, Resolution, Resolved, resolve
 from tumen.assistant.session import Session, Turn
 from tumen.assistant.understand import Reader, known_names
@@ -31,6 +32,7 @@ __all__ = [
     "Turn",
     "act",
     "known_names",
+    "marks_in",
     "resolve",
     "templates_first",
     "time_spans",

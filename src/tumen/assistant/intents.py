@@ -5,19 +5,11 @@ from __future__ import annotations
 SWITCHABLE = ("light", "switch", "fan", "media_player", "input_boolean")
 """What `everything` means in "turn everything off": not locks, covers or heating."""
 
-_TURNED_BOTH_WAYS = (
-    *SWITCHABLE,
-    "cover",
-    "valve",
-    "lock",
-    "climate",
-    "vacuum",
-    "lawn_mower",
-    "script",
-)
+_TURNED_BOTH_WAYS = (*SWITCHABLE, "cover", "valve", "lock", "climate", "vacuum", "lawn_mower")
 ACTS_ON: dict[str, tuple[str, ...]] = {
     # as in Home Assistant, turning on opens a cover, locks a lock and activates a scene
-    "HassTurnOn": (*_TURNED_BOTH_WAYS, "scene", "button"),
+    # what a script has done is not undone by turning it off
+    "HassTurnOn": (*_TURNED_BOTH_WAYS, "script", "scene", "button"),
     "HassTurnOff": _TURNED_BOTH_WAYS,
     "HassLightSet": ("light",),
     "HassSetPosition": ("cover", "valve"),

@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-from tumen.assistant import Reader, Session, Turn, templates_first
+from tumen.assistant import Reader, Session, Turn, marks_in, templates_first
 from tumen.assistant.values import Values
 from tumen.cli.options import TRUST, UNGATED
 from tumen.core.errors import InputError
@@ -183,7 +183,7 @@ def serve(
     require_gate(folder, ungated)
     cloud = cloud_bundle(folder)
     store = store_of(folder, trust)
-    run_server(folder, cloud, host=host, port=port, store=store, ready=_print_url)
+    run_server(folder, cloud, host=host, port=port, store=store, ready=_print_url, marks=marks_in)
 
 
 def _default_bundle() -> Path:

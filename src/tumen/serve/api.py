@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, cast
 
@@ -23,7 +23,14 @@ from starlette.responses import Response
 from tumen.core.errors import InputError, RunnerError
 from tumen.core.events import Events
 from tumen.serve.chat_request import ChatRequest, parse_chat
-from tumen.serve.chat_response import Pieces, as_pieces, chat_body, chat_chunks, route_headers
+from tumen.serve.chat_response import (
+    Marks,
+    Pieces,
+    as_pieces,
+    chat_body,
+    chat_chunks,
+    route_headers,
+)
 from tumen.serve.http_response import (
     internal_error,
     json_response,
@@ -46,8 +53,21 @@ MAX_CONCURRENT = 32  # chat requests that are being answered or wait for a runne
 MAX_NAME_CHARACTERS = 40  # of a client's model name that an error message repeats
 
 
+ReadMarks = Callable[[str], Marks]
+"""Returns what a sentence says about its act, whatever a model makes of it."""
+
+
+def _no_marks(sentence: str) -> Marks:
+    """Return that nothing is known about a sentence."""
+    return ()
+
+
 def create_app(
-    router: Router, name: str, key: str | None = None, events: Events | None = None
+    router: Router,
+    name: str,
+    key: str | None = None,
+    events: Events | None = None,
+    marks: ReadMarks | None = None,
 ) -> Starlette:
     """Return the ASGI application.
 
@@ -56,8 +76,9 @@ def create_app(
         name: of the recipe; the model that stands for the router's own choice.
         key: what clients must send as Bearer; `None` serves programs on this machine only.
         events: records bugs of the server, by kind and place, never with what was said.
+        marks: reads what a sentence says about its act: not, not now, not for all.
     """
-    api = ChatApi(router, name, key, events or Events(None))
+    api = ChatApi(router, name, key, events or Events(None), marks or _no_marks)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -84,8 +105,11 @@ def create_app(
 class ChatApi:
     """The three endpoints; see `create_app` for the arguments."""
 
-    def __init__(self, router: Router, name: str, key: str | None, events: Events) -> None:
+    def __init__(
+        self, router: Router, name: str, key: str | None, events: Events, marks: ReadMarks
+    ) -> None:
         self._router = router
+        self._marks = marks
         self._name = name
         self._key = key
         self._events = events
@@ -167,11 +191,12 @@ class ChatApi:
             return await self._stream_tier(chat, sentence, tier, private)
         answer = await self._router.act(sentence, private, tier)
         headers = route_headers(answer)
+        marks = self._marks(sentence)
         if not chat.stream:
-            return json_response(chat_body(chat, answer), headers=headers)
+            return json_response(chat_body(chat, answer, marks), headers=headers)
         # The client asked for a stream, but the router had to wait for the whole answer.
         pieces = as_pieces(answer.completion)
-        return EventStream(chat_chunks(chat, pieces, answer.tier, answer.reason), headers)
+        return EventStream(chat_chunks(chat, pieces, answer.tier, answer.reason, marks), headers)
 
     def _requested_tier(self, chat: ChatRequest) -> Tier | None:
         """Return the tier that must answer; `None` leaves the choice to the router."""
@@ -204,4 +229,5 @@ class ChatApi:
                     yield piece
 
         headers = response_headers({"x-tumen-route": tier, "x-tumen-reason": "requested"})
-        return EventStream(chat_chunks(chat, pieces(), tier, "requested"), headers)
+        marks = self._marks(sentence)
+        return EventStream(chat_chunks(chat, pieces(), tier, "requested", marks), headers)

@@ -1,12 +1,13 @@
 """The answer to a chat request: one JSON body, or chunks of a stream.
 
-Beside OpenAI's fields, `tumen` holds the tier that answered, why, and the confidence.
+Beside OpenAI's fields, `tumen` holds the tier that answered, why, the confidence, and what the
+words say about the act: that it is not wanted, not now, or not for all (`marks`, `act_now`).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -17,11 +18,22 @@ from tumen.serve.router import RoutedAnswer, Tier
 from tumen.serve.runners.runner import Completion
 from tumen.serve.stream import DONE, event
 
+Marks = Sequence[Mapping[str, str]]
+"""What a sentence says about its act: `kind` (negative, except, moment, ...) and `words`."""
+
+_NARROWS = "except"  # an act for now, though not on everything
+
 Pieces = AsyncGenerator[str | Completion, None]  # text piece by piece, then the whole completion
 
 
-def chat_body(chat: ChatRequest, answer: RoutedAnswer) -> dict[str, Any]:
-    """Return a `chat.completion` object."""
+def chat_body(chat: ChatRequest, answer: RoutedAnswer, marks: Marks = ()) -> dict[str, Any]:
+    """Return a `chat.completion` object.
+
+    Args:
+        chat: the request.
+        answer: what a tier made of the sentence.
+        marks: what its words say about the act, whatever the tier made of it.
+    """
     completion = answer.completion
     message = {"role": "assistant", "content": completion.text, "refusal": None}
     choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
@@ -32,7 +44,7 @@ def chat_body(chat: ChatRequest, answer: RoutedAnswer) -> dict[str, Any]:
         "model": chat.model,
         "choices": [choice],
         "usage": _usage(completion),
-        "tumen": _routing(answer.tier, answer.reason, completion),
+        "tumen": _routing(answer.tier, answer.reason, completion, marks),
     }
 
 
@@ -60,7 +72,7 @@ async def as_pieces(completion: Completion) -> Pieces:
 
 
 async def chat_chunks(
-    chat: ChatRequest, pieces: Pieces, tier: Tier, reason: str
+    chat: ChatRequest, pieces: Pieces, tier: Tier, reason: str, marks: Marks = ()
 ) -> AsyncGenerator[bytes, None]:
     """Yield `chat.completion.chunk` events.
 
@@ -80,7 +92,7 @@ async def chat_chunks(
                 if isinstance(piece, str):
                     yield _chunk(head, {"content": piece})
                     continue
-                yield _chunk(head, {}, "stop", tumen=_routing(tier, reason, piece))
+                yield _chunk(head, {}, "stop", tumen=_routing(tier, reason, piece, marks))
                 if chat.include_usage:
                     yield event({**head, "choices": [], "usage": _usage(piece)})
             yield DONE
@@ -103,9 +115,16 @@ def _chunk(
     return event({**head, "choices": [choice], **more})
 
 
-def _routing(tier: Tier, reason: str, completion: Completion) -> dict[str, Any]:
+def _routing(tier: Tier, reason: str, completion: Completion, marks: Marks) -> dict[str, Any]:
     """Return the field `tumen` of an answer."""
-    return {"tier": tier, "why": reason, "confidence": completion.confidence}
+    return {
+        "tier": tier,
+        "why": reason,
+        "confidence": completion.confidence,
+        "marks": [dict(mark) for mark in marks],
+        # `don't unlock the door` must not be done, and `at ten` not now
+        "act_now": all(mark["kind"] == _NARROWS for mark in marks),
+    }
 
 
 def _usage(completion: Completion) -> dict[str, int]:

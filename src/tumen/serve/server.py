@@ -14,7 +14,7 @@ from starlette.applications import Starlette
 from tumen.core.errors import InputError, RunnerBusy
 from tumen.core.events import Events
 from tumen.release import signing
-from tumen.serve.api import create_app
+from tumen.serve.api import ReadMarks, create_app
 from tumen.serve.request_checks import LOOPBACK
 from tumen.serve.router import Router
 from tumen.serve.runners import DeviceRunner, RemoteRunner, Runner, load_runner, read_bundle_info
@@ -77,6 +77,7 @@ def serve(
     events: Events | None = None,
     store: signing.TrustStore = None,
     ready: Callable[[str], None] = lambda url: None,
+    marks: ReadMarks | None = None,
 ) -> None:
     """Serve until interrupted.
 
@@ -88,6 +89,7 @@ def serve(
         events: see `create_app` and `load_runner`.
         store: the trust store.
         ready: called with the base URL once clients can connect.
+        marks: see `create_app`.
 
     Raises:
         InputError: `host` is not this machine and $TUMEN_KEY is not set.
@@ -105,7 +107,7 @@ def serve(
     with bind(host, port) as listener:
         router = build_router(bundle, cloud, events, store)
         ready(f"http://{host}:{listener.getsockname()[1]}/v1")
-        application = create_app(router, read_bundle_info(bundle).recipe, key, events)
+        application = create_app(router, read_bundle_info(bundle).recipe, key, events, marks)
         build_server(application).run(sockets=[listener])
 
 

@@ -20,7 +20,7 @@ from tumen.assistant.modifiers import languages_of, script_of
 from tumen.assistant.resolution import Candidate, Question, Refusal, Resolution, Resolved, resolve
 from tumen.assistant.values import Values
 from tumen.home import Home, Kind, common_words, split
-from tumen.language import INTENTS, Action
+from tumen.language import INTENTS, LANGUAGES, NUMBERS, Action
 
 Read = tuple[Action, Resolution]
 """An act and what it means in the home."""
@@ -164,8 +164,9 @@ class CommandReader:
 
     def _of_the_rest(self, target: Named) -> Named:
         """Return `the rest` as things of the kind of those that stay as they are."""
-        domains = frozenset(self.home.entities[id_].domain for id_ in self.spared)
-        if target.name or target.kind or len(domains) > 1:
+        entities = self.home.entities
+        domains = frozenset(entities[id_].domain for id_ in self.spared if id_ in entities)
+        if target.name or target.kind or len(domains) != 1:
             return target
         return replace(target, kind=Kind(domains))
 
@@ -379,6 +380,16 @@ class CommandReader:
         return resolve(action, self.home, self.values, self.here, self.recent.targets)
 
 
+def names_one(action: Action) -> bool:
+    """Return whether a number of an action is the `one` of `the kitchen one`."""
+    words = words_of_commands(action.lang).roles
+    return any(
+        role.name == "ones"
+        for slot in NUMBERS & action.slots.keys()
+        for role in words.get(bare_units(action.slots[slot]), ())
+    )
+
+
 def _is_of_one(resolution: Resolution) -> bool:
     """Whether an act is about one thing."""
     return isinstance(resolution, Resolved) and len(resolution.targets) == 1
@@ -393,6 +404,9 @@ def _action_of(act: Resolved, lang: str) -> Action:
 def _languages(said: str) -> list[str]:
     """Return the languages that a sentence may be in, the likeliest first."""
     languages = languages_of(script_of(said))
+    # `turn on 阅读灯`: a name may be in another script than the command
+    if any(char.isascii() and char.isalpha() for char in said):
+        languages = tuple(dict.fromkeys((*languages, *LANGUAGES)))
     pieces = split(said)
     stops = common_words().stop
     return sorted(languages, key=lambda lang: -sum(piece in stops[lang] for piece in pieces))

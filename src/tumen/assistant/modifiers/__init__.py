@@ -5,6 +5,7 @@ from tumen.assistant.modifiers.clauses import (
     Clause,
     clauses_of,
     command_words,
+    marks_in,
     segments_of,
 )
 from tumen.assistant.modifiers.marks import WAITING, Mark, marks_of, without_marks
@@ -30,6 +31,7 @@ __all__ = [
     "clauses_of",
     "command_words",
     "languages_of",
+    "marks_in",
     "marks_of",
     "moment_of",
     "numbered",

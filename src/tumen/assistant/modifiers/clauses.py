@@ -96,6 +96,31 @@ def segments_of(sentence: str) -> tuple[tuple[str, str], ...]:
     return tuple(_parts(sentence, script_of(normalise(sentence))))
 
 
+def marks_in(sentence: str) -> list[dict[str, str]]:
+    """Return what a sentence says about its acts, as plain data: `kind` and `words`, and `about`.
+
+    For programs that act on what a model reads: `don't unlock the door` is no act, whatever the
+    model makes of it, and `at ten` is none for now.
+
+    Args:
+        sentence: as it was said or typed.
+
+    Raises:
+        InputError: the sentence is empty or too long.
+    """
+    try:
+        clauses = [clause.said for clause in clauses_of(sentence)]
+    except InputError:
+        # more commands than are done at once, all of which may have marks
+        clauses = [normalise(sentence)]
+    found = []
+    for said in clauses:
+        for mark in marks_of(said):
+            plain = {"kind": mark.kind, "words": mark.words}
+            found.append(plain | ({"about": mark.about} if mark.about else {}))
+    return found
+
+
 def command_words(said: str) -> list[tuple[int, int]]:
     """Return (start, end) of the words that make a sentence a command and name nothing."""
     script = script_of(said)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tumen.assistant.commands import NOTHING, CommandReader, Recent
+from tumen.assistant.commands import NOTHING, CommandReader, Recent, names_one
 from tumen.assistant.interpretation import Interpretation
 from tumen.assistant.modifiers import (
     MAX_CLAUSES,
@@ -48,6 +48,9 @@ IT = "it"
 """The name that stands for what was spoken of last, in every language."""
 
 _MOST_SEGMENTS = 8
+_UNKNOWN_THINGS = frozenset(("",))
+"""Stands for what is left out where nobody knows what that is."""
+
 _WHICH = ("name", "area", "domain", "device_class", "scope")
 _LONG_NAME = 2  # units
 _OF_THE_HOME = frozenset(("HassTurnOn", "HassTurnOff", "HassLightSet", "HassSetPosition"))
@@ -204,6 +207,8 @@ class SentenceReader:
         if by_words:
             return by_words[0].found
         found = self.understand(said)
+        if names_one(found.action):
+            return replace(found, action=Action(NONE, found.action.lang))
         action = with_complaint(said, found.action)
         wished = with_wish(said, action, self.home, self.here or self.home.here)
         if wished is action:
@@ -219,6 +224,11 @@ class SentenceReader:
             said: the clause.
             marks: its own marks, and those of the others that hold for it.
         """
+        excepted = [mark for mark in marks if mark.kind == "except"]
+        if excepted and not self.spared:
+            # `the rest` is all but these
+            kept = self._things(Spared(said, excepted[0].about)) or _UNKNOWN_THINGS
+            return replace(self, spared=kept)._parts(said, marks)
         found = self._without_model(said, marks)
         if found is None:
             found = self._with_all_said(said, self._understood(said), marks)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
 
 from tumen.assistant.acts import Change, Outcome, lacks
 from tumen.assistant.replies.phrasing import Phrasing
@@ -218,12 +220,21 @@ def _timers(phrasing: Phrasing, outcome: Outcome) -> str:
     return phrasing.reply(key, names=names, time=phrasing.time(left))
 
 
+def _ends_tomorrow(phrasing: Phrasing, fields: Mapping[str, Any]) -> bool:
+    """Whether a timer ends on the next day: `at ten`, said after ten."""
+    now = phrasing.home.clock()
+    end = now + timedelta(seconds=float(fields.get("seconds") or 0))
+    return end.date() == now.date() + timedelta(days=1)
+
+
 def _started_timer(phrasing: Phrasing, change: Change) -> str:
     """Return how long a timer runs, and its name or what is done then."""
     fields = change.after or {}
     name = fields.get("name")
     command = fields.get("command")
     key = "timer_command" if command else "timer_start"
+    if command and _ends_tomorrow(phrasing, fields):
+        key = "timer_command_tomorrow"
     if name:
         key = "timer_start_named"
     time = phrasing.time(fields["seconds"])

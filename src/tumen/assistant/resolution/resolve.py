@@ -117,10 +117,9 @@ def _temperature(lookup: Lookup) -> Resolved:
     devices = [entity for entity in lookup.home.entities.values() if _measures(entity)]
     if place:
         devices = [entity for entity in devices if entity.area in place.areas]
-    elif lookup.here:
-        # the speaker's room, if anything measures there
-        near = [entity for entity in devices if entity.area == lookup.here]
-        devices = near or devices
+    # the speaker's room, if anything measures there
+    near = [] if place else [entity for entity in devices if entity.area == lookup.here]
+    devices = near or devices
     # heating regulates the room, so its reading is the room's
     climates = [entity for entity in devices if entity.domain == "climate"]
     found = [entity.id for entity in climates or devices]
@@ -128,8 +127,8 @@ def _temperature(lookup: Lookup) -> Resolved:
         if place:
             raise lookup.refusal("absent", kind="temperature", place=place.id)
         raise lookup.refusal("absent", kind="temperature")
-    # no room is named or known: the temperature of which one?
-    if len(found) > 1 and not place and not lookup.here:
+    # no room is named, or nothing measures here: the temperature of which one?
+    if len(found) > 1 and not place and not near:
         raise lookup.which(sorted(found))
     return lookup.resolved(found)
 
