@@ -298,3 +298,18 @@ def test_one_is_no_number_without_a_question(home: Home) -> None:
         return Interpretation(Action("HassLightSet", "en", slots), "templates", "test", 1.0)
 
     assert Session(home, percent).say("the kitchen one").changes == ()
+
+
+def test_a_word_that_nothing_accounts_for_asks_instead_of_meaning_all(home: Home) -> None:
+    def all_lights(sentence: str) -> Interpretation:
+        return Interpretation(Action("HassTurnOn", "en", {"domain": "light"}), "model", "", 0.9)
+
+    session = Session(Home.of({**home.snapshot(), "here": "living_room"}), all_lights)
+    assert did(session.say("turn on the lamp for sewing")) == "?which"
+
+
+def test_a_name_may_sound_like_a_time(clock: Clock) -> None:
+    lamp = {"id": "light.dawn", "name": "Sunrise", "state": "off"}
+    session = Session(Home.of({"entity": [lamp]}, clock), no_model)
+    assert did(session.say("turn on Sunrise")) == "TurnOn light.dawn"
+    assert session.say("turn off Sunrise at sunrise").changes == ()

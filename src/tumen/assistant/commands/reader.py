@@ -14,7 +14,7 @@ from tumen.assistant.commands.command_words import ACT, bare_units, words_of_com
 from tumen.assistant.commands.list_commands import list_actions, more_items
 from tumen.assistant.commands.meaning import actions_of, domains_of
 from tumen.assistant.commands.recent import NOTHING, Recent, like_last_in, others_of, several_of
-from tumen.assistant.commands.scan import PLACE, THING, scan
+from tumen.assistant.commands.scan import PLACE, THING, UNKNOWN, scan
 from tumen.assistant.intents import ACTS_ON
 from tumen.assistant.modifiers import languages_of, script_of
 from tumen.assistant.resolution import Candidate, Question, Refusal, Resolution, Resolved, resolve
@@ -75,6 +75,18 @@ class CommandReader:
                     if found:
                         return found
         return None
+
+    def unaccounted(self, said: str) -> list[str]:
+        """Return the words of a command that have no role, if all its other words have one.
+
+        `turn on the lamp for sewing` is about one lamp, or none, but not about all of them.
+        """
+        for lang in _languages(said):
+            pieces = scan(said, self.home, self.values, lang)
+            for command in commands_of(pieces, words_of_commands(lang)):
+                if command.unknown and command.acts:
+                    return [piece.words for piece in pieces if piece.may_be(UNKNOWN)]
+        return []
 
     def _read(self, said: str, lang: str) -> list[Read] | None:
         """Return the acts of a clause in one language."""

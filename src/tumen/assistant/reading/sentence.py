@@ -35,7 +35,7 @@ from tumen.assistant.reading.exceptions import Spared, spared_in, things_of
 from tumen.assistant.reading.grounding import ground, unknown_qualifier, with_colour
 from tumen.assistant.reading.mark_scope import is_content, spread_to
 from tumen.assistant.reading.partition import best_partition
-from tumen.assistant.resolution import Question, Refusal, Resolution, Resolved, resolve
+from tumen.assistant.resolution import Candidate, Question, Refusal, Resolution, Resolved, resolve
 from tumen.assistant.values import Values
 from tumen.assistant.wording import amount_spans, wish_spans, with_amount, with_said_kind, with_wish
 from tumen.home import Home, common_words, language_of, mentions_of, spoken
@@ -132,7 +132,7 @@ class SentenceReader:
         corrected = self._commands.correction(said)
         if corrected:
             return [_by_words(said, read) for read in corrected]
-        if self._marks(said):
+        if not self._are_names(said, self._marks(said)):
             return []
         segments = segments_of(sentence)
         if len(segments) > _MOST_SEGMENTS:
@@ -190,6 +190,23 @@ class SentenceReader:
     def _marks(self, said: str) -> list[Mark]:
         """Return the marks of a clause; words that name a thing of the home are none."""
         return marks_of(said, [*self._names_in(said), *wish_spans(said), *amount_spans(said)])
+
+    def _are_names(self, said: str, marks: Sequence[Mark]) -> bool:
+        """Whether all marks of a sentence are names of things: a lamp that is called `Sunrise`.
+
+        `at sunrise` is more than that name, and a time.
+        """
+        spans = [span for mark in marks for span in mark.spans]
+        if not spans:
+            return not marks
+        named = []
+        for mention in mentions_of(self.home.index, said, language_of(said, LANGUAGES[0])):
+            if mention.entities:
+                at = said.find(mention.words)
+                named.append((at, at + len(mention.words)))
+        return all(
+            any(first <= start and end <= last for first, last in named) for start, end in spans
+        )
 
     def _names_in(self, said: str) -> list[tuple[int, int]]:
         """Return (start, end) of the characters that name a thing: the scene `Good night`."""
@@ -312,12 +329,25 @@ class SentenceReader:
         # `a bit more light`: the words before the kind are no name
         if narrows and not wish_spans(said):
             qualifier = unknown_qualifier(said, action, self.home)
+        if not qualifier and narrows and not wish_spans(said):
+            slots_said = " ".join(action.slots.values())
+            left = self._commands.unaccounted(said)
+            # `outside` may be a place that the model knows
+            if left and not any(word in slots_said for word in left):
+                return action, self._which(action, resolution)
         if not qualifier:
             return action, resolution
         # `the spot light` is one lamp, or none, but not all of them
         slots = {key: value for key, value in action.slots.items() if key != "domain"}
         action = replace(action, slots={**slots, "name": qualifier})
         return action, self._look_up(action)
+
+    def _which(self, action: Action, resolution: Resolved) -> Question:
+        """Return the question which of the things that an act is about is meant."""
+        options = tuple(
+            Candidate(self.home.title(id_, action.lang), (id_,)) for id_ in resolution.targets
+        )
+        return Question(action.intent, action.lang, options, resolution.values)
 
     def _with_reference(self, said: str, action: Action) -> Action:
         """Return an act about what was spoken of last, where a pronoun is all that names it."""

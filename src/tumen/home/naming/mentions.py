@@ -78,13 +78,13 @@ def _mentions(index: Index, pieces: Sequence[str], lang: str) -> tuple[Mention, 
 
 def _longest_at(index: Index, pieces: Sequence[str], start: int, lang: str) -> Mention | None:
     """Return the longest name that starts at a unit."""
-    # a name does not begin with an article
-    if pieces[start].strip() in common_words().stop[lang]:
-        return None
+    stops = common_words().stop[lang]
+    begins = pieces[start].strip() in stops
     for end in _ends(pieces, start):
         words = "".join(pieces[start:end]).strip()
-        # nor does it end with one
-        if end - start > 1 and pieces[end - 1].strip() in common_words().stop[lang]:
+        # a name neither begins nor ends with an article, unless it is written so
+        ends = end - start > 1 and pieces[end - 1].strip() in stops
+        if (begins or ends) and not index.is_name(words):
             continue
         # the first reading that fits: an entity before a place
         for reading in _READINGS:
