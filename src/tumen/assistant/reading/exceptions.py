@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from tumen.assistant.modifiers import GAP, script_of, words_of
-from tumen.assistant.resolution import Resolved, resolve
+from tumen.assistant.reading.partition import SpokenPart
+from tumen.assistant.resolution import Question, Refusal, Resolved, resolve
 from tumen.core.errors import InputError
 from tumen.home import Home, NamedPlace, common_words
 from tumen.language import Action, is_cjk, normalise
@@ -158,3 +159,36 @@ def _patterns(script: str) -> Sequence[re.Pattern[str]]:
             led = r"(?:^|(?<= ))"
         found.append(re.compile(rf"{led}(?:{words})(?= ,|$)"))
     return found
+
+
+def leaving(part: SpokenPart, kept: frozenset[str] | None, about: str) -> SpokenPart:
+    """Return a part that leaves some things as they are; a question if nobody knows which.
+
+    Args:
+        part: an act on all that fits.
+        kept: the ids of what stays; None if it is not known.
+        about: the words for them.
+    """
+    resolution = part.resolution
+    if not isinstance(resolution, Resolved):
+        return part
+    if kept is None:
+        intent, lang = part.action.intent, part.action.lang
+        question = Question(intent, lang, reason="except", about={"words": about})
+        return replace(part, resolution=question)
+    targets = tuple(target for target in resolution.targets if target not in kept)
+    if not targets:
+        return replace(part, resolution=as_it_is(part.action))
+    return replace(part, resolution=replace(resolution, targets=targets))
+
+
+def is_wider(part: SpokenPart, kept: frozenset[str] | None) -> bool:
+    """Whether a part is about things that stay as they are, and about more."""
+    if not isinstance(part.resolution, Resolved) or len(part.resolution.targets) < 2:
+        return False
+    return kept is None or bool(kept & set(part.resolution.targets))
+
+
+def as_it_is(action: Action) -> Refusal:
+    """Return that everything stays as it is, as it was wanted."""
+    return Refusal(action.intent, action.lang, "kept")

@@ -8,7 +8,38 @@ off` two.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
+
+from tumen.assistant.interpretation import Interpretation
+from tumen.assistant.resolution import Resolution
+from tumen.language import Action
+
+
+@dataclass(frozen=True)
+class SpokenPart:
+    """One act or question of a sentence.
+
+    Attributes:
+        said: the words it was read from.
+        found: what the model made of them.
+        action: the same with the names of the home.
+        resolution: what that means in the home.
+    """
+
+    said: str
+    found: Interpretation
+    action: Action
+    resolution: Resolution
+
+
+def by_words(said: str, read: tuple[Action, Resolution]) -> SpokenPart:
+    """Return an act that was read from the words alone."""
+    action, resolution = read
+    return SpokenPart(
+        said, Interpretation(action, "words", "every word is known", 1.0), action, resolution
+    )
+
 
 Part = TypeVar("Part")
 Segment = tuple[str, str]

@@ -31,10 +31,17 @@ from tumen.assistant.modifiers import (
 from tumen.assistant.reading.complaints import is_complaint, with_complaint
 from tumen.assistant.reading.corrections import corrected
 from tumen.assistant.reading.enumerations import items_of, one_thing_each
-from tumen.assistant.reading.exceptions import Spared, spared_in, things_of
+from tumen.assistant.reading.exceptions import (
+    Spared,
+    as_it_is,
+    is_wider,
+    leaving,
+    spared_in,
+    things_of,
+)
 from tumen.assistant.reading.grounding import ground, unknown_qualifier, with_colour
 from tumen.assistant.reading.mark_scope import is_content, spread_to
-from tumen.assistant.reading.partition import best_partition
+from tumen.assistant.reading.partition import SpokenPart, best_partition, by_words
 from tumen.assistant.resolution import Candidate, Question, Refusal, Resolution, Resolved, resolve
 from tumen.assistant.values import Values
 from tumen.assistant.wording import amount_spans, wish_spans, with_amount, with_said_kind, with_wish
@@ -54,23 +61,6 @@ _UNKNOWN_THINGS = frozenset(("",))
 _WHICH = ("name", "area", "domain", "device_class", "scope")
 _LONG_NAME = 2  # units
 _OF_THE_HOME = frozenset(("HassTurnOn", "HassTurnOff", "HassLightSet", "HassSetPosition"))
-
-
-@dataclass(frozen=True)
-class SpokenPart:
-    """One act or question of a sentence.
-
-    Attributes:
-        said: the words it was read from.
-        found: what the model made of them.
-        action: the same with the names of the home.
-        resolution: what that means in the home.
-    """
-
-    said: str
-    found: Interpretation
-    action: Action
-    resolution: Resolution
 
 
 @dataclass(frozen=True)
@@ -131,7 +121,7 @@ class SentenceReader:
         said = normalise(sentence)
         corrected = self._commands.correction(said)
         if corrected:
-            return [_by_words(said, read) for read in corrected]
+            return [by_words(said, read) for read in corrected]
         if not self._are_names(said, self._marks(said)):
             return []
         segments = segments_of(sentence)
@@ -156,8 +146,8 @@ class SentenceReader:
             for here in dict.fromkeys((self.here, None)):
                 reader = replace(self, here=here, spared=kept or frozenset())
                 parts = reader._plainly(spared.core)
-                if any(_is_wider(part, kept) for part in parts):
-                    return [_leaving(part, kept, spared.about) for part in parts]
+                if any(is_wider(part, kept) for part in parts):
+                    return [leaving(part, kept, spared.about) for part in parts]
         return []
 
     def _things(self, spared: Spared) -> frozenset[str] | None:
@@ -181,7 +171,7 @@ class SentenceReader:
         if is_complaint(said) or wish_spans(said):
             return []
         if key not in self._known:
-            parts = [_by_words(said, read) for read in self._commands.read(said) or ()]
+            parts = [by_words(said, read) for read in self._commands.read(said) or ()]
             self._known[key] = (self.recent, parts)
         return list(self._known[key][1])
 
@@ -262,7 +252,7 @@ class SentenceReader:
             return [SpokenPart(said, found, found.action, stopped)]
         core = without_marks(said, marks)
         if not core:
-            return [SpokenPart(said, found, found.action, _kept(found.action))]
+            return [SpokenPart(said, found, found.action, as_it_is(found.action))]
         return self._with_marks(core, found, marks)
 
     def _without_model(self, said: str, marks: Sequence[Mark]) -> Interpretation | None:
@@ -428,7 +418,7 @@ class SentenceReader:
             if key in ("domain", "device_class")
         }
         kept = things_of(about, part.action.lang, kinds, self.home, self.here)
-        return _leaving(part, kept, about)
+        return leaving(part, kept, about)
 
     def _at(self, part: SpokenPart, mark: Mark, marks: Iterable[Mark]) -> SpokenPart:
         """Return a part that is done at a moment instead of now."""
@@ -455,14 +445,6 @@ def _without_asides(clauses: Sequence[Clause]) -> list[Clause]:
     return [clause for clause in clauses if spoken(clause.said) not in asides] or [*clauses]
 
 
-def _by_words(said: str, read: tuple[Action, Resolution]) -> SpokenPart:
-    """Return an act that was read from the words alone."""
-    action, resolution = read
-    return SpokenPart(
-        said, Interpretation(action, "words", "every word is known", 1.0), action, resolution
-    )
-
-
 def _within(said: str, action: Action, excepts: bool) -> Action:
     """Return an act with those of its slots whose words are in a clause.
 
@@ -479,34 +461,6 @@ def _within(said: str, action: Action, excepts: bool) -> Action:
     return replace(action, slots=ordered)
 
 
-def _leaving(part: SpokenPart, kept: frozenset[str] | None, about: str) -> SpokenPart:
-    """Return a part that leaves some things as they are; a question if nobody knows which.
-
-    Args:
-        part: an act on all that fits.
-        kept: the ids of what stays; None if it is not known.
-        about: the words for them.
-    """
-    resolution = part.resolution
-    if not isinstance(resolution, Resolved):
-        return part
-    if kept is None:
-        intent, lang = part.action.intent, part.action.lang
-        question = Question(intent, lang, reason="except", about={"words": about})
-        return replace(part, resolution=question)
-    targets = tuple(target for target in resolution.targets if target not in kept)
-    if not targets:
-        return replace(part, resolution=_kept(part.action))
-    return replace(part, resolution=replace(resolution, targets=targets))
-
-
-def _is_wider(part: SpokenPart, kept: frozenset[str] | None) -> bool:
-    """Whether a part is about things that stay as they are, and about more."""
-    if not isinstance(part.resolution, Resolved) or len(part.resolution.targets) < 2:
-        return False
-    return kept is None or bool(kept & set(part.resolution.targets))
-
-
 def _is_for_later(action: Action) -> bool:
     """Whether an action is a command that a timer carries out."""
     return action.intent == _START_TIMER and "command" in action.slots
@@ -521,13 +475,8 @@ def _reason_to_stop(action: Action, marks: Iterable[Mark]) -> Refusal | None:
     """Return why nothing is done now, if the marks say so."""
     for mark in marks:
         if mark.kind == "negative":
-            return _kept(action)
+            return as_it_is(action)
     for mark in marks:
         if mark.kind in WAITING:
             return Refusal(action.intent, action.lang, "later", {"words": mark.words})
     return None
-
-
-def _kept(action: Action) -> Refusal:
-    """Return that everything stays as it is, as it was wanted."""
-    return Refusal(action.intent, action.lang, "kept")
