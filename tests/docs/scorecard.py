@@ -25,7 +25,12 @@ RECIPE = ROOT / "recipes" / "pocket.toml"
 README = ROOT / "README.md"
 BEGIN, END = "<!-- scorecard:begin -->", "<!-- scorecard:end -->"
 COMMAND = "python benchmarks/pocket.py"
-TITLES = {"device": "device", "cloud": "cloud", "reference": "template matcher"}
+TITLES = {
+    "device": "device",
+    "cloud": "cloud",
+    "reference": "template matcher",
+    "both": "templates, then the device that knows the home",
+}
 LANGUAGES = {"en": "English", "zh": "Chinese", "de": "German"}
 WEAKEST = 3
 
@@ -53,6 +58,9 @@ def rows(result: Mapping[str, Any]) -> Iterator[str]:
             yield row(
                 f"exact actions, {title}", (share(columns[name].get(group)) for name in names)
             )
+    if any("exact_home_known" in columns[name]["all"] for name in names):
+        known = (columns[name]["all"].get("exact_home_known") for name in names)
+        yield row("the same, the home's names known", (percent(share) for share in known))
     yield row(
         "acts on what is not for the home",
         (percent(columns[name]["all"]["false_acts"], 2) for name in names),
