@@ -4,6 +4,7 @@ import pytest
 from tests.assistant.speech import action_of
 from tests.homes import home_of, thing
 
+from tumen.assistant.commands.list_commands import list_actions
 from tumen.assistant.wording.wishes import wish_spans, with_wish
 from tumen.home.home import Home
 from tumen.language.action import Action, normalise
@@ -71,13 +72,14 @@ def test_the_words_of_a_wish_forbid_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sentence", "lang"),
-    [("take out the trash is done", "en"), ("take out the trash ist erledigt", "de")],
+    ("said", "lang"),
+    [
+        ("what is on the shopping list", "en"),
+        ("was steht auf der einkaufsliste", "de"),
+        ("购物清单上有什么", "zh"),
+    ],
 )
-def test_what_is_done_is_ticked_off_where_it_stands_on_a_list(sentence: str, lang: str) -> None:
-    home = home_of(thing("todo.chores", "Chores", items=["Take out the trash"]))
-    found = with_wish(normalise(sentence), Action("none", lang), home, None)
-    slots = {"name": "Chores", "item": "take out the trash"}
-    assert found == Action("HassListCompleteItem", lang, slots)
-    other = Action("none", "en")
-    assert with_wish("the soup is done", other, home, None) is other
+def test_a_question_about_a_list_adds_nothing(said: str, lang: str) -> None:
+    home = Home.load()
+    assert list_actions(said, lang, home) == []
+    assert list_actions("add milk to the shopping list", "en", home)

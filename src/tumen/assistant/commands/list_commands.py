@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
+from tumen.assistant.modifiers import script_of
+from tumen.assistant.wording import asks
 from tumen.home import Home, kind_word, mentions_of, read_language_tables, split, spoken
 from tumen.language import Action, is_cjk
 
@@ -32,6 +34,9 @@ def list_actions(said: str, lang: str, home: Home) -> list[Action]:
         lang: the language of the speaker.
         home: its lists are looked for.
     """
+    # `what is on the list` adds nothing
+    if asks(said, script_of(said)):
+        return []
     for name, replaced in _lists_in(said, lang, home):
         for act, intent in _INTENTS.items():
             # a comma may join items, or two parts (`we have milk, tick it off`)

@@ -53,9 +53,6 @@ def with_wish(said: str, action: Action, home: Home, here: str | None) -> Action
     item = _item(said, script, action, home)
     if item:
         return Action("HassShoppingListAddItem", action.lang, {"item": item})
-    done = _done(said, script, home)
-    if done:
-        return Action("HassListCompleteItem", action.lang, done)
     found = _wish(script).search(said)
     if found is None:
         return action
@@ -139,19 +136,6 @@ def _item(said: str, script: str, action: Action, home: Home) -> str:
             continue
         return item
     return ""
-
-
-def _done(said: str, script: str, home: Home) -> dict[str, str]:
-    """Return the list and the item of it that is said to be done; empty if there is none."""
-    for phrase in phrases_of(script, "wishes", "list done"):
-        before, _, after = phrase.partition(_ITEM)
-        if not said.startswith(before) or not said.endswith(after):
-            continue
-        item = said.removeprefix(before).removesuffix(after).strip()
-        for entity in home.entities.values():
-            if entity.domain == "todo" and item in map(fold, home.state(entity.id)["items"]):
-                return {"name": entity.name, "item": item}
-    return {}
 
 
 def _is_no_item(item: str, script: str) -> bool:
