@@ -292,3 +292,25 @@ def test_stop_before_a_command_is_no_command() -> None:
     kept = _without_asides(clauses_of("stop, don't dim the lamp"))
     assert [clause.said for clause in kept] == ["don't dim the lamp"]
     assert [clause.said for clause in _without_asides(clauses_of("stop"))] == ["stop"]
+
+
+@pytest.mark.parametrize(
+    "sentence", ["yesterday the office was dark", "gestern waren alle Lichter aus", "昨天灯都关了"]
+)
+def test_what_is_told_of_the_past_is_no_command(
+    session: Session, home: Home, sentence: str
+) -> None:
+    before = lit(home)
+    reply = session.say(sentence)
+    assert lit(home) == before
+    assert reply.refusal is not None
+
+
+def test_a_word_left_over_asks_which_of_several_is_meant(home: Home) -> None:
+    def deaf(said: str) -> Interpretation:
+        return Interpretation(action_of("TurnOn name=kitchen"), "device", "unsure", 0.01)
+
+    before = lit(home)
+    reply = Session(home, deaf).say("kitchen counter lite on")
+    assert lit(home) == before
+    assert reply.question is not None

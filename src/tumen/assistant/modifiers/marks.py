@@ -21,13 +21,16 @@ _CUT = "\u2204"  # the same, and nothing reaches over it
 WAITING = ("every", "event", "condition", "vague", "lasting")
 """Kinds of marks for later that no clock time stands for."""
 
+PAST = "past"
+"""The kind of what is told of another day: `last summer we painted the kitchen`."""
+
 
 @dataclass(frozen=True)
 class Mark:
     """Some words of a clause that change what is to be done.
 
     Attributes:
-        kind: `negative`, `except`, `moment` or one of `WAITING`.
+        kind: `negative`, `except`, `moment`, `past` or one of `WAITING`.
         spans: (start, end) of its characters in the clause.
         words: what was said.
         about: the words that an exception takes out.
@@ -95,10 +98,10 @@ def _complaints(script: str) -> re.Pattern[str]:
 
 
 def _waiting(said: str, script: str) -> list[Mark]:
-    """Return what says that something is to be done at another time or only if it must."""
+    """Return what says that something is of another time or done only if it must."""
     found = []
     plain = _without(said, script, "not_later")
-    for kind in WAITING:
+    for kind in (PAST, *WAITING):
         for match in pattern_of(script, kind).finditer(plain):
             found.append(Mark(kind, (match.span(),), match[0]))
         # `every evening` is no evening any more

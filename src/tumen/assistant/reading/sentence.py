@@ -16,6 +16,7 @@ from tumen.assistant.commands import NOTHING, CommandReader, Recent, names_one
 from tumen.assistant.interpretation import Interpretation
 from tumen.assistant.modifiers import (
     MAX_CLAUSES,
+    PAST,
     WAITING,
     Clause,
     Mark,
@@ -319,11 +320,11 @@ class SentenceReader:
         # `a bit more light`: the words before the kind are no name
         if narrows and not wish_spans(said):
             qualifier = unknown_qualifier(said, action, self.home)
-        if not qualifier and narrows and not wish_spans(said):
+        if not qualifier and action.intent in _OF_THE_HOME and not wish_spans(said):
             slots_said = " ".join(action.slots.values())
-            left = self._commands.unaccounted(said)
             # `outside` may be a place that the model knows
-            if left and not any(word in slots_said for word in left):
+            left = [word for word in self._commands.unaccounted(said) if word not in slots_said]
+            if left:
                 return action, self._which(action, resolution)
         if not qualifier:
             return action, resolution
@@ -477,6 +478,8 @@ def _reason_to_stop(action: Action, marks: Iterable[Mark]) -> Refusal | None:
         if mark.kind == "negative":
             return as_it_is(action)
     for mark in marks:
+        if mark.kind == PAST:
+            return Refusal(NONE, action.lang, "not_home")
         if mark.kind in WAITING:
             return Refusal(action.intent, action.lang, "later", {"words": mark.words})
     return None
