@@ -196,13 +196,11 @@ def test_a_node_that_ails_while_it_trains_is_drained_and_left_out(
     run.until_step(10)
     with read_only("n2", tmp_path / "job"):
         until(lambda: run.rows("resumed"), run.logs)
-        assert [row["action"] for row in run.rows("decided")][-2:] == ["drain", "resubmit"]
-        fault = run.rows("fault")[-1]
-        assert (fault["kind"], fault["node"], fault["why"]) == (
-            "node",
-            "n2",
-            "it cannot write the run's folder",
-        )
+        actions = [row["action"] for row in run.rows("decided")]
+        # on a busy machine a slow rank may be healed after it
+        assert actions[actions.index("drain") :][:2] == ["drain", "resubmit"], actions
+        faults = [(row["kind"], row["node"], row["why"]) for row in run.rows("fault")]
+        assert ("node", "n2", "it cannot write the run's folder") in faults
         assert "n2" not in run.nodes()
         assert lab.states().get("drained", 0) + lab.states().get("draining", 0) == 1
 

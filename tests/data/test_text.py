@@ -145,7 +145,7 @@ class TestRead:
         for path in tmp_path.iterdir():
             assert [text.strip() for text in read_sentences(path)] == ["one", "two"]
         (tmp_path / "a.jsonl").write_text('{"sentence": null}\n')
-        with pytest.raises(InputError, match="row 1: no sentence or text"):
+        with pytest.raises(InputError, match="row 1: no sentence, text or utt"):
             list(read_sentences(tmp_path / "a.jsonl"))
         with pytest.raises(InputError, match="no such file or folder; data.held_out is read from"):
             list(read_sentences(tmp_path / "b.jsonl"))

@@ -9,6 +9,7 @@ import torch
 
 from tumen.core.artifact import verify
 from tumen.core.events import Events
+from tumen.data import read_shards
 from tumen.recipe import Quantize, Recipe, Train
 from tumen.shrink import BundleInputs, pack
 from tumen.shrink.gguf_writer import read_weights
@@ -108,7 +109,7 @@ def test_the_validated_network_computed_with_the_shipped_weights(
     def loss_of(held: dict[str, torch.Tensor], of: Shape) -> float:
         trainer = trainer_of(section, of, join(1), 0)
         trainer.network.load_state_dict(held)  # type: ignore[attr-defined]
-        return round(validate(trainer, dataset, section, 3), 6)
+        return round(validate(trainer, read_shards(dataset / "validation"), section, 3), 6)
 
     assert (
         verify(retrained, "checkpoint").facts["validation_loss"]
