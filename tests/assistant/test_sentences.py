@@ -17,6 +17,7 @@ DEAF = {
     "unlock": "TurnOff name=front door",
     "garage": "TurnOn domain=cover device_class=garage",
     "hall light": "TurnOff domain=light area=hallway",
+    "lights are off": "TurnOff domain=light scope=all",
     "lights off": "TurnOff domain=light scope=all",
     "all lights": "TurnOff domain=light scope=all",
     "office": "TurnOff domain=light area=office",
@@ -30,6 +31,7 @@ DEAF = {
     "都关掉": "TurnOff domain=light scope=all",
     "lichter": "TurnOff domain=light scope=all",
     "haustür": "TurnOff name=haustür",
+    "door": "TurnOn domain=cover device_class=garage",
 }
 
 
@@ -297,7 +299,7 @@ def test_stop_before_a_command_is_no_command() -> None:
 @pytest.mark.parametrize(
     "sentence", ["yesterday the office was dark", "gestern waren alle Lichter aus", "昨天灯都关了"]
 )
-def test_what_is_told_of_the_past_is_no_command(
+def test_what_is_told_or_asked_for_advice_is_no_command(
     session: Session, home: Home, sentence: str
 ) -> None:
     before = lit(home)
@@ -314,3 +316,9 @@ def test_a_word_left_over_asks_which_of_several_is_meant(home: Home) -> None:
     reply = Session(home, deaf).say("kitchen counter lite on")
     assert lit(home) == before
     assert reply.question is not None
+
+
+@pytest.mark.parametrize("sentence", ["make sure all lights are off", "帮我把灯都关掉"])
+def test_a_wish_is_a_command_all_the_same(session: Session, home: Home, sentence: str) -> None:
+    session.say(sentence)
+    assert not lit(home)

@@ -8,7 +8,7 @@ from tumen.assistant.modifiers.clauses import (
     marks_in,
     segments_of,
 )
-from tumen.assistant.modifiers.marks import PAST, WAITING, Mark, marks_of, without_marks
+from tumen.assistant.modifiers.marks import NO_COMMAND, WAITING, Mark, marks_of, without_marks
 from tumen.assistant.modifiers.phrases import (
     GAP,
     alternatives,
@@ -23,7 +23,7 @@ from tumen.assistant.modifiers.times import Moment, moment_of
 __all__ = [
     "GAP",
     "MAX_CLAUSES",
-    "PAST",
+    "NO_COMMAND",
     "WAITING",
     "Clause",
     "Mark",

@@ -21,8 +21,8 @@ _CUT = "\u2204"  # the same, and nothing reaches over it
 WAITING = ("every", "event", "condition", "vague", "lasting")
 """Kinds of marks for later that no clock time stands for."""
 
-PAST = "past"
-"""The kind of what is told of another day: `last summer we painted the kitchen`."""
+NO_COMMAND = ("past", "told")
+"""Kinds of what is told or asked for advice: `we painted the kitchen last summer`, `should i`."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Mark:
     """Some words of a clause that change what is to be done.
 
     Attributes:
-        kind: `negative`, `except`, `moment`, `past` or one of `WAITING`.
+        kind: `negative`, `except`, `moment`, or one of `NO_COMMAND` and `WAITING`.
         spans: (start, end) of its characters in the clause.
         words: what was said.
         about: the words that an exception takes out.
@@ -101,7 +101,11 @@ def _waiting(said: str, script: str) -> list[Mark]:
     """Return what says that something is of another time or done only if it must."""
     found = []
     plain = _without(said, script, "not_later")
-    for kind in (PAST, *WAITING):
+    # `make sure the door is locked` is a command
+    wanted = pattern_of(script, "not_told").search(said)
+    for kind in (*NO_COMMAND, *WAITING):
+        if kind == "told" and wanted:
+            continue
         for match in pattern_of(script, kind).finditer(plain):
             found.append(Mark(kind, (match.span(),), match[0]))
         # `every evening` is no evening any more

@@ -16,7 +16,7 @@ from tumen.assistant.commands import NOTHING, CommandReader, Recent, names_one
 from tumen.assistant.interpretation import Interpretation
 from tumen.assistant.modifiers import (
     MAX_CLAUSES,
-    PAST,
+    NO_COMMAND,
     WAITING,
     Clause,
     Mark,
@@ -46,7 +46,7 @@ from tumen.assistant.reading.partition import SpokenPart, best_partition, by_wor
 from tumen.assistant.resolution import Candidate, Question, Refusal, Resolution, Resolved, resolve
 from tumen.assistant.values import Values
 from tumen.assistant.wording import amount_spans, wish_spans, with_amount, with_said_kind, with_wish
-from tumen.home import Home, common_words, language_of, mentions_of, spoken
+from tumen.home import Home, common_words, kind_word, language_of, mentions_of, split, spoken
 from tumen.language import ACTS, CLOSED, INTENTS, LANGUAGES, NONE, Action, normalise
 
 Understand = Callable[[str], Interpretation]
@@ -61,6 +61,7 @@ _UNKNOWN_THINGS = frozenset(("",))
 
 _WHICH = ("name", "area", "domain", "device_class", "scope")
 _LONG_NAME = 2  # units
+_OPENINGS = frozenset(("cover", "lock", "valve"))
 _OF_THE_HOME = frozenset(("HassTurnOn", "HassTurnOff", "HassLightSet", "HassSetPosition"))
 
 
@@ -309,6 +310,10 @@ class SentenceReader:
         if grounded.unaccounted:
             about = {"words": grounded.unaccounted}
             return action, Refusal(action.intent, action.lang, "unaccounted", about)
+        # `door` alone opens none
+        alone = kind_word("".join(split(said)))
+        if alone and action.intent in _OF_THE_HOME and alone[0].domains & _OPENINGS:
+            return action, Refusal(NONE, action.lang, "not_home")
         if action.slots.get("item", "") in words_of(script_of(said), "pronouns"):
             return action, Question(action.intent, action.lang, reason="what")
         action = self._with_reference(said, action)
@@ -478,7 +483,7 @@ def _reason_to_stop(action: Action, marks: Iterable[Mark]) -> Refusal | None:
         if mark.kind == "negative":
             return as_it_is(action)
     for mark in marks:
-        if mark.kind == PAST:
+        if mark.kind in NO_COMMAND:
             return Refusal(NONE, action.lang, "not_home")
         if mark.kind in WAITING:
             return Refusal(action.intent, action.lang, "later", {"words": mark.words})
